@@ -1,0 +1,129 @@
+"""Waiting for others: patience with a limit, and one piece of work for all who want it. trio only, no knowledge of the domain.
+
+Rules that hold here: every wait happens within a `patience` (or is bounded by whoever runs it); work that several may wait for belongs to
+a nursery that outlives each of them, so that a caller who gives up takes nothing from the others; a failure goes to every waiter once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Hashable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Generic, Protocol, TypeVar, cast
+
+import trio
+
+from ocifs.errors import DeadlineExceeded
+
+T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
+
+
+class Waiting(Protocol):
+    """Somebody who waits, and to whom progress may be told."""
+
+    def progress(self) -> None:
+        """Something arrived: the time without progress starts again."""
+        ...
+
+
+_waiting: ContextVar[Waiting | None] = ContextVar("waiting", default=None)
+
+
+def note_progress() -> None:
+    """Tell whoever waits for the work of this task that it advances. Cheap; to be called whenever bytes or pages arrive."""
+    waiting = _waiting.get()
+    if waiting is not None:
+        waiting.progress()
+
+
+def who_waits() -> Waiting | None:
+    """Whoever waits for the work of this task, to be told later from another task."""
+    return _waiting.get()
+
+
+class Patience:
+    """One caller's patience: `timeout` seconds without progress, `max_wait` seconds in all."""
+
+    __slots__ = ("_end", "_timeout", "scope")
+
+    def __init__(self, timeout: float, max_wait: float) -> None:
+        now = trio.current_time()
+        self._timeout = timeout
+        self._end = now + max_wait
+        self.scope = trio.CancelScope(deadline=min(now + timeout, self._end))
+
+    def progress(self) -> None:
+        self.scope.deadline = min(trio.current_time() + self._timeout, self._end)
+
+
+@contextmanager
+def patience(timeout: float, max_wait: float) -> Iterator[Patience]:
+    """Bound everything awaited inside; raise DeadlineExceeded when the time is up. The scope inside may be cancelled by others."""
+    mine = Patience(timeout, max_wait)
+    token = _waiting.set(mine)
+    try:
+        with mine.scope:
+            yield mine
+    finally:
+        _waiting.reset(token)
+    if mine.scope.cancelled_caught and trio.current_time() >= mine.scope.deadline:
+        raise DeadlineExceeded(f"nothing came within {timeout:g} s, or not all within {max_wait:g} s")
+
+
+class _Flight(Generic[T]):
+    """Work under way: who waits for it, and what came of it."""
+
+    __slots__ = ("done", "error", "value", "waiters")
+
+    def __init__(self) -> None:
+        self.done = trio.Event()
+        self.value: T | None = None
+        self.error: Exception | None = None
+        self.waiters: list[Waiting] = []
+
+    def progress(self) -> None:
+        for waiter in self.waiters:
+            waiter.progress()
+
+
+class SingleFlight(Generic[K, T]):
+    """At most one piece of work for a key at a time, whoever asks for it and however many.
+
+    The work runs in `nursery`, never in a caller: a caller that is cancelled leaves, and the work goes on.
+    """
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self._nursery = nursery
+        self._flights: dict[K, _Flight[T]] = {}
+
+    async def run(self, key: K, work: Callable[[], Awaitable[T]]) -> T:
+        """What `work` gives, or raises; joined when work for this key is under way already."""
+        flight = self._flights.get(key)
+        if flight is None:
+            flight = self._flights[key] = _Flight()
+            self._nursery.start_soon(self._fly, key, flight, work)
+        waiting = who_waits()
+        if waiting is not None:
+            flight.waiters.append(waiting)
+        try:
+            await flight.done.wait()
+        finally:
+            if waiting is not None:
+                flight.waiters.remove(waiting)
+        if flight.error is not None:
+            raise flight.error
+        return cast(T, flight.value)
+
+    async def _fly(self, key: K, flight: _Flight[T], work: Callable[[], Awaitable[T]]) -> None:
+        _waiting.set(flight)
+        try:
+            flight.value = await work()
+        except Exception as error:  # whatever it was, it belongs to those who wait, not to the nursery
+            flight.error = error
+        except BaseException:
+            flight.error = DeadlineExceeded("the work was ended before it was done")
+            raise
+        finally:
+            del self._flights[key]
+            flight.done.set()

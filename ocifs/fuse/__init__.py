@@ -1,0 +1,1 @@
+"""Answers the kernel. The only importer of pyfuse3."""

@@ -1,0 +1,120 @@
+"""Descriptors: how one piece of content points at another (image-spec, descriptor.md).
+
+Rules that hold here: a descriptor either parses whole or is refused with Malformed, and the message says which member; unknown
+members are ignored; embedded `data` is kept only when it has the size and the digest that it claims.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from ocifs.errors import Malformed
+from ocifs.oci import mediatype
+from ocifs.oci.digest import EMPTY_JSON, Digest
+from ocifs.oci.platform import Platform
+
+UNKNOWN_SIZE = -1
+"""The size of a layer of Docker's schema 1, which records none."""
+
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """What is known about a piece of content before it is read. `size` is in bytes, or UNKNOWN_SIZE."""
+
+    media_type: str
+    digest: Digest
+    size: int
+    annotations: Mapping[str, str] = field(default=_NOTHING, hash=False)
+    artifact_type: str = ""
+    platform: Platform | None = None
+    urls: tuple[str, ...] = ()
+    data: bytes | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it is the empty descriptor, which stands for "no content here"."""
+        return mediatype.essence(self.media_type) == mediatype.OCI_EMPTY or self.digest == EMPTY_JSON
+
+    @property
+    def embedded(self) -> bytes | None:
+        """The content, when the descriptor carries it and it is what it claims to be; `{}` needs no registry either."""
+        if self.digest == EMPTY_JSON:
+            return b"{}"
+        if self.data is None or len(self.data) != self.size or not self.digest.verifiable:
+            return None
+        return self.data if self.digest.matches(self.data) else None
+
+
+def parse_descriptor(value: object, where: str) -> Descriptor:
+    """Read a descriptor from decoded JSON; `where` names it in the error. Raises Malformed."""
+    members = as_object(value, where)
+    size = members.get("size", 0)
+    if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size < 2**63:
+        raise Malformed(f"{where}.size is no size: {size!r}")
+    platform = members.get("platform")
+    urls = members.get("urls") or []
+    return Descriptor(
+        media_type=as_text(members.get("mediaType"), f"{where}.mediaType"),
+        digest=Digest.parse(as_text(members.get("digest"), f"{where}.digest")),
+        size=size,
+        annotations=as_annotations(members.get("annotations"), f"{where}.annotations"),
+        artifact_type=as_text(members.get("artifactType"), f"{where}.artifactType"),
+        platform=None if platform is None else _parse_platform(as_object(platform, f"{where}.platform")),
+        urls=tuple(url for url in urls if isinstance(url, str)) if isinstance(urls, list) else (),
+        data=_parse_data(members.get("data")),
+    )
+
+
+def as_object(value: object, where: str) -> dict[str, object]:
+    """The value, when it is a JSON object; else Malformed."""
+    if not isinstance(value, dict):
+        raise Malformed(f"{where} is no JSON object")
+    return value
+
+
+def as_text(value: object, where: str) -> str:
+    """The value, when it is a JSON string; empty for null or nothing; else Malformed."""
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise Malformed(f"{where} is no string")
+    return value
+
+
+def as_annotations(value: object, where: str) -> Mapping[str, str]:
+    """A string map, read-only; values that are no strings are written as people would read them, not refused."""
+    if value is None:
+        return _NOTHING
+    members = as_object(value, where)
+    return MappingProxyType({key: text if isinstance(text, str) else str(text) for key, text in members.items()})
+
+
+def _parse_platform(members: dict[str, object]) -> Platform:
+    def part(name: str) -> str:
+        value = members.get(name)
+        return value if isinstance(value, str) else ""
+
+    features = members.get("os.features")
+    listed = features if isinstance(features, list) else []
+    return Platform(
+        os=part("os"),
+        architecture=part("architecture"),
+        variant=part("variant"),
+        os_version=part("os.version"),
+        os_features=tuple(feature for feature in listed if isinstance(feature, str)),
+    )
+
+
+def _parse_data(value: object) -> bytes | None:
+    if not isinstance(value, str):
+        return None
+    try:
+        return base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError):
+        return None

@@ -1,0 +1,207 @@
+"""References and sources: what a user may write to say which registry, repository or manifest is meant.
+
+    [HOST[:PORT]/]REPOSITORY[:TAG][@DIGEST]        a reference (distribution-spec "Pulling manifests"; Docker's defaults)
+    HOST[:PORT][/NAMESPACE...]                     a source that is a registry or a part of one
+    oci:DIR[:REF]   oci-archive:FILE[:REF]         a source that is an OCI image layout (image-spec, image-layout.md)
+
+Rules that hold here: the first component is a host when it has a dot or a colon, is `localhost`, or is followed by nothing but a slash;
+everything else is on docker.io, where one component means `library/`; a refusal quotes the text and points at the part that is wrong.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from ocifs.errors import InvalidReference, Malformed
+from ocifs.oci.digest import Digest
+
+DOCKER_HUB = "docker.io"
+MAX_REPOSITORY_LENGTH = 255
+
+_COMPONENT = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
+_TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
+_HOST = re.compile(
+    r"(?:\[[0-9a-fA-F:.]+\]|[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)*)(?P<port>:[0-9]{1,5})?"
+)
+_SCHEMES = ("docker://", "oci://")
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """One manifest of one repository. At least one of `tag` and `digest` is there; with both, the digest decides."""
+
+    host: str
+    repository: str
+    tag: str = ""
+    digest: Digest | None = None
+
+    def __str__(self) -> str:
+        tag = f":{self.tag}" if self.tag else ""
+        return f"{self.host}/{self.repository}{tag}" + (f"@{self.digest}" if self.digest else "")
+
+
+@dataclass(frozen=True, slots=True)
+class RegistrySource:
+    """A registry, or the part of it below `path` (a namespace or a repository); empty `path`: all of it."""
+
+    host: str
+    path: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.host}/{self.path}" if self.path else self.host
+
+
+@dataclass(frozen=True, slots=True)
+class LayoutSource:
+    """An OCI image layout: a directory or, with `archive`, a tar file of one; `ref` picks one of its manifests."""
+
+    path: str
+    archive: bool = False
+    ref: str = ""
+
+    def __str__(self) -> str:
+        return ("oci-archive:" if self.archive else "oci:") + self.path + (f":{self.ref}" if self.ref else "")
+
+
+Source = RegistrySource | Reference | LayoutSource
+
+
+def is_component(text: str) -> bool:
+    """Whether it can be one component of a repository's name."""
+    return _COMPONENT.fullmatch(text) is not None
+
+
+def is_repository(text: str) -> bool:
+    """Whether it can be the whole name of a repository."""
+    return len(text) <= MAX_REPOSITORY_LENGTH and all(is_component(part) for part in text.split("/"))
+
+
+def is_tag(text: str) -> bool:
+    """Whether it can be a tag."""
+    return _TAG.fullmatch(text) is not None
+
+
+def is_host(text: str) -> bool:
+    """Whether it can be a registry's host, with or without a port."""
+    match = _HOST.fullmatch(text)
+    return match is not None and int((match["port"] or ":0")[1:]) <= 65535
+
+
+def parse_reference(text: str) -> Reference:
+    """Read a reference, with Docker's defaults for what is left out. Raises InvalidReference."""
+    source = _parse_remote(text, text, reference=True)
+    assert isinstance(source, Reference)
+    return source
+
+
+def parse_source(text: str) -> Source:
+    """Read what can be mounted. Raises InvalidReference."""
+    for prefix, archive in (("oci-archive:", True), ("oci:", False)):
+        if text.startswith(prefix) and not text.startswith("oci://"):
+            return _parse_layout(text, text.removeprefix(prefix), archive)
+    return _parse_remote(text, text, reference=False)
+
+
+def _parse_layout(text: str, rest: str, archive: bool) -> LayoutSource:
+    path, colon, ref = rest.partition(":")
+    if not path:
+        raise _wrong(text, rest, "the path of the layout is missing")
+    if colon and not ref:
+        raise _wrong(text, ":", "nothing follows the colon")
+    return LayoutSource(path, archive, ref)
+
+
+def _parse_remote(text: str, rest: str, *, reference: bool) -> RegistrySource | Reference:
+    for scheme in _SCHEMES:
+        rest = rest.removeprefix(scheme)
+    if "://" in rest:
+        scheme = rest.partition("://")[0] + "://"
+        raise _wrong(text, scheme, "a registry is named without a scheme", hint="for plain http use --plain-http")
+    if not rest:
+        raise InvalidReference(
+            "empty reference", hint="write HOST/REPOSITORY:TAG, for example docker.io/library/alpine:3.19"
+        )
+    host, path = _split_host(text, rest)
+    path, tag, digest = _split_version(text, path)
+    if path:
+        _check_repository(text, path)
+    bare = not host
+    host = host or DOCKER_HUB
+    versioned = bool(tag or digest)
+    if not path and (versioned or reference):
+        raise _wrong(text, rest, "the repository is missing")
+    if host == DOCKER_HUB and path and "/" not in path and (bare or versioned or reference):
+        path = f"library/{path}"
+    if versioned or reference:
+        return Reference(host, path, tag if versioned else "latest", digest)
+    return RegistrySource(host, path)
+
+
+def _split_host(text: str, rest: str) -> tuple[str, str]:
+    """Host (or nothing) and what follows it."""
+    first, slash, path = rest.partition("/")
+    name, colon, port = first.partition(":")
+    looks_like_host = "." in name or first.startswith("[") or name == "localhost"
+    if slash:
+        looks_like_host = looks_like_host or bool(colon) or not path
+    elif colon and not port.isdigit():
+        looks_like_host = False  # alpine.old:v1 without a slash can only be a repository and its tag
+    if not looks_like_host or "@" in first:
+        return "", rest
+    if not is_host(first):
+        raise _wrong(text, first, "not a host name with an optional port")
+    return ("docker.io" if first in ("index.docker.io", "registry-1.docker.io") else first), path.rstrip("/")
+
+
+def _split_version(text: str, path: str) -> tuple[str, str, Digest | None]:
+    """Repository, tag, digest."""
+    name, at, digest_text = path.partition("@")
+    last = name.rpartition("/")[2]
+    _, colon, tag = last.partition(":")
+    if colon:
+        name = name[: len(name) - len(tag) - 1]
+        if not is_tag(tag):
+            raise _wrong(
+                text,
+                tag or ":",
+                "not a tag: at most 128 of letters, digits, '_', '.', '-', not beginning with '.' or '-'",
+            )
+    return name, tag, _parse_digest(text, digest_text) if at else None
+
+
+def _parse_digest(text: str, digest_text: str) -> Digest:
+    try:
+        digest = Digest.parse(digest_text)
+    except Malformed as error:
+        raise _wrong(text, digest_text or "@", "not a digest", hint=error.hint) from None
+    if not digest.verifiable:
+        raise _wrong(
+            text,
+            digest_text,
+            "not a digest that can be verified",
+            hint="sha256 has 64 hexadecimal digits, sha512 has 128",
+        )
+    return digest
+
+
+def _check_repository(text: str, path: str) -> None:
+    if len(path) > MAX_REPOSITORY_LENGTH:
+        raise InvalidReference(
+            f"invalid reference: the repository's name has {len(path)} characters, {MAX_REPOSITORY_LENGTH} are allowed"
+        )
+    for part in path.split("/"):
+        if not part:
+            raise _wrong(text, "//" if "//" in text else path, "a component of the repository's name is empty")
+        if not is_component(part):
+            why = "has capital letters" if is_component(part.lower()) else "is no component of a repository's name"
+            raise _wrong(
+                text, part, f"{part!r} {why}", hint="components are a-z and 0-9, joined by '.', '_', '__' or '-'"
+            )
+
+
+def _wrong(text: str, part: str, why: str, *, hint: str = "") -> InvalidReference:
+    """The error, with a line of carets below the part that is wrong."""
+    start = max(text.rfind(part), 0) if part else 0
+    carets = " " * start + "^" * max(len(part), 1)
+    return InvalidReference(f"invalid reference: {why}\n    {text}\n    {carets}", hint=hint)

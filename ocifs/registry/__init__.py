@@ -1,0 +1,1 @@
+"""Asks a registry. The only importer of httpx; credentials, mirrors and transport live here."""

@@ -1,0 +1,98 @@
+"""Every knob of ocifs, as frozen dataclasses with one commented field each; parsed once, at the command line's edge.
+
+Rules that hold here: a setting that is a time is in seconds, one that is a size in bytes; defaults are those of the documentation; no
+secret is ever a setting, only where to find it.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ocifs.oci.platform import Platform
+
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+
+
+def default_cache_directory() -> Path:
+    """`$XDG_CACHE_HOME/ocifs`, else `~/.cache/ocifs` (XDG Base Directory Specification)."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "ocifs"
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How long anything may take."""
+
+    timeout: float = 30.0  # an operation without progress
+    max_wait: float = 300.0  # an operation in all
+    connect_timeout: float = 10.0  # one connection to one address
+    stall_timeout: float = 20.0  # silence in the middle of an answer
+    helper_timeout: float = 10.0  # a credential helper
+    tag_ttl: float = 60.0  # how long a tag, a tag list or a catalog is believed
+    negative_ttl: float = 5.0  # how long "there is no such thing" is believed
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds on everything that comes from outside. Passing one is LimitExceeded, which names the field."""
+
+    manifest_bytes: int = 8 * MIB  # a manifest or index (registries accept at least 4 MiB)
+    answer_bytes: int = 32 * MIB  # one page of tags, catalog or referrers; a token
+    error_bytes: int = 64 * KIB  # what is read of an error's body
+    pages: int = 10_000  # pages of one list
+    names: int = 1_000_000  # tags of a repository, repositories of a catalog
+    referrers: int = 10_000  # referrers of one digest
+    layers: int = 4_096  # layers of one manifest
+    config_bytes: int = 16 * MIB  # a config that is read to be understood
+    retries: int = 4  # attempts of one request, the first one included
+    redirects: int = 5  # hops of one request
+
+
+@dataclass(frozen=True, slots=True)
+class CacheSettings:
+    """Where bytes are kept, and how many."""
+
+    directory: Path = field(default_factory=default_cache_directory)
+    size: int | None = None  # None: 10 GiB or 10 % of the disk, whichever is less
+    free_space: int = 1 * GIB  # what is left free on the disk, always
+    verify_full: bool = False  # serve nothing of a blob before all of it is verified
+    offline: bool = False  # touch no network
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkSettings:
+    """How registries are reached."""
+
+    plain_http: frozenset[str] = frozenset()  # hosts spoken to without TLS; loopback is always
+    all_plain_http: bool = False  # --plain-http without a host: every host of the command line
+    insecure_tls: frozenset[str] = frozenset()  # hosts whose certificate is not checked
+    ca_file: Path | None = None  # further certificate authorities
+    authfile: Path | None = None  # credentials, before every other place
+    hosts_directory: Path | None = None  # containerd's hosts.toml directories
+    registries_conf: Path | None = None  # instead of the usual containers-registries.conf places
+    connections: int = 16  # connections to one host at a time
+    foreign_urls: bool = False  # follow the `urls` of descriptors
+
+
+@dataclass(frozen=True, slots=True)
+class ViewSettings:
+    """How things are shown."""
+
+    platform: Platform | None = None  # None: the machine's own
+    view: str = "manifest"  # of a mount of one manifest: manifest, rootfs or files
+    owner: str = "user"  # owners of files in images: the mounting `user`, or `keep`
+    links: str = "inside"  # links in images that lead outside: kept `inside`, or `raw`
+    repositories: tuple[str, ...] = ()  # repositories to list where the registry lists none
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All of them."""
+
+    timing: Timing = Timing()
+    limits: Limits = Limits()
+    cache: CacheSettings = field(default_factory=CacheSettings)
+    network: NetworkSettings = NetworkSettings()
+    view: ViewSettings = ViewSettings()

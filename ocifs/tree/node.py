@@ -1,0 +1,151 @@
+"""Nodes: what a path leads to. A directory, a file or a symbolic link, as the tree room gives them to whoever serves them.
+
+Rules that hold here: names and link targets are bytes, as the kernel has them; a node's `key` is its identity: two nodes with equal keys
+are one inode, so a file under a digest has a key made from the digest, and a directory, which can have one parent only, a key made
+from its parent's and its name; methods raise nothing but `OcifsError`s; nothing is asked of the world to make a node or to read its
+attributes, only by the methods that are async.
+"""
+
+from __future__ import annotations
+
+import math
+import stat
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias, runtime_checkable
+
+from ocifs.errors import NoAttribute
+
+FOREVER = math.inf
+"""The lifetime of what a digest names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """What stat shows. `mode` has type and permissions; `uid` and `gid` of None mean the mounting user; times in nanoseconds."""
+
+    mode: int
+    size: int = 0
+    mtime_ns: int = 0
+    nlink: int = 1
+    uid: int | None = None
+    gid: int | None = None
+    rdev: int = 0
+
+
+DIRECTORY = stat.S_IFDIR | 0o555
+FILE = stat.S_IFREG | 0o444
+SYMLINK = stat.S_IFLNK | 0o777
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One name of a directory and what it leads to."""
+
+    name: bytes
+    node: Node
+
+
+class _Common(Protocol):
+    @property
+    def key(self) -> Hashable:
+        """Identity: equal keys are one inode for the life of a mount."""
+        ...
+
+    @property
+    def attributes(self) -> Attributes:
+        """What stat shows."""
+        ...
+
+    @property
+    def lifetime(self) -> float:
+        """For how many seconds the kernel may believe that this name leads here: FOREVER under a digest."""
+        ...
+
+    def attribute_names(self) -> Sequence[bytes]:
+        """The names of the extended attributes."""
+        ...
+
+    async def attribute(self, name: bytes) -> bytes:
+        """One extended attribute. Raises NoAttribute."""
+        ...
+
+
+@runtime_checkable
+class Directory(_Common, Protocol):
+    """Something with names in it. `lookup` may know names that `entries` does not list."""
+
+    async def lookup(self, name: bytes) -> Node:
+        """What a name leads to. Raises NotFound, and whatever keeps it from being known."""
+        ...
+
+    async def entries(self) -> Sequence[Entry]:
+        """What a listing shows, without `.` and `..`, each name once."""
+        ...
+
+
+@runtime_checkable
+class File(_Common, Protocol):
+    """Bytes. Special files (devices, FIFOs, sockets) are Files too, which nobody reads."""
+
+    async def read(self, offset: int, size: int) -> bytes:
+        """Bytes [offset, offset+size), shorter only at the end."""
+        ...
+
+    @property
+    def changes(self) -> bool:
+        """Whether the content may differ at the next open (then nothing of it is kept by the kernel)."""
+        ...
+
+
+@runtime_checkable
+class Symlink(_Common, Protocol):
+    """A name for another path, relative to the directory that it stands in."""
+
+    @property
+    def target(self) -> bytes: ...
+
+
+Node: TypeAlias = Directory | File | Symlink
+
+
+class Plain:
+    """Base of nodes without extended attributes that live for ever: give it a key and attributes."""
+
+    __slots__ = ("attributes", "key")
+    lifetime: float = FOREVER
+
+    def __init__(self, key: Hashable, attributes: Attributes) -> None:
+        self.key = key
+        self.attributes = attributes
+
+    def attribute_names(self) -> Sequence[bytes]:
+        return ()
+
+    async def attribute(self, name: bytes) -> bytes:
+        raise NoAttribute(f"no extended attribute {name!r} here")
+
+
+class TextFile(Plain):
+    """A small file whose content is at hand."""
+
+    __slots__ = ("_content",)
+    changes = False
+
+    def __init__(self, key: Hashable, content: bytes, mtime_ns: int = 0) -> None:
+        super().__init__(key, Attributes(FILE, len(content), mtime_ns))
+        self._content = content
+
+    async def read(self, offset: int, size: int) -> bytes:
+        return self._content[offset : offset + size]
+
+
+class Link(Plain):
+    """A symbolic link."""
+
+    __slots__ = ("lifetime", "target")
+
+    def __init__(self, key: Hashable, target: bytes, *, lifetime: float = FOREVER, mtime_ns: int = 0) -> None:
+        super().__init__(key, Attributes(SYMLINK, len(target), mtime_ns))
+        self.target = target
+        self.lifetime = lifetime
