@@ -1,0 +1,110 @@
+"""Names from strangers (titles, annotation keys, ref names of layouts, paths in tars) made into names of one directory.
+
+The rule, for one name:
+  - the bytes that no name can have, `/` and NUL, are written as `%2F` and `%00`;
+  - the names that mean something else are written as `%` (empty), `%2E` (`.`) and `%2E%2E` (`..`);
+  - a `%` that two hexadecimal digits follow is written as `%25`, and so is the name `%`, so that nothing else is ever changed;
+  - what is then longer than 255 bytes keeps its beginning and its extension, with `~` and 16 hexadecimal digits of its SHA-256 between;
+  - of equal names in one directory the first keeps its name and the others get `~2`, `~3`, … before the extension.
+All other bytes stay as they are, also those that are no UTF-8: `100%.txt` and `a b` are what they were.
+
+Rules that hold here: pure; `unmangle(mangle(name)) == name` for every name that was not shortened; a mangled name is one component, never
+`.` or `..`; the same names in the same order always give the same result.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+
+MAX_NAME = 255
+"""The longest component of a path, in bytes, that Linux takes (NAME_MAX)."""
+
+_MARK = 16
+_LONGEST_EXTENSION = 32
+_UNSAFE = re.compile(rb"[/\x00]|%(?=[0-9A-Fa-f]{2})")
+_ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
+
+
+def to_bytes(text: str) -> bytes:
+    """A string of JSON as the bytes of a name; half a surrogate pair, which JSON can spell, has bytes too."""
+    return text.encode("utf-8", "surrogatepass")
+
+
+def mangle(name: bytes) -> bytes:
+    """One name as one component of a path, by the rule above."""
+    special = _SPECIAL.get(name)
+    if special is not None:
+        return special
+    return _shorten(_UNSAFE.sub(_escape, name))
+
+
+def unmangle(name: bytes) -> bytes:
+    """What `mangle` was given, unless it had to shorten it: then the shortened name without its escapes."""
+    return b"" if name == b"%" else _ESCAPE.sub(lambda match: bytes([int(match[1], 16)]), name)
+
+
+def unique(names: Sequence[bytes]) -> list[bytes]:
+    """The names in the same order, each once: those that repeat get `~2`, `~3`, … before their extension."""
+    taken = set(names)
+    seen: set[bytes] = set()
+    last: dict[bytes, int] = {}
+    result = []
+    for name in names:
+        chosen = name
+        while chosen in seen or (chosen != name and chosen in taken):
+            last[name] = last.get(name, 1) + 1
+            chosen = _numbered(name, last[name])
+        seen.add(chosen)
+        result.append(chosen)
+    return result
+
+
+def split_path(title: str | bytes) -> tuple[bytes, ...]:
+    """A title with directories as mangled components, relative and without `.`: empty when the title means the directory itself.
+
+    A `..` is kept as a name (`%2E%2E`), not followed, so that two different titles cannot fall together and none leads outside.
+    """
+    raw = to_bytes(title) if isinstance(title, str) else title
+    return tuple(mangle(part) for part in raw.split(b"/") if part not in (b"", b"."))
+
+
+_SPECIAL = {b"": b"%", b".": b"%2E", b"..": b"%2E%2E", b"%": b"%25"}
+
+
+def _escape(match: re.Match[bytes]) -> bytes:
+    return b"%%%02X" % match[0][0]
+
+
+def _extension(name: bytes) -> bytes:
+    """From the last dot on, or from the one before where a compression stands last; none for a hidden file or an odd length."""
+    stem, dot, last = name.rpartition(b".")
+    if not dot or not stem:
+        return b""
+    inner = stem.rpartition(b".")
+    if inner[1] and inner[0] and inner[2] == b"tar":
+        last = inner[2] + dot + last
+    return b"." + last if len(last) < _LONGEST_EXTENSION else b""
+
+
+def _shorten(name: bytes) -> bytes:
+    if len(name) <= MAX_NAME:
+        return name
+    tail = b"~" + hashlib.sha256(name).hexdigest()[:_MARK].encode() + _extension(name)
+    return _cut(name, MAX_NAME - len(tail)) + tail
+
+
+def _cut(name: bytes, length: int) -> bytes:
+    """The beginning of a name, without half a character of UTF-8 or half an escape at its end."""
+    kept = name[:length]
+    while kept and length < len(name) and name[len(kept)] & 0xC0 == 0x80 and length - len(kept) < 3:
+        kept = kept[:-1]
+    return re.sub(rb"%[0-9A-Fa-f]?\Z", b"", kept)
+
+
+def _numbered(name: bytes, number: int) -> bytes:
+    extension = _extension(name)
+    stem = name[: len(name) - len(extension)]
+    suffix = b"~%d" % number
+    return _cut(stem, MAX_NAME - len(suffix) - len(extension)) + suffix + extension
