@@ -145,7 +145,7 @@ def _split_host(text: str, rest: str) -> tuple[str, str]:
     looks_like_host = "." in name or first.startswith("[") or name == "localhost"
     if slash:
         looks_like_host = looks_like_host or bool(colon) or not path
-    elif colon and not port.isdigit():
+    elif colon and not port.isdigit() and not first.startswith("["):
         looks_like_host = False  # alpine.old:v1 without a slash can only be a repository and its tag
     if not looks_like_host or "@" in first:
         return "", rest

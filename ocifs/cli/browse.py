@@ -1,0 +1,46 @@
+"""What `ls`, `cat` and `tree` share: a source opened without a mount, and a path walked in it.
+
+Rules that hold here: the same tree, and the same code, as in a mount; every wait is bounded by the same patience.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from ocifs.app import host_of, open_tree
+from ocifs.cli.options import SharedOptions, settings_from
+from ocifs.concurrency import patience
+from ocifs.errors import OcifsError
+from ocifs.oci.reference import parse_source
+from ocifs.settings import Timing
+from ocifs.tree.node import Directory, Node
+from ocifs.tree.walk import walk
+
+
+def browse(source_text: str, options: SharedOptions, visit: Callable[[Directory, Timing], Awaitable[None]]) -> None:
+    """Open a source, let `visit` look around in it, close it. Raises what it raises."""
+    source = parse_source(source_text)
+    settings = settings_from(options, host_of(source))
+
+    async def run() -> None:
+        async with open_tree(source, settings) as root:
+            await visit(root, settings.timing)
+
+    try:
+        trio.run(run)
+    except* OcifsError as group:
+        raise _first(group) from None
+
+
+async def patiently(timing: Timing, root: Directory, path: str, *, follow: bool = True) -> Node:
+    """Walk to a path, with patience."""
+    with patience(timing.timeout, timing.max_wait):
+        return await walk(root, path.encode(errors="surrogateescape"), follow=follow)
+    raise AssertionError("patience raises when it ends")
+
+
+def _first(group: BaseExceptionGroup[OcifsError]) -> OcifsError:
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error

@@ -1,0 +1,44 @@
+"""`ocifs cat`: write a file of a source to standard output without mounting it."""
+
+from __future__ import annotations
+
+import sys
+from typing import Unpack
+
+import click
+import trio
+
+from ocifs.cli.browse import browse, patiently
+from ocifs.cli.options import SharedOptions, shared
+from ocifs.concurrency import patience
+from ocifs.errors import IsADirectory
+from ocifs.settings import MIB, Timing
+from ocifs.tree.node import Directory, File
+
+
+@click.command("cat")
+@click.argument("source")
+@click.argument("path")
+@shared
+def command(source: str, path: str, **options: Unpack[SharedOptions]) -> None:
+    """Write the file at PATH of SOURCE to standard output.
+
+    \b
+        ocifs cat registry.example.com/team/app:v1 config.json | jq .
+    """
+
+    async def visit(root: Directory, timing: Timing) -> None:
+        node = await patiently(timing, root, path)
+        if not isinstance(node, File):
+            raise IsADirectory(f"{path!r} is a directory")
+        offset = 0
+        while True:
+            with patience(timing.timeout, timing.max_wait):
+                piece = await node.read(offset, MIB)
+            if not piece:
+                break
+            offset += len(piece)
+            await trio.to_thread.run_sync(sys.stdout.buffer.write, piece)
+        sys.stdout.buffer.flush()
+
+    browse(source, options, visit)

@@ -1,0 +1,56 @@
+"""`ocifs ls`: list a path of a source without mounting it."""
+
+from __future__ import annotations
+
+import stat
+from datetime import UTC, datetime
+from typing import Unpack
+
+import click
+
+from ocifs.cli.browse import browse, patiently
+from ocifs.cli.options import SharedOptions, shared
+from ocifs.concurrency import patience
+from ocifs.settings import Timing
+from ocifs.tree.node import Directory, Entry, Node, Symlink
+
+
+@click.command("ls")
+@click.argument("source")
+@click.argument("path", default="")
+@click.option("-l", "long", is_flag=True, help="Show type, size, time and a link's target.")
+@shared
+def command(source: str, path: str, long: bool, **options: Unpack[SharedOptions]) -> None:
+    """List PATH of SOURCE, as `ls` would in a mount of it.
+
+    \b
+        ocifs ls registry.example.com/team/app _tags
+        ocifs ls -l oci:./layout _manifests/1.0
+    """
+
+    async def visit(root: Directory, timing: Timing) -> None:
+        node = await patiently(timing, root, path)
+        if not isinstance(node, Directory):
+            _show(Entry(path.rpartition("/")[2].encode(), node), long)
+            return
+        with patience(timing.timeout, timing.max_wait):
+            entries = await node.entries()
+        for entry in entries:
+            _show(entry, long)
+
+    browse(source, options, visit)
+
+
+def _show(entry: Entry, long: bool) -> None:
+    name = entry.name.decode(errors="surrogateescape")
+    click.echo(f"{_facts(entry.node)} {name}{_target(entry.node)}" if long else name)
+
+
+def _facts(node: Node) -> str:
+    attributes = node.attributes
+    when = datetime.fromtimestamp(attributes.mtime_ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M")
+    return f"{stat.filemode(attributes.mode)} {attributes.size:>12} {when}"
+
+
+def _target(node: Node) -> str:
+    return f" -> {node.target.decode(errors='surrogateescape')}" if isinstance(node, Symlink) else ""

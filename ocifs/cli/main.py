@@ -1,0 +1,82 @@
+"""The `ocifs` command: which subcommands there are, and where each lives.
+
+Rules that hold here: a subcommand's module is imported when it is used, so that `ocifs --help` answers at once; an error of ours ends the
+command with one message and, where we know one, a hint on what to try; exit statuses are those of docs/reference/cli.md.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from ocifs import __version__
+from ocifs.errors import OcifsError, UsageError
+
+# name: (module, one line for --help). The line stands here so that listing them imports none of them.
+COMMANDS = {
+    "mount": ("ocifs.cli.mount", "Mount a registry, a part of one, or an OCI layout as a directory."),
+    "umount": ("ocifs.cli.umount", "End a mount, also one whose daemon has died."),
+    "status": ("ocifs.cli.status", "Show the mounts of this machine and how they are."),
+    "ls": ("ocifs.cli.ls", "List a path of a source without mounting it."),
+    "cat": ("ocifs.cli.cat", "Write a file of a source to standard output without mounting it."),
+    "tree": ("ocifs.cli.tree", "Show what is below a path of a source without mounting it."),
+}
+
+EXIT_FAILURE = 1
+EXIT_USAGE = 2
+
+
+class Commands(click.Group):
+    """The subcommands, imported when used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command = importlib.import_module(COMMANDS[cmd_name][0]).command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="ocifs")
+def group() -> None:
+    """A container registry as a filesystem.
+
+    Mount a registry and every repository, tag, manifest and layer in it is a path that ls, cat, cp, diff and every other
+    program can read:
+
+    \b
+        ocifs mount registry.example.com /mnt/reg
+        ls /mnt/reg/team/app/_tags
+        cat /mnt/reg/team/app:v1/summary.txt
+        ocifs umount /mnt/reg
+    """
+
+
+def main() -> None:
+    """Run the command line; the one place where errors become messages and exit statuses."""
+    try:
+        group(prog_name="ocifs")
+    except OcifsError as error:
+        fail(error)
+        sys.exit(EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILURE)
+
+
+def fail(error: OcifsError) -> None:
+    """Say what happened and what to try."""
+    click.echo(f"ocifs: {error}", err=True)
+    if error.hint:
+        click.echo(f"  {error.hint}", err=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""Options that several commands share, and how they become settings.
+
+Rules that hold here: an option has the same name and meaning in every command; what the user wrote is parsed here, once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypedDict, TypeVar
+
+import click
+
+from ocifs.oci.platform import Platform
+from ocifs.settings import CacheSettings, NetworkSettings, Settings, Timing, ViewSettings, default_cache_directory
+
+F = TypeVar("F", bound=Callable[..., object])
+
+
+class SharedOptions(TypedDict):
+    """What the shared options give to a command."""
+
+    plain_http: bool
+    insecure_tls: bool
+    ca_file: Path | None
+    authfile: Path | None
+    cache_dir: Path | None
+    offline: bool
+    verify: str
+    timeout: float
+    max_wait: float
+    tag_ttl: float
+    platform: str | None
+    repo: tuple[str, ...]
+    owner: str
+    links: str
+    view: str
+
+
+_OPTIONS = (
+    click.option("--plain-http", is_flag=True, help="Speak http, not https. On loopback addresses that is understood."),
+    click.option("--insecure-tls", is_flag=True, help="Do not check the registry's certificate."),
+    click.option("--ca-file", type=click.Path(path_type=Path, exists=True), help="Further certificate authorities (PEM)."),
+    click.option("--authfile", type=click.Path(path_type=Path, exists=True), help="Credentials, before the usual places."),
+    click.option("--cache-dir", type=click.Path(path_type=Path), help="Where fetched bytes are kept.  [$XDG_CACHE_HOME/ocifs]"),
+    click.option("--offline", is_flag=True, help="Touch no network; show what is in the cache."),
+    click.option("--verify", type=click.Choice(["end", "full"]), default="end", help="When a blob is verified: before its end is read, or before any of it is."),
+    click.option("--timeout", type=float, default=Timing().timeout, show_default=True, help="Seconds that anything may take without progress."),
+    click.option("--max-wait", type=float, default=Timing().max_wait, show_default=True, help="Seconds that anything may take in all."),
+    click.option("--tag-ttl", type=float, default=Timing().tag_ttl, show_default=True, help="Seconds for which tags and catalogs are believed."),
+    click.option("--platform", help="os/architecture[/variant] that an index stands for.  [this machine's]"),
+    click.option("--repo", multiple=True, help="A repository to list where the registry lists none. May be repeated."),
+    click.option("--owner", type=click.Choice(["user", "keep"]), default="user", help="Owner of files in images: the mounting user, or as in the layer."),
+    click.option("--links", type=click.Choice(["inside", "raw"]), default="inside", help="Links in images that lead outside: kept inside, or as they are."),
+    click.option("--view", type=click.Choice(["manifest", "rootfs", "files"]), default="manifest", help="What a mount of one manifest shows."),
+)  # fmt: skip
+
+
+def shared(function: F) -> F:
+    """Give a command the shared options, as keyword arguments of the names in SharedOptions."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+def settings_from(options: SharedOptions, host: str) -> Settings:
+    """The settings that the options mean for a source on `host` (empty for a layout)."""
+    hosts = frozenset({host} if host else ())
+    return Settings(
+        timing=Timing(timeout=options["timeout"], max_wait=options["max_wait"], tag_ttl=options["tag_ttl"]),
+        cache=CacheSettings(
+            directory=options["cache_dir"] or default_cache_directory(),
+            verify_full=options["verify"] == "full",
+            offline=options["offline"],
+        ),
+        network=NetworkSettings(
+            plain_http=hosts if options["plain_http"] else frozenset(),
+            insecure_tls=hosts if options["insecure_tls"] else frozenset(),
+            ca_file=options["ca_file"],
+            authfile=options["authfile"],
+        ),
+        view=ViewSettings(
+            platform=Platform.parse(options["platform"]) if options["platform"] else None,
+            view=options["view"],
+            owner=options["owner"],
+            links=options["links"],
+            repositories=options["repo"],
+        ),
+    )

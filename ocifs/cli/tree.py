@@ -1,0 +1,42 @@
+"""`ocifs tree`: show what is below a path of a source without mounting it."""
+
+from __future__ import annotations
+
+from typing import Unpack
+
+import click
+
+from ocifs.cli.browse import browse, patiently
+from ocifs.cli.options import SharedOptions, shared
+from ocifs.concurrency import patience
+from ocifs.errors import NotADirectory
+from ocifs.settings import Timing
+from ocifs.tree.node import Directory, Symlink
+
+
+@click.command("tree")
+@click.argument("source")
+@click.argument("path", default="")
+@click.option("-L", "--level", type=click.IntRange(min=1), default=None, help="Go at most this many levels down.")
+@shared
+def command(source: str, path: str, level: int | None, **options: Unpack[SharedOptions]) -> None:
+    """Show what is below PATH of SOURCE. Links are shown, not followed, so names are all that is fetched."""
+
+    async def show(node: Directory, timing: Timing, indent: str, depth: int) -> None:
+        with patience(timing.timeout, timing.max_wait):
+            entries = await node.entries()
+        for number, entry in enumerate(entries):
+            last = number == len(entries) - 1
+            target = f" -> {entry.node.target.decode(errors='replace')}" if isinstance(entry.node, Symlink) else ""
+            click.echo(f"{indent}{'└── ' if last else '├── '}{entry.name.decode(errors='replace')}{target}")
+            if isinstance(entry.node, Directory) and (level is None or depth < level):
+                await show(entry.node, timing, indent + ("    " if last else "│   "), depth + 1)
+
+    async def visit(root: Directory, timing: Timing) -> None:
+        node = await patiently(timing, root, path)
+        if not isinstance(node, Directory):
+            raise NotADirectory(f"{path!r} is no directory")
+        click.echo(path or source)
+        await show(node, timing, "", 1)
+
+    browse(source, options, visit)

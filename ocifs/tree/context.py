@@ -1,0 +1,59 @@
+"""What every node of one origin shares: whom to ask, how to show things, what is known of the names.
+
+Rules that hold here: nothing in here asks anybody; whatever can be derived is derived; one context an origin for the life of a mount.
+"""
+
+from __future__ import annotations
+
+import platform as machine
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import trio
+
+from ocifs.content import Origin
+from ocifs.layers.workshop import Workshop
+from ocifs.oci.platform import Platform
+from ocifs.settings import Limits, ViewSettings
+
+# The kernel asks again after a second whether a name still means the same; the answer comes from memory until the tag's time to live
+# is over. With the whole time to live here a moved tag could stay unseen for twice that time.
+NAME_LIFETIME = 1.0
+
+# Tag lists remembered at a time: a list of 10,000 tags takes about a megabyte.
+MAX_LISTED = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Shared by the nodes of one origin. `visited`: repositories that were found to exist though no catalog lists them."""
+
+    origin: Origin
+    workshop: Workshop
+    view: ViewSettings = ViewSettings()
+    limits: Limits = Limits()
+    tag_ttl: float = 60.0
+    visited: set[str] = field(default_factory=set)
+    _listed: dict[str, tuple[float, frozenset[str]]] = field(default_factory=dict)
+
+    @property
+    def name_lifetime(self) -> float:
+        """For how long the kernel may believe what a name means."""
+        return min(NAME_LIFETIME, self.tag_ttl)
+
+    def note_tags(self, repository: str, tags: Iterable[str]) -> None:
+        """Remember a tag list that was just shown, so that what it names exists without a request a tag."""
+        self.visited.add(repository)
+        self._listed[repository] = (trio.current_time(), frozenset(tags))
+        while len(self._listed) > MAX_LISTED:
+            del self._listed[next(iter(self._listed))]
+
+    def is_listed(self, repository: str, tag: str) -> bool:
+        """Whether a tag list that is still believed names it."""
+        when, tags = self._listed.get(repository, (0.0, frozenset()))
+        return tag in tags and trio.current_time() < when + self.tag_ttl
+
+    @property
+    def platform(self) -> Platform:
+        """The platform that an image is meant for when nobody says which."""
+        return self.view.platform or Platform("linux", machine.machine() or "amd64").normal

@@ -1,0 +1,53 @@
+"""`.ocifs/`: the mount about itself.
+
+Rules that hold here: what is shown is made anew at each look; reading it asks no registry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+
+from ocifs.tree.node import FILE, Attributes, Directory, Entry, Node, Plain
+from ocifs.tree.static import StaticDirectory
+
+NAME = b".ocifs"
+
+
+class LiveFile(Plain):
+    """A small file whose content is made when it is looked at."""
+
+    __slots__ = ("_render",)
+    lifetime = 0.0
+    changes = True
+
+    def __init__(self, key: Hashable, render: Callable[[], bytes]) -> None:
+        super().__init__(key, Attributes(FILE))
+        self._render = render
+
+    async def read(self, offset: int, size: int) -> bytes:
+        return self._render()[offset : offset + size]
+
+
+class MountRoot(Plain):
+    """The root of a mount: another directory, and `.ocifs` beside what it holds."""
+
+    __slots__ = ("_control", "_inner", "lifetime")
+
+    def __init__(self, inner: Directory, files: dict[bytes, Callable[[], bytes]]) -> None:
+        super().__init__(("root", inner.key), inner.attributes)
+        self.lifetime = inner.lifetime
+        self._inner = inner
+        live = ((name, LiveFile((NAME, name), render)) for name, render in files.items())
+        self._control = StaticDirectory(NAME, live)
+
+    async def lookup(self, name: bytes) -> Node:
+        return self._control if name == NAME else await self._inner.lookup(name)
+
+    async def entries(self) -> Sequence[Entry]:
+        return [Entry(NAME, self._control), *await self._inner.entries()]
+
+    def attribute_names(self) -> Sequence[bytes]:
+        return self._inner.attribute_names()
+
+    async def attribute(self, name: bytes) -> bytes:
+        return await self._inner.attribute(name)

@@ -1,0 +1,41 @@
+"""What an index's directory has of its own: its children in order, by platform, and one of them to use without thinking of platforms.
+
+Rules that hold here: pure; children are links to the directories of their digests; the platform is no key, so a name that repeats
+gets a suffix; the first child that satisfies a platform is the one that is meant (image-spec, image-index.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+
+from ocifs.oci.artifact import child_role
+from ocifs.oci.descriptor import Descriptor
+from ocifs.oci.manifest import Manifest
+from ocifs.oci.platform import Platform, first_match
+from ocifs.tree.names import mangle, unique
+from ocifs.tree.node import Link, Node
+from ocifs.tree.static import StaticDirectory
+
+SHORTCUTS = (b"config.json", b"layers")
+
+
+def index_links(manifest: Manifest, key: Hashable, siblings: bytes, wanted: Platform) -> Iterable[tuple[bytes, Node]]:
+    """`manifests`, `platforms` and the shortcuts into the child for `wanted`, as names and nodes."""
+    children = [(str(n).encode(), child) for n, child in enumerate(manifest.manifests)]
+    yield b"manifests", _links((key, b"manifests"), children, siblings)
+    machines = [child for child in manifest.manifests if child_role(child) == "platform" and child.platform]
+    names = list(unique(mangle(str(child.platform).encode()) for child in machines))
+    if machines:
+        yield b"platforms", _links((key, b"platforms"), list(zip(names, machines, strict=True)), siblings)
+    chosen = first_match([child.platform for child in machines], wanted)
+    if chosen is not None:
+        for shortcut in SHORTCUTS:
+            yield shortcut, Link((key, shortcut), b"platforms/" + names[chosen] + b"/" + shortcut)
+
+
+def _links(key: Hashable, children: list[tuple[bytes, Descriptor]], siblings: bytes) -> StaticDirectory:
+    """A directory of links to manifests; it lies one level below the manifest's own."""
+    return StaticDirectory(
+        key,
+        ((name, Link((key, name), b"../" + siblings + b"/" + str(child.digest).encode())) for name, child in children),
+    )

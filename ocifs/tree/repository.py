@@ -1,0 +1,134 @@
+"""What a repository has beside further repositories: `_tags`, `_manifests` and `_blobs`.
+
+Rules that hold here: `_tags` holds links made from the tag list alone; `_manifests` and `_blobs` list nothing and are entered by name,
+so that a walk that follows no links downloads nothing; a tag's directory exists as soon as the tag list names it, is bound to one
+manifest at first use and keeps it: when the tag has moved, the next lookup gives another directory.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Hashable, Sequence
+
+from ocifs.content import Blob
+from ocifs.errors import Malformed, NotFound
+from ocifs.oci.digest import EMPTY_JSON, Digest
+from ocifs.tree.blob import BlobFile, sized
+from ocifs.tree.context import Context
+from ocifs.tree.manifest import ManifestDirectory, Whereabouts
+from ocifs.tree.names import mangle, unmangle
+from ocifs.tree.node import DIRECTORY, Attributes, Entry, Link, Node, Plain
+
+_serials = itertools.count()
+
+
+class _Control(Plain):
+    """What the three directories share."""
+
+    __slots__ = ("_context", "_repository", "lifetime")
+
+    def __init__(self, context: Context, repository: str, key: Hashable) -> None:
+        super().__init__(key, Attributes(DIRECTORY, nlink=2))
+        self.lifetime = context.name_lifetime
+        self._context = context
+        self._repository = repository
+
+    async def entries(self) -> Sequence[Entry]:
+        return ()
+
+
+class TagsDirectory(_Control):
+    """`_tags`: one symbolic link a tag."""
+
+    __slots__ = ()
+
+    async def lookup(self, name: bytes) -> Node:
+        tag = _text(name)
+        if tag not in await self._context.origin.catalog.tags(self._repository):
+            await self._context.origin.catalog.resolve(self._repository, tag)
+        return self._link(tag)
+
+    async def entries(self) -> Sequence[Entry]:
+        tags = await self._context.origin.catalog.tags(self._repository)
+        self._context.note_tags(self._repository, tags)
+        return [Entry(mangle(tag.encode()), self._link(tag)) for tag in sorted(tags)]
+
+    def _link(self, tag: str) -> Link:
+        target = b"../_manifests/" + mangle(tag.encode())
+        return Link((self.key, tag), target, lifetime=self._context.name_lifetime)
+
+
+class ManifestsDirectory(_Control):
+    """`_manifests`: a manifest's directory by its tag or its digest."""
+
+    __slots__ = ("_current",)
+
+    def __init__(self, context: Context, repository: str, key: Hashable) -> None:
+        super().__init__(context, repository, key)
+        self._current: dict[str, ManifestDirectory] = {}
+
+    async def lookup(self, name: bytes) -> Node:
+        text = _text(name)
+        digest = _digest(text)
+        if digest is not None:
+            return await self._by_digest(digest, name)
+        return await self._by_tag(text)
+
+    async def _by_digest(self, digest: Digest, name: bytes) -> Node:
+        where = Whereabouts(self._context, self._repository, digest)
+        directory = ManifestDirectory(where, (self.key, name))
+        await directory.bind()
+        return directory
+
+    async def _by_tag(self, tag: str) -> Node:
+        catalog = self._context.origin.catalog
+        current = self._current.get(tag)
+        if (current is None or current.digest is None) and self._context.is_listed(self._repository, tag):
+            return current or self._enter(tag)
+        try:
+            digest = (await catalog.resolve(self._repository, tag)).digest
+        except NotFound:
+            self._current.pop(tag, None)
+            raise
+        self._context.visited.add(self._repository)
+        if current is not None and current.digest in (None, digest):
+            return current
+        return self._enter(tag)
+
+    def _enter(self, tag: str) -> ManifestDirectory:
+        where = Whereabouts(self._context, self._repository, tag)
+        entered = ManifestDirectory(where, (self.key, tag, next(_serials)), lifetime=self._context.name_lifetime)
+        self._current[tag] = entered
+        return entered
+
+
+class BlobsDirectory(_Control):
+    """`_blobs`: any blob of the repository by its digest."""
+
+    __slots__ = ()
+
+    async def lookup(self, name: bytes) -> Node:
+        digest = _digest(_text(name))
+        if digest is None:
+            raise NotFound(f"not a digest: {name.decode(errors='replace')!r}")
+        reader = self._context.origin.blobs
+        embedded = b"{}" if digest == EMPTY_JSON else None
+        blob = await sized(reader, Blob(self._repository, digest, *((2, embedded) if embedded else ())))
+        return BlobFile(reader, blob, "")
+
+
+def _text(name: bytes) -> str:
+    """A name as the registry has it. Raises NotFound for what can be none."""
+    try:
+        return unmangle(name).decode()
+    except UnicodeDecodeError:
+        raise NotFound(f"no tag or digest is called {name!r}") from None
+
+
+def _digest(text: str) -> Digest | None:
+    """The digest that a name is, or None. A tag has no colon; a ref name of a layout may, and is no digest then."""
+    try:
+        digest = Digest.parse(text)
+    except Malformed:
+        return None
+    return digest if digest.verifiable else None

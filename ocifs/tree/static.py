@@ -1,0 +1,34 @@
+"""Directories whose names are at hand when they are made."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+
+from ocifs.errors import NotFound
+from ocifs.tree.names import mangle
+from ocifs.tree.node import DIRECTORY, Attributes, Entry, Node, Plain, TextFile
+
+
+class StaticDirectory(Plain):
+    """A directory of given nodes, in the order given."""
+
+    __slots__ = ("_nodes",)
+
+    def __init__(self, key: Hashable, nodes: Iterable[tuple[bytes, Node]], mtime_ns: int = 0) -> None:
+        super().__init__(key, Attributes(DIRECTORY, mtime_ns=mtime_ns, nlink=2))
+        self._nodes = dict(nodes)
+
+    async def lookup(self, name: bytes) -> Node:
+        try:
+            return self._nodes[name]
+        except KeyError:
+            raise NotFound(f"no {name.decode(errors='replace')!r} here") from None
+
+    async def entries(self) -> Sequence[Entry]:
+        return [Entry(name, node) for name, node in self._nodes.items()]
+
+
+def annotation_directory(key: Hashable, annotations: Mapping[str, str], mtime_ns: int = 0) -> StaticDirectory:
+    """`annotations/`: one file an annotation, whose content is the exact value."""
+    files = ((mangle(name.encode()), value.encode()) for name, value in annotations.items())
+    return StaticDirectory(key, ((name, TextFile((key, name), value, mtime_ns)) for name, value in files), mtime_ns)
