@@ -32,33 +32,46 @@ class SharedOptions(TypedDict):
     tag_ttl: float
     platform: str | None
     repo: tuple[str, ...]
-    owner: str
-    links: str
-    view: str
 
 
-_OPTIONS = (
+_EXISTING = click.Path(path_type=Path, exists=True)
+_TIMING = Timing()
+
+_NETWORK = (
     click.option("--plain-http", is_flag=True, help="Speak http, not https. On loopback addresses that is understood."),
     click.option("--insecure-tls", is_flag=True, help="Do not check the registry's certificate."),
-    click.option("--ca-file", type=click.Path(path_type=Path, exists=True), help="Further certificate authorities (PEM)."),
-    click.option("--authfile", type=click.Path(path_type=Path, exists=True), help="Credentials, before the usual places."),
-    click.option("--cache-dir", type=click.Path(path_type=Path), help="Where fetched bytes are kept.  [$XDG_CACHE_HOME/ocifs]"),
-    click.option("--offline", is_flag=True, help="Touch no network; show what is in the cache."),
-    click.option("--verify", type=click.Choice(["end", "full"]), default="end", help="When a blob is verified: before its end is read, or before any of it is."),
-    click.option("--timeout", type=float, default=Timing().timeout, show_default=True, help="Seconds that anything may take without progress."),
-    click.option("--max-wait", type=float, default=Timing().max_wait, show_default=True, help="Seconds that anything may take in all."),
-    click.option("--tag-ttl", type=float, default=Timing().tag_ttl, show_default=True, help="Seconds for which tags and catalogs are believed."),
-    click.option("--platform", help="os/architecture[/variant] that an index stands for.  [this machine's]"),
+    click.option("--ca-file", type=_EXISTING, help="Further certificate authorities (PEM)."),
+    click.option("--authfile", type=_EXISTING, help="Credentials, before the usual places."),
     click.option("--repo", multiple=True, help="A repository to list where the registry lists none. May be repeated."),
-    click.option("--owner", type=click.Choice(["user", "keep"]), default="user", help="Owner of files in images: the mounting user, or as in the layer."),
-    click.option("--links", type=click.Choice(["inside", "raw"]), default="inside", help="Links in images that lead outside: kept inside, or as they are."),
-    click.option("--view", type=click.Choice(["manifest", "rootfs", "files"]), default="manifest", help="What a mount of one manifest shows."),
-)  # fmt: skip
+)
+
+
+def _seconds(name: str, default: float, what: str) -> Callable[[F], F]:
+    return click.option(name, type=click.FloatRange(min=0), default=default, show_default=True, help=f"Seconds {what}.")
+
+
+_KEEPING = (
+    click.option(
+        "--cache-dir", type=click.Path(path_type=Path), help="Where fetched bytes are kept.  [$XDG_CACHE_HOME/ocifs]"
+    ),
+    click.option("--offline", is_flag=True, help="Touch no network; show what is in the cache."),
+    click.option(
+        "--verify",
+        type=click.Choice(["end", "full"]),
+        default="end",
+        help="Verify a blob before its end is read, or before any of it is.",
+    ),
+    _seconds("--timeout", _TIMING.timeout, "that anything may take without progress"),
+    _seconds("--max-wait", _TIMING.max_wait, "that anything may take in all"),
+    _seconds("--tag-ttl", _TIMING.tag_ttl, "for which tags and catalogs are believed"),
+)
+
+_SHOWING = (click.option("--platform", help="os/architecture[/variant] that an index stands for.  [this machine's]"),)
 
 
 def shared(function: F) -> F:
     """Give a command the shared options, as keyword arguments of the names in SharedOptions."""
-    for option in reversed(_OPTIONS):
+    for option in reversed((*_SHOWING, *_NETWORK, *_KEEPING)):
         function = option(function)
     return function
 
@@ -81,9 +94,6 @@ def settings_from(options: SharedOptions, host: str) -> Settings:
         ),
         view=ViewSettings(
             platform=Platform.parse(options["platform"]) if options["platform"] else None,
-            view=options["view"],
-            owner=options["owner"],
-            links=options["links"],
             repositories=options["repo"],
         ),
     )

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from ocifs.content import Blob, BlobReader
 from ocifs.errors import NoAttribute
 from ocifs.oci.descriptor import UNKNOWN_SIZE
+from ocifs.tree.names import to_bytes
 from ocifs.tree.node import FILE, Attributes, Plain
 
 
@@ -36,7 +37,7 @@ class BlobFile(Plain):
         if name == b"user.oci.digest":
             return str(self._blob.digest).encode()
         if name == b"user.oci.media-type" and self._media_type:
-            return self._media_type.encode()
+            return to_bytes(self._media_type)
         raise NoAttribute(f"a blob has no extended attribute {name!r}")
 
 

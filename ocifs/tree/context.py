@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 import trio
 
 from ocifs.content import Origin
-from ocifs.layers.workshop import Workshop
 from ocifs.oci.platform import Platform
 from ocifs.settings import Limits, ViewSettings
 
@@ -29,9 +28,8 @@ class Context:
     """Shared by the nodes of one origin. `visited`: repositories that were found to exist though no catalog lists them."""
 
     origin: Origin
-    workshop: Workshop
-    view: ViewSettings = ViewSettings()
-    limits: Limits = Limits()
+    view: ViewSettings
+    limits: Limits
     tag_ttl: float = 60.0
     visited: set[str] = field(default_factory=set)
     _listed: dict[str, tuple[float, frozenset[str]]] = field(default_factory=dict)

@@ -12,7 +12,7 @@ from ocifs.oci.artifact import child_role
 from ocifs.oci.descriptor import Descriptor
 from ocifs.oci.manifest import Manifest
 from ocifs.oci.platform import Platform, first_match
-from ocifs.tree.names import mangle, unique
+from ocifs.tree.names import mangle, to_bytes, unique
 from ocifs.tree.node import Link, Node
 from ocifs.tree.static import StaticDirectory
 
@@ -24,7 +24,7 @@ def index_links(manifest: Manifest, key: Hashable, siblings: bytes, wanted: Plat
     children = [(str(n).encode(), child) for n, child in enumerate(manifest.manifests)]
     yield b"manifests", _links((key, b"manifests"), children, siblings)
     machines = [child for child in manifest.manifests if child_role(child) == "platform" and child.platform]
-    names = list(unique(mangle(str(child.platform).encode()) for child in machines))
+    names = unique([mangle(to_bytes(str(child.platform))) for child in machines])
     if machines:
         yield b"platforms", _links((key, b"platforms"), list(zip(names, machines, strict=True)), siblings)
     chosen = first_match([child.platform for child in machines], wanted)

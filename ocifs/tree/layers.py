@@ -13,6 +13,7 @@ from ocifs.oci.descriptor import Descriptor
 from ocifs.oci.manifest import Manifest
 from ocifs.tree.blob import BlobFile, sized
 from ocifs.tree.context import Context
+from ocifs.tree.names import to_bytes
 from ocifs.tree.node import DIRECTORY, Attributes, Entry, Node, Plain, TextFile
 from ocifs.tree.static import StaticDirectory, annotation_directory
 
@@ -76,5 +77,5 @@ class LayerDirectory(Plain):
             ("media-type", self._descriptor.media_type),
             ("size", str(size)),
         ):
-            yield name.encode(), TextFile((self.key, name), f"{value}\n".encode())
+            yield name.encode(), TextFile((self.key, name), to_bytes(f"{value}\n"))
         yield b"annotations", annotation_directory((self.key, b"annotations"), self._descriptor.annotations)

@@ -22,6 +22,7 @@ from ocifs.tree.blob import BlobFile
 from ocifs.tree.context import Context
 from ocifs.tree.index import index_links
 from ocifs.tree.layers import LayersDirectory
+from ocifs.tree.names import to_bytes
 from ocifs.tree.node import DIRECTORY, FOREVER, Attributes, Entry, Link, Node, Plain, TextFile
 from ocifs.tree.static import annotation_directory
 from ocifs.tree.summary import summarise
@@ -101,7 +102,7 @@ class ManifestDirectory(Plain):
     async def attribute(self, name: bytes) -> bytes:
         if name not in self.attribute_names():
             raise NoAttribute(f"a manifest has no extended attribute {name!r}")
-        return facts(await self.bind())[name.removeprefix(b"user.oci.").decode()].encode()
+        return to_bytes(facts(await self.bind())[name.removeprefix(b"user.oci.").decode()])
 
 
 async def load(where: Whereabouts) -> Bound:
@@ -153,7 +154,7 @@ def manifest_nodes(where: Whereabouts, bound: Bound, key: Hashable) -> Iterable[
     yield b"manifest.json", ManifestFile(where, bound)
 
     def text(name: str, content: str) -> tuple[bytes, Node]:
-        return name.encode(), TextFile(("fact", str(manifest.digest), name, content), content.encode(), when)
+        return name.encode(), TextFile(("fact", str(manifest.digest), name, content), to_bytes(content), when)
 
     for name, value in facts(bound).items():
         yield text(name, f"{value}\n" if value else "")
@@ -200,4 +201,4 @@ class ManifestFile(BlobFile):
     async def attribute(self, name: bytes) -> bytes:
         if name not in self.attribute_names():
             raise NoAttribute(f"a manifest has no extended attribute {name!r}")
-        return self._facts[name.removeprefix(b"user.oci.").decode()].encode()
+        return to_bytes(self._facts[name.removeprefix(b"user.oci.").decode()])

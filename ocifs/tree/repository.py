@@ -16,7 +16,7 @@ from ocifs.oci.digest import EMPTY_JSON, Digest
 from ocifs.tree.blob import BlobFile, sized
 from ocifs.tree.context import Context
 from ocifs.tree.manifest import ManifestDirectory, Whereabouts
-from ocifs.tree.names import mangle, unmangle
+from ocifs.tree.names import mangle, to_bytes, unmangle
 from ocifs.tree.node import DIRECTORY, Attributes, Entry, Link, Node, Plain
 
 _serials = itertools.count()
@@ -51,10 +51,10 @@ class TagsDirectory(_Control):
     async def entries(self) -> Sequence[Entry]:
         tags = await self._context.origin.catalog.tags(self._repository)
         self._context.note_tags(self._repository, tags)
-        return [Entry(mangle(tag.encode()), self._link(tag)) for tag in sorted(tags)]
+        return [Entry(mangle(to_bytes(tag)), self._link(tag)) for tag in sorted(tags)]
 
     def _link(self, tag: str) -> Link:
-        target = b"../_manifests/" + mangle(tag.encode())
+        target = b"../_manifests/" + mangle(to_bytes(tag))
         return Link((self.key, tag), target, lifetime=self._context.name_lifetime)
 
 

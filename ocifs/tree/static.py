@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 from ocifs.errors import NotFound
-from ocifs.tree.names import mangle
+from ocifs.tree.names import mangle, to_bytes
 from ocifs.tree.node import DIRECTORY, Attributes, Entry, Node, Plain, TextFile
 
 
@@ -30,5 +30,5 @@ class StaticDirectory(Plain):
 
 def annotation_directory(key: Hashable, annotations: Mapping[str, str], mtime_ns: int = 0) -> StaticDirectory:
     """`annotations/`: one file an annotation, whose content is the exact value."""
-    files = ((mangle(name.encode()), value.encode()) for name, value in annotations.items())
+    files = ((mangle(to_bytes(name)), to_bytes(value)) for name, value in annotations.items())
     return StaticDirectory(key, ((name, TextFile((key, name), value, mtime_ns)) for name, value in files), mtime_ns)
