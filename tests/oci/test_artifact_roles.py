@@ -1,0 +1,163 @@
+"""Children of an index, layers, flavours: what is told beside a manifest's kind."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ocifs.oci import mediatype
+from ocifs.oci.artifact import child_role, classify, classify_config, is_rootfs_layer
+from ocifs.oci.descriptor import parse_descriptor
+from ocifs.oci.kinds_table import BY_WORD
+from ocifs.oci.manifest import digest_of_manifest, parse_manifest
+from ocifs.oci.payload import payload_files
+
+DIGEST = "sha256:" + "1f" * 32
+LAYER = mediatype.OCI_LAYER_GZIP
+
+
+@pytest.mark.parametrize(
+    ("members", "role"),
+    [
+        ({"platform": {"os": "linux", "architecture": "amd64"}}, "platform"),
+        ({"platform": {"os": "multi", "architecture": "amd64"}}, "platform"),
+        (
+            {
+                "platform": {"os": "linux", "architecture": "amd64"},
+                "artifactType": "application/vnd.nydus.image.manifest.v1+json",
+            },
+            "platform",
+        ),
+        ({}, "platform"),
+        ({"artifactType": "application/spdx+json"}, "artifact"),
+        ({"platform": {"os": "unknown", "architecture": "unknown"}}, "artifact"),
+        (
+            {
+                "platform": {"os": "unknown", "architecture": "unknown"},
+                "annotations": {"vnd.docker.reference.type": "attestation-manifest"},
+            },
+            "attestation",
+        ),
+        ({"artifactType": "application/vnd.in-toto+json"}, "attestation"),
+        (
+            {
+                "platform": {"os": "linux", "architecture": "amd64"},
+                "artifactType": "application/vnd.amazon.soci.index.v2+json",
+            },
+            "artifact",
+        ),
+        ({"mediaType": LAYER}, "blob"),
+        ({"mediaType": mediatype.DOCKER_LIST}, "platform"),
+    ],
+)
+def test_the_role_of_a_child(members: dict[str, object], role: str) -> None:
+    base: dict[str, object] = {"mediaType": mediatype.OCI_MANIFEST, "digest": DIGEST, "size": 9}
+    assert child_role(parse_descriptor(base | members, "child")) == role
+
+
+@pytest.mark.parametrize(
+    ("media_type", "expected"),
+    [
+        (LAYER, True),
+        ("application/vnd.oci.image.layer.v1.tar.gz", True),
+        ("Application/vnd.OCI.image.layer.v1.tar+zstd; x=1", True),
+        ("application/vnd.oci.image.layer.v1.tar+gzip+encrypted", True),
+        ("application/vnd.oci.image.layer.nondistributable.v1.tar+gzip", True),
+        ("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", True),
+        (mediatype.OCI_CONFIG, False),
+        ("application/vnd.in-toto+json", False),
+        ("application/tar+gzip", False),
+        ("", False),
+    ],
+)
+def test_which_layers_are_of_a_root_filesystem(media_type: str, expected: bool) -> None:
+    assert is_rootfs_layer(media_type) is expected
+
+
+@pytest.mark.parametrize(
+    ("layer", "annotations", "flavours"),
+    [
+        ({}, {}, ()),
+        ({"annotations": {"containerd.io/snapshot/stargz/toc.digest": DIGEST}}, {}, ("estargz",)),
+        ({"annotations": {"io.github.containers.zstd-chunked.manifest-checksum": DIGEST}}, {}, ("zstd:chunked",)),
+        ({"mediaType": LAYER + "+encrypted"}, {}, ("encrypted",)),
+        ({"urls": ["https://example.com/x"]}, {}, ("foreign-layers",)),
+        ({"mediaType": "application/vnd.oci.image.layer.squashfs"}, {}, ("squashfs",)),
+        ({"mediaType": "application/vnd.oci.image.layer.nydus.blob.v1"}, {}, ("nydus",)),
+        ({}, {"com.amazon.soci.index-digest": DIGEST}, ("soci-v2",)),
+    ],
+)
+def test_flavours_of_an_image(layer: dict[str, object], annotations: dict[str, str], flavours: tuple[str, ...]) -> None:
+    config = {"mediaType": mediatype.OCI_CONFIG, "digest": DIGEST, "size": 90}
+    body = {
+        "config": config,
+        "layers": [{"mediaType": LAYER, "digest": DIGEST, "size": 9} | layer],
+        "annotations": annotations,
+    }
+    raw = json.dumps(body).encode()
+    found = classify(parse_manifest(raw, digest_of_manifest(raw)))
+    assert (found.kind, found.flavours) == ("image", flavours)
+
+
+@pytest.mark.parametrize(
+    ("config", "flavours"),
+    [
+        (b'{"config": {"Labels": {"containers.bootc": "1"}}}', ("bootable",)),
+        (b'{"config": {"Labels": {"ostree.commit": "ab"}}}', ("bootable",)),
+        (b'{"config": {"Labels": {"containers.bootc": "0"}}}', ()),
+        (b'{"config": {"Labels": {"dev.carvel.imgpkg.bundle": ""}}}', ("imgpkg-bundle",)),
+        (b'{"config": {"Labels": {"com.docker.desktop.extension.api.version": "1"}}}', ("docker-desktop-extension",)),
+        (b'{"config": {"Labels": null}}', ()),
+        (b'{"config": []}', ()),
+        (b"[1]", ()),
+        (b"not: json", ()),
+        (b"", ()),
+    ],
+)
+def test_flavours_by_the_labels_of_the_config(config: bytes, flavours: tuple[str, ...]) -> None:
+    assert classify_config(config) == flavours
+
+
+_TYPES = st.sampled_from(["", LAYER, mediatype.OCI_EMPTY, mediatype.OCI_CONFIG, "a/b", "application/wasm"]) | st.text(
+    max_size=20
+)
+_NOTES = st.dictionaries(
+    st.sampled_from(["dev.tekton.image.kind", "predicateType", "x"]) | st.text(max_size=5), st.text(max_size=9)
+)
+_DESCRIPTORS = st.fixed_dictionaries(
+    {
+        "mediaType": _TYPES,
+        "digest": st.just(DIGEST),
+        "size": st.integers(0, 5),
+        "annotations": _NOTES,
+        "artifactType": _TYPES,
+    }
+)
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "config": _DESCRIPTORS,
+            "layers": st.lists(_DESCRIPTORS, max_size=4),
+            "manifests": st.lists(_DESCRIPTORS, max_size=4),
+            "annotations": _NOTES,
+            "artifactType": _TYPES,
+        },
+    ),
+    st.binary(max_size=20),
+)
+def test_every_manifest_has_a_kind_of_the_table_and_files_for_layers_only(
+    body: dict[str, object], config: bytes
+) -> None:
+    raw = json.dumps(body).encode()
+    manifest = parse_manifest(raw, digest_of_manifest(raw))
+    found = classify(manifest)
+    assert found.kind in BY_WORD
+    files = payload_files(manifest, found, config)
+    assert len(files) <= len(manifest.layers) + 1
+    assert all(file.path and not file.descriptor.is_empty for file in files)
