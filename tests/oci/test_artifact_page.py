@@ -1,0 +1,17 @@
+"""The page about the kinds is what the table says."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+from ocifs.oci.kinds_table import KINDS
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def test_the_page_of_kinds_is_up_to_date() -> None:
+    made = runpy.run_path(str(ROOT / "scripts" / "generate_kinds.py"))
+    text = made["page"]()
+    assert (ROOT / "docs" / "reference" / "artifact-kinds.md").read_text() == text
+    assert all(f"| `{kind.word}` |" in text for kind in KINDS)
