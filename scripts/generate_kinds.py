@@ -44,6 +44,7 @@ SECTIONS = (
 COMPOSED = {
     "helm-chart": ("chart: `<name>-<version>.tgz`", "provenance: `<name>-<version>.tgz.prov`"),
     "spin-app": ("module: `<component id>.wasm`", "file: the path that the locked application gives it"),
+    "kyverno-policy": ("policy: `<io.kyverno.image.name>.yaml`",),
     "attestation": ("statement: `<predicate>.intoto.json`",),
     "cosign-attestation": ("envelope: `<predicate>.dsse.json`",),
     "soci-index": ("table: `<layer digest>.ztoc`",),

@@ -123,6 +123,11 @@ def is_rootfs_layer(media_type: str) -> bool:
     return matches_any(_ROOTFS, media_type)
 
 
+def is_image_config(media_type: str) -> bool:
+    """Whether this is the type of a container image's config, OCI's or Docker's."""
+    return mediatype.essence(media_type) in _IMAGE_CONFIGS
+
+
 def _by_package(manifest: Manifest) -> Classification | None:
     value = manifest.annotations.get(PACKAGE_TYPE, "")
     kind = _BY_PACKAGE.get((value, manifest.form is Form.INDEX))

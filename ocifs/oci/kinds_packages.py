@@ -73,7 +73,7 @@ PACKAGES = (
         "Cloud native application bundle",
         index=True,
         annotations=("org.opencontainers.artifactType=application/vnd.cnab.manifest.v1",),
-        index_types=("application/vnd.cnab.manifest.v1",),
+        index_types=("application/vnd.cnab.manifest.v1", "application/vnd.cnab.manifest.v1+json"),
     ),
     Kind(
         "cnab-config",

@@ -96,12 +96,15 @@ PROGRAMS = (
         types=(_DOCKER_AI + "model.*",),
         layer_types=(_DOCKER_AI + "*",),
         names=(
+            (_DOCKER_AI + "gguf.v3.lora", "adapter.gguf"),
+            (_DOCKER_AI + "gguf.v3.mmproj", "projector.gguf"),
             (_DOCKER_AI + "gguf.*", "model.gguf"),
+            (_DOCKER_AI + "dduf", "model.dduf"),
             (_DOCKER_AI + "safetensors", "model.safetensors"),
             (_DOCKER_AI + "license", "LICENSE"),
             (_DOCKER_AI + "mmproj", "model.mmproj"),
             (_DOCKER_AI + "chat.template.jinja", "template.jinja"),
-            (_DOCKER_AI + "vllm.config.archive", "config/"),
+            (_DOCKER_AI + "vllm.config.*", "config/"),
         ),
     ),
     Kind(

@@ -16,7 +16,7 @@ from types import MappingProxyType
 
 from ocifs.errors import Malformed
 from ocifs.oci import mediatype
-from ocifs.oci.artifact import Classification
+from ocifs.oci.artifact import Classification, is_image_config
 from ocifs.oci.descriptor import Descriptor
 from ocifs.oci.digest import Digest
 from ocifs.oci.kinds import TITLE, Kind, matches_any, matching_annotation
@@ -173,7 +173,9 @@ def _config_file(manifest: Manifest, kind: Kind | None, alone: bool) -> PayloadF
     config = manifest.config
     if config is None or config.is_empty or config.size == 0:
         return None
-    name = config.annotations.get(TITLE) or ("" if kind is None else kind.config_name)
+    name = config.annotations.get(TITLE, "")
+    if not name and kind is not None and not is_image_config(config.media_type):
+        name = kind.config_name
     if not name and alone and kind is not None and kind.word == "artifact":
         name = "config" + extension_of(config.media_type)
     return PayloadFile(name, config) if name else None
@@ -188,6 +190,12 @@ def _helm(config: dict[str, object], layer: Descriptor) -> str:
     known = isinstance(name, str) and isinstance(version, str) and name and version
     stem = f"{name}-{version}" if known else "chart"
     return f"{stem}.tgz.prov" if "provenance" in plain else f"{stem}.tgz"
+
+
+def _kyverno(_: dict[str, object], layer: Descriptor) -> str:
+    """One policy a layer, named by the annotation that Kyverno's own tool writes."""
+    name = layer.annotations.get("io.kyverno.image.name", "")
+    return f"{name}.yaml" if name else ""
 
 
 def _spin(config: dict[str, object], layer: Descriptor) -> str:
@@ -253,6 +261,7 @@ def _named_after(annotation: str, extension: str) -> Callable[[dict[str, object]
 _MAKERS: Mapping[str, Callable[[dict[str, object], Descriptor], str]] = {
     "helm-chart": _helm,
     "spin-app": _spin,
+    "kyverno-policy": _kyverno,
     "attestation": _statement("intoto.json"),
     "cosign-attestation": _statement("dsse.json"),
     "soci-index": _named_after(_SOCI_LAYER, "ztoc"),
