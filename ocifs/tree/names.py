@@ -21,6 +21,9 @@ from collections.abc import Sequence
 MAX_NAME = 255
 """The longest component of a path, in bytes, that Linux takes (NAME_MAX)."""
 
+MAX_DEPTH = 64
+"""How many components a title may have: a manifest of megabytes can hold one of a million."""
+
 _MARK = 16
 _LONGEST_EXTENSION = 32
 _UNSAFE = re.compile(rb"[/\x00]|%(?=[0-9A-Fa-f]{2})")
@@ -61,13 +64,37 @@ def unique(names: Sequence[bytes]) -> list[bytes]:
     return result
 
 
+def unique_paths(paths: Sequence[tuple[bytes, ...]]) -> list[tuple[bytes, ...]]:
+    """Paths of files in the same order, each once and none where another path has a directory; `()` stays as it is.
+
+    So of the titles `a` and `a/b` the first becomes `a~2`, since `a` has to be the directory.
+    """
+    directories = {path[:depth] for path in paths for depth in range(1, len(path))}
+    taken = directories.union(paths)
+    seen: set[tuple[bytes, ...]] = set()
+    last: dict[tuple[bytes, ...], int] = {}
+    result = []
+    for path in paths:
+        chosen = path
+        while path and (chosen in seen or chosen in directories or (chosen != path and chosen in taken)):
+            last[path] = last.get(path, 1) + 1
+            chosen = (*path[:-1], _numbered(path[-1], last[path]))
+        seen.add(chosen)
+        result.append(chosen)
+    return result
+
+
 def split_path(title: str | bytes) -> tuple[bytes, ...]:
     """A title with directories as mangled components, relative and without `.`: empty when the title means the directory itself.
 
-    A `..` is kept as a name (`%2E%2E`), not followed, so that two different titles cannot fall together and none leads outside.
+    A `..` is kept as a name (`%2E%2E`), not followed, so that two different titles cannot fall together and none leads outside. What
+    is deeper than MAX_DEPTH stays together as the last component.
     """
     raw = to_bytes(title) if isinstance(title, str) else title
-    return tuple(mangle(part) for part in raw.split(b"/") if part not in (b"", b"."))
+    parts = [part for part in raw.split(b"/") if part not in (b"", b".")]
+    if len(parts) > MAX_DEPTH:
+        parts[MAX_DEPTH - 1 :] = [b"/".join(parts[MAX_DEPTH - 1 :])]
+    return tuple(map(mangle, parts))
 
 
 _SPECIAL = {b"": b"%", b".": b"%2E", b"..": b"%2E%2E", b"%": b"%25"}

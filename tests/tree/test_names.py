@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ocifs.tree.names import MAX_NAME, mangle, split_path, to_bytes, unique, unmangle
+from ocifs.tree.names import MAX_DEPTH, MAX_NAME, mangle, split_path, to_bytes, unique, unique_paths, unmangle
 
 NASTY = st.lists(
     st.sampled_from([b"/", b"\0", b".", b"..", b"%", b"2", b"F", b"a", b"\xff", b"\xc3\xa9", b"~2", b".tar.gz", b"\n"]),
@@ -136,3 +136,30 @@ def test_no_title_leads_outside(title: str) -> None:
         assert b"/" not in part
         assert b"\0" not in part
     assert to_bytes(title) is not None
+
+
+def test_a_title_of_a_million_directories_is_bounded() -> None:
+    parts = split_path("a/" * 1_000_000)
+    assert len(parts) == MAX_DEPTH
+    assert MAX_NAME - 2 <= len(parts[-1]) <= MAX_NAME  # no half of `%2F` is kept
+
+
+def test_a_file_gives_way_to_a_directory_of_its_name() -> None:
+    assert unique_paths([(b"a",), (b"a", b"b"), (b"a", b"b"), (b"a~2",), ()]) == [
+        (b"a~3",),
+        (b"a", b"b"),
+        (b"a", b"b~2"),
+        (b"a~2",),
+        (),
+    ]
+
+
+@given(
+    st.lists(st.lists(st.sampled_from([b"a", b"b", b"a~2", b"a~3"]), min_size=1, max_size=3).map(tuple), max_size=12)
+)
+def test_unique_paths_make_a_tree(paths: list[tuple[bytes, ...]]) -> None:
+    result = unique_paths(paths)
+    assert len(set(result)) == len(result) == len(paths)
+    directories = {path[:depth] for path in result for depth in range(1, len(path))}
+    assert directories.isdisjoint(result)
+    assert [path[:-1] for path in result] == [path[:-1] for path in paths]
