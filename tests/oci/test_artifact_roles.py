@@ -161,3 +161,9 @@ def test_every_manifest_has_a_kind_of_the_table_and_files_for_layers_only(
     files = payload_files(manifest, found, config)
     assert len(files) <= len(manifest.layers) + 1
     assert all(file.path and not file.descriptor.is_empty for file in files)
+
+
+def test_an_image_config_of_two_bytes_is_blank_by_any_algorithm() -> None:
+    config = {"mediaType": mediatype.OCI_CONFIG, "digest": "sha512:" + "3a" * 64, "size": 2}
+    raw = json.dumps({"config": config, "layers": [{"mediaType": LAYER, "digest": DIGEST, "size": 9}]}).encode()
+    assert classify(parse_manifest(raw, digest_of_manifest(raw))).kind == "files"
