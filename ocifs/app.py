@@ -5,17 +5,24 @@ Rules that hold here: no decision of its own, only assembly; whatever lives as l
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import trio
 
+from ocifs import __version__
 from ocifs.content import Origin
+from ocifs.errors import OcifsError, UsageError
+from ocifs.fuse.journal import Journal
 from ocifs.layout.layout import Layout
 from ocifs.oci.reference import LayoutSource, Reference, Source
 from ocifs.settings import Settings
 from ocifs.tree.context import Context
+from ocifs.tree.control import MountRoot
 from ocifs.tree.node import Directory
 from ocifs.tree.registry import RepositoryDirectory
 from ocifs.tree.single import open_single
@@ -50,3 +57,66 @@ async def _open_root(source: Source, origin: Origin, settings: Settings) -> Dire
             return await open_single(context, "", source.ref)
         return RepositoryDirectory(context, "", ("repository",), repository=True)
     return RepositoryDirectory(context, source.path, ("repository",), repository=bool(source.path))
+
+
+@dataclass(frozen=True, slots=True)
+class MountRequest:
+    """What is to be mounted, and where."""
+
+    source: Source
+    mountpoint: Path
+    allow_other: bool = False
+
+
+def mount(request: MountRequest, settings: Settings, on_ready: Callable[[], None]) -> None:
+    """Mount a source and stay until the mount ends. Raises what keeps it from being made."""
+    from ocifs.fuse.mounts import clear_dead_mount
+    from ocifs.fuse.session import MountOptions, serve
+
+    clear_dead_mount(request.mountpoint)
+    if not request.mountpoint.is_dir():
+        raise UsageError(f"{request.mountpoint} is no directory", hint=f"mkdir -p {request.mountpoint}")
+    journal = Journal()
+
+    async def run() -> None:
+        async with open_tree(request.source, settings) as tree:
+            root = MountRoot(tree, control_files(request.source, journal))
+            options = MountOptions(request.mountpoint, str(request.source), request.allow_other)
+            await serve(root, options, settings.timing, journal, on_ready)
+
+    run_to_end(run)
+
+
+def control_files(source: Source, journal: Journal) -> dict[bytes, Callable[[], bytes]]:
+    """What `.ocifs/` holds, and how each file is made."""
+    began = time.time()
+
+    def status() -> bytes:
+        facts = {
+            "source": str(source),
+            "version": __version__,
+            "seconds": round(time.time() - began, 1),
+            "operations": dict(journal.operations),
+            "errors": dict(journal.errors),
+            "unexpected": journal.unexpected,
+        }
+        return json.dumps(facts, indent=2).encode() + b"\n"
+
+    return {
+        b"status.json": status,
+        b"errors": journal.report,
+        b"version": f"{__version__}\n".encode,
+    }
+
+
+def run_to_end(run: Callable[[], Awaitable[None]]) -> None:
+    """Run the event loop; an error of ours comes out of its nurseries by itself, not in a group."""
+    try:
+        trio.run(run)
+    except* OcifsError as group:
+        raise _first(group) from None
+
+
+def _first(group: BaseExceptionGroup[OcifsError]) -> OcifsError:
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error

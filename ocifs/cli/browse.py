@@ -7,12 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-import trio
-
-from ocifs.app import host_of, open_tree
+from ocifs.app import host_of, open_tree, run_to_end
 from ocifs.cli.options import SharedOptions, settings_from
 from ocifs.concurrency import patience
-from ocifs.errors import OcifsError
 from ocifs.oci.reference import parse_source
 from ocifs.settings import Timing
 from ocifs.tree.node import Directory, Node
@@ -28,10 +25,7 @@ def browse(source_text: str, options: SharedOptions, visit: Callable[[Directory,
         async with open_tree(source, settings) as root:
             await visit(root, settings.timing)
 
-    try:
-        trio.run(run)
-    except* OcifsError as group:
-        raise _first(group) from None
+    run_to_end(run)
 
 
 async def patiently(timing: Timing, root: Directory, path: str, *, follow: bool = True) -> Node:
@@ -39,8 +33,3 @@ async def patiently(timing: Timing, root: Directory, path: str, *, follow: bool 
     with patience(timing.timeout, timing.max_wait):
         return await walk(root, path.encode(errors="surrogateescape"), follow=follow)
     raise AssertionError("patience raises when it ends")
-
-
-def _first(group: BaseExceptionGroup[OcifsError]) -> OcifsError:
-    error = group.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error

@@ -34,7 +34,7 @@ class SharedOptions(TypedDict):
     repo: tuple[str, ...]
 
 
-_EXISTING = click.Path(path_type=Path, exists=True)
+_EXISTING = click.Path(path_type=Path, exists=True, resolve_path=True)
 _TIMING = Timing()
 
 _NETWORK = (
@@ -52,7 +52,9 @@ def _seconds(name: str, default: float, what: str) -> Callable[[F], F]:
 
 _KEEPING = (
     click.option(
-        "--cache-dir", type=click.Path(path_type=Path), help="Where fetched bytes are kept.  [$XDG_CACHE_HOME/ocifs]"
+        "--cache-dir",
+        type=click.Path(path_type=Path, resolve_path=True),
+        help="Where fetched bytes are kept.  [$XDG_CACHE_HOME/ocifs]",
     ),
     click.option("--offline", is_flag=True, help="Touch no network; show what is in the cache."),
     click.option(

@@ -1,0 +1,75 @@
+"""`ocifs mount`: put a source at a directory."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Unpack
+
+import click
+
+from ocifs.cli.options import SharedOptions, settings_from, shared
+from ocifs.errors import OcifsError, UsageError
+from ocifs.oci.reference import LayoutSource, Source, parse_source
+
+
+@click.command("mount")
+@click.argument("source")
+@click.argument("mountpoint", type=click.Path(path_type=Path))
+@click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground; Ctrl-C unmounts.")
+@click.option(
+    "--allow-other", is_flag=True, help="Let other users in (needs user_allow_other in /etc/fuse.conf, or root)."
+)
+@click.option("--log-file", type=click.Path(path_type=Path), help="Where a daemon writes what it has to say.")
+@click.option("-v", "--verbose", is_flag=True, help="Log each request.")
+@shared
+def command(  # noqa: PLR0913, PLR0917 (click gives each option as an argument)
+    source: str,
+    mountpoint: Path,
+    foreground: bool,
+    allow_other: bool,
+    log_file: Path | None,
+    verbose: bool,
+    **options: Unpack[SharedOptions],
+) -> None:
+    """Mount SOURCE at the directory MOUNTPOINT, read-only.
+
+    SOURCE is a registry, a namespace or repository in one, a reference to one manifest, or an OCI image layout on disk:
+
+    \b
+        ocifs mount registry.example.com /mnt/reg
+        ocifs mount registry.example.com/team/app:v1 /mnt/app
+        ocifs mount oci:./layout /mnt/layout
+
+    The command returns when the mount answers. End it with `ocifs umount MOUNTPOINT`.
+    """
+    parsed = _absolute(parse_source(source))
+    host = "" if isinstance(parsed, LayoutSource) else parsed.host
+    settings = settings_from(options, host)
+    level = logging.DEBUG if verbose else logging.INFO
+    from ocifs.fuse.daemon import detach  # forks, so it comes before anything that starts threads
+
+    ready = None if foreground else detach(log_file)
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    from ocifs.app import MountRequest, mount
+
+    request = MountRequest(parsed, Path(os.path.abspath(mountpoint)), allow_other)
+    if ready is None:
+        mount(request, settings, lambda: click.echo(f"mounted {parsed} at {request.mountpoint}", err=True))
+        return
+    try:
+        mount(request, settings, ready.ok)
+    except OcifsError as error:
+        ready.fail(f"{error}\n  {error.hint}" if error.hint else str(error))
+        raise
+
+
+def _absolute(source: Source) -> Source:
+    """A daemon leaves its directory, so a layout's path may not depend on it."""
+    if not isinstance(source, LayoutSource):
+        return source
+    path = Path(source.path).absolute()
+    if not path.exists():
+        raise UsageError(f"{path} does not exist")
+    return LayoutSource(str(path), source.archive, source.ref)

@@ -1,0 +1,43 @@
+"""What stat shows, in the kernel's terms."""
+
+from __future__ import annotations
+
+import os
+
+import pyfuse3
+
+from ocifs.fuse.inodes import Inode
+from ocifs.tree.node import Attributes, Node
+
+# For "as long as the inode lives" the kernel takes any time; ten years outlive every mount.
+_FOREVER = 10 * 365 * 86400
+_BLOCK = 512
+
+
+def entry_of(node: Node, inode: Inode) -> pyfuse3.EntryAttributes:
+    """A node's attributes for the kernel; owners that nobody named are the mounting user."""
+    shown: Attributes = node.attributes
+    lifetime = min(node.lifetime, _FOREVER)
+    entry = pyfuse3.EntryAttributes()
+    entry.st_ino = pyfuse3.InodeT(inode)
+    entry.generation = 0
+    entry.entry_timeout = lifetime
+    entry.attr_timeout = lifetime
+    entry.st_mode = pyfuse3.ModeT(shown.mode)
+    entry.st_nlink = shown.nlink
+    entry.st_uid = os.getuid() if shown.uid is None else shown.uid
+    entry.st_gid = os.getgid() if shown.gid is None else shown.gid
+    entry.st_rdev = shown.rdev
+    entry.st_size = shown.size
+    entry.st_blksize = 131072
+    entry.st_blocks = -(-shown.size // _BLOCK)
+    entry.st_atime_ns = entry.st_ctime_ns = entry.st_mtime_ns = shown.mtime_ns
+    return entry
+
+
+def absent(seconds: float) -> pyfuse3.EntryAttributes:
+    """What tells the kernel that a name leads nowhere, and for how long it may believe that."""
+    entry = pyfuse3.EntryAttributes()
+    entry.st_ino = pyfuse3.InodeT(0)
+    entry.entry_timeout = seconds
+    return entry

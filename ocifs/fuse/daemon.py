@@ -1,0 +1,65 @@
+"""Into the background, and a parent that waits until the mount answers.
+
+Rules that hold here: the fork comes before anything that starts a thread or an event loop; the parent ends with status 0 only when
+the mount answered, else it says what the child said and ends with the child's status.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+_READY = b"ready"
+
+
+class Ready:
+    """How the child tells the parent that waits for it. Says one thing once."""
+
+    def __init__(self, pipe: int) -> None:
+        self._pipe: int | None = pipe
+
+    def ok(self) -> None:
+        """The mount answers."""
+        self._say(_READY)
+
+    def fail(self, message: str) -> None:
+        """The mount could not be made."""
+        self._say(message.encode(errors="replace"))
+
+    def _say(self, text: bytes) -> None:
+        if self._pipe is not None:
+            os.write(self._pipe, text[:4096])
+            os.close(self._pipe)
+            self._pipe = None
+
+
+def detach(log_file: Path | None) -> Ready:
+    """Go on in a child of its own session; the parent never returns from here."""
+    reader, writer = os.pipe()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if child:
+        os.close(writer)
+        _wait(reader, child)
+    os.close(reader)
+    os.setsid()
+    os.chdir("/")
+    silence = os.open(os.devnull, os.O_RDWR)
+    output = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600) if log_file else silence
+    os.dup2(silence, 0)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    return Ready(writer)
+
+
+def _wait(reader: int, child: int) -> None:
+    """What the child says is what this process ends with."""
+    with os.fdopen(reader, "rb") as pipe:
+        said = pipe.read()
+    if said == _READY:
+        os._exit(0)
+    message = said.decode(errors="replace") or f"the daemon (process {child}) ended before the mount was made"
+    os.write(2, f"ocifs: {message}\n".encode())
+    os._exit(1)

@@ -1,0 +1,40 @@
+"""Which errno each error has: one table, and nothing is decided anywhere else.
+
+Rules that hold here: every class of `ocifs.errors` has a row; an error without one, which is a bug, is EIO.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from ocifs import errors
+
+ERRNO: dict[type[errors.OcifsError], int] = {
+    errors.OcifsError: errno.EIO,
+    errors.InvalidReference: errno.ENOENT,
+    errors.UsageError: errno.EINVAL,
+    errors.NotFound: errno.ENOENT,
+    errors.NotADirectory: errno.ENOTDIR,
+    errors.IsADirectory: errno.EISDIR,
+    errors.TooManyLinks: errno.ELOOP,
+    errors.NoAttribute: errno.ENODATA,
+    errors.ReadOnly: errno.EROFS,
+    errors.AccessDenied: errno.EACCES,
+    errors.Unreachable: errno.EHOSTUNREACH,
+    errors.ConnectionRefused: errno.ECONNREFUSED,
+    errors.DeadlineExceeded: errno.ETIMEDOUT,
+    errors.Interrupted: errno.EINTR,
+    errors.RateLimited: errno.EAGAIN,
+    errors.RegistryFailed: errno.EIO,
+    errors.Unsupported: errno.EOPNOTSUPP,
+    errors.CatalogUnavailable: errno.EACCES,
+    errors.Malformed: errno.EIO,
+    errors.IntegrityError: errno.EIO,
+    errors.LimitExceeded: errno.EFBIG,
+    errors.CacheFull: errno.ENOSPC,
+}
+
+
+def errno_of(error: BaseException) -> int:
+    """The errno that a caller gets for an error."""
+    return next((ERRNO[kind] for kind in type(error).__mro__ if kind in ERRNO), errno.EIO)

@@ -1,0 +1,113 @@
+"""The one guard round every handler: deadlines, callers that were interrupted, errors into errnos, what is logged and counted.
+
+pyfuse3 ends the mount at the first exception that is no FUSEError, and knows no INTERRUPT: a caller that waits in lookup or open cannot
+be killed until the handler answers. So a watchman looks at the callers of operations that take long, and cancels the operation of one
+that has a signal to act on, or is gone.
+
+Rules that hold here: a handler raises FUSEError and nothing else; an exception that nobody thought of is logged with its traceback,
+counted, and EIO; ENOENT and what a program asks all day are not logged.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import pyfuse3
+import trio
+
+from ocifs.concurrency import patience
+from ocifs.errors import Interrupted, NoAttribute, NotFound, OcifsError
+from ocifs.fuse.errno import errno_of
+from ocifs.fuse.journal import Journal
+from ocifs.settings import Timing
+
+T = TypeVar("T")
+
+log = logging.getLogger("ocifs.fuse")
+
+# The watchman looks this often, at operations older than that: together well under the half second in which a caller must be free.
+LOOK_EVERY = 0.15
+
+
+@dataclass(slots=True, eq=False)
+class _Operation:
+    """An operation under way."""
+
+    pid: int
+    scope: trio.CancelScope
+    began: float
+    interrupted: bool = False
+
+
+class Guard:
+    """Runs handlers. `watch` must run beside them."""
+
+    def __init__(self, timing: Timing, journal: Journal) -> None:
+        self._timing = timing
+        self._journal = journal
+        self._under_way: set[_Operation] = set()
+
+    async def run(self, name: str, pid: int, work: Callable[[], Awaitable[T]]) -> T:
+        """What `work` gives; raises FUSEError for whatever it raises."""
+        self._journal.operations[name] += 1
+        try:
+            return await self._bounded(pid, work)
+        except pyfuse3.FUSEError:
+            raise
+        except (NotFound, NoAttribute) as error:
+            raise pyfuse3.FUSEError(errno_of(error)) from None
+        except OcifsError as error:
+            raise self._refuse(name, error) from None
+        except Exception as error:
+            self._journal.unexpected += 1
+            self._journal.note(
+                name, "EIO", f"unexpected {type(error).__name__}: {error}", "this is a bug: please report it"
+            )
+            log.exception("unexpected error in %s", name)
+            raise pyfuse3.FUSEError(errno.EIO) from None
+
+    async def _bounded(self, pid: int, work: Callable[[], Awaitable[T]]) -> T:
+        with patience(self._timing.timeout, self._timing.max_wait) as waiting:
+            operation = _Operation(pid, waiting.scope, trio.current_time())
+            self._under_way.add(operation)
+            try:
+                return await work()
+            finally:
+                self._under_way.discard(operation)
+        raise Interrupted("the caller was interrupted")  # the scope was cancelled, and not by its deadline
+
+    def _refuse(self, name: str, error: OcifsError) -> pyfuse3.FUSEError:
+        number = errno_of(error)
+        self._journal.note(name, errno.errorcode.get(number, str(number)), str(error), error.hint)
+        log.info("%s: %s: %s", name, errno.errorcode.get(number, number), error)
+        return pyfuse3.FUSEError(number)
+
+    async def watch(self) -> None:
+        """Free callers that were interrupted, for ever."""
+        while True:
+            await trio.sleep(LOOK_EVERY)
+            old = trio.current_time() - LOOK_EVERY / 2
+            for operation in [each for each in self._under_way if each.began < old]:
+                if operation.pid and wants_to_leave(operation.pid):
+                    operation.interrupted = True
+                    operation.scope.cancel()
+
+
+def wants_to_leave(pid: int) -> bool:
+    """Whether a thread has a signal that it would act on, or is gone (proc_pid_status(5))."""
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:  # a file of the kernel's: it never waits for a disk
+            text = file.read()
+    except OSError:
+        return True
+    masks = {}
+    for line in text.splitlines():
+        name, _, value = line.partition(b":")
+        if name in (b"SigPnd", b"ShdPnd", b"SigBlk", b"SigIgn"):
+            masks[name] = int(value, 16)
+    pending = masks.get(b"SigPnd", 0) | masks.get(b"ShdPnd", 0)
+    return bool(pending & ~masks.get(b"SigBlk", 0) & ~masks.get(b"SigIgn", 0))

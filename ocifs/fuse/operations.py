@@ -1,0 +1,161 @@
+"""The handlers: find the node, await it, convert. What is decided here is only what FUSE makes necessary.
+
+Rules that hold here: every handler that may wait runs behind the guard; a handler holds no state of its own but inodes and handles; nothing
+can be written. Only NotFound becomes a negative entry of the kernel's, and only for a short time; an outage never does.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Sequence
+from typing import NoReturn
+
+import pyfuse3
+
+from ocifs.errors import IsADirectory, NotADirectory, NotFound
+from ocifs.fuse.attributes import absent, entry_of
+from ocifs.fuse.guard import Guard
+from ocifs.fuse.inodes import Handle, Handles, Inode, Inodes, OpenDirectory, OpenFile
+from ocifs.settings import Timing
+from ocifs.tree.node import Directory, Entry, File, Node, Symlink
+
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_TRUNC | os.O_APPEND | os.O_CREAT
+
+
+class Operations(pyfuse3.Operations):
+    """What the kernel may ask."""
+
+    supports_dot_lookup = False
+    enable_writeback_cache = False
+
+    def __init__(self, root: Directory, guard: Guard, timing: Timing) -> None:
+        super().__init__()
+        self.inodes = Inodes(root)
+        self.files: Handles[OpenFile] = Handles()
+        self.directories: Handles[OpenDirectory] = Handles()
+        self._guard = guard
+        self._negative = min(timing.negative_ttl, timing.tag_ttl)
+
+    def _node(self, inode: int) -> Node:
+        node = self.inodes.node(Inode(inode))
+        if node is None:
+            raise pyfuse3.FUSEError(errno.ESTALE)
+        return node
+
+    def _directory(self, inode: int) -> Directory:
+        node = self._node(inode)
+        if not isinstance(node, Directory):
+            raise NotADirectory("a name is looked up in something that is no directory")
+        return node
+
+    async def lookup(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
+        async def work() -> pyfuse3.EntryAttributes:
+            try:
+                node = await self._directory(parent_inode).lookup(bytes(name))
+            except NotFound:
+                return absent(self._negative)
+            return entry_of(node, self.inodes.remember(node))
+
+        return await self._guard.run("lookup", ctx.pid, work)
+
+    async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
+        return entry_of(self._node(inode), Inode(inode))
+
+    async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
+        for inode, lookups in inode_list:
+            self.inodes.forget(Inode(inode), lookups)
+
+    async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
+        node = self._node(inode)
+        if not isinstance(node, Symlink):
+            raise pyfuse3.FUSEError(errno.EINVAL)
+        return node.target
+
+    async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
+        if flags & _WRITING:
+            raise pyfuse3.FUSEError(errno.EROFS)
+        node = self._node(inode)
+        if not isinstance(node, File):
+            raise pyfuse3.FUSEError(errno.EISDIR if isinstance(node, Directory) else errno.ELOOP)
+        handle = self.files.add(OpenFile(node, ctx.pid))
+        return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(handle), direct_io=node.changes, keep_cache=not node.changes)
+
+    async def read(self, fh: int, off: int, size: int) -> bytes:
+        opened = self.files.get(Handle(fh))
+        if opened is None:
+            raise pyfuse3.FUSEError(errno.EBADF)
+        node = opened.node
+
+        async def work() -> bytes:
+            if not isinstance(node, File):
+                raise IsADirectory("a directory is read as a file")
+            return await node.read(off, size)
+
+        return await self._guard.run("read", opened.pid, work)
+
+    async def release(self, fh: int) -> None:
+        self.files.close(Handle(fh))
+
+    async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
+        node = self._node(inode)
+        if not isinstance(node, Directory):
+            raise pyfuse3.FUSEError(errno.ENOTDIR)
+        return self.directories.add(OpenDirectory(node, ctx.pid))
+
+    async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
+        opened = self.directories.get(Handle(fh))
+        if opened is None:
+            raise pyfuse3.FUSEError(errno.EBADF)
+        if opened.entries is None or start_id == 0:  # rewinddir(3) looks anew
+            opened.entries = await self._guard.run("readdir", opened.pid, opened.directory.entries)
+        self._reply(opened.entries, start_id, token)
+
+    def _reply(self, entries: Sequence[Entry], start: int, token: pyfuse3.ReaddirToken) -> None:
+        for position in range(start, len(entries)):
+            entry = entries[position]
+            shown = entry_of(entry.node, self.inodes.number(entry.node))
+            if not pyfuse3.readdir_reply(token, entry.name, shown, position + 1):
+                return
+            self.inodes.remember(entry.node)
+
+    async def releasedir(self, fh: int) -> None:
+        self.directories.close(Handle(fh))
+
+    async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
+        node = self._node(inode)
+        return await self._guard.run("getxattr", ctx.pid, lambda: node.attribute(bytes(name)))
+
+    async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> Sequence[bytes]:
+        return self._node(inode).attribute_names()
+
+    async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
+        """Nobody is asked: a registry has no size, and `df` must not wait for one."""
+        data = pyfuse3.StatvfsData()
+        data.f_bsize = data.f_frsize = 4096
+        data.f_files = len(self.inodes)
+        data.f_namemax = 255
+        return data
+
+    async def access(self, inode: int, mode: int, ctx: pyfuse3.RequestContext) -> bool:
+        return not mode & os.W_OK
+
+    async def flush(self, fh: int) -> None:
+        return None
+
+    async def fsync(self, fh: int, datasync: bool) -> None:
+        return None
+
+    async def fsyncdir(self, fh: int, datasync: bool) -> None:
+        return None
+
+
+async def _refuse(*_: object) -> NoReturn:
+    raise pyfuse3.FUSEError(errno.EROFS)
+
+
+for _name in (
+    *("create", "mkdir", "mknod", "unlink", "rmdir", "rename", "link", "symlink"),
+    *("setattr", "write", "setxattr", "removexattr"),
+):
+    setattr(Operations, _name, _refuse)

@@ -1,0 +1,64 @@
+"""Checks of the house that no linter makes: sizes of modules and functions, links between documents, names of one machine's paths."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+MAX_MODULE, MAX_FUNCTION, MAX_PARAMETERS = 350, 50, 5
+ROOT = Path(__file__).parents[1]
+LINK = re.compile(r"\[[^\]]*\]\((?!https?:|mailto:|#)([^)#\s]+)")
+# Spelt in two parts, so that this file does not find itself.
+FORBIDDEN = ("/" + "work/", "../" + "shared")
+
+
+def tracked() -> list[Path]:
+    """Every file that git tracks."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return [ROOT / line for line in listed.splitlines() if (ROOT / line).is_file()]
+
+
+def sizes(path: Path) -> Iterator[str]:
+    """What in a module is larger than agreed."""
+    text = path.read_text()
+    if text.count("\n") > MAX_MODULE:
+        yield f"{text.count(chr(10))} lines, {MAX_MODULE} are agreed"
+    for node in ast.walk(ast.parse(text)):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        lines = (node.end_lineno or node.lineno) - node.lineno + 1
+        if lines > MAX_FUNCTION:
+            yield f"{node.name} has {lines} lines, {MAX_FUNCTION} are agreed"
+        names = [argument.arg for argument in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+        count = len([name for name in names if name not in ("self", "cls")])
+        if count > MAX_PARAMETERS and not any("command" in ast.unparse(decorator) for decorator in node.decorator_list):
+            yield f"{node.name} has {count} parameters, {MAX_PARAMETERS} are agreed"
+
+
+def links(path: Path) -> Iterator[str]:
+    """Links of a document to files that are not there."""
+    for target in LINK.findall(path.read_text()):
+        if not (path.parent / target).exists():
+            yield f"links to {target}, which is not there"
+
+
+def main() -> int:
+    found = []
+    for path in tracked():
+        name = path.relative_to(ROOT)
+        if path.suffix == ".py" and name.parts[0] == "ocifs":
+            found += [f"{name}: {problem}" for problem in sizes(path)]
+        if path.suffix == ".md":
+            found += [f"{name}: {problem}" for problem in links(path)]
+        text = path.read_bytes().decode(errors="replace")
+        found += [f"{name}: names {word}" for word in FORBIDDEN if word in text]
+    print("\n".join(found) or "house: in order")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
