@@ -1,0 +1,16 @@
+"""Fixtures for the whole suite."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.registry import Registry, running_registry
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """A real registry, one for the session: use a repository name of your own."""
+    with running_registry(tmp_path_factory.mktemp("registry")) as running:
+        yield running

@@ -1,0 +1,75 @@
+"""A real registry for tests: Debian's docker-registry on a loopback port of its own, deletion enabled, its log kept.
+
+Rules that hold here: the process ends with the context; a wait has a deadline; requests are counted from the registry's access log.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+START_SECONDS = 15.0
+
+CONFIG = """version: 0.1
+log: {{level: info}}
+storage:
+  filesystem: {{rootdirectory: {root}}}
+  delete: {{enabled: true}}
+http: {{addr: "127.0.0.1:{port}"}}
+"""
+
+
+@dataclass(frozen=True)
+class Registry:
+    """A running registry: `host` is host:port, `log` the file that it writes to."""
+
+    host: str
+    log: Path
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}"
+
+    def requests(self, method: str, path: str) -> int:
+        """How many requests of this method and exact path the access log holds."""
+        return self.log.read_text(errors="replace").count(f'"{method} {path} HTTP/')
+
+
+@contextlib.contextmanager
+def running_registry(directory: Path) -> Iterator[Registry]:
+    """Start a registry that keeps everything in this directory; end it with the block."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    config, log = directory / "config.yml", directory / "log"
+    config.write_text(CONFIG.format(root=directory / "data", port=port))
+    with log.open("wb") as output:
+        process = subprocess.Popen(["docker-registry", "serve", str(config)], stdout=output, stderr=subprocess.STDOUT)
+    try:
+        registry = Registry(f"127.0.0.1:{port}", log)
+        _wait(registry, process)
+        yield registry
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait(registry: Registry, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(httpx.TransportError):
+            if httpx.get(f"{registry.url}/v2/", trust_env=False, timeout=2).status_code == 200:
+                return
+        time.sleep(0.05)
+    raise RuntimeError(f"docker-registry did not answer: {registry.log.read_text(errors='replace')}")
