@@ -21,7 +21,9 @@ from ocifs.oci.reference import LayoutSource, Source, parse_source
 @click.option(
     "--allow-other", is_flag=True, help="Let other users in (needs user_allow_other in /etc/fuse.conf, or root)."
 )
-@click.option("--log-file", type=click.Path(path_type=Path), help="Where a daemon writes what it has to say.")
+@click.option(
+    "--log-file", type=click.Path(path_type=Path, resolve_path=True), help="Where a daemon writes what it has to say."
+)
 @click.option("-v", "--verbose", is_flag=True, help="Log each request.")
 @shared
 def command(  # noqa: PLR0913, PLR0917 (click gives each option as an argument)
@@ -50,11 +52,12 @@ def command(  # noqa: PLR0913, PLR0917 (click gives each option as an argument)
     level = logging.DEBUG if verbose else logging.INFO
     from ocifs.fuse.daemon import detach  # forks, so it comes before anything that starts threads
 
+    place = Path(os.path.abspath(mountpoint))  # a daemon leaves the directory that it was started in
     ready = None if foreground else detach(log_file)
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     from ocifs.app import MountRequest, mount
 
-    request = MountRequest(parsed, Path(os.path.abspath(mountpoint)), allow_other)
+    request = MountRequest(parsed, place, allow_other)
     if ready is None:
         mount(request, settings, lambda: click.echo(f"mounted {parsed} at {request.mountpoint}", err=True))
         return

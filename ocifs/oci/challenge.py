@@ -1,0 +1,66 @@
+"""WWW-Authenticate, and what a token server's answer means (RFC 9110, 11.6.1; distribution docs/content/spec/auth/token.md).
+
+Rules that hold here: pure; a header may have several challenges, and values may have commas within quotes; a token's value is in no
+repr.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ocifs.errors import Malformed
+from ocifs.oci.descriptor import as_object
+from ocifs.oci.manifest import load_json
+
+_WORD = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
+_PIECE = re.compile(
+    rf'\s*,?\s*(?:(?P<name>{_WORD})\s*=\s*(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<plain>[^\s,]+))|(?P<scheme>{_WORD})(?=\s|,|$))'
+)
+DEFAULT_EXPIRY = 60.0  # seconds, where a token does not say (token.md)
+
+
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    """One way to authenticate that a server offers; `scheme` and the names of parameters are in lower case."""
+
+    scheme: str
+    parameters: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """What to send in Authorization, and for how many seconds it holds."""
+
+    value: str = field(repr=False)
+    expires_in: float = DEFAULT_EXPIRY
+
+
+def parse_challenges(header: str) -> list[Challenge]:
+    """The challenges of a WWW-Authenticate header, in its order; what cannot be read ends the list."""
+    found: list[tuple[str, dict[str, str]]] = []
+    position = 0
+    while position < len(header):
+        piece = _PIECE.match(header, position)
+        if piece is None or piece.end() == position:
+            break
+        position = piece.end()
+        if piece["scheme"]:
+            found.append((piece["scheme"].lower(), {}))
+        elif found:
+            quoted = piece["quoted"]
+            value = piece["plain"] if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
+            found[-1][1][piece["name"].lower()] = value
+    return [Challenge(scheme, parameters) for scheme, parameters in found]
+
+
+def read_token(body: bytes) -> Token:
+    """The token in a token server's answer, under either of its names. Raises Malformed."""
+    members = as_object(load_json(body, "the token server's answer"), "the token server's answer")
+    value = members.get("token") or members.get("access_token")
+    if not isinstance(value, str) or not value.isprintable():
+        raise Malformed("the token server's answer has no token")
+    expires = members.get("expires_in")
+    usable = isinstance(expires, int | float) and not isinstance(expires, bool) and 0 < expires < 10**7
+    return Token(value, float(expires) if usable and isinstance(expires, int | float) else DEFAULT_EXPIRY)

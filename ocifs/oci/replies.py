@@ -1,0 +1,124 @@
+"""What a registry's answer means: a value, or an error of ours.
+
+Rules that hold here: pure; the status decides before any body does (registries send HTML and wrong codes); 404 is the only absence;
+what a list's entry cannot be is dropped, since Nexus sends null and Artifactory digests among the tags; names of headers are lower case.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urljoin, urlsplit
+
+from ocifs.errors import AccessDenied, Malformed, NotFound, OcifsError, RateLimited, RegistryFailed
+from ocifs.oci.descriptor import Descriptor, as_object
+from ocifs.oci.digest import Digest
+from ocifs.oci.manifest import load_json
+from ocifs.oci.reference import is_repository, is_tag
+
+_LINK = re.compile(r"<(?P<target>[^>]*)>(?P<parameters>[^<]*)")
+_NEXT = re.compile(r';\s*rel\s*=\s*"?next"?', re.IGNORECASE)
+_CONTENT_RANGE = re.compile(r"bytes\s*:?\s*(?P<first>\d+)-(?P<last>\d+)/(?P<total>\d+|\*)", re.IGNORECASE)
+_SAID = 200  # characters of a registry's own words that an error repeats
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What a 206 or 200 gives: where it begins, where it ends, and the size of the whole as far as it is known."""
+
+    start: int
+    stop: int | None
+    total: int | None
+
+
+def error_of(status: int, headers: Mapping[str, str], body: bytes, what: str, now: float) -> OcifsError:
+    """The error that a status other than success means; `now` in seconds since the epoch, for Retry-After as a date."""
+    said = _words(body)
+    text = f"{what}: the registry answered {status}" + (f" ({said})" if said else "")
+    if status == 404:
+        return NotFound(text)
+    if status in (401, 403):
+        return AccessDenied(
+            text,
+            hint="is it spelt right, and do your credentials reach it? Many registries say this of what is not there",
+        )
+    if status == 429:
+        return RateLimited(
+            text, retry_after=retry_after(headers, now), hint="the registry limits how often it is asked"
+        )
+    return RegistryFailed(text)
+
+
+def retry_after(headers: Mapping[str, str], now: float) -> float | None:
+    """Seconds that Retry-After asks for, given as a number or as a date (RFC 9110, 10.2.3); None when it does not say."""
+    text = headers.get("retry-after", "").strip()
+    if text.isdigit() and len(text) < 10:
+        return float(text)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - now)
+    except (ValueError, TypeError):
+        return None
+
+
+def next_page(url: str, headers: Mapping[str, str]) -> str | None:
+    """The target of the next page from the Link header, resolved against `url`; None at the end. Raises Malformed for another host's."""
+    for link in _LINK.finditer(headers.get("link", "")):
+        if not _NEXT.search(link["parameters"]):
+            continue
+        target = urlsplit(urljoin(url, link["target"]))
+        here = urlsplit(url)
+        if (target.scheme, target.netloc) != (here.scheme, here.netloc):
+            raise Malformed(f"the next page of a list is said to be on another host: {target.netloc}")
+        return f"{target.path}?{target.query}" if target.query else str(target.path)
+    return None
+
+
+def read_names(body: bytes, member: str) -> list[str]:
+    """The repositories or tags of one page, those that can be such."""
+    listed = as_object(load_json(body, f"the list of {member}"), f"the list of {member}").get(member)
+    if listed is None:
+        return []
+    if not isinstance(listed, list):
+        raise Malformed(f"{member} is no list")
+    fits = is_tag if member == "tags" else is_repository
+    return [name for name in listed if isinstance(name, str) and fits(name)]
+
+
+def read_head(headers: Mapping[str, str]) -> Descriptor | None:
+    """What a HEAD of a manifest tells, or None when it leaves the digest or the size out."""
+    text, length = headers.get("docker-content-digest", ""), headers.get("content-length", "")
+    try:
+        digest = Digest.parse(text)
+    except Malformed:
+        return None
+    if not digest.verifiable or not length.isdigit():
+        return None
+    return Descriptor(headers.get("content-type", ""), digest, int(length))
+
+
+def read_part(status: int, headers: Mapping[str, str], start: int) -> Part:
+    """Which bytes an answer to a range request has. Raises Malformed for a 206 that is not what was asked for."""
+    length = headers.get("content-length", "")
+    size = int(length) if length.isdigit() else None
+    if status == 200:
+        return Part(0, size, size)
+    match = _CONTENT_RANGE.match(headers.get("content-range", "").strip())
+    if match is None:
+        raise Malformed("a part of a blob came without a Content-Range")
+    first, last = int(match["first"]), int(match["last"])
+    if first != start or last < first:
+        raise Malformed(f"bytes from {start} were asked for and {match[0]} came")
+    return Part(first, last + 1, None if match["total"] == "*" else int(match["total"]))
+
+
+def _words(body: bytes) -> str:
+    """A registry's own words (distribution-spec "Error Codes"), cut and cleaned."""
+    try:
+        errors = json.loads(body)["errors"]
+        text = "; ".join(f"{error.get('code', '')}: {error.get('message', '')}" for error in errors)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return ""
+    return "".join(c if c.isprintable() else " " for c in text)[:_SAID]
