@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,11 @@ from ocifs.errors import OcifsError, UsageError
 from ocifs.fuse.journal import Journal
 from ocifs.layout.layout import Layout
 from ocifs.oci.reference import LayoutSource, Reference, Source
+from ocifs.registry.client import RegistryClient, open_registry
 from ocifs.settings import Settings
+from ocifs.store.blobs import CachedBlobs
+from ocifs.store.disk import Disk
+from ocifs.store.names import CachedCatalog
 from ocifs.tree.context import Context
 from ocifs.tree.control import MountRoot
 from ocifs.tree.node import Directory
@@ -36,11 +40,20 @@ def host_of(source: Source) -> str:
 @asynccontextmanager
 async def open_tree(source: Source, settings: Settings) -> AsyncIterator[Directory]:
     """The root directory of a source, for as long as the block lasts. Raises what keeps it from being opened."""
-    async with trio.open_nursery() as nursery:
-        assert isinstance(source, LayoutSource)
-        origin = await _open_layout(source, nursery, settings)
+    async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
+        if isinstance(source, LayoutSource):
+            origin = await _open_layout(source, nursery, settings)
+        else:
+            client = await stack.enter_async_context(open_registry(source.host, settings))
+            origin = await _open_origin(source.host, client, nursery, settings)
         yield await _open_root(source, origin, settings)
         nursery.cancel_scope.cancel()
+
+
+async def _open_origin(host: str, client: RegistryClient, nursery: trio.Nursery, settings: Settings) -> Origin:
+    disk = await trio.to_thread.run_sync(Disk, settings.cache.directory)
+    catalog = CachedCatalog(client, host, disk, nursery, settings)
+    return Origin(host, catalog, CachedBlobs(client, disk, nursery, settings))
 
 
 async def _open_layout(source: LayoutSource, nursery: trio.Nursery, settings: Settings) -> Origin:

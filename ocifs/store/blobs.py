@@ -1,0 +1,300 @@
+"""Verified, shared, kept reads of any source of blobs.
+
+A read waits for the blocks that it needs and nothing else; fetches run in the store's nursery, so that a reader who leaves takes nothing
+from the others, and each byte is fetched once however many read it.
+
+Rules that hold here: as soon as every block of a blob is here, nothing more of it is served until the whole was checked against its
+digest; with `verify_full`, nothing before that; a fetch that fails is an error for those who wait for its blocks, once; disk is written
+and hashed in worker threads, while the event loop only moves pieces.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+
+import trio
+from cachetools import LRUCache
+
+from ocifs.concurrency import note_progress
+from ocifs.content import Blob, BlobSource
+from ocifs.errors import IntegrityError, OcifsError, Unreachable
+from ocifs.oci.digest import Digest
+from ocifs.settings import MIB, Settings
+from ocifs.store.disk import Disk
+from ocifs.store.partial import BLOCK, Partial
+from ocifs.store.readahead import ReadAhead
+
+log = logging.getLogger("ocifs.store")
+
+OPEN_BLOBS = 256  # two file descriptors each while a blob is partial, one when it is whole
+_PIECE = 2 * MIB  # what goes to a worker thread at a time
+_RESUMES = 3  # times that a fetch goes on after a connection was lost without a byte in between
+
+
+class _Fetch:
+    """Blocks [start, stop) on their way."""
+
+    __slots__ = ("error", "start", "stop")
+
+    def __init__(self, start: int, stop: int) -> None:
+        self.start = start
+        self.stop = stop
+        self.error: OcifsError | None = None
+
+
+class _Open:
+    """A blob that is being read. `whole`: the descriptor of its verified file; else `partial` has what is here."""
+
+    def __init__(self) -> None:
+        self.whole: int | None = None
+        self.partial: Partial | None = None
+        self.fetches: list[_Fetch] = []
+        self.ahead = ReadAhead()
+        self.changed = trio.Event()
+        self.verifying = trio.Lock()
+        self.verified = False
+        self.dropped = False
+        self.readers = 0
+
+    def announce(self) -> None:
+        """Wake whoever waits for blocks."""
+        self.changed.set()
+        self.changed = trio.Event()
+
+    def close(self) -> None:
+        if self.whole is not None:
+            os.close(self.whole)
+            self.whole = None
+        if self.partial is not None:
+            self.partial.close()
+            self.partial = None
+
+
+class _Opened(LRUCache[Digest, _Open]):
+    """Blobs that are open; those in use stay, whatever their number."""
+
+    def popitem(self) -> tuple[Digest, _Open]:
+        for digest, opened in self.items():
+            if not opened.readers and not opened.fetches:
+                del self[digest]
+                opened.close()
+                return digest, opened
+        return super().popitem()
+
+
+class CachedBlobs:
+    """A BlobReader over a BlobSource, which keeps what it reads."""
+
+    def __init__(self, source: BlobSource, disk: Disk, nursery: trio.Nursery, settings: Settings) -> None:
+        self._source = source
+        self._disk = disk
+        self._nursery = nursery
+        self._settings = settings
+        self._opened: _Opened = _Opened(OPEN_BLOBS)
+        self._opening = trio.Lock()
+
+    async def blob_size(self, repository: str, digest: Digest) -> int:
+        whole = self._disk.whole(digest)
+        try:
+            return (await trio.to_thread.run_sync(whole.stat)).st_size
+        except OSError:
+            return await self._source.blob_size(repository, digest)
+
+    async def read_blob(self, blob: Blob, offset: int, length: int) -> bytes:
+        if blob.data is not None:
+            return blob.data[offset : offset + length]
+        length = max(0, min(length, blob.size - offset))
+        if not length:
+            return b""
+        opened = self._opened.get(blob.digest) or await self._open(blob)
+        opened.readers += 1
+        try:
+            if not opened.verified:
+                await self._need(blob, opened, offset, length)
+            if opened.whole is not None:
+                return await _pread(opened.whole, offset, length)
+            assert opened.partial is not None
+            return await _pread(opened.partial.fd, offset, length)
+        finally:
+            opened.readers -= 1
+            if opened.dropped and not opened.readers:
+                opened.close()
+
+    async def _open(self, blob: Blob) -> _Open:
+        async with self._opening:
+            opened = self._opened.get(blob.digest)
+            if opened is None:
+                opened = _Open()
+                await trio.to_thread.run_sync(self._open_files, blob, opened)
+                self._opened[blob.digest] = opened
+            return opened
+
+    def _open_files(self, blob: Blob, opened: _Open) -> None:
+        try:
+            descriptor = os.open(self._disk.whole(blob.digest), os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            opened.partial = Partial(self._disk, blob.digest, blob.size)
+            return
+        size = os.fstat(descriptor).st_size
+        if size != blob.size:
+            os.close(descriptor)
+            raise IntegrityError(f"{blob.digest} has {size} bytes, its descriptor says {blob.size}")
+        opened.whole = descriptor
+        opened.verified = True
+
+    async def _need(self, blob: Blob, opened: _Open, offset: int, length: int) -> None:
+        """Wait until bytes [offset, offset+length) may be served."""
+        partial = opened.partial
+        assert partial is not None
+        reads = opened.ahead.stream(offset, length)
+        first, last = (
+            (0, partial.blocks)
+            if self._settings.cache.verify_full
+            else (offset // BLOCK, -(-(offset + length) // BLOCK))
+        )
+        while not opened.verified:
+            if not partial.is_trusted(first, last):
+                await trio.to_thread.run_sync(partial.check, first, last)
+            missing = partial.first_missing(first, last)
+            if missing is None:
+                if partial.is_complete():
+                    await self._verify(blob, opened)
+                else:
+                    self._look_ahead(blob, opened, last, reads.window)
+                return
+            fetch = next((each for each in opened.fetches if each.start <= missing < each.stop), None)
+            if fetch is None:
+                fetch = self._start(blob, opened, missing, max(last, missing + reads.grow() // BLOCK))
+            await opened.changed.wait()
+            note_progress()
+            if fetch.error is not None and not opened.verified and not partial.has(missing):
+                raise fetch.error
+
+    def _look_ahead(self, blob: Blob, opened: _Open, after: int, window: int) -> None:
+        """Fetch for a reader who reads on, before it has to wait."""
+        partial = opened.partial
+        assert partial is not None
+        if window < MIB or len(opened.fetches) > 1:
+            return
+        end = min(partial.blocks, after + window // BLOCK // 2)
+        missing = partial.first_missing(after, end)
+        while missing is not None:
+            under_way = next((each for each in opened.fetches if each.start <= missing < each.stop), None)
+            if under_way is None:
+                self._start(blob, opened, missing, missing + window // BLOCK)
+                return
+            missing = partial.first_missing(under_way.stop, end)
+
+    def _start(self, blob: Blob, opened: _Open, start: int, stop: int) -> _Fetch:
+        """Fetch blocks from `start` until `stop`, or until one that is here or on its way."""
+        partial = opened.partial
+        assert partial is not None
+        stop = min(stop, partial.blocks, *(each.start for each in opened.fetches if each.start > start))
+        stop = next((block for block in range(start + 1, stop) if partial.has(block)), stop)
+        fetch = _Fetch(start, stop)
+        opened.fetches.append(fetch)
+        self._nursery.start_soon(self._fetch, blob, opened, fetch)
+        return fetch
+
+    async def _fetch(self, blob: Blob, opened: _Open, fetch: _Fetch) -> None:
+        try:
+            await self._transfer(blob, opened, fetch)
+        except OcifsError as error:
+            fetch.error = error
+        finally:
+            opened.fetches.remove(fetch)
+            opened.announce()
+
+    async def _transfer(self, blob: Blob, opened: _Open, fetch: _Fetch) -> None:
+        """Bring the blocks of a fetch, going on after a lost connection as long as each try brings something."""
+        partial = opened.partial
+        assert partial is not None
+        failures = 0
+        while True:
+            missing = partial.first_missing(fetch.start, fetch.stop)
+            if missing is None:
+                return
+            try:
+                await self._stream(blob, opened, missing * BLOCK, min(fetch.stop * BLOCK, blob.size))
+            except Unreachable:
+                failures = 0 if partial.has(missing) else failures + 1
+                if failures >= _RESUMES:
+                    raise
+            else:
+                if not partial.has(missing):
+                    raise IntegrityError(f"{blob.digest} came to an end before its size")
+
+    async def _stream(self, blob: Blob, opened: _Open, start: int, stop: int) -> None:
+        async with self._source.open_blob(blob, start, stop) as stream:
+            if stream.total not in (None, blob.size):
+                raise IntegrityError(
+                    f"{blob.digest} is said to have {stream.total} bytes, its descriptor says {blob.size}"
+                )
+            send, receive = trio.open_memory_channel[bytes](1)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._write, opened, stream.start, receive)
+                async with send:
+                    pending = bytearray()
+                    position = stream.start
+                    async for piece in stream:
+                        pending += piece
+                        position += len(piece)
+                        if position > blob.size:
+                            raise IntegrityError(f"{blob.digest} has more bytes than its descriptor says")
+                        if len(pending) >= _PIECE:
+                            cut = len(pending) - len(pending) % BLOCK
+                            await send.send(bytes(memoryview(pending)[:cut]))
+                            pending = pending[cut:]
+                    if position != blob.size:
+                        del pending[len(pending) - len(pending) % BLOCK :]
+                    if pending:
+                        await send.send(bytes(pending))
+
+    async def _write(self, opened: _Open, position: int, pieces: trio.MemoryReceiveChannel[bytes]) -> None:
+        partial = opened.partial
+        assert partial is not None
+        async with pieces:
+            async for piece in pieces:
+                await trio.to_thread.run_sync(partial.write, position, piece)
+                position += len(piece)
+                opened.announce()
+
+    async def _verify(self, blob: Blob, opened: _Open) -> None:
+        """Check the whole once; from then on it is served without further questions."""
+        async with opened.verifying:
+            if opened.dropped:
+                raise IntegrityError(f"{blob.digest} was just found to have other content, and dropped")
+            if opened.verified:
+                return
+            assert opened.partial is not None
+            try:
+                await trio.to_thread.run_sync(opened.partial.verify)
+            except IntegrityError:
+                opened.dropped = True
+                self._opened.pop(blob.digest, None)
+                raise
+            opened.verified = True
+            self._nursery.start_soon(self._place, opened)
+
+    async def _place(self, opened: _Open) -> None:
+        """Bring a verified blob to the disk and to its place. Nobody waits for it, and it may fail: the next mount does it again."""
+        assert opened.partial is not None
+        opened.readers += 1
+        try:
+            await trio.to_thread.run_sync(opened.partial.place)
+        except OcifsError as error:
+            log.warning("a blob could not be kept: %s", error)
+        finally:
+            opened.readers -= 1
+
+
+async def _pread(descriptor: int, offset: int, length: int) -> bytes:
+    """Bytes of a file: at once when they are in the page cache, else by a worker thread."""
+    buffer = bytearray(length)
+    try:
+        if os.preadv(descriptor, [buffer], offset, os.RWF_NOWAIT) == length:
+            return bytes(buffer)
+    except (BlockingIOError, OSError):
+        pass
+    return await trio.to_thread.run_sync(os.pread, descriptor, length, offset)

@@ -1,0 +1,186 @@
+"""Names with a time to live over any Catalog; manifests by digest for ever.
+
+"Names expire, digests never do": a tag, a tag list or a catalog is believed for `tag_ttl`, that something is absent for `negative_ttl`, and
+what was last known is written down, so that it stays readable with the registry gone.
+
+Rules that hold here: one question at a time for each name, whoever asks; what was last known is used only where nobody could be asked,
+never in place of an answer; after a failure to reach the registry the next questions wait for nobody, for a pause that grows.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import trio
+from cachetools import TTLCache
+
+from ocifs.concurrency import SingleFlight
+from ocifs.content import Catalog, RawManifest
+from ocifs.errors import (
+    CatalogUnavailable,
+    DeadlineExceeded,
+    IntegrityError,
+    NotFound,
+    OcifsError,
+    RegistryFailed,
+    Unreachable,
+)
+from ocifs.oci.descriptor import Descriptor
+from ocifs.oci.digest import Digest
+from ocifs.oci.manifest import verify_manifest
+from ocifs.settings import Settings
+from ocifs.store.disk import Disk
+
+T = TypeVar("T")
+
+_KEPT = 20_000  # names believed at a time
+_MANIFESTS = 512  # manifests held in memory
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
+_OUTAGES = (Unreachable, DeadlineExceeded, RegistryFailed)
+
+
+class CachedCatalog:
+    """A Catalog that remembers."""
+
+    def __init__(self, catalog: Catalog, host: str, disk: Disk, nursery: trio.Nursery, settings: Settings) -> None:
+        self._catalog = catalog
+        self._host = host
+        self._disk = disk
+        self._offline = settings.cache.offline
+        clock = trio.current_time
+        self._known: TTLCache[str, object] = TTLCache(_KEPT, settings.timing.tag_ttl, timer=clock)
+        self._absent: TTLCache[str, OcifsError] = TTLCache(_KEPT, settings.timing.negative_ttl, timer=clock)
+        self._manifests: TTLCache[Digest, RawManifest] = TTLCache(_MANIFESTS, 3600, timer=clock)
+        self._flights: SingleFlight[str, object] = SingleFlight(nursery)
+        self._pause = 0.0
+        self._resume_at = 0.0
+        self._outage: OcifsError | None = None
+        self.stale = False
+
+    async def repositories(self) -> tuple[str, ...]:
+        return _names(await self._ask("catalog", self._catalog.repositories))
+
+    async def tags(self, repository: str) -> tuple[str, ...]:
+        return _names(await self._ask(f"tags {repository}", lambda: self._catalog.tags(repository)))
+
+    async def resolve(self, repository: str, tag: str) -> Descriptor:
+        async def ask() -> list[object]:
+            found = await self._catalog.resolve(repository, tag)
+            return [found.media_type, str(found.digest), found.size]
+
+        media_type, digest, size = _triple(await self._ask(f"tag {repository}:{tag}", ask))
+        return Descriptor(media_type, Digest.parse(digest), size)
+
+    async def referrers(self, repository: str, digest: Digest) -> tuple[Descriptor, ...]:
+        key = f"referrers {repository}@{digest}"
+        known = self._known.get(key)
+        if isinstance(known, tuple):
+            return known
+        found = await self._reach(lambda: self._catalog.referrers(repository, digest))
+        self._known[key] = found
+        return found
+
+    async def manifest(self, repository: str, digest: Digest) -> RawManifest:
+        held = self._manifests.get(digest)
+        if held is None:
+            held = await trio.to_thread.run_sync(self._manifest_on_disk, repository, digest)
+            if held is None:
+                key = f"manifest {repository}@{digest}"
+                found = await self._flights.run(key, lambda: self._fetch_manifest(repository, digest))
+                assert isinstance(found, RawManifest)
+                held = found
+            self._manifests[digest] = held
+        return held
+
+    async def _fetch_manifest(self, repository: str, digest: Digest) -> RawManifest:
+        raw = await self._reach(lambda: self._catalog.manifest(repository, digest))
+        await trio.to_thread.run_sync(self._keep_manifest, repository, raw)
+        return raw
+
+    def _manifest_on_disk(self, repository: str, digest: Digest) -> RawManifest | None:
+        """A manifest that this repository is known to have: its type is kept by repository, its bytes by digest."""
+        kept = self._last(f"manifest {repository}@{digest}")
+        body = self._disk.read(self._disk.whole(digest)) if isinstance(kept, str) else None
+        if body is None:
+            return None
+        try:
+            verify_manifest(body, digest)
+        except IntegrityError:
+            return None  # bit rot: the registry is asked again
+        return RawManifest(digest, str(kept), body)
+
+    def _keep_manifest(self, repository: str, raw: RawManifest) -> None:
+        self._disk.keep(self._disk.whole(raw.digest), raw.body)
+        self._write_down(f"manifest {repository}@{raw.digest}", raw.media_type)
+
+    async def _ask(self, key: str, question: Callable[[], Awaitable[object]]) -> object:
+        """What a name means: believed, asked for, or as it last was when nobody can be asked."""
+        absent = self._absent.get(key)
+        if absent is not None:
+            raise absent
+        if key in self._known:
+            return self._known[key]
+        return await self._flights.run(key, lambda: self._renew(key, question))
+
+    async def _renew(self, key: str, question: Callable[[], Awaitable[object]]) -> object:
+        try:
+            found = await self._reach(question)
+        except (NotFound, CatalogUnavailable) as error:
+            self._absent[key] = error
+            raise
+        except _OUTAGES:
+            last = await trio.to_thread.run_sync(self._last, key)
+            if last is None:
+                raise
+            self.stale = True
+            return last
+        self._known[key] = found
+        await trio.to_thread.run_sync(self._write_down, key, found)
+        return found
+
+    async def _reach(self, question: Callable[[], Awaitable[T]]) -> T:
+        """Ask the registry, unless it could not be reached just now."""
+        if self._offline:
+            raise Unreachable(f"{self._host} is not asked, since --offline was given, and the cache does not know")
+        if self._outage is not None and trio.current_time() < self._resume_at:
+            raise self._outage
+        try:
+            found = await question()
+        except Unreachable as error:
+            self._pause = min(_LONGEST_PAUSE, max(_FIRST_PAUSE, self._pause * 2))
+            self._resume_at = trio.current_time() + self._pause
+            self._outage = error
+            raise
+        except OcifsError:
+            self._back()
+            raise
+        self._back()
+        return found
+
+    def _back(self) -> None:
+        self._outage, self._pause, self.stale = None, 0.0, False
+
+    def _last(self, key: str) -> object:
+        body = self._disk.read(self._disk.name(self._host, Digest.of(key.encode())))
+        try:
+            kept = json.loads(body or b"{}")
+        except ValueError:
+            return None
+        return kept.get("value") if isinstance(kept, dict) and kept.get("key") == key else None
+
+    def _write_down(self, key: str, value: object) -> None:
+        content = json.dumps({"key": key, "value": value}).encode()
+        self._disk.keep(self._disk.name(self._host, Digest.of(key.encode())), content)
+
+
+def _names(value: object) -> tuple[str, ...]:
+    assert isinstance(value, list | tuple)
+    return tuple(value)
+
+
+def _triple(value: object) -> tuple[str, str, int]:
+    assert isinstance(value, list)
+    media_type, digest, size = value
+    return str(media_type), str(digest), int(size)

@@ -1,0 +1,162 @@
+"""A blob of which some blocks are here: a sparse file, and a map that says which blocks, with a checksum each.
+
+The map is shared memory, so that every process sees at once what another has fetched. Nothing is synced while blocks come: after a crash
+or a power cut a block whose content did not reach the disk fails its checksum, and is fetched again.
+
+Rules that hold here: a block counts as here only after its bytes were written; a block that an earlier process left is checked once
+before it is believed; the whole is checked against the digest before it gets its place among the whole blobs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import struct
+import threading
+import zlib
+from pathlib import Path
+
+from ocifs.errors import IntegrityError
+from ocifs.oci.digest import Digest
+from ocifs.settings import KIB, MIB
+from ocifs.store.disk import Disk, of_disk
+
+BLOCK = 64 * KIB
+_HEADER = struct.Struct("<8sQ")  # magic, size of the blob
+_MAGIC = b"ocifsmap"
+_CELL = struct.Struct("<Q")  # 1 << 32 | CRC-32 of a block that is here, else 0
+_HERE = 1 << 32
+
+
+class Partial:
+    """The parts of one blob. Methods block, and may be called from several threads at once."""
+
+    def __init__(self, disk: Disk, digest: Digest, size: int) -> None:
+        self.digest = digest
+        self.size = size
+        self.blocks = -(-size // BLOCK)
+        self._disk = disk
+        self._path = disk.partial(digest)
+        self._lock = threading.Lock()
+        self._hasher = digest.hasher()
+        self._hashed = 0
+        self._front = 0
+        self._checked = bytearray(self.blocks)
+        try:
+            self._open()
+        except OSError as error:
+            raise of_disk(error, self._path) from None
+
+    def _open(self) -> None:
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        number = os.open(self._map_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            length = _HEADER.size + self.blocks * _CELL.size
+            header = _HEADER.pack(_MAGIC, self.size)
+            if os.pread(number, _HEADER.size, 0) != header or os.fstat(number).st_size != length:
+                os.ftruncate(number, 0)
+                os.ftruncate(number, length)
+                os.pwrite(number, header, 0)
+            os.ftruncate(self.fd, self.size)
+            self._map = mmap.mmap(number, length)
+        finally:
+            os.close(number)
+
+    @property
+    def _map_path(self) -> Path:
+        return self._path.with_name(f"{self._path.name}.map")
+
+    def close(self) -> None:
+        self._map.close()
+        os.close(self.fd)
+
+    def has(self, block: int) -> bool:
+        """Whether a block is here. Cheap."""
+        return self._cell(block) != 0
+
+    def first_missing(self, start: int, stop: int) -> int | None:
+        """The first block in [start, stop) that is not here."""
+        return next((block for block in range(start, stop) if not self.has(block)), None)
+
+    def is_complete(self) -> bool:
+        """Whether every block is here. Each block is looked at once, however often this is asked."""
+        while self._front < self.blocks and self.has(self._front):
+            self._front += 1
+        return self._front == self.blocks
+
+    def is_trusted(self, start: int, stop: int) -> bool:
+        """Whether the blocks [start, stop) were all checked, or fetched, by this process."""
+        return 0 not in self._checked[start:stop]
+
+    def check(self, start: int, stop: int) -> None:
+        """Check what an earlier process left in [start, stop); what fails is missing from now on."""
+        for block in range(start, stop):
+            cell = self._cell(block)
+            if cell and not self._checked[block]:
+                if _HERE | zlib.crc32(os.pread(self.fd, BLOCK, block * BLOCK)) == cell:
+                    self._checked[block] = 1
+                else:
+                    self._put(block, 0)
+                    self._front = min(self._front, block)
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Keep bytes that begin at a block's start and end at a block's or the blob's end."""
+        view = memoryview(data)
+        try:
+            done = 0
+            while done < len(view):
+                done += os.pwrite(self.fd, view[done:], offset + done)
+        except OSError as error:
+            raise of_disk(error, self._path) from None
+        for start in range(0, len(view), BLOCK):
+            block = (offset + start) // BLOCK
+            self._put(block, _HERE | zlib.crc32(view[start : start + BLOCK]))
+            self._checked[block] = 1
+        with self._lock:
+            if offset == self._hashed:
+                self._hasher.update(view)
+                self._hashed += len(view)
+
+    def verify(self) -> None:
+        """Check the whole. Raises IntegrityError, after which nothing of it is left."""
+        with self._lock:
+            while self._hashed < self.size:
+                piece = os.pread(self.fd, 4 * MIB, self._hashed)
+                if not piece:
+                    break
+                self._hasher.update(piece)
+                self._hashed += len(piece)
+            good = self._hashed == self.size and self._hasher.hexdigest() == self.digest.encoded
+        if not good:
+            self.drop()
+            raise IntegrityError(f"what was served for {self.digest} has other content; it was dropped")
+
+    def place(self) -> Path:
+        """Give what was verified its place among the whole blobs, and where that is."""
+        target = self._disk.whole(self.digest)
+        try:
+            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.fdatasync(self.fd)
+            with contextlib.suppress(FileNotFoundError):  # another process was faster with the same content
+                os.rename(self._path, target)
+            os.unlink(self._map_path)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise of_disk(error, target) from None
+        return target
+
+    def drop(self) -> None:
+        """Take everything away."""
+        for path in (self._map_path, self._path):
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+
+    def _cell(self, block: int) -> int:
+        value: int = _CELL.unpack_from(self._map, _HEADER.size + block * _CELL.size)[0]
+        return value
+
+    def _put(self, block: int, value: int) -> None:
+        _CELL.pack_into(self._map, _HEADER.size + block * _CELL.size, value)
