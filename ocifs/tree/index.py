@@ -16,7 +16,7 @@ from ocifs.tree.names import mangle, to_bytes, unique
 from ocifs.tree.node import Link, Node
 from ocifs.tree.static import StaticDirectory
 
-SHORTCUTS = (b"config.json", b"layers")
+SHORTCUTS = (b"config.json", b"layers", b"files")
 
 
 def index_links(manifest: Manifest, key: Hashable, siblings: bytes, wanted: Platform) -> Iterable[tuple[bytes, Node]]:

@@ -18,12 +18,15 @@ from ocifs.oci.descriptor import Descriptor
 from ocifs.oci.digest import Digest
 from ocifs.oci.manifest import Form, Manifest, parse_manifest
 from ocifs.oci.mediatype import is_json
+from ocifs.oci.payload import payload_files
 from ocifs.tree.blob import BlobFile
 from ocifs.tree.context import Context
+from ocifs.tree.files import FilesDirectory
 from ocifs.tree.index import index_links
 from ocifs.tree.layers import LayersDirectory
 from ocifs.tree.names import to_bytes
 from ocifs.tree.node import DIRECTORY, FOREVER, Attributes, Entry, Link, Node, Plain, TextFile
+from ocifs.tree.referrers import ReferrersDirectory
 from ocifs.tree.static import annotation_directory
 from ocifs.tree.summary import summarise
 from ocifs.tree.times import created_ns
@@ -175,6 +178,13 @@ def manifest_nodes(where: Whereabouts, bound: Bound, key: Hashable) -> Iterable[
         yield from index_links(manifest, key, where.siblings, where.context.platform)
     else:
         yield b"layers", LayersDirectory(where.context, where.repository, manifest, bound.config, (key, b"layers"))
+        payload = payload_files(manifest, bound.classification, bound.config)
+        yield b"files", FilesDirectory(where.context, where.repository, payload, (key, b"files"), when)
+    catalog = where.context.origin.catalog
+    yield (
+        b"referrers",
+        ReferrersDirectory(catalog, where.repository, manifest.digest, where.siblings, (key, b"referrers")),
+    )
     if manifest.subject is not None:
         yield b"subject", Link((key, b"subject"), where.siblings + b"/" + str(manifest.subject.digest).encode())
 

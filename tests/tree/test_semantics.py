@@ -225,7 +225,7 @@ async def test_an_images_directory_shows_what_the_page_says(registry) -> None:
     base = b"app/_tags/v1/"
     assert await names(root, base) == [
         b"manifest.json", b"digest", b"media-type", b"artifact-type", b"kind", b"size", b"summary.txt", b"annotations",
-        b"config.json", b"config.media-type", b"config.digest", b"layers",
+        b"config.json", b"config.media-type", b"config.digest", b"layers", b"files", b"referrers",
     ]  # fmt: skip
     assert await read(root, base + b"kind") == b"image\n"
     assert await read(root, base + b"media-type") == f"{mediatype.OCI_MANIFEST}\n".encode()
@@ -285,6 +285,61 @@ async def test_an_index_has_its_children_and_stands_for_one_platform(registry) -
     assert await read(single, b"platforms/linux-arm64-v8/layers/0/blob") == b"layer of arm"
     assert await read(single, b"subject/digest") == f"{children[0]['digest']}\n".encode()
     assert await names(single, b"_manifests") == []
+
+
+async def test_files_have_the_names_that_a_person_wants(registry) -> None:
+    def layer(content: bytes, title: str) -> dict[str, object]:
+        return registry.put_blob(content, "text/plain", annotations={"org.opencontainers.image.title": title})
+
+    titles = ["notes.txt", "docs/a.md", "docs/b/c.md", "/abs", "../up", "notes.txt"]
+    layers = [layer(f"{n}".encode(), title) for n, title in enumerate(titles)]
+    empty = registry.put_blob(b"{}", mediatype.OCI_EMPTY)
+    registry.put_manifest(
+        "app", "v1", {"artifactType": "application/vnd.example", "config": empty, "layers": [*layers, empty]}
+    )
+    root = root_of(registry)
+    base = b"app/_tags/v1/files"
+    registry.asked.clear()
+    top = await names(root, base)
+    assert not any(question.startswith("blob") for question in registry.asked)
+    assert {b"notes.txt", b"docs", b"abs"} < set(top)
+    assert len(top) == 5
+    assert await read(root, base + b"/docs/b/c.md") == b"2"
+    assert await read(root, base + b"/notes.txt") == b"0"
+    up = next(name for name in top if name not in (b"notes.txt", b"docs", b"abs") and not name.startswith(b"notes"))
+    assert await names(root, base + b"/" + up) == [b"up"]
+    assert (await walk(root, base + b"/abs")).key == (await walk(root, b"app/_tags/v1/layers/3/blob")).key
+
+
+async def test_a_charts_archive_is_called_after_the_chart(registry) -> None:
+    config = registry.put_blob(b'{"name": "podinfo", "version": "6.5.0"}', "application/vnd.cncf.helm.config.v1+json")
+    layer = registry.put_blob(b"chart", "application/vnd.cncf.helm.chart.content.v1.tar+gzip")
+    registry.put_manifest("charts/podinfo", "6.5.0", {"config": config, "layers": [layer]})
+    root = root_of(registry)
+    assert await read(root, b"charts/podinfo:6.5.0/files/podinfo-6.5.0.tgz") == b"chart"
+    assert await read(root, b"charts/podinfo:6.5.0/kind") == b"helm-chart\n"
+
+
+async def test_referrers_are_found_by_both_systems_and_lead_to_their_manifests(registry) -> None:
+    subject = registry.put_manifest("app", "v1", image(registry))
+    sbom = registry.put_manifest(
+        "app", "", {**image(registry, "sbom"), "artifactType": "application/spdx+json", "subject": subject}
+    )
+    digest = str(subject["digest"])
+    signature = registry.put_manifest("app", digest.replace(":", "-") + ".sig", image(registry, "sig"))
+    root = root_of(registry)
+    base = b"app/_tags/v1/referrers"
+    assert b"cosign-signature" in await names(root, base)
+    for kind in await names(root, base):
+        (short,) = await names(root, base + b"/" + kind)
+        expected = signature if kind == b"cosign-signature" else sbom
+        assert await read(root, base + b"/" + kind + b"/" + short + b"/digest") == f"{expected['digest']}\n".encode()
+    single = await open_single(context_of(registry), "app", "v1")
+    assert await names(single, b"referrers") == await names(root, base)
+    (short,) = await names(single, b"referrers/cosign-signature")
+    assert await read(single, b"referrers/cosign-signature/" + short + b"/kind")
+    with pytest.raises(NotFound):
+        await names(root, base + b"/helm-chart")
 
 
 async def test_links_stay_inside_in_every_kind_of_mount(registry) -> None:
