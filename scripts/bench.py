@@ -1,0 +1,346 @@
+"""Measure ocifs against its peers in the same run: Debian's docker-registry on loopback, real mounts, real tools.
+
+    scripts/bench [--size MIB] [--tags N] [--runs N] [--only NAME]
+
+Rules that hold here: a figure of ours stands beside a peer's from the same run, and what counts is their ratio; each cold measurement has
+a mount and a cache of its own; what is read is checked, outside the time that counts; of several runs the median is shown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import json
+import os
+import random
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from tests.support.mount import Mounted, mounted, run_ocifs
+from tests.support.push import push_blob, push_manifest
+from tests.support.registry import Registry, running_registry
+
+MIB = 1 << 20
+BIG, MANY = "bench/big", "bench/many"
+RANDOM_READS, RANDOM_SIZE = 200, 4096
+PUSHERS = 8
+DROP_CACHES = Path("/proc/sys/vm/drop_caches")
+CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
+# A type that skopeo does not compress on its way: it would do work that nobody else does here.
+LAYER_TYPE = "application/octet-stream"
+# What makes `ls --color` look at each link's target, as the LS_COLORS of Debian's dircolors does.
+COLORS = "ln=01;36:or=40;31;01:mi=00"
+REQUEST = re.compile(rb'"[A-Z]+ \S+ HTTP/1\.1" ')
+
+
+@dataclass(frozen=True)
+class World:
+    """What is measured: a registry with a large blob in one repository and many tags in another."""
+
+    registry: Registry
+    directory: Path
+    digest: str
+    size: int
+    tags: int
+
+    def requests(self) -> int:
+        """How many requests the registry has answered."""
+        return len(REQUEST.findall(self.registry.log.read_bytes()))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One figure of ours, a peer's where there is one, and what the figure or the ratio may be at most."""
+
+    what: str
+    ours: float
+    unit: str
+    peer: str = ""
+    theirs: float | None = None
+    most: float | None = None
+    most_ratio: float | None = None
+
+
+def timed(*command: str, output: Path | None = None) -> tuple[float, float]:
+    """Run a program to its end: its seconds, and its largest resident set in MiB. Anything but success is an error."""
+    with (output or Path(os.devnull)).open("wb") as file:
+        began = time.perf_counter()
+        process = subprocess.Popen(command, stdout=file, env={**os.environ, "LS_COLORS": COLORS})
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - began
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}")
+    return seconds, usage.ru_maxrss / 1024
+
+
+@contextlib.contextmanager
+def fresh(world: World) -> Iterator[Mounted]:
+    """A mount of the registry with nothing in its cache."""
+    with tempfile.TemporaryDirectory(dir=world.directory) as place:
+        cache = Path(place, "cache")
+        cache.mkdir(mode=0o700)
+        with mounted(world.registry.host, Path(place, "mnt"), cache) as mount:
+            yield mount
+
+
+def kept(mount: Mounted, kind: str, digest: str) -> Path:
+    """A file of the cache: `kind` is `blobs` or `partial`."""
+    return mount.cache / "ocifs" / "v1" / kind / digest.replace(":", "/")
+
+
+def settle(world: World) -> None:
+    """The same start for everybody: nothing left to be written, the registry's file in the page cache."""
+    encoded = world.digest.partition(":")[2]
+    os.sync()
+    timed("cat", f"{world.directory}/data/docker/registry/v2/blobs/sha256/{encoded[:2]}/{encoded}/data")
+
+
+def drop_caches() -> bool:
+    """Empty the page cache, where that is allowed."""
+    os.sync()
+    with contextlib.suppress(OSError):
+        return bool(DROP_CACHES.write_text("1"))
+    return False
+
+
+def sequential(world: World) -> Iterator[Sample]:
+    """A large blob from end to end: cold, and again from the cache."""
+    with fresh(world) as mount:
+        path, place = mount.path / BIG / "_blobs" / world.digest, kept(mount, "blobs", world.digest)
+        settle(world)
+        began = time.perf_counter()
+        ours = timed("cat", str(path))[0]
+        until_kept = wait_for(place) - began
+        # VmHWM: the largest resident set so far, in KiB (proc_pid_status(5)).
+        peak = Path(f"/proc/{mount.process.pid}/status").read_text().partition("VmHWM:")[2].split()[0]
+        check_digest(world, path)
+        again = list(second_read(path, place))
+    curl = curl_and_sum(world)
+    skopeo, skopeo_memory = skopeo_copy(world)
+    yield Sample("cold read, verified", ours, "s", "curl -o; sha256sum", curl, most_ratio=1.0)
+    yield Sample("cold read, verified", ours, "s", "skopeo copy", skopeo, most_ratio=0.75)
+    yield Sample("cold read until synced in its place", until_kept, "s", "skopeo copy", skopeo)
+    yield from again
+    yield Sample("peak memory, large read", int(peak) / 1024, "MiB", "skopeo copy", skopeo_memory, most=100e6 / MIB)
+
+
+def second_read(path: Path, place: Path) -> Iterator[Sample]:
+    """Read what is kept, from the disk, through the mount and without it."""
+    if not drop_caches():
+        print("skipped: second read (only root may drop the page cache)", file=sys.stderr)
+        return
+    ours = timed("cat", str(path))[0]
+    drop_caches()
+    yield Sample("second read, page cache dropped", ours, "s", "cat of the cached file", timed("cat", str(place))[0])
+
+
+def wait_for(place: Path) -> float:
+    """When a file is there."""
+    deadline = time.perf_counter() + 120
+    while not place.exists() and time.perf_counter() < deadline:
+        time.sleep(0.005)
+    place.stat()  # raises where it was not kept
+    return time.perf_counter()
+
+
+def check_digest(world: World, path: Path) -> None:
+    said = subprocess.run(["sha256sum", path], capture_output=True, text=True, check=True).stdout.lstrip("\\")
+    if said.split()[0] != world.digest.partition(":")[2]:
+        raise RuntimeError(f"{path} has other content than was pushed")
+
+
+def curl_and_sum(world: World) -> float:
+    """Seconds to download the blob and then check it."""
+    with tempfile.TemporaryDirectory(dir=world.directory) as place:
+        settle(world)
+        target, url = Path(place, "blob"), f"{world.registry.url}/v2/{BIG}/blobs/{world.digest}"
+        began = time.perf_counter()
+        timed("curl", "-sSf", "--noproxy", "*", "-o", str(target), url)
+        check_digest(world, target)
+        return time.perf_counter() - began
+
+
+def skopeo_copy(world: World) -> tuple[float, float]:
+    """A copy to an image layout."""
+    with tempfile.TemporaryDirectory(dir=world.directory) as place:
+        settle(world)
+        source = f"docker://{world.registry.host}/{BIG}:latest"
+        options = ("-q", "--preserve-digests", "--src-tls-verify=false")
+        ended = timed("skopeo", "--insecure-policy", "copy", *options, source, f"oci:{place}/layout:latest")
+        if Path(place, "layout/blobs", world.digest.replace(":", "/")).stat().st_size != world.size:
+            raise RuntimeError("skopeo copied something else")
+        return ended
+
+
+def random_reads(world: World) -> Iterator[Sample]:
+    """Small reads here and there in a cold blob, against the same ranges asked of the registry over one connection."""
+    dice = random.Random(world.size)  # the same places in every run
+    offsets = [dice.randrange(world.size - RANDOM_SIZE) for _ in range(RANDOM_READS)]
+    with fresh(world) as mount:
+        settle(world)
+        before = world.requests()
+        began = time.perf_counter()
+        file = os.open(mount.path / BIG / "_blobs" / world.digest, os.O_RDONLY)
+        ours = [os.pread(file, RANDOM_SIZE, offset) for offset in offsets]
+        seconds = time.perf_counter() - began
+        os.close(file)
+        requests = world.requests() - before
+        fetched = kept(mount, "partial", world.digest).stat().st_blocks * 512
+    with httpx.Client(trust_env=False) as client:
+        url = f"{world.registry.url}/v2/{BIG}/blobs/{world.digest}"
+        began = time.perf_counter()
+        theirs = [
+            client.get(url, headers={"Range": f"bytes={offset}-{offset + RANDOM_SIZE - 1}"}).content
+            for offset in offsets
+        ]
+        peer = time.perf_counter() - began
+    if ours != theirs:
+        raise RuntimeError("random reads differ from what the registry serves")
+    what = f"{RANDOM_READS} random reads of {RANDOM_SIZE} bytes"
+    yield Sample(what, seconds, "s", "the same by httpx", peer)
+    yield Sample(f"{what}: fetched", fetched / 1e6, "MB", "what was read", RANDOM_READS * RANDOM_SIZE / 1e6, most=30)
+    yield Sample(f"{what}: requests", requests, "", "the same by httpx", RANDOM_READS)
+
+
+def listing(world: World) -> Iterator[Sample]:
+    """A repository with many tags, listed in three ways, each on a mount of its own."""
+    output = world.directory / "listed"
+    before = world.requests()
+    peer = timed("skopeo", "list-tags", "--tls-verify=false", f"docker://{world.registry.host}/{MANY}")[0]
+    pages = -(-world.tags // 1000)
+    peer_requests = world.requests() - before
+    for options in ((), ("-l",), ("--color=always",)):
+        with fresh(world) as mount:
+            before = world.requests()
+            seconds = timed("ls", *options, str(mount.path / MANY / "_tags"), output=output)[0]
+            requests = world.requests() - before
+        lines = [line for line in output.read_bytes().splitlines() if not line.startswith(b"total ")]
+        if len(lines) != world.tags:
+            raise RuntimeError(f"ls shows {len(lines)} tags, {world.tags} were pushed")
+        what = " ".join(("ls", *options, f"of {world.tags} tags"))
+        yield Sample(what, seconds, "s", "skopeo list-tags", peer, most=3)
+        # One more than the pages: the catalog, in which the path to the repository is looked up.
+        yield Sample(f"{what}: requests", requests, "", "skopeo list-tags", peer_requests, most=pages + 1)
+
+
+def mounting(world: World) -> Iterator[Sample]:
+    """From the command to its return, when the mount answers."""
+    with tempfile.TemporaryDirectory(dir=world.directory) as place:
+        point, cache = Path(place, "mnt"), Path(place, "cache")
+        point.mkdir()
+        cache.mkdir(mode=0o700)
+        began = time.perf_counter()
+        run_ocifs("mount", world.registry.host, str(point), cache=cache)
+        seconds = time.perf_counter() - began
+        usable = os.path.ismount(point)
+        run_ocifs("umount", str(point), cache=cache)
+        if not usable:
+            raise RuntimeError("ocifs mount returned before its mount was there")
+    peer = timed(sys.executable, "-c", "import click, httpx, pyfuse3, trio")[0]
+    yield Sample("command to usable mount", seconds, "s", "import of its libraries", peer, most=0.6)
+
+
+GROUPS: dict[str, Callable[[World], Iterator[Sample]]] = {
+    "sequential": sequential,
+    "random": random_reads,
+    "list": listing,
+    "mount": mounting,
+}
+
+
+def push_large(url: str, size: int) -> str:
+    """Upload random bytes as a stream, and a manifest `latest` that names them; the blob's digest."""
+    hasher = hashlib.sha256()
+
+    def stream() -> Iterator[bytes]:
+        for _ in range(size // MIB):
+            piece = os.urandom(MIB)
+            hasher.update(piece)
+            yield piece
+
+    with httpx.Client(base_url=url, trust_env=False, timeout=120) as client:
+        answer = client.post(f"/v2/{BIG}/blobs/uploads/").raise_for_status()
+        headers = {"content-type": "application/octet-stream"}
+        answer = client.patch(answer.headers["location"], content=stream(), headers=headers).raise_for_status()
+        digest = f"sha256:{hasher.hexdigest()}"
+        place = client.base_url.join(answer.headers["location"]).copy_merge_params({"digest": digest})
+        client.put(place).raise_for_status()
+    layer = {"mediaType": LAYER_TYPE, "digest": digest, "size": size}
+    push_manifest(url, BIG, manifest_of(url, BIG, [layer]), "latest")
+    return digest
+
+
+def manifest_of(url: str, repository: str, layers: Sequence[dict[str, object]]) -> dict[str, object]:
+    """An image's manifest over these layers; its config is pushed."""
+    config = b'{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}'
+    digest = push_blob(url, repository, config)
+    return {
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": {"mediaType": CONFIG_TYPE, "digest": digest, "size": len(config)},
+        "layers": list(layers),
+    }
+
+
+def push_tags(url: str, tags: int) -> None:
+    """One manifest under many tags."""
+    manifest = manifest_of(url, MANY, [])
+    headers, body = {"content-type": str(manifest["mediaType"])}, json.dumps(manifest).encode()
+    with httpx.Client(base_url=url, trust_env=False, timeout=60) as client, ThreadPoolExecutor(PUSHERS) as pool:
+
+        def put(number: int) -> None:
+            client.put(f"/v2/{MANY}/manifests/v{number}", content=body, headers=headers).raise_for_status()
+
+        list(pool.map(put, range(tags)))
+
+
+def table(samples: Sequence[Sample]) -> Iterator[str]:
+    """The lines of the report: medians of all runs, the median of each run's ratio, and whether the target is met."""
+    yield f"{'what':44} {'ocifs':>12} {'peer':>12} {'ratio':>7}  {'target':16} against"
+    for what, peer in dict.fromkeys((sample.what, sample.peer) for sample in samples):
+        same = [sample for sample in samples if (sample.what, sample.peer) == (what, peer)]
+        first = same[0]
+        ours = statistics.median(sample.ours for sample in same)
+        theirs = statistics.median(sample.theirs or 0 for sample in same)
+        ratio = statistics.median(sample.ours / sample.theirs for sample in same if sample.theirs)
+        target = ""
+        if first.most_ratio is not None:
+            target = f"<= {first.most_ratio:g} {'met' if ratio <= first.most_ratio else 'MISSED'}"
+        elif first.most is not None:
+            target = f"<= {first.most:.4g} {first.unit} {'met' if ours <= first.most else 'MISSED'}"
+        figures = [f"{value:.4g} {first.unit}".rstrip() for value in (ours, theirs)]
+        yield f"{what:44} {figures[0]:>12} {figures[1]:>12} {ratio:7.2f}  {target:16} {peer}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Measure ocifs against its peers on this machine.")
+    parser.add_argument("--size", type=int, default=1024, metavar="MIB", help="of the large blob (%(default)s)")
+    parser.add_argument("--tags", type=int, default=10_000, metavar="N", help="of the repository (%(default)s)")
+    parser.add_argument("--runs", type=int, default=1, metavar="N", help="the median is shown (%(default)s)")
+    parser.add_argument("--only", choices=GROUPS, help="one group of measurements")
+    chosen = parser.parse_args()
+    wanted = [chosen.only] if chosen.only else list(GROUPS)
+    with tempfile.TemporaryDirectory(prefix="ocifs-bench-") as place, running_registry(Path(place)) as registry:
+        digest = push_large(registry.url, chosen.size * MIB) if {"sequential", "random"} & {*wanted} else ""
+        if "list" in wanted:
+            push_tags(registry.url, chosen.tags)
+        world = World(registry, Path(place), digest, chosen.size * MIB, chosen.tags)
+        samples = [sample for _ in range(chosen.runs) for name in wanted for sample in GROUPS[name](world)]
+        print(f"{chosen.size} MiB, {chosen.tags} tags, {chosen.runs} runs, {os.cpu_count()} processors, loopback")
+        print("\n".join(table(samples)))
+
+
+if __name__ == "__main__":
+    main()
