@@ -59,7 +59,7 @@ def read_token(body: bytes) -> Token:
     """The token in a token server's answer, under either of its names. Raises Malformed."""
     members = as_object(load_json(body, "the token server's answer"), "the token server's answer")
     value = members.get("token") or members.get("access_token")
-    if not isinstance(value, str) or not value.isprintable():
+    if not isinstance(value, str) or not (value.isascii() and value.isprintable()):
         raise Malformed("the token server's answer has no token")
     expires = members.get("expires_in")
     usable = isinstance(expires, int | float) and not isinstance(expires, bool) and 0 < expires < 10**7

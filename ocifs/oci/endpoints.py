@@ -50,7 +50,6 @@ def scope_of(target: str) -> str:
     path = target.partition("?")[0].removeprefix("/v2/")
     if path == "_catalog":
         return "registry:catalog:*"
-    for control in ("/tags/list", "/manifests/", "/blobs/", "/referrers/"):
-        if control in path:
-            return f"repository:{path.rpartition(control)[0]}:pull"
-    return ""
+    # The last one counts: a repository may be named like an endpoint, a tag or digest has no slash.
+    end = max(path.rfind(control) for control in ("/tags/list", "/manifests/", "/blobs/", "/referrers/"))
+    return f"repository:{path[:end]}:pull" if end > 0 else ""

@@ -21,7 +21,10 @@ from ocifs.oci.reference import is_repository, is_tag
 
 _LINK = re.compile(r"<(?P<target>[^>]*)>(?P<parameters>[^<]*)")
 _NEXT = re.compile(r';\s*rel\s*=\s*"?next"?', re.IGNORECASE)
-_CONTENT_RANGE = re.compile(r"bytes\s*:?\s*(?P<first>\d+)-(?P<last>\d+)/(?P<total>\d+|\*)", re.IGNORECASE)
+_CONTENT_RANGE = re.compile(
+    r"bytes\s*:?\s*(?P<first>[0-9]{1,18})-(?P<last>[0-9]{1,18})/(?P<total>[0-9]{1,18}|\*)", re.IGNORECASE
+)
+_NUMBER = re.compile(r"[0-9]{1,18}")  # str.isdigit takes more than int() does
 _SAID = 200  # characters of a registry's own words that an error repeats
 
 
@@ -55,11 +58,12 @@ def error_of(status: int, headers: Mapping[str, str], body: bytes, what: str, no
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
     """Seconds that Retry-After asks for, given as a number or as a date (RFC 9110, 10.2.3); None when it does not say."""
     text = headers.get("retry-after", "").strip()
-    if text.isdigit() and len(text) < 10:
-        return float(text)
+    seconds = _number(text)
+    if seconds is not None:
+        return float(seconds)
     try:
         return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - now)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None
 
 
@@ -68,7 +72,10 @@ def next_page(url: str, headers: Mapping[str, str]) -> str | None:
     for link in _LINK.finditer(headers.get("link", "")):
         if not _NEXT.search(link["parameters"]):
             continue
-        target = urlsplit(urljoin(url, link["target"]))
+        try:
+            target = urlsplit(urljoin(url, link["target"]))
+        except ValueError:
+            raise Malformed(f"the next page of a list has no address: {link['target'][:_SAID]!r}") from None
         here = urlsplit(url)
         if (target.scheme, target.netloc) != (here.scheme, here.netloc):
             raise Malformed(f"the next page of a list is said to be on another host: {target.netloc}")
@@ -94,16 +101,16 @@ def read_head(headers: Mapping[str, str]) -> Descriptor | None:
         digest = Digest.parse(text)
     except Malformed:
         return None
-    if not digest.verifiable or not length.isdigit():
+    size = _number(length)
+    if not digest.verifiable or size is None:
         return None
-    return Descriptor(headers.get("content-type", ""), digest, int(length))
+    return Descriptor(headers.get("content-type", ""), digest, size)
 
 
 def read_part(status: int, headers: Mapping[str, str], start: int) -> Part:
     """Which bytes an answer to a range request has. Raises Malformed for a 206 that is not what was asked for."""
-    length = headers.get("content-length", "")
-    size = int(length) if length.isdigit() else None
     if status == 200:
+        size = _number(headers.get("content-length", ""))
         return Part(0, size, size)
     match = _CONTENT_RANGE.match(headers.get("content-range", "").strip())
     if match is None:
@@ -112,6 +119,11 @@ def read_part(status: int, headers: Mapping[str, str], start: int) -> Part:
     if first != start or last < first:
         raise Malformed(f"bytes from {start} were asked for and {match[0]} came")
     return Part(first, last + 1, None if match["total"] == "*" else int(match["total"]))
+
+
+def _number(text: str) -> int | None:
+    """A header's number, or None for what is none."""
+    return int(text) if _NUMBER.fullmatch(text) else None
 
 
 def _words(body: bytes) -> str:
