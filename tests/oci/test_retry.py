@@ -1,0 +1,47 @@
+"""Whether to try again, and when."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ocifs import errors
+from ocifs.oci.retry import FIRST_PAUSE, LONGEST_PAUSE, pause_before
+
+PASSING = [errors.Unreachable("x"), errors.RegistryFailed("x"), errors.RateLimited("x")]
+LASTING = [
+    errors.NotFound("x"),
+    errors.AccessDenied("x"),
+    errors.Malformed("x"),
+    errors.IntegrityError("x"),
+    errors.LimitExceeded("x"),
+    errors.ConnectionRefused("x"),
+    errors.Unsupported("x"),
+]
+
+
+@pytest.mark.parametrize("error", PASSING, ids=lambda error: type(error).__name__)
+def test_what_may_pass_is_tried_again_until_the_last_attempt(error: errors.OcifsError) -> None:
+    pauses = [pause_before(attempt, error, 4, 0.5) for attempt in (1, 2, 3)]
+    assert all(pause is not None for pause in pauses)
+    assert pauses == sorted(pauses)  # type: ignore[type-var]
+    assert pause_before(4, error, 4, 0.5) is None
+
+
+@pytest.mark.parametrize("error", LASTING, ids=lambda error: type(error).__name__)
+def test_what_stays_is_not_tried_again(error: errors.OcifsError) -> None:
+    assert pause_before(1, error, 4, 0.5) is None
+
+
+def test_a_registry_that_says_when_is_believed_within_patience() -> None:
+    assert pause_before(1, errors.RateLimited("x", retry_after=7), 4, 0.0) == 7
+    assert pause_before(1, errors.RateLimited("x", retry_after=0), 4, 0.0) == 0
+    assert pause_before(1, errors.RateLimited("x", retry_after=LONGEST_PAUSE + 1), 4, 0.0) is None
+
+
+@given(st.integers(1, 60), st.floats(0, 1, exclude_max=True))
+def test_a_pause_is_bounded_and_never_nothing(attempt: int, chance: float) -> None:
+    pause = pause_before(attempt, errors.Unreachable("x"), 100, chance)
+    assert pause is not None
+    assert FIRST_PAUSE / 2 <= pause <= LONGEST_PAUSE
