@@ -15,6 +15,7 @@ from pathlib import Path
 import trio
 
 from ocifs import __version__
+from ocifs.concurrency import first_of
 from ocifs.content import Origin
 from ocifs.errors import OcifsError, UsageError
 from ocifs.fuse.journal import Journal
@@ -127,9 +128,4 @@ def run_to_end(run: Callable[[], Awaitable[None]]) -> None:
     try:
         trio.run(run)
     except* OcifsError as group:
-        raise _first(group) from None
-
-
-def _first(group: BaseExceptionGroup[OcifsError]) -> OcifsError:
-    error = group.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error
+        raise first_of(group) from None

@@ -16,6 +16,7 @@ import trio
 from ocifs.errors import DeadlineExceeded
 
 T = TypeVar("T")
+E = TypeVar("E", bound=Exception)
 K = TypeVar("K", bound=Hashable)
 
 
@@ -127,3 +128,9 @@ class SingleFlight(Generic[K, T]):
         finally:
             del self._flights[key]
             flight.done.set()
+
+
+def first_of(group: BaseExceptionGroup[E]) -> E:
+    """The first error of a group that a nursery made, however deep: for callers who can tell about one only."""
+    error = group.exceptions[0]
+    return first_of(error) if isinstance(error, BaseExceptionGroup) else error

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import trio
-from cachetools import LRUCache
 
-from ocifs.concurrency import note_progress
-from ocifs.content import Blob, BlobSource
+from ocifs.concurrency import first_of, note_progress
+from ocifs.content import Blob, BlobSource, BlobStream
 from ocifs.errors import IntegrityError, OcifsError, Unreachable
 from ocifs.oci.digest import Digest
 from ocifs.settings import MIB, Settings
@@ -44,9 +45,13 @@ class _Fetch:
 
 
 class _Open:
-    """A blob that is being read. `whole`: the descriptor of its verified file; else `partial` has what is here."""
+    """A blob that is being read. `whole`: the descriptor of its verified file; else `partial` has what is here.
 
-    def __init__(self) -> None:
+    `uses` counts reads, fetches and whatever else needs the files; they are closed at the last one's end once it was retired.
+    """
+
+    def __init__(self, blob: Blob) -> None:
+        self.size = blob.size
         self.whole: int | None = None
         self.partial: Partial | None = None
         self.fetches: list[_Fetch] = []
@@ -54,33 +59,48 @@ class _Open:
         self.changed = trio.Event()
         self.verifying = trio.Lock()
         self.verified = False
-        self.dropped = False
-        self.readers = 0
+        self._retired = False
+        self._uses = 0
+
+    @contextmanager
+    def used(self) -> Iterator[None]:
+        """Keep the files open for the length of the block."""
+        self._uses += 1
+        try:
+            yield
+        finally:
+            self._uses -= 1
+            self._close_when_done()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody uses it."""
+        return not self._uses
+
+    @property
+    def retired(self) -> bool:
+        """Whether it is on its way out: nothing more may begin with it."""
+        return self._retired
+
+    def retire(self) -> None:
+        """Close the files as soon as nobody uses them."""
+        self._retired = True
+        self._close_when_done()
 
     def announce(self) -> None:
         """Wake whoever waits for blocks."""
         self.changed.set()
         self.changed = trio.Event()
 
-    def close(self) -> None:
+    def _close_when_done(self) -> None:
+        if not self._retired or self._uses:
+            return
         if self.whole is not None:
             os.close(self.whole)
             self.whole = None
         if self.partial is not None:
             self.partial.close()
             self.partial = None
-
-
-class _Opened(LRUCache[Digest, _Open]):
-    """Blobs that are open; those in use stay, whatever their number."""
-
-    def popitem(self) -> tuple[Digest, _Open]:
-        for digest, opened in self.items():
-            if not opened.readers and not opened.fetches:
-                del self[digest]
-                opened.close()
-                return digest, opened
-        return super().popitem()
 
 
 class CachedBlobs:
@@ -91,7 +111,7 @@ class CachedBlobs:
         self._disk = disk
         self._nursery = nursery
         self._settings = settings
-        self._opened: _Opened = _Opened(OPEN_BLOBS)
+        self._opened: dict[Digest, _Open] = {}  # the one used last is last
         self._opening = trio.Lock()
 
     async def blob_size(self, repository: str, digest: Digest) -> int:
@@ -108,26 +128,26 @@ class CachedBlobs:
         if not length:
             return b""
         opened = self._opened.get(blob.digest) or await self._open(blob)
-        opened.readers += 1
-        try:
+        if opened.size != blob.size:
+            raise IntegrityError(f"{blob.digest} is said to have {blob.size} bytes here and {opened.size} elsewhere")
+        with opened.used():
             if not opened.verified:
                 await self._need(blob, opened, offset, length)
             if opened.whole is not None:
                 return await _pread(opened.whole, offset, length)
             assert opened.partial is not None
             return await _pread(opened.partial.fd, offset, length)
-        finally:
-            opened.readers -= 1
-            if opened.dropped and not opened.readers:
-                opened.close()
 
     async def _open(self, blob: Blob) -> _Open:
         async with self._opening:
-            opened = self._opened.get(blob.digest)
+            opened = self._opened.pop(blob.digest, None)
             if opened is None:
-                opened = _Open()
+                opened = _Open(blob)
                 await trio.to_thread.run_sync(self._open_files, blob, opened)
-                self._opened[blob.digest] = opened
+            self._opened[blob.digest] = opened
+            idle = [digest for digest, other in self._opened.items() if other.idle and other is not opened]
+            for digest in idle[: max(0, len(self._opened) - OPEN_BLOBS)]:
+                self._opened.pop(digest).retire()
             return opened
 
     def _open_files(self, blob: Blob, opened: _Open) -> None:
@@ -158,11 +178,12 @@ class CachedBlobs:
                 await trio.to_thread.run_sync(partial.check, first, last)
             missing = partial.first_missing(first, last)
             if missing is None:
-                if partial.is_complete():
-                    await self._verify(blob, opened)
-                else:
+                if not partial.is_complete():
                     self._look_ahead(blob, opened, last, reads.window)
-                return
+                    return
+                if await self._verify(blob, opened):
+                    return
+                continue
             fetch = next((each for each in opened.fetches if each.start <= missing < each.stop), None)
             if fetch is None:
                 fetch = self._start(blob, opened, missing, max(last, missing + reads.grow() // BLOCK))
@@ -198,13 +219,14 @@ class CachedBlobs:
         return fetch
 
     async def _fetch(self, blob: Blob, opened: _Open, fetch: _Fetch) -> None:
-        try:
-            await self._transfer(blob, opened, fetch)
-        except OcifsError as error:
-            fetch.error = error
-        finally:
-            opened.fetches.remove(fetch)
-            opened.announce()
+        with opened.used():
+            try:
+                await self._transfer(blob, opened, fetch)
+            except OcifsError as error:
+                fetch.error = error
+            finally:
+                opened.fetches.remove(fetch)
+                opened.announce()
 
     async def _transfer(self, blob: Blob, opened: _Open, fetch: _Fetch) -> None:
         """Bring the blocks of a fetch, going on after a lost connection as long as each try brings something."""
@@ -226,30 +248,38 @@ class CachedBlobs:
                     raise IntegrityError(f"{blob.digest} came to an end before its size")
 
     async def _stream(self, blob: Blob, opened: _Open, start: int, stop: int) -> None:
-        async with self._source.open_blob(blob, start, stop) as stream:
-            if stream.total not in (None, blob.size):
-                raise IntegrityError(
-                    f"{blob.digest} is said to have {stream.total} bytes, its descriptor says {blob.size}"
-                )
-            send, receive = trio.open_memory_channel[bytes](1)
-            async with trio.open_nursery() as nursery:
+        """Bring bytes from one answer to the disk: one task moves pieces, a worker thread writes and hashes them."""
+        try:
+            async with self._source.open_blob(blob, start, stop) as stream, trio.open_nursery() as nursery:
+                if stream.total not in (None, blob.size) or stream.start % BLOCK:
+                    raise IntegrityError(
+                        f"{blob.digest} is served with {stream.total} bytes, its descriptor says {blob.size}"
+                    )
+                send, receive = trio.open_memory_channel[bytes](1)
                 nursery.start_soon(self._write, opened, stream.start, receive)
                 async with send:
-                    pending = bytearray()
-                    position = stream.start
-                    async for piece in stream:
-                        pending += piece
-                        position += len(piece)
-                        if position > blob.size:
-                            raise IntegrityError(f"{blob.digest} has more bytes than its descriptor says")
-                        if len(pending) >= _PIECE:
-                            cut = len(pending) - len(pending) % BLOCK
-                            await send.send(bytes(memoryview(pending)[:cut]))
-                            pending = pending[cut:]
-                    if position != blob.size:
-                        del pending[len(pending) - len(pending) % BLOCK :]
-                    if pending:
-                        await send.send(bytes(pending))
+                    await self._cut(blob, stream, send)
+        except* OcifsError as group:
+            raise first_of(group) from None
+
+    async def _cut(self, blob: Blob, stream: BlobStream, send: trio.MemorySendChannel[bytes]) -> None:
+        """Hand the pieces of a stream on in runs of whole blocks."""
+        pending = bytearray()
+        position = stream.start
+        with suppress(trio.BrokenResourceError):  # the writer has failed, and its error is the one to tell
+            async for piece in stream:
+                pending += piece
+                position += len(piece)
+                if position > blob.size:
+                    raise IntegrityError(f"{blob.digest} has more bytes than its descriptor says")
+                if len(pending) >= _PIECE:
+                    cut = len(pending) - len(pending) % BLOCK
+                    await send.send(bytes(memoryview(pending)[:cut]))
+                    pending = pending[cut:]
+            if position != blob.size:
+                del pending[len(pending) - len(pending) % BLOCK :]
+            if pending:
+                await send.send(bytes(pending))
 
     async def _write(self, opened: _Open, position: int, pieces: trio.MemoryReceiveChannel[bytes]) -> None:
         partial = opened.partial
@@ -260,33 +290,36 @@ class CachedBlobs:
                 position += len(piece)
                 opened.announce()
 
-    async def _verify(self, blob: Blob, opened: _Open) -> None:
-        """Check the whole once; from then on it is served without further questions."""
+    async def _verify(self, blob: Blob, opened: _Open) -> bool:
+        """Check the whole once; from then on it is served without further questions. False: blocks were found damaged and are missing."""
         async with opened.verifying:
-            if opened.dropped:
+            if opened.retired:
                 raise IntegrityError(f"{blob.digest} was just found to have other content, and dropped")
             if opened.verified:
-                return
-            assert opened.partial is not None
+                return True
+            partial = opened.partial
+            assert partial is not None
+            if not partial.is_trusted(0, partial.blocks):  # what an earlier process left may not have reached the disk
+                await trio.to_thread.run_sync(partial.check, 0, partial.blocks)
+                if not partial.is_complete():
+                    return False
             try:
-                await trio.to_thread.run_sync(opened.partial.verify)
+                await trio.to_thread.run_sync(partial.verify)
             except IntegrityError:
-                opened.dropped = True
                 self._opened.pop(blob.digest, None)
+                opened.retire()
                 raise
             opened.verified = True
-            self._nursery.start_soon(self._place, opened)
+            self._nursery.start_soon(self._place, opened, partial)
+            return True
 
-    async def _place(self, opened: _Open) -> None:
+    async def _place(self, opened: _Open, partial: Partial) -> None:
         """Bring a verified blob to the disk and to its place. Nobody waits for it, and it may fail: the next mount does it again."""
-        assert opened.partial is not None
-        opened.readers += 1
-        try:
-            await trio.to_thread.run_sync(opened.partial.place)
-        except OcifsError as error:
-            log.warning("a blob could not be kept: %s", error)
-        finally:
-            opened.readers -= 1
+        with opened.used():
+            try:
+                await trio.to_thread.run_sync(partial.place)
+            except OcifsError as error:
+                log.warning("a blob could not be kept: %s", error)
 
 
 async def _pread(descriptor: int, offset: int, length: int) -> bytes:

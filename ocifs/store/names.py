@@ -10,6 +10,7 @@ never in place of an answer; after a failure to reach the registry the next ques
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -22,6 +23,7 @@ from ocifs.errors import (
     CatalogUnavailable,
     DeadlineExceeded,
     IntegrityError,
+    Malformed,
     NotFound,
     OcifsError,
     RegistryFailed,
@@ -34,6 +36,8 @@ from ocifs.settings import Settings
 from ocifs.store.disk import Disk
 
 T = TypeVar("T")
+
+log = logging.getLogger("ocifs.store")
 
 _KEPT = 20_000  # names believed at a time
 _MANIFESTS = 512  # manifests held in memory
@@ -112,7 +116,11 @@ class CachedCatalog:
         return RawManifest(digest, str(kept), body)
 
     def _keep_manifest(self, repository: str, raw: RawManifest) -> None:
-        self._disk.keep(self._disk.whole(raw.digest), raw.body)
+        try:
+            self._disk.keep(self._disk.whole(raw.digest), raw.body)
+        except OcifsError as error:
+            log.warning("a manifest could not be kept: %s", error)
+            return
         self._write_down(f"manifest {repository}@{raw.digest}", raw.media_type)
 
     async def _ask(self, key: str, question: Callable[[], Awaitable[object]]) -> object:
@@ -148,7 +156,7 @@ class CachedCatalog:
             raise self._outage
         try:
             found = await question()
-        except Unreachable as error:
+        except _OUTAGES as error:
             self._pause = min(_LONGEST_PAUSE, max(_FIRST_PAUSE, self._pause * 2))
             self._resume_at = trio.current_time() + self._pause
             self._outage = error
@@ -166,13 +174,36 @@ class CachedCatalog:
         body = self._disk.read(self._disk.name(self._host, Digest.of(key.encode())))
         try:
             kept = json.loads(body or b"{}")
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
-        return kept.get("value") if isinstance(kept, dict) and kept.get("key") == key else None
+        value = kept.get("value") if isinstance(kept, dict) and kept.get("key") == key else None
+        return value if _fits(key, value) else None
 
     def _write_down(self, key: str, value: object) -> None:
+        """Keep what a name means, for times without the registry; that it cannot be kept is no reason to keep it from who asked."""
         content = json.dumps({"key": key, "value": value}).encode()
-        self._disk.keep(self._disk.name(self._host, Digest.of(key.encode())), content)
+        try:
+            self._disk.keep(self._disk.name(self._host, Digest.of(key.encode())), content)
+        except OcifsError as error:
+            log.warning("what %s means could not be kept: %s", key, error)
+
+
+def _fits(key: str, value: object) -> bool:
+    """Whether what was kept has the shape that its key calls for: the file may be damaged, or somebody else's."""
+    if key.startswith("manifest "):
+        return isinstance(value, str)
+    if not isinstance(value, list):
+        return False
+    if key.startswith("tag "):
+        return len(value) == 3 and [type(each) for each in value] == [str, str, int] and _is_digest(value[1])
+    return all(isinstance(each, str) for each in value)
+
+
+def _is_digest(text: str) -> bool:
+    try:
+        return Digest.parse(text).verifiable
+    except Malformed:
+        return False
 
 
 def _names(value: object) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
 """A blob of which some blocks are here: a sparse file, and a map that says which blocks, with a checksum each.
 
-The map is shared memory, so that every process sees at once what another has fetched. Nothing is synced while blocks come: after a crash
-or a power cut a block whose content did not reach the disk fails its checksum, and is fetched again.
+Nothing is synced while blocks come: after a crash or a power cut a block whose content did not reach the disk fails its checksum, and is
+fetched again. One process at a time writes a blob, by a lock that ends with it; another one that wants the same blob meanwhile
+fetches it into a file of its own.
 
 Rules that hold here: a block counts as here only after its bytes were written; a block that an earlier process left is checked once
 before it is believed; the whole is checked against the digest before it gets its place among the whole blobs.
@@ -10,6 +11,7 @@ before it is believed; the whole is checked against the digest before it gets it
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import mmap
 import os
 import struct
@@ -28,6 +30,9 @@ _MAGIC = b"ocifsmap"
 _CELL = struct.Struct("<Q")  # 1 << 32 | CRC-32 of a block that is here, else 0
 _HERE = 1 << 32
 
+PRIVATE = ".private"
+"""How the file of a process ends that found another one writing the same blob."""
+
 
 class Partial:
     """The parts of one blob. Methods block, and may be called from several threads at once."""
@@ -38,6 +43,7 @@ class Partial:
         self.blocks = -(-size // BLOCK)
         self._disk = disk
         self._path = disk.partial(digest)
+        self._private = False
         self._lock = threading.Lock()
         self._hasher = digest.hasher()
         self._hashed = 0
@@ -50,19 +56,25 @@ class Partial:
 
     def _open(self) -> None:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        number = os.open(self._map_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._map_fd = os.open(self._map_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            length = _HEADER.size + self.blocks * _CELL.size
-            header = _HEADER.pack(_MAGIC, self.size)
-            if os.pread(number, _HEADER.size, 0) != header or os.fstat(number).st_size != length:
-                os.ftruncate(number, 0)
-                os.ftruncate(number, length)
-                os.pwrite(number, header, 0)
-            os.ftruncate(self.fd, self.size)
-            self._map = mmap.mmap(number, length)
-        finally:
-            os.close(number)
+            fcntl.flock(self._map_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            # Another process writes this blob. What two processes write into one file nobody could vouch for.
+            os.close(self._map_fd)
+            self._private = True
+            self._path = self._path.with_name(f"{self._path.name}.{os.getpid()}{PRIVATE}")
+            self._map_fd = os.open(self._map_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._map_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self.fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        length = _HEADER.size + self.blocks * _CELL.size
+        header = _HEADER.pack(_MAGIC, self.size)
+        if os.pread(self._map_fd, _HEADER.size, 0) != header or os.fstat(self._map_fd).st_size != length:
+            os.ftruncate(self._map_fd, 0)
+            os.ftruncate(self._map_fd, length)
+            os.pwrite(self._map_fd, header, 0)
+        os.ftruncate(self.fd, self.size)
+        self._map = mmap.mmap(self._map_fd, length)
 
     @property
     def _map_path(self) -> Path:
@@ -71,6 +83,9 @@ class Partial:
     def close(self) -> None:
         self._map.close()
         os.close(self.fd)
+        os.close(self._map_fd)
+        if self._private:
+            self.drop()
 
     def has(self, block: int) -> bool:
         """Whether a block is here. Cheap."""
@@ -78,6 +93,7 @@ class Partial:
 
     def first_missing(self, start: int, stop: int) -> int | None:
         """The first block in [start, stop) that is not here."""
+        start = max(self._front, start)  # every block before it is here
         return next((block for block in range(start, stop) if not self.has(block)), None)
 
     def is_complete(self) -> bool:
@@ -102,22 +118,30 @@ class Partial:
                     self._front = min(self._front, block)
 
     def write(self, offset: int, data: bytes) -> None:
-        """Keep bytes that begin at a block's start and end at a block's or the blob's end."""
+        """Keep bytes that begin at a block's start and end at a block's or the blob's end; what is here already stays as it is."""
         view = memoryview(data)
+        with self._lock:
+            if any(self.has(block) for block in range(offset // BLOCK, -(-(offset + len(view)) // BLOCK))):
+                for start in range(0, len(view), BLOCK):
+                    if not self.has((offset + start) // BLOCK):
+                        self._write(offset + start, view[start : start + BLOCK])
+            else:
+                self._write(offset, view)
+
+    def _write(self, offset: int, view: memoryview) -> None:
         try:
             done = 0
             while done < len(view):
                 done += os.pwrite(self.fd, view[done:], offset + done)
         except OSError as error:
             raise of_disk(error, self._path) from None
+        if offset == self._hashed:
+            self._hasher.update(view)
+            self._hashed += len(view)
         for start in range(0, len(view), BLOCK):
             block = (offset + start) // BLOCK
-            self._put(block, _HERE | zlib.crc32(view[start : start + BLOCK]))
             self._checked[block] = 1
-        with self._lock:
-            if offset == self._hashed:
-                self._hasher.update(view)
-                self._hashed += len(view)
+            self._put(block, _HERE | zlib.crc32(view[start : start + BLOCK]))
 
     def verify(self) -> None:
         """Check the whole. Raises IntegrityError, after which nothing of it is left."""
@@ -139,11 +163,8 @@ class Partial:
         try:
             target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.fdatasync(self.fd)
-            with contextlib.suppress(FileNotFoundError):  # another process was faster with the same content
-                os.rename(self._path, target)
+            os.rename(self._path, target)
             os.unlink(self._map_path)
-        except FileNotFoundError:
-            pass
         except OSError as error:
             raise of_disk(error, target) from None
         return target
