@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 from typing import Unpack
 
@@ -51,8 +50,9 @@ def command(  # noqa: PLR0913, PLR0917 (click gives each option as an argument)
     settings = settings_from(options, host)
     level = logging.DEBUG if verbose else logging.INFO
     from ocifs.fuse.daemon import detach  # forks, so it comes before anything that starts threads
+    from ocifs.fuse.mounts import real_place
 
-    place = Path(os.path.abspath(mountpoint))  # a daemon leaves the directory that it was started in
+    place = real_place(mountpoint)  # absolute, since a daemon leaves the directory that it was started in
     ready = None if foreground else detach(log_file)
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     from ocifs.app import MountRequest, mount
@@ -65,6 +65,9 @@ def command(  # noqa: PLR0913, PLR0917 (click gives each option as an argument)
         mount(request, settings, ready.ok)
     except OcifsError as error:
         ready.fail(f"{error}\n  {error.hint}" if error.hint else str(error))
+        raise
+    except BaseException as error:
+        ready.fail(f"unexpected {type(error).__name__}: {error}")
         raise
 
 

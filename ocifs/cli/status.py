@@ -6,7 +6,7 @@ import json
 
 import click
 
-from ocifs.fuse.mounts import is_dead, mounts
+from ocifs.fuse.mounts import mounts, state_of
 
 
 @click.command("status")
@@ -17,7 +17,7 @@ def command(as_json: bool) -> None:
         {
             "mountpoint": str(mount.mountpoint),
             "source": mount.source,
-            "state": "dead" if is_dead(mount.mountpoint) else "answers",
+            "state": state_of(mount.mountpoint),
         }
         for mount in mounts()
     ]

@@ -1,11 +1,12 @@
 """Into the background, and a parent that waits until the mount answers.
 
 Rules that hold here: the fork comes before anything that starts a thread or an event loop; the parent ends with status 0 only when
-the mount answered, else it says what the child said and ends with the child's status.
+the mount answered, else it says what the child said and ends with status 1.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -29,7 +30,8 @@ class Ready:
 
     def _say(self, text: bytes) -> None:
         if self._pipe is not None:
-            os.write(self._pipe, text[:4096])
+            with contextlib.suppress(BrokenPipeError):  # whoever waited was interrupted; the mount goes on
+                os.write(self._pipe, text[:4096])
             os.close(self._pipe)
             self._pipe = None
 
@@ -51,6 +53,8 @@ def detach(log_file: Path | None) -> Ready:
     os.dup2(silence, 0)
     os.dup2(output, 1)
     os.dup2(output, 2)
+    for spare in {silence, output} - {0, 1, 2}:
+        os.close(spare)
     return Ready(writer)
 
 

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Awaitable, Callable
+import signal
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -33,14 +35,18 @@ log = logging.getLogger("ocifs.fuse")
 LOOK_EVERY = 0.15
 
 
+# What makes a waiting program leave. Any other signal (a resized window, a child's end) it would handle and go on waiting.
+_LEAVING = (signal.SIGKILL, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+_LEAVING_MASK = sum(1 << (number - 1) for number in _LEAVING)
+
+
 @dataclass(slots=True, eq=False)
 class _Operation:
-    """An operation under way."""
+    """An operation under way. `pid`: the thread that waits for it, or 0 where that is not known."""
 
     pid: int
     scope: trio.CancelScope
     began: float
-    interrupted: bool = False
 
 
 class Guard:
@@ -53,20 +59,32 @@ class Guard:
 
     async def run(self, name: str, pid: int, work: Callable[[], Awaitable[T]]) -> T:
         """What `work` gives; raises FUSEError for whatever it raises."""
+        with self._errors(name):
+            return await self._bounded(pid, work)
+        raise AssertionError("every error was raised")
+
+    def now(self, name: str, work: Callable[[], T]) -> T:
+        """The same for what does not wait."""
+        with self._errors(name):
+            return work()
+        raise AssertionError("every error was raised")
+
+    @contextmanager
+    def _errors(self, name: str) -> Iterator[None]:
+        """Whatever is raised becomes a FUSEError; counted, and logged where a person would want to know."""
         self._journal.operations[name] += 1
         try:
-            return await self._bounded(pid, work)
+            yield
         except pyfuse3.FUSEError:
             raise
-        except (NotFound, NoAttribute) as error:
+        except (NotFound, NoAttribute, Interrupted) as error:
             raise pyfuse3.FUSEError(errno_of(error)) from None
         except OcifsError as error:
             raise self._refuse(name, error) from None
         except Exception as error:
             self._journal.unexpected += 1
-            self._journal.note(
-                name, "EIO", f"unexpected {type(error).__name__}: {error}", "this is a bug: please report it"
-            )
+            text = f"unexpected {type(error).__name__}: {error}"
+            self._journal.note(name, "EIO", text, "this is a bug: please report it")
             log.exception("unexpected error in %s", name)
             raise pyfuse3.FUSEError(errno.EIO) from None
 
@@ -93,21 +111,20 @@ class Guard:
             old = trio.current_time() - LOOK_EVERY / 2
             for operation in [each for each in self._under_way if each.began < old]:
                 if operation.pid and wants_to_leave(operation.pid):
-                    operation.interrupted = True
                     operation.scope.cancel()
 
 
 def wants_to_leave(pid: int) -> bool:
-    """Whether a thread has a signal that it would act on, or is gone (proc_pid_status(5))."""
+    """Whether a thread has a signal that makes it leave (proc_pid_status(5)). One that waits in the kernel cannot be gone."""
     try:
         with open(f"/proc/{pid}/status", "rb") as file:  # a file of the kernel's: it never waits for a disk
             text = file.read()
     except OSError:
-        return True
+        return False
     masks = {}
     for line in text.splitlines():
         name, _, value = line.partition(b":")
         if name in (b"SigPnd", b"ShdPnd", b"SigBlk", b"SigIgn"):
             masks[name] = int(value, 16)
     pending = masks.get(b"SigPnd", 0) | masks.get(b"ShdPnd", 0)
-    return bool(pending & ~masks.get(b"SigBlk", 0) & ~masks.get(b"SigIgn", 0))
+    return bool(pending & _LEAVING_MASK & ~masks.get(b"SigBlk", 0) & ~masks.get(b"SigIgn", 0))

@@ -110,13 +110,5 @@ class OpenDirectory:
     entries: Sequence[Entry] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class OpenFile:
-    """A file that is open, and by whom it was opened."""
-
-    node: Node
-    pid: int
-
-
 def _hash(key: Hashable) -> int:
     return int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=8).digest(), "big") & _MASK

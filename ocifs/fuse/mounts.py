@@ -10,6 +10,7 @@ import errno
 import os
 import re
 import subprocess
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from ocifs.errors import UsageError
 FILESYSTEM = "fuse.ocifs"
 _OCTAL = re.compile(r"\\([0-7]{3})")
 _HELPER_TIMEOUT = 10.0
+_ANSWER_TIMEOUT = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +46,33 @@ def mounts() -> list[Mount]:
     return parse_mountinfo(Path("/proc/self/mountinfo").read_text(errors="surrogateescape"))
 
 
+def state_of(mountpoint: Path) -> str:
+    """How a mount is: `answers`, `dead` (its daemon is gone), `silent` (it does not answer in time), or what stat says of it."""
+    found: list[str] = []
+
+    def look() -> None:
+        try:
+            mountpoint.stat()
+        except OSError as error:
+            found.append("dead" if error.errno == errno.ENOTCONN else errno.errorcode.get(error.errno or 0, "unknown"))
+        else:
+            found.append("answers")
+
+    thread = threading.Thread(target=look, daemon=True)  # it may never come back, and keeps nobody from leaving
+    thread.start()
+    thread.join(_ANSWER_TIMEOUT)
+    return found[0] if found else "silent"
+
+
 def is_dead(mountpoint: Path) -> bool:
     """Whether the daemon behind a mount is gone."""
-    try:
-        mountpoint.stat()
-    except OSError as error:
-        return error.errno == errno.ENOTCONN
-    return False
+    return state_of(mountpoint) == "dead"
+
+
+def real_place(path: Path) -> Path:
+    """A mount point as the kernel's table has it; the last component is not looked at, since it may be a dead mount."""
+    absolute = Path(os.path.abspath(path))
+    return Path(os.path.realpath(absolute.parent)) / absolute.name
 
 
 def clear_dead_mount(mountpoint: Path) -> bool:

@@ -13,10 +13,10 @@ from typing import NoReturn
 
 import pyfuse3
 
-from ocifs.errors import IsADirectory, NotADirectory, NotFound
+from ocifs.errors import NotADirectory, NotFound
 from ocifs.fuse.attributes import absent, entry_of
 from ocifs.fuse.guard import Guard
-from ocifs.fuse.inodes import Handle, Handles, Inode, Inodes, OpenDirectory, OpenFile
+from ocifs.fuse.inodes import Handle, Handles, Inode, Inodes, OpenDirectory
 from ocifs.settings import Timing
 from ocifs.tree.node import Directory, Entry, File, Node, Symlink
 
@@ -32,7 +32,7 @@ class Operations(pyfuse3.Operations):
     def __init__(self, root: Directory, guard: Guard, timing: Timing) -> None:
         super().__init__()
         self.inodes = Inodes(root)
-        self.files: Handles[OpenFile] = Handles()
+        self.files: Handles[File] = Handles()
         self.directories: Handles[OpenDirectory] = Handles()
         self._guard = guard
         self._negative = min(timing.negative_ttl, timing.tag_ttl)
@@ -60,39 +60,41 @@ class Operations(pyfuse3.Operations):
         return await self._guard.run("lookup", ctx.pid, work)
 
     async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
-        return entry_of(self._node(inode), Inode(inode))
+        return self._guard.now("getattr", lambda: entry_of(self._node(inode), Inode(inode)))
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         for inode, lookups in inode_list:
             self.inodes.forget(Inode(inode), lookups)
 
     async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
-        node = self._node(inode)
-        if not isinstance(node, Symlink):
-            raise pyfuse3.FUSEError(errno.EINVAL)
-        return node.target
+        def work() -> bytes:
+            node = self._node(inode)
+            if not isinstance(node, Symlink):
+                raise pyfuse3.FUSEError(errno.EINVAL)
+            return node.target
+
+        return self._guard.now("readlink", work)
 
     async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
         if flags & _WRITING:
             raise pyfuse3.FUSEError(errno.EROFS)
-        node = self._node(inode)
-        if not isinstance(node, File):
-            raise pyfuse3.FUSEError(errno.EISDIR if isinstance(node, Directory) else errno.ELOOP)
-        handle = self.files.add(OpenFile(node, ctx.pid))
-        return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(handle), direct_io=node.changes, keep_cache=not node.changes)
+
+        def work() -> pyfuse3.FileInfo:
+            node = self._node(inode)
+            if not isinstance(node, File):
+                raise pyfuse3.FUSEError(errno.EISDIR if isinstance(node, Directory) else errno.ELOOP)
+            changes = node.changes
+            handle = pyfuse3.FileHandleT(self.files.add(node))
+            return pyfuse3.FileInfo(fh=handle, direct_io=changes, keep_cache=not changes)
+
+        return self._guard.now("open", work)
 
     async def read(self, fh: int, off: int, size: int) -> bytes:
-        opened = self.files.get(Handle(fh))
-        if opened is None:
+        node = self.files.get(Handle(fh))
+        if node is None:
             raise pyfuse3.FUSEError(errno.EBADF)
-        node = opened.node
-
-        async def work() -> bytes:
-            if not isinstance(node, File):
-                raise IsADirectory("a directory is read as a file")
-            return await node.read(off, size)
-
-        return await self._guard.run("read", opened.pid, work)
+        # Who reads is not known here, only who opened. The kernel itself frees a killed reader, who waits for a page.
+        return await self._guard.run("read", 0, lambda: node.read(off, size))
 
     async def release(self, fh: int) -> None:
         self.files.close(Handle(fh))
@@ -109,7 +111,8 @@ class Operations(pyfuse3.Operations):
             raise pyfuse3.FUSEError(errno.EBADF)
         if opened.entries is None or start_id == 0:  # rewinddir(3) looks anew
             opened.entries = await self._guard.run("readdir", opened.pid, opened.directory.entries)
-        self._reply(opened.entries, start_id, token)
+        entries = opened.entries
+        self._guard.now("readdir", lambda: self._reply(entries, start_id, token))
 
     def _reply(self, entries: Sequence[Entry], start: int, token: pyfuse3.ReaddirToken) -> None:
         for position in range(start, len(entries)):
@@ -127,7 +130,7 @@ class Operations(pyfuse3.Operations):
         return await self._guard.run("getxattr", ctx.pid, lambda: node.attribute(bytes(name)))
 
     async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> Sequence[bytes]:
-        return self._node(inode).attribute_names()
+        return self._guard.now("listxattr", lambda: self._node(inode).attribute_names())
 
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
         """Nobody is asked: a registry has no size, and `df` must not wait for one."""
