@@ -102,7 +102,17 @@ class RateLimited(OcifsError):
 
 
 class RegistryFailed(OcifsError):
-    """The registry answered, with a failure of its own (5xx after retries) or with something that nothing provides for."""
+    """The registry answered, with a failure of its own (5xx after retries) or with something that nothing provides for.
+
+    `status`: of HTTP, where there is one; `retry_after`: seconds, or None when it did not say.
+    """
+
+    def __init__(
+        self, message: str, *, status: int | None = None, retry_after: float | None = None, hint: str = ""
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+        self.retry_after = retry_after
 
 
 class Unsupported(OcifsError):

@@ -52,7 +52,7 @@ def error_of(status: int, headers: Mapping[str, str], body: bytes, what: str, no
         return RateLimited(
             text, retry_after=retry_after(headers, now), hint="the registry limits how often it is asked"
         )
-    return RegistryFailed(text)
+    return RegistryFailed(text, status=status, retry_after=retry_after(headers, now))
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:

@@ -18,7 +18,9 @@ def pause_before(attempt: int, error: OcifsError, attempts: int, chance: float) 
     if attempt >= attempts or isinstance(error, ConnectionRefused):
         return None
     backoff = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (attempt - 1)) * (0.5 + chance / 2)
-    if isinstance(error, RateLimited):
+    if isinstance(error, RegistryFailed) and error.status is not None and error.status not in RETRIED:
+        return None
+    if isinstance(error, RateLimited | RegistryFailed):
         asked = error.retry_after
         return backoff if asked is None else (asked if asked <= LONGEST_PAUSE else None)
-    return backoff if isinstance(error, RegistryFailed | Unreachable) else None
+    return backoff if isinstance(error, Unreachable) else None

@@ -45,3 +45,15 @@ def test_a_pause_is_bounded_and_never_nothing(attempt: int, chance: float) -> No
     pause = pause_before(attempt, errors.Unreachable("x"), 100, chance)
     assert pause is not None
     assert FIRST_PAUSE / 2 <= pause <= LONGEST_PAUSE
+
+
+@pytest.mark.parametrize("status", [408, 500, 502, 503, 504])
+def test_a_failure_that_may_pass_is_tried_again_when_the_registry_says(status: int) -> None:
+    assert pause_before(1, errors.RegistryFailed("x", status=status), 4, 0.0) is not None
+    assert pause_before(1, errors.RegistryFailed("x", status=status, retry_after=3), 4, 0.0) == 3
+    assert pause_before(1, errors.RegistryFailed("x", status=status, retry_after=1000), 4, 0.0) is None
+
+
+@pytest.mark.parametrize("status", [400, 405, 410, 418, 451, 501])
+def test_a_refusal_for_good_is_asked_once(status: int) -> None:
+    assert pause_before(1, errors.RegistryFailed("x", status=status), 4, 0.5) is None
