@@ -258,28 +258,35 @@ class CachedBlobs:
                 send, receive = trio.open_memory_channel[bytes](1)
                 nursery.start_soon(self._write, opened, stream.start, receive)
                 async with send:
-                    await self._cut(blob, stream, send)
+                    lost = await self._cut(blob, stream, send)
+            if lost is not None:
+                raise lost
         except* OcifsError as group:
             raise first_of(group) from None
 
-    async def _cut(self, blob: Blob, stream: BlobStream, send: trio.MemorySendChannel[bytes]) -> None:
-        """Hand the pieces of a stream on in runs of whole blocks."""
+    async def _cut(self, blob: Blob, stream: BlobStream, send: trio.MemorySendChannel[bytes]) -> Unreachable | None:
+        """Hand the pieces of a stream on in runs of whole blocks; what came before the connection was lost (returned) is kept."""
         pending = bytearray()
         position = stream.start
+        lost = None
         with suppress(trio.BrokenResourceError):  # the writer has failed, and its error is the one to tell
-            async for piece in stream:
-                pending += piece
-                position += len(piece)
-                if position > blob.size:
-                    raise IntegrityError(f"{blob.digest} has more bytes than its descriptor says")
-                if len(pending) >= _PIECE:
-                    cut = len(pending) - len(pending) % BLOCK
-                    await send.send(bytes(memoryview(pending)[:cut]))
-                    pending = pending[cut:]
+            try:
+                async for piece in stream:
+                    pending += piece
+                    position += len(piece)
+                    if position > blob.size:
+                        raise IntegrityError(f"{blob.digest} has more bytes than its descriptor says")
+                    if len(pending) >= _PIECE:
+                        cut = len(pending) - len(pending) % BLOCK
+                        await send.send(bytes(memoryview(pending)[:cut]))
+                        pending = pending[cut:]
+            except Unreachable as error:
+                lost = error
             if position != blob.size:
                 del pending[len(pending) - len(pending) % BLOCK :]
             if pending:
                 await send.send(bytes(pending))
+        return lost
 
     async def _write(self, opened: _Open, position: int, pieces: trio.MemoryReceiveChannel[bytes]) -> None:
         partial = opened.partial
