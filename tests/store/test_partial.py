@@ -1,0 +1,131 @@
+"""A blob of which some blocks are here."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ocifs.errors import IntegrityError, Unsupported
+from ocifs.oci.digest import Digest
+from ocifs.store.disk import Disk
+from ocifs.store.partial import BLOCK, Partial
+
+CONTENT = random.Random(3).randbytes(5 * BLOCK + 99)
+BLOCKS = 6
+DIGEST = Digest.of(CONTENT)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Disk:
+    return Disk(tmp_path / "cache")
+
+
+def open_partial(disk: Disk) -> Partial:
+    return Partial(disk, DIGEST, len(CONTENT))
+
+
+def put(partial: Partial, block: int, content: bytes = CONTENT) -> None:
+    partial.write(block * BLOCK, content[block * BLOCK : (block + 1) * BLOCK])
+
+
+def test_what_is_written_is_here_and_nothing_else(disk: Disk) -> None:
+    partial = open_partial(disk)
+    assert partial.first_missing(0, BLOCKS) == 0
+    put(partial, 0)
+    put(partial, 3)
+    assert [partial.has(block) for block in range(BLOCKS)] == [True, False, False, True, False, False]
+    assert partial.first_missing(0, BLOCKS) == 1
+    assert partial.first_missing(3, BLOCKS) == 4
+    assert partial.first_missing(3, 4) is None
+    assert not partial.is_complete()
+    partial.close()
+
+
+def test_blocks_outlive_the_process_and_are_checked_before_they_are_believed(disk: Disk) -> None:
+    first = open_partial(disk)
+    put(first, 1)
+    put(first, 2)
+    first.close()
+    second = open_partial(disk)
+    assert second.has(1)
+    assert not second.is_trusted(1, 3)
+    second.check(1, 3)
+    assert second.is_trusted(1, 3)
+    assert second.has(1)
+    assert second.has(2)
+    second.close()
+
+
+@pytest.mark.parametrize("damage", [lambda data: bytes(len(data)), lambda data: data[:-1] + bytes([data[-1] ^ 1])])
+def test_a_block_whose_content_did_not_reach_the_disk_is_missing(disk: Disk, damage: Callable[[bytes], bytes]) -> None:
+    first = open_partial(disk)
+    put(first, 1)
+    put(first, 2)
+    first.close()
+    with disk.partial(DIGEST).open("r+b") as file:
+        file.seek(BLOCK)
+        file.write(damage(CONTENT[BLOCK : 2 * BLOCK]))
+    second = open_partial(disk)
+    second.check(0, BLOCKS)
+    assert not second.has(1)
+    assert second.has(2)
+    second.close()
+
+
+def test_a_map_of_another_size_is_not_believed(disk: Disk) -> None:
+    first = open_partial(disk)
+    put(first, 0)
+    first.close()
+    other = Partial(disk, DIGEST, len(CONTENT) + BLOCK)
+    assert other.first_missing(0, 1) == 0
+    other.close()
+
+
+@settings(max_examples=30, deadline=None)
+@given(order=st.permutations(range(BLOCKS)), run=st.integers(1, 3))
+def test_in_whatever_order_blocks_come_the_whole_is_verified_and_placed(
+    tmp_path_factory: pytest.TempPathFactory, order: list[int], run: int
+) -> None:
+    disk = Disk(tmp_path_factory.mktemp("cache"))
+    partial = open_partial(disk)
+    for block in order:
+        partial.write(block * BLOCK, CONTENT[block * BLOCK : (block + run) * BLOCK])
+    assert partial.is_complete()
+    partial.verify()
+    assert partial.place().read_bytes() == CONTENT
+    assert not disk.partial(DIGEST).exists()
+    partial.close()
+
+
+@pytest.mark.parametrize("wrong", range(BLOCKS))
+def test_other_content_is_dropped(disk: Disk, wrong: int) -> None:
+    partial = open_partial(disk)
+    for block in range(BLOCKS):
+        put(partial, block, bytes(len(CONTENT)) if block == wrong else CONTENT)
+    with pytest.raises(IntegrityError):
+        partial.verify()
+    assert not disk.partial(DIGEST).exists()
+    assert not disk.whole(DIGEST).exists()
+    partial.close()
+    again = open_partial(disk)
+    assert again.first_missing(0, BLOCKS) == 0
+    again.close()
+
+
+def test_a_blob_of_exactly_some_blocks_has_no_empty_one(disk: Disk) -> None:
+    content = CONTENT[: 2 * BLOCK]
+    partial = Partial(disk, Digest.of(content), len(content))
+    assert partial.blocks == 2
+    partial.write(0, content)
+    partial.verify()
+    partial.close()
+
+
+def test_content_that_nobody_can_verify_is_not_kept(disk: Disk) -> None:
+    with pytest.raises(Unsupported):
+        Partial(disk, Digest.parse("md5:abc"), 10)
