@@ -15,9 +15,9 @@ from pathlib import Path
 import trio
 
 from ocifs import __version__
-from ocifs.concurrency import first_of
+from ocifs.concurrency import ungrouped
 from ocifs.content import Origin
-from ocifs.errors import OcifsError, UsageError
+from ocifs.errors import UsageError
 from ocifs.fuse.journal import Journal
 from ocifs.layout.layout import Layout
 from ocifs.oci.reference import LayoutSource, Reference, Source
@@ -125,7 +125,5 @@ def control_files(source: Source, journal: Journal) -> dict[bytes, Callable[[], 
 
 def run_to_end(run: Callable[[], Awaitable[None]]) -> None:
     """Run the event loop; an error of ours comes out of its nurseries by itself, not in a group."""
-    try:
+    with ungrouped():
         trio.run(run)
-    except* OcifsError as group:
-        raise first_of(group) from None

@@ -13,10 +13,9 @@ from typing import Generic, Protocol, TypeVar, cast
 
 import trio
 
-from ocifs.errors import DeadlineExceeded
+from ocifs.errors import DeadlineExceeded, OcifsError
 
 T = TypeVar("T")
-E = TypeVar("E", bound=Exception)
 K = TypeVar("K", bound=Hashable)
 
 
@@ -130,7 +129,21 @@ class SingleFlight(Generic[K, T]):
             flight.done.set()
 
 
-def first_of(group: BaseExceptionGroup[E]) -> E:
-    """The first error of a group that a nursery made, however deep: for callers who can tell about one only."""
+@contextmanager
+def ungrouped() -> Iterator[None]:
+    """Let an error of ours out of the group that a nursery made of it: the first, for callers who can tell about one only.
+
+    (`except*` would do, but Python 3.11.2, which Debian 12 has, puts what is raised there into a group again.)
+    """
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        ours, rest = group.split(OcifsError)
+        if ours is None or rest is not None:
+            raise
+        raise _first(ours) from None
+
+
+def _first(group: BaseExceptionGroup[OcifsError]) -> OcifsError:
     error = group.exceptions[0]
-    return first_of(error) if isinstance(error, BaseExceptionGroup) else error
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 
 import trio
 
-from ocifs.concurrency import first_of, note_progress
+from ocifs.concurrency import note_progress, ungrouped
 from ocifs.content import Blob, BlobSource, BlobStream
 from ocifs.errors import IntegrityError, OcifsError, Unreachable
 from ocifs.oci.digest import Digest
@@ -249,7 +249,7 @@ class CachedBlobs:
 
     async def _stream(self, blob: Blob, opened: _Open, start: int, stop: int) -> None:
         """Bring bytes from one answer to the disk: one task moves pieces, a worker thread writes and hashes them."""
-        try:
+        with ungrouped():
             async with self._source.open_blob(blob, start, stop) as stream, trio.open_nursery() as nursery:
                 if stream.total not in (None, blob.size) or stream.start % BLOCK:
                     raise IntegrityError(
@@ -258,11 +258,7 @@ class CachedBlobs:
                 send, receive = trio.open_memory_channel[bytes](1)
                 nursery.start_soon(self._write, opened, stream.start, receive)
                 async with send:
-                    lost = await self._cut(blob, stream, send)
-            if lost is not None:
-                raise lost
-        except* OcifsError as group:
-            raise first_of(group) from None
+                    await self._cut(blob, stream, send)
 
     async def _cut(self, blob: Blob, stream: BlobStream, send: trio.MemorySendChannel[bytes]) -> Unreachable | None:
         """Hand the pieces of a stream on in runs of whole blocks; what came before the connection was lost (returned) is kept."""
