@@ -30,6 +30,7 @@ log = logging.getLogger("ocifs.store")
 
 OPEN_BLOBS = 256  # two file descriptors each while a blob is partial, one when it is whole
 _PIECE = 2 * MIB  # what goes to a worker thread at a time
+_OFFLINE = "the registry is not asked, since --offline was given, and the cache does not have all of this"
 _RESUMES = 3  # times that a fetch goes on after a connection was lost without a byte in between
 
 
@@ -115,11 +116,17 @@ class CachedBlobs:
         self._opening = trio.Lock()
 
     async def blob_size(self, repository: str, digest: Digest) -> int:
-        whole = self._disk.whole(digest)
+        """The registry is asked first, also for what is here: who may not read a blob must not learn that somebody else did."""
         try:
-            return (await trio.to_thread.run_sync(whole.stat)).st_size
-        except OSError:
+            if self._settings.cache.offline:
+                raise Unreachable(_OFFLINE)
             return await self._source.blob_size(repository, digest)
+        except Unreachable:
+            try:
+                return (await trio.to_thread.run_sync(self._disk.whole(digest).stat)).st_size
+            except OSError:
+                pass
+            raise
 
     async def read_blob(self, blob: Blob, offset: int, length: int) -> bytes:
         if blob.data is not None:
@@ -232,6 +239,8 @@ class CachedBlobs:
         """Bring the blocks of a fetch, going on after a lost connection as long as each try brings something."""
         partial = opened.partial
         assert partial is not None
+        if self._settings.cache.offline:
+            raise Unreachable(_OFFLINE)
         failures = 0
         while True:
             missing = partial.first_missing(fetch.start, fetch.stop)
@@ -258,7 +267,9 @@ class CachedBlobs:
                 send, receive = trio.open_memory_channel[bytes](1)
                 nursery.start_soon(self._write, opened, stream.start, receive)
                 async with send:
-                    await self._cut(blob, stream, send)
+                    lost = await self._cut(blob, stream, send)
+            if lost is not None:
+                raise lost
 
     async def _cut(self, blob: Blob, stream: BlobStream, send: trio.MemorySendChannel[bytes]) -> Unreachable | None:
         """Hand the pieces of a stream on in runs of whole blocks; what came before the connection was lost (returned) is kept."""

@@ -56,7 +56,7 @@ class CachedCatalog:
         clock = trio.current_time
         self._known: TTLCache[str, object] = TTLCache(_KEPT, settings.timing.tag_ttl, timer=clock)
         self._absent: TTLCache[str, OcifsError] = TTLCache(_KEPT, settings.timing.negative_ttl, timer=clock)
-        self._manifests: TTLCache[Digest, RawManifest] = TTLCache(_MANIFESTS, 3600, timer=clock)
+        self._manifests: TTLCache[tuple[str, Digest], RawManifest] = TTLCache(_MANIFESTS, 3600, timer=clock)
         self._flights: SingleFlight[str, object] = SingleFlight(nursery)
         self._pause = 0.0
         self._resume_at = 0.0
@@ -87,7 +87,7 @@ class CachedCatalog:
         return found
 
     async def manifest(self, repository: str, digest: Digest) -> RawManifest:
-        held = self._manifests.get(digest)
+        held = self._manifests.get((repository, digest))
         if held is None:
             held = await trio.to_thread.run_sync(self._manifest_on_disk, repository, digest)
             if held is None:
@@ -95,7 +95,7 @@ class CachedCatalog:
                 found = await self._flights.run(key, lambda: self._fetch_manifest(repository, digest))
                 assert isinstance(found, RawManifest)
                 held = found
-            self._manifests[digest] = held
+            self._manifests[repository, digest] = held
         return held
 
     async def _fetch_manifest(self, repository: str, digest: Digest) -> RawManifest:
