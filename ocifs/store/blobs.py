@@ -117,16 +117,16 @@ class CachedBlobs:
 
     async def blob_size(self, repository: str, digest: Digest) -> int:
         """The registry is asked first, also for what is here: who may not read a blob must not learn that somebody else did."""
-        try:
-            if self._settings.cache.offline:
-                raise Unreachable(_OFFLINE)
-            return await self._source.blob_size(repository, digest)
-        except Unreachable:
+        outage = Unreachable(_OFFLINE)
+        if not self._settings.cache.offline:
             try:
-                return (await trio.to_thread.run_sync(self._disk.whole(digest).stat)).st_size
-            except OSError:
-                pass
-            raise
+                return await self._source.blob_size(repository, digest)
+            except Unreachable as error:
+                outage = error
+        try:
+            return (await trio.to_thread.run_sync(self._disk.whole(digest).stat)).st_size
+        except OSError:
+            raise outage from None
 
     async def read_blob(self, blob: Blob, offset: int, length: int) -> bytes:
         if blob.data is not None:
