@@ -48,6 +48,12 @@ class Limits:
     config_bytes: int = 16 * MIB  # a config that is read to be understood
     retries: int = 4  # attempts of one request, the first one included
     redirects: int = 5  # hops of one request
+    layer_bytes: int = 64 * GIB  # what one layer unpacks to
+    layer_ratio: int = 1_100  # times its own size that a layer unpacks to (gzip cannot do more than 1,032)
+    layer_window: int = 128 * MIB  # memory that a zstd frame may ask for (what the zstd command allows)
+    layer_members: int = 2_000_000  # entries of one layer
+    layer_header_bytes: int = 1 * MIB  # headers of one entry: long names, PAX records, maps of holes
+    layer_index_bytes: int = 256 * MIB  # names, links and extended attributes of one layer together
 
 
 @dataclass(frozen=True, slots=True)

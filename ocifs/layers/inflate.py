@@ -1,0 +1,161 @@
+"""From a layer's bytes to its plain tar, decided by magic bytes: gzip (many members), zstd (many frames), bzip2, xz or none.
+
+Rules that hold here: blocking, for a worker thread; output is made in pieces of bounded size, whatever the input asks for; the size, the
+ratio and the decoder's memory are bounded; what follows a complete gzip, bzip2 or xz stream and is no further one is padding.
+"""
+
+from __future__ import annotations
+
+import bz2
+import lzma
+from collections.abc import Callable, Generator, Iterator
+from typing import Protocol, cast
+
+import zstandard
+from isal import igzip_lib
+
+from ocifs.errors import LimitExceeded, Malformed
+from ocifs.settings import KIB, MIB, Limits
+
+# One output piece at the most, so that a bomb costs this much memory and no more.
+_OUTPUT = 1 * MIB
+# A decoder copies what follows the end of a member; eStargz has a member a file, so it gets the input in small slices.
+_SLICE = 64 * KIB
+# Four bytes of zstd can stand for 128 KiB of one value (RFC 8878, 3.1.1.2.2) and its decoder knows no bound of its own: 64 MiB a slice.
+_ZSTD_SLICE = 2 * KIB
+# Below this much output no ratio is judged: a tiny layer of zeros is no bomb.
+_RATIO_FREE = 64 * MIB
+
+_MAGIC = ((b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"BZh", "bzip2"), (b"\xfd7zXZ\x00", "xz"))
+_HEAD = max(len(magic) for magic, _ in _MAGIC)
+_SKIPPABLE = b"\x2a\x4d\x18"  # after a byte 0x50 to 0x5f (RFC 8878, 3.1.2)
+
+_IGZIP_ERROR = cast(type[Exception], igzip_lib.error)  # the stubs say less than the module has
+
+
+class _Decoder(Protocol):
+    """What the standard library's decompressors and isal's have in common."""
+
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def needs_input(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+    def decompress(self, data: bytes, /, max_length: int = -1) -> bytes: ...
+
+
+def sniff(head: bytes) -> str:
+    """The compression that the first bytes show: gzip, zstd, bzip2, xz or none."""
+    for magic, name in _MAGIC:
+        if head.startswith(magic):
+            return name
+    return "zstd" if head[1:4] == _SKIPPABLE and head[:1] and head[0] >> 4 == 5 else "none"
+
+
+class Inflater:
+    """Plain pieces of a compressed stream. `take` gives its next bytes, none at its end."""
+
+    def __init__(self, take: Callable[[], bytes], limits: Limits) -> None:
+        self._take = take
+        self._limits = limits
+        self._taken = 0
+        self._made = 0
+        self.compression = ""
+
+    def pieces(self) -> Iterator[bytes]:
+        """The plain bytes in order. Raises Malformed, LimitExceeded and whatever `take` raises; reads the input to its end."""
+        head = self._next()
+        while len(head) < _HEAD and (more := self._next()):
+            head += more
+        self.compression = sniff(head)
+        for piece in self._decoded(head):
+            self._made += len(piece)
+            self._check()
+            yield piece
+
+    def _next(self) -> bytes:
+        piece = self._take()
+        self._taken += len(piece)
+        return piece
+
+    def _check(self) -> None:
+        limits = self._limits
+        if self._made > limits.layer_bytes:
+            raise LimitExceeded(f"the layer unpacks to more than limits.layer_bytes ({limits.layer_bytes})")
+        if self._made > _RATIO_FREE and self._made > self._taken * limits.layer_ratio:
+            raise LimitExceeded(f"the layer unpacks to over {limits.layer_ratio} times its size (limits.layer_ratio)")
+
+    def _decoded(self, head: bytes) -> Iterator[bytes]:
+        if self.compression == "none":
+            while head:
+                yield head
+                head = self._next()
+        else:
+            yield from self._members(head)
+
+    def _decoder(self) -> _Decoder:
+        if self.compression == "gzip":
+            return igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
+        if self.compression == "zstd":
+            return _Frame(self._limits.layer_window)
+        if self.compression == "bzip2":
+            return bz2.BZ2Decompressor()
+        return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=2 * self._limits.layer_window)
+
+    def _slices(self, piece: bytes) -> Iterator[bytes]:
+        size = _ZSTD_SLICE if self.compression == "zstd" else _SLICE
+        while piece:
+            for start in range(0, len(piece), size):
+                yield piece[start : start + size]
+            piece = self._next()
+
+    def _members(self, head: bytes) -> Iterator[bytes]:
+        slices = self._slices(head)
+        data = b""
+        while True:
+            while len(data) < _HEAD and (more := next(slices, b"")):
+                data = (data + more).lstrip(b"\0")
+            if sniff(data) != self.compression:
+                break
+            data = (yield from self._member(data, slices)).lstrip(b"\0")
+        for _ in slices:  # padding is read too: the digest covers it
+            pass
+
+    def _member(self, data: bytes, slices: Iterator[bytes]) -> Generator[bytes, None, bytes]:
+        """One complete stream; gives what follows it in the slice that it ends in."""
+        decoder = self._decoder()
+        try:
+            while not decoder.eof:
+                if not data and decoder.needs_input:
+                    data = next(slices, b"")
+                    if not data:
+                        raise Malformed(f"the layer ends in the middle of its {self.compression} stream")
+                piece = decoder.decompress(data, _OUTPUT)
+                data = b""
+                if piece:
+                    yield piece
+        except (_IGZIP_ERROR, OSError, EOFError, lzma.LZMAError, zstandard.ZstdError, ValueError) as error:
+            raise Malformed(f"the layer is no valid {self.compression}: {error}") from None
+        return decoder.unused_data
+
+
+class _Frame:
+    """One zstd frame, or a skippable one, with the manners of the other decoders. zstandard's own reader is silent at a cut frame."""
+
+    needs_input = True
+
+    def __init__(self, window: int) -> None:
+        self._inner = zstandard.ZstdDecompressor(max_window_size=window).decompressobj()
+
+    @property
+    def eof(self) -> bool:
+        return self._inner.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._inner.unused_data
+
+    def decompress(self, data: bytes, /, max_length: int = -1) -> bytes:
+        """All that the data gives: `max_length` is not kept, small slices bound it instead."""
+        return self._inner.decompress(data)

@@ -1,0 +1,223 @@
+"""What is read of the tars that people make, and what becomes of those that nobody should."""
+
+from __future__ import annotations
+
+import base64
+import bz2
+import gzip
+import lzma
+import random
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ocifs.errors import LimitExceeded, Malformed
+from ocifs.layers.inflate import sniff
+from ocifs.layers.member import Extent, Kind, clean
+from ocifs.settings import Limits
+from tests.layers.tars import DIRECTORY, HARDLINK, SYMLINK, content, entry, inflate, members, names, tar
+
+SAMPLE = tar(
+    entry("./etc/", DIRECTORY), entry("etc/passwd", content=b"root\n" * 300), entry("etc/link", SYMLINK, linkname="/x")
+)
+
+
+def test_entries_have_what_the_tar_says() -> None:
+    data = tar(
+        entry("usr/bin/su", content=b"x" * 700, mode=0o4755, uid=7, gid=9, mtime=1700000000.25),
+        entry("./dev/null", tarfile.CHRTYPE, devmajor=1, devminor=3, mode=0o666),
+        entry("run/pipe", tarfile.FIFOTYPE),
+        entry("usr/bin/su2", HARDLINK, linkname="/usr/bin/su"),
+    )
+    su, null, pipe, link = members(data)
+    assert (su.mode, su.uid, su.gid, su.mtime_ns, su.size) == (0o4755, 7, 9, 1700000000_250000000, 700)
+    assert content(data, su) == b"x" * 700
+    assert (null.path, null.kind, null.rdev) == (b"dev/null", Kind.CHARACTER, 0x103)
+    assert pipe.kind is Kind.FIFO
+    assert (link.kind, link.link) == (Kind.HARDLINK, b"usr/bin/su")
+
+
+def test_times_have_all_their_nanoseconds() -> None:
+    data = tar(entry("a", pax_headers={"mtime": "1700000000.123456789"}), entry("b", pax_headers={"mtime": "-1.5"}))
+    assert [member.mtime_ns for member in members(data)] == [1700000000_123456789, -1_500000000]
+
+
+@pytest.mark.parametrize("time", ["nan", "inf", "1e400", "junk", "9" * 40])
+def test_a_time_that_is_none_is_the_epoch(time: str) -> None:
+    assert members(tar(entry("a", pax_headers={"mtime": time})))[0].mtime_ns == 0
+
+
+def test_extended_attributes_are_binary_safe_in_both_forms() -> None:
+    value = bytes(range(256))
+    data = tar(
+        entry("a", pax_headers={"SCHILY.xattr.user.x": value.decode("utf-8", "surrogateescape")}),
+        entry("b", pax_headers={"LIBARCHIVE.xattr.user.%3D": base64.b64encode(value).decode().rstrip("=")}),
+    )
+    assert [member.xattrs for member in members(data)] == [((b"user.x", value),), ((b"user.=", value),)]
+
+
+def test_names_that_are_no_utf_8_and_long_ones_survive_in_every_form() -> None:
+    long = "d/" * 120 + "caf\udce9" + "x" * 120
+    for form in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        data = tar(entry(long), entry("l", SYMLINK, linkname=long), form=form)
+        raw = long.encode("utf-8", "surrogateescape")
+        assert [(member.path, member.link) for member in members(data)] == [(raw, b""), (b"l", raw)]
+
+
+def test_global_headers_mean_nothing() -> None:
+    info, _ = entry("a", uid=5)
+    header = info.create_pax_global_header({"uid": "77", "path": "evil"})
+    assert [(m.path, m.uid) for m in members(header + tar((info, b"")))] == [(b"a", 5)]
+
+
+@pytest.mark.parametrize(
+    "form", ["gnu", "pax --sparse-version=0.0", "pax --sparse-version=0.1", "pax --sparse-version=1.0"]
+)
+def test_holes_take_no_bytes(tmp_path: Path, form: str) -> None:
+    file = tmp_path / "holes"
+    with file.open("wb") as out:
+        for number in range(30):
+            out.seek(number * 1_000_000)
+            out.write(b"data%d" % number)
+        out.truncate(40_000_000)
+    kind, *more = form.split()
+    made = subprocess.run(
+        ["tar", "-C", tmp_path, "-S", f"--format={kind}", *more, "-c", "holes"], capture_output=True, check=True
+    ).stdout
+    [member] = members(made)
+    assert (member.path, member.size) == (b"holes", 40_000_000)
+    assert content(made, member) == file.read_bytes()
+    assert len(made) < 2_000_000
+
+
+@pytest.mark.parametrize(
+    ("path", "cleaned"),
+    [("./a", "a"), ("/a//b/", "a/b"), ("../../a", "a"), ("a/../../b", "b"), (".", ""), ("..", ""), ("a/./b", "a/b")],
+)
+def test_names_never_lead_outside(path: str, cleaned: str) -> None:
+    assert clean(path.encode()) == cleaned.encode()
+
+
+FORMS = {
+    "none": SAMPLE,
+    "gzip": gzip.compress(SAMPLE),
+    "gzip members": b"".join(gzip.compress(SAMPLE[n : n + 512]) for n in range(0, len(SAMPLE), 512)),
+    "gzip padded": gzip.compress(SAMPLE) + bytes(3000),
+    "gzip then garbage": gzip.compress(SAMPLE) + b"garbage" * 300,
+    "zstd": zstandard.compress(SAMPLE),
+    "zstd frames": b"".join(
+        b"\x52\x2a\x4d\x18\x04\0\0\0skip" + zstandard.compress(SAMPLE[n : n + 900]) for n in range(0, len(SAMPLE), 900)
+    ),
+    "bzip2": bz2.compress(SAMPLE),
+    "xz streams": lzma.compress(SAMPLE[:1000]) + lzma.compress(SAMPLE[1000:]),
+    "no end marker": SAMPLE[: SAMPLE.rindex(b"ustar") - 257 + 512],
+    "garbage after the end": SAMPLE + b"garbage" * 999,
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("size", [1, 511, 1 << 20])
+def test_every_compression_gives_the_same_entries(form: str, size: int) -> None:
+    plain = inflate(FORMS[form], size=size)
+    assert members(plain) == members(SAMPLE) == members(FORMS[form])
+
+
+@pytest.mark.parametrize("form", ["gzip", "zstd", "bzip2", "xz streams", "none"])
+def test_a_stream_that_is_cut_is_malformed(form: str) -> None:
+    data = FORMS[form][: len(FORMS[form]) // 2] if form != "none" else SAMPLE[:1700]
+    with pytest.raises(Malformed):
+        members(data)
+
+
+def test_a_layer_of_no_bytes_is_empty() -> None:
+    assert members(b"") == members(bytes(1024)) == members(gzip.compress(b"")) == []
+
+
+@pytest.mark.parametrize("data", [b"x", b"<html>" * 500, b"\x1f\x8bnope", b"\x28\xb5\x2f\xfdnope nope", b"BZhnope!"])
+def test_what_is_no_tar_is_malformed(data: bytes) -> None:
+    with pytest.raises(Malformed):
+        members(data)
+
+
+def test_a_damaged_header_in_the_middle_is_no_end() -> None:
+    data = bytearray(tar(entry("a"), entry("b"), entry("c")))
+    data[512 + 3] ^= 1
+    with pytest.raises(Malformed, match="damaged header"):
+        members(bytes(data))
+
+
+def test_bombs_meet_a_bound() -> None:
+    bomb = tar(entry("zeros", content=bytes(3 << 20)))
+    with pytest.raises(LimitExceeded, match="layer_bytes"):
+        members(gzip.compress(bomb), Limits(layer_bytes=1 << 20))
+    with pytest.raises(LimitExceeded, match="layer_members"):
+        members(tar(*(entry(str(n)) for n in range(5))), Limits(layer_members=4))
+    with pytest.raises(LimitExceeded, match="layer_header_bytes"):
+        members(tar(entry("x" * 5000)), Limits(layer_header_bytes=4000))
+    with pytest.raises(LimitExceeded, match="layer_index_bytes"):
+        members(tar(entry("x" * 90)), Limits(layer_index_bytes=100))
+    with pytest.raises(LimitExceeded, match="layer_ratio"):
+        inflate(zstandard.compress(bytes(80 << 20)), Limits())
+    with pytest.raises(Malformed):
+        big = zstandard.ZstdCompressor(compression_params=zstandard.ZstdCompressionParameters(window_log=27))
+        members(big.compress(random.Random(1).randbytes(1 << 20) * 3 + bytes(200 << 20)), Limits(layer_window=1 << 20))
+
+
+def test_a_negative_size_ends_at_once() -> None:
+    for key in ("size", "GNU.sparse.size"):
+        with pytest.raises(Malformed):
+            members(tar(entry("a", pax_headers={key: "-600", "GNU.sparse.map": "0,-5"}), entry("b")))
+
+
+def test_magic_decides() -> None:
+    assert [sniff(head) for head in (b"\x1f\x8b", b"\x5f\x2a\x4d\x18", b"\x28\xb5\x2f\xfd", b"PK")] == [
+        "gzip",
+        "zstd",
+        "zstd",
+        "none",
+    ]
+
+
+@given(st.data())
+def test_a_changed_tar_is_an_error_of_ours_or_a_tree(data: st.DataObject) -> None:
+    changed = bytearray(_VARIED)
+    for _ in range(data.draw(st.integers(1, 6))):
+        changed[data.draw(st.integers(0, len(changed) - 1))] = data.draw(st.integers(0, 255))
+    with_checksums = _with_checksums(bytes(changed))
+    for candidate in (bytes(changed), with_checksums):
+        try:
+            found = members(candidate)
+        except (Malformed, LimitExceeded):
+            continue
+        for member in found:
+            assert b".." not in member.path.split(b"/")
+            assert not member.path.startswith(b"/")
+            assert member.extents == () or isinstance(member.extents[0], Extent)
+
+
+_VARIED = tar(
+    entry("a/b", content=b"123", pax_headers={"SCHILY.xattr.user.a": "b", "mtime": "1.5"}),
+    entry("x" * 200, content=b"5"),
+    entry("s", tarfile.GNUTYPE_SPARSE),
+    entry("h", HARDLINK, linkname="a/b"),
+    form=tarfile.PAX_FORMAT,
+) + tar(entry("y" * 200), form=tarfile.GNU_FORMAT)
+
+
+def _with_checksums(data: bytes) -> bytes:
+    """Every header's checksum made right, so that changes reach what lies behind it."""
+    out = bytearray(data)
+    for start in range(0, len(out) - 511, 512):
+        if out[start + 257 : start + 262] == b"ustar":
+            out[start + 148 : start + 156] = b" " * 8
+            out[start + 148 : start + 156] = b"%06o\0 " % sum(out[start : start + 512])
+    return bytes(out)
+
+
+def test_names_are_in_the_order_of_the_tar() -> None:
+    assert names(members(SAMPLE)) == [b"etc", b"etc/passwd", b"etc/link"]
