@@ -1,0 +1,65 @@
+"""Mounts a tree some of whose nodes raise what nobody thought of. Run as a program: MOUNTPOINT."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import trio
+
+from ocifs.errors import IntegrityError, Unreachable
+from ocifs.fuse.journal import Journal
+from ocifs.fuse.session import MountOptions, serve
+from ocifs.settings import Timing
+from ocifs.tree.control import LiveFile
+from ocifs.tree.node import DIRECTORY, FILE, Attributes, Entry, Node, Plain, TextFile
+from ocifs.tree.static import StaticDirectory
+
+
+class Raising(Plain):
+    """A file, or a directory, that raises at every use."""
+
+    changes = False
+
+    def __init__(self, key: str, error: Exception, mode: int = FILE) -> None:
+        super().__init__(key, Attributes(mode, 10))
+        self._error = error
+
+    async def read(self, offset: int, size: int) -> bytes:
+        raise self._error
+
+
+class RaisingDirectory(Raising):
+    def __init__(self, key: str, error: Exception) -> None:
+        super().__init__(key, error, DIRECTORY)
+
+    async def lookup(self, name: bytes) -> Node:
+        raise self._error
+
+    async def entries(self) -> Sequence[Entry]:
+        raise self._error
+
+
+def tree(journal: Journal) -> StaticDirectory:
+    def report() -> bytes:
+        facts = {"unexpected": journal.unexpected, "errors": journal.errors, "last": journal.report().decode()}
+        return json.dumps(facts).encode()
+
+    nodes: list[tuple[bytes, Node]] = [
+        (b"bug", Raising("bug", RuntimeError("nobody thought of this"))),
+        (b"buggy", RaisingDirectory("buggy", RuntimeError("nor of this"))),
+        (b"group", Raising("group", ExceptionGroup("several", [ValueError("one")]))),
+        (b"gone", RaisingDirectory("gone", Unreachable("no route", hint="is the cable in?"))),
+        (b"wrong", Raising("wrong", IntegrityError("other bytes"))),
+        (b"good", TextFile("good", b"good\n")),
+        (b"journal", LiveFile("journal", report)),
+    ]
+    return StaticDirectory("root", nodes)
+
+
+if __name__ == "__main__":
+    journal = Journal()
+    options = MountOptions(Path(sys.argv[1]), "broken")
+    trio.run(serve, tree(journal), options, Timing(), journal, lambda: print("ready", flush=True))

@@ -1,0 +1,41 @@
+"""The mounts of this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ocifs.fuse.mounts import Mount, clear_dead_mount, is_dead, parse_mountinfo
+
+OURS = "100 29 0:50 / /mnt/x ro,nosuid shared:7 master:1 - fuse.ocifs localhost:5000 ro,user_id=0"
+
+
+def test_only_our_mounts_are_found_in_the_tables_order() -> None:
+    table = "\n".join(
+        [
+            "29 1 8:1 / / rw shared:1 - ext4 /dev/sda1 rw",
+            OURS,
+            "101 29 0:51 / /mnt/y rw - fuse.sshfs host:/ rw",
+            OURS.replace("/mnt/x", "/mnt/z").replace("shared:7 master:1 ", ""),
+        ]
+    )
+    assert parse_mountinfo(table) == [Mount(Path("/mnt/x"), "localhost:5000"), Mount(Path("/mnt/z"), "localhost:5000")]
+
+
+def test_spaces_and_the_like_are_written_as_octal() -> None:
+    line = OURS.replace("/mnt/x", r"/mnt/a\040b\011c\012d\134e").replace("localhost:5000", r"oci:my\040dir")
+    assert parse_mountinfo(line) == [Mount(Path("/mnt/a b\tc\nd\\e"), "oci:my dir")]
+
+
+@settings(deadline=None)
+@given(st.text(max_size=300) | st.from_regex(r"(\d+ ){0,4}/ /[a-z\\0-9]* ro - fuse.ocifs( x)?", fullmatch=True))
+def test_any_table_is_a_list_of_mounts(table: str) -> None:
+    assert all(isinstance(mount, Mount) for mount in parse_mountinfo(table))
+
+
+def test_a_directory_without_a_mount_is_neither_dead_nor_cleared(tmp_path: Path) -> None:
+    assert not is_dead(tmp_path)
+    assert not is_dead(tmp_path / "absent")
+    assert not clear_dead_mount(tmp_path)
