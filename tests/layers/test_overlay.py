@@ -1,0 +1,220 @@
+"""How layers are laid over each other: the corners by hand, everything else against a model."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ocifs.errors import LimitExceeded, Malformed
+from ocifs.layers.member import Kind, Member
+from ocifs.layers.overlay import merge
+from ocifs.settings import Limits
+from tests.layers.stacks import directory, file, hardlink, layer, merged, shape, symlink
+
+D = ("d", 0)
+
+
+def test_a_whiteout_takes_the_lower_name_and_is_never_seen() -> None:
+    assert shape([file("a"), file("b")], [file(".wh.a")]) == {"b": ("f", 0)}
+
+
+@pytest.mark.parametrize("turn", [1, -1])
+def test_a_whiteout_spares_its_own_layer_in_either_order(turn: int) -> None:
+    upper = [file(".wh.a"), file("a", 2)][::turn]
+    assert shape([file("a", 1)], upper) == {"a": ("f", 2)}
+
+
+@pytest.mark.parametrize("turn", [1, -1])
+def test_an_opaque_directory_hides_what_is_below_and_nothing_beside(turn: int) -> None:
+    upper = [directory("d"), *[file("d/.wh..wh..opq"), file("d/new", 2)][::turn]]
+    assert shape([directory("d"), file("d/old"), file("e")], upper) == {"d": D, "d/new": ("f", 2), "e": ("f", 0)}
+
+
+def test_whiteouts_of_nothing_and_bare_ones_do_nothing() -> None:
+    upper = [
+        file(".wh.none"),
+        file("none/.wh.x"),
+        file(".wh."),
+        file(".wh..wh..opq/x"),
+        file("a/.wh.b"),
+        file(".wh..."),
+    ]
+    assert shape([file("a")], upper) == {"a": ("f", 0)}
+
+
+def test_a_deleted_directory_comes_back_empty() -> None:
+    assert shape([file("d/x")], [file(".wh.d"), directory("d")]) == {"d": D}
+
+
+def test_a_file_becomes_a_directory_and_back() -> None:
+    assert shape([file("a")], [directory("a"), file("a/b")], [file("a", 3)]) == {"a": ("f", 3)}
+    assert shape([file("a")], [file("a/b")]) == {"a": D, "a/b": ("f", 0)}
+
+
+def test_a_directory_over_a_directory_keeps_the_children_and_takes_the_attributes() -> None:
+    found = merged([directory("d", 0o700), file("d/x")], [directory("d", 0o1777)])
+    assert found["d"].member.mode == 0o1777
+    assert set(found) == {"d", "d/x"}
+
+
+def test_implied_parents_are_0755() -> None:
+    assert merged([file("a/b/c")])["a/b"].member.mode == 0o755
+
+
+def test_the_last_of_repeated_entries_holds() -> None:
+    assert shape([file("a", 1), file("a", 2)]) == {"a": ("f", 2)}
+
+
+def test_parents_that_are_links_are_followed_within_the_root() -> None:
+    base = [directory("usr/lib"), symlink("lib", "usr/lib"), symlink("up", "../../../usr"), symlink("abs", "/usr/lib")]
+    found = shape(base, [file("lib/a"), file("up/b"), file("abs/c"), file("abs/.wh.none")])
+    assert {"usr/lib/a", "usr/b", "usr/lib/c"} <= set(found)
+    assert found["lib"][0] == "l"
+    assert "usr/lib/a" not in shape(base, [file("lib/a")], [file("abs/.wh.a")])
+
+
+def test_a_directory_takes_the_place_of_a_link() -> None:
+    assert shape([directory("x"), symlink("l", "x")], [directory("l"), file("l/a")]).keys() == {"x", "l", "l/a"}
+
+
+def test_a_parent_behind_a_link_to_nothing_is_made_where_the_link_leads() -> None:
+    assert "var/run/x" in shape([symlink("run", "var/run")], [file("run/x")])
+
+
+def test_links_in_circles_are_an_error() -> None:
+    with pytest.raises(Malformed, match="circles"):
+        merged([symlink("a", "b"), symlink("b", "a")], [file("a/x")])
+
+
+def test_hard_links_share_over_layers_and_survive_their_target() -> None:
+    found = merged([file("a", 1)], [hardlink("d/b", "a")], [file(".wh.a")])
+    assert set(found) == {"d", "d/b"}
+    assert (found["d/b"].links, found["d/b"].layer) == (1, 0)
+    found = merged([file("a", 1)], [hardlink("b", "a"), hardlink("c", "b")])
+    assert found["a"] is found["b"] is found["c"]
+    assert found["a"].links == 3
+
+
+@pytest.mark.parametrize("turn", [1, -1])
+def test_a_hard_link_to_what_its_own_layer_deletes_is_kept(turn: int) -> None:
+    assert shape([file("a", 1)], [hardlink("b", "a"), file(".wh.a")][::turn]) == {"b": ("f", 1)}
+
+
+def test_a_hard_link_to_nothing_is_an_error_and_in_a_layer_alone_a_link_that_says_where_to() -> None:
+    with pytest.raises(Malformed, match="hard link"):
+        merged([file("x")], [hardlink("b", "a")])
+    assert merged([hardlink("d/b", "a/x")], alone=True)["d/b"].member.link == b"../a/x"
+
+
+def test_a_hard_link_to_a_directory_is_an_error() -> None:
+    with pytest.raises(Malformed, match="a directory"):
+        merged([directory("a"), hardlink("b", "a")])
+
+
+def test_what_aufs_kept_is_hidden_and_links_into_it_hold() -> None:
+    lower = [
+        directory(".wh..wh.plnk"),
+        file(".wh..wh.plnk/7.8", 5),
+        file(".wh..wh.aufs"),
+        hardlink("a", ".wh..wh.plnk/7.8"),
+        hardlink("b", ".wh..wh.plnk/7.8"),
+    ]
+    found = merged(lower)
+    assert set(found) == {"a", "b"}
+    assert found["a"] is found["b"]
+    assert found["a"].member.mtime_ns == 5
+
+
+def test_without_markers_every_name_is_a_name() -> None:
+    assert set(merged([file(".wh.a"), file("a")], markers=False)) == {".wh.a", "a"}
+
+
+def test_links_of_directories_count_their_directories() -> None:
+    found = merged([directory("d"), directory("d/a"), directory("d/b"), file("d/f")])
+    assert (found["d"].links, found["d/a"].links, found["d/f"].links) == (4, 2, 1)
+
+
+def test_the_root_has_the_attributes_of_its_topmost_entry() -> None:
+    root = merge([layer(directory("", 0o700)), layer(directory("", 0o711)), layer(file("a"))], Limits()).root
+    assert (root.member.mode, root.layer) == (0o711, 1)
+
+
+def test_paths_that_imply_too_many_directories_meet_a_bound() -> None:
+    with pytest.raises(LimitExceeded, match="layer_members"):
+        merge([layer(file("a/" * 100 + "b"))], Limits(layer_members=99))
+
+
+# A model: a flat dictionary from path to kind and time, applied by the letter of the specification, without links.
+
+_NAMES = st.sampled_from(["a", "b", "c", "a/a", "a/b", "a/b/c", "b/a", "b/c", "a/b/c/d"])
+
+
+def _entries(number: int) -> st.SearchStrategy[list[Member]]:
+    def marked(path: str, prefix: str) -> str:
+        parent, _, name = path.rpartition("/")
+        return f"{parent}/{prefix}{name}" if parent else f"{prefix}{name}"
+
+    one = st.one_of(
+        _NAMES.map(lambda path: file(path, number)),
+        _NAMES.map(lambda path: directory(path, 0o700 + number)),
+        _NAMES.map(lambda path: file(marked(path, ".wh."))),
+        _NAMES.map(lambda path: file(f"{path}/.wh..wh..opq")),
+    )
+    return st.lists(one, max_size=6)
+
+
+def _model(layers: list[list[Member]]) -> dict[str, tuple[str, int]]:
+    tree: dict[str, tuple[str, int]] = {}
+
+    def remove(path: str, *, itself: bool = True) -> None:
+        for other in [p for p in tree if p.startswith(f"{path}/") or (itself and p == path)]:
+            del tree[other]
+
+    for members in layers:
+        for member in members:
+            parent, _, name = member.path.decode().rpartition("/")
+            if name == ".wh..wh..opq":
+                remove(parent, itself=False)
+            elif name.startswith(".wh."):
+                remove(f"{parent}/{name[4:]}" if parent else name[4:])
+        for member in members:
+            path = member.path.decode()
+            if "/.wh." in f"/{path}":
+                continue
+            parts = path.split("/")
+            for depth in range(1, len(parts)):
+                above = "/".join(parts[:depth])
+                if tree.get(above, ("", 0))[0] != "d":
+                    remove(above)
+                    tree[above] = ("d", 0o755)
+            is_directory = member.kind is Kind.DIRECTORY
+            if not (is_directory and tree.get(path, ("", 0))[0] == "d"):
+                remove(path)
+            tree[path] = ("d", member.mode) if is_directory else ("f", member.mtime_ns)
+    return tree
+
+
+@given(st.tuples(_entries(1), _entries(2), _entries(3)))
+def test_any_stack_is_what_the_model_says(layers: tuple[list[Member], ...]) -> None:
+    found = merged(*layers)
+    ours = {
+        path: ("d", item.member.mode) if item.children is not None else ("f", item.member.mtime_ns)
+        for path, item in found.items()
+    }
+    assert ours == _model(list(layers))
+
+
+@given(st.tuples(_entries(1), _entries(2)), st.randoms())
+def test_where_whiteouts_stand_in_their_layer_changes_nothing(
+    layers: tuple[list[Member], ...], dice: random.Random
+) -> None:
+    lower, upper = layers
+    marks = [member for member in upper if b".wh." in member.path]
+    rest = [member for member in upper if b".wh." not in member.path]
+    mixed = list(rest)
+    for mark in marks:
+        mixed.insert(dice.randint(0, len(mixed)), mark)
+    assert shape(lower, mixed) == shape(lower, marks + rest)
