@@ -21,6 +21,7 @@ COMMANDS = {
     "status": ("ocifs.cli.status", "Show the mounts of this machine and how they are."),
     "ls": ("ocifs.cli.ls", "List a path of a source without mounting it."),
     "cat": ("ocifs.cli.cat", "Write a file of a source to standard output without mounting it."),
+    "inspect": ("ocifs.cli.inspect", "Say what a manifest is, and which field said so."),
     "tree": ("ocifs.cli.tree", "Show what is below a path of a source without mounting it."),
 }
 

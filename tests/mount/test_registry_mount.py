@@ -249,3 +249,14 @@ def test_the_same_paths_work_without_a_mount(registry: Registry, tmp_path: Path,
     push_files(registry, "cli/app", "v1", b"x")
     done = run_ocifs(*(word.format(registry.host) for word in command), cache=tmp_path / "cache")
     assert done.stdout.decode().split()[-1] in ("v1", "artifact", "_blobs") or "v1" in done.stdout.decode()
+
+
+def test_inspect_says_what_a_manifest_is(registry: Registry, tmp_path: Path) -> None:
+    digest = push_files(registry, "inspect/app", "v1", b"x")
+    cache = tmp_path / "cache"
+    said = json.loads(run_ocifs("inspect", "--json", f"{registry.host}/inspect/app:v1", cache=cache).stdout)
+    assert (said["kind"], said["decided_by"], said["digest"]) == ("artifact", "artifactType", digest)
+    page = run_ocifs("inspect", f"{registry.host}/inspect/app:v1", cache=cache).stdout.decode()
+    assert page.startswith("Kind:") and "application/vnd.example.thing" in page
+    refused = run_ocifs("inspect", f"{registry.host}/inspect/app", cache=cache, check=False)
+    assert refused.returncode == 2 and b"add :TAG" in refused.stderr

@@ -1,0 +1,72 @@
+"""`ocifs inspect`: what a manifest is, and which field said so."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Unpack
+
+import click
+
+from ocifs.cli.browse import browse
+from ocifs.cli.options import SharedOptions, shared
+from ocifs.concurrency import patience
+from ocifs.errors import UsageError
+from ocifs.oci.payload import payload_files
+from ocifs.settings import Timing
+from ocifs.tree.files import payload_paths
+from ocifs.tree.manifest import Bound, ManifestDirectory
+from ocifs.tree.node import Directory
+from ocifs.tree.summary import summarise
+
+
+@click.command("inspect")
+@click.argument("reference")
+@click.option("--json", "as_json", is_flag=True, help="For programs: the whole classification.")
+@shared
+def command(reference: str, as_json: bool, **options: Unpack[SharedOptions]) -> None:
+    """Say what the manifest that REFERENCE names is: its kind, which field decided, its layers and files.
+
+    \b
+        ocifs inspect registry.example.com/charts/app:1.2.0
+        ocifs inspect --json oci:./layout:1.0 | jq .kind
+    """
+
+    async def visit(root: Directory, timing: Timing) -> None:
+        if not isinstance(root, ManifestDirectory):
+            raise UsageError(f"{reference} names no single manifest", hint="add :TAG or @DIGEST")
+        with patience(timing.timeout, timing.max_wait):
+            bound = await root.bind()
+        click.echo(json.dumps(facts(bound), indent=2) if as_json else _page(bound), nl=as_json)
+
+    browse(reference, options, visit)
+
+
+def _page(bound: Bound) -> str:
+    return summarise(bound.manifest, bound.classification, bound.config)
+
+
+def facts(bound: Bound) -> dict[str, object]:
+    """Everything that is known of a manifest, for programs."""
+    manifest = bound.manifest
+    payload = payload_files(manifest, bound.classification, bound.config)
+    files = [
+        {
+            "path": b"/".join(path).decode(errors="replace"),
+            "digest": str(item.descriptor.digest),
+            "size": item.descriptor.size,
+        }
+        for path, item in zip(payload_paths(payload), payload, strict=True)
+    ]
+    return {
+        **dataclasses.asdict(bound.classification),
+        "digest": str(manifest.digest),
+        "media_type": manifest.media_type,
+        "form": manifest.form.value,
+        "form_reason": manifest.form_reason,
+        "size": len(manifest.raw),
+        "subject": str(manifest.subject.digest) if manifest.subject else None,
+        "annotations": dict(manifest.annotations),
+        "files": files,
+        "manifests": [str(child.digest) for child in manifest.manifests],
+    }
