@@ -1,0 +1,343 @@
+"""Registries that go wrong, over real sockets."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from email.utils import formatdate
+
+import httpcore
+import httpx
+import pytest
+import trio
+
+from ocifs import errors
+from ocifs.content import Blob
+from ocifs.oci.digest import Digest
+from ocifs.registry.client import RegistryClient, open_registry
+from ocifs.registry.transport import our_errors
+from ocifs.settings import Settings
+from tests.support.faults import Handler, Reply, Request, fault_server, http, in_turn
+
+CONTENT = bytes(range(256)) * 40
+BLOB = Blob("a/b", Digest.of(CONTENT), len(CONTENT))
+MANIFEST = json.dumps({"schemaVersion": 2, "layers": []}).encode()
+
+
+@pytest.fixture(autouse=True)
+def no_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    for name in ("HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "DOCKER_CONFIG"):
+        monkeypatch.setenv(name, str(tmp_path))
+
+
+def impatient() -> Settings:
+    settings = Settings()
+    return replace(settings, timing=replace(settings.timing, stall_timeout=0.3, connect_timeout=2))
+
+
+@asynccontextmanager
+async def asking(host: str, settings: Settings | None = None) -> AsyncIterator[RegistryClient]:
+    async with open_registry(host, settings or impatient()) as client:
+        with trio.fail_after(30):
+            yield client
+
+
+async def read(client: RegistryClient, start: int = 0, stop: int = BLOB.size) -> tuple[int, int | None, bytes]:
+    async with client.open_blob(BLOB, start, stop) as stream:
+        return stream.start, stream.total, b"".join([piece async for piece in stream])
+
+
+def ranged(request: Request) -> tuple[int, int]:
+    first, _, last = request.headers["range"].removeprefix("bytes=").partition("-")
+    return int(first), int(last) + 1
+
+
+def part(start: int, stop: int, **more: str) -> Reply:
+    return http(206, CONTENT[start:stop], content_range=f"bytes {start}-{stop - 1}/{len(CONTENT)}", **more)
+
+
+async def test_a_part_is_given_as_it_was_asked_for() -> None:
+    with fault_server(lambda request: part(*ranged(request))) as server:
+        async with asking(server.host) as client:
+            assert await read(client, 10, 20) == (10, len(CONTENT), CONTENT[10:20])
+    assert server.requests[0].headers["range"] == "bytes=10-19"
+    assert server.requests[0].headers["accept-encoding"] == "identity"
+
+
+async def test_a_whole_instead_of_a_part_says_so() -> None:
+    with fault_server(lambda request: http(200, CONTENT)) as server:
+        async with asking(server.host) as client:
+            assert await read(client, 10, 20) == (0, len(CONTENT), CONTENT)
+
+
+async def test_a_part_longer_than_it_says_is_cut() -> None:
+    reply = http(206, CONTENT[10:40], content_range=f"bytes 10-19/{len(CONTENT)}")
+    with fault_server(in_turn(reply)) as server:
+        async with asking(server.host) as client:
+            assert (await read(client, 10, 20))[2] == CONTENT[10:20]
+
+
+async def test_a_refused_range_is_asked_for_as_a_whole() -> None:
+    with fault_server(lambda request: http(416) if "range" in request.headers else http(200, CONTENT)) as server:
+        async with asking(server.host) as client:
+            assert await read(client, 10, 20) == (0, len(CONTENT), CONTENT)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        http(206, CONTENT[:10], content_range="bytes 0-9/10240"),
+        http(206, CONTENT[10:20]),
+        http(206, CONTENT[10:20], content_range="bytes 10-5/10240"),
+        http(200, CONTENT, content_encoding="gzip"),
+        Reply(b"HTTP/1.1 302 Found\r\nlocation: ftp://x/y\r\ncontent-length: 0\r\n\r\n"),
+        Reply(b"HTTP/1.1 302 Found\r\nlocation: http://[half\r\ncontent-length: 0\r\n\r\n"),
+        Reply(b"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:99999/\r\ncontent-length: 0\r\n\r\n"),
+    ],
+    ids=["elsewhere", "no range", "backwards", "encoded", "ftp", "no address", "no port"],
+)
+async def test_an_answer_that_is_none_is_malformed(reply: Reply) -> None:
+    with fault_server(in_turn(reply)) as server:
+        async with asking(server.host) as client:
+            with pytest.raises(errors.Malformed):
+                await read(client, 10, 20)
+
+
+@pytest.mark.parametrize("status", [204, 300, 304])
+async def test_an_answer_that_nothing_provides_for_is_the_registrys_failure(status: int) -> None:
+    with fault_server(in_turn(http(status))) as server:
+        async with asking(server.host) as client:
+            with pytest.raises(errors.RegistryFailed):
+                await read(client, 10, 20)
+
+
+LOST = {
+    "early close": http(200, CONTENT[:99], content_length=str(len(CONTENT))),
+    "reset": http(200, CONTENT[:99], then="reset", content_length=str(len(CONTENT))),
+    "stall": http(200, CONTENT[:99], then="stall", content_length=str(len(CONTENT))),
+    "stall at once": Reply(b"", "stall"),
+    "nothing": Reply(b""),
+    "no HTTP": Reply(b"SSH-2.0-OpenSSH_9.2\r\n"),
+    "half a head": Reply(b"HTTP/1.1 200 OK\r\ncontent-le"),
+    "chunks that break off": http(200, b"5\r\nabcde\r\n", content_length="", transfer_encoding="chunked"),
+}
+
+
+@pytest.mark.parametrize("reply", LOST.values(), ids=LOST.keys())
+async def test_a_lost_connection_is_unreachable_never_an_end(reply: Reply) -> None:
+    with fault_server(in_turn(reply)) as server:
+        async with asking(server.host) as client:
+            with pytest.raises(errors.Unreachable):
+                await read(client)
+
+
+async def test_a_port_where_nobody_listens_refuses() -> None:
+    with fault_server(in_turn(http(200))) as server:
+        host = server.host
+    async with asking(host) as client:
+        with pytest.raises(errors.ConnectionRefused):
+            await client.tags("a/b")
+
+
+STATUSES = {
+    404: errors.NotFound,
+    401: errors.AccessDenied,
+    403: errors.AccessDenied,
+    400: errors.RegistryFailed,
+    500: errors.RegistryFailed,
+    503: errors.RegistryFailed,
+    429: errors.RateLimited,
+}
+
+
+@pytest.mark.parametrize(("status", "kind"), STATUSES.items())
+@pytest.mark.parametrize(
+    "body", [b"", b"<html><body>Bad gateway</body></html>", b"\xff" * 500_000], ids=["", "html", "much"]
+)
+async def test_each_status_is_its_error_whatever_the_body(
+    status: int, kind: type[errors.OcifsError], body: bytes
+) -> None:
+    settings = impatient()
+    settings = replace(settings, limits=replace(settings.limits, retries=1))
+    with fault_server(in_turn(http(status, body, content_type="text/html"))) as server:
+        async with asking(server.host, settings) as client:
+            for question in (client.tags("a/b"), client.resolve("a/b", "v1"), client.manifest("a/b", BLOB.digest)):
+                with pytest.raises(kind) as caught:
+                    await question
+                assert type(caught.value) is kind
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 405])
+async def test_a_catalog_that_is_not_there_is_unavailable(status: int) -> None:
+    with fault_server(in_turn(http(status))) as server:
+        settings = impatient()
+        async with asking(server.host, replace(settings, limits=replace(settings.limits, retries=1))) as client:
+            with pytest.raises(errors.CatalogUnavailable):
+                await client.repositories()
+
+
+async def test_a_storm_of_failures_passes(autojump_clock) -> None:
+    """Pauses cost no time here: the clock jumps while nothing else is under way."""
+    autojump_clock.autojump_threshold = 0.2
+    answer = http(200, b'{"tags": ["v1"]}')
+    storm = [http(503), http(502, b"<html>"), Reply(b""), answer]
+    settings = Settings()
+    with fault_server(in_turn(*storm)) as server:
+        async with open_registry(server.host, settings) as client:
+            assert await client.tags("a/b") == ("v1",)
+    assert len(server.requests) == 4
+
+
+@pytest.mark.parametrize("when", [lambda: "0", lambda: formatdate(0, usegmt=True)], ids=["seconds", "date"])
+async def test_a_registry_that_asks_for_patience_gets_it(when) -> None:
+    with fault_server(in_turn(http(429, retry_after=when()), http(200, b'{"tags": ["v1"]}'))) as server:
+        async with asking(server.host) as client:
+            assert await client.tags("a/b") == ("v1",)
+
+
+async def test_more_patience_than_we_have_is_rate_limited_at_once() -> None:
+    with fault_server(in_turn(http(429, retry_after="3600"))) as server:
+        async with asking(server.host) as client:
+            with pytest.raises(errors.RateLimited) as caught:
+                await client.tags("a/b")
+    assert caught.value.retry_after == 3600
+    assert len(server.requests) == 1
+
+
+def needs(header: str) -> Handler:
+    """Asks for Basic credentials, then gives whatever `header` redirects to."""
+
+    def handler(request: Request) -> Reply:
+        if "authorization" not in request.headers:
+            return http(401, www_authenticate='Basic realm="x"')
+        return http(307, location=header)
+
+    return handler
+
+
+async def test_credentials_do_not_go_along_to_another_host(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    (tmp_path / "password").write_text("geheim")
+    monkeypatch.setenv("OCIFS_USERNAME", "me")
+    monkeypatch.setenv("OCIFS_PASSWORD_FILE", str(tmp_path / "password"))
+    with fault_server(in_turn(http(200, CONTENT))) as storage:
+        with fault_server(needs(f"http://{storage.host}/signed?x=y")) as server:
+            async with asking(server.host) as client:
+                assert (await read(client))[2] == CONTENT
+    assert server.requests[-1].headers["authorization"].startswith("Basic ")
+    assert storage.requests[0].target == "/signed?x=y"
+    assert "authorization" not in storage.requests[0].headers
+
+
+async def test_redirects_in_circles_end() -> None:
+    with fault_server(lambda request: http(302, location=request.target)) as server:
+        async with asking(server.host) as client:
+            with pytest.raises(errors.OcifsError, match="redirect"):
+                await client.tags("a/b")
+    assert len(server.requests) <= Settings().limits.redirects + 1
+
+
+async def test_a_body_over_its_bound_is_refused() -> None:
+    settings = impatient()
+    settings = replace(settings, limits=replace(settings.limits, answer_bytes=1000, manifest_bytes=1000))
+    with fault_server(in_turn(http(200, b" " * 2000))) as server:
+        async with asking(server.host, settings) as client:
+            with pytest.raises(errors.LimitExceeded):
+                await client.tags("a/b")
+            with pytest.raises(errors.LimitExceeded):
+                await client.manifest("a/b", BLOB.digest)
+
+
+async def test_pages_without_end_are_refused() -> None:
+    page = http(200, b'{"tags": ["v1"]}', link='</v2/a/b/tags/list?n=1000>; rel="next"')
+    with fault_server(in_turn(page)) as server:
+        async with asking(server.host) as client:
+            with pytest.raises(errors.OcifsError):
+                await client.tags("a/b")
+    assert len(server.requests) < 5
+
+
+async def test_a_manifest_of_another_digest_is_refused() -> None:
+    with fault_server(in_turn(http(200, MANIFEST))) as server:
+        async with asking(server.host) as client:
+            with pytest.raises(errors.IntegrityError):
+                await client.manifest("a/b", BLOB.digest)
+
+
+async def test_a_tag_is_resolved_where_head_is_refused_and_its_manifest_asked_for_once() -> None:
+    with fault_server(lambda request: http(405) if request.method == "HEAD" else http(200, MANIFEST)) as server:
+        async with asking(server.host) as client:
+            found = await client.resolve("a/b", "v1")
+            assert (found.digest, found.size) == (Digest.of(MANIFEST), len(MANIFEST))
+            assert (await client.manifest("a/b", found.digest)).body == MANIFEST
+    assert [request.method for request in server.requests] == ["HEAD", "GET"]
+
+
+@pytest.mark.parametrize(
+    "realm",
+    [
+        "http://198.51.100.1/token",
+        "http://[half",
+        "https://host:99999/",
+        "ftp://x/y",
+        "relative",
+        "http://169.254.169.254/",
+    ],
+)
+async def test_a_realm_that_may_not_be_asked_is_refused_with_an_error_of_ours(realm: str) -> None:
+    with fault_server(in_turn(http(401, www_authenticate=f'Bearer realm="{realm}"'))) as server:
+        async with asking(server.host) as client:
+            with pytest.raises(errors.OcifsError):
+                await client.tags("a/b")
+
+
+async def test_a_token_is_asked_for_once_and_sent() -> None:
+    def handler(request: Request) -> Reply:
+        if request.target.startswith("/token"):
+            return http(200, b'{"token": "abc", "expires_in": 300}')
+        if request.headers.get("authorization") == "Bearer abc":
+            return http(200, b'{"tags": ["v1"]}')
+        return http(401, www_authenticate=f'Bearer realm="http://{server.host}/token",service="s"')
+
+    with fault_server(handler) as server:
+        async with asking(server.host) as client:
+            assert await client.tags("a/b") == ("v1",)
+            assert await client.tags("a/b") == ("v1",)
+    asked = [request.target for request in server.requests if request.target.startswith("/token")]
+    assert asked == ["/token?service=s&scope=repository%3Aa%2Fb%3Apull"]
+
+
+async def test_a_token_that_is_refused_again_is_access_denied() -> None:
+    def handler(request: Request) -> Reply:
+        if request.target.startswith("/token"):
+            return http(200, b'{"token": "abc"}')
+        return http(401, www_authenticate=f'Bearer realm="http://{server.host}/token"')
+
+    with fault_server(handler) as server:
+        async with asking(server.host) as client:
+            with pytest.raises(errors.AccessDenied):
+                await client.tags("a/b")
+    assert len(server.requests) < 8
+
+
+def raised_by(module: object) -> list[type[Exception]]:
+    found = [kind for _, kind in inspect.getmembers(module, inspect.isclass) if issubclass(kind, Exception)]
+    return [kind for kind in found if kind is not httpx.CookieConflict]  # we read no cookies
+
+
+@pytest.mark.parametrize("kind", [*raised_by(httpx), *raised_by(httpcore), OSError, ssl.SSLError, TimeoutError])
+def test_every_exception_of_the_libraries_is_one_of_ours(kind: type[Exception]) -> None:
+    request = httpx.Request("GET", "http://host/")
+    try:
+        error = kind("text")
+    except TypeError:
+        try:
+            error = kind("text", request=request, response=httpx.Response(200))  # type: ignore[call-arg]
+        except TypeError:
+            error = kind()
+    with pytest.raises(errors.OcifsError):
+        with our_errors("host"):
+            raise error

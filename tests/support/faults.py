@@ -1,0 +1,114 @@
+"""A server on a real socket that goes wrong as registries do: what it answers is written request by request.
+
+Rules that hold here: one handler, called with each request's head; what it sends are raw bytes, so that it may break HTTP; every connection
+ends with the block.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request's head. Names of headers are in lower case."""
+
+    method: str
+    target: str
+    headers: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What is sent, and what becomes of the connection: `close` it, `reset` it, or keep it and say no more (`stall`)."""
+
+    data: bytes
+    then: str = "close"
+
+
+Handler = Callable[[Request], Reply]
+
+
+def http(status: int, body: bytes = b"", then: str = "close", **headers: str) -> Reply:
+    """A well-formed answer; underscores in the names of headers are hyphens. Content-Length is that of the body unless given."""
+    given = {name.replace("_", "-").lower(): value for name, value in headers.items()}
+    given.setdefault("content-length", str(len(body)))
+    lines = "".join(f"{name}: {value}\r\n" for name, value in given.items() if value)
+    return Reply(f"HTTP/1.1 {status} Said\r\n{lines}connection: close\r\n\r\n".encode() + body, then)
+
+
+@dataclass
+class FaultServer:
+    """A running server: `host` is host:port, `requests` what it was asked so far."""
+
+    handler: Handler
+    listener: socket.socket
+    requests: list[Request] = field(default_factory=list)
+    _open: list[socket.socket] = field(default_factory=list)
+
+    @property
+    def host(self) -> str:
+        return f"127.0.0.1:{self.listener.getsockname()[1]}"
+
+    def accept(self) -> None:
+        """Serve until the listener is closed."""
+        while True:
+            try:
+                connection = self.listener.accept()[0]
+            except OSError:
+                return
+            self._open.append(connection)
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def close(self) -> None:
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+        for connection in self._open:
+            connection.close()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            request = _read(connection)
+            self.requests.append(request)
+            reply = self.handler(request)
+            connection.sendall(reply.data)
+            if reply.then == "stall":
+                return
+            if reply.then == "reset":
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.close()
+
+
+def _read(connection: socket.socket) -> Request:
+    data = b""
+    while b"\r\n\r\n" not in data:
+        piece = connection.recv(65536)
+        if not piece:
+            raise OSError("the client left")
+        data += piece
+    first, *lines = data.partition(b"\r\n\r\n")[0].decode("latin-1").split("\r\n")
+    method, target, _ = first.split(" ")
+    pairs = (line.partition(":") for line in lines)
+    return Request(method, target, {name.lower(): value.strip() for name, _, value in pairs})
+
+
+def in_turn(*replies: Reply) -> Handler:
+    """Each of the replies once, the last one for ever."""
+    left = list(replies)
+    return lambda request: left.pop(0) if len(left) > 1 else left[0]
+
+
+@contextlib.contextmanager
+def fault_server(handler: Handler) -> Iterator[FaultServer]:
+    """A server on a loopback port of its own, for the length of the block."""
+    server = FaultServer(handler, socket.create_server(("127.0.0.1", 0)))
+    threading.Thread(target=server.accept, daemon=True).start()
+    try:
+        yield server
+    finally:
+        server.close()
