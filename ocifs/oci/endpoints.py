@@ -15,6 +15,10 @@ ACCEPT_MANIFESTS = ", ".join(mediatype.MANIFESTS)
 ACCEPT_INDEX = mediatype.OCI_INDEX
 
 
+PING = "/v2/"
+"""What every registry answers, if only with its challenge (end-1)."""
+
+
 def catalog() -> str:
     """The repositories, one page."""
     return f"/v2/_catalog?n={PAGE}"

@@ -107,6 +107,14 @@ def read_head(headers: Mapping[str, str]) -> Descriptor | None:
     return Descriptor(headers.get("content-type", ""), digest, size)
 
 
+def read_size(status: int, headers: Mapping[str, str]) -> int | None:
+    """The size of a whole blob as a HEAD or a range request tells it; None when it does not. A 416 tells it, too (RFC 9110, 14.4)."""
+    if status == 200:
+        return _number(headers.get("content-length", ""))
+    total = headers.get("content-range", "").strip().rpartition("/")[2]
+    return _number(total)
+
+
 def read_part(status: int, headers: Mapping[str, str], start: int) -> Part:
     """Which bytes an answer to a range request has. Raises Malformed for a 206 that is not what was asked for."""
     if status == 200:

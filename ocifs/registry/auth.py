@@ -1,16 +1,16 @@
 """Tokens: from a registry's challenge to an Authorization header (distribution docs/content/spec/auth/token.md and oauth.md).
 
-Rules that hold here: one token request for a scope at a time, whoever waits; a realm is asked only where it may be asked: over https,
-or on the registry's own host, and never on a link-local or loopback address unless the registry is there itself; a header is sent to
-the registry alone.
+Rules that hold here: one token request for a scope at a time, whoever waits; a realm is asked only where `guards` allow it; what a header
+is made of is forgotten as soon as it is refused, and read again; a header is sent to the registry alone; no secret is in an error.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import os
+import time
+from collections.abc import Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
 import httpx
@@ -20,10 +20,13 @@ from ocifs.errors import AccessDenied, NotFound, OcifsError
 from ocifs.oci.challenge import Challenge, Token, parse_challenges, read_token
 from ocifs.oci.replies import error_of
 from ocifs.registry.credentials import Credential, find_credential
-from ocifs.registry.transport import pieces, sent
+from ocifs.registry.guards import Origin, check_realm
+from ocifs.registry.transport import pieces, send
+from ocifs.settings import Settings
 
 _EARLY = 10.0  # seconds before its end at which a token is replaced
 _TOKEN_BYTES = 1 << 20
+_SCOPES = 8  # scopes that are asked for at once, at the most
 CLIENT_ID = "ocifs"
 
 
@@ -34,15 +37,18 @@ class _Held:
 
 
 class Authenticator:
-    """Authorization headers for one registry."""
+    """Authorization headers for one registry. A scope is what we think that a question needs; a registry may name others for it."""
 
-    def __init__(self, client: httpx.AsyncClient, host: str, origin: str, authfile: Path | None) -> None:
+    def __init__(self, client: httpx.AsyncClient, host: str, registry: Origin, settings: Settings) -> None:
         self._client = client
         self._host = host
-        self._origin = origin
-        self._authfile = authfile
+        self._registry = registry
+        self._authfile = settings.network.authfile
+        self._helper_timeout = settings.timing.helper_timeout
         self._held: dict[str, _Held] = {}
         self._basic: dict[str, str] = {}
+        self._credentials: dict[str, Credential | None] = {}
+        self._scopes: dict[str, tuple[str, ...]] = {}
         self._locks: dict[str, trio.Lock] = {}
         self._bearer: Challenge | None = None
 
@@ -59,86 +65,93 @@ class Authenticator:
         for challenge in parse_challenges(challenge_header):
             if challenge.scheme == "bearer" and challenge.parameters.get("realm"):
                 self._bearer = challenge
+                self._learn(scope, challenge.parameters.get("scope", ""))
                 return f"Bearer {(await self._token(challenge, scope, refused)).value}"
             if challenge.scheme == "basic":
-                credential = await self._credential(scope)
+                credential = await self._credential(scope, anew=refused is not None)
                 if credential is not None and credential.basic() != refused:
                     self._basic[scope] = credential.basic()
                     return credential.basic()
         self._basic.pop(scope, None)
+        self._credentials.pop(scope, None)
         raise AccessDenied(
             f"{self._host} asks for credentials, and none that were found are accepted",
             hint="log in with docker, podman or oras login",
         )
 
-    async def _credential(self, scope: str) -> Credential | None:
-        kind, _, rest = scope.partition(":")
-        repository = rest.rpartition(":")[0] if kind == "repository" else ""
-        return await trio.to_thread.run_sync(find_credential, self._host, repository, os.environ, self._authfile)
+    def _learn(self, scope: str, named: str) -> None:
+        """Keep what a registry says that a scope of ours is called (seen: ACR wants metadata_read for tags)."""
+        known = self._scopes.get(scope, ())
+        if named and named not in known:
+            self._scopes[scope] = (named, *known)[:_SCOPES]
+
+    async def _credential(self, scope: str, *, anew: bool = False) -> Credential | None:
+        if anew or scope not in self._credentials:
+            kind, _, rest = scope.partition(":")
+            repository = rest.rpartition(":")[0] if kind == "repository" else ""
+            self._credentials[scope] = await find_credential(
+                self._host, repository, os.environ, self._authfile, self._helper_timeout
+            )
+        return self._credentials[scope]
 
     async def _token(self, challenge: Challenge, scope: str, refused: str | None) -> Token:
-        wanted = scope or challenge.parameters.get("scope", "")
-        async with self._locks.setdefault(wanted, trio.Lock()):
-            held = self._held.get(wanted)
+        async with self._locks.setdefault(scope, trio.Lock()):
+            held = self._held.get(scope)
             if held and trio.current_time() < held.until and f"Bearer {held.token.value}" != refused:
                 return held.token
-            token = await self._fetch(challenge, wanted)
+            token = await self._fetch(challenge, scope)
             if refused == f"Bearer {token.value}":
-                raise AccessDenied(f"{self._host} refuses the token that its own server gives for {wanted}")
-            self._held[wanted] = _Held(
-                token, trio.current_time() + max(token.expires_in - _EARLY, token.expires_in / 2)
-            )
+                raise AccessDenied(f"{self._host} refuses the token that its own server gives for {scope}")
+            lasts = max(token.expires_in - _EARLY, token.expires_in / 2)
+            self._held[scope] = _Held(token, trio.current_time() + lasts)
             return token
 
     async def _fetch(self, challenge: Challenge, scope: str) -> Token:
-        realm = challenge.parameters["realm"]
-        self._check_realm(realm)
+        check_realm(self._registry, challenge.parameters["realm"])
         credential = await self._credential(scope)
-        asked = {"service": challenge.parameters.get("service", ""), "scope": scope}
-        query = {name: value for name, value in asked.items() if value}
+        try:
+            return await self._request(challenge, scope, credential)
+        except AccessDenied:
+            again = await self._credential(scope, anew=True)
+            if again == credential:
+                self._credentials.pop(scope, None)
+                raise
+            return await self._request(challenge, scope, again)
+
+    async def _request(self, challenge: Challenge, scope: str, credential: Credential | None) -> Token:
+        realm, service = challenge.parameters["realm"], challenge.parameters.get("service", "")
+        scopes = self._scopes.get(scope) or ((scope,) if scope else ())
         if credential is not None and credential.identity:
-            form = {**query, "grant_type": "refresh_token", "refresh_token": credential.secret, "client_id": CLIENT_ID}
-            request = self._client.build_request("POST", realm, data=form)
+            form = {"service": service, "scope": " ".join(scopes), **_grant(credential)}
+            answer = await send(self._client, "POST", realm, {}, {name: value for name, value in form.items() if value})
         else:
-            headers = {"Authorization": credential.basic()} if credential else {}
+            query = [("service", service)] * bool(service) + [("scope", each) for each in scopes]
             glue = "&" if urlsplit(realm).query else "?"
-            request = self._client.build_request("GET", f"{realm}{glue}{urlencode(query)}", headers=headers)
-        async with sent(self._client, request) as reply:
-            body = b""
-            async for piece in pieces(reply):
+            headers = {"Authorization": credential.basic()} if credential else {}
+            answer = await send(self._client, "GET", f"{realm}{glue}{urlencode(query)}", headers)
+        try:
+            return await self._read(answer, scope)
+        finally:
+            await answer.aclose()
+
+    async def _read(self, answer: httpx.Response, scope: str) -> Token:
+        body = b""
+        async with aclosing(pieces(answer)) as coming:
+            async for piece in coming:
                 body += piece
                 if len(body) > _TOKEN_BYTES:
                     raise AccessDenied(f"the token server of {self._host} answers without end")
-            if reply.status_code != 200:
-                raise _refusal(
-                    error_of(reply.status_code, reply.headers, body, f"a token for {scope or self._host}", 0.0)
-                )
-        return read_token(body)
+        if answer.status_code == 200:
+            return read_token(body)
+        headers = {name.lower(): value for name, value in answer.headers.items()}
+        raise _refusal(error_of(answer.status_code, headers, body, f"a token for {scope or self._host}", time.time()))
 
-    def _check_realm(self, realm: str) -> None:
-        """Refuse a realm to which no credential may go (SSRF: a registry chooses it)."""
-        target, own = urlsplit(realm), urlsplit(self._origin)
-        if (target.scheme, target.netloc) == (own.scheme, own.netloc):
-            return
-        if target.hostname == own.hostname and own.scheme == "http":
-            return
-        if target.scheme != "https":
-            raise AccessDenied(f"{self._host} sends us for a token to a place without TLS: {target.netloc}")
-        if is_inner(target.hostname or "") and not is_inner(own.hostname or ""):
-            raise AccessDenied(f"{self._host} sends us for a token to an address of this machine: {target.netloc}")
+
+def _grant(credential: Credential) -> Mapping[str, str]:
+    """An identity token, as OAuth2 takes it (oauth.md)."""
+    return {"grant_type": "refresh_token", "refresh_token": credential.secret, "client_id": CLIENT_ID}
 
 
 def _refusal(error: OcifsError) -> OcifsError:
     """A token server that knows nothing of a scope refuses it: that is no absence."""
     return AccessDenied(str(error)) if isinstance(error, NotFound) else error
-
-
-def is_inner(host: str) -> bool:
-    """Whether a host is this machine or its link: loopback, link-local, unspecified."""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        address = ipaddress.ip_address(host.strip("[]"))
-    except ValueError:
-        return False
-    return address.is_loopback or address.is_link_local or address.is_unspecified

@@ -1,16 +1,19 @@
 """A registry as a Catalog and a BlobSource (distribution-spec).
 
 Rules that hold here: what to ask is in `oci.endpoints` and what an answer means in `oci.replies`; lists are followed by their Link header
-until there is none; a manifest is verified before it is given away; a blob is not, since whoever keeps it verifies it.
+until there is none, and no list goes on without end; a manifest is verified before it is given away; a blob is not, since whoever keeps
+it verifies it, but what its headers say is held against its size.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 
 import httpx
 
+from ocifs.concurrency import note_progress
 from ocifs.content import Blob, BlobStream, RawManifest
 from ocifs.errors import (
     AccessDenied,
@@ -23,15 +26,21 @@ from ocifs.errors import (
     Unreachable,
 )
 from ocifs.oci import endpoints, replies
-from ocifs.oci.descriptor import Descriptor
+from ocifs.oci.descriptor import UNKNOWN_SIZE, Descriptor
 from ocifs.oci.digest import Digest
 from ocifs.oci.manifest import digest_of_manifest, parse_manifest, verify_manifest
-from ocifs.registry.connection import Answer, Connection
+from ocifs.registry.connection import Answer, Connection, Question, headers_of
 from ocifs.registry.transport import pieces
 from ocifs.settings import Settings
 
 _ACCEPT = {"Accept": endpoints.ACCEPT_MANIFESTS}
 _KEPT = 32  # manifests that came along with a tag and are kept until they are asked for by digest
+_OK = frozenset({200})
+_NO_CATALOG = frozenset({401, 403, 404, 405})
+_NO_HEAD = frozenset({400, 405, 501})  # what those answer that refuse HEAD
+_NO_REFERRERS = frozenset(
+    {400, 404, 405, 406, 501}
+)  # what those answer that lack the referrers API (seen: also 400 and 406)
 
 
 class RegistryClient:
@@ -40,115 +49,141 @@ class RegistryClient:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._limits = connection.limits
-        self._came_along: dict[Digest, RawManifest] = {}
+        self._came_along: dict[tuple[str, Digest], RawManifest] = {}
+        self._has_referrers: bool | None = None
 
     async def repositories(self) -> tuple[str, ...]:
+        question = Question("GET", endpoints.catalog(), {}, _OK | _NO_CATALOG, self._limits.answer_bytes)
+        names: list[str] = []
         try:
-            return tuple(sorted(set(await self._names(endpoints.catalog(), "repositories"))))
-        except (AccessDenied, NotFound, RegistryFailed) as error:
-            if isinstance(error, RegistryFailed) and "answered 405" not in str(error):
-                raise
-            raise CatalogUnavailable(f"{self._connection.host} does not list its repositories") from None
+            refused = await self._pages(question, lambda page: self._take_names(names, page, "repositories"))
+        except AccessDenied:
+            refused = True
+        if refused:
+            raise CatalogUnavailable(f"{self._connection.host} does not list its repositories")
+        return tuple(sorted(set(names)))
 
     async def tags(self, repository: str) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(await self._names(endpoints.tags(repository), "tags")))
+        question = Question("GET", endpoints.tags(repository), {}, _OK, self._limits.answer_bytes)
+        names: list[str] = []
+        await self._pages(question, lambda page: self._take_names(names, page, "tags"))
+        return tuple(dict.fromkeys(names))
 
     async def resolve(self, repository: str, tag: str) -> Descriptor:
-        target = endpoints.manifest(repository, tag)
-        answer = await self._connection.ask("HEAD", target, _ACCEPT, 0, allow=frozenset({200, 405}))
+        question = Question("HEAD", endpoints.manifest(repository, tag), _ACCEPT, _OK | _NO_HEAD)
+        answer = await self._connection.ask(question)
         known = replies.read_head(answer.headers) if answer.status == 200 else None
-        return known or await self._get_by_tag(target)
+        return known or await self._get_by_tag(repository, question.target)
 
-    async def _get_by_tag(self, target: str) -> Descriptor:
+    async def _get_by_tag(self, repository: str, target: str) -> Descriptor:
         """For registries that refuse HEAD, or leave out what it is for."""
-        answer = await self._connection.ask("GET", target, _ACCEPT, self._limits.manifest_bytes)
+        answer = await self._connection.ask(Question("GET", target, _ACCEPT, _OK, self._limits.manifest_bytes))
         digest = digest_of_manifest(answer.body)
         raw = RawManifest(digest, answer.headers.get("content-type", ""), answer.body)
         while len(self._came_along) >= _KEPT:
             del self._came_along[next(iter(self._came_along))]
-        self._came_along[digest] = raw
+        self._came_along[repository, digest] = raw
         return Descriptor(raw.media_type, digest, len(raw.body))
 
     async def manifest(self, repository: str, digest: Digest) -> RawManifest:
-        kept = self._came_along.pop(digest, None)
+        kept = self._came_along.pop((repository, digest), None)
         if kept is not None:
             return kept
         digest.hasher()  # what cannot be verified is not asked for
-        answer = await self._connection.ask(
-            "GET", endpoints.manifest(repository, digest), _ACCEPT, self._limits.manifest_bytes
-        )
+        target = endpoints.manifest(repository, digest)
+        answer = await self._connection.ask(Question("GET", target, _ACCEPT, _OK, self._limits.manifest_bytes))
         verify_manifest(answer.body, digest)
         return RawManifest(digest, answer.headers.get("content-type", ""), answer.body)
 
     async def referrers(self, repository: str, digest: Digest) -> tuple[Descriptor, ...]:
-        headers = {"Accept": endpoints.ACCEPT_INDEX}
-        target: str | None = endpoints.referrers(repository, digest)
+        if self._has_referrers is not False:
+            listed = await self._referrers_by_api(repository, digest)
+            if listed is not None:
+                return listed
+        return await self._referrers_by_tag(repository, digest)
+
+    async def _referrers_by_api(self, repository: str, digest: Digest) -> tuple[Descriptor, ...] | None:
+        """None where the registry has no such API, which is remembered unless it has answered before."""
+        target, headers = endpoints.referrers(repository, digest), {"Accept": endpoints.ACCEPT_INDEX}
+        question = Question("GET", target, headers, _OK | _NO_REFERRERS, self._limits.answer_bytes)
         found: list[Descriptor] = []
-        try:
-            while target is not None and len(found) < self._limits.referrers:
-                answer = await self._connection.ask("GET", target, headers, self._limits.answer_bytes)
-                found += _index(answer)
-                target = replies.next_page(self._connection.origin + target, answer.headers)
-        except NotFound:
-            return await self._referrers_by_tag(repository, digest)
-        return tuple(found[: self._limits.referrers])
+        if not await self._pages(question, lambda page: self._take_referrers(found, page)):
+            self._has_referrers = True
+            return tuple(found)
+        if self._has_referrers is None and not found:
+            # A repository that is not there is refused with the same 404, and tells nothing of the registry.
+            self._has_referrers = None if await self._is_unknown(repository) else False
+        return None
+
+    async def _is_unknown(self, repository: str) -> bool:
+        question = Question("GET", endpoints.tags(repository), {}, _OK | {404}, self._limits.answer_bytes)
+        return (await self._connection.ask(question)).status == 404
 
     async def _referrers_by_tag(self, repository: str, digest: Digest) -> tuple[Descriptor, ...]:
         target = endpoints.manifest(repository, endpoints.referrers_tag(digest))
         try:
-            answer = await self._connection.ask("GET", target, _ACCEPT, self._limits.manifest_bytes)
+            answer = await self._connection.ask(Question("GET", target, _ACCEPT, _OK, self._limits.manifest_bytes))
         except NotFound:
             return ()
         return _index(answer)
 
     async def blob_size(self, repository: str, digest: Digest) -> int:
         target = endpoints.blob(repository, digest)
-        answer = await self._connection.ask("HEAD", target, {}, 0)
-        length = answer.headers.get("content-length", "")
-        if length.isdigit():
-            return int(length)
-        answer = await self._connection.ask("GET", target, {"Range": "bytes=0-0"}, 1, allow=frozenset({206}))
-        total = replies.read_part(206, answer.headers, 0).total
-        if total is None:
+        try:
+            answer = await self._connection.ask(Question("HEAD", target, {}))
+            size = replies.read_size(answer.status, answer.headers)
+        except RegistryFailed as error:
+            # Addresses that are signed for GET refuse HEAD, and some registries do.
+            if error.status is None or (error.status >= 500 and error.status not in _NO_HEAD):
+                raise
+            size = None
+        if size is None:
+            question = Question("GET", target, {"Range": "bytes=0-0"}, frozenset({200, 206, 416}))
+            async with self._connection.stream(question) as opened:
+                size = replies.read_size(opened.status_code, headers_of(opened))
+        if size is None:
             raise Malformed(f"{self._connection.host} does not say how large {digest} is")
-        return total
+        return size
 
     @asynccontextmanager
     async def open_blob(self, blob: Blob, start: int, stop: int) -> AsyncIterator[BlobStream]:
-        target = endpoints.blob(blob.repository, blob.digest)
         whole = start == 0 and stop == blob.size
-        headers = {} if whole else {"Range": f"bytes={start}-{stop - 1}"}
-        allowed = frozenset({200, 206, 416})
-        async with self._connection.stream("GET", target, headers, allowed) as answer:
+        headers = {} if whole else {"Range": f"bytes={start}-{max(start, stop - 1)}"}
+        question = Question("GET", endpoints.blob(blob.repository, blob.digest), headers, frozenset({200, 206, 416}))
+        async with self._connection.stream(question) as answer:
             if answer.status_code != 416:
-                yield self._part(answer, start, stop)
+                yield _part(answer, blob, start, stop)
                 return
         # A registry that knows no such range may still know the blob.
-        async with self._connection.stream("GET", target, {}, frozenset({200})) as answer:
-            yield self._part(answer, start, stop)
+        async with self._connection.stream(replace(question, headers={}, allow=_OK)) as answer:
+            yield _part(answer, blob, start, stop)
 
-    def _part(self, answer: httpx.Response, start: int, stop: int) -> BlobStream:
-        headers = {name.lower(): value for name, value in answer.headers.items()}
-        part = replies.read_part(answer.status_code, headers, start)
-        end = stop if answer.status_code == 206 else part.total
-        return _Part(answer, part, end)
-
-    async def _names(self, target: str, member: str) -> list[str]:
-        names: list[str] = []
+    async def _pages(self, question: Question, take: Callable[[Answer], None]) -> bool:
+        """Hand each page of a list to `take`; whether a page was refused with one of the question's other statuses."""
         seen: set[str] = set()
-        following: str | None = target
+        following: str | None = question.target
         while following is not None:
             if following in seen or len(seen) >= self._limits.pages:
-                raise Malformed(f"{self._connection.host} pages its list of {member} without end (limits.pages)")
+                raise Malformed(f"{self._connection.host} pages a list without end (limits.pages)")
             seen.add(following)
-            answer = await self._connection.ask("GET", following, {}, self._limits.answer_bytes)
-            names += replies.read_names(answer.body, member)
-            if len(names) > self._limits.names:
-                raise LimitExceeded(
-                    f"{self._connection.host} lists more than {self._limits.names} {member} (limits.names)"
-                )
-            following = replies.next_page(self._connection.origin + following, answer.headers)
-        return names
+            page = await self._connection.ask(replace(question, target=following))
+            if page.status != 200:
+                return True
+            take(page)
+            following = replies.next_page(self._connection.origin + following, page.headers)
+        return False
+
+    def _take_names(self, names: list[str], page: Answer, member: str) -> None:
+        names += replies.read_names(page.body, member)
+        if len(names) > self._limits.names:
+            host, most = self._connection.host, self._limits.names
+            raise LimitExceeded(f"{host} lists more than {most} {member} (limits.names)")
+
+    def _take_referrers(self, found: list[Descriptor], page: Answer) -> None:
+        found += _index(page)
+        if len(found) > self._limits.referrers:
+            host, most = self._connection.host, self._limits.referrers
+            raise LimitExceeded(f"{host} lists more than {most} referrers of one digest (limits.referrers)")
 
 
 class _Part:
@@ -158,20 +193,34 @@ class _Part:
         self.start = part.start
         self.total = part.total
         self._answer = answer
-        self._end = end if part.stop is None or end is None else min(end, part.stop)
+        self._end = end
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         position = self.start
-        async for piece in pieces(self._answer):
-            if self._end is not None and position + len(piece) > self._end:
-                if self._answer.status_code == 200:
-                    raise IntegrityError("a blob is longer than was announced")
-                yield piece[: self._end - position]
-                return
-            position += len(piece)
-            yield piece
+        async with aclosing(pieces(self._answer)) as coming:
+            async for piece in coming:
+                note_progress()
+                if self._end is not None and position + len(piece) > self._end:
+                    if self._answer.status_code == 200:
+                        raise IntegrityError("a blob is longer than was announced")
+                    if position < self._end:
+                        yield piece[: self._end - position]
+                    return
+                position += len(piece)
+                yield piece
         if self._end is not None and position < self._end:
             raise Unreachable(f"the connection was lost after {position - self.start} bytes")
+
+
+def _part(answer: httpx.Response, blob: Blob, start: int, stop: int) -> BlobStream:
+    """What an answer gives of a blob. Raises IntegrityError where its headers tell of a blob of another size."""
+    part = replies.read_part(answer.status_code, headers_of(answer), start)
+    size = None if blob.size == UNKNOWN_SIZE else blob.size
+    if part.total is not None and size is not None and part.total != size:
+        raise IntegrityError(f"{blob.digest} is served with {part.total} bytes, its descriptor says {size}")
+    if answer.status_code == 200:
+        return _Part(answer, part, part.total if size is None else size)
+    return _Part(answer, part, stop if part.stop is None else min(stop, part.stop))
 
 
 def _index(answer: Answer) -> tuple[Descriptor, ...]:

@@ -1,32 +1,54 @@
 """One registry's answers: requests with the right headers, redirects by hand, retries, bounds.
 
-Rules that hold here: Authorization goes to the registry's own origin and nowhere else; a redirect is followed at most so often, never
-to less safety than the registry has, nor to an address of this machine unless the registry is there; every body is bounded.
+Rules that hold here: Authorization goes to the registry's own origin and nowhere else, and only the registry's own challenge is answered;
+a redirect is followed at most so often, and never past `guards`; what a storage host says is the registry's failure, never absence and
+never a refusal; every body is bounded, and so is the time that a small answer may take.
 """
 
 from __future__ import annotations
 
 import random
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
-from urllib.parse import urljoin, urlsplit
+from typing import TypeVar
 
 import httpx
 import trio
 
 from ocifs.concurrency import note_progress
-from ocifs.errors import LimitExceeded, Malformed, OcifsError
-from ocifs.oci.endpoints import scope_of
+from ocifs.errors import DeadlineExceeded, LimitExceeded, Malformed, OcifsError, RegistryFailed, Unreachable
+from ocifs.oci.endpoints import PING, scope_of
 from ocifs.oci.replies import error_of
-from ocifs.oci.retry import RETRIED, pause_before
-from ocifs.registry.auth import Authenticator, is_inner
-from ocifs.registry.transport import make_client, pieces, sent
-from ocifs.registry.trust import origin_of, tls_context
+from ocifs.oci.retry import pause_before
+from ocifs.registry.auth import Authenticator
+from ocifs.registry.guards import origin_in, redirect_target
+from ocifs.registry.transport import make_client, pieces, send
+from ocifs.registry.trust import Trust, origin_of
 from ocifs.settings import Settings
 
+T = TypeVar("T")
+
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_PLACE_HOLDS = 60.0  # seconds for which a redirect is believed; signed addresses hold for some 300
+_PLACES = 256  # redirects that are remembered
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked: any status not in `allow` is an error. `limit`: bytes of the answer's body, where it is taken whole."""
+
+    method: str
+    target: str
+    headers: Mapping[str, str]
+    allow: frozenset[int] = frozenset({200})
+    limit: int = 0
+
+    @property
+    def may_be_elsewhere(self) -> bool:
+        """Whether a redirect of it is worth remembering: content by digest, fetched in many parts."""
+        return self.method == "GET" and "/blobs/" in self.target
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +60,12 @@ class Answer:
     body: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    url: str
+    until: float
+
+
 class Connection:
     """Asks one registry."""
 
@@ -45,28 +73,43 @@ class Connection:
         self.host = host
         self.limits = settings.limits
         self.origin = origin_of(host, settings.network)
-        self._client = make_client(tls_context(host, settings.network), settings.network.connections, settings.timing)
-        self._auth = Authenticator(self._client, host, self.origin, settings.network.authfile)
+        self._own = origin_in(self.origin)
+        self._max_wait = settings.timing.max_wait
+        self._client = make_client(self._own, Trust(settings.network), settings.network.connections, settings.timing)
+        self._auth = Authenticator(self._client, host, self._own, settings)
+        self._places: dict[str, _Place] = {}
 
     async def aclose(self) -> None:
         await self._client.aclose()
 
-    async def ask(
-        self,
-        method: str,
-        target: str,
-        headers: Mapping[str, str],
-        limit: int,
-        *,
-        allow: frozenset[int] = frozenset({200}),
-    ) -> Answer:
-        """A small answer, with retries; any status not in `allow` is raised as its error."""
+    async def ask(self, question: Question) -> Answer:
+        """A small answer, with retries."""
+        with trio.move_on_after(self._max_wait):
+            return await self._patiently(lambda: self._ask(question))
+        raise DeadlineExceeded(f"{self.host} did not answer within {self._max_wait:g} s")
+
+    async def _ask(self, question: Question) -> Answer:
+        answer = await self._open(question)
+        try:
+            body = b"" if question.method == "HEAD" else await self._whole(answer, question)
+        finally:
+            await answer.aclose()
+        return Answer(answer.status_code, headers_of(answer), body)
+
+    @asynccontextmanager
+    async def stream(self, question: Question) -> AsyncIterator[httpx.Response]:
+        """An answer whose body is still to come; retried until it begins, and no further."""
+        answer = await self._patiently(lambda: self._open(question))
+        try:
+            yield answer
+        finally:
+            await answer.aclose()
+
+    async def _patiently(self, work: Callable[[], Awaitable[T]]) -> T:
         attempt = 1
         while True:
             try:
-                async with self.stream(method, target, headers, allow) as answer:
-                    body = await self._whole(answer, limit, target) if method != "HEAD" else b""
-                    return Answer(answer.status_code, _lower(answer), body)
+                return await work()
             except OcifsError as error:
                 pause = pause_before(attempt, error, self.limits.retries, random.random())  # noqa: S311 (spreads load)
                 if pause is None:
@@ -74,84 +117,111 @@ class Connection:
             attempt += 1
             await trio.sleep(pause)
 
-    @asynccontextmanager
-    async def stream(
-        self, method: str, target: str, headers: Mapping[str, str], allow: frozenset[int]
-    ) -> AsyncIterator[httpx.Response]:
-        """An answer whose body is still to come; authenticated, redirects followed, a status not in `allow` raised as its error."""
-        scope = scope_of(target)
+    async def _open(self, question: Question) -> httpx.Response:
+        """An open answer with an allowed status: authenticated, redirects followed."""
+        scope = scope_of(question.target)
         authorization = await self._auth.header(scope)
-        for attempt in range(3):
-            async with self._redirected(method, target, headers, authorization) as answer:
-                if answer.status_code == 401 and attempt < 2:
-                    challenge = answer.headers.get("www-authenticate", "")
-                elif answer.status_code in allow:
-                    note_progress()
-                    self._refuse_encoding(answer)
-                    yield answer
-                    return
-                else:
-                    raise await self._error(answer, target)
-            authorization = await self._auth.answer(challenge, scope, authorization)
+        for last in (False, False, True):
+            answer = await self._follow(question, authorization)
+            if answer.status_code in question.allow:
+                note_progress()
+                return await self._as_it_is(answer)
+            if answer.status_code != 401 or last or not self._is_own(answer):
+                break
+            challenge = answer.headers.get("www-authenticate", "")
+            await answer.aclose()
+            authorization = await self._auth.answer(challenge or await self._ping(), scope, authorization)
+        raise await self._error(answer, question.target)
 
-    @asynccontextmanager
-    async def _redirected(
-        self, method: str, target: str, headers: Mapping[str, str], authorization: str | None
-    ) -> AsyncIterator[httpx.Response]:
-        url = self.origin + target
-        for _ in range(self.limits.redirects + 1):
-            ours = _origin(url) == self.origin
-            extra = {"Authorization": authorization} if authorization and ours else {}
-            request = self._client.build_request(method, url, headers={**headers, **extra})
-            async with sent(self._client, request) as answer:
-                if answer.status_code not in _REDIRECTS or "location" not in answer.headers:
-                    yield answer
-                    return
-                url = self._next(url, answer.headers["location"])
+    async def _ping(self) -> str:
+        """The registry's own challenge, for registries whose refusals carry none (seen: gcr.io)."""
+        answer = await send(self._client, "GET", self.origin + PING, {})
+        await answer.aclose()
+        return str(answer.headers.get("www-authenticate", ""))
+
+    async def _follow(self, question: Question, authorization: str | None) -> httpx.Response:
+        known = self._places.get(question.target) if question.may_be_elsewhere else None
+        if known is not None:
+            answer = await self._from_place(question, known)
+            if answer is not None:
+                return answer
+        url = self.origin + question.target
+        for hop in range(self.limits.redirects + 1):
+            own = origin_in(url) == self._own
+            extra = {"Authorization": authorization} if authorization and own else {}
+            answer = await send(self._client, question.method, url, {**question.headers, **extra})
+            if answer.status_code not in _REDIRECTS or "location" not in answer.headers:
+                if hop and not own and answer.status_code in question.allow and question.may_be_elsewhere:
+                    self._remember(question.target, url)
+                return answer
+            await answer.aclose()
+            url = redirect_target(self._own, url, answer.headers["location"])
         raise Malformed(f"{self.host} redirects more than {self.limits.redirects} times (limits.redirects)")
 
-    def _next(self, url: str, location: str) -> str:
-        """Where a redirect leads, when it may be followed."""
-        target = urljoin(url, location)
-        there, here = urlsplit(target), urlsplit(self.origin)
-        if there.scheme not in ("http", "https") or (there.scheme == "http" and here.scheme == "https"):
-            raise Malformed(f"{self.host} redirects to a place without TLS: {there.scheme}://{there.netloc}")
-        if is_inner(there.hostname or "") and not is_inner(here.hostname or ""):
-            raise Malformed(f"{self.host} redirects to an address of this machine: {there.netloc}")
-        return target
+    async def _from_place(self, question: Question, place: _Place) -> httpx.Response | None:
+        """An answer from where the registry sent us last; None where it must be asked again."""
+        if trio.current_time() < place.until:
+            try:
+                answer = await send(self._client, question.method, place.url, question.headers)
+            except Unreachable:
+                pass
+            else:
+                if answer.status_code in question.allow:
+                    return answer
+                await answer.aclose()
+        self._places.pop(question.target, None)
+        return None
+
+    def _remember(self, target: str, url: str) -> None:
+        while len(self._places) >= _PLACES:
+            del self._places[next(iter(self._places))]
+        self._places[target] = _Place(url, trio.current_time() + _PLACE_HOLDS)
+
+    def _is_own(self, answer: httpx.Response) -> bool:
+        return origin_in(str(answer.request.url)) == self._own
 
     async def _error(self, answer: httpx.Response, target: str) -> OcifsError:
         body = b""
-        if answer.request.method != "HEAD":
-            async for piece in pieces(answer):
-                body = (body + piece)[: self.limits.error_bytes]
-                if len(body) == self.limits.error_bytes:
-                    break
+        try:
+            if answer.request.method != "HEAD":
+                async with aclosing(pieces(answer)) as parts:
+                    async for piece in parts:
+                        body = (body + piece)[: self.limits.error_bytes]
+                        if len(body) == self.limits.error_bytes:
+                            break
+        finally:
+            await answer.aclose()
         what = f"{self.host}{target.partition('?')[0]}"
-        if answer.status_code in RETRIED or answer.status_code >= 400:
-            return error_of(answer.status_code, _lower(answer), body, what, time.time())
-        return Malformed(f"{what}: the registry answered {answer.status_code}, which nothing provides for")
+        status = answer.status_code
+        if status < 400:
+            return RegistryFailed(f"{what}: the registry answered {status}, which nothing provides for", status=status)
+        if not self._is_own(answer) and status != 429:
+            place = answer.request.url.host
+            return RegistryFailed(f"{what}: {place}, to which the registry sends us, answered {status}", status=status)
+        return error_of(status, headers_of(answer), body, what, time.time())
 
-    async def _whole(self, answer: httpx.Response, limit: int, target: str) -> bytes:
+    async def _whole(self, answer: httpx.Response, question: Question) -> bytes:
         parts, size = [], 0
-        async for piece in pieces(answer):
-            parts.append(piece)
-            size += len(piece)
-            if size > limit:
-                raise LimitExceeded(f"{self.host}{target.partition('?')[0]} answers with more than {limit} bytes")
-            note_progress()
+        async with aclosing(pieces(answer)) as coming:
+            async for piece in coming:
+                parts.append(piece)
+                size += len(piece)
+                if size > question.limit:
+                    what = f"{self.host}{question.target.partition('?')[0]}"
+                    setting = "manifest_bytes" if "/manifests/" in what else "answer_bytes"
+                    raise LimitExceeded(f"{what} answers with more than {question.limit} bytes (limits.{setting})")
+                note_progress()
         return b"".join(parts)
 
-    def _refuse_encoding(self, answer: httpx.Response) -> None:
+    async def _as_it_is(self, answer: httpx.Response) -> httpx.Response:
+        """The answer, unless its content is encoded: what is named by its digest must come as it is."""
         encoding = answer.headers.get("content-encoding", "identity")
-        if encoding.lower() not in ("", "identity"):
-            raise Malformed(f"{self.host} encodes content ({encoding}) that was asked for as it is")
+        if encoding.lower() in ("", "identity"):
+            return answer
+        await answer.aclose()
+        raise Malformed(f"{self.host} encodes content ({encoding[:40]}) that was asked for as it is")
 
 
-def _lower(answer: httpx.Response) -> dict[str, str]:
+def headers_of(answer: httpx.Response) -> dict[str, str]:
+    """The headers of an answer, their names in lower case."""
     return {name.lower(): value for name, value in answer.headers.items()}
-
-
-def _origin(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}"

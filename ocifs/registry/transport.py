@@ -10,22 +10,45 @@ exception of httpx, httpcore, ssl or the operating system leaves this module as 
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from math import inf
 from typing import TypeAlias
+from urllib.parse import urlsplit
 
 import httpcore
 import httpx
+import trio
 
 from ocifs import __version__
-from ocifs.errors import ConnectionRefused, Malformed, OcifsError, RegistryFailed, Unreachable
+from ocifs.errors import AccessDenied, ConnectionRefused, Malformed, OcifsError, RegistryFailed, Unreachable, UsageError
+from ocifs.registry.guards import Origin, is_inner
+from ocifs.registry.trust import Trust, proxy_for
 from ocifs.settings import MIB, Timing
 
 SocketOption: TypeAlias = tuple[int, int, int] | tuple[int, int, bytes | bytearray] | tuple[int, int, None, int]
 
 USER_AGENT = f"ocifs/{__version__}"
+_KEPT_ALIVE = 30.0  # seconds for which an idle connection is kept
+
+THEIRS = (
+    httpx.HTTPError,
+    httpx.InvalidURL,
+    httpx.StreamError,
+    httpx.CookieConflict,
+    httpcore.ProtocolError,
+    httpcore.NetworkError,
+    httpcore.TimeoutException,
+    httpcore.UnsupportedProtocol,
+    httpcore.ProxyError,
+    httpcore.ConnectionNotAvailable,
+    OSError,  # and with it ssl.SSLError and socket.gaierror
+    UnicodeError,  # of names that IDNA refuses
+)
+"""What the libraries below raise; a test holds it against all that they have."""
 
 
 class _LargeReads(httpcore.AsyncNetworkStream):
@@ -53,10 +76,11 @@ class _LargeReads(httpcore.AsyncNetworkStream):
 
 
 class _Backend(httpcore.AsyncNetworkBackend):
-    """trio's sockets, read in large pieces."""
+    """trio's sockets, read in large pieces. `guarded`: names that mean this machine are refused, whoever resolves them so."""
 
-    def __init__(self) -> None:
+    def __init__(self, guarded: bool) -> None:
         self._inner = httpcore.TrioBackend()
+        self._guarded = guarded
 
     async def connect_tcp(
         self,
@@ -66,7 +90,28 @@ class _Backend(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[SocketOption] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        return _LargeReads(await self._inner.connect_tcp(host, port, timeout, local_address, socket_options))
+        addresses = await self._outside(host, port, timeout) if self._guarded else [host]
+        for number, address in enumerate(addresses, 1):
+            try:
+                stream = await self._inner.connect_tcp(address, port, timeout, local_address, socket_options)
+            except (httpcore.ConnectError, httpcore.ConnectTimeout):
+                if number == len(addresses):
+                    raise
+            else:
+                return _LargeReads(stream)
+        raise httpcore.ConnectError(f"{host} has no address")
+
+    async def _outside(self, host: str, port: int, timeout: float | None) -> list[str]:
+        """The addresses of a host that somebody else chose, connected to as they were checked."""
+        found: list[str] = []
+        with trio.move_on_after(inf if timeout is None else timeout) as scope:
+            answers = await trio.socket.getaddrinfo(host, port, type=trio.socket.SOCK_STREAM)
+            found = list(dict.fromkeys(str(answer[4][0]) for answer in answers))
+        if scope.cancelled_caught:
+            raise httpcore.ConnectTimeout(f"the name {host} is not resolved in time")
+        if any(is_inner(address) for address in found):
+            raise AccessDenied(f"{host}, to which a registry elsewhere sends us, is an address of this machine")
+        return found
 
     async def connect_unix_socket(
         self, path: str, timeout: float | None = None, socket_options: Iterable[SocketOption] | None = None
@@ -78,16 +123,22 @@ class _Backend(httpcore.AsyncNetworkBackend):
 
 
 class _Transport(httpx.AsyncBaseTransport):
-    """httpx's own transport but for the network backend, which that one gives no way to choose."""
+    """httpx's own transport but for the network backend, which that one gives no way to choose; a pool for each way to connect."""
 
-    def __init__(self, context: ssl.SSLContext, connections: int) -> None:
-        self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=context,
-            max_connections=connections,
-            max_keepalive_connections=connections,
-            keepalive_expiry=30,
-            network_backend=_Backend(),
-        )
+    def __init__(self, registry: Origin, trust: Trust, connections: int) -> None:
+        self._registry = registry
+        self._trust = trust
+        self._connections = connections
+        self._pools: dict[tuple[ssl.SSLContext | None, str | None, bool], httpcore.AsyncConnectionPool] = {}
+
+    def _pool(self, url: httpx.URL) -> httpcore.AsyncConnectionPool:
+        proxy = proxy_for(url.scheme, url.host, os.environ)
+        context = self._trust.context(url.netloc.decode("ascii")) if url.scheme == "https" else None
+        guarded = proxy is None and url.host != self._registry[1] and not is_inner(self._registry[1])
+        key = (context, proxy, guarded)
+        if key not in self._pools:
+            self._pools[key] = _make_pool(context, proxy, guarded, self._connections)
+        return self._pools[key]
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         asked = httpcore.Request(
@@ -102,11 +153,39 @@ class _Transport(httpx.AsyncBaseTransport):
             content=request.stream,
             extensions=request.extensions,
         )
-        answer = await self._pool.handle_async_request(asked)
+        answer = await self._pool(request.url).handle_async_request(asked)
         return httpx.Response(answer.status, headers=answer.headers, stream=_Body(answer), extensions=answer.extensions)
 
     async def aclose(self) -> None:
-        await self._pool.aclose()
+        for pool in self._pools.values():
+            await pool.aclose()
+
+
+def _make_pool(
+    context: ssl.SSLContext | None, proxy: str | None, guarded: bool, connections: int
+) -> httpcore.AsyncConnectionPool:
+    if proxy is None:
+        return httpcore.AsyncConnectionPool(
+            ssl_context=context,
+            max_connections=connections,
+            max_keepalive_connections=connections,
+            keepalive_expiry=_KEPT_ALIVE,
+            network_backend=_Backend(guarded),
+        )
+    place = httpx.URL(proxy)
+    if place.scheme not in ("http", "https"):
+        raise UsageError(
+            f"a proxy of the kind {place.scheme} is not known", hint="http_proxy, https_proxy and all_proxy name it"
+        )
+    return httpcore.AsyncHTTPProxy(
+        proxy_url=httpcore.URL(scheme=place.raw_scheme, host=place.raw_host, port=place.port, target=b"/"),
+        proxy_auth=(place.username, place.password) if place.username else None,
+        ssl_context=context,
+        max_connections=connections,
+        max_keepalive_connections=connections,
+        keepalive_expiry=_KEPT_ALIVE,
+        network_backend=_Backend(guarded=False),
+    )
 
 
 class _Body(httpx.AsyncByteStream):
@@ -123,29 +202,31 @@ class _Body(httpx.AsyncByteStream):
         await self._answer.aclose()
 
 
-def make_client(context: ssl.SSLContext, connections: int, timing: Timing) -> httpx.AsyncClient:
+def make_client(registry: Origin, trust: Trust, connections: int, timing: Timing) -> httpx.AsyncClient:
     """A client for one registry and wherever it redirects to."""
     stall = timing.stall_timeout
     return httpx.AsyncClient(
-        transport=_Transport(context, connections),
+        transport=_Transport(registry, trust, connections),
         timeout=httpx.Timeout(connect=timing.connect_timeout, read=stall, write=stall, pool=timing.max_wait),
         follow_redirects=False,
         headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
     )
 
 
-@asynccontextmanager
-async def sent(client: httpx.AsyncClient, request: httpx.Request) -> AsyncIterator[httpx.Response]:
-    """Send a request and give its answer, whose body is still to come; closed at the end, whatever happens."""
-    with our_errors(str(request.url.host)):
-        answer = await client.send(request, stream=True)
-    try:
-        yield answer
-    finally:
-        await answer.aclose()
+async def send(
+    client: httpx.AsyncClient,
+    method: str,
+    url: str,
+    headers: Mapping[str, str],
+    form: Mapping[str, str] | None = None,
+) -> httpx.Response:
+    """Send a request; its answer's body is still to come, and whoever has the answer closes it."""
+    with our_errors(_host_in(url)):
+        request = client.build_request(method, url, headers=dict(headers), data=form)
+        return await client.send(request, stream=True)
 
 
-async def pieces(answer: httpx.Response) -> AsyncIterator[bytes]:
+async def pieces(answer: httpx.Response) -> AsyncGenerator[bytes, None]:
     """The body as it comes, not decoded. Raises Unreachable when it ends early."""
     with our_errors(str(answer.request.url.host)):
         async for piece in answer.aiter_raw():
@@ -159,16 +240,7 @@ def our_errors(host: str) -> Iterator[None]:
         yield
     except OcifsError:
         raise
-    except (
-        httpx.HTTPError,
-        httpx.InvalidURL,
-        httpx.StreamError,
-        httpcore.ProtocolError,
-        OSError,
-        ssl.SSLError,
-    ) as error:
-        raise _translate(error, host) from None
-    except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.UnsupportedProtocol) as error:
+    except THEIRS as error:
         raise _translate(error, host) from None
 
 
@@ -189,7 +261,12 @@ def _translate(error: Exception, host: str) -> OcifsError:  # noqa: PLR0911 (a t
     if isinstance(error, httpcore.RemoteProtocolError | httpx.RemoteProtocolError):
         return Unreachable(f"{host} broke off: {text}")
     if isinstance(
-        error, httpx.InvalidURL | httpx.UnsupportedProtocol | httpcore.UnsupportedProtocol | httpcore.ProtocolError
+        error,
+        UnicodeError
+        | httpx.InvalidURL
+        | httpx.UnsupportedProtocol
+        | httpcore.UnsupportedProtocol
+        | httpcore.ProtocolError,
     ):
         return Malformed(f"{host} sent us somewhere that is no place: {text}")
     if isinstance(error, httpx.StreamError):
@@ -205,3 +282,11 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
             for inner in error.exceptions:
                 yield from _causes(inner)
         error = error.__cause__ or error.__context__
+
+
+def _host_in(url: str) -> str:
+    """The host that an error names; never more of an address, since a signed one is a secret."""
+    try:
+        return urlsplit(url).hostname or "a registry"
+    except ValueError:
+        return "a registry"

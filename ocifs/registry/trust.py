@@ -1,19 +1,25 @@
-"""How a registry's host is reached: scheme, address and TLS.
+"""How a registry's host is reached: scheme, address, TLS and proxies.
 
-Rules that hold here: without TLS only where the user said so, and on loopback, where nobody is in between.
+Rules that hold here: without TLS only where the user said so, and on loopback, where nobody is in between; what is believed of one host
+(no check of its certificate, an authority or a client certificate in its directory) is believed of no other, wherever it redirects to.
 """
 
 from __future__ import annotations
 
 import ipaddress
-import os
 import ssl
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
 
 from ocifs.errors import UsageError
 from ocifs.oci.reference import DOCKER_HUB
+from ocifs.registry.guards import is_inner
 from ocifs.settings import NetworkSettings
 
 _ADDRESSES = {DOCKER_HUB: "registry-1.docker.io"}
+CERTIFICATES = (Path("/etc/containers/certs.d"), Path("/etc/docker/certs.d"))
+"""Directories of directories named after hosts (containers-certs.d(5))."""
 
 
 def origin_of(host: str, network: NetworkSettings) -> str:
@@ -22,20 +28,80 @@ def origin_of(host: str, network: NetworkSettings) -> str:
     return f"{'http' if plain else 'https'}://{_ADDRESSES.get(host, host)}"
 
 
-def tls_context(host: str, network: NetworkSettings) -> ssl.SSLContext:
-    """Whose certificates are believed. Raises UsageError for a file of authorities that is none."""
-    context = ssl.create_default_context()
-    if os.environ.get("SSL_CERT_FILE"):
-        context.load_verify_locations(os.environ["SSL_CERT_FILE"])
-    if network.ca_file is not None:
+class Trust:
+    """Whose certificates are believed, host by host; read when the host is first spoken to."""
+
+    def __init__(self, network: NetworkSettings, directories: tuple[Path, ...] = CERTIFICATES) -> None:
+        self._network = network
+        self._directories = directories
+        self._usual: ssl.SSLContext | None = None
+        self._own: dict[str, ssl.SSLContext] = {}
+
+    def context(self, authority: str) -> ssl.SSLContext:
+        """For `host` or `host:port`. Raises UsageError for certificates that cannot be read. Blocks on disk."""
+        insecure = authority in self._network.insecure_tls
+        directories = [directory for directory in self._places(authority) if directory.is_dir()]
+        if not insecure and not directories:
+            if self._usual is None:
+                self._usual = self._make()
+            return self._usual
+        if authority not in self._own:
+            context = self._own[authority] = self._make()
+            for directory in directories:
+                _load(context, directory)
+            if insecure:
+                context.check_hostname = False
+                context.verify_mode = ssl.CERT_NONE
+        return self._own[authority]
+
+    def _places(self, authority: str) -> list[Path]:
+        if authority.startswith(".") or "/" in authority:
+            return []
+        name = DOCKER_HUB if authority == _ADDRESSES[DOCKER_HUB] else authority
+        return [directory / name for directory in self._directories]
+
+    def _make(self) -> ssl.SSLContext:
+        context = ssl.create_default_context()  # heeds SSL_CERT_FILE and SSL_CERT_DIR by itself
+        if self._network.ca_file is not None:
+            _authorities(context, self._network.ca_file)
+        return context
+
+
+def _load(context: ssl.SSLContext, directory: Path) -> None:
+    """A host's own authorities (*.crt) and client certificates (*.cert, each with its *.key)."""
+    for path in sorted(directory.glob("*.crt")):
+        _authorities(context, path)
+    for path in sorted(directory.glob("*.cert")):
         try:
-            context.load_verify_locations(network.ca_file)
+            context.load_cert_chain(path, path.with_suffix(".key"), password=_no_password)
         except (OSError, ssl.SSLError) as error:
-            raise UsageError(f"{network.ca_file} has no certificate authorities: {error}") from None
-    if host in network.insecure_tls:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
+            raise UsageError(f"{path} and its .key are no client certificate: {error}") from None
+
+
+def _no_password() -> str:
+    """Instead of a question on the terminal, which a mount cannot answer."""
+    return ""
+
+
+def _authorities(context: ssl.SSLContext, path: Path) -> None:
+    try:
+        context.load_verify_locations(path)
+    except (OSError, ssl.SSLError) as error:
+        raise UsageError(f"{path} has no certificate authorities: {error}") from None
+
+
+def proxy_for(scheme: str, host: str, environ: Mapping[str, str]) -> str | None:
+    """The proxy that the environment names for a host (http_proxy, https_proxy, all_proxy, no_proxy); None: ask directly.
+
+    This machine is never asked through a proxy, as in the container tools written in Go.
+    """
+    if is_inner(host):
+        return None
+    lower = {name.lower(): value for name, value in environ.items() if value}
+    proxy = lower.get(f"{scheme}_proxy") or lower.get("all_proxy")
+    if not proxy or urllib.request.proxy_bypass_environment(host, {"no": lower.get("no_proxy", "")}):  # type: ignore[attr-defined]
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"
 
 
 def _is_loopback(host: str) -> bool:
