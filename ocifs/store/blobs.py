@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
+from typing import TypeAlias
 
 import trio
 
@@ -23,85 +23,18 @@ from ocifs.errors import IntegrityError, OcifsError, Unreachable
 from ocifs.oci.digest import Digest
 from ocifs.settings import MIB, Settings
 from ocifs.store.disk import Disk
+from ocifs.store.opened import Fetch, OpenBlob, pread
 from ocifs.store.partial import BLOCK, Partial
-from ocifs.store.readahead import ReadAhead
+from ocifs.store.readahead import Stream
 
 log = logging.getLogger("ocifs.store")
 
+Pieces: TypeAlias = list[bytes | memoryview]
+
 OPEN_BLOBS = 256  # two file descriptors each while a blob is partial, one when it is whole
-_PIECE = 2 * MIB  # what goes to a worker thread at a time
+_RUN = 2 * MIB  # what goes to a worker thread at a time
 _OFFLINE = "the registry is not asked, since --offline was given, and the cache does not have all of this"
 _RESUMES = 3  # times that a fetch goes on after a connection was lost without a byte in between
-
-
-class _Fetch:
-    """Blocks [start, stop) on their way."""
-
-    __slots__ = ("error", "start", "stop")
-
-    def __init__(self, start: int, stop: int) -> None:
-        self.start = start
-        self.stop = stop
-        self.error: OcifsError | None = None
-
-
-class _Open:
-    """A blob that is being read. `whole`: the descriptor of its verified file; else `partial` has what is here.
-
-    `uses` counts reads, fetches and whatever else needs the files; they are closed at the last one's end once it was retired.
-    """
-
-    def __init__(self, blob: Blob) -> None:
-        self.size = blob.size
-        self.whole: int | None = None
-        self.partial: Partial | None = None
-        self.fetches: list[_Fetch] = []
-        self.ahead = ReadAhead()
-        self.changed = trio.Event()
-        self.verifying = trio.Lock()
-        self.verified = False
-        self._retired = False
-        self._uses = 0
-
-    @contextmanager
-    def used(self) -> Iterator[None]:
-        """Keep the files open for the length of the block."""
-        self._uses += 1
-        try:
-            yield
-        finally:
-            self._uses -= 1
-            self._close_when_done()
-
-    @property
-    def idle(self) -> bool:
-        """Whether nobody uses it."""
-        return not self._uses
-
-    @property
-    def retired(self) -> bool:
-        """Whether it is on its way out: nothing more may begin with it."""
-        return self._retired
-
-    def retire(self) -> None:
-        """Close the files as soon as nobody uses them."""
-        self._retired = True
-        self._close_when_done()
-
-    def announce(self) -> None:
-        """Wake whoever waits for blocks."""
-        self.changed.set()
-        self.changed = trio.Event()
-
-    def _close_when_done(self) -> None:
-        if not self._retired or self._uses:
-            return
-        if self.whole is not None:
-            os.close(self.whole)
-            self.whole = None
-        if self.partial is not None:
-            self.partial.close()
-            self.partial = None
 
 
 class CachedBlobs:
@@ -112,7 +45,7 @@ class CachedBlobs:
         self._disk = disk
         self._nursery = nursery
         self._settings = settings
-        self._opened: dict[Digest, _Open] = {}  # the one used last is last
+        self._opened: dict[Digest, OpenBlob] = {}  # the one used last is last
         self._opening = trio.Lock()
 
     async def blob_size(self, repository: str, digest: Digest) -> int:
@@ -141,15 +74,15 @@ class CachedBlobs:
             if not opened.verified:
                 await self._need(blob, opened, offset, length)
             if opened.whole is not None:
-                return await _pread(opened.whole, offset, length)
+                return await pread(opened.whole, offset, length)
             assert opened.partial is not None
-            return await _pread(opened.partial.fd, offset, length)
+            return await pread(opened.partial.fd, offset, length)
 
-    async def _open(self, blob: Blob) -> _Open:
+    async def _open(self, blob: Blob) -> OpenBlob:
         async with self._opening:
             opened = self._opened.pop(blob.digest, None)
             if opened is None:
-                opened = _Open(blob)
+                opened = OpenBlob(blob)
                 await trio.to_thread.run_sync(self._open_files, blob, opened)
             self._opened[blob.digest] = opened
             idle = [digest for digest, other in self._opened.items() if other.idle and other is not opened]
@@ -157,7 +90,7 @@ class CachedBlobs:
                 self._opened.pop(digest).retire()
             return opened
 
-    def _open_files(self, blob: Blob, opened: _Open) -> None:
+    def _open_files(self, blob: Blob, opened: OpenBlob) -> None:
         try:
             descriptor = os.open(self._disk.whole(blob.digest), os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
@@ -170,7 +103,7 @@ class CachedBlobs:
         opened.whole = descriptor
         opened.verified = True
 
-    async def _need(self, blob: Blob, opened: _Open, offset: int, length: int) -> None:
+    async def _need(self, blob: Blob, opened: OpenBlob, offset: int, length: int) -> None:
         """Wait until bytes [offset, offset+length) may be served."""
         partial = opened.partial
         assert partial is not None
@@ -186,7 +119,7 @@ class CachedBlobs:
             missing = partial.first_missing(first, last)
             if missing is None:
                 if not partial.is_complete():
-                    self._look_ahead(blob, opened, last, reads.window)
+                    self._look_ahead(blob, opened, last, reads)
                     return
                 if await self._verify(blob, opened):
                     return
@@ -199,33 +132,33 @@ class CachedBlobs:
             if fetch.error is not None and not opened.verified and not partial.has(missing):
                 raise fetch.error
 
-    def _look_ahead(self, blob: Blob, opened: _Open, after: int, window: int) -> None:
+    def _look_ahead(self, blob: Blob, opened: OpenBlob, after: int, reads: Stream) -> None:
         """Fetch for a reader who reads on, before it has to wait."""
         partial = opened.partial
         assert partial is not None
-        if window < MIB or len(opened.fetches) > 1:
+        if reads.window < MIB or len(opened.fetches) > 1:
             return
-        end = min(partial.blocks, after + window // BLOCK // 2)
+        end = min(partial.blocks, after + reads.window // BLOCK // 2)
         missing = partial.first_missing(after, end)
         while missing is not None:
             under_way = next((each for each in opened.fetches if each.start <= missing < each.stop), None)
             if under_way is None:
-                self._start(blob, opened, missing, missing + window // BLOCK)
+                self._start(blob, opened, missing, missing + reads.grow() // BLOCK)
                 return
             missing = partial.first_missing(under_way.stop, end)
 
-    def _start(self, blob: Blob, opened: _Open, start: int, stop: int) -> _Fetch:
+    def _start(self, blob: Blob, opened: OpenBlob, start: int, stop: int) -> Fetch:
         """Fetch blocks from `start` until `stop`, or until one that is here or on its way."""
         partial = opened.partial
         assert partial is not None
         stop = min(stop, partial.blocks, *(each.start for each in opened.fetches if each.start > start))
         stop = next((block for block in range(start + 1, stop) if partial.has(block)), stop)
-        fetch = _Fetch(start, stop)
+        fetch = Fetch(start, stop)
         opened.fetches.append(fetch)
         self._nursery.start_soon(self._fetch, blob, opened, fetch)
         return fetch
 
-    async def _fetch(self, blob: Blob, opened: _Open, fetch: _Fetch) -> None:
+    async def _fetch(self, blob: Blob, opened: OpenBlob, fetch: Fetch) -> None:
         with opened.used():
             try:
                 await self._transfer(blob, opened, fetch)
@@ -235,7 +168,7 @@ class CachedBlobs:
                 opened.fetches.remove(fetch)
                 opened.announce()
 
-    async def _transfer(self, blob: Blob, opened: _Open, fetch: _Fetch) -> None:
+    async def _transfer(self, blob: Blob, opened: OpenBlob, fetch: Fetch) -> None:
         """Bring the blocks of a fetch, going on after a lost connection as long as each try brings something."""
         partial = opened.partial
         assert partial is not None
@@ -256,7 +189,7 @@ class CachedBlobs:
                 if not partial.has(missing):
                     raise IntegrityError(f"{blob.digest} came to an end before its size")
 
-    async def _stream(self, blob: Blob, opened: _Open, start: int, stop: int) -> None:
+    async def _stream(self, blob: Blob, opened: OpenBlob, start: int, stop: int) -> None:
         """Bring bytes from one answer to the disk: one task moves pieces, a worker thread writes and hashes them."""
         with ungrouped():
             async with self._source.open_blob(blob, start, stop) as stream, trio.open_nursery() as nursery:
@@ -264,47 +197,59 @@ class CachedBlobs:
                     raise IntegrityError(
                         f"{blob.digest} is served with {stream.total} bytes, its descriptor says {blob.size}"
                     )
-                send, receive = trio.open_memory_channel[bytes](1)
+                send, receive = trio.open_memory_channel[Pieces](1)
                 nursery.start_soon(self._write, opened, stream.start, receive)
                 async with send:
                     lost = await self._cut(blob, stream, send)
             if lost is not None:
                 raise lost
 
-    async def _cut(self, blob: Blob, stream: BlobStream, send: trio.MemorySendChannel[bytes]) -> Unreachable | None:
+    async def _cut(self, blob: Blob, stream: BlobStream, send: trio.MemorySendChannel[Pieces]) -> Unreachable | None:
         """Hand the pieces of a stream on in runs of whole blocks; what came before the connection was lost (returned) is kept."""
-        pending = bytearray()
+        pending: Pieces = []
+        held = 0
         position = stream.start
         lost = None
         with suppress(trio.BrokenResourceError):  # the writer has failed, and its error is the one to tell
             try:
                 async for piece in stream:
-                    pending += piece
+                    pending.append(piece)
+                    held += len(piece)
                     position += len(piece)
                     if position > blob.size:
                         raise IntegrityError(f"{blob.digest} has more bytes than its descriptor says")
-                    if len(pending) >= _PIECE:
-                        cut = len(pending) - len(pending) % BLOCK
-                        await send.send(bytes(memoryview(pending)[:cut]))
-                        pending = pending[cut:]
+                    if held >= _RUN:
+                        pending, held = await _send_blocks(pending, held, send)
             except Unreachable as error:
                 lost = error
-            if position != blob.size:
-                del pending[len(pending) - len(pending) % BLOCK :]
-            if pending:
-                await send.send(bytes(pending))
+            if position == blob.size and pending:
+                await send.send(pending)
+            elif held >= BLOCK:
+                await _send_blocks(pending, held, send)
         return lost
 
-    async def _write(self, opened: _Open, position: int, pieces: trio.MemoryReceiveChannel[bytes]) -> None:
+    async def _write(self, opened: OpenBlob, position: int, runs: trio.MemoryReceiveChannel[Pieces]) -> None:
         partial = opened.partial
         assert partial is not None
-        async with pieces:
-            async for piece in pieces:
-                await trio.to_thread.run_sync(partial.write, position, piece)
-                position += len(piece)
+        async with runs:
+            async for run in runs:
+                await trio.to_thread.run_sync(partial.write, position, run)
+                position += sum(map(len, run))
                 opened.announce()
+                if not opened.hashing:
+                    opened.hashing = True
+                    self._nursery.start_soon(self._hash, opened, partial)
 
-    async def _verify(self, blob: Blob, opened: _Open) -> bool:
+    async def _hash(self, opened: OpenBlob, partial: Partial) -> None:
+        """Hash behind the writer, on another processor, so that little is left to do when the last byte is here."""
+        with opened.used():
+            try:
+                while await trio.to_thread.run_sync(partial.hash_on):
+                    pass
+            finally:
+                opened.hashing = False
+
+    async def _verify(self, blob: Blob, opened: OpenBlob) -> bool:
         """Check the whole once; from then on it is served without further questions. False: blocks were found damaged and are missing."""
         async with opened.verifying:
             if opened.retired:
@@ -327,7 +272,7 @@ class CachedBlobs:
             self._nursery.start_soon(self._place, opened, partial)
             return True
 
-    async def _place(self, opened: _Open, partial: Partial) -> None:
+    async def _place(self, opened: OpenBlob, partial: Partial) -> None:
         """Bring a verified blob to the disk and to its place. Nobody waits for it, and it may fail: the next mount does it again."""
         with opened.used():
             try:
@@ -336,12 +281,16 @@ class CachedBlobs:
                 log.warning("a blob could not be kept: %s", error)
 
 
-async def _pread(descriptor: int, offset: int, length: int) -> bytes:
-    """Bytes of a file: at once when they are in the page cache, else by a worker thread."""
-    buffer = bytearray(length)
-    try:
-        if os.preadv(descriptor, [buffer], offset, os.RWF_NOWAIT) == length:
-            return bytes(buffer)
-    except (BlockingIOError, OSError):
-        pass
-    return await trio.to_thread.run_sync(os.pread, descriptor, length, offset)
+async def _send_blocks(pending: Pieces, held: int, send: trio.MemorySendChannel[Pieces]) -> tuple[Pieces, int]:
+    """Send the whole blocks of `held` pending bytes; what is left, and its length (less than a block)."""
+    left = held % BLOCK
+    rest: Pieces = []
+    while left:
+        last = memoryview(pending.pop())
+        if len(last) > left:
+            pending.append(last[:-left])
+            last = last[-left:]
+        rest.insert(0, last)
+        left -= len(last)
+    await send.send(pending)
+    return rest, held % BLOCK

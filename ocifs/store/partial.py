@@ -17,6 +17,7 @@ import os
 import struct
 import threading
 import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ocifs.errors import IntegrityError
@@ -29,6 +30,8 @@ _HEADER = struct.Struct("<8sQ")  # magic, size of the blob
 _MAGIC = b"ocifsmap"
 _CELL = struct.Struct("<Q")  # 1 << 32 | CRC-32 of a block that is here, else 0
 _HERE = 1 << 32
+_MAX_PIECES = 512  # the kernel takes 1,024 in one call
+_HASHED_BLOCKS = 4 * MIB // BLOCK
 
 PRIVATE = ".private"
 """How the file of a process ends that found another one writing the same blob."""
@@ -45,6 +48,7 @@ class Partial:
         self._path = disk.partial(digest)
         self._private = False
         self._lock = threading.Lock()
+        self._hashing = threading.Lock()
         self._hasher = digest.hasher()
         self._hashed = 0
         self._front = 0
@@ -117,41 +121,60 @@ class Partial:
                     self._put(block, 0)
                     self._front = min(self._front, block)
 
-    def write(self, offset: int, data: bytes) -> None:
-        """Keep bytes that begin at a block's start and end at a block's or the blob's end; what is here already stays as it is."""
-        view = memoryview(data)
-        with self._lock:
-            if any(self.has(block) for block in range(offset // BLOCK, -(-(offset + len(view)) // BLOCK))):
-                for start in range(0, len(view), BLOCK):
-                    if not self.has((offset + start) // BLOCK):
-                        self._write(offset + start, view[start : start + BLOCK])
-            else:
-                self._write(offset, view)
+    def write(self, offset: int, pieces: Sequence[bytes | memoryview]) -> None:
+        """Keep bytes, in pieces of any length, that begin at a block's start and end at a block's or the blob's end.
 
-    def _write(self, offset: int, view: memoryview) -> None:
+        Blocks that are here already stay as they are, since they may have been hashed or served.
+        """
+        with self._lock:
+            size = sum(map(len, pieces))
+            if any(self.has(block) for block in range(offset // BLOCK, -(-(offset + size) // BLOCK))):
+                view = memoryview(b"".join(pieces))
+                for start in range(0, size, BLOCK):
+                    if not self.has((offset + start) // BLOCK):
+                        self._write(offset + start, [view[start : start + BLOCK]])
+            else:
+                self._write(offset, pieces)
+
+    def _write(self, offset: int, pieces: Sequence[bytes | memoryview]) -> None:
+        if len(pieces) > _MAX_PIECES:
+            pieces = [b"".join(pieces)]
+        size = sum(map(len, pieces))
         try:
-            done = 0
-            while done < len(view):
-                done += os.pwrite(self.fd, view[done:], offset + done)
+            done = os.pwritev(self.fd, pieces, offset)
+            if done < size:
+                rest = memoryview(b"".join(pieces))[done:]
+                while rest:
+                    count = os.pwrite(self.fd, rest, offset + size - len(rest))
+                    rest = rest[count:]
         except OSError as error:
             raise of_disk(error, self._path) from None
-        if offset == self._hashed:
-            self._hasher.update(view)
-            self._hashed += len(view)
-        for start in range(0, len(view), BLOCK):
-            block = (offset + start) // BLOCK
+        for block, checksum in enumerate(_checksums(pieces), offset // BLOCK):
             self._checked[block] = 1
-            self._put(block, _HERE | zlib.crc32(view[start : start + BLOCK]))
+            self._put(block, _HERE | checksum)
+
+    def hash_on(self) -> bool:
+        """Hash the next bytes in order, as far as they are here, a few MiB at a time; whether there were any."""
+        with self._hashing:
+            first = self._hashed // BLOCK
+            stop = self._checked.find(0, first, first + _HASHED_BLOCKS)
+            end = min(self.size, (min(self.blocks, first + _HASHED_BLOCKS) if stop < 0 else stop) * BLOCK)
+            return self._hash_until(end)
+
+    def _hash_until(self, end: int) -> bool:
+        began = self._hashed
+        while self._hashed < end:
+            piece = os.pread(self.fd, min(MIB, end - self._hashed), self._hashed)
+            if not piece:
+                break
+            self._hasher.update(piece)
+            self._hashed += len(piece)
+        return self._hashed > began
 
     def verify(self) -> None:
         """Check the whole. Raises IntegrityError, after which nothing of it is left."""
-        with self._lock:
-            while self._hashed < self.size:
-                piece = os.pread(self.fd, 4 * MIB, self._hashed)
-                if not piece:
-                    break
-                self._hasher.update(piece)
-                self._hashed += len(piece)
+        with self._hashing:
+            self._hash_until(self.size)
             good = self._hashed == self.size and self._hasher.hexdigest() == self.digest.encoded
         if not good:
             self.drop()
@@ -181,3 +204,20 @@ class Partial:
 
     def _put(self, block: int, value: int) -> None:
         _CELL.pack_into(self._map, _HEADER.size + block * _CELL.size, value)
+
+
+def _checksums(pieces: Sequence[bytes | memoryview]) -> Iterator[int]:
+    """The checksum of each block of what the pieces are together."""
+    checksum, room = 0, BLOCK
+    for piece in pieces:
+        view = memoryview(piece)
+        while view:
+            part = view[:room]
+            checksum = zlib.crc32(part, checksum)
+            room -= len(part)
+            view = view[len(part) :]
+            if not room:
+                yield checksum
+                checksum, room = 0, BLOCK
+    if room < BLOCK:
+        yield checksum

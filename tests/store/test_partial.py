@@ -30,7 +30,7 @@ def open_partial(disk: Disk) -> Partial:
 
 
 def put(partial: Partial, block: int, content: bytes = CONTENT) -> None:
-    partial.write(block * BLOCK, content[block * BLOCK : (block + 1) * BLOCK])
+    partial.write(block * BLOCK, [content[block * BLOCK : (block + 1) * BLOCK]])
 
 
 def test_what_is_written_is_here_and_nothing_else(disk: Disk) -> None:
@@ -94,7 +94,7 @@ def test_in_whatever_order_blocks_come_the_whole_is_verified_and_placed(
     disk = Disk(tmp_path_factory.mktemp("cache"))
     partial = open_partial(disk)
     for block in order:
-        partial.write(block * BLOCK, CONTENT[block * BLOCK : (block + run) * BLOCK])
+        partial.write(block * BLOCK, [CONTENT[block * BLOCK : (block + run) * BLOCK]])
     assert partial.is_complete()
     partial.verify()
     assert partial.place().read_bytes() == CONTENT
@@ -121,7 +121,7 @@ def test_a_blob_of_exactly_some_blocks_has_no_empty_one(disk: Disk) -> None:
     content = CONTENT[: 2 * BLOCK]
     partial = Partial(disk, Digest.of(content), len(content))
     assert partial.blocks == 2
-    partial.write(0, content)
+    partial.write(0, [content])
     partial.verify()
     partial.close()
 
