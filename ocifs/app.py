@@ -19,6 +19,7 @@ from ocifs.concurrency import ungrouped
 from ocifs.content import Origin
 from ocifs.errors import UsageError
 from ocifs.fuse.journal import Journal
+from ocifs.layers.workshop import Workshop
 from ocifs.layout.layout import Layout
 from ocifs.oci.reference import LayoutSource, Reference, Source
 from ocifs.registry.client import RegistryClient, open_registry
@@ -26,6 +27,7 @@ from ocifs.settings import Settings
 from ocifs.store.blobs import CachedBlobs
 from ocifs.store.disk import Disk
 from ocifs.store.names import CachedCatalog
+from ocifs.store.shelf import DiskShelf
 from ocifs.tree.context import Context
 from ocifs.tree.control import MountRoot
 from ocifs.tree.node import Directory
@@ -42,17 +44,20 @@ def host_of(source: Source) -> str:
 async def open_tree(source: Source, settings: Settings) -> AsyncIterator[Directory]:
     """The root directory of a source, for as long as the block lasts. Raises what keeps it from being opened."""
     async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
+        disk = await trio.to_thread.run_sync(Disk, settings.cache.directory)
         if isinstance(source, LayoutSource):
             origin = await _open_layout(source, nursery, settings)
         else:
             client = await stack.enter_async_context(open_registry(source.host, settings))
-            origin = await _open_origin(source.host, client, nursery, settings)
-        yield await _open_root(source, origin, settings)
+            origin = _open_origin(source.host, client, disk, nursery, settings)
+        workshop = Workshop(origin.blobs, DiskShelf(disk), nursery, settings.limits)
+        yield await _open_root(
+            source, Context(origin, settings.view, settings.limits, workshop, settings.timing.tag_ttl)
+        )
         nursery.cancel_scope.cancel()
 
 
-async def _open_origin(host: str, client: RegistryClient, nursery: trio.Nursery, settings: Settings) -> Origin:
-    disk = await trio.to_thread.run_sync(Disk, settings.cache.directory)
+def _open_origin(host: str, client: RegistryClient, disk: Disk, nursery: trio.Nursery, settings: Settings) -> Origin:
     catalog = CachedCatalog(client, host, disk, nursery, settings)
     return Origin(host, catalog, CachedBlobs(client, disk, nursery, settings))
 
@@ -62,8 +67,7 @@ async def _open_layout(source: LayoutSource, nursery: trio.Nursery, settings: Se
     return Origin(str(source), layout, layout)
 
 
-async def _open_root(source: Source, origin: Origin, settings: Settings) -> Directory:
-    context = Context(origin, settings.view, settings.limits, settings.timing.tag_ttl)
+async def _open_root(source: Source, context: Context) -> Directory:
     if isinstance(source, Reference):
         return await open_single(context, source.repository, source.digest or source.tag)
     if isinstance(source, LayoutSource):

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import trio
 
 from ocifs.content import Origin
+from ocifs.layers.workshop import Workshop
 from ocifs.oci.platform import Platform
 from ocifs.settings import Limits, ViewSettings
 
@@ -30,6 +31,7 @@ class Context:
     origin: Origin
     view: ViewSettings
     limits: Limits
+    workshop: Workshop
     tag_ttl: float = 60.0
     visited: set[str] = field(default_factory=set)
     _listed: dict[str, tuple[float, frozenset[str]]] = field(default_factory=dict)

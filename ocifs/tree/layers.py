@@ -9,19 +9,21 @@ from collections.abc import Hashable, Iterable, Sequence
 
 from ocifs.content import Blob
 from ocifs.errors import LimitExceeded, NotFound
-from ocifs.oci.descriptor import Descriptor
+from ocifs.oci.artifact import classify
 from ocifs.oci.manifest import Manifest
 from ocifs.tree.blob import BlobFile, sized
 from ocifs.tree.context import Context
+from ocifs.tree.layertree import LayerStack, open_layer_tree
 from ocifs.tree.names import to_bytes
 from ocifs.tree.node import DIRECTORY, Attributes, Entry, Node, Plain, TextFile
+from ocifs.tree.rootfs import diff_ids, holds_tree
 from ocifs.tree.static import StaticDirectory, annotation_directory
 
 
 class LayersDirectory(Plain):
     """`layers/0`, `layers/1`, …"""
 
-    __slots__ = ("_config", "_context", "_manifest", "_repository")
+    __slots__ = ("_context", "_diff_ids", "_is_image", "_manifest", "_repository")
 
     def __init__(
         self, context: Context, repository: str, manifest: Manifest, config: bytes | None, key: Hashable
@@ -30,7 +32,8 @@ class LayersDirectory(Plain):
         self._context = context
         self._repository = repository
         self._manifest = manifest
-        self._config = config
+        self._diff_ids = diff_ids(config, len(manifest.layers))
+        self._is_image = classify(manifest).kind == "image"
 
     async def lookup(self, name: bytes) -> Node:
         layers = self._manifest.layers
@@ -45,19 +48,21 @@ class LayersDirectory(Plain):
         return [Entry(str(n).encode(), self._layer(n)) for n in range(count)]
 
     def _layer(self, number: int) -> Node:
-        return LayerDirectory(self._context, self._repository, self._manifest.layers[number], (self.key, number))
+        layer, diff_id = self._manifest.layers[number], self._diff_ids[number]
+        stack = LayerStack(self._repository, (layer,), (diff_id,), markers=self._is_image, alone=True)
+        return LayerDirectory(self._context, stack, (self.key, number))
 
 
 class LayerDirectory(Plain):
-    """One layer: `blob`, `digest`, `media-type`, `size`, `annotations/`."""
+    """One layer: `blob`, `digest`, `media-type`, `size`, `annotations/`, and `tree/` where it is a tar."""
 
-    __slots__ = ("_context", "_descriptor", "_repository")
+    __slots__ = ("_context", "_descriptor", "_stack")
 
-    def __init__(self, context: Context, repository: str, descriptor: Descriptor, key: Hashable) -> None:
+    def __init__(self, context: Context, stack: LayerStack, key: Hashable) -> None:
         super().__init__(key, Attributes(DIRECTORY, nlink=2))
         self._context = context
-        self._repository = repository
-        self._descriptor = descriptor
+        self._stack = stack
+        [self._descriptor] = stack.layers
 
     async def lookup(self, name: bytes) -> Node:
         return await (await self._inside()).lookup(name)
@@ -67,7 +72,7 @@ class LayerDirectory(Plain):
 
     async def _inside(self) -> StaticDirectory:
         reader = self._context.origin.blobs
-        blob = await sized(reader, Blob.of(self._repository, self._descriptor))
+        blob = await sized(reader, Blob.of(self._stack.repository, self._descriptor))
         return StaticDirectory(self.key, self._nodes(BlobFile(reader, blob, self._descriptor.media_type), blob.size))
 
     def _nodes(self, blob: BlobFile, size: int) -> Iterable[tuple[bytes, Node]]:
@@ -79,3 +84,5 @@ class LayerDirectory(Plain):
         ):
             yield name.encode(), TextFile((self.key, name), to_bytes(f"{value}\n"))
         yield b"annotations", annotation_directory((self.key, b"annotations"), self._descriptor.annotations)
+        if holds_tree(self._descriptor.media_type):
+            yield b"tree", open_layer_tree(self._context.workshop, self._stack, self._context.view, (self.key, b"tree"))

@@ -27,6 +27,7 @@ from ocifs.tree.layers import LayersDirectory
 from ocifs.tree.names import to_bytes
 from ocifs.tree.node import DIRECTORY, FOREVER, Attributes, Entry, Link, Node, Plain, TextFile
 from ocifs.tree.referrers import ReferrersDirectory
+from ocifs.tree.rootfs import open_rootfs
 from ocifs.tree.static import annotation_directory
 from ocifs.tree.summary import summarise
 from ocifs.tree.times import created_ns
@@ -178,6 +179,8 @@ def manifest_nodes(where: Whereabouts, bound: Bound, key: Hashable) -> Iterable[
         yield from index_links(manifest, key, where.siblings, where.context.platform)
     else:
         yield b"layers", LayersDirectory(where.context, where.repository, manifest, bound.config, (key, b"layers"))
+        if bound.classification.kind == "image":
+            yield b"rootfs", open_rootfs(where.context, where.repository, manifest, bound.config, (key, b"rootfs"))
         payload = payload_files(manifest, bound.classification, bound.config)
         yield b"files", FilesDirectory(where.context, where.repository, payload, (key, b"files"), when)
     catalog = where.context.origin.catalog

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import BinaryIO, cast
 
 from ocifs.content import Blob, Origin, RawManifest
 from ocifs.errors import CatalogUnavailable, NotFound, OcifsError
@@ -104,3 +108,30 @@ class MemoryRegistry:
             return self.content[digest]
         except KeyError:
             raise NotFound(f"no content {digest}") from None
+
+
+class MemoryShelf:
+    """A Shelf over a dictionary."""
+
+    def __init__(self) -> None:
+        self.things: dict[tuple[str, Digest], bytes] = {}
+
+    def find(self, kind: str, key: Digest) -> BinaryIO | None:
+        thing = self.things.get((kind, key))
+        return None if thing is None else _file_of(thing)
+
+    @contextmanager
+    def put(self, kind: str, key: Digest) -> Iterator[BinaryIO]:
+        with tempfile.TemporaryFile() as file:
+            yield cast(BinaryIO, file)
+            file.seek(0)
+            self.things[kind, key] = file.read()
+
+
+def _file_of(thing: bytes) -> BinaryIO:
+    """A file with a descriptor, since readers may read past it with pread."""
+    file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
+    file.write(thing)
+    file.flush()
+    file.seek(0)
+    return cast(BinaryIO, file)

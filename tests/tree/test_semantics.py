@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from ocifs.errors import NotADirectory, NotFound, TooManyLinks, Unreachable
+from ocifs.layers.workshop import Workshop
 from ocifs.oci import mediatype
 from ocifs.oci.digest import Digest
 from ocifs.oci.platform import Platform
@@ -18,13 +19,15 @@ from ocifs.tree.node import Directory, File, Link, Symlink
 from ocifs.tree.registry import RepositoryDirectory
 from ocifs.tree.single import open_single
 from ocifs.tree.walk import walk
-from tests.tree.memory import MemoryRegistry
+from tests.tree.memory import MemoryRegistry, MemoryShelf
 
 LAYER = mediatype.OCI_LAYER_GZIP
 
 
 def context_of(registry: MemoryRegistry, **more: object) -> Context:
-    return Context(registry.origin, ViewSettings(platform=Platform("linux", "amd64")), Limits(), **more)
+    view = ViewSettings(platform=Platform("linux", "amd64"))
+    workshop = Workshop(registry, MemoryShelf(), None, Limits())  # without a nursery: no layer is unpacked here
+    return Context(registry.origin, view, Limits(), workshop, **more)
 
 
 def root_of(registry: MemoryRegistry, path: str = "", **more: object) -> RepositoryDirectory:
@@ -225,7 +228,7 @@ async def test_an_images_directory_shows_what_the_page_says(registry) -> None:
     base = b"app/_tags/v1/"
     assert await names(root, base) == [
         b"manifest.json", b"digest", b"media-type", b"artifact-type", b"kind", b"size", b"summary.txt", b"annotations",
-        b"config.json", b"config.media-type", b"config.digest", b"layers", b"files", b"referrers",
+        b"config.json", b"config.media-type", b"config.digest", b"layers", b"rootfs", b"files", b"referrers",
     ]  # fmt: skip
     assert await read(root, base + b"kind") == b"image\n"
     assert await read(root, base + b"media-type") == f"{mediatype.OCI_MANIFEST}\n".encode()

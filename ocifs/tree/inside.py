@@ -1,0 +1,71 @@
+"""Links of a root filesystem, shown so that they stay inside it wherever it is mounted.
+
+`/etc/passwd` in `usr/lib` becomes `../../etc/passwd`; a `..` that would leave the root stays at it, as it would for a process whose root
+this is (path_resolution(7)).
+
+Rules that hold here: pure; a target that stays inside by itself is shown as it is; whether it does is decided by following it in the
+tree, links on the way included, since `x/..` is not where `x` stands when `x` is a link.
+"""
+
+from __future__ import annotations
+
+from ocifs.layers.member import Kind
+from ocifs.layers.overlay import Item
+
+_MAX_LINKS = 40  # what Linux follows; beyond it the kernel says ELOOP by itself
+
+
+def inside(root: Item, where: tuple[bytes, ...], target: bytes) -> bytes:
+    """The target to show for a link that stands in the directory `where`, given by names from the root."""
+    absolute = target.startswith(b"/")
+    parts = [part for part in target.split(b"/") if part not in (b"", b".")]
+    up = [b".."] * len(where)
+    if b".." in parts:
+        last = len(parts) - parts[::-1].index(b"..")
+        left, reached, rest = _follow(root, () if absolute else where, parts[:last])
+        if left:
+            return b"/".join([*up, *reached, *rest, *parts[last:]]) or b"."
+    if not absolute:
+        return target
+    shown = b"/".join([*up, *parts]) or b"."
+    return shown + b"/" if target.endswith(b"/") and parts else shown
+
+
+def _follow(root: Item, where: tuple[bytes, ...], parts: list[bytes]) -> tuple[bool, tuple[bytes, ...], list[bytes]]:
+    """Whether `parts`, followed from `where`, leave the root; the directory reached without leaving; what could not be followed."""
+    stack = _items(root, where)
+    names = list(where)
+    todo = [(part, True) for part in parts[::-1]]  # with each name, whether it is of the link itself
+    left, links = False, 0
+    while todo:
+        part, own = todo.pop()
+        if part in (b"", b"."):
+            continue
+        if part == b"..":
+            if not names:
+                left = left or own
+            else:
+                names.pop()
+                stack.pop()
+            continue
+        found = (stack[-1].children or {}).get(part)
+        if found is None or links > _MAX_LINKS:
+            return left, tuple(names), [part, *(name for name, _ in todo[::-1])]
+        if found.member.kind is Kind.SYMLINK:
+            links += 1
+            if found.member.link.startswith(b"/"):
+                names, stack = [], [root]
+            todo += [(name, False) for name in found.member.link.split(b"/")[::-1]]
+            continue
+        names.append(part)
+        stack.append(found)
+    return left, tuple(names), []
+
+
+def _items(root: Item, where: tuple[bytes, ...]) -> list[Item]:
+    stack = [root]
+    for name in where:
+        children = stack[-1].children
+        assert children is not None
+        stack.append(children[name])
+    return stack

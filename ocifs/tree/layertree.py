@@ -1,0 +1,201 @@
+"""The inside of layers as nodes: directories, files, links and devices as the tars have them.
+
+Rules that hold here: nothing is asked until a name is looked up or listed; a file has one inode wherever the layer's entry appears with as
+many names, a directory one a place; a link that would lead outside is shown so that it stays inside, unless links are raw; owners are
+the mounting user unless they are kept.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+
+from ocifs.content import Blob
+from ocifs.errors import NoAttribute, NotFound
+from ocifs.layers.member import Kind
+from ocifs.layers.overlay import Item, Tree
+from ocifs.layers.workshop import Layer, Workshop
+from ocifs.oci.descriptor import Descriptor
+from ocifs.oci.digest import Digest
+from ocifs.settings import ViewSettings
+from ocifs.tree.blob import sized
+from ocifs.tree.inside import inside
+from ocifs.tree.names import mangle
+from ocifs.tree.node import DIRECTORY, FOREVER, Attributes, Directory, Entry, Node, Plain
+
+_NAME_MAX = 255
+_TYPES = {
+    Kind.FILE: stat.S_IFREG,
+    Kind.DIRECTORY: stat.S_IFDIR,
+    Kind.SYMLINK: stat.S_IFLNK,
+    Kind.CHARACTER: stat.S_IFCHR,
+    Kind.BLOCK: stat.S_IFBLK,
+    Kind.FIFO: stat.S_IFIFO,
+}
+# The attributes of a root are known when its layers are; the kernel asks again after this many seconds.
+_ROOT_LIFETIME = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class LayerStack:
+    """Layers of one repository, lowest first, as they are to be shown. `alone`: one layer by itself; `markers`: whiteouts are hidden."""
+
+    repository: str
+    layers: tuple[Descriptor, ...]
+    diff_ids: tuple[Digest | None, ...]
+    markers: bool = True
+    alone: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """What the nodes of one tree share."""
+
+    workshop: Workshop
+    tree: Tree
+    layers: tuple[Layer, ...]
+    view: ViewSettings
+
+
+def open_layer_tree(workshop: Workshop, stack: LayerStack, view: ViewSettings, key: Hashable) -> Directory:
+    """The directory of what layers hold, merged when it is first looked into."""
+    return _Root(workshop, stack, view, key)
+
+
+class _Member(Plain):
+    """A node made from an entry of a layer."""
+
+    __slots__ = ("_item", "_shown")
+    changes = False
+
+    def __init__(self, shown: _Shown, item: Item, key: Hashable, size: int) -> None:
+        super().__init__(key, _attributes(item, shown.view, size))
+        self._shown = shown
+        self._item = item
+
+    def attribute_names(self) -> Sequence[bytes]:
+        return tuple(name for name, _ in self._item.member.xattrs)
+
+    async def attribute(self, name: bytes) -> bytes:
+        for known, value in self._item.member.xattrs:
+            if known == name:
+                return value
+        raise NoAttribute(f"no extended attribute {name!r} here")
+
+
+class _File(_Member):
+    """A file, or a device or FIFO, which nobody reads."""
+
+    __slots__ = ()
+
+    async def read(self, offset: int, size: int) -> bytes:
+        member = self._item.member
+        if not member.size:
+            return b""
+        return await self._shown.workshop.read(self._shown.layers[self._item.layer], member, offset, size)
+
+
+class _Link(_Member):
+    """A symbolic link."""
+
+    __slots__ = ("target",)
+
+    def __init__(self, shown: _Shown, item: Item, key: Hashable, target: bytes) -> None:
+        super().__init__(shown, item, key, len(target))
+        self.target = target
+
+
+class _Directory(_Member):
+    """A directory. `path`: the names from the tree's root to it."""
+
+    __slots__ = ("_names", "_path")
+
+    def __init__(self, shown: _Shown, item: Item, key: Hashable, path: tuple[bytes, ...]) -> None:
+        super().__init__(shown, item, key, 0)
+        self._path = path
+        self._names: dict[bytes, bytes] | None = None
+
+    async def lookup(self, name: bytes) -> Node:
+        assert self._item.children is not None
+        item = self._item.children.get(name) if len(name) <= _NAME_MAX else None
+        if item is not None:
+            return self._node(name, name, item)
+        if self._names is None:
+            self._names = {_shown_name(real): real for real in self._item.children if len(real) > _NAME_MAX}
+        real = self._names.get(name)
+        if real is None:
+            raise NotFound(f"no {name.decode(errors='replace')!r} in this directory of the layer")
+        return self._node(name, real, self._item.children[real])
+
+    async def entries(self) -> Sequence[Entry]:
+        assert self._item.children is not None
+        named = ((_shown_name(real), real, item) for real, item in self._item.children.items())
+        return [Entry(name, self._node(name, real, item)) for name, real, item in named]
+
+    def _node(self, name: bytes, real: bytes, item: Item) -> Node:
+        shown = self._shown
+        if item.children is not None:
+            return _Directory(shown, item, (self.key, name), (*self._path, real))
+        layer = str(shown.layers[item.layer].blob.digest)
+        key: Hashable = ("layer", layer, item.number, item.links)
+        if item.member.kind is not Kind.SYMLINK:
+            return _File(shown, item, key, item.member.size)
+        target = item.member.link
+        if shown.view.links == "inside":
+            target = inside(shown.tree.root, self._path, target)
+        # A link that is shown otherwise than it is depends on where it stands.
+        return _Link(shown, item, key if target == item.member.link else (self.key, name), target)
+
+
+class _Root(Plain):
+    """The root of a tree, which knows nothing until it is looked into."""
+
+    __slots__ = ("_inner", "_stack", "_view", "_workshop", "lifetime")
+
+    def __init__(self, workshop: Workshop, stack: LayerStack, view: ViewSettings, key: Hashable) -> None:
+        super().__init__(key, Attributes(DIRECTORY, nlink=2))
+        self.lifetime = _ROOT_LIFETIME
+        self._workshop = workshop
+        self._stack = stack
+        self._view = view
+        self._inner: _Directory | None = None
+
+    async def lookup(self, name: bytes) -> Node:
+        return await (await self._open()).lookup(name)
+
+    async def entries(self) -> Sequence[Entry]:
+        return await (await self._open()).entries()
+
+    def attribute_names(self) -> Sequence[bytes]:
+        return self._inner.attribute_names() if self._inner is not None else ()
+
+    async def attribute(self, name: bytes) -> bytes:
+        return await (await self._open()).attribute(name)
+
+    async def _open(self) -> _Directory:
+        if self._inner is None:
+            stack = self._stack
+            layers = tuple(
+                [
+                    Layer(await sized(self._workshop.blobs, Blob.of(stack.repository, descriptor)), diff_id)
+                    for descriptor, diff_id in zip(stack.layers, stack.diff_ids, strict=True)
+                ]
+            )
+            tree = await self._workshop.tree(layers, markers=stack.markers, alone=stack.alone)
+            shown = _Shown(self._workshop, tree, layers, self._view)
+            self._inner = _Directory(shown, tree.root, self.key, ())
+            self.attributes = self._inner.attributes
+            self.lifetime = FOREVER
+        return self._inner
+
+
+def _attributes(item: Item, view: ViewSettings, size: int) -> Attributes:
+    member = item.member
+    owned = Attributes(_TYPES[member.kind] | member.mode, size, member.mtime_ns, max(1, item.links), rdev=member.rdev)
+    return replace(owned, uid=member.uid, gid=member.gid) if view.owner == "keep" else owned
+
+
+def _shown_name(name: bytes) -> bytes:
+    """A tar can have names that no file system takes; the kernel refuses a whole listing for one of them."""
+    return name if len(name) <= _NAME_MAX else mangle(name)

@@ -1,0 +1,54 @@
+"""`rootfs/` of an image and `tree/` of a layer: which layers they are made of, and by which digests they are checked.
+
+Rules that hold here: nothing is asked until somebody looks into one; a config that names as many diff IDs as there are layers names
+theirs, any other is no witness.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+from ocifs.errors import Malformed
+from ocifs.oci.artifact import is_rootfs_layer
+from ocifs.oci.digest import Digest
+from ocifs.oci.manifest import Manifest
+from ocifs.oci.mediatype import essence
+from ocifs.tree.context import Context
+from ocifs.tree.layertree import LayerStack, open_layer_tree
+from ocifs.tree.node import Directory
+from ocifs.tree.times import config_members
+
+_TARS = (".tar", "+tar", "-tar", "/tar", "tar+gzip", "tar+zstd", "tar+bzip2", "tar+xz", "tar.gzip", "tar.gz", ".tgz")
+_NOT_TARS = ("+encrypted", "nydus.blob")
+
+
+def holds_tree(media_type: str) -> bool:
+    """Whether a layer of this type is a tar, as far as a type can say; its magic bytes decide when it is looked into."""
+    plain = essence(media_type)
+    if any(word in plain for word in _NOT_TARS):
+        return False
+    return is_rootfs_layer(plain) or plain.endswith(_TARS)
+
+
+def diff_ids(config: bytes | None, count: int) -> tuple[Digest | None, ...]:
+    """The digests of the plain tars of `count` layers, as an image's config names them; None for each that is not known."""
+    rootfs = config_members(config).get("rootfs")
+    named = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
+    if not isinstance(named, list) or len(named) != count:
+        return (None,) * count
+    return tuple(_digest(value) for value in named)
+
+
+def _digest(value: object) -> Digest | None:
+    try:
+        return Digest.parse(value) if isinstance(value, str) else None
+    except Malformed:
+        return None
+
+
+def open_rootfs(
+    context: Context, repository: str, manifest: Manifest, config: bytes | None, key: Hashable
+) -> Directory:
+    """All layers of an image, merged."""
+    stack = LayerStack(repository, manifest.layers, diff_ids(config, len(manifest.layers)))
+    return open_layer_tree(context.workshop, stack, context.view, key)
