@@ -31,6 +31,8 @@ class SharedOptions(TypedDict):
     max_wait: float
     tag_ttl: float
     platform: str | None
+    owner: str
+    links: str
     repo: tuple[str, ...]
 
 
@@ -68,7 +70,23 @@ _KEEPING = (
     _seconds("--tag-ttl", _TIMING.tag_ttl, "for which tags and catalogs are believed"),
 )
 
-_SHOWING = (click.option("--platform", help="os/architecture[/variant] that an index stands for.  [this machine's]"),)
+_SHOWING = (
+    click.option("--platform", help="os/architecture[/variant] that an index stands for.  [this machine's]"),
+    click.option(
+        "--owner",
+        type=click.Choice(["user", "keep"]),
+        default="user",
+        show_default=True,
+        help="Owners of files in images: who mounts, or those that the image says.",
+    ),
+    click.option(
+        "--links",
+        type=click.Choice(["inside", "raw"]),
+        default="inside",
+        show_default=True,
+        help="Links in images that lead outside: shown so that they stay inside, or as they are.",
+    ),
+)
 
 
 def shared(function: F) -> F:
@@ -96,6 +114,8 @@ def settings_from(options: SharedOptions, host: str) -> Settings:
         ),
         view=ViewSettings(
             platform=Platform.parse(options["platform"]) if options["platform"] else None,
+            owner=options["owner"],
+            links=options["links"],
             repositories=options["repo"],
         ),
     )

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
@@ -20,7 +21,7 @@ import trio
 
 from ocifs.concurrency import SingleFlight, note_progress
 from ocifs.content import Blob, BlobReader, Shelf
-from ocifs.errors import IntegrityError, LimitExceeded, OcifsError, RegistryFailed
+from ocifs.errors import IntegrityError, LimitExceeded, Malformed, OcifsError, RegistryFailed
 from ocifs.layers.codec import KIND as INDEX
 from ocifs.layers.codec import decode, encode
 from ocifs.layers.inflate import Inflater
@@ -148,8 +149,9 @@ class Workshop:
         hasher = layer.diff_id.hasher() if layer.diff_id is not None and layer.diff_id.verifiable else hashlib.sha256()
         algorithm = layer.diff_id.algorithm if layer.diff_id is not None and layer.diff_id.verifiable else "sha256"
         members: list[Member] = []
-        inflater = Inflater(_Feed(self.blobs, layer.blob).take, self._limits)
-        with self._shelf.put(PLAIN, layer.blob.digest) as spool:
+        feed = _Feed(self.blobs, layer.blob)
+        inflater = Inflater(feed.take, self._limits)
+        with feed.judged(), self._shelf.put(PLAIN, layer.blob.digest) as spool:
 
             def spooled(piece: bytes) -> bytes:
                 hasher.update(piece)
@@ -180,6 +182,16 @@ class _Feed:
             raise IntegrityError(f"{self._blob.digest} ends before the size that its descriptor says")
         self._position += len(piece)
         return piece
+
+    @contextmanager
+    def judged(self) -> Iterator[None]:
+        """Read a blob whose content makes no sense to its end: one that came damaged fails by its digest then, and is dropped."""
+        try:
+            yield
+        except Malformed:
+            while self.take():
+                pass
+            raise
 
     async def _read(self) -> bytes:
         note_progress()  # what was read before is unpacked

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
 
-from ocifs.oci.artifact import child_role
+from ocifs.oci.artifact import child_role, classify
 from ocifs.oci.descriptor import Descriptor
 from ocifs.oci.manifest import Manifest
 from ocifs.oci.platform import Platform, first_match
@@ -17,6 +17,7 @@ from ocifs.tree.node import Link, Node
 from ocifs.tree.static import StaticDirectory
 
 SHORTCUTS = (b"config.json", b"layers", b"files")
+OF_IMAGES = (b"rootfs",)
 
 
 def index_links(manifest: Manifest, key: Hashable, siblings: bytes, wanted: Platform) -> Iterable[tuple[bytes, Node]]:
@@ -29,7 +30,7 @@ def index_links(manifest: Manifest, key: Hashable, siblings: bytes, wanted: Plat
         yield b"platforms", _links((key, b"platforms"), list(zip(names, machines, strict=True)), siblings)
     chosen = first_match([child.platform for child in machines], wanted)
     if chosen is not None:
-        for shortcut in SHORTCUTS:
+        for shortcut in (*SHORTCUTS, *(OF_IMAGES if classify(manifest).kind == "image-index" else ())):
             yield shortcut, Link((key, shortcut), b"platforms/" + names[chosen] + b"/" + shortcut)
 
 

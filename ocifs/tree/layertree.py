@@ -33,8 +33,8 @@ _TYPES = {
     Kind.BLOCK: stat.S_IFBLK,
     Kind.FIFO: stat.S_IFIFO,
 }
-# The attributes of a root are known when its layers are; the kernel asks again after this many seconds.
-_ROOT_LIFETIME = 1.0
+# The attributes of a root are known when its layers are: until then the kernel asks each time.
+_ROOT_LIFETIME = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +192,10 @@ class _Root(Plain):
 
 def _attributes(item: Item, view: ViewSettings, size: int) -> Attributes:
     member = item.member
-    owned = Attributes(_TYPES[member.kind] | member.mode, size, member.mtime_ns, max(1, item.links), rdev=member.rdev)
+    mode = (
+        0o777 if member.kind is Kind.SYMLINK else member.mode
+    )  # Linux has no others, whatever a tar says (symlink(7))
+    owned = Attributes(_TYPES[member.kind] | mode, size, member.mtime_ns, max(1, item.links), rdev=member.rdev)
     return replace(owned, uid=member.uid, gid=member.gid) if view.owner == "keep" else owned
 
 

@@ -1,0 +1,234 @@
+"""Layers are unpacked once, verified, kept, and made again when what was kept is gone; over real caches, sources that go wrong."""
+
+from __future__ import annotations
+
+import gzip
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import trio
+
+from ocifs.errors import IntegrityError, LimitExceeded, Malformed, OcifsError, Unreachable
+from ocifs.layers.codec import KIND as INDEX
+from ocifs.layers.member import LayerIndex, Member
+from ocifs.layers.workshop import PLAIN, Layer, Workshop
+from ocifs.oci.digest import Digest
+from ocifs.settings import CacheSettings, Limits, Settings
+from ocifs.store.blobs import CachedBlobs
+from ocifs.store.disk import Disk
+from ocifs.store.shelf import DiskShelf
+from tests.layers.tars import DIRECTORY, entry, tar
+from tests.store.source import Fault, MemorySource, broken
+
+CONTENT = random.Random(1).randbytes(700_000)
+TAR = tar(entry("d", DIRECTORY), entry("d/big", content=CONTENT), entry("d/small", content=b"small"), entry("empty"))
+BLOB = gzip.compress(TAR, 1, mtime=0)
+
+
+@dataclass
+class Site:
+    """A workshop with the parts that it stands on."""
+
+    workshop: Workshop
+    shelf: DiskShelf
+    source: MemorySource
+    nursery: trio.Nursery
+
+    def layer(self, data: bytes = BLOB, plain: bytes | None = TAR) -> Layer:
+        return Layer(self.source.put(data), None if plain is None else Digest.of(plain))
+
+    def kept(self, layer: Layer) -> list[str]:
+        return [kind for kind in (PLAIN, INDEX) if self.shelf.path(kind, layer.blob.digest).exists()]
+
+
+@asynccontextmanager
+async def site(directory: Path, source: MemorySource | None = None, **limits: int) -> AsyncIterator[Site]:
+    """A workshop over a cache in a directory, for the length of the block."""
+    directory.chmod(0o700)
+    source = source or MemorySource()
+    disk = Disk(directory)
+    async with trio.open_nursery() as nursery:
+        blobs = CachedBlobs(source, disk, nursery, Settings(cache=CacheSettings(directory=directory)))
+        shelf = DiskShelf(disk)
+        yield Site(Workshop(blobs, shelf, nursery, Limits(**limits)), shelf, source, nursery)
+        nursery.cancel_scope.cancel()
+    for opened in blobs._opened.values():
+        opened.retire()  # as the end of a process closes its files
+
+
+def member(index: LayerIndex, path: bytes) -> Member:
+    return next(member for member in index.members if member.path == path)
+
+
+async def big(here: Site, layer: Layer) -> bytes:
+    found = member(await here.workshop.index(layer), b"d/big")
+    return await here.workshop.read(layer, found, 0, found.size)
+
+
+async def test_a_layer_is_streamed_once_and_read_from_what_was_kept(tmp_path: Path) -> None:
+    async with site(tmp_path) as here:
+        layer = here.layer()
+        index = await here.workshop.index(layer)
+        assert [each.path for each in index.members] == [b"d", b"d/big", b"d/small", b"empty"]
+        assert (index.diff_id, index.plain_size, index.compression) == (Digest.of(TAR), len(TAR), "gzip")
+        found = member(index, b"d/big")
+        for offset, size in ((0, 100), (699_990, 100), (12_345, 300_000), (700_000, 5), (800_000, 5)):
+            assert await here.workshop.read(layer, found, offset, size) == CONTENT[offset : offset + size]
+        assert await here.workshop.read(layer, member(index, b"empty"), 0, 10) == b""
+        assert sum(here.source.served) == len(BLOB)
+        assert here.kept(layer) == [PLAIN, INDEX]
+
+
+async def test_readers_at_the_same_time_share_one_unpacking(tmp_path: Path) -> None:
+    async with site(tmp_path) as here:
+        layer = here.layer()
+        trees = []
+
+        async def read() -> None:
+            trees.append(await here.workshop.tree([layer]))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(5):
+                nursery.start_soon(read)
+        assert all(tree is trees[0] for tree in trees)
+        assert sum(here.source.served) == len(BLOB)
+
+
+async def test_a_reader_who_leaves_takes_nothing_from_the_others(tmp_path: Path) -> None:
+    async with site(tmp_path) as here:
+        layer = here.layer()
+        here.source.gate = trio.Event()
+        with trio.move_on_after(0.05) as left:
+            await here.workshop.index(layer)
+        assert left.cancelled_caught
+        here.source.gate.set()
+        assert await big(here, layer) == CONTENT
+        assert sum(here.source.served) == len(BLOB)
+
+
+async def test_the_end_of_a_mount_ends_an_unpacking_and_leaves_nothing(tmp_path: Path) -> None:
+    with trio.fail_after(10):
+        async with site(tmp_path) as here:
+            layer = here.layer()
+            here.source.gate = trio.Event()
+            here.nursery.start_soon(here.workshop.index, layer)
+            while not here.source.opened:
+                await trio.lowlevel.checkpoint()
+    assert here.kept(layer) == []
+    assert not [path for path in (tmp_path / "v1/derived").rglob("*") if path.is_file()]
+
+
+async def test_a_kept_index_lists_and_a_kept_tar_serves_without_a_question(tmp_path: Path) -> None:
+    async with site(tmp_path) as here:
+        first = await here.workshop.index(here.layer())
+    async with site(tmp_path, MemorySource(always=Fault(Unreachable("the registry is down")))) as here:
+        layer = here.layer()
+        assert await here.workshop.index(layer) == first
+        assert await big(here, layer) == CONTENT
+        assert here.source.opened == []
+
+
+async def test_a_tar_that_was_evicted_is_made_again(tmp_path: Path) -> None:
+    async with site(tmp_path) as here:
+        layer = here.layer()
+        await here.workshop.index(layer)
+        here.shelf.path(PLAIN, layer.blob.digest).unlink()
+        assert await big(here, layer) == CONTENT
+        assert here.kept(layer) == [PLAIN, INDEX]
+    async with site(tmp_path) as here:
+        here.shelf.path(PLAIN, layer.blob.digest).unlink()
+        assert await big(here, here.layer()) == CONTENT
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}\n", b"junk", None], ids=["empty", "other", "junk", "bit"])
+async def test_an_index_that_was_damaged_is_made_again(tmp_path: Path, damage: bytes | None) -> None:
+    async with site(tmp_path) as here:
+        layer = here.layer()
+        first = await here.workshop.index(layer)
+    path = here.shelf.path(INDEX, layer.blob.digest)
+    kept = path.read_bytes()
+    path.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]) if damage is None else damage)
+    async with site(tmp_path) as here:
+        assert await here.workshop.index(here.layer()) == first
+    assert path.read_bytes() == kept
+
+
+async def test_a_tar_that_was_cut_is_an_error_and_no_other_content(tmp_path: Path) -> None:
+    async with site(tmp_path) as here:
+        layer = here.layer()
+        index = await here.workshop.index(layer)
+        path = here.shelf.path(PLAIN, layer.blob.digest)
+        path.write_bytes(path.read_bytes()[:1000])
+        with pytest.raises(OcifsError):
+            await here.workshop.read(layer, member(index, b"d/big"), 0, 5000)
+
+
+async def test_content_that_is_not_the_diff_ids_is_refused_and_not_kept(tmp_path: Path) -> None:
+    async with site(tmp_path) as here:
+        layer = here.layer(plain=b"another tar")
+        with pytest.raises(IntegrityError, match="config says"):
+            await here.workshop.index(layer)
+        assert here.kept(layer) == []
+        right = replace(layer, diff_id=Digest.of(TAR))
+        assert await big(here, right) == CONTENT
+        with pytest.raises(IntegrityError, match="config says"):  # what was kept is checked against each config
+            await here.workshop.index(layer)
+
+
+@pytest.mark.parametrize("data", [BLOB, TAR], ids=["gzip", "plain"])
+async def test_content_that_is_not_the_digests_is_refused_and_fetched_anew(tmp_path: Path, data: bytes) -> None:
+    def flipped(content: bytes) -> bytes:
+        middle = len(content) // 2
+        return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+    async with site(tmp_path, MemorySource(always=Fault(content=flipped))) as here:
+        layer = here.layer(data)
+        with pytest.raises(IntegrityError):
+            await here.workshop.index(layer)
+        assert here.kept(layer) == []
+        here.source.always = Fault()
+        assert await big(here, layer) == CONTENT
+
+
+async def test_a_lost_connection_is_an_error_and_the_next_try_goes_on(tmp_path: Path) -> None:
+    async with site(tmp_path, MemorySource(always=broken(0))) as here:
+        layer = here.layer()
+        with pytest.raises(Unreachable):
+            await here.workshop.index(layer)
+        assert here.kept(layer) == []
+        here.source.always = Fault()
+        assert await big(here, layer) == CONTENT
+
+
+async def test_bounds_are_kept_and_named(tmp_path: Path) -> None:
+    for number, (field, value) in enumerate(
+        [("layer_members", 2), ("layer_bytes", len(BLOB)), ("layer_index_bytes", 99)]
+    ):
+        place = tmp_path / str(number)
+        place.mkdir()
+        async with site(place, **{field: value}) as here:
+            layer = here.layer()
+            with pytest.raises(LimitExceeded, match=field):
+                await here.workshop.index(layer)
+            assert here.kept(layer) == []
+
+
+async def test_one_bad_layer_fails_the_tree_with_its_own_error(tmp_path: Path) -> None:
+    async with site(tmp_path) as here:
+        good, bad = here.layer(), here.layer(b"no tar at all" * 100, None)
+        with pytest.raises(Malformed):
+            await here.workshop.tree([good, bad, good])
+        assert (await here.workshop.tree([good, good])).root.children
+
+
+async def test_an_empty_layer_is_an_empty_tree(tmp_path: Path) -> None:
+    async with site(tmp_path) as here:
+        for number, plain in enumerate((b"", b"\0" * 1024, b"\0" * 10240)):
+            blob = gzip.compress(plain, number, mtime=0)
+            assert (await here.workshop.index(here.layer(blob, plain))).members == ()
+        nothing = await here.workshop.tree([])
+        assert nothing.root.children == {}

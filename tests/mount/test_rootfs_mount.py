@@ -1,0 +1,146 @@
+"""Root filesystems through a real mount, path by path against what umoci unpacks of the same image."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from tests.layers.tars import DIRECTORY, HARDLINK, SYMLINK, entry, tar
+from tests.support.image import make_layout
+from tests.support.mount import mounted
+from tests.support.oracle import Facts, differences, facts
+
+pytestmark = [
+    pytest.mark.mount,
+    pytest.mark.skipif(os.geteuid() != 0, reason="only root can unpack owners and devices to compare with"),
+]
+
+AS_IT_IS = ["--owner", "keep", "--links", "raw"]
+T1, T2, T3 = 1_500_000_000, 1_600_000_000, 1_700_000_000
+DICE = random.Random(5)
+BIG = DICE.randbytes(3_000_000)
+
+BASE = tar(
+    entry("./", DIRECTORY, mtime=T1, mode=0o755),
+    entry("etc/", DIRECTORY, mtime=T1),
+    entry("etc/passwd", content=b"root:x:0:0\n", mtime=T1, uid=0, gid=42),
+    entry("etc/motd", content=b"first\n", mtime=T1),
+    entry("etc/motd", content=b"the second of this name\n", mtime=T2),
+    entry("usr", DIRECTORY, mtime=T1, mode=0o2755),
+    entry("usr/bin", DIRECTORY, mtime=T1),
+    entry("usr/bin/su", content=b"s" * 70_000, mode=0o4755, mtime=T1),
+    entry("usr/bin/su-too", HARDLINK, linkname="usr/bin/su", mtime=T1),
+    entry("usr/bin/ping", content=b"p" * 512, mtime=T1, pax_headers={"mtime": f"{T1}.123456789"}),
+    entry("bin", SYMLINK, linkname="usr/bin", mtime=T1),
+    entry("bin/sh", content=b"through a link\n", mtime=T1),
+    entry("etc/localtime", SYMLINK, linkname="/usr/share/zoneinfo/UTC", mtime=T1),
+    entry("etc/up", SYMLINK, linkname="../../../../../etc/passwd", mtime=T1),
+    entry("dev", DIRECTORY, mtime=T1),
+    entry("dev/null", tarfile.CHRTYPE, devmajor=1, devminor=3, mode=0o666, mtime=T1),
+    entry("dev/sda", tarfile.BLKTYPE, devmajor=8, devminor=0, mode=0o660, gid=6, mtime=T1),
+    entry("run", DIRECTORY, mtime=T1),
+    entry("run/pipe", tarfile.FIFOTYPE, mode=0o600, mtime=T1),
+    entry("tmp", DIRECTORY, mode=0o1777, mtime=T1),
+    entry("big", content=BIG, uid=1000, gid=1000, mtime=T1),
+    entry("empty", mtime=T1),
+    entry("n" * 255, content=b"long\n", mtime=T1),
+    entry("deep", DIRECTORY, mtime=T1),
+    *[entry("deep" + "/d" * depth, DIRECTORY, mtime=T1) for depth in range(1, 120)],
+    entry("deep" + "/d" * 119 + "/file", content=b"deep\n", mtime=T1),
+    entry("uid", content=b"u", uid=2_000_000_000, gid=2_000_000_001, mtime=T1),
+    entry("name with\nnewline", content=b"n", mtime=T1),
+    entry("srv", DIRECTORY, mtime=T1),
+    *[entry(f"srv/{number}", content=DICE.randbytes(number * 37), mtime=T1 + number) for number in range(200)],
+    entry("gone", DIRECTORY, mtime=T1),
+    entry("gone/with", content=b"me", mtime=T1),
+    entry("opaque", DIRECTORY, mtime=T1),
+    entry("opaque/old", content=b"old", mtime=T1),
+    entry("turn", content=b"a file", mtime=T1),
+    entry("turned", DIRECTORY, mtime=T1),
+    entry("turned/in", content=b"a directory", mtime=T1),
+)
+MIDDLE = tar(
+    entry("./", DIRECTORY, mtime=T2, mode=0o711),
+    entry(".wh.gone"),
+    entry(".wh.never-there"),
+    entry("opaque", DIRECTORY, mtime=T2, mode=0o700),
+    entry("opaque/new", content=b"new", mtime=T2),
+    entry("opaque/.wh..wh..opq"),
+    entry("turn", DIRECTORY, mtime=T2),
+    entry("turn/in", content=b"a directory now", mtime=T2),
+    entry("turned", content=b"a file now", mtime=T2),
+    entry("etc", DIRECTORY, mtime=T2),
+    entry("etc/passwd-", HARDLINK, linkname="etc/passwd", mtime=T1),
+    entry("etc/.wh.motd"),
+    entry("bin/ls", content=b"through a lower link", mtime=T2),
+    entry("usr/bin", DIRECTORY, mtime=T2, mode=0o750),
+    entry("srv", DIRECTORY, mtime=T2),
+    *[entry(f"srv/.wh.{number}") for number in range(0, 200, 3)],
+    form=tarfile.GNU_FORMAT,
+)
+TOP = tar(
+    entry("turn", content=b"a file again", mtime=T3),
+    entry("gone", DIRECTORY, mtime=T3),
+    entry("gone/back", content=b"again", mtime=T3),
+    entry("etc/motd", SYMLINK, linkname="passwd", mtime=T3),
+    entry("opaque", DIRECTORY, mtime=T3),
+    entry("opaque/newer", HARDLINK, linkname="opaque/new", mtime=T3),
+    entry(".wh.empty"),
+    entry("srv/1", content=b"changed", mtime=T3),
+    entry("etc", DIRECTORY, mtime=T3),
+    entry("srv", DIRECTORY, mtime=T3),
+    entry("", DIRECTORY, mtime=T3, mode=0o755),
+    form=tarfile.USTAR_FORMAT,
+)
+
+
+def unpacked(layout: Path, where: Path) -> Path:
+    """The root filesystem as umoci unpacks it."""
+    subprocess.run(["umoci", "raw", "unpack", "--image", f"{layout}:v1", where], check=True, capture_output=True)
+    return where
+
+
+@pytest.fixture(scope="module")
+def theirs(tmp_path_factory: pytest.TempPathFactory) -> dict[bytes, Facts]:
+    """What umoci unpacks: it knows no zstd, so the layers are gzip."""
+    place = tmp_path_factory.mktemp("umoci")
+    return facts(unpacked(make_layout(place / "layout", [BASE, MIDDLE, TOP]), place / "unpacked"))
+
+
+@pytest.mark.parametrize("compressions", [["+gzip"], ["+zstd", "", "+xz"], ["+bzip2", "+zstd"]], ids=" ".join)
+def test_an_image_of_many_corners_is_what_umoci_unpacks(
+    theirs: dict[bytes, Facts], tmp_path: Path, compressions: list[str]
+) -> None:
+    layout = make_layout(tmp_path / "layout", [BASE, MIDDLE, TOP], compressions)
+    with mounted(f"oci:{layout}:v1", tmp_path / "mnt", tmp_path / "cache", AS_IT_IS) as mount:
+        os.listdir(mount.path / "rootfs")  # before that nobody knows the attributes of the root itself
+        assert differences(facts(mount.path / "rootfs"), theirs) == []
+
+
+def test_attributes_and_holes_are_what_umoci_unpacks(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "tool").write_bytes(b"#!")
+    with (source / "holes").open("wb") as file:
+        for start in (1 << 20, 9 << 20, 11 << 20):
+            file.seek(start)
+            file.write(DICE.randbytes(5000))
+        file.truncate(20 << 20)
+    value = bytes(range(256))
+    os.setxattr(source / "tool", "user.binary", value)
+    os.setxattr(source / "tool", "security.capability", bytes.fromhex("0100000200200000000000000000000000000000"))
+    os.setxattr(source, "user.of-a-directory", b"yes")
+    command = ["tar", "--format=posix", "--sparse", "--xattrs", "--xattrs-include=*", "-C", source, "-c", "."]
+    layer = subprocess.run(command, capture_output=True, check=True).stdout
+    assert len(layer) < 1 << 20
+    layout = make_layout(tmp_path / "layout", [layer])
+    expected = facts(unpacked(layout, tmp_path / "unpacked"))
+    assert dict(expected[b"tool"].xattrs)["user.binary"] == value
+    with mounted(f"oci:{layout}:v1", tmp_path / "mnt", tmp_path / "cache", AS_IT_IS) as mount:
+        os.listdir(mount.path / "rootfs")
+        assert differences(facts(mount.path / "rootfs"), expected) == []
