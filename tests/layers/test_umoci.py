@@ -1,0 +1,114 @@
+"""Generated stacks of layers, merged by us and unpacked by umoci: the same trees, path by path."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tarfile
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ocifs.errors import Malformed
+from ocifs.layers.member import Kind, LayerIndex, Member
+from ocifs.layers.overlay import merge
+from ocifs.oci.digest import Digest
+from ocifs.settings import Limits
+from tests.layers.stacks import items
+from tests.layers.tars import DIRECTORY, HARDLINK, SYMLINK, content, entry, members, tar
+from tests.support.image import make_layout
+
+# How many stacks a run looks at: an unpacking by umoci takes some 50 ms.
+EXAMPLES = int(os.environ.get("OCIFS_STACKS", "60"))
+Entry = tuple[tarfile.TarInfo, bytes]
+PATHS = st.sampled_from(["a", "b", "c", "a/a", "a/b", "b/a", "b/c", "a/b/c", "b/c/d", "l/a", "l/n"])
+
+
+def _whiteout(path: str) -> str:
+    parent, _, name = path.rpartition("/")
+    return f"{parent}/.wh.{name}" if parent else f".wh.{name}"
+
+
+def _entries(number: int) -> st.SearchStrategy[list[Entry]]:
+    time = 1_000_000_000 + number
+    one = st.one_of(
+        st.builds(lambda path, data: entry(path, content=data, mtime=time), PATHS, st.binary(max_size=5)),
+        PATHS.map(lambda path: entry(path, DIRECTORY, mode=0o700 + number, mtime=time)),
+        PATHS.map(lambda path: entry(_whiteout(path), mtime=time)),
+        PATHS.map(lambda path: entry(f"{path}/.wh..wh..opq", mtime=time)),
+        st.builds(lambda path, target: entry(path, HARDLINK, linkname=target, mtime=time), PATHS, PATHS),
+        st.sampled_from(["a", "/b", "../a/b", "nothing"]).map(lambda to: entry("l", SYMLINK, linkname=to, mtime=time)),
+    )
+    return st.lists(one, max_size=7)
+
+
+def _ours(tars: list[bytes]) -> dict[str, tuple[object, ...]]:
+    layers = [LayerIndex(tuple(members(data)), Digest.of(data), len(data), "none") for data in tars]
+    found = items(merge(layers, Limits()))
+    names: dict[int, list[str]] = {}
+    for path, item in found.items():
+        names.setdefault(id(item), []).append(path)
+    return {path: _shown(item.member, tars[item.layer], sorted(names[id(item)])) for path, item in found.items()}
+
+
+def _shown(member: Member, plain: bytes, names: list[str]) -> tuple[object, ...]:
+    if member.kind is Kind.DIRECTORY:
+        return ("d", member.mode)
+    if member.kind is Kind.SYMLINK:
+        return ("l", member.link.decode(), names)
+    return ("f", member.mode, member.mtime_ns // 10**9, content(plain, member), names)
+
+
+def _theirs(root: Path) -> dict[str, tuple[object, ...]]:
+    paths = sorted(root.rglob("*"))
+    names: dict[int, list[str]] = {}
+    for path in paths:
+        names.setdefault(path.lstat().st_ino, []).append(str(path.relative_to(root)))
+    found: dict[str, tuple[object, ...]] = {}
+    for path in paths:
+        status = path.lstat()
+        same, mode = sorted(names[status.st_ino]), status.st_mode & 0o7777
+        if path.is_symlink():
+            shown: tuple[object, ...] = ("l", os.readlink(path), same)
+        elif path.is_dir():
+            shown = ("d", mode)
+        else:
+            shown = ("f", mode, int(status.st_mtime), path.read_bytes(), same)
+        found[str(path.relative_to(root))] = shown
+    return found
+
+
+def _is_defined(tars: list[list[Entry]]) -> bool:
+    """Whether unpackers agree on what a stack means: each name once a layer, no whiteout of what its own layer brings."""
+    for entries in tars:
+        names = [info.name for info, _ in entries]
+        plain = [name.replace(".wh.", "") for name in names if ".wh..wh." not in name]
+        if len(set(plain)) != len(plain):
+            return False
+    return True
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="without root umoci unpacks other modes")
+@settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow],
+)
+@given(st.lists(st.integers(1, 3).flatmap(_entries), min_size=1, max_size=3).filter(_is_defined))
+def test_any_stack_is_what_umoci_unpacks(stack: list[list[Entry]]) -> None:
+    tars = [tar(*entries) for entries in stack]
+    with tempfile.TemporaryDirectory() as place:
+        layout = make_layout(Path(place, "layout"), tars, [""])
+        root = Path(place, "root")
+        command = ["umoci", "raw", "unpack", "--image", f"{layout}:v1", root]
+        done = subprocess.run(command, capture_output=True, check=False)
+        try:
+            ours = _ours(tars)
+        except Malformed:
+            assert done.returncode
+            return
+        if not done.returncode:
+            assert ours == _theirs(root)
