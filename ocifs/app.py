@@ -129,5 +129,10 @@ def control_files(source: Source, journal: Journal) -> dict[bytes, Callable[[], 
 
 def run_to_end(run: Callable[[], Awaitable[None]]) -> None:
     """Run the event loop; an error of ours comes out of its nurseries by itself, not in a group."""
-    with ungrouped():
-        trio.run(run)
+    try:
+        with ungrouped():
+            trio.run(run)
+    except BaseExceptionGroup as group:
+        if group.subgroup(KeyboardInterrupt) is None:
+            raise
+        raise KeyboardInterrupt from None  # Ctrl-C, which came out of a nursery

@@ -7,12 +7,14 @@ command with one message and, where we know one, a hint on what to try; exit sta
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 
 import click
 
 from ocifs import __version__
-from ocifs.errors import OcifsError, UsageError
+from ocifs.cli import failure
+from ocifs.errors import OcifsError
 
 # name: (module, one line for --help). The line stands here so that listing them imports none of them.
 COMMANDS = {
@@ -24,9 +26,6 @@ COMMANDS = {
     "inspect": ("ocifs.cli.inspect", "Say what a manifest is, and which field said so."),
     "tree": ("ocifs.cli.tree", "Show what is below a path of a source without mounting it."),
 }
-
-EXIT_FAILURE = 1
-EXIT_USAGE = 2
 
 
 class Commands(click.Group):
@@ -66,17 +65,19 @@ def group() -> None:
 def main() -> None:
     """Run the command line; the one place where errors become messages and exit statuses."""
     try:
-        group(prog_name="ocifs")
+        ended = group(prog_name="ocifs", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(failure.status_of(error))
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(failure.INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # `ocifs ls … | head`: Python flushes once more at its end
+        sys.exit(failure.FAILURE)
     except OcifsError as error:
-        fail(error)
-        sys.exit(EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILURE)
-
-
-def fail(error: OcifsError) -> None:
-    """Say what happened and what to try."""
-    click.echo(f"ocifs: {error}", err=True)
-    if error.hint:
-        click.echo(f"  {error.hint}", err=True)
+        failure.fail(error)
+        sys.exit(failure.status_of(error))
+    sys.exit(ended if isinstance(ended, int) else 0)
 
 
 if __name__ == "__main__":

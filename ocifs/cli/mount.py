@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Unpack
 
 import click
 
+from ocifs.cli.failure import status_of, text_of
 from ocifs.cli.options import SharedOptions, settings_from, shared
 from ocifs.errors import OcifsError, UsageError
 from ocifs.oci.reference import LayoutSource, Source, parse_source
+from ocifs.telemetry import start_logging
 
 
 @click.command("mount")
@@ -23,7 +24,8 @@ from ocifs.oci.reference import LayoutSource, Source, parse_source
 @click.option(
     "--log-file", type=click.Path(path_type=Path, resolve_path=True), help="Where a daemon writes what it has to say."
 )
-@click.option("-v", "--verbose", is_flag=True, help="Log each request.")
+@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", help="For people or for machines.")
+@click.option("-v", "--verbose", count=True, help="Log each request to the registry; twice: each operation, too.")
 @shared
 def command(  # noqa: PLR0913, PLR0917 (click gives each option as an argument)
     source: str,
@@ -31,7 +33,8 @@ def command(  # noqa: PLR0913, PLR0917 (click gives each option as an argument)
     foreground: bool,
     allow_other: bool,
     log_file: Path | None,
-    verbose: bool,
+    log_format: str,
+    verbose: int,
     **options: Unpack[SharedOptions],
 ) -> None:
     """Mount SOURCE at the directory MOUNTPOINT, read-only.
@@ -48,13 +51,12 @@ def command(  # noqa: PLR0913, PLR0917 (click gives each option as an argument)
     parsed = _absolute(parse_source(source))
     host = "" if isinstance(parsed, LayoutSource) else parsed.host
     settings = settings_from(options, host)
-    level = logging.DEBUG if verbose else logging.INFO
     from ocifs.fuse.daemon import detach  # forks, so it comes before anything that starts threads
     from ocifs.fuse.mounts import real_place
 
     place = real_place(mountpoint)  # absolute, since a daemon leaves the directory that it was started in
     ready = None if foreground else detach(log_file)
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    start_logging(verbose, log_format)
     from ocifs.app import MountRequest, mount
 
     request = MountRequest(parsed, place, allow_other)
@@ -64,10 +66,10 @@ def command(  # noqa: PLR0913, PLR0917 (click gives each option as an argument)
     try:
         mount(request, settings, ready.ok)
     except OcifsError as error:
-        ready.fail(f"{error}\n  {error.hint}" if error.hint else str(error))
+        ready.fail(text_of(error), status_of(error))
         raise
     except BaseException as error:
-        ready.fail(f"unexpected {type(error).__name__}: {error}")
+        ready.fail(f"unexpected {type(error).__name__}: {error}", status_of(error))
         raise
 
 

@@ -1,7 +1,7 @@
 """Into the background, and a parent that waits until the mount answers.
 
 Rules that hold here: the fork comes before anything that starts a thread or an event loop; the parent ends with status 0 only when
-the mount answered, else it says what the child said and ends with status 1.
+the mount answered, else it says what the child said and ends with the status that the child gave.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class Ready:
         """The mount answers."""
         self._say(_READY)
 
-    def fail(self, message: str) -> None:
-        """The mount could not be made."""
-        self._say(message.encode(errors="replace"))
+    def fail(self, message: str, status: int) -> None:
+        """The mount could not be made, and the parent is to end with this status."""
+        self._say(f"{status} {message}".encode(errors="replace"))
 
     def _say(self, text: bytes) -> None:
         if self._pipe is not None:
@@ -64,6 +64,8 @@ def _wait(reader: int, child: int) -> None:
         said = pipe.read()
     if said == _READY:
         os._exit(0)
-    message = said.decode(errors="replace") or f"the daemon (process {child}) ended before the mount was made"
+    status, _, message = said.decode(errors="replace").partition(" ")
+    if not status.isdigit():
+        status, message = "1", f"the daemon (process {child}) ended before the mount was made"
     os.write(2, f"ocifs: {message}\n".encode())
-    os._exit(1)
+    os._exit(int(status))

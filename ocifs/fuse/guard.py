@@ -26,6 +26,7 @@ from ocifs.errors import Interrupted, NoAttribute, NotFound, OcifsError
 from ocifs.fuse.errno import errno_of
 from ocifs.fuse.journal import Journal
 from ocifs.settings import Timing
+from ocifs.telemetry import OPERATIONS_TOO, begin_operation
 
 T = TypeVar("T")
 
@@ -73,6 +74,8 @@ class Guard:
     def _errors(self, name: str) -> Iterator[None]:
         """Whatever is raised becomes a FUSEError; counted, and logged where a person would want to know."""
         self._journal.operations[name] += 1
+        begin_operation()
+        log.log(OPERATIONS_TOO, "%s", name)
         try:
             yield
         except pyfuse3.FUSEError:

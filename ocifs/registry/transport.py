@@ -10,6 +10,7 @@ exception of httpx, httpcore, ssl or the operating system leaves this module as 
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import socket
 import ssl
@@ -28,6 +29,8 @@ from ocifs.errors import AccessDenied, ConnectionRefused, Malformed, OcifsError,
 from ocifs.registry.guards import Origin, is_inner
 from ocifs.registry.trust import Trust, proxy_for
 from ocifs.settings import MIB, Timing
+
+log = logging.getLogger("ocifs.registry")
 
 SocketOption: TypeAlias = tuple[int, int, int] | tuple[int, int, bytes | bytearray] | tuple[int, int, None, int]
 
@@ -223,7 +226,21 @@ async def send(
     """Send a request; its answer's body is still to come, and whoever has the answer closes it."""
     with our_errors(_host_in(url)):
         request = client.build_request(method, url, headers=dict(headers), data=form)
-        return await client.send(request, stream=True)
+        began = trio.current_time()
+        try:
+            answer = await client.send(request, stream=True)
+        except THEIRS as error:
+            log.debug("%s %s: %s", method, _place_of(request.url), type(error).__name__)
+            raise
+        took = trio.current_time() - began
+        span = f" {headers['Range']}" if "Range" in headers else ""
+        log.debug("%s %s%s: %d in %.3f s", method, _place_of(request.url), span, answer.status_code, took)
+        return answer
+
+
+def _place_of(url: httpx.URL) -> str:
+    """An address for the log: its query may be a signature, its user part a password."""
+    return f"{url.host}{f':{url.port}' if url.port else ''}{url.path}"
 
 
 async def pieces(answer: httpx.Response) -> AsyncGenerator[bytes, None]:

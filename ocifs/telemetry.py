@@ -1,0 +1,80 @@
+"""What a person or a machine reads in the log, and the number by which lines belong together.
+
+Rules that hold here: httpx and httpcore never log, since they write whole addresses, and a signed one is a secret; a line of ours names
+method, host, path and status, never a query or a header; the number is that of the operation that a caller waits for, and work that is
+started on its behalf inherits it.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import itertools
+import json
+import logging
+import re
+import time
+
+OPERATION: contextvars.ContextVar[int] = contextvars.ContextVar("ocifs_operation", default=0)
+_NUMBERS = itertools.count(1)
+_LEVELS = (logging.INFO, logging.DEBUG, 5)
+OPERATIONS_TOO = _LEVELS[2]
+"""The level of a line for each operation: a listing makes thousands of them."""
+
+_SILENT = ("httpx", "httpcore", "hpack")
+# Nothing of ours logs one. This holds back what some library puts into an exception's text.
+_SECRET = re.compile(
+    r"(?i)(\b(?:bearer|basic)\s+)[\w.~+/=-]{6,}|(://[^\s/:@]*:)[^\s/@]+(?=@)|([?&][^\s=&]+=)[^\s&\"']+"
+)
+
+
+def begin_operation() -> int:
+    """Give what the current task does from here on a number of its own."""
+    number = next(_NUMBERS)
+    OPERATION.set(number)
+    return number
+
+
+def without_secrets(text: str) -> str:
+    """A text with values of queries, passwords in addresses and credentials of HTTP taken out."""
+    return _SECRET.sub(lambda found: f"{found[1] or found[2] or found[3]}…", text)
+
+
+class TextFormatter(logging.Formatter):
+    """A line for people. `#12` is the operation."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        number = OPERATION.get()
+        text = without_secrets(super().format(record))
+        return f"{text} #{number}" if number and not record.exc_info else text
+
+
+class JsonFormatter(logging.Formatter):
+    """An object a line, for machines."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        when = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        fields: dict[str, object] = {
+            "time": f"{when}.{int(record.msecs):03}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": without_secrets(record.getMessage()),
+        }
+        if OPERATION.get():
+            fields["operation"] = OPERATION.get()
+        if record.exc_info:
+            fields["exception"] = without_secrets(self.formatException(record.exc_info))
+        return json.dumps(fields)
+
+
+def start_logging(verbosity: int, form: str = "text") -> None:
+    """Log to standard error: errors that callers got; with 1 each request to a registry, too; with 2 each operation, too."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
+    logging.addLevelName(OPERATIONS_TOO, "TRACE")
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.getLogger("ocifs").setLevel(_LEVELS[min(verbosity, 2)])
+    for name in _SILENT:
+        logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -1,0 +1,69 @@
+"""How commands end: statuses and messages, as a shell sees them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.mount import run_ocifs
+
+WRONG = [
+    ["mount", "127.0.0.1:1", "{place}/file"],
+    ["mount", "-f", "127.0.0.1:1", "{place}/file"],
+    ["mount", "127.0.0.1:1", "{place}/absent"],
+    ["mount", "oci:{place}/absent", "{place}/mnt"],
+    ["mount", "127.0.0.1:1/Bad", "{place}/mnt"],
+    ["ls", "127.0.0.1:1/Bad"],
+    ["ls", "--no-such-option", "127.0.0.1:1"],
+    ["umount", "{place}/mnt"],
+    ["no-such-command"],
+]
+FAILED = [
+    ["ls", "127.0.0.1:1/team/app:v1"],
+    ["mount", "127.0.0.1:1/team/app:v1", "{place}/mnt"],
+    ["mount", "-f", "127.0.0.1:1/team/app:v1", "{place}/mnt"],
+]
+
+
+@pytest.mark.parametrize("arguments", [*((words, 2) for words in WRONG), *((words, 1) for words in FAILED)], ids=str)
+def test_a_command_ends_with_the_status_that_is_documented(tmp_path: Path, arguments: tuple[list[str], int]) -> None:
+    words, status = arguments
+    (tmp_path / "file").touch()
+    (tmp_path / "mnt").mkdir()
+    done = run_ocifs(*(word.format(place=tmp_path) for word in words), cache=tmp_path / "cache", check=False)
+    assert (done.returncode, done.stdout) == (status, b""), done.stderr
+    assert done.stderr and b"Traceback" not in done.stderr
+    assert not os.path.ismount(tmp_path / "mnt")
+
+
+def test_ctrl_c_ends_a_command_as_shells_expect(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(20)
+        host = f"127.0.0.1:{listener.getsockname()[1]}"
+        command = [
+            "env",
+            "--default-signal=INT",
+            sys.executable,
+            "-m",
+            "ocifs",
+            "ls",
+            host,
+            "--cache-dir",
+            str(tmp_path),
+        ]
+        # A suite that a shell runs in the background ignores SIGINT, and so would its children.
+        with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+            try:
+                connection = listener.accept()[0]  # now it waits for an answer
+                process.send_signal(signal.SIGINT)
+                said = process.communicate(timeout=10)[1]
+                connection.close()
+            finally:
+                process.kill()
+    assert (process.returncode, said.strip()) == (130, b"")

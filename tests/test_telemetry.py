@@ -1,0 +1,73 @@
+"""The log: free of secrets, and its lines belong together."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ocifs import telemetry
+
+SECRETS = st.text("abcdefghijklmnopqrstuvwxyzABCXYZ0123456789", max_size=40).map(
+    lambda text: f"S3cr3t{text}"  # what no other word of a line begins with
+)
+
+
+@given(SECRETS)
+def test_no_form_of_a_secret_is_written(secret: str) -> None:
+    for text in (
+        f"Authorization: Bearer {secret}",
+        f"authorization: basic {secret}==",
+        f"https://store.example.com/a/b?X-Amz-Signature={secret}&other={secret}",
+        f"https://name:{secret}@proxy.example.com:3128/",
+    ):
+        assert secret not in telemetry.without_secrets(text)
+
+
+def test_what_is_no_secret_stays() -> None:
+    text = "GET reg.example.com:5000/v2/team/app/blobs/sha256:0123456789abcdef bytes=0-99: 206 in 0.010 s"
+    assert telemetry.without_secrets(text) == text
+
+
+async def test_work_on_behalf_of_an_operation_has_its_number() -> None:
+    seen = []
+
+    async def later() -> None:
+        seen.append(telemetry.OPERATION.get())
+
+    async def operation(nursery: trio.Nursery) -> None:
+        seen.append(telemetry.begin_operation())
+        nursery.start_soon(later)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(operation, nursery)
+    assert seen[0] == seen[1] != 0
+    assert telemetry.OPERATION.get() == 0
+
+
+def test_a_line_for_machines_is_one_object() -> None:
+    error = ValueError("two\nlines")
+    record = logging.LogRecord("ocifs.x", logging.ERROR, "", 1, "a %s", ("b",), (ValueError, error, None))
+    line = telemetry.JsonFormatter().format(record)
+    said = json.loads(line)
+    assert "\n" not in line
+    assert (said["level"], said["logger"], said["message"]) == ("error", "ocifs.x", "a b")
+    assert "two\nlines" in said["exception"]
+
+
+@pytest.mark.parametrize(("verbosity", "level"), [(0, logging.INFO), (1, logging.DEBUG), (2, 5), (9, 5)])
+def test_each_v_says_more_and_http_libraries_nothing(verbosity: int, level: int) -> None:
+    kept, handlers = logging.getLogger().level, logging.getLogger().handlers[:]
+    try:
+        telemetry.start_logging(verbosity)
+        assert logging.getLogger("ocifs.registry").getEffectiveLevel() == level
+        assert not logging.getLogger("httpx").isEnabledFor(logging.ERROR)
+        assert not logging.getLogger("httpcore.http11").isEnabledFor(logging.ERROR)
+    finally:
+        logging.getLogger().handlers[:] = handlers
+        logging.getLogger().setLevel(kept)
+        logging.getLogger("ocifs").setLevel(logging.NOTSET)
