@@ -6,11 +6,13 @@ Rules that hold here: no decision of its own, only assembly; whatever lives as l
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import trio
 
@@ -33,6 +35,10 @@ from ocifs.tree.control import MountRoot
 from ocifs.tree.node import Directory
 from ocifs.tree.registry import RepositoryDirectory
 from ocifs.tree.single import open_single
+from ocifs.watched import Traffic, WatchedCatalog, WatchedSource
+
+# Each says what is so now, for `.ocifs/status.json`; it blocks on nothing and asks nobody.
+Facts: TypeAlias = dict[str, Callable[[], dict[str, object]]]
 
 
 def host_of(source: Source) -> str:
@@ -41,15 +47,19 @@ def host_of(source: Source) -> str:
 
 
 @asynccontextmanager
-async def open_tree(source: Source, settings: Settings) -> AsyncIterator[Directory]:
-    """The root directory of a source, for as long as the block lasts. Raises what keeps it from being opened."""
+async def open_tree(source: Source, settings: Settings, facts: Facts | None = None) -> AsyncIterator[Directory]:
+    """The root directory of a source, for as long as the block lasts. Raises what keeps it from being opened.
+
+    `facts` is given what can be told about the parts.
+    """
+    facts = {} if facts is None else facts
     async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
         disk = await trio.to_thread.run_sync(Disk, settings.cache.directory)
         if isinstance(source, LayoutSource):
             origin = await _open_layout(source, nursery, settings)
         else:
             client = await stack.enter_async_context(open_registry(source.host, settings))
-            origin = _open_origin(source.host, client, disk, nursery, settings)
+            origin = _open_origin(source.host, client, Parts(disk, nursery, settings, facts))
         workshop = Workshop(origin.blobs, DiskShelf(disk), nursery, settings.limits)
         yield await _open_root(
             source, Context(origin, settings.view, settings.limits, workshop, settings.timing.tag_ttl)
@@ -57,9 +67,23 @@ async def open_tree(source: Source, settings: Settings) -> AsyncIterator[Directo
         nursery.cancel_scope.cancel()
 
 
-def _open_origin(host: str, client: RegistryClient, disk: Disk, nursery: trio.Nursery, settings: Settings) -> Origin:
-    catalog = CachedCatalog(client, host, disk, nursery, settings)
-    return Origin(host, catalog, CachedBlobs(client, disk, nursery, settings))
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What every registry of a tree is built with."""
+
+    disk: Disk
+    nursery: trio.Nursery
+    settings: Settings
+    facts: Facts
+
+
+def _open_origin(host: str, client: RegistryClient, parts: Parts) -> Origin:
+    traffic = Traffic(host)
+    watched = WatchedCatalog(client, traffic)
+    catalog = CachedCatalog(watched, host, parts.disk, parts.nursery, parts.settings)
+    blobs = CachedBlobs(WatchedSource(client, traffic), parts.disk, parts.nursery, parts.settings)
+    parts.facts[f"registry {host}"] = lambda: {**traffic.facts(), "stale": catalog.stale}
+    return Origin(host, catalog, blobs)
 
 
 async def _open_layout(source: LayoutSource, nursery: trio.Nursery, settings: Settings) -> Origin:
@@ -97,26 +121,31 @@ def mount(request: MountRequest, settings: Settings, on_ready: Callable[[], None
     journal = Journal()
 
     async def run() -> None:
-        async with open_tree(request.source, settings) as tree:
-            root = MountRoot(tree, control_files(request.source, journal))
+        facts: Facts = {}
+        async with open_tree(request.source, settings, facts) as tree:
+            facts["cache"] = lambda: {"directory": str(settings.cache.directory), "offline": settings.cache.offline}
+            root = MountRoot(tree, control_files(request.source, journal, facts))
             options = MountOptions(request.mountpoint, str(request.source), request.allow_other)
             await serve(root, options, settings.timing, journal, on_ready)
 
     run_to_end(run)
 
 
-def control_files(source: Source, journal: Journal) -> dict[bytes, Callable[[], bytes]]:
+def control_files(source: Source, journal: Journal, parts: Facts) -> dict[bytes, Callable[[], bytes]]:
     """What `.ocifs/` holds, and how each file is made."""
     began = time.time()
 
     def status() -> bytes:
         facts = {
             "source": str(source),
+            "pid": os.getpid(),
             "version": __version__,
             "seconds": round(time.time() - began, 1),
             "operations": dict(journal.operations),
             "errors": dict(journal.errors),
             "unexpected": journal.unexpected,
+            "registries": [tell() for name, tell in parts.items() if name.startswith("registry ")],
+            **{name: tell() for name, tell in parts.items() if not name.startswith("registry ")},
         }
         return json.dumps(facts, indent=2).encode() + b"\n"
 

@@ -7,14 +7,19 @@ daemon's connection is gone; nothing here asks a live mount for more than its ro
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import subprocess
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from ocifs.errors import UsageError
+
+T = TypeVar("T")
 
 FILESYSTEM = "fuse.ocifs"
 _OCTAL = re.compile(r"\\([0-7]{3})")
@@ -48,20 +53,38 @@ def mounts() -> list[Mount]:
 
 def state_of(mountpoint: Path) -> str:
     """How a mount is: `answers`, `dead` (its daemon is gone), `silent` (it does not answer in time), or what stat says of it."""
-    found: list[str] = []
 
-    def look() -> None:
+    def look() -> str:
         try:
             mountpoint.stat()
         except OSError as error:
-            found.append("dead" if error.errno == errno.ENOTCONN else errno.errorcode.get(error.errno or 0, "unknown"))
-        else:
-            found.append("answers")
+            return "dead" if error.errno == errno.ENOTCONN else errno.errorcode.get(error.errno or 0, "unknown")
+        return "answers"
 
-    thread = threading.Thread(target=look, daemon=True)  # it may never come back, and keeps nobody from leaving
+    return _in_time(look) or "silent"
+
+
+def told_by(mountpoint: Path) -> dict[str, object]:
+    """What a mount says of itself in `.ocifs/status.json`; empty where it says nothing in time."""
+
+    def read() -> dict[str, object]:
+        try:
+            said = json.loads((mountpoint / ".ocifs" / "status.json").read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return said if isinstance(said, dict) else {}
+
+    return _in_time(read) or {}
+
+
+def _in_time(look: Callable[[], T]) -> T | None:
+    """What a look at a mount gives, or None where it does not come back in time."""
+    found: list[T] = []
+    # It may never come back, and keeps nobody from leaving.
+    thread = threading.Thread(target=lambda: found.append(look()), daemon=True)
     thread.start()
     thread.join(_ANSWER_TIMEOUT)
-    return found[0] if found else "silent"
+    return found[0] if found else None
 
 
 def is_dead(mountpoint: Path) -> bool:

@@ -22,6 +22,7 @@ from ocifs.settings import CacheSettings, Settings
 from ocifs.store.blobs import CachedBlobs
 from ocifs.store.disk import Disk
 from ocifs.store.names import CachedCatalog
+from ocifs.watched import Traffic, WatchedCatalog, WatchedSource
 from tests.store.source import MemorySource
 from tests.support.push import push_blob, push_manifest
 from tests.support.registry import Registry
@@ -120,20 +121,29 @@ MAKERS = {"registry": a_registry, "layout": a_layout, "memory": in_memory}
 
 
 @pytest.fixture(
-    params=[(kind, cached) for kind in MAKERS for cached in (False, True)], ids=lambda p: f"{p[0]}{' cached' * p[1]}"
+    params=[(kind, wrapped) for kind in MAKERS for wrapped in ("", "watched", "cached")],
+    ids=lambda p: " ".join(p).strip(),
 )
 async def world(request: pytest.FixtureRequest, registry: Registry, tmp_path: Path) -> AsyncIterator[World]:
-    kind, cached = request.param
+    kind, wrapped = request.param
     async with AsyncExitStack() as stack:
         made = await stack.enter_async_context(MAKERS[kind](registry, tmp_path))
-        if not cached:
+        if not wrapped:
             yield made
             return
         disk, settings = Disk(tmp_path / "cache"), Settings(cache=CacheSettings(directory=tmp_path / "cache"))
         nursery = await stack.enter_async_context(trio.open_nursery())
         assert made.source is not None
-        catalog = CachedCatalog(made.catalog, "host", disk, nursery, settings)
-        yield World(made.repository, catalog, CachedBlobs(made.source, disk, nursery, settings), None)
+        traffic = Traffic("host")
+        watched = World(
+            made.repository, WatchedCatalog(made.catalog, traffic), None, WatchedSource(made.source, traffic)
+        )
+        if wrapped == "watched":
+            yield watched
+        else:
+            catalog = CachedCatalog(watched.catalog, "host", disk, nursery, settings)
+            assert watched.source is not None
+            yield World(made.repository, catalog, CachedBlobs(watched.source, disk, nursery, settings), None)
         nursery.cancel_scope.cancel()
 
 

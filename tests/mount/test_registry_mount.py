@@ -198,7 +198,11 @@ def test_the_daemon_returns_when_the_mount_answers_and_umount_ends_it(
         assert "daemon" in os.listdir(tmp_path / "mnt")
         status = run_ocifs("status", "--json", cache=tmp_path / "cache")
         rows = json.loads(status.stdout)
-        assert {"mountpoint": str(tmp_path / "mnt"), "source": registry.host, "state": "answers"} in rows
+        row = next(each for each in rows if each["mountpoint"] == str(tmp_path / "mnt"))
+        assert (row["source"], row["state"]) == (registry.host, "answers")
+        told = row["status"]["registries"][0]
+        assert (told["host"], told["reachable"], told["stale"], told["failures"]) == (registry.host, True, False, 0)
+        assert f"{registry.host}: reachable" in run_ocifs("status", cache=tmp_path / "cache").stdout.decode()
     finally:
         run_ocifs("umount", str(tmp_path / "mnt"), cache=tmp_path / "cache")
     assert not os.path.ismount(tmp_path / "mnt")
