@@ -14,11 +14,13 @@ import click
 
 from ocifs import __version__
 from ocifs.cli import failure
+from ocifs.cli.options import configurable
 from ocifs.errors import OcifsError
 
 # name: (module, one line for --help). The line stands here so that listing them imports none of them.
 COMMANDS = {
     "mount": ("ocifs.cli.mount", "Mount a registry, a part of one, or an OCI layout as a directory."),
+    "config": ("ocifs.cli.config_show", "Show the configuration, and where each value comes from."),
     "umount": ("ocifs.cli.umount", "End a mount, also one whose daemon has died."),
     "status": ("ocifs.cli.status", "Show the mounts of this machine and how they are."),
     "ls": ("ocifs.cli.ls", "List a path of a source without mounting it."),
@@ -39,6 +41,13 @@ class Commands(click.Group):
             return None
         command = importlib.import_module(COMMANDS[cmd_name][0]).command
         assert isinstance(command, click.Command)
+        if configurable(command):
+            from ocifs.cli import config
+            from ocifs.cli.mount import command as mount
+
+            loaded = config.load({each.name: each for each in mount.params if each.name})
+            ctx.obj = loaded
+            ctx.default_map = {cmd_name: loaded.defaults()}
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -14,7 +14,22 @@ from ocifs.oci.reference import LayoutSource, Source, parse_source
 from ocifs.telemetry import start_logging
 
 
-@click.command("mount")
+class NamedMount(click.Command):
+    """`ocifs mount work`: a name of the configuration file instead of a source and a place."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        from ocifs.cli.config import Config
+
+        config = ctx.obj if isinstance(ctx.obj, Config) else Config()
+        words = self.make_parser(ctx).parse_args(list(args))[0]
+        name, place = words.get("source"), words.get("mountpoint")
+        if isinstance(name, str) and not isinstance(place, str) and name in config.mounts:
+            ctx.default_map = config.defaults(name)
+            ctx.meta[__name__] = ctx.default_map.get("source")
+        return super().parse_args(ctx, args)
+
+
+@click.command("mount", cls=NamedMount)
 @click.argument("source")
 @click.argument("mountpoint", type=click.Path(path_type=Path))
 @click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground; Ctrl-C unmounts.")
@@ -46,9 +61,11 @@ def command(  # noqa: PLR0913, PLR0917 (click gives each option as an argument)
         ocifs mount registry.example.com/team/app:v1 /mnt/app
         ocifs mount oci:./layout /mnt/layout
 
+    A mount that the configuration file names needs nothing else: `ocifs mount work`.
+
     The command returns when the mount answers. End it with `ocifs umount MOUNTPOINT`.
     """
-    parsed = _absolute(parse_source(source))
+    parsed = _absolute(parse_source(click.get_current_context().meta.get(__name__, source)))
     host = "" if isinstance(parsed, LayoutSource) else parsed.host
     settings = settings_from(options, host)
     from ocifs.fuse.daemon import detach  # forks, so it comes before anything that starts threads

@@ -93,7 +93,15 @@ def shared(function: F) -> F:
     """Give a command the shared options, as keyword arguments of the names in SharedOptions."""
     for option in reversed((*_SHOWING, *_NETWORK, *_KEEPING)):
         function = option(function)
+    for each in getattr(function, "__click_params__", []):
+        each.envvar = each.envvar or f"OCIFS_{each.name.upper()}"
     return function
+
+
+def configurable(command: click.Command) -> bool:
+    """Whether a command takes the shared options, which the environment and the configuration file can give."""
+    names = {each.name for each in command.params}
+    return SharedOptions.__annotations__.keys() <= names
 
 
 def settings_from(options: SharedOptions, host: str) -> Settings:
