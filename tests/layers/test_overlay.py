@@ -60,6 +60,15 @@ def test_a_directory_over_a_directory_keeps_the_children_and_takes_the_attribute
     assert set(found) == {"d", "d/x"}
 
 
+def test_whiteouts_behind_a_link_that_replaces_their_directory_leave_its_target_alone() -> None:
+    """As umoci writes a directory that became a link."""
+    upper = [symlink("email", "asyncio"), file("email/.wh.x"), file("email/.wh.y")]
+    found = shape(
+        [directory("asyncio"), file("asyncio/x"), directory("email"), file("email/x"), file("email/y")], upper
+    )
+    assert found == {"asyncio": D, "asyncio/x": ("f", 0), "email": ("l", 0)}
+
+
 def test_implied_parents_are_0755() -> None:
     assert merged([file("a/b/c")])["a/b"].member.mode == 0o755
 

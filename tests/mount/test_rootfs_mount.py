@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import os
 import random
+import shutil
 import subprocess
+import sysconfig
 import tarfile
 from pathlib import Path
 
 import pytest
 
+from ocifs.oci import mediatype
 from tests.layers.tars import DIRECTORY, HARDLINK, SYMLINK, entry, tar
 from tests.support.image import make_layout
-from tests.support.mount import mounted
+from tests.support.mount import mounted, run_ocifs
 from tests.support.oracle import Facts, differences, facts
+from tests.support.push import push_blob, push_manifest
+from tests.support.registry import Registry, running_registry
 
 pytestmark = [
     pytest.mark.mount,
@@ -144,3 +151,84 @@ def test_attributes_and_holes_are_what_umoci_unpacks(tmp_path: Path) -> None:
     with mounted(f"oci:{layout}:v1", tmp_path / "mnt", tmp_path / "cache", AS_IT_IS) as mount:
         os.listdir(mount.path / "rootfs")
         assert differences(facts(mount.path / "rootfs"), expected) == []
+
+
+def blobs_asked(registry: Registry) -> int:
+    return registry.log.read_text(errors="replace").count("/blobs/sha256:")
+
+
+def push_image(registry: Registry, repository: str, *tars: bytes) -> None:
+    layers = [gzip.compress(each, mtime=0) for each in tars]
+    config = json.dumps({"os": "linux", "architecture": "amd64", "rootfs": {"type": "layers", "diff_ids": []}}).encode()
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": mediatype.OCI_MANIFEST,
+        "config": {
+            "mediaType": mediatype.OCI_CONFIG,
+            "digest": push_blob(registry.url, repository, config),
+            "size": len(config),
+        },
+        "layers": [
+            {
+                "mediaType": mediatype.OCI_LAYER_GZIP,
+                "digest": push_blob(registry.url, repository, layer),
+                "size": len(layer),
+            }
+            for layer in layers
+        ],
+    }
+    push_manifest(registry.url, repository, manifest, "v1")
+
+
+def test_what_was_prefetched_is_mounted_and_read_without_asking_for_a_blob(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    with running_registry(tmp_path / "data") as registry:
+        push_image(registry, "pre/app", BASE, MIDDLE)
+        source = f"{registry.host}/pre/app:v1"
+        assert run_ocifs("prefetch", source, cache=tmp_path / "cache").stdout == b""
+        asked = blobs_asked(registry)
+        run_ocifs("prefetch", source, "rootfs/big", "layers", cache=tmp_path / "cache")
+        with mounted(source, tmp_path / "mnt", tmp_path / "cache") as mount:
+            assert (mount.path / "rootfs/big").read_bytes() == BIG
+            assert (mount.path / "rootfs/bin/sh").read_bytes() == b"through a link\n"
+        assert blobs_asked(registry) == asked
+        refused = run_ocifs("prefetch", f"{registry.host}/pre", cache=tmp_path / "cache", check=False)
+        assert refused.returncode == 1
+        assert b"name one manifest" in refused.stderr
+
+
+def umoci(*arguments: str | Path) -> None:
+    subprocess.run(["umoci", *arguments], check=True, capture_output=True)
+
+
+def test_a_real_system_in_layers_with_deletions_is_what_umoci_unpacks(tmp_path: Path) -> None:
+    """Parts of this machine's own system; umoci itself finds what changed and writes the layers."""
+    layout, work = tmp_path / "layout", tmp_path / "work"
+    umoci("init", "--layout", layout)
+    umoci("new", "--image", f"{layout}:v1")
+    umoci("unpack", "--image", f"{layout}:v1", work)
+    root = work / "rootfs"
+    stdlib = sysconfig.get_path("stdlib")
+    wanted = ("/etc", "/usr/share/zoneinfo", "/usr/share/perl5", f"{stdlib}/asyncio", f"{stdlib}/email")
+    parts = [part[1:] for part in wanted if Path(part).exists()]
+    taken = subprocess.run(["tar", "-C", "/", "-c", *parts], capture_output=True, check=True).stdout
+    subprocess.run(["tar", "-C", root, "-x"], input=taken, check=True)
+    umoci("repack", "--refresh-bundle", "--image", f"{layout}:v1", work)
+    shutil.rmtree(root / "etc/alternatives", ignore_errors=True)
+    shutil.rmtree(root / stdlib[1:] / "email")
+    (root / stdlib[1:] / "asyncio").chmod(0o2711)
+    # No link here: umoci's own layers would then have whiteouts behind it, by which it deletes from asyncio.
+    (root / stdlib[1:] / "email").write_text("a file now\n")
+    umoci("repack", "--refresh-bundle", "--image", f"{layout}:v1", work)
+    (root / stdlib[1:] / "email").unlink()
+    (root / stdlib[1:] / "email").mkdir()
+    (root / "etc/alternatives").write_text("a file now\n")
+    os.link(root / "etc/passwd", root / "etc/passwd-too")
+    umoci("repack", "--image", f"{layout}:v1", work)
+    theirs = facts(unpacked(layout, tmp_path / "unpacked"))
+    with mounted(f"oci:{layout}:v1", tmp_path / "mnt", tmp_path / "cache", AS_IT_IS) as mount:
+        assert sorted(os.listdir(mount.path / "layers")) == ["0", "1", "2"]
+        os.listdir(mount.path / "rootfs")
+        assert differences(facts(mount.path / "rootfs"), theirs) == []
+        again = subprocess.run(["tar", "-C", mount.path / "rootfs", "-cf", "-", "."], capture_output=True, check=True)
+        assert len(again.stdout) > 1 << 20
