@@ -68,7 +68,7 @@ def command(  # noqa: PLR0913, PLR0917 (click gives each option as an argument)
     parsed = _absolute(parse_source(click.get_current_context().meta.get(__name__, source)))
     host = "" if isinstance(parsed, LayoutSource) else parsed.host
     settings = settings_from(options, host)
-    from ocifs.fuse.daemon import detach  # forks, so it comes before anything that starts threads
+    from ocifs.fuse.daemon import detach, notify_systemd  # forks, so it comes before anything that starts threads
     from ocifs.fuse.mounts import real_place
 
     place = real_place(mountpoint)  # absolute, since a daemon leaves the directory that it was started in
@@ -78,15 +78,18 @@ def command(  # noqa: PLR0913, PLR0917 (click gives each option as an argument)
 
     request = MountRequest(parsed, place, allow_other)
     if ready is None:
-        mount(request, settings, lambda: click.echo(f"mounted {parsed} at {request.mountpoint}", err=True))
+
+        def say() -> None:
+            click.echo(f"mounted {parsed} at {request.mountpoint}", err=True)
+            notify_systemd("READY=1")
+
+        mount(request, settings, say)
         return
     try:
         mount(request, settings, ready.ok)
-    except OcifsError as error:
-        ready.fail(text_of(error), status_of(error))
-        raise
     except BaseException as error:
-        ready.fail(f"unexpected {type(error).__name__}: {error}", status_of(error))
+        text = text_of(error) if isinstance(error, OcifsError) else f"unexpected {type(error).__name__}: {error}"
+        ready.fail(text, status_of(error))
         raise
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import sys
 from pathlib import Path
 
@@ -56,6 +57,16 @@ def detach(log_file: Path | None) -> Ready:
     for spare in {silence, output} - {0, 1, 2}:
         os.close(spare)
     return Ready(writer)
+
+
+def notify_systemd(state: str) -> None:
+    """Tell systemd, where it started this process with Type=notify (sd_notify(3)); that nobody listens is no reason to fail."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address.startswith(("/", "@")):
+        return
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+        sender.settimeout(1)
+        sender.sendto(state.encode(), f"\0{address[1:]}" if address[0] == "@" else address)
 
 
 def _wait(reader: int, child: int) -> None:
