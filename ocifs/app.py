@@ -87,7 +87,7 @@ def _open_origin(host: str, client: RegistryClient, parts: Parts) -> Origin:
 
 
 async def _open_layout(source: LayoutSource, nursery: trio.Nursery, settings: Settings) -> Origin:
-    layout = await Layout.open(Path(source.path), nursery, settings.limits, archive=source.archive)
+    layout = await Layout.open(source, nursery, settings)
     return Origin(str(source), layout, layout)
 
 

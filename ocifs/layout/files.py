@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from ocifs.errors import AccessDenied, Malformed, NotFound, RegistryFailed, UsageError
+from ocifs.errors import AccessDenied, NotFound, RegistryFailed, UsageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class ArchiveFiles:
                             archive, member.offset_data, member.size, (*version, member.offset_data)
                         )
         except tarfile.TarError as error:
-            raise Malformed(f"{archive} is no uncompressed tar file: {error}") from None
+            raise UsageError(f"{archive} is no uncompressed tar file: {error}") from None
 
     def find(self, name: str) -> Place:
         try:

@@ -21,7 +21,8 @@ from ocifs.layout.files import Files, Place, open_files
 from ocifs.oci.descriptor import Descriptor, as_object, parse_descriptor
 from ocifs.oci.digest import Digest
 from ocifs.oci.manifest import load_json, parse_manifest, verify_manifest
-from ocifs.settings import MIB, Limits
+from ocifs.oci.reference import LayoutSource
+from ocifs.settings import MIB, Limits, Settings
 
 REF_NAME = "org.opencontainers.image.ref.name"
 
@@ -38,10 +39,10 @@ class Layout:
         self._nursery = nursery
 
     @classmethod
-    async def open(cls, path: Path, nursery: trio.Nursery, limits: Limits, *, archive: bool = False) -> Layout:
-        """Open the layout at `path`. Raises UsageError when there is none."""
-        files = await trio.to_thread.run_sync(lambda: open_files(path, archive=archive))
-        return cls(files, nursery, limits)
+    async def open(cls, source: LayoutSource, nursery: trio.Nursery, settings: Settings) -> Layout:
+        """Open the layout that a source names. Raises UsageError when there is none."""
+        files = await trio.to_thread.run_sync(lambda: open_files(Path(source.path), archive=source.archive))
+        return cls(files, nursery, settings.limits, verify_full=settings.cache.verify_full)
 
     async def repositories(self) -> tuple[str, ...]:
         return ("",)

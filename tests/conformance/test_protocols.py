@@ -17,6 +17,7 @@ from ocifs.errors import IntegrityError, NotFound
 from ocifs.layout.layout import REF_NAME, Layout
 from ocifs.oci import mediatype
 from ocifs.oci.digest import EMPTY_JSON, Digest
+from ocifs.oci.reference import LayoutSource
 from ocifs.registry.client import open_registry
 from ocifs.settings import CacheSettings, Settings
 from ocifs.store.blobs import CachedBlobs
@@ -97,7 +98,7 @@ async def a_layout(registry: Registry, tmp_path: Path) -> AsyncIterator[World]:
     listed.append(describe(SIGNATURE_BODY, mediatype.OCI_MANIFEST))
     (root / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": listed}))
     async with trio.open_nursery() as nursery:
-        layout = await Layout.open(root, nursery, Settings().limits)
+        layout = await Layout.open(LayoutSource(str(root)), nursery, Settings())
         yield World("", layout, layout, layout)
         nursery.cancel_scope.cancel()
 

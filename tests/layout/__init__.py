@@ -1,0 +1,1 @@
+"""Tests of OCI image layouts as sources."""

@@ -1,0 +1,190 @@
+"""OCI image layouts as sources: those that skopeo and umoci make, those that are broken, as directories and as archives."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import tarfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import trio
+
+from ocifs.concurrency import ungrouped
+from ocifs.content import Blob
+from ocifs.errors import IntegrityError, LimitExceeded, Malformed, NotFound, UsageError
+from ocifs.layout.layout import Layout
+from ocifs.oci.digest import Digest
+from ocifs.oci.manifest import Manifest, parse_manifest
+from ocifs.oci.reference import LayoutSource
+from ocifs.settings import CacheSettings, Settings
+from tests.support.image import make_layout
+from tests.support.tars import a_tar
+
+MEBIBYTE = os.urandom(1 << 20)
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    (tmp_path / "layout").mkdir()
+    return make_layout(tmp_path / "layout", [a_tar(one=b"1", random=MEBIBYTE)])
+
+
+@asynccontextmanager
+async def opened(source: LayoutSource, settings: Settings | None = None) -> AsyncIterator[Layout]:
+    with ungrouped():
+        async with trio.open_nursery() as nursery:
+            yield await Layout.open(source, nursery, settings or Settings())
+            nursery.cancel_scope.cancel()
+
+
+async def manifest_of(layout: Layout, tag: str = "v1") -> Manifest:
+    found = await layout.resolve("", tag)
+    raw = await layout.manifest("", found.digest)
+    return parse_manifest(raw.body, raw.digest, "", raw.media_type)
+
+
+async def layer_of(layout: Layout) -> Blob:
+    layer = (await manifest_of(layout)).layers[0]
+    return Blob("", layer.digest, layer.size)
+
+
+def place_of(directory: Path, blob: Blob) -> Path:
+    return directory / "blobs" / blob.digest.algorithm / blob.digest.encoded
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("archive", [False, True], ids=["directory", "archive"])
+async def test_what_skopeo_copies_is_read(directory: Path, tmp_path: Path, archive: bool) -> None:
+    copy = tmp_path / "copy"
+    kind = "oci-archive" if archive else "oci"
+    subprocess.run(["skopeo", "copy", "-q", f"oci:{directory}:v1", f"{kind}:{copy}:other"], check=True)
+    async with opened(LayoutSource(str(copy), archive)) as layout:
+        assert await layout.tags("") == ("other",)
+        layer = (await manifest_of(layout, "other")).layers[0]
+        content = await layout.read_blob(Blob("", layer.digest, layer.size), 0, layer.size)
+        assert Digest.of(content) == layer.digest
+
+
+@pytest.mark.servers
+async def test_what_umoci_adds_while_it_is_open_is_seen(directory: Path) -> None:
+    async with opened(LayoutSource(str(directory))) as layout:
+        assert await layout.tags("") == ("v1",)
+        await trio.run_process(["umoci", "tag", "--image", f"{directory}:v1", "v2"], capture_stderr=True)
+        assert set(await layout.tags("")) == {"v1", "v2"}
+
+
+async def test_a_manifest_without_a_ref_name_is_listed_by_its_digest(directory: Path) -> None:
+    index = json.loads((directory / "index.json").read_text())
+    del index["manifests"][0]["annotations"]
+    (directory / "index.json").write_text(json.dumps(index))
+    async with opened(LayoutSource(str(directory))) as layout:
+        digest = index["manifests"][0]["digest"]
+        assert await layout.tags("") == (digest,)
+        assert str((await layout.resolve("", digest)).digest) == digest
+        assert (await manifest_of(layout, digest)).layers
+
+
+async def test_a_blob_that_is_not_there_is_not_found(directory: Path) -> None:
+    async with opened(LayoutSource(str(directory))) as layout:
+        blob = await layer_of(layout)
+        place_of(directory, blob).unlink()
+        with pytest.raises(NotFound):
+            await layout.read_blob(blob, 0, 10)
+
+
+async def test_rot_in_the_last_byte_is_found_where_it_is_read(directory: Path) -> None:
+    async with opened(LayoutSource(str(directory))) as layout:
+        blob = await layer_of(layout)
+        flip(place_of(directory, blob), blob.size - 1)
+        with pytest.raises(IntegrityError):
+            await layout.read_blob(blob, blob.size - 10, 10)
+
+
+async def test_with_full_verification_nothing_of_a_rotten_blob_is_served(directory: Path) -> None:
+    settings = Settings(cache=CacheSettings(verify_full=True))
+    async with opened(LayoutSource(str(directory)), settings) as layout:
+        blob = await layer_of(layout)
+        assert len(await layout.read_blob(blob, 0, 10)) == 10
+        flip(place_of(directory, blob), blob.size // 2)
+        with pytest.raises(IntegrityError):
+            await layout.read_blob(blob, 0, 10)
+
+
+async def test_a_file_of_another_size_than_its_descriptor_is_refused(directory: Path) -> None:
+    async with opened(LayoutSource(str(directory))) as layout:
+        blob = await layer_of(layout)
+        os.truncate(place_of(directory, blob), blob.size - 1)
+        with pytest.raises(IntegrityError):
+            await layout.read_blob(blob, 0, 10)
+
+
+async def test_a_manifest_with_other_content_is_refused(directory: Path) -> None:
+    async with opened(LayoutSource(str(directory))) as layout:
+        found = await layout.resolve("", "v1")
+        path = directory / "blobs" / "sha256" / found.digest.encoded
+        path.write_bytes(path.read_bytes().replace(b"amd64", b"arm64") + b" ")
+        with pytest.raises(IntegrityError):
+            await layout.manifest("", found.digest)
+
+
+@pytest.mark.parametrize("index", ["", "[]", "{}", '{"manifests": 3}', '{"manifests": [{"digest": "sha256:.."}]}'])
+async def test_an_index_that_is_none_is_malformed(directory: Path, index: str) -> None:
+    (directory / "index.json").write_text(index)
+    async with opened(LayoutSource(str(directory))) as layout:
+        with pytest.raises(Malformed):
+            await layout.tags("")
+
+
+async def test_an_index_past_the_bound_is_refused(directory: Path) -> None:
+    settings = Settings()
+    settings = replace(settings, limits=replace(settings.limits, manifest_bytes=100))
+    async with opened(LayoutSource(str(directory)), settings) as layout:
+        with pytest.raises(LimitExceeded, match="manifest_bytes"):
+            await layout.tags("")
+
+
+@pytest.mark.parametrize("archive", [False, True], ids=["directory", "archive"])
+async def test_what_is_no_layout_is_said_to_be_none(tmp_path: Path, archive: bool) -> None:
+    place = tmp_path / "something"
+    if archive:
+        place.write_bytes(a_tar(readme=b"hello"))
+    else:
+        place.mkdir()
+    with pytest.raises(UsageError, match="no OCI image layout"):
+        async with opened(LayoutSource(str(place), archive)):
+            pass
+
+
+async def test_a_compressed_archive_is_said_to_be_none(directory: Path, tmp_path: Path) -> None:
+    archive = tmp_path / "layout.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(directory, ".")
+    with pytest.raises(UsageError, match="uncompressed"):
+        async with opened(LayoutSource(str(archive), archive=True)):
+            pass
+
+
+async def test_an_archive_is_the_same_as_its_directory(directory: Path, tmp_path: Path) -> None:
+    archive = tmp_path / "layout.tar"
+    with tarfile.open(archive, "w") as tar:
+        tar.add(directory, ".")
+    async with opened(LayoutSource(str(directory))) as one, opened(LayoutSource(str(archive), True)) as other:
+        assert await one.tags("") == await other.tags("")
+        blob = await layer_of(one)
+        assert blob == await layer_of(other)
+        read = [await each.read_blob(blob, 100, blob.size) for each in (one, other)]
+        assert hashlib.sha256(read[0]).digest() == hashlib.sha256(read[1]).digest()
+
+
+def flip(path: Path, position: int) -> None:
+    with path.open("r+b") as file:
+        file.seek(position)
+        byte = file.read(1)[0]
+        file.seek(position)
+        file.write(bytes([byte ^ 1]))
