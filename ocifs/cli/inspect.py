@@ -14,8 +14,9 @@ from ocifs.concurrency import patience
 from ocifs.errors import UsageError
 from ocifs.oci.payload import payload_files
 from ocifs.settings import Timing
+from ocifs.tree.bound import Bound
 from ocifs.tree.files import payload_paths
-from ocifs.tree.manifest import Bound, ManifestDirectory
+from ocifs.tree.manifest import ManifestDirectory
 from ocifs.tree.node import Directory
 from ocifs.tree.summary import summarise
 
@@ -55,6 +56,7 @@ def facts(bound: Bound) -> dict[str, object]:
             "path": b"/".join(path).decode(errors="replace"),
             "digest": str(item.descriptor.digest),
             "size": item.descriptor.size,
+            "unpack": item.unpack,
         }
         for path, item in zip(payload_paths(payload), payload, strict=True)
     ]

@@ -24,6 +24,7 @@ from ocifs.oci.kinds_table import BY_WORD
 from ocifs.oci.manifest import Manifest, load_json
 
 _UNPACK = "io.deis.oras.content.unpack"
+_PLAIN_DIGEST = "io.deis.oras.content.digest"
 _REF_NAME = "org.opencontainers.image.ref.name"
 _PATHS = (TITLE, "com.docker.compose.file", "com.docker.compose.envfile", "org.cncf.model.filepath")
 _PREDICATES = ("in-toto.io/predicate-type", "predicateType")
@@ -42,6 +43,14 @@ class PayloadFile:
     path: str
     descriptor: Descriptor
     unpack: bool = False
+
+    @property
+    def plain_digest(self) -> Digest | None:
+        """The digest of the archive without its compression, where the publisher wrote it down."""
+        try:
+            return Digest.parse(self.descriptor.annotations[_PLAIN_DIGEST])
+        except (KeyError, Malformed):
+            return None
 
 
 def wants_config(classification: Classification) -> bool:

@@ -1,36 +1,34 @@
 """`files/`: what an artifact carries, under the names that a person wants.
 
 Rules that hold here: each file is the blob itself, read lazily and in ranges; names are those of `oci.payload`, made safe and each once;
-listing asks nobody, but for the sizes that Docker's schema 1 does not record. An archive of a directory is, for now, the archive.
+listing asks nobody, but for the sizes that Docker's schema 1 does not record; what its publisher packed as a directory is one, made of the
+archive like `layers/N/tree` and only when somebody looks into it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 
-from ocifs.content import Blob
-from ocifs.oci.payload import PayloadFile
+from ocifs.oci.payload import PayloadFile, payload_files
 from ocifs.tree.blob import BlobFile, sized
-from ocifs.tree.context import Context
-from ocifs.tree.names import split_path, unique_paths
+from ocifs.tree.bound import Bound, Whereabouts
+from ocifs.tree.layertree import LayerStack, open_layer_tree
+from ocifs.tree.names import components, split_path, unique_paths
 from ocifs.tree.node import DIRECTORY, Attributes, Entry, Node, Plain
 from ocifs.tree.static import StaticDirectory
 
-Tree = dict[bytes, "BlobFile | Tree"]
+Tree = dict[bytes, "Node | Tree"]
 
 
 class FilesDirectory(Plain):
     """The payload of one manifest."""
 
-    __slots__ = ("_context", "_payload", "_repository", "_root")
+    __slots__ = ("_payload", "_root", "_where")
 
-    def __init__(
-        self, context: Context, repository: str, payload: Sequence[PayloadFile], key: Hashable, mtime_ns: int
-    ) -> None:
-        super().__init__(key, Attributes(DIRECTORY, mtime_ns=mtime_ns, nlink=2))
-        self._context = context
-        self._repository = repository
-        self._payload = payload
+    def __init__(self, where: Whereabouts, bound: Bound, key: Hashable) -> None:
+        super().__init__(key, Attributes(DIRECTORY, mtime_ns=bound.mtime_ns, nlink=2))
+        self._where = where
+        self._payload = payload_files(bound.manifest, bound.classification, bound.config)
         self._root: StaticDirectory | None = None
 
     async def lookup(self, name: bytes) -> Node:
@@ -41,13 +39,30 @@ class FilesDirectory(Plain):
 
     async def _inside(self) -> StaticDirectory:
         if self._root is None:
-            reader, when = self._context.origin.blobs, self.attributes.mtime_ns
             tree: Tree = {}
             for path, item in zip(payload_paths(self._payload), self._payload, strict=True):
-                blob = await sized(reader, Blob.of(self._repository, item.descriptor))
-                _put(tree, path, BlobFile(reader, blob, item.descriptor.media_type, when))
-            self._root = _directory(self.key, tree, when)
+                _put(tree, path, self._unpacked(path, item) if item.unpack else await self._file(item))
+            self._root = _directory(self.key, tree, self.attributes.mtime_ns)
         return self._root
+
+    async def _file(self, item: PayloadFile) -> Node:
+        reader = self._where.context.origin.blobs
+        blob = await sized(reader, self._where.blob(item.descriptor))
+        return BlobFile(reader, blob, item.descriptor.media_type, self.attributes.mtime_ns)
+
+    def _unpacked(self, path: tuple[bytes, ...], item: PayloadFile) -> Node:
+        """The inside of an archive. Some tools write the directory's path into it (ORAS), others do not (Flux): it is shown once."""
+        stack = LayerStack(
+            self._where.repository,
+            (item.descriptor,),
+            (item.plain_digest,),
+            markers=False,
+            alone=True,
+            within=components(item.path),
+            mtime_ns=self.attributes.mtime_ns,
+        )
+        context = self._where.context
+        return open_layer_tree(context.workshop, stack, context.view, (self.key, path))
 
 
 def payload_paths(payload: Sequence[PayloadFile]) -> list[tuple[bytes, ...]]:
@@ -55,7 +70,7 @@ def payload_paths(payload: Sequence[PayloadFile]) -> list[tuple[bytes, ...]]:
     return unique_paths([split_path(item.path) or (b"content",) for item in payload])
 
 
-def _put(tree: Tree, path: tuple[bytes, ...], file: BlobFile) -> None:
+def _put(tree: Tree, path: tuple[bytes, ...], file: Node) -> None:
     for component in path[:-1]:
         inner = tree.setdefault(component, {})
         assert isinstance(inner, dict)  # unique_paths keeps files and directories apart

@@ -9,9 +9,8 @@ from collections.abc import Hashable, Iterable, Sequence
 
 from ocifs.content import Blob
 from ocifs.errors import LimitExceeded, NotFound
-from ocifs.oci.artifact import classify
-from ocifs.oci.manifest import Manifest
 from ocifs.tree.blob import BlobFile, sized
+from ocifs.tree.bound import Bound, Whereabouts
 from ocifs.tree.context import Context
 from ocifs.tree.layertree import LayerStack, open_layer_tree
 from ocifs.tree.names import to_bytes
@@ -23,34 +22,37 @@ from ocifs.tree.static import StaticDirectory, annotation_directory
 class LayersDirectory(Plain):
     """`layers/0`, `layers/1`, …"""
 
-    __slots__ = ("_context", "_diff_ids", "_is_image", "_manifest", "_repository")
+    __slots__ = ("_diff_ids", "_is_image", "_layers", "_where")
 
-    def __init__(
-        self, context: Context, repository: str, manifest: Manifest, config: bytes | None, key: Hashable
-    ) -> None:
-        super().__init__(key, Attributes(DIRECTORY, nlink=2))
-        self._context = context
-        self._repository = repository
-        self._manifest = manifest
-        self._diff_ids = diff_ids(config, len(manifest.layers))
-        self._is_image = classify(manifest).kind == "image"
+    def __init__(self, where: Whereabouts, bound: Bound, key: Hashable) -> None:
+        super().__init__(key, Attributes(DIRECTORY, mtime_ns=bound.mtime_ns, nlink=2))
+        self._where = where
+        self._layers = bound.manifest.layers
+        self._diff_ids = diff_ids(bound.config, len(self._layers))
+        self._is_image = bound.classification.kind == "image"
 
     async def lookup(self, name: bytes) -> Node:
-        layers = self._manifest.layers
+        layers = self._layers
         if not name.isdigit() or len(name) > 6 or str(int(name)).encode() != name or int(name) >= len(layers):
             raise NotFound(f"the manifest has {len(layers)} layers, none is {name.decode(errors='replace')!r}")
         return self._layer(int(name))
 
     async def entries(self) -> Sequence[Entry]:
-        count = len(self._manifest.layers)
-        if count > self._context.limits.layers:
-            raise LimitExceeded(f"the manifest has {count} layers, limits.layers allows {self._context.limits.layers}")
+        count, allowed = len(self._layers), self._where.context.limits.layers
+        if count > allowed:
+            raise LimitExceeded(f"the manifest has {count} layers, limits.layers allows {allowed}")
         return [Entry(str(n).encode(), self._layer(n)) for n in range(count)]
 
     def _layer(self, number: int) -> Node:
-        layer, diff_id = self._manifest.layers[number], self._diff_ids[number]
-        stack = LayerStack(self._repository, (layer,), (diff_id,), markers=self._is_image, alone=True)
-        return LayerDirectory(self._context, stack, (self.key, number))
+        stack = LayerStack(
+            self._where.repository,
+            (self._layers[number],),
+            (self._diff_ids[number],),
+            markers=self._is_image,
+            alone=True,
+            mtime_ns=self.attributes.mtime_ns,
+        )
+        return LayerDirectory(self._where.context, stack, (self.key, number))
 
 
 class LayerDirectory(Plain):
@@ -59,7 +61,7 @@ class LayerDirectory(Plain):
     __slots__ = ("_context", "_descriptor", "_stack")
 
     def __init__(self, context: Context, stack: LayerStack, key: Hashable) -> None:
-        super().__init__(key, Attributes(DIRECTORY, nlink=2))
+        super().__init__(key, Attributes(DIRECTORY, mtime_ns=stack.mtime_ns, nlink=2))
         self._context = context
         self._stack = stack
         [self._descriptor] = stack.layers
@@ -71,18 +73,20 @@ class LayerDirectory(Plain):
         return await (await self._inside()).entries()
 
     async def _inside(self) -> StaticDirectory:
-        reader = self._context.origin.blobs
+        reader, when = self._context.origin.blobs, self._stack.mtime_ns
         blob = await sized(reader, Blob.of(self._stack.repository, self._descriptor))
-        return StaticDirectory(self.key, self._nodes(BlobFile(reader, blob, self._descriptor.media_type), blob.size))
+        file = BlobFile(reader, blob, self._descriptor.media_type, when)
+        return StaticDirectory(self.key, self._nodes(file, blob.size), when)
 
     def _nodes(self, blob: BlobFile, size: int) -> Iterable[tuple[bytes, Node]]:
+        when = self._stack.mtime_ns
         yield b"blob", blob
         for name, value in (
             ("digest", str(self._descriptor.digest)),
             ("media-type", self._descriptor.media_type),
             ("size", str(size)),
         ):
-            yield name.encode(), TextFile((self.key, name), to_bytes(f"{value}\n"))
-        yield b"annotations", annotation_directory((self.key, b"annotations"), self._descriptor.annotations)
+            yield name.encode(), TextFile((self.key, name), to_bytes(f"{value}\n"), when)
+        yield b"annotations", annotation_directory((self.key, b"annotations"), self._descriptor.annotations, when)
         if holds_tree(self._descriptor.media_type):
             yield b"tree", open_layer_tree(self._context.workshop, self._stack, self._context.view, (self.key, b"tree"))

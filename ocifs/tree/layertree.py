@@ -39,13 +39,19 @@ _ROOT_LIFETIME = 0.0
 
 @dataclass(frozen=True, slots=True)
 class LayerStack:
-    """Layers of one repository, lowest first, as they are to be shown. `alone`: one layer by itself; `markers`: whiteouts are hidden."""
+    """Layers of one repository, lowest first, as they are to be shown. `alone`: one layer by itself; `markers`: whiteouts are hidden.
+
+    `within`: names above everything in the layers that are shown already, by whoever has this tree. `mtime_ns`: the root's, until it is
+    looked into.
+    """
 
     repository: str
     layers: tuple[Descriptor, ...]
     diff_ids: tuple[Digest | None, ...]
     markers: bool = True
     alone: bool = False
+    within: tuple[bytes, ...] = ()
+    mtime_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +160,7 @@ class _Root(Plain):
     __slots__ = ("_inner", "_stack", "_view", "_workshop", "lifetime")
 
     def __init__(self, workshop: Workshop, stack: LayerStack, view: ViewSettings, key: Hashable) -> None:
-        super().__init__(key, Attributes(DIRECTORY, nlink=2))
+        super().__init__(key, Attributes(DIRECTORY, mtime_ns=stack.mtime_ns, nlink=2))
         self.lifetime = _ROOT_LIFETIME
         self._workshop = workshop
         self._stack = stack
@@ -184,10 +190,22 @@ class _Root(Plain):
             )
             tree = await self._workshop.tree(layers, markers=stack.markers, alone=stack.alone)
             shown = _Shown(self._workshop, tree, layers, self._view)
-            self._inner = _Directory(shown, tree.root, self.key, ())
+            top, path = _descend(tree.root, stack.within)
+            self._inner = _Directory(shown, top, self.key, path)
             self.attributes = self._inner.attributes
             self.lifetime = FOREVER
         return self._inner
+
+
+def _descend(root: Item, within: tuple[bytes, ...]) -> tuple[Item, tuple[bytes, ...]]:
+    """The directory at the names `within`, where each of them is all that the one before has; else the root."""
+    here = root
+    for name in within:
+        inner = here.children.get(name) if here.children is not None and len(here.children) == 1 else None
+        if inner is None or inner.children is None:
+            return root, ()
+        here = inner
+    return here, within
 
 
 def _attributes(item: Item, view: ViewSettings, size: int) -> Attributes:

@@ -9,18 +9,15 @@ what a kind of manifest does not have is not there (an image has no `platforms`,
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ocifs.content import Blob
-from ocifs.errors import NoAttribute, NotFound, OcifsError
-from ocifs.oci.artifact import Classification, classify
-from ocifs.oci.descriptor import Descriptor
+from ocifs.errors import NoAttribute, NotFound
 from ocifs.oci.digest import Digest
-from ocifs.oci.manifest import Form, Manifest, parse_manifest
+from ocifs.oci.manifest import Form
 from ocifs.oci.mediatype import is_json
-from ocifs.oci.payload import payload_files
 from ocifs.tree.blob import BlobFile
-from ocifs.tree.context import Context
+from ocifs.tree.bound import Bound, Whereabouts, facts, load
 from ocifs.tree.files import FilesDirectory
 from ocifs.tree.index import index_links
 from ocifs.tree.layers import LayersDirectory
@@ -30,36 +27,8 @@ from ocifs.tree.referrers import ReferrersDirectory
 from ocifs.tree.rootfs import open_rootfs
 from ocifs.tree.static import annotation_directory
 from ocifs.tree.summary import summarise
-from ocifs.tree.times import created_ns
 
 ATTRIBUTES = ("digest", "media-type", "artifact-type", "kind")
-
-
-@dataclass(frozen=True, slots=True)
-class Whereabouts:
-    """Where a manifest is: by which tag or digest of which repository.
-
-    `siblings` leads from its directory to the one that has other manifests of the repository by their digests.
-    """
-
-    context: Context
-    repository: str
-    version: str | Digest
-    siblings: bytes = b".."
-    descriptor_type: str = ""
-
-    def blob(self, descriptor: Descriptor) -> Blob:
-        return Blob.of(self.repository, descriptor)
-
-
-@dataclass(frozen=True, slots=True)
-class Bound:
-    """A manifest that was read: what it says, what it is, its config where that was read, and its time."""
-
-    manifest: Manifest
-    classification: Classification
-    config: bytes | None
-    mtime_ns: int
 
 
 class ManifestDirectory(Plain):
@@ -109,49 +78,6 @@ class ManifestDirectory(Plain):
         return to_bytes(facts(await self.bind())[name.removeprefix(b"user.oci.").decode()])
 
 
-async def load(where: Whereabouts) -> Bound:
-    """Read and understand a manifest."""
-    catalog, version = where.context.origin.catalog, where.version
-    descriptor_type = where.descriptor_type
-    tag = ""
-    if isinstance(version, str):
-        tag = version
-        resolved = await catalog.resolve(where.repository, version)
-        version, descriptor_type = resolved.digest, ""
-    raw = await catalog.manifest(where.repository, version)
-    where.context.visited.add(where.repository)
-    manifest = parse_manifest(raw.body, raw.digest, raw.media_type, descriptor_type)
-    classification = classify(manifest, tag=tag)
-    config = await read_config(where, manifest)
-    return Bound(manifest, classification, config, created_ns(manifest, config))
-
-
-async def read_config(where: Whereabouts, manifest: Manifest) -> bytes | None:
-    """The config's bytes where it is small JSON; None where there is none to be had, which must keep nobody from the manifest."""
-    config = manifest.config
-    if (
-        config is None
-        or not is_json(config.media_type)
-        or config.is_empty
-        or config.size > where.context.limits.config_bytes
-    ):
-        return None
-    try:
-        return await where.context.origin.blobs.read_blob(where.blob(config), 0, config.size)
-    except OcifsError:
-        return None
-
-
-def facts(bound: Bound) -> dict[str, str]:
-    """What is shown both as a small file and as an extended attribute."""
-    return {
-        "digest": str(bound.manifest.digest),
-        "media-type": bound.manifest.media_type,
-        "artifact-type": bound.classification.artifact_type,
-        "kind": bound.classification.kind,
-    }
-
-
 def manifest_nodes(where: Whereabouts, bound: Bound, key: Hashable) -> Iterable[tuple[bytes, Node]]:
     """Everything that a manifest's directory has, by name."""
     manifest, when = bound.manifest, bound.mtime_ns
@@ -176,13 +102,12 @@ def manifest_nodes(where: Whereabouts, bound: Bound, key: Hashable) -> Iterable[
         yield text("config.media-type", f"{manifest.config.media_type}\n")
         yield text("config.digest", f"{manifest.config.digest}\n")
     if manifest.form is Form.INDEX:
-        yield from index_links(manifest, key, where.siblings, where.context.platform)
+        yield from index_links(where, manifest, key)
     else:
-        yield b"layers", LayersDirectory(where.context, where.repository, manifest, bound.config, (key, b"layers"))
+        yield b"layers", LayersDirectory(where, bound, (key, b"layers"))
         if bound.classification.kind == "image":
-            yield b"rootfs", open_rootfs(where.context, where.repository, manifest, bound.config, (key, b"rootfs"))
-        payload = payload_files(manifest, bound.classification, bound.config)
-        yield b"files", FilesDirectory(where.context, where.repository, payload, (key, b"files"), when)
+            yield b"rootfs", open_rootfs(where, bound, (key, b"rootfs"))
+        yield b"files", FilesDirectory(where, bound, (key, b"files"))
     catalog = where.context.origin.catalog
     yield (
         b"referrers",

@@ -90,11 +90,16 @@ def split_path(title: str | bytes) -> tuple[bytes, ...]:
     A `..` is kept as a name (`%2E%2E`), not followed, so that two different titles cannot fall together and none leads outside. What
     is deeper than MAX_DEPTH stays together as the last component.
     """
-    raw = to_bytes(title) if isinstance(title, str) else title
-    parts = [part for part in raw.split(b"/") if part not in (b"", b".")]
+    parts = list(components(title))
     if len(parts) > MAX_DEPTH:
         parts[MAX_DEPTH - 1 :] = [b"/".join(parts[MAX_DEPTH - 1 :])]
     return tuple(map(mangle, parts))
+
+
+def components(title: str | bytes) -> tuple[bytes, ...]:
+    """A title's components as they were written, without those that mean the place where they stand."""
+    raw = to_bytes(title) if isinstance(title, str) else title
+    return tuple(part for part in raw.split(b"/") if part not in (b"", b"."))
 
 
 _SPECIAL = {b"": b"%", b".": b"%2E", b"..": b"%2E%2E", b"%": b"%25"}

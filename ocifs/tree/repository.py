@@ -14,8 +14,9 @@ from ocifs.content import Blob
 from ocifs.errors import Malformed, NotFound
 from ocifs.oci.digest import EMPTY_JSON, Digest
 from ocifs.tree.blob import BlobFile, sized
+from ocifs.tree.bound import Whereabouts
 from ocifs.tree.context import Context
-from ocifs.tree.manifest import ManifestDirectory, Whereabouts
+from ocifs.tree.manifest import ManifestDirectory
 from ocifs.tree.names import mangle, to_bytes, unmangle
 from ocifs.tree.node import DIRECTORY, Attributes, Entry, Link, Node, Plain
 

@@ -11,9 +11,8 @@ from collections.abc import Hashable
 from ocifs.errors import Malformed
 from ocifs.oci.artifact import is_rootfs_layer
 from ocifs.oci.digest import Digest
-from ocifs.oci.manifest import Manifest
 from ocifs.oci.mediatype import essence
-from ocifs.tree.context import Context
+from ocifs.tree.bound import Bound, Whereabouts
 from ocifs.tree.layertree import LayerStack, open_layer_tree
 from ocifs.tree.node import Directory
 from ocifs.tree.times import config_members
@@ -46,9 +45,8 @@ def _digest(value: object) -> Digest | None:
         return None
 
 
-def open_rootfs(
-    context: Context, repository: str, manifest: Manifest, config: bytes | None, key: Hashable
-) -> Directory:
+def open_rootfs(where: Whereabouts, bound: Bound, key: Hashable) -> Directory:
     """All layers of an image, merged."""
-    stack = LayerStack(repository, manifest.layers, diff_ids(config, len(manifest.layers)))
-    return open_layer_tree(context.workshop, stack, context.view, key)
+    layers = bound.manifest.layers
+    stack = LayerStack(where.repository, layers, diff_ids(bound.config, len(layers)), mtime_ns=bound.mtime_ns)
+    return open_layer_tree(where.context.workshop, stack, where.context.view, key)

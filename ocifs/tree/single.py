@@ -1,4 +1,4 @@
-"""A mount of one manifest: its directory, with room below it for the manifests that it refers to.
+"""A mount of one manifest: its directory, with room below it for the manifests and blobs that it refers to.
 
 Rules that hold here: it is bound when the mount is made, so that a reference that does not exist is an error of the command.
 """
@@ -8,28 +8,33 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ocifs.oci.digest import Digest
+from ocifs.tree.bound import Whereabouts
 from ocifs.tree.context import Context
-from ocifs.tree.manifest import ManifestDirectory, Whereabouts
+from ocifs.tree.manifest import ManifestDirectory
 from ocifs.tree.node import Directory, Entry, Node
-from ocifs.tree.repository import ManifestsDirectory
+from ocifs.tree.repository import BlobsDirectory, ManifestsDirectory
 
 SIBLINGS = b"_manifests"
+BLOBS = b"_blobs"
 
 
 class SingleManifest(ManifestDirectory):
-    """The directory of the one manifest that is mounted; `_manifests` is entered by name."""
+    """The directory of the one manifest that is mounted; `_manifests` and `_blobs` are entered by name."""
 
-    __slots__ = ("_siblings",)
+    __slots__ = ("_rooms",)
 
     def __init__(self, context: Context, repository: str, version: str | Digest) -> None:
-        super().__init__(Whereabouts(context, repository, version, SIBLINGS), ("single", str(version)))
-        self._siblings = ManifestsDirectory(context, repository, (self.key, SIBLINGS))
+        super().__init__(Whereabouts(context, repository, version, SIBLINGS, BLOBS), ("single", str(version)))
+        self._rooms: dict[bytes, Node] = {
+            SIBLINGS: ManifestsDirectory(context, repository, (self.key, SIBLINGS)),
+            BLOBS: BlobsDirectory(context, repository, (self.key, BLOBS)),
+        }
 
     async def lookup(self, name: bytes) -> Node:
-        return self._siblings if name == SIBLINGS else await super().lookup(name)
+        return self._rooms.get(name) or await super().lookup(name)
 
     async def entries(self) -> Sequence[Entry]:
-        return [*await super().entries(), Entry(SIBLINGS, self._siblings)]
+        return [*await super().entries(), *(Entry(name, room) for name, room in self._rooms.items())]
 
 
 async def open_single(context: Context, repository: str, version: str | Digest) -> Directory:

@@ -1,0 +1,90 @@
+"""A manifest that was read: where it is, what it says, what it is, and its time. What everything below its directory is made from.
+
+Rules that hold here: a manifest is classified once, when it is read; a config that cannot be had keeps nobody from the manifest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ocifs.content import Blob
+from ocifs.errors import OcifsError
+from ocifs.oci.artifact import Classification, classify
+from ocifs.oci.descriptor import Descriptor
+from ocifs.oci.digest import Digest
+from ocifs.oci.manifest import Manifest, parse_manifest
+from ocifs.oci.mediatype import is_json
+from ocifs.tree.context import Context
+from ocifs.tree.times import created_ns
+
+
+@dataclass(frozen=True, slots=True)
+class Whereabouts:
+    """Where a manifest is: by which tag or digest of which repository.
+
+    `siblings` leads from its directory to the one that has other manifests of the repository by their digests, `blobs` to
+    that of its blobs.
+    """
+
+    context: Context
+    repository: str
+    version: str | Digest
+    siblings: bytes = b".."
+    blobs: bytes = b"../../_blobs"
+    descriptor_type: str = ""
+
+    def blob(self, descriptor: Descriptor) -> Blob:
+        return Blob.of(self.repository, descriptor)
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A manifest that was read: what it says, what it is, its config where that was read, and its time."""
+
+    manifest: Manifest
+    classification: Classification
+    config: bytes | None
+    mtime_ns: int
+
+
+async def load(where: Whereabouts) -> Bound:
+    """Read and understand a manifest."""
+    catalog, version = where.context.origin.catalog, where.version
+    descriptor_type = where.descriptor_type
+    tag = ""
+    if isinstance(version, str):
+        tag = version
+        resolved = await catalog.resolve(where.repository, version)
+        version, descriptor_type = resolved.digest, ""
+    raw = await catalog.manifest(where.repository, version)
+    where.context.visited.add(where.repository)
+    manifest = parse_manifest(raw.body, raw.digest, raw.media_type, descriptor_type)
+    classification = classify(manifest, tag=tag)
+    config = await read_config(where, manifest)
+    return Bound(manifest, classification, config, created_ns(manifest, config))
+
+
+async def read_config(where: Whereabouts, manifest: Manifest) -> bytes | None:
+    """The config's bytes where it is small JSON; None where there is none to be had, which must keep nobody from the manifest."""
+    config = manifest.config
+    if (
+        config is None
+        or not is_json(config.media_type)
+        or config.is_empty
+        or config.size > where.context.limits.config_bytes
+    ):
+        return None
+    try:
+        return await where.context.origin.blobs.read_blob(where.blob(config), 0, config.size)
+    except OcifsError:
+        return None
+
+
+def facts(bound: Bound) -> dict[str, str]:
+    """What is shown both as a small file and as an extended attribute."""
+    return {
+        "digest": str(bound.manifest.digest),
+        "media-type": bound.manifest.media_type,
+        "artifact-type": bound.classification.artifact_type,
+        "kind": bound.classification.kind,
+    }
