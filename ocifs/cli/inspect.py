@@ -12,6 +12,8 @@ from ocifs.cli.browse import browse
 from ocifs.cli.options import SharedOptions, shared
 from ocifs.concurrency import patience
 from ocifs.errors import UsageError
+from ocifs.oci.artifact import child_role
+from ocifs.oci.descriptor import Descriptor
 from ocifs.oci.payload import payload_files
 from ocifs.settings import Timing
 from ocifs.tree.bound import Bound
@@ -47,6 +49,10 @@ def _page(bound: Bound) -> str:
     return summarise(bound.manifest, bound.classification, bound.config)
 
 
+def _descriptor(descriptor: Descriptor) -> dict[str, object]:
+    return {"digest": str(descriptor.digest), "media_type": descriptor.media_type, "size": descriptor.size}
+
+
 def facts(bound: Bound) -> dict[str, object]:
     """Everything that is known of a manifest, for programs."""
     manifest = bound.manifest
@@ -70,5 +76,14 @@ def facts(bound: Bound) -> dict[str, object]:
         "subject": str(manifest.subject.digest) if manifest.subject else None,
         "annotations": dict(manifest.annotations),
         "files": files,
-        "manifests": [str(child.digest) for child in manifest.manifests],
+        "layers": [_descriptor(layer) for layer in manifest.layers],
+        "manifests": [
+            {
+                **_descriptor(child),
+                "role": child_role(child),
+                "artifact_type": child.artifact_type,
+                "platform": str(child.platform) if child.platform else None,
+            }
+            for child in manifest.manifests
+        ],
     }

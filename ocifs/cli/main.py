@@ -26,6 +26,7 @@ COMMANDS = {
     "ls": ("ocifs.cli.ls", "List a path of a source without mounting it."),
     "cat": ("ocifs.cli.cat", "Write a file of a source to standard output without mounting it."),
     "inspect": ("ocifs.cli.inspect", "Say what a manifest is, and which field said so."),
+    "find": ("ocifs.cli.find", "Find artifacts by what they are."),
     "prefetch": ("ocifs.cli.prefetch", "Fetch what is below paths of a source into the cache."),
     "tree": ("ocifs.cli.tree", "Show what is below a path of a source without mounting it."),
 }

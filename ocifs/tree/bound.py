@@ -5,11 +5,11 @@ Rules that hold here: a manifest is classified once, when it is read; a config t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ocifs.content import Blob
 from ocifs.errors import OcifsError
-from ocifs.oci.artifact import Classification, classify
+from ocifs.oci.artifact import Classification, classify, classify_config
 from ocifs.oci.descriptor import Descriptor
 from ocifs.oci.digest import Digest
 from ocifs.oci.manifest import Manifest, parse_manifest
@@ -48,7 +48,17 @@ class Bound:
 
 
 async def load(where: Whereabouts) -> Bound:
-    """Read and understand a manifest."""
+    """Read and understand a manifest and, where it is small, its config."""
+    manifest, classification = await identify(where)
+    config = await read_config(where, manifest)
+    if classification.kind == "image" and config:
+        told = classify_config(config)
+        classification = replace(classification, flavours=(*classification.flavours, *told))
+    return Bound(manifest, classification, config, created_ns(manifest, config))
+
+
+async def identify(where: Whereabouts) -> tuple[Manifest, Classification]:
+    """Read a manifest, and say what it is: two requests by tag, one by digest, none for what is in the cache."""
     catalog, version = where.context.origin.catalog, where.version
     descriptor_type = where.descriptor_type
     tag = ""
@@ -59,9 +69,7 @@ async def load(where: Whereabouts) -> Bound:
     raw = await catalog.manifest(where.repository, version)
     where.context.visited.add(where.repository)
     manifest = parse_manifest(raw.body, raw.digest, raw.media_type, descriptor_type)
-    classification = classify(manifest, tag=tag)
-    config = await read_config(where, manifest)
-    return Bound(manifest, classification, config, created_ns(manifest, config))
+    return manifest, classify(manifest, tag=tag)
 
 
 async def read_config(where: Whereabouts, manifest: Manifest) -> bytes | None:

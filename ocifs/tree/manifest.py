@@ -17,7 +17,7 @@ from ocifs.oci.digest import Digest
 from ocifs.oci.manifest import Form
 from ocifs.oci.mediatype import is_json
 from ocifs.tree.blob import BlobFile
-from ocifs.tree.bound import Bound, Whereabouts, facts, load
+from ocifs.tree.bound import Bound, Whereabouts, facts, identify, load
 from ocifs.tree.files import FilesDirectory
 from ocifs.tree.index import index_links
 from ocifs.tree.layers import LayersDirectory
@@ -57,6 +57,10 @@ class ManifestDirectory(Plain):
                 self._nodes = dict(manifest_nodes(self._where, bound, self.key))
                 self.attributes = replace(self.attributes, mtime_ns=bound.mtime_ns)
         return self._bound
+
+    async def kind(self) -> str:
+        """The kind alone, without what else binding asks for."""
+        return (self._bound.classification if self._bound else (await identify(self._where))[1]).kind
 
     async def lookup(self, name: bytes) -> Node:
         await self.bind()

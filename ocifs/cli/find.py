@@ -1,0 +1,156 @@
+"""`ocifs find`: the tags of a source by what they are.
+
+Rules that hold here: a line is written when it is known; no more than a few manifests are asked for at a time, and nothing but manifests;
+a registry that says "too often" or cannot be reached ends the search with its error, one odd manifest does not, but is told and makes
+the exit status 1.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Protocol, Unpack
+
+import click
+import trio
+
+from ocifs.cli.browse import browse
+from ocifs.cli.failure import FAILURE, text_of
+from ocifs.cli.options import SharedOptions, shared
+from ocifs.concurrency import patience, ungrouped
+from ocifs.errors import AccessDenied, LimitExceeded, Malformed, NotFound
+from ocifs.oci.kinds_table import BY_WORD
+from ocifs.settings import Timing
+from ocifs.tree.manifest import ManifestDirectory
+from ocifs.tree.names import unmangle
+from ocifs.tree.node import Directory, Node
+
+# Manifests that are asked for at a time: enough to hide the way to the registry and back, few enough for one that counts.
+AT_A_TIME = 4
+
+
+class Bar(Protocol):
+    """What is used of click's progress bar."""
+
+    length: int | None
+
+    def update(self, n_steps: int) -> None: ...
+
+
+@dataclass
+class Search:
+    """One search: for what, how it is shown, what it came upon."""
+
+    kinds: frozenset[str]
+    timing: Timing
+    show: Callable[[str], None]
+    bar: Bar | None = None
+    repositories: int = 0
+    tags: int = 0
+    odd: list[str] = field(default_factory=list)
+
+
+@click.command("find")
+@click.argument("source")
+@click.option(
+    "--kind", "kinds", multiple=True, type=click.Choice(sorted(BY_WORD)), metavar="KIND", help="Only these; repeatable."
+)
+@shared
+def command(source: str, kinds: tuple[str, ...], **options: Unpack[SharedOptions]) -> int:
+    """Find the tags of SOURCE (a registry, a namespace, a repository or a layout) by the kind of artifact that they lead to.
+
+    Each line has the kind, a tab, and the path of the tag in SOURCE. A manifest is fetched for each tag, and kept.
+
+    \b
+        ocifs find registry.example.com --kind helm-chart
+        ocifs find registry.example.com/team --kind wasm-module --kind wasm-component
+    """
+    terminal = sys.stderr.isatty()
+
+    def show(line: str) -> None:
+        if terminal and sys.stdout.isatty():
+            click.echo("\r\033[K", nl=False)  # the bar stands on this line, and is drawn again below
+        click.echo(line)
+
+    with _bar(terminal) as bar:
+        search = Search(frozenset(kinds), Timing(), show, bar)
+
+        async def visit(root: Directory, timing: Timing) -> None:
+            search.timing = timing
+            await _search(root, search)
+
+        browse(source, options, visit)
+    for line in search.odd:
+        click.echo(f"ocifs: {line}", err=True)
+    return FAILURE if search.odd else 0
+
+
+def _bar(terminal: bool) -> AbstractContextManager[Bar | None]:
+    if not terminal:
+        return contextlib.nullcontext()
+    return click.progressbar(length=0, label="tags", show_pos=True, file=sys.stderr)
+
+
+async def _search(root: Directory, search: Search) -> None:
+    send, receive = trio.open_memory_channel[tuple[str, Node]](AT_A_TIME)
+    with ungrouped():
+        async with trio.open_nursery() as nursery:
+            for _ in range(AT_A_TIME):
+                nursery.start_soon(_identify, receive.clone(), search)
+            receive.close()
+            async with send:
+                if isinstance(root, ManifestDirectory):
+                    search.repositories += 1
+                    await send.send((".", root))
+                    return
+                async for path, node in _tags(root, "", search):
+                    await send.send((path, node))
+    if not search.repositories:
+        raise NotFound("no repository is listed here", hint="name a repository, or give some with --repo")
+
+
+async def _tags(directory: Directory, path: str, search: Search) -> AsyncIterator[tuple[str, Node]]:
+    """Each tag below a directory, with its manifest's directory, repository by repository."""
+    with patience(search.timing.timeout, search.timing.max_wait):
+        entries = {entry.name: entry.node for entry in await directory.entries()}
+    tags, manifests = entries.get(b"_tags"), entries.get(b"_manifests")
+    if isinstance(tags, Directory) and isinstance(manifests, Directory):
+        search.repositories += 1
+        try:
+            with patience(search.timing.timeout, search.timing.max_wait):
+                names = [entry.name for entry in await tags.entries()]
+        except (NotFound, AccessDenied) as error:
+            names = []
+            search.odd.append(f"{path}: {text_of(error)}")
+        search.tags += len(names)
+        if search.bar is not None:
+            search.bar.length = search.tags
+        for name in names:
+            text = f"{path}:{unmangle(name).decode(errors='surrogateescape')}"
+            with patience(search.timing.timeout, search.timing.max_wait):
+                node = await manifests.lookup(name)
+            yield text, node
+    for name, node in entries.items():
+        if not name.startswith(b"_") and isinstance(node, Directory):
+            below = name.decode(errors="surrogateescape")
+            async for found in _tags(node, f"{path}/{below}" if path else below, search):
+                yield found
+
+
+async def _identify(todo: trio.MemoryReceiveChannel[tuple[str, Node]], search: Search) -> None:
+    async with todo:
+        async for path, node in todo:
+            assert isinstance(node, ManifestDirectory)
+            try:
+                with patience(search.timing.timeout, search.timing.max_wait):
+                    kind = await node.kind()
+            except (NotFound, AccessDenied, Malformed, LimitExceeded) as error:
+                search.odd.append(f"{path}: {text_of(error)}")
+            else:
+                if not search.kinds or kind in search.kinds:
+                    search.show(f"{kind}\t{path}")
+            if search.bar is not None:
+                search.bar.update(1)

@@ -1,0 +1,99 @@
+"""`ocifs find`, `ocifs ls -l` and `ocifs inspect --json` against a real registry and a layout."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ocifs.oci import mediatype
+from tests.support.image import make_layout
+from tests.support.mount import run_ocifs
+from tests.support.push import push_blob, push_manifest
+from tests.support.registry import Registry
+
+HELM = "application/vnd.cncf.helm."
+
+
+def push(registry: Registry, repository: str, tag: str, config_type: str, layer_type: str) -> None:
+    def descriptor(media_type: str, content: bytes) -> dict[str, object]:
+        digest = push_blob(registry.url, repository, content)
+        return {"mediaType": media_type, "digest": digest, "size": len(content)}
+
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": mediatype.OCI_MANIFEST,
+        "config": descriptor(config_type, json.dumps({"name": tag, "version": "1"}).encode()),
+        "layers": [descriptor(layer_type, f"{repository}:{tag}".encode())],
+    }
+    push_manifest(registry.url, repository, manifest, tag)
+
+
+@pytest.fixture(scope="module")
+def source(registry: Registry) -> str:
+    for tag in ("1", "2"):
+        push(registry, "found/charts/web", tag, HELM + "config.v1+json", HELM + "chart.content.v1.tar+gzip")
+    push(registry, "found/app", "v1", mediatype.OCI_CONFIG, mediatype.OCI_LAYER_GZIP)
+    return f"{registry.host}/found"
+
+
+@pytest.mark.servers
+def test_tags_are_found_by_what_they_are_and_nothing_but_manifests_is_fetched(
+    registry: Registry, source: str, tmp_path: Path
+) -> None:
+    before = registry.log.read_text(errors="replace").count("/blobs/")
+    done = run_ocifs("find", registry.host, "--repo", "found/app", "--kind", "helm-chart", cache=tmp_path)
+    lines = set(done.stdout.decode().splitlines())
+    assert lines >= {"helm-chart\tfound/charts/web:1", "helm-chart\tfound/charts/web:2"}
+    assert {line.partition("\t")[0] for line in lines} == {"helm-chart"}
+    below = run_ocifs("find", source, cache=tmp_path)
+    assert sorted(below.stdout.decode().splitlines()) == [
+        "helm-chart\tcharts/web:1",
+        "helm-chart\tcharts/web:2",
+        "image\tapp:v1",
+    ]
+    assert registry.log.read_text(errors="replace").count("/blobs/") == before
+    one = run_ocifs("find", f"{source}/charts/web:1", cache=tmp_path)
+    assert (one.stdout, one.stderr) == (b"helm-chart\t.\n", b"")
+
+
+@pytest.mark.servers
+def test_an_odd_manifest_is_told_and_the_others_are_found(registry: Registry, tmp_path: Path) -> None:
+    push(registry, "oddities", "good", HELM + "config.v1+json", HELM + "chart.content.v1.tar+gzip")
+    index = {"schemaVersion": 2, "mediaType": mediatype.OCI_INDEX, "manifests": []}
+    push_manifest(registry.url, "oddities", index, "gone")
+    place = registry.log.parent / "data/docker/registry/v2/repositories/oddities/_manifests/tags/gone/current/link"
+    place.write_text("sha256:" + "0" * 64)
+    done = run_ocifs("find", f"{registry.host}/oddities", cache=tmp_path, check=False)
+    assert (done.returncode, done.stdout) == (1, b"helm-chart\t:good\n")
+    assert b"ocifs: :gone: " in done.stderr
+
+
+def test_a_kind_that_does_not_exist_and_a_registry_that_lists_nothing_are_errors(tmp_path: Path) -> None:
+    assert run_ocifs("find", "127.0.0.1:1", "--kind", "helm", cache=tmp_path, check=False).returncode == 2
+    assert run_ocifs("find", "127.0.0.1:1", cache=tmp_path, check=False).returncode == 1
+
+
+@pytest.mark.servers
+def test_a_long_listing_has_the_kind_of_what_a_link_leads_to(source: str, tmp_path: Path) -> None:
+    tags = run_ocifs("ls", "-l", f"{source}/charts/web", "_tags", cache=tmp_path).stdout.decode().splitlines()
+    assert [line.split()[4:] for line in tags] == [
+        ["helm-chart", "1", "->", "../_manifests/1"],
+        ["helm-chart", "2", "->", "../_manifests/2"],
+    ]
+    files = run_ocifs("ls", "-l", f"{source}/charts/web:1", "layers/0", cache=tmp_path).stdout.decode().splitlines()
+    assert {line.split()[4] for line in files} == {"-"}
+
+
+def test_inspect_says_everything_to_programs(tmp_path: Path) -> None:
+    layout = make_layout(tmp_path / "layout", [b"\0" * 1024])
+    said = json.loads(run_ocifs("inspect", "--json", f"oci:{layout}:v1", cache=tmp_path).stdout)
+    assert (said["kind"], said["rule"], said["decided_by"]) == ("image", "image", "config.mediaType")
+    assert [layer["media_type"] for layer in said["layers"]] == [mediatype.OCI_LAYER_GZIP]
+    assert said["files"][0] == {
+        "path": "layer-0.tar.gz",
+        "digest": said["layers"][0]["digest"],
+        "size": said["layers"][0]["size"],
+        "unpack": False,
+    }
