@@ -1,0 +1,34 @@
+"""Charts that Helm packaged and pushed, used by Helm from a mount."""
+
+from __future__ import annotations
+
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from tests.support.mount import mounted
+from tests.support.registry import Registry
+from tests.support.tools import tool
+
+
+@pytest.mark.servers
+@pytest.mark.mount
+def test_a_chart_is_rendered_from_the_mount_as_from_the_registry(registry: Registry, tmp_path: Path) -> None:
+    helm = tool("helm", tmp_path / "home")
+    helm("create", "web")
+    helm("package", "web")
+    helm("push", "--plain-http", "web-0.1.0.tgz", f"oci://{registry.host}/publishers")
+    remote = f"oci://{registry.host}/publishers/web"
+    with mounted(f"{registry.host}/publishers", tmp_path / "mnt", tmp_path / "cache") as mount:
+        base = mount.path / "web:0.1.0"
+        chart = base / "files/web-0.1.0.tgz"
+        assert (base / "kind").read_text() == "helm-chart\n"
+        assert [path.name for path in (base / "files").iterdir()] == [chart.name]
+        assert chart.read_bytes() == (helm.home / "web-0.1.0.tgz").read_bytes()
+        for command in (("template", "x"), ("show", "chart"), ("show", "values")):
+            shown = helm(*command, chart)
+            assert shown == helm(*command, remote, "--plain-http", "--version", "0.1.0")
+            assert b"web" in shown or b"replicaCount" in shown
+        with tarfile.open(chart) as archive:
+            assert "web/Chart.yaml" in archive.getnames()

@@ -1,0 +1,46 @@
+"""The publishers' own tools, where scripts/setup --dev put them or on PATH.
+
+Rules that hold here: a test whose tool is absent is skipped by its name; in CI that is a failure.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A program to be run in a directory of its own, which is its home too."""
+
+    path: str
+    home: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def __call__(self, *arguments: str | Path, check: bool = True) -> bytes:
+        """Run it; what it wrote to standard output."""
+        environment = {**os.environ, "HOME": str(self.home), "DOCKER_CONFIG": str(self.home), **self.environment}
+        for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"):
+            environment.pop(name, None)
+        command = [self.path, *map(str, arguments)]
+        done = subprocess.run(command, cwd=self.home, env=environment, capture_output=True, timeout=60, check=False)
+        assert not check or done.returncode == 0, done.stderr.decode()
+        return done.stdout
+
+
+def tool(name: str, home: Path) -> Tool:
+    """A tool by its name; skips the test where there is none, except in CI."""
+    kept = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ocifs-dev"
+    built = [str(path) for path in sorted(kept.glob(f"{name}-v*/{name}")) if os.access(path, os.X_OK)]
+    path = built[-1] if built else shutil.which(name)
+    if path is None:
+        assert not os.environ.get("CI"), f"{name} must be there in CI: see scripts/setup"
+        pytest.skip(f"{name} is not installed")
+    home.mkdir(exist_ok=True)
+    return Tool(path, home)
