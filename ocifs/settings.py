@@ -76,6 +76,7 @@ class NetworkSettings:
     insecure_tls: frozenset[str] = frozenset()  # hosts whose certificate is not checked
     ca_file: Path | None = None  # further certificate authorities
     authfile: Path | None = None  # credentials, before every other place
+    named_host: str = ""  # the one host that the user named, which OCIFS_USERNAME is for
     hosts_directory: Path | None = None  # containerd's hosts.toml directories
     registries_conf: Path | None = None  # instead of the usual containers-registries.conf places
     connections: int = 16  # connections to one host at a time

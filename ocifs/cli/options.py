@@ -119,6 +119,7 @@ def settings_from(options: SharedOptions, host: str) -> Settings:
             insecure_tls=hosts if options["insecure_tls"] else frozenset(),
             ca_file=options["ca_file"],
             authfile=options["authfile"],
+            named_host=host,
         ),
         view=ViewSettings(
             platform=Platform.parse(options["platform"]) if options["platform"] else None,

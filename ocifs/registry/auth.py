@@ -19,8 +19,10 @@ import trio
 from ocifs.errors import AccessDenied, NotFound, OcifsError
 from ocifs.oci.challenge import Challenge, Token, parse_challenges, read_token
 from ocifs.oci.replies import error_of
-from ocifs.registry.credentials import Credential, find_credential
+from ocifs.registry.credential import Credential
+from ocifs.registry.credentials import Sources
 from ocifs.registry.guards import Origin, check_realm
+from ocifs.registry.helpers import Helpers
 from ocifs.registry.transport import pieces, send
 from ocifs.settings import Settings
 
@@ -43,17 +45,22 @@ class Authenticator:
         self._client = client
         self._host = host
         self._registry = registry
-        self._authfile = settings.network.authfile
-        self._helper_timeout = settings.timing.helper_timeout
+        helpers = Helpers(settings.timing.helper_timeout)
+        self._sources = Sources(helpers, os.environ, settings.network.authfile, settings.network.named_host)
         self._held: dict[str, _Held] = {}
         self._basic: dict[str, str] = {}
         self._credentials: dict[str, Credential | None] = {}
         self._scopes: dict[str, tuple[str, ...]] = {}
         self._locks: dict[str, trio.Lock] = {}
         self._bearer: Challenge | None = None
+        self._wants_basic = False
 
     async def header(self, scope: str) -> str | None:
         """What to send for a scope, as far as is known before the registry has asked for anything."""
+        if self._wants_basic and scope not in self._basic:
+            credential = await self._credential(scope)
+            if credential is not None and credential.kind == "password":
+                self._basic[scope] = credential.basic()
         if scope in self._basic:
             return self._basic[scope]
         if self._bearer is None:
@@ -69,7 +76,8 @@ class Authenticator:
                 return f"Bearer {(await self._token(challenge, scope, refused)).value}"
             if challenge.scheme == "basic":
                 credential = await self._credential(scope, anew=refused is not None)
-                if credential is not None and credential.basic() != refused:
+                if credential is not None and credential.kind == "password" and credential.basic() != refused:
+                    self._wants_basic = True
                     self._basic[scope] = credential.basic()
                     return credential.basic()
         self._basic.pop(scope, None)
@@ -89,9 +97,7 @@ class Authenticator:
         if anew or scope not in self._credentials:
             kind, _, rest = scope.partition(":")
             repository = rest.rpartition(":")[0] if kind == "repository" else ""
-            self._credentials[scope] = await find_credential(
-                self._host, repository, os.environ, self._authfile, self._helper_timeout
-            )
+            self._credentials[scope] = await self._sources.find(self._host, repository, anew=anew)
         return self._credentials[scope]
 
     async def _token(self, challenge: Challenge, scope: str, refused: str | None) -> Token:
@@ -109,6 +115,8 @@ class Authenticator:
     async def _fetch(self, challenge: Challenge, scope: str) -> Token:
         check_realm(self._registry, challenge.parameters["realm"])
         credential = await self._credential(scope)
+        if credential is not None and credential.kind == "registry":
+            return Token(credential.secret)
         try:
             return await self._request(challenge, scope, credential)
         except AccessDenied:
@@ -121,7 +129,7 @@ class Authenticator:
     async def _request(self, challenge: Challenge, scope: str, credential: Credential | None) -> Token:
         realm, service = challenge.parameters["realm"], challenge.parameters.get("service", "")
         scopes = self._scopes.get(scope) or ((scope,) if scope else ())
-        if credential is not None and credential.identity:
+        if credential is not None and credential.kind == "identity":
             form = {"service": service, "scope": " ".join(scopes), **_grant(credential)}
             answer = await send(self._client, "POST", realm, {}, {name: value for name, value in form.items() if value})
         else:

@@ -1,8 +1,8 @@
 """Where credentials lie: the files that docker, podman, skopeo and oras use (containers-auth.json(5), docker's config.json).
 
-Rules that hold here: the first place that has a credential for a host decides, the longest key that fits is the entry; a helper is run
-off the event loop, without a shell and within a time; a secret is in no argument, repr, log or error; what cannot be read as a credential
-is passed over, and said.
+Rules that hold here: the first place that has a credential for a host decides, the longest key that fits is the entry; files are read off
+the event loop, anew each time, and are bounded; the environment's credential goes to the one host that the user named; a secret is in no
+argument, repr, log or error; what cannot be read as a credential is passed over, and said.
 """
 
 from __future__ import annotations
@@ -12,33 +12,52 @@ import binascii
 import json
 import logging
 import os
-import re
-import subprocess
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import trio
+
+from ocifs.registry import helpers
+from ocifs.registry.credential import Credential
+from ocifs.registry.helpers import Helper, Helpers
 
 log = logging.getLogger("ocifs.registry")
 
 _HUB = "docker.io"
 _HUB_KEY = "https://index.docker.io/v1/"
 _HUB_KEYS = (_HUB_KEY, "index.docker.io", "registry-1.docker.io")
-_HELPER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # what may follow docker-credential-: never a path
+_FILE_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Credential:
-    """Who a registry is told that we are. `identity`: the secret is an identity token, to be exchanged (OAuth2)."""
+class Sources:
+    """Where to look, and what runs helpers. `named`: the host that the environment's credential is for."""
 
-    username: str
-    secret: str = field(repr=False)
-    identity: bool = False
+    helpers: Helpers
+    environ: Mapping[str, str]
+    authfile: Path | None = None
+    named: str = ""
 
-    def basic(self) -> str:
-        """The value of an Authorization header (RFC 7617)."""
-        return "Basic " + base64.b64encode(f"{self.username}:{self.secret}".encode()).decode()
+    async def find(self, host: str, repository: str, *, anew: bool = False) -> Credential | None:
+        """The credential for a repository; None where there is none. `anew`: the one that was found before was refused."""
+        for found in await trio.to_thread.run_sync(lambda: list(self.candidates(host, repository))):
+            credential = await self.helpers.ask(found, anew=anew) if isinstance(found, Helper) else found
+            if credential is not None:
+                return credential
+        return None
+
+    def candidates(self, host: str, repository: str) -> Iterator[Credential | Helper]:
+        """Credentials, and helpers that may know one, in the order in which they are believed. Blocks on disk."""
+        if host == self.named:
+            from_environment = _environment(self.environ)
+            if from_environment is not None:
+                yield from_environment
+        for path in files(self.environ, self.authfile):
+            members = _members(path)
+            if path.name == ".dockercfg":
+                members = {"auths": members}
+            yield from _in_file(members, host, repository)
 
 
 def files(environ: Mapping[str, str], first: Path | None) -> Iterator[Path]:
@@ -51,110 +70,46 @@ def files(environ: Mapping[str, str], first: Path | None) -> Iterator[Path]:
     yield Path(environ.get("XDG_RUNTIME_DIR") or f"/run/containers/{os.getuid()}") / "containers" / "auth.json"
     yield Path(environ.get("XDG_CONFIG_HOME") or home / ".config") / "containers" / "auth.json"
     yield Path(environ.get("DOCKER_CONFIG") or home / ".docker") / "config.json"
+    yield home / ".dockercfg"
 
 
-@dataclass(frozen=True, slots=True)
-class Helper:
-    """A program that knows a credential (docker-credential-helpers): its name, and the key that it is asked for."""
-
-    program: str
-    key: str
-
-
-async def find_credential(
-    host: str, repository: str, environ: Mapping[str, str], first: Path | None, helper_timeout: float
-) -> Credential | None:
-    """The credential for a repository, read anew; None where there is none. `helper_timeout`: seconds for each helper."""
-    for found in await trio.to_thread.run_sync(lambda: list(candidates(host, repository, environ, first))):
-        credential = await _ask_helper(found, helper_timeout) if isinstance(found, Helper) else found
-        if credential is not None:
-            return credential
-    return None
-
-
-def candidates(
-    host: str, repository: str, environ: Mapping[str, str], first: Path | None = None
-) -> Iterator[Credential | Helper]:
-    """Credentials, and helpers that may know one, in the order in which they are believed."""
-    from_environment = _environment(environ)
-    if from_environment is not None:
-        yield from_environment
-    for path in files(environ, first):
-        try:
-            members = json.loads(path.read_bytes())
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except (OSError, ValueError, RecursionError) as error:
-            log.warning("%s cannot be read for credentials: %s", path, type(error).__name__)
-            continue
-        if isinstance(members, dict):
-            yield from _in_file(members, host, repository)
+def _members(path: Path) -> dict[str, object]:
+    try:
+        if not path.is_file():  # a pipe could keep us waiting, and has nothing to say a second time
+            return {}
+        with path.open("rb") as file:
+            members = json.loads(file.read(_FILE_BYTES))
+    except (OSError, ValueError, RecursionError) as error:
+        log.warning("%s cannot be read for credentials: %s", path, type(error).__name__)
+        return {}
+    return members if isinstance(members, dict) else {}
 
 
 def _in_file(members: dict[str, object], host: str, repository: str) -> Iterator[Credential | Helper]:
     """A helper for the host first, then what is written down, then the helper for all (docker/cli: credHelpers beats credsStore)."""
-    helpers = _normal_keys(members.get("credHelpers"))
-    suffix = next((helpers[key] for key in keys(host, repository) if key in helpers), None)
-    yield from _helper(suffix, host)
+    known = _normal_keys(members.get("credHelpers"))
+    server = _HUB_KEY if host == _HUB else host
+    own = helpers.named(next((known[key] for key in keys(host, repository) if key in known), None), server)
+    if own is not None:
+        yield own
     entries = _normal_keys(members.get("auths"))
     for key in keys(host, repository):
         credential = _credential(entries.get(key))
         if credential is not None:
             yield credential
             break
-    yield from _helper(members.get("credsStore"), host)
-
-
-def _helper(suffix: object, host: str) -> Iterator[Helper]:
-    if isinstance(suffix, str) and _HELPER.fullmatch(suffix):
-        yield Helper(f"docker-credential-{suffix}", _HUB_KEY if host == _HUB else host)
-    elif suffix:
-        log.warning("a credential helper of a name that cannot be one is not run")
+    store = helpers.named(members.get("credsStore"), server)
+    if store is not None and store != own:
+        yield store
 
 
 def _normal_keys(entries: object) -> dict[str, object]:
-    return {_normal(key): value for key, value in entries.items()} if isinstance(entries, dict) else {}
-
-
-async def _ask_helper(helper: Helper, timeout: float) -> Credential | None:
-    """What a helper says, or None: it knows nothing, is not there, prints rubbish or takes too long."""
-    answer: subprocess.CompletedProcess[bytes] | None = None
-    with trio.move_on_after(timeout):
-        try:
-            answer = await trio.run_process(
-                [helper.program, "get"],
-                stdin=helper.key.encode(),
-                capture_stdout=True,
-                capture_stderr=True,
-                check=False,
-                deliver_cancel=_kill,
-            )
-        except OSError as error:
-            log.warning("%s cannot be run: %s", helper.program, error.strerror)
-            return None
-    if answer is None:
-        log.warning("%s did not answer within %g s", helper.program, timeout)
-        return None
-    if answer.returncode != 0:
-        log.debug("%s has no credential for %s", helper.program, helper.key)
-        return None
-    return _from_helper(answer.stdout, helper)
-
-
-async def _kill(process: trio.Process) -> None:
-    process.kill()
-
-
-def _from_helper(output: bytes, helper: Helper) -> Credential | None:
-    try:
-        members = json.loads(output)
-        user, secret = members["Username"], members["Secret"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        log.warning("%s printed what is no credential", helper.program)
-        return None
-    if not isinstance(user, str) or not isinstance(secret, str) or not secret:
-        return None
-    return Credential(user, secret, identity=user == "<token>")
+    """Entries by keys as `keys` makes them; one that is written so beats those of old that mean the same."""
+    if not isinstance(entries, dict):
+        return {}
+    return {_normal(key): value for key, value in entries.items()} | {
+        key: value for key, value in entries.items() if _normal(key) == key
+    }
 
 
 def _environment(environ: Mapping[str, str]) -> Credential | None:
@@ -162,7 +117,8 @@ def _environment(environ: Mapping[str, str]) -> Credential | None:
     if not name or not path:
         return None
     try:
-        return Credential(name, Path(path).read_text().rstrip("\n"))
+        with Path(path).open(encoding="utf-8") as file:
+            return Credential(name, file.read(_FILE_BYTES).rstrip("\r\n"))
     except (OSError, UnicodeDecodeError) as error:
         log.warning("OCIFS_PASSWORD_FILE cannot be read: %s", type(error).__name__)
         return None
@@ -175,24 +131,29 @@ def keys(host: str, repository: str) -> list[str]:
 
 
 def _normal(key: str) -> str:
+    """A key as `keys` makes them. With a scheme it is docker's of old, which names a host and nothing below it."""
     if key in _HUB_KEYS:
         return _HUB
-    return (
-        key.removeprefix("https://").removeprefix("http://").removesuffix("/").removesuffix("/v2").removesuffix("/v1")
-    )
+    for scheme in ("https://", "http://"):
+        if key.startswith(scheme):
+            host = key.removeprefix(scheme).partition("/")[0]
+            return _HUB if host in _HUB_KEYS else host
+    return key.removesuffix("/v1/").removesuffix("/v2/").removesuffix("/")
 
 
 def _credential(entry: object) -> Credential | None:
     if not isinstance(entry, dict):
         return None
-    token, packed = entry.get("identitytoken"), entry.get("auth")
-    if isinstance(token, str) and token:
-        return Credential("<token>", token, identity=True)
+    identity, registry, packed = (entry.get(name) for name in ("identitytoken", "registrytoken", "auth"))
+    if isinstance(identity, str) and identity:
+        return Credential("<token>", identity, "identity")
+    if isinstance(registry, str) and registry.isascii() and registry.isprintable() and registry:
+        return Credential("", registry, "registry")
     if isinstance(packed, str) and packed:
         try:
             name, colon, secret = base64.b64decode(packed).decode().partition(":")
         except (binascii.Error, UnicodeDecodeError, ValueError):
             return None
-        return Credential(name, secret.rstrip("\0"), identity=name == "<token>") if colon else None
+        return Credential(name, secret.rstrip("\0"), "identity" if name == "<token>" else "password") if colon else None
     user, password = entry.get("username"), entry.get("password")
     return Credential(user, password) if isinstance(user, str) and user and isinstance(password, str) else None

@@ -20,7 +20,7 @@ from ocifs.content import Blob
 from ocifs.oci.digest import Digest
 from ocifs.registry.client import RegistryClient, open_registry
 from ocifs.registry.transport import our_errors
-from ocifs.settings import Settings
+from ocifs.settings import NetworkSettings, Settings
 from tests.support.faults import Handler, Reply, Request, fault_server, http, in_turn
 
 CONTENT = bytes(range(256)) * 40
@@ -225,7 +225,8 @@ async def test_credentials_do_not_go_along_to_another_host(monkeypatch: pytest.M
     monkeypatch.setenv("OCIFS_PASSWORD_FILE", str(tmp_path / "password"))
     with fault_server(in_turn(http(200, CONTENT))) as storage:
         with fault_server(needs(f"http://{storage.host}/signed?x=y")) as server:
-            async with asking(server.host) as client:
+            named = replace(impatient(), network=NetworkSettings(named_host=server.host))
+            async with asking(server.host, named) as client:
                 assert (await read(client))[2] == CONTENT
     assert server.requests[-1].headers["authorization"].startswith("Basic ")
     assert storage.requests[0].target == "/signed?x=y"
