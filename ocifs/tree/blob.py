@@ -5,10 +5,11 @@ Rules that hold here: one inode a blob, whatever names lead to it; making the no
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from ocifs.content import Blob, BlobReader
-from ocifs.errors import NoAttribute
+from ocifs.errors import NoAttribute, NotFound, Unsupported
 from ocifs.oci.descriptor import UNKNOWN_SIZE
 from ocifs.tree.names import to_bytes
 from ocifs.tree.node import FILE, Attributes, Plain
@@ -28,7 +29,11 @@ class BlobFile(Plain):
 
     async def read(self, offset: int, size: int) -> bytes:
         wanted = max(0, min(size, self._blob.size - offset))
-        return await self._reader.read_blob(self._blob, offset, wanted) if wanted else b""
+        if not wanted:
+            return b""
+        with elsewhere(self._blob.urls):
+            return await self._reader.read_blob(self._blob, offset, wanted)
+        raise AssertionError("elsewhere raises what it catches")
 
     def attribute_names(self) -> Sequence[bytes]:
         return (b"user.oci.digest", b"user.oci.media-type") if self._media_type else (b"user.oci.digest",)
@@ -39,6 +44,23 @@ class BlobFile(Plain):
         if name == b"user.oci.media-type" and self._media_type:
             return to_bytes(self._media_type)
         raise NoAttribute(f"a blob has no extended attribute {name!r}")
+
+
+@contextmanager
+def elsewhere(urls: Sequence[str]) -> Iterator[None]:
+    """Say of a blob that the registry does not have, though its descriptor says where else it is, that this is why.
+
+    Nobody checks what stands in a descriptor's `urls`: a publisher could have any address asked from this machine.
+    """
+    try:
+        yield
+    except NotFound:
+        if not urls:
+            raise
+        place = urls[0].partition("?")[0]  # what follows may be a signature that gives access
+        raise Unsupported(
+            f"the registry does not have this blob; its descriptor says that {place} has it, and ocifs asks nobody but the registry"
+        ) from None
 
 
 async def sized(reader: BlobReader, blob: Blob) -> Blob:

@@ -19,7 +19,7 @@ from ocifs.layers.workshop import Layer, Workshop
 from ocifs.oci.descriptor import Descriptor
 from ocifs.oci.digest import Digest
 from ocifs.settings import ViewSettings
-from ocifs.tree.blob import sized
+from ocifs.tree.blob import elsewhere, sized
 from ocifs.tree.inside import inside
 from ocifs.tree.names import mangle
 from ocifs.tree.node import DIRECTORY, FOREVER, Attributes, Directory, Entry, Node, Plain
@@ -188,7 +188,8 @@ class _Root(Plain):
                     for descriptor, diff_id in zip(stack.layers, stack.diff_ids, strict=True)
                 ]
             )
-            tree = await self._workshop.tree(layers, markers=stack.markers, alone=stack.alone)
+            with elsewhere([url for descriptor in stack.layers for url in descriptor.urls]):
+                tree = await self._workshop.tree(layers, markers=stack.markers, alone=stack.alone)
             shown = _Shown(self._workshop, tree, layers, self._view)
             top, path = _descend(tree.root, stack.within)
             self._inner = _Directory(shown, top, self.key, path)
