@@ -27,6 +27,8 @@ from pathlib import Path
 
 import httpx
 
+from scripts.bench_kinds import kinds
+from scripts.bench_sample import Sample
 from tests.support.mount import Mounted, mounted, run_ocifs
 from tests.support.push import push_blob, push_manifest
 from tests.support.registry import Registry, running_registry
@@ -57,19 +59,6 @@ class World:
     def requests(self) -> int:
         """How many requests the registry has answered."""
         return len(REQUEST.findall(self.registry.log.read_bytes()))
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One figure of ours, a peer's where there is one, and what the figure or the ratio may be at most."""
-
-    what: str
-    ours: float
-    unit: str
-    peer: str = ""
-    theirs: float | None = None
-    most: float | None = None
-    most_ratio: float | None = None
 
 
 def timed(*command: str, output: Path | None = None) -> tuple[float, float]:
@@ -259,6 +248,7 @@ GROUPS: dict[str, Callable[[World], Iterator[Sample]]] = {
     "random": random_reads,
     "list": listing,
     "mount": mounting,
+    "kinds": lambda _: kinds(),
 }
 
 

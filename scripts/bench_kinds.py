@@ -1,0 +1,35 @@
+"""How long it takes to say what many manifests are: the rows of tests/oci/test_artifact.py, over and over, each a manifest of its own.
+
+Rules that hold here: only the classification is timed; the peer is Python's own reading of the same bytes as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+
+from ocifs.oci.artifact import classify
+from scripts.bench_sample import Sample
+from tests.oci.test_artifact import ROWS, parse
+
+MANIFESTS = 10_000
+
+
+def kinds() -> Iterator[Sample]:
+    """MANIFESTS classifications, beside reading as many manifests as JSON."""
+    rows = [ROWS[n % len(ROWS)] for n in range(MANIFESTS)]
+    manifests = [
+        parse({**row.manifest, "annotations": row.manifest.get("annotations") or {"n": str(n)}})
+        for n, row in enumerate(rows)
+    ]
+    began = time.perf_counter()
+    for manifest, row in zip(manifests, rows, strict=True):
+        if classify(manifest, tag=row.tag).kind != row.kind:
+            raise RuntimeError(f"{row.name} is taken for something else")
+    ours = time.perf_counter() - began
+    began = time.perf_counter()
+    for manifest in manifests:
+        json.loads(manifest.raw)
+    theirs = time.perf_counter() - began
+    yield Sample(f"classification of {MANIFESTS:,} manifests", ours, "s", "json.loads", theirs, most=1)
