@@ -76,9 +76,10 @@ class MemoryRegistry:
         found = []
         for other, (media_type, body) in self.content.items():
             if media_type in mediatype.MANIFESTS:
-                subject = parse_manifest(body, other, media_type).subject
-                if subject is not None and subject.digest == digest:
-                    found.append(Descriptor(media_type, other, len(body)))
+                manifest = parse_manifest(body, other, media_type)
+                if manifest.subject is not None and manifest.subject.digest == digest:
+                    kind = manifest.artifact_type or (manifest.config.media_type if manifest.config else "")
+                    found.append(Descriptor(media_type, other, len(body), manifest.annotations, artifact_type=kind))
         return tuple(found)
 
     async def blob_size(self, repository: str, digest: Digest) -> int:

@@ -1,0 +1,1 @@
+"""The reference model: from what was pushed to the tree that must be seen."""
