@@ -5,7 +5,8 @@ artifact's kind (the table's `names`, or a function here where the name has to b
 the extension that its media type or its first bytes say.
 
 Rules that hold here: pure; names are given as the publisher wrote them and are not safe as paths: ocifs/tree/names.py makes them so, also
-those that repeat; the empty descriptor is no file; a config that is no JSON is no reason to fail, its names are only not known.
+those that repeat; the empty descriptor is no file, unless it has a title; a config that is no JSON is no reason to fail, its names are
+only not known.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def payload_files(
     files = [
         _layer_file(kind, known, n, layer, heads.get(layer.digest, b""))
         for n, layer in enumerate(manifest.layers)
-        if not layer.is_empty
+        if not layer.is_empty or layer.annotations.get(TITLE)  # who gives `{}` a name means a file
     ]
     own = _config_file(manifest, kind, not files)
     return tuple(files) if own is None else (*files, own)
