@@ -302,8 +302,9 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _host_in(url: str) -> str:
-    """The host that an error names; never more of an address, since a signed one is a secret."""
+    """The host, and the port where one is written, that an error names; never more of an address, since a signed one is a secret."""
     try:
-        return urlsplit(url).hostname or "a registry"
+        parts = urlsplit(url)
+        return f"{parts.hostname or 'a registry'}{f':{parts.port}' if parts.port else ''}"
     except ValueError:
         return "a registry"

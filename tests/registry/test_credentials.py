@@ -12,7 +12,7 @@ import trio
 
 from ocifs.registry.credential import Credential
 from ocifs.registry.credentials import Sources
-from ocifs.registry.helpers import Helpers
+from ocifs.registry.helpers import Helper, Helpers
 
 SECRET = "s3cr3t-of-the-credentials"
 WELL = f"""#!/bin/sh
@@ -210,11 +210,10 @@ async def test_a_helper_is_run_once_for_all_who_wait_and_again_when_it_is_refuse
     tmp_path: Path, bin_directory: Path
 ) -> None:
     helper(bin_directory, WELL)
-    docker(tmp_path, credsStore="test")
-    found = sources(tmp_path)
+    helpers, asked = Helpers(10), Helper("docker-credential-test", "r.example")
 
     async def ask(anew: bool) -> None:
-        assert await found.find("r.example", "a/b", anew=anew) == ME
+        assert await helpers.ask(asked, anew=anew) == ME
 
     for anew, runs in ((False, 1), (False, 1), (True, 2)):
         async with trio.open_nursery() as nursery:

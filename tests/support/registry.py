@@ -43,13 +43,13 @@ class Registry:
 
 
 @contextlib.contextmanager
-def running_registry(directory: Path) -> Iterator[Registry]:
-    """Start a registry that keeps everything in this directory; end it with the block."""
+def running_registry(directory: Path, data: Path | None = None, more: str = "") -> Iterator[Registry]:
+    """Start a registry that keeps everything in `data` or this directory, its configuration having `more`; end it with the block."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
     config, log = directory / "config.yml", directory / "log"
-    config.write_text(CONFIG.format(root=directory / "data", port=port))
+    config.write_text(CONFIG.format(root=data or directory / "data", port=port) + more)
     with log.open("wb") as output:
         process = subprocess.Popen(["docker-registry", "serve", str(config)], stdout=output, stderr=subprocess.STDOUT)
     try:
@@ -69,7 +69,7 @@ def _wait(registry: Registry, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         with contextlib.suppress(httpx.TransportError):
-            if httpx.get(f"{registry.url}/v2/", trust_env=False, timeout=2).status_code == 200:
+            if httpx.get(f"{registry.url}/v2/", trust_env=False, timeout=2).status_code in (200, 401):
                 return
         time.sleep(0.05)
     raise RuntimeError(f"docker-registry did not answer: {registry.log.read_text(errors='replace')}")

@@ -1,0 +1,73 @@
+"""A private registry behind a real token server, with nothing but docker's configuration file."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ocifs.errors import AccessDenied
+from ocifs.oci import mediatype
+from ocifs.registry.client import open_registry
+from ocifs.settings import Settings
+from tests.support.push import push_blob, push_manifest
+from tests.support.registry import Registry, running_registry
+from tests.support.tokens import TokenServer, token_server
+
+pytestmark = pytest.mark.servers
+
+SECRET = "s3cr3t-of-the-token-server"
+
+
+@pytest.fixture(scope="module")
+def private(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Registry, TokenServer]]:
+    open_to_all, guarded = tmp_path_factory.mktemp("open"), tmp_path_factory.mktemp("private")
+    with running_registry(open_to_all, guarded / "data") as registry:
+        for repository in ("team/one", "team/two"):
+            digest = push_blob(registry.url, repository, b"{}")
+            empty = {"mediaType": mediatype.OCI_EMPTY, "digest": digest, "size": 2}
+            manifest = {"schemaVersion": 2, "mediaType": mediatype.OCI_MANIFEST, "config": empty, "layers": [empty]}
+            push_manifest(registry.url, repository, manifest, "v1")
+    with token_server(guarded, "me", SECRET) as tokens:
+        with running_registry(guarded, more=tokens.config) as registry:
+            yield registry, tokens
+
+
+def log_in(host: str, home: Path, password: str) -> None:
+    packed = base64.b64encode(f"me:{password}".encode()).decode()
+    (home / "config.json").write_text(json.dumps({"auths": {host: {"auth": packed}}}))
+
+
+def asked(registry: Registry, tokens: TokenServer) -> int:
+    """Requests to both so far. Those for `/v2/` alone are of the fixture, which waits for the registry with them."""
+    return len(re.findall(r'"(?:GET|HEAD) /v2/[^ ]+ HTTP/', registry.log.read_text())) + len(tokens.asked)
+
+
+async def test_the_first_manifest_costs_four_requests_and_that_of_a_second_repository_three(
+    private: tuple[Registry, TokenServer], nobodys_home: Path
+) -> None:
+    registry, tokens = private
+    log_in(registry.host, nobodys_home, SECRET)
+    async with open_registry(registry.host, Settings()) as client:
+        for repository, most in (("team/one", 4), ("team/two", 3)):
+            before = asked(registry, tokens)
+            found = await client.resolve(repository, "v1")
+            assert (await client.manifest(repository, found.digest)).digest == found.digest
+            assert asked(registry, tokens) - before == most
+    assert tokens.asked[-2:] == [("repository:team/one:pull",), ("repository:team/two:pull",)]
+
+
+async def test_a_wrong_password_is_denied_and_never_shown(
+    private: tuple[Registry, TokenServer], nobodys_home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    registry, _ = private
+    caplog.set_level("DEBUG")
+    log_in(registry.host, nobodys_home, "wr0ng-one")
+    async with open_registry(registry.host, Settings()) as client:
+        with pytest.raises(AccessDenied) as caught:
+            await client.tags("team/one")
+    assert "wr0ng-one" not in f"{caught.value}{caught.value.hint}{caplog.text}"
