@@ -113,6 +113,14 @@ class BlobReader(Protocol):
         """
         ...
 
+    def hold(self, digest: Digest) -> None:
+        """Somebody opened the blob: what is kept of it stays until it is `let_go` as often as it was held."""
+        ...
+
+    def let_go(self, digest: Digest) -> None:
+        """Somebody who opened the blob closed it."""
+        ...
+
 
 class Shelf(Protocol):
     """Things that were made from blobs, kept on disk by a name that says what they are made from. Any of them may vanish.

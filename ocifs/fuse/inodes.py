@@ -97,8 +97,9 @@ class Handles(Generic[T]):
     def get(self, handle: Handle) -> T | None:
         return self._open.get(handle)
 
-    def close(self, handle: Handle) -> None:
-        self._open.pop(handle, None)
+    def close(self, handle: Handle) -> T | None:
+        """Forget a handle; what it was for."""
+        return self._open.pop(handle, None)
 
 
 @dataclass(slots=True)

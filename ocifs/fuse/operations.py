@@ -83,6 +83,7 @@ class Operations(pyfuse3.Operations):
             node = self._node(inode)
             if not isinstance(node, File):
                 raise pyfuse3.FUSEError(errno.EISDIR if isinstance(node, Directory) else errno.ELOOP)
+            node.opened()
             changes = node.changes
             handle = pyfuse3.FileHandleT(self.files.add(node))
             return pyfuse3.FileInfo(fh=handle, direct_io=changes, keep_cache=not changes)
@@ -97,7 +98,9 @@ class Operations(pyfuse3.Operations):
         return await self._guard.run("read", 0, lambda: node.read(off, size))
 
     async def release(self, fh: int) -> None:
-        self.files.close(Handle(fh))
+        node = self.files.close(Handle(fh))
+        if node is not None:
+            node.closed()
 
     async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
         node = self._node(inode)

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
@@ -57,6 +58,7 @@ class Workshop:
         self._indices: WeakValueDictionary[Digest, LayerIndex] = WeakValueDictionary()
         self._trees: WeakValueDictionary[tuple[object, ...], Tree] = WeakValueDictionary()
         self._plain: dict[Digest, _Plain] = {}
+        self._held: Counter[Digest] = Counter()
         self._threads = trio.CapacityLimiter(max(2, os.cpu_count() or 2))
 
     async def index(self, layer: Layer) -> LayerIndex:
@@ -95,7 +97,27 @@ class Workshop:
         if not size:
             return b""
         plain = self._plain.get(layer.blob.digest) or await self._open(layer)
+        plain.last_used = trio.current_time()
         return await trio.to_thread.run_sync(plain.read, member, offset, size)
+
+    def hold(self, layer: Layer) -> None:
+        """Somebody opened a file of the layer: what is unpacked of it stays until it is let go."""
+        self._held[layer.blob.digest] += 1
+
+    def let_go(self, layer: Layer) -> None:
+        """Somebody who opened a file of the layer closed it."""
+        self._held[layer.blob.digest] -= 1
+        if self._held[layer.blob.digest] <= 0:
+            del self._held[layer.blob.digest]
+
+    def tend(self, idle: float) -> None:
+        """Let go of plain tars that nobody has open or has read for `idle` seconds; note on disk that the others are used."""
+        now = trio.current_time()
+        for digest, plain in list(self._plain.items()):
+            if digest in self._held or now - plain.last_used < idle:
+                plain.note_use()
+            else:
+                del self._plain[digest]
 
     async def _open(self, layer: Layer) -> _Plain:
         digest = layer.blob.digest
@@ -203,10 +225,16 @@ class _Feed:
 class _Plain:
     """An open plain tar. It is closed when nobody reads from it any more."""
 
-    __slots__ = ("_descriptor",)
+    __slots__ = ("_descriptor", "last_used")
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
+        self.last_used = 0.0
+
+    def note_use(self) -> None:
+        """Say on disk that it is used, for whoever looks for what to evict."""
+        with suppress(OSError):
+            os.utime(self._descriptor)
 
     def __del__(self) -> None:
         os.close(self._descriptor)

@@ -90,6 +90,12 @@ class Layout:
         self._know(blob.repository)
         yield _Stream(await self._find(blob.digest), start, stop)
 
+    def hold(self, digest: Digest) -> None:
+        """Nothing is kept of a layout."""
+
+    def let_go(self, digest: Digest) -> None:
+        """Nothing is kept of a layout."""
+
     async def read_blob(self, blob: Blob, offset: int, length: int) -> bytes:
         if blob.data is not None:
             return blob.data[offset : offset + length]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from contextlib import suppress
 from typing import TypeAlias
 
@@ -47,6 +48,7 @@ class CachedBlobs:
         self._settings = settings
         self._opened: dict[Digest, OpenBlob] = {}  # the one used last is last
         self._opening = trio.Lock()
+        self._held: Counter[Digest] = Counter()
 
     async def blob_size(self, repository: str, digest: Digest) -> int:
         """The registry is asked first, also for what is here: who may not read a blob must not learn that somebody else did."""
@@ -78,6 +80,23 @@ class CachedBlobs:
             assert opened.partial is not None
             return await pread(opened.partial.fd, offset, length)
 
+    def hold(self, digest: Digest) -> None:
+        self._held[digest] += 1
+
+    def let_go(self, digest: Digest) -> None:
+        self._held[digest] -= 1
+        if self._held[digest] <= 0:
+            del self._held[digest]
+
+    def tend(self, idle: float) -> None:
+        """Note on disk what was used, and let go of the files of what nobody has open or has read for `idle` seconds."""
+        now = trio.current_time()
+        for digest, opened in list(self._opened.items()):
+            if opened.idle and now - opened.last_used >= idle and digest not in self._held:
+                self._opened.pop(digest).retire()
+            else:
+                opened.note_use(held=digest in self._held)
+
     async def _open(self, blob: Blob) -> OpenBlob:
         async with self._opening:
             opened = self._opened.pop(blob.digest, None)
@@ -92,7 +111,7 @@ class CachedBlobs:
 
     def _open_files(self, blob: Blob, opened: OpenBlob) -> None:
         try:
-            descriptor = os.open(self._disk.whole(blob.digest), os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = self._disk.open_whole(blob.digest)
         except OSError:
             opened.partial = Partial(self._disk, blob.digest, blob.size)
             return

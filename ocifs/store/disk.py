@@ -2,43 +2,70 @@
 
     v1/blobs/<algorithm>/<hex>          whole blobs, verified: readable by any tool as the blobs of an image layout
     v1/partial/<algorithm>/<hex>        blobs of which some blocks are here, and beside each its map, <hex>.map
+    v1/derived/<kind>/<algorithm>/<hex> what was made from a blob (shelf.py)
     v1/names/<host>/<hash>.json         what a tag, a list or a manifest's type last was
+    v1/pins/<hash>.json                 what is never evicted (pins.py)
 
 Rules that hold here: a path is made from `Digest`s and hashes alone; a whole file appears by rename after fsync, so that nobody ever
-sees a part of one; the directory belongs to one user, and one that others can write is refused.
+sees a part of one; the directory belongs to one user, and one that others can write is refused. Who uses a file holds a shared lock on
+it (flock), and who takes one away an exclusive one; the time of a file's content is when it was last used.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import stat
 import tempfile
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from ocifs.errors import CacheFull, OcifsError, RegistryFailed, UsageError
 from ocifs.oci.digest import Digest
 
+T = TypeVar("T")
+
 VERSION = "v1"
+TEMPORARY = ".tmp-"
+"""How files begin that are being written and have no place yet. Who writes one holds a lock on it."""
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_USE_NOTED_EVERY = 60.0  # seconds between two notes that a small file was used
 
 
 class Disk:
-    """A cache directory. Everything here blocks."""
+    """A cache directory. Everything here blocks.
+
+    `on_growth` is called with each count of bytes that were written; `make_room` where the disk is full: whether trying again makes
+    sense. Both are called in any thread.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.root = directory / VERSION
+        self.on_growth: Callable[[int], None] = lambda count: None
+        self.make_room: Callable[[], bool] = lambda: False
+        self._room = threading.Lock()
         try:
             for path in (directory, self.root):
                 path.mkdir(mode=0o700, parents=True, exist_ok=True)
             found = directory.stat()
+            inside = self.root.stat()
         except OSError as error:
             raise UsageError(
                 f"the cache directory {directory} cannot be made: {error.strerror}",
                 hint="name another with --cache-dir",
             ) from None
-        if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            raise UsageError(f"others can write to the cache directory {directory}", hint=f"chmod go-w {directory}")
+        if {found.st_uid, inside.st_uid} != {os.geteuid()}:
+            raise UsageError(
+                f"the cache directory {directory} belongs to another user", hint="name one of your own with --cache-dir"
+            )
+        if (found.st_mode | inside.st_mode) & (stat.S_IWGRP | stat.S_IWOTH):
+            raise UsageError(f"others can write to the cache directory {directory}", hint=f"chmod -R go-w {directory}")
 
     def whole(self, digest: Digest) -> Path:
         """Where a whole blob is, when it is here."""
@@ -52,35 +79,78 @@ class Disk:
         """Where it is written what a name of a host last meant."""
         return self.root / "names" / Digest.of(host.encode()).encoded[:32] / f"{key.encoded}.json"
 
+    def open_whole(self, digest: Digest) -> int:
+        """A descriptor of a whole blob, held against eviction. Raises OSError."""
+        descriptor = os.open(self.whole(digest), os.O_RDONLY | os.O_CLOEXEC)
+        hold(descriptor)
+        return descriptor
+
     def read(self, path: Path) -> bytes | None:
-        """The content of a small file, or None when it is not here."""
+        """The content of a small file, or None when it is not here. That it was used is noted."""
         try:
-            return path.read_bytes()
+            with path.open("rb") as file:
+                if os.fstat(file.fileno()).st_mtime < time.time() - _USE_NOTED_EVERY:
+                    note_use(file.fileno())
+                return file.read()
         except OSError:
             return None
 
     def keep(self, path: Path, content: bytes) -> None:
         """Put a small file in its place, whole or not at all."""
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            number, temporary = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
-            try:
-                with os.fdopen(number, "wb") as file:
-                    file.write(content)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.rename(temporary, path)
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    os.unlink(temporary)
-                raise
+            self.with_room(lambda: self._keep(path, content))
         except OSError as error:
             raise of_disk(error, path) from None
+        self.on_growth(len(content))
+
+    def _keep(self, path: Path, content: bytes) -> None:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        number, temporary = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY)
+        try:
+            with os.fdopen(number, "wb") as file:
+                hold(number)
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+                os.rename(temporary, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
+
+    def with_room(self, write: Callable[[], T]) -> T:
+        """What `write` gives; where the disk is full it is called once more after something was evicted. Raises OSError."""
+        try:
+            return write()
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+        with self._room:  # those who meet the full disk together make room once
+            made = self.make_room()
+        if not made:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write()
+
+
+def hold(descriptor: int) -> None:
+    """Keep a file from being evicted for as long as the descriptor is open, and note that it is used.
+
+    One that is just being evicted stays readable through the descriptor all the same.
+    """
+    with contextlib.suppress(OSError):
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    note_use(descriptor)
+
+
+def note_use(descriptor: int) -> None:
+    """A file was used now; that it cannot be noted is no reason to stop."""
+    with contextlib.suppress(OSError):
+        os.utime(descriptor)
 
 
 def of_disk(error: OSError, path: Path) -> OcifsError:
     """What an error of the cache's own disk is to a reader."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in _FULL:
         return CacheFull(
             f"the cache's disk is full ({path.parent})", hint="free some space, or name another place with --cache-dir"
         )

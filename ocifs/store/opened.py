@@ -14,6 +14,7 @@ import trio
 from ocifs.content import Blob
 from ocifs.errors import OcifsError
 from ocifs.settings import MIB
+from ocifs.store.disk import note_use
 from ocifs.store.partial import Partial
 from ocifs.store.readahead import ReadAhead
 
@@ -45,6 +46,8 @@ class OpenBlob:
         self.verifying = trio.Lock()
         self.verified = False
         self.hashing = False
+        self.last_used = trio.current_time()
+        self._noted = self.last_used
         self._retired = False
         self._uses = 0
 
@@ -56,6 +59,7 @@ class OpenBlob:
             yield
         finally:
             self._uses -= 1
+            self.last_used = trio.current_time()
             self._close_when_done()
 
     @property
@@ -67,6 +71,13 @@ class OpenBlob:
     def retired(self) -> bool:
         """Whether it is on its way out: nothing more may begin with it."""
         return self._retired
+
+    def note_use(self, *, held: bool) -> None:
+        """Note on disk that it was used, where it was since the last note, or that somebody has it open."""
+        descriptor = self.partial.fd if self.partial is not None else self.whole
+        if descriptor is not None and (held or self.last_used > self._noted):
+            self._noted = self.last_used
+            note_use(descriptor)
 
     def retire(self) -> None:
         """Close the files as soon as nobody uses them."""

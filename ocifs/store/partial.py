@@ -18,12 +18,13 @@ import struct
 import threading
 import zlib
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from ocifs.errors import IntegrityError
 from ocifs.oci.digest import Digest
 from ocifs.settings import KIB, MIB
-from ocifs.store.disk import Disk, of_disk
+from ocifs.store.disk import Disk, hold, of_disk
 
 BLOCK = 64 * KIB
 _HEADER = struct.Struct("<8sQ")  # magic, size of the blob
@@ -60,25 +61,37 @@ class Partial:
 
     def _open(self) -> None:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._map_fd = os.open(self._map_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(self._map_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._map_fd = self._open_map()
         except BlockingIOError:
             # Another process writes this blob. What two processes write into one file nobody could vouch for.
-            os.close(self._map_fd)
             self._private = True
             self._path = self._path.with_name(f"{self._path.name}.{os.getpid()}{PRIVATE}")
-            self._map_fd = os.open(self._map_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fcntl.flock(self._map_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._map_fd = self._open_map()
         self.fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        hold(self.fd)
         length = _HEADER.size + self.blocks * _CELL.size
         header = _HEADER.pack(_MAGIC, self.size)
         if os.pread(self._map_fd, _HEADER.size, 0) != header or os.fstat(self._map_fd).st_size != length:
             os.ftruncate(self._map_fd, 0)
-            os.ftruncate(self._map_fd, length)
+            # All of it now: a hole that could not be filled later, on a full disk, would kill the process with SIGBUS.
+            self._disk.with_room(lambda: os.posix_fallocate(self._map_fd, 0, length))
             os.pwrite(self._map_fd, header, 0)
         os.ftruncate(self.fd, self.size)
         self._map = mmap.mmap(self._map_fd, length)
+
+    def _open_map(self) -> int:
+        """The map, locked for this process alone. Raises BlockingIOError where another one has it."""
+        while True:
+            descriptor = os.open(self._map_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                os.close(descriptor)
+                raise
+            if os.fstat(descriptor).st_nlink:
+                return descriptor
+            os.close(descriptor)  # it was taken away, by whoever evicted or placed the blob, before it was locked here
 
     @property
     def _map_path(self) -> Path:
@@ -141,17 +154,18 @@ class Partial:
             pieces = [b"".join(pieces)]
         size = sum(map(len, pieces))
         try:
-            done = os.pwritev(self.fd, pieces, offset)
+            done = self._disk.with_room(lambda: os.pwritev(self.fd, pieces, offset))
             if done < size:
                 rest = memoryview(b"".join(pieces))[done:]
                 while rest:
-                    count = os.pwrite(self.fd, rest, offset + size - len(rest))
+                    count = self._disk.with_room(partial(os.pwrite, self.fd, rest, offset + size - len(rest)))
                     rest = rest[count:]
         except OSError as error:
             raise of_disk(error, self._path) from None
         for block, checksum in enumerate(_checksums(pieces), offset // BLOCK):
             self._checked[block] = 1
             self._put(block, _HERE | checksum)
+        self._disk.on_growth(size)
 
     def hash_on(self) -> bool:
         """Hash the next bytes in order, as far as they are here, a few MiB at a time; whether there were any."""

@@ -7,21 +7,40 @@ and the later takes the earlier's place; a path is made from a kind, which is a 
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO
 
 from ocifs.oci.digest import Digest
-from ocifs.store.disk import Disk, of_disk
+from ocifs.settings import MIB
+from ocifs.store.disk import TEMPORARY, Disk, hold, of_disk
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+
+class _Growing(io.FileIO):
+    """A file whose growth is told, and for which room is made where the disk is full."""
+
+    def __init__(self, disk: Disk, descriptor: int) -> None:
+        super().__init__(descriptor, "wb")
+        self._disk = disk
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        count = self._disk.with_room(lambda: super(_Growing, self).write(data))
+        self._disk.on_growth(count)
+        return count
 
 
 class DiskShelf:
     """A Shelf in a cache directory. Everything here blocks."""
 
     def __init__(self, disk: Disk) -> None:
+        self._disk = disk
         self._root = disk.root / "derived"
 
     def path(self, kind: str, key: Digest) -> Path:
@@ -31,7 +50,9 @@ class DiskShelf:
     def find(self, kind: str, key: Digest) -> BinaryIO | None:
         """The thing, open for reading, or None."""
         try:
-            return self.path(kind, key).open("rb")
+            file = self.path(kind, key).open("rb")
+            hold(file.fileno())
+            return file
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -43,13 +64,14 @@ class DiskShelf:
         path = self.path(kind, key)
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            number, temporary = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
+            number, temporary = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY)
             try:
-                with os.fdopen(number, "wb") as file:
-                    yield cast(BinaryIO, file)
+                with io.BufferedWriter(_Growing(self._disk, number), MIB) as file:
+                    hold(number)
+                    yield file
                     file.flush()
-                    os.fsync(file.fileno())
-                os.rename(temporary, path)
+                    os.fsync(number)
+                    os.rename(temporary, path)
             except BaseException:
                 with contextlib.suppress(OSError):
                     os.unlink(temporary)

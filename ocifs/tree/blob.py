@@ -35,6 +35,12 @@ class BlobFile(Plain):
             return await self._reader.read_blob(self._blob, offset, wanted)
         raise AssertionError("elsewhere raises what it catches")
 
+    def opened(self) -> None:
+        self._reader.hold(self._blob.digest)
+
+    def closed(self) -> None:
+        self._reader.let_go(self._blob.digest)
+
     def attribute_names(self) -> Sequence[bytes]:
         return (b"user.oci.digest", b"user.oci.media-type") if self._media_type else (b"user.oci.digest",)
 

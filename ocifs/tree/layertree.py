@@ -95,6 +95,12 @@ class _File(_Member):
 
     __slots__ = ()
 
+    def opened(self) -> None:
+        self._shown.workshop.hold(self._shown.layers[self._item.layer])
+
+    def closed(self) -> None:
+        self._shown.workshop.let_go(self._shown.layers[self._item.layer])
+
     async def read(self, offset: int, size: int) -> bytes:
         member = self._item.member
         if not member.size:

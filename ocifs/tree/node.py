@@ -97,6 +97,14 @@ class File(_Common, Protocol):
         """Whether the content may differ at the next open (then nothing of it is kept by the kernel)."""
         ...
 
+    def opened(self) -> None:
+        """Somebody has it open from now on: what is here of it is to stay."""
+        ...
+
+    def closed(self) -> None:
+        """Somebody who had it open has not any more."""
+        ...
+
 
 @runtime_checkable
 class Symlink(_Common, Protocol):
@@ -124,6 +132,12 @@ class Plain:
 
     async def attribute(self, name: bytes) -> bytes:
         raise NoAttribute(f"no extended attribute {name!r} here")
+
+    def opened(self) -> None:
+        """Most files have nothing to keep."""
+
+    def closed(self) -> None:
+        """Most files have nothing to keep."""
 
 
 class TextFile(Plain):

@@ -86,6 +86,12 @@ class MemoryRegistry:
         self._ask(f"size {digest.short}")
         return len(self._content(repository, digest)[1])
 
+    def hold(self, digest: Digest) -> None:
+        """Everything stays."""
+
+    def let_go(self, digest: Digest) -> None:
+        """Everything stays."""
+
     async def read_blob(self, blob: Blob, offset: int, length: int) -> bytes:
         if blob.data is not None:
             return blob.data[offset : offset + length]
