@@ -30,6 +30,7 @@ from ocifs.oci.descriptor import UNKNOWN_SIZE, Descriptor
 from ocifs.oci.digest import Digest
 from ocifs.oci.manifest import digest_of_manifest, parse_manifest, verify_manifest
 from ocifs.registry.connection import Answer, Connection, Question, headers_of
+from ocifs.registry.endpoint import Site
 from ocifs.registry.transport import pieces
 from ocifs.settings import Settings
 
@@ -51,6 +52,10 @@ class RegistryClient:
         self._limits = connection.limits
         self._came_along: dict[tuple[str, Digest], RawManifest] = {}
         self._has_referrers: bool | None = None
+
+    async def check(self) -> None:
+        """Ask whether anybody is there. Raises Unreachable, RegistryFailed."""
+        await self._connection.check()
 
     async def repositories(self) -> tuple[str, ...]:
         question = Question("GET", endpoints.catalog(), {}, _OK | _NO_CATALOG, self._limits.answer_bytes)
@@ -170,7 +175,7 @@ class RegistryClient:
             if page.status != 200:
                 return True
             take(page)
-            following = replies.next_page(self._connection.origin + following, page.headers)
+            following = self._connection.following(following, page.headers)
         return False
 
     def _take_names(self, names: list[str], page: Answer, member: str) -> None:
@@ -232,9 +237,9 @@ def _index(answer: Answer) -> tuple[Descriptor, ...]:
 
 
 @asynccontextmanager
-async def open_registry(host: str, settings: Settings) -> AsyncIterator[RegistryClient]:
+async def open_registry(host: str | Site, settings: Settings) -> AsyncIterator[RegistryClient]:
     """A client for a registry, for as long as the block lasts. Nothing is asked to open it."""
-    connection = Connection(host, settings)
+    connection = Connection(Site(host) if isinstance(host, str) else host, settings)
     try:
         yield RegistryClient(connection)
     finally:

@@ -20,9 +20,10 @@ import trio
 from ocifs.concurrency import note_progress
 from ocifs.errors import DeadlineExceeded, LimitExceeded, Malformed, OcifsError, RegistryFailed, Unreachable
 from ocifs.oci.endpoints import PING, scope_of
-from ocifs.oci.replies import error_of
+from ocifs.oci.replies import error_of, next_page
 from ocifs.oci.retry import pause_before
 from ocifs.registry.auth import Authenticator
+from ocifs.registry.endpoint import Site
 from ocifs.registry.guards import origin_in, redirect_target
 from ocifs.registry.transport import make_client, pieces, send
 from ocifs.registry.trust import Trust, origin_of
@@ -69,18 +70,25 @@ class _Place:
 class Connection:
     """Asks one registry."""
 
-    def __init__(self, host: str, settings: Settings) -> None:
-        self.host = host
+    def __init__(self, site: Site, settings: Settings) -> None:
+        self.site = site
+        self.host = host = site.host
         self.limits = settings.limits
-        self.origin = origin_of(host, settings.network)
+        self.origin = origin_of(host, settings.network, site.scheme)
         self._own = origin_in(self.origin)
         self._max_wait = settings.timing.max_wait
-        self._client = make_client(self._own, Trust(settings.network), settings.network.connections, settings.timing)
+        trust = Trust(settings.network, site)
+        self._client = make_client(self._own, trust, settings.network.connections, settings.timing)
         self._auth = Authenticator(self._client, host, self._own, settings)
         self._places: dict[str, _Place] = {}
 
     async def aclose(self) -> None:
         await self._client.aclose()
+
+    def following(self, target: str, headers: Mapping[str, str]) -> str | None:
+        """The target of the page that an answer to `target` says follows; None: there is none."""
+        path = next_page(self.origin + self.site.path_of(target), headers)
+        return None if path is None else self.site.target_of(path)
 
     async def ask(self, question: Question) -> Answer:
         """A small answer, with retries."""
@@ -135,9 +143,16 @@ class Connection:
 
     async def _ping(self) -> str:
         """The registry's own challenge, for registries whose refusals carry none (seen: gcr.io)."""
-        answer = await send(self._client, "GET", self.origin + PING, {})
+        answer = await send(self._client, "GET", self.origin + self.site.path_of(PING), dict(self.site.headers))
         await answer.aclose()
         return str(answer.headers.get("www-authenticate", ""))
+
+    async def check(self) -> None:
+        """Ask whether anybody is there; a refusal is an answer. Raises Unreachable, RegistryFailed."""
+        answer = await send(self._client, "GET", self.origin + self.site.path_of(PING), dict(self.site.headers))
+        await answer.aclose()
+        if answer.status_code >= 500:
+            raise RegistryFailed(f"{self.host} answers {answer.status_code}", status=answer.status_code)
 
     async def _follow(self, question: Question, authorization: str | None) -> httpx.Response:
         known = self._places.get(question.target) if question.may_be_elsewhere else None
@@ -145,10 +160,14 @@ class Connection:
             answer = await self._from_place(question, known)
             if answer is not None:
                 return answer
-        url = self.origin + question.target
+        url = self.origin + self.site.path_of(question.target)
         for hop in range(self.limits.redirects + 1):
             own = origin_in(url) == self._own
-            extra = {"Authorization": authorization} if authorization and own else {}
+            extra = (
+                {**dict(self.site.headers), **({"Authorization": authorization} if authorization else {})}
+                if own
+                else {}
+            )
             answer = await send(self._client, question.method, url, {**question.headers, **extra})
             if answer.status_code not in _REDIRECTS or "location" not in answer.headers:
                 if hop and not own and answer.status_code in question.allow and question.may_be_elsewhere:

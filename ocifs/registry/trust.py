@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ocifs.errors import UsageError
 from ocifs.oci.reference import DOCKER_HUB
+from ocifs.registry.endpoint import Site
 from ocifs.registry.guards import is_inner
 from ocifs.settings import NetworkSettings
 
@@ -22,8 +23,10 @@ CERTIFICATES = (Path("/etc/containers/certs.d"), Path("/etc/docker/certs.d"))
 """Directories of directories named after hosts (containers-certs.d(5))."""
 
 
-def origin_of(host: str, network: NetworkSettings) -> str:
-    """Scheme and authority of a registry: `https://registry-1.docker.io`, `http://127.0.0.1:5000`."""
+def origin_of(host: str, network: NetworkSettings, scheme: str = "") -> str:
+    """Scheme and authority of a registry: `https://registry-1.docker.io`, `http://127.0.0.1:5000`. `scheme`: where it is settled."""
+    if scheme:
+        return f"{scheme}://{_ADDRESSES.get(host, host)}"
     plain = network.all_plain_http or host in network.plain_http or _is_loopback(host)
     return f"{'http' if plain else 'https'}://{_ADDRESSES.get(host, host)}"
 
@@ -31,17 +34,21 @@ def origin_of(host: str, network: NetworkSettings) -> str:
 class Trust:
     """Whose certificates are believed, host by host; read when the host is first spoken to."""
 
-    def __init__(self, network: NetworkSettings, directories: tuple[Path, ...] = CERTIFICATES) -> None:
+    def __init__(
+        self, network: NetworkSettings, site: Site | None = None, directories: tuple[Path, ...] = CERTIFICATES
+    ) -> None:
         self._network = network
+        self._site = site or Site("")
         self._directories = directories
         self._usual: ssl.SSLContext | None = None
         self._own: dict[str, ssl.SSLContext] = {}
 
     def context(self, authority: str) -> ssl.SSLContext:
         """For `host` or `host:port`. Raises UsageError for certificates that cannot be read. Blocks on disk."""
-        insecure = authority in self._network.insecure_tls
+        site = self._site if authority == _ADDRESSES.get(self._site.host, self._site.host) else Site("")
+        insecure = site.unverified or authority in self._network.insecure_tls
         directories = [directory for directory in self._places(authority) if directory.is_dir()]
-        if not insecure and not directories:
+        if not (insecure or directories or site.authorities or site.identities):
             if self._usual is None:
                 self._usual = self._make()
             return self._usual
@@ -49,6 +56,7 @@ class Trust:
             context = self._own[authority] = self._make()
             for directory in directories:
                 _load(context, directory)
+            _load_site(context, site)
             if insecure:
                 context.check_hostname = False
                 context.verify_mode = ssl.CERT_NONE
@@ -76,6 +84,17 @@ def _load(context: ssl.SSLContext, directory: Path) -> None:
             context.load_cert_chain(path, path.with_suffix(".key"), password=_no_password)
         except (OSError, ssl.SSLError) as error:
             raise UsageError(f"{path} and its .key are no client certificate: {error}") from None
+
+
+def _load_site(context: ssl.SSLContext, site: Site) -> None:
+    """What a configuration file names for one site."""
+    for path in site.authorities:
+        _authorities(context, path)
+    for certificate, key in site.identities:
+        try:
+            context.load_cert_chain(certificate, key, password=_no_password)
+        except (OSError, ssl.SSLError) as error:
+            raise UsageError(f"{certificate} is no client certificate: {error}") from None
 
 
 def _no_password() -> str:
