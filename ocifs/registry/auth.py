@@ -44,7 +44,7 @@ class Authenticator:
     def __init__(self, client: httpx.AsyncClient, host: str, registry: Origin, settings: Settings) -> None:
         self._client = client
         self._host = host
-        self._registry = registry
+        self.registry = registry
         helpers = Helpers(settings.timing.helper_timeout)
         self._sources = Sources(helpers, os.environ, settings.network.authfile, settings.network.named_host)
         self._held: dict[str, _Held] = {}
@@ -113,7 +113,7 @@ class Authenticator:
             return token
 
     async def _fetch(self, challenge: Challenge, scope: str) -> Token:
-        check_realm(self._registry, challenge.parameters["realm"])
+        check_realm(self.registry, challenge.parameters["realm"])
         credential = await self._credential(scope)
         if credential is not None and credential.kind == "registry":
             return Token(credential.secret)

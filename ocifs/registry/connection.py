@@ -18,15 +18,23 @@ import httpx
 import trio
 
 from ocifs.concurrency import note_progress
-from ocifs.errors import DeadlineExceeded, LimitExceeded, Malformed, OcifsError, RegistryFailed, Unreachable
+from ocifs.errors import (
+    ConnectionRefused,
+    DeadlineExceeded,
+    LimitExceeded,
+    Malformed,
+    OcifsError,
+    RegistryFailed,
+    Unreachable,
+)
 from ocifs.oci.endpoints import PING, scope_of
 from ocifs.oci.replies import error_of, next_page
 from ocifs.oci.retry import pause_before
 from ocifs.registry.auth import Authenticator
 from ocifs.registry.endpoint import Site
 from ocifs.registry.guards import origin_in, redirect_target
-from ocifs.registry.transport import make_client, pieces, send
-from ocifs.registry.trust import Trust, origin_of
+from ocifs.registry.transport import make_client, pieces, send, speaks_tls
+from ocifs.registry.trust import Trust, may_have_tls, origin_of
 from ocifs.settings import Settings
 
 T = TypeVar("T")
@@ -76,6 +84,7 @@ class Connection:
         self.limits = settings.limits
         self.origin = origin_of(host, settings.network, site.scheme)
         self._own = origin_in(self.origin)
+        self._may_have_tls = not site.scheme and self._own[0] == "http" and may_have_tls(host, settings.network)
         self._max_wait = settings.timing.max_wait
         trust = Trust(settings.network, site)
         self._client = make_client(self._own, trust, settings.network.connections, settings.timing)
@@ -130,16 +139,36 @@ class Connection:
         scope = scope_of(question.target)
         authorization = await self._auth.header(scope)
         for last in (False, False, True):
-            answer = await self._follow(question, authorization)
-            if answer.status_code in question.allow:
+            answer = await self._first(question) if self._may_have_tls else await self._follow(question, authorization)
+            refused = answer.status_code == 401 and self._is_own(answer)
+            if answer.status_code in question.allow and (last or not refused):
                 note_progress()
                 return await self._as_it_is(answer)
-            if answer.status_code != 401 or last or not self._is_own(answer):
+            if last or not refused:
                 break
             challenge = answer.headers.get("www-authenticate", "")
             await answer.aclose()
             authorization = await self._auth.answer(challenge or await self._ping(), scope, authorization)
         raise await self._error(answer, question.target)
+
+    async def _first(self, question: Question) -> httpx.Response:
+        """The first answer of a registry on loopback, which has TLS where it does not understand plain http and does understand TLS."""
+        try:
+            answer = await self._follow(question, None)
+        except ConnectionRefused:
+            raise
+        except Unreachable:
+            if not await speaks_tls(self._client, self.host):
+                raise
+        else:
+            if answer.status_code != 400 or not await speaks_tls(self._client, self.host):
+                self._may_have_tls = False
+                return answer
+            await answer.aclose()
+        self._may_have_tls = False
+        self.origin = f"https://{self.host}"
+        self._own = self._auth.registry = origin_in(self.origin)
+        return await self._follow(question, None)
 
     async def _ping(self) -> str:
         """The registry's own challenge, for registries whose refusals carry none (seen: gcr.io)."""

@@ -16,6 +16,7 @@ import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from math import inf
 from typing import TypeAlias
 from urllib.parse import urlsplit
@@ -35,6 +36,7 @@ log = logging.getLogger("ocifs.registry")
 SocketOption: TypeAlias = tuple[int, int, int] | tuple[int, int, bytes | bytearray] | tuple[int, int, None, int]
 
 USER_AGENT = f"ocifs/{__version__}"
+_HANDSHAKE = 3.0  # seconds in which a host on loopback shows that it has TLS
 _KEPT_ALIVE = 30.0  # seconds for which an idle connection is kept
 
 THEIRS = (
@@ -210,6 +212,7 @@ def make_client(registry: Origin, trust: Trust, connections: int, timing: Timing
     stall = timing.stall_timeout
     return httpx.AsyncClient(
         transport=_Transport(registry, trust, connections),
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # a cookie would go along to the host's other ports
         timeout=httpx.Timeout(connect=timing.connect_timeout, read=stall, write=stall, pool=timing.max_wait),
         follow_redirects=False,
         headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
@@ -241,6 +244,20 @@ async def send(
 def _place_of(url: httpx.URL) -> str:
     """An address for the log: its query may be a signature, its user part a password."""
     return f"{url.host}{f':{url.port}' if url.port else ''}{url.path}"
+
+
+async def speaks_tls(client: httpx.AsyncClient, host: str) -> bool:
+    """Whether a host that does not understand plain http has TLS. Raises Unreachable where it has, and is not to be believed."""
+    with trio.move_on_after(_HANDSHAKE):
+        try:
+            answer = await client.send(client.build_request("GET", f"https://{host}/v2/"), stream=True)
+        except THEIRS as error:
+            if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(error)):
+                raise _translate(error, host) from None
+            return False
+        await answer.aclose()
+        return True
+    return False
 
 
 async def pieces(answer: httpx.Response) -> AsyncGenerator[bytes, None]:

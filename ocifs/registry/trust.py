@@ -1,12 +1,14 @@
 """How a registry's host is reached: scheme, address, TLS and proxies.
 
-Rules that hold here: without TLS only where the user said so, and on loopback, where nobody is in between; what is believed of one host
-(no check of its certificate, an authority or a client certificate in its directory) is believed of no other, wherever it redirects to.
+Rules that hold here: without TLS only where the user said so, and on loopback, where nobody is in between, unless something says that the
+registry there has TLS; a registry's own authorities are believed of wherever it sends us, as in docker and podman, since it is often a
+token server of the same house; that a certificate is not checked, and a client certificate, are for one host and no other.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import os
 import ssl
 import urllib.request
 from collections.abc import Mapping
@@ -19,27 +21,45 @@ from ocifs.registry.guards import is_inner
 from ocifs.settings import NetworkSettings
 
 _ADDRESSES = {DOCKER_HUB: "registry-1.docker.io"}
-CERTIFICATES = (Path("/etc/containers/certs.d"), Path("/etc/docker/certs.d"))
-"""Directories of directories named after hosts (containers-certs.d(5))."""
+_CERTIFICATES = ("containers/certs.d", "docker/certs.d")
+
+
+def certificate_directories(environ: Mapping[str, str]) -> tuple[Path, ...]:
+    """Directories of directories named after hosts (containers-certs.d(5); docker's, of the system and without root)."""
+    own = Path(environ.get("XDG_CONFIG_HOME") or Path(environ.get("HOME", "/")) / ".config")
+    return tuple(base / each for each in _CERTIFICATES for base in (own, Path("/etc")))
 
 
 def origin_of(host: str, network: NetworkSettings, scheme: str = "") -> str:
-    """Scheme and authority of a registry: `https://registry-1.docker.io`, `http://127.0.0.1:5000`. `scheme`: where it is settled."""
+    """Scheme and authority of a registry: `https://registry-1.docker.io`, `http://127.0.0.1:5000`. `scheme`: where it is settled.
+
+    Blocks on disk for loopback.
+    """
     if scheme:
         return f"{scheme}://{_ADDRESSES.get(host, host)}"
-    plain = network.all_plain_http or host in network.plain_http or _is_loopback(host)
+    plain = network.all_plain_http or host in network.plain_http or _is_plain_here(host, network)
     return f"{'http' if plain else 'https'}://{_ADDRESSES.get(host, host)}"
+
+
+def may_have_tls(host: str, network: NetworkSettings) -> bool:
+    """Whether TLS is worth a try where a registry does not understand plain http: on loopback, when nobody said how it is."""
+    return is_loopback(host) and not network.all_plain_http and host not in network.plain_http
+
+
+def _is_plain_here(host: str, network: NetworkSettings) -> bool:
+    """Loopback without a sign of TLS: its port, certificates kept for it, --insecure-tls."""
+    if not is_loopback(host) or host.endswith(":443") or host in network.insecure_tls:
+        return False
+    return not any((directory / host).is_dir() for directory in certificate_directories(os.environ))
 
 
 class Trust:
     """Whose certificates are believed, host by host; read when the host is first spoken to."""
 
-    def __init__(
-        self, network: NetworkSettings, site: Site | None = None, directories: tuple[Path, ...] = CERTIFICATES
-    ) -> None:
+    def __init__(self, network: NetworkSettings, site: Site | None = None) -> None:
         self._network = network
         self._site = site or Site("")
-        self._directories = directories
+        self._directories = certificate_directories(os.environ)
         self._usual: ssl.SSLContext | None = None
         self._own: dict[str, ssl.SSLContext] = {}
 
@@ -49,6 +69,7 @@ class Trust:
         insecure = site.unverified or authority in self._network.insecure_tls
         directories = [directory for directory in self._places(authority) if directory.is_dir()]
         if not (insecure or directories or site.authorities or site.identities):
+            # Where a registry sends us is believed as it is itself, so this one is for all such hosts.
             if self._usual is None:
                 self._usual = self._make()
             return self._usual
@@ -72,7 +93,13 @@ class Trust:
         context = ssl.create_default_context()  # heeds SSL_CERT_FILE and SSL_CERT_DIR by itself
         if self._network.ca_file is not None:
             _authorities(context, self._network.ca_file)
+        for path in self._own_authorities():
+            _authorities(context, path)
         return context
+
+    def _own_authorities(self) -> list[Path]:
+        directories = self._places(self._site.host) if self._site.host else []
+        return [path for directory in directories for path in sorted(directory.glob("*.crt"))]
 
 
 def _load(context: ssl.SSLContext, directory: Path) -> None:
@@ -123,7 +150,8 @@ def proxy_for(scheme: str, host: str, environ: Mapping[str, str]) -> str | None:
     return proxy if "://" in proxy else f"http://{proxy}"
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a registry's host is this machine by its name alone."""
     name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
     if name == "localhost" or name.endswith(".localhost"):
         return True

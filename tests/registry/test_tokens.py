@@ -32,7 +32,7 @@ def private(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Registry
             empty = {"mediaType": mediatype.OCI_EMPTY, "digest": digest, "size": 2}
             manifest = {"schemaVersion": 2, "mediaType": mediatype.OCI_MANIFEST, "config": empty, "layers": [empty]}
             push_manifest(registry.url, repository, manifest, "v1")
-    with token_server(guarded, "me", SECRET) as tokens:
+    with token_server(guarded, TokenServer("me", SECRET)) as tokens:
         with running_registry(guarded, more=tokens.config) as registry:
             yield registry, tokens
 

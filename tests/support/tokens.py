@@ -1,7 +1,7 @@
 """A token server for tests: gives tokens that Debian's docker-registry believes (distribution docs/content/spec/auth/token.md, jwt.md).
 
-Rules that hold here: real signatures, by an authority made for the occasion; pulling is granted to one user and nobody else; ends with the
-block.
+Rules that hold here: real signatures, by an authority made for the occasion; pulling is granted to one user and nobody else, who comes with
+a password (GET, Basic) or with an identity token (POST, OAuth2); ends with the block.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -22,16 +23,35 @@ import trustme
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from tests.support.secrets import keep_secret
+
 SERVICE, ISSUER = "registry of the tests", "token server of the tests"
+LEEWAY = 60  # seconds after its end for which distribution still believes a token
 
 
 @dataclass
 class TokenServer:
-    """A running server: `realm` is its address, `asked` the scopes of each request, `config` what a registry must be told."""
+    """A server: `asked` are the scopes of each request so far, `given` the tokens; a token lasts for `lasts` seconds, and says `says`."""
 
-    realm: str
-    config: str
+    user: str
+    password: str
+    identity: str = ""
+    realm: str = ""
+    config: str = ""
+    lasts: float = 300
+    says: float = 300
+    member: str = "token"
     asked: list[tuple[str, ...]] = field(default_factory=list)
+    given: list[str] = field(default_factory=list)
+    methods: list[str] = field(default_factory=list)
+
+    def allows(self, method: str, authorization: str, query: Mapping[str, list[str]]) -> bool:
+        if query.get("service") != [SERVICE]:
+            return False
+        if method == "POST":
+            wanted = {"grant_type": ["refresh_token"], "refresh_token": [self.identity], "client_id": ["ocifs"]}
+            return bool(self.identity) and all(query.get(name) == value for name, value in wanted.items())
+        return authorization == "Basic " + base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
 
 
 def _access(scopes: tuple[str, ...]) -> list[dict[str, object]]:
@@ -40,13 +60,31 @@ def _access(scopes: tuple[str, ...]) -> list[dict[str, object]]:
 
 
 @contextlib.contextmanager
-def token_server(directory: Path, user: str, password: str) -> Iterator[TokenServer]:
-    """A token server on a loopback port of its own, for the length of the block."""
-    authority = trustme.CA()
-    leaf = authority.issue_cert("tokens.example")
-    authority.cert_pem.write_to_path(str(directory / "authority.pem"))
+def token_server(
+    directory: Path, server: TokenServer, authority: trustme.CA | None = None, *, port: int = 0
+) -> Iterator[TokenServer]:
+    """A token server on a loopback port of its own, for the length of the block; with TLS where there is an authority for it."""
+    signer = trustme.CA()
+    leaf = signer.issue_cert("tokens.example")
+    signer.cert_pem.write_to_path(str(directory / "signer.pem"))
     certificate = x509.load_pem_x509_certificate(leaf.cert_chain_pems[0].bytes()).public_bytes(Encoding.DER)
-    expected = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+    key, chain = leaf.private_key_pem.bytes(), [base64.b64encode(certificate).decode()]
+    keep_secret(server.password, f"{server.user}:{server.password}", server.identity)
+
+    def token(scopes: tuple[str, ...]) -> str:
+        now = time.time()
+        claims = {
+            "iss": ISSUER,
+            "sub": server.user,
+            "aud": SERVICE,
+            "exp": int(now + server.lasts - LEEWAY),
+            "nbf": int(now) - 10,
+        }
+        claims |= {"iat": int(now) - 10, "jti": str(len(server.given)), "access": _access(scopes)}
+        made = jwt.encode(claims, key, algorithm="ES256", headers={"x5c": chain})
+        server.given.append(made)
+        keep_secret(made)
+        return made
 
     class Handler(BaseHTTPRequestHandler):
         def log_message(self, format: str, *args: object) -> None:
@@ -54,24 +92,36 @@ def token_server(directory: Path, user: str, password: str) -> Iterator[TokenSer
 
         def do_GET(self) -> None:
             query = parse_qs(urlsplit(self.path).query)
-            scopes = tuple(query.get("scope", ()))
+            self._answer("GET", query, tuple(query.get("scope", ())))
+
+        def do_POST(self) -> None:
+            query = parse_qs(self.rfile.read(int(self.headers.get("content-length", "0"))).decode())
+            self._answer("POST", query, tuple(query.get("scope", [""])[0].split()))
+
+        def _answer(self, method: str, query: Mapping[str, list[str]], scopes: tuple[str, ...]) -> None:
             server.asked.append(scopes)
-            allowed = self.headers.get("authorization") == expected and query.get("service") == [SERVICE]
-            now = int(time.time())
-            claims = {"iss": ISSUER, "sub": user, "aud": SERVICE, "exp": now + 300, "nbf": now - 10, "iat": now}
-            claims |= {"jti": str(now), "access": _access(scopes)}
-            key, chain = leaf.private_key_pem.bytes(), [base64.b64encode(certificate).decode()]
-            token = jwt.encode(claims, key, algorithm="ES256", headers={"x5c": chain}) if allowed else ""
-            body = json.dumps({"token": token, "expires_in": 300}).encode()
+            server.methods.append(method)
+            allowed = server.allows(method, self.headers.get("authorization", ""), query)
+            body = json.dumps({server.member: token(scopes), "expires_in": server.says} if allowed else {}).encode()
             self.send_response(200 if allowed else 401)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
 
-    listening = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    realm = f"http://127.0.0.1:{listening.server_port}/token"
-    told = {"realm": realm, "service": SERVICE, "issuer": ISSUER, "rootcertbundle": str(directory / "authority.pem")}
-    server = TokenServer(realm, f"auth: {json.dumps({'token': told})}\n")
+    listening = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    if authority is not None:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        authority.issue_cert("127.0.0.1").configure_cert(context)
+        listening.socket = context.wrap_socket(listening.socket, server_side=True)
+    scheme = "http" if authority is None else "https"
+    server.realm = f"{scheme}://127.0.0.1:{listening.server_port}/token"
+    told = {
+        "realm": server.realm,
+        "service": SERVICE,
+        "issuer": ISSUER,
+        "rootcertbundle": str(directory / "signer.pem"),
+    }
+    server.config = f"auth: {json.dumps({'token': told})}\n"
     threading.Thread(target=listening.serve_forever, daemon=True).start()
     try:
         yield server

@@ -1,0 +1,126 @@
+"""nginx in front of a registry: TLS as people have it, with an authority of the tests' own, client certificates where asked for.
+
+Rules that hold here: on a loopback port of its own; ends with the block; its access log says what was asked, and what came along.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import trustme
+
+START_SECONDS = 15.0
+
+CONFIG = """{user}
+daemon off;
+worker_processes 1;
+pid {here}/nginx.pid;
+error_log {here}/nginx.log warn;
+events {{ worker_connections 256; }}
+http {{
+  log_format asked '$request_method $request_uri $server_protocol $status auth="$http_authorization" '
+    'agent="$http_user_agent" cookie="$http_cookie" connection=$connection client=$ssl_client_verify';
+  access_log {here}/access.log asked;
+  client_body_temp_path {here}/body;
+  proxy_temp_path {here}/proxied;
+  fastcgi_temp_path {here}/fastcgi;
+  uwsgi_temp_path {here}/uwsgi;
+  scgi_temp_path {here}/scgi;
+  server {{
+    listen 127.0.0.1:{port} ssl{http2};
+    ssl_certificate {here}/server.pem;
+    ssl_certificate_key {here}/server.key;
+    {client}
+    client_max_body_size 0;
+    location / {{
+      {serve}
+    }}
+  }}
+}}
+"""
+PROXY = """proxy_pass http://{upstream};
+      proxy_set_header Host $http_host;
+      proxy_set_header X-Forwarded-Proto https;
+      proxy_buffering off;"""
+
+
+def before(upstream: str) -> str:
+    """The lines of a location that passes everything on to `upstream` (host:port)."""
+    return PROXY.format(upstream=upstream)
+
+
+@dataclass(frozen=True)
+class Front:
+    """A running nginx: `host` is host:port, `ca` the authority that its certificate is of, `log` what it was asked."""
+
+    host: str
+    ca: Path
+    log: Path
+
+    def asked(self) -> list[str]:
+        """A line for each request so far. The one worker has logged them all by the time it answers another."""
+        place, _, port = self.host.partition(":")
+        with socket.create_connection((place, int(port)), 10) as connection:
+            connection.sendall(b"GET /looked HTTP/1.0\r\n\r\n")
+            while connection.recv(4096):
+                pass
+        return [line for line in self.log.read_text().splitlines() if " /looked " not in line]
+
+
+@contextlib.contextmanager
+def tls_front(
+    directory: Path, authority: trustme.CA, serve: str, *, http2: bool = False, client_ca: trustme.CA | None = None
+) -> Iterator[Front]:
+    """nginx with a certificate of `authority`, serving what the lines `serve` say; see `before`."""
+    program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+    if program is None:
+        assert not os.environ.get("CI"), "nginx must be there in CI: see scripts/setup"
+        pytest.skip("nginx is not installed")
+    directory.mkdir(exist_ok=True)
+    leaf = authority.issue_cert("127.0.0.1", "localhost", "registry.example")
+    leaf.cert_chain_pems[0].write_to_path(str(directory / "server.pem"))
+    leaf.private_key_pem.write_to_path(str(directory / "server.key"))
+    authority.cert_pem.write_to_path(str(directory / "ca.crt"))
+    client = ""
+    if client_ca is not None:
+        client_ca.cert_pem.write_to_path(str(directory / "clients.pem"))
+        client = f"ssl_verify_client on;\n    ssl_client_certificate {directory}/clients.pem;"
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    text = CONFIG.format(
+        here=directory,
+        port=port,
+        http2=" http2" if http2 else "",
+        client=client,
+        serve=serve,
+        user="user root;" if os.getuid() == 0 else "",
+    )
+    (directory / "nginx.conf").write_text(text)
+    (directory / "access.log").touch()
+    command = [program, "-p", str(directory), "-e", str(directory / "nginx.log"), "-c", str(directory / "nginx.conf")]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        _wait(port, process, directory / "nginx.log")
+        yield Front(f"127.0.0.1:{port}", directory / "ca.crt", directory / "access.log")
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def _wait(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 2):
+            return
+        time.sleep(0.02)  # there is no event to wait for
+    raise RuntimeError(f"nginx did not answer: {log.read_text() if log.exists() else ''}")
