@@ -28,6 +28,7 @@ from ocifs.registry.client import RegistryClient, open_registry
 from ocifs.settings import Settings
 from ocifs.store.blobs import CachedBlobs
 from ocifs.store.disk import Disk
+from ocifs.store.housekeeper import Housekeeper
 from ocifs.store.names import CachedCatalog
 from ocifs.store.shelf import DiskShelf
 from ocifs.tree.context import Context
@@ -61,6 +62,14 @@ async def open_tree(source: Source, settings: Settings, facts: Facts | None = No
             client = await stack.enter_async_context(open_registry(source.host, settings))
             origin = _open_origin(source.host, client, Parts(disk, nursery, settings, facts))
         workshop = Workshop(origin.blobs, DiskShelf(disk), nursery, settings.limits)
+        blobs = [origin.blobs] if isinstance(origin.blobs, CachedBlobs) else []
+        housekeeper = Housekeeper(disk, settings.cache, [*blobs, workshop])
+        nursery.start_soon(housekeeper.run)
+        facts["cache"] = lambda: {
+            "directory": str(settings.cache.directory),
+            "offline": settings.cache.offline,
+            **housekeeper.facts(),
+        }
         yield await _open_root(
             source, Context(origin, settings.view, settings.limits, workshop, settings.timing.tag_ttl)
         )
@@ -123,7 +132,6 @@ def mount(request: MountRequest, settings: Settings, on_ready: Callable[[], None
     async def run() -> None:
         facts: Facts = {}
         async with open_tree(request.source, settings, facts) as tree:
-            facts["cache"] = lambda: {"directory": str(settings.cache.directory), "offline": settings.cache.offline}
             root = MountRoot(tree, control_files(request.source, journal, facts))
             options = MountOptions(request.mountpoint, str(request.source), request.allow_other)
             await serve(root, options, settings.timing, journal, on_ready)

@@ -62,7 +62,7 @@ class CacheSettings:
 
     directory: Path = field(default_factory=default_cache_directory)
     size: int | None = None  # None: 10 GiB or 10 % of the disk, whichever is less
-    free_space: int = 1 * GIB  # what is left free on the disk, always
+    free_space: int | None = None  # what is left free on the disk. None: 1 GiB or 5 % of it, whichever is less
     verify_full: bool = False  # serve nothing of a blob before all of it is verified
     offline: bool = False  # touch no network
 

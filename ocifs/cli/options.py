@@ -5,6 +5,7 @@ Rules that hold here: an option has the same name and meaning in every command; 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypedDict, TypeVar
@@ -25,6 +26,8 @@ class SharedOptions(TypedDict):
     ca_file: Path | None
     authfile: Path | None
     cache_dir: Path | None
+    cache_size: int | None
+    cache_free: int | None
     offline: bool
     verify: str
     timeout: float
@@ -36,6 +39,20 @@ class SharedOptions(TypedDict):
     repo: tuple[str, ...]
 
 
+class Size(click.ParamType):  # type: ignore[type-arg]  # generic in click's newest releases only
+    """A number of bytes: `500M`, `20GiB`, `1.5T`; K, M, G, T, with or without iB, are powers of 1,024."""
+
+    name = "size"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        found = _SIZE.fullmatch(str(value).strip())
+        if found is None or isinstance(value, bool):
+            self.fail(f"{value!r} is no size; write it like 500M or 20G", param, ctx)
+        return int(float(found[1]) * 1024 ** " KMGT".index(found[2].upper() or " "))
+
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(?:([kKmMgGtT]?)(?:i?[bB])?)", re.ASCII)
+SIZE = Size()
 _EXISTING = click.Path(path_type=Path, exists=True, resolve_path=True)
 _TIMING = Timing()
 
@@ -58,6 +75,8 @@ _KEEPING = (
         type=click.Path(path_type=Path, resolve_path=True),
         help="Where fetched bytes are kept.  [$XDG_CACHE_HOME/ocifs]",
     ),
+    click.option("--cache-size", type=SIZE, help="What the cache may take, like 20G.  [10G or 10 % of the disk]"),
+    click.option("--cache-free", type=SIZE, help="What is left free on its disk.  [1G or 5 % of the disk]"),
     click.option("--offline", is_flag=True, help="Touch no network; show what is in the cache."),
     click.option(
         "--verify",
@@ -111,6 +130,8 @@ def settings_from(options: SharedOptions, host: str) -> Settings:
         timing=Timing(timeout=options["timeout"], max_wait=options["max_wait"], tag_ttl=options["tag_ttl"]),
         cache=CacheSettings(
             directory=options["cache_dir"] or default_cache_directory(),
+            size=options["cache_size"],
+            free_space=options["cache_free"],
             verify_full=options["verify"] == "full",
             offline=options["offline"],
         ),

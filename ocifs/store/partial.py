@@ -200,6 +200,8 @@ class Partial:
         try:
             target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.fdatasync(self.fd)
+            if not os.fstat(self.fd).st_nlink:  # `ocifs cache clear --force`: what has the name now is somebody else's
+                return target
             os.rename(self._path, target)
             os.unlink(self._map_path)
         except OSError as error:
