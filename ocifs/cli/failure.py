@@ -5,8 +5,11 @@ Rules that hold here: exit statuses are those of docs/reference/cli.md, and are 
 
 from __future__ import annotations
 
+import sys
+
 import click
 
+from ocifs.cli.terminal import coloured, say
 from ocifs.errors import InvalidReference, OcifsError, UsageError
 
 FAILURE = 1
@@ -26,4 +29,4 @@ def text_of(error: OcifsError) -> str:
 
 def fail(error: OcifsError) -> None:
     """Say it."""
-    click.echo(f"ocifs: {text_of(error)}", err=True)
+    say(f"{coloured('ocifs:', 'red', sys.stderr)} {text_of(error)}", sys.stderr)

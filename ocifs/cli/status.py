@@ -1,57 +1,123 @@
 """`ocifs status`: the mounts of this machine and how they are.
 
-Rules that hold here: which mounts there are is the kernel's word, how one is its own; a mount that does not answer delays nobody long.
+Rules that hold here: which mounts there are is the kernel's word, how one is its own; a mount that does not answer delays nobody long;
+what a mount says of itself is not trusted to be of a shape, since its daemon may be of another version.
 """
 
 from __future__ import annotations
 
 import json
+import sys
+import time
 from collections.abc import Iterator, Mapping
 
 import click
 
+from ocifs.cli.terminal import begin_screen, coloured, say
 from ocifs.fuse.mounts import mounts, state_of, told_by
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+_COLOURS = {"answers": "green", "silent": "yellow", "dead": "red"}
 
 
 @click.command("status")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
-def command(as_json: bool) -> None:
+@click.option("--watch", is_flag=True, help="Again and again, until Ctrl-C; with --json a line each time.")
+@click.option("--every", type=click.FloatRange(min=0.1), default=2.0, show_default=True, help="Seconds between looks.")
+def command(as_json: bool, watch: bool, every: float) -> None:
     """Show the mounts of this machine, from the kernel's table, whether each answers, and what it says of itself."""
-    rows = []
+    first = True
+    while first or watch:
+        if not first:
+            time.sleep(every)
+        found = look()
+        if as_json:
+            click.echo(json.dumps(found, indent=None if watch else 2))
+        else:
+            if watch:
+                begin_screen(sys.stdout, first=first)
+            _show(found)
+        first = False
+
+
+def look() -> list[dict[str, object]]:
+    """Each mount: `mountpoint`, `source`, `state` and what it says of itself, `status`."""
+    rows: list[dict[str, object]] = []
     for mount in mounts():
         state = state_of(mount.mountpoint)
         told = told_by(mount.mountpoint) if state == "answers" else {}
         rows.append({"mountpoint": str(mount.mountpoint), "source": mount.source, "state": state, "status": told})
-    if as_json:
-        click.echo(json.dumps(rows, indent=2))
-        return
-    if not rows:
+    return rows
+
+
+def _show(found: list[dict[str, object]]) -> None:
+    if not found:
         click.echo("nothing is mounted")
-    for row in rows:
-        click.echo(f"{row['mountpoint']}  {row['source']}  {row['state']}")
+    for row in found:
+        state = str(row["state"])
+        shown = coloured(state, _COLOURS.get(state, "red"), sys.stdout)
+        say(f"{row['mountpoint']}  {row['source']}  {shown}", sys.stdout)
+        if state == "dead":
+            click.echo(f"  its daemon is gone; `ocifs umount {row['mountpoint']}` takes it away")
         for line in lines(row["status"]):
             click.echo(f"  {line}")
 
 
 def lines(told: object) -> Iterator[str]:
-    """What a mount says of itself, for people. Nothing is trusted to be there: the daemon may be of another version."""
-    registries = told.get("registries") if isinstance(told, Mapping) else None
+    """What a mount says of itself, for people."""
+    if not isinstance(told, Mapping) or not told:
+        return
+    yield _about(told)
+    cache = told.get("cache")
+    if isinstance(cache, Mapping):
+        yield _cache(cache)
+    registries = told.get("registries")
     for registry in registries if isinstance(registries, list) else []:
-        if not isinstance(registry, Mapping):
-            continue
-        reachable = {"True": "reachable", "False": "unreachable"}.get(str(registry.get("reachable")), "not asked yet")
-        stale = ", names as they last were" if registry.get("stale") else ""
-        came, rate = (amount(registry.get(key)) for key in ("bytes_received", "bytes_per_second"))
-        fetches = registry.get("fetches", 0)
-        yield f"{registry.get('host')}: {reachable}{stale}; {came} received, {rate}/s, {fetches} fetches under way"
-        for each in registry.get("fetching") or ():
-            done, size = each["received"], each["stop"] - each["start"]
-            yield f"  fetching {each['repository']}@{each['digest'][:19]}…: {amount(done)} of {amount(size)}"
-        failures = registry.get("errors")
-        if failures and registry.get("reachable") is False:
-            yield f"  {failures[-1]['message']}"
+        if isinstance(registry, Mapping):
+            yield from _registry(registry)
+
+
+def _about(told: Mapping[str, object]) -> str:
+    counts = told.get("operations")
+    done = sum(each for each in counts.values() if isinstance(each, int)) if isinstance(counts, Mapping) else 0
+    failed = told.get("errors")
+    errors = ", ".join(f"{number} {name}" for name, number in failed.items()) if isinstance(failed, Mapping) else ""
+    since = duration(told.get("seconds"))
+    text = f"mounted {since} ago by process {told.get('pid')} (ocifs {told.get('version')}); {done:,} operations"
+    return (
+        text
+        + (f"; errors: {errors}" if errors else "")
+        + ("; met a bug, see .ocifs/errors" if told.get("unexpected") else "")
+    )
+
+
+def _cache(cache: Mapping[str, object]) -> str:
+    size, bound = cache.get("bytes"), cache.get("limit")
+    used = f", {amount(size)}" if isinstance(size, int) else ""
+    used += f" of {amount(bound)}" if used and isinstance(bound, int) else ""
+    return f"cache: {cache.get('directory')}{used}{', offline' if cache.get('offline') else ''}"
+
+
+def _registry(registry: Mapping[str, object]) -> Iterator[str]:
+    reachable = {"True": "reachable", "False": "unreachable"}.get(str(registry.get("reachable")), "not asked yet")
+    stale = ", names as they last were" if registry.get("stale") else ""
+    came, rate = (amount(registry.get(key)) for key in ("bytes_received", "bytes_per_second"))
+    fetches = registry.get("fetches", 0)
+    yield f"{registry.get('host')}: {reachable}{stale}; {came} received, {rate}/s, {fetches} fetches under way"
+    fetching = registry.get("fetching")
+    for each in fetching if isinstance(fetching, list) else []:
+        if isinstance(each, Mapping):
+            yield _transfer(each)
+    failures = registry.get("errors")
+    if isinstance(failures, list) and failures and registry.get("reachable") is False:
+        last = failures[-1]
+        yield f"  {last.get('message') if isinstance(last, Mapping) else last}"
+
+
+def _transfer(each: Mapping[str, object]) -> str:
+    start, stop = (value if isinstance(value, int) else 0 for value in (each.get("start"), each.get("stop")))
+    done = amount(each.get("received"))
+    return f"  fetching {each.get('repository')}@{str(each.get('digest'))[:19]}…: {done} of {amount(stop - start)}"
 
 
 def amount(count: object) -> str:
@@ -62,3 +128,12 @@ def amount(count: object) -> str:
             return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
         value /= 1024
     return f"{value:.1f} {_UNITS[-1]}"
+
+
+def duration(seconds: object) -> str:
+    """A time span for people."""
+    value = int(seconds) if isinstance(seconds, int | float) else 0
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if value >= 2 * length:
+            return f"{value // length} {unit}"
+    return f"{value} s"

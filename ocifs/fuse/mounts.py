@@ -57,6 +57,8 @@ def state_of(mountpoint: Path) -> str:
     def look() -> str:
         try:
             mountpoint.stat()
+            # The kernel answers stat from what it remembers, of a dead mount too; this it always asks.
+            os.statvfs(mountpoint)
         except OSError as error:
             return "dead" if error.errno == errno.ENOTCONN else errno.errorcode.get(error.errno or 0, "unknown")
         return "answers"

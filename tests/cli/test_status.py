@@ -1,0 +1,91 @@
+"""`ocifs status` as a shell sees it: real mounts, watched; colours for those who want them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.mount import mounted, run_ocifs
+from tests.support.registry import Registry
+
+
+@pytest.mark.mount
+@pytest.mark.servers
+def test_a_watch_sees_a_mount_come(registry: Registry, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "ocifs", "status", "--watch", "--json", "--every", "0.1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            before = json.loads(process.stdout.readline())
+            with mounted(registry.host, tmp_path / "mnt", tmp_path / "cache"):
+                seen = next(rows for rows in map(json.loads, process.stdout) if _here(rows, tmp_path))
+        finally:
+            process.terminate()
+    assert not _here(before, tmp_path)
+    (row,) = _here(seen, tmp_path)
+    assert (row["source"], row["state"], row["status"]["source"]) == (registry.host, "answers", registry.host)
+
+
+def _here(rows: list[dict[str, object]], place: Path) -> list[dict[str, object]]:
+    return [row for row in rows if row["mountpoint"] == str(place / "mnt")]
+
+
+@pytest.mark.mount
+@pytest.mark.servers
+def test_people_see_the_registry_the_cache_and_what_to_do_with_a_dead_mount(registry: Registry, tmp_path: Path) -> None:
+    with mounted(registry.host, tmp_path / "mnt", tmp_path / "cache") as mount:
+        list(mount.path.iterdir())
+        text = run_ocifs("status", cache=tmp_path).stdout.decode()
+        assert f"{mount.path}  {registry.host}  answers" in text
+        assert f"{registry.host}: reachable" in text
+        assert f"cache: {tmp_path}/cache/ocifs" in text
+        assert f"by process {mount.process.pid} " in text
+        mount.kill()
+        text = run_ocifs("status", cache=tmp_path).stdout.decode()
+        assert f"`ocifs umount {mount.path}` takes it away" in text
+
+
+@pytest.mark.parametrize(("more", "coloured"), [({}, False), ({"CLICOLOR_FORCE": "1"}, True)])
+def test_errors_have_colours_where_they_are_wanted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: dict[str, str], coloured: bool
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    for name, value in more.items():
+        monkeypatch.setenv(name, value)
+    assert (b"\033[" in run_ocifs("ls", "127.0.0.1:1", cache=tmp_path, check=False).stderr) == coloured
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert b"\033[" not in run_ocifs("ls", "127.0.0.1:1", cache=tmp_path, check=False).stderr
+
+
+def test_a_terminal_gets_colours_unless_it_says_no(tmp_path: Path) -> None:
+    for more, expected in (
+        ({"TERM": "xterm"}, True),
+        ({"TERM": "xterm", "NO_COLOR": "1"}, False),
+        ({"TERM": "dumb"}, False),
+    ):
+        primary, secondary = os.openpty()
+        environment = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "CLICOLOR_FORCE")}
+        command = [sys.executable, "-m", "ocifs", "ls", "127.0.0.1:1", "--cache-dir", str(tmp_path)]
+        subprocess.run(command, stderr=secondary, env={**environment, **more}, check=False, timeout=60)
+        said = os.read(primary, 4096)
+        os.close(primary)
+        os.close(secondary)
+        assert b"refuses connections" in said
+        assert (b"\033[31m" in said) == expected
+
+
+def test_help_imports_nothing_that_takes_long() -> None:
+    """What `ocifs --help` and the words before a command need; 0.15 s is what it may take, and each of these alone takes more than half."""
+    code = (
+        "import sys; from ocifs.cli.main import group\n"
+        "try: group(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print([name for name in ('trio', 'httpx', 'pyfuse3', 'ssl', 'asyncio', 'cachetools', 'fsspec') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == "[]"
