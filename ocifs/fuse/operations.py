@@ -21,6 +21,7 @@ from ocifs.settings import Timing
 from ocifs.tree.node import Directory, Entry, File, Node, Symlink
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_TRUNC | os.O_APPEND | os.O_CREAT
+_NAME_MAX = 255
 
 
 class Operations(pyfuse3.Operations):
@@ -50,6 +51,9 @@ class Operations(pyfuse3.Operations):
         return node
 
     async def lookup(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
+        if len(name) > _NAME_MAX:  # FUSE itself lets more through than statfs says
+            raise pyfuse3.FUSEError(errno.ENAMETOOLONG)
+
         async def work() -> pyfuse3.EntryAttributes:
             try:
                 node = await self._directory(parent_inode).lookup(bytes(name))
@@ -140,7 +144,7 @@ class Operations(pyfuse3.Operations):
         data = pyfuse3.StatvfsData()
         data.f_bsize = data.f_frsize = 4096
         data.f_files = len(self.inodes)
-        data.f_namemax = 255
+        data.f_namemax = _NAME_MAX
         return data
 
     async def access(self, inode: int, mode: int, ctx: pyfuse3.RequestContext) -> bool:
