@@ -54,6 +54,8 @@ class Limits:
     layer_members: int = 2_000_000  # entries of one layer
     layer_header_bytes: int = 1 * MIB  # headers of one entry: long names, PAX records, maps of holes
     layer_index_bytes: int = 256 * MIB  # names, links and extended attributes of one layer together
+    toc_bytes: int = 64 * MIB  # a table of contents that comes with a layer (eStargz, zstd:chunked), as plain JSON
+    chunk_bytes: int = 32 * MIB  # one chunk of a file in such a layer, which is verified as a whole
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ _KINDS = {
 }
 _SCHILY, _LIBARCHIVE = "SCHILY.xattr.", "LIBARCHIVE.xattr."
 _MAX_TIME = 1 << 62  # nanoseconds: what a signed 64-bit number holds, and more than any clock
-_MAX_ID = (1 << 32) - 2
+MAX_ID = (1 << 32) - 2
 _MEMBER_COST = 64  # bytes that an entry counts at least against limits.layer_index_bytes
 
 
@@ -128,7 +128,7 @@ class _Tar(tarfile.TarFile):
 def read_tar(pieces: Iterator[bytes], limits: Limits, add: Callable[[Member], None]) -> int:
     """Give each entry to `add`, in order; returns the size of the plain tar. Raises Malformed, LimitExceeded."""
     stream = PlainStream(pieces, limits)
-    counter = _Counter(limits)
+    counter = Counter(limits)
     try:
         tar = _open(stream)
         while tar is not None and (info := tar.next()) is not None:
@@ -153,7 +153,7 @@ def _open(stream: PlainStream) -> _Tar | None:
         raise
 
 
-class _Counter:
+class Counter:
     """How many entries there are and what they weigh."""
 
     def __init__(self, limits: Limits) -> None:
@@ -190,12 +190,12 @@ def _member(info: tarfile.TarInfo) -> Member | None:
         clean(path),
         kind,
         info.mode & 0o7777,
-        min(max(info.uid, 0), _MAX_ID),
-        min(max(info.gid, 0), _MAX_ID),
+        min(max(info.uid, 0), MAX_ID),
+        min(max(info.gid, 0), MAX_ID),
         _time(info),
         info.size if is_file else 0,
         link if kind in (Kind.SYMLINK, Kind.HARDLINK) else b"",
-        _device(info) if is_device else 0,
+        device(info.devmajor, info.devminor) if is_device else 0,
         _xattrs(info),
         _extents(info) if is_file else (),
     )
@@ -205,10 +205,11 @@ def _encoded(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
-def _device(info: tarfile.TarInfo) -> int:
-    if not (0 <= info.devmajor < 1 << 12 and 0 <= info.devminor < 1 << 20):
+def device(major: int, minor: int) -> int:
+    """A device's number, as `st_rdev` has it. Raises Malformed for one that Linux cannot have."""
+    if not (0 <= major < 1 << 12 and 0 <= minor < 1 << 20):
         raise Malformed("a device's number is out of range")
-    return os.makedev(info.devmajor, info.devminor)
+    return os.makedev(major, minor)
 
 
 def _time(info: tarfile.TarInfo) -> int:

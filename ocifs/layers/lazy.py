@@ -1,0 +1,93 @@
+"""Layers that bring a table of contents: which they are, and fetching and checking the table instead of the layer.
+
+Rules that hold here: only annotations of a layer's descriptor, which its manifest's digest covers, make a table believed; a table that
+lies or passes a bound is refused, which is logged, and the layer is then the plain tar that it also is; an outage is no refusal.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import trio
+
+from ocifs.content import Blob, BlobReader
+from ocifs.errors import IntegrityError, LimitExceeded, Malformed, Unsupported
+from ocifs.layers import estargz, zstd_chunked
+from ocifs.layers.toc import Table
+from ocifs.oci.digest import Digest
+from ocifs.settings import KIB, MIB, Limits
+
+log = logging.getLogger(__name__)
+
+# What is read of an eStargz layer's end before its footer says where the table begins: the table of a usual layer is 1 to 2 % of it.
+_TAIL, _MOST = 128 * KIB, 1 * MIB
+_SHARE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """A table of contents that a layer's annotations name: its format, its digest, and its place where they say it."""
+
+    form: str
+    digest: Digest
+    chunked: zstd_chunked.Promise | None = None
+
+    def key(self, blob: Blob) -> Digest:
+        """What is made of the layer by this table is kept under this name: another manifest may name another table for the same blob."""
+        place = "" if self.chunked is None else f"{self.chunked.start}:{self.chunked.length}:{self.chunked.plain}"
+        return Digest.of(f"{blob.digest} {self.form} {self.digest} {place}".encode())
+
+
+def promised(annotations: Mapping[str, str]) -> Promise | None:
+    """The table that annotations of a layer name; None where they name none, or two, or make no sense."""
+    try:
+        chunked = zstd_chunked.promise(annotations)
+        named = annotations.get(estargz.ANNOTATION)
+        starred = None if named is None else Promise("estargz", Digest.parse(named))
+    except Malformed as error:
+        log.warning("a layer's table of contents is left alone: %s", error)
+        return None
+    if chunked is None:
+        return starred
+    if starred is not None:
+        log.warning("a layer's table of contents is left alone: it is said to be both eStargz and zstd:chunked")
+        return None
+    return Promise("zstd:chunked", chunked.digest, chunked)
+
+
+async def fetch_table(blobs: BlobReader, blob: Blob, promise: Promise, limits: Limits) -> Table | None:
+    """The layer's table of contents, verified; None where it is refused. Raises whatever reading the blob raises."""
+    try:
+        if promise.chunked is not None:
+            return await _chunked(blobs, blob, promise.chunked, limits)
+        return await _estargz(blobs, blob, promise.digest, limits)
+    except (Malformed, LimitExceeded, Unsupported) as error:
+        log.warning("layer %s is taken as a plain tar: %s", blob.digest, error)
+        return None
+
+
+async def _chunked(blobs: BlobReader, blob: Blob, said: zstd_chunked.Promise, limits: Limits) -> Table:
+    zstd_chunked.check_place(said, blob.size, limits)
+    data = await _exactly(blobs, blob, said.start, said.length)
+    return await trio.to_thread.run_sync(zstd_chunked.read, data, said, limits)
+
+
+async def _estargz(blobs: BlobReader, blob: Blob, digest: Digest, limits: Limits) -> Table:
+    length = min(blob.size, max(_TAIL, min(_MOST, blob.size // _SHARE)))
+    tail = await _exactly(blobs, blob, blob.size - length, length)
+    start, stop = estargz.table_place(tail, blob.size)
+    if stop - start > limits.toc_bytes:
+        raise LimitExceeded(f"the table of contents has more than limits.toc_bytes ({limits.toc_bytes})")
+    missing = max(0, blob.size - length - start)
+    data = await _exactly(blobs, blob, start, missing) if missing else b""
+    data += tail[max(0, length - (blob.size - start)) : length - (blob.size - stop)]
+    return await trio.to_thread.run_sync(estargz.read, data, start, digest, limits)
+
+
+async def _exactly(blobs: BlobReader, blob: Blob, start: int, length: int) -> bytes:
+    data = await blobs.read_blob(blob, start, length)
+    if len(data) != length:
+        raise IntegrityError(f"{blob.digest} ends before the size that its descriptor says")
+    return data

@@ -1,0 +1,264 @@
+"""Tables of contents that come with a layer: what eStargz and zstd:chunked have in common, which is CRFS' list of entries as JSON.
+
+    entries of a tar's members   dir, reg, symlink, hardlink, char, block, fifo, with what a listing shows
+    entries of a file's chunks   the `reg` entry itself and the `chunk` entries that follow it: where each begins in the blob, its size,
+                                 its digest
+
+The table gives no places in the plain tar, so files are laid out one after the other, as `span.py` allows. Each chunk is a span.
+
+Rules that hold here: pure; a table is believed whole or refused with Malformed or LimitExceeded, and then the layer is taken as the
+plain tar that it also is; whoever calls has checked the table's own digest; every byte of content has a digest in the table; chunks lie in
+the blob before the table, none over another.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from ocifs.errors import LimitExceeded, Malformed
+from ocifs.layers.member import Extent, Kind, Member
+from ocifs.layers.span import Checksum, Span, SpanMap
+from ocifs.layers.tar import Counter
+from ocifs.layers.toc_entry import ALGORITHM, WIDTH, Entry, parse_checksum, parse_member, parse_number, parse_text
+from ocifs.settings import KIB, Limits
+
+_SPACE = re.compile(r"[ \t\n\r]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """What a table of contents says: the entries, and which bytes of the blob make the plain bytes that their extents name.
+
+    `prefetch`: so many bytes from the blob's beginning are what the image's maker found to be read first; 0 where that is not said.
+    """
+
+    members: tuple[Member, ...]
+    spans: SpanMap
+    prefetch: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How one of the two formats differs. `end`: where in the blob content ends. `hidden`: names that are the format's own."""
+
+    compression: str
+    end: int
+    hidden: frozenset[bytes] = frozenset()
+    landmark: bytes = b""  # what stands before it is to be prefetched
+
+
+def read_table(text: bytes, form: Form, limits: Limits) -> Table:
+    """A table from the plain bytes of its JSON. Raises Malformed and LimitExceeded."""
+    try:
+        decoded = text.decode()
+    except UnicodeDecodeError:
+        raise Malformed("the table of contents is no UTF-8") from None
+    builder = _Builder(form, limits)
+    for entry in _entries(decoded):
+        builder.add(entry)
+    return builder.finish()
+
+
+def _entries(text: str) -> Iterator[Entry]:
+    """The objects of the table's `entries`, one by one, so that they are not all in memory at once."""
+    walk = _Walk(text)
+    walk.expect("{")
+    seen: dict[str, object] = {}
+    while walk.more("}", first=not seen):
+        name = walk.value()
+        walk.expect(":")
+        if not isinstance(name, str) or name in seen:
+            raise Malformed("the table of contents has a member twice")
+        seen[name] = None
+        if name != "entries":
+            seen[name] = walk.value()
+            continue
+        walk.expect("[")
+        first = True
+        while walk.more("]", first=first):
+            first = False
+            entry = walk.value()
+            if not isinstance(entry, dict):
+                raise Malformed("the table of contents has an entry that is no object")
+            yield entry
+    if walk.rest() or seen.get("version") != 1 or "entries" not in seen:
+        raise Malformed("the table of contents is of no version that is known")
+
+
+class _Walk:
+    """A place in a JSON text."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._at = 0
+        self._decoder = json.JSONDecoder()
+
+    def value(self) -> object:
+        self._skip()
+        try:
+            found: object
+            found, self._at = self._decoder.raw_decode(self._text, self._at)
+        except (ValueError, RecursionError):
+            raise Malformed(f"the table of contents is no JSON at character {self._at}") from None
+        return found
+
+    def expect(self, character: str) -> None:
+        if not self._take(character):
+            raise Malformed(f"the table of contents is no JSON at character {self._at}")
+
+    def more(self, end: str, *, first: bool) -> bool:
+        """Whether another element follows in an object or array; passes the comma or the end."""
+        if self._take(end):
+            return False
+        if not first:
+            self.expect(",")
+        return True
+
+    def rest(self) -> bool:
+        self._skip()
+        return self._at < len(self._text)
+
+    def _take(self, character: str) -> bool:
+        self._skip()
+        found = self._text.startswith(character, self._at)
+        self._at += found
+        return found
+
+    def _skip(self) -> None:
+        match = _SPACE.match(self._text, self._at)
+        assert match is not None
+        self._at = match.end()
+
+
+@dataclass(slots=True)
+class _Chunk:
+    """Bytes of a file: from which place in it, how many (0: to its end), from where in the blob, and to where (0: not said)."""
+
+    offset: int
+    size: int
+    start: int
+    stop: int
+    checksum: Checksum | None
+    zeros: bool
+
+
+@dataclass(slots=True)
+class _File:
+    """A file whose chunks are being gathered. `place`: its number among the members; `stop`: where in the blob it ends, or 0."""
+
+    place: int
+    size: int
+    stop: int
+    whole: Checksum | None
+    chunks: list[_Chunk] = field(default_factory=list)
+
+
+class _Builder:
+    """Members and spans from entries in order."""
+
+    def __init__(self, form: Form, limits: Limits) -> None:
+        self._form = form
+        self._limits = limits
+        self._counter = Counter(limits)
+        self._chunks = 0
+        self._members: list[Member] = []
+        self._files: list[_File] = []
+        self._file: _File | None = None
+        self._prefetch = 0
+
+    def add(self, entry: Entry) -> None:
+        if parse_text(entry, "type") == "chunk":
+            if self._file is None:
+                raise Malformed("the table of contents has a chunk of no file")
+            self._gather(self._file, entry)
+            return
+        self._file = None
+        member = parse_member(entry)
+        if member.path in self._form.hidden:
+            if member.path == self._form.landmark:
+                self._prefetch = min(parse_number(entry, "offset"), self._form.end)
+            return
+        self._counter.count(member)
+        if member.kind is Kind.FILE and member.size:
+            whole = parse_checksum(parse_text(entry, "digest"))
+            self._file = _File(len(self._members), member.size, parse_number(entry, "endOffset"), whole)
+            self._files.append(self._file)
+            self._gather(self._file, entry)
+        self._members.append(member)
+
+    def _gather(self, file: _File, entry: Entry) -> None:
+        self._chunks += 1
+        if self._chunks > self._limits.layer_members:
+            raise LimitExceeded(f"the layer has more chunks than limits.layer_members ({self._limits.layer_members})")
+        file.chunks.append(_chunk(entry))
+
+    def finish(self) -> Table:
+        for file in self._files:
+            _settle(file, self._limits)
+        chunks = [chunk for file in self._files for chunk in file.chunks if not chunk.zeros]
+        _set_stops(chunks, self._form.end)
+        spans = SpanMap(self._form.compression, algorithm=ALGORITHM, width=WIDTH)
+        plain = 0
+        for file in self._files:
+            extents: list[Extent] = []
+            for chunk in file.chunks:
+                if chunk.checksum is not None:
+                    spans.add(Span(plain, chunk.size, chunk.start, chunk.stop, chunk.checksum))
+                    extents.append(Extent(chunk.offset, plain, chunk.size))
+                    plain += chunk.size
+            self._members[file.place] = replace(self._members[file.place], extents=tuple(extents))
+        if plain > self._limits.layer_bytes:
+            raise LimitExceeded(f"the layer has more content than limits.layer_bytes ({self._limits.layer_bytes})")
+        return Table(tuple(self._members), spans, self._prefetch)
+
+
+def _settle(file: _File, limits: Limits) -> None:
+    """Check that a file's chunks make it up, in order; fill in what only the last of them, or only the file, says."""
+    end, last = 0, file.chunks[-1]
+    last.size = last.size or file.size - last.offset
+    last.stop = file.stop
+    if len(file.chunks) == 1:
+        last.checksum = last.checksum or file.whole
+    for chunk in file.chunks:
+        if chunk.offset != end or not 0 < chunk.size <= file.size - end:
+            raise Malformed("the chunks of a file in the table of contents do not make it up")
+        end += chunk.size
+        if chunk.zeros:
+            chunk.checksum = None
+        elif chunk.size > limits.chunk_bytes:
+            raise LimitExceeded(f"a chunk of the layer has more than limits.chunk_bytes ({limits.chunk_bytes})")
+        elif chunk.checksum is None:
+            raise Malformed("a chunk of the table of contents has no digest")
+    if end != file.size:
+        raise Malformed("the chunks of a file in the table of contents do not make it up")
+
+
+def _set_stops(chunks: list[_Chunk], end: int) -> None:
+    """Say of each chunk where in the blob its bytes end at the latest: where the next one begins, which must not be before."""
+    ordered = sorted(chunks, key=lambda chunk: chunk.start)
+    starts = [chunk.start for chunk in ordered] + [end]
+    for chunk, following in zip(ordered, starts[1:], strict=True):
+        stop = chunk.stop or following
+        if not chunk.start < stop <= following:
+            raise Malformed("a chunk of the table of contents lies over another, or outside the content")
+        # Up to the next chunk there are headers of the tar, too; no coder makes twice as much of what it is given.
+        chunk.stop = min(stop, chunk.start + 2 * chunk.size + 64 * KIB)
+
+
+def _chunk(entry: Entry) -> _Chunk:
+    if parse_number(entry, "innerOffset"):
+        raise Malformed("the table of contents has several chunks in one member, which is not supported")
+    kind = parse_text(entry, "chunkType")
+    if kind not in ("", "zeros"):
+        raise Malformed(f"the table of contents has a chunk of unknown type {kind[:40]!r}")
+    return _Chunk(
+        parse_number(entry, "chunkOffset"),
+        parse_number(entry, "chunkSize"),
+        parse_number(entry, "offset"),
+        0,
+        parse_checksum(parse_text(entry, "chunkDigest")),
+        kind == "zeros",
+    )

@@ -1,0 +1,129 @@
+"""Layers with tables of contents, made by hand so that a test can make the table lie; and their tables read over a blob in memory."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import trio
+import zstandard
+
+from ocifs.content import Blob
+from ocifs.layers import estargz
+from ocifs.layers.lazy import fetch_table, promised
+from ocifs.layers.toc import Table
+from ocifs.oci.digest import Digest
+from ocifs.settings import Limits
+
+Entry = dict[str, object]
+POSITION = "io.github.containers.zstd-chunked.manifest-position"
+CHECKSUM = "io.github.containers.zstd-chunked.manifest-checksum"
+
+
+@dataclass
+class Made:
+    """A layer: its blob, the annotations of its descriptor, and the table that is in it."""
+
+    blob: bytes
+    annotations: Mapping[str, str]
+    toc: bytes
+
+
+@dataclass
+class Contents:
+    """Entries as they come to be known: `put` adds one, with its content cut into chunks."""
+
+    compress: Callable[[bytes], bytes]
+    entries: list[Entry] = field(default_factory=list)
+    body: bytes = b""
+
+    def put(self, name: str, *chunks: bytes, **facts: object) -> None:
+        """An entry; a regular file unless `type` is among the facts."""
+        entry: Entry = {"type": "reg", "name": name, "mode": 0o644, **facts}
+        self.body += self.compress(name.encode().ljust(512, b"\0"))  # as a header
+        at, size = 0, sum(map(len, chunks))
+        rows: list[Entry] = [entry, *({"type": "chunk", "name": name} for _ in chunks[1:])]
+        for row, chunk in zip(rows, chunks, strict=False):
+            digest = f"sha256:{hashlib.sha256(chunk).hexdigest()}"
+            row |= {"offset": len(self.body), "chunkOffset": at, "chunkDigest": digest}
+            if len(chunks) > 1:
+                row["chunkSize"] = len(chunk)
+            self.body += self.compress(chunk)
+            at += len(chunk)
+        if size:
+            entry["size"] = size
+        self.entries += rows
+
+
+def zipped(data: bytes) -> bytes:
+    return gzip.compress(data, 6, mtime=0)
+
+
+def zstd(data: bytes) -> bytes:
+    return zstandard.ZstdCompressor().compress(data)
+
+
+def starred(contents: Contents, toc: bytes | None = None) -> Made:
+    """An eStargz layer, with this table or the true one."""
+    toc = table(contents.entries) if toc is None else toc
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as tar:
+        info = tarfile.TarInfo("stargz.index.json")
+        info.size = len(toc)
+        tar.addfile(info, io.BytesIO(toc))
+    blob = contents.body + zipped(file.getvalue()) + footer(len(contents.body))
+    return Made(blob, {estargz.ANNOTATION: str(Digest.of(toc))}, toc)
+
+
+def footer(place: int) -> bytes:
+    extra = b"SG\x16\x00%016xSTARGZ" % place
+    return b"\x1f\x8b\x08\x04\0\0\0\0\0\xff\x1a\0" + extra + b"\x01\0\0\xff\xff" + bytes(8)
+
+
+def chunked(contents: Contents, toc: bytes | None = None) -> Made:
+    """A zstd:chunked layer, with this table or the true one."""
+    toc = table(contents.entries) if toc is None else toc
+    packed = zstd(toc)
+    start = len(contents.body) + 8
+    blob = contents.body + b"\x50\x2a\x4d\x18" + len(packed).to_bytes(4, "little") + packed
+    annotations = {CHECKSUM: str(Digest.of(packed)), POSITION: f"{start}:{len(packed)}:{len(toc)}:1"}
+    return Made(blob, annotations, toc)
+
+
+def table(entries: Sequence[Entry], **more: object) -> bytes:
+    return json.dumps({"version": 1, "entries": entries, **more}).encode()
+
+
+class Memory:
+    """A BlobReader of one blob. `asked`: the ranges."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.asked: list[tuple[int, int]] = []
+
+    async def blob_size(self, repository: str, digest: Digest) -> int:
+        return len(self.data)
+
+    async def read_blob(self, blob: Blob, offset: int, length: int) -> bytes:
+        self.asked.append((offset, length))
+        return self.data[offset : offset + length]
+
+    def hold(self, digest: Digest) -> None:
+        pass
+
+    def let_go(self, digest: Digest) -> None:
+        pass
+
+
+def read(made: Made, limits: Limits | None = None) -> Table | None:
+    """The table of a layer as it is taken, or None where it is refused or none is named."""
+    blob = Blob("app", Digest.of(made.blob), len(made.blob))
+    promise = promised(made.annotations)
+    if promise is None:
+        return None
+    return trio.run(fetch_table, Memory(made.blob), blob, promise, limits or Limits())
