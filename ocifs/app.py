@@ -91,7 +91,7 @@ def _open_origin(host: str, client: RegistryClient, parts: Parts) -> Origin:
     watched = WatchedCatalog(client, traffic)
     catalog = CachedCatalog(watched, host, parts.disk, parts.nursery, parts.settings)
     blobs = CachedBlobs(WatchedSource(client, traffic), parts.disk, parts.nursery, parts.settings)
-    parts.facts[f"registry {host}"] = lambda: {**traffic.facts(), "stale": catalog.stale}
+    parts.facts[f"registry {host}"] = lambda: {**traffic.facts(), "stale": catalog.stale, **client.facts()}
     return Origin(host, catalog, blobs)
 
 

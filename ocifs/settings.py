@@ -40,6 +40,7 @@ class Limits:
 
     manifest_bytes: int = 8 * MIB  # a manifest or index (registries accept at least 4 MiB)
     answer_bytes: int = 32 * MIB  # one page of tags, catalog or referrers; a token
+    validated_bytes: int = 16 * MIB  # of a registry's lists with an ETag, kept to ask whether they have changed
     error_bytes: int = 64 * KIB  # what is read of an error's body
     pages: int = 10_000  # pages of one list
     names: int = 1_000_000  # tags of a repository, repositories of a catalog

@@ -14,6 +14,7 @@ PAGE = 1000
 ACCEPT_MANIFESTS = ", ".join(mediatype.MANIFESTS)
 ACCEPT_INDEX = mediatype.OCI_INDEX
 
+_CONTROLS = ("/tags/list", "/manifests/", "/blobs/", "/referrers/")
 
 PING = "/v2/"
 """What every registry answers, if only with its challenge (end-1)."""
@@ -49,11 +50,18 @@ def referrers_tag(digest: Digest) -> str:
     return f"{digest.algorithm[:32]}-{digest.encoded[:64]}"
 
 
+def kind_of(target: str) -> str:
+    """Which endpoint a target is of: registries limit each by itself (Docker Hub counts manifests and not blobs)."""
+    path = target.partition("?")[0]
+    end, control = max((path.rfind(control), control) for control in _CONTROLS)
+    return control.strip("/") if end > 0 else path.removeprefix("/v2/")
+
+
 def scope_of(target: str) -> str:
     """The scope that a token for a target needs (distribution docs/content/spec/auth/scope.md)."""
     path = target.partition("?")[0].removeprefix("/v2/")
     if path == "_catalog":
         return "registry:catalog:*"
     # The last one counts: a repository may be named like an endpoint, a tag or digest has no slash.
-    end = max(path.rfind(control) for control in ("/tags/list", "/manifests/", "/blobs/", "/referrers/"))
+    end = max(path.rfind(control) for control in _CONTROLS)
     return f"repository:{path[:end]}:pull" if end > 0 else ""

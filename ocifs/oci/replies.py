@@ -25,6 +25,8 @@ _CONTENT_RANGE = re.compile(
     r"bytes\s*:?\s*(?P<first>[0-9]{1,18})-(?P<last>[0-9]{1,18})/(?P<total>[0-9]{1,18}|\*)", re.IGNORECASE
 )
 _NUMBER = re.compile(r"[0-9]{1,18}")  # str.isdigit takes more than int() does
+_WARNING = re.compile(r'299\s+[^\s"]+\s+"((?:[^"\\]|\\.)*)"')
+_WARNINGS = _LIMITS = 8  # of one answer
 _SAID = 200  # characters of a registry's own words that an error repeats
 
 
@@ -65,6 +67,18 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
         return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - now)
     except (ValueError, TypeError, OverflowError):
         return None
+
+
+def warnings(headers: Mapping[str, str]) -> list[str]:
+    """What a registry wants people to know (distribution-spec "Warnings": `Warning: 299 - "text"`), cleaned and cut."""
+    found = _WARNING.findall(headers.get("warning", ""))
+    return [_clean(re.sub(r"\\(.)", r"\1", text)) for text in found[:_WARNINGS]]
+
+
+def rate_limits(headers: Mapping[str, str]) -> dict[str, str]:
+    """RateLimit-Limit, RateLimit-Remaining and their like, under the names that they came with."""
+    named = [name for name in headers if name.startswith(("ratelimit", "x-ratelimit-"))]
+    return {name: _clean(headers[name]) for name in named[:_LIMITS]}
 
 
 def next_page(url: str, headers: Mapping[str, str]) -> str | None:
@@ -141,4 +155,9 @@ def _words(body: bytes) -> str:
         text = "; ".join(f"{error.get('code', '')}: {error.get('message', '')}" for error in errors)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return ""
-    return "".join(c if c.isprintable() else " " for c in text)[:_SAID]
+    return _clean(text)
+
+
+def _clean(text: str) -> str:
+    """A stranger's words as one line of bounded length."""
+    return "".join(c if c.isprintable() else " " for c in text[:_SAID])

@@ -13,14 +13,20 @@ LONGEST_PAUSE = 10.0
 RETRIED = frozenset({408, 429, 500, 502, 503, 504})
 
 
-def pause_before(attempt: int, error: OcifsError, attempts: int, chance: float) -> float | None:
-    """Seconds to wait after the failed `attempt` (from 1), or None to give up; `chance` is uniform in [0, 1)."""
+def pause_before(attempt: int, error: OcifsError, attempts: int, chance: float, patience: float) -> float | None:
+    """Seconds to wait after the failed `attempt` (from 1), or None to give up.
+
+    `chance` is uniform in [0, 1). `patience`: seconds that the caller would still wait, as far as they are known.
+    """
     if attempt >= attempts or isinstance(error, ConnectionRefused):
         return None
-    backoff = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (attempt - 1)) * (0.5 + chance / 2)
+    backoff = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** (attempt - 1)) * (0.5 + chance / 2)
     if isinstance(error, RegistryFailed) and error.status is not None and error.status not in RETRIED:
         return None
     if isinstance(error, RateLimited | RegistryFailed):
-        asked = error.retry_after
-        return backoff if asked is None else (asked if asked <= LONGEST_PAUSE else None)
+        asked: float | None = error.retry_after
+        if asked is not None:
+            later = asked + chance * min(1.0, asked / 10)  # not sooner than asked, and not all at once
+            return later if later <= patience else None
+        return backoff
     return backoff if isinstance(error, Unreachable) else None

@@ -29,9 +29,10 @@ from ocifs.oci import endpoints, replies
 from ocifs.oci.descriptor import UNKNOWN_SIZE, Descriptor
 from ocifs.oci.digest import Digest
 from ocifs.oci.manifest import digest_of_manifest, parse_manifest, verify_manifest
-from ocifs.registry.connection import Answer, Connection, Question, headers_of
+from ocifs.registry.connection import Connection, Question, headers_of
 from ocifs.registry.endpoint import Site
 from ocifs.registry.transport import pieces
+from ocifs.registry.validators import Answer
 from ocifs.settings import Settings
 
 _ACCEPT = {"Accept": endpoints.ACCEPT_MANIFESTS}
@@ -57,8 +58,12 @@ class RegistryClient:
         """Ask whether anybody is there. Raises Unreachable, RegistryFailed."""
         await self._connection.check()
 
+    def facts(self) -> dict[str, object]:
+        """What the registry said of itself, for status.json."""
+        return self._connection.manners.facts()
+
     async def repositories(self) -> tuple[str, ...]:
-        question = Question("GET", endpoints.catalog(), {}, _OK | _NO_CATALOG, self._limits.answer_bytes)
+        question = Question("GET", endpoints.catalog(), {}, _OK | _NO_CATALOG, self._limits.answer_bytes, True)
         names: list[str] = []
         try:
             refused = await self._pages(question, lambda page: self._take_names(names, page, "repositories"))
@@ -69,7 +74,7 @@ class RegistryClient:
         return tuple(sorted(set(names)))
 
     async def tags(self, repository: str) -> tuple[str, ...]:
-        question = Question("GET", endpoints.tags(repository), {}, _OK, self._limits.answer_bytes)
+        question = Question("GET", endpoints.tags(repository), {}, _OK, self._limits.answer_bytes, True)
         names: list[str] = []
         await self._pages(question, lambda page: self._take_names(names, page, "tags"))
         return tuple(dict.fromkeys(names))
@@ -110,7 +115,7 @@ class RegistryClient:
     async def _referrers_by_api(self, repository: str, digest: Digest) -> tuple[Descriptor, ...] | None:
         """None where the registry has no such API, which is remembered unless it has answered before."""
         target, headers = endpoints.referrers(repository, digest), {"Accept": endpoints.ACCEPT_INDEX}
-        question = Question("GET", target, headers, _OK | _NO_REFERRERS, self._limits.answer_bytes)
+        question = Question("GET", target, headers, _OK | _NO_REFERRERS, self._limits.answer_bytes, True)
         found: list[Descriptor] = []
         if not await self._pages(question, lambda page: self._take_referrers(found, page)):
             self._has_referrers = True

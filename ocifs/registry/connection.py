@@ -7,12 +7,10 @@ never a refusal; every body is bounded, and so is the time that a small answer m
 
 from __future__ import annotations
 
-import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, replace
 
 import httpx
 import trio
@@ -27,17 +25,16 @@ from ocifs.errors import (
     RegistryFailed,
     Unreachable,
 )
-from ocifs.oci.endpoints import PING, scope_of
+from ocifs.oci.endpoints import PING, kind_of, scope_of
 from ocifs.oci.replies import error_of, next_page
-from ocifs.oci.retry import pause_before
 from ocifs.registry.auth import Authenticator
 from ocifs.registry.endpoint import Site
 from ocifs.registry.guards import origin_in, redirect_target
+from ocifs.registry.manners import Manners
 from ocifs.registry.transport import make_client, pieces, send, speaks_tls
 from ocifs.registry.trust import Trust, may_have_tls, origin_of
+from ocifs.registry.validators import Answer, Validators
 from ocifs.settings import Settings
-
-T = TypeVar("T")
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _PLACE_HOLDS = 60.0  # seconds for which a redirect is believed; signed addresses hold for some 300
@@ -46,27 +43,27 @@ _PLACES = 256  # redirects that are remembered
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked: any status not in `allow` is an error. `limit`: bytes of the answer's body, where it is taken whole."""
+    """What is asked: any status not in `allow` is an error. `limit`: bytes of the answer's body, where it is taken whole.
+
+    `changes`: it will be asked again, so what came with an ETag is kept.
+    """
 
     method: str
     target: str
     headers: Mapping[str, str]
     allow: frozenset[int] = frozenset({200})
     limit: int = 0
+    changes: bool = False
+
+    @property
+    def kind(self) -> str:
+        """What a registry's limits are about: questions with this method to this endpoint."""
+        return f"{self.method} {kind_of(self.target)}"
 
     @property
     def may_be_elsewhere(self) -> bool:
         """Whether a redirect of it is worth remembering: content by digest, fetched in many parts."""
         return self.method == "GET" and "/blobs/" in self.target
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A small answer, whole. Names of headers are in lower case."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +83,8 @@ class Connection:
         self._own = origin_in(self.origin)
         self._may_have_tls = not site.scheme and self._own[0] == "http" and may_have_tls(host, settings.network)
         self._max_wait = settings.timing.max_wait
+        self.manners = Manners(host, self.limits.retries, min(settings.timing.timeout, settings.timing.max_wait))
+        self._validators = Validators(self.limits.validated_bytes)
         trust = Trust(settings.network, site)
         self._client = make_client(self._own, trust, settings.network.connections, settings.timing)
         self._auth = Authenticator(self._client, host, self._own, settings)
@@ -102,37 +101,30 @@ class Connection:
     async def ask(self, question: Question) -> Answer:
         """A small answer, with retries."""
         with trio.move_on_after(self._max_wait):
-            return await self._patiently(lambda: self._ask(question))
+            return await self.manners.patiently(question.kind, lambda: self._ask(question))
         raise DeadlineExceeded(f"{self.host} did not answer within {self._max_wait:g} s")
 
     async def _ask(self, question: Question) -> Answer:
+        if question.changes:
+            condition = self._validators.condition(question.target)
+            allow = question.allow | ({304} if condition else frozenset())
+            question = replace(question, headers={**question.headers, **condition}, allow=allow)
         answer = await self._open(question)
         try:
             body = b"" if question.method == "HEAD" else await self._whole(answer, question)
         finally:
             await answer.aclose()
-        return Answer(answer.status_code, headers_of(answer), body)
+        whole = Answer(answer.status_code, headers_of(answer), body)
+        return self._validators.take(question.target, whole) if question.changes else whole
 
     @asynccontextmanager
     async def stream(self, question: Question) -> AsyncIterator[httpx.Response]:
         """An answer whose body is still to come; retried until it begins, and no further."""
-        answer = await self._patiently(lambda: self._open(question))
+        answer = await self.manners.patiently(question.kind, lambda: self._open(question))
         try:
             yield answer
         finally:
             await answer.aclose()
-
-    async def _patiently(self, work: Callable[[], Awaitable[T]]) -> T:
-        attempt = 1
-        while True:
-            try:
-                return await work()
-            except OcifsError as error:
-                pause = pause_before(attempt, error, self.limits.retries, random.random())  # noqa: S311 (spreads load)
-                if pause is None:
-                    raise
-            attempt += 1
-            await trio.sleep(pause)
 
     async def _open(self, question: Question) -> httpx.Response:
         """An open answer with an allowed status: authenticated, redirects followed."""
@@ -140,6 +132,8 @@ class Connection:
         authorization = await self._auth.header(scope)
         for last in (False, False, True):
             answer = await self._first(question) if self._may_have_tls else await self._follow(question, authorization)
+            if self._is_own(answer):
+                self.manners.heard(answer.headers)
             refused = answer.status_code == 401 and self._is_own(answer)
             if answer.status_code in question.allow and (last or not refused):
                 note_progress()

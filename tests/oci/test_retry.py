@@ -23,37 +23,46 @@ LASTING = [
 
 @pytest.mark.parametrize("error", PASSING, ids=lambda error: type(error).__name__)
 def test_what_may_pass_is_tried_again_until_the_last_attempt(error: errors.OcifsError) -> None:
-    pauses = [pause_before(attempt, error, 4, 0.5) for attempt in (1, 2, 3)]
+    pauses = [pause_before(attempt, error, 4, 0.5, 30) for attempt in (1, 2, 3)]
     assert all(pause is not None for pause in pauses)
     assert pauses == sorted(pauses)  # type: ignore[type-var]
-    assert pause_before(4, error, 4, 0.5) is None
+    assert pause_before(4, error, 4, 0.5, 30) is None
 
 
 @pytest.mark.parametrize("error", LASTING, ids=lambda error: type(error).__name__)
 def test_what_stays_is_not_tried_again(error: errors.OcifsError) -> None:
-    assert pause_before(1, error, 4, 0.5) is None
+    assert pause_before(1, error, 4, 0.5, 30) is None
 
 
 def test_a_registry_that_says_when_is_believed_within_patience() -> None:
-    assert pause_before(1, errors.RateLimited("x", retry_after=7), 4, 0.0) == 7
-    assert pause_before(1, errors.RateLimited("x", retry_after=0), 4, 0.0) == 0
-    assert pause_before(1, errors.RateLimited("x", retry_after=LONGEST_PAUSE + 1), 4, 0.0) is None
+    assert pause_before(1, errors.RateLimited("x", retry_after=7), 4, 0.0, 30) == 7
+    assert pause_before(1, errors.RateLimited("x", retry_after=0), 4, 0.9, 0) == 0
+    assert pause_before(1, errors.RateLimited("x", retry_after=LONGEST_PAUSE + 1), 4, 0.0, 30) is not None
+    assert pause_before(1, errors.RateLimited("x", retry_after=31), 4, 0.0, 30) is None
+
+
+@given(st.floats(0, 1e6), st.floats(0, 1, exclude_max=True), st.floats(0, 300))
+def test_a_registry_that_says_when_is_asked_no_sooner_and_within_patience(
+    asked: float, chance: float, patience: float
+) -> None:
+    pause = pause_before(1, errors.RegistryFailed("x", status=503, retry_after=asked), 4, chance, patience)
+    assert pause is None or asked <= pause <= min(asked + 1, patience)
 
 
 @given(st.integers(1, 60), st.floats(0, 1, exclude_max=True))
 def test_a_pause_is_bounded_and_never_nothing(attempt: int, chance: float) -> None:
-    pause = pause_before(attempt, errors.Unreachable("x"), 100, chance)
+    pause = pause_before(attempt, errors.Unreachable("x"), 100, chance, 30)
     assert pause is not None
     assert FIRST_PAUSE / 2 <= pause <= LONGEST_PAUSE
 
 
 @pytest.mark.parametrize("status", [408, 500, 502, 503, 504])
 def test_a_failure_that_may_pass_is_tried_again_when_the_registry_says(status: int) -> None:
-    assert pause_before(1, errors.RegistryFailed("x", status=status), 4, 0.0) is not None
-    assert pause_before(1, errors.RegistryFailed("x", status=status, retry_after=3), 4, 0.0) == 3
-    assert pause_before(1, errors.RegistryFailed("x", status=status, retry_after=1000), 4, 0.0) is None
+    assert pause_before(1, errors.RegistryFailed("x", status=status), 4, 0.0, 30) is not None
+    assert pause_before(1, errors.RegistryFailed("x", status=status, retry_after=3), 4, 0.0, 30) == 3
+    assert pause_before(1, errors.RegistryFailed("x", status=status, retry_after=1000), 4, 0.0, 30) is None
 
 
 @pytest.mark.parametrize("status", [400, 405, 410, 418, 451, 501])
 def test_a_refusal_for_good_is_asked_once(status: int) -> None:
-    assert pause_before(1, errors.RegistryFailed("x", status=status), 4, 0.5) is None
+    assert pause_before(1, errors.RegistryFailed("x", status=status), 4, 0.5, 30) is None
