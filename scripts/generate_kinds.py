@@ -30,7 +30,15 @@ The words that `kind` shows, what tells each kind, and what its files are called
 Types are compared without parameters and case; `*` at the end stands for anything. "type" is looked for in `artifactType` and in
 `config.mediaType`. Files are named by their title, `com.docker.compose.file`, `com.docker.compose.envfile` or
 `org.cncf.model.filepath` where there is one; else by the names below; else by their `ref.name`; else `layer-N` with an extension.
-A name that ends in `/` is an archive that is shown as a directory.
+A name that ends in `/` is an archive that is shown as a directory; `{{n}}` counts (`000`, `001`, …); "joined" layers are one file.
+The config of every kind is `config.json` (or `config`) beside `files/`; in `files/` it is where it is a part of what was published.
+"annotation" is text that the publisher wrote into the manifest: where several layers have such, each has a directory of its number.
+
+Some images are told apart further, by flavours that `summary.txt` and `ocifs inspect` show beside `image`: by their layers `estargz`,
+`zstd:chunked`, `encrypted`, `foreign-layers`, `squashfs` and `nydus`; by annotations `soci-v2` and `backstage-plugin` (dynamic plugins of
+Backstage); by labels of the config `bootable` (bootc, ostree), `docker-desktop-extension` and `imgpkg-bundle` (Carvel). A volume of
+Kubernetes made from an image is an `image`. Policies of Gatekeeper and the cache of Grype's providers are pushed by ORAS without a type of
+their own: `files`. Findings of scanners of registries, such as ECR's, are no artifacts: nothing refers to them.
 """
 
 SECTIONS = (
@@ -40,7 +48,7 @@ SECTIONS = (
     ("What the form or the remains decide", GENERAL),
 )
 
-# Names that are put together in ocifs/oci/payload.py.
+# Names that are put together in ocifs/oci/payload_names.py.
 COMPOSED = {
     "helm-chart": ("chart: `<name>-<version>.tgz`", "provenance: `<name>-<version>.tgz.prov`"),
     "spin-app": ("module: `<component id>.wasm`", "file: the path that the locked application gives it"),
@@ -48,7 +56,8 @@ COMPOSED = {
     "attestation": ("statement: `<predicate>.intoto.json`",),
     "cosign-attestation": ("envelope: `<predicate>.dsse.json`",),
     "soci-index": ("table: `<layer digest>.ztoc`",),
-    "stargz-toc": ("table: `<layer digest>.stargz.tar.gz`",),
+    "stargz-toc": ("table: `<layer digest>/`, with `stargz.index.json`",),
+    "ocm-component": ("resource: its name in `software.ocm.artifact`",),
     "tekton-bundle": ("resource: `<kind>/<name>/`",),
 }
 
@@ -70,7 +79,8 @@ def told_by(kind: Kind) -> list[str]:
 def file_names(kind: Kind) -> list[str]:
     """The lines that say what the files are called."""
     lines = list(COMPOSED.get(kind.word, ()))
-    lines += [f"`{pattern}`: `{name}`" for pattern, name in kind.names]
+    lines += [f"`{pattern}`{' joined' * (pattern in kind.joined)}: `{name}`" for pattern, name in kind.names]
+    lines += [f"annotation `{key}`: `{name}`" for key, name in (*kind.layer_texts, *kind.texts)]
     lines += [f"config: `{kind.config_name}`"] if kind.config_name else []
     return lines
 

@@ -12,7 +12,7 @@ from ocifs.cli.browse import browse
 from ocifs.cli.options import SharedOptions, shared
 from ocifs.concurrency import patience
 from ocifs.errors import UsageError
-from ocifs.oci.artifact import child_role
+from ocifs.oci.children import child_role
 from ocifs.oci.descriptor import Descriptor
 from ocifs.oci.payload import payload_files
 from ocifs.settings import Timing
@@ -60,8 +60,8 @@ def facts(bound: Bound) -> dict[str, object]:
     files = [
         {
             "path": b"/".join(path).decode(errors="replace"),
-            "digest": str(item.descriptor.digest),
-            "size": item.descriptor.size,
+            "digests": [str(part.digest) for part in item.parts],
+            "size": item.size,
             "unpack": item.unpack,
         }
         for path, item in zip(payload_paths(payload), payload, strict=True)

@@ -15,14 +15,13 @@ from dataclasses import dataclass, field
 
 from ocifs.errors import Malformed
 from ocifs.oci import mediatype
+from ocifs.oci.children import child_role
 from ocifs.oci.descriptor import Descriptor
-from ocifs.oci.kinds import PACKAGE_TYPE, Kind, matches_any, matching_annotation
+from ocifs.oci.kinds import IMAGE_CONFIGS, PACKAGE_TYPE, Kind, informs, matches_any, matching_annotation
 from ocifs.oci.kinds_table import KINDS
 from ocifs.oci.manifest import Form, Manifest, load_json
 
 _UNKNOWN_CONFIG = "application/vnd.unknown.config.v1+json"
-_BLANK_ARTIFACT = frozenset({"", "application/vnd.unknown.artifact.v1", mediatype.OCTET_STREAM, mediatype.OCI_EMPTY})
-_IMAGE_CONFIGS = frozenset({mediatype.OCI_CONFIG, mediatype.DOCKER_CONFIG})
 _BLANK_CONFIG = frozenset({"", mediatype.OCTET_STREAM, mediatype.OCI_EMPTY, _UNKNOWN_CONFIG})
 _EMPTY_OBJECT_SIZE = 2
 _CNAB_TYPE = "org.opencontainers.artifactType"
@@ -34,9 +33,11 @@ _ROOTFS = (
     "application/vnd.docker.container.image.rootfs.*",
     "application/vnd.in-toto.oci.image.layer.*",
 )
+_ANNOTATED_FLAVOURS = (
+    ("com.amazon.soci.index-digest", "soci-v2"),
+    ("io.backstage.dynamic-packages", "backstage-plugin"),
+)
 _VENDOR = re.compile(r"[a-z]+/(?:vnd|prs|x)[.-]")
-_ATTESTATION_TYPES = ("application/vnd.docker.attestation.manifest.*", "application/vnd.in-toto*")
-_NOT_PLATFORMS = ("application/vnd.amazon.soci.index.*",)
 
 _BY_PACKAGE = {(kind.package_type, kind.index): kind for kind in KINDS if kind.package_type}
 _TYPED = tuple(kind for kind in KINDS if kind.types)
@@ -98,26 +99,6 @@ def classify_config(config: bytes) -> tuple[str, ...]:
     return tuple(found)
 
 
-def child_role(descriptor: Descriptor) -> str:
-    """What a child is to its index: `platform`, `attestation`, `artifact`, or `blob` where caches list blobs as if manifests."""
-    if mediatype.essence(descriptor.media_type) not in _MANIFEST_TYPES:
-        return "blob"
-    if descriptor.annotations.get("vnd.docker.reference.type") == "attestation-manifest":
-        return "attestation"
-    if matches_any(_ATTESTATION_TYPES, descriptor.artifact_type):
-        return "attestation"
-    if matches_any(_NOT_PLATFORMS, descriptor.artifact_type):
-        return "artifact"
-    platform = descriptor.platform
-    if platform is not None and (platform.os, platform.architecture) not in _NO_PLATFORM:
-        return "platform"
-    return "artifact" if _informs(descriptor.artifact_type) or platform is not None else "platform"
-
-
-_MANIFEST_TYPES = frozenset(mediatype.MANIFESTS) | {""}
-_NO_PLATFORM = (("unknown", "unknown"), ("", ""))
-
-
 def is_rootfs_layer(media_type: str) -> bool:
     """Whether a layer of this type is a part of a root filesystem, in any compression, also lazily loaded, foreign or encrypted."""
     return matches_any(_ROOTFS, media_type)
@@ -125,7 +106,7 @@ def is_rootfs_layer(media_type: str) -> bool:
 
 def is_image_config(media_type: str) -> bool:
     """Whether this is the type of a container image's config, OCI's or Docker's."""
-    return mediatype.essence(media_type) in _IMAGE_CONFIGS
+    return mediatype.essence(media_type) in IMAGE_CONFIGS
 
 
 def _by_package(manifest: Manifest) -> Classification | None:
@@ -139,25 +120,20 @@ def _by_package(manifest: Manifest) -> Classification | None:
 
 def _own_type(manifest: Manifest) -> str:
     """The type that the manifest gives itself, in either of the two fields."""
-    if _informs(manifest.artifact_type):
+    if informs(manifest.artifact_type):
         return manifest.artifact_type
     config = manifest.config
     return config.media_type if config is not None and _is_own_config(config) else ""
 
 
-def _informs(artifact_type: str) -> bool:
-    plain = mediatype.essence(artifact_type)
-    return plain not in _BLANK_ARTIFACT and plain not in _IMAGE_CONFIGS
-
-
 def _is_own_config(config: Descriptor) -> bool:
     plain = mediatype.essence(config.media_type)
-    return plain not in _BLANK_CONFIG and plain not in _IMAGE_CONFIGS
+    return plain not in _BLANK_CONFIG and plain not in IMAGE_CONFIGS
 
 
 def _by_artifact_type(manifest: Manifest) -> Classification | None:
     value = manifest.artifact_type
-    if not _informs(value):
+    if not informs(value):
         return None
     kind = _of_type(value, manifest.layers)
     word = "artifact" if kind is None else kind.word
@@ -203,7 +179,7 @@ def _cache_index(manifest: Manifest) -> Classification | None:
 
 def _typed_index(manifest: Manifest) -> Classification | None:
     value = manifest.artifact_type
-    if not _informs(value):
+    if not informs(value):
         return None
     kind = next((kind for kind in _INDEX_TYPED if matches_any(kind.index_types, value)), None)
     word = "artifact-index" if kind is None else kind.word
@@ -217,7 +193,7 @@ def _annotated_index(manifest: Manifest) -> Classification | None:
             value = manifest.annotations[key]
             return Classification(kind.word, value, f"annotations[{key}]", value, "index-annotation")
     value = manifest.annotations.get(_CNAB_TYPE, "")
-    if not _informs(value):
+    if not informs(value):
         return None
     return Classification("artifact-index", value, f"annotations[{_CNAB_TYPE}]", value, "index-annotation")
 
@@ -250,7 +226,7 @@ def _image(manifest: Manifest) -> Classification | None:
     if config is None or config.is_empty or not all(is_rootfs_layer(layer.media_type) for layer in layers):
         return None
     plain = mediatype.essence(config.media_type)
-    if plain in _IMAGE_CONFIGS and config.size != _EMPTY_OBJECT_SIZE:
+    if plain in IMAGE_CONFIGS and config.size != _EMPTY_OBJECT_SIZE:
         flavours = _flavours(manifest)
         return Classification("image", config.media_type, "config.mediaType", config.media_type, "image", flavours)
     if plain == mediatype.OCTET_STREAM and layers and _is_docker(manifest):
@@ -315,6 +291,5 @@ def _flavours(manifest: Manifest) -> tuple[str, ...]:
         for layer, text in zip(layers, types, strict=True)
     ):
         found.append("nydus")
-    if "com.amazon.soci.index-digest" in manifest.annotations:
-        found.append("soci-v2")
+    found += [flavour for key, flavour in _ANNOTATED_FLAVOURS if key in manifest.annotations]
     return tuple(found)

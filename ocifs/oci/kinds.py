@@ -19,6 +19,9 @@ from ocifs.oci.descriptor import Descriptor
 TITLE = "org.opencontainers.image.title"
 PACKAGE_TYPE = "com.github.package.type"
 
+IMAGE_CONFIGS = frozenset({mediatype.OCI_CONFIG, mediatype.DOCKER_CONFIG})
+_BLANK = frozenset({"", "application/vnd.unknown.artifact.v1", mediatype.OCTET_STREAM, mediatype.OCI_EMPTY})
+
 
 @dataclass(frozen=True, slots=True)
 class Kind:
@@ -26,7 +29,9 @@ class Kind:
 
     `layer_types`, `layer_annotations` and `annotations` count where artifactType and config say nothing or "image". `all_layers`: every
     layer must have one of the types. `needs_layer` and `needs_title`: what must be there besides a type, for kinds that share one.
-    `names`: layer type (or `annotation=value` of the layer) and file name; a name with `/` at its end is an archive shown as a directory.
+    `names`: layer type (or `annotation=value` of the layer) and file name; a name with `/` at its end is an archive shown as a directory,
+    `{n}` in it counts the layers that this name is the custom for. `joined`: layers of these types are one file, cut into pieces,
+    in order. `texts` and `layer_texts`: an annotation of the manifest, or of a layer, whose value is a file, and that file's name.
     `config_name`: the config blob is a part of the payload. `reads_config`: names come from the config blob.
     """
 
@@ -43,6 +48,9 @@ class Kind:
     needs_layer: tuple[str, ...] = ()
     needs_title: str = ""
     names: tuple[tuple[str, str], ...] = ()
+    joined: tuple[str, ...] = ()
+    texts: tuple[tuple[str, str], ...] = ()
+    layer_texts: tuple[tuple[str, str], ...] = ()
     config_name: str = ""
     reads_config: bool = False
 
@@ -61,6 +69,12 @@ class Kind:
         if self.all_layers and not all(matches_any(self.layer_types, layer.media_type) for layer in layers):
             return None
         return first_of_types(self.layer_types, layers)
+
+
+def informs(artifact_type: str) -> bool:
+    """Whether an artifactType says what something is: tools write some that say nothing, and some that say "image"."""
+    plain = mediatype.essence(artifact_type)
+    return plain not in _BLANK and plain not in IMAGE_CONFIGS
 
 
 @lru_cache(maxsize=4096)

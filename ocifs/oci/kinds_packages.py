@@ -19,6 +19,7 @@ PACKAGES = (
         layer_types=(_HELM + "chart.content.v1.tar+gzip",),
         reads_config=True,
         names=(("application/vnd.in-toto*", "attestation.intoto.json"),),
+        config_name="Chart.json",
     ),
     Kind("helm-plugin", "Helm plugin", types=("application/vnd.helm.plugin.v1+json",)),
     Kind(
@@ -191,12 +192,17 @@ PACKAGES = (
         types=("application/vnd.devcontainers",),
         needs_title="devcontainer-feature-",
         package_type="devcontainer_feature",
+        texts=(("dev.containers.metadata", "devcontainer-feature.json"),),
     ),
     Kind(
         "ocm-component",
         "Open Component Model component version",
         types=("application/vnd.ocm.software.component.config.*",),
         layer_types=("application/vnd.ocm.software.component-descriptor.*",),
-        names=(("application/vnd.ocm.software.component-descriptor.*", "component-descriptor.tar"),),
+        names=(
+            ("application/vnd.ocm.software.component-descriptor.v2+yaml+tar", "component-descriptor/"),
+            ("application/vnd.ocm.software.component-descriptor.v2+json", "component-descriptor.json"),
+            ("application/vnd.ocm.software.component-descriptor.*", "component-descriptor.yaml"),
+        ),
     ),
 )

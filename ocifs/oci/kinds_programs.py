@@ -19,6 +19,21 @@ _WASM_NAMES = (
 )
 
 
+_MODEL_PARTS = (
+    ("weight.config", "weight-config"),
+    ("weight", "weights-{n}"),
+    ("doc", "doc"),
+    ("code", "code"),
+    ("dataset", "dataset"),
+)
+
+
+def _modelpack(part: str, name: str) -> tuple[tuple[str, str], ...]:
+    """The archives of a part in each compression, and a raw file that nobody named."""
+    endings = (("tar+gzip", ".tar.gz"), ("tar+zstd", ".tar.zst"), ("tar", ".tar"), ("raw", ".bin"))
+    return tuple((f"{_MODEL}{part}.v1.{type_}", name + extension) for type_, extension in endings)
+
+
 def _kitops(part: str) -> tuple[tuple[str, str], ...]:
     """KitOps has written both vendors' names for the same archives."""
     return tuple((f"application/vnd.{vendor}.{part}.*", f"{part}/") for vendor in ("kitops.modelkit", "jozu.model"))
@@ -75,13 +90,7 @@ PROGRAMS = (
         "modelpack-model",
         "Model in the CNCF's ModelPack layout",
         types=(_MODEL + "manifest.*", _MODEL + "config.*"),
-        names=(
-            (_MODEL + "weight.config.*", "weight-config.tar"),
-            (_MODEL + "weight.*", "weights.tar"),
-            (_MODEL + "doc.*", "doc.tar"),
-            (_MODEL + "code.*", "code.tar"),
-            (_MODEL + "dataset.*", "dataset.tar"),
-        ),
+        names=tuple(name for part in _MODEL_PARTS for name in _modelpack(*part)),
     ),
     Kind(
         "kitops-modelkit",

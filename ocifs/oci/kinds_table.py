@@ -37,6 +37,13 @@ SUPPLY_CHAIN = (
         types=(_COSIGN + "artifact.sig.v1+json", _COSIGN + "simplesigning.v1+json"),
         layer_types=(_COSIGN + "simplesigning.v1+json",),
         names=((_COSIGN + "simplesigning.v1+json", "payload.json"),),
+        layer_texts=(
+            ("dev.cosignproject.cosign/signature", "signature.b64"),
+            ("dev.sigstore.cosign/certificate", "certificate.pem"),
+            ("dev.sigstore.cosign/chain", "chain.pem"),
+            ("dev.sigstore.cosign/bundle", "bundle.json"),
+            ("dev.sigstore.cosign/rfc3161timestamp", "rfc3161timestamp.json"),
+        ),
     ),
     Kind(
         "cosign-attestation",
@@ -80,7 +87,10 @@ IMAGE_HELPERS = (
         "PuzzleFS image",
         types=("application/vnd.puzzlefs.*",),
         layer_types=("application/vnd.puzzlefs.*",),
-        names=(("application/vnd.puzzlefs.image.rootfs*", "rootfs.capnp"),),
+        names=(
+            ("application/vnd.puzzlefs.image.rootfs*", "rootfs.capnp"),
+            ("application/vnd.puzzlefs.image.filedata*", "data-{n}"),
+        ),
     ),
     Kind(
         "stargz-toc",
@@ -97,6 +107,7 @@ IMAGE_HELPERS = (
         "Build cache (BuildKit, nydusify)",
         types=("application/vnd.buildkit.cacheconfig.*",),
         annotations=("containerd.io/snapshot/nydus-cache",),
+        names=(("application/vnd.buildkit.cacheconfig.*", "cacheconfig.json"),),
         config_name="cacheconfig.json",
     ),
     Kind(
@@ -113,16 +124,25 @@ IMAGE_HELPERS = (
         layer_types=("application/vnd.cirruslabs.tart.*",),
         names=(
             ("application/vnd.cirruslabs.tart.config.v1", "config.json"),
-            ("application/vnd.cirruslabs.tart.disk.v1", "disk.img.lzfse"),
-            ("application/vnd.cirruslabs.tart.disk.v2", "disk.img.lz4"),
+            # Apple's framing of LZ4, both: one stream that was cut into layers, and streams for 512 MiB of the disk each.
+            ("application/vnd.cirruslabs.tart.disk.v1", "disk.img.lz4"),
+            ("application/vnd.cirruslabs.tart.disk.v2", "disk.img.{n}.lz4"),
             ("application/vnd.cirruslabs.tart.nvram.v1", "nvram.bin"),
         ),
+        joined=("application/vnd.cirruslabs.tart.disk.v1",),
     ),
 )
 
 # Decided by the form of the manifest and what is left over, in artifact.py; here for their names and for the generated page.
 GENERAL = (
-    Kind("image", "Container image for one platform"),
+    Kind(
+        "image",
+        "Container image for one platform",
+        names=(
+            ("containerd.io/snapshot/nydus-bootstrap", "bootstrap/"),
+            ("application/vnd.oci.image.layer.nydus.blob.*", "nydus-blob-{n}"),
+        ),
+    ),
     Kind("image-index", "Container image for several platforms", index=True),
     Kind("docker-schema1", "Docker image of the first schema"),
     Kind("referrers-index", "What refers to a digest, at the tag that is named after it", index=True),

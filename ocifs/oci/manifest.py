@@ -214,6 +214,16 @@ def _schema1_layers(members: dict[str, object]) -> tuple[Descriptor, ...]:
     return tuple(Descriptor(mediatype.DOCKER_LAYER_GZIP, Digest.parse(text), UNKNOWN_SIZE) for text in reversed(kept))
 
 
+def schema1_config(body: bytes) -> bytes | None:
+    """What schema 1 has in place of a config: the topmost layer's v1Compatibility, with `created`, `os` and `config`; None without it."""
+    try:
+        history = as_object(load_json(body, "the manifest"), "the manifest").get("history")
+        top = as_object(history[0], "history[0]") if isinstance(history, list) and history else {}
+        return as_text(top.get("v1Compatibility"), "history[0].v1Compatibility").encode() or None
+    except (Malformed, UnicodeEncodeError):
+        return None
+
+
 def _is_throwaway(entry: object) -> bool:
     try:
         text = as_text(as_object(entry, "history[]").get("v1Compatibility"), "history[].v1Compatibility")

@@ -1,6 +1,7 @@
 """A blob as a file: the exact bytes that its digest names.
 
-Rules that hold here: one inode a blob, whatever names lead to it; making the node asks nobody.
+Rules that hold here: one inode a blob, whatever names lead to it; making the node asks nobody; what was cut into several blobs is read as
+one file, each part from its own blob.
 """
 
 from __future__ import annotations
@@ -50,6 +51,29 @@ class BlobFile(Plain):
         if name == b"user.oci.media-type" and self._media_type:
             return to_bytes(self._media_type)
         raise NoAttribute(f"a blob has no extended attribute {name!r}")
+
+
+class JoinedFile(Plain):
+    """One file that its publisher cut into several blobs."""
+
+    __slots__ = ("_parts",)
+    changes = False
+
+    def __init__(self, parts: Sequence[BlobFile], mtime_ns: int = 0) -> None:
+        size = sum(part.attributes.size for part in parts)
+        super().__init__(("joined", *(part.key for part in parts)), Attributes(FILE, size, mtime_ns))
+        self._parts = tuple(parts)
+
+    async def read(self, offset: int, size: int) -> bytes:
+        found = b""
+        for part in self._parts:
+            here = part.attributes.size
+            if size > 0 and offset < here:
+                piece = await part.read(offset, min(size, here - offset))
+                found += piece
+                size -= len(piece)
+            offset = max(0, offset - here)
+        return found
 
 
 @contextmanager

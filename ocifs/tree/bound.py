@@ -12,7 +12,7 @@ from ocifs.errors import OcifsError
 from ocifs.oci.artifact import Classification, classify, classify_config
 from ocifs.oci.descriptor import Descriptor
 from ocifs.oci.digest import Digest
-from ocifs.oci.manifest import Manifest, parse_manifest
+from ocifs.oci.manifest import Form, Manifest, parse_manifest, schema1_config
 from ocifs.oci.mediatype import is_json
 from ocifs.tree.context import Context
 from ocifs.tree.times import created_ns
@@ -50,7 +50,8 @@ class Bound:
 async def load(where: Whereabouts) -> Bound:
     """Read and understand a manifest and, where it is small, its config."""
     manifest, classification = await identify(where)
-    config = await read_config(where, manifest)
+    schema1 = manifest.form is Form.SCHEMA1
+    config = schema1_config(manifest.raw) if schema1 else await read_config(where, manifest)
     if classification.kind == "image" and config:
         told = classify_config(config)
         classification = replace(classification, flavours=(*classification.flavours, *told))

@@ -13,12 +13,19 @@ import trio
 
 from ocifs.content import Origin
 from ocifs.layers.workshop import Workshop
+from ocifs.oci.children import attached_to
+from ocifs.oci.descriptor import Descriptor
+from ocifs.oci.digest import Digest
+from ocifs.oci.manifest import Manifest
 from ocifs.oci.platform import Platform
 from ocifs.settings import Limits, ViewSettings
 
 # The kernel asks again after a second whether a name still means the same; the answer comes from memory until the tag's time to live
 # is over. With the whole time to live here a moved tag could stay unseen for twice that time.
 NAME_LIFETIME = 1.0
+
+# Indexes whose attached children are remembered at a time.
+MAX_INDEXES = 256
 
 # Tag lists remembered at a time: a list of 10,000 tags takes about a megabyte.
 MAX_LISTED = 64
@@ -34,6 +41,7 @@ class Context:
     workshop: Workshop
     tag_ttl: float = 60.0
     visited: set[str] = field(default_factory=set)
+    _indexes: dict[tuple[str, Digest], dict[Digest, tuple[Descriptor, ...]]] = field(default_factory=dict)
     _listed: dict[str, tuple[float, frozenset[str]]] = field(default_factory=dict)
 
     @property
@@ -52,6 +60,24 @@ class Context:
         """Whether a tag list that is still believed names it."""
         when, tags = self._listed.get(repository, (0.0, frozenset()))
         return tag in tags and trio.current_time() < when + self.tag_ttl
+
+    def note_siblings(self, repository: str, index: Manifest) -> None:
+        """Remember which children of an index say that they are about another of its children."""
+        about: dict[Digest, tuple[Descriptor, ...]] = {}
+        for child in index.manifests:
+            subject = attached_to(child)
+            if subject is not None:
+                about[subject] = (*about.get(subject, ()), child)
+        if not about:
+            return
+        self._indexes[repository, index.digest] = about
+        while len(self._indexes) > MAX_INDEXES:
+            del self._indexes[next(iter(self._indexes))]
+
+    def siblings(self, repository: str, digest: Digest) -> tuple[Descriptor, ...]:
+        """What stands beside a manifest, in an index that was seen, and is about it."""
+        of_all = [about.get(digest, ()) for (name, _), about in self._indexes.items() if name == repository]
+        return tuple(child for children in of_all for child in children)
 
     @property
     def platform(self) -> Platform:

@@ -2,7 +2,7 @@
 
 Rules that hold here: each file is the blob itself, read lazily and in ranges; names are those of `oci.payload`, made safe and each once;
 listing asks nobody, but for the sizes that Docker's schema 1 does not record; what its publisher packed as a directory is one, made of the
-archive like `layers/N/tree` and only when somebody looks into it.
+archive like `layers/N/tree` and only when somebody looks into it; pieces of one file are read as that file.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 
 from ocifs.oci.payload import PayloadFile, payload_files
-from ocifs.tree.blob import BlobFile, sized
+from ocifs.tree.blob import BlobFile, JoinedFile, sized
 from ocifs.tree.bound import Bound, Whereabouts
 from ocifs.tree.layertree import LayerStack, open_layer_tree
-from ocifs.tree.names import components, split_path, unique_paths
-from ocifs.tree.node import DIRECTORY, Attributes, Entry, Node, Plain
+from ocifs.tree.names import components, split_path, to_bytes, unique_paths
+from ocifs.tree.node import DIRECTORY, Attributes, Directory, Entry, Node, Plain, TextFile
 from ocifs.tree.static import StaticDirectory
 
 Tree = dict[bytes, "Node | Tree"]
@@ -29,7 +29,7 @@ class FilesDirectory(Plain):
         super().__init__(key, Attributes(DIRECTORY, mtime_ns=bound.mtime_ns, nlink=2))
         self._where = where
         self._payload = payload_files(bound.manifest, bound.classification, bound.config)
-        self._root: StaticDirectory | None = None
+        self._root: Directory | None = None
 
     async def lookup(self, name: bytes) -> Node:
         return await (await self._inside()).lookup(name)
@@ -37,7 +37,9 @@ class FilesDirectory(Plain):
     async def entries(self) -> Sequence[Entry]:
         return await (await self._inside()).entries()
 
-    async def _inside(self) -> StaticDirectory:
+    async def _inside(self) -> Directory:
+        if self._root is None and self._is_one_directory():
+            self._root = self._unpacked((), self._payload[0])
         if self._root is None:
             tree: Tree = {}
             for path, item in zip(payload_paths(self._payload), self._payload, strict=True):
@@ -45,16 +47,24 @@ class FilesDirectory(Plain):
             self._root = _directory(self.key, tree, self.attributes.mtime_ns)
         return self._root
 
-    async def _file(self, item: PayloadFile) -> Node:
-        reader = self._where.context.origin.blobs
-        blob = await sized(reader, self._where.blob(item.descriptor))
-        return BlobFile(reader, blob, item.descriptor.media_type, self.attributes.mtime_ns)
+    def _is_one_directory(self) -> bool:
+        """Whether all there is was packed under the name of the place where it stood, so that `files` is that place."""
+        return len(self._payload) == 1 and self._payload[0].unpack and not split_path(self._payload[0].path)
 
-    def _unpacked(self, path: tuple[bytes, ...], item: PayloadFile) -> Node:
+    async def _file(self, item: PayloadFile) -> Node:
+        when = self.attributes.mtime_ns
+        if not item.parts:
+            return TextFile((self.key, "text", item.path), to_bytes(item.text), when)
+        reader = self._where.context.origin.blobs
+        blobs = [await sized(reader, self._where.blob(part)) for part in item.parts]
+        files = [BlobFile(reader, blob, item.parts[0].media_type, when) for blob in blobs]
+        return files[0] if len(files) == 1 else JoinedFile(files, when)
+
+    def _unpacked(self, path: tuple[bytes, ...], item: PayloadFile) -> Directory:
         """The inside of an archive. Some tools write the directory's path into it (ORAS), others do not (Flux): it is shown once."""
         stack = LayerStack(
             self._where.repository,
-            (item.descriptor,),
+            item.parts,
             (item.plain_digest,),
             markers=False,
             alone=True,

@@ -1,19 +1,21 @@
-"""What an index's directory has of its own: its children in order, by platform, and one of them to use without thinking of platforms.
+"""What an index's directory has of its own: its children in order, by platform or by name, and one to use without thinking of platforms.
 
 Rules that hold here: pure; children are links to the directories of their digests, or to the blobs
 that caches list as if they were manifests; the platform is no key, so a name that repeats
-gets a suffix; the first child that satisfies a platform is the one that is meant (image-spec, image-index.md).
+gets a suffix; the first child that satisfies a platform is the one that is meant (image-spec, image-index.md); what is attached to a
+sibling is no platform: it is in the sibling's `referrers`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 
-from ocifs.oci.artifact import child_role, classify
+from ocifs.oci.children import attached_to, child_name, child_role, platform_name, stands_for_all
 from ocifs.oci.descriptor import Descriptor
 from ocifs.oci.manifest import Manifest
 from ocifs.oci.platform import first_match
-from ocifs.tree.bound import Whereabouts
+from ocifs.tree.bound import Bound, Whereabouts
+from ocifs.tree.files import FilesDirectory
 from ocifs.tree.names import mangle, to_bytes, unique
 from ocifs.tree.node import Link, Node
 from ocifs.tree.static import StaticDirectory
@@ -22,18 +24,44 @@ SHORTCUTS = (b"config.json", b"layers", b"files")
 OF_IMAGES = (b"rootfs",)
 
 
-def index_links(where: Whereabouts, manifest: Manifest, key: Hashable) -> Iterable[tuple[bytes, Node]]:
-    """`manifests`, `platforms` and the shortcuts into the child for the platform that is wanted, as names and nodes."""
+def index_links(where: Whereabouts, bound: Bound, key: Hashable) -> Iterable[tuple[bytes, Node]]:
+    """`manifests`, `platforms`, `artifacts` and the shortcuts into the child that is wanted, as names and nodes."""
+    manifest, kind = bound.manifest, bound.classification.kind
     children = [(str(n).encode(), child) for n, child in enumerate(manifest.manifests)]
     yield b"manifests", _links((key, b"manifests"), children, where)
     machines = [child for child in manifest.manifests if child_role(child) == "platform" and child.platform]
-    names = unique([mangle(to_bytes(str(child.platform))) for child in machines])
+    names = _names(platform_name(manifest, child) for child in machines)
     if machines:
         yield b"platforms", _links((key, b"platforms"), list(zip(names, machines, strict=True)), where)
+    others = [child for child in manifest.manifests if is_artifact(child)]
+    if others:
+        named = zip(_names(child_name(child) for child in others), others, strict=True)
+        yield b"artifacts", _links((key, b"artifacts"), list(named), where)
+    if any(child_role(child) == "blob" for child in manifest.manifests):
+        yield b"files", FilesDirectory(where, bound, (key, b"files"))
+        return
+    way = _wanted(manifest, machines, names, where)
+    if way:
+        for shortcut in (*SHORTCUTS, *(OF_IMAGES if kind == "image-index" else ())):
+            yield shortcut, Link((key, shortcut), way + b"/" + shortcut)
+
+
+def is_artifact(child: Descriptor) -> bool:
+    """Whether a child is for no platform and about none of the others."""
+    return child_role(child) in ("artifact", "manifest") and attached_to(child) is None
+
+
+def _wanted(manifest: Manifest, machines: Sequence[Descriptor], names: Sequence[bytes], where: Whereabouts) -> bytes:
+    """The way to the child that stands for the whole: that of the platform, or the only one; empty where none does."""
     chosen = first_match([child.platform for child in machines], where.context.platform)
     if chosen is not None:
-        for shortcut in (*SHORTCUTS, *(OF_IMAGES if classify(manifest).kind == "image-index" else ())):
-            yield shortcut, Link((key, shortcut), b"platforms/" + names[chosen] + b"/" + shortcut)
+        return b"platforms/" + names[chosen]
+    only = None if machines else stands_for_all(manifest)
+    return b"" if only is None else f"manifests/{only}".encode()
+
+
+def _names(texts: Iterable[str]) -> list[bytes]:
+    return unique([mangle(to_bytes(text)) for text in texts])
 
 
 def _links(key: Hashable, children: list[tuple[bytes, Descriptor]], where: Whereabouts) -> StaticDirectory:

@@ -29,7 +29,7 @@ class LayersDirectory(Plain):
         self._where = where
         self._layers = bound.manifest.layers
         self._diff_ids = diff_ids(bound.config, len(self._layers))
-        self._is_image = bound.classification.kind == "image"
+        self._is_image = bound.classification.kind in ("image", "docker-schema1")
 
     async def lookup(self, name: bytes) -> Node:
         layers = self._layers

@@ -54,6 +54,7 @@ class ManifestDirectory(Plain):
             bound = await load(self._where)
             if self._bound is None:  # another task may have been faster, and its answer is the one that was given away
                 self._bound = bound
+                self._where.context.note_siblings(self._where.repository, bound.manifest)
                 self._nodes = dict(manifest_nodes(self._where, bound, self.key))
                 self.attributes = replace(self.attributes, mtime_ns=bound.mtime_ns)
         return self._bound
@@ -106,17 +107,13 @@ def manifest_nodes(where: Whereabouts, bound: Bound, key: Hashable) -> Iterable[
         yield text("config.media-type", f"{manifest.config.media_type}\n")
         yield text("config.digest", f"{manifest.config.digest}\n")
     if manifest.form is Form.INDEX:
-        yield from index_links(where, manifest, key)
+        yield from index_links(where, bound, key)
     else:
         yield b"layers", LayersDirectory(where, bound, (key, b"layers"))
-        if bound.classification.kind == "image":
+        if bound.classification.kind in ("image", "docker-schema1"):
             yield b"rootfs", open_rootfs(where, bound, (key, b"rootfs"))
         yield b"files", FilesDirectory(where, bound, (key, b"files"))
-    catalog = where.context.origin.catalog
-    yield (
-        b"referrers",
-        ReferrersDirectory(catalog, where.repository, manifest.digest, where.siblings, (key, b"referrers")),
-    )
+    yield b"referrers", ReferrersDirectory(where, manifest.digest, (key, b"referrers"))
     if manifest.subject is not None:
         yield b"subject", Link((key, b"subject"), where.siblings + b"/" + str(manifest.subject.digest).encode())
 

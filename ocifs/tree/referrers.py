@@ -1,24 +1,30 @@
 """`referrers/`: what says of itself that it is about this manifest, by kind.
 
-Two systems are looked at: the referrers API, or the tag that stands in for it (distribution-spec "Listing Referrers"), and the tags that
-cosign makes (`sha256-<hex>.sig`, `.att`, `.sbom`).
+Three systems are looked at: the referrers API, or the tag that stands in for it (distribution-spec "Listing Referrers"); the tags that
+cosign makes (`sha256-<hex>.sig`, `.att`, `.sbom`); and siblings in an index (BuildKit's attestations, SOCI's second index), where such an
+index was looked at before.
 
 Rules that hold here: nothing is asked before somebody looks inside; a referrer's kind comes from its descriptor, so that no manifest is
-fetched to list; a link leads to the manifest's own directory.
+fetched to list; a link leads to the manifest's own directory, so what refers in a circle is a circle of links and nothing is endless.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from contextlib import suppress
 
-from ocifs.content import Catalog
+import trio
+
+from ocifs.concurrency import ungrouped
 from ocifs.errors import NotFound
 from ocifs.oci import mediatype
 from ocifs.oci.artifact import classify
+from ocifs.oci.children import child_role
 from ocifs.oci.descriptor import Descriptor
 from ocifs.oci.digest import Digest
 from ocifs.oci.endpoints import referrers_tag
 from ocifs.oci.manifest import Form, Manifest
+from ocifs.tree.bound import Whereabouts
 from ocifs.tree.names import unique
 from ocifs.tree.node import DIRECTORY, Attributes, Entry, Link, Node, Plain
 from ocifs.tree.static import StaticDirectory
@@ -29,15 +35,13 @@ COSIGN = {"sig": "cosign-signature", "att": "cosign-attestation", "sbom": "cosig
 class ReferrersDirectory(Plain):
     """`referrers/<kind>/<short digest>`, links to manifests."""
 
-    __slots__ = ("_catalog", "_digest", "_repository", "_siblings", "lifetime")
+    __slots__ = ("_digest", "_where", "lifetime")
 
-    def __init__(self, catalog: Catalog, repository: str, digest: Digest, siblings: bytes, key: Hashable) -> None:
+    def __init__(self, where: Whereabouts, digest: Digest, key: Hashable) -> None:
         super().__init__(key, Attributes(DIRECTORY, nlink=2))
         self.lifetime = 1.0  # what refers to a digest may change, though the digest does not
-        self._catalog = catalog
-        self._repository = repository
+        self._where = where
         self._digest = digest
-        self._siblings = siblings
 
     async def lookup(self, name: bytes) -> Node:
         for entry in await self.entries():
@@ -47,35 +51,49 @@ class ReferrersDirectory(Plain):
 
     async def entries(self) -> Sequence[Entry]:
         kinds: dict[str, list[Digest]] = {}
-        for kind, digest in await self._found():
+        for kind, digest in await find_referrers(self._where, self._digest):
             listed = kinds.setdefault(kind, [])
             if digest not in listed:
                 listed.append(digest)
         return [Entry(kind.encode(), self._links(kind, digests)) for kind, digests in sorted(kinds.items())]
 
-    async def _found(self) -> list[tuple[str, Digest]]:
-        listed = await self._catalog.referrers(self._repository, self._digest)
-        found = [(kind_of(descriptor), descriptor.digest) for descriptor in listed]
-        for suffix, kind in COSIGN.items():
-            try:
-                resolved = await self._catalog.resolve(self._repository, f"{referrers_tag(self._digest)}.{suffix}")
-            except NotFound:
-                continue
-            found.append((kind, resolved.digest))
-        return found
-
     def _links(self, kind: str, digests: Sequence[Digest]) -> StaticDirectory:
         key = (self.key, kind)
         names = unique([digest.short.encode() for digest in digests])
-        up = b"../../" + self._siblings + b"/"
+        up = b"../../" + self._where.siblings + b"/"
         links = (
             (name, Link((key, name), up + str(digest).encode())) for name, digest in zip(names, digests, strict=True)
         )
         return StaticDirectory(key, links)
 
 
+async def find_referrers(where: Whereabouts, digest: Digest) -> list[tuple[str, Digest]]:
+    """What refers to a manifest, as kinds and digests; four questions at most, asked at once."""
+    catalog, repository = where.context.origin.catalog, where.repository
+    listed: list[Descriptor] = []
+    signed: dict[str, Digest] = {}
+
+    async def ask_api() -> None:
+        listed.extend(await catalog.referrers(repository, digest))
+
+    async def ask_tag(suffix: str) -> None:
+        with suppress(NotFound):
+            signed[suffix] = (await catalog.resolve(repository, f"{referrers_tag(digest)}.{suffix}")).digest
+
+    with ungrouped():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask_api)
+            for suffix in COSIGN:
+                nursery.start_soon(ask_tag, suffix)
+    listed += where.context.siblings(repository, digest)
+    found = [(kind_of(descriptor), descriptor.digest) for descriptor in listed]
+    return [*found, *((COSIGN[suffix], signed[suffix]) for suffix in COSIGN if suffix in signed)]
+
+
 def kind_of(descriptor: Descriptor) -> str:
     """The kind of a referrer, from what its descriptor says."""
+    if child_role(descriptor) == "attestation":
+        return "attestation"
     is_index = mediatype.essence(descriptor.media_type) in (mediatype.OCI_INDEX, mediatype.DOCKER_LIST)
     form = Form.INDEX if is_index else Form.MANIFEST
     shown = Manifest(

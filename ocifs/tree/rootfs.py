@@ -6,19 +6,19 @@ theirs, any other is no witness.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 
-from ocifs.errors import Malformed
+from ocifs.errors import Malformed, Unsupported
 from ocifs.oci.artifact import is_rootfs_layer
 from ocifs.oci.digest import Digest
 from ocifs.oci.mediatype import essence
 from ocifs.tree.bound import Bound, Whereabouts
 from ocifs.tree.layertree import LayerStack, open_layer_tree
-from ocifs.tree.node import Directory
+from ocifs.tree.node import DIRECTORY, Attributes, Directory, Entry, Node, Plain
 from ocifs.tree.times import config_members
 
 _TARS = (".tar", "+tar", "-tar", "/tar", "tar+gzip", "tar+zstd", "tar+bzip2", "tar+xz", "tar.gzip", "tar.gz", ".tgz")
-_NOT_TARS = ("+encrypted", "nydus.blob")
+_NOT_TARS = ("+encrypted", "nydus.blob", "squashfs")
 
 
 def holds_tree(media_type: str) -> bool:
@@ -45,8 +45,27 @@ def _digest(value: object) -> Digest | None:
         return None
 
 
+class Unreadable(Plain):
+    """A directory that is there and that nobody can look into; the error says why."""
+
+    __slots__ = ("_why",)
+
+    def __init__(self, why: str, key: Hashable, mtime_ns: int) -> None:
+        super().__init__(key, Attributes(DIRECTORY, mtime_ns=mtime_ns, nlink=2))
+        self._why = why
+
+    async def lookup(self, name: bytes) -> Node:
+        raise Unsupported(self._why)
+
+    async def entries(self) -> Sequence[Entry]:
+        raise Unsupported(self._why)
+
+
 def open_rootfs(where: Whereabouts, bound: Bound, key: Hashable) -> Directory:
     """All layers of an image, merged."""
     layers = bound.manifest.layers
+    for number, layer in enumerate(layers):
+        if not holds_tree(layer.media_type):
+            return Unreadable(f"layer {number} is no tar that ocifs reads ({layer.media_type})", key, bound.mtime_ns)
     stack = LayerStack(where.repository, layers, diff_ids(bound.config, len(layers)), mtime_ns=bound.mtime_ns)
     return open_layer_tree(where.context.workshop, stack, where.context.view, key)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from ocifs.oci.artifact import Classification, child_role
+from ocifs.oci.artifact import Classification
+from ocifs.oci.children import child_role
 from ocifs.oci.descriptor import UNKNOWN_SIZE, Descriptor
 from ocifs.oci.manifest import Form, Manifest
 from ocifs.tree.times import CREATED, config_members

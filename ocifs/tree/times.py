@@ -16,11 +16,13 @@ CREATED = "org.opencontainers.image.created"
 _RFC3339 = re.compile(
     r"(?P<date>\d{4}-\d\d-\d\d)[Tt ](?P<time>\d\d:\d\d:\d\d)(?:\.(?P<fraction>\d{1,18}))?(?P<zone>[Zz]|[+-]\d\d:\d\d)"
 )
+_DATE = re.compile(r"\d{4}-\d\d-\d\d")  # all that Homebrew writes
 
 
 def parse_time_ns(text: str) -> int:
-    """An RFC 3339 time in nanoseconds since the epoch; 0 for what is none or lies before it."""
-    match = _RFC3339.fullmatch(text.strip())
+    """An RFC 3339 time, or a date alone, in nanoseconds since the epoch; 0 for what is none or lies before it."""
+    text = text.strip()
+    match = _RFC3339.fullmatch(f"{text}T00:00:00Z" if _DATE.fullmatch(text) else text)
     if match is None:
         return 0
     zone = match["zone"].upper().replace("Z", "+00:00")

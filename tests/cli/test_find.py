@@ -93,7 +93,7 @@ def test_inspect_says_everything_to_programs(tmp_path: Path) -> None:
     assert [layer["media_type"] for layer in said["layers"]] == [mediatype.OCI_LAYER_GZIP]
     assert said["files"][0] == {
         "path": "layer-0.tar.gz",
-        "digest": said["layers"][0]["digest"],
+        "digests": [said["layers"][0]["digest"]],
         "size": said["layers"][0]["size"],
         "unpack": False,
     }

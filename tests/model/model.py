@@ -185,20 +185,32 @@ def _layer(layer: Layer) -> Tree:
 
 
 def _of_index(thing: Index) -> Tree:
-    """Children with a platform are found by it, and the one for linux/amd64 stands for the index."""
+    """Children are found by their platform, or else by their digest; the one for linux/amd64, or the only one, stands for the index."""
     manifests: Tree = {}
     platforms: Tree = {}
+    artifacts: Tree = {}
     for number, (child, on) in enumerate(thing.children):
         target = To(f"../../{digest_of(encode(child))}")
         manifests[str(number)] = target
         if on is not None:
             platforms["-".join(on)] = target
+        else:
+            name, times = digest_of(encode(child)).removeprefix("sha256:")[:12], 1
+            while (f"{name}~{times}" if times > 1 else name) in artifacts:
+                times += 1
+            artifacts[f"{name}~{times}" if times > 1 else name] = target
     tree: Tree = {"kind": b"image-index\n", "artifact-type": _line(INDEX), "manifests": manifests}
     if platforms:
         tree["platforms"] = platforms
+    if artifacts:
+        tree["artifacts"] = artifacts
     if "linux-amd64" in platforms:
-        tree |= {name: To(f"platforms/linux-amd64/{name}") for name in ("config.json", "layers", "files", "rootfs")}
-    return tree
+        way = "platforms/linux-amd64"
+    elif not platforms and len(artifacts) == 1:
+        way = "manifests/0"
+    else:
+        return tree
+    return tree | {name: To(f"{way}/{name}") for name in ("config.json", "layers", "files", "rootfs")}
 
 
 def _referrers(found: Sequence[Artifact]) -> Tree:

@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocifs.oci import mediatype
-from ocifs.oci.artifact import child_role, classify, classify_config, is_rootfs_layer
+from ocifs.oci.artifact import classify, classify_config, is_rootfs_layer
+from ocifs.oci.children import attached_to, child_name, child_role, platform_name, stands_for_all
 from ocifs.oci.descriptor import parse_descriptor
 from ocifs.oci.kinds_table import BY_WORD
-from ocifs.oci.manifest import digest_of_manifest, parse_manifest
+from ocifs.oci.manifest import Manifest, digest_of_manifest, parse_manifest
 from ocifs.oci.payload import payload_files
 
 DIGEST = "sha256:" + "1f" * 32
@@ -31,7 +32,7 @@ LAYER = mediatype.OCI_LAYER_GZIP
             },
             "platform",
         ),
-        ({}, "platform"),
+        ({}, "manifest"),
         ({"artifactType": "application/spdx+json"}, "artifact"),
         ({"platform": {"os": "unknown", "architecture": "unknown"}}, "artifact"),
         (
@@ -50,7 +51,7 @@ LAYER = mediatype.OCI_LAYER_GZIP
             "artifact",
         ),
         ({"mediaType": LAYER}, "blob"),
-        ({"mediaType": mediatype.DOCKER_LIST}, "platform"),
+        ({"mediaType": mediatype.DOCKER_LIST}, "manifest"),
     ],
 )
 def test_the_role_of_a_child(members: dict[str, object], role: str) -> None:
@@ -88,6 +89,7 @@ def test_which_layers_are_of_a_root_filesystem(media_type: str, expected: bool) 
         ({"mediaType": "application/vnd.oci.image.layer.squashfs"}, {}, ("squashfs",)),
         ({"mediaType": "application/vnd.oci.image.layer.nydus.blob.v1"}, {}, ("nydus",)),
         ({}, {"com.amazon.soci.index-digest": DIGEST}, ("soci-v2",)),
+        ({}, {"io.backstage.dynamic-packages": "W10="}, ("backstage-plugin",)),
     ],
 )
 def test_flavours_of_an_image(layer: dict[str, object], annotations: dict[str, str], flavours: tuple[str, ...]) -> None:
@@ -159,11 +161,78 @@ def test_every_manifest_has_a_kind_of_the_table_and_files_for_layers_only(
     found = classify(manifest)
     assert found.kind in BY_WORD
     files = payload_files(manifest, found, config)
-    assert len(files) <= len(manifest.layers) + 1
-    assert all(file.path and not file.descriptor.is_empty for file in files)
+    assert len(files) <= len(manifest.layers or manifest.manifests) + 1
+    assert all(file.path and not any(part.is_empty for part in file.parts) for file in files)
 
 
 def test_an_image_config_of_two_bytes_is_blank_by_any_algorithm() -> None:
     config = {"mediaType": mediatype.OCI_CONFIG, "digest": "sha512:" + "3a" * 64, "size": 2}
     raw = json.dumps({"config": config, "layers": [{"mediaType": LAYER, "digest": DIGEST, "size": 9}]}).encode()
     assert classify(parse_manifest(raw, digest_of_manifest(raw))).kind == "files"
+
+
+@pytest.mark.parametrize(
+    ("annotations", "digest"),
+    [
+        ({"vnd.docker.reference.digest": DIGEST}, DIGEST),
+        ({"com.amazon.soci.image-manifest-digest": DIGEST}, DIGEST),
+        ({"vnd.docker.reference.digest": "no digest"}, None),
+        ({}, None),
+    ],
+)
+def test_which_sibling_a_child_is_about(annotations: dict[str, str], digest: str | None) -> None:
+    found = attached_to(parse_descriptor({"digest": DIGEST, "size": 9, "annotations": annotations}, "child"))
+    assert (str(found) if found else None) == digest
+
+
+@pytest.mark.parametrize(
+    ("annotations", "name"),
+    [
+        ({"org.opencontainers.image.title": "t", "type": "sbom"}, "t"),
+        ({"io.cnab.manifest.type": "component", "io.cnab.component.name": "image-1"}, "image-1"),
+        ({"io.cnab.manifest.type": "invocation"}, "invocation"),
+        ({"type": "sig"}, "sig"),
+        ({}, "1f" * 6),
+    ],
+)
+def test_what_a_child_without_a_platform_is_called(annotations: dict[str, str], name: str) -> None:
+    assert child_name(parse_descriptor({"digest": DIGEST, "size": 9, "annotations": annotations}, "child")) == name
+
+
+def index_of(children: list[dict[str, object]], **annotations: str) -> Manifest:
+    whole = [{"mediaType": mediatype.OCI_MANIFEST, "digest": DIGEST, "size": 9} | child for child in children]
+    notes = {key.replace("_", "."): value for key, value in annotations.items()}
+    raw = json.dumps({"mediaType": mediatype.OCI_INDEX, "manifests": whole, "annotations": notes}).encode()
+    return parse_manifest(raw, digest_of_manifest(raw))
+
+
+def test_bottles_are_called_after_the_release_that_they_are_for() -> None:
+    platform = {"os": "darwin", "architecture": "amd64"}
+    children: list[dict[str, object]] = [
+        {"platform": platform, "annotations": {"org.opencontainers.image.ref.name": name}}
+        for name in ("3.04_1.big_sur", "3.04_1.mojave", "other")
+    ]
+    bottles = {"com_github_package_type": "homebrew_bottle", "org_opencontainers_image_version": "3.04_1"}
+    index = index_of(children, **bottles)
+    assert [platform_name(index, child) for child in index.manifests] == ["big_sur", "mojave", "darwin-amd64"]
+    assert platform_name(index_of(children), index.manifests[0]) == "darwin-amd64"
+
+
+CNAB = "io.cnab.manifest.type"
+
+
+@pytest.mark.parametrize(
+    ("children", "number"),
+    [
+        ([{}], 0),
+        ([{}, {}], None),
+        ([], None),
+        ([{"annotations": {CNAB: "invocation"}}, {"annotations": {CNAB: "config"}}], 1),
+        ([{"annotations": {"vnd.docker.reference.digest": DIGEST}}, {}], 1),
+        ([{"mediaType": LAYER}], None),
+    ],
+)
+def test_which_child_stands_for_an_index_without_platforms(
+    children: list[dict[str, object]], number: int | None
+) -> None:
+    assert stands_for_all(index_of(children)) == number

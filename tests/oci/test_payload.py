@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 
 import pytest
 
 from ocifs.oci import mediatype
 from ocifs.oci.artifact import Classification, classify
-from ocifs.oci.digest import Digest
+from ocifs.oci.extensions import extension_of
 from ocifs.oci.kinds_table import KINDS
 from ocifs.oci.manifest import Manifest, digest_of_manifest, parse_manifest
-from ocifs.oci.payload import PayloadFile, extension_of, payload_files, predicate_word, wants_config
+from ocifs.oci.payload import PayloadFile, payload_files, wants_config
+from ocifs.oci.payload_names import predicate_word
 
 DIGEST = "sha256:" + "2e" * 32
 HELM = "application/vnd.cncf.helm."
@@ -80,7 +83,10 @@ def test_the_empty_descriptor_is_no_file_and_does_not_shift_the_numbers() -> Non
     ],
 )
 def test_a_chart_is_named_by_its_config_where_that_can_be_read(config: bytes | None, name: str) -> None:
-    assert files_of(manifest_of(HELM + "config.v1+json", layer(CHART)), config) == [(name, False)]
+    assert files_of(manifest_of(HELM + "config.v1+json", layer(CHART)), config) == [
+        (name, False),
+        ("Chart.json", False),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -147,10 +153,121 @@ def test_extensions_come_from_the_type_and_then_from_the_first_bytes(
     assert extension_of(media_type, head) == extension
 
 
-def test_first_bytes_are_used_for_the_layer_that_has_them() -> None:
-    manifest = manifest_of("a/b", {"mediaType": "c/d"})
-    found = payload_files(manifest, classify(manifest), None, {Digest.parse(DIGEST): b"PK\x03\x04"})
-    assert found == (PayloadFile("layer-0.zip", manifest.layers[0]),)
+@pytest.mark.parametrize(("claimed", "name"), [(b"PK\x03\x04", "layer-0.zip"), (b"PK\x03\x05", "layer-0.bin")])
+def test_first_bytes_that_the_manifest_carries_say_the_extension_where_they_are_the_blobs(
+    claimed: bytes, name: str
+) -> None:
+    carried = {
+        "mediaType": "c/d",
+        "digest": f"sha256:{hashlib.sha256(b'PK' + bytes([3, 4])).hexdigest()}",
+        "size": 4,
+        "data": base64.b64encode(claimed).decode(),
+    }
+    manifest = manifest_of("a/b", carried)
+    assert payload_files(manifest, classify(manifest)) == (PayloadFile(name, manifest.layers),)
+
+
+COSIGN = "application/vnd.dev.cosign.simplesigning.v1+json"
+SIGNATURE, CERTIFICATE = "dev.cosignproject.cosign/signature", "dev.sigstore.cosign/certificate"
+
+
+def test_what_cosign_writes_into_annotations_are_files_beside_the_payload() -> None:
+    signed = {"mediaType": COSIGN, "annotations": {SIGNATURE: "MEU=", CERTIFICATE: "-----BEGIN", "x": "y"}}
+    manifest = manifest_of(mediatype.OCI_CONFIG, signed)
+    found = payload_files(manifest, classify(manifest))
+    assert [(file.path, file.text, file.size) for file in found] == [
+        ("payload.json", "", 9),
+        ("signature.b64", "MEU=", 4),
+        ("certificate.pem", "-----BEGIN", 10),
+    ]
+
+
+def test_each_of_several_signatures_keeps_its_own_certificate() -> None:
+    keyed, keyless = {SIGNATURE: "a"}, {SIGNATURE: "b", CERTIFICATE: "c"}
+    layers = ({"mediaType": COSIGN, "annotations": notes} for notes in (keyed, keyless))
+    assert files_of(manifest_of(mediatype.OCI_CONFIG, *layers)) == [
+        ("0/payload.json", False),
+        ("0/signature.b64", False),
+        ("1/payload.json", False),
+        ("1/signature.b64", False),
+        ("1/certificate.pem", False),
+    ]
+
+
+def test_a_features_metadata_is_a_file() -> None:
+    raw = json.dumps(
+        {
+            "config": {"mediaType": "application/vnd.devcontainers", "digest": DIGEST, "size": 0},
+            "layers": [],
+            "annotations": {"com.github.package.type": "devcontainer_feature", "dev.containers.metadata": '{"id": 1}'},
+        }
+    ).encode()
+    manifest = parse_manifest(raw, digest_of_manifest(raw))
+    found = payload_files(manifest, classify(manifest))
+    assert found == (PayloadFile("devcontainer-feature.json", (), text='{"id": 1}'),)
+
+
+TART = "application/vnd.cirruslabs.tart."
+
+
+def test_pieces_of_one_stream_are_one_file_and_streams_of_their_own_are_numbered() -> None:
+    old, new = (
+        manifest_of(
+            mediatype.OCI_CONFIG,
+            {"mediaType": TART + "config.v1"},
+            *({"mediaType": TART + f"disk.{version}", "size": size} for size in (5, 7)),
+            {"mediaType": TART + "nvram.v1"},
+        )
+        for version in ("v1", "v2")
+    )
+    found = payload_files(old, classify(old))
+    assert [(file.path, len(file.parts), file.size) for file in found] == [
+        ("config.json", 1, 9),
+        ("disk.img.lz4", 2, 12),
+        ("nvram.bin", 1, 9),
+    ]
+    titled = {"mediaType": TART + "disk.v2", "annotations": {"org.opencontainers.image.title": "{n}.lz4"}}
+    assert files_of(manifest_of(mediatype.OCI_CONFIG, titled)) == [("{n}.lz4", False)]
+    assert [path for path, _ in files_of(new)][1:3] == ["disk.img.000.lz4", "disk.img.001.lz4"]
+
+
+@pytest.mark.parametrize(
+    ("said", "name"),
+    [
+        ('[{"identity": {"name": "notes", "version": "1"}, "kind": "resource"}]', "notes.txt"),
+        ('{"identity": {"name": "notes"}, "kind": "source"}', "notes.txt"),
+        ('[{"identity": {"name": 3}}]', "layer-0.txt"),
+        ("[]", "layer-0.txt"),
+        ("no json", "layer-0.txt"),
+    ],
+)
+def test_resources_of_a_component_are_called_as_they_are_identified(said: str, name: str) -> None:
+    config = "application/vnd.ocm.software.component.config.v1+json"
+    assert files_of(
+        manifest_of(config, {"mediaType": "text/plain", "annotations": {"software.ocm.artifact": said}})
+    ) == [(name, False)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "unpack"), [("weight.v1.raw", False), ("weight.v1.tar", True), ("doc.v1.tar+gzip", True)]
+)
+def test_a_part_of_a_model_that_was_packed_as_a_tar_is_a_directory(kind: str, unpack: bool) -> None:
+    found = files_of(
+        manifest_of("application/vnd.cncf.model.config.v1+json", layer("application/vnd.cncf.model." + kind, model="m"))
+    )
+    assert found == [("m", unpack)]
+
+
+def test_a_cache_that_is_an_index_of_blobs_has_them_as_files() -> None:
+    children = [
+        {"mediaType": kind, "digest": DIGEST, "size": 9}
+        for kind in (mediatype.OCI_LAYER_GZIP, "application/vnd.buildkit.cacheconfig.v0")
+    ]
+    raw = json.dumps({"mediaType": mediatype.OCI_INDEX, "manifests": children}).encode()
+    assert files_of(parse_manifest(raw, digest_of_manifest(raw))) == [
+        ("layer-0.tar.gz", False),
+        ("cacheconfig.json", False),
+    ]
 
 
 @pytest.mark.parametrize(

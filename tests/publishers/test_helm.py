@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tarfile
 from pathlib import Path
 
@@ -24,7 +25,8 @@ def test_a_chart_is_rendered_from_the_mount_as_from_the_registry(registry: Regis
         base = mount.path / "web:0.1.0"
         chart = base / "files/web-0.1.0.tgz"
         assert (base / "kind").read_text() == "helm-chart\n"
-        assert [path.name for path in (base / "files").iterdir()] == [chart.name]
+        assert {path.name for path in (base / "files").iterdir()} == {chart.name, "Chart.json"}
+        assert json.loads((base / "files/Chart.json").read_bytes())["version"] == "0.1.0"
         assert chart.read_bytes() == (helm.home / "web-0.1.0.tgz").read_bytes()
         for command in (("template", "x"), ("show", "chart"), ("show", "values")):
             shown = helm(*command, chart)
