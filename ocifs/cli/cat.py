@@ -10,6 +10,7 @@ import trio
 
 from ocifs.cli.browse import browse, patiently
 from ocifs.cli.options import SharedOptions, shared
+from ocifs.cli.words import PATH, SOURCE
 from ocifs.concurrency import patience
 from ocifs.errors import IsADirectory
 from ocifs.settings import MIB, Timing
@@ -17,8 +18,8 @@ from ocifs.tree.node import Directory, File
 
 
 @click.command("cat")
-@click.argument("source")
-@click.argument("path")
+@click.argument("source", type=SOURCE)
+@click.argument("path", type=PATH)
 @shared
 def command(source: str, path: str, **options: Unpack[SharedOptions]) -> None:
     """Write the file at PATH of SOURCE to standard output.

@@ -20,6 +20,7 @@ import trio
 from ocifs.cli.browse import browse
 from ocifs.cli.failure import FAILURE, text_of
 from ocifs.cli.options import SharedOptions, shared
+from ocifs.cli.words import SOURCE
 from ocifs.concurrency import patience, ungrouped
 from ocifs.errors import AccessDenied, LimitExceeded, Malformed, NotFound
 from ocifs.oci.kinds_table import BY_WORD
@@ -54,7 +55,7 @@ class Search:
 
 
 @click.command("find")
-@click.argument("source")
+@click.argument("source", type=SOURCE)
 @click.option(
     "--kind", "kinds", multiple=True, type=click.Choice(sorted(BY_WORD)), metavar="KIND", help="Only these; repeatable."
 )

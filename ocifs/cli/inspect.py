@@ -10,6 +10,7 @@ import click
 
 from ocifs.cli.browse import browse
 from ocifs.cli.options import SharedOptions, shared
+from ocifs.cli.words import SOURCE
 from ocifs.concurrency import patience
 from ocifs.errors import UsageError
 from ocifs.oci.children import child_role
@@ -24,7 +25,7 @@ from ocifs.tree.summary import summarise
 
 
 @click.command("inspect")
-@click.argument("reference")
+@click.argument("reference", type=SOURCE)
 @click.option("--json", "as_json", is_flag=True, help="For programs: the whole classification.")
 @shared
 def command(reference: str, as_json: bool, **options: Unpack[SharedOptions]) -> None:

@@ -11,6 +11,7 @@ import click
 
 from ocifs.cli.browse import browse, patiently
 from ocifs.cli.options import SharedOptions, shared
+from ocifs.cli.words import PATH, SOURCE
 from ocifs.concurrency import patience
 from ocifs.errors import Malformed, NotFound
 from ocifs.settings import Timing
@@ -22,8 +23,8 @@ _MANIFEST = re.compile(rb"_manifests/[^/]+\Z|(?:\A|\.\./)[a-z0-9]+:[0-9a-f]+\Z")
 
 
 @click.command("ls")
-@click.argument("source")
-@click.argument("path", default="")
+@click.argument("source", type=SOURCE)
+@click.argument("path", default="", type=PATH)
 @click.option("-l", "long", is_flag=True, help="Show type, size, time, kind of artifact and a link's target.")
 @shared
 def command(source: str, path: str, long: bool, **options: Unpack[SharedOptions]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,6 +17,9 @@ from ocifs import __version__
 from ocifs.cli import failure
 from ocifs.cli.options import configurable
 from ocifs.errors import OcifsError
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 # name: (module, one line for --help). The line stands here so that listing them imports none of them.
 COMMANDS = {
@@ -28,6 +32,7 @@ COMMANDS = {
     "inspect": ("ocifs.cli.inspect", "Say what a manifest is, and which field said so."),
     "find": ("ocifs.cli.find", "Find artifacts by what they are."),
     "prefetch": ("ocifs.cli.prefetch", "Fetch what is below paths of a source into the cache."),
+    "completion": ("ocifs.cli.completion", "Print the script that makes a shell complete."),
     "tree": ("ocifs.cli.tree", "Show what is below a path of a source without mounting it."),
 }
 
@@ -37,6 +42,13 @@ class Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
+        if incomplete.startswith("-"):
+            return super().shell_complete(ctx, incomplete)
+        return [CompletionItem(name, help=text) for name, (_, text) in COMMANDS.items() if name.startswith(incomplete)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
@@ -75,6 +87,10 @@ def group() -> None:
 
 def main() -> None:
     """Run the command line; the one place where errors become messages and exit statuses."""
+    if asked := os.environ.get("_OCIFS_COMPLETE"):
+        from ocifs.cli.completion import answer
+
+        answer(group, asked)
     try:
         ended = group(prog_name="ocifs", standalone_mode=False)
     except click.ClickException as error:

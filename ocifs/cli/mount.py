@@ -9,6 +9,7 @@ import click
 
 from ocifs.cli.failure import status_of, text_of
 from ocifs.cli.options import SharedOptions, settings_from, shared
+from ocifs.cli.words import SOURCE
 from ocifs.errors import OcifsError, UsageError
 from ocifs.oci.reference import LayoutSource, Source, parse_source
 from ocifs.telemetry import start_logging
@@ -30,7 +31,7 @@ class NamedMount(click.Command):
 
 
 @click.command("mount", cls=NamedMount)
-@click.argument("source")
+@click.argument("source", type=SOURCE)
 @click.argument("mountpoint", type=click.Path(path_type=Path))
 @click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground; Ctrl-C unmounts.")
 @click.option(

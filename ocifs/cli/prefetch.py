@@ -14,6 +14,7 @@ import click
 
 from ocifs.cli.browse import browse, patiently
 from ocifs.cli.options import SharedOptions, shared
+from ocifs.cli.words import PATH, SOURCE
 from ocifs.concurrency import patience
 from ocifs.errors import NotFound
 from ocifs.settings import MIB, Timing
@@ -24,8 +25,8 @@ _WHOLE = ("layers", "rootfs")
 
 
 @click.command("prefetch")
-@click.argument("source")
-@click.argument("paths", metavar="[PATH]...", nargs=-1)
+@click.argument("source", type=SOURCE)
+@click.argument("paths", metavar="[PATH]...", nargs=-1, type=PATH)
 @shared
 def command(source: str, paths: tuple[str, ...], **options: Unpack[SharedOptions]) -> None:
     """Fetch what is at each PATH of SOURCE, and below, into the cache.

@@ -8,6 +8,7 @@ import click
 
 from ocifs.cli.browse import browse, patiently
 from ocifs.cli.options import SharedOptions, shared
+from ocifs.cli.words import PATH, SOURCE
 from ocifs.concurrency import patience
 from ocifs.errors import NotADirectory
 from ocifs.settings import Timing
@@ -15,8 +16,8 @@ from ocifs.tree.node import Directory, Symlink
 
 
 @click.command("tree")
-@click.argument("source")
-@click.argument("path", default="")
+@click.argument("source", type=SOURCE)
+@click.argument("path", default="", type=PATH)
 @click.option("-L", "--level", type=click.IntRange(min=1), default=None, help="Go at most this many levels down.")
 @shared
 def command(source: str, path: str, level: int | None, **options: Unpack[SharedOptions]) -> None:

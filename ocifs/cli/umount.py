@@ -6,12 +6,13 @@ from pathlib import Path
 
 import click
 
+from ocifs.cli.words import MountType
 from ocifs.errors import UsageError
 from ocifs.fuse.mounts import is_dead, mounts, real_place, unmount
 
 
 @click.command("umount")
-@click.argument("mountpoint", type=click.Path(path_type=Path))
+@click.argument("mountpoint", type=MountType(path_type=Path))
 @click.option("--lazy", is_flag=True, help="Detach now; those who still use it keep what they have open.")
 def command(mountpoint: Path, lazy: bool) -> None:
     """End the mount at MOUNTPOINT, also one whose daemon has died."""

@@ -73,6 +73,20 @@ def files(environ: Mapping[str, str], first: Path | None) -> Iterator[Path]:
     yield home / ".dockercfg"
 
 
+def hosts_in_files(environ: Mapping[str, str], first: Path | None = None) -> dict[str, list[Path]]:
+    """The hosts that some file has a credential or a helper for, and which files. Blocks on disk; no credential is looked at."""
+    found: dict[str, list[Path]] = {}
+    for path in files(environ, first):
+        members = _members(path)
+        tables = [members] if path.name == ".dockercfg" else [members.get("auths"), members.get("credHelpers")]
+        for table in tables:
+            for key in _normal_keys(table):
+                places = found.setdefault(key.partition("/")[0], [])
+                if path not in places:
+                    places.append(path)
+    return found
+
+
 def _members(path: Path) -> dict[str, object]:
     try:
         if not path.is_file():  # a pipe could keep us waiting, and has nothing to say a second time
