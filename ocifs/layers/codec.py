@@ -1,36 +1,47 @@
-"""A layer's index as bytes: what the shelf keeps of a layer beside its plain tar.
+"""A layer's index as bytes: what the shelf keeps of a layer, from which it is listed and read.
 
-One line of JSON says what follows (version, diff ID, sizes, SHA-256 of the rest); the rest is the entries as JSON, deflated. Names are text
-with surrogate escapes. For a Debian root filesystem that is about 25 bytes an entry.
+One line of JSON says what follows (version, diff ID, sizes, SHA-256 of the rest); the rest is the entries in packed blocks, and the spans:
+their numbers, compressed, then their windows, which are so already. Of a Debian root filesystem that is 1.6 % of its plain tar.
 
 Rules that hold here: pure; whatever is not exactly what `encode` made is None, so that a damaged file means one more unpacking and
-never a wrong tree.
+never a wrong tree or a wrong byte.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import zlib
-from typing import TypeAlias
+import struct
+
+import zstandard
 
 from ocifs.errors import OcifsError
-from ocifs.layers.member import Extent, Kind, LayerIndex, Member
+from ocifs.layers.member import LayerIndex
+from ocifs.layers.packed import BLOCK, PackedMembers, pack
+from ocifs.layers.span import Checksum, Span, SpanMap, Window
 from ocifs.oci.digest import Digest
 
-KIND = "layer-index.1"
+KIND = "layer-index.2"
 
-_Json: TypeAlias = str | int | list["_Json"]
+_SPAN = struct.Struct("<QQQQBH")  # plain, length, start, stop, bit, size of the window
+_FRESH = 255  # in place of a bit
 
 
 def encode(index: LayerIndex) -> bytes:
     """The bytes of an index."""
-    body = zlib.compress(json.dumps([_row(member) for member in index.members], separators=(",", ":")).encode(), 1)
+    members = pack(index.members)
+    numbers, windows = _encode_spans(index.spans) if index.spans is not None else (b"", b"")
+    body = b"".join((*members.blocks, numbers, windows))
     head = {
         "kind": KIND,
         "diff_id": str(index.diff_id),
         "plain_size": index.plain_size,
         "compression": index.compression,
+        "members": len(members),
+        "blocks": [len(block) for block in members.blocks],
+        "spans": None
+        if index.spans is None
+        else [index.spans.compression, index.spans.algorithm, index.spans.width, len(numbers)],
         "sha256": hashlib.sha256(body).hexdigest(),
     }
     return json.dumps(head).encode() + b"\n" + body
@@ -43,47 +54,44 @@ def decode(data: bytes) -> LayerIndex | None:
         head = json.loads(line)
         if head["kind"] != KIND or head["sha256"] != hashlib.sha256(body).hexdigest():
             return None
-        members = tuple(_member(row) for row in json.loads(zlib.decompress(body)))
-        return LayerIndex(members, Digest.parse(head["diff_id"]), int(head["plain_size"]), str(head["compression"]))
-    except (ValueError, KeyError, TypeError, IndexError, zlib.error, OcifsError):
+        blocks, place = [], 0
+        for size in head["blocks"]:
+            blocks.append(body[place : place + size])
+            place += size
+        count = int(head["members"])
+        if -(-count // BLOCK) != len(blocks):
+            return None
+        spans = None if head["spans"] is None else _decode_spans(head["spans"], body[place:])
+        return LayerIndex(
+            PackedMembers(blocks, count),
+            Digest.parse(head["diff_id"]),
+            int(head["plain_size"]),
+            str(head["compression"]),
+            spans,
+        )
+    except (ValueError, KeyError, TypeError, IndexError, struct.error, zstandard.ZstdError, OcifsError):
         return None
 
 
-def _row(member: Member) -> list[_Json]:
-    return [
-        _text(member.path),
-        member.kind.value,
-        member.mode,
-        member.uid,
-        member.gid,
-        member.mtime_ns,
-        member.size,
-        _text(member.link),
-        member.rdev,
-        [[_text(name), _text(value)] for name, value in member.xattrs],
-        [[extent.offset, extent.plain, extent.length] for extent in member.extents],
-    ]
+def _encode_spans(spans: SpanMap) -> tuple[bytes, bytes]:
+    numbers, windows = [], []
+    for span in spans:
+        bit, window = (_FRESH, b"") if span.window is None else (span.window.bit, span.window.deflated)
+        numbers.append(
+            _SPAN.pack(span.plain, span.length, span.start, span.stop, bit, len(window)) + span.checksum.value
+        )
+        windows.append(window)
+    return zstandard.compress(b"".join(numbers)), b"".join(windows)
 
 
-def _member(row: list[object]) -> Member:
-    path, kind, mode, uid, gid, mtime_ns, size, link, rdev, xattrs, extents = row
-    return Member(
-        _bytes(path),
-        _KINDS[str(kind)],
-        *(mode, uid, gid, mtime_ns, size),  # type: ignore[arg-type]  # written by _row and checked by its SHA-256
-        _bytes(link),
-        rdev,  # type: ignore[arg-type]
-        tuple((_bytes(name), _bytes(value)) for name, value in xattrs),  # type: ignore[attr-defined]
-        tuple(Extent(*extent) for extent in extents),  # type: ignore[attr-defined]
-    )
-
-
-_KINDS = {kind.value: kind for kind in Kind}
-
-
-def _text(data: bytes) -> str:
-    return data.decode("utf-8", "surrogateescape")
-
-
-def _bytes(text: object) -> bytes:
-    return str(text).encode("utf-8", "surrogateescape")
+def _decode_spans(head: list[object], data: bytes) -> SpanMap:
+    compression, algorithm, width, size = str(head[0]), str(head[1]), int(str(head[2])), int(str(head[3]))
+    numbers, place = zstandard.decompress(data[:size]), size
+    spans = SpanMap(compression, algorithm=algorithm, width=width)
+    for start in range(0, len(numbers), _SPAN.size + width):
+        plain, length, first, stop, bit, deflated = _SPAN.unpack_from(numbers, start)
+        value = numbers[start + _SPAN.size : start + _SPAN.size + width]
+        window = None if bit == _FRESH else Window(bit, data[place : place + deflated])
+        spans.add(Span(plain, length, first, stop, Checksum(algorithm, value), window))
+        place += deflated
+    return spans

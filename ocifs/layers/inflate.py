@@ -15,8 +15,12 @@ import zstandard
 from isal import igzip_lib
 
 from ocifs.errors import LimitExceeded, Malformed
+from ocifs.layers.deflate import BlockInflater, open_inflate
+from ocifs.layers.seekable import Cutter
 from ocifs.settings import KIB, MIB, Limits
 
+# A layer that is not compressed can be entered anywhere; it is cut so finely that a small file costs little.
+_STORED = 256 * KIB
 # One output piece at the most, so that a bomb costs this much memory and no more.
 _OUTPUT = 1 * MIB
 # A decoder copies what follows the end of a member; eStargz has a member a file, so it gets the input in small slices.
@@ -54,12 +58,17 @@ def sniff(head: bytes) -> str:
 
 
 class Inflater:
-    """Plain pieces of a compressed stream. `take` gives its next bytes, none at its end."""
+    """Plain pieces of a compressed stream. `take` gives its next bytes, none at its end.
 
-    def __init__(self, take: Callable[[], bytes], limits: Limits) -> None:
+    `cutter` is shown every piece, and the places between them where decoding could begin.
+    """
+
+    def __init__(self, take: Callable[[], bytes], limits: Limits, cutter: Cutter | None = None) -> None:
         self._take = take
         self._limits = limits
-        self._taken = 0
+        self._cutter = cutter or Cutter()
+        self._taken = 0  # bytes of the input
+        self._sliced = 0  # those of them that were given to a decoder
         self._made = 0
         self.compression = ""
 
@@ -69,10 +78,13 @@ class Inflater:
         while len(head) < _HEAD and (more := self._next()):
             head += more
         self.compression = sniff(head)
+        self._cutter.begin(self.compression)
         for piece in self._decoded(head):
             self._made += len(piece)
             self._check()
+            self._cutter.add(piece)
             yield piece
+        self._cutter.end(self._taken)
 
     def _next(self) -> bytes:
         piece = self._take()
@@ -87,12 +99,53 @@ class Inflater:
             raise LimitExceeded(f"the layer unpacks to over {limits.layer_ratio} times its size (limits.layer_ratio)")
 
     def _decoded(self, head: bytes) -> Iterator[bytes]:
+        blocks = open_inflate() if self.compression == "gzip" else None
         if self.compression == "none":
-            while head:
-                yield head
-                head = self._next()
+            yield from self._stored(head)
+        elif blocks is not None:
+            yield from self._gzip(blocks, head)
         else:
             yield from self._members(head)
+
+    def _stored(self, piece: bytes) -> Iterator[bytes]:
+        place = 0
+        while piece:
+            for start in range(0, len(piece), _STORED):
+                self._cutter.offer(place + start)
+                yield piece[start : start + _STORED]
+            place += len(piece)
+            piece = self._next()
+
+    def _gzip(self, decoder: BlockInflater, data: bytes) -> Iterator[bytes]:
+        """Like `_members`, with the places between blocks offered too."""
+        end = len(data)  # where in the blob what was fed ends
+        decoder.feed(data)
+        while True:
+            self._cutter.offer(end - decoder.left)
+            while not decoder.eof:
+                if decoder.hungry and not decoder.left:
+                    data = self._next()
+                    if not data:
+                        raise Malformed("the layer ends in the middle of its gzip stream")
+                    end += len(data)
+                    decoder.feed(data)
+                piece = decoder.step(self._cutter.wanted)
+                if piece:
+                    yield piece
+                if decoder.between is not None:
+                    self._cutter.offer(end - decoder.left, decoder.between)
+            here = len(data) - decoder.left
+            if sniff(data[here : here + _HEAD]) != "gzip":
+                data = data[here:].lstrip(b"\0")
+                while len(data) < _HEAD and (more := self._next()):
+                    end += len(more)
+                    data = (data + more).lstrip(b"\0")
+                if sniff(data) != "gzip":
+                    break
+                decoder.feed(data)
+            decoder.again()
+        while self._next():  # padding is read too: the digest covers it
+            pass
 
     def _decoder(self) -> _Decoder:
         if self.compression == "gzip":
@@ -107,7 +160,9 @@ class Inflater:
         size = _ZSTD_SLICE if self.compression == "zstd" else _SLICE
         while piece:
             for start in range(0, len(piece), size):
-                yield piece[start : start + size]
+                part = piece[start : start + size]
+                self._sliced += len(part)
+                yield part
             piece = self._next()
 
     def _members(self, head: bytes) -> Iterator[bytes]:
@@ -118,6 +173,7 @@ class Inflater:
                 data = (data + more).lstrip(b"\0")
             if sniff(data) != self.compression:
                 break
+            self._cutter.offer(self._sliced - len(data))
             data = (yield from self._member(data, slices)).lstrip(b"\0")
         for _ in slices:  # padding is read too: the digest covers it
             pass

@@ -6,9 +6,11 @@ the root itself; extents lie in the plain (uncompressed) tar, and what no extent
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from ocifs.layers.span import SpanMap
 from ocifs.oci.digest import Digest
 
 
@@ -52,12 +54,16 @@ class Member:
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
 class LayerIndex:
-    """The entries of a layer in the order of the tar, the digest and size of the plain tar, and how it was compressed."""
+    """The entries of a layer in the order of the tar, the digest and size of the plain tar, and how it was compressed.
 
-    members: tuple[Member, ...]
+    `spans`: what parts of the plain tar are made from, where that is known.
+    """
+
+    members: Sequence[Member]
     diff_id: Digest
     plain_size: int
     compression: str
+    spans: SpanMap | None = None
 
 
 def clean(path: bytes) -> bytes:

@@ -70,8 +70,12 @@ class Span:
     window: Window | None = None
 
 
+PLAIN_TAR = "plain tar"
+"""In place of a compression: spans are cut from the plain tar that is kept of a layer, since its blob cannot be entered in the middle."""
+
+
 class SpanMap:
-    """The spans of a layer in order. `compression`: how each is decoded: gzip, zstd or none.
+    """The spans of a layer in order. `compression`: how each is decoded: gzip, zstd, none, or PLAIN_TAR.
 
     A million spans take 57 bytes each and their windows; all have checksums of one algorithm and length.
     """
@@ -118,6 +122,13 @@ class SpanMap:
 
     def __len__(self) -> int:
         return len(self._plains)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, SpanMap):
+            return NotImplemented
+        return self.compression == other.compression and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]  # it grows
 
     def __getitem__(self, number: int) -> Span:
         """The span of a number from 0 on."""

@@ -15,7 +15,8 @@ from ocifs.content import Blob
 from ocifs.errors import NoAttribute, NotFound
 from ocifs.layers.member import Kind
 from ocifs.layers.overlay import Item, Tree
-from ocifs.layers.workshop import Layer, Workshop
+from ocifs.layers.unpack import Layer
+from ocifs.layers.workshop import Workshop
 from ocifs.oci.descriptor import Descriptor
 from ocifs.oci.digest import Digest
 from ocifs.settings import ViewSettings

@@ -1,0 +1,91 @@
+"""Reads parts of layers from their blobs: only the spans that are asked for, each verified, the last ones kept in memory.
+
+It serves every layer that has a SpanMap, whether we made that while we unpacked, or it came with the layer.
+
+Rules that hold here: one decoding of a span at a time, whoever asks, in a worker thread; nothing is given out that was not verified; who
+reads on finds the next span decoded, or on its way; memory is bounded.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Protocol, TypeAlias
+
+import trio
+
+from ocifs.concurrency import SingleFlight, note_progress
+from ocifs.content import Blob
+from ocifs.errors import OcifsError
+from ocifs.layers.seekable import decode
+from ocifs.layers.span import Span, SpanMap
+from ocifs.oci.digest import Digest
+from ocifs.settings import MIB
+
+
+class Source(Protocol):
+    """Where a blob's bytes come from: a BlobReader is one."""
+
+    async def read_blob(self, blob: Blob, offset: int, length: int) -> bytes:
+        """Bytes [offset, offset+length), shorter only at the end."""
+        ...
+
+
+_KEPT = 48 * MIB
+_Key: TypeAlias = tuple[Digest, int, int, int]
+
+
+class SpanReader:
+    """Plain bytes of layers, by their spans."""
+
+    def __init__(self, blobs: Source, nursery: trio.Nursery) -> None:
+        self._blobs = blobs
+        self._nursery = nursery
+        self._decoding: SingleFlight[_Key, bytes] = SingleFlight(nursery)
+        self._kept: OrderedDict[_Key, bytes] = OrderedDict()
+        self._size = 0
+
+    async def read(self, blob: Blob, spans: SpanMap, start: int, length: int) -> bytes:
+        """Plain bytes [start, start+length). Raises Malformed where no span has them, IntegrityError, and what reading blobs does."""
+        numbers = spans.numbers(start, start + length)
+        pieces = []
+        for number in numbers:
+            span = spans[number]
+            plain = await self._plain(blob, spans, number, span)
+            pieces.append(plain[max(0, start - span.plain) : start + length - span.plain])
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    async def _plain(self, blob: Blob, spans: SpanMap, number: int, span: Span) -> bytes:
+        key = _key(blob, span)
+        plain = self._kept.get(key)
+        if plain is not None:
+            self._kept.move_to_end(key)
+            return plain
+        if number and _key(blob, spans[number - 1]) in self._kept and number + 1 < len(spans):
+            self._nursery.start_soon(self._ahead, blob, spans.compression, spans[number + 1])
+        return await self._decoding.run(key, lambda: self._decode(blob, spans.compression, span))
+
+    async def _ahead(self, blob: Blob, compression: str, span: Span) -> None:
+        """Decode for a reader who reads on. Nobody waits for it; whoever asks for the span meets its error."""
+        key = _key(blob, span)
+        if key not in self._kept:
+            try:
+                await self._decoding.run(key, lambda: self._decode(blob, compression, span))
+            except OcifsError:
+                return
+
+    async def _decode(self, blob: Blob, compression: str, span: Span) -> bytes:
+        data = await self._blobs.read_blob(blob, span.start, span.stop - span.start)
+        note_progress()
+        plain = await trio.to_thread.run_sync(decode, compression, span, data)
+        key = _key(blob, span)
+        if key not in self._kept:
+            self._kept[key] = plain
+            self._size += len(plain)
+        while self._size > _KEPT:
+            _, gone = self._kept.popitem(last=False)
+            self._size -= len(gone)
+        return plain
+
+
+def _key(blob: Blob, span: Span) -> _Key:
+    return blob.digest, span.start, span.plain, span.length

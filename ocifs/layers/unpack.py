@@ -1,0 +1,162 @@
+"""The one pass over a whole layer: fetched, verified, inflated, indexed, and cut into spans, in a worker thread.
+
+Rules that hold here: nothing is kept of a layer before all of it was read, so its digest (by the BlobReader, with the last byte) and its
+diff ID (here) were verified; the plain tar is kept only where the compression cannot be entered in the middle.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import BinaryIO
+
+import trio
+
+from ocifs.concurrency import note_progress
+from ocifs.content import Blob, BlobReader, Shelf
+from ocifs.errors import IntegrityError, Malformed
+from ocifs.layers.codec import KIND as INDEX
+from ocifs.layers.codec import encode
+from ocifs.layers.inflate import Inflater
+from ocifs.layers.member import LayerIndex
+from ocifs.layers.packed import Packer
+from ocifs.layers.plain import PLAIN
+from ocifs.layers.seekable import Cutter
+from ocifs.layers.span import PLAIN_TAR
+from ocifs.layers.tar import read_tar
+from ocifs.oci.digest import Digest
+from ocifs.settings import MIB, Limits
+
+_PIECE = 2 * MIB  # read of a blob at a time
+# Nearly always these can be entered in the middle, so their plain tars are not kept at once; of the others, few can.
+_ENTERED = ("gzip", "none")
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A layer to be unpacked: its blob, whose size must be known, and the digest of its plain tar where a config names it."""
+
+    blob: Blob
+    diff_id: Digest | None = None
+
+
+class Unpacking:
+    """The unpacking of one layer. `keep_plain`: keep the plain tar, whatever the compression."""
+
+    def __init__(
+        self, blobs: BlobReader, shelf: Shelf, limits: Limits, layer: Layer, *, keep_plain: bool = False
+    ) -> None:
+        self._shelf = shelf
+        self._limits = limits
+        self._layer = layer
+        self._keep_plain = keep_plain
+        self._feed = _Feed(blobs, layer.blob)
+        self._cutter = Cutter()
+        self._inflater = Inflater(self._feed.take, limits, self._cutter)
+        wanted = layer.diff_id
+        self._algorithm = wanted.algorithm if wanted is not None and wanted.verifiable else "sha256"
+        self._hasher = hashlib.new(self._algorithm)
+
+    def run(self) -> LayerIndex:
+        """Do it, and keep what was made. Raises Malformed, IntegrityError, LimitExceeded and whatever reading the blob raises."""
+        packer = Packer()
+        digest = self._layer.blob.digest
+        with _Spool(self._shelf, digest) as spool:
+            with self._feed.judged():
+                size = read_tar(self._pieces(spool), self._limits, packer.add)
+                diff_id = Digest(self._algorithm, self._hasher.hexdigest())
+                index = LayerIndex(packer.members(), diff_id, size, self._inflater.compression, self._cutter.spans)
+                check(self._layer, index)
+            if self._keep_plain or self._cutter.spans.compression == PLAIN_TAR:
+                spool.keep()
+        with self._shelf.put(INDEX, digest) as file:
+            file.write(encode(index))
+        return index
+
+    def _pieces(self, spool: _Spool) -> Iterator[bytes]:
+        for piece in self._inflater.pieces():
+            if self._keep_plain or self._inflater.compression not in _ENTERED:
+                spool.write(piece)
+            self._hasher.update(piece)
+            yield piece
+
+
+class _Spool:
+    """A plain tar that may turn out not to be needed: it begins with its first byte, and is dropped unless it is kept."""
+
+    def __init__(self, shelf: Shelf, digest: Digest) -> None:
+        self._shelf = shelf
+        self._digest = digest
+        self._put: AbstractContextManager[BinaryIO] | None = None
+        self._file: BinaryIO | None = None
+
+    def __enter__(self) -> _Spool:
+        return self
+
+    def write(self, piece: bytes) -> None:
+        if self._file is None:
+            self._put = self._shelf.put(PLAIN, self._digest)
+            self._file = self._put.__enter__()
+        self._file.write(piece)
+
+    def keep(self) -> None:
+        """Put it in its place."""
+        put, self._put = self._put, None
+        if put is not None:
+            put.__exit__(None, None, None)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        put, self._put = self._put, None
+        if put is not None:
+            dropped = error or _Dropped()
+            put.__exit__(type(dropped), dropped, trace)
+
+
+class _Dropped(Exception):
+    """The plain tar is not needed."""
+
+
+class _Feed:
+    """A blob read piece by piece from a worker thread."""
+
+    def __init__(self, blobs: BlobReader, blob: Blob) -> None:
+        self._blobs = blobs
+        self._blob = blob
+        self._position = 0
+
+    def take(self) -> bytes:
+        if self._position >= self._blob.size:
+            return b""
+        piece = trio.from_thread.run(self._read)
+        if not piece:
+            raise IntegrityError(f"{self._blob.digest} ends before the size that its descriptor says")
+        self._position += len(piece)
+        return piece
+
+    @contextmanager
+    def judged(self) -> Iterator[None]:
+        """Read a blob whose content makes no sense to its end: one that came damaged fails by its digest then, and is dropped."""
+        try:
+            yield
+        except Malformed:
+            while self.take():
+                pass
+            raise
+
+    async def _read(self) -> bytes:
+        note_progress()  # what was read before is unpacked
+        piece = await self._blobs.read_blob(self._blob, self._position, _PIECE)
+        note_progress()
+        return piece
+
+
+def check(layer: Layer, index: LayerIndex) -> None:
+    """Compare with the diff ID that the config names, where both are of one algorithm. Raises IntegrityError."""
+    wanted = layer.diff_id
+    if wanted is not None and wanted.algorithm == index.diff_id.algorithm and wanted != index.diff_id:
+        raise IntegrityError(f"layer {layer.blob.digest} unpacks to {index.diff_id}, its config says {wanted}")
