@@ -1,0 +1,210 @@
+"""A proxy before a real registry, whose answers go wrong as it is told: the faults of networks and of registries, on real sockets.
+
+Rules that hold here: without a fault an answer passes as it is; what a fault changes is the way, never what the registry holds; a fault
+that changes bytes touches only what is named by its digest, since nobody could know a list that lies; every wait has a bound.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import email.utils
+import random
+import socket
+import struct
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+PATIENCE = 30.0  # seconds after which a connection that is kept silent ends
+UPSTREAM = 20.0  # seconds for an answer of the real registry
+RESET = struct.pack("ii", 1, 0)
+
+STATUSES = {
+    "500": b"HTTP/1.1 500 Broken\r\n\r\n",
+    "502 of html": b"HTTP/1.1 502 Bad\r\nContent-Type: text/html\r\n\r\n<html><body><h1>502 Bad Gateway</h1></body></html>",
+    "503 for a second": b"HTTP/1.1 503 Later\r\nRetry-After: 1\r\n\r\n",
+    "429 for a second": b"HTTP/1.1 429 Slow down\r\nRetry-After: 1\r\n\r\n",
+    "401": b'HTTP/1.1 401 Who\r\nWWW-Authenticate: Basic realm="soak"\r\n\r\n',
+}
+WAYS = ("refuse", "silent", "stall", "cut", "reset", "drip", "no http", "429 until a date", *STATUSES)
+"""Faults under which what comes through is true."""
+SIZES = ("short", "long", "other range", "whole for a part")
+"""Faults of an answer's form, which its headers or its length show."""
+LIES = ("corrupt",)
+"""Faults that only a digest shows."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer of the registry: its head, lines ended, and its body."""
+
+    lines: list[bytes]
+    body: bytes
+
+    def header(self, name: bytes) -> bytes:
+        return next((line[len(name) + 1 :].strip() for line in self.lines if line.lower().startswith(name + b":")), b"")
+
+    def bytes(self, **changed: bytes) -> tuple[bytes, bytes]:
+        """Head and body as they are sent, with some headers replaced."""
+        new = {name.replace("_", "-").encode(): value for name, value in changed.items()}
+        kept = [line for line in self.lines if line.partition(b":")[0].lower() not in (*new, b"connection")]
+        more = [name + b": " + value for name, value in new.items()]
+        return b"\r\n".join([*kept, *more, b"connection: close", b"", b""]), self.body
+
+
+@dataclass
+class FaultProxy:
+    """A running proxy: `fault` is what happens to the next answers ("" for nothing), to each with the chance `share`."""
+
+    upstream: tuple[str, int]
+    listener: socket.socket
+    fault: str = ""
+    share: float = 1.0
+    seed: int = 0
+    made: Counter[str] = field(default_factory=Counter)
+    requests: int = 0
+    _open: set[socket.socket] = field(default_factory=set)
+
+    @property
+    def host(self) -> str:
+        return f"127.0.0.1:{self.listener.getsockname()[1]}"
+
+    def serve(self) -> None:
+        """Accept until the listener is closed."""
+        chance = random.Random(self.seed)
+        while True:
+            try:
+                client = self.listener.accept()[0]
+            except OSError:
+                return
+            fault = self.fault if chance.random() < self.share else ""
+            self._open.add(client)
+            threading.Thread(target=self._one, args=(client, fault), daemon=True).start()
+
+    def close(self) -> None:
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+        for client in list(self._open):
+            with contextlib.suppress(OSError):
+                client.shutdown(socket.SHUT_RDWR)
+
+    def _one(self, client: socket.socket, fault: str) -> None:
+        with contextlib.suppress(OSError, ValueError), client:
+            client.settimeout(PATIENCE)
+            self._answer(client, fault)
+        self._open.discard(client)
+
+    def _answer(self, client: socket.socket, fault: str) -> None:
+        if fault == "refuse":
+            self.made[fault] += 1
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            return
+        head = read_head(client)
+        self.requests += 1
+        by_digest = (
+            b"/blobs/sha256:" in head.partition(b"\r\n")[0] or b"/manifests/sha256:" in head.partition(b"\r\n")[0]
+        )
+        if fault in SIZES + LIES and (not by_digest or not head.startswith(b"GET")):
+            fault = ""
+        if fault:
+            self.made[fault] += 1
+        if fault == "silent":
+            client.recv(1)  # until the other side gives up
+        elif fault == "no http":
+            client.sendall(b"\x00\x01 this is no HTTP\r\n\r\n")
+        elif fault == "429 until a date":
+            date = email.utils.formatdate(time.time() + 1, usegmt=True).encode()
+            client.sendall(b"HTTP/1.1 429 Slow down\r\nContent-Length: 0\r\nRetry-After: " + date + b"\r\n\r\n")
+        elif fault in STATUSES:
+            first, _, body = STATUSES[fault].partition(b"\r\n\r\n")
+            client.sendall(b"%s\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s" % (first, len(body), body))
+        else:
+            ask = without(head, b"range") if fault == "whole for a part" else head
+            self._relay(client, fetch(self.upstream, ask), fault)
+
+    def _relay(self, client: socket.socket, answer: Answer, fault: str) -> None:
+        head, body = CHANGES.get(fault, Answer.bytes)(answer)
+        if fault not in ("stall", "cut", "reset", "drip"):
+            client.sendall(head + body)
+            return
+        client.sendall(head + body[: len(body) // 2])
+        if fault == "stall":
+            client.recv(1)
+        elif fault == "reset":
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        elif fault == "drip":
+            rest, step = body[len(body) // 2 :], max(1, len(body) // 20)
+            for start in range(0, len(rest), step):
+                client.sendall(rest[start : start + step])
+                time.sleep(0.05)  # the fault itself
+
+
+def _corrupt(answer: Answer) -> tuple[bytes, bytes]:
+    middle = len(answer.body) // 2
+    head, body = answer.bytes()
+    return head, body[:middle] + bytes([body[middle] ^ 0x40]) + body[middle + 1 :] if body else body
+
+
+def _short(answer: Answer) -> tuple[bytes, bytes]:
+    body = answer.body[:-1]
+    return answer.bytes(content_length=b"%d" % len(body))[0], body
+
+
+def _long(answer: Answer) -> tuple[bytes, bytes]:
+    body = answer.body + b"more"
+    return answer.bytes(content_length=b"%d" % len(body))[0], body
+
+
+def _other_range(answer: Answer) -> tuple[bytes, bytes]:
+    total = answer.header(b"content-range").rpartition(b"/")[2] or b"1"
+    return answer.bytes(content_range=b"bytes 1-%d/%s" % (max(1, len(answer.body)), total))
+
+
+CHANGES: dict[str, Callable[[Answer], tuple[bytes, bytes]]] = {
+    "corrupt": _corrupt,
+    "short": _short,
+    "long": _long,
+    "other range": _other_range,
+}
+
+
+def read_head(connection: socket.socket) -> bytes:
+    """The head of a request, its last empty line included."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        piece = connection.recv(65536)
+        if not piece:
+            raise OSError("the other side left")
+        data += piece
+    return data
+
+
+def without(head: bytes, name: bytes) -> bytes:
+    """A head without a header."""
+    return b"\r\n".join(line for line in head.split(b"\r\n") if not line.lower().startswith(name + b":"))
+
+
+def fetch(upstream: tuple[str, int], head: bytes) -> Answer:
+    """Ask the real registry; its whole answer."""
+    first, _, rest = without(head, b"connection").partition(b"\r\n")
+    with socket.create_connection(upstream, timeout=UPSTREAM) as connection:
+        connection.sendall(first + b"\r\nconnection: close\r\n" + rest)
+        data = bytearray()
+        while piece := connection.recv(1 << 20):
+            data += piece
+    lines, _, body = bytes(data).partition(b"\r\n\r\n")
+    return Answer(lines.split(b"\r\n"), body)
+
+
+@contextlib.contextmanager
+def fault_proxy(upstream: str, seed: int = 0) -> Iterator[FaultProxy]:
+    """A proxy before `host:port`, on a loopback port of its own, for the length of the block."""
+    host, _, port = upstream.rpartition(":")
+    proxy = FaultProxy((host, int(port)), socket.create_server(("127.0.0.1", 0), backlog=256), seed=seed)
+    threading.Thread(target=proxy.serve, daemon=True).start()
+    try:
+        yield proxy
+    finally:
+        proxy.close()
