@@ -64,6 +64,10 @@ class Catalog(Protocol):
         """What a tag means now: media type, digest and size of its manifest. Raises NotFound."""
         ...
 
+    async def tagged(self, repository: str, tag: str) -> RawManifest:
+        """The manifest that a tag means now, for whoever wants its bytes at once: `resolve` and `manifest` in one. Raises as they do."""
+        ...
+
     async def manifest(self, repository: str, digest: Digest) -> RawManifest:
         """The manifest of that digest, verified. Raises NotFound, IntegrityError, LimitExceeded."""
         ...

@@ -126,6 +126,9 @@ class WatchedCatalog:
     async def resolve(self, repository: str, tag: str) -> Descriptor:
         return await self._watch(self._catalog.resolve(repository, tag))
 
+    async def tagged(self, repository: str, tag: str) -> RawManifest:
+        return await self._watch(self._catalog.tagged(repository, tag))
+
     async def manifest(self, repository: str, digest: Digest) -> RawManifest:
         return await self._watch(self._catalog.manifest(repository, digest))
 

@@ -58,6 +58,9 @@ class Layout:
                 return descriptor
         raise NotFound(f"the layout has no manifest with the ref name {tag!r}")
 
+    async def tagged(self, repository: str, tag: str) -> RawManifest:
+        return await self.manifest(repository, (await self.resolve(repository, tag)).digest)
+
     async def manifest(self, repository: str, digest: Digest) -> RawManifest:
         self._know(repository)
         body = await self._small(_blob_path(digest), self._limits.manifest_bytes, "manifest_bytes")

@@ -108,15 +108,19 @@ def read_names(body: bytes, member: str) -> list[str]:
     return [name for name in listed if isinstance(name, str) and fits(name)]
 
 
-def read_head(headers: Mapping[str, str]) -> Descriptor | None:
-    """What a HEAD of a manifest tells, or None when it leaves the digest or the size out."""
-    text, length = headers.get("docker-content-digest", ""), headers.get("content-length", "")
+def read_digest(headers: Mapping[str, str]) -> Digest | None:
+    """What Docker-Content-Digest names, or None where it is missing or names nothing that can be verified."""
     try:
-        digest = Digest.parse(text)
+        digest = Digest.parse(headers.get("docker-content-digest", ""))
     except Malformed:
         return None
-    size = _number(length)
-    if not digest.verifiable or size is None:
+    return digest if digest.verifiable else None
+
+
+def read_head(headers: Mapping[str, str]) -> Descriptor | None:
+    """What a HEAD of a manifest tells, or None when it leaves the digest or the size out."""
+    digest, size = read_digest(headers), _number(headers.get("content-length", ""))
+    if digest is None or size is None:
         return None
     return Descriptor(headers.get("content-type", ""), digest, size)
 

@@ -87,13 +87,25 @@ class RegistryClient:
 
     async def _get_by_tag(self, repository: str, target: str) -> Descriptor:
         """For registries that refuse HEAD, or leave out what it is for."""
-        answer = await self._connection.ask(Question("GET", target, _ACCEPT, _OK, self._limits.manifest_bytes))
-        digest = digest_of_manifest(answer.body)
-        raw = RawManifest(digest, answer.headers.get("content-type", ""), answer.body)
+        raw = await self._tagged(repository, target)
         while len(self._came_along) >= _KEPT:
             del self._came_along[next(iter(self._came_along))]
-        self._came_along[repository, digest] = raw
-        return Descriptor(raw.media_type, digest, len(raw.body))
+        self._came_along[repository, raw.digest] = raw
+        return Descriptor(raw.media_type, raw.digest, len(raw.body))
+
+    async def tagged(self, repository: str, tag: str) -> RawManifest:
+        return await self._tagged(repository, endpoints.manifest(repository, tag))
+
+    async def _tagged(self, repository: str, target: str) -> RawManifest:
+        answer = await self._connection.ask(Question("GET", target, _ACCEPT, _OK, self._limits.manifest_bytes))
+        digest = replies.read_digest(answer.headers)
+        if digest is None:
+            digest = digest_of_manifest(answer.body)
+        try:
+            verify_manifest(answer.body, digest)
+        except IntegrityError:
+            return await self.manifest(repository, digest)  # what came is not what was meant: asked for by its name
+        return RawManifest(digest, answer.headers.get("content-type", ""), answer.body)
 
     async def manifest(self, repository: str, digest: Digest) -> RawManifest:
         kept = self._came_along.pop((repository, digest), None)

@@ -70,12 +70,27 @@ class CachedCatalog:
         return _names(await self._ask(f"tags {repository}", lambda: self._catalog.tags(repository)))
 
     async def resolve(self, repository: str, tag: str) -> Descriptor:
-        async def ask() -> list[object]:
-            found = await self._catalog.resolve(repository, tag)
-            return [found.media_type, str(found.digest), found.size]
-
-        media_type, digest, size = _triple(await self._ask(f"tag {repository}:{tag}", ask))
+        key = f"tag {repository}:{tag}"
+        media_type, digest, size = _triple(await self._ask(key, lambda: self._meaning(repository, tag)))
         return Descriptor(media_type, Digest.parse(digest), size)
+
+    async def _meaning(self, repository: str, tag: str) -> list[object]:
+        found = await self._catalog.resolve(repository, tag)
+        return [found.media_type, str(found.digest), found.size]
+
+    async def tagged(self, repository: str, tag: str) -> RawManifest:
+        """One request for a tag of which nothing is known; for another, what it means now and a manifest that may be here already."""
+        key = f"tag {repository}:{tag}"
+        known = key in self._known or await trio.to_thread.run_sync(self._last, key) is not None
+        ask = self._meaning if known else self._bring
+        _, digest, _ = _triple(await self._ask(key, lambda: ask(repository, tag)))
+        return await self.manifest(repository, Digest.parse(digest))
+
+    async def _bring(self, repository: str, tag: str) -> list[object]:
+        raw = await self._catalog.tagged(repository, tag)
+        self._manifests[repository, raw.digest] = raw
+        await trio.to_thread.run_sync(self._keep_manifest, repository, raw)
+        return [raw.media_type, str(raw.digest), len(raw.body)]
 
     async def referrers(self, repository: str, digest: Digest) -> tuple[Descriptor, ...]:
         key = f"referrers {repository}@{digest}"

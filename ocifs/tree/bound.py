@@ -59,15 +59,15 @@ async def load(where: Whereabouts) -> Bound:
 
 
 async def identify(where: Whereabouts) -> tuple[Manifest, Classification]:
-    """Read a manifest, and say what it is: two requests by tag, one by digest, none for what is in the cache."""
+    """Read a manifest, and say what it is: one request for what is not in the cache; for a known tag, whether it has moved."""
     catalog, version = where.context.origin.catalog, where.version
     descriptor_type = where.descriptor_type
     tag = ""
     if isinstance(version, str):
-        tag = version
-        resolved = await catalog.resolve(where.repository, version)
-        version, descriptor_type = resolved.digest, ""
-    raw = await catalog.manifest(where.repository, version)
+        tag, descriptor_type = version, ""
+        raw = await catalog.tagged(where.repository, version)
+    else:
+        raw = await catalog.manifest(where.repository, version)
     where.context.visited.add(where.repository)
     manifest = parse_manifest(raw.body, raw.digest, raw.media_type, descriptor_type)
     return manifest, classify(manifest, tag=tag)

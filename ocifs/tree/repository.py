@@ -87,7 +87,10 @@ class ManifestsDirectory(_Control):
         if (current is None or current.digest is None) and self._context.is_listed(self._repository, tag):
             return current or self._enter(tag)
         try:
-            digest = (await catalog.resolve(self._repository, tag)).digest
+            if current is None:  # whoever enters for the first time wants to read
+                digest = (await catalog.tagged(self._repository, tag)).digest
+            else:
+                digest = (await catalog.resolve(self._repository, tag)).digest
         except NotFound:
             self._current.pop(tag, None)
             raise

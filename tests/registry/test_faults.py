@@ -277,6 +277,36 @@ async def test_a_tag_is_resolved_where_head_is_refused_and_its_manifest_asked_fo
     assert [request.method for request in server.requests] == ["HEAD", "GET"]
 
 
+OTHER = json.dumps({"schemaVersion": 2, "layers": [], "annotations": {}}).encode()
+
+
+async def test_a_tags_manifest_that_is_not_what_its_digest_header_names_is_asked_for_by_that() -> None:
+    def handler(request: Request) -> Reply:
+        right = str(Digest.of(MANIFEST)) in request.target
+        return http(200, MANIFEST if right else OTHER, docker_content_digest=str(Digest.of(MANIFEST)))
+
+    with fault_server(handler) as server:
+        async with asking(server.host) as client:
+            assert (await client.tagged("a/b", "v1")).body == MANIFEST
+    assert len(server.requests) == 2
+
+
+async def test_a_tags_manifest_that_is_never_what_its_digest_header_names_is_refused() -> None:
+    with fault_server(in_turn(http(200, OTHER, docker_content_digest=str(Digest.of(MANIFEST))))) as server:
+        async with asking(server.host) as client:
+            with pytest.raises(errors.IntegrityError):
+                await client.tagged("a/b", "v1")
+
+
+@pytest.mark.parametrize("digest", ["", "rubbish", "sha256:short", "md5:" + "0" * 32, Digest.of(MANIFEST, "sha512")])
+async def test_a_tags_manifest_is_what_it_is_where_no_digest_is_named_and_named_as_the_registry_does(digest) -> None:
+    with fault_server(in_turn(http(200, MANIFEST, docker_content_digest=str(digest)))) as server:
+        async with asking(server.host) as client:
+            found = await client.tagged("a/b", "v1")
+    assert found.body == MANIFEST
+    assert found.digest == (digest if isinstance(digest, Digest) else Digest.of(MANIFEST))
+
+
 @pytest.mark.parametrize(
     "realm",
     [

@@ -57,6 +57,28 @@ def test_a_private_repository_mounts_with_nothing_but_dockers_file(
         assert (mount.path / "two/_manifests/v1/kind").read_text() == "image\n"
 
 
+@pytest.mark.mount
+@pytest.mark.parametrize("source", ["/team/one:v1", "/team", ""])
+def test_the_first_look_at_a_manifest_costs_four_requests_and_one_in_a_second_repository_three(
+    house: House, home: Path, tmp_path: Path, source: str
+) -> None:
+    """Each with its config, which has its time. That a registry lists its repositories is two more, once."""
+    house.log_in(home)
+    trusted(house.host, house.front.ca, home)
+    before = house.asked()
+    with mounted(house.host + source, tmp_path / "mnt", tmp_path / "cache") as mount:
+        if source.endswith("v1"):
+            (mount.path / "manifest.json").read_bytes()
+            assert house.asked() - before == 4  # refused, token, manifest, config
+            return
+        base = mount.path if source else mount.path / "team"
+        (base / "one:v1/manifest.json").read_bytes()
+        assert house.asked() - before == 4 + 2  # refused, token and catalog; token, manifest and config
+        before = house.asked()
+        (base / "two:v1/manifest.json").read_bytes()
+        assert house.asked() - before == 3  # token, manifest, config
+
+
 @pytest.mark.parametrize("directory", [".config/containers/certs.d", ".config/docker/certs.d"])
 async def test_an_authority_kept_for_the_host_is_believed_and_that_of_its_token_server(
     house: House, home: Path, directory: str

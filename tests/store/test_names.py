@@ -233,3 +233,48 @@ async def test_offline_nobody_is_asked(clock, memory, tmp_path: Path) -> None:
         with pytest.raises(Unreachable, match="offline"):
             await catalog.repositories()
     assert not memory.asked
+
+
+async def test_a_tag_of_which_nothing_is_known_is_one_question_and_brings_its_manifest(
+    clock, memory, tmp_path: Path
+) -> None:
+    async with caching(memory, tmp_path) as catalog:
+        first = await catalog.tagged("a/b", "v1")
+        assert await catalog.tagged("a/b", "v1") == first
+        assert (await catalog.resolve("a/b", "v1")).digest == first.digest
+        assert await catalog.manifest("a/b", first.digest) == first
+    assert memory.asked == ["tagged a/b:v1"]
+
+
+async def test_a_known_tag_is_asked_whether_it_has_moved_and_its_manifest_is_not_fetched_again(
+    clock, memory, tmp_path: Path
+) -> None:
+    async with caching(memory, tmp_path) as catalog:
+        first = await catalog.tagged("a/b", "v1")
+    memory.asked.clear()
+    async with caching(memory, tmp_path) as catalog:  # another mount, with the same cache
+        assert await catalog.tagged("a/b", "v1") == first
+        assert memory.asked == ["resolve a/b:v1"]
+        moved = Digest.parse(memory.put_manifest("a/b", "v1", {"layers": [], "annotations": {"a": "b"}})["digest"])
+        clock.jump(TTL + 1)
+        assert (await catalog.tagged("a/b", "v1")).digest == moved
+    assert memory.asked == ["resolve a/b:v1", "resolve a/b:v1", f"manifest {moved.short}"]
+
+
+async def test_a_tag_that_is_not_there_is_not_there_for_either_question(clock, memory, tmp_path: Path) -> None:
+    async with caching(memory, tmp_path) as catalog:
+        for question in (catalog.tagged, catalog.resolve, catalog.tagged):
+            with pytest.raises(NotFound):
+                await question("a/b", "v2")
+    assert memory.asked == ["tagged a/b:v2"]
+
+
+async def test_a_tag_means_what_it_last_did_when_the_registry_is_gone_however_it_was_learnt(
+    clock, memory, tmp_path: Path
+) -> None:
+    async with caching(memory, tmp_path) as catalog:
+        first = await catalog.tagged("a/b", "v1")
+    memory.down = Unreachable("gone")
+    async with caching(memory, tmp_path) as catalog:
+        assert await catalog.tagged("a/b", "v1") == first
+        assert catalog.stale

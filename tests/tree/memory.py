@@ -66,6 +66,14 @@ class MemoryRegistry:
         media_type, body = self.content[digest]
         return Descriptor(media_type, digest, len(body))
 
+    async def tagged(self, repository: str, tag: str) -> RawManifest:
+        self._ask(f"tagged {repository}:{tag}")
+        asked = list(self.asked)
+        try:
+            return await self.manifest(repository, (await self.resolve(repository, tag)).digest)
+        finally:
+            self.asked[:] = asked
+
     async def manifest(self, repository: str, digest: Digest) -> RawManifest:
         self._ask(f"manifest {digest.short}")
         media_type, body = self._content(repository, digest)
