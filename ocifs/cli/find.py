@@ -1,8 +1,8 @@
 """`ocifs find`: the tags of a source by what they are.
 
-Rules that hold here: a line is written when it is known; no more than a few manifests are asked for at a time, and nothing but manifests;
-a registry that says "too often" or cannot be reached ends the search with its error, one odd manifest does not, but is told and makes
-the exit status 1.
+Rules that hold here: a line is written when it is known; manifests are asked for at the registry's pace, and nothing but manifests; a
+registry that says "too often" is waited for (`pace.py`), one that cannot be reached ends the search with its error; one odd manifest does
+not, but is told and makes the exit status 1.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol, Unpack
 
 import click
 import trio
 
+from ocifs.app import Facts
 from ocifs.cli.browse import browse
 from ocifs.cli.failure import FAILURE, text_of
 from ocifs.cli.options import SharedOptions, shared
+from ocifs.cli.pace import AT_A_TIME, Pace
 from ocifs.cli.words import SOURCE
-from ocifs.concurrency import patience, ungrouped
+from ocifs.concurrency import ungrouped
 from ocifs.errors import AccessDenied, LimitExceeded, Malformed, NotFound
 from ocifs.oci.kinds_table import BY_WORD
 from ocifs.settings import Timing
 from ocifs.tree.manifest import ManifestDirectory
 from ocifs.tree.names import unmangle
 from ocifs.tree.node import Directory, Node
-
-# Manifests that are asked for at a time: enough to hide the way to the registry and back, few enough for one that counts.
-AT_A_TIME = 4
 
 
 class Bar(Protocol):
@@ -46,7 +46,7 @@ class Search:
     """One search: for what, how it is shown, what it came upon."""
 
     kinds: frozenset[str]
-    timing: Timing
+    pace: Pace
     show: Callable[[str], None]
     bar: Bar | None = None
     repositories: int = 0
@@ -76,17 +76,24 @@ def command(source: str, kinds: tuple[str, ...], **options: Unpack[SharedOptions
             click.echo("\r\033[K", nl=False)  # the bar stands on this line, and is drawn again below
         click.echo(line)
 
+    facts: Facts = {}
     with _bar(terminal) as bar:
-        search = Search(frozenset(kinds), Timing(), show, bar)
+        search = Search(frozenset(kinds), Pace(Timing(), _tell(terminal), facts), show, bar)
 
         async def visit(root: Directory, timing: Timing) -> None:
-            search.timing = timing
+            search.pace.timing = timing
             await _search(root, search)
 
-        browse(source, options, visit)
+        browse(source, options, visit, facts)
     for line in search.odd:
         click.echo(f"ocifs: {line}", err=True)
     return FAILURE if search.odd else 0
+
+
+def _tell(terminal: bool) -> Callable[[str], None]:
+    """How a person is told something while the search goes on."""
+    start = "\r\033[K" if terminal else ""  # over the bar
+    return lambda text: click.echo(f"{start}ocifs: {text}", err=True)
 
 
 def _bar(terminal: bool) -> AbstractContextManager[Bar | None]:
@@ -115,25 +122,32 @@ async def _search(root: Directory, search: Search) -> None:
 
 async def _tags(directory: Directory, path: str, search: Search) -> AsyncIterator[tuple[str, Node]]:
     """Each tag below a directory, with its manifest's directory, repository by repository."""
-    with patience(search.timing.timeout, search.timing.max_wait):
-        entries = {entry.name: entry.node for entry in await directory.entries()}
+    entries = {entry.name: entry.node for entry in await search.pace.run(directory.entries)}
+    listed = b"_tags" in entries
+    if not path and not listed:  # what was named may be a repository though no catalog lists it
+        with contextlib.suppress(NotFound):
+            entries |= {name: await directory.lookup(name) for name in (b"_tags", b"_manifests")}
     tags, manifests = entries.get(b"_tags"), entries.get(b"_manifests")
     if isinstance(tags, Directory) and isinstance(manifests, Directory):
-        search.repositories += 1
+        names = []
         try:
-            with patience(search.timing.timeout, search.timing.max_wait):
-                names = [entry.name for entry in await tags.entries()]
+            names = [entry.name for entry in await search.pace.run(tags.entries)]
         except (NotFound, AccessDenied) as error:
-            names = []
-            search.odd.append(f"{path}: {text_of(error)}")
+            if (
+                not listed
+                and isinstance(error, AccessDenied)
+                and not any(not name.startswith(b"_") for name in entries)
+            ):
+                raise
+            if listed:
+                search.odd.append(f"{path}: {text_of(error)}")
+        search.repositories += listed or bool(names)
         search.tags += len(names)
         if search.bar is not None:
             search.bar.length = search.tags
         for name in names:
             text = f"{path}:{unmangle(name).decode(errors='surrogateescape')}"
-            with patience(search.timing.timeout, search.timing.max_wait):
-                node = await manifests.lookup(name)
-            yield text, node
+            yield text, await search.pace.run(partial(manifests.lookup, name))
     for name, node in entries.items():
         if not name.startswith(b"_") and isinstance(node, Directory):
             below = name.decode(errors="surrogateescape")
@@ -146,8 +160,7 @@ async def _identify(todo: trio.MemoryReceiveChannel[tuple[str, Node]], search: S
         async for path, node in todo:
             assert isinstance(node, ManifestDirectory)
             try:
-                with patience(search.timing.timeout, search.timing.max_wait):
-                    kind = await node.kind()
+                kind = await search.pace.run(node.kind)
             except (NotFound, AccessDenied, Malformed, LimitExceeded) as error:
                 search.odd.append(f"{path}: {text_of(error)}")
             else:

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import re
 import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Unpack
 
 import click
+import trio
 
+from ocifs.app import Facts
 from ocifs.cli.browse import browse, patiently
 from ocifs.cli.options import SharedOptions, shared
+from ocifs.cli.pace import AT_A_TIME, Pace
 from ocifs.cli.words import PATH, SOURCE
-from ocifs.concurrency import patience
+from ocifs.concurrency import ungrouped
 from ocifs.errors import Malformed, NotFound
 from ocifs.settings import Timing
 from ocifs.tree.manifest import ManifestDirectory
 from ocifs.tree.node import Directory, Entry, Link, Node, Symlink
+from ocifs.tree.walk import walk
 
 # Links to manifests: by tag, or by digest from beside them.
 _MANIFEST = re.compile(rb"_manifests/[^/]+\Z|(?:\A|\.\./)[a-z0-9]+:[0-9a-f]+\Z")
@@ -35,35 +42,69 @@ def command(source: str, path: str, long: bool, **options: Unpack[SharedOptions]
         ocifs ls -l oci:./layout _manifests/1.0
     """
 
+    facts: Facts = {}
+    pace = Pace(Timing(), lambda text: click.echo(f"ocifs: {text}", err=True), facts)
+
     async def visit(root: Directory, timing: Timing) -> None:
         node = await patiently(timing, root, path)
         if not isinstance(node, Directory):
             _show(Entry(path.rpartition("/")[2].encode(), node), long, "")
             return
-        with patience(timing.timeout, timing.max_wait):
-            entries = await node.entries()
+        pace.timing = timing
+        entries = await pace.run(node.entries)
+        if long:
+            await _show_kinds(Listing(pace, root, path), entries)
+            return
         for entry in entries:
-            _show(entry, long, await _kind(timing, root, path, entry) if long else "")
+            _show(entry, long, "")
 
-    browse(source, options, visit)
+    browse(source, options, visit, facts)
 
 
-async def _kind(timing: Timing, root: Directory, path: str, entry: Entry) -> str:
+@dataclass
+class Listing:
+    """A directory that is listed, in which tree and where, and how fast it may be asked about."""
+
+    pace: Pace
+    root: Directory
+    path: str
+
+
+async def _show_kinds(listing: Listing, entries: Sequence[Entry]) -> None:
+    """Show entries in their order, each as soon as its kind and those of all before it are known; a few are asked for at a time."""
+    kinds: list[str | None] = [None] * len(entries)
+    shown = 0
+    numbers = iter(range(len(entries)))
+
+    async def ask() -> None:
+        nonlocal shown
+        for number in numbers:
+            kinds[number] = await _kind(listing, entries[number])
+            while shown < len(entries) and (kind := kinds[shown]) is not None:
+                _show(entries[shown], True, kind)
+                shown += 1
+
+    with ungrouped():
+        async with trio.open_nursery() as nursery:
+            for _ in range(AT_A_TIME):
+                nursery.start_soon(ask)
+
+
+async def _kind(listing: Listing, entry: Entry) -> str:
     """What the manifest is that an entry leads to; empty for what leads to none, or to one that is not there."""
     node: Node = entry.node
     if isinstance(node, Link) and _MANIFEST.search(node.target):
+        way = f"{listing.path}/{entry.name.decode(errors='surrogateescape')}".encode(errors="surrogateescape")
         try:
-            node = await patiently(timing, root, f"{path}/{entry.name.decode(errors='surrogateescape')}")
+            node = await listing.pace.run(partial(walk, listing.root, way))
         except NotFound:
             return ""
     if not isinstance(node, ManifestDirectory):
         return ""
     try:
-        with patience(timing.timeout, timing.max_wait):
-            return await node.kind()
+        return await listing.pace.run(node.kind)
     except (NotFound, Malformed):
         return ""
-    raise AssertionError("patience raises when it ends")
 
 
 def _show(entry: Entry, long: bool, kind: str) -> None:
