@@ -23,6 +23,7 @@ from ocifs.errors import UsageError
 from ocifs.fuse.journal import Journal
 from ocifs.layers.workshop import Workshop
 from ocifs.layout.layout import Layout
+from ocifs.memory import keep_freed_memory
 from ocifs.oci.reference import LayoutSource, Reference, Source
 from ocifs.registry.client import RegistryClient, open_registry
 from ocifs.settings import Settings
@@ -124,6 +125,7 @@ def mount(request: MountRequest, settings: Settings, on_ready: Callable[[], None
     from ocifs.fuse.mounts import clear_dead_mount
     from ocifs.fuse.session import MountOptions, serve
 
+    keep_freed_memory()
     clear_dead_mount(request.mountpoint)
     if not request.mountpoint.is_dir():
         raise UsageError(f"{request.mountpoint} is no directory", hint=f"mkdir -p {request.mountpoint}")

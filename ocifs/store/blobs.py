@@ -255,12 +255,12 @@ class CachedBlobs:
                 await trio.to_thread.run_sync(partial.write, position, run)
                 position += sum(map(len, run))
                 opened.announce()
-                if not opened.hashing:
+                if not opened.hashing and partial.hash_lags():
                     opened.hashing = True
                     self._nursery.start_soon(self._hash, opened, partial)
 
     async def _hash(self, opened: OpenBlob, partial: Partial) -> None:
-        """Hash behind the writer, on another processor, so that little is left to do when the last byte is here."""
+        """Hash what came out of order behind the writer, so that little is left to do when the last byte is here."""
         with opened.used():
             try:
                 while await trio.to_thread.run_sync(partial.hash_on):

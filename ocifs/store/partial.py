@@ -16,10 +16,11 @@ import mmap
 import os
 import struct
 import threading
-import zlib
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+
+from isal import isal_zlib
 
 from ocifs.errors import IntegrityError
 from ocifs.oci.digest import Digest
@@ -128,7 +129,7 @@ class Partial:
         for block in range(start, stop):
             cell = self._cell(block)
             if cell and not self._checked[block]:
-                if _HERE | zlib.crc32(os.pread(self.fd, BLOCK, block * BLOCK)) == cell:
+                if _HERE | isal_zlib.crc32(os.pread(self.fd, BLOCK, block * BLOCK)) == cell:
                     self._checked[block] = 1
                 else:
                     self._put(block, 0)
@@ -166,6 +167,22 @@ class Partial:
             self._checked[block] = 1
             self._put(block, _HERE | checksum)
         self._disk.on_growth(size)
+        self._hash_now(offset, pieces)
+
+    def _hash_now(self, offset: int, pieces: Sequence[bytes | memoryview]) -> None:
+        """Hash what comes in order while it is in memory; what does not is left to `hash_on`."""
+        if self._hashing.acquire(blocking=False):
+            try:
+                if self._hashed == offset:
+                    for piece in pieces:
+                        self._hasher.update(piece)
+                        self._hashed += len(piece)
+            finally:
+                self._hashing.release()
+
+    def hash_lags(self) -> bool:
+        """Whether the next bytes to be hashed are here. Cheap."""
+        return self._hashed < self.size and self._checked[self._hashed // BLOCK] == 1
 
     def hash_on(self) -> bool:
         """Hash the next bytes in order, as far as they are here, a few MiB at a time; whether there were any."""
@@ -229,7 +246,7 @@ def _checksums(pieces: Sequence[bytes | memoryview]) -> Iterator[int]:
         view = memoryview(piece)
         while view:
             part = view[:room]
-            checksum = zlib.crc32(part, checksum)
+            checksum = isal_zlib.crc32(part, checksum)
             room -= len(part)
             view = view[len(part) :]
             if not room:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ocifs.settings import KIB, MIB
 
 FIRST = 128 * KIB
-LARGEST = 32 * MIB
+LARGEST = 128 * MIB  # never more than was read before; a request costs docker-registry 8 ms, whatever its length
 # The kernel sends several requests of one reader at a time, and not always in order.
 SLACK = 4 * MIB
 READERS = 64
