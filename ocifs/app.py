@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -25,7 +25,8 @@ from ocifs.layers.workshop import Workshop
 from ocifs.layout.layout import Layout
 from ocifs.memory import keep_freed_memory
 from ocifs.oci.reference import LayoutSource, Reference, Source
-from ocifs.registry.client import RegistryClient, open_registry
+from ocifs.registry.locations import Locations
+from ocifs.registry.mirrors import Mirrored, open_mirrored
 from ocifs.settings import Settings
 from ocifs.store.blobs import CachedBlobs
 from ocifs.store.disk import Disk
@@ -60,8 +61,9 @@ async def open_tree(source: Source, settings: Settings, facts: Facts | None = No
         if isinstance(source, LayoutSource):
             origin = await _open_layout(source, nursery, settings)
         else:
-            client = await stack.enter_async_context(open_registry(source.host, settings))
-            origin = _open_origin(source.host, client, Parts(disk, nursery, settings, facts))
+            locations = await Locations.read(settings.network)
+            mirrored = await stack.enter_async_context(open_mirrored(source.host, locations, settings))
+            origin = _open_origin(mirrored, Parts(disk, nursery, settings, facts))
         workshop = Workshop(origin.blobs, DiskShelf(disk), nursery, settings.limits)
         blobs = [origin.blobs] if isinstance(origin.blobs, CachedBlobs) else []
         housekeeper = Housekeeper(disk, settings.cache, [*blobs, workshop])
@@ -87,12 +89,17 @@ class Parts:
     facts: Facts
 
 
-def _open_origin(host: str, client: RegistryClient, parts: Parts) -> Origin:
-    traffic = Traffic(host)
-    watched = WatchedCatalog(client, traffic)
-    catalog = CachedCatalog(watched, host, parts.disk, parts.nursery, parts.settings)
-    blobs = CachedBlobs(WatchedSource(client, traffic), parts.disk, parts.nursery, parts.settings)
-    parts.facts[f"registry {host}"] = lambda: {**traffic.facts(), "stale": catalog.stale, **client.facts()}
+def _open_origin(mirrored: Mirrored, parts: Parts) -> Origin:
+    host, settings, traffic = mirrored.host, parts.settings, Traffic(mirrored.host)
+    if mirrored.has_mirrors:  # which leaves alone who does not answer, one by one
+        settings = replace(settings, timing=replace(settings.timing, outage_pause=0.0))
+    catalog = CachedCatalog(WatchedCatalog(mirrored, traffic), host, parts.disk, parts.nursery, settings)
+    blobs = CachedBlobs(WatchedSource(mirrored, traffic), parts.disk, parts.nursery, settings)
+    parts.facts[f"registry {host}"] = lambda: {
+        **traffic.facts(),
+        "stale": catalog.stale,
+        **mirrored.facts(),
+    }
     return Origin(host, catalog, blobs)
 
 

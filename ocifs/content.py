@@ -101,6 +101,13 @@ class BlobSource(Protocol):
         """Open bytes [start, stop) of a blob. Raises NotFound. Leaving the context ends the transfer."""
         ...
 
+    def distrust(self, digest: Digest) -> bool:
+        """What came for a digest was not what it names. Whether it is worth another try: from now on it comes from elsewhere.
+
+        Each True takes a place away, so that whoever asks again after it ends.
+        """
+        ...
+
 
 class BlobReader(Protocol):
     """Bytes by digest, for those who read."""

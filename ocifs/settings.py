@@ -30,6 +30,11 @@ class Timing:
     connect_timeout: float = 10.0  # one connection to one address
     stall_timeout: float = 20.0  # silence in the middle of an answer
     helper_timeout: float = 10.0  # a credential helper
+    mirror_timeout: float = 3.0  # a mirror that has to show that it is there, while others could be asked
+    mirror_pause: float = (
+        5.0  # before a mirror that failed is tried again; twice as long each time, up to 60 times that
+    )
+    outage_pause: float = 60.0  # the longest pause between questions to a registry that could not be reached
     tag_ttl: float = 60.0  # how long a tag, a tag list or a catalog is believed
     negative_ttl: float = 5.0  # how long "there is no such thing" is believed
 

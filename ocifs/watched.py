@@ -170,3 +170,6 @@ class WatchedSource:
                     yield _WatchedStream(stream, transfer, self._traffic)
         finally:
             self._traffic.under_way.remove(transfer)
+
+    def distrust(self, digest: Digest) -> bool:
+        return self._source.distrust(digest)

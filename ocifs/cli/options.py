@@ -25,6 +25,8 @@ class SharedOptions(TypedDict):
     insecure_tls: bool
     ca_file: Path | None
     authfile: Path | None
+    hosts_dir: Path | None
+    registries_conf: Path | None
     cache_dir: Path | None
     cache_size: int | None
     cache_free: int | None
@@ -61,6 +63,16 @@ _NETWORK = (
     click.option("--insecure-tls", is_flag=True, help="Do not check the registry's certificate."),
     click.option("--ca-file", type=_EXISTING, help="Further certificate authorities (PEM)."),
     click.option("--authfile", type=_EXISTING, help="Credentials, before the usual places."),
+    click.option(
+        "--hosts-dir",
+        type=click.Path(path_type=Path, resolve_path=True, file_okay=False),
+        help="containerd's hosts.toml directories.  [/etc/containerd/certs.d]",
+    ),
+    click.option(
+        "--registries-conf",
+        type=_EXISTING,
+        help="The only containers-registries.conf(5).  [the usual places; /dev/null for none]",
+    ),
     click.option("--repo", multiple=True, help="A repository to list where the registry lists none. May be repeated."),
 )
 
@@ -140,6 +152,8 @@ def settings_from(options: SharedOptions, host: str) -> Settings:
             insecure_tls=hosts if options["insecure_tls"] else frozenset(),
             ca_file=options["ca_file"],
             authfile=options["authfile"],
+            hosts_directory=options["hosts_dir"],
+            registries_conf=options["registries_conf"],
             named_host=host,
         ),
         view=ViewSettings(

@@ -84,13 +84,14 @@ class Handles(Generic[T]):
 
     def __init__(self) -> None:
         self._numbers = itertools.count(1)
+        self.newest = Handle(0)
         self._open: dict[Handle, T] = {}
 
     def __len__(self) -> int:
         return len(self._open)
 
     def add(self, value: T) -> Handle:
-        handle = Handle(next(self._numbers))
+        handle = self.newest = Handle(next(self._numbers))
         self._open[handle] = value
         return handle
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import NoReturn
 
 import pyfuse3
 
-from ocifs.errors import NotADirectory, NotFound
+from ocifs.errors import IntegrityError, NotADirectory, NotFound
 from ocifs.fuse.attributes import absent, entry_of
 from ocifs.fuse.guard import Guard
 from ocifs.fuse.inodes import Handle, Handles, Inode, Inodes, OpenDirectory
@@ -36,6 +36,8 @@ class Operations(pyfuse3.Operations):
         self.files: Handles[File] = Handles()
         self.directories: Handles[OpenDirectory] = Handles()
         self._guard = guard
+        self._wrong: dict[Hashable, Handle] = {}  # files whose content was found wrong, and the newest handle then
+        self._doubtful: set[Hashable] = set()  # files whose pages in the kernel may be wrong: dropped at the next open
         self._negative = min(timing.negative_ttl, timing.tag_ttl)
 
     def _node(self, inode: int) -> Node:
@@ -88,9 +90,10 @@ class Operations(pyfuse3.Operations):
             if not isinstance(node, File):
                 raise pyfuse3.FUSEError(errno.EISDIR if isinstance(node, Directory) else errno.ELOOP)
             node.opened()
-            changes = node.changes
+            changes, doubtful = node.changes, node.key in self._doubtful
+            self._doubtful.discard(node.key)
             handle = pyfuse3.FileHandleT(self.files.add(node))
-            return pyfuse3.FileInfo(fh=handle, direct_io=changes, keep_cache=not changes)
+            return pyfuse3.FileInfo(fh=handle, direct_io=changes, keep_cache=not (changes or doubtful))
 
         return self._guard.now("open", work)
 
@@ -99,7 +102,22 @@ class Operations(pyfuse3.Operations):
         if node is None:
             raise pyfuse3.FUSEError(errno.EBADF)
         # Who reads is not known here, only who opened. The kernel itself frees a killed reader, who waits for a page.
-        return await self._guard.run("read", 0, lambda: node.read(off, size))
+        return await self._guard.run("read", 0, lambda: self._read(node, Handle(fh), off, size))
+
+    async def _read(self, node: File, handle: Handle, offset: int, size: int) -> bytes:
+        """Whoever had a file open when its content was found wrong may have read some of it, and reads no more of it.
+
+        An error alone does not say so: the kernel ends a large read early, without one, and the program asks for the rest, which
+        may by now have come from elsewhere.
+        """
+        if handle <= self._wrong.get(node.key, 0):
+            raise IntegrityError("what was read from this file before was found to be wrong; open it again")
+        try:
+            return await node.read(offset, size)
+        except IntegrityError:
+            self._wrong[node.key] = self.files.newest
+            self._doubtful.add(node.key)
+            raise
 
     async def release(self, fh: int) -> None:
         node = self.files.close(Handle(fh))

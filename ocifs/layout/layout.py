@@ -93,6 +93,9 @@ class Layout:
         self._know(blob.repository)
         yield _Stream(await self._find(blob.digest), start, stop)
 
+    def distrust(self, digest: Digest) -> bool:
+        return False
+
     def hold(self, digest: Digest) -> None:
         """Nothing is kept of a layout."""
 

@@ -180,6 +180,9 @@ class RegistryClient:
         async with self._connection.stream(replace(question, headers={}, allow=_OK)) as answer:
             yield _part(answer, blob, start, stop)
 
+    def distrust(self, digest: Digest) -> bool:
+        return False  # there is nobody else to ask
+
     async def _pages(self, question: Question, take: Callable[[Answer], None]) -> bool:
         """Hand each page of a list to `take`; whether a page was refused with one of the question's other statuses."""
         seen: set[str] = set()

@@ -4,7 +4,8 @@ A read waits for the blocks that it needs and nothing else; fetches run in the s
 from the others, and each byte is fetched once however many read it.
 
 Rules that hold here: as soon as every block of a blob is here, nothing more of it is served until the whole was checked against its
-digest; with `verify_full`, nothing before that; a fetch that fails is an error for those who wait for its blocks, once; disk is written
+digest; with `verify_full`, nothing before that; what was wrong is fetched once more from elsewhere, where there is an elsewhere and nobody
+has seen any of it; a fetch that fails is an error for those who wait for its blocks, once; disk is written
 and hashed in worker threads, while the event loop only moves pieces.
 """
 
@@ -38,6 +39,10 @@ _OFFLINE = "the registry is not asked, since --offline was given, and the cache 
 _RESUMES = 3  # times that a fetch goes on after a connection was lost without a byte in between
 
 
+class _Elsewhere(IntegrityError):
+    """What came was wrong, nobody has seen any of it, and there is somebody else to ask."""
+
+
 class CachedBlobs:
     """A BlobReader over a BlobSource, which keeps what it reads."""
 
@@ -69,6 +74,11 @@ class CachedBlobs:
         length = max(0, min(length, blob.size - offset))
         if not length:
             return b""
+        while True:
+            with suppress(_Elsewhere):
+                return await self._read(blob, offset, length)
+
+    async def _read(self, blob: Blob, offset: int, length: int) -> bytes:
         opened = self._opened.get(blob.digest) or await self._open(blob)
         if opened.size != blob.size:
             raise IntegrityError(f"{blob.digest} is said to have {blob.size} bytes here and {opened.size} elsewhere")
@@ -78,6 +88,7 @@ class CachedBlobs:
             if opened.whole is not None:
                 return await pread(opened.whole, offset, length)
             assert opened.partial is not None
+            opened.served = opened.served or not opened.verified
             return await pread(opened.partial.fd, offset, length)
 
     def hold(self, digest: Digest) -> None:
@@ -114,6 +125,7 @@ class CachedBlobs:
             descriptor = self._disk.open_whole(blob.digest)
         except OSError:
             opened.partial = Partial(self._disk, blob.digest, blob.size)
+            opened.served = not opened.partial.is_empty()  # who left it may have served it
             return
         size = os.fstat(descriptor).st_size
         if size != blob.size:
@@ -204,8 +216,11 @@ class CachedBlobs:
                 failures = 0 if partial.has(missing) else failures + 1
                 if failures >= _RESUMES:
                     raise
+            except IntegrityError:
+                if not self._source.distrust(blob.digest):
+                    raise
             else:
-                if not partial.has(missing):
+                if not partial.has(missing) and not self._source.distrust(blob.digest):
                     raise IntegrityError(f"{blob.digest} came to an end before its size")
 
     async def _stream(self, blob: Blob, opened: OpenBlob, start: int, stop: int) -> None:
@@ -272,7 +287,7 @@ class CachedBlobs:
         """Check the whole once; from then on it is served without further questions. False: blocks were found damaged and are missing."""
         async with opened.verifying:
             if opened.retired:
-                raise IntegrityError(f"{blob.digest} was just found to have other content, and dropped")
+                raise opened.wrong or IntegrityError(f"{blob.digest} was just found to have other content, and dropped")
             if opened.verified:
                 return True
             partial = opened.partial
@@ -283,10 +298,12 @@ class CachedBlobs:
                     return False
             try:
                 await trio.to_thread.run_sync(partial.verify)
-            except IntegrityError:
+            except IntegrityError as error:
+                elsewhere = self._source.distrust(blob.digest)
+                opened.wrong = _Elsewhere(str(error)) if elsewhere and not opened.served else error
                 self._opened.pop(blob.digest, None)
                 opened.retire()
-                raise
+                raise opened.wrong from None
             opened.verified = True
             self._nursery.start_soon(self._place, opened, partial)
             return True

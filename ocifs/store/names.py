@@ -41,7 +41,7 @@ log = logging.getLogger("ocifs.store")
 
 _KEPT = 20_000  # names believed at a time
 _MANIFESTS = 512  # manifests held in memory
-_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
+_FIRST_PAUSE = 1.0
 _OUTAGES = (Unreachable, DeadlineExceeded, RegistryFailed)
 
 
@@ -58,6 +58,7 @@ class CachedCatalog:
         self._absent: TTLCache[str, OcifsError] = TTLCache(_KEPT, settings.timing.negative_ttl, timer=clock)
         self._manifests: TTLCache[tuple[str, Digest], RawManifest] = TTLCache(_MANIFESTS, 3600, timer=clock)
         self._flights: SingleFlight[str, object] = SingleFlight(nursery)
+        self._longest_pause = settings.timing.outage_pause
         self._pause = 0.0
         self._resume_at = 0.0
         self._outage: OcifsError | None = None
@@ -151,6 +152,11 @@ class CachedCatalog:
         try:
             found = await self._reach(question)
         except (NotFound, CatalogUnavailable) as error:
+            if isinstance(error.__cause__, _OUTAGES):
+                last = await trio.to_thread.run_sync(self._last, key)
+                if last is not None:
+                    self.stale = True
+                    return last
             self._absent[key] = error
             raise
         except _OUTAGES:
@@ -172,7 +178,7 @@ class CachedCatalog:
         try:
             found = await question()
         except _OUTAGES as error:
-            self._pause = min(_LONGEST_PAUSE, max(_FIRST_PAUSE, self._pause * 2))
+            self._pause = min(self._longest_pause, max(_FIRST_PAUSE, self._pause * 2))
             self._resume_at = trio.current_time() + self._pause
             self._outage = error
             raise

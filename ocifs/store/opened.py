@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 import trio
 
 from ocifs.content import Blob
-from ocifs.errors import OcifsError
+from ocifs.errors import IntegrityError, OcifsError
 from ocifs.settings import MIB
 from ocifs.store.disk import note_use
 from ocifs.store.partial import Partial
@@ -33,6 +33,7 @@ class Fetch:
 class OpenBlob:
     """A blob that is being read. `whole`: the descriptor of its verified file; else `partial` has what is here.
 
+    `served`: somebody may have seen bytes of it that nobody had verified. `wrong`: why it was dropped.
     `uses` counts reads, fetches and whatever else needs the files; they are closed at the last one's end once it was retired.
     """
 
@@ -45,6 +46,8 @@ class OpenBlob:
         self.changed = trio.Event()
         self.verifying = trio.Lock()
         self.verified = False
+        self.served = False
+        self.wrong: IntegrityError | None = None
         self.hashing = False
         self.last_used = trio.current_time()
         self._noted = self.last_used

@@ -109,6 +109,10 @@ class Partial:
         """Whether a block is here. Cheap."""
         return self._cell(block) != 0
 
+    def is_empty(self) -> bool:
+        """Whether no block is here."""
+        return not any(self._map[_HEADER.size :])
+
     def first_missing(self, start: int, stop: int) -> int | None:
         """The first block in [start, stop) that is not here."""
         start = max(self._front, start)  # every block before it is here

@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Hashable, Sequence
 
 from ocifs.content import Blob
-from ocifs.errors import Malformed, NotFound
+from ocifs.errors import DeadlineExceeded, Malformed, NotFound, RegistryFailed, Unreachable
 from ocifs.oci.digest import EMPTY_JSON, Digest
 from ocifs.tree.blob import BlobFile, sized
 from ocifs.tree.bound import Whereabouts
@@ -45,8 +45,13 @@ class TagsDirectory(_Control):
 
     async def lookup(self, name: bytes) -> Node:
         tag = _text(name)
-        if tag not in await self._context.origin.catalog.tags(self._repository):
-            await self._context.origin.catalog.resolve(self._repository, tag)
+        catalog = self._context.origin.catalog
+        try:
+            listed = tag in await catalog.tags(self._repository)
+        except (Unreachable, DeadlineExceeded, RegistryFailed):
+            listed = False  # a mirror may know what it means, though it is asked for no list
+        if not listed:
+            await catalog.resolve(self._repository, tag)
         return self._link(tag)
 
     async def entries(self) -> Sequence[Entry]:

@@ -1,4 +1,7 @@
-"""One suite for every Catalog, BlobReader and BlobSource: a real registry, a layout, a registry in memory, and each behind the caches."""
+"""One suite for every Catalog, BlobReader and BlobSource.
+
+A real registry, the same with mirrors, a layout, a registry in memory, and each behind the caches.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +22,16 @@ from ocifs.oci import mediatype
 from ocifs.oci.digest import EMPTY_JSON, Digest
 from ocifs.oci.reference import LayoutSource
 from ocifs.registry.client import open_registry
+from ocifs.registry.locations import Locations
+from ocifs.registry.mirrors import open_mirrored
+from ocifs.registry.registries_conf import parse
 from ocifs.settings import CacheSettings, Settings
 from ocifs.store.blobs import CachedBlobs
 from ocifs.store.disk import Disk
 from ocifs.store.names import CachedCatalog
 from ocifs.watched import Traffic, WatchedCatalog, WatchedSource
 from tests.store.source import MemorySource
+from tests.support.faults import fault_server, http
 from tests.support.push import push_blob, push_manifest
 from tests.support.registry import Registry
 from tests.tree.memory import MemoryRegistry
@@ -87,6 +94,17 @@ async def a_registry(registry: Registry, tmp_path: Path) -> AsyncIterator[World]
 
 
 @asynccontextmanager
+async def with_mirrors(registry: Registry, tmp_path: Path) -> AsyncIterator[World]:
+    """A registry behind a mirror that lacks everything and one that is down."""
+    with fault_server(lambda request: http(200 if request.target == "/v2/" else 404)) as empty:
+        tables = "".join(f'[[registry.mirror]]\nlocation = "{host}"\n' for host in (empty.host, "127.0.0.1:1"))
+        conf = parse(f'[[registry]]\nprefix = "r.example"\nlocation = "{registry.host}"\n{tables}', "conf")
+        async with a_registry(registry, tmp_path) as made:
+            async with open_mirrored("r.example", Locations(conf), Settings()) as mirrored:
+                yield World(made.repository, mirrored, None, mirrored)
+
+
+@asynccontextmanager
 async def a_layout(registry: Registry, tmp_path: Path) -> AsyncIterator[World]:
     root = tmp_path / "layout"
     (root / "blobs" / "sha256").mkdir(parents=True)
@@ -118,7 +136,7 @@ async def in_memory(registry: Registry, tmp_path: Path) -> AsyncIterator[World]:
     yield World("a/b", memory, memory, source)
 
 
-MAKERS = {"registry": a_registry, "layout": a_layout, "memory": in_memory}
+MAKERS = {"registry": a_registry, "mirrored": with_mirrors, "layout": a_layout, "memory": in_memory}
 
 
 @pytest.fixture(

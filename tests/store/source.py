@@ -33,7 +33,9 @@ def broken(after: int) -> Fault:
 
 @dataclass
 class MemorySource:
-    """Blobs by digest. `faults` are used up one a stream; `always` is for every stream once there are no more."""
+    """Blobs by digest. `faults` are used up one a stream; `always` is for every stream once there are no more. `others`: how often
+    there is somebody else to ask for what was wrong.
+    """
 
     piece: int = 40_000
     faults: deque[Fault] = field(default_factory=deque)
@@ -42,6 +44,8 @@ class MemorySource:
     opened: list[tuple[int, int]] = field(default_factory=list)
     served: list[int] = field(default_factory=list)
     gate: trio.Event | None = None
+    others: int = 0
+    distrusted: list[Digest] = field(default_factory=list)
 
     def put(self, data: bytes) -> Blob:
         """Store a blob; how it is reached."""
@@ -62,6 +66,10 @@ class MemorySource:
         if self.gate is not None:
             await self.gate.wait()
         yield _Stream(self, fault, data, (start, stop))
+
+    def distrust(self, digest: Digest) -> bool:
+        self.distrusted.append(digest)
+        return len(self.distrusted) <= self.others
 
     def _find(self, digest: Digest) -> bytes:
         try:

@@ -32,10 +32,16 @@ class Registry:
 
     host: str
     log: Path
+    process: subprocess.Popen[bytes]
 
     @property
     def url(self) -> str:
         return f"http://{self.host}"
+
+    def stop(self) -> None:
+        """End it as a crash would, in the middle of whatever it does."""
+        self.process.kill()
+        self.process.wait(10)
 
     def requests(self, method: str, path: str) -> int:
         """How many requests of this method and exact path the access log holds."""
@@ -53,7 +59,7 @@ def running_registry(directory: Path, data: Path | None = None, more: str = "") 
     with log.open("wb") as output:
         process = subprocess.Popen(["docker-registry", "serve", str(config)], stdout=output, stderr=subprocess.STDOUT)
     try:
-        registry = Registry(f"127.0.0.1:{port}", log)
+        registry = Registry(f"127.0.0.1:{port}", log, process)
         _wait(registry, process)
         yield registry
     finally:

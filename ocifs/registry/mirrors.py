@@ -1,0 +1,236 @@
+"""A registry and its mirrors as one Catalog and one BlobSource: each question goes to the first who may answer it, then to the next.
+
+Rules that hold here: the registry itself is asked last and its word is final, so that what a mirror lacks is not absent; lists are the
+registry's alone; a mirror shows that it is there before anything waits for it, and one that failed is left alone for a pause that grows,
+so that it costs its time once; credentials are those of the host that is asked; who served bytes that were wrong is not asked for that
+digest again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from ocifs.content import Blob, BlobStream, RawManifest
+from ocifs.errors import (
+    CatalogUnavailable,
+    DeadlineExceeded,
+    IntegrityError,
+    NotFound,
+    OcifsError,
+    RegistryFailed,
+    Unreachable,
+)
+from ocifs.oci.descriptor import Descriptor
+from ocifs.oci.digest import Digest
+from ocifs.registry.client import RegistryClient, open_registry
+from ocifs.registry.endpoint import Endpoint, Site
+from ocifs.registry.health import Health
+from ocifs.registry.locations import Locations
+from ocifs.settings import Settings
+
+T = TypeVar("T")
+
+_OUTAGES = (Unreachable, DeadlineExceeded, RegistryFailed)
+_DIGESTS = 4096  # digests of which it is remembered who served them
+
+
+@dataclass(eq=False, slots=True)
+class Member:
+    """A site that may answer, how it is, and the client that asks it."""
+
+    site: Site
+    own: bool
+    client: RegistryClient
+    health: Health
+
+
+class Mirrored:
+    """A registry with its mirrors. Use `open_mirrored`."""
+
+    def __init__(self, host: str, locations: Locations, settings: Settings, stack: AsyncExitStack) -> None:
+        self.host = host
+        self._locations = locations
+        self._settings = settings
+        self._stack = stack
+        self._members: dict[tuple[Site, bool], Member] = {}
+        self._served: dict[Digest, set[Member]] = {}
+        self._distrusted: dict[Digest, set[Member]] = {}
+        self._by_tag_only: dict[str, Endpoint] = {}
+
+    @property
+    def has_mirrors(self) -> bool:
+        """Whether anything of it may be answered by another registry."""
+        return self._locations.has_mirrors(self.host)
+
+    async def repositories(self) -> tuple[str, ...]:
+        endpoints = await self._locations.endpoints(self.host, "")
+        within = {each.site: each.repository for each in endpoints}
+
+        own = [each for each in endpoints if each.own]
+        try:
+            member, names = await self._first(own, lambda member, _: member.client.repositories())
+        except _OUTAGES as error:
+            if not self.has_mirrors:
+                raise
+            raise CatalogUnavailable(f"{error}; its mirrors are not asked for lists") from error
+        prefix = f"{within[member.site]}/" if within[member.site] else ""
+        return tuple(name.removeprefix(prefix) for name in names if name.startswith(prefix) and name != prefix)
+
+    async def tags(self, repository: str) -> tuple[str, ...]:
+        endpoints = await self._own(repository)
+        return (await self._first(endpoints, lambda member, there: member.client.tags(there)))[1]
+
+    async def resolve(self, repository: str, tag: str) -> Descriptor:
+        endpoints = await self._locations.endpoints(self.host, repository, f":{tag}")
+        asked = [each for each in endpoints if each.by_tag]
+        member, found = await self._first(asked, lambda member, there: member.client.resolve(there, tag))
+        through = next(each for each in asked if each.site == member.site)
+        if not through.by_digest:
+            self._by_tag_only[repository] = through
+        return found
+
+    async def manifest(self, repository: str, digest: Digest) -> RawManifest:
+        endpoints = await self._by_digest(repository, digest, f"@{digest}")
+        return (await self._first(endpoints, lambda member, there: member.client.manifest(there, digest)))[1]
+
+    async def referrers(self, repository: str, digest: Digest) -> tuple[Descriptor, ...]:
+        endpoints = await self._own(repository)
+        return (await self._first(endpoints, lambda member, there: member.client.referrers(there, digest)))[1]
+
+    async def blob_size(self, repository: str, digest: Digest) -> int:
+        endpoints = await self._by_digest(repository, digest)
+        return (await self._first(endpoints, lambda member, there: member.client.blob_size(there, digest)))[1]
+
+    @asynccontextmanager
+    async def open_blob(self, blob: Blob, start: int, stop: int) -> AsyncIterator[BlobStream]:
+        endpoints = await self._by_digest(blob.repository, blob.digest)
+        async with AsyncExitStack() as stack:
+
+            async def work(member: Member, there: str) -> BlobStream:
+                opened = member.client.open_blob(replace(blob, repository=there), start, stop)
+                return await stack.enter_async_context(opened)
+
+            member, stream = await self._first(endpoints, work, begun=True)
+            self._remember(blob.digest, member)
+            yield _Served(stream, member)
+
+    def distrust(self, digest: Digest) -> bool:
+        served = self._served.pop(digest, set())
+        known = self._distrusted.setdefault(digest, set())
+        wrong = {member for member in served if not member.own} - known
+        for member in wrong:
+            member.health.lied(f"what it served for {digest} has other content")
+        known |= wrong
+        while len(self._distrusted) > _DIGESTS:
+            del self._distrusted[next(iter(self._distrusted))]
+        return bool(wrong)
+
+    def facts(self) -> dict[str, object]:
+        """For status.json: what the registry says of itself, then who may answer, how each is and what it served."""
+        told: dict[str, object] = {}
+        endpoints = []
+        for each in self._members.values():
+            endpoints.append(
+                {"url": str(each.site), "role": "registry" if each.own else "mirror", **each.health.facts()}
+            )
+            if each.own:
+                told.update(each.client.facts())
+        return {**told, "endpoints": endpoints}
+
+    async def _own(self, repository: str) -> list[Endpoint]:
+        return [each for each in await self._locations.endpoints(self.host, repository) if each.own]
+
+    async def _by_digest(self, repository: str, digest: Digest, version: str = "") -> list[Endpoint]:
+        """Who may be asked by digest; after all of them the mirror that says what tags mean and should not be asked without need."""
+        endpoints = await self._locations.endpoints(self.host, repository, version)
+        liars = {member.site for member in self._distrusted.get(digest, ())}
+        last = self._by_tag_only.get(repository)
+        asked = [each for each in endpoints if each.by_digest] + ([last] if last else [])
+        return [each for each in asked if each.own or each.site not in liars]
+
+    async def _first(
+        self, endpoints: list[Endpoint], work: Callable[[Member, str], Awaitable[T]], *, begun: bool = False
+    ) -> tuple[Member, T]:
+        """The first answer, and who gave it; `begun`: most of it is to come. Without one: what the registry said, or why it did not."""
+        several = len(endpoints) > 1 or self.has_mirrors
+        last = next((each for each in reversed(endpoints) if each.own), None)
+        verdict: OcifsError | None = None
+        others: list[OcifsError] = []
+        for endpoint in endpoints:
+            if endpoint.own and verdict is not None and not isinstance(verdict, _OUTAGES):
+                continue
+            member = await self._member(endpoint, patient=endpoint is last)
+            try:
+                if several:
+                    await member.health.ready(member.client.check)
+                with member.health.question(begun):
+                    return member, await work(member, endpoint.repository)
+            except OcifsError as error:
+                if endpoint.own:
+                    verdict = error
+                else:
+                    others.append(error)
+        if verdict is not None:
+            raise verdict
+        raise _without_the_registry(self.host, others)
+
+    async def _member(self, endpoint: Endpoint, *, patient: bool) -> Member:
+        key = (endpoint.site, endpoint.own)
+        if key not in self._members:
+            settings = self._settings if patient else _for_a_mirror(self._settings, endpoint.site)
+            client = await self._stack.enter_async_context(open_registry(endpoint.site, settings))
+            self._members[key] = Member(endpoint.site, endpoint.own, client, Health(endpoint.own, settings.timing))
+        return self._members[key]
+
+    def _remember(self, digest: Digest, member: Member) -> None:
+        self._served.setdefault(digest, set()).add(member)
+        while len(self._served) > _DIGESTS:
+            del self._served[next(iter(self._served))]
+
+
+class _Served:
+    """A stream of which it is noted who serves it."""
+
+    def __init__(self, stream: BlobStream, member: Member) -> None:
+        self.start, self.total = stream.start, stream.total
+        self._stream = stream
+        self._member = member
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        health = self._member.health
+        try:
+            async for piece in self._stream:
+                health.bytes += len(piece)
+                yield piece
+            health.well()
+        except OcifsError as error:
+            health.failed(error)
+            raise
+
+
+def _for_a_mirror(settings: Settings, site: Site) -> Settings:
+    """A mirror is not waited for long, nor asked twice: others can be asked."""
+    timing = settings.timing
+    connect = min(timing.connect_timeout, timing.mirror_timeout, site.connect_timeout or timing.mirror_timeout)
+    return replace(
+        settings,
+        timing=replace(timing, connect_timeout=connect),
+        limits=replace(settings.limits, retries=1),
+    )
+
+
+def _without_the_registry(host: str, others: list[OcifsError]) -> OcifsError:
+    """What to say when only mirrors might be asked, and none had it: that they lack it does not make it absent."""
+    told: Iterator[OcifsError] = (error for error in others if not isinstance(error, NotFound | IntegrityError))
+    return next(told, Unreachable(f"no mirror of {host} has it, and {host} itself may not be asked for it"))
+
+
+@asynccontextmanager
+async def open_mirrored(host: str, locations: Locations, settings: Settings) -> AsyncIterator[Mirrored]:
+    """A registry with its mirrors, for as long as the block lasts. Nothing is asked to open it. Raises UsageError."""
+    await locations.prepare(host)
+    async with AsyncExitStack() as stack:
+        yield Mirrored(host, locations, settings, stack)

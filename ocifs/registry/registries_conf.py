@@ -1,0 +1,248 @@
+"""containers-registries.conf(5), version 2: where the images of a registry really are, mirrors of them, and names for short.
+
+    [[registry]]           prefix, location, insecure, blocked, mirror-by-digest-only
+    [[registry.mirror]]    location, insecure, pull-from-mirror
+    [aliases]              "short" = "registry.example.com/namespace/image"
+
+Files of version 1 ([registries.insecure], [registries.block]) are read for what they can say.
+
+Rules that hold here: all but `load` is pure; of several prefixes that fit a name the longest decides; an error names file and key; mirrors
+are for what tags and digests mean, never for lists.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ocifs.errors import AccessDenied, UsageError
+from ocifs.oci.reference import is_component, is_host, is_repository
+from ocifs.registry.endpoint import Endpoint, Site, normal_host, with_a_fallback
+from ocifs.registry.toml import Table, read_text
+
+_VERSION = re.compile(r"(?::[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127})?(?:@[a-z0-9+._-]+:[0-9a-fA-F]+)?")
+_FROM_MIRROR = {"": (True, True), "all": (True, True), "digest-only": (False, True), "tag-only": (True, False)}
+
+
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    """Another place for what is below a prefix."""
+
+    location: str
+    insecure: bool = False
+    by_tag: bool = True
+    by_digest: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One `[[registry]]`: what holds for names that begin with `prefix`. `location` is empty where it is the name itself."""
+
+    prefix: str
+    location: str = ""
+    insecure: bool = False
+    blocked: bool = False
+    mirrors: tuple[Mirror, ...] = ()
+    file: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RegistriesConf:
+    """What the files say together. `search`: the registries that podman would try for short names; not used here."""
+
+    rules: Mapping[str, Rule] = field(default_factory=dict)
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    search: tuple[str, ...] = ()
+
+    def rule_for(self, name: str) -> Rule | None:
+        """The rule for `host[/repository][:tag|@digest]`."""
+        fitting = [rule for rule in self.rules.values() if covered(rule.prefix, name) is not None]
+        return max(fitting, key=lambda rule: len(rule.prefix), default=None)
+
+    def has_mirrors(self, host: str) -> bool:
+        """Whether anything of a registry may be answered by another one."""
+        return any(rule.mirrors and _is_about(rule.prefix, host) for rule in self.rules.values())
+
+    def expand(self, text: str) -> str:
+        """What a user wrote, with its name replaced where it is an alias; tag and digest stay."""
+        name = text.partition("@")[0]
+        head, slash, last = name.rpartition("/")
+        name = head + slash + last.partition(":")[0]
+        return self.aliases[name] + text[len(name) :] if name in self.aliases else text
+
+
+def parse(text: str, file: str) -> RegistriesConf:
+    """Read one file. An alias for nothing is kept, as "", since it takes away one of an earlier file. Raises UsageError."""
+    top = Table.parse(text, file)
+    rules = {}
+    for table in top.tables("registry"):
+        rule = _rule(table)
+        if rule.prefix in rules:
+            raise table.wrong("prefix", f"({rule.prefix}) stands in this file twice")
+        rules[rule.prefix] = rule
+    search = top.texts("unqualified-search-registries")
+    for host in search:
+        if not is_host(host):
+            raise top.wrong("unqualified-search-registries", f"has {host!r}, which is no host")
+    old = _version_1(top)
+    if old and (rules or search):
+        raise UsageError(f"{file}: registries is of version 1, and the file has version 2 beside it")
+    return RegistriesConf({**old, **rules}, _aliases(top.table("aliases")), search)
+
+
+def merge(first: RegistriesConf, second: RegistriesConf) -> RegistriesConf:
+    """What holds when a second file is read after a first: rules of the same prefix and aliases of the same name are replaced."""
+    aliases = {name: value for name, value in {**first.aliases, **second.aliases}.items() if value}
+    return RegistriesConf({**first.rules, **second.rules}, aliases, second.search or first.search)
+
+
+def files(environ: Mapping[str, str], given: Path | None = None) -> tuple[Path, tuple[Path, ...]]:
+    """The main file, and the directories whose `*.conf` are read after it. `given`: that file and nothing else."""
+    if given is not None:
+        return given, ()
+    base = environ.get("XDG_CONFIG_HOME") or f"{environ.get('HOME', '/')}/.config"
+    own, system = Path(base) / "containers/registries.conf", Path("/etc/containers/registries.conf")
+    named = environ.get("CONTAINERS_REGISTRIES_CONF")
+    if not named and own.exists():
+        return own, (_drop_ins(own),)
+    return Path(named) if named else system, (_drop_ins(system), _drop_ins(own))
+
+
+def load(environ: Mapping[str, str], given: Path | None = None) -> RegistriesConf:
+    """Read what is on this machine. Files that are not there say nothing, unless somebody named them. Raises UsageError. Blocks on disk."""
+    main, directories = files(environ, given)
+    found = RegistriesConf()
+    try:
+        found = merge(found, parse(read_text(main), str(main)))
+    except FileNotFoundError:
+        if given is not None or environ.get("CONTAINERS_REGISTRIES_CONF"):
+            raise UsageError(f"{main} is not there") from None
+    for directory in directories:
+        for path in sorted(path for path in directory.glob("*.conf") if path.is_file()):
+            found = merge(found, parse(read_text(path), str(path)))
+    return found
+
+
+def endpoints_for(conf: RegistriesConf, host: str, repository: str, version: str = "") -> tuple[Endpoint, ...]:
+    """Whom to ask about a repository, in order, the registry itself last. `version`: `:tag` or `@digest`, where it is known.
+
+    Raises AccessDenied for what is blocked. With an empty repository: whom to ask for the catalog, `repository` of the endpoint being
+    the namespace there that stands for the registry.
+    """
+    name = f"{host}/{repository}{version}" if repository else host
+    rule = conf.rule_for(name)
+    if rule is None:
+        return (Endpoint(Site(host), repository),)
+    if rule.blocked:
+        raise AccessDenied(f"{name} is blocked by {rule.file} (prefix {rule.prefix})")
+    end = covered(rule.prefix, name)
+    assert end is not None
+    rest = name[end : len(name) - len(version)]
+    found = []
+    for mirror in rule.mirrors if repository else ():
+        for site, there in _sites(mirror.location + rest, mirror.insecure):
+            found.append(Endpoint(site, there, mirror.by_tag, mirror.by_digest, own=False))
+    location = rule.location + rest if rule.location else name[: len(name) - len(version)]
+    return (*found, *(Endpoint(site, there) for site, there in _sites(location, rule.insecure)))
+
+
+def covered(prefix: str, name: str) -> int | None:
+    """How much of a name a prefix stands for; None where it does not fit."""
+    if prefix.startswith("*."):
+        host = name.partition("/")[0].partition(":")[0]
+        fits = host.endswith(prefix[1:]) and len(host) > len(prefix) - 1
+        return len(host) if fits else None
+    if not name.startswith(prefix):
+        return None
+    following = name[len(prefix) : len(prefix) + 1]
+    # `example.com` is no prefix of `example.com:5000`, which is another registry.
+    return len(prefix) if following in ("", "/") or (following in ":@" and "/" in prefix) else None
+
+
+def _is_about(prefix: str, host: str) -> bool:
+    """Whether a prefix fits names of a host."""
+    return covered(prefix, host) is not None or prefix.partition("/")[0] == host
+
+
+def _drop_ins(main: Path) -> Path:
+    return main.with_name(f"{main.name}.d")
+
+
+def _sites(location: str, insecure: bool) -> Iterator[tuple[Site, str]]:
+    host, _, repository = location.partition("/")
+    site = Site(normal_host(host))
+    for each in with_a_fallback(site) if insecure else (site,):
+        yield each, repository
+
+
+def _rule(table: Table) -> Rule:
+    location = table.text("location").rstrip("/")
+    prefix = table.text("prefix").rstrip("/") or location
+    if not prefix:
+        raise table.wrong("location", "is missing, and so is prefix")
+    wildcard = prefix.startswith("*.")
+    if not (is_host(prefix[2:]) and ":" not in prefix if wildcard else _is_place(prefix, version=True)):
+        raise table.wrong("prefix" if table.text("prefix") else "location", f"({prefix}) is no host with a namespace")
+    if location and not _is_place(location):
+        raise table.wrong("location", f"({location}) is no host with a namespace")
+    if not location and not wildcard:
+        raise table.wrong("location", "is missing")
+    by_digest_only = table.flag("mirror-by-digest-only")
+    mirrors = tuple(_mirror(each, by_digest_only) for each in table.tables("mirror"))
+    return Rule(prefix, location, table.flag("insecure"), table.flag("blocked"), mirrors, table.file)
+
+
+def _mirror(table: Table, by_digest_only: bool) -> Mirror:
+    location = table.text("location").rstrip("/")
+    if not _is_place(location):
+        raise table.wrong("location", f"({location}) is no host with a namespace")
+    kind = table.text("pull-from-mirror")
+    if kind not in _FROM_MIRROR:
+        raise table.wrong("pull-from-mirror", f"({kind}) is none of all, digest-only, tag-only")
+    if kind and by_digest_only:
+        raise table.wrong("pull-from-mirror", "stands beside mirror-by-digest-only, which says so already")
+    by_tag, by_digest = (False, True) if by_digest_only else _FROM_MIRROR[kind]
+    return Mirror(location, table.flag("insecure"), by_tag, by_digest)
+
+
+def _is_place(text: str, *, version: bool = False) -> bool:
+    """Whether it is `host[:port][/namespace…]`, and with `version` perhaps a tag or a digest at its end."""
+    host, slash, path = text.partition("/")
+    if version and slash:
+        path = path[: len(path) - len(_version_of(text))]
+    return is_host(host) and (is_repository(path) if slash else True)
+
+
+def _version_of(text: str) -> str:
+    """The tag and digest at the end of a name that has a repository."""
+    last = text[text.find("/") + 1 :] if "/" in text else ""
+    cut = min((at for at in (last.find(":"), last.find("@")) if at >= 0), default=len(last))
+    return last[cut:] if _VERSION.fullmatch(last[cut:]) else ""
+
+
+def _aliases(table: Table) -> dict[str, str]:
+    aliases = {}
+    for name in table.values:
+        value = table.text(name)
+        first = name.partition("/")[0]
+        if not all(map(is_component, name.split("/"))) or ("/" in name and ("." in first or first == "localhost")):
+            raise table.wrong(name, "is no short name: it may have neither a host nor a tag")
+        if value and not ("/" in value and _is_place(value)):
+            raise table.wrong(name, f"({value}) is no name with a host and without a tag")
+        aliases[name] = value
+    return aliases
+
+
+def _version_1(top: Table) -> dict[str, Rule]:
+    old = top.table("registries")
+    listed = {key: old.table(key).texts("registries") for key in ("insecure", "block", "search")}
+    rules = {}
+    for host in dict.fromkeys((*listed["insecure"], *listed["block"])):
+        if not _is_place(host):
+            raise old.wrong("insecure" if host in listed["insecure"] else "block", f"has {host!r}, which is no host")
+        rules[host] = Rule(
+            host, host, insecure=host in listed["insecure"], blocked=host in listed["block"], file=top.file
+        )
+    return rules
