@@ -130,7 +130,7 @@ class Mirrored:
 
     def facts(self) -> dict[str, object]:
         """For status.json: what the registry says of itself, then who may answer, how each is and what it served."""
-        told: dict[str, object] = {}
+        told: dict[str, object] = {"rate_limits": {}, "warnings": []}  # until the registry itself was asked
         endpoints = []
         for each in self._members.values():
             endpoints.append(

@@ -62,10 +62,15 @@ def through_cache(origin: Registry, directory: Path) -> AbstractContextManager[R
     return running_registry(directory, more=f"proxy: {{remoteurl: {origin.url}}}\n")
 
 
-def impatient() -> Settings:
+def impatient(mirror_timeout: float = 10.0) -> Settings:
     settings = Settings()
     timing = replace(
-        settings.timing, mirror_timeout=0.5, mirror_pause=1000.0, connect_timeout=2, stall_timeout=1, timeout=20
+        settings.timing,
+        mirror_timeout=mirror_timeout,
+        mirror_pause=1000.0,
+        connect_timeout=2,
+        stall_timeout=1,
+        timeout=20,
     )
     return replace(settings, timing=timing)
 
@@ -161,7 +166,7 @@ async def test_a_mirror_that_refuses_connections_is_asked_once(origin: Registry,
 
 async def test_a_mirror_that_hangs_costs_one_connection_however_many_read(origin: Registry, tmp_path: Path) -> None:
     with fault_server(lambda request: Reply(b"", "stall")) as silent:
-        async with asking(origin.host, conf(origin.host, silent.host), tmp_path) as asked:
+        async with asking(origin.host, conf(origin.host, silent.host), tmp_path, impatient(0.5)) as asked:
             async with trio.open_nursery() as nursery:
                 for _ in range(8):
                     nursery.start_soon(asked.mirrored.blob_size, "team/app", DIGEST)
