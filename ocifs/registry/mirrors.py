@@ -84,9 +84,20 @@ class Mirrored:
         return (await self._first(endpoints, lambda member, there: member.client.tags(there)))[1]
 
     async def resolve(self, repository: str, tag: str) -> Descriptor:
+        return await self._by_tag(repository, tag, lambda member, there: member.client.resolve(there, tag))
+
+    async def tagged(self, repository: str, tag: str) -> RawManifest:
+        endpoints = await self._locations.endpoints(self.host, repository, f":{tag}")
+        if any(
+            each.by_digest and not each.by_tag for each in endpoints
+        ):  # a mirror may have what the registry only names
+            return await self.manifest(repository, (await self.resolve(repository, tag)).digest)
+        return await self._by_tag(repository, tag, lambda member, there: member.client.tagged(there, tag))
+
+    async def _by_tag(self, repository: str, tag: str, work: Callable[[Member, str], Awaitable[T]]) -> T:
         endpoints = await self._locations.endpoints(self.host, repository, f":{tag}")
         asked = [each for each in endpoints if each.by_tag]
-        member, found = await self._first(asked, lambda member, there: member.client.resolve(there, tag))
+        member, found = await self._first(asked, work)
         through = next(each for each in asked if each.site == member.site)
         if not through.by_digest:
             self._by_tag_only[repository] = through

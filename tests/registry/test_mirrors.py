@@ -120,6 +120,7 @@ async def test_a_pull_through_cache_serves_what_it_can_and_lists_nothing(origin:
         async with asking(origin.host, conf(origin.host, mirror.host), tmp_path) as asked:
             found = await asked.mirrored.resolve("team/app", "v1")
             assert (await asked.mirrored.manifest("team/app", found.digest)).digest == found.digest
+            assert (await asked.mirrored.tagged("team/app", "v1")).digest == found.digest
             assert await asked.read() == LAYER
             assert await asked.mirrored.tags("team/app") == ("v1",)
             assert await asked.mirrored.repositories() == ("team/app",)
@@ -258,6 +259,8 @@ async def test_a_mirror_for_digests_only_is_not_asked_what_a_tag_means(origin: R
         async with asking(origin.host, locations, tmp_path) as asked:
             await asked.mirrored.resolve("team/app", "v1")
             assert not server.requests
+            assert (await asked.mirrored.tagged("team/app", "v1")).body == manifest_bytes()
+            assert server.requests[-1].target.endswith(f"/manifests/{Digest.of(manifest_bytes())}")
             assert await asked.read() == LAYER
             assert asked.told(server.host)["bytes_received"] == len(LAYER)
 
