@@ -188,8 +188,10 @@ class RegistryClient:
         seen: set[str] = set()
         following: str | None = question.target
         while following is not None:
-            if following in seen or len(seen) >= self._limits.pages:
-                raise Malformed(f"{self._connection.host} pages a list without end (limits.pages)")
+            if following in seen:
+                raise Malformed(f"{self._connection.host} pages a list in circles")
+            if len(seen) >= self._limits.pages:
+                raise LimitExceeded(f"{self._connection.host} pages a list without end (limits.pages)")
             seen.add(following)
             page = await self._connection.ask(replace(question, target=following))
             if page.status != 200:
