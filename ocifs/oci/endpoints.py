@@ -5,6 +5,8 @@ Rules that hold here: pure; a target is a path below the registry's root, made f
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 from ocifs.oci import mediatype
 from ocifs.oci.digest import Digest
 
@@ -28,6 +30,11 @@ def catalog() -> str:
 def tags(repository: str) -> str:
     """The tags of a repository, one page (end-8b)."""
     return f"/v2/{repository}/tags/list?n={PAGE}"
+
+
+def following(page: str, last: str) -> str:
+    """The page of a list after a name (end-8b), for registries that do not say where it is."""
+    return f"{page}&last={quote(last, safe='')}"
 
 
 def manifest(repository: str, version: str | Digest) -> str:

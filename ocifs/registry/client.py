@@ -38,6 +38,7 @@ from ocifs.settings import Settings
 _ACCEPT = {"Accept": endpoints.ACCEPT_MANIFESTS}
 _KEPT = 32  # manifests that came along with a tag and are kept until they are asked for by digest
 _OK = frozenset({200})
+_NO_FURTHER = frozenset({400, 404})  # what those may answer who do not know `last`
 _NO_CATALOG = frozenset({401, 403, 404, 405})
 _NO_HEAD = frozenset({400, 405, 501})  # what those answer that refuse HEAD
 _NO_REFERRERS = frozenset(
@@ -64,20 +65,17 @@ class RegistryClient:
 
     async def repositories(self) -> tuple[str, ...]:
         question = Question("GET", endpoints.catalog(), {}, _OK | _NO_CATALOG, self._limits.answer_bytes, True)
-        names: list[str] = []
         try:
-            refused = await self._pages(question, lambda page: self._take_names(names, page, "repositories"))
+            names = await self._names(question, "repositories")
         except AccessDenied:
-            refused = True
-        if refused:
+            names = None
+        if names is None:
             raise CatalogUnavailable(f"{self._connection.host} does not list its repositories")
-        return tuple(sorted(set(names)))
+        return tuple(sorted(names))
 
     async def tags(self, repository: str) -> tuple[str, ...]:
         question = Question("GET", endpoints.tags(repository), {}, _OK, self._limits.answer_bytes, True)
-        names: list[str] = []
-        await self._pages(question, lambda page: self._take_names(names, page, "tags"))
-        return tuple(dict.fromkeys(names))
+        return tuple(await self._names(question, "tags") or ())
 
     async def resolve(self, repository: str, tag: str) -> Descriptor:
         question = Question("HEAD", endpoints.manifest(repository, tag), _ACCEPT, _OK | _NO_HEAD)
@@ -200,11 +198,31 @@ class RegistryClient:
             following = self._connection.following(following, page.headers)
         return False
 
-    def _take_names(self, names: list[str], page: Answer, member: str) -> None:
-        names += replies.read_names(page.body, member)
-        if len(names) > self._limits.names:
-            host, most = self._connection.host, self._limits.names
-            raise LimitExceeded(f"{host} lists more than {most} {member} (limits.names)")
+    async def _names(self, question: Question, member: str) -> list[str] | None:
+        """A list to its end, each name once; None where it is refused.
+
+        Some registries cut a list at the length that was asked for and name no further page (seen: go-containerregistry's). So a last
+        page of just that length is asked for what follows, as long as something does.
+        """
+        names: dict[str, None] = {}
+        page: list[str] = []
+
+        def take(answer: Answer) -> None:
+            page[:] = replies.read_names(answer.body, member)
+            names.update(dict.fromkeys(page))
+            if len(names) > self._limits.names:
+                host, most = self._connection.host, self._limits.names
+                raise LimitExceeded(f"{host} lists more than {most} {member} (limits.names)")
+
+        if await self._pages(question, take):
+            return None
+        known = 0
+        while len(page) == endpoints.PAGE and len(names) > known:
+            known = len(names)
+            more = replace(question, target=endpoints.following(question.target, page[-1]), allow=_OK | _NO_FURTHER)
+            if await self._pages(more, take):
+                break
+        return list(names)
 
     def _take_referrers(self, found: list[Descriptor], page: Answer) -> None:
         found += _index(page)

@@ -19,6 +19,7 @@ import pytest
 import trustme
 
 START_SECONDS = 15.0
+NAMES = ("registry.example", "registry-1.docker.io", "auth.docker.io", "production.cloudflare.docker.com")
 
 CONFIG = """{user}
 daemon off;
@@ -86,7 +87,7 @@ def tls_front(
         assert not os.environ.get("CI"), "nginx must be there in CI: see scripts/setup"
         pytest.skip("nginx is not installed")
     directory.mkdir(exist_ok=True)
-    leaf = authority.issue_cert("127.0.0.1", "localhost", "registry.example")
+    leaf = authority.issue_cert("127.0.0.1", "localhost", *NAMES)
     leaf.cert_chain_pems[0].write_to_path(str(directory / "server.pem"))
     leaf.private_key_pem.write_to_path(str(directory / "server.key"))
     authority.cert_pem.write_to_path(str(directory / "ca.crt"))

@@ -1,0 +1,92 @@
+"""Proxies from the environment: which host goes through which, and what goes along."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+
+import pytest
+import trustme
+
+from ocifs.errors import Unreachable
+from ocifs.registry.client import open_registry
+from ocifs.registry.trust import proxy_for
+from ocifs.settings import Limits, NetworkSettings, Settings
+from tests.support.faults import fault_server, http, in_turn
+from tests.support.nginx import Front, tls_front
+from tests.support.proxy import proxy_to
+from tests.support.secrets import keep_secret
+
+PASSWORD = keep_secret("s3cr3t-of-the-proxy", "me:s3cr3t-of-the-proxy")
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
+    serve = 'return 200 \'{"tags": ["v1"]}\';'
+    with tls_front(tmp_path_factory.mktemp("proxied"), trustme.CA(), serve) as front:
+        yield front
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("variable", ["https_proxy", "HTTPS_PROXY", "all_proxy"])
+async def test_a_registry_with_tls_is_asked_through_a_tunnel(
+    registry: Front, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    with proxy_to(registry.host) as proxy:
+        monkeypatch.setenv(variable, f"http://me:{PASSWORD}@{proxy.address}")
+        network = NetworkSettings(ca_file=registry.ca)
+        async with open_registry("registry.example", Settings(network=network)) as client:
+            assert await client.tags("a/b") == ("v1",)
+    credential = "Basic " + base64.b64encode(f"me:{PASSWORD}".encode()).decode()
+    assert proxy.asked == [("CONNECT registry.example:443", credential)]
+    assert "Basic" not in registry.asked()[-1]
+
+
+async def test_a_registry_without_tls_is_asked_through_the_proxy_for_http(monkeypatch: pytest.MonkeyPatch) -> None:
+    with fault_server(in_turn(http(200, b'{"tags": ["v1"]}'))) as server, proxy_to(server.host) as proxy:
+        monkeypatch.setenv("http_proxy", proxy.address)
+        network = NetworkSettings(plain_http=frozenset({"registry.example:5000"}))
+        async with open_registry("registry.example:5000", Settings(network=network)) as client:
+            assert await client.tags("a/b") == ("v1",)
+    assert [asked for asked, _ in proxy.asked] == ["GET http://registry.example:5000/v2/a/b/tags/list?n=1000"]
+
+
+async def test_this_machine_is_asked_directly(monkeypatch: pytest.MonkeyPatch) -> None:
+    with fault_server(in_turn(http(200, b'{"tags": ["v1"]}'))) as server, proxy_to(server.host) as proxy:
+        monkeypatch.setenv("http_proxy", proxy.address)
+        async with open_registry(server.host, Settings()) as client:
+            assert await client.tags("a/b") == ("v1",)
+    assert proxy.asked == []
+
+
+async def test_a_proxy_that_is_not_there_is_unreachable_and_its_password_not_shown(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    with fault_server(in_turn(http(200))) as server:
+        gone = server.host
+    monkeypatch.setenv("https_proxy", f"http://me:{PASSWORD}@{gone}")
+    async with open_registry("registry.example", Settings(limits=Limits(retries=1))) as client:
+        with pytest.raises(Unreachable) as caught:
+            await client.tags("a/b")
+    assert PASSWORD not in f"{caught.value}{caught.value.hint}{caplog.text}"
+
+
+@pytest.mark.parametrize(
+    ("host", "environ", "proxy"),
+    [
+        ("r.example", {"HTTPS_PROXY": "http://p:1"}, "http://p:1"),
+        ("r.example", {"https_proxy": "p:1"}, "http://p:1"),
+        ("r.example", {"http_proxy": "p:1"}, None),
+        ("r.example", {"all_proxy": "p:1", "no_proxy": "other.example"}, "http://p:1"),
+        ("r.example", {"all_proxy": "p:1", "no_proxy": "r.example"}, None),
+        ("r.example", {"all_proxy": "p:1", "no_proxy": ".example"}, None),
+        ("r.example", {"all_proxy": "p:1", "no_proxy": "*"}, None),
+        ("r.example", {"all_proxy": "p:1", "NO_PROXY": "example"}, None),
+        ("127.0.0.1", {"all_proxy": "p:1"}, None),
+        ("localhost", {"all_proxy": "p:1"}, None),
+        ("r.example", {"https_proxy": ""}, None),
+    ],
+)
+def test_the_environment_says_which_proxy(host: str, environ: dict[str, str], proxy: str | None) -> None:
+    assert proxy_for("https", host, environ) == proxy
