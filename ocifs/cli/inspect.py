@@ -9,12 +9,14 @@ from typing import Unpack
 import click
 
 from ocifs.cli.browse import browse
+from ocifs.cli.failure import text_of
 from ocifs.cli.options import SharedOptions, shared
 from ocifs.cli.words import SOURCE
 from ocifs.concurrency import patience
-from ocifs.errors import UsageError
+from ocifs.errors import OcifsError, UsageError
 from ocifs.oci.children import child_role
 from ocifs.oci.descriptor import Descriptor
+from ocifs.oci.digest import Digest
 from ocifs.oci.payload import payload_files
 from ocifs.settings import Timing
 from ocifs.tree.bound import Bound
@@ -41,21 +43,31 @@ def command(reference: str, as_json: bool, **options: Unpack[SharedOptions]) -> 
             raise UsageError(f"{reference} names no single manifest", hint="add :TAG or @DIGEST")
         with patience(timing.timeout, timing.max_wait):
             bound = await root.bind()
-        click.echo(json.dumps(facts(bound), indent=2) if as_json else _page(bound), nl=as_json)
+        referrers = await _referrers(root, timing)
+        if as_json:
+            click.echo(json.dumps(facts(bound, referrers), indent=2))
+        else:
+            click.echo(summarise(bound.manifest, bound.classification, bound.config, referrers), nl=False)
 
     browse(reference, options, visit)
 
 
-def _page(bound: Bound) -> str:
-    return summarise(bound.manifest, bound.classification, bound.config)
+async def _referrers(root: ManifestDirectory, timing: Timing) -> list[tuple[str, Digest]] | None:
+    """What refers to the manifest; a registry that cannot say keeps nobody from the rest."""
+    try:
+        with patience(timing.timeout, timing.max_wait):
+            return await root.referrers()
+    except OcifsError as error:
+        click.echo(f"ocifs: what refers to it is not known: {text_of(error)}", err=True)
+    return None
 
 
 def _descriptor(descriptor: Descriptor) -> dict[str, object]:
     return {"digest": str(descriptor.digest), "media_type": descriptor.media_type, "size": descriptor.size}
 
 
-def facts(bound: Bound) -> dict[str, object]:
-    """Everything that is known of a manifest, for programs."""
+def facts(bound: Bound, referrers: list[tuple[str, Digest]] | None) -> dict[str, object]:
+    """Everything that is known of a manifest, for programs. `referrers` are null where they are not known."""
     manifest = bound.manifest
     payload = payload_files(manifest, bound.classification, bound.config)
     files = [
@@ -77,6 +89,7 @@ def facts(bound: Bound) -> dict[str, object]:
         "subject": str(manifest.subject.digest) if manifest.subject else None,
         "annotations": dict(manifest.annotations),
         "files": files,
+        "referrers": referrers and [{"kind": kind, "digest": str(digest)} for kind, digest in referrers],
         "layers": [_descriptor(layer) for layer in manifest.layers],
         "manifests": [
             {

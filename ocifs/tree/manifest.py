@@ -23,7 +23,7 @@ from ocifs.tree.index import index_links
 from ocifs.tree.layers import LayersDirectory
 from ocifs.tree.names import to_bytes
 from ocifs.tree.node import DIRECTORY, FOREVER, Attributes, Entry, Link, Node, Plain, TextFile
-from ocifs.tree.referrers import ReferrersDirectory
+from ocifs.tree.referrers import ReferrersDirectory, find_referrers
 from ocifs.tree.rootfs import open_rootfs
 from ocifs.tree.static import annotation_directory
 from ocifs.tree.summary import summarise
@@ -62,6 +62,10 @@ class ManifestDirectory(Plain):
     async def kind(self) -> str:
         """The kind alone, without what else binding asks for."""
         return (self._bound.classification if self._bound else (await identify(self._where))[1]).kind
+
+    async def referrers(self) -> list[tuple[str, Digest]]:
+        """What refers to the manifest, as kinds and digests, for those who want to be told at once."""
+        return await find_referrers(self._where, (await self.bind()).manifest.digest)
 
     async def lookup(self, name: bytes) -> Node:
         await self.bind()

@@ -91,9 +91,40 @@ def test_inspect_says_everything_to_programs(tmp_path: Path) -> None:
     said = json.loads(run_ocifs("inspect", "--json", f"oci:{layout}:v1", cache=tmp_path).stdout)
     assert (said["kind"], said["rule"], said["decided_by"]) == ("image", "image", "config.mediaType")
     assert [layer["media_type"] for layer in said["layers"]] == [mediatype.OCI_LAYER_GZIP]
+    assert said["referrers"] == []
     assert said["files"][0] == {
         "path": "layer-0.tar.gz",
         "digests": [said["layers"][0]["digest"]],
         "size": said["layers"][0]["size"],
         "unpack": False,
     }
+
+
+@pytest.mark.servers
+def test_inspect_says_what_refers_to_a_manifest(registry: Registry, tmp_path: Path) -> None:
+    push(registry, "inspected", "v1", mediatype.OCI_CONFIG, mediatype.OCI_LAYER_GZIP)
+    empty = {"mediaType": mediatype.OCI_EMPTY, "digest": push_blob(registry.url, "inspected", b"{}"), "size": 2}
+    said = json.loads(run_ocifs("inspect", "--json", f"{registry.host}/inspected:v1", cache=tmp_path).stdout)
+    subject = {"mediaType": mediatype.OCI_MANIFEST, "digest": said["digest"], "size": said["size"]}
+    kind = "application/spdx+json"
+    sbom = {
+        "schemaVersion": 2,
+        "mediaType": mediatype.OCI_MANIFEST,
+        "artifactType": kind,
+        "config": empty,
+        "layers": [],
+    }
+    digest = push_manifest(registry.url, "inspected", {**sbom, "subject": subject})
+    listed = {"mediaType": mediatype.OCI_MANIFEST, "digest": digest, "size": 9, "artifactType": kind}
+    fallback = {"schemaVersion": 2, "mediaType": mediatype.OCI_INDEX, "manifests": [listed]}
+    push_manifest(registry.url, "inspected", fallback, said["digest"].replace(":", "-"))
+    page = run_ocifs("inspect", f"{registry.host}/inspected:v1", cache=tmp_path / "fresh").stdout.decode()
+    assert f"Referrers\n  sbom  {digest}\n" in page
+    signed = push_manifest(
+        registry.url, "inspected", {**sbom, "annotations": {"n": "1"}}, said["digest"].replace(":", "-") + ".sig"
+    )
+    again = run_ocifs("inspect", "--json", f"{registry.host}/inspected:v1", cache=tmp_path / "again").stdout
+    assert json.loads(again)["referrers"] == [
+        {"kind": "sbom", "digest": digest},
+        {"kind": "cosign-signature", "digest": signed},
+    ]
