@@ -27,6 +27,7 @@ COMMANDS = {
     "config": ("ocifs.cli.config_show", "Show the configuration, and where each value comes from."),
     "umount": ("ocifs.cli.umount", "End a mount, also one whose daemon has died."),
     "status": ("ocifs.cli.status", "Show the mounts of this machine and how they are."),
+    "doctor": ("ocifs.cli.doctor", "Look for what keeps mounts from working, and say what to do."),
     "ls": ("ocifs.cli.ls", "List a path of a source without mounting it."),
     "cat": ("ocifs.cli.cat", "Write a file of a source to standard output without mounting it."),
     "inspect": ("ocifs.cli.inspect", "Say what a manifest is, and which field said so."),

@@ -170,6 +170,13 @@ class Connection:
         await answer.aclose()
         return str(answer.headers.get("www-authenticate", ""))
 
+    async def greet(self) -> Answer:
+        """The front door's answer to somebody without credentials, whatever its status; without its body."""
+        question = Question("GET", PING, {})
+        answer = await (self._first(question) if self._may_have_tls else self._follow(question, None))
+        await answer.aclose()
+        return Answer(answer.status_code, headers_of(answer), b"")
+
     async def check(self) -> None:
         """Ask whether anybody is there; a refusal is an answer. Raises Unreachable, RegistryFailed."""
         answer = await send(self._client, "GET", self.origin + self.site.path_of(PING), dict(self.site.headers))
