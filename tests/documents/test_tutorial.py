@@ -1,0 +1,54 @@
+"""The tutorial and the README's first screens, run as they stand there."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.documents.session import Step, blocks, plain, run, steps
+
+ROOT = Path(__file__).parents[2]
+pytestmark = [pytest.mark.mount, pytest.mark.servers]
+
+
+@pytest.fixture(scope="module")
+def sessions(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Step, str]]:
+    """Every step of the tutorial, and what it printed."""
+    home = tmp_path_factory.mktemp("tutorial")
+    found = [step for block in blocks((ROOT / "docs/tutorial.md").read_text()) for step in steps(block)]
+    # The first block sets up the clone that this runs in, which was done, and takes the clone for the current directory.
+    first = found[0].command.replace("./scripts/setup --dev", f"cd {ROOT}")
+    assert first != found[0].command
+    environment = {**os.environ, "TMPDIR": str(home), "LC_ALL": "C.UTF-8", "HOME": str(home)}
+    # A person types the next command later than a script does.
+    wait = "\nfor _ in $(seq 100); do curl -s 127.0.0.1:$port/v2/ && break; sleep 0.1; done; echo port $port"
+    serve = next(number for number, step in enumerate(found) if "docker-registry serve" in step.command)
+    found[0] = Step(first, None)
+    found[serve] = Step(found[serve].command + wait, None)
+    return run(found, home, environment)
+
+
+def test_the_tutorial_prints_what_it_says(sessions: list[tuple[Step, str]]) -> None:
+    port = next(text for _, text in sessions if "port " in text).rpartition("port ")[2].strip()
+    shown = 0
+    for step, printed in sessions:
+        if step.output is not None:
+            assert plain(printed, port) == plain(step.output), step.command
+            shown += 1
+    assert shown > 10
+
+
+def test_the_readme_shows_what_the_demo_and_the_tutorial_print(sessions: list[tuple[Step, str]]) -> None:
+    port = next(text for _, text in sessions if "port " in text).rpartition("port ")[2].strip()
+    demo = subprocess.run([ROOT / "scripts/demo"], capture_output=True, text=True, timeout=100, check=True).stdout
+    known = {step.command: plain(step.output or "") for step in steps(demo[demo.index("$ ") :])}
+    known |= {plain(step.command.replace("$port", port), port): plain(text, port) for step, text in sessions}
+    page = (ROOT / "README.md").read_text()
+    shown = [step for block in blocks(page) if block.startswith("$ ") for step in steps(block)]
+    assert len(shown) > 8
+    for step in shown:
+        assert step.command in known, f"neither the demo nor the tutorial runs {step.command!r}"
+        assert plain(step.output or "") in known[step.command], step.command
