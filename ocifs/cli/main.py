@@ -34,6 +34,7 @@ COMMANDS = {
     "find": ("ocifs.cli.find", "Find artifacts by what they are."),
     "prefetch": ("ocifs.cli.prefetch", "Fetch what is below paths of a source into the cache."),
     "completion": ("ocifs.cli.completion", "Print the script that makes a shell complete."),
+    "cache": ("ocifs.cli.cache", "Look at what is kept of registries, check it, pin it, clear it."),
     "tree": ("ocifs.cli.tree", "Show what is below a path of a source without mounting it."),
 }
 
@@ -62,7 +63,8 @@ class Commands(click.Group):
 
             loaded = config.load({each.name: each for each in mount.params if each.name})
             ctx.obj = loaded
-            ctx.default_map = {cmd_name: loaded.defaults()}
+            below = command.commands if isinstance(command, click.Group) else ()
+            ctx.default_map = {cmd_name: {**loaded.defaults(), **{each: loaded.defaults() for each in below}}}
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -6,7 +6,8 @@ Rules that hold here: an option has the same name and meaning in every command; 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypedDict, TypeVar
 
@@ -18,7 +19,15 @@ from ocifs.settings import CacheSettings, NetworkSettings, Settings, Timing, Vie
 F = TypeVar("F", bound=Callable[..., object])
 
 
-class SharedOptions(TypedDict):
+class CacheOptions(TypedDict):
+    """What the options of `caching` give to a command."""
+
+    cache_dir: Path | None
+    cache_size: int | None
+    cache_free: int | None
+
+
+class SharedOptions(CacheOptions):
     """What the shared options give to a command."""
 
     plain_http: bool
@@ -27,9 +36,6 @@ class SharedOptions(TypedDict):
     authfile: Path | None
     hosts_dir: Path | None
     registries_conf: Path | None
-    cache_dir: Path | None
-    cache_size: int | None
-    cache_free: int | None
     offline: bool
     verify: str
     timeout: float
@@ -81,7 +87,7 @@ def _seconds(name: str, default: float, what: str) -> Callable[[F], F]:
     return click.option(name, type=click.FloatRange(min=0), default=default, show_default=True, help=f"Seconds {what}.")
 
 
-_KEEPING = (
+_CACHE = (
     click.option(
         "--cache-dir",
         type=click.Path(path_type=Path, resolve_path=True),
@@ -89,6 +95,10 @@ _KEEPING = (
     ),
     click.option("--cache-size", type=SIZE, help="What the cache may take, like 20G.  [10G or 10 % of the disk]"),
     click.option("--cache-free", type=SIZE, help="What is left free on its disk.  [1G or 5 % of the disk]"),
+)
+
+_KEEPING = (
+    *_CACHE,
     click.option("--offline", is_flag=True, help="Touch no network; show what is in the cache."),
     click.option(
         "--verify",
@@ -122,7 +132,16 @@ _SHOWING = (
 
 def shared(function: F) -> F:
     """Give a command the shared options, as keyword arguments of the names in SharedOptions."""
-    for option in reversed((*_SHOWING, *_NETWORK, *_KEEPING)):
+    return _given(function, (*_SHOWING, *_NETWORK, *_KEEPING))
+
+
+def caching(function: F) -> F:
+    """Give a command the options that say where the cache is and how large it may become, as in CacheOptions."""
+    return _given(function, _CACHE)
+
+
+def _given(function: F, options: Sequence[Callable[[F], F]]) -> F:
+    for option in reversed(options):
         function = option(function)
     for each in getattr(function, "__click_params__", []):
         each.envvar = each.envvar or f"OCIFS_{each.name.upper()}"
@@ -130,9 +149,19 @@ def shared(function: F) -> F:
 
 
 def configurable(command: click.Command) -> bool:
-    """Whether a command takes the shared options, which the environment and the configuration file can give."""
-    names = {each.name for each in command.params}
-    return SharedOptions.__annotations__.keys() <= names
+    """Whether a command, or one below it, takes options that the environment and the configuration file can give."""
+    if isinstance(command, click.Group):
+        return any(map(configurable, command.commands.values()))
+    return "cache_dir" in {each.name for each in command.params}
+
+
+def cache_settings(options: CacheOptions) -> CacheSettings:
+    """Where the cache is, and its bounds."""
+    return CacheSettings(
+        directory=options["cache_dir"] or default_cache_directory(),
+        size=options["cache_size"],
+        free_space=options["cache_free"],
+    )
 
 
 def settings_from(options: SharedOptions, host: str) -> Settings:
@@ -140,13 +169,7 @@ def settings_from(options: SharedOptions, host: str) -> Settings:
     hosts = frozenset({host} if host else ())
     return Settings(
         timing=Timing(timeout=options["timeout"], max_wait=options["max_wait"], tag_ttl=options["tag_ttl"]),
-        cache=CacheSettings(
-            directory=options["cache_dir"] or default_cache_directory(),
-            size=options["cache_size"],
-            free_space=options["cache_free"],
-            verify_full=options["verify"] == "full",
-            offline=options["offline"],
-        ),
+        cache=replace(cache_settings(options), verify_full=options["verify"] == "full", offline=options["offline"]),
         network=NetworkSettings(
             plain_http=hosts if options["plain_http"] else frozenset(),
             insecure_tls=hosts if options["insecure_tls"] else frozenset(),

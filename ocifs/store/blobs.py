@@ -309,8 +309,8 @@ class CachedBlobs:
             return True
 
     async def _place(self, opened: OpenBlob, partial: Partial) -> None:
-        """Bring a verified blob to the disk and to its place. Nobody waits for it, and it may fail: the next mount does it again."""
-        with opened.used():
+        """Bring a verified blob to the disk and to its place. No reader waits for it, and it may fail: the next mount does it again."""
+        with opened.used(), trio.CancelScope(shield=True):  # a command that has read all ends at once
             try:
                 await trio.to_thread.run_sync(partial.place)
             except OcifsError as error:

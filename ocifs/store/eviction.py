@@ -48,6 +48,7 @@ class Report:
 
     size: int = 0
     evicted: list[Item] = field(default_factory=list)
+    leftovers: list[Item] = field(default_factory=list)
     over: int = 0
 
     @property
@@ -77,7 +78,7 @@ def evict(
         items = inventory(disk)
         leftovers = remove_leftovers(items)
         items = [each for each in items if each not in leftovers]
-        report = Report(sum(each.size for each in items))
+        report = Report(sum(each.size for each in items), leftovers=leftovers)
         needed = max(report.size - limits.size, limits.free - free_space(disk), least)
         if needed > 0:
             goal = needed + (0 if exactly else limits.size * _FURTHER // 100)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
 import trio
@@ -202,11 +202,18 @@ class CachedCatalog:
 
     def _write_down(self, key: str, value: object) -> None:
         """Keep what a name means, for times without the registry; that it cannot be kept is no reason to keep it from who asked."""
-        content = json.dumps({"key": key, "value": value}).encode()
+        content = json.dumps({"host": self._host, "key": key, "value": value}).encode()
         try:
             self._disk.keep(self._disk.name(self._host, Digest.of(key.encode())), content)
         except OcifsError as error:
             log.warning("what %s means could not be kept: %s", key, error)
+
+
+def names_of(disk: Disk, host: str, repository: str, tag: str, digests: Iterable[Digest]) -> frozenset[str]:
+    """Below `names/`, the paths of what is known of a tag (empty: none) and of manifests, whether it is known yet or not."""
+    keys = [f"manifest {repository}@{digest}" for digest in digests] + ([f"tag {repository}:{tag}"] if tag else [])
+    paths = [disk.name(host, Digest.of(key.encode())) for key in keys]
+    return frozenset("/".join(path.parts[-2:]) for path in paths)
 
 
 def _fits(key: str, value: object) -> bool:

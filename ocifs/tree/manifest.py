@@ -48,6 +48,11 @@ class ManifestDirectory(Plain):
         """The digest that it is bound to, or None before its first use."""
         return self._bound.manifest.digest if self._bound else None
 
+    @property
+    def where(self) -> Whereabouts:
+        """Where its manifest is."""
+        return self._where
+
     async def bind(self) -> Bound:
         """Read the manifest, unless that was done. Raises NotFound and whatever keeps it from being known."""
         if self._bound is None:

@@ -1,0 +1,58 @@
+"""What a reference stands for as a whole: its manifest, its config and layers, and of an index the child that would be used.
+
+Rules that hold here: manifests are read, nothing else is; a child that is for no platform (an index of charts, say) belongs to the whole.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from ocifs.errors import LimitExceeded
+from ocifs.oci.children import child_role
+from ocifs.oci.digest import Digest
+from ocifs.oci.manifest import Manifest
+from ocifs.oci.platform import first_match
+from ocifs.tree.bound import Whereabouts, identify
+
+_DEPTH = 8  # indices within indices
+
+
+@dataclass(slots=True)
+class Closure:
+    """Digests: `manifests`, indices included, and `blobs`, with the sizes that their descriptors say."""
+
+    manifests: list[Digest] = field(default_factory=list)
+    blobs: dict[Digest, int] = field(default_factory=dict)
+
+
+async def closure(where: Whereabouts) -> Closure:
+    """Read a manifest and the children that belong to it. Raises NotFound, Unreachable and the like."""
+    found = Closure()
+    await _add(where, found, 0)
+    return found
+
+
+async def _add(where: Whereabouts, found: Closure, depth: int) -> None:
+    if depth > _DEPTH:
+        raise LimitExceeded(f"indices within indices, more than {_DEPTH} deep")
+    manifest, _ = await identify(where)
+    if manifest.digest in found.manifests:
+        return
+    found.manifests.append(manifest.digest)
+    for part in (manifest.config, *manifest.layers):
+        if part is not None:
+            found.blobs[part.digest] = part.size
+    children, blobs = _children(where, manifest)
+    found.blobs.update(blobs)
+    for child in children:
+        await _add(replace(where, version=child), found, depth + 1)
+
+
+def _children(where: Whereabouts, manifest: Manifest) -> tuple[list[Digest], dict[Digest, int]]:
+    """The children that are manifests and belong to the whole, and those that are blobs."""
+    machines = [each for each in manifest.manifests if child_role(each) == "platform" and each.platform]
+    blobs = {each.digest: each.size for each in manifest.manifests if child_role(each) == "blob"}
+    chosen = first_match([each.platform for each in machines], where.context.platform)
+    if chosen is not None:
+        return [machines[chosen].digest], blobs
+    return [each.digest for each in manifest.manifests if each.digest not in blobs], blobs
