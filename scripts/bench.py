@@ -28,6 +28,7 @@ from pathlib import Path
 import httpx
 
 from scripts.bench_kinds import kinds
+from scripts.bench_rootfs import rootfs
 from scripts.bench_sample import Sample
 from tests.support.mount import Mounted, mounted, run_ocifs
 from tests.support.push import push_blob, push_manifest
@@ -249,6 +250,7 @@ GROUPS: dict[str, Callable[[World], Iterator[Sample]]] = {
     "list": listing,
     "mount": mounting,
     "kinds": lambda _: kinds(),
+    "rootfs": lambda world: rootfs(world.registry.url, world.registry.host, world.directory),
 }
 
 

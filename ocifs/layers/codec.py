@@ -1,7 +1,7 @@
 """A layer's index as bytes: what the shelf keeps of a layer, from which it is listed and read.
 
-One line of JSON says what follows (version, diff ID, sizes, SHA-256 of the rest); the rest is the entries in packed blocks, and the spans:
-their numbers, compressed, then their windows, which are so already. Of a Debian root filesystem that is 1.6 % of its plain tar.
+The head has the diff ID, sizes and how many there are of everything; the body is the entries in packed blocks, and the spans:
+their numbers, compressed, then their windows, which are so already. Of a Debian root filesystem that is 1.2 % of its plain tar.
 
 Rules that hold here: pure; whatever is not exactly what `encode` made is None, so that a damaged file means one more unpacking and
 never a wrong tree or a wrong byte.
@@ -9,15 +9,14 @@ never a wrong tree or a wrong byte.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import struct
+from typing import Any
 
 import zstandard
 
-from ocifs.errors import OcifsError
 from ocifs.layers.member import LayerIndex
-from ocifs.layers.packed import BLOCK, PackedMembers, pack
+from ocifs.layers.packed import PackedMembers, pack
+from ocifs.layers.sealed import seal, unseal
 from ocifs.layers.span import Checksum, Span, SpanMap, Window
 from ocifs.oci.digest import Digest
 
@@ -31,7 +30,9 @@ def encode(index: LayerIndex) -> bytes:
     """The bytes of an index."""
     members = pack(index.members)
     numbers, windows = _encode_spans(index.spans) if index.spans is not None else (b"", b"")
-    body = b"".join((*members.blocks, numbers, windows))
+    spans = None
+    if index.spans is not None:
+        spans = [index.spans.compression, index.spans.algorithm, index.spans.width, len(numbers)]
     head = {
         "kind": KIND,
         "diff_id": str(index.diff_id),
@@ -39,38 +40,25 @@ def encode(index: LayerIndex) -> bytes:
         "compression": index.compression,
         "members": len(members),
         "blocks": [len(block) for block in members.blocks],
-        "spans": None
-        if index.spans is None
-        else [index.spans.compression, index.spans.algorithm, index.spans.width, len(numbers)],
-        "sha256": hashlib.sha256(body).hexdigest(),
+        "spans": spans,
     }
-    return json.dumps(head).encode() + b"\n" + body
+    return seal(head, b"".join((*members.blocks, numbers, windows)))
 
 
 def decode(data: bytes) -> LayerIndex | None:
     """The index that some bytes are, or None."""
-    line, _, body = data.partition(b"\n")
-    try:
-        head = json.loads(line)
-        if head["kind"] != KIND or head["sha256"] != hashlib.sha256(body).hexdigest():
-            return None
-        blocks, place = [], 0
-        for size in head["blocks"]:
-            blocks.append(body[place : place + size])
-            place += size
-        count = int(head["members"])
-        if -(-count // BLOCK) != len(blocks):
-            return None
-        spans = None if head["spans"] is None else _decode_spans(head["spans"], body[place:])
-        return LayerIndex(
-            PackedMembers(blocks, count),
-            Digest.parse(head["diff_id"]),
-            int(head["plain_size"]),
-            str(head["compression"]),
-            spans,
-        )
-    except (ValueError, KeyError, TypeError, IndexError, struct.error, zstandard.ZstdError, OcifsError):
+    opened = unseal(data, KIND)
+    if opened is None:
         return None
+    head: dict[str, Any] = opened[0]
+    body = opened[1]
+    blocks, place = [], 0
+    for size in head["blocks"]:
+        blocks.append(body[place : place + size])
+        place += size
+    spans = None if head["spans"] is None else _decode_spans(head["spans"], body[place:])
+    members = PackedMembers(blocks, head["members"])
+    return LayerIndex(members, Digest.parse(head["diff_id"]), head["plain_size"], head["compression"], spans)
 
 
 def _encode_spans(spans: SpanMap) -> tuple[bytes, bytes]:
@@ -84,8 +72,8 @@ def _encode_spans(spans: SpanMap) -> tuple[bytes, bytes]:
     return zstandard.compress(b"".join(numbers)), b"".join(windows)
 
 
-def _decode_spans(head: list[object], data: bytes) -> SpanMap:
-    compression, algorithm, width, size = str(head[0]), str(head[1]), int(str(head[2])), int(str(head[3]))
+def _decode_spans(head: tuple[str, str, int, int], data: bytes) -> SpanMap:
+    compression, algorithm, width, size = head
     numbers, place = zstandard.decompress(data[:size]), size
     spans = SpanMap(compression, algorithm=algorithm, width=width)
     for start in range(0, len(numbers), _SPAN.size + width):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import chain
 from typing import TypeAlias, overload
 
@@ -63,7 +64,10 @@ class PackedMembers(Sequence[Member]):
         if made is None:
             made = self._made[number] = unpack(self.blocks[number])
             while len(self._made) > _MADE:
-                self._made.popitem(last=False)
+                self._made.pop(next(iter(self._made)), None)
+        else:
+            with suppress(KeyError):  # another thread may have put it out
+                self._made.move_to_end(number)
         return made
 
 

@@ -1,4 +1,4 @@
-"""The one pass over a whole layer: fetched, verified, inflated, indexed, and cut into spans, in a worker thread.
+"""The one pass over a whole layer: fetched, verified, inflated and cut into spans in a worker thread, listed in another beside it.
 
 Rules that hold here: nothing is kept of a layer before all of it was read, so its digest (by the BlobReader, with the last byte) and its
 diff ID (here) were verified; the plain tar is kept only where the compression cannot be entered in the middle.
@@ -18,6 +18,7 @@ import trio
 from ocifs.concurrency import note_progress
 from ocifs.content import Blob, BlobReader, Shelf
 from ocifs.errors import IntegrityError, Malformed
+from ocifs.layers.beside import Beside
 from ocifs.layers.codec import KIND as INDEX
 from ocifs.layers.codec import encode
 from ocifs.layers.inflate import Inflater
@@ -66,7 +67,11 @@ class Unpacking:
         digest = self._layer.blob.digest
         with _Spool(self._shelf, digest) as spool:
             with self._feed.judged():
-                size = read_tar(self._pieces(spool), self._limits, packer.add)
+                with Beside(lambda pieces: read_tar(self._hashed(pieces), self._limits, packer.add)) as listing:
+                    for piece in self._spooled(spool):
+                        if not listing.put(piece):
+                            break
+                size = listing.result
                 diff_id = Digest(self._algorithm, self._hasher.hexdigest())
                 index = LayerIndex(packer.members(), diff_id, size, self._inflater.compression, self._cutter.spans)
                 check(self._layer, index)
@@ -76,10 +81,14 @@ class Unpacking:
             file.write(encode(index))
         return index
 
-    def _pieces(self, spool: _Spool) -> Iterator[bytes]:
+    def _spooled(self, spool: _Spool) -> Iterator[bytes]:
         for piece in self._inflater.pieces():
             if self._keep_plain or self._inflater.compression not in _ENTERED:
                 spool.write(piece)
+            yield piece
+
+    def _hashed(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        for piece in pieces:
             self._hasher.update(piece)
             yield piece
 

@@ -1,8 +1,9 @@
 """Where layers become trees: each is streamed once, indexed beside the event loop, and what was made of it is kept under its digest.
 
 What is kept of a layer is its index (`layer-index.2`): its entries, and the spans by which parts of the blob are read. It outlives the
-blob: a mount that finds it lists at once, and fetches the spans that are read. Of a compression that cannot be entered in the middle the
-plain tar is kept too (`layer-plain.1`), and made again when it is gone.
+blob: a mount that finds it lists at once, and fetches the spans that are read. What layers make together is kept by their digests
+(`layer-tree.1`). Of a compression that cannot be entered in the middle the plain tar is kept too (`layer-plain.1`), and made again when
+it is gone.
 
 Rules that hold here: one unpacking of a layer at a time, whoever asks; nothing of a layer is served before all of it was read and verified
 once, and nothing that is fetched later without its span's checksum; unpacking happens in threads of its own number, since those threads
@@ -21,10 +22,12 @@ import trio
 from ocifs.concurrency import SingleFlight
 from ocifs.content import Blob, BlobReader, Shelf
 from ocifs.errors import IntegrityError, LimitExceeded, Malformed, OcifsError, RegistryFailed
+from ocifs.layers import merged
 from ocifs.layers.codec import KIND as INDEX
 from ocifs.layers.codec import decode
 from ocifs.layers.member import LayerIndex, Member
-from ocifs.layers.overlay import Tree, merge
+from ocifs.layers.merged import Tree
+from ocifs.layers.overlay import merge
 from ocifs.layers.plain import PlainTars
 from ocifs.layers.reader import SpanReader
 from ocifs.layers.span import PLAIN_TAR
@@ -74,13 +77,28 @@ class Workshop:
             found = [index for index in indices if index is not None]
 
             def make() -> Tree:
-                return merge(found, self._limits, markers=markers, alone=alone)
+                return self._merged(
+                    _name(*key), found, lambda: merge(found, self._limits, markers=markers, alone=alone)
+                )
 
             tree = await trio.to_thread.run_sync(make)
             self._trees[key] = tree
             return tree
 
         return self._trees.get(key) or await self._merging.run(key, work)
+
+    def _merged(self, name: Digest, layers: Sequence[LayerIndex], make: Callable[[], Tree]) -> Tree:
+        """A merged tree from the shelf, or made and put there."""
+        file = self._shelf.find(merged.KIND, name)
+        if file is not None:
+            with file:
+                kept = merged.decode(file.read(), layers)
+            if kept is not None:
+                return kept
+        tree = make()
+        with self._shelf.put(merged.KIND, name) as target:
+            target.write(merged.encode(tree))
+        return tree
 
     async def read(self, layer: Layer, member: Member, offset: int, size: int) -> bytes:
         """Bytes [offset, offset+size) of a file, shorter only at its end; holes are zeros."""
@@ -152,6 +170,11 @@ class Workshop:
             return index
 
         return await self._unpacking.run((layer.blob.digest, keep_plain), work)
+
+
+def _name(digests: Sequence[Digest], markers: bool, alone: bool) -> Digest:
+    """What names a merged tree: what it was made from."""
+    return Digest.of(" ".join([*map(str, digests), str(markers), str(alone)]).encode())
 
 
 class _Kept:

@@ -10,7 +10,7 @@ tree, links on the way included, since `x/..` is not where `x` stands when `x` i
 from __future__ import annotations
 
 from ocifs.layers.member import Kind
-from ocifs.layers.overlay import Item
+from ocifs.layers.merged import Item
 
 _MAX_LINKS = 40  # what Linux follows; beyond it the kernel says ELOOP by itself
 
@@ -48,7 +48,8 @@ def _follow(root: Item, where: tuple[bytes, ...], parts: list[bytes]) -> tuple[b
                 names.pop()
                 stack.pop()
             continue
-        found = (stack[-1].children or {}).get(part)
+        children = stack[-1].children
+        found = None if children is None else children.get(part)
         if found is None or links > _MAX_LINKS:
             return left, tuple(names), [part, *(name for name, _ in todo[::-1])]
         if found.member.kind is Kind.SYMLINK:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from ocifs.content import Blob
 from ocifs.errors import NoAttribute, NotFound
 from ocifs.layers.member import Kind
-from ocifs.layers.overlay import Item, Tree
+from ocifs.layers.merged import Item, Tree
 from ocifs.layers.unpack import Layer
 from ocifs.layers.workshop import Workshop
 from ocifs.oci.descriptor import Descriptor

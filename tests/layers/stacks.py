@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ocifs.layers.member import Kind, LayerIndex, Member
-from ocifs.layers.overlay import Item, Tree, merge
+from ocifs.layers.merged import Item, Tree
+from ocifs.layers.overlay import merge
 from ocifs.oci.digest import Digest
 from ocifs.settings import Limits
 

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from ocifs.errors import OcifsError
 from ocifs.layers.codec import decode, encode
 from ocifs.layers.member import Kind, LayerIndex, Member
-from ocifs.layers.overlay import Item, directories, merge
+from ocifs.layers.merged import Item, directories
+from ocifs.layers.overlay import merge
 from ocifs.oci.digest import Digest
 from ocifs.settings import MIB, Limits
 from ocifs.tree.inside import inside

@@ -145,9 +145,7 @@ async def test_an_index_with_any_byte_damaged_is_made_again_and_never_a_wrong_by
         damaged = bytearray(kept)
         damaged[place] ^= 0x10
         path.write_bytes(damaged)
-        found = decode(bytes(damaged))
-        if found is not None:  # a byte of the header that means nothing
-            assert found == decode(kept), place
+        assert decode(bytes(damaged)) is None
     path.write_bytes(flipped(kept))
     async with site(tmp_path) as here:
         assert await content(here, "gzip", b"7") == FILES[b"7"]

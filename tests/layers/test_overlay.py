@@ -9,10 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocifs.errors import LimitExceeded, Malformed
+from ocifs.layers import overlay
 from ocifs.layers.member import Kind, Member
+from ocifs.layers.merged import Tree, decode, encode
 from ocifs.layers.overlay import merge
 from ocifs.settings import Limits
-from tests.layers.stacks import directory, file, hardlink, layer, merged, shape, symlink
+from tests.layers.stacks import directory, file, hardlink, items, layer, merged, shape, symlink
 
 D = ("d", 0)
 
@@ -103,7 +105,7 @@ def test_hard_links_share_over_layers_and_survive_their_target() -> None:
     assert set(found) == {"d", "d/b"}
     assert (found["d/b"].links, found["d/b"].layer) == (1, 0)
     found = merged([file("a", 1)], [hardlink("b", "a"), hardlink("c", "b")])
-    assert found["a"] is found["b"] is found["c"]
+    assert found["a"] == found["b"] == found["c"]
     assert found["a"].links == 3
 
 
@@ -133,7 +135,7 @@ def test_what_aufs_kept_is_hidden_and_links_into_it_hold() -> None:
     ]
     found = merged(lower)
     assert set(found) == {"a", "b"}
-    assert found["a"] is found["b"]
+    assert found["a"] == found["b"]
     assert found["a"].member.mtime_ns == 5
 
 
@@ -214,6 +216,38 @@ def test_any_stack_is_what_the_model_says(layers: tuple[list[Member], ...]) -> N
         for path, item in found.items()
     }
     assert ours == _model(list(layers))
+
+
+@given(st.tuples(_entries(1), _entries(2), _entries(3)))
+def test_packing_on_the_way_and_on_the_shelf_changes_nothing(layers: tuple[list[Member], ...]) -> None:
+    stack = [layer(*members) for members in layers]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(overlay, "_OPEN", 0)
+        tree = merge(stack, Limits())
+        patch.setattr(overlay, "_OPEN", 1)
+        assert items_of(merge(stack, Limits())) == items_of(tree)
+    assert items_of(merge(stack, Limits())) == items_of(tree)
+    kept = decode(encode(tree), tree.layers)
+    assert kept is not None
+    assert items_of(kept) == items_of(tree)
+
+
+def items_of(tree: Tree) -> dict[str, tuple[object, ...]]:
+    found = items(tree).items()
+    return {path: (each.member, each.layer, each.number, each.links) for path, each in found}
+
+
+def test_a_kept_tree_that_is_damaged_or_of_other_layers_is_none() -> None:
+    tree = merge([layer(file("a/b"), file("c"), hardlink("d", "c"))], Limits())
+    good = encode(tree)
+    assert decode(good, tree.layers) is not None
+    assert decode(good, [*tree.layers, layer()]) is None
+    for place in range(len(good)):
+        bad = bytearray(good)
+        bad[place] ^= 4
+        assert decode(bytes(bad), tree.layers) is None
+    for bad_bytes in (b"", b"{}\n", good[:-1], b"null\n" + good):
+        assert decode(bad_bytes, tree.layers) is None
 
 
 @given(st.tuples(_entries(1), _entries(2)), st.randoms())

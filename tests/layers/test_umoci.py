@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from ocifs.errors import Malformed
 from ocifs.layers.member import Kind, LayerIndex, Member
+from ocifs.layers.merged import Item
 from ocifs.layers.overlay import merge
 from ocifs.oci.digest import Digest
 from ocifs.settings import Limits
@@ -62,10 +63,10 @@ def _entries(number: int) -> st.SearchStrategy[list[Entry]]:
 def _ours(tars: list[bytes]) -> dict[str, tuple[object, ...]]:
     layers = [LayerIndex(tuple(members(data)), Digest.of(data), len(data), "none") for data in tars]
     found = items(merge(layers, Limits()))
-    names: dict[int, list[str]] = {}
+    names: dict[Item, list[str]] = {}
     for path, item in found.items():
-        names.setdefault(id(item), []).append(path)
-    return {path: _shown(item.member, tars[item.layer], sorted(names[id(item)])) for path, item in found.items()}
+        names.setdefault(item, []).append(path)
+    return {path: _shown(item.member, tars[item.layer], sorted(names[item])) for path, item in found.items()}
 
 
 def _shown(member: Member, plain: bytes, names: list[str]) -> tuple[object, ...]:

@@ -1,0 +1,203 @@
+"""An image's root filesystem against its peers: listed cold, listed again, read, and read from with the layer gone.
+
+    scripts/bench --only rootfs
+    OCIFS_BENCH_NODE=1 scripts/bench --only rootfs     with `chroot rootfs node -v` over a line of 3 MB/s
+
+Rules that hold here: each cold measurement has a mount and a cache of its own; the image is Debian with python3, perl and git, in one layer
+of gzip; ratarmount (PyPI) is measured where it is installed, else its rows say so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from scripts.bench_image import NODE, TOOLS, compressed, debian_tar, line_to, needs, push_gzip
+from scripts.bench_sample import Sample
+from tests.support.mount import Mounted, mounted
+
+MIB = 1 << 20
+SLOW = 3e6  # bytes a second
+ATTRIBUTES = "%p %y %m %U %G %s %T@ %n %l\\n"
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image in a registry, and its layer as files."""
+
+    host: str
+    repository: str
+    digest: str
+    tar: Path
+
+    @property
+    def source(self) -> str:
+        return f"{self.host}/{self.repository}:latest"
+
+
+def shell(command: str, **variables: str) -> float:
+    """The seconds that a pipeline takes."""
+    began = time.perf_counter()
+    subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command],
+        check=True,
+        env={**os.environ, **variables},
+        stdout=subprocess.DEVNULL,
+    )
+    return time.perf_counter() - began
+
+
+def find(root: Path) -> float:
+    """`find` with all attributes."""
+    return shell('find "$ROOT" -printf "$FORM" >/dev/null', ROOT=str(root), FORM=ATTRIBUTES)
+
+
+def read_all(root: Path) -> float:
+    """Every file from its beginning to its end, in the order of the listing."""
+    return shell('find "$ROOT" -type f -print0 | xargs -0 cat >/dev/null', ROOT=str(root))
+
+
+@contextlib.contextmanager
+def cache_of_its_own(directory: Path) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(dir=directory) as place:
+        cache = Path(place, "cache")
+        cache.mkdir(mode=0o700)
+        yield cache
+
+
+@contextlib.contextmanager
+def mount_of(image: Image, cache: Path, host: str = "") -> Iterator[Mounted]:
+    source = f"{host or image.host}/{image.repository}:latest"
+    with mounted(source, cache.parent / "mnt", cache) as mount:
+        yield mount
+
+
+def first_look(image: Image, directory: Path) -> Iterator[Sample]:
+    needs("skopeo", "umoci", "curl", "igzip")
+    with cache_of_its_own(directory) as cache, mount_of(image, cache) as mount:
+        ours = find(mount.path / "rootfs")
+    with tempfile.TemporaryDirectory(dir=directory) as place:
+        copy = 'skopeo --insecure-policy copy -q --src-tls-verify=false "docker://$SOURCE" "oci:$PLACE/layout:latest"'
+        unpack = 'umoci raw unpack --image "$PLACE/layout:latest" "$PLACE/root"'
+        peer = shell(f"{copy} && {unpack}", SOURCE=image.source, PLACE=place)
+    url = f"http://{image.host}/v2/{image.repository}/blobs/{image.digest}"
+    pipeline = shell('curl -sSf --noproxy "*" "$URL" | igzip -d | tar t >/dev/null', URL=url)
+    yield Sample("first find rootfs", ours, "s", "skopeo copy; umoci raw unpack", peer, most_ratio=0.25)
+    yield Sample("first find rootfs", ours, "s", "curl | igzip -d | tar t", pipeline, most_ratio=1.3)
+
+
+def second_mount(image: Image, directory: Path) -> Iterator[Sample]:
+    """What is kept: the index, with the blob and then without."""
+    with cache_of_its_own(directory) as cache:
+        with mount_of(image, cache) as mount:
+            find(mount.path / "rootfs")
+        kept = Path(cache, "ocifs/v1")
+        index = sum(path.stat().st_size for path in (kept / "derived").rglob("*") if path.is_file())
+        with mount_of(image, cache) as mount:
+            again = find(mount.path / "rootfs")
+            memory = peak(mount)
+            read = read_all(mount.path / "rootfs")
+        yield Sample("kept index", index / image.tar.stat().st_size * 100, "%", "the plain tar", 100.0, most=3)
+        yield Sample("second mount, peak memory", memory, "MiB", "the bound", 250e6 / MIB, most_ratio=1)
+        with ratarmount(image) as theirs:
+            if theirs is None:
+                print(
+                    "skipped: ratarmount is not installed (pip install ratarmount; OCIFS_RATARMOUNT=its path)",
+                    file=sys.stderr,
+                )
+                yield Sample("second mount, find rootfs", again, "s", "0.6 s", 0.6, most_ratio=1)
+            else:
+                yield Sample("second mount, find rootfs", again, "s", "ratarmount", theirs[0], most_ratio=1 / 6)
+                yield Sample("second mount, find rootfs", again, "s", "0.6 s", 0.6, most_ratio=1)
+                yield Sample("read every file", read, "s", "ratarmount", theirs[1], most_ratio=0.25)
+        shutil.rmtree(kept / "blobs", ignore_errors=True)
+        shutil.rmtree(kept / "partial", ignore_errors=True)
+        with line_to(image.host) as line, mount_of(image, cache, line.host) as mount:
+            path = a_file_of(mount.path / "rootfs", 100_000)
+            line.received = line.requests = 0
+            path.read_bytes()
+            received, requests = line.received, line.requests
+        yield Sample(
+            "a file of 100 KB, index kept: fetched",
+            received / 1e6,
+            "MB",
+            "the layer",
+            compressed(image.tar).stat().st_size / 1e6,
+            most=3,
+        )
+        yield Sample("a file of 100 KB, index kept: requests", requests, "", "the bound", 10, most_ratio=1)
+
+
+def a_file_of(root: Path, size: int) -> Path:
+    """The file whose size is nearest."""
+    listed = subprocess.run(
+        ["find", root, "-type", "f", "-printf", "%s %p\n"], capture_output=True, text=True, check=True
+    )
+    lines = (line.partition(" ") for line in listed.stdout.splitlines())
+    return Path(min(lines, key=lambda line: abs(int(line[0]) - size))[2])
+
+
+def peak(mount: Mounted) -> float:
+    """The largest resident set of the daemon so far, in MiB (VmHWM, proc_pid_status(5))."""
+    return int(Path(f"/proc/{mount.process.pid}/status").read_text().partition("VmHWM:")[2].split()[0]) / 1024
+
+
+@contextlib.contextmanager
+def ratarmount(image: Image) -> Iterator[tuple[float, float] | None]:
+    """Seconds of `find`, and of reading every file, on a mount of the same layer whose index ratarmount has kept."""
+    program = os.environ.get("OCIFS_RATARMOUNT") or shutil.which("ratarmount")
+    if program is None:
+        yield None
+        return
+    with tempfile.TemporaryDirectory() as place:
+        point = Path(place, "mnt")
+        point.mkdir()
+        command = [program, "--index-file", f"{place}/index.sqlite", str(compressed(image.tar)), str(point)]
+        for _ in range(2):  # the first makes the index
+            subprocess.run(command, check=True, capture_output=True)
+            try:
+                times = find(point), read_all(point)
+            finally:
+                subprocess.run(["fusermount3", "-u", str(point)], check=True)
+                time.sleep(0.5)  # its daemon ends by itself
+        yield times
+
+
+def chroot_node(image: Image, directory: Path) -> Iterator[Sample]:
+    """`chroot rootfs node -v` over a line of 3 MB/s: with nothing here, and with a kept index alone."""
+    with cache_of_its_own(directory) as cache:
+        for what in ("nothing kept", "index kept"):
+            with (
+                line_to(image.host, SLOW) as line,
+                mounted(
+                    f"{line.host}/{image.repository}:latest", cache.parent / "mnt", cache, ["--links", "raw"]
+                ) as mount,
+            ):
+                began = time.perf_counter()
+                subprocess.run(["chroot", mount.path / "rootfs", "node", "-v"], check=True, stdout=subprocess.DEVNULL)
+                seconds = time.perf_counter() - began
+                received = line.received / 1e6
+            for kind in ("blobs", "partial"):
+                shutil.rmtree(cache / "ocifs/v1" / kind, ignore_errors=True)
+            published = (126.0, 353.0) if what == "nothing kept" else (15.0, 29.0)
+            peer = "nydus: plain pull" if what == "nothing kept" else "nydus: index over gzip"
+            yield Sample(f"chroot node -v at 3 MB/s, {what}", seconds, "s", peer, published[0], most_ratio=1)
+            yield Sample(f"chroot node -v, {what}: fetched", received, "MB", peer, published[1], most_ratio=1)
+
+
+def rootfs(url: str, host: str, directory: Path) -> Iterator[Sample]:
+    """All of it."""
+    image = Image(host, "bench/debian", push_gzip(url, "bench/debian", debian_tar(TOOLS)), debian_tar(TOOLS))
+    yield from first_look(image, directory)
+    yield from second_mount(image, directory)
+    if os.environ.get("OCIFS_BENCH_NODE"):
+        node = Image(host, "bench/node", push_gzip(url, "bench/node", debian_tar(NODE)), debian_tar(NODE))
+        yield from chroot_node(node, directory)

@@ -1,0 +1,50 @@
+"""Two threads for one stream: nothing is lost, nobody waits for ever, errors come out."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from ocifs.layers.beside import Beside
+
+PIECES = [b"%d" % number for number in range(100)]
+
+
+def test_every_piece_is_worked_on_in_order() -> None:
+    with Beside(list[bytes]) as beside:
+        assert all(beside.put(piece) for piece in PIECES)
+    assert beside.result == PIECES
+
+
+@pytest.mark.parametrize("after", [0, 3, 100])
+def test_an_error_of_the_work_comes_out_and_whoever_puts_is_told(after: int) -> None:
+    def work(pieces: Iterator[bytes]) -> None:
+        for number, _ in enumerate(pieces):
+            if number == after:
+                break
+        raise ValueError("the work")
+
+    with pytest.raises(ValueError, match="the work"):
+        with Beside(work) as beside:
+            for piece in PIECES * 5:
+                if not beside.put(piece):
+                    break
+
+
+def test_an_error_of_the_maker_ends_the_work() -> None:
+    before = threading.active_count()
+    with pytest.raises(KeyError):
+        with Beside(list[bytes]) as beside:
+            beside.put(b"1")
+            raise KeyError("the maker")
+    assert beside.result == [b"1"]
+    assert threading.active_count() == before
+
+
+def test_work_that_wants_no_more_holds_nobody_up() -> None:
+    with Beside(lambda pieces: next(pieces)) as beside:
+        for piece in PIECES:
+            beside.put(piece)
+    assert beside.result == b"0"
