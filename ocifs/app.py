@@ -41,7 +41,8 @@ from ocifs.tree.single import open_single
 from ocifs.watched import Traffic, WatchedCatalog, WatchedSource
 
 # Each says what is so now, for `.ocifs/status.json`; it blocks on nothing and asks nobody.
-Facts: TypeAlias = dict[str, Callable[[], dict[str, object]]]
+Status: TypeAlias = Callable[[], dict[str, object]]
+Facts: TypeAlias = dict[str, Status]
 
 
 def host_of(source: Source) -> str:
@@ -125,6 +126,7 @@ class MountRequest:
     source: Source
     mountpoint: Path
     allow_other: bool = False
+    metrics: tuple[str, int] | None = None  # where metrics are served
 
 
 def mount(request: MountRequest, settings: Settings, on_ready: Callable[[], None]) -> None:
@@ -140,34 +142,52 @@ def mount(request: MountRequest, settings: Settings, on_ready: Callable[[], None
 
     async def run() -> None:
         facts: Facts = {}
-        async with open_tree(request.source, settings, facts) as tree:
-            root = MountRoot(tree, control_files(request.source, journal, facts))
+        async with open_tree(request.source, settings, facts) as tree, trio.open_nursery() as nursery:
+            status = status_of(request.source, journal, facts)
+            root = MountRoot(tree, control_files(status, journal))
             options = MountOptions(request.mountpoint, str(request.source), request.allow_other)
+            if request.metrics:
+                await _serve_metrics(nursery, request.metrics, status)
             await serve(root, options, settings.timing, journal, on_ready)
+            nursery.cancel_scope.cancel()
 
     run_to_end(run)
 
 
-def control_files(source: Source, journal: Journal, parts: Facts) -> dict[bytes, Callable[[], bytes]]:
-    """What `.ocifs/` holds, and how each file is made."""
+async def _serve_metrics(nursery: trio.Nursery, address: tuple[str, int], status: Status) -> None:
+    from ocifs.metrics import exposition
+    from ocifs.scrape import open_listeners, serve_metrics
+
+    listeners = await open_listeners(address)
+    nursery.start_soon(serve_metrics, listeners, lambda: exposition(status()))
+
+
+def status_of(source: Source, journal: Journal, parts: Facts) -> Status:
+    """What makes a mount's status: what `.ocifs/status.json` shows and metrics are read from."""
     began = time.time()
 
-    def status() -> bytes:
-        facts = {
+    def status() -> dict[str, object]:
+        return {
             "source": str(source),
             "pid": os.getpid(),
             "version": __version__,
             "seconds": round(time.time() - began, 1),
             "operations": dict(journal.operations),
+            "operation_seconds": {name: round(seconds, 6) for name, seconds in journal.seconds.items()},
+            "bytes_read": journal.bytes_read,
             "errors": dict(journal.errors),
             "unexpected": journal.unexpected,
             "registries": [tell() for name, tell in parts.items() if name.startswith("registry ")],
             **{name: tell() for name, tell in parts.items() if not name.startswith("registry ")},
         }
-        return json.dumps(facts, indent=2).encode() + b"\n"
 
+    return status
+
+
+def control_files(status: Status, journal: Journal) -> dict[bytes, Callable[[], bytes]]:
+    """What `.ocifs/` holds, and how each file is made."""
     return {
-        b"status.json": status,
+        b"status.json": lambda: json.dumps(status(), indent=2).encode() + b"\n",
         b"errors": journal.report,
         b"version": f"{__version__}\n".encode,
     }

@@ -11,6 +11,7 @@ import contextvars
 import itertools
 import json
 import logging
+import os
 import re
 import time
 
@@ -20,6 +21,7 @@ _LEVELS = (logging.INFO, logging.DEBUG, 5)
 OPERATIONS_TOO = _LEVELS[2]
 """The level of a line for each operation: a listing makes thousands of them."""
 
+_PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))  # syslog(3)
 _SILENT = ("httpx", "httpcore", "hpack")
 # Nothing of ours logs one. This holds back what some library puts into an exception's text.
 _SECRET = re.compile(
@@ -42,8 +44,8 @@ def without_secrets(text: str) -> str:
 class TextFormatter(logging.Formatter):
     """A line for people. `#12` is the operation."""
 
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    def __init__(self, form: str = "%(asctime)s %(levelname)s %(name)s: %(message)s") -> None:
+        super().__init__(form)
 
     def format(self, record: logging.LogRecord) -> str:
         number = OPERATION.get()
@@ -69,10 +71,36 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(fields)
 
 
+class JournalFormatter(TextFormatter):
+    """Lines for systemd's journal, which has the time itself: each begins with its priority (sd-daemon(3))."""
+
+    def __init__(self) -> None:
+        super().__init__("%(name)s: %(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        priority = next((number for level, number in _PRIORITIES if record.levelno >= level), 7)
+        return "\n".join(f"<{priority}>{line}" for line in super().format(record).splitlines())
+
+
+def journal_listens() -> bool:
+    """Whether systemd's journal reads our standard error (systemd.exec(5), JOURNAL_STREAM)."""
+    try:
+        found = os.fstat(2)
+    except OSError:
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
+
+
+_FORMATTERS = {"text": TextFormatter, "json": JsonFormatter, "journald": JournalFormatter}
+
+
 def start_logging(verbosity: int, form: str = "text") -> None:
-    """Log to standard error: errors that callers got; with 1 each request to a registry, too; with 2 each operation, too."""
+    """Log to standard error, as `form` says (text, json, journald; the journal gets its own instead of text).
+
+    Errors that callers got; with 1 each request to a registry, too; with 2 each operation, too.
+    """
     handler = logging.StreamHandler()
-    handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
+    handler.setFormatter(_FORMATTERS["journald" if form == "text" and journal_listens() else form]())
     logging.addLevelName(OPERATIONS_TOO, "TRACE")
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("ocifs").setLevel(_LEVELS[min(verbosity, 2)])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+from pathlib import Path
 
 import pytest
 import trio
@@ -71,3 +73,15 @@ def test_each_v_says_more_and_http_libraries_nothing(verbosity: int, level: int)
         logging.getLogger().handlers[:] = handlers
         logging.getLogger().setLevel(kept)
         logging.getLogger("ocifs").setLevel(logging.NOTSET)
+
+
+def test_the_journal_gets_priorities_where_it_listens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("JOURNAL_STREAM", "1:2")
+    assert not telemetry.journal_listens()
+    found = os.fstat(2)
+    monkeypatch.setenv("JOURNAL_STREAM", f"{found.st_dev}:{found.st_ino}")
+    assert telemetry.journal_listens()
+    record = logging.LogRecord("ocifs.x", logging.WARNING, "", 1, "two\nlines", (), None)
+    assert telemetry.JournalFormatter().format(record) == "<4>ocifs.x: two\n<4>lines"

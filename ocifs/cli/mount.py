@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Unpack
+from typing import TYPE_CHECKING, TypeAlias, Unpack
 
 import click
 
@@ -11,8 +11,16 @@ from ocifs.cli.failure import status_of, text_of
 from ocifs.cli.options import SharedOptions, settings_from, shared
 from ocifs.cli.words import SOURCE
 from ocifs.errors import OcifsError, UsageError
+from ocifs.metrics import parse_address
 from ocifs.oci.reference import LayoutSource, Source, parse_source
+from ocifs.settings import Settings
 from ocifs.telemetry import start_logging
+
+if TYPE_CHECKING:
+    from ocifs.fuse.daemon import Ready
+
+Request: TypeAlias = tuple[Source, Path, bool, tuple[str, int] | None]
+"""Of ocifs.app, which is imported after the fork only: what, where, for others too, where metrics are served."""
 
 
 class NamedMount(click.Command):
@@ -40,7 +48,15 @@ class NamedMount(click.Command):
 @click.option(
     "--log-file", type=click.Path(path_type=Path, resolve_path=True), help="Where a daemon writes what it has to say."
 )
-@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", help="For people or for machines.")
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json", "journald"]),
+    default="text",
+    help="For people, for machines, or for the journal, which people's lines are for too where it reads them.",
+)
+@click.option(
+    "--metrics", metavar="ADDRESS", help="Serve metrics for Prometheus at [HOST:]PORT; loopback without a HOST."
+)
 @click.option("-v", "--verbose", count=True, help="Log each request to the registry; twice: each operation, too.")
 @shared
 def command(  # noqa: PLR0913, PLR0917 (click gives each option as an argument)
@@ -50,6 +66,7 @@ def command(  # noqa: PLR0913, PLR0917 (click gives each option as an argument)
     allow_other: bool,
     log_file: Path | None,
     log_format: str,
+    metrics: str | None,
     verbose: int,
     **options: Unpack[SharedOptions],
 ) -> None:
@@ -69,19 +86,26 @@ def command(  # noqa: PLR0913, PLR0917 (click gives each option as an argument)
     parsed = _absolute(parse_source(click.get_current_context().meta.get(__name__, source)))
     host = "" if isinstance(parsed, LayoutSource) else parsed.host
     settings = settings_from(options, host)
-    from ocifs.fuse.daemon import detach, notify_systemd  # forks, so it comes before anything that starts threads
+    from ocifs.fuse.daemon import detach  # forks, so it comes before anything that starts threads
     from ocifs.fuse.mounts import real_place
 
+    address = parse_address(metrics) if metrics else None
     place = real_place(mountpoint)  # absolute, since a daemon leaves the directory that it was started in
     ready = None if foreground else detach(log_file)
     start_logging(verbose, log_format)
-    from ocifs.app import MountRequest, mount
+    _serve((parsed, place, allow_other, address), settings, ready)
 
-    request = MountRequest(parsed, place, allow_other)
+
+def _serve(what: Request, settings: Settings, ready: Ready | None) -> None:
+    """Mount, and stay; `ready` hears how that began, where this is a daemon."""
+    from ocifs.app import MountRequest, mount
+    from ocifs.fuse.daemon import notify_systemd
+
+    request = MountRequest(*what)
     if ready is None:
 
         def say() -> None:
-            click.echo(f"mounted {parsed} at {request.mountpoint}", err=True)
+            click.echo(f"mounted {request.source} at {request.mountpoint}", err=True)
             notify_systemd("READY=1")
 
         mount(request, settings, say)

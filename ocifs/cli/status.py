@@ -92,7 +92,7 @@ def _about(told: Mapping[str, object]) -> str:
 
 
 def _cache(cache: Mapping[str, object]) -> str:
-    size, bound = cache.get("bytes"), cache.get("limit")
+    size, bound = cache.get("size"), cache.get("limit")
     used = f", {amount(size)}" if isinstance(size, int) else ""
     used += f" of {amount(bound)}" if used and isinstance(bound, int) else ""
     return f"cache: {cache.get('directory')}{used}{', offline' if cache.get('offline') else ''}"

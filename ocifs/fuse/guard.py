@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import logging
 import signal
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -58,6 +59,10 @@ class Guard:
         self._journal = journal
         self._under_way: set[_Operation] = set()
 
+    def note_read(self, count: int) -> None:
+        """Count bytes that a reader got."""
+        self._journal.bytes_read += count
+
     async def run(self, name: str, pid: int, work: Callable[[], Awaitable[T]]) -> T:
         """What `work` gives; raises FUSEError for whatever it raises."""
         with self._errors(name):
@@ -76,6 +81,7 @@ class Guard:
         self._journal.operations[name] += 1
         begin_operation()
         log.log(OPERATIONS_TOO, "%s", name)
+        began = time.perf_counter()
         try:
             yield
         except pyfuse3.FUSEError:
@@ -90,6 +96,8 @@ class Guard:
             self._journal.note(name, "EIO", text, "this is a bug: please report it")
             log.exception("unexpected error in %s", name)
             raise pyfuse3.FUSEError(errno.EIO) from None
+        finally:
+            self._journal.seconds[name] += time.perf_counter() - began
 
     async def _bounded(self, pid: int, work: Callable[[], Awaitable[T]]) -> T:
         with patience(self._timing.timeout, self._timing.max_wait) as waiting:

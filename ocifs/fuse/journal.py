@@ -6,7 +6,7 @@ Rules that hold here: bounded; no secret comes here, since no error message has 
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from dataclasses import dataclass, field
 
 KEPT = 200
@@ -25,9 +25,11 @@ class Trouble:
 
 @dataclass(slots=True)
 class Journal:
-    """Counts of operations, and the last errors."""
+    """Counts of operations, the seconds that callers waited for them, the bytes that they got, and the last errors."""
 
     operations: Counter[str] = field(default_factory=Counter)
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    bytes_read: int = 0
     errors: Counter[str] = field(default_factory=Counter)
     unexpected: int = 0
     last: deque[Trouble] = field(default_factory=lambda: deque(maxlen=KEPT))

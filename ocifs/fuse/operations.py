@@ -102,7 +102,9 @@ class Operations(pyfuse3.Operations):
         if node is None:
             raise pyfuse3.FUSEError(errno.EBADF)
         # Who reads is not known here, only who opened. The kernel itself frees a killed reader, who waits for a page.
-        return await self._guard.run("read", 0, lambda: self._read(node, Handle(fh), off, size))
+        data = await self._guard.run("read", 0, lambda: self._read(node, Handle(fh), off, size))
+        self._guard.note_read(len(data))
+        return data
 
     async def _read(self, node: File, handle: Handle, offset: int, size: int) -> bytes:
         """Whoever had a file open when its content was found wrong may have read some of it, and reads no more of it.

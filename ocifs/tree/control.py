@@ -5,27 +5,38 @@ Rules that hold here: what is shown is made anew at each look; reading it asks n
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 
 from ocifs.tree.node import FILE, Attributes, Directory, Entry, Node, Plain
 from ocifs.tree.static import StaticDirectory
 
 NAME = b".ocifs"
+_RENDERINGS = 16  # that readers may be in the middle of
 
 
 class LiveFile(Plain):
     """A small file whose content is made when it is looked at."""
 
-    __slots__ = ("_render",)
+    __slots__ = ("_lately", "_render")
     lifetime = 0.0
     changes = True
 
     def __init__(self, key: Hashable, render: Callable[[], bytes]) -> None:
         super().__init__(key, Attributes(FILE))
         self._render = render
+        self._lately: deque[bytes] = deque(maxlen=_RENDERINGS)
 
     async def read(self, offset: int, size: int) -> bytes:
-        return self._render()[offset : offset + size]
+        """Made anew at its start; who reads on gets the end of what they began with, not that of what it is by now."""
+        if offset == 0:
+            self._lately.append(self._render())
+            return self._lately[-1][:size]
+        if any(len(content) == offset for content in self._lately):
+            return b""
+        return next(
+            (content[offset : offset + size] for content in reversed(self._lately) if len(content) > offset), b""
+        )
 
 
 class MountRoot(Plain):

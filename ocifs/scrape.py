@@ -1,0 +1,79 @@
+"""The little HTTP server behind `--metrics ADDRESS`: it answers GET and HEAD of /metrics, and nothing else.
+
+Rules that hold here: one request a connection, bounded in size and time, so many connections and no more; what it serves is made at the
+request; nothing that a client sends is logged or believed. h11 says what HTTP is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import h11
+import trio
+
+from ocifs.errors import UsageError
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_SECONDS = 5.0
+_AT_A_TIME = 16
+_REQUEST_BYTES = 16 << 10
+
+
+async def open_listeners(address: tuple[str, int]) -> list[trio.SocketListener]:
+    """Listen. Raises UsageError where that cannot be done."""
+    host, port = address
+    try:
+        return list(await trio.open_tcp_listeners(port, host=host))
+    except OSError as error:
+        hint = "another mount may have it: give each its own port"
+        raise UsageError(f"cannot listen at {host}:{port}: {error.strerror or error}", hint=hint) from None
+
+
+async def serve_metrics(listeners: list[trio.SocketListener], render: Callable[[], bytes]) -> None:
+    """Answer until cancelled."""
+    limiter = trio.CapacityLimiter(_AT_A_TIME)
+
+    async def handle(stream: trio.SocketStream) -> None:
+        try:
+            limiter.acquire_nowait()
+        except trio.WouldBlock:
+            await stream.aclose()
+            return
+        try:
+            with trio.move_on_after(_SECONDS):
+                await _answer(stream, render)
+        except (trio.BrokenResourceError, trio.ClosedResourceError, h11.ProtocolError):
+            pass  # the client went away or speaks no HTTP: nobody is to be told
+        finally:
+            limiter.release()
+            with trio.move_on_after(1, shield=True):
+                await stream.aclose()
+
+    await trio.serve_listeners(handle, listeners)
+
+
+async def _answer(stream: trio.SocketStream, render: Callable[[], bytes]) -> None:
+    connection = h11.Connection(h11.SERVER, max_incomplete_event_size=_REQUEST_BYTES)
+    event = connection.next_event()
+    while event is h11.NEED_DATA:
+        connection.receive_data(await stream.receive_some(_REQUEST_BYTES))
+        event = connection.next_event()
+    if not isinstance(event, h11.Request):
+        return
+    path = event.target.partition(b"?")[0]
+    status, body = 200, b""
+    if event.method not in (b"GET", b"HEAD"):
+        status = 405
+    elif path == b"/metrics":
+        body = render()
+    else:
+        status, body = 404, b"the metrics are at /metrics\n"
+    headers = [("Content-Type", CONTENT_TYPE), ("Content-Length", str(len(body))), ("Connection", "close")]
+    parts: list[h11.Response | h11.Data | h11.EndOfMessage] = [h11.Response(status_code=status, headers=headers)]
+    if event.method != b"HEAD":
+        parts.append(h11.Data(body))
+    parts.append(h11.EndOfMessage())
+    await stream.send_all(b"".join(connection.send(part) or b"" for part in parts))
+    await stream.send_eof()
+    while await stream.receive_some(_REQUEST_BYTES):
+        pass  # what else comes is read until its end, so that no reset overtakes the answer

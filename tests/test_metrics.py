@@ -1,0 +1,100 @@
+"""Metrics as Prometheus takes them: a real mount scraped, and parsed by prometheus-client."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+from pathlib import Path
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from ocifs.errors import UsageError
+from ocifs.metrics import METRICS, exposition, name_in_text, parse_address
+from scripts.generate_metrics import PANELS, REFERENCE, dashboard, page
+from tests.support.mount import mounted, run_ocifs
+from tests.support.registry import Registry
+
+
+def parsed(text: str) -> dict[tuple[str, tuple[str, ...]], float]:
+    families = text_string_to_metric_families(text)
+    return {
+        (sample.name, tuple(sample.labels.values())): sample.value for family in families for sample in family.samples
+    }
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.mark.mount
+@pytest.mark.servers
+def test_a_mount_is_scraped(registry: Registry, tmp_path: Path) -> None:
+    port = free_port()
+    with mounted(registry.host, tmp_path / "mnt", tmp_path / "cache", ["--metrics", str(port)]) as mount:
+        list(mount.path.iterdir())
+        (mount.path / ".ocifs" / "version").read_text()
+        answer = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False)
+        found = parsed(answer.text)
+        assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+        assert found["ocifs_registry_reachable", (registry.host,)] == 1
+        assert found["ocifs_registry_questions_total", (registry.host,)] == 1
+        assert found["ocifs_operations_total", ("read",)] >= 1
+        assert found["ocifs_operation_seconds_total", ("read",)] > 0
+        assert found["ocifs_read_bytes_total", ()] >= 6
+        assert {name for name, _ in found} <= {name_in_text(metric) for metric in METRICS}
+        assert httpx.get(f"http://127.0.0.1:{port}/", trust_env=False).status_code == 404
+        assert httpx.post(f"http://127.0.0.1:{port}/metrics", trust_env=False).status_code == 405
+        head = httpx.head(f"http://127.0.0.1:{port}/metrics", trust_env=False)
+        assert (head.status_code, head.content) == (200, b"")
+        with socket.create_connection(("127.0.0.1", port), 5) as client:
+            client.sendall(b"\x00\xff" * 40_000)  # no HTTP, and too long for it
+        assert httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).status_code == 200
+        (tmp_path / "other").mkdir()
+        taken = run_ocifs(
+            "mount", registry.host, str(tmp_path / "other"), "--metrics", str(port), cache=tmp_path, check=False
+        )
+        assert taken.returncode == 2 and b"cannot listen" in taken.stderr
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False)
+
+
+def test_what_is_not_known_is_left_out() -> None:
+    text = exposition({"version": "1", "source": 'a "b"\n', "registries": [{"host": "h", "reachable": None}]}).decode()
+    ((name, labels),) = parsed(text)
+    assert (name, set(labels)) == ("ocifs_info", {"1", 'a "b"\n'})
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("9469", ("127.0.0.1", 9469)),
+        (":1", ("127.0.0.1", 1)),
+        ("0.0.0.0:80", ("0.0.0.0", 80)),
+        ("[::1]:5", ("::1", 5)),
+        ("[::1]", ("::1", 9469)),
+        ("localhost", ("localhost", 9469)),
+        ("127.0.0.2", ("127.0.0.2", 9469)),
+    ],
+)
+def test_addresses(text: str, address: tuple[str, int]) -> None:
+    assert parse_address(text) == address
+
+
+@pytest.mark.parametrize("text", ["x", "1.2.3:4", "127.0.0.1:65536", "127.0.0.1:x", ":", "http://127.0.0.1:1"])
+def test_what_is_no_address(text: str) -> None:
+    with pytest.raises(UsageError, match="no address"):
+        parse_address(text)
+
+
+def test_the_page_and_the_dashboard_are_made_from_the_table() -> None:
+    assert (REFERENCE / "metrics.md").read_text() == page()
+    assert (REFERENCE / "grafana-dashboard.json").read_text() == dashboard()
+    json.loads(dashboard())
+    used = {name for _, query, _ in PANELS for name in re.findall(r"\bocifs_\w+", query)}
+    assert used <= {name_in_text(metric) for metric in METRICS}
