@@ -1,0 +1,20 @@
+"""The tests that documents name are there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = ("docs/SECURITY.md", "docs/explanation/reliability.md")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_test_that_a_page_names_is_there(page: str) -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", (ROOT / page).read_text())
+    assert len(named) > 15
+    for path, name in named:
+        text = (ROOT / path).read_text()
+        assert not name or re.search(rf"def {name}\(", text), f"{path}::{name}"
