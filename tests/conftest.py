@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.leaks import pytest_runtest_logreport, pytest_sessionfinish, pytest_sessionstart  # noqa: F401 (hooks)
 from tests.support.registry import Registry, running_registry
 
 

@@ -22,9 +22,11 @@ from ocifs.registry.client import open_registry
 from ocifs.settings import NetworkSettings, Settings
 from tests.support.push import push_blob, push_manifest
 from tests.support.registry import Registry
+from tests.support.secrets import keep_secret
 
 pytestmark = pytest.mark.servers
 
+PASSWORD, WRONG = keep_secret("geheimes-wort", "me:geheimes-wort"), keep_secret("falsches-wort", "me:falsches-wort")
 CONFIG = """version: 0.1
 storage: {{filesystem: {{rootdirectory: {root}}}}}
 http: {{addr: "127.0.0.1:{port}"}}
@@ -85,7 +87,7 @@ def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    made = subprocess.run(["htpasswd", "-Bbn", "me", "geheim"], capture_output=True, check=True)
+    made = subprocess.run(["htpasswd", "-Bbn", "me", PASSWORD], capture_output=True, check=True)
     (directory / "passwords").write_bytes(made.stdout)
     config = directory / "config.yml"
     config.write_text(CONFIG.format(root=directory / "data", port=port, passwords=directory / "passwords"))
@@ -112,13 +114,13 @@ def with_credentials(host: str, directory: Path, password: str) -> Settings:
 
 
 async def test_credentials_from_the_file_open_a_registry(locked: str, tmp_path: Path) -> None:
-    async with open_registry(locked, with_credentials(locked, tmp_path, "geheim")) as client:
+    async with open_registry(locked, with_credentials(locked, tmp_path, PASSWORD)) as client:
         with pytest.raises(NotFound):
             await client.tags("a/b")
 
 
 async def test_wrong_credentials_are_denied_and_never_shown(locked: str, tmp_path: Path) -> None:
-    async with open_registry(locked, with_credentials(locked, tmp_path, "falsch")) as client:
+    async with open_registry(locked, with_credentials(locked, tmp_path, WRONG)) as client:
         with pytest.raises(AccessDenied) as caught:
             await client.tags("a/b")
-    assert "falsch" not in str(caught.value) + caught.value.hint
+    assert WRONG not in str(caught.value) + caught.value.hint

@@ -13,8 +13,9 @@ import trio
 from ocifs.registry.credential import Credential
 from ocifs.registry.credentials import Sources
 from ocifs.registry.helpers import Helper, Helpers
+from tests.support.secrets import keep_secret
 
-SECRET = "s3cr3t-of-the-credentials"
+SECRET = keep_secret("s3cr3t-of-the-credentials", "me:s3cr3t-of-the-credentials")
 WELL = f"""#!/bin/sh
 read server
 echo "$1 $server" >>"$(dirname "$0")/asked"

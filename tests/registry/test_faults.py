@@ -22,6 +22,7 @@ from ocifs.registry.client import RegistryClient, open_registry
 from ocifs.registry.transport import our_errors
 from ocifs.settings import NetworkSettings, Settings
 from tests.support.faults import Handler, Reply, Request, fault_server, http, in_turn
+from tests.support.secrets import keep_secret
 
 CONTENT = bytes(range(256)) * 40
 BLOB = Blob("a/b", Digest.of(CONTENT), len(CONTENT))
@@ -220,7 +221,7 @@ def needs(header: str) -> Handler:
 
 
 async def test_credentials_do_not_go_along_to_another_host(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
-    (tmp_path / "password").write_text("geheim")
+    (tmp_path / "password").write_text(keep_secret("geheimes-wort", "me:geheimes-wort"))
     monkeypatch.setenv("OCIFS_USERNAME", "me")
     monkeypatch.setenv("OCIFS_PASSWORD_FILE", str(tmp_path / "password"))
     with fault_server(in_turn(http(200, CONTENT))) as storage:

@@ -27,6 +27,7 @@ from ocifs.store.disk import Disk
 from tests.support.faults import Reply, Request, fault_server, http
 from tests.support.push import push_blob, push_manifest
 from tests.support.registry import Registry, running_registry
+from tests.support.secrets import keep_secret
 from tests.support.serving import serving
 
 pytestmark = [pytest.mark.servers, pytest.mark.usefixtures("nobodys_home")]
@@ -341,7 +342,7 @@ async def test_credentials_go_to_the_host_that_they_are_for(tmp_path: Path, nobo
     with fault_server(locked) as mirror, fault_server(locked) as registry:
 
         def auth(name: str) -> dict[str, str]:
-            return {"auth": base64.b64encode(f"{name}:geheim".encode()).decode()}
+            return {"auth": base64.b64encode(keep_secret(f"{name}:geheimes-wort", "geheimes-wort").encode()).decode()}
 
         (nobodys_home / "config.json").write_text(json.dumps({"auths": {registry.host: auth("me")}}))
         async with asking(registry.host, conf(registry.host, mirror.host), tmp_path) as asked:

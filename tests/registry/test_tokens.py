@@ -16,11 +16,12 @@ from ocifs.registry.client import open_registry
 from ocifs.settings import Settings
 from tests.support.push import push_blob, push_manifest
 from tests.support.registry import Registry, running_registry
+from tests.support.secrets import keep_secret
 from tests.support.tokens import TokenServer, token_server
 
 pytestmark = pytest.mark.servers
 
-SECRET = "s3cr3t-of-the-token-server"
+SECRET = keep_secret("s3cr3t-of-the-token-server")
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +66,7 @@ async def test_a_wrong_password_is_denied_and_never_shown(
 ) -> None:
     registry, _ = private
     caplog.set_level("DEBUG")
-    log_in(registry.host, nobodys_home, "wr0ng-one")
+    log_in(registry.host, nobodys_home, keep_secret("wr0ng-one", "me:wr0ng-one"))
     async with open_registry(registry.host, Settings()) as client:
         with pytest.raises(AccessDenied) as caught:
             await client.tags("team/one")

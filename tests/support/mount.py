@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
+
+from tests.support.leaks import note
+
+NOTED = 1 << 16  # bytes of what a command printed that are looked through for secrets
 
 
 @dataclass
@@ -31,7 +38,11 @@ def run_ocifs(*arguments: str, cache: Path, check: bool = True) -> subprocess.Co
     """Run the command line with a cache of its own."""
     environment = {**os.environ, "XDG_CACHE_HOME": str(cache)}
     command = [sys.executable, "-m", "ocifs", *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, timeout=60, check=check)
+    done = subprocess.run(command, env=environment, capture_output=True, timeout=60, check=False)
+    note(f"ocifs {' '.join(arguments)}", done.stderr + done.stdout[:NOTED])
+    if check:
+        done.check_returncode()
+    return done
 
 
 @contextmanager
@@ -39,13 +50,15 @@ def mounted(source: str, where: Path, cache: Path, options: Sequence[str] = ()) 
     """Mount a source for the length of the block; whatever happens, no mount and no process is left."""
     where.mkdir(exist_ok=True)
     environment = {**os.environ, "XDG_CACHE_HOME": str(cache)}
-    command = [sys.executable, "-m", "ocifs", "mount", "-f", *options, source, str(where)]
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
+    command = [sys.executable, "-m", "ocifs", "mount", "-f", "-v", *options, source, str(where)]
+    said = tempfile.TemporaryFile()  # noqa: SIM115 (closed below; not a pipe, which nobody would empty)
+    process = subprocess.Popen(command, env=environment, stderr=said)
     try:
-        _wait(process, where)
+        _wait(process, where, said)
         yield Mounted(where, process, cache)
     finally:
         if process.poll() is None:
+            _note(process, where)
             process.terminate()
             try:
                 process.wait(10)
@@ -53,15 +66,26 @@ def mounted(source: str, where: Path, cache: Path, options: Sequence[str] = ()) 
                 process.kill()
                 process.wait(10)
         subprocess.run(["fusermount3", "-u", "-z", "-q", str(where)], check=False, capture_output=True)
+        said.seek(0)
+        note(f"the mount of {source}", said.read())
+        said.close()
 
 
-def _wait(process: subprocess.Popen[bytes], where: Path) -> None:
+def _note(process: subprocess.Popen[bytes], where: Path) -> None:
+    """What a mount says of itself, and what others see of its process, for the end of the run to look for secrets in."""
+    note("arguments", Path(f"/proc/{process.pid}/cmdline").read_bytes())
+    for name in ("status.json", "errors"):
+        with contextlib.suppress(OSError):
+            note(name, (where / ".ocifs" / name).read_bytes())
+
+
+def _wait(process: subprocess.Popen[bytes], where: Path, said: BinaryIO) -> None:
     """Until the mount answers: its root has another device than the directory above it."""
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            assert process.stderr is not None
-            raise AssertionError(f"ocifs ended: {process.stderr.read().decode()}")
+            said.seek(0)
+            raise AssertionError(f"ocifs ended: {said.read().decode()}")
         try:
             if where.stat().st_dev != where.parent.stat().st_dev:
                 return

@@ -28,7 +28,8 @@ pid {here}/nginx.pid;
 error_log {here}/nginx.log warn;
 events {{ worker_connections 256; }}
 http {{
-  log_format asked '$request_method $request_uri $server_protocol $status auth="$http_authorization" '
+  map $http_authorization $scheme_of_it {{ default other; "" -; "~^Bearer " Bearer; "~^Basic " Basic; }}
+  log_format asked '$request_method $request_uri $server_protocol $status auth="$scheme_of_it" '
     'agent="$http_user_agent" cookie="$http_cookie" connection=$connection client=$ssl_client_verify';
   access_log {here}/access.log asked;
   client_body_temp_path {here}/body;
