@@ -19,22 +19,24 @@ import trio
 from ocifs import __version__
 from ocifs.concurrency import ungrouped
 from ocifs.content import Origin
-from ocifs.errors import UsageError
+from ocifs.errors import LimitExceeded, UsageError
 from ocifs.fuse.journal import Journal
 from ocifs.layers.workshop import Workshop
 from ocifs.layout.layout import Layout
 from ocifs.memory import keep_freed_memory
-from ocifs.oci.reference import LayoutSource, Reference, Source
+from ocifs.oci.reference import HostsSource, LayoutSource, Reference, RegistrySource, Source, seeds_of
 from ocifs.registry.locations import Locations
 from ocifs.registry.mirrors import Mirrored, open_mirrored
 from ocifs.settings import Settings
 from ocifs.store.blobs import CachedBlobs
 from ocifs.store.disk import Disk
-from ocifs.store.housekeeper import Housekeeper
+from ocifs.store.housekeeper import Housekeeper, Keeps
 from ocifs.store.names import CachedCatalog
 from ocifs.store.shelf import DiskShelf
+from ocifs.tree.blob import OfHost
 from ocifs.tree.context import Context
 from ocifs.tree.control import MountRoot
+from ocifs.tree.hosts import HostsDirectory
 from ocifs.tree.node import Directory
 from ocifs.tree.registry import RepositoryDirectory
 from ocifs.tree.single import open_single
@@ -43,11 +45,6 @@ from ocifs.watched import Traffic, WatchedCatalog, WatchedSource
 # Each says what is so now, for `.ocifs/status.json`; it blocks on nothing and asks nobody.
 Status: TypeAlias = Callable[[], dict[str, object]]
 Facts: TypeAlias = dict[str, Status]
-
-
-def host_of(source: Source) -> str:
-    """The host that a source is on; empty for a layout."""
-    return "" if isinstance(source, LayoutSource) else source.host
 
 
 @asynccontextmanager
@@ -59,64 +56,120 @@ async def open_tree(source: Source, settings: Settings, facts: Facts | None = No
     facts = {} if facts is None else facts
     async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
         disk = await trio.to_thread.run_sync(Disk, settings.cache.directory)
+        keepers: list[Keeps] = []
+        housekeeper = Housekeeper(disk, settings.cache, keepers)
+        parts = Parts(disk, nursery, settings, facts, keepers)
         if isinstance(source, LayoutSource):
-            origin = await _open_layout(source, nursery, settings)
+            root = await _open_layout(source, parts)
         else:
-            locations = await Locations.read(settings.network)
-            mirrored = await stack.enter_async_context(open_mirrored(source.host, locations, settings))
-            origin = _open_origin(mirrored, Parts(disk, nursery, settings, facts))
-        workshop = Workshop(origin.blobs, DiskShelf(disk), nursery, settings.limits)
-        blobs = [origin.blobs] if isinstance(origin.blobs, CachedBlobs) else []
-        housekeeper = Housekeeper(disk, settings.cache, [*blobs, workshop])
+            hosts = Hosts(parts, stack, await Locations.read(settings.network), source)
+            root = await hosts.root()
         nursery.start_soon(housekeeper.run)
         facts["cache"] = lambda: {
             "directory": str(settings.cache.directory),
             "offline": settings.cache.offline,
             **housekeeper.facts(),
         }
-        yield await _open_root(
-            source, Context(origin, settings.view, settings.limits, workshop, settings.timing.tag_ttl)
-        )
+        yield root
         nursery.cancel_scope.cancel()
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What every registry of a tree is built with."""
+    """What everything of a tree is built with."""
 
     disk: Disk
     nursery: trio.Nursery
     settings: Settings
     facts: Facts
+    keepers: list[Keeps]
+
+    def context(self, origin: Origin, seeds: tuple[str, ...] = ()) -> Context:
+        """What the nodes of one origin share."""
+        settings = self.settings
+        workshop = Workshop(origin.blobs, DiskShelf(self.disk), self.nursery, settings.limits)
+        self.keepers.append(workshop)
+        view = replace(settings.view, repositories=seeds)
+        return Context(origin, view, settings.limits, workshop, settings.timing.tag_ttl)
 
 
-def _open_origin(mirrored: Mirrored, parts: Parts) -> Origin:
-    host, settings, traffic = mirrored.host, parts.settings, Traffic(mirrored.host)
+class Hosts:
+    """The registries of a tree, each opened when it is first wanted, with its own client, credentials and caches of names."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        stack: AsyncExitStack,
+        locations: Locations,
+        source: RegistrySource | Reference | HostsSource,
+    ) -> None:
+        self._parts = parts
+        self._stack = stack
+        self._locations = locations
+        self._source = source
+        self._opening = trio.Lock()
+        self._opened: dict[str, Directory] = {}
+        self._traffic: dict[str, Traffic] = {}
+
+    async def root(self) -> Directory:
+        """The root of the tree. Raises what keeps one of the named hosts from being opened; none of several is asked anything."""
+        source = self._source
+        if not isinstance(source, HostsSource):
+            context = await self._context(source.host)
+            if isinstance(source, Reference):
+                return await open_single(context, source.repository, source.digest or source.tag)
+            return RepositoryDirectory(context, source.path, ("repository",), repository=bool(source.path))
+        for host in source.hosts:
+            await self.open(host)
+        return HostsDirectory(self.open, self.listed, None if source.any else frozenset(source.hosts))
+
+    async def open(self, host: str) -> Directory:
+        """The directory of one of several hosts. Asks nobody."""
+        async with self._opening:
+            if host not in self._opened:
+                most = self._parts.settings.limits.hosts
+                if len(self._opened) >= most:
+                    raise LimitExceeded(f"more than {most} hosts were looked up in this mount (limits.hosts)")
+                context = await self._context(host)
+                self._opened[host] = RepositoryDirectory(context, "", ("host", host))
+            return self._opened[host]
+
+    def listed(self) -> list[str]:
+        """The hosts that were named, or have answered."""
+        named = self._source.hosts if isinstance(self._source, HostsSource) else ()
+        return [*named, *(host for host, traffic in self._traffic.items() if traffic.reachable)]
+
+    async def _context(self, host: str) -> Context:
+        mirrored = await self._stack.enter_async_context(open_mirrored(host, self._locations, self._parts.settings))
+        traffic = self._traffic[host] = Traffic(host)
+        alone = not isinstance(self._source, HostsSource)
+        seeds = seeds_of(host, self._parts.settings.view.repositories, alone=alone)
+        if isinstance(self._source, HostsSource):
+            seeds += tuple(part.path for part in self._source.parts if part.host == host and part.path)
+        return self._parts.context(_open_origin(mirrored, traffic, self._parts, alone=alone), seeds)
+
+
+def _open_origin(mirrored: Mirrored, traffic: Traffic, parts: Parts, *, alone: bool) -> Origin:
+    host, settings = mirrored.host, parts.settings
     if mirrored.has_mirrors:  # which leaves alone who does not answer, one by one
         settings = replace(settings, timing=replace(settings.timing, outage_pause=0.0))
     catalog = CachedCatalog(WatchedCatalog(mirrored, traffic), host, parts.disk, parts.nursery, settings)
     blobs = CachedBlobs(WatchedSource(mirrored, traffic), parts.disk, parts.nursery, settings)
+    parts.keepers.append(blobs)
     parts.facts[f"registry {host}"] = lambda: {
         **traffic.facts(),
         "stale": catalog.stale,
         **mirrored.facts(),
     }
-    return Origin(host, catalog, blobs)
+    return Origin(host, catalog, blobs if alone else OfHost(host, blobs))
 
 
-async def _open_layout(source: LayoutSource, nursery: trio.Nursery, settings: Settings) -> Origin:
-    layout = await Layout.open(source, nursery, settings)
-    return Origin(str(source), layout, layout)
-
-
-async def _open_root(source: Source, context: Context) -> Directory:
-    if isinstance(source, Reference):
-        return await open_single(context, source.repository, source.digest or source.tag)
-    if isinstance(source, LayoutSource):
-        if source.ref:
-            return await open_single(context, "", source.ref)
-        return RepositoryDirectory(context, "", ("repository",), repository=True)
-    return RepositoryDirectory(context, source.path, ("repository",), repository=bool(source.path))
+async def _open_layout(source: LayoutSource, parts: Parts) -> Directory:
+    layout = await Layout.open(source, parts.nursery, parts.settings)
+    context = parts.context(Origin(str(source), layout, layout))
+    if source.ref:
+        return await open_single(context, "", source.ref)
+    return RepositoryDirectory(context, "", ("repository",), repository=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,7 @@ class Limits:
     referrers: int = 10_000  # referrers of one digest
     layers: int = 4_096  # layers of one manifest
     config_bytes: int = 16 * MIB  # a config that is read to be understood
+    hosts: int = 1_000  # hosts of one mount
     retries: int = 4  # attempts of one request, the first one included
     redirects: int = 5  # hops of one request
     layer_bytes: int = 64 * GIB  # what one layer unpacks to
@@ -99,7 +100,9 @@ class ViewSettings:
     view: str = "manifest"  # of a mount of one manifest: manifest, rootfs or files
     owner: str = "user"  # owners of files in images: the mounting `user`, or `keep`
     links: str = "inside"  # links in images that lead outside: kept `inside`, or `raw`
-    repositories: tuple[str, ...] = ()  # repositories to list where the registry lists none
+    repositories: tuple[
+        str, ...
+    ] = ()  # repositories to list where the registry lists none, with a host where there are several
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,24 +7,25 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from ocifs.app import Facts, host_of, open_tree, run_to_end
+from ocifs.app import Facts, open_tree, run_to_end
 from ocifs.cli.options import SharedOptions, settings_from
+from ocifs.cli.sources import read_sources
 from ocifs.concurrency import patience
-from ocifs.oci.reference import parse_source
+from ocifs.oci.reference import Source, hosts_of
 from ocifs.settings import Timing
 from ocifs.tree.node import Directory, Node
 from ocifs.tree.walk import walk
 
 
 def browse(
-    source_text: str,
+    what: str | Source,
     options: SharedOptions,
     visit: Callable[[Directory, Timing], Awaitable[None]],
     facts: Facts | None = None,
 ) -> None:
     """Open a source, let `visit` look around in it, close it. Raises what it raises. `facts` is filled with what is known of it."""
-    source = parse_source(source_text)
-    settings = settings_from(options, host_of(source))
+    source = read_sources([what], options) if isinstance(what, str) else what
+    settings = settings_from(options, *hosts_of(source))
 
     async def run() -> None:
         async with open_tree(source, settings, {} if facts is None else facts) as root:

@@ -24,7 +24,7 @@ from ocifs.concurrency import ungrouped
 from ocifs.errors import NotFound, OcifsError
 from ocifs.fuse.mounts import mounts
 from ocifs.oci.digest import Digest
-from ocifs.oci.reference import LayoutSource, RegistrySource, Source, is_host, parse_source
+from ocifs.oci.reference import RegistrySource, Source, hosts_of, is_host, parse_source
 from ocifs.registry.credentials import hosts_in_files
 from ocifs.settings import Settings
 from ocifs.store.disk import Disk
@@ -89,8 +89,7 @@ def _hosts(config: Config) -> set[str]:
             source = parse_source(text)
         except OcifsError:
             continue
-        if not isinstance(source, LayoutSource):
-            known.add(source.host)
+        known.update(hosts_of(source))
     return {f"{host}/" for host in known if is_host(host)}
 
 
@@ -113,7 +112,7 @@ def _on_disk(scheme: str, text: str) -> Iterator[CompletionItem]:
 
 def _ask(ctx: click.Context, source: Source, look: Look, incomplete: str) -> list[CompletionItem]:
     """Candidates from a tree: as the cache learned within the last minute, else as the registry says, else as the cache last knew."""
-    settings = _settings(ctx, "" if isinstance(source, LayoutSource) else source.host)
+    settings = _settings(ctx, *hosts_of(source))
     offline = replace(settings, cache=replace(settings.cache, offline=True))
     tries = [settings, offline]
     if _is_fresh(source, settings, incomplete):
@@ -145,10 +144,10 @@ def _in_time(source: Source, settings: Settings, look: Callable[[Directory], Awa
     return ended
 
 
-def _settings(ctx: click.Context, host: str) -> Settings:
+def _settings(ctx: click.Context, *hosts: str) -> Settings:
     given = {name: ctx.params.get(name) for name in SharedOptions.__annotations__}
     given |= {"repo": given["repo"] or (), "verify": "end", "timeout": SECONDS, "max_wait": SECONDS, "tag_ttl": FRESH}
-    settings = settings_from(cast(SharedOptions, given), host)
+    settings = settings_from(cast(SharedOptions, given), *hosts)
     timing = replace(settings.timing, connect_timeout=SECONDS, stall_timeout=SECONDS, helper_timeout=SECONDS)
     return replace(settings, timing=timing, limits=replace(settings.limits, retries=1))
 

@@ -10,23 +10,28 @@ import trio
 
 from ocifs.cli.browse import browse, patiently
 from ocifs.cli.options import SharedOptions, shared
+from ocifs.cli.sources import any_option, below_any
 from ocifs.cli.words import PATH, SOURCE
 from ocifs.concurrency import patience
-from ocifs.errors import IsADirectory
+from ocifs.errors import IsADirectory, UsageError
 from ocifs.settings import MIB, Timing
 from ocifs.tree.node import Directory, File
 
 
 @click.command("cat")
 @click.argument("source", type=SOURCE)
-@click.argument("path", type=PATH)
+@click.argument("path", type=PATH, default="")
+@any_option
 @shared
-def command(source: str, path: str, **options: Unpack[SharedOptions]) -> None:
+def command(source: str, path: str, any_host: bool, **options: Unpack[SharedOptions]) -> None:
     """Write the file at PATH of SOURCE to standard output.
 
     \b
         ocifs cat registry.example.com/team/app:v1 config.json | jq .
     """
+    what, path = below_any(source, path, any_host)
+    if not path:
+        raise UsageError("which file?", hint="ocifs cat SOURCE PATH")
 
     async def visit(root: Directory, timing: Timing) -> None:
         node = await patiently(timing, root, path)
@@ -42,4 +47,4 @@ def command(source: str, path: str, **options: Unpack[SharedOptions]) -> None:
             await trio.to_thread.run_sync(sys.stdout.buffer.write, piece)
         sys.stdout.buffer.flush()
 
-    browse(source, options, visit)
+    browse(what, options, visit)

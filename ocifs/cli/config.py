@@ -4,7 +4,7 @@
 
     timeout = 10                      an option of any command, by its long name
     [mounts.work]                     `ocifs mount work`
-    source = "registry.example.com"
+    source = "registry.example.com"   or sources = ["ghcr.io", "quay.io"], or any = true
     mountpoint = "/mnt/work"
     platform = "linux/arm64"          any option of `ocifs mount`
 
@@ -49,6 +49,12 @@ class Config:
         merged = {**self.options, **self.mounts.get(mount or "", {})}
         return {name: each.value for name, each in merged.items()}
 
+    def sources(self, mount: str) -> tuple[str, ...]:
+        """What a named mount mounts."""
+        found = self.mounts[mount].get("source")
+        value = found.value if found else ()
+        return (value,) if isinstance(value, str) else tuple(map(str, value)) if isinstance(value, list) else ()
+
     def place_of(self, name: str, mount: str | None) -> str:
         """Which part of which file an option's value comes from."""
         found = self.mounts.get(mount or "", {}).get(name) or self.options.get(name)
@@ -71,17 +77,30 @@ def load(known: Mapping[str, click.Parameter]) -> Config:
     for path in files():
         table = _read(path)
         mounts = table.pop("mounts", {})
-        config.options.update(_checked(table, known, f"{path}", {"source", "mountpoint"}))
+        config.options.update(_checked(table, known, f"{path}", {"source", "mountpoint", "any"}))
         if not isinstance(mounts, dict):
             raise UsageError(f"{path}: mounts is no table", hint="write [mounts.NAME]")
         for name, options in mounts.items():
             place = f"{path}: mounts.{name}"
             if not isinstance(options, dict):
                 raise UsageError(f"{place} is no table", hint=f"write [mounts.{name}]")
-            if not isinstance(options.get("source"), str):
-                raise UsageError(f"{place} has no source", hint='add: source = "registry.example.com"')
-            config.mounts[name] = _checked(options, known, place)
+            config.mounts[name] = _mount(dict(options), known, place)
     return config
+
+
+def _mount(options: dict[str, object], known: Mapping[str, click.Parameter], place: str) -> dict[str, Value]:
+    """A named mount: `source`, or `sources`, or `any = true`, and options beside it."""
+    several = options.pop("sources", None)
+    if several is None:
+        named = isinstance(options.get("source"), str) or options.get("any") is True
+        if not named or not isinstance(options.get("source", ""), str):
+            raise UsageError(f"{place} has no source", hint='add: source = "registry.example.com"')
+        return _checked(options, known, place)
+    if "source" in options:
+        raise UsageError(f"{place} has source and sources", hint="one of them is enough")
+    if not isinstance(several, list) or not several or not all(isinstance(each, str) for each in several):
+        raise UsageError(f"{place}: sources is no list of strings")
+    return {**_checked(options, known, place), "source": Value(several, place)}
 
 
 def _read(path: Path) -> dict[str, object]:

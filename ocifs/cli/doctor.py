@@ -15,14 +15,14 @@ import click
 import trio
 
 from ocifs import __version__
-from ocifs.app import host_of, run_to_end
+from ocifs.app import run_to_end
 from ocifs.cli.checks import BAD, OK, WARNING, Finding, cache, credentials, fuse
 from ocifs.cli.options import SharedOptions, settings_from, shared
 from ocifs.cli.terminal import coloured, say
 from ocifs.cli.words import SOURCE
 from ocifs.errors import AccessDenied, DeadlineExceeded, OcifsError
 from ocifs.fuse.mounts import mounts, state_of
-from ocifs.oci.reference import LayoutSource, Source, parse_source
+from ocifs.oci.reference import LayoutSource, OneSource, hosts_of, parse_source
 from ocifs.registry.probe import Probe, knock, question
 from ocifs.settings import Settings
 
@@ -47,7 +47,7 @@ def command(source: str | None, as_json: bool, **options: Unpack[SharedOptions])
     The exit status is 1 where something is wrong that must be put right.
     """
     parsed = parse_source(source) if source else None
-    settings = settings_from(options, host_of(parsed) if parsed else "")
+    settings = settings_from(options, *(hosts_of(parsed) if parsed else ()))
     found: list[Finding] = []
     for finding in findings(parsed, settings):
         found.append(finding)
@@ -70,7 +70,7 @@ def _show(finding: Finding) -> None:
         click.echo(f"         -> {finding.todo}")
 
 
-def findings(source: Source | None, settings: Settings) -> Iterator[Finding]:
+def findings(source: OneSource | None, settings: Settings) -> Iterator[Finding]:
     """Everything that is looked at, as soon as it is known."""
     version = ".".join(map(str, sys.version_info[:3]))
     yield Finding(OK, "version", f"ocifs {__version__}, Python {version} ({sys.executable})")

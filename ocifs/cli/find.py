@@ -25,7 +25,7 @@ from ocifs.cli.options import SharedOptions, shared
 from ocifs.cli.pace import AT_A_TIME, Pace
 from ocifs.cli.words import SOURCE
 from ocifs.concurrency import ungrouped
-from ocifs.errors import AccessDenied, LimitExceeded, Malformed, NotFound
+from ocifs.errors import AccessDenied, LimitExceeded, Malformed, NotFound, OcifsError
 from ocifs.oci.kinds_table import BY_WORD
 from ocifs.settings import Timing
 from ocifs.tree.manifest import ManifestDirectory
@@ -52,18 +52,26 @@ class Search:
     repositories: int = 0
     tags: int = 0
     odd: list[str] = field(default_factory=list)
+    source: str = ""
+
+    def place(self, path: str) -> str:
+        """A path in the source, and with it which source that is where there are several."""
+        if not self.source:
+            return path
+        return self.source if path == "." else f"{self.source}{'' if path[:1] in (':', '') else '/'}{path}"
 
 
 @click.command("find")
-@click.argument("source", type=SOURCE)
+@click.argument("source", type=SOURCE, nargs=-1, required=True)
 @click.option(
     "--kind", "kinds", multiple=True, type=click.Choice(sorted(BY_WORD)), metavar="KIND", help="Only these; repeatable."
 )
 @shared
-def command(source: str, kinds: tuple[str, ...], **options: Unpack[SharedOptions]) -> int:
+def command(source: tuple[str, ...], kinds: tuple[str, ...], **options: Unpack[SharedOptions]) -> int:
     """Find the tags of SOURCE (a registry, a namespace, a repository or a layout) by the kind of artifact that they lead to.
 
-    Each line has the kind, a tab, and the path of the tag in SOURCE. A manifest is fetched for each tag, and kept.
+    Each line has the kind, a tab, and the path of the tag in SOURCE; of several, the source before it. A manifest is fetched for each
+    tag, and kept.
 
     \b
         ocifs find registry.example.com --kind helm-chart
@@ -76,18 +84,27 @@ def command(source: str, kinds: tuple[str, ...], **options: Unpack[SharedOptions
             click.echo("\r\033[K", nl=False)  # the bar stands on this line, and is drawn again below
         click.echo(line)
 
-    facts: Facts = {}
+    odd: list[str] = []
     with _bar(terminal) as bar:
-        search = Search(frozenset(kinds), Pace(Timing(), _tell(terminal), facts), show, bar)
+        for each in source:
+            facts: Facts = {}
+            search = Search(frozenset(kinds), Pace(Timing(), _tell(terminal), facts), show, bar)
+            search.source = each if len(source) > 1 else ""
 
-        async def visit(root: Directory, timing: Timing) -> None:
-            search.pace.timing = timing
-            await _search(root, search)
+            async def visit(root: Directory, timing: Timing, search: Search = search) -> None:
+                search.pace.timing = timing
+                await _search(root, search)
 
-        browse(source, options, visit, facts)
-    for line in search.odd:
+            try:
+                browse(each, options, visit, facts)
+            except OcifsError as error:
+                if len(source) == 1:
+                    raise
+                odd.append(f"{each}: {text_of(error)}")
+            odd += map(search.place, search.odd)
+    for line in odd:
         click.echo(f"ocifs: {line}", err=True)
-    return FAILURE if search.odd else 0
+    return FAILURE if odd else 0
 
 
 def _tell(terminal: bool) -> Callable[[str], None]:
@@ -165,6 +182,6 @@ async def _identify(todo: trio.MemoryReceiveChannel[tuple[str, Node]], search: S
                 search.odd.append(f"{path}: {text_of(error)}")
             else:
                 if not search.kinds or kind in search.kinds:
-                    search.show(f"{kind}\t{path}")
+                    search.show(f"{kind}\t{search.place(path)}")
             if search.bar is not None:
                 search.bar.update(1)

@@ -17,6 +17,7 @@ from ocifs.app import Facts
 from ocifs.cli.browse import browse, patiently
 from ocifs.cli.options import SharedOptions, shared
 from ocifs.cli.pace import AT_A_TIME, Pace
+from ocifs.cli.sources import any_option, below_any
 from ocifs.cli.words import PATH, SOURCE
 from ocifs.concurrency import ungrouped
 from ocifs.errors import Malformed, NotFound
@@ -33,14 +34,17 @@ _MANIFEST = re.compile(rb"_manifests/[^/]+\Z|(?:\A|\.\./)[a-z0-9]+:[0-9a-f]+\Z")
 @click.argument("source", type=SOURCE)
 @click.argument("path", default="", type=PATH)
 @click.option("-l", "long", is_flag=True, help="Show type, size, time, kind of artifact and a link's target.")
+@any_option
 @shared
-def command(source: str, path: str, long: bool, **options: Unpack[SharedOptions]) -> None:
+def command(source: str, path: str, any_host: bool, long: bool, **options: Unpack[SharedOptions]) -> None:
     """List PATH of SOURCE, as `ls` would in a mount of it.
 
     \b
         ocifs ls registry.example.com/team/app _tags
         ocifs ls -l oci:./layout _manifests/1.0
+        ocifs ls --any registry.example.com/team/app/_tags
     """
+    what, path = below_any(source, path, any_host)
 
     facts: Facts = {}
     pace = Pace(Timing(), lambda text: click.echo(f"ocifs: {text}", err=True), facts)
@@ -58,7 +62,7 @@ def command(source: str, path: str, long: bool, **options: Unpack[SharedOptions]
         for entry in entries:
             _show(entry, long, "")
 
-    browse(source, options, visit, facts)
+    browse(what, options, visit, facts)
 
 
 @dataclass

@@ -9,10 +9,11 @@ import click
 
 from ocifs.cli.failure import status_of, text_of
 from ocifs.cli.options import SharedOptions, settings_from, shared
+from ocifs.cli.sources import read_sources
 from ocifs.cli.words import SOURCE
 from ocifs.errors import OcifsError, UsageError
 from ocifs.metrics import parse_address
-from ocifs.oci.reference import LayoutSource, Source, parse_source
+from ocifs.oci.reference import LayoutSource, Source, hosts_of
 from ocifs.settings import Settings
 from ocifs.telemetry import start_logging
 
@@ -24,23 +25,35 @@ Request: TypeAlias = tuple[Source, Path, bool, tuple[str, int] | None]
 
 
 class NamedMount(click.Command):
-    """`ocifs mount work`: a name of the configuration file instead of a source and a place."""
+    """`ocifs mount work`: a name of the configuration file instead of sources and a place."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         from ocifs.cli.config import Config
 
         config = ctx.obj if isinstance(ctx.obj, Config) else Config()
         words = self.make_parser(ctx).parse_args(list(args))[0]
-        name, place = words.get("source"), words.get("mountpoint")
-        if isinstance(name, str) and not isinstance(place, str) and name in config.mounts:
-            ctx.default_map = config.defaults(name)
-            ctx.meta[__name__] = ctx.default_map.get("source")
-        return super().parse_args(ctx, args)
+        name, before = words.get("mountpoint"), words.get("source")
+        several = isinstance(before, tuple) and bool(
+            before
+        )  # where there is none, newer clicks have a mark of their own
+        if several or words.get("any") is True or not isinstance(name, str) or name not in config.mounts:
+            return super().parse_args(ctx, args)
+        given = config.defaults(name)
+        place = given.pop("mountpoint", None)
+        given.pop("source", None)
+        ctx.default_map = given
+        rest = super().parse_args(ctx, args)
+        if place is None:
+            raise click.UsageError(f"{name} has no mountpoint in the configuration file", ctx)
+        ctx.params["mountpoint"] = Path(str(place))
+        ctx.params["source"] = config.sources(name)
+        return rest
 
 
 @click.command("mount", cls=NamedMount)
-@click.argument("source", type=SOURCE)
+@click.argument("source", type=SOURCE, nargs=-1)
 @click.argument("mountpoint", type=click.Path(path_type=Path))
+@click.option("--any", is_flag=True, help="Any host can be looked up: MOUNTPOINT/HOST/REPOSITORY.")
 @click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground; Ctrl-C unmounts.")
 @click.option(
     "--allow-other", is_flag=True, help="Let other users in (needs user_allow_other in /etc/fuse.conf, or root)."
@@ -60,8 +73,9 @@ class NamedMount(click.Command):
 @click.option("-v", "--verbose", count=True, help="Log each request to the registry; twice: each operation, too.")
 @shared
 def command(  # noqa: PLR0913, PLR0917 (click gives each option as an argument)
-    source: str,
+    source: tuple[str, ...],
     mountpoint: Path,
+    any: bool,  # the name that it has in the configuration file, too
     foreground: bool,
     allow_other: bool,
     log_file: Path | None,
@@ -79,13 +93,20 @@ def command(  # noqa: PLR0913, PLR0917 (click gives each option as an argument)
         ocifs mount registry.example.com/team/app:v1 /mnt/app
         ocifs mount oci:./layout /mnt/layout
 
+    With several, or with --any, hosts are at the top: MOUNTPOINT/registry.example.com/team/app:v1.
+
+    \b
+        ocifs mount ghcr.io quay.io /mnt/registries
+        ocifs mount --any /mnt/registries
+
     A mount that the configuration file names needs nothing else: `ocifs mount work`.
 
     The command returns when the mount answers. End it with `ocifs umount MOUNTPOINT`.
     """
-    parsed = _absolute(parse_source(click.get_current_context().meta.get(__name__, source)))
-    host = "" if isinstance(parsed, LayoutSource) else parsed.host
-    settings = settings_from(options, host)
+    if not source and not any:
+        raise UsageError(f"what is to be mounted at {mountpoint}?", hint="ocifs mount SOURCE MOUNTPOINT")
+    parsed = _absolute(read_sources(source, options, any_host=any))
+    settings = settings_from(options, *hosts_of(parsed))
     from ocifs.fuse.daemon import detach  # forks, so it comes before anything that starts threads
     from ocifs.fuse.mounts import real_place
 

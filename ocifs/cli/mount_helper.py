@@ -1,6 +1,6 @@
 """`mount.ocifs`: what mount(8) runs for `mount -t ocifs` and for lines of fstab(5).
 
-    mount.ocifs SOURCE MOUNTPOINT [-sfnv] [-N NAMESPACE] [-t TYPE] [-o OPTION,…]
+    mount.ocifs SOURCE[,SOURCE…] MOUNTPOINT [-sfnv] [-N NAMESPACE] [-t TYPE] [-o OPTION,…]
 
 Rules that hold here: options are those of `ocifs mount`, with `-` or `_`; those that mount(8) and systemd keep for themselves are passed
 over; no option is dropped in silence but with -s; exit statuses are those of mount(8).
@@ -79,13 +79,20 @@ def main() -> None:
         sys.exit(WRONG)
     except SystemExit as end:
         sys.exit(WRONG if end.code else 0)
-    command = [sys.executable, "-m", "ocifs", "mount", *words, "--", asked.source, asked.mountpoint]
+    command = [sys.executable, "-m", "ocifs", "mount", *words, "--", *sources(asked.source), asked.mountpoint]
     if asked.verbose:
         print(" ".join(command))
     if asked.fake:
         return
     status = subprocess.run(command, check=False).returncode
     sys.exit({0: 0, 2: WRONG}.get(status, FAILED))
+
+
+def sources(text: str) -> list[str]:
+    """The sources that the first field of fstab(5) names: several are separated by commas; `none` is for `-o any`."""
+    if text.startswith(("oci:", "oci-archive:")):
+        return [text]
+    return [each for each in text.split(",") if each not in ("", "none")]
 
 
 def translate(options: str, sloppy: bool = False) -> list[str]:

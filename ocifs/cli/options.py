@@ -164,9 +164,9 @@ def cache_settings(options: CacheOptions) -> CacheSettings:
     )
 
 
-def settings_from(options: SharedOptions, host: str) -> Settings:
-    """The settings that the options mean for a source on `host` (empty for a layout)."""
-    hosts = frozenset({host} if host else ())
+def settings_from(options: SharedOptions, *named: str) -> Settings:
+    """The settings that the options mean for a source on the named hosts (none for a layout)."""
+    hosts = frozenset(named)
     return Settings(
         timing=Timing(timeout=options["timeout"], max_wait=options["max_wait"], tag_ttl=options["tag_ttl"]),
         cache=replace(cache_settings(options), verify_full=options["verify"] == "full", offline=options["offline"]),
@@ -177,7 +177,7 @@ def settings_from(options: SharedOptions, host: str) -> Settings:
             authfile=options["authfile"],
             hosts_directory=options["hosts_dir"],
             registries_conf=options["registries_conf"],
-            named_host=host,
+            named_host=named[0] if len(hosts) == 1 else "",
         ),
         view=ViewSettings(
             platform=Platform.parse(options["platform"]) if options["platform"] else None,

@@ -108,6 +108,10 @@ def _registry(registry: Mapping[str, object]) -> Iterator[str]:
     for each in fetching if isinstance(fetching, list) else []:
         if isinstance(each, Mapping):
             yield _transfer(each)
+    endpoints = registry.get("endpoints")
+    for each in endpoints if isinstance(endpoints, list) else []:
+        if isinstance(each, Mapping) and each.get("role") == "mirror":
+            yield f"  mirror {each.get('url')}: {each.get('state')}; {amount(each.get('bytes_received'))} received"
     failures = registry.get("errors")
     if isinstance(failures, list) and failures and registry.get("reachable") is False:
         last = failures[-1]

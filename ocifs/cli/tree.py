@@ -8,6 +8,7 @@ import click
 
 from ocifs.cli.browse import browse, patiently
 from ocifs.cli.options import SharedOptions, shared
+from ocifs.cli.sources import any_option, below_any
 from ocifs.cli.words import PATH, SOURCE
 from ocifs.concurrency import patience
 from ocifs.errors import NotADirectory
@@ -19,9 +20,11 @@ from ocifs.tree.node import Directory, Symlink
 @click.argument("source", type=SOURCE)
 @click.argument("path", default="", type=PATH)
 @click.option("-L", "--level", type=click.IntRange(min=1), default=None, help="Go at most this many levels down.")
+@any_option
 @shared
-def command(source: str, path: str, level: int | None, **options: Unpack[SharedOptions]) -> None:
+def command(source: str, path: str, any_host: bool, level: int | None, **options: Unpack[SharedOptions]) -> None:
     """Show what is below PATH of SOURCE. Links are shown, not followed, so names are all that is fetched."""
+    what, path = below_any(source, path, any_host)
 
     async def show(node: Directory, timing: Timing, indent: str, depth: int) -> None:
         with patience(timing.timeout, timing.max_wait):
@@ -40,4 +43,4 @@ def command(source: str, path: str, level: int | None, **options: Unpack[SharedO
         click.echo(path or source)
         await show(node, timing, "", 1)
 
-    browse(source, options, visit)
+    browse(what, options, visit)

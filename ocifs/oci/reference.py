@@ -2,6 +2,7 @@
 
     [HOST[:PORT]/]REPOSITORY[:TAG][@DIGEST]        a reference (distribution-spec "Pulling manifests"; Docker's defaults)
     HOST[:PORT][/NAMESPACE...]                     a source that is a registry or a part of one
+    several of the kinds above, or any host         a source of several hosts
     oci:DIR[:REF]   oci-archive:FILE[:REF]         a source that is an OCI image layout (image-spec, image-layout.md)
 
 Rules that hold here: the first component is a host when it has a dot or a colon, is `localhost`, or is followed by nothing but a slash;
@@ -11,12 +12,14 @@ everything else is on docker.io, where one component means `library/`; a refusal
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ocifs.errors import InvalidReference, Malformed
 from ocifs.oci.digest import Digest
 
 DOCKER_HUB = "docker.io"
+_HUB_NAMES = frozenset({"index.docker.io", "registry-1.docker.io"})
 MAX_REPOSITORY_LENGTH = 255
 
 _COMPONENT = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
@@ -64,7 +67,24 @@ class LayoutSource:
         return ("oci-archive:" if self.archive else "oci:") + self.path + (f":{self.ref}" if self.ref else "")
 
 
-Source = RegistrySource | Reference | LayoutSource
+@dataclass(frozen=True, slots=True)
+class HostsSource:
+    """Several registries, a directory each. `parts`: what was named of them, which is listed; `any`: every other can be entered, too."""
+
+    parts: tuple[RegistrySource, ...]
+    any: bool = False
+
+    def __str__(self) -> str:
+        return ",".join([*map(str, self.parts), *(["any"] if self.any else [])])
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The hosts that were named, each once."""
+        return tuple(dict.fromkeys(part.host for part in self.parts))
+
+
+OneSource = RegistrySource | Reference | LayoutSource
+Source = OneSource | HostsSource
 
 
 def is_component(text: str) -> bool:
@@ -88,6 +108,62 @@ def is_host(text: str) -> bool:
     return match is not None and int((match["port"] or ":0")[1:]) <= 65535
 
 
+def is_registry_name(text: str) -> bool:
+    """Whether it is read as a host where it stands before a repository: with a dot or a port, or `localhost`."""
+    name = text.partition(":")[0]
+    return is_host(text) and ("." in name or ":" in text or name == "localhost")
+
+
+def normal_host(host: str) -> str:
+    """Docker Hub by its one name, other hosts as they are."""
+    return DOCKER_HUB if host in _HUB_NAMES else host
+
+
+def hosts_of(source: Source) -> tuple[str, ...]:
+    """The hosts that a source names; none for a layout."""
+    if isinstance(source, LayoutSource):
+        return ()
+    return source.hosts if isinstance(source, HostsSource) else (source.host,)
+
+
+def join_sources(sources: Sequence[Source], any_host: bool) -> Source:
+    """What several sources are together. Raises InvalidReference for a layout among them, and for none at all."""
+    if len(sources) == 1 and not any_host:
+        return sources[0]
+    parts: list[RegistrySource] = []
+    for source in sources:
+        if isinstance(source, LayoutSource):
+            raise InvalidReference(f"{source} can only be mounted by itself")
+        if isinstance(source, HostsSource):
+            parts += source.parts
+        else:
+            path = source.repository if isinstance(source, Reference) else source.path
+            parts.append(RegistrySource(source.host, path))
+    if not parts and not any_host:
+        raise InvalidReference("no source is given", hint="name a registry, or use --any")
+    return HostsSource(tuple(dict.fromkeys(parts)), any_host)
+
+
+def seeds_of(host: str, names: Iterable[str], *, alone: bool) -> tuple[str, ...]:
+    """The repositories of a host among names with or without hosts; `alone`: it is the only host, whose names need none.
+
+    Raises InvalidReference.
+    """
+    found = []
+    for text in names:
+        first, _, rest = text.partition("/")
+        if alone:
+            name = rest if rest and normal_host(first) == host else text
+            if not is_repository(name):
+                raise InvalidReference(f"{text!r} is no name of a repository", hint="components are a-z and 0-9")
+            found.append(name)
+            continue
+        source = parse_source(text)
+        if isinstance(source, Reference | RegistrySource) and source.host == host:
+            found.append(source.repository if isinstance(source, Reference) else source.path)
+    return tuple(dict.fromkeys(name for name in found if name))
+
+
 def parse_reference(text: str) -> Reference:
     """Read a reference, with Docker's defaults for what is left out. Raises InvalidReference."""
     source = _parse_remote(text, text, reference=True)
@@ -95,7 +171,7 @@ def parse_reference(text: str) -> Reference:
     return source
 
 
-def parse_source(text: str) -> Source:
+def parse_source(text: str) -> OneSource:
     """Read what can be mounted. Raises InvalidReference."""
     for prefix, archive in (("oci-archive:", True), ("oci:", False)):
         if text.startswith(prefix) and not text.startswith("oci://"):
@@ -151,7 +227,7 @@ def _split_host(text: str, rest: str) -> tuple[str, str]:
         return "", rest
     if not is_host(first):
         raise _wrong(text, first, "not a host name with an optional port")
-    return ("docker.io" if first in ("index.docker.io", "registry-1.docker.io") else first), path.rstrip("/")
+    return normal_host(first), path.rstrip("/")
 
 
 def _split_version(text: str, path: str) -> tuple[str, str, Digest | None]:

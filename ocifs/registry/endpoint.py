@@ -11,9 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
-from ocifs.oci.reference import DOCKER_HUB
-
-_HUB_NAMES = frozenset({"index.docker.io", "registry-1.docker.io"})
 ROOT = "/v2"
 
 
@@ -64,11 +61,6 @@ class Endpoint:
     by_tag: bool = True
     by_digest: bool = True
     own: bool = True
-
-
-def normal_host(host: str) -> str:
-    """Docker Hub by its one name, other hosts as they are."""
-    return DOCKER_HUB if host in _HUB_NAMES else host
 
 
 def with_a_fallback(site: Site) -> Sequence[Site]:

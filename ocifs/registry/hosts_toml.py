@@ -21,8 +21,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ocifs.errors import UsageError
-from ocifs.oci.reference import DOCKER_HUB, is_host
-from ocifs.registry.endpoint import ROOT, Endpoint, Site, normal_host, with_a_fallback
+from ocifs.oci.reference import DOCKER_HUB, is_host, normal_host
+from ocifs.registry.endpoint import ROOT, Endpoint, Site, with_a_fallback
 from ocifs.registry.toml import Table, read_text
 
 FILE = "hosts.toml"

@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ocifs.errors import AccessDenied, UsageError
-from ocifs.oci.reference import is_component, is_host, is_repository
-from ocifs.registry.endpoint import Endpoint, Site, normal_host, with_a_fallback
+from ocifs.oci.reference import is_component, is_host, is_repository, normal_host
+from ocifs.registry.endpoint import Endpoint, Site, with_a_fallback
 from ocifs.registry.toml import Table, read_text
 
 _VERSION = re.compile(r"(?::[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127})?(?:@[a-z0-9+._-]+:[0-9a-fA-F]+)?")

@@ -1,7 +1,7 @@
 """A blob as a file: the exact bytes that its digest names.
 
-Rules that hold here: one inode a blob, whatever names lead to it; making the node asks nobody; what was cut into several blobs is read as
-one file, each part from its own blob.
+Rules that hold here: one inode a blob of a host, whatever names lead to it; making the node asks nobody; what was cut into several blobs is
+read as one file, each part from its own blob.
 """
 
 from __future__ import annotations
@@ -16,6 +16,21 @@ from ocifs.tree.names import to_bytes
 from ocifs.tree.node import FILE, Attributes, Plain
 
 
+class OfHost:
+    """The reader of one of several hosts. Its files are other inodes than those of the same bytes on another host, which may be down."""
+
+    def __init__(self, host: str, reader: BlobReader) -> None:
+        self.host = host
+        self._reader = reader
+        self.blob_size, self.read_blob = reader.blob_size, reader.read_blob
+        self.hold, self.let_go = reader.hold, reader.let_go
+
+
+def scope_of(reader: BlobReader) -> tuple[str, ...]:
+    """What the keys of files have to end with that this reader reads."""
+    return (reader.host,) if isinstance(reader, OfHost) else ()
+
+
 class BlobFile(Plain):
     """The file of one blob, whose size must be known."""
 
@@ -23,7 +38,7 @@ class BlobFile(Plain):
     changes = False
 
     def __init__(self, reader: BlobReader, blob: Blob, media_type: str, mtime_ns: int = 0) -> None:
-        super().__init__(("blob", str(blob.digest)), Attributes(FILE, blob.size, mtime_ns))
+        super().__init__(("blob", str(blob.digest), *scope_of(reader)), Attributes(FILE, blob.size, mtime_ns))
         self._reader = reader
         self._blob = blob
         self._media_type = media_type

@@ -20,7 +20,7 @@ from ocifs.layers.workshop import Workshop
 from ocifs.oci.descriptor import Descriptor
 from ocifs.oci.digest import Digest
 from ocifs.settings import ViewSettings
-from ocifs.tree.blob import elsewhere, sized
+from ocifs.tree.blob import elsewhere, scope_of, sized
 from ocifs.tree.inside import inside
 from ocifs.tree.names import mangle
 from ocifs.tree.node import DIRECTORY, FOREVER, Attributes, Directory, Entry, Node, Plain
@@ -151,7 +151,7 @@ class _Directory(_Member):
         if item.children is not None:
             return _Directory(shown, item, (self.key, name), (*self._path, real))
         layer = str(shown.layers[item.layer].blob.digest)
-        key: Hashable = ("layer", layer, item.number, item.links)
+        key: Hashable = ("layer", layer, item.number, item.links, *scope_of(shown.workshop.blobs))
         if item.member.kind is not Kind.SYMLINK:
             return _File(shown, item, key, item.member.size)
         target = item.member.link

@@ -128,3 +128,13 @@ def test_inspect_says_what_refers_to_a_manifest(registry: Registry, tmp_path: Pa
         {"kind": "sbom", "digest": digest},
         {"kind": "cosign-signature", "digest": signed},
     ]
+
+
+def test_several_sources_are_searched_one_after_the_other_and_one_that_is_down_is_told(
+    registry: Registry, source: str, tmp_path: Path
+) -> None:
+    done = run_ocifs("find", "127.0.0.1:1/x", f"{source}/charts", f"{source}/app", cache=tmp_path, check=False)
+    assert done.stdout.decode().splitlines()[-1] == f"image\t{source}/app:v1"
+    assert f"helm-chart\t{source}/charts/web:1" in done.stdout.decode()
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"ocifs: 127.0.0.1:1/x: ")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ocifs.cli.mount_helper import translate
+from ocifs.cli.mount_helper import sources, translate
 from tests.support.mount import mounted
 from tests.support.registry import Registry
 
@@ -21,6 +21,13 @@ ROOT = Path(__file__).parents[2]
 def test_options_become_those_of_mount() -> None:
     words = translate("rw,noauto,_netdev,x-systemd.automount,allow_other,tag-ttl=5,repo=a/b,repo=c,plain_http,verbose")
     assert words == ["--allow-other", "--tag-ttl=5", "--repo=a/b", "--repo=c", "--plain-http", "--verbose"]
+
+
+def test_sources_are_separated_by_commas() -> None:
+    assert sources("ghcr.io,quay.io/team") == ["ghcr.io", "quay.io/team"]
+    assert sources("none") == []
+    assert sources("oci:/a,b:1") == ["oci:/a,b:1"]
+    assert translate("any,ro") == ["--any"]
 
 
 @pytest.mark.parametrize("option", ["tag_tll=5", "timeout", "allow_other=1", "foreground", "password=x"])

@@ -46,11 +46,12 @@ def run_ocifs(*arguments: str, cache: Path, check: bool = True) -> subprocess.Co
 
 
 @contextmanager
-def mounted(source: str, where: Path, cache: Path, options: Sequence[str] = ()) -> Iterator[Mounted]:
-    """Mount a source for the length of the block; whatever happens, no mount and no process is left."""
+def mounted(source: str | Sequence[str], where: Path, cache: Path, options: Sequence[str] = ()) -> Iterator[Mounted]:
+    """Mount a source, or several, for the length of the block; whatever happens, no mount and no process is left."""
     where.mkdir(exist_ok=True)
     environment = {**os.environ, "XDG_CACHE_HOME": str(cache)}
-    command = [sys.executable, "-m", "ocifs", "mount", "-f", "-v", *options, source, str(where)]
+    sources = [source] if isinstance(source, str) else source
+    command = [sys.executable, "-m", "ocifs", "mount", "-f", "-v", *options, *sources, str(where)]
     said = tempfile.TemporaryFile()  # noqa: SIM115 (closed below; not a pipe, which nobody would empty)
     process = subprocess.Popen(command, env=environment, stderr=said)
     try:
