@@ -119,8 +119,8 @@ ROWS = [
     Row("index with attestations", x(child("linux/amd64"), child("unknown/unknown", note="vnd.docker.reference.type=attestation-manifest")),
         "image-index", mediatype.OCI_INDEX, "form"),
     Row("index with nothing in it", x(), "image-index", mediatype.OCI_INDEX, "form"),
-    Row("schema 1", {"schemaVersion": 1, "name": "a/b", "fsLayers": [{"blobSum": BLANK}], "history": []}, "docker-schema1",
-        mediatype.DOCKER_SCHEMA1, "form"),
+    Row("schema 1", {"schemaVersion": 1, "name": "a/b", "fsLayers": [{"blobSum": f"sha256:{HEX}"}, {"blobSum": BLANK}],
+        "history": []}, "docker-schema1", mediatype.DOCKER_SCHEMA1, "form", ("layer-1.tar.gz",)),
     Row("manifest and index at once", m(IMAGE, TAR) | {"manifests": []}, "unknown", mediatype.OCI_MANIFEST, "form", (),
         "mediaType decides the form"),
     Row("docker plugin", m(V + "docker.plugin.v1+json", DTAR), "docker-plugin", V + "docker.plugin.v1+json", C,
@@ -315,6 +315,11 @@ def test_a_manifest_is_classified_and_its_files_are_named(row: Row) -> None:
 def test_every_kind_of_the_table_has_a_row() -> None:
     assert {kind.word for kind in KINDS} == {row.kind for row in ROWS}
     assert len(BY_WORD) == len(KINDS)
+
+
+def test_every_kind_that_has_files_has_a_row_that_names_them() -> None:
+    without = {"image-index", "cnab-bundle", "homebrew-bottle-index", "referrers-index", "artifact-index", "unknown"}
+    assert {row.kind for row in ROWS if row.files} == {kind.word for kind in KINDS} - without
 
 
 def test_enough_rows_contradict_a_simple_heuristic() -> None:

@@ -14,6 +14,7 @@ import wasmtime
 from tests.publishers.test_programs import ADD
 from tests.support.mount import mounted
 from tests.support.registry import Registry, running_registry
+from tests.support.tars import a_tar
 from tests.support.tools import Tool, tool
 
 PAGE = Path(__file__).parents[2] / "docs/how-to/use-artifacts.md"
@@ -40,6 +41,26 @@ def push(registry: Registry, oras: Tool, helm: Tool) -> None:
     oras("push", "--plain-http", f"{registry.host}/modules/add:1", "add.wasm:application/wasm")
     for name in ("models/q:8b", "team/app:1.0"):
         oras("push", "--plain-http", f"{registry.host}/{name}", "model.gguf")
+    (oras.home / "policy").mkdir()
+    (oras.home / "policy/deny.rego").write_text("package main\n\ndeny contains 1\n")
+    opa = "application/vnd.cncf.openpolicyagent.policy.layer.v1+rego"
+    oras("push", "--plain-http", f"{registry.host}/policies/deny:1", f"policy/deny.rego:{opa}")
+    (oras.home / "compose.yaml").write_text("services: {}\n")
+    compose = ("--artifact-type", "application/vnd.docker.compose.project")
+    oras(
+        "push",
+        "--plain-http",
+        *compose,
+        f"{registry.host}/projects/shop:1",
+        "compose.yaml:application/vnd.docker.compose.file+yaml",
+    )
+    (oras.home / "config").write_text(
+        '{"os": "linux", "architecture": "amd64", "rootfs": {"type": "layers", "diff_ids": []}}'
+    )
+    image = ("--config", "config:application/vnd.oci.image.config.v1+json")
+    (oras.home / "layer.tar").write_bytes(a_tar(**{"data.csv": b"1,2\n"}))
+    layer = "layer.tar:application/vnd.oci.image.layer.v1.tar"
+    oras("push", "--plain-http", *image, f"{registry.host}/team/data:1", layer)
     kind = ("--artifact-type", "application/spdx+json")
     oras("attach", "--plain-http", *kind, f"{registry.host}/team/app:1.0", "sbom.spdx.json:application/spdx+json")
 
@@ -62,6 +83,9 @@ def run_page(registry: Registry, tmp_path: Path) -> None:
         "Render a Helm chart": "kind: Deployment",
         "Run a WebAssembly module": "5\n",
         "Load a model": "",
+        "Evaluate policies": "policy/deny.rego\npackage main\n",
+        "Start a Compose project": "compose-project\nservices: {}\n",
+        "Give a directory of an image to a program": "data.csv\n",
         "Read signatures and SBOMs": "sbom\n" + SBOM,
         "Find what there is": "helm-chart\tcharts/web:0.1.0",
     }
