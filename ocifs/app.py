@@ -87,7 +87,8 @@ class Parts:
     def context(self, origin: Origin, seeds: tuple[str, ...] = ()) -> Context:
         """What the nodes of one origin share."""
         settings = self.settings
-        workshop = Workshop(origin.blobs, DiskShelf(self.disk), self.nursery, settings.limits)
+        tables = not settings.cache.verify_full
+        workshop = Workshop(origin.blobs, DiskShelf(self.disk), self.nursery, settings.limits, tables=tables)
         self.keepers.append(workshop)
         view = replace(settings.view, repositories=seeds)
         return Context(origin, view, settings.limits, workshop, settings.timing.tag_ttl)

@@ -20,7 +20,7 @@ from ocifs.layers.sealed import seal, unseal
 from ocifs.layers.span import Checksum, Span, SpanMap, Window
 from ocifs.oci.digest import Digest
 
-KIND = "layer-index.2"
+KIND = "layer-index.3"
 
 _SPAN = struct.Struct("<QQQQBH")  # plain, length, start, stop, bit, size of the window
 _FRESH = 255  # in place of a bit
@@ -35,9 +35,10 @@ def encode(index: LayerIndex) -> bytes:
         spans = [index.spans.compression, index.spans.algorithm, index.spans.width, len(numbers)]
     head = {
         "kind": KIND,
-        "diff_id": str(index.diff_id),
+        "diff_id": str(index.diff_id or ""),
         "plain_size": index.plain_size,
         "compression": index.compression,
+        "prefetch": index.prefetch,
         "members": len(members),
         "blocks": [len(block) for block in members.blocks],
         "spans": spans,
@@ -58,7 +59,8 @@ def decode(data: bytes) -> LayerIndex | None:
         place += size
     spans = None if head["spans"] is None else _decode_spans(head["spans"], body[place:])
     members = PackedMembers(blocks, head["members"])
-    return LayerIndex(members, Digest.parse(head["diff_id"]), head["plain_size"], head["compression"], spans)
+    diff_id = Digest.parse(head["diff_id"]) if head["diff_id"] else None
+    return LayerIndex(members, diff_id, head["plain_size"], head["compression"], spans, head["prefetch"])
 
 
 def _encode_spans(spans: SpanMap) -> tuple[bytes, bytes]:

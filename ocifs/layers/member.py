@@ -56,14 +56,17 @@ class Member:
 class LayerIndex:
     """The entries of a layer in the order of the tar, the digest and size of the plain tar, and how it was compressed.
 
-    `spans`: what parts of the plain tar are made from, where that is known.
+    `spans`: what parts of the plain tar are made from, where that is known. Of a layer that is listed by a table of contents that came with
+    it nobody has seen the whole: `diff_id` is None, `plain_size` that of the files together, and `prefetch` says how much of the blob's
+    beginning its maker found to be read first.
     """
 
     members: Sequence[Member]
-    diff_id: Digest
+    diff_id: Digest | None
     plain_size: int
     compression: str
     spans: SpanMap | None = None
+    prefetch: int = 0
 
 
 def clean(path: bytes) -> bytes:

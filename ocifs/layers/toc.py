@@ -32,11 +32,13 @@ _SPACE = re.compile(r"[ \t\n\r]*")
 class Table:
     """What a table of contents says: the entries, and which bytes of the blob make the plain bytes that their extents name.
 
-    `prefetch`: so many bytes from the blob's beginning are what the image's maker found to be read first; 0 where that is not said.
+    `size`: of all files together. `prefetch`: so many bytes from the blob's beginning are what the image's maker found to be read first; 0
+    where that is not said.
     """
 
     members: tuple[Member, ...]
     spans: SpanMap
+    size: int
     prefetch: int = 0
 
 
@@ -207,12 +209,21 @@ class _Builder:
             for chunk in file.chunks:
                 if chunk.checksum is not None:
                     spans.add(Span(plain, chunk.size, chunk.start, chunk.stop, chunk.checksum))
-                    extents.append(Extent(chunk.offset, plain, chunk.size))
+                    _extend(extents, Extent(chunk.offset, plain, chunk.size))
                     plain += chunk.size
             self._members[file.place] = replace(self._members[file.place], extents=tuple(extents))
         if plain > self._limits.layer_bytes:
             raise LimitExceeded(f"the layer has more content than limits.layer_bytes ({self._limits.layer_bytes})")
-        return Table(tuple(self._members), spans, self._prefetch)
+        return Table(tuple(self._members), spans, plain, self._prefetch)
+
+
+def _extend(extents: list[Extent], extent: Extent) -> None:
+    """Add an extent, or make the last one longer where it goes on."""
+    last = extents[-1] if extents else None
+    if last is not None and last.offset + last.length == extent.offset and last.plain + last.length == extent.plain:
+        extents[-1] = Extent(last.offset, last.plain, last.length + extent.length)
+    else:
+        extents.append(extent)
 
 
 def _settle(file: _File, limits: Limits) -> None:

@@ -22,6 +22,7 @@ from ocifs.layers.beside import Beside
 from ocifs.layers.codec import KIND as INDEX
 from ocifs.layers.codec import encode
 from ocifs.layers.inflate import Inflater
+from ocifs.layers.lazy import Promise
 from ocifs.layers.member import LayerIndex
 from ocifs.layers.packed import Packer
 from ocifs.layers.plain import PLAIN
@@ -38,10 +39,19 @@ _ENTERED = ("gzip", "none")
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A layer to be unpacked: its blob, whose size must be known, and the digest of its plain tar where a config names it."""
+    """A layer to be unpacked: its blob, whose size must be known, and the digest of its plain tar where a config names it.
+
+    `promise`: the table of contents by which it is to be listed instead.
+    """
 
     blob: Blob
     diff_id: Digest | None = None
+    promise: Promise | None = None
+
+    @property
+    def key(self) -> Digest:
+        """What an index of it is known by: entries of one key are numbered in one way."""
+        return self.blob.digest if self.promise is None else self.promise.key(self.blob)
 
 
 class Unpacking:
@@ -167,5 +177,10 @@ class _Feed:
 def check(layer: Layer, index: LayerIndex) -> None:
     """Compare with the diff ID that the config names, where both are of one algorithm. Raises IntegrityError."""
     wanted = layer.diff_id
-    if wanted is not None and wanted.algorithm == index.diff_id.algorithm and wanted != index.diff_id:
+    if (
+        wanted is not None
+        and index.diff_id is not None
+        and wanted.algorithm == index.diff_id.algorithm
+        and wanted != index.diff_id
+    ):
         raise IntegrityError(f"layer {layer.blob.digest} unpacks to {index.diff_id}, its config says {wanted}")

@@ -1,9 +1,10 @@
 """Where layers become trees: each is streamed once, indexed beside the event loop, and what was made of it is kept under its digest.
 
-What is kept of a layer is its index (`layer-index.2`): its entries, and the spans by which parts of the blob are read. It outlives the
+What is kept of a layer is its index (`layer-index.3`): its entries, and the spans by which parts of the blob are read. It outlives the
 blob: a mount that finds it lists at once, and fetches the spans that are read. What layers make together is kept by their digests
 (`layer-tree.1`). Of a compression that cannot be entered in the middle the plain tar is kept too (`layer-plain.1`), and made again when
-it is gone.
+it is gone. A layer that comes with a table of contents (eStargz, zstd:chunked) is not streamed: the table is its index
+(`layer-index-toc.1`).
 
 Rules that hold here: one unpacking of a layer at a time, whoever asks; nothing of a layer is served before all of it was read and verified
 once, and nothing that is fetched later without its span's checksum; unpacking happens in threads of its own number, since those threads
@@ -14,37 +15,51 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from weakref import WeakValueDictionary
 
 import trio
 
-from ocifs.concurrency import SingleFlight
+from ocifs.concurrency import SingleFlight, note_progress
 from ocifs.content import Blob, BlobReader, Shelf
 from ocifs.errors import IntegrityError, LimitExceeded, Malformed, OcifsError, RegistryFailed
 from ocifs.layers import merged
 from ocifs.layers.codec import KIND as INDEX
-from ocifs.layers.codec import decode
+from ocifs.layers.codec import decode, encode
+from ocifs.layers.lazy import Promise, fetch_table, promised
 from ocifs.layers.member import LayerIndex, Member
 from ocifs.layers.merged import Tree
 from ocifs.layers.overlay import merge
+from ocifs.layers.packed import pack
 from ocifs.layers.plain import PlainTars
 from ocifs.layers.reader import SpanReader
 from ocifs.layers.span import PLAIN_TAR
+from ocifs.layers.toc import Table
 from ocifs.layers.unpack import Layer, Unpacking, check
 from ocifs.oci.digest import Digest
-from ocifs.settings import Limits
+from ocifs.settings import MIB, Limits
 
 log = logging.getLogger("ocifs.layers")
+
+BY_TABLE = "layer-index-toc.1"  # an index by a table of contents that came with the layer
+_PIECE = 2 * MIB  # read of a blob at a time
 
 
 class Workshop:
     """Makes trees of the layers that a BlobReader reads, and keeps what it made on a Shelf."""
 
-    def __init__(self, blobs: BlobReader, shelf: Shelf, nursery: trio.Nursery, limits: Limits) -> None:
+    def __init__(
+        self, blobs: BlobReader, shelf: Shelf, nursery: trio.Nursery, limits: Limits, *, tables: bool = True
+    ) -> None:
+        """Without `tables`, those that come with layers are left alone: every layer is read as a whole first."""
         self.blobs = blobs
+        self._nursery = nursery
         self._shelf = shelf
         self._limits = limits
+        self._tables = tables
+        self._prefetched: set[Digest] = set()
         self._indexing: SingleFlight[Digest, LayerIndex] = SingleFlight(nursery)
         self._unpacking: SingleFlight[tuple[Digest, bool], LayerIndex] = SingleFlight(nursery)
         self._merging: SingleFlight[tuple[object, ...], Tree] = SingleFlight(nursery)
@@ -55,17 +70,21 @@ class Workshop:
         self._kept_reader = SpanReader(_Kept(self._tars, self._unpack), nursery)
         self._threads = trio.CapacityLimiter(max(2, os.cpu_count() or 2))
 
+    def layer(self, blob: Blob, diff_id: Digest | None, annotations: Mapping[str, str]) -> Layer:
+        """A layer as its descriptor and its image's config describe it."""
+        return Layer(blob, diff_id, promised(annotations) if self._tables else None)
+
     async def index(self, layer: Layer) -> LayerIndex:
         """The entries of a layer. Raises Malformed, IntegrityError, LimitExceeded and whatever reading the blob raises."""
-        index = self._indices.get(layer.blob.digest)
+        index = self._indices.get(layer.key)
         if index is None:
-            index = await self._indexing.run(layer.blob.digest, lambda: self._index(layer))
+            index = await self._indexing.run(layer.key, lambda: self._index(layer))
         check(layer, index)
         return index
 
     async def tree(self, layers: Sequence[Layer], *, markers: bool = True, alone: bool = False) -> Tree:
         """Layers merged, lowest first, indexed side by side. `markers` and `alone` as `overlay.merge` has them."""
-        key = (tuple(layer.blob.digest for layer in layers), markers, alone)
+        key = (tuple(layer.key for layer in layers), markers, alone)
 
         async def work() -> Tree:
             indices: list[LayerIndex | None] = [None] * len(layers)
@@ -77,9 +96,11 @@ class Workshop:
             found = [index for index in indices if index is not None]
 
             def make() -> Tree:
-                return self._merged(
-                    _name(*key), found, lambda: merge(found, self._limits, markers=markers, alone=alone)
-                )
+                # A layer whose table was refused is another one on disk: what is refused may change.
+                pairs = zip(layers, found, strict=True)
+                keys = tuple(layer.blob.digest if index.diff_id else layer.key for layer, index in pairs)
+                name = _name(keys, markers, alone)
+                return self._merged(name, found, lambda: merge(found, self._limits, markers=markers, alone=alone))
 
             tree = await trio.to_thread.run_sync(make)
             self._trees[key] = tree
@@ -129,9 +150,11 @@ class Workshop:
 
     async def _plain(self, layer: Layer, start: int, size: int) -> bytes:
         """Bytes [start, start+size) of the plain tar."""
-        spans = (await self.index(layer)).spans
+        index = await self.index(layer)
+        spans = index.spans
         if spans is None:
             raise Malformed(f"nothing says where the bytes of layer {layer.blob.digest} are")
+        self._prefetch(layer, index, start)
         kept = spans.compression == PLAIN_TAR
         reader = self._kept_reader if kept else self._reader
         try:
@@ -139,19 +162,60 @@ class Workshop:
         except (IntegrityError, Malformed) as error:
             log.warning("layer %s is read as a whole again: %s", layer.blob.digest, error)
         # Bytes or spans are bad. Reading all of the blob finds out whether it is the blob's bytes; everything else is made anew.
+        if index.diff_id is None:  # the table says what the bytes are, and nothing could be made anew
+            await self._judge(layer.blob)
+            return await reader.read(layer.blob, spans, start, size)
         self._tars.forget(layer.blob.digest)
         index = await self._unpack(layer, keep_plain=kept)
         return await reader.read(layer.blob, index.spans or spans, start, size)
 
+    async def _judge(self, blob: Blob) -> None:
+        """Read a blob to its end, by which one that came damaged fails by its digest, and is dropped."""
+        with suppress(IntegrityError):
+            for start in range(0, blob.size, _PIECE):
+                await self.blobs.read_blob(blob, start, _PIECE)
+                note_progress()
+
+    def _prefetch(self, layer: Layer, index: LayerIndex, start: int) -> None:
+        """Where a file is read that the image's maker found to be read first, fetch all of those, once, while nobody waits."""
+        length = min(index.prefetch, self._limits.prefetch_bytes)
+        if not length or index.spans is None or layer.key in self._prefetched:
+            return
+        if index.spans[index.spans.numbers(start, start + 1)[0]].start < length:
+            self._prefetched.add(layer.key)
+            self._nursery.start_soon(self._fetch_first, layer.blob, length)
+
+    async def _fetch_first(self, blob: Blob, length: int) -> None:
+        try:
+            await self.blobs.read_blob(blob, 0, length)
+        except OcifsError as error:
+            log.info("what is to be read first of layer %s was not prefetched: %s", blob.digest, error)
+
     async def _index(self, layer: Layer) -> LayerIndex:
-        index = await trio.to_thread.run_sync(self._find_index, layer.blob.digest)
+        kind = INDEX if layer.promise is None else BY_TABLE
+        index = await trio.to_thread.run_sync(self._find_index, kind, layer.key)
+        if index is None and layer.promise is not None:
+            index = await self._list(layer, layer.promise)
+            if index is None:  # its table was refused
+                index = await self.index(replace(layer, promise=None))
         if index is None:
-            return await self._unpack(layer)
-        self._indices[layer.blob.digest] = index
+            index = await self._unpack(layer)
+        self._indices[layer.key] = index
         return index
 
-    def _find_index(self, digest: Digest) -> LayerIndex | None:
-        file = self._shelf.find(INDEX, digest)
+    async def _list(self, layer: Layer, promise: Promise) -> LayerIndex | None:
+        """The index by the table of contents that came with a layer; None where that is refused."""
+        table = await fetch_table(self.blobs, layer.blob, promise, self._limits)
+        return None if table is None else await trio.to_thread.run_sync(self._keep_table, layer.key, promise, table)
+
+    def _keep_table(self, key: Digest, promise: Promise, table: Table) -> LayerIndex:
+        index = LayerIndex(pack(table.members), None, table.size, promise.form, table.spans, table.prefetch)
+        with self._shelf.put(BY_TABLE, key) as file:
+            file.write(encode(index))
+        return index
+
+    def _find_index(self, kind: str, key: Digest) -> LayerIndex | None:
+        file = self._shelf.find(kind, key)
         if file is None:
             return None
         with file:

@@ -21,6 +21,7 @@ from ocifs.oci.kinds import IMAGE_CONFIGS, PACKAGE_TYPE, Kind, informs, matches_
 from ocifs.oci.kinds_table import KINDS
 from ocifs.oci.manifest import Form, Manifest, load_json
 
+_CHUNKED = ("io.github.containers.zstd-chunked.", "io.containers.zstd-chunked.")  # the latter by podman 4 and older
 _UNKNOWN_CONFIG = "application/vnd.unknown.config.v1+json"
 _BLANK_CONFIG = frozenset({"", mediatype.OCTET_STREAM, mediatype.OCI_EMPTY, _UNKNOWN_CONFIG})
 _EMPTY_OBJECT_SIZE = 2
@@ -275,7 +276,7 @@ def _flavours(manifest: Manifest) -> tuple[str, ...]:
     types = [mediatype.essence(layer.media_type) for layer in layers]
     if any("containerd.io/snapshot/stargz/toc.digest" in layer.annotations for layer in layers):
         found.append("estargz")
-    if any(key.startswith("io.github.containers.zstd-chunked.") for layer in layers for key in layer.annotations):
+    if any(key.startswith(_CHUNKED) for layer in layers for key in layer.annotations):
         found.append("zstd:chunked")
     if any("+encrypted" in text for text in types):
         found.append("encrypted")

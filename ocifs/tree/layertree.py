@@ -150,7 +150,7 @@ class _Directory(_Member):
         shown = self._shown
         if item.children is not None:
             return _Directory(shown, item, (self.key, name), (*self._path, real))
-        layer = str(shown.layers[item.layer].blob.digest)
+        layer = str(shown.layers[item.layer].key)
         key: Hashable = ("layer", layer, item.number, item.links, *scope_of(shown.workshop.blobs))
         if item.member.kind is not Kind.SYMLINK:
             return _File(shown, item, key, item.member.size)
@@ -191,7 +191,11 @@ class _Root(Plain):
             stack = self._stack
             layers = tuple(
                 [
-                    Layer(await sized(self._workshop.blobs, Blob.of(stack.repository, descriptor)), diff_id)
+                    self._workshop.layer(
+                        await sized(self._workshop.blobs, Blob.of(stack.repository, descriptor)),
+                        diff_id,
+                        descriptor.annotations,
+                    )
                     for descriptor, diff_id in zip(stack.layers, stack.diff_ids, strict=True)
                 ]
             )

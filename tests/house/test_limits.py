@@ -202,6 +202,7 @@ ELSEWHERE = {
     "hosts": "tests/tree/test_hosts.py",
     "toc_bytes": "tests/layers/test_toc.py",
     "chunk_bytes": "tests/layers/test_toc.py",
+    "prefetch_bytes": "tests/layers/test_lazy.py",
     "layer_ratio": "tests/layers/test_tar.py",
     "layer_window": "tests/layers/test_tar.py",
 }

@@ -41,11 +41,16 @@ class Contents:
     compress: Callable[[bytes], bytes]
     entries: list[Entry] = field(default_factory=list)
     body: bytes = b""
+    padding: bytes = b""
+
+    def end(self) -> bytes:
+        """All of it, with what ends the last file of the tar."""
+        return self.body + (self.compress(self.padding) if self.padding else b"")
 
     def put(self, name: str, *chunks: bytes, **facts: object) -> None:
         """An entry; a regular file unless `type` is among the facts."""
         entry: Entry = {"type": "reg", "name": name, "mode": 0o644, **facts}
-        self.body += self.compress(name.encode().ljust(512, b"\0"))  # as a header
+        self.body += self.compress(self.padding + _header(entry, sum(map(len, chunks))))
         at, size = 0, sum(map(len, chunks))
         rows: list[Entry] = [entry, *({"type": "chunk", "name": name} for _ in chunks[1:])]
         for row, chunk in zip(rows, chunks, strict=False):
@@ -55,9 +60,30 @@ class Contents:
                 row["chunkSize"] = len(chunk)
             self.body += self.compress(chunk)
             at += len(chunk)
+        self.padding = bytes(-size % 512)
         if size:
             entry["size"] = size
         self.entries += rows
+
+
+_TYPES = {
+    "reg": tarfile.REGTYPE,
+    "dir": tarfile.DIRTYPE,
+    "symlink": tarfile.SYMTYPE,
+    "hardlink": tarfile.LNKTYPE,
+    "char": tarfile.CHRTYPE,
+    "block": tarfile.BLKTYPE,
+    "fifo": tarfile.FIFOTYPE,
+}
+
+
+def _header(entry: Entry, size: int) -> bytes:
+    """The headers of an entry in the tar."""
+    info = tarfile.TarInfo(str(entry["name"]))
+    info.type, info.size, info.linkname = _TYPES[str(entry["type"])], size, str(entry.get("linkName", ""))
+    info.mode = int(str(entry["mode"])) & 0o7777
+    info.devmajor, info.devminor = int(str(entry.get("devMajor", 0))), int(str(entry.get("devMinor", 0)))
+    return info.tobuf(tarfile.PAX_FORMAT)
 
 
 def zipped(data: bytes) -> bytes:
@@ -76,7 +102,8 @@ def starred(contents: Contents, toc: bytes | None = None) -> Made:
         info = tarfile.TarInfo("stargz.index.json")
         info.size = len(toc)
         tar.addfile(info, io.BytesIO(toc))
-    blob = contents.body + zipped(file.getvalue()) + footer(len(contents.body))
+    body = contents.end()
+    blob = body + zipped(file.getvalue()) + footer(len(body))
     return Made(blob, {estargz.ANNOTATION: str(Digest.of(toc))}, toc)
 
 
@@ -89,8 +116,9 @@ def chunked(contents: Contents, toc: bytes | None = None) -> Made:
     """A zstd:chunked layer, with this table or the true one."""
     toc = table(contents.entries) if toc is None else toc
     packed = zstd(toc)
-    start = len(contents.body) + 8
-    blob = contents.body + b"\x50\x2a\x4d\x18" + len(packed).to_bytes(4, "little") + packed
+    body = contents.end() + zstd(bytes(1024))
+    start = len(body) + 8
+    blob = body + b"\x50\x2a\x4d\x18" + len(packed).to_bytes(4, "little") + packed
     annotations = {CHECKSUM: str(Digest.of(packed)), POSITION: f"{start}:{len(packed)}:{len(toc)}:1"}
     return Made(blob, annotations, toc)
 

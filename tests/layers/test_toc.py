@@ -80,14 +80,14 @@ def test_each_chunk_is_a_span_that_gives_it(compress: Callable[[bytes], bytes], 
     made = make(usual(compress))
     found = read(made)
     many = members(found)[b"d/many"]
-    assert found is not None and [extent.length for extent in many.extents] == [1000, 500, 1]
+    assert found is not None and [(extent.offset, extent.length) for extent in many.extents] == [(0, 1501)]
     content = b""
     for extent in many.extents:
-        [number] = found.spans.numbers(extent.plain, extent.plain + extent.length)
-        span = found.spans[number]
-        plain = inflate(made.blob[span.start : span.stop])[: span.length]
-        assert span.checksum.fits(plain)
-        content += plain
+        for number in found.spans.numbers(extent.plain, extent.plain + extent.length):
+            span = found.spans[number]
+            plain = inflate(made.blob[span.start : span.stop])[: span.length]
+            assert span.checksum.fits(plain)
+            content += plain
     assert content == b"a" * 1000 + b"b" * 500 + b"c"
 
 
@@ -357,7 +357,7 @@ def in_order(found: Table | None, made: Made) -> None:
         reached = 0
         for extent in member.extents:
             assert reached <= extent.offset and extent.length > 0
-            assert len(found.spans.numbers(extent.plain, extent.plain + extent.length)) == 1
+            assert found.spans.numbers(extent.plain, extent.plain + extent.length)
             reached = extent.offset + extent.length
         assert reached <= member.size
 
