@@ -32,6 +32,7 @@ from ocifs.store.blobs import CachedBlobs
 from ocifs.store.disk import Disk
 from ocifs.store.housekeeper import Housekeeper, Keeps
 from ocifs.store.names import CachedCatalog
+from ocifs.store.outage import Outage, PatientSource
 from ocifs.store.shelf import DiskShelf
 from ocifs.tree.blob import OfHost
 from ocifs.tree.context import Context
@@ -155,7 +156,10 @@ def _open_origin(mirrored: Mirrored, traffic: Traffic, parts: Parts, *, alone: b
     if mirrored.has_mirrors:  # which leaves alone who does not answer, one by one
         settings = replace(settings, timing=replace(settings.timing, outage_pause=0.0))
     catalog = CachedCatalog(WatchedCatalog(mirrored, traffic), host, parts.disk, parts.nursery, settings)
-    blobs = CachedBlobs(WatchedSource(mirrored, traffic), parts.disk, parts.nursery, settings)
+    outage = Outage(settings.timing.outage_pause)
+    catalog.on_answer = outage.over
+    source = PatientSource(WatchedSource(mirrored, traffic), outage)
+    blobs = CachedBlobs(source, parts.disk, parts.nursery, settings)
     parts.keepers.append(blobs)
     parts.facts[f"registry {host}"] = lambda: {
         **traffic.facts(),

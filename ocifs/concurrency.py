@@ -45,9 +45,10 @@ def who_waits() -> Waiting | None:
 class Patience:
     """One caller's patience: `timeout` seconds without progress, `max_wait` seconds in all."""
 
-    __slots__ = ("_end", "_timeout", "scope")
+    __slots__ = ("_end", "_outer", "_timeout", "scope")
 
-    def __init__(self, timeout: float, max_wait: float) -> None:
+    def __init__(self, timeout: float, max_wait: float, outer: Waiting | None = None) -> None:
+        self._outer = outer
         now = trio.current_time()
         self._timeout = timeout
         self._end = now + max_wait
@@ -55,12 +56,17 @@ class Patience:
 
     def progress(self) -> None:
         self.scope.deadline = min(trio.current_time() + self._timeout, self._end)
+        if self._outer is not None:
+            self._outer.progress()
 
 
 @contextmanager
 def patience(timeout: float, max_wait: float) -> Iterator[Patience]:
-    """Bound everything awaited inside; raise DeadlineExceeded when the time is up. The scope inside may be cancelled by others."""
-    mine = Patience(timeout, max_wait)
+    """Bound everything awaited inside; raise DeadlineExceeded when the time is up. The scope inside may be cancelled by others.
+
+    Whoever waits for this task is told of progress, too.
+    """
+    mine = Patience(timeout, max_wait, _waiting.get())
     token = _waiting.set(mine)
     try:
         with mine.scope:

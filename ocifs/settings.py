@@ -36,6 +36,7 @@ class Timing:
     )
     outage_pause: float = 60.0  # the longest pause between questions to a registry that could not be reached
     tag_ttl: float = 60.0  # how long a tag, a tag list or a catalog is believed
+    stale_after: float = 10.0  # silence after which a name is as it last was, where that is known
     negative_ttl: float = 5.0  # how long "there is no such thing" is believed
 
 
@@ -73,6 +74,7 @@ class CacheSettings:
     directory: Path = field(default_factory=default_cache_directory)
     size: int | None = None  # None: 10 GiB or 10 % of the disk, whichever is less
     free_space: int | None = None  # what is left free on the disk. None: 1 GiB or 5 % of it, whichever is less
+    memory_bytes: int = 256 * MIB  # of blobs that are read while the disk is full
     verify_full: bool = False  # serve nothing of a blob before all of it is verified
     offline: bool = False  # touch no network
 

@@ -5,6 +5,7 @@ Rules that hold here: answers and errors pass as they are; bounded, whatever is 
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Iterator
@@ -15,11 +16,13 @@ from typing import TypeVar
 import trio
 
 from ocifs.content import Blob, BlobSource, BlobStream, Catalog, RawManifest
-from ocifs.errors import NotFound, OcifsError
+from ocifs.errors import DeadlineExceeded, NotFound, OcifsError, Unreachable
 from ocifs.oci.descriptor import Descriptor
 from ocifs.oci.digest import Digest
 
 T = TypeVar("T")
+
+log = logging.getLogger("ocifs.registry")
 
 RATE_SECONDS = 10
 _ERRORS_KEPT = 5
@@ -48,6 +51,7 @@ class Traffic:
     under_way: list[Transfer] = field(default_factory=list)
     errors: deque[tuple[float, str]] = field(default_factory=lambda: deque(maxlen=_ERRORS_KEPT))
     reachable: bool | None = None
+    _away: bool = False  # that it cannot be reached was said
     _seconds: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=RATE_SECONDS + 1))
 
     @contextmanager
@@ -57,14 +61,23 @@ class Traffic:
         try:
             yield
         except NotFound:
-            self.reachable = True
+            self._answered()
             raise
         except OcifsError as error:
             self.failures += 1
             self.reachable = False
             self.errors.append((time.time(), str(error)))
+            if isinstance(error, Unreachable | DeadlineExceeded) and not self._away:
+                self._away = True
+                log.warning("%s cannot be reached: %s; what is known of it is shown", self.host, error)
             raise
+        self._answered()
+
+    def _answered(self) -> None:
         self.reachable = True
+        if self._away:
+            self._away = False
+            log.warning("%s is reachable again", self.host)
 
     def came(self, transfer: Transfer, count: int) -> None:
         """Count bytes of a blob."""

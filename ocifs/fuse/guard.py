@@ -23,7 +23,7 @@ import pyfuse3
 import trio
 
 from ocifs.concurrency import patience
-from ocifs.errors import Interrupted, NoAttribute, NotFound, OcifsError
+from ocifs.errors import Interrupted, NoAttribute, NotFound, OcifsError, Unreachable
 from ocifs.fuse.errno import errno_of
 from ocifs.fuse.journal import Journal
 from ocifs.settings import Timing
@@ -112,7 +112,9 @@ class Guard:
     def _refuse(self, name: str, error: OcifsError) -> pyfuse3.FUSEError:
         number = errno_of(error)
         self._journal.note(name, errno.errorcode.get(number, str(number)), str(error), error.hint)
-        log.info("%s: %s: %s", name, errno.errorcode.get(number, number), error)
+        # That a registry is away is said once, where it is noticed, and not by each operation that meets it.
+        level = logging.DEBUG if isinstance(error, Unreachable) else logging.INFO
+        log.log(level, "%s: %s: %s", name, errno.errorcode.get(number, number), error)
         return pyfuse3.FUSEError(number)
 
     async def watch(self) -> None:

@@ -21,13 +21,14 @@ import trio
 
 from ocifs.concurrency import note_progress, ungrouped
 from ocifs.content import Blob, BlobSource, BlobStream
-from ocifs.errors import IntegrityError, OcifsError, Unreachable
+from ocifs.errors import CacheFull, IntegrityError, OcifsError, Unreachable
 from ocifs.oci.digest import Digest
 from ocifs.settings import MIB, Settings
 from ocifs.store.disk import Disk
 from ocifs.store.opened import Fetch, OpenBlob, pread
 from ocifs.store.partial import BLOCK, Partial
 from ocifs.store.readahead import Stream
+from ocifs.store.spare import Spare
 
 log = logging.getLogger("ocifs.store")
 
@@ -54,6 +55,7 @@ class CachedBlobs:
         self._opened: dict[Digest, OpenBlob] = {}  # the one used last is last
         self._opening = trio.Lock()
         self._held: Counter[Digest] = Counter()
+        self._spare = Spare(settings.cache.memory_bytes)
 
     async def blob_size(self, repository: str, digest: Digest) -> int:
         """The registry is asked first, also for what is here: who may not read a blob must not learn that somebody else did."""
@@ -74,9 +76,22 @@ class CachedBlobs:
         length = max(0, min(length, blob.size - offset))
         if not length:
             return b""
+        failures = 0
         while True:
-            with suppress(_Elsewhere):
-                return await self._read(blob, offset, length)
+            spilled = blob.digest in self._spare.spilled
+            try:
+                with suppress(_Elsewhere):
+                    return await self._read(blob, offset, length)
+            except CacheFull:
+                failures += 1
+                if failures > 2:
+                    raise
+                if spilled:
+                    self.tend(0)  # memory is full, too: what nobody has open goes
+                elif blob.digest not in self._spare.spilled:
+                    self._spare.spill(blob.digest)
+                    if opened := self._opened.pop(blob.digest, None):
+                        opened.retire()
 
     async def _read(self, blob: Blob, offset: int, length: int) -> bytes:
         opened = self._opened.get(blob.digest) or await self._open(blob)
@@ -121,6 +136,9 @@ class CachedBlobs:
             return opened
 
     def _open_files(self, blob: Blob, opened: OpenBlob) -> None:
+        if blob.digest in self._spare.spilled:
+            self._spare.open(opened, blob.digest)
+            return
         try:
             descriptor = self._disk.open_whole(blob.digest)
         except OSError:

@@ -12,21 +12,20 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
 from typing import TypeVar
 
 import trio
 from cachetools import TTLCache
 
-from ocifs.concurrency import SingleFlight
+from ocifs.concurrency import SingleFlight, patience
 from ocifs.content import Catalog, RawManifest
 from ocifs.errors import (
     CatalogUnavailable,
-    DeadlineExceeded,
     IntegrityError,
     Malformed,
     NotFound,
     OcifsError,
-    RegistryFailed,
     Unreachable,
 )
 from ocifs.oci.descriptor import Descriptor
@@ -34,15 +33,15 @@ from ocifs.oci.digest import Digest
 from ocifs.oci.manifest import verify_manifest
 from ocifs.settings import Settings
 from ocifs.store.disk import Disk
+from ocifs.store.outage import OUTAGES, Outage
 
 T = TypeVar("T")
 
 log = logging.getLogger("ocifs.store")
 
 _KEPT = 20_000  # names believed at a time
+_ABOUT = {"tag": ":", "tags": "", "manifest": "@"}  # kinds of keys, and what ends a repository's name in them
 _MANIFESTS = 512  # manifests held in memory
-_FIRST_PAUSE = 1.0
-_OUTAGES = (Unreachable, DeadlineExceeded, RegistryFailed)
 
 
 class CachedCatalog:
@@ -58,14 +57,34 @@ class CachedCatalog:
         self._absent: TTLCache[str, OcifsError] = TTLCache(_KEPT, settings.timing.negative_ttl, timer=clock)
         self._manifests: TTLCache[tuple[str, Digest], RawManifest] = TTLCache(_MANIFESTS, 3600, timer=clock)
         self._flights: SingleFlight[str, object] = SingleFlight(nursery)
-        self._longest_pause = settings.timing.outage_pause
-        self._pause = 0.0
-        self._resume_at = 0.0
-        self._outage: OcifsError | None = None
+        self._outage = Outage(settings.timing.outage_pause)
+        self._hurry = min(settings.timing.stale_after, settings.timing.timeout / 3)
+        self._max_wait = settings.timing.max_wait
+        self.on_answer: Callable[[], None] = lambda: None
         self.stale = False
+        self._directory = disk.name(host, Digest.of(b"")).parent
+        self._kept: tuple[str, ...] | None = None
 
     async def repositories(self) -> tuple[str, ...]:
-        return _names(await self._ask("catalog", self._catalog.repositories))
+        async def ask() -> tuple[str, ...]:
+            known = await trio.to_thread.run_sync(lambda: next(self._directory.glob("*.json"), None))
+            return await (self._catalog.repositories() if known is None else self._soon(self._catalog.repositories))
+
+        try:
+            listed = _names(await self._ask("catalog", ask))
+        except OUTAGES:
+            kept = await self._met()
+            if not kept:
+                raise
+            self.stale = True
+            return kept
+        return tuple(sorted({*listed, *await self._met()})) if self.stale else listed
+
+    async def _met(self) -> tuple[str, ...]:
+        """The repositories that something is known of on disk, looked for once: a catalog that cannot be asked for hides none of them."""
+        if self._kept is None:
+            self._kept = await trio.to_thread.run_sync(_repositories_in, self._directory)
+        return self._kept
 
     async def tags(self, repository: str) -> tuple[str, ...]:
         return _names(await self._ask(f"tags {repository}", lambda: self._catalog.tags(repository)))
@@ -149,18 +168,16 @@ class CachedCatalog:
         return await self._flights.run(key, lambda: self._renew(key, question))
 
     async def _renew(self, key: str, question: Callable[[], Awaitable[object]]) -> object:
+        last = await trio.to_thread.run_sync(self._last, key)
         try:
-            found = await self._reach(question)
+            found = await self._reach(question if last is None else lambda: self._soon(question))
         except (NotFound, CatalogUnavailable) as error:
-            if isinstance(error.__cause__, _OUTAGES):
-                last = await trio.to_thread.run_sync(self._last, key)
-                if last is not None:
-                    self.stale = True
-                    return last
+            if isinstance(error.__cause__, OUTAGES) and last is not None:
+                self.stale = True
+                return last
             self._absent[key] = error
             raise
-        except _OUTAGES:
-            last = await trio.to_thread.run_sync(self._last, key)
+        except OUTAGES:
             if last is None:
                 raise
             self.stale = True
@@ -169,27 +186,20 @@ class CachedCatalog:
         await trio.to_thread.run_sync(self._write_down, key, found)
         return found
 
+    async def _soon(self, question: Callable[[], Awaitable[T]]) -> T:
+        """Ask who may be silent: where an answer is known from before, that is not waited for as long as where none is."""
+        with patience(self._hurry, self._max_wait):
+            return await question()
+        raise AssertionError("patience raises when it ends")
+
     async def _reach(self, question: Callable[[], Awaitable[T]]) -> T:
         """Ask the registry, unless it could not be reached just now."""
         if self._offline:
             raise Unreachable(f"{self._host} is not asked, since --offline was given, and the cache does not know")
-        if self._outage is not None and trio.current_time() < self._resume_at:
-            raise self._outage
-        try:
-            found = await question()
-        except _OUTAGES as error:
-            self._pause = min(self._longest_pause, max(_FIRST_PAUSE, self._pause * 2))
-            self._resume_at = trio.current_time() + self._pause
-            self._outage = error
-            raise
-        except OcifsError:
-            self._back()
-            raise
-        self._back()
+        found = await self._outage.ask(question)
+        self.stale = False
+        self.on_answer()
         return found
-
-    def _back(self) -> None:
-        self._outage, self._pause, self.stale = None, 0.0, False
 
     def _last(self, key: str) -> object:
         body = self._disk.read(self._disk.name(self._host, Digest.of(key.encode())))
@@ -214,6 +224,19 @@ def names_of(disk: Disk, host: str, repository: str, tag: str, digests: Iterable
     keys = [f"manifest {repository}@{digest}" for digest in digests] + ([f"tag {repository}:{tag}"] if tag else [])
     paths = [disk.name(host, Digest.of(key.encode())) for key in keys]
     return frozenset("/".join(path.parts[-2:]) for path in paths)
+
+
+def _repositories_in(directory: Path) -> tuple[str, ...]:
+    """The repositories that a host's kept names are about. Blocks."""
+    found = set()
+    for path in directory.glob("*.json"):
+        try:
+            kind, _, name = str(json.loads(path.read_bytes())["key"]).partition(" ")
+        except (OSError, ValueError, RecursionError, TypeError, KeyError):
+            continue
+        if kind in _ABOUT:
+            found.add(name.partition(_ABOUT[kind])[0] if _ABOUT[kind] else name)
+    return tuple(sorted(found))
 
 
 def _fits(key: str, value: object) -> bool:

@@ -6,7 +6,7 @@ Rules that hold here: files are closed when the last one who uses them has done 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 import trio
@@ -51,6 +51,7 @@ class OpenBlob:
         self.hashing = False
         self.last_used = trio.current_time()
         self._noted = self.last_used
+        self.on_close: Callable[[], None] = lambda: None
         self._retired = False
         self._uses = 0
 
@@ -99,6 +100,7 @@ class OpenBlob:
             os.close(self.whole)
             self.whole = None
         if self.partial is not None:
+            self.on_close()
             self.partial.close()
             self.partial = None
 

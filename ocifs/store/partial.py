@@ -219,10 +219,12 @@ class Partial:
         """Give what was verified its place among the whole blobs, and where that is."""
         target = self._disk.whole(self.digest)
         try:
+            if not os.fstat(
+                self.fd
+            ).st_nlink:  # in memory, or cleared by force: what has the name now is somebody else's
+                return target
             target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.fdatasync(self.fd)
-            if not os.fstat(self.fd).st_nlink:  # `ocifs cache clear --force`: what has the name now is somebody else's
-                return target
             os.rename(self._path, target)
             os.unlink(self._map_path)
         except OSError as error:

@@ -24,6 +24,7 @@ from ocifs.errors import (
     Unreachable,
 )
 from ocifs.oci import mediatype
+from ocifs.oci.descriptor import Descriptor
 from ocifs.oci.digest import Digest
 from ocifs.settings import CacheSettings, Settings
 from ocifs.store.disk import Disk
@@ -230,6 +231,10 @@ async def test_offline_nobody_is_asked(clock, memory, tmp_path: Path) -> None:
         assert await catalog.resolve("a/b", "v1") == known
         with pytest.raises(Unreachable, match="offline"):
             await catalog.resolve("a/b", "v2")
+        assert await catalog.repositories() == ("a/b",)  # no list was ever had, and this one is known from its tag
+        assert catalog.stale
+    (tmp_path / "empty").mkdir()
+    async with caching(memory, tmp_path / "empty", offline=True) as catalog:
         with pytest.raises(Unreachable, match="offline"):
             await catalog.repositories()
     assert not memory.asked
@@ -278,3 +283,28 @@ async def test_a_tag_means_what_it_last_did_when_the_registry_is_gone_however_it
     async with caching(memory, tmp_path) as catalog:
         assert await catalog.tagged("a/b", "v1") == first
         assert catalog.stale
+
+
+async def test_silence_is_not_waited_for_where_an_answer_is_known(clock, memory, tmp_path: Path) -> None:
+    async with caching(memory, tmp_path) as catalog:
+        known = await catalog.resolve("a/b", "v1")
+        clock.jump(TTL + 1)
+
+        async def silent(repository: str, tag: str) -> Descriptor:
+            await trio.sleep_forever()
+            raise AssertionError
+
+        memory.resolve = silent
+        answers = []
+
+        async def ask() -> None:
+            answers.append(await catalog.resolve("a/b", "v1"))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            with trio.fail_after(25):
+                while not answers:
+                    await trio.to_thread.run_sync(lambda: None)
+                    clock.jump(0.5)
+    assert answers == [known]
+    assert catalog.stale

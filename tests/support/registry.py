@@ -49,11 +49,15 @@ class Registry:
 
 
 @contextlib.contextmanager
-def running_registry(directory: Path, data: Path | None = None, more: str = "") -> Iterator[Registry]:
-    """Start a registry that keeps everything in `data` or this directory, its configuration having `more`; end it with the block."""
+def running_registry(directory: Path, data: Path | None = None, more: str = "", port: int = 0) -> Iterator[Registry]:
+    """Start a registry that keeps everything in `data` or this directory, its configuration having `more`; end it with the block.
+
+    `port`: where an earlier one was; 0: a free one.
+    """
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(("127.0.0.1", port))
+        port = probe.getsockname()[1]
     config, log = directory / "config.yml", directory / "log"
     config.write_text(CONFIG.format(root=data or directory / "data", port=port) + more)
     with log.open("wb") as output:
