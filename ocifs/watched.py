@@ -69,7 +69,7 @@ class Traffic:
             self.errors.append((time.time(), str(error)))
             if isinstance(error, Unreachable | DeadlineExceeded) and not self._away:
                 self._away = True
-                log.warning("%s cannot be reached: %s; what is known of it is shown", self.host, error)
+                log.info("%s cannot be reached: %s; what is known of it is shown", self.host, error)
             raise
         self._answered()
 
@@ -77,7 +77,7 @@ class Traffic:
         self.reachable = True
         if self._away:
             self._away = False
-            log.warning("%s is reachable again", self.host)
+            log.info("%s is reachable again", self.host)
 
     def came(self, transfer: Transfer, count: int) -> None:
         """Count bytes of a blob."""
