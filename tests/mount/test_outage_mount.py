@@ -119,8 +119,7 @@ def test_a_registry_that_goes_away_is_told_once_and_is_back_without_a_restart(tm
             assert (told["reachable"], told["stale"]) == (True, False)
     finally:
         mount_of.__exit__(None, None, None)
-    assert mount.process.stderr is not None
-    log = mount.process.stderr.read().decode()
+    log = mount.said.decode()
     assert log.count("cannot be reached") == 1
     assert log.count("is reachable again") == 1
 

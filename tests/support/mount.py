@@ -22,11 +22,12 @@ NOTED = 1 << 16  # bytes of what a command printed that are looked through for s
 
 @dataclass
 class Mounted:
-    """A mount and the process behind it."""
+    """A mount and the process behind it. `said`: what that wrote to standard error, once it has ended."""
 
     path: Path
     process: subprocess.Popen[bytes]
     cache: Path
+    said: bytes = b""
 
     def kill(self) -> None:
         """End the daemon as a crash would."""
@@ -54,9 +55,10 @@ def mounted(source: str | Sequence[str], where: Path, cache: Path, options: Sequ
     command = [sys.executable, "-m", "ocifs", "mount", "-f", "-v", *options, *sources, str(where)]
     said = tempfile.TemporaryFile()  # noqa: SIM115 (closed below; not a pipe, which nobody would empty)
     process = subprocess.Popen(command, env=environment, stderr=said)
+    mount = Mounted(where, process, cache)
     try:
         _wait(process, where, said)
-        yield Mounted(where, process, cache)
+        yield mount
     finally:
         if process.poll() is None:
             _note(process, where)
@@ -68,7 +70,8 @@ def mounted(source: str | Sequence[str], where: Path, cache: Path, options: Sequ
                 process.wait(10)
         subprocess.run(["fusermount3", "-u", "-z", "-q", str(where)], check=False, capture_output=True)
         said.seek(0)
-        note(f"the mount of {source}", said.read())
+        mount.said = said.read()
+        note(f"the mount of {source}", mount.said)
         said.close()
 
 
