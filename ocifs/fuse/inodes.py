@@ -1,25 +1,32 @@
 """Inodes and handles: which number the kernel has for which node.
 
 Rules that hold here: pure; equal keys are one inode for as long as the kernel knows it; a number is made from its key, so that it is the
-same in every mount and whatever was looked up before; a node is dropped when the kernel has forgotten it as often as it was told of it.
+same in every mount and whatever was looked up before; a node is dropped when the kernel has forgotten it as often as it was told of it;
+nodes of a crowd are never kept, only counted.
 """
 
 from __future__ import annotations
 
 import hashlib
 import itertools
+from array import array
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Generic, NewType, TypeVar
 
-from ocifs.tree.node import Directory, Entry, Node
+from ocifs.tree.node import Crowd, Directory, Entry, Node, Spot
 
 Inode = NewType("Inode", int)
 Handle = NewType("Handle", int)
 ROOT = Inode(1)
 
 _FIRST_FREE = 16  # below it are the root's number and, in some tools, numbers with a meaning
-_MASK = (1 << 63) - 1  # an inode is unsigned, yet some programs keep it in a signed type
+# An inode is unsigned, yet some programs keep it in a signed type, so 63 bits are used. The highest tells nodes of crowds: below it are
+# 22 bits for the crowd and 40 for the place in it.
+_CROWDS = 1 << 62
+_MASK = _CROWDS - 1
+_PLACE_BITS = 40
+_BLOCK_MASK = (1 << 62 - _PLACE_BITS) - 1
 
 T = TypeVar("T")
 
@@ -33,22 +40,38 @@ class _Known:
     lookups: int = 0
 
 
+class _Counted:
+    """The places of a crowd that the kernel knows: how often it was told of each. Four bytes a place, where a node takes 600."""
+
+    __slots__ = ("crowd", "known", "lookups")
+
+    def __init__(self, crowd: Crowd) -> None:
+        self.crowd = crowd
+        self.known = 0
+        self.lookups = array("I", bytes(4 * crowd.size))
+
+
 class Inodes:
     """The inodes that the kernel knows of."""
 
     def __init__(self, root: Directory) -> None:
         self._known: dict[Inode, _Known] = {ROOT: _Known(root, root.key, 1)}
         self._numbers: dict[Hashable, Inode] = {root.key: ROOT}
+        self._crowds: dict[int, _Counted] = {}
+        self._blocks: dict[Hashable, int] = {}
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self._known) + sum(counted.known for counted in self._crowds.values())
 
     def number(self, node: Node) -> Inode:
         """The inode that a node has, or would have."""
+        spot = _spot(node)
+        if spot is not None:
+            return Inode(_CROWDS | self._block(spot.crowd.key) << _PLACE_BITS | spot.place)
         known = self._numbers.get(node.key)
         if known is not None:
             return known
-        candidate = _hash(node.key)
+        candidate = _hash(node.key) & _MASK
         while candidate < _FIRST_FREE or candidate in self._known:
             candidate = (candidate + 1) & _MASK
         return Inode(candidate)
@@ -56,6 +79,10 @@ class Inodes:
     def remember(self, node: Node) -> Inode:
         """Count one lookup of a node, which the kernel is told of. The first node of a key is the one that is kept."""
         inode = self.number(node)
+        spot = _spot(node)
+        if spot is not None:
+            self._count(spot)
+            return inode
         known = self._known.get(inode)
         if known is None:
             known = self._known[inode] = _Known(node, node.key)
@@ -65,6 +92,9 @@ class Inodes:
 
     def forget(self, inode: Inode, lookups: int) -> None:
         """The kernel gives back so many lookups."""
+        if inode & _CROWDS:
+            self._forget_place(inode, lookups)
+            return
         known = self._known.get(inode)
         if known is None or inode == ROOT:
             return
@@ -75,8 +105,49 @@ class Inodes:
 
     def node(self, inode: Inode) -> Node | None:
         """The node of an inode that the kernel knows."""
+        if inode & _CROWDS:
+            counted, place = self._at(inode)
+            return counted.crowd.node(place) if counted is not None and counted.lookups[place] else None
         known = self._known.get(inode)
         return None if known is None else known.node
+
+    def _block(self, key: Hashable) -> int:
+        """The number of a crowd, which it has, or would have."""
+        known = self._blocks.get(key)
+        if known is not None:
+            return known
+        block = _hash(key) & _BLOCK_MASK
+        while block in self._crowds:
+            block = (block + 1) & _BLOCK_MASK
+        return block
+
+    def _count(self, spot: Spot) -> None:
+        block = self._block(spot.crowd.key)
+        counted = self._crowds.get(block)
+        if counted is None:
+            counted = self._crowds[block] = _Counted(spot.crowd)
+            self._blocks[spot.crowd.key] = block
+        counted.known += not counted.lookups[spot.place]
+        counted.lookups[spot.place] += 1
+
+    def _at(self, inode: Inode) -> tuple[_Counted | None, int]:
+        place = inode & ((1 << _PLACE_BITS) - 1)
+        counted = self._crowds.get((inode & ~_CROWDS) >> _PLACE_BITS)
+        return (counted, place) if counted is not None and place < len(counted.lookups) else (None, 0)
+
+    def _forget_place(self, inode: Inode, lookups: int) -> None:
+        counted, place = self._at(inode)
+        if counted is None or not counted.lookups[place]:
+            return
+        left = max(0, counted.lookups[place] - lookups)
+        counted.lookups[place] = left
+        counted.known -= not left
+        if not counted.known:
+            del self._crowds[self._blocks.pop(counted.crowd.key)]
+
+
+def _spot(node: Node) -> Spot | None:
+    return getattr(node, "spot", None)
 
 
 class Handles(Generic[T]):
@@ -113,4 +184,4 @@ class OpenDirectory:
 
 
 def _hash(key: Hashable) -> int:
-    return int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=8).digest(), "big") & _MASK
+    return int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=8).digest(), "big")

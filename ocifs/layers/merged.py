@@ -122,6 +122,11 @@ class Item:
         return self.tree.directories.places[self.code ^ DIRECTORY] if self.code & DIRECTORY else self.code & _PLACE
 
     @property
+    def is_entry(self) -> bool:
+        """Whether it is an entry of its layer as that stands there, and no directory."""
+        return not self.code & (DIRECTORY | UPWARD)
+
+    @property
     def member(self) -> Member:
         layer = self.layer
         if layer == NOWHERE:

@@ -23,7 +23,7 @@ _WHITEOUT = b".wh."
 _OPAQUE = b".wh..wh..opq"
 _AUFS = b".wh..wh."  # what AUFS kept for itself
 _MAX_LINKS = 255  # followed on the way to one entry, as many as Go's unpackers follow
-_OPEN = 256  # directories that are not packed at a time
+_OPEN = 32  # directories that are not packed at a time, or twice as many
 _ROOT = DIRECTORY
 
 

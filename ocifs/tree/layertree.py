@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from ocifs.content import Blob
 from ocifs.errors import NoAttribute, NotFound
 from ocifs.layers.member import Kind
-from ocifs.layers.merged import Item, Tree
+from ocifs.layers.merged import Item, Tree, code_of
 from ocifs.layers.unpack import Layer
 from ocifs.layers.workshop import Workshop
 from ocifs.oci.descriptor import Descriptor
@@ -23,7 +23,7 @@ from ocifs.settings import ViewSettings
 from ocifs.tree.blob import elsewhere, scope_of, sized
 from ocifs.tree.inside import inside
 from ocifs.tree.names import mangle
-from ocifs.tree.node import DIRECTORY, FOREVER, Attributes, Directory, Entry, Node, Plain
+from ocifs.tree.node import DIRECTORY, FOREVER, Attributes, Directory, Entry, Node, Plain, Spot
 
 _NAME_MAX = 255
 _TYPES = {
@@ -73,11 +73,12 @@ def open_layer_tree(workshop: Workshop, stack: LayerStack, view: ViewSettings, k
 class _Member(Plain):
     """A node made from an entry of a layer."""
 
-    __slots__ = ("_item", "_shown")
+    __slots__ = ("_item", "_shown", "spot")
     changes = False
 
     def __init__(self, shown: _Shown, item: Item, key: Hashable, size: int) -> None:
         super().__init__(key, _attributes(item, shown.view, size))
+        self.spot = None
         self._shown = shown
         self._item = item
 
@@ -150,15 +151,41 @@ class _Directory(_Member):
         shown = self._shown
         if item.children is not None:
             return _Directory(shown, item, (self.key, name), (*self._path, real))
-        layer = str(shown.layers[item.layer].key)
-        key: Hashable = ("layer", layer, item.number, item.links, *scope_of(shown.workshop.blobs))
-        if item.member.kind is not Kind.SYMLINK:
-            return _File(shown, item, key, item.member.size)
-        target = item.member.link
-        if shown.view.links == "inside":
-            target = inside(shown.tree.root, self._path, target)
-        # A link that is shown otherwise than it is depends on where it stands.
-        return _Link(shown, item, key if target == item.member.link else (self.key, name), target)
+        member = item.member
+        if member.kind is Kind.SYMLINK and shown.view.links == "inside":
+            target = inside(shown.tree.root, self._path, member.link)
+            if target != member.link:  # a link that is shown otherwise than it is depends on where it stands
+                return _Link(shown, item, (self.key, name), target)
+        return _as_it_is(shown, item)
+
+
+def _as_it_is(shown: _Shown, item: Item) -> _File | _Link:
+    """The node of what is no directory and is shown as its layer has it, wherever it stands."""
+    member = item.member
+    layer = str(shown.layers[item.layer].key)
+    key = ("layer", layer, item.number, item.links, *scope_of(shown.workshop.blobs))
+    node = _Link(shown, item, key, member.link) if member.kind is Kind.SYMLINK else _File(shown, item, key, member.size)
+    if item.links == 1 and item.is_entry:
+        node.spot = Spot(_Crowd(shown, item.layer), item.number)
+    return node
+
+
+class _Crowd:
+    """The entries of a layer that have one name and are shown as they are."""
+
+    __slots__ = ("_layer", "_shown", "key")
+
+    def __init__(self, shown: _Shown, layer: int) -> None:
+        self._shown = shown
+        self._layer = layer
+        self.key = ("layer", str(shown.layers[layer].key), *scope_of(shown.workshop.blobs))
+
+    @property
+    def size(self) -> int:
+        return len(self._shown.tree.layers[self._layer].members)
+
+    def node(self, place: int) -> Node:
+        return _as_it_is(self._shown, Item(self._shown.tree, code_of(self._layer, place)))
 
 
 class _Root(Plain):

@@ -117,11 +117,38 @@ class Symlink(_Common, Protocol):
 Node: TypeAlias = Directory | File | Symlink
 
 
+class Crowd(Protocol):
+    """Very many nodes that are made again whenever they are asked for, so that nobody needs to keep them."""
+
+    @property
+    def key(self) -> Hashable:
+        """Identity: crowds with equal keys have equal nodes at equal places."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Places are from 0 to this, without it."""
+        ...
+
+    def node(self, place: int) -> Node:
+        """The node at a place."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """Where a node stands in its crowd. Who knows this need not keep the node."""
+
+    crowd: Crowd
+    place: int
+
+
 class Plain:
     """Base of nodes without extended attributes that live for ever: give it a key and attributes."""
 
     __slots__ = ("attributes", "key")
     lifetime: float = FOREVER
+    spot: Spot | None = None
 
     def __init__(self, key: Hashable, attributes: Attributes) -> None:
         self.key = key

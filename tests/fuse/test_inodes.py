@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocifs.fuse import inodes as module
 from ocifs.fuse.inodes import ROOT, Handles, Inode, Inodes
-from ocifs.tree.node import TextFile
+from ocifs.tree.node import Spot, TextFile
 from ocifs.tree.static import StaticDirectory
 
 
@@ -99,3 +100,63 @@ def test_handles_are_never_used_twice() -> None:
     assert first != second
     assert (handles.get(first), handles.get(second), len(handles)) == (None, "b", 1)
     handles.close(first)
+
+
+class Crowded(TextFile):
+    __slots__ = ("spot",)
+
+
+@dataclass(frozen=True)
+class Many:
+    """A crowd, whose nodes say where they stand."""
+
+    key: object
+    size: int = 8
+
+    def node(self, place: int) -> Crowded:
+        made = Crowded((self.key, place), b"")
+        made.spot = Spot(self, place)  # type: ignore[arg-type]  # the key of a test may be anything
+        return made
+
+
+@settings(deadline=None)
+@given(STEPS, st.integers(1, 3))
+def test_nodes_of_crowds_are_known_just_as_long_and_never_kept(steps: list[tuple[str, int]], crowds: int) -> None:
+    inodes, told = Inodes(root()), Counter[int]()
+    numbers: dict[int, Inode] = {}
+    for step, key in steps:
+        made = Many(key % crowds).node(key)
+        if step == "remember":
+            shown = inodes.number(made)
+            assert inodes.remember(made) == shown
+            assert numbers.setdefault(key, shown) == shown
+            told[key] += 1
+        elif key in numbers:
+            count = 1 if step == "forget" else told[key]
+            inodes.forget(numbers[key], count)
+            told[key] = max(0, told[key] - count)
+        for known, number in numbers.items():
+            found = inodes.node(number)
+            assert (found is not None) == (told[known] > 0)
+            assert found is None or (found.key == (known % crowds, known) and found is not made)
+        assert len(inodes) == 1 + sum(1 for count in told.values() if count)
+    assert len(set(numbers.values())) == len(numbers)
+    assert all(2**62 <= number < 2**63 for number in numbers.values())
+
+
+def test_crowds_whose_hashes_collide_are_still_different(monkeypatch) -> None:
+    monkeypatch.setattr(module, "_hash", lambda key: 3)
+    inodes = Inodes(root())
+    numbers = [inodes.remember(Many(key).node(1)) for key in "abc"]
+    assert len(set(numbers)) == 3
+    assert [inodes.node(number).key for number in numbers] == [(key, 1) for key in "abc"]  # type: ignore[union-attr]
+    assert inodes.remember(node("a")) not in numbers
+
+
+def test_numbers_that_no_crowd_has_are_nobody() -> None:
+    inodes = Inodes(root())
+    number = inodes.remember(Many("a").node(7))
+    for strange in (number + 1, number + (1 << 40), number + 1000):
+        assert inodes.node(Inode(strange)) is None
+        inodes.forget(Inode(strange), 1)
+    assert inodes.node(number) is not None
