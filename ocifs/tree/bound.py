@@ -14,6 +14,7 @@ from ocifs.oci.descriptor import Descriptor
 from ocifs.oci.digest import Digest
 from ocifs.oci.manifest import Form, Manifest, parse_manifest, schema1_config
 from ocifs.oci.mediatype import is_json
+from ocifs.oci.payload import wants_config
 from ocifs.tree.context import Context
 from ocifs.tree.times import created_ns
 
@@ -51,7 +52,7 @@ async def load(where: Whereabouts) -> Bound:
     """Read and understand a manifest and, where it is small, its config."""
     manifest, classification = await identify(where)
     schema1 = manifest.form is Form.SCHEMA1
-    config = schema1_config(manifest.raw) if schema1 else await read_config(where, manifest)
+    config = schema1_config(manifest.raw) if schema1 else await read_config(where, manifest, classification)
     if classification.kind == "image" and config:
         told = classify_config(config)
         classification = replace(classification, flavours=(*classification.flavours, *told))
@@ -73,12 +74,15 @@ async def identify(where: Whereabouts) -> tuple[Manifest, Classification]:
     return manifest, classify(manifest, tag=tag)
 
 
-async def read_config(where: Whereabouts, manifest: Manifest) -> bytes | None:
-    """The config's bytes where it is small JSON; None where there is none to be had, which must keep nobody from the manifest."""
+async def read_config(where: Whereabouts, manifest: Manifest, classification: Classification) -> bytes | None:
+    """The config's bytes where it is small and JSON by its type or its kind (Spin's has a type that does not say so).
+
+    None where there is none to be had, which must keep nobody from the manifest.
+    """
     config = manifest.config
     if (
         config is None
-        or not is_json(config.media_type)
+        or not (is_json(config.media_type) or wants_config(classification))
         or config.is_empty
         or config.size > where.context.limits.config_bytes
     ):

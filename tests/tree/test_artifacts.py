@@ -13,6 +13,7 @@ from ocifs.tree.node import File, Symlink
 from ocifs.tree.times import parse_time_ns
 from ocifs.tree.walk import walk
 from tests.layers.tars import DIRECTORY, entry, tar
+from tests.oci.test_artifact import ROWS, Row
 from tests.tree.memory import MemoryRegistry
 from tests.tree.test_layertree import names, opened
 from tests.tree.test_semantics import read, root_of
@@ -208,3 +209,29 @@ async def test_what_refers_in_a_circle_is_a_circle_of_links() -> None:
         assert await read(root, path + b"/digest") == f"{loop['digest']}\n".encode()
         path += b"/manifests/0"
     assert await read(root, path + b"/digest") == f"{first['digest']}\n".encode()
+
+
+@pytest.mark.parametrize("row", ROWS, ids=[row.name for row in ROWS])
+async def test_every_convention_has_a_directory_with_its_files_for_which_no_layer_is_fetched(row: Row) -> None:
+    registry = MemoryRegistry()
+    manifest = row.manifest
+    if row.config is not None:
+        kept = registry.put_blob(row.config)
+        manifest = {**manifest, "config": {**manifest["config"], "digest": kept["digest"], "size": kept["size"]}}  # type: ignore[dict-item]
+    kind = str(manifest.get("mediaType", "")) or mediatype.DOCKER_SCHEMA1 * ("fsLayers" in manifest)
+    layer = registry.put_blob(b"any")
+    if "fsLayers" in manifest:  # whose sizes are asked for
+        manifest = {**manifest, "fsLayers": [{"blobSum": layer["digest"]}] * 2, "history": []}
+    registry.put_manifest("app", row.tag or "v1", manifest, kind)
+    root = root_of(registry)
+    base = f"app/_tags/{row.tag or 'v1'}/".encode()
+    assert await read(root, base + b"kind") == f"{row.kind}\n".encode()
+    assert row.kind.encode() in await read(root, base + b"summary.txt")
+    assert b"manifest.json" in await names(root, base)
+    if row.files:
+        files = await names(root, base + b"files")
+        assert {name.split(b"~")[0].split(b".")[0] for name in files} == {
+            path.encode().split(b"/")[0].split(b".")[0] for path in row.files
+        } or "fsLayers" in manifest
+    fetched = {question for question in registry.asked if question.startswith("blob")}
+    assert len(fetched) <= 1  # the config
