@@ -179,10 +179,9 @@ class Connection:
 
     async def check(self) -> None:
         """Ask whether anybody is there; a refusal is an answer. Raises Unreachable, RegistryFailed."""
-        answer = await send(self._client, "GET", self.origin + self.site.path_of(PING), dict(self.site.headers))
-        await answer.aclose()
-        if answer.status_code >= 500:
-            raise RegistryFailed(f"{self.host} answers {answer.status_code}", status=answer.status_code)
+        answer = await self.greet()
+        if answer.status >= 500:
+            raise RegistryFailed(f"{self.host} answers {answer.status}", status=answer.status)
 
     async def _follow(self, question: Question, authorization: str | None) -> httpx.Response:
         known = self._places.get(question.target) if question.may_be_elsewhere else None

@@ -1,7 +1,7 @@
 """Where a registry's questions may be asked, as values: the registry itself, or a mirror of it.
 
-Rules that hold here: pure; credentials belong to a site's own host, never to the registry that it stands in for; headers may be secrets,
-and are in no repr.
+Rules that hold here: pure; credentials belong to a site's own host, never to the registry that it stands in for; headers and
+the address of a proxy may be secrets, and are in no repr.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ class Site:
     `scheme`: http or https where a configuration says so, else empty: as the settings have it. `root`: what takes the place of `/v2`.
     `namespace`: the registry that it stands in for, where it is to be told (distribution-spec "Registry Proxying"). `unverified`: its
     certificate is not checked. `authorities`: further certificate authorities. `identities`: client certificates, each with its key.
+    `proxy`: instead of what the environment says.
     """
 
     host: str
@@ -32,6 +33,7 @@ class Site:
     identities: tuple[tuple[Path, Path | None], ...] = ()
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     connect_timeout: float | None = None
+    proxy: str = field(default="", repr=False)
 
     def __str__(self) -> str:
         root = "" if self.root == ROOT else self.root
@@ -80,4 +82,5 @@ def _by(site: Site, scheme: str) -> Site:
         site.identities if tls else (),
         site.headers,
         site.connect_timeout,
+        site.proxy,
     )

@@ -5,7 +5,7 @@
     server = "https://registry.example.com"             the registry itself, asked last
     [host."https://mirror.example.com"]
       capabilities = ["pull"]                           pull: by digest; resolve: what tags mean
-      ca, client, skip_verify, header, override_path, dial_timeout
+      ca, client, skip_verify, header, override_path, dial_timeout, proxy
 
 Where a directory has no hosts.toml, its `*.crt`, `*.cert` and `*.key` are the registry's, as docker has them.
 
@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 from ocifs.errors import UsageError
 from ocifs.oci.reference import DOCKER_HUB, is_host, normal_host
 from ocifs.registry.endpoint import ROOT, Endpoint, Site, with_a_fallback
-from ocifs.registry.toml import Table, read_text
+from ocifs.registry.toml import Table, read_text, shown
 
 FILE = "hosts.toml"
 _CAPABILITIES = frozenset({"pull", "resolve", "push", "referrers"})
@@ -88,7 +88,7 @@ def _hosts(table: Table, url: str, directory: Path, host: str) -> list[Host]:
     except ValueError:
         fits = False
     if not fits:
-        where = table.place("server") if not table.path else f"{table.file}: {table.path[:100]}"
+        where = table.place("server") if not table.path else f"{table.file}: {shown(table.path)}"
         raise UsageError(f"{where} is no address of a registry")
     there = normal_host(parts.netloc)
     path = parts.path.rstrip("/")
@@ -114,6 +114,7 @@ def _site(table: Table, directory: Path) -> Site:
         identities=_identities(table, directory),
         headers=_headers(table.table("header")),
         connect_timeout=_duration(table, "dial_timeout"),
+        proxy=table.proxy(),
     )
 
 

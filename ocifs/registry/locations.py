@@ -7,6 +7,7 @@ or leads to, hosts.toml may spread over several hosts. Files are read once, off 
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import trio
@@ -49,7 +50,8 @@ class Locations:
         for endpoint in registries_conf.endpoints_for(self._conf, host, repository, version):
             hosts = await self._load(endpoint.site.host) if endpoint.own and not endpoint.site.scheme else ()
             if hosts:
-                found += (each.endpoint(endpoint.repository) for each in hosts)
+                proxy = endpoint.site.proxy
+                found += (_through(proxy, each.endpoint(endpoint.repository)) for each in hosts)
             else:
                 found.append(endpoint)
         return tuple(found)
@@ -58,3 +60,8 @@ class Locations:
         if host not in self._hosts:
             self._hosts[host] = await trio.to_thread.run_sync(hosts_toml.load, self._directory, host)
         return self._hosts[host]
+
+
+def _through(proxy: str, endpoint: Endpoint) -> Endpoint:
+    """An endpoint of hosts.toml, through the proxy that registries.conf names where the former names none."""
+    return replace(endpoint, site=replace(endpoint.site, proxy=endpoint.site.proxy or proxy))

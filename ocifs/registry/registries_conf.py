@@ -1,7 +1,7 @@
 """containers-registries.conf(5), version 2: where the images of a registry really are, mirrors of them, and names for short.
 
-    [[registry]]           prefix, location, insecure, blocked, mirror-by-digest-only
-    [[registry.mirror]]    location, insecure, pull-from-mirror
+    [[registry]]           prefix, location, insecure, blocked, proxy, mirror-by-digest-only
+    [[registry.mirror]]    location, insecure, proxy, pull-from-mirror
     [aliases]              "short" = "registry.example.com/namespace/image"
 
 Files of version 1 ([registries.insecure], [registries.block]) are read for what they can say.
@@ -20,7 +20,7 @@ from pathlib import Path
 from ocifs.errors import AccessDenied, UsageError
 from ocifs.oci.reference import is_component, is_host, is_repository, normal_host
 from ocifs.registry.endpoint import Endpoint, Site, with_a_fallback
-from ocifs.registry.toml import Table, read_text
+from ocifs.registry.toml import Table, read_text, shown
 
 _VERSION = re.compile(r"(?::[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127})?(?:@[a-z0-9+._-]+:[0-9a-fA-F]+)?")
 _FROM_MIRROR = {"": (True, True), "all": (True, True), "digest-only": (False, True), "tag-only": (True, False)}
@@ -34,6 +34,7 @@ class Mirror:
     insecure: bool = False
     by_tag: bool = True
     by_digest: bool = True
+    proxy: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class Rule:
     blocked: bool = False
     mirrors: tuple[Mirror, ...] = ()
     file: str = ""
+    proxy: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,10 +144,10 @@ def endpoints_for(conf: RegistriesConf, host: str, repository: str, version: str
     rest = name[end : len(name) - len(version)]
     found = []
     for mirror in rule.mirrors if repository else ():
-        for site, there in _sites(mirror.location + rest, mirror.insecure):
+        for site, there in _sites(mirror.location + rest, mirror.insecure, mirror.proxy):
             found.append(Endpoint(site, there, mirror.by_tag, mirror.by_digest, own=False))
     location = rule.location + rest if rule.location else name[: len(name) - len(version)]
-    return (*found, *(Endpoint(site, there) for site, there in _sites(location, rule.insecure)))
+    return (*found, *(Endpoint(site, there) for site, there in _sites(location, rule.insecure, rule.proxy)))
 
 
 def covered(prefix: str, name: str) -> int | None:
@@ -170,9 +172,9 @@ def _drop_ins(main: Path) -> Path:
     return main.with_name(f"{main.name}.d")
 
 
-def _sites(location: str, insecure: bool) -> Iterator[tuple[Site, str]]:
+def _sites(location: str, insecure: bool, proxy: str) -> Iterator[tuple[Site, str]]:
     host, _, repository = location.partition("/")
-    site = Site(normal_host(host))
+    site = Site(normal_host(host), proxy=proxy)
     for each in with_a_fallback(site) if insecure else (site,):
         yield each, repository
 
@@ -184,27 +186,29 @@ def _rule(table: Table) -> Rule:
         raise table.wrong("location", "is missing, and so is prefix")
     wildcard = prefix.startswith("*.")
     if not (is_host(prefix[2:]) and ":" not in prefix if wildcard else _is_place(prefix, version=True)):
-        raise table.wrong("prefix" if table.text("prefix") else "location", f"({prefix}) is no host with a namespace")
+        raise table.wrong(
+            "prefix" if table.text("prefix") else "location", f"({shown(prefix)}) is no host with a namespace"
+        )
     if location and not _is_place(location):
-        raise table.wrong("location", f"({location}) is no host with a namespace")
+        raise table.wrong("location", f"({shown(location)}) is no host with a namespace")
     if not location and not wildcard:
         raise table.wrong("location", "is missing")
     by_digest_only = table.flag("mirror-by-digest-only")
     mirrors = tuple(_mirror(each, by_digest_only) for each in table.tables("mirror"))
-    return Rule(prefix, location, table.flag("insecure"), table.flag("blocked"), mirrors, table.file)
+    return Rule(prefix, location, table.flag("insecure"), table.flag("blocked"), mirrors, table.file, table.proxy())
 
 
 def _mirror(table: Table, by_digest_only: bool) -> Mirror:
     location = table.text("location").rstrip("/")
     if not _is_place(location):
-        raise table.wrong("location", f"({location}) is no host with a namespace")
+        raise table.wrong("location", f"({shown(location)}) is no host with a namespace")
     kind = table.text("pull-from-mirror")
     if kind not in _FROM_MIRROR:
         raise table.wrong("pull-from-mirror", f"({kind}) is none of all, digest-only, tag-only")
     if kind and by_digest_only:
         raise table.wrong("pull-from-mirror", "stands beside mirror-by-digest-only, which says so already")
     by_tag, by_digest = (False, True) if by_digest_only else _FROM_MIRROR[kind]
-    return Mirror(location, table.flag("insecure"), by_tag, by_digest)
+    return Mirror(location, table.flag("insecure"), by_tag, by_digest, table.proxy())
 
 
 def _is_place(text: str, *, version: bool = False) -> bool:

@@ -6,10 +6,12 @@ that others do not; nothing but UsageError is raised.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from ocifs.errors import UsageError
 
@@ -30,6 +32,11 @@ def read_text(path: Path) -> str:
         raise UsageError(f"{path} is no UTF-8") from None
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def shown(text: str) -> str:
+    """A value for an error: cut, and without the name and password that an address may have."""
+    return re.sub(r"//[^/]*@", "//…@", text)[:100]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +69,18 @@ class Table:
         if not isinstance(value, str):
             raise self.wrong(key, "is no string")
         return value
+
+    def proxy(self) -> str:
+        """The address of a proxy under `proxy`; empty where there is none."""
+        text = self.text("proxy")
+        try:
+            parts = urlsplit(text)
+            fits = not text or (parts.scheme in ("http", "https") and parts.hostname and parts.path in ("", "/"))
+        except ValueError:
+            fits = False
+        if not fits:
+            raise self.wrong("proxy", f"({shown(text)}) is no address of an HTTP proxy")
+        return text
 
     def flag(self, key: str) -> bool:
         """A boolean; false where there is none."""

@@ -137,7 +137,7 @@ class _Transport(httpx.AsyncBaseTransport):
         self._pools: dict[tuple[ssl.SSLContext | None, str | None, bool], httpcore.AsyncConnectionPool] = {}
 
     def _pool(self, url: httpx.URL) -> httpcore.AsyncConnectionPool:
-        proxy = proxy_for(url.scheme, url.host, os.environ)
+        proxy = self._trust.proxy or proxy_for(url.scheme, url.host, os.environ)
         context = self._trust.context(url.netloc.decode("ascii")) if url.scheme == "https" else None
         guarded = proxy is None and url.host != self._registry[1] and not is_inner(self._registry[1])
         key = (context, proxy, guarded)

@@ -63,6 +63,11 @@ class Trust:
         self._usual: ssl.SSLContext | None = None
         self._own: dict[str, ssl.SSLContext] = {}
 
+    @property
+    def proxy(self) -> str:
+        """The proxy that a configuration file names for the site, and so for all that is asked in its name; empty: the environment's."""
+        return self._site.proxy
+
     def context(self, authority: str) -> ssl.SSLContext:
         """For `host` or `host:port`. Raises UsageError for certificates that cannot be read. Blocks on disk."""
         site = self._site if authority == _ADDRESSES.get(self._site.host, self._site.host) else Site("")

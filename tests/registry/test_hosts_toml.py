@@ -86,13 +86,13 @@ def test_http_with_settings_of_tls_is_tried_with_tls_first() -> None:
 def test_certificates_headers_and_time() -> None:
     site = read(
         '[host."https://m.example"]\nca = ["a.pem", "/b.pem"]\n'
-        'client = ["c.pem", ["d.cert", "d.key"], ["e.pem", ""]]\nskip_verify = true\ndial_timeout = "1m1s500ms"\n'
+        'client = ["c.pem", ["d.cert", "d.key"], ["e.pem", ""]]\nskip_verify = true\ndial_timeout = "1m1s500ms"\nproxy = "http://p:1"\n'
         '[host."https://m.example".header]\nx-one = "1"\nx-two = ["a", "b"]\n'
     )[0].site
     here = FILE.parent
     assert site.authorities == (here / "a.pem", Path("/b.pem"))
     assert site.identities == ((here / "c.pem", None), (here / "d.cert", here / "d.key"), (here / "e.pem", None))
-    assert (site.unverified, site.connect_timeout) == (True, 61.5)
+    assert (site.unverified, site.connect_timeout, site.proxy) == (True, 61.5, "http://p:1")
     assert site.headers == (("x-one", "1"), ("x-two", "a, b"))
     assert "x-one" not in repr(site)
 
@@ -103,6 +103,8 @@ def test_certificates_headers_and_time() -> None:
         ("[host", "hosts.toml: "),
         ("server = 1", "hosts.toml: server is no string"),
         ('server = "ftp://x"', "hosts.toml: server"),
+        ('[host."https://me:geheim@a.example"]', "host.https://…@a.example is no address"),
+        ('[host."https://a.example"]\nproxy = "http://"', "proxy .* is no address"),
         ('[host."https://a b"]', "host.https://a b is no address"),
         ('[host."https://a.example"]\ncapabilities = ["fly"]', r"host.https://a.example.capabilities has 'fly'"),
         ('[host."https://a.example"]\ncapabilities = 7', "capabilities is no list"),

@@ -14,16 +14,20 @@ from pathlib import Path
 import pytest
 import trio
 
+from ocifs.app import open_tree
 from ocifs.content import Blob
 from ocifs.errors import CatalogUnavailable, IntegrityError, NotFound, Unreachable
 from ocifs.oci import mediatype
 from ocifs.oci.digest import Digest
+from ocifs.oci.reference import RegistrySource
 from ocifs.registry.locations import Locations
 from ocifs.registry.mirrors import Mirrored, open_mirrored
 from ocifs.registry.registries_conf import parse
-from ocifs.settings import CacheSettings, Settings
+from ocifs.settings import CacheSettings, NetworkSettings, Settings
 from ocifs.store.blobs import CachedBlobs
 from ocifs.store.disk import Disk
+from ocifs.tree.node import File
+from ocifs.tree.walk import walk
 from tests.support.faults import Reply, Request, fault_server, http
 from tests.support.push import push_blob, push_manifest
 from tests.support.registry import Registry, running_registry
@@ -125,7 +129,9 @@ async def test_a_pull_through_cache_serves_what_it_can_and_lists_nothing(origin:
             assert await asked.read() == LAYER
             assert await asked.mirrored.tags("team/app") == ("v1",)
             assert await asked.mirrored.repositories() == ("team/app",)
-            assert asked.told(mirror.host)["bytes_received"] == len(LAYER)
+            assert asked.told(mirror.host)["bytes_received"] >= len(
+                LAYER
+            )  # more where a cold cache answers ranges with the whole
             assert asked.told(origin.host)["bytes_received"] == 0
             assert asked.told(mirror.host)["state"] == "well"
         assert ours(mirror, str(DIGEST))
@@ -350,3 +356,31 @@ async def test_credentials_go_to_the_host_that_they_are_for(tmp_path: Path, nobo
                 await asked.mirrored.manifest("team/app", DIGEST)
         assert any("authorization" in request.headers for request in registry.requests)
         assert not any("authorization" in request.headers for request in mirror.requests)
+
+
+async def test_a_mirror_is_asked_through_its_proxy_and_the_registry_is_not(origin: Registry, tmp_path: Path) -> None:
+    def answer(request: Request) -> Reply:
+        return http(200) if request.target.endswith("/v2/") else http(404)
+
+    with fault_server(answer) as proxy:
+        locations = conf(origin.host, "10.255.255.1:5000/cache", more=f'proxy = "http://{proxy.host}"')
+        async with asking(origin.host, locations, tmp_path) as asked:
+            assert (await asked.mirrored.resolve("team/app", "v1")).size > 0
+        # Asked for TLS, a proxy is asked for a tunnel; it has none, so the mirror is passed over.
+        assert [(request.method, request.target) for request in proxy.requests] == [("CONNECT", "10.255.255.1:5000")]
+
+
+async def test_a_mirror_in_a_mounted_registry_that_is_down_can_be_walked(origin: Registry, tmp_path: Path) -> None:
+    text = f'[[registry]]\nlocation = "127.0.0.1:1"\n[[registry.mirror]]\nlocation = "{origin.host}"\n'
+    (tmp_path / "conf").write_text(text)
+    settings = replace(
+        impatient(),
+        cache=CacheSettings(directory=tmp_path / "cache"),
+        network=NetworkSettings(registries_conf=tmp_path / "conf"),
+    )
+    with trio.fail_after(60):
+        async with open_tree(RegistrySource("127.0.0.1:1"), settings) as root:
+            for path in (b"team/app/_manifests/v1", b"team/app:v1", b"team/app/_tags/v1"):
+                digest = await walk(root, path + b"/digest")
+                assert isinstance(digest, File)
+                assert await digest.read(0, 100) == f"{Digest.of(manifest_bytes())}\n".encode()

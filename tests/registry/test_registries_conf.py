@@ -193,6 +193,11 @@ def test_version_1_says_what_it_can() -> None:
         ('[aliases]\nx = "b"', "aliases.x"),
         ('[aliases]\nx = "b.example/x:1"', "aliases.x"),
         ('unqualified-search-registries = ["a b"]', "unqualified-search-registries"),
+        (
+            '[[registry]]\nlocation = "a.example"\nproxy = "socks5://p"',
+            r"registry\[1\].proxy \(socks5://p\) is no address",
+        ),
+        ('[[registry]]\nlocation = "http://me:geheim@a.example"', r"\(http://…@a.example\)"),
         ("[registries.block]\nregistries = 7", "registries.block.registries"),
     ],
 )
