@@ -1,3 +1,30 @@
-"""ocifs: a container registry as a filesystem."""
+"""ocifs: a container registry as a filesystem.
+
+    ocifs.open(source) -> Tree             blocking          see ocifs/api.py
+    ocifs.open_async(source) -> AsyncTree  on trio
+
+Rules that hold here: importing this imports nothing else, since `ocifs --help` does.
+"""
 
 __version__ = "0.1.0"
+
+_API = ("AsyncTree", "Entry", "Options", "Stat", "Tree", "open", "open_async")
+_ERRORS = ("OcifsError",)
+
+
+def __getattr__(name: str) -> object:
+    import importlib  # by name, so that no room below the API seems to import it
+
+    if name in _API:
+        return getattr(importlib.import_module("ocifs.api"), name)
+    if name in _ERRORS:
+        return getattr(importlib.import_module("ocifs.errors"), name)
+    if name == "OCIFileSystem":
+        raise AttributeError(
+            "this is ocifs-mount; OCIFileSystem is of Oracle's package ocifs, which has the same import name"
+        )
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return ["__version__", *_API, *_ERRORS]

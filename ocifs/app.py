@@ -17,7 +17,7 @@ from typing import TypeAlias
 import trio
 
 from ocifs import __version__
-from ocifs.concurrency import ungrouped
+from ocifs.concurrency import patience, ungrouped
 from ocifs.content import Origin
 from ocifs.errors import LimitExceeded, UsageError
 from ocifs.fuse.journal import Journal
@@ -64,7 +64,8 @@ async def open_tree(source: Source, settings: Settings, facts: Facts | None = No
             root = await _open_layout(source, parts)
         else:
             hosts = Hosts(parts, stack, await Locations.read(settings.network), source)
-            root = await hosts.root()
+            with patience(settings.timing.timeout, settings.timing.max_wait):
+                root = await hosts.root()
         nursery.start_soon(housekeeper.run)
         facts["cache"] = lambda: {
             "directory": str(settings.cache.directory),
