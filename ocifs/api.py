@@ -15,7 +15,7 @@ import io
 import os
 import stat
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +24,11 @@ from typing import TypedDict, TypeVar, Unpack
 
 import trio
 
-from ocifs.app import host_of, open_tree, run_to_end
+from ocifs.app import open_tree, run_to_end
 from ocifs.concurrency import patience
 from ocifs.errors import InvalidReference, IsADirectory, NotADirectory, OcifsError, UsageError
 from ocifs.oci.platform import Platform
-from ocifs.oci.reference import parse_source
+from ocifs.oci.reference import hosts_of, parse_source
 from ocifs.settings import CacheSettings, NetworkSettings, Settings, Timing, ViewSettings, default_cache_directory
 from ocifs.tree.node import Directory, File, Node, Symlink
 from ocifs.tree.walk import walk
@@ -258,13 +258,13 @@ def open(source: str, **options: Unpack[Options]) -> Tree:
 async def open_async(source: str, **options: Unpack[Options]) -> AsyncIterator[AsyncTree]:
     """The same for programs that run on trio, for as long as the block lasts."""
     parsed = parse_source(source)
-    settings = settings_of(host_of(parsed), options)
+    settings = settings_of(hosts_of(parsed), options)
     async with open_tree(parsed, settings) as root:
         yield AsyncTree(root, settings.timing)
 
 
-def settings_of(host: str, options: Options) -> Settings:
-    """The settings that options mean for a source on `host`. Raises UsageError."""
+def settings_of(named: Collection[str], options: Options) -> Settings:
+    """The settings that options mean for a source on the named hosts. Raises UsageError."""
     unknown = sorted(options.keys() - Options.__annotations__.keys())
     if unknown:
         raise UsageError(
@@ -272,7 +272,7 @@ def settings_of(host: str, options: Options) -> Settings:
         )
     plain = {name: str(options[name]) for name in ("ca_file", "authfile", "cache_dir") if options.get(name)}
     seconds = {name: float(options[name]) for name in ("timeout", "max_wait", "tag_ttl") if name in options}
-    hosts = frozenset({host} if host else ())
+    hosts = frozenset(named)
     try:
         platform = Platform.parse(options["platform"]) if options.get("platform") else None
     except OcifsError as error:
@@ -289,7 +289,7 @@ def settings_of(host: str, options: Options) -> Settings:
             insecure_tls=hosts if options.get("insecure_tls") else frozenset(),
             ca_file=_path(plain.get("ca_file")),
             authfile=_path(plain.get("authfile")),
-            named_host=host,
+            named_host=next(iter(hosts)) if len(hosts) == 1 else "",
         ),
         view=ViewSettings(
             platform=platform,
