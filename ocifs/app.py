@@ -49,10 +49,12 @@ Facts: TypeAlias = dict[str, Status]
 
 
 @asynccontextmanager
-async def open_tree(source: Source, settings: Settings, facts: Facts | None = None) -> AsyncIterator[Directory]:
+async def open_tree(
+    source: Source, settings: Settings, facts: Facts | None = None, report: Callable[[str], None] | None = None
+) -> AsyncIterator[Directory]:
     """The root directory of a source, for as long as the block lasts. Raises what keeps it from being opened.
 
-    `facts` is given what can be told about the parts.
+    `facts` is given what can be told about the parts; `report` is told of what was found damaged in the cache.
     """
     facts = {} if facts is None else facts
     async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
@@ -60,6 +62,7 @@ async def open_tree(source: Source, settings: Settings, facts: Facts | None = No
         keepers: list[Keeps] = []
         housekeeper = Housekeeper(disk, settings.cache, keepers)
         parts = Parts(disk, nursery, settings, facts, keepers)
+        disk.report = report or disk.report
         if isinstance(source, LayoutSource):
             root = await _open_layout(source, parts)
         else:
@@ -201,7 +204,10 @@ def mount(request: MountRequest, settings: Settings, on_ready: Callable[[], None
 
     async def run() -> None:
         facts: Facts = {}
-        async with open_tree(request.source, settings, facts) as tree, trio.open_nursery() as nursery:
+        async with (
+            open_tree(request.source, settings, facts, journal.tell) as tree,
+            trio.open_nursery() as nursery,
+        ):
             status = status_of(request.source, journal, facts)
             root = MountRoot(tree, control_files(status, journal))
             options = MountOptions(request.mountpoint, str(request.source), request.allow_other)

@@ -39,6 +39,10 @@ class Journal:
         self.errors[errno] += 1
         self.last.append(Trouble(time.time(), operation, errno, message, hint))
 
+    def tell(self, message: str) -> None:
+        """Remember what no caller noticed, but a person should know."""
+        self.last.append(Trouble(time.time(), "cache", "NOTE", message, ""))
+
     def report(self) -> bytes:
         """The last errors for a person, newest last."""
         lines = []

@@ -11,31 +11,31 @@ and hashed in worker threads, while the event loop only moves pieces.
 
 from __future__ import annotations
 
+import functools
 import logging
-import os
 from collections import Counter
 from contextlib import suppress
-from typing import TypeAlias
 
 import trio
 
 from ocifs.concurrency import note_progress, ungrouped
-from ocifs.content import Blob, BlobSource, BlobStream
+from ocifs.content import Blob, BlobSource
 from ocifs.errors import CacheFull, IntegrityError, OcifsError, Unreachable
 from ocifs.oci.digest import Digest
 from ocifs.settings import MIB, Settings
+from ocifs.store.blockmap import BLOCK
 from ocifs.store.disk import Disk
-from ocifs.store.opened import Fetch, OpenBlob, pread
-from ocifs.store.partial import BLOCK, Partial
+from ocifs.store.neighbour import MOMENT, Neighbour, may_verify
+from ocifs.store.opened import Fetch, OpenBlob, open_files, pread
+from ocifs.store.partial import Partial
 from ocifs.store.readahead import Stream
 from ocifs.store.spare import Spare
+from ocifs.store.transfer import Pieces, carry
 
 log = logging.getLogger("ocifs.store")
 
-Pieces: TypeAlias = list[bytes | memoryview]
-
-OPEN_BLOBS = 256  # two file descriptors each while a blob is partial, one when it is whole
-_RUN = 2 * MIB  # what goes to a worker thread at a time
+OPEN_BLOBS = 256  # two or three file descriptors each
+_MENDINGS = 3  # times that one read finds what it reads damaged
 _OFFLINE = "the registry is not asked, since --offline was given, and the cache does not have all of this"
 _RESUMES = 3  # times that a fetch goes on after a connection was lost without a byte in between
 
@@ -98,13 +98,26 @@ class CachedBlobs:
         if opened.size != blob.size:
             raise IntegrityError(f"{blob.digest} is said to have {blob.size} bytes here and {opened.size} elsewhere")
         with opened.used():
-            if not opened.verified:
-                await self._need(blob, opened, offset, length)
-            if opened.whole is not None:
-                return await pread(opened.whole, offset, length)
-            assert opened.partial is not None
-            opened.served = opened.served or not opened.verified
-            return await pread(opened.partial.fd, offset, length)
+            for _ in range(_MENDINGS):
+                if not opened.verified:
+                    await self._need(blob, opened, offset, length)
+                if not opened.verified:
+                    opened.served = True
+                    return await pread(opened.descriptor, offset, length)
+                content = await opened.read(offset, length)
+                if content is not None:
+                    return content
+                await self._mistrust(blob, opened)
+        raise IntegrityError(f"{blob.digest} is damaged on the cache's disk again and again")
+
+    async def _mistrust(self, blob: Blob, opened: OpenBlob) -> None:
+        """A block of a whole blob is not what it was when the blob was verified: bring such blocks again, then verify the whole again."""
+        async with opened.verifying:
+            if opened.verified and opened.partial is not None:
+                opened.verified = False
+                opened.damaged = True
+                self._disk.report(f"{blob.digest} is damaged on the cache's disk, and is fetched again where it is")
+                await trio.to_thread.run_sync(opened.partial.mistrust)
 
     def hold(self, digest: Digest) -> None:
         self._held[digest] += 1
@@ -138,25 +151,15 @@ class CachedBlobs:
     def _open_files(self, blob: Blob, opened: OpenBlob) -> None:
         if blob.digest in self._spare.spilled:
             self._spare.open(opened, blob.digest)
-            return
-        try:
-            descriptor = self._disk.open_whole(blob.digest)
-        except OSError:
-            opened.partial = Partial(self._disk, blob.digest, blob.size)
-            opened.served = not opened.partial.is_empty()  # who left it may have served it
-            return
-        size = os.fstat(descriptor).st_size
-        if size != blob.size:
-            os.close(descriptor)
-            raise IntegrityError(f"{blob.digest} has {size} bytes, its descriptor says {blob.size}")
-        opened.whole = descriptor
-        opened.verified = True
+        else:
+            open_files(self._disk, blob, opened)
 
     async def _need(self, blob: Blob, opened: OpenBlob, offset: int, length: int) -> None:
         """Wait until bytes [offset, offset+length) may be served."""
         partial = opened.partial
         assert partial is not None
         reads = opened.ahead.stream(offset, length)
+        others = Neighbour(self._settings.timing.stall_timeout)
         first, last = (
             (0, partial.blocks)
             if self._settings.cache.verify_full
@@ -167,6 +170,9 @@ class CachedBlobs:
                 await trio.to_thread.run_sync(partial.check, first, last)
             missing = partial.first_missing(first, last)
             if missing is None:
+                if not partial.is_trusted(first, last):  # another process has just brought it, or is at it
+                    await trio.sleep(MOMENT)
+                    continue
                 if not partial.is_complete():
                     self._look_ahead(blob, opened, last, reads)
                     return
@@ -175,10 +181,21 @@ class CachedBlobs:
                 continue
             fetch = next((each for each in opened.fetches if each.start <= missing < each.stop), None)
             if fetch is None:
-                fetch = self._start(blob, opened, missing, max(last, missing + reads.grow() // BLOCK))
+                fetch = self._start(blob, opened, missing, max(last, missing + reads.window // BLOCK))
+                if fetch is not None:
+                    reads.grow()
+                elif await others.wait(opened, missing):
+                    continue
+                else:
+                    log.info("another process holds block %d of %s and brings nothing", missing, blob.digest)
+                    fetch = self._begin(blob, opened, Fetch(missing, missing + 1, locked=False))
             await opened.changed.wait()
             note_progress()
             if fetch.error is not None and not opened.verified and not partial.has(missing):
+                if opened.damaged:
+                    raise IntegrityError(
+                        f"{blob.digest} is damaged on the cache's disk, and cannot be fetched again: {fetch.error}"
+                    )
                 raise fetch.error
 
     def _look_ahead(self, blob: Blob, opened: OpenBlob, after: int, reads: Stream) -> None:
@@ -192,17 +209,25 @@ class CachedBlobs:
         while missing is not None:
             under_way = next((each for each in opened.fetches if each.start <= missing < each.stop), None)
             if under_way is None:
-                self._start(blob, opened, missing, missing + reads.grow() // BLOCK)
+                if self._start(blob, opened, missing, missing + reads.window // BLOCK) is not None:
+                    reads.grow()
                 return
             missing = partial.first_missing(under_way.stop, end)
 
-    def _start(self, blob: Blob, opened: OpenBlob, start: int, stop: int) -> Fetch:
-        """Fetch blocks from `start` until `stop`, or until one that is here or on its way."""
+    def _start(self, blob: Blob, opened: OpenBlob, start: int, stop: int) -> Fetch | None:
+        """Fetch blocks from `start` until `stop`, or until one that is here or on its way; None where another process is at the first.
+
+        Two writers of one block write the same bytes, or its checksum fails.
+        """
         partial = opened.partial
         assert partial is not None
         stop = min(stop, partial.blocks, *(each.start for each in opened.fetches if each.start > start))
-        stop = next((block for block in range(start + 1, stop) if partial.has(block)), stop)
-        fetch = Fetch(start, stop)
+        stop = partial.map.lock(start, stop)
+        end = next((block for block in range(start, stop) if partial.has(block)), stop)  # now that nobody else adds any
+        partial.map.unlock(end, stop)
+        return self._begin(blob, opened, Fetch(start, end)) if start < end else None
+
+    def _begin(self, blob: Blob, opened: OpenBlob, fetch: Fetch) -> Fetch:
         opened.fetches.append(fetch)
         self._nursery.start_soon(self._fetch, blob, opened, fetch)
         return fetch
@@ -215,6 +240,8 @@ class CachedBlobs:
                 fetch.error = error
             finally:
                 opened.fetches.remove(fetch)
+                if fetch.locked and opened.partial is not None:
+                    opened.partial.map.unlock(fetch.start, fetch.stop)
                 opened.announce()
 
     async def _transfer(self, blob: Blob, opened: OpenBlob, fetch: Fetch) -> None:
@@ -229,7 +256,10 @@ class CachedBlobs:
             if missing is None:
                 return
             try:
-                await self._stream(blob, opened, missing * BLOCK, min(fetch.stop * BLOCK, blob.size))
+                with ungrouped():
+                    stop = min(fetch.stop * BLOCK, blob.size)
+                    async with self._source.open_blob(blob, missing * BLOCK, stop) as stream:
+                        await carry(blob, stream, functools.partial(self._write, opened))
             except Unreachable:
                 failures = 0 if partial.has(missing) else failures + 1
                 if failures >= _RESUMES:
@@ -241,56 +271,14 @@ class CachedBlobs:
                 if not partial.has(missing) and not self._source.distrust(blob.digest):
                     raise IntegrityError(f"{blob.digest} came to an end before its size")
 
-    async def _stream(self, blob: Blob, opened: OpenBlob, start: int, stop: int) -> None:
-        """Bring bytes from one answer to the disk: one task moves pieces, a worker thread writes and hashes them."""
-        with ungrouped():
-            async with self._source.open_blob(blob, start, stop) as stream, trio.open_nursery() as nursery:
-                if stream.total not in (None, blob.size) or stream.start % BLOCK:
-                    raise IntegrityError(
-                        f"{blob.digest} is served with {stream.total} bytes, its descriptor says {blob.size}"
-                    )
-                send, receive = trio.open_memory_channel[Pieces](1)
-                nursery.start_soon(self._write, opened, stream.start, receive)
-                async with send:
-                    lost = await self._cut(blob, stream, send)
-            if lost is not None:
-                raise lost
-
-    async def _cut(self, blob: Blob, stream: BlobStream, send: trio.MemorySendChannel[Pieces]) -> Unreachable | None:
-        """Hand the pieces of a stream on in runs of whole blocks; what came before the connection was lost (returned) is kept."""
-        pending: Pieces = []
-        held = 0
-        position = stream.start
-        lost = None
-        with suppress(trio.BrokenResourceError):  # the writer has failed, and its error is the one to tell
-            try:
-                async for piece in stream:
-                    pending.append(piece)
-                    held += len(piece)
-                    position += len(piece)
-                    if position > blob.size:
-                        raise IntegrityError(f"{blob.digest} has more bytes than its descriptor says")
-                    if held >= _RUN:
-                        pending, held = await _send_blocks(pending, held, send)
-            except Unreachable as error:
-                lost = error
-            if position == blob.size and pending:
-                await send.send(pending)
-            elif held >= BLOCK:
-                await _send_blocks(pending, held, send)
-        return lost
-
-    async def _write(self, opened: OpenBlob, position: int, runs: trio.MemoryReceiveChannel[Pieces]) -> None:
+    async def _write(self, opened: OpenBlob, position: int, run: Pieces) -> None:
         partial = opened.partial
         assert partial is not None
-        async with runs:
-            async for run in runs:
-                await trio.to_thread.run_sync(partial.write, position, run)
-                position += sum(map(len, run))
-                opened.announce()
-                if not opened.hashing and partial.hash_lags():
-                    opened.hashing = True
-                    self._nursery.start_soon(self._hash, opened, partial)
+        await trio.to_thread.run_sync(partial.write, position, run)
+        opened.announce()
+        if not opened.hashing and partial.hash_lags():
+            opened.hashing = True
+            self._nursery.start_soon(self._hash, opened, partial)
 
     async def _hash(self, opened: OpenBlob, partial: Partial) -> None:
         """Hash what came out of order behind the writer, so that little is left to do when the last byte is here."""
@@ -302,7 +290,7 @@ class CachedBlobs:
                 opened.hashing = False
 
     async def _verify(self, blob: Blob, opened: OpenBlob) -> bool:
-        """Check the whole once; from then on it is served without further questions. False: blocks were found damaged and are missing."""
+        """Check the whole, once in all processes that have it open. False: blocks were found damaged and are missing."""
         async with opened.verifying:
             if opened.retired:
                 raise opened.wrong or IntegrityError(f"{blob.digest} was just found to have other content, and dropped")
@@ -310,19 +298,25 @@ class CachedBlobs:
                 return True
             partial = opened.partial
             assert partial is not None
-            if not partial.is_trusted(0, partial.blocks):  # what an earlier process left may not have reached the disk
-                await trio.to_thread.run_sync(partial.check, 0, partial.blocks)
-                if not partial.is_complete():
-                    return False
+            if not await may_verify(partial, self._settings.timing.stall_timeout):
+                opened.verified = True  # another process did: from now on what is read is held against its checksums
+                self._nursery.start_soon(self._place, opened, partial)  # it may have been killed since
+                return True
             try:
-                await trio.to_thread.run_sync(partial.verify)
+                if not await trio.to_thread.run_sync(partial.check_and_verify):
+                    return False
             except IntegrityError as error:
                 elsewhere = self._source.distrust(blob.digest)
                 opened.wrong = _Elsewhere(str(error)) if elsewhere and not opened.served else error
                 self._opened.pop(blob.digest, None)
                 opened.retire()
                 raise opened.wrong from None
+            finally:
+                partial.map.leave_header()
             opened.verified = True
+            if opened.damaged:
+                opened.damaged = False
+                self._disk.report(f"{blob.digest} was fetched again where it was damaged, and is whole")
             self._nursery.start_soon(self._place, opened, partial)
             return True
 
@@ -333,18 +327,3 @@ class CachedBlobs:
                 await trio.to_thread.run_sync(partial.place)
             except OcifsError as error:
                 log.warning("a blob could not be kept: %s", error)
-
-
-async def _send_blocks(pending: Pieces, held: int, send: trio.MemorySendChannel[Pieces]) -> tuple[Pieces, int]:
-    """Send the whole blocks of `held` pending bytes; what is left, and its length (less than a block)."""
-    left = held % BLOCK
-    rest: Pieces = []
-    while left:
-        last = memoryview(pending.pop())
-        if len(last) > left:
-            pending.append(last[:-left])
-            last = last[-left:]
-        rest.insert(0, last)
-        left -= len(last)
-    await send.send(pending)
-    return rest, held % BLOCK

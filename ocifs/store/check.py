@@ -17,10 +17,11 @@ from ocifs.errors import IntegrityError, OcifsError
 from ocifs.oci.digest import Digest
 from ocifs.oci.manifest import verify_manifest
 from ocifs.settings import MIB
+from ocifs.store.blockmap import BLOCK
 from ocifs.store.disk import Disk
 from ocifs.store.eviction import remove
 from ocifs.store.inventory import LEFTOVER, NAME, PARTIAL, SMALL, WHOLE, Item
-from ocifs.store.partial import BLOCK, Partial
+from ocifs.store.partial import Partial
 
 # What a derived thing's own digest is to be: None where nobody can say. Raises IntegrityError where that can be seen to be wrong.
 Expect = Callable[[Item], Digest | None]

@@ -2,6 +2,7 @@
 
     v1/blobs/<algorithm>/<hex>          whole blobs, verified: readable by any tool as the blobs of an image layout
     v1/partial/<algorithm>/<hex>        blobs of which some blocks are here, and beside each its map, <hex>.map
+    v1/sums/<algorithm>/<hex>           of a whole blob that was fetched, its map: a checksum for each 64 KiB (blockmap.py)
     v1/derived/<kind>/<algorithm>/<hex> what was made from a blob (shelf.py)
     v1/names/<host>/<hash>.json         what a tag, a list or a manifest's type last was
     v1/pins/<hash>.json                 what is never evicted (pins.py)
@@ -16,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import logging
 import os
 import stat
 import tempfile
@@ -27,6 +29,8 @@ from typing import TypeVar
 
 from ocifs.errors import CacheFull, OcifsError, RegistryFailed, UsageError
 from ocifs.oci.digest import Digest
+
+log = logging.getLogger("ocifs.store")
 
 T = TypeVar("T")
 
@@ -42,13 +46,14 @@ class Disk:
     """A cache directory. Everything here blocks.
 
     `on_growth` is called with each count of bytes that were written; `make_room` where the disk is full: whether trying again makes
-    sense. Both are called in any thread.
+    sense. Both are called in any thread. `report` is told of what was found damaged, in the event loop.
     """
 
     def __init__(self, directory: Path) -> None:
         self.root = directory / VERSION
         self.on_growth: Callable[[int], None] = lambda count: None
         self.make_room: Callable[[], bool] = lambda: False
+        self.report: Callable[[str], None] = log.warning
         self._room = threading.Lock()
         try:
             for path in (directory, self.root):
@@ -74,6 +79,14 @@ class Disk:
     def partial(self, digest: Digest) -> Path:
         """Where a blob is while parts of it are missing."""
         return self.root / "partial" / digest.algorithm / digest.encoded
+
+    def partial_map(self, digest: Digest) -> Path:
+        """Where the map of such a blob is."""
+        return self.root / "partial" / digest.algorithm / f"{digest.encoded}.map"
+
+    def sums(self, digest: Digest) -> Path:
+        """Where the checksums of a whole blob are."""
+        return self.root / "sums" / digest.algorithm / digest.encoded
 
     def name(self, host: str, key: Digest) -> Path:
         """Where it is written what a name of a host last meant."""

@@ -50,7 +50,7 @@ def inventory(disk: Disk) -> list[Item]:
     """Everything in the cache but pins."""
     root = disk.root
     found = [
-        *_by_digest(root / "blobs", WHOLE),
+        *_by_digest(root / "blobs", WHOLE, root / "sums"),
         *_partials(root / "partial"),
         *(each for kind in _directories(root / "derived") for each in _by_digest(kind, kind.name)),
     ]
@@ -61,12 +61,13 @@ def inventory(disk: Disk) -> list[Item]:
     return [each for each in found if each.used]
 
 
-def _by_digest(directory: Path, kind: str) -> Iterator[Item]:
+def _by_digest(directory: Path, kind: str, beside: Path | None = None) -> Iterator[Item]:
+    """`beside`: where a second file of each may be, under the same name."""
     for algorithm in _directories(directory):
         for path in _files(algorithm):
             digest = _digest(algorithm.name, path.name)
             if digest is not None:
-                yield _item(kind, digest, (path,))
+                yield _item(kind, digest, (path, beside / algorithm.name / path.name) if beside else (path,))
 
 
 def _partials(directory: Path) -> Iterator[Item]:
@@ -75,7 +76,7 @@ def _partials(directory: Path) -> Iterator[Item]:
         for stem in sorted(stems):
             path = algorithm / stem
             digest = _digest(algorithm.name, stem)
-            # `<hex>.<pid>.private` is nobody's content once its process is gone.
+            # What has no digest for a name is nobody's (`<hex>.<pid>.private` of ocifs before 0.1.0).
             yield _item(PARTIAL if digest else LEFTOVER, digest, (path, path.with_name(f"{stem}.map")))
 
 

@@ -14,25 +14,29 @@ import trio
 from ocifs.content import Blob
 from ocifs.errors import IntegrityError, OcifsError
 from ocifs.settings import MIB
-from ocifs.store.disk import note_use
-from ocifs.store.partial import Partial
+from ocifs.store.blockmap import BLOCK
+from ocifs.store.disk import Disk, note_use
+from ocifs.store.partial import Partial, adopt
 from ocifs.store.readahead import ReadAhead
 
 
 class Fetch:
-    """Blocks [start, stop) on their way."""
+    """Blocks [start, stop) on their way; `locked` against other processes."""
 
-    __slots__ = ("error", "start", "stop")
+    __slots__ = ("error", "locked", "start", "stop")
 
-    def __init__(self, start: int, stop: int) -> None:
+    def __init__(self, start: int, stop: int, *, locked: bool = True) -> None:
         self.start = start
         self.stop = stop
+        self.locked = locked
         self.error: OcifsError | None = None
 
 
 class OpenBlob:
-    """A blob that is being read. `whole`: the descriptor of its verified file; else `partial` has what is here.
+    """A blob that is being read. `whole`: the descriptor of its whole file, where it was that when it was opened; `partial`: its blocks and
+    their checksums, which only a whole file may be without.
 
+    `verified`: the whole was found to have its digest. `damaged`: it had once, and blocks of it are being brought again.
     `served`: somebody may have seen bytes of it that nobody had verified. `wrong`: why it was dropped.
     `uses` counts reads, fetches and whatever else needs the files; they are closed at the last one's end once it was retired.
     """
@@ -46,6 +50,7 @@ class OpenBlob:
         self.changed = trio.Event()
         self.verifying = trio.Lock()
         self.verified = False
+        self.damaged = False
         self.served = False
         self.wrong: IntegrityError | None = None
         self.hashing = False
@@ -78,10 +83,36 @@ class OpenBlob:
 
     def note_use(self, *, held: bool) -> None:
         """Note on disk that it was used, where it was since the last note, or that somebody has it open."""
-        descriptor = self.partial.fd if self.partial is not None else self.whole
-        if descriptor is not None and (held or self.last_used > self._noted):
+        if held or self.last_used > self._noted:
             self._noted = self.last_used
-            note_use(descriptor)
+            note_use(self.descriptor)
+
+    @property
+    def descriptor(self) -> int:
+        """The file with the content."""
+        if self.partial is not None:
+            return self.partial.fd
+        assert self.whole is not None
+        return self.whole
+
+    async def read(self, offset: int, length: int) -> bytes | None:
+        """Bytes of a blob that was verified, each block held against its checksum; None where one is damaged."""
+        partial = self.partial
+        if partial is None:
+            return await pread(self.descriptor, offset, length)
+        start = offset - offset % BLOCK
+        stop = min(self.size, -(-(offset + length) // BLOCK) * BLOCK)
+        inside = slice(offset - start, offset - start + length)
+        if stop - start <= len(_buffer):
+            view = memoryview(_buffer)[: stop - start]
+            with suppress(OSError):
+                if os.preadv(partial.fd, [view], start, os.RWF_NOWAIT) == len(view):
+                    return bytes(view[inside]) if partial.are_sound(start // BLOCK, view) else None
+        content = memoryview(await trio.to_thread.run_sync(os.pread, partial.fd, stop - start, start))
+        sound = len(content) == stop - start and await trio.to_thread.run_sync(
+            partial.are_sound, start // BLOCK, content
+        )
+        return bytes(content[inside]) if sound else None
 
     def retire(self) -> None:
         """Close the files as soon as nobody uses them."""
@@ -105,8 +136,40 @@ class OpenBlob:
             self.partial = None
 
 
+def open_files(disk: Disk, blob: Blob, opened: OpenBlob) -> None:
+    """Give a blob its files: those of the whole, or what there is of its parts. Blocks. Raises IntegrityError, CacheFull."""
+    if _open_whole(disk, blob, opened):
+        return
+    opened.partial = Partial(disk, blob.digest, blob.size)
+    opened.served = not opened.partial.is_empty()  # who left it may have served it
+    if not opened.served and disk.whole(blob.digest).exists():  # it was placed between the two looks
+        opened.partial.drop()
+        opened.partial.close()
+        opened.partial = None
+        if not _open_whole(disk, blob, opened):
+            opened.partial = Partial(disk, blob.digest, blob.size)
+
+
+def _open_whole(disk: Disk, blob: Blob, opened: OpenBlob) -> bool:
+    try:
+        descriptor = disk.open_whole(blob.digest)
+    except OSError:
+        return False
+    size = os.fstat(descriptor).st_size
+    if size != blob.size:
+        os.close(descriptor)
+        raise IntegrityError(f"{blob.digest} has {size} bytes, its descriptor says {blob.size}")
+    opened.whole = descriptor
+    opened.verified = True
+    adopt(disk, blob.digest)
+    with suppress(OSError):  # of a manifest no checksums are kept, and who may not write need not have them
+        opened.partial = Partial(disk, blob.digest, blob.size, whole=True)
+        opened.verified = opened.partial.map.verified
+    return True
+
+
 # One buffer for all reads from the page cache: a fresh one of a mebibyte costs its page faults each time.
-_buffer = bytearray(MIB)
+_buffer = bytearray(MIB + 2 * BLOCK)
 
 
 async def pread(descriptor: int, offset: int, length: int) -> bytes:

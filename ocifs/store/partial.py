@@ -1,20 +1,20 @@
 """A blob of which some blocks are here: a sparse file, and a map that says which blocks, with a checksum each.
 
+Any number of processes have both open and see at once what one of them brings; spans are locked by whoever fetches them (blockmap.py).
 Nothing is synced while blocks come: after a crash or a power cut a block whose content did not reach the disk fails its checksum, and is
-fetched again. One process at a time writes a blob, by a lock that ends with it; another one that wants the same blob meanwhile
-fetches it into a file of its own.
+fetched again. When the whole is verified both files move to their places, and the checksums tell from then on whether the disk rots.
 
-Rules that hold here: a block counts as here only after its bytes were written; a block that an earlier process left is checked once
-before it is believed; the whole is checked against the digest before it gets its place among the whole blobs.
+Rules that hold here: a block counts as here only after its bytes were written; a block that this process did not write is checked once
+before it is believed; the whole is checked against the digest before it gets its place among the whole blobs; files are moved under the
+lock of the map's header, and only those that this process has open.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import mmap
+import errno
 import os
-import struct
+import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -24,99 +24,126 @@ from isal import isal_zlib
 
 from ocifs.errors import IntegrityError
 from ocifs.oci.digest import Digest
-from ocifs.settings import KIB, MIB
-from ocifs.store.disk import Disk, hold, of_disk
+from ocifs.settings import MIB
+from ocifs.store.blockmap import BLOCK, BlockMap, find_map, header_of, is_at, is_map, map_length, within
+from ocifs.store.disk import TEMPORARY, Disk, hold, of_disk
 
-BLOCK = 64 * KIB
-_HEADER = struct.Struct("<8sQ")  # magic, size of the blob
-_MAGIC = b"ocifsmap"
-_CELL = struct.Struct("<Q")  # 1 << 32 | CRC-32 of a block that is here, else 0
-_HERE = 1 << 32
 _MAX_PIECES = 512  # the kernel takes 1,024 in one call
 _HASHED_BLOCKS = 4 * MIB // BLOCK
-
-PRIVATE = ".private"
-"""How the file of a process ends that found another one writing the same blob."""
+_OPENINGS = 100  # tries to open what others take away
 
 
 class Partial:
-    """The parts of one blob. Methods block, and may be called from several threads at once."""
+    """The parts of one blob. Methods block, and may be called from several threads at once.
 
-    def __init__(self, disk: Disk, digest: Digest, size: int) -> None:
+    `whole`: it lies among the whole blobs already, with its checksums; raises FileNotFoundError where it does not.
+    """
+
+    def __init__(self, disk: Disk, digest: Digest, size: int, *, whole: bool = False) -> None:
         self.digest = digest
         self.size = size
         self.blocks = -(-size // BLOCK)
         self._disk = disk
-        self._path = disk.partial(digest)
-        self._private = False
+        self._path = disk.whole(digest) if whole else disk.partial(digest)
+        self._map_path = disk.sums(digest) if whole else disk.partial_map(digest)
         self._lock = threading.Lock()
         self._hashing = threading.Lock()
-        self._hasher = digest.hasher()
-        self._hashed = 0
-        self._front = 0
-        self._checked = bytearray(self.blocks)
+        self.mistrust()
+        if whole:
+            self._open_whole()
+            return
         try:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._open()
         except OSError as error:
             raise of_disk(error, self._path) from None
 
-    def _open(self) -> None:
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        try:
-            self._map_fd = self._open_map()
-        except BlockingIOError:
-            # Another process writes this blob. What two processes write into one file nobody could vouch for.
-            self._private = True
-            self._path = self._path.with_name(f"{self._path.name}.{os.getpid()}{PRIVATE}")
-            self._map_fd = self._open_map()
-        self.fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    def mistrust(self) -> None:
+        """Believe nothing that was checked or hashed before."""
+        with self._hashing:
+            self._hasher = self.digest.hasher()
+            self._hashed = 0
+            self._front = 0
+            self._checked = bytearray(self.blocks)
+
+    def _open_whole(self) -> None:
+        self.fd = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+        found = find_map(self._map_path, self.size) if os.fstat(self.fd).st_size == self.size else None
+        if found is None:
+            os.close(self.fd)
+            raise FileNotFoundError(errno.ENOENT, "no checksums are kept for it", str(self._map_path))
+        self.map = found
         hold(self.fd)
-        length = _HEADER.size + self.blocks * _CELL.size
-        header = _HEADER.pack(_MAGIC, self.size)
-        if os.pread(self._map_fd, _HEADER.size, 0) != header or os.fstat(self._map_fd).st_size != length:
-            os.ftruncate(self._map_fd, 0)
-            # All of it now: a hole that could not be filled later, on a full disk, would kill the process with SIGBUS.
-            self._disk.with_room(lambda: os.posix_fallocate(self._map_fd, 0, length))
-            os.pwrite(self._map_fd, header, 0)
-        os.ftruncate(self.fd, self.size)
-        self._map = mmap.mmap(self._map_fd, length)
 
-    def _open_map(self) -> int:
-        """The map, locked for this process alone. Raises BlockingIOError where another one has it."""
-        while True:
-            descriptor = os.open(self._map_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    def _open(self) -> None:
+        for _ in range(_OPENINGS):
+            self.map = self._open_map()
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                with self.map.header():
+                    # Else it was evicted or found its place meanwhile, and a file that is made here would belong to another map.
+                    if is_at(self._map_path, self.map.descriptor):
+                        self.fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                        hold(self.fd)
+                        if os.fstat(self.fd).st_size != self.size:
+                            os.ftruncate(self.fd, self.size)
+                        return
             except OSError:
-                os.close(descriptor)
+                self.map.close()
                 raise
-            if os.fstat(descriptor).st_nlink:
-                return descriptor
-            os.close(descriptor)  # it was taken away, by whoever evicted or placed the blob, before it was locked here
+            self.map.close()
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
-    @property
-    def _map_path(self) -> Path:
-        return self._path.with_name(f"{self._path.name}.map")
+    def _open_map(self) -> BlockMap:
+        found: list[BlockMap] = []
+
+        def attempt() -> bool:
+            opened = find_map(self._map_path, self.size)
+            if opened is None:
+                self._make_map()
+            else:
+                found.append(opened)
+            return bool(found)
+
+        within(attempt)
+        return found[0]
+
+    def _make_map(self) -> None:
+        """Put a map of nothing in its place, at once in full; one that is of another size or format goes, and its content."""
+        with contextlib.suppress(FileNotFoundError):
+            descriptor = os.open(self._map_path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                if is_map(descriptor, self.size) and is_at(self._map_path, descriptor):
+                    return  # another process has just made it, or is about to evict it
+            finally:
+                os.close(descriptor)
+            _unlink(self._path, self._map_path)
+        number, temporary = tempfile.mkstemp(dir=self._path.parent, prefix=TEMPORARY)
+        try:
+            # All of it now: a hole that could not be filled later, on a full disk, would kill the process with SIGBUS.
+            self._disk.with_room(lambda: os.posix_fallocate(number, 0, map_length(self.size)))
+            os.pwrite(number, header_of(self.size), 0)
+            with contextlib.suppress(FileExistsError):
+                os.link(temporary, self._map_path)
+        finally:
+            os.close(number)
+            _unlink(Path(temporary))
 
     def close(self) -> None:
-        self._map.close()
+        self.map.close()
         os.close(self.fd)
-        os.close(self._map_fd)
-        if self._private:
-            self.drop()
 
     def has(self, block: int) -> bool:
         """Whether a block is here. Cheap."""
-        return self._cell(block) != 0
+        return self.map.has(block)
 
     def is_empty(self) -> bool:
         """Whether no block is here."""
-        return not any(self._map[_HEADER.size :])
+        return self.map.is_empty()
 
     def first_missing(self, start: int, stop: int) -> int | None:
         """The first block in [start, stop) that is not here."""
         start = max(self._front, start)  # every block before it is here
-        return next((block for block in range(start, stop) if not self.has(block)), None)
+        return self.map.first_missing(start, stop)
 
     def is_complete(self) -> bool:
         """Whether every block is here. Each block is looked at once, however often this is asked."""
@@ -129,15 +156,36 @@ class Partial:
         return 0 not in self._checked[start:stop]
 
     def check(self, start: int, stop: int) -> None:
-        """Check what an earlier process left in [start, stop); what fails is missing from now on."""
+        """Check what others have left in [start, stop); what fails is missing from now on.
+
+        A block that another process is at stays as it is, and is not trusted.
+        """
         for block in range(start, stop):
-            cell = self._cell(block)
-            if cell and not self._checked[block]:
-                if _HERE | isal_zlib.crc32(os.pread(self.fd, BLOCK, block * BLOCK)) == cell:
-                    self._checked[block] = 1
-                else:
-                    self._put(block, 0)
-                    self._front = min(self._front, block)
+            if self._checked[block]:
+                continue
+            checksum = self.map.checksum(block)
+            if checksum is not None and self._is_sound(block, checksum):
+                continue
+            self._front = min(self._front, block)
+            # What is not here is not locked: it may be on its way to this process, whose lock would end with this one.
+            if checksum is not None and self.map.lock(block, block + 1) > block:
+                checksum = self.map.checksum(block)
+                if checksum is not None and not self._is_sound(block, checksum):
+                    self.map.clear(block)
+                self.map.unlock(block, block + 1)
+
+    def _is_sound(self, block: int, checksum: int) -> bool:
+        if isal_zlib.crc32(os.pread(self.fd, BLOCK, block * BLOCK)) != checksum:
+            return False
+        self._checked[block] = 1
+        return True
+
+    def are_sound(self, first: int, content: memoryview) -> bool:
+        """Whether content that was read, from the start of a block on, has the checksums of its blocks."""
+        return all(
+            self.map.checksum(block) == isal_zlib.crc32(content[start : start + BLOCK])
+            for block, start in enumerate(range(0, len(content), BLOCK), first)
+        )
 
     def write(self, offset: int, pieces: Sequence[bytes | memoryview]) -> None:
         """Keep bytes, in pieces of any length, that begin at a block's start and end at a block's or the blob's end.
@@ -169,7 +217,7 @@ class Partial:
             raise of_disk(error, self._path) from None
         for block, checksum in enumerate(_checksums(pieces), offset // BLOCK):
             self._checked[block] = 1
-            self._put(block, _HERE | checksum)
+            self.map.put(block, checksum)
         self._disk.on_growth(size)
         self._hash_now(offset, pieces)
 
@@ -206,43 +254,78 @@ class Partial:
             self._hashed += len(piece)
         return self._hashed > began
 
-    def verify(self) -> None:
-        """Check the whole. Raises IntegrityError, after which nothing of it is left."""
+    def check_and_verify(self) -> bool:
+        """`verify`, after what this process has neither written nor checked was checked: it may not have reached the disk."""
+        if not self.is_trusted(0, self.blocks):
+            self.check(0, self.blocks)
+            if not self.is_complete():
+                return False
+        return self.verify()
+
+    def verify(self) -> bool:
+        """Check the whole; False where blocks were found damaged on the disk, which are missing from now on.
+
+        Raises IntegrityError where what was served is wrong, after which nothing of it is left.
+        """
         with self._hashing:
             self._hash_until(self.size)
             good = self._hashed == self.size and self._hasher.hexdigest() == self.digest.encoded
-        if not good:
-            self.drop()
-            raise IntegrityError(f"what was served for {self.digest} has other content; it was dropped")
+        if good:
+            self.map.set_verified()
+            return True
+        self.mistrust()
+        self.check(0, self.blocks)
+        if not self.is_complete():
+            return False
+        self.drop()
+        raise IntegrityError(f"what was served for {self.digest} has other content; it was dropped")
 
     def place(self) -> Path:
-        """Give what was verified its place among the whole blobs, and where that is."""
-        target = self._disk.whole(self.digest)
+        """Give what was verified its place among the whole blobs, and its map one among the checksums; where the whole is.
+
+        After a crash between the two the checksums are found where they were (`adopt`).
+        """
+        target, sums = self._disk.whole(self.digest), self._disk.sums(self.digest)
         try:
-            if not os.fstat(
-                self.fd
-            ).st_nlink:  # in memory, or cleared by force: what has the name now is somebody else's
-                return target
-            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if self._path != target and not is_at(self._path, self.fd):
+                return (
+                    target  # another process was first; or it is in memory, or cleared by force: the name is not ours
+                )
+            for path in (target, sums):
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.fdatasync(self.fd)
-            os.rename(self._path, target)
-            os.unlink(self._map_path)
+            self.map.sync()
+            with self.map.header():
+                if self._path != target and is_at(self._path, self.fd):
+                    os.rename(self._path, target)
+                    os.rename(self._map_path, sums)
         except OSError as error:
             raise of_disk(error, target) from None
         return target
 
     def drop(self) -> None:
-        """Take everything away."""
-        for path in (self._map_path, self._path):
-            with contextlib.suppress(OSError):
-                os.unlink(path)
+        """Take everything away, wherever it is by now."""
+        for path in (self._disk.sums(self.digest), self._disk.partial_map(self.digest)):
+            if is_at(path, self.map.descriptor):
+                _unlink(path)
+        for path in (self._disk.whole(self.digest), self._disk.partial(self.digest)):
+            if is_at(path, self.fd):
+                _unlink(path)
 
-    def _cell(self, block: int) -> int:
-        value: int = _CELL.unpack_from(self._map, _HEADER.size + block * _CELL.size)[0]
-        return value
 
-    def _put(self, block: int, value: int) -> None:
-        _CELL.pack_into(self._map, _HEADER.size + block * _CELL.size, value)
+def adopt(disk: Disk, digest: Digest) -> None:
+    """Give the checksums of a whole blob their place, where a crash kept them from it."""
+    left = disk.partial_map(digest)
+    if not disk.sums(digest).exists() and left.exists() and not disk.partial(digest).exists():
+        with contextlib.suppress(OSError):
+            disk.sums(digest).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.rename(left, disk.sums(digest))
+
+
+def _unlink(*paths: Path) -> None:
+    for path in paths:
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def _checksums(pieces: Sequence[bytes | memoryview]) -> Iterator[int]:
