@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -138,3 +141,17 @@ def test_several_sources_are_searched_one_after_the_other_and_one_that_is_down_i
     assert f"helm-chart\t{source}/charts/web:1" in done.stdout.decode()
     assert done.returncode == 1
     assert done.stderr.startswith(b"ocifs: 127.0.0.1:1/x: ")
+
+
+@pytest.mark.servers
+def test_a_terminal_sees_how_far_the_search_is_and_the_results_stay_clean(source: str, tmp_path: Path) -> None:
+    seen, terminal = os.openpty()
+    command = [sys.executable, "-m", "ocifs", "find", source]
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "TERM": "xterm"}
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=terminal, timeout=60, check=True)
+    os.close(terminal)
+    shown = os.read(seen, 1 << 16)
+    os.close(seen)
+    assert sorted(done.stdout.decode().splitlines())[0] == "helm-chart\tcharts/web:1"
+    assert b"tags" in shown
+    assert b"3/3" in shown

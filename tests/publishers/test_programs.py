@@ -98,3 +98,25 @@ def test_archives_are_unpacked_by_their_tools(registry: Registry, place: Path) -
     with files(registry, place, {"a.zip": packed.getvalue(), "c.tgz": tarred.getvalue()}) as shown:
         assert tool("unzip", place / "home")("-p", shown / "a.zip", "a/b.json") == b'{"n": 1}'
         assert tool("tar", place / "home")("-xzOf", shown / "c.tgz", "c/d") == b"four"
+
+
+def test_a_walk_that_follows_links_ends_where_artifacts_refer_in_a_circle(registry: Registry, place: Path) -> None:
+    name = place.name
+    empty = {"mediaType": mediatype.OCI_EMPTY, "digest": push_blob(registry.url, name, b"{}"), "size": 2}
+    first = {
+        "schemaVersion": 2,
+        "mediaType": mediatype.OCI_MANIFEST,
+        "config": empty,
+        "layers": [],
+        "artifactType": "a/b",
+    }
+    child = {"mediaType": mediatype.OCI_MANIFEST, "digest": push_manifest(registry.url, name, first, "v1"), "size": 1}
+    index = {"schemaVersion": 2, "mediaType": mediatype.OCI_INDEX}
+    around = {**index, "manifests": [child], "subject": child, "artifactType": "a/loop"}
+    loop = {"mediaType": mediatype.OCI_INDEX, "digest": push_manifest(registry.url, name, around), "size": 1}
+    listed = {**index, "manifests": [{**loop, "artifactType": "a/loop"}]}
+    push_manifest(registry.url, name, listed, str(child["digest"]).replace(":", "-"))
+    with mounted(f"{registry.host}/{name}", place / "mnt", place / "cache") as mount:
+        walked = tool("find", place / "home")("-L", mount.path / "_tags/v1", check=False).decode().splitlines()
+    assert any(line.endswith("/artifact-index") for line in walked)
+    assert 20 < len(walked) < 500
