@@ -60,7 +60,8 @@ async def _collect(node: Node, timing: Timing, files: dict[Hashable, File]) -> N
         here = todo.pop()
         if isinstance(here, Directory):
             with patience(timing.timeout, timing.max_wait):
-                todo += [entry.node for entry in await here.entries()]
+                # In the order of the listing, which is about that of the tar: one request then brings many small files.
+                todo += [entry.node for entry in await here.entries()][::-1]
         elif isinstance(here, File):
             files[here.key] = here
 

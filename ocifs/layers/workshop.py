@@ -24,7 +24,7 @@ import trio
 
 from ocifs.concurrency import SingleFlight, note_progress
 from ocifs.content import Blob, BlobReader, Shelf
-from ocifs.errors import IntegrityError, LimitExceeded, Malformed, OcifsError, RegistryFailed
+from ocifs.errors import CacheFull, IntegrityError, LimitExceeded, Malformed, OcifsError, RegistryFailed
 from ocifs.layers import merged
 from ocifs.layers.codec import KIND as INDEX
 from ocifs.layers.codec import decode, encode
@@ -117,7 +117,7 @@ class Workshop:
             if kept is not None:
                 return kept
         tree = make()
-        with self._shelf.put(merged.KIND, name) as target:
+        with suppress(CacheFull), self._shelf.put(merged.KIND, name) as target:  # it is quickly made again
             target.write(merged.encode(tree))
         return tree
 

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import shutil
+import stat
 import subprocess
 import sysconfig
 import tarfile
@@ -195,6 +196,23 @@ def test_what_was_prefetched_is_mounted_and_read_without_asking_for_a_blob(tmp_p
         refused = run_ocifs("prefetch", f"{registry.host}/pre", cache=tmp_path / "cache", check=False)
         assert refused.returncode == 1
         assert b"name one manifest" in refused.stderr
+
+
+def test_a_path_is_prefetched_by_its_parts_alone_when_the_index_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    cache = tmp_path / "cache"
+    with running_registry(tmp_path / "data") as registry:
+        push_image(registry, "pre/app", BASE, MIDDLE)
+        source = f"{registry.host}/pre/app:v1"
+        run_ocifs("prefetch", source, cache=cache)
+        for kind in ("blobs", "partial"):
+            shutil.rmtree(cache / "ocifs/v1" / kind)
+        run_ocifs("prefetch", source, "rootfs/usr/bin", cache=cache)
+        kept = [path.stat() for path in (cache / "ocifs/v1/partial").rglob("*") if path.suffix != ".map"]
+        assert sum(each.st_blocks * 512 for each in kept if stat.S_ISREG(each.st_mode)) < len(BIG) / 2
+        with mounted(source, tmp_path / "mnt", cache, ["--offline"]) as mount:
+            assert (mount.path / "rootfs/usr/bin/su").read_bytes() == b"s" * 70_000
+            assert (mount.path / "rootfs/bin/sh").read_bytes() == b"through a link\n"
 
 
 def umoci(*arguments: str | Path) -> None:
