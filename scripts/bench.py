@@ -28,6 +28,7 @@ from pathlib import Path
 import httpx
 
 from scripts.bench_kinds import kinds
+from scripts.bench_opens import opens
 from scripts.bench_rootfs import rootfs
 from scripts.bench_sample import Sample
 from tests.support.mount import Mounted, mounted, run_ocifs
@@ -244,11 +245,18 @@ def mounting(world: World) -> Iterator[Sample]:
     yield Sample("command to usable mount", seconds, "s", "import of its libraries", peer, most=0.6)
 
 
+def opening(world: World) -> Iterator[Sample]:
+    """Many opens of the files of one manifest."""
+    with fresh(world) as mount:
+        yield from opens(mount, mount.path / MANY / "_manifests" / "v0")
+
+
 GROUPS: dict[str, Callable[[World], Iterator[Sample]]] = {
     "sequential": sequential,
     "random": random_reads,
     "list": listing,
     "mount": mounting,
+    "opens": opening,
     "kinds": lambda _: kinds(),
     "rootfs": lambda world: rootfs(world.registry.url, world.registry.host, world.directory),
 }
@@ -328,7 +336,7 @@ def main() -> None:
     wanted = [chosen.only] if chosen.only else list(GROUPS)
     with tempfile.TemporaryDirectory(prefix="ocifs-bench-") as place, running_registry(Path(place)) as registry:
         digest = push_large(registry.url, chosen.size * MIB) if {"sequential", "random"} & {*wanted} else ""
-        if "list" in wanted:
+        if {"list", "opens"} & {*wanted}:
             push_tags(registry.url, chosen.tags)
         world = World(registry, Path(place), digest, chosen.size * MIB, chosen.tags)
         samples = [sample for _ in range(chosen.runs) for name in wanted for sample in GROUPS[name](world)]
