@@ -189,6 +189,7 @@ class MountRequest:
     mountpoint: Path
     allow_other: bool = False
     metrics: tuple[str, int] | None = None  # where metrics are served
+    auto_unmount: bool = False
 
 
 def mount(request: MountRequest, settings: Settings, on_ready: Callable[[], None]) -> None:
@@ -210,7 +211,7 @@ def mount(request: MountRequest, settings: Settings, on_ready: Callable[[], None
         ):
             status = status_of(request.source, journal, facts)
             root = MountRoot(tree, control_files(status, journal))
-            options = MountOptions(request.mountpoint, str(request.source), request.allow_other)
+            options = MountOptions(request.mountpoint, str(request.source), request.allow_other, request.auto_unmount)
             if request.metrics:
                 await _serve_metrics(nursery, request.metrics, status)
             await serve(root, options, settings.timing, journal, on_ready)

@@ -20,7 +20,7 @@ from ocifs.telemetry import start_logging
 if TYPE_CHECKING:
     from ocifs.fuse.daemon import Ready
 
-Request: TypeAlias = tuple[Source, Path, bool, tuple[str, int] | None]
+Request: TypeAlias = tuple[Source, Path, bool, tuple[str, int] | None, bool]
 """Of ocifs.app, which is imported after the fork only: what, where, for others too, where metrics are served."""
 
 
@@ -58,6 +58,7 @@ class NamedMount(click.Command):
 @click.option(
     "--allow-other", is_flag=True, help="Let other users in (needs user_allow_other in /etc/fuse.conf, or root)."
 )
+@click.option("--auto-unmount", is_flag=True, help="Take the mount away when the daemon dies; a helper waits for that.")
 @click.option(
     "--log-file", type=click.Path(path_type=Path, resolve_path=True), help="Where a daemon writes what it has to say."
 )
@@ -78,6 +79,7 @@ def command(  # noqa: PLR0913, PLR0917 (click gives each option as an argument)
     any: bool,  # the name that it has in the configuration file, too
     foreground: bool,
     allow_other: bool,
+    auto_unmount: bool,
     log_file: Path | None,
     log_format: str,
     metrics: str | None,
@@ -114,7 +116,7 @@ def command(  # noqa: PLR0913, PLR0917 (click gives each option as an argument)
     place = real_place(mountpoint)  # absolute, since a daemon leaves the directory that it was started in
     ready = None if foreground else detach(log_file)
     start_logging(verbose, log_format)
-    _serve((parsed, place, allow_other, address), settings, ready)
+    _serve((parsed, place, allow_other, address, auto_unmount), settings, ready)
 
 
 def _serve(what: Request, settings: Settings, ready: Ready | None) -> None:

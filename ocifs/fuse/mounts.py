@@ -10,14 +10,16 @@ import errno
 import json
 import os
 import re
+import shutil
 import subprocess
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 from ocifs.errors import UsageError
+from ocifs.fuse.holders import holders
 
 T = TypeVar("T")
 
@@ -25,14 +27,17 @@ FILESYSTEM = "fuse.ocifs"
 _OCTAL = re.compile(r"\\([0-7]{3})")
 _HELPER_TIMEOUT = 10.0
 _ANSWER_TIMEOUT = 2.0
+_NAMED = 8  # of those that keep a mount busy
 
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """One ocifs mount: where, and what is mounted there."""
+    """One ocifs mount: where, and what is mounted there; the kernel's number for it, and its device as major:minor."""
 
     mountpoint: Path
     source: str
+    number: int = field(default=0, compare=False)
+    device: str = field(default="", compare=False)
 
 
 def parse_mountinfo(text: str) -> list[Mount]:
@@ -42,7 +47,8 @@ def parse_mountinfo(text: str) -> list[Mount]:
         left, _, right = line.partition(" - ")
         fields, kinds = left.split(" "), right.split(" ")
         if len(fields) > 4 and len(kinds) > 1 and kinds[0] == FILESYSTEM:
-            found.append(Mount(Path(_unescape(fields[4])), _unescape(kinds[1])))
+            number = int(fields[0]) if fields[0].isdecimal() else 0
+            found.append(Mount(Path(_unescape(fields[4])), _unescape(kinds[1]), number, fields[2]))
     return found
 
 
@@ -101,20 +107,26 @@ def real_place(path: Path) -> Path:
 
 
 def clear_dead_mount(mountpoint: Path) -> bool:
-    """Take away a dead mount of ours; whether there was one. Raises UsageError when it cannot be taken away."""
-    if mountpoint not in [mount.mountpoint for mount in mounts()] or not is_dead(mountpoint):
-        return False
-    unmount(mountpoint, lazy=True)
-    return True
+    """Take away the dead mounts of ours at a place; whether there were any. Raises UsageError when one cannot be taken away."""
+    cleared = False
+    # One may lie upon another, where each was mounted by something else than `ocifs mount`.
+    for _ in [mount for mount in mounts() if mount.mountpoint == mountpoint]:
+        if not is_dead(mountpoint):
+            break
+        unmount(mountpoint, lazy=True)
+        cleared = True
+    return cleared
 
 
 def unmount(mountpoint: Path, *, lazy: bool = False) -> None:
-    """End a mount. Raises UsageError with the helper's own words when that fails."""
-    root = os.geteuid() == 0
-    command = ["umount", *(["-l"] if lazy else [])] if root else ["fusermount3", "-u", *(["-z"] if lazy else [])]
+    """End a mount. Raises UsageError with the helper's own words when that fails, and who holds the mount."""
     try:
         done = subprocess.run(
-            [*command, "--", str(mountpoint)], capture_output=True, text=True, timeout=_HELPER_TIMEOUT, check=False
+            [*_helper(lazy), "--", str(mountpoint)],
+            capture_output=True,
+            text=True,
+            timeout=_HELPER_TIMEOUT,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise UsageError(f"cannot unmount {mountpoint}: {error}") from None
@@ -122,30 +134,26 @@ def unmount(mountpoint: Path, *, lazy: bool = False) -> None:
         raise UsageError(f"cannot unmount {mountpoint}: {done.stderr.strip()}", hint=busy_hint(mountpoint))
 
 
+def _helper(lazy: bool) -> list[str]:
+    """The command that may unmount: for root umount, for others FUSE's helper, by whichever of its names it is there."""
+    if os.geteuid() == 0:
+        return ["umount", *(["-l"] if lazy else [])]
+    name = next((name for name in ("fusermount3", "fusermount") if shutil.which(name)), "fusermount3")
+    return [name, "-u", *(["-z"] if lazy else [])]
+
+
 def busy_hint(mountpoint: Path) -> str:
     """Who has something open below a mount, and what to do about it; empty when nobody is seen."""
-    names = sorted({f"{name} ({pid})" for pid, name in holders(mountpoint)})
-    if not names:
+    table = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
+    places = [Path(_unescape(line.split(" ")[4])) for line in table if line.count(" ") > 4]
+    found = [f"the mount at {place}" for place in places if mountpoint in place.parents]
+    for mount in mounts():
+        if mount.mountpoint == mountpoint:
+            found += map(str, holders(mountpoint, mount.number, mount.device))
+    if not found:
         return ""
-    return f"in use by {', '.join(names[:8])}; end them, or use --lazy to detach the mount now"
-
-
-def holders(mountpoint: Path) -> list[tuple[int, str]]:
-    """The processes that stand in a mount or have a file of it open, as far as this user may see."""
-    found = []
-    prefix = f"{mountpoint}/"
-    for process in Path("/proc").iterdir():
-        if not process.name.isdigit():
-            continue
-        try:
-            links = [process / "cwd", process / "root", *(process / "fd").iterdir()]
-            targets = [os.readlink(link) for link in links]
-            name = (process / "comm").read_text().strip()
-        except OSError:
-            continue  # it ended, or belongs to somebody else
-        if any(target == str(mountpoint) or target.startswith(prefix) for target in targets):
-            found.append((int(process.name), name))
-    return found
+    more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+    return f"in use by {', '.join(found[:_NAMED])}{more}; end them, or use --lazy to detach the mount now"
 
 
 def _unescape(text: str) -> str:

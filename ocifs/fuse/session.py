@@ -40,6 +40,7 @@ class MountOptions:
     mountpoint: Path
     name: str
     allow_other: bool = False
+    auto_unmount: bool = False
 
 
 async def serve(
@@ -65,6 +66,8 @@ def _mount(operations: Operations, options: MountOptions) -> None:
     flags |= {f"fsname={name}", "subtype=ocifs", "ro", "nosuid", "nodev"}
     if options.allow_other:
         flags.add("allow_other")
+    if options.auto_unmount:
+        flags.add("auto_unmount")
     try:
         pyfuse3.init(operations, str(options.mountpoint), flags)
     except RuntimeError as error:

@@ -1,0 +1,79 @@
+"""Who keeps a mount busy: processes that stand in it, have a file of it open or mapped, and mounts below it.
+
+Rules that hold here: the mount itself is asked nothing, since it may be dead or silent: /proc says of an open file which mount it is on, of
+a mapping which device; what this user may not see is passed over.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+_SHOWN = 60  # characters of a command line
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Holder:
+    """A process, the command that it runs, and how it holds the mount: `stands in it`, `has a file open`, `has a file mapped`."""
+
+    pid: int
+    command: str
+    how: str
+
+    def __str__(self) -> str:
+        return f"{self.command} (pid {self.pid}, {self.how})"
+
+
+def holders(mountpoint: Path, mount_id: int, device: str) -> list[Holder]:
+    """The processes that hold a mount. `device`: major:minor, as mountinfo has it."""
+    found = []
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit() and int(process.name) != os.getpid():
+            how = next(_ways(process, mountpoint, mount_id, device), "")
+            if how:
+                found.append(Holder(int(process.name), _command(process), how))
+    return sorted(found)
+
+
+def _ways(process: Path, mountpoint: Path, mount_id: int, device: str) -> Iterator[str]:
+    for link in (process / "cwd", process / "root"):
+        if _is_within(link, mountpoint):
+            yield "stands in it"
+    with suppress(OSError):  # it ended, or belongs to somebody else
+        for descriptor in (process / "fdinfo").iterdir():
+            if _field(descriptor, "mnt_id:") == str(mount_id):
+                yield "has a file open"
+    major, _, minor = device.partition(":")
+    with suppress(OSError, ValueError):
+        wanted = f"{int(major):02x}:{int(minor):02x}"
+        for line in (process / "maps").read_text(errors="replace").splitlines():
+            if line.split(" ", 4)[3:4] == [wanted]:
+                yield "has a file mapped"
+
+
+def _is_within(link: Path, mountpoint: Path) -> bool:
+    try:
+        target = os.readlink(link)
+    except OSError:
+        return False
+    return target == str(mountpoint) or target.startswith(f"{mountpoint}/")
+
+
+def _field(path: Path, name: str) -> str:
+    """One field of a file of lines like `mnt_id:	29` (proc_pid_fdinfo(5))."""
+    with suppress(OSError):  # it was closed meanwhile
+        for line in path.read_text().splitlines():
+            if line.startswith(name):
+                return line.removeprefix(name).strip()
+    return ""
+
+
+def _command(process: Path) -> str:
+    with suppress(OSError):
+        words = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+        text = words or (process / "comm").read_text().strip()
+        return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
+    return "?"
