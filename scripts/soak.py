@@ -1,8 +1,9 @@
 """Drive a mount of a real registry through faults, kills, evictions and changes, and compare every byte that is read.
 
-    scripts/soak [--minutes M] [--seed N] [--runs R]
+    scripts/soak [--minutes M] [--seed N] [--runs R] [--crowd]
 
-Prints a line of JSON a run; exits with 1 when anything was wrong. Every other run verifies in full and lies on the wire, too.
+Prints a line of JSON a run; exits with 1 when anything was wrong. Every other run verifies in full and lies on the wire, too. With --crowd
+there are no faults, but four mounts on one cache that is too small, and eight processes of sixteen readers each.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.soak.crowd import crowd
 from tests.soak.driver import soak
 
 
@@ -20,7 +22,13 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=5.0, help="in all")
     parser.add_argument("--seed", type=int, default=1, help="of the first run; the next ones have the next numbers")
     parser.add_argument("--runs", type=int, default=2)
+    parser.add_argument("--crowd", action="store_true", help="many readers and mounts on one cache, without faults")
     options = parser.parse_args()
+    if options.crowd:
+        with tempfile.TemporaryDirectory(prefix="ocifs-soak-") as place:
+            found = crowd(int(options.minutes * 60), Path(place))
+        print(found.line())
+        return 1 if found.failures else 0
     wrong = 0
     for number in range(options.runs):
         with tempfile.TemporaryDirectory(prefix="ocifs-soak-") as place:

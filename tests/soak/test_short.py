@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.soak.crowd import crowd
 from tests.soak.driver import soak
 
 pytestmark = [pytest.mark.mount, pytest.mark.servers, pytest.mark.timeout(300)]
@@ -17,3 +18,10 @@ def test_nothing_is_wrong_lost_or_stuck(tmp_path: Path, seed: int, full: bool) -
     print(line)
     assert report.failures == []
     assert report.compared > 0
+
+
+def test_many_mounts_and_readers_on_a_cache_that_is_too_small(tmp_path: Path) -> None:
+    found = crowd(6, tmp_path, processes=4)
+    print(found.line())
+    assert found.failures == []
+    assert found.compared > 0
