@@ -22,7 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import httpx
@@ -326,12 +326,22 @@ def table(samples: Sequence[Sample]) -> Iterator[str]:
         yield f"{what:44} {figures[0]:>12} {figures[1]:>12} {ratio:7.2f}  {target:16} {peer}"
 
 
+def medians(samples: Sequence[Sample]) -> Iterator[Sample]:
+    """One sample for each thing that was measured, with the medians of its runs."""
+    for what, peer in dict.fromkeys((sample.what, sample.peer) for sample in samples):
+        same = [sample for sample in samples if (sample.what, sample.peer) == (what, peer)]
+        ours = statistics.median(sample.ours for sample in same)
+        theirs = statistics.median(sample.theirs or 0 for sample in same)
+        yield replace(same[0], ours=ours, theirs=theirs)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure ocifs against its peers on this machine.")
     parser.add_argument("--size", type=int, default=1024, metavar="MIB", help="of the large blob (%(default)s)")
     parser.add_argument("--tags", type=int, default=10_000, metavar="N", help="of the repository (%(default)s)")
     parser.add_argument("--runs", type=int, default=1, metavar="N", help="the median is shown (%(default)s)")
     parser.add_argument("--only", choices=GROUPS, help="one group of measurements")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="keep every figure there, for scripts/pictures")
     chosen = parser.parse_args()
     wanted = [chosen.only] if chosen.only else list(GROUPS)
     with tempfile.TemporaryDirectory(prefix="ocifs-bench-") as place, running_registry(Path(place)) as registry:
@@ -342,6 +352,9 @@ def main() -> None:
         samples = [sample for _ in range(chosen.runs) for name in wanted for sample in GROUPS[name](world)]
         print(f"{chosen.size} MiB, {chosen.tags} tags, {chosen.runs} runs, {os.cpu_count()} processors, loopback")
         print("\n".join(table(samples)))
+        if chosen.json:
+            figures = {"runs": chosen.runs, "samples": [asdict(sample) for sample in medians(samples)]}
+            chosen.json.write_text(json.dumps(figures, indent=1) + "\n")
 
 
 if __name__ == "__main__":
