@@ -104,7 +104,7 @@ def test_systemd_hears_when_the_mount_answers(registry: Registry, tmp_path: Path
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd here")
 def test_the_unit_is_one(tmp_path: Path) -> None:
-    text = (ROOT / "packaging/systemd/ocifs@.service").read_text()
+    text = (ROOT / "scripts/packaging/systemd/ocifs@.service").read_text()
     unit = tmp_path / "ocifs@work.service"
     unit.write_text(text.replace("%h/.local/bin/ocifs", "/bin/true"))
     environment = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
