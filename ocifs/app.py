@@ -40,7 +40,7 @@ from ocifs.tree.control import MountRoot
 from ocifs.tree.hosts import HostsDirectory
 from ocifs.tree.node import Directory
 from ocifs.tree.registry import RepositoryDirectory
-from ocifs.tree.single import open_single
+from ocifs.tree.single import WHOLE, open_single
 from ocifs.watched import Traffic, WatchedCatalog, WatchedSource
 
 # Each says what is so now, for `.ocifs/status.json`; it blocks on nothing and asks nobody.
@@ -210,7 +210,7 @@ def mount(request: MountRequest, settings: Settings, on_ready: Callable[[], None
             trio.open_nursery() as nursery,
         ):
             status = status_of(request.source, journal, facts)
-            root = MountRoot(tree, control_files(status, journal))
+            root = MountRoot(tree, control_files(status, journal), hidden=settings.view.view != WHOLE)
             options = MountOptions(request.mountpoint, str(request.source), request.allow_other, request.auto_unmount)
             if request.metrics:
                 await _serve_metrics(nursery, request.metrics, status)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, Unpack
 
@@ -13,7 +14,7 @@ from ocifs.cli.sources import read_sources
 from ocifs.cli.words import SOURCE
 from ocifs.errors import OcifsError, UsageError
 from ocifs.metrics import parse_address
-from ocifs.oci.reference import LayoutSource, Source, hosts_of
+from ocifs.oci.reference import LayoutSource, Reference, Source, hosts_of
 from ocifs.settings import Settings
 from ocifs.telemetry import start_logging
 
@@ -69,6 +70,13 @@ class NamedMount(click.Command):
     help="For people, for machines, or for the journal, which people's lines are for too where it reads them.",
 )
 @click.option(
+    "--view",
+    type=click.Choice(["manifest", "rootfs", "files"]),
+    default="manifest",
+    show_default=True,
+    help="What a mount of one reference is: the manifest's directory, the root file system, or the payload.",
+)
+@click.option(
     "--metrics", metavar="ADDRESS", help="Serve metrics for Prometheus at [HOST:]PORT; loopback without a HOST."
 )
 @click.option("-v", "--verbose", count=True, help="Log each request to the registry; twice: each operation, too.")
@@ -82,6 +90,7 @@ def command(  # noqa: PLR0913, PLR0917 (click gives each option as an argument)
     auto_unmount: bool,
     log_file: Path | None,
     log_format: str,
+    view: str,
     metrics: str | None,
     verbose: int,
     **options: Unpack[SharedOptions],
@@ -93,6 +102,7 @@ def command(  # noqa: PLR0913, PLR0917 (click gives each option as an argument)
     \b
         ocifs mount registry.example.com /mnt/reg
         ocifs mount registry.example.com/team/app:v1 /mnt/app
+        ocifs mount registry.example.com/team/app:v1 /mnt/root --view rootfs
         ocifs mount oci:./layout /mnt/layout
 
     With several, or with --any, hosts are at the top: MOUNTPOINT/registry.example.com/team/app:v1.
@@ -108,7 +118,7 @@ def command(  # noqa: PLR0913, PLR0917 (click gives each option as an argument)
     if not source and not any:
         raise UsageError(f"what is to be mounted at {mountpoint}?", hint="ocifs mount SOURCE MOUNTPOINT")
     parsed = _absolute(read_sources(source, options, any_host=any))
-    settings = settings_from(options, *hosts_of(parsed))
+    settings = _viewed(settings_from(options, *hosts_of(parsed)), parsed, view)
     from ocifs.fuse.daemon import detach  # forks, so it comes before anything that starts threads
     from ocifs.fuse.mounts import real_place
 
@@ -139,6 +149,14 @@ def _serve(what: Request, settings: Settings, ready: Ready | None) -> None:
         text = text_of(error) if isinstance(error, OcifsError) else f"unexpected {type(error).__name__}: {error}"
         ready.fail(text, status_of(error))
         raise
+
+
+def _viewed(settings: Settings, source: Source, view: str) -> Settings:
+    """The settings with the view that was asked for, which only one manifest has."""
+    single = isinstance(source, Reference) or (isinstance(source, LayoutSource) and bool(source.ref))
+    if view != settings.view.view and not single:
+        raise UsageError(f"--view {view} is for one reference, and {source} is none", hint="add :TAG or @DIGEST")
+    return replace(settings, view=replace(settings.view, view=view))
 
 
 def _absolute(source: Source) -> Source:

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
+from typing import TypeVar
 
 from ocifs.tree.node import FILE, Attributes, Directory, Entry, Node, Plain
 from ocifs.tree.static import StaticDirectory
+
+T = TypeVar("T")
 
 NAME = b".ocifs"
 _RENDERINGS = 16  # that readers may be in the middle of
@@ -40,22 +43,29 @@ class LiveFile(Plain):
 
 
 class MountRoot(Plain):
-    """The root of a mount: another directory, and `.ocifs` beside what it holds."""
+    """The root of a mount: another directory, and `.ocifs` beside what it holds; `hidden`: not listed, where a tree is to be as it is."""
 
-    __slots__ = ("_control", "_inner", "lifetime")
+    __slots__ = ("_control", "_hidden", "_inner", "lifetime")
 
-    def __init__(self, inner: Directory, files: dict[bytes, Callable[[], bytes]]) -> None:
+    def __init__(self, inner: Directory, files: dict[bytes, Callable[[], bytes]], *, hidden: bool = False) -> None:
         super().__init__(("root", inner.key), inner.attributes)
         self.lifetime = inner.lifetime
         self._inner = inner
+        self._hidden = hidden
         live = ((name, LiveFile((NAME, name), render)) for name, render in files.items())
         self._control = StaticDirectory(NAME, live)
 
     async def lookup(self, name: bytes) -> Node:
-        return self._control if name == NAME else await self._inner.lookup(name)
+        return self._control if name == NAME else self._known(await self._inner.lookup(name))
 
     async def entries(self) -> Sequence[Entry]:
-        return [Entry(NAME, self._control), *await self._inner.entries()]
+        entries = self._known(await self._inner.entries())
+        return entries if self._hidden else [Entry(NAME, self._control), *entries]
+
+    def _known(self, found: T) -> T:
+        """The root of layers has its attributes once it was looked into."""
+        self.attributes, self.lifetime = self._inner.attributes, self._inner.lifetime
+        return found
 
     def attribute_names(self) -> Sequence[bytes]:
         return self._inner.attribute_names()

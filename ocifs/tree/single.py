@@ -1,21 +1,25 @@
 """A mount of one manifest: its directory, with room below it for the manifests and blobs that it refers to.
 
-Rules that hold here: it is bound when the mount is made, so that a reference that does not exist is an error of the command.
+Rules that hold here: it is bound when the mount is made, so that a reference that does not exist is an error of the
+command, and so is a view that it does not have.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ocifs.errors import NotFound, UsageError
 from ocifs.oci.digest import Digest
 from ocifs.tree.bound import Whereabouts
 from ocifs.tree.context import Context
 from ocifs.tree.manifest import ManifestDirectory
 from ocifs.tree.node import Directory, Entry, Node
 from ocifs.tree.repository import BlobsDirectory, ManifestsDirectory
+from ocifs.tree.walk import walk
 
 SIBLINGS = b"_manifests"
 BLOBS = b"_blobs"
+WHOLE = "manifest"  # the view that is the manifest's directory
 
 
 class SingleManifest(ManifestDirectory):
@@ -38,7 +42,19 @@ class SingleManifest(ManifestDirectory):
 
 
 async def open_single(context: Context, repository: str, version: str | Digest) -> Directory:
-    """The directory of one manifest, already bound. Raises NotFound where there is no such manifest."""
+    """The directory of one manifest, already bound, or with another view its root filesystem or payload.
+
+    Raises NotFound where there is no such manifest, UsageError where it has no such view.
+    """
     directory = SingleManifest(context, repository, version)
     await directory.bind()
-    return directory
+    view = context.view.view
+    if view == WHOLE:
+        return directory
+    try:
+        shown = await walk(directory, view.encode())
+    except NotFound:
+        kind = (await directory.attribute(b"user.oci.kind")).decode()
+        raise UsageError(f"this is of the kind {kind}, which has no {view}/", hint="mount it without --view") from None
+    assert isinstance(shown, Directory)
+    return shown
