@@ -29,6 +29,8 @@ from ocifs.settings import Settings
 _EARLY = 10.0  # seconds before its end at which a token is replaced
 _TOKEN_BYTES = 1 << 20
 _SCOPES = 8  # scopes that are asked for at once, at the most
+# What token servers answer that know no OAuth2 (seen by other clients: GCR 404, Artifactory 401, ACR 400): they are asked in the older way.
+_NO_OAUTH2 = frozenset({400, 401, 404, 405})
 CLIENT_ID = "ocifs"
 
 
@@ -132,11 +134,15 @@ class Authenticator:
         if credential is not None and credential.kind == "identity":
             form = {"service": service, "scope": " ".join(scopes), **_grant(credential)}
             answer = await send(self._client, "POST", realm, {}, {name: value for name, value in form.items() if value})
-        else:
-            query = [("service", service)] * bool(service) + [("scope", each) for each in scopes]
-            glue = "&" if urlsplit(realm).query else "?"
-            headers = {"Authorization": credential.basic()} if credential else {}
-            answer = await send(self._client, "GET", f"{realm}{glue}{urlencode(query)}", headers)
+            if answer.status_code not in _NO_OAUTH2:
+                return await self._taken(answer, scope)
+            await answer.aclose()
+        query = [("service", service)] * bool(service) + [("scope", each) for each in scopes]
+        glue = "&" if urlsplit(realm).query else "?"
+        headers = {"Authorization": credential.basic()} if credential else {}
+        return await self._taken(await send(self._client, "GET", f"{realm}{glue}{urlencode(query)}", headers), scope)
+
+    async def _taken(self, answer: httpx.Response, scope: str) -> Token:
         try:
             return await self._read(answer, scope)
         finally:

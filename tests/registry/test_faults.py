@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import inspect
 import json
 import ssl
@@ -17,6 +18,7 @@ import trio
 
 from ocifs import errors
 from ocifs.content import Blob
+from ocifs.oci import mediatype
 from ocifs.oci.digest import Digest
 from ocifs.registry.client import RegistryClient, open_registry
 from ocifs.registry.transport import our_errors
@@ -340,6 +342,44 @@ async def test_a_token_is_asked_for_once_and_sent() -> None:
             assert await client.tags("a/b") == ("v1",)
     asked = [request.target for request in server.requests if request.target.startswith("/token")]
     assert asked == ["/token?service=s&scope=repository%3Aa%2Fb%3Apull"]
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 405])
+async def test_a_token_server_without_oauth2_is_asked_as_before_it(
+    status: int, monkeypatch: pytest.MonkeyPatch, tmp_path
+) -> None:
+    def handler(request: Request) -> Reply:
+        if request.target.startswith("/token"):
+            known = request.headers.get("authorization") == "Basic " + base64.b64encode(b"<token>:1dentity").decode()
+            return http(200, b'{"token": "abc"}') if request.method == "GET" and known else http(status)
+        if request.headers.get("authorization") == "Bearer abc":
+            return http(200, b'{"tags": ["v1"]}')
+        return http(401, www_authenticate=f'Bearer realm="http://{server.host}/token"')
+
+    keep_secret("1dentity", "<token>:1dentity")
+    with fault_server(handler) as server:
+        entry = {"auth": base64.b64encode(b"me:").decode(), "identitytoken": "1dentity"}
+        (tmp_path / "auth.json").write_text(json.dumps({"auths": {server.host: entry}}))
+        settings = replace(impatient(), network=NetworkSettings(authfile=tmp_path / "auth.json"))
+        async with asking(server.host, settings) as client:
+            assert await client.tags("a/b") == ("v1",)
+    asked = [request.method for request in server.requests if request.target.startswith("/token")]
+    assert asked == ["POST", "GET"]
+
+
+async def test_pages_of_referrers_are_followed_and_kept_whole() -> None:
+    def page(request: Request) -> Reply:
+        number = 2 if "last=1" in request.target else 1
+        one = {"mediaType": mediatype.OCI_MANIFEST, "digest": f"sha256:{number:064x}", "size": 2}
+        index = {"schemaVersion": 2, "mediaType": mediatype.OCI_INDEX, "manifests": [one]}
+        more = {"link": f'<{request.target}?last=1>; rel="next"'} if number == 1 else {}
+        return http(200, json.dumps(index).encode(), content_type=mediatype.OCI_INDEX, **more)
+
+    with fault_server(page) as server:
+        async with asking(server.host) as client:
+            found = await client.referrers("a/b", BLOB.digest)
+    assert [each.digest.encoded[-1] for each in found] == ["1", "2"]
+    assert len(server.requests) == 2
 
 
 async def test_a_token_that_is_refused_again_is_access_denied() -> None:

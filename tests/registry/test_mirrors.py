@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trustme
 
 from ocifs.app import open_tree
 from ocifs.content import Blob
@@ -29,6 +30,7 @@ from ocifs.store.disk import Disk
 from ocifs.tree.node import File
 from ocifs.tree.walk import walk
 from tests.support.faults import Reply, Request, fault_server, http
+from tests.support.nginx import before, tls_front
 from tests.support.push import push_blob, push_manifest
 from tests.support.registry import Registry, running_registry
 from tests.support.secrets import keep_secret
@@ -335,6 +337,19 @@ async def test_hosts_toml_says_who_is_asked_and_what_for(origin: Registry, tmp_p
         f"/mirror/v2/team/app/blobs/{DIGEST}?ns={ns}",
     ]
     assert {request.headers["x-key"] for request in server.requests} == {"1"}
+
+
+async def test_a_mirror_with_tls_is_believed_by_its_own_authority(origin: Registry, tmp_path: Path) -> None:
+    host = origin.host.replace(":", "_") + "_"
+    (tmp_path / host).mkdir()
+    with through_cache(origin, tmp_path / "mirror") as mirror:
+        with tls_front(tmp_path / "front", trustme.CA(), before(mirror.host)) as front:
+            for said, mirrored in ((f'ca = "{front.ca}"', True), ("", False), ("skip_verify = true", True)):
+                (tmp_path / host / "hosts.toml").write_text(f'[host."https://{front.host}"]\n{said}\n')
+                before_it = len(front.asked())
+                async with asking(origin.host, Locations(hosts=tmp_path), tmp_path / f"cache{len(said)}") as asked:
+                    assert await asked.read() == LAYER  # from the registry where nobody vouches for the mirror
+                assert any("/blobs/" in line for line in front.asked()[before_it:]) is mirrored, said
 
 
 async def test_credentials_go_to_the_host_that_they_are_for(tmp_path: Path, nobodys_home: Path) -> None:
