@@ -21,7 +21,8 @@
     ├── Malformed              an answer, manifest, layer or table that breaks its specification
     │   └── IntegrityError     bytes that are not those of their digest or size
     ├── LimitExceeded          a bound of ours was passed; the message says which setting
-    └── CacheFull              no room on the cache's disk and nothing to evict
+    ├── CacheFull              no room on the cache's disk and nothing to evict
+    └── WriteFailed            what was to be written elsewhere than in the cache (`ocifs export`) could not be
 
 Rules that hold here: this module imports nothing of ocifs; an outage is never NotFound; each class has exactly one errno (the table is
 in ocifs/fuse/errno.py); a message says what happened to what, `hint` what to try. No message ever carries a secret.
@@ -137,3 +138,7 @@ class LimitExceeded(OcifsError):
 
 class CacheFull(OcifsError):
     """The cache's disk is full and nothing can be evicted."""
+
+
+class WriteFailed(OcifsError):
+    """A file that a command was asked to make could not be written; the message says where and why."""

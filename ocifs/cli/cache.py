@@ -17,6 +17,7 @@ import click
 from ocifs.cli.browse import browse
 from ocifs.cli.options import CacheOptions, SharedOptions, cache_settings, caching, shared
 from ocifs.cli.status import amount
+from ocifs.cli.terminal import progress
 from ocifs.errors import IntegrityError, Malformed, NotFound, UsageError
 from ocifs.layers import codec
 from ocifs.layers.plain import PLAIN
@@ -117,8 +118,8 @@ def verify_command(as_json: bool, **options: Unpack[CacheOptions]) -> int:
     disk = Disk(cache_settings(options).directory)
     items = inventory(disk)
     total = sum(item.length for item in items if item.kind not in (PARTIAL, NAME, LEFTOVER))
-    with click.progressbar(length=total, label=amount(total), file=sys.stderr) as bar:
-        findings = check.verify(disk, items, lambda item: _expected(disk, item), bar.update)
+    with progress(total, amount(total), sys.stderr) as advance:
+        findings = check.verify(disk, items, lambda item: _expected(disk, item), advance)
     if as_json:
         wrong = [{"kind": item.kind, "path": str(item.paths[0]), "problem": text} for item, text in findings.wrong]
         click.echo(json.dumps({"good": findings.good, "unknown": findings.unknown, "dropped": wrong}, indent=2))

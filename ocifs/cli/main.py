@@ -33,6 +33,7 @@ COMMANDS = {
     "inspect": ("ocifs.cli.inspect", "Say what a manifest is, and which field said so."),
     "find": ("ocifs.cli.find", "Find artifacts by what they are."),
     "prefetch": ("ocifs.cli.prefetch", "Fetch what is below paths of a source into the cache."),
+    "export": ("ocifs.cli.export", "Write an image or artifact as an OCI image layout on disk."),
     "completion": ("ocifs.cli.completion", "Print the script that makes a shell complete."),
     "cache": ("ocifs.cli.cache", "Look at what is kept of registries, check it, pin it, clear it."),
     "tree": ("ocifs.cli.tree", "Show what is below a path of a source without mounting it."),

@@ -14,6 +14,7 @@ import click
 
 from ocifs.cli.browse import browse, patiently
 from ocifs.cli.options import SharedOptions, shared
+from ocifs.cli.terminal import progress
 from ocifs.cli.words import PATH, SOURCE
 from ocifs.concurrency import patience
 from ocifs.errors import NotFound
@@ -82,7 +83,7 @@ async def _collect_blobs(root: Directory, timing: Timing, files: dict[Hashable, 
 
 async def _fetch(files: Sequence[File], timing: Timing) -> None:
     total = sum(file.attributes.size for file in files)
-    with click.progressbar(length=total, label=f"{total / MIB:.1f} MiB", file=sys.stderr) as bar:
+    with progress(total, f"{total / MIB:.1f} MiB", sys.stderr) as advance:
         for file in files:
             offset = 0
             while offset < file.attributes.size:
@@ -91,7 +92,7 @@ async def _fetch(files: Sequence[File], timing: Timing) -> None:
                 if not piece:
                     break
                 offset += len(piece)
-                bar.update(len(piece))
+                advance(len(piece))
 
 
 async def _unpack(root: Directory, timing: Timing) -> None:

@@ -7,6 +7,8 @@ terminal get none; CLICOLOR_FORCE gives them to a pipe.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TextIO
 
 import click
@@ -39,3 +41,16 @@ def begin_screen(stream: TextIO, *, first: bool) -> None:
         stream.write(_CLEAR)
     elif not first:
         stream.write("\n")
+
+
+@contextmanager
+def progress(total: int, label: str, stream: TextIO) -> Iterator[Callable[[int], None]]:
+    """A bar for work of `total` steps, told of each count that was done. Elsewhere than on a terminal nothing is written at all.
+
+    (click's own bar writes its label there, which is a line that no script asked for.)
+    """
+    if not stream.isatty():
+        yield lambda count: None
+        return
+    with click.progressbar(length=total, label=label, file=stream) as bar:
+        yield bar.update

@@ -32,6 +32,7 @@ ERRNO: dict[type[errors.OcifsError], int] = {
     errors.IntegrityError: errno.EIO,
     errors.LimitExceeded: errno.EFBIG,
     errors.CacheFull: errno.ENOSPC,
+    errors.WriteFailed: errno.EIO,
 }
 
 

@@ -1,0 +1,167 @@
+"""`ocifs export`: write a manifest and all that belongs to it as an OCI image layout.
+
+Rules that hold here: bytes are written as the registry has them, so that every digest stays; what is in the destination and right is not
+fetched again; nothing that was not exported whole is listed in the destination's index.json.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Unpack
+
+import click
+import trio
+
+from ocifs.cli.browse import browse
+from ocifs.cli.options import SharedOptions, shared
+from ocifs.cli.terminal import progress
+from ocifs.cli.words import SOURCE
+from ocifs.concurrency import patience
+from ocifs.content import RawManifest
+from ocifs.errors import LimitExceeded, NotFound, Unsupported, UsageError
+from ocifs.layout.written import WrittenLayout
+from ocifs.oci.children import child_role
+from ocifs.oci.descriptor import Descriptor
+from ocifs.oci.digest import Digest
+from ocifs.oci.manifest import Form, Manifest, parse_manifest
+from ocifs.oci.platform import first_match
+from ocifs.oci.reference import LayoutSource, parse_source
+from ocifs.settings import MIB, Timing
+from ocifs.tree.blob import BlobFile
+from ocifs.tree.bound import Whereabouts
+from ocifs.tree.node import Directory
+from ocifs.tree.single import SingleManifest
+
+_DEPTH = 8  # indices within indices
+_WHOLE = (Form.MANIFEST, Form.INDEX, Form.ARTIFACT)
+
+
+@click.command("export")
+@click.argument("reference", type=SOURCE)
+@click.argument("destination")
+@shared
+def command(reference: str, destination: str, **options: Unpack[SharedOptions]) -> None:
+    """Write what REFERENCE names, whole and verified, as the OCI image layout DESTINATION: oci:DIR[:TAG].
+
+    An index is written with all its children; with --platform only the child for that platform is. What DIR has already is not
+    fetched again. Prints the digest of what was exported.
+
+    \b
+        ocifs export registry.example.com/team/app:v1 oci:./app
+        ocifs export --platform linux/arm64 registry.example.com/team/app:v1 oci:./app:v1-arm64
+    """
+    target = _target(destination)
+
+    async def visit(root: Directory, timing: Timing) -> None:
+        if not isinstance(root, SingleManifest):
+            raise UsageError(f"{reference} names no single manifest", hint="add :TAG or @DIGEST")
+        with WrittenLayout(Path(target.path), root.where.context.limits) as layout:
+            done = await Export(root.where, layout, timing).run(target.ref, chosen=options["platform"] is not None)
+        click.echo(str(done))
+
+    browse(reference, options, visit)
+
+
+def _target(text: str) -> LayoutSource:
+    found = parse_source(text) if text.startswith("oci:") else None
+    if not isinstance(found, LayoutSource):
+        raise UsageError(f"{text} is no place to export to", hint="a destination looks like oci:DIR or oci:DIR:TAG")
+    return found
+
+
+@dataclass
+class Export:
+    """One export, from where a manifest is to a layout."""
+
+    where: Whereabouts
+    layout: WrittenLayout
+    timing: Timing
+    _manifests: dict[Digest, Manifest] = field(default_factory=dict)
+    _blobs: dict[Digest, Descriptor] = field(default_factory=dict)
+
+    async def run(self, name: str, *, chosen: bool) -> Digest:
+        """Export; `chosen`: of an index only the child for the platform. Gives the digest of what is listed under `name`."""
+        version = self.where.version
+        top = await self._read(self.where)
+        if chosen and top.form is Form.INDEX:
+            top = await self._read(replace(self.where, version=self._child(top).digest))
+        await self._collect(top, 0)
+        await self._copy(list(self._blobs.values()))
+        # Children before their indices, so that whoever reads the layout meanwhile finds what leads to something.
+        for manifest in reversed(self._manifests.values()):
+            await trio.to_thread.run_sync(self.layout.put, manifest.digest, manifest.raw)
+        tag = name or (version if isinstance(version, str) and ":" not in version else "")
+        size = len(top.raw)
+        await trio.to_thread.run_sync(self.layout.list_manifest, top.digest, top.media_type, size, tag)
+        return top.digest
+
+    def _child(self, index: Manifest) -> Descriptor:
+        machines = [each for each in index.manifests if child_role(each) == "platform"]
+        wanted = self.where.context.platform
+        number = first_match([each.platform for each in machines], wanted)
+        if number is None:
+            there = ", ".join(dict.fromkeys(str(each.platform) for each in machines))
+            raise NotFound(f"{index.digest} has nothing for {wanted}", hint=f"there are: {there}" if there else "")
+        return machines[number]
+
+    async def _read(self, where: Whereabouts, known: Descriptor | None = None) -> Manifest:
+        """A manifest from the destination where it is there, else from the cache or the registry."""
+        catalog, version = where.context.origin.catalog, where.version
+        raw = None
+        if known is not None:
+            body = await trio.to_thread.run_sync(self.layout.small, known.digest, known.size)
+            raw = None if body is None else RawManifest(known.digest, known.media_type, body)
+        if raw is None:
+            with patience(self.timing.timeout, self.timing.max_wait):
+                if isinstance(version, str):
+                    raw = await catalog.tagged(where.repository, version)
+                else:
+                    raw = await catalog.manifest(where.repository, version)
+        assert raw is not None
+        return parse_manifest(raw.body, raw.digest, raw.media_type, known.media_type if known else "")
+
+    async def _collect(self, manifest: Manifest, depth: int) -> None:
+        if manifest.form not in _WHOLE:
+            raise Unsupported(
+                f"{manifest.digest} cannot be exported: a layout has no {manifest.form.value} manifests"
+                if manifest.form is Form.SCHEMA1
+                else f"{manifest.digest} cannot be exported: what belongs to it is not known ({manifest.form_reason})"
+            )
+        if depth > _DEPTH:
+            raise LimitExceeded(f"indices within indices, more than {_DEPTH} deep")
+        self._manifests[manifest.digest] = manifest
+        for part in (manifest.config, *manifest.layers):
+            if part is not None:
+                self._blobs[part.digest] = part
+        for child in manifest.manifests:
+            if child_role(child) == "blob":
+                self._blobs[child.digest] = child
+            elif child.digest not in self._manifests:
+                where = replace(self.where, version=child.digest)
+                try:
+                    found = await self._read(where, child)
+                except NotFound as error:
+                    hint = "--platform exports one child alone"
+                    raise NotFound(f"a child of the index is not there: {error}", hint=hint) from None
+                await self._collect(found, depth + 1)
+
+    async def _copy(self, blobs: list[Descriptor]) -> None:
+        total = sum(each.size for each in blobs)
+        with progress(total, f"{total / MIB:.1f} MiB", sys.stderr) as advance:
+            for each in blobs:
+                if await trio.to_thread.run_sync(self.layout.has, each.digest, each.size, abandon_on_cancel=True):
+                    advance(each.size)
+                    continue
+                file = BlobFile(self.where.context.origin.blobs, self.where.blob(each), each.media_type)
+                file.opened()
+                try:
+                    with self.layout.writer(each.digest) as writer:
+                        for offset in range(0, each.size, MIB):
+                            with patience(self.timing.timeout, self.timing.max_wait):
+                                piece = await file.read(offset, MIB)
+                            await trio.to_thread.run_sync(writer.write, piece)
+                            advance(len(piece))
+                finally:
+                    file.closed()
