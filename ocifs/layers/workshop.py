@@ -84,6 +84,8 @@ class Workshop:
 
     async def tree(self, layers: Sequence[Layer], *, markers: bool = True, alone: bool = False) -> Tree:
         """Layers merged, lowest first, indexed side by side. `markers` and `alone` as `overlay.merge` has them."""
+        if len(layers) > self._limits.layers:
+            raise LimitExceeded(f"the image has {len(layers)} layers, limits.layers allows {self._limits.layers}")
         key = (tuple(layer.key for layer in layers), markers, alone)
 
         async def work() -> Tree:

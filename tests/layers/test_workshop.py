@@ -87,6 +87,15 @@ async def test_a_layer_is_streamed_once_and_read_from_what_was_kept(tmp_path: Pa
         assert here.kept(layer) == [INDEX]  # a gzip is read from its blob
 
 
+async def test_more_layers_than_a_bound_allows_are_not_asked_for(tmp_path: Path) -> None:
+    async with site(tmp_path, layers=2) as here:
+        first, second, third = (here.layer(tar(entry(name)), None) for name in "abc")
+        with pytest.raises(LimitExceeded, match=r"limits\.layers"):
+            await here.workshop.tree([first, second, third])
+        assert here.source.opened == []
+        await here.workshop.tree([first, second])
+
+
 async def test_readers_at_the_same_time_share_one_unpacking(tmp_path: Path) -> None:
     async with site(tmp_path) as here:
         layer = here.layer()
