@@ -236,6 +236,23 @@ async def test_credentials_do_not_go_along_to_another_host(monkeypatch: pytest.M
     assert "authorization" not in storage.requests[0].headers
 
 
+async def test_a_storage_address_is_asked_again_and_renewed_when_it_has_expired() -> None:
+    """One question to the registry for many parts, and one more when the address that it signed holds no longer."""
+    valid = ["one"]
+
+    def storage(request: Request) -> Reply:
+        return http(200, CONTENT) if request.target == f"/signed?key={valid[0]}" else http(403, b"<Code>Expired</Code>")
+
+    with fault_server(storage) as far:
+        with fault_server(lambda request: http(307, location=f"http://{far.host}/signed?key={valid[0]}")) as server:
+            async with asking(server.host) as client:
+                for key in ("one", "one", "two", "two"):
+                    valid[0] = key
+                    assert (await read(client))[2] == CONTENT
+    assert len(server.requests) == 2
+    assert [request.target[-3:] for request in far.requests] == ["one", "one", "one", "two", "two"]
+
+
 async def test_redirects_in_circles_end() -> None:
     with fault_server(lambda request: http(302, location=request.target)) as server:
         async with asking(server.host) as client:
