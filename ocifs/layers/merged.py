@@ -19,7 +19,7 @@ import zstandard
 from ocifs.layers.member import Kind, LayerIndex, Member
 from ocifs.layers.sealed import seal, unseal
 
-KIND = "layer-tree.1"
+KIND = "layer-tree.2"
 
 DIRECTORY = 1 << 62
 """In a code: the rest is the number of a directory. Otherwise it is that of an entry: layer << 32 | place in the layer."""

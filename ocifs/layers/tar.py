@@ -2,7 +2,7 @@
 
 Taken from tarfile: ustar, PAX, GNU long names and sparse files, base-256 numbers. Done here: what it loses (nanoseconds, binary extended
 attributes, where the data lies), what it does too kindly (a damaged header in the middle is the end to it; global PAX headers apply,
-though image-spec and Go's readers ignore them), and bounds.
+though image-spec and Go's readers ignore them), what it takes for something else (`_Info`), and bounds.
 
 Rules that hold here: blocking, for a worker thread; every byte of the stream is read, also after the end marker; a stream gives entries
 or raises Malformed or LimitExceeded, nothing else.
@@ -13,6 +13,7 @@ from __future__ import annotations
 import base64
 import binascii
 import os
+import re
 import tarfile
 from collections.abc import Callable, Iterator
 from decimal import Decimal, InvalidOperation
@@ -23,6 +24,7 @@ from ocifs.errors import LimitExceeded, Malformed
 from ocifs.layers.member import Extent, Kind, Member, clean
 from ocifs.settings import Limits
 
+# An entry of any other type is a file, as POSIX has it (pax, "ustar Interchange Format", typeflag) and as GNU tar and bsdtar do.
 _KINDS = {
     tarfile.REGTYPE: Kind.FILE,
     tarfile.AREGTYPE: Kind.FILE,
@@ -36,9 +38,13 @@ _KINDS = {
     tarfile.BLKTYPE: Kind.BLOCK,
     tarfile.FIFOTYPE: Kind.FIFO,
 }
+# What is about the archive or another entry: GNU's volume labels, rests of files of other volumes and oldest long names; Solaris' ACLs.
+_NO_ENTRIES = frozenset((b"V", b"M", b"N", b"A"))
 _SCHILY, _LIBARCHIVE = "SCHILY.xattr.", "LIBARCHIVE.xattr."
-_MAX_TIME = 1 << 62  # nanoseconds: what a signed 64-bit number holds, and more than any clock
-MAX_ID = (1 << 32) - 2
+_MAX_TIME = (1 << 63) - 1  # nanoseconds: until the year 2262
+_NO_ID = (1 << 32) - 1  # to chown(2): leave the owner alone
+_PREFIX, _END_OF_PREFIX, _END_OF_STARS = 345, 500, 476  # in a header
+_CLOCK = re.compile(rb"[ \0]*[0-7]*([ \0].*)?|[\x80\xff].*", re.DOTALL)  # a time as a field of a header, or nothing
 _MEMBER_COST = 64  # bytes that an entry counts at least against limits.layer_index_bytes
 
 
@@ -99,7 +105,14 @@ class PlainStream:
 
 
 class _Info(tarfile.TarInfo):
-    """A header, read strictly: one that is damaged is an error wherever it stands."""
+    """A header, read strictly: one that is damaged is an error wherever it stands.
+
+    Unlike tarfile, and like Go's archive/tar: a global PAX header means nothing; of two PAX headers before one entry the latter holds; a
+    record without a value is as if it were not there; what GNU and V7 tars have in the place of ustar's prefix is none.
+    """
+
+    _first = 0  # where the data begins, a sparse file's map included
+    _told = False  # by PAX records
 
     @classmethod
     def fromtarfile(cls, tarfile_: tarfile.TarFile) -> _Info:
@@ -109,20 +122,66 @@ class _Info(tarfile.TarInfo):
             where = "it is no tar" if tarfile_.offset == 0 else f"a damaged header at byte {tarfile_.offset}"
             raise Malformed(f"the layer cannot be read: {where} ({error})") from None
 
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Info:
+        info = super().frombuf(buf, encoding, errors)
+        end = _end_of_prefix(buf)
+        if end < _END_OF_PREFIX and info.type not in tarfile.GNU_TYPES:
+            parts = [bytes(part).split(b"\0")[0].decode(encoding, errors) for part in (buf[_PREFIX:end], buf[:100])]
+            info.name = "/".join(part for part in parts if part)
+        return info
+
+    def _proc_member(self, tarfile_: tarfile.TarFile) -> _Info:
+        stream = cast(PlainStream, tarfile_.fileobj)
+        if self.type == tarfile.XGLTYPE:
+            stream.seek(self.offset + tarfile.BLOCKSIZE + _padded(self.size))
+            return self._following(tarfile_)
+        self._first = stream.tell()
+        info = cast(_Info, super()._proc_member(tarfile_))  # type: ignore[misc]
+        said = info.pax_headers
+        if info.sparse is not None and said.get(
+            "size"
+        ):  # of what is stored, which tarfile takes for the size of the file
+            tarfile_.offset = info._first + _padded(int(said["size"]))
+            info.size = int(said.get("GNU.sparse.realsize") or said.get("GNU.sparse.size") or info.size)
+        return info
+
+    def _following(self, tarfile_: tarfile.TarFile) -> _Info:
+        try:
+            return self.fromtarfile(tarfile_)
+        except tarfile.EmptyHeaderError:  # type: ignore[attr-defined]
+            raise tarfile.EOFHeaderError("end of file header") from None  # type: ignore[attr-defined]
+
+    def _apply_pax_info(self, pax_headers: dict[str, str], encoding: str, errors: str) -> None:
+        if not self._told:  # the header that stands nearest comes first
+            self._told = bool(pax_headers)
+            said = {key: value for key, value in pax_headers.items() if value or key.startswith(_SCHILY)}
+            super()._apply_pax_info(said, encoding, errors)  # type: ignore[misc]
+
+
+def _end_of_prefix(header: bytes | bytearray) -> int:
+    """Where the field that goes before a name ends: of POSIX' headers, and of star's, which have two times behind it.
+
+    GNU's have times in its place, V7's nothing. Go's library before 1.8 wrote prefixes into GNU's, and such layers are still about.
+    """
+    if header[257:263] == b"ustar\0":
+        return _END_OF_STARS if header[508:512] == b"tar\0" else _END_OF_PREFIX
+    if header[257:265] == b"ustar  \0" and not all(
+        _CLOCK.fullmatch(header[at : at + 12]) for at in (_PREFIX, _PREFIX + 12)
+    ):
+        return _END_OF_PREFIX
+    return _PREFIX
+
+
+def _padded(size: int) -> int:
+    return -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+
 
 class _Tar(tarfile.TarFile):
-    """An archive in which global PAX headers mean nothing."""
+    """An archive whose headers are read so."""
 
     tarinfo = _Info
     members: list[tarfile.TarInfo]
-
-    @property
-    def pax_headers(self) -> dict[str, str]:
-        return {}
-
-    @pax_headers.setter
-    def pax_headers(self, _: object) -> None:
-        """Each entry begins without any."""
 
 
 def read_tar(pieces: Iterator[bytes], limits: Limits, add: Callable[[Member], None]) -> int:
@@ -131,11 +190,13 @@ def read_tar(pieces: Iterator[bytes], limits: Limits, add: Callable[[Member], No
     counter = Counter(limits)
     try:
         tar = _open(stream)
-        while tar is not None and (info := tar.next()) is not None:
+        end = 0
+        while tar is not None and (info := _next(tar, stream, end)) is not None:
             member = _member(info)
             if member is not None:
                 counter.count(member)
                 add(member)
+                end = _end(member) or end
             tar.members.clear()
             stream.new_entry()
     except (tarfile.TarError, ValueError, IndexError, OverflowError, RecursionError, ArithmeticError) as error:
@@ -149,6 +210,21 @@ def _open(stream: PlainStream) -> _Tar | None:
         return _Tar(fileobj=cast(IO[bytes], stream), mode="r", encoding="utf-8", errors="surrogateescape")
     except tarfile.ReadError:
         if stream.tell() == 0:
+            return None
+        raise
+
+
+def _end(member: Member) -> int:
+    """Where its content ends in the tar, if it has any."""
+    return member.extents[-1].plain + member.extents[-1].length if member.extents else 0
+
+
+def _next(tar: _Tar, stream: PlainStream, end: int) -> tarfile.TarInfo | None:
+    """The next entry. `end`: where the last content ended: a tar may end there, without what fills its last block."""
+    try:
+        return tar.next()
+    except tarfile.ReadError:
+        if end <= stream.tell() < _padded(end):
             return None
         raise
 
@@ -174,10 +250,10 @@ class Counter:
 
 
 def _member(info: tarfile.TarInfo) -> Member | None:
-    """An entry as a member; None for a type that nobody knows, which is skipped as tar(5) says."""
-    kind = _KINDS.get(info.type)
-    if kind is None:
+    """An entry as a member; None for what is none."""
+    if info.type in _NO_ENTRIES:
         return None
+    kind = _KINDS.get(info.type, Kind.FILE)
     if info.size < 0:
         raise Malformed("an entry of the tar has a negative size")
     path, link = _encoded(info.name), _encoded(info.linkname)
@@ -190,8 +266,8 @@ def _member(info: tarfile.TarInfo) -> Member | None:
         clean(path),
         kind,
         info.mode & 0o7777,
-        min(max(info.uid, 0), MAX_ID),
-        min(max(info.gid, 0), MAX_ID),
+        owner(info.uid),
+        owner(info.gid),
         _time(info),
         info.size if is_file else 0,
         link if kind in (Kind.SYMLINK, Kind.HARDLINK) else b"",
@@ -205,11 +281,15 @@ def _encoded(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
+def owner(number: int) -> int:
+    """A user's or a group's number as what unpacks with Go makes of it: the last 32 bits, and root for what chown(2) takes for nobody."""
+    kept = number & _NO_ID
+    return 0 if kept == _NO_ID else kept
+
+
 def device(major: int, minor: int) -> int:
-    """A device's number, as `st_rdev` has it. Raises Malformed for one that Linux cannot have."""
-    if not (0 <= major < 1 << 12 and 0 <= minor < 1 << 20):
-        raise Malformed("a device's number is out of range")
-    return os.makedev(major, minor)
+    """A device's number, as `st_rdev` has it: so many bits as Linux has for one, as it keeps of what unpackers give it."""
+    return os.makedev(major & 0xFFF, minor & 0xFFFFF)
 
 
 def _time(info: tarfile.TarInfo) -> int:

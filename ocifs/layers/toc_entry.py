@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import os
 import re
 from datetime import UTC, datetime, timedelta, timezone
 from typing import TypeAlias
@@ -14,7 +15,7 @@ from typing import TypeAlias
 from ocifs.errors import Malformed
 from ocifs.layers.member import Kind, Member, clean
 from ocifs.layers.span import Checksum
-from ocifs.layers.tar import MAX_ID, device
+from ocifs.layers.tar import device, owner
 from ocifs.oci.digest import Digest
 
 Entry: TypeAlias = dict[str, object]
@@ -57,14 +58,22 @@ def parse_member(entry: Entry) -> Member:
         clean(_name(entry, "name")),
         kind,
         parse_number(entry, "mode") & 0o7777,
-        min(parse_number(entry, "uid"), MAX_ID),
-        min(parse_number(entry, "gid"), MAX_ID),
+        owner(parse_number(entry, "uid")),
+        owner(parse_number(entry, "gid")),
         _time(parse_text(entry, "modtime")),
         parse_number(entry, "size") if kind is Kind.FILE else 0,
         clean(link) if kind is Kind.HARDLINK else link,
-        device(parse_number(entry, "devMajor"), parse_number(entry, "devMinor")) if is_device else 0,
+        _device(entry) if is_device else 0,
         _xattrs(entry.get("xattrs")),
     )
+
+
+def _device(entry: Entry) -> int:
+    major, minor = parse_number(entry, "devMajor"), parse_number(entry, "devMinor")
+    number = device(major, minor)
+    if (os.major(number), os.minor(number)) != (major, minor):
+        raise Malformed("a device's number in the table of contents is out of range")
+    return number
 
 
 def parse_number(entry: Entry, name: str) -> int:

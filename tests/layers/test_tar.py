@@ -6,6 +6,7 @@ import base64
 import bz2
 import gzip
 import lzma
+import os
 import random
 import subprocess
 import tarfile
@@ -221,3 +222,49 @@ def _with_checksums(data: bytes) -> bytes:
 
 def test_names_are_in_the_order_of_the_tar() -> None:
     assert names(members(SAMPLE)) == [b"etc", b"etc/passwd", b"etc/link"]
+
+
+def test_an_entry_of_an_unknown_type_is_a_file_and_a_volume_label_is_none() -> None:
+    data = tar(entry("label", b"V"), entry("u", b"Z", content=b"content"), entry("b"))
+    found = members(data)
+    assert names(found)[0] == b"u"
+    assert found[0].kind is Kind.FILE
+
+
+def test_numbers_that_linux_cannot_have_keep_the_bits_that_it_has() -> None:
+    data = tar(
+        entry("c", tarfile.CHRTYPE, devmajor=5000, devminor=2_000_000),
+        entry("f", uid=1 << 40, gid=(1 << 32) - 1),
+        form=tarfile.GNU_FORMAT,
+    )
+    device, file = members(data)
+    assert (os.major(device.rdev), os.minor(device.rdev)) == (904, 951424)
+    assert (file.uid, file.gid) == (0, 0)
+
+
+def test_the_nearest_of_two_pax_headers_holds_and_records_without_a_value_do_not() -> None:
+    first = tar(entry("x", pax_headers={"path": "first"}))[:1024]
+    second = tar(entry("x", uid=7, pax_headers={"path": "second", "uid": ""}))
+    assert [(m.path, m.uid) for m in members(first + second)] == [(b"second", 7)]
+
+
+def test_a_tar_of_global_headers_alone_is_empty() -> None:
+    header = tarfile.TarInfo().create_pax_global_header({"comment": "abc"})
+    assert members(header + bytes(1024)) == members(header) == []
+
+
+def test_a_tar_may_end_without_what_fills_its_last_block() -> None:
+    data = tar(entry("a", content=b"12345"))
+    assert names(members(data[: 512 + 5])) == [b"a"]
+    with pytest.raises(Malformed):
+        members(data[: 512 + 4])
+
+
+def test_gnu_times_are_no_prefix_and_old_go_prefixes_are() -> None:
+    def with_field(field: bytes) -> bytes:
+        header = bytearray(tar(entry("f"), form=tarfile.GNU_FORMAT))
+        header[345 : 345 + len(field)] = field
+        return _with_checksums(bytes(header))
+
+    assert names(members(with_field(b"14721352313\x0014721352313"))) == [b"f"]
+    assert names(members(with_field(b"a/directory"))) == [b"a/directory/f"]
