@@ -28,6 +28,7 @@ from pathlib import Path
 import httpx
 
 from scripts.bench_kinds import kinds
+from scripts.bench_lazy import lazy
 from scripts.bench_opens import opens
 from scripts.bench_rootfs import rootfs
 from scripts.bench_sample import Sample
@@ -259,6 +260,7 @@ GROUPS: dict[str, Callable[[World], Iterator[Sample]]] = {
     "opens": opening,
     "kinds": lambda _: kinds(),
     "rootfs": lambda world: rootfs(world.registry.url, world.registry.host, world.directory),
+    "lazy": lambda world: lazy(world.registry.host, world.directory),
 }
 
 

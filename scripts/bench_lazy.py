@@ -1,0 +1,100 @@
+"""Layers with a table of contents (eStargz, zstd:chunked) against what nydus publishes: what is fetched for one file, and for a program.
+
+    scripts/bench --only lazy
+    OCIFS_BENCH_NODE=1 scripts/bench --only lazy     with `chroot rootfs node -v` over a line of 3 MB/s
+
+Rules that hold here: each form is the same Debian of scripts/bench_image.py, written by the tool that people use for it; every measurement
+has a mount and a cache of its own, and counts what comes over its line to the registry.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from scripts.bench_image import KEPT, NODE, TOOLS, compressed, debian_tar, line_to, needs
+from scripts.bench_rootfs import SLOW, a_file_of, cache_of_its_own
+from scripts.bench_sample import Sample
+from tests.support.image import make_layout
+from tests.support.mount import mounted
+
+STARCRANE = KEPT / "starcrane-v0.19.2" / "starcrane"
+
+
+def push_chunked(host: str, repository: str, tar: Path) -> str:
+    """The image as zstd:chunked, by skopeo; a reference."""
+    needs("skopeo")
+    target = f"{host}/{repository}:chunked"
+    form = ("--dest-tls-verify=false", "--dest-compress-format", "zstd:chunked")
+    with tempfile.TemporaryDirectory() as place:
+        layout = make_layout(Path(place, "layout"), [tar.read_bytes()])
+        command = ["skopeo", "--insecure-policy", "copy", "-q", *form, f"oci:{layout}:v1", f"docker://{target}"]
+        subprocess.run(command, check=True)
+    return target
+
+
+def push_starred(host: str, repository: str, tar: Path) -> str:
+    """The image as eStargz, by go-containerregistry; a reference."""
+    target = f"{host}/{repository}:starred"
+    command = [str(STARCRANE), "append", "--insecure", "-t", target, "--new_layer", str(tar)]
+    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "GGCR_EXPERIMENT_ESTARGZ": "1"})
+    return target
+
+
+FORMS: dict[str, Callable[[str, str, Path], str]] = {"zstd:chunked": push_chunked, "eStargz": push_starred}
+
+
+def forms() -> Iterator[tuple[str, Callable[[str, str, Path], str]]]:
+    for name, push in FORMS.items():
+        if push is push_starred and not STARCRANE.exists():
+            print(f"skipped: eStargz ({STARCRANE.name} is built by scripts/setup --dev, where Go is)", file=sys.stderr)
+        else:
+            yield name, push
+
+
+def one_file(host: str, source: str, size: float, form: str, place: Path) -> Iterator[Sample]:
+    """A file of about 100 KB, cold; its path is known from another mount, as a program knows it."""
+    path = source.partition("/")[2]
+    with cache_of_its_own(place) as cache, mounted(source, cache.parent / "mnt", cache) as mount:
+        wanted = a_file_of(mount.path / "rootfs", 100_000).relative_to(mount.path)
+    with cache_of_its_own(place) as cache, line_to(host) as line:
+        with mounted(f"{line.host}/{path}", cache.parent / "mnt", cache) as mount:
+            (mount.path / wanted).read_bytes()
+            received, requests = line.received, line.requests
+    what = f"a file of 100 KB, {form}, cold"
+    yield Sample(f"{what}: fetched", received / 1e6, "MB", "the layer as gzip", size / 1e6, most=3)
+    yield Sample(f"{what}: requests", requests, "", "the bound", 10, most_ratio=1)
+
+
+def node(host: str, source: str, form: str, place: Path) -> Iterator[Sample]:
+    """`chroot rootfs node -v` over a slow line, with nothing here."""
+    path = source.partition("/")[2]
+    with cache_of_its_own(place) as cache, line_to(host, SLOW) as line:
+        with mounted(f"{line.host}/{path}", cache.parent / "mnt", cache, ["--links", "raw"]) as mount:
+            seconds = _node(mount.path / "rootfs")
+            received = line.received / 1e6
+    peer = "nydus: its own format"
+    yield Sample(f"chroot node -v at 3 MB/s, {form}", seconds, "s", peer, 11, most_ratio=1)
+    yield Sample(f"chroot node -v, {form}: fetched", received, "MB", peer, 21, most_ratio=1)
+
+
+def _node(root: Path) -> float:
+    began = time.perf_counter()
+    subprocess.run(["chroot", root, "node", "-v"], check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - began
+
+
+def lazy(host: str, directory: Path) -> Iterator[Sample]:
+    """All of it."""
+    for form, push in forms():
+        tar = debian_tar(TOOLS)
+        with tempfile.TemporaryDirectory(dir=directory) as place:
+            source = push(host, "bench/debian", tar)
+            yield from one_file(host, source, compressed(tar).stat().st_size, form, Path(place))
+            if os.environ.get("OCIFS_BENCH_NODE"):
+                yield from node(host, push(host, "bench/node", debian_tar(NODE)), form, Path(place))
