@@ -62,10 +62,13 @@ def one_file(host: str, source: str, size: float, form: str, place: Path) -> Ite
     path = source.partition("/")[2]
     with cache_of_its_own(place) as cache, mounted(source, cache.parent / "mnt", cache) as mount:
         wanted = a_file_of(mount.path / "rootfs", 100_000).relative_to(mount.path)
-    with cache_of_its_own(place) as cache, line_to(host) as line:
-        with mounted(f"{line.host}/{path}", cache.parent / "mnt", cache) as mount:
-            (mount.path / wanted).read_bytes()
-            received, requests = line.received, line.requests
+    with (
+        cache_of_its_own(place) as cache,
+        line_to(host) as line,
+        mounted(f"{line.host}/{path}", cache.parent / "mnt", cache) as mount,
+    ):
+        (mount.path / wanted).read_bytes()
+        received, requests = line.received, line.requests
     what = f"a file of 100 KB, {form}, cold"
     yield Sample(f"{what}: fetched", received / 1e6, "MB", "the layer as gzip", size / 1e6, most=3)
     yield Sample(f"{what}: requests", requests, "", "the bound", 10, most_ratio=1)
@@ -74,10 +77,13 @@ def one_file(host: str, source: str, size: float, form: str, place: Path) -> Ite
 def node(host: str, source: str, form: str, place: Path) -> Iterator[Sample]:
     """`chroot rootfs node -v` over a slow line, with nothing here."""
     path = source.partition("/")[2]
-    with cache_of_its_own(place) as cache, line_to(host, SLOW) as line:
-        with mounted(f"{line.host}/{path}", cache.parent / "mnt", cache, ["--links", "raw"]) as mount:
-            seconds = _node(mount.path / "rootfs")
-            received = line.received / 1e6
+    with (
+        cache_of_its_own(place) as cache,
+        line_to(host, SLOW) as line,
+        mounted(f"{line.host}/{path}", cache.parent / "mnt", cache, ["--links", "raw"]) as mount,
+    ):
+        seconds = _node(mount.path / "rootfs")
+        received = line.received / 1e6
     peer = "nydus: its own format"
     yield Sample(f"chroot node -v at 3 MB/s, {form}", seconds, "s", peer, 11, most_ratio=1)
     yield Sample(f"chroot node -v, {form}: fetched", received, "MB", peer, 21, most_ratio=1)

@@ -31,6 +31,7 @@ class Source(Protocol):
 
 
 _KEPT = 48 * MIB
+_ROWS = 256  # readers who read on
 _Key: TypeAlias = tuple[Digest, int, int, int]
 
 
@@ -43,26 +44,35 @@ class SpanReader:
         self._decoding: SingleFlight[_Key, bytes] = SingleFlight(nursery)
         self._kept: OrderedDict[_Key, bytes] = OrderedDict()
         self._size = 0
+        self._rows: OrderedDict[tuple[Digest, int], int] = (
+            OrderedDict()
+        )  # where who reads on is expected, and how much it read
 
     async def read(self, blob: Blob, spans: SpanMap, start: int, length: int) -> bytes:
         """Plain bytes [start, start+length). Raises Malformed where no span has them, IntegrityError, and what reading blobs does."""
         numbers = spans.numbers(start, start + length)
+        in_a_row = self._rows.pop((blob.digest, start), 0) + length
+        self._rows[blob.digest, start + length] = in_a_row
+        if len(self._rows) > _ROWS:
+            self._rows.popitem(last=False)
         pieces = []
         for number in numbers:
             span = spans[number]
-            plain = await self._plain(blob, spans, number, span)
+            plain = await self._plain(blob, spans.compression, span)
             pieces.append(plain[max(0, start - span.plain) : start + length - span.plain])
+        if numbers and numbers[-1] + 1 < len(spans):
+            following = spans[numbers[-1] + 1]
+            if in_a_row >= following.length:
+                self._nursery.start_soon(self._ahead, blob, spans.compression, following)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    async def _plain(self, blob: Blob, spans: SpanMap, number: int, span: Span) -> bytes:
+    async def _plain(self, blob: Blob, compression: str, span: Span) -> bytes:
         key = _key(blob, span)
         plain = self._kept.get(key)
         if plain is not None:
             self._kept.move_to_end(key)
             return plain
-        if number and _key(blob, spans[number - 1]) in self._kept and number + 1 < len(spans):
-            self._nursery.start_soon(self._ahead, blob, spans.compression, spans[number + 1])
-        return await self._decoding.run(key, lambda: self._decode(blob, spans.compression, span))
+        return await self._decoding.run(key, lambda: self._decode(blob, compression, span))
 
     async def _ahead(self, blob: Blob, compression: str, span: Span) -> None:
         """Decode for a reader who reads on. Nobody waits for it; whoever asks for the span meets its error."""

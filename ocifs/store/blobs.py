@@ -28,7 +28,7 @@ from ocifs.store.disk import Disk
 from ocifs.store.neighbour import MOMENT, Neighbour, may_verify
 from ocifs.store.opened import Fetch, OpenBlob, open_files, pread
 from ocifs.store.partial import Partial
-from ocifs.store.readahead import Stream
+from ocifs.store.readahead import Pace, Stream
 from ocifs.store.spare import Spare
 from ocifs.store.transfer import Pieces, carry
 
@@ -54,6 +54,7 @@ class CachedBlobs:
         self._settings = settings
         self._opened: dict[Digest, OpenBlob] = {}  # the one used last is last
         self._opening = trio.Lock()
+        self._pace = Pace()
         self._held: Counter[Digest] = Counter()
         self._spare = Spare(settings.cache.memory_bytes)
 
@@ -183,7 +184,7 @@ class CachedBlobs:
             if fetch is None:
                 fetch = self._start(blob, opened, missing, max(last, missing + reads.window // BLOCK))
                 if fetch is not None:
-                    reads.grow()
+                    reads.grow(self._pace.worth)
                 elif await others.wait(opened, missing):
                     continue
                 else:
@@ -210,7 +211,7 @@ class CachedBlobs:
             under_way = next((each for each in opened.fetches if each.start <= missing < each.stop), None)
             if under_way is None:
                 if self._start(blob, opened, missing, missing + reads.window // BLOCK) is not None:
-                    reads.grow()
+                    reads.grow(self._pace.worth)
                 return
             missing = partial.first_missing(under_way.stop, end)
 
@@ -258,8 +259,11 @@ class CachedBlobs:
             try:
                 with ungrouped():
                     stop = min(fetch.stop * BLOCK, blob.size)
+                    asked = trio.current_time()
                     async with self._source.open_blob(blob, missing * BLOCK, stop) as stream:
+                        answered = trio.current_time()
                         await carry(blob, stream, functools.partial(self._write, opened))
+                    self._pace.note(answered - asked, stop - missing * BLOCK, trio.current_time() - answered)
             except Unreachable:
                 failures = 0 if partial.has(missing) else failures + 1
                 if failures >= _RESUMES:

@@ -6,44 +6,84 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocifs.settings import KIB, MIB
-from ocifs.store.readahead import FIRST, LARGEST, READERS, ReadAhead
+from ocifs.store.readahead import FIRST, LARGEST, PART, READERS, Pace, ReadAhead, Stream
 
 
-def test_a_reader_who_reads_on_gets_more_and_more_up_to_a_bound() -> None:
-    readers, windows = ReadAhead(), []
-    for number in range(12):
-        windows.append(readers.stream(number * 128 * KIB, 128 * KIB).grow())
-    assert windows[:4] == [FIRST, 2 * FIRST, 4 * FIRST, 8 * FIRST]
+def read_on(readers: ReadAhead, worth: int, total: int, start: int = 0) -> list[int]:
+    """The windows that a reader gets who reads everything, and each time is given more when it has read what there was."""
+    windows, here = [], 0
+    for offset in range(0, total, 128 * KIB):
+        stream = readers.stream(start + offset, 128 * KIB)
+        if offset >= here:
+            windows.append(stream.grow(worth))
+            here += windows[-1]
+    return windows
+
+
+def test_where_requests_are_dear_a_reader_who_reads_on_gets_twice_as_much_each_time_up_to_a_bound() -> None:
+    windows = read_on(ReadAhead(), LARGEST, 1024 * MIB)
+    assert windows[:11] == [FIRST << number for number in range(11)]
     assert max(windows) == windows[-1] == LARGEST
+
+
+def test_where_bytes_are_dear_it_gets_a_part_of_what_it_has_read() -> None:
+    windows = read_on(ReadAhead(), 0, 1024 * MIB)
+    assert windows[:3] == [FIRST] * 3
+    for number, window in enumerate(windows):
+        assert window <= max(FIRST, sum(windows[:number]) // PART + 128 * KIB)
+    assert max(windows) == LARGEST
+    assert len(windows) < 40
 
 
 def test_those_who_jump_about_get_little() -> None:
     readers = ReadAhead()
-    assert [readers.stream(number * 100 * MIB, 4096).grow() for number in range(20)] == [FIRST] * 20
+    assert [readers.stream(number * 100 * MIB, 4096).grow(LARGEST) for number in range(20)] == [FIRST] * 20
+
+
+def test_those_who_leave_half_of_it_out_get_less_again() -> None:
+    readers = ReadAhead()
+    for number in range(64):  # from end to end, 8 MiB of it
+        readers.stream(number * 128 * KIB, 128 * KIB).grow(LARGEST)
+    windows = [readers.stream(offset, 100 * KIB).grow(LARGEST) for offset in range(8 * MIB, 40 * MIB, 256 * KIB)]
+    assert windows[0] > MIB
+    assert max(windows[-20:]) <= 2 * FIRST
 
 
 def test_readers_of_one_blob_do_not_disturb_each_other() -> None:
     readers = ReadAhead()
-    for number in range(4):
-        one = readers.stream(number * 128 * KIB, 128 * KIB)
-        other = readers.stream(500 * MIB + number * 128 * KIB, 128 * KIB)
+    alone = read_on(ReadAhead(), MIB, 16 * MIB)
+    one, other = Stream(0, 0, 0, 0), Stream(0, 0, 0, 0)
+    for offset in range(0, 4 * MIB, 128 * KIB):
+        one, other = readers.stream(offset, 128 * KIB), readers.stream(500 * MIB + offset, 128 * KIB)
         assert one is not other
-        assert one.grow() == other.grow() == FIRST << number
+    assert one.row == other.row == 4 * MIB
+    assert read_on(readers, MIB, 16 * MIB, start=900 * MIB) == alone
 
 
 def test_requests_of_one_reader_may_come_out_of_order() -> None:
     readers = ReadAhead()
     for number in range(3):
-        readers.stream(number * 128 * KIB, 128 * KIB).grow()
+        readers.stream(number * 128 * KIB, 128 * KIB).grow(LARGEST)
     later = readers.stream(4 * 128 * KIB, 128 * KIB)
     assert readers.stream(3 * 128 * KIB, 128 * KIB) is later
 
 
-@given(st.lists(st.tuples(st.integers(0, 10**12), st.integers(1, MIB)), max_size=200))
-def test_windows_and_readers_are_bounded(reads: list[tuple[int, int]]) -> None:
+def test_a_request_is_worth_what_comes_in_its_time() -> None:
+    pace = Pace()
+    assert pace.worth == 0
+    for _ in range(100):
+        pace.note(0.05, 10 * MIB, 0.1)
+    assert abs(pace.worth - 5 * MIB) < KIB
+    for _ in range(100):
+        pace.note(0.001, 3 * MIB, 1.0)
+    assert pace.worth < 4 * KIB
+
+
+@given(st.lists(st.tuples(st.integers(0, 10**12), st.integers(1, MIB)), max_size=200), st.integers(0, 10**12))
+def test_windows_and_readers_are_bounded(reads: list[tuple[int, int]], worth: int) -> None:
     readers = ReadAhead()
     for offset, length in reads:
         stream = readers.stream(offset, length)
-        assert FIRST <= stream.grow() <= LARGEST
+        assert FIRST <= stream.grow(worth) <= LARGEST
         assert stream.end >= offset + length
     assert len(readers._streams) <= READERS
