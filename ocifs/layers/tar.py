@@ -230,7 +230,7 @@ def _next(tar: _Tar, stream: PlainStream, end: int) -> tarfile.TarInfo | None:
 
 
 class Counter:
-    """How many entries there are and what they weigh."""
+    """How many entries there are, what they weigh, and that no hole makes a file larger than may be."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -243,6 +243,10 @@ class Counter:
         self._weight += sum(len(name) + len(value) for name, value in member.xattrs)
         if self._entries > self._limits.layer_members:
             raise LimitExceeded(f"the layer has more entries than limits.layer_members ({self._limits.layer_members})")
+        if member.size > self._limits.layer_file_bytes:
+            raise LimitExceeded(
+                f"a file in the layer is larger than limits.layer_file_bytes ({self._limits.layer_file_bytes})"
+            )
         if self._weight > self._limits.layer_index_bytes:
             raise LimitExceeded(
                 f"the layer's names and attributes pass limits.layer_index_bytes ({self._limits.layer_index_bytes})"

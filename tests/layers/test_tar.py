@@ -169,6 +169,13 @@ def test_bombs_meet_a_bound() -> None:
         members(big.compress(random.Random(1).randbytes(1 << 20) * 3 + bytes(200 << 20)), Limits(layer_window=1 << 20))
 
 
+@pytest.mark.parametrize("size", [1 << 60, (1 << 63) - 1, 1 << 63, 10**23])
+def test_a_file_of_exabytes_of_holes_meets_a_bound(size: int) -> None:
+    holes = {"GNU.sparse.map": "0,5", "GNU.sparse.size": str(size)}
+    with pytest.raises(LimitExceeded, match="layer_file_bytes"):
+        members(tar(entry("a", pax_headers=holes, content=b"01234"), entry("b")))
+
+
 def test_a_negative_size_ends_at_once() -> None:
     for key in ("size", "GNU.sparse.size"):
         with pytest.raises(Malformed):
