@@ -26,9 +26,9 @@ from ocifs.errors import (
     Unreachable,
 )
 from ocifs.oci import endpoints, replies
-from ocifs.oci.descriptor import UNKNOWN_SIZE, Descriptor
+from ocifs.oci.descriptor import UNKNOWN_SIZE, Descriptor, as_object
 from ocifs.oci.digest import Digest
-from ocifs.oci.manifest import digest_of_manifest, parse_manifest, verify_manifest
+from ocifs.oci.manifest import digest_of_manifest, load_json, parse_manifest, verify_manifest
 from ocifs.registry.connection import Connection, Question, headers_of
 from ocifs.registry.endpoint import Site
 from ocifs.registry.transport import pieces
@@ -269,11 +269,9 @@ def _part(answer: httpx.Response, blob: Blob, start: int, stop: int) -> BlobStre
 
 
 def _index(answer: Answer) -> tuple[Descriptor, ...]:
-    """The children of an index; what is none refers to nothing (distribution-spec "Referrers Tag Schema")."""
-    try:
-        return parse_manifest(answer.body, Digest.of(answer.body), answer.headers.get("content-type", "")).manifests
-    except Malformed:
-        return ()
+    """The children of an index; another manifest refers to nothing. Raises Malformed for what is no JSON, or an index that makes no sense."""
+    as_object(load_json(answer.body, "the list of referrers"), "the list of referrers")
+    return parse_manifest(answer.body, Digest.of(answer.body), answer.headers.get("content-type", "")).manifests
 
 
 @asynccontextmanager
