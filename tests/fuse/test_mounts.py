@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ocifs.fuse.mounts import Mount, clear_dead_mount, is_dead, parse_mountinfo
+import ocifs
+from ocifs.errors import UsageError
+from ocifs.fuse.mounts import Mount, clear_dead_mount, is_dead, parse_mountinfo, unmount
 
 OURS = "100 29 0:50 / /mnt/x ro,nosuid shared:7 master:1 - fuse.ocifs localhost:5000 ro,user_id=0"
 
@@ -33,6 +38,31 @@ def test_spaces_and_the_like_are_written_as_octal() -> None:
 @given(st.text(max_size=300) | st.from_regex(r"(\d+ ){0,4}/ /[a-z\\0-9]* ro - fuse.ocifs( x)?", fullmatch=True))
 def test_any_table_is_a_list_of_mounts(table: str) -> None:
     assert all(isinstance(mount, Mount) for mount in parse_mountinfo(table))
+
+
+@pytest.mark.parametrize("name", ["fusermount3", "fusermount"])
+def test_a_user_s_mount_is_ended_by_the_helper_under_whichever_name_the_system_has(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / name).write_text(f'#!/bin/sh\necho "$0" "$@" > {tmp_path}/said\n')
+    (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    unmount(Path("/mnt/x"), lazy=True)
+    assert (tmp_path / "said").read_text() == f"{tmp_path}/{name} -u -z -- /mnt/x\n"
+
+
+def test_where_there_is_no_helper_unmounting_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(UsageError, match="cannot unmount /mnt/x"):
+        unmount(Path("/mnt/x"))
+
+
+def test_the_kernel_is_never_told_to_forget_something() -> None:
+    """Telling it from within a handler, or while it unmounts, can lock up; times to live do without."""
+    texts = (path.read_text() for path in Path(ocifs.__file__).parent.rglob("*.py"))
+    assert not [text for text in texts if re.search(r"pyfuse3\.(invalidate|notify)_", text)]
 
 
 def test_a_directory_without_a_mount_is_neither_dead_nor_cleared(tmp_path: Path) -> None:

@@ -23,6 +23,13 @@ def test_a_whiteout_takes_the_lower_name_and_is_never_seen() -> None:
     assert shape([file("a"), file("b")], [file(".wh.a")]) == {"b": ("f", 0)}
 
 
+@pytest.mark.parametrize("mark", [hardlink(".wh.a", "a"), hardlink(".wh.a", "b"), symlink(".wh.a", "b")])
+def test_a_whiteout_that_is_stored_as_a_link_is_one(mark: Member) -> None:
+    """Some builders store equal files once, also those of no bytes."""
+    assert shape([file("a"), file("b")], [mark]) == {"b": ("f", 0)}
+    assert set(merged([file("b"), mark], alone=True)) == {"b"}
+
+
 @pytest.mark.parametrize("turn", [1, -1])
 def test_a_whiteout_spares_its_own_layer_in_either_order(turn: int) -> None:
     upper = [file(".wh.a"), file("a", 2)][::turn]

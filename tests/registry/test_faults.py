@@ -272,6 +272,34 @@ async def test_a_body_over_its_bound_is_refused() -> None:
                 await client.manifest("a/b", BLOB.digest)
 
 
+@pytest.mark.parametrize(
+    "head",
+    [b"x: " + b"y" * 300_000 + b"\r\n", b"".join(b"x%d: y\r\n" % number for number in range(50_000))],
+    ids=["long", "many"],
+)
+async def test_headers_without_end_are_unreachable_and_cost_no_memory(head: bytes) -> None:
+    with fault_server(in_turn(Reply(b"HTTP/1.1 200 OK\r\n" + head + b"content-length: 0\r\n\r\n"))) as server:
+        async with asking(server.host) as client:
+            with pytest.raises(errors.Unreachable):
+                await client.tags("a/b")
+
+
+DEEP = [b"[" * 1_000_000, b'{"tags":' * 500_000, b'{"tags": ["a"], "x":' + b"[" * 1_000_000]
+
+
+@pytest.mark.parametrize("body", DEEP, ids=["lists", "objects", "beside"])
+async def test_json_of_any_depth_is_malformed(body: bytes) -> None:
+    with fault_server(in_turn(http(200, body, content_type=mediatype.OCI_INDEX))) as server:
+        async with asking(server.host) as client:
+            for question in (client.tags("a/b"), client.repositories(), client.referrers("a/b", BLOB.digest)):
+                with pytest.raises(errors.Malformed):
+                    await question
+    with fault_server(in_turn(http(403, body))) as server:
+        async with asking(server.host) as client:
+            with pytest.raises(errors.AccessDenied):
+                await client.tags("a/b")
+
+
 async def test_pages_without_end_are_refused() -> None:
     page = http(200, b'{"tags": ["v1"]}', link='</v2/a/b/tags/list?n=1000>; rel="next"')
     with fault_server(in_turn(page)) as server:
