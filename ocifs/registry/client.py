@@ -269,7 +269,7 @@ def _part(answer: httpx.Response, blob: Blob, start: int, stop: int) -> BlobStre
 
 
 def _index(answer: Answer) -> tuple[Descriptor, ...]:
-    """The children of an index; another manifest refers to nothing. Raises Malformed for what is no JSON, or an index that makes no sense."""
+    """The children of an index; another manifest refers to nothing. Raises Malformed for what is no JSON, or contradicts itself."""
     as_object(load_json(answer.body, "the list of referrers"), "the list of referrers")
     return parse_manifest(answer.body, Digest.of(answer.body), answer.headers.get("content-type", "")).manifests
 
