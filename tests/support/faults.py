@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -25,10 +27,14 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """What is sent, and what becomes of the connection: `close` it, `reset` it, or keep it and say no more (`stall`)."""
+    """What is sent, and what becomes of the connection: `close` it, `reset` it, keep it and say no more (`stall`), or read on (`keep`).
+
+    `slowly`: how many seconds each byte of the body takes.
+    """
 
     data: bytes
     then: str = "close"
+    slowly: float = 0.0
 
 
 Handler = Callable[[Request], Reply]
@@ -39,7 +45,8 @@ def http(status: int, body: bytes = b"", then: str = "close", **headers: str) ->
     given = {name.replace("_", "-").lower(): value for name, value in headers.items()}
     given.setdefault("content-length", str(len(body)))
     lines = "".join(f"{name}: {value}\r\n" for name, value in given.items() if value)
-    return Reply(f"HTTP/1.1 {status} Said\r\n{lines}connection: close\r\n\r\n".encode() + body, then)
+    ended = "" if then == "keep" else "connection: close\r\n"
+    return Reply(f"HTTP/1.1 {status} Said\r\n{lines}{ended}\r\n".encode() + body, then)
 
 
 @dataclass
@@ -49,6 +56,8 @@ class FaultServer:
     handler: Handler
     listener: socket.socket
     requests: list[Request] = field(default_factory=list)
+    tls: ssl.SSLContext | None = None
+    connections: int = 0
     _open: list[socket.socket] = field(default_factory=list)
 
     @property
@@ -63,6 +72,7 @@ class FaultServer:
             except OSError:
                 return
             self._open.append(connection)
+            self.connections += 1
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def close(self) -> None:
@@ -73,15 +83,31 @@ class FaultServer:
 
     def _serve(self, connection: socket.socket) -> None:
         with contextlib.suppress(OSError):
-            request = _read(connection)
-            self.requests.append(request)
-            reply = self.handler(request)
-            connection.sendall(reply.data)
+            if self.tls is not None:
+                connection = self.tls.wrap_socket(connection, server_side=True)
+            reply = Reply(b"", "keep")
+            while reply.then == "keep":
+                request = _read(connection)
+                self.requests.append(request)
+                reply = self.handler(request)
+                _send(connection, reply)
             if reply.then == "stall":
+                self._open.append(connection)
                 return
             if reply.then == "reset":
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             connection.close()
+
+
+def _send(connection: socket.socket, reply: Reply) -> None:
+    head, between, body = reply.data.partition(b"\r\n\r\n")
+    if not reply.slowly:
+        return connection.sendall(reply.data)
+    connection.sendall(head + between)
+    for number in range(len(body)):
+        time.sleep(reply.slowly)  # the fault itself
+        connection.sendall(body[number : number + 1])
+    return None
 
 
 def _read(connection: socket.socket) -> Request:
@@ -104,9 +130,9 @@ def in_turn(*replies: Reply) -> Handler:
 
 
 @contextlib.contextmanager
-def fault_server(handler: Handler) -> Iterator[FaultServer]:
+def fault_server(handler: Handler, tls: ssl.SSLContext | None = None) -> Iterator[FaultServer]:
     """A server on a loopback port of its own, for the length of the block."""
-    server = FaultServer(handler, socket.create_server(("127.0.0.1", 0)))
+    server = FaultServer(handler, socket.create_server(("127.0.0.1", 0)), tls=tls)
     threading.Thread(target=server.accept, daemon=True).start()
     try:
         yield server
