@@ -1,6 +1,6 @@
 """Measure ocifs against its peers in the same run: Debian's docker-registry on loopback, real mounts, real tools.
 
-    scripts/bench [--size MIB] [--tags N] [--runs N] [--only NAME]
+    scripts/bench [--size MIB] [--tags N] [--runs N] [--only NAME] [--json FILE]
 
 Rules that hold here: a figure of ours stands beside a peer's from the same run, and what counts is their ratio; each cold measurement has
 a mount and a cache of its own; what is read is checked, outside the time that counts; of several runs the median is shown.
@@ -15,14 +15,13 @@ import json
 import os
 import random
 import re
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -30,6 +29,7 @@ import httpx
 from scripts.bench_kinds import kinds
 from scripts.bench_lazy import lazy
 from scripts.bench_opens import opens
+from scripts.bench_report import figures, keep, table
 from scripts.bench_rootfs import rootfs
 from scripts.bench_sample import Sample
 from tests.support.mount import Mounted, mounted, run_ocifs
@@ -310,40 +310,13 @@ def push_tags(url: str, tags: int) -> None:
         list(pool.map(put, range(tags)))
 
 
-def table(samples: Sequence[Sample]) -> Iterator[str]:
-    """The lines of the report: medians of all runs, the median of each run's ratio, and whether the target is met."""
-    yield f"{'what':44} {'ocifs':>12} {'peer':>12} {'ratio':>7}  {'target':16} against"
-    for what, peer in dict.fromkeys((sample.what, sample.peer) for sample in samples):
-        same = [sample for sample in samples if (sample.what, sample.peer) == (what, peer)]
-        first = same[0]
-        ours = statistics.median(sample.ours for sample in same)
-        theirs = statistics.median(sample.theirs or 0 for sample in same)
-        ratio = statistics.median(sample.ours / sample.theirs for sample in same if sample.theirs)
-        target = ""
-        if first.most_ratio is not None:
-            target = f"<= {first.most_ratio:g} {'met' if ratio <= first.most_ratio else 'MISSED'}"
-        elif first.most is not None:
-            target = f"<= {first.most:.4g} {first.unit} {'met' if ours <= first.most else 'MISSED'}"
-        figures = [f"{value:.4g} {first.unit}".rstrip() for value in (ours, theirs)]
-        yield f"{what:44} {figures[0]:>12} {figures[1]:>12} {ratio:7.2f}  {target:16} {peer}"
-
-
-def medians(samples: Sequence[Sample]) -> Iterator[Sample]:
-    """One sample for each thing that was measured, with the medians of its runs."""
-    for what, peer in dict.fromkeys((sample.what, sample.peer) for sample in samples):
-        same = [sample for sample in samples if (sample.what, sample.peer) == (what, peer)]
-        ours = statistics.median(sample.ours for sample in same)
-        theirs = statistics.median(sample.theirs or 0 for sample in same)
-        yield replace(same[0], ours=ours, theirs=theirs)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure ocifs against its peers on this machine.")
     parser.add_argument("--size", type=int, default=1024, metavar="MIB", help="of the large blob (%(default)s)")
     parser.add_argument("--tags", type=int, default=10_000, metavar="N", help="of the repository (%(default)s)")
     parser.add_argument("--runs", type=int, default=1, metavar="N", help="the median is shown (%(default)s)")
     parser.add_argument("--only", choices=GROUPS, help="one group of measurements")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="keep every figure there, for scripts/pictures")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="keep the figures there, for scripts/pictures")
     chosen = parser.parse_args()
     wanted = [chosen.only] if chosen.only else list(GROUPS)
     with tempfile.TemporaryDirectory(prefix="ocifs-bench-") as place, running_registry(Path(place)) as registry:
@@ -352,11 +325,11 @@ def main() -> None:
             push_tags(registry.url, chosen.tags)
         world = World(registry, Path(place), digest, chosen.size * MIB, chosen.tags)
         samples = [sample for _ in range(chosen.runs) for name in wanted for sample in GROUPS[name](world)]
+        measured = list(figures(samples))
         print(f"{chosen.size} MiB, {chosen.tags} tags, {chosen.runs} runs, {os.cpu_count()} processors, loopback")
-        print("\n".join(table(samples)))
+        print("\n".join(table(measured)))
         if chosen.json:
-            figures = {"runs": chosen.runs, "samples": [asdict(sample) for sample in medians(samples)]}
-            chosen.json.write_text(json.dumps(figures, indent=1) + "\n")
+            keep(chosen.json, measured)
 
 
 if __name__ == "__main__":

@@ -2,21 +2,26 @@
 
     scripts/pictures
 
-Writes docs/pictures/session.svg from what scripts/demo prints, and docs/pictures/bench.svg from docs/explanation/bench.json, which
-`scripts/bench --json` writes. Both are the same for the same input.
+Writes docs/pictures/session.svg from what scripts/demo prints, and from docs/explanation/bench.json, which `scripts/bench --json` writes,
+docs/pictures/bench.svg and the table of docs/explanation/performance.md. All are the same for the same input.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
+
+from scripts.bench_report import Figure, kept, with_unit
 
 ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "docs/pictures"
 FIGURES = ROOT / "docs/explanation/bench.json"
+PAGE = ROOT / "docs/explanation/performance.md"
+BEGIN, END = "<!-- From bench.json, by scripts/pictures. -->", "<!-- To here. -->"
+BOUNDS = ("the bound", "0.6 s")  # peers that are no programs
 WIDTH = 110
 SHOWN = (
     "ls mnt/_tags",
@@ -49,25 +54,48 @@ def session() -> None:
 
 
 def bench() -> None:
-    """One bar a figure that has a peer: how long ours takes for each second of theirs."""
+    """One bar a figure that has a peer: how much of it ours takes for each of theirs."""
     import matplotlib as mpl
 
     mpl.use("svg")
     mpl.rcParams["svg.hashsalt"] = "ocifs"
     from matplotlib import pyplot as plt
 
-    samples = [each for each in json.loads(FIGURES.read_text())["samples"] if each["theirs"]]
-    labels = [f"{each['what']}\n(peer: {each['peer']})" for each in samples]
-    ratios = [each["ours"] / each["theirs"] for each in samples]
-    figure, axes = plt.subplots(figsize=(9, 0.7 * len(samples) + 1.2))
-    axes.barh(labels, ratios, color=["#3a7" if ratio <= 1 else "#c85" for ratio in ratios])
+    shown = [each for each in kept(FIGURES) if each.unit in ("s", "MB") and each.theirs and each.peer not in BOUNDS]
+    labels = [f"{each.what}\n{each.peer}" for each in shown]
+    ratios = [each.ratio for each in shown]
+    figure, axes = plt.subplots(figsize=(10, 0.5 * len(shown) + 1.2))
+    axes.barh(
+        labels, [ratio - 1 for ratio in ratios], left=1, color=["#3a7" if ratio <= 1 else "#c85" for ratio in ratios]
+    )
+    axes.set_xscale("log")
     axes.axvline(1, color="#555", linewidth=1)
     for place, ratio in enumerate(ratios):
-        axes.text(ratio, place, f" {ratio:.2f}", va="center")
+        left = ratio <= 1
+        axes.text(ratio, place, f" {ratio:.2f} ", va="center", ha="right" if left else "left", fontsize=8)
+    axes.tick_params(axis="y", labelsize=8)
+    axes.margins(x=0.12)
     axes.invert_yaxis()
-    axes.set_xlabel("ocifs' figure divided by the peer's, in one run (less is better)")
+    axes.set_xlabel("of ocifs for each of the peer, in one run (less is better)")
     figure.tight_layout()
     figure.savefig(PICTURES / "bench.svg", metadata={"Date": None})
+
+
+def rows(measured: Sequence[Figure]) -> str:
+    """The page's table."""
+    lines = ["| what | ocifs | peer | | ratio | target |", "|---|---|---|---|---|---|"]
+    for each in measured:
+        ours, theirs = with_unit(each.ours, each.unit), with_unit(each.theirs, each.unit)
+        peer = each.peer.replace("|", "\\|")
+        lines.append(f"| {each.what} | {ours} | {theirs} | {peer} | {each.ratio:.2f} | {each.target} |")
+    return "\n".join(lines)
+
+
+def page(text: str) -> str:
+    """The page with the table that belongs to the figures."""
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n{rows(kept(FIGURES))}\n{END}{after}"
 
 
 def main() -> None:
@@ -75,6 +103,7 @@ def main() -> None:
     session()
     if FIGURES.exists():
         bench()
+        PAGE.write_text(page(PAGE.read_text()))
 
 
 if __name__ == "__main__":
