@@ -1,0 +1,225 @@
+"""Write the manual pages from the commands themselves: ocifs(1), mount.ocifs(8), ocifs.toml(5).
+
+    python -m scripts.make_man DIRECTORY
+
+Rules that hold here: commands, options, their defaults and what they mean come from click's commands, and nothing of it is written a second
+time; the pages are of man(7), and man(1) has no warning for them; they have no date, so that two builds of one version are the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from ocifs import __version__
+from ocifs.cli.main import COMMANDS, group
+from ocifs.cli.mount import command as mount
+from ocifs.cli.mount_helper import FAILED, PASSED_OVER, PREFIXES, WRONG
+
+ROFF = str.maketrans({"\\": "\\e", "-": "\\-", "'": "\\(aq", "^": "\\(ha", "~": "\\(ti", "`": "\\(ga"})
+_CODE = re.compile(r"`([^`]+)`")
+
+STATUSES = (
+    ("0", "It was done."),
+    ("1", "It failed: the registry, the network, a path that is not there, bytes that are wrong."),
+    ("2", "It cannot be done as asked: an unknown option, a reference that is none, something that is no mount."),
+    ("130", "Ctrl-C."),
+)
+VARIABLES = (
+    ("OCIFS_CONFIG", "The only configuration file, see ocifs.toml(5)."),
+    ("OCIFS_USERNAME, OCIFS_PASSWORD_FILE", "A name, and a file with the password, for the source's host alone."),
+    ("REGISTRY_AUTH_FILE, DOCKER_CONFIG, XDG_RUNTIME_DIR", "Where credentials are looked for."),
+    ("CONTAINERS_REGISTRIES_CONF", "A containers-registries.conf(5) in place of the usual one."),
+    ("SSL_CERT_FILE", "Certificate authorities instead of the system's."),
+    ("http_proxy, https_proxy, all_proxy, no_proxy", "Proxies, as in curl(1)."),
+    ("NO_COLOR, CLICOLOR_FORCE", "No colours at all, or also where there is no terminal."),
+)
+FILES = (
+    ("/etc/ocifs/config.toml, ~/.config/ocifs/config.toml", "Options and named mounts, see ocifs.toml(5)."),
+    ("~/.cache/ocifs", "What was fetched, shared by the mounts of a user."),
+    ("MOUNTPOINT/.ocifs/errors", "The last errors of a mount, with their messages."),
+    ("MOUNTPOINT/.ocifs/status.json", "What a mount says of itself; ocifs status shows it."),
+)
+
+
+def text(words: str) -> str:
+    """Words for roff: escaped, with what stands between backticks in bold."""
+    parts = _CODE.split(" ".join(words.split()))
+    marked = "".join(
+        f"\\fB{part.translate(ROFF)}\\fR" if n % 2 else part.translate(ROFF) for n, part in enumerate(parts)
+    )
+    return f"\\&{marked}" if marked.startswith((".", "\\(aq")) else marked
+
+
+def item(term: str, words: str) -> str:
+    """A term, and what it means."""
+    return f".TP\n\\fB{text(term)}\\fR\n{text(words)}\n"
+
+
+def prose(words: str) -> str:
+    """Paragraphs of a command's help; one that begins with click's mark is shown as it is written."""
+    made = []
+    for paragraph in re.split(r"\n\s*\n", words.strip()):
+        if not paragraph.lstrip().startswith("\b"):
+            made.append(f".PP\n{text(paragraph)}\n")
+            continue
+        lines = [line.strip().translate(ROFF) for line in paragraph.splitlines() if line.strip(" \b")]
+        made.append(".PP\n.RS\n.nf\n" + "".join(f"\\&{line}\n" for line in lines) + ".fi\n.RE\n")
+    return "".join(made)
+
+
+def commands() -> Iterator[tuple[str, click.Command]]:
+    """Every command by the words that call it, those below others too; without what the configuration file says."""
+    for name, (module, _) in COMMANDS.items():
+        command = importlib.import_module(module).command
+        if not isinstance(command, click.Group):
+            yield name, command
+            continue
+        yield from ((f"{name} {below}", inner) for below, inner in command.commands.items())
+
+
+def records(command: click.Command) -> dict[str, str]:
+    """What each option of a command is called, with its value, and what it means."""
+    context = click.Context(command)
+    found = [option.get_help_record(context) for option in command.params if isinstance(option, click.Option)]
+    return dict(record for record in found if record is not None)
+
+
+def common() -> dict[str, str]:
+    """The options that `ocifs ls` and `ocifs mount` share, and so all that look at a source."""
+    ls = records(dict(commands())["ls"])
+    return {term: words for term, words in records(mount).items() if ls.get(term) == words}
+
+
+def head(name: str, section: int, what: str) -> str:
+    return f'.TH "{name.upper()}" "{section}" "" "ocifs {__version__}" "ocifs"\n.nh\n.ad l\n.SH NAME\n{name} \\- {text(what)}\n'
+
+
+def ocifs_1() -> str:
+    """The page of the command."""
+    assert group.help is not None
+    shared = common()
+    page = head("ocifs", 1, "a container registry as a read-only filesystem")
+    page += ".SH SYNOPSIS\n"
+    for name, command in commands():
+        usage = " ".join(command.collect_usage_pieces(click.Context(command)))
+        page += f".PP\n\\fBocifs {text(name)}\\fR {text(usage)}\n"
+    page += ".SH DESCRIPTION\n" + prose(group.help) + ".SH COMMANDS\n"
+    for name, command in commands():
+        page += f".SS ocifs {text(name)}\n" + prose(command.help or "")
+        own = {term: words for term, words in records(command).items() if term not in shared}
+        page += "".join(item(term, words) for term, words in own.items())
+        if len(own) < len(records(command)):
+            part = "" if set(shared) <= set(records(command)) else ", as far as they are about the cache"
+            page += f".PP\nAlso the options under COMMON OPTIONS{part}.\n"
+    page += ".SH COMMON OPTIONS\n" + "".join(item(*row) for row in shared.items())
+    page += item("-h, --help", "What a command does, and its options.") + item(
+        "--version", "The version, of ocifs alone."
+    )
+    page += ".SH ENVIRONMENT\n" + prose(
+        "Each common option, and each option of the cache, has a variable: OCIFS_ and the option's name, as in OCIFS_TAG_TTL."
+    )
+    page += "".join(item(*row) for row in VARIABLES)
+    page += ".SH FILES\n" + "".join(item(*row) for row in FILES)
+    page += ".SH EXIT STATUS\n" + "".join(item(*row) for row in STATUSES)
+    return page + ".SH SEE ALSO\n\\fBmount.ocifs\\fR(8), \\fBocifs.toml\\fR(5), \\fBfusermount3\\fR(1)\n"
+
+
+def as_mount_option(option: click.Option) -> str:
+    """How `mount -o` spells an option."""
+    name = (option.name or "").replace("-", "_")
+    if option.is_flag or option.count:
+        return name
+    return (
+        f"{name}={option.metavar or option.type.get_metavar(option, click.Context(mount)) or option.type.name.upper()}"
+    )
+
+
+def mount_8() -> str:
+    """The page of what mount(8) runs."""
+    page = head("mount.ocifs", 8, "mount container registries with mount(8) and fstab(5)")
+    page += ".SH SYNOPSIS\n.PP\n\\fBmount.ocifs\\fR SOURCE[,SOURCE...] MOUNTPOINT [\\-sfnv] [\\-o OPTION[,OPTION...]]\n"
+    page += ".PP\n\\fBmount \\-t ocifs\\fR SOURCE MOUNTPOINT [\\-o OPTION[,OPTION...]]\n.SH DESCRIPTION\n"
+    page += prose(
+        "mount(8) runs this program for file systems of the type ocifs. Several sources are separated by commas; with the"
+        " option any the source may be none. The mount is read-only, nosuid and nodev. It belongs to root, and other users"
+        " see it with allow_other only. A line of fstab(5):\n\n\b\n"
+        "registry.example.com /mnt/reg ocifs noauto,x-systemd.automount,_netdev,allow_other 0 0\n\n"
+        "No secret belongs in an option: authfile= names a file of credentials."
+    )
+    page += ".SH OPTIONS\nThose of `ocifs mount`, with - or _:\n".replace(
+        "`ocifs mount`", "\\fBocifs mount\\fR"
+    ).replace("- or", "\\- or")
+    for option in mount.params:
+        if isinstance(option, click.Option) and option.name != "foreground":
+            page += item(as_mount_option(option), option.help or "")
+    passed = ", ".join((*sorted(PASSED_OVER), *(f"{prefix}..." for prefix in PREFIXES)))
+    page += (
+        item("-s", "Pass over options that nobody knows.")
+        + item("-f", "Do all but mount.")
+        + item("-v", "Say what is run.")
+    )
+    page += f".PP\nPassed over, since they are for mount(8) and systemd.mount(5): {text(passed)}.\n"
+    page += ".SH EXIT STATUS\n" + item("0", "Mounted.") + item(str(WRONG), "What was asked is wrong.")
+    page += item(str(FAILED), "The mount failed.")
+    return page + ".SH SEE ALSO\n\\fBocifs\\fR(1), \\fBmount\\fR(8), \\fBfstab\\fR(5), \\fBsystemd.automount\\fR(5)\n"
+
+
+def value_of(option: click.Option) -> str:
+    """What a value of an option is in TOML."""
+    if option.is_flag:
+        return "true or false"
+    if option.count:
+        return "integer"
+    if isinstance(option.type, click.Choice):
+        return "one of " + ", ".join(f'"{each}"' for each in option.type.choices)
+    kind = "number" if isinstance(option.type, click.FloatRange) else "string"
+    return f"list of {kind}s" if option.multiple else kind
+
+
+def toml_5() -> str:
+    """The page of the configuration file."""
+    page = head("ocifs.toml", 5, "configuration of ocifs: options and named mounts")
+    page += ".SH SYNOPSIS\n.PP\n/etc/ocifs/config.toml\n.PP\n$XDG_CONFIG_HOME/ocifs/config.toml, ~/.config/ocifs/config.toml\n".replace(
+        "~", "\\(ti"
+    )
+    page += ".SH DESCRIPTION\n" + prose(
+        "Files in TOML. The first is read first, and the values of the second win; with OCIFS_CONFIG in the environment, that"
+        " file is read and no other. At the top stand options of commands, by their long names, with - or _. A table"
+        " mounts.NAME is a mount that `ocifs mount NAME` makes.\n\n\b\n"
+        'timeout = 10\n\n\b\n[mounts.work]\nsource = "registry.example.com/team"\nmountpoint = "/mnt/work"\ntag-ttl = 300\n\n'
+        "A value comes from the command line, else from the variable OCIFS_ with the option's name, else from the named mount,"
+        " else from the top of the file, else it is the default. `ocifs config show` says which it is. Paths may begin with ~/."
+        " A name that no option has is an error. No secret stands here: authfile says where credentials are."
+    )
+    page += ".SH OPTIONS\n"
+    for option in mount.params:
+        if isinstance(option, click.Option) and option.name != "any":
+            page += item(f"{(option.name or '').replace('_', '-')} = {value_of(option)}", option.help or "")
+    page += ".SH NAMED MOUNTS\nA table mounts.NAME has any of the options above, and\n"
+    page += item("source = string", "What is mounted; or")
+    page += item("sources = list of strings", "several, each a directory by its host; or")
+    page += item("any = true", "any host that is looked up, beside those that are named.")
+    page += item("mountpoint = string", "Where; else the command line says so.")
+    return page + ".SH SEE ALSO\n\\fBocifs\\fR(1), \\fBcontainers\\-registries.conf\\fR(5)\n"
+
+
+PAGES = {"man1/ocifs.1": ocifs_1, "man8/mount.ocifs.8": mount_8, "man5/ocifs.toml.5": toml_5}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("directory", type=Path)
+    directory = parser.parse_args().directory
+    for name, page in PAGES.items():
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (directory / name).write_text(page())
+
+
+if __name__ == "__main__":
+    main()
