@@ -1,4 +1,4 @@
-"""`oci-registry://` through fsspec, found by its entry point: against a real registry, with fsspec's own functions and with duckdb."""
+"""`oci-registry://` through fsspec, in a real registry, with fsspec's own functions, duckdb, pandas and pyarrow."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from pathlib import Path
 
 import duckdb
 import fsspec
+import pandas
+import pyarrow.compute
+import pyarrow.dataset
+import pyarrow.fs
 import pytest
 from fsspec.core import get_fs_token_paths
 from fsspec.registry import known_implementations
@@ -129,6 +133,25 @@ def test_duckdb_reads_tables_from_a_registry(filesystem: fsspec.AbstractFileSyst
     ).fetchall()[0]
     assert (total, count) == (99_999 * 100_000, 100_000)
     assert connection.sql(f"SELECT max(size) FROM read_csv('{url}/table.csv')").fetchall() == [(49_999,)]
+
+
+def test_pandas_reads_tables_by_their_urls(url: str, tmp_path: Path) -> None:
+    options = {"cache_dir": str(tmp_path / "cache")}
+    table = pandas.read_parquet(f"{url}/deep/table.parquet", storage_options=options)
+    assert (len(table), int(table["twice"].sum())) == (100_000, 99_999 * 100_000)
+    assert list(pandas.read_csv(f"{url}/table.csv", storage_options=options).columns) == ["name", "size"]
+    with pytest.raises(FileNotFoundError):
+        pandas.read_csv(f"{url}/absent.csv", storage_options=options)
+
+
+def test_pyarrow_reads_a_dataset_and_only_the_columns_that_are_asked_for(
+    filesystem: fsspec.AbstractFileSystem, url: str
+) -> None:
+    place = url.removeprefix("oci-registry://")
+    over = pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(filesystem))
+    table = pyarrow.dataset.dataset(f"{place}/deep", filesystem=over, format="parquet").to_table(columns=["n"])
+    assert (table.num_rows, table.column_names) == (100_000, ["n"])
+    assert pyarrow.compute.sum(table["n"]).as_py() == 99_999 * 100_000 // 2
 
 
 def test_urls_open_by_themselves(url: str, tmp_path: Path) -> None:
