@@ -156,6 +156,8 @@ class _Info(tarfile.TarInfo):
         if not self._told:  # the header that stands nearest comes first
             self._told = bool(pax_headers)
             said = {key: value for key, value in pax_headers.items() if value or key.startswith(_SCHILY)}
+            if "GNU.sparse.name" in said:  # the path beside it is where the pieces would go
+                said.pop("path", None)
             super()._apply_pax_info(said, encoding, errors)  # type: ignore[misc]
 
 
@@ -308,16 +310,20 @@ def _time(info: tarfile.TarInfo) -> int:
 
 
 def _extents(info: tarfile.TarInfo) -> tuple[Extent, ...]:
-    """Where the data lies; a sparse file's map must be in order and inside the file."""
+    """Where the data lies; a sparse file's map must be in order and inside the file.
+
+    GNU's older headers have room for four pieces, and zeros where they have fewer.
+    """
     if info.sparse is None:
         return (Extent(0, info.offset_data, info.size),) if info.size else ()
     extents: list[Extent] = []
     end, plain = 0, info.offset_data
     for offset, length in cast(list[tuple[int, int]], info.sparse):
+        if not length:
+            continue
         if length < 0 or offset < end or offset + length > info.size:
             _bad_map()
-        if length:
-            extents.append(Extent(offset, plain, length))
+        extents.append(Extent(offset, plain, length))
         end, plain = offset + length, plain + length
     return tuple(extents)
 

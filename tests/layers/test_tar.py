@@ -5,11 +5,14 @@ from __future__ import annotations
 import base64
 import bz2
 import gzip
+import itertools
 import lzma
 import os
 import random
+import struct
 import subprocess
 import tarfile
+import zlib
 from pathlib import Path
 
 import pytest
@@ -19,8 +22,10 @@ from hypothesis import strategies as st
 
 from ocifs.errors import LimitExceeded, Malformed
 from ocifs.layers.inflate import sniff
-from ocifs.layers.member import Extent, Kind, clean
+from ocifs.layers.member import Extent, Kind, Member, clean
+from ocifs.layers.tar import read_tar
 from ocifs.settings import Limits
+from tests.layers.corners import GNU, base256, block, pax
 from tests.layers.tars import DIRECTORY, HARDLINK, SYMLINK, content, entry, inflate, members, names, tar
 
 SAMPLE = tar(
@@ -79,10 +84,11 @@ def test_global_headers_mean_nothing() -> None:
 @pytest.mark.parametrize(
     "form", ["gnu", "pax --sparse-version=0.0", "pax --sparse-version=0.1", "pax --sparse-version=1.0"]
 )
-def test_holes_take_no_bytes(tmp_path: Path, form: str) -> None:
+@pytest.mark.parametrize("pieces", [0, 1, 4, 5, 30])
+def test_holes_take_no_bytes(tmp_path: Path, form: str, pieces: int) -> None:
     file = tmp_path / "holes"
     with file.open("wb") as out:
-        for number in range(30):
+        for number in range(pieces):
             out.seek(number * 1_000_000)
             out.write(b"data%d" % number)
         out.truncate(40_000_000)
@@ -96,6 +102,42 @@ def test_holes_take_no_bytes(tmp_path: Path, form: str) -> None:
     assert len(made) < 2_000_000
 
 
+@pytest.mark.parametrize("form", ["gnu", "pax --sparse-version=0.1", "pax --sparse-version=1.0"])
+def test_a_file_of_more_than_8_gib_may_be_mostly_holes(tmp_path: Path, form: str) -> None:
+    file = tmp_path / "holes"
+    with file.open("wb") as out:
+        out.seek(9 << 30)
+        out.write(b"far")
+        out.truncate(10 << 30)
+    kind, *more = form.split()
+    made = subprocess.run(
+        ["tar", "-C", tmp_path, "-S", f"--format={kind}", *more, "-c", "holes"], capture_output=True, check=True
+    ).stdout
+    [member] = members(made)
+    assert member.size == 10 << 30
+    [extent] = member.extents
+    assert extent.offset <= 9 << 30 < extent.offset + extent.length
+    place = extent.plain + (9 << 30) - extent.offset
+    assert made[place : place + 3] == b"far"
+
+
+@pytest.mark.parametrize("written", ["pax", "base-256"])
+def test_a_file_of_more_than_8_gib_is_passed_over(written: str) -> None:
+    """Octal digits end at 8 GiB."""
+    size = 9 << 30
+    head = block(b"big", magic=GNU, size=base256(size, 12))
+    if written == "pax":
+        head = pax((b"size", b"%d" % size)) + block(b"big", size=0)
+    zeros, found = bytes(1 << 20), list[Member]()
+    stream = itertools.chain(
+        [head], itertools.repeat(zeros, size >> 20), [block(b"after", content=b"abc") + bytes(1024)]
+    )
+    plain = read_tar(stream, Limits(), found.append)
+    assert [(member.path, member.size) for member in found] == [(b"big", size), (b"after", 3)]
+    assert found[1].extents == (Extent(0, len(head) + size + 512, 3),)
+    assert plain == len(head) + size + 512 + 512 + 1024
+
+
 @pytest.mark.parametrize(
     ("path", "cleaned"),
     [("./a", "a"), ("/a//b/", "a/b"), ("../../a", "a"), ("a/../../b", "b"), (".", ""), ("..", ""), ("a/./b", "a/b")],
@@ -104,10 +146,27 @@ def test_names_never_lead_outside(path: str, cleaned: str) -> None:
     assert clean(path.encode()) == cleaned.encode()
 
 
+def _gzip_with_fields(data: bytes) -> bytes:
+    """A member with all that RFC 1952, 2.3.1 lets stand in its header: extra fields, a name, a comment, a checksum of it; it says text."""
+    fixed = b"\x1f\x8b\x08\x1f" + bytes(4) + b"\x02\xff"
+    head = fixed + b"\x06\0ab\x02\0cd" + b"a name\0" + b"a comment\0"
+    packed = zlib.compressobj(wbits=-15)
+    tail = struct.pack("<II", zlib.crc32(data), len(data))
+    return head + struct.pack("<H", zlib.crc32(head) & 0xFFFF) + packed.compress(data) + packed.flush() + tail
+
+
 FORMS = {
     "none": SAMPLE,
     "gzip": gzip.compress(SAMPLE),
     "gzip members": b"".join(gzip.compress(SAMPLE[n : n + 512]) for n in range(0, len(SAMPLE), 512)),
+    "gzip with fields": _gzip_with_fields(SAMPLE),
+    "gzip with empty members": gzip.compress(b"")
+    + gzip.compress(SAMPLE[:700])
+    + _gzip_with_fields(b"") * 2
+    + gzip.compress(SAMPLE[700:])
+    + gzip.compress(b""),
+    "gzip without compression": gzip.compress(SAMPLE, 0),
+    "zstd with empty frames": zstandard.compress(b"") + zstandard.compress(SAMPLE) + zstandard.compress(b""),
     "gzip padded": gzip.compress(SAMPLE) + bytes(3000),
     "gzip then garbage": gzip.compress(SAMPLE) + b"garbage" * 300,
     "zstd": zstandard.compress(SAMPLE),

@@ -130,6 +130,16 @@ def test_an_image_of_many_corners_is_what_umoci_unpacks(
         assert differences(facts(mount.path / "rootfs"), theirs) == []
 
 
+@pytest.mark.parametrize("said", ["", "+gzip", "+zstd"], ids=["tar", "gzip", "zstd"])
+def test_bytes_say_how_a_layer_is_compressed_whatever_its_media_type_says(
+    theirs: dict[bytes, Facts], tmp_path: Path, said: str
+) -> None:
+    layout = make_layout(tmp_path / "layout", [BASE, MIDDLE, TOP], ["+zstd", "", "+gzip"], said=said)
+    with mounted(f"oci:{layout}:v1", tmp_path / "mnt", tmp_path / "cache", AS_IT_IS) as mount:
+        os.listdir(mount.path / "rootfs")
+        assert differences(facts(mount.path / "rootfs"), theirs) == []
+
+
 def test_attributes_and_holes_are_what_umoci_unpacks(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()

@@ -24,8 +24,18 @@ COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {
 LAYER = "application/vnd.oci.image.layer.v1.tar"
 
 
-def make_layout(directory: Path, tars: Sequence[bytes], compressions: Sequence[str] = (), tag: str = "v1") -> Path:
-    """A layout with one image of these layers, lowest first; each compressed by its turn of `compressions`, else by gzip."""
+def make_layout(
+    directory: Path,
+    tars: Sequence[bytes],
+    compressions: Sequence[str] = (),
+    tag: str = "v1",
+    *,
+    said: str | None = None,
+) -> Path:
+    """A layout with one image of these layers, lowest first; each compressed by its turn of `compressions`, else by gzip.
+
+    `said`: what media types say of all layers, in place of what is true.
+    """
     chosen = compressions or ("+gzip",)
     config = {
         "created": "2024-01-02T03:04:05Z",
@@ -37,7 +47,7 @@ def make_layout(directory: Path, tars: Sequence[bytes], compressions: Sequence[s
     layers = []
     for number, tar in enumerate(tars):
         form = chosen[number % len(chosen)]
-        layers.append(put(directory, COMPRESSIONS[form](tar), LAYER + form))
+        layers.append(put(directory, COMPRESSIONS[form](tar), LAYER + (form if said is None else said)))
     manifest = {
         "schemaVersion": 2,
         "mediaType": mediatype.OCI_MANIFEST,
