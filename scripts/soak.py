@@ -1,9 +1,10 @@
 """Drive a mount of a real registry through faults, kills, evictions and changes, and compare every byte that is read.
 
-    scripts/soak [--minutes M] [--seed N] [--runs R] [--crowd]
+    scripts/soak [--minutes M] [--seed N] [--runs R] [--crowd | --fuzz]
 
 Prints a line of JSON a run; exits with 1 when anything was wrong. Every other run verifies in full and lies on the wire, too. With --crowd
-there are no faults, but four mounts on one cache that is too small, and eight processes of sixteen readers each.
+there are no faults, but four mounts on one cache that is too small, and eight processes of sixteen readers each. With --fuzz nothing is
+mounted: inputs of every kind that comes from outside are made by chance and tried, and counted.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.fuzz.fuzz import fuzz
 from tests.soak.crowd import crowd
 from tests.soak.driver import soak
 
@@ -23,7 +25,14 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="of the first run; the next ones have the next numbers")
     parser.add_argument("--runs", type=int, default=2)
     parser.add_argument("--crowd", action="store_true", help="many readers and mounts on one cache, without faults")
+    parser.add_argument(
+        "--fuzz", action="store_true", help="inputs from strangers and from damaged disks, without a mount"
+    )
     options = parser.parse_args()
+    if options.fuzz:
+        tried = fuzz(options.minutes * 60, options.seed)
+        print(tried.line())
+        return 1 if tried.failures else 0
     if options.crowd:
         with tempfile.TemporaryDirectory(prefix="ocifs-soak-") as place:
             found = crowd(int(options.minutes * 60), Path(place))
