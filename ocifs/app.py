@@ -265,6 +265,8 @@ def run_to_end(run: Callable[[], Awaitable[None]]) -> None:
         with ungrouped():
             trio.run(run)
     except BaseExceptionGroup as group:
-        if group.subgroup(KeyboardInterrupt) is None:
-            raise
-        raise KeyboardInterrupt from None  # Ctrl-C, which came out of a nursery
+        if group.subgroup(KeyboardInterrupt) is not None:
+            raise KeyboardInterrupt from None  # Ctrl-C, which came out of a nursery
+        if group.split(BrokenPipeError)[1] is None:
+            raise BrokenPipeError from None  # whoever read our output has read enough
+        raise

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.image import make_layout
 from tests.support.mount import run_ocifs
 
 WRONG = [
@@ -40,6 +41,25 @@ def test_a_command_ends_with_the_status_that_is_documented(tmp_path: Path, argum
     assert (done.returncode, done.stdout) == (status, b""), done.stderr
     assert done.stderr and b"Traceback" not in done.stderr
     assert not os.path.ismount(tmp_path / "mnt")
+
+
+def test_a_reader_that_has_read_enough_is_no_traceback(tmp_path: Path) -> None:
+    layout = make_layout(tmp_path / "layout", [bytes(4 << 20)], [""])
+    cat = [
+        sys.executable,
+        "-m",
+        "ocifs",
+        "cat",
+        f"oci:{layout}:v1",
+        "layers/0/blob",
+        "--cache-dir",
+        str(tmp_path / "c"),
+    ]
+    with subprocess.Popen(cat, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.read(4) == bytes(4)
+        process.stdout.close()
+        assert (process.wait(30), process.stderr.read()) == (1, b"")
 
 
 def test_ctrl_c_ends_a_command_as_shells_expect(tmp_path: Path) -> None:

@@ -24,7 +24,8 @@ class Step:
 
 
 def blocks(text: str) -> list[str]:
-    """The indented blocks of code of a document, not indented any more."""
+    """The indented blocks of code of a document, not indented any more, but for one after `<!-- not run: … -->`."""
+    text = re.sub(r"^<!-- not run: [^>]+ -->\n\n(?:^ {4}.*\n|^\n(?= {4}))+", "", text, flags=re.MULTILINE)
     found = re.findall(r"(?:^ {4}.*\n|^\n(?= {4}))+", text, re.MULTILINE)
     return [re.sub(r"^ {4}", "", block, flags=re.MULTILINE).strip("\n") for block in found]
 
