@@ -12,6 +12,7 @@ from ocifs.tree.node import Attributes, Node
 # For "as long as the inode lives" the kernel takes any time; ten years outlive every mount.
 _FOREVER = 10 * 365 * 86400
 _BLOCK = 512
+_UID, _GID = os.getuid(), os.getgid()
 
 
 def entry_of(node: Node, inode: Inode) -> pyfuse3.EntryAttributes:
@@ -25,8 +26,8 @@ def entry_of(node: Node, inode: Inode) -> pyfuse3.EntryAttributes:
     entry.attr_timeout = lifetime
     entry.st_mode = pyfuse3.ModeT(shown.mode)
     entry.st_nlink = shown.nlink
-    entry.st_uid = os.getuid() if shown.uid is None else shown.uid
-    entry.st_gid = os.getgid() if shown.gid is None else shown.gid
+    entry.st_uid = _UID if shown.uid is None else shown.uid
+    entry.st_gid = _GID if shown.gid is None else shown.gid
     entry.st_rdev = shown.rdev
     entry.st_size = shown.size
     entry.st_blksize = 131072

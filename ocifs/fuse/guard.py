@@ -14,8 +14,7 @@ import errno
 import logging
 import signal
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -65,39 +64,43 @@ class Guard:
 
     async def run(self, name: str, pid: int, work: Callable[[], Awaitable[T]]) -> T:
         """What `work` gives; raises FUSEError for whatever it raises."""
-        with self._errors(name):
+        began = self._begin(name)
+        try:
             return await self._bounded(pid, work)
-        raise AssertionError("every error was raised")
+        except Exception as error:
+            raise self._refusal(name, error) from None
+        finally:
+            self._journal.seconds[name] += time.perf_counter() - began
 
     def now(self, name: str, work: Callable[[], T]) -> T:
         """The same for what does not wait."""
-        with self._errors(name):
+        began = self._begin(name)
+        try:
             return work()
-        raise AssertionError("every error was raised")
+        except Exception as error:
+            raise self._refusal(name, error) from None
+        finally:
+            self._journal.seconds[name] += time.perf_counter() - began
 
-    @contextmanager
-    def _errors(self, name: str) -> Iterator[None]:
-        """Whatever is raised becomes a FUSEError; counted, and logged where a person would want to know."""
+    def _begin(self, name: str) -> float:
         self._journal.operations[name] += 1
         begin_operation()
         log.log(OPERATIONS_TOO, "%s", name)
-        began = time.perf_counter()
-        try:
-            yield
-        except pyfuse3.FUSEError:
-            raise
-        except (NotFound, NoAttribute, Interrupted) as error:
-            raise pyfuse3.FUSEError(errno_of(error)) from None
-        except OcifsError as error:
-            raise self._refuse(name, error) from None
-        except Exception as error:
-            self._journal.unexpected += 1
-            text = f"unexpected {type(error).__name__}: {error}"
-            self._journal.note(name, "EIO", text, "this is a bug: please report it")
-            log.exception("unexpected error in %s", name)
-            raise pyfuse3.FUSEError(errno.EIO) from None
-        finally:
-            self._journal.seconds[name] += time.perf_counter() - began
+        return time.perf_counter()
+
+    def _refusal(self, name: str, error: Exception) -> pyfuse3.FUSEError:
+        """The FUSEError for whatever was raised; counted, and logged where a person would want to know."""
+        if isinstance(error, pyfuse3.FUSEError):
+            return error
+        if isinstance(error, (NotFound, NoAttribute, Interrupted)):
+            return pyfuse3.FUSEError(errno_of(error))
+        if isinstance(error, OcifsError):
+            return self._refuse(name, error)
+        self._journal.unexpected += 1
+        text = f"unexpected {type(error).__name__}: {error}"
+        self._journal.note(name, "EIO", text, "this is a bug: please report it")
+        log.exception("unexpected error in %s", name)
+        return pyfuse3.FUSEError(errno.EIO)
 
     async def _bounded(self, pid: int, work: Callable[[], Awaitable[T]]) -> T:
         with patience(self._timing.timeout, self._timing.max_wait) as waiting:

@@ -76,9 +76,13 @@ class Inodes:
             candidate = (candidate + 1) & _MASK
         return Inode(candidate)
 
-    def remember(self, node: Node) -> Inode:
-        """Count one lookup of a node, which the kernel is told of. The first node of a key is the one that is kept."""
-        inode = self.number(node)
+    def remember(self, node: Node, inode: Inode | None = None) -> Inode:
+        """Count one lookup of a node, which the kernel is told of. The first node of a key is the one that is kept.
+
+        `inode`: its number, where that was asked for just now.
+        """
+        if inode is None:
+            inode = self.number(node)
         spot = _spot(node)
         if spot is not None:
             self._count(spot)

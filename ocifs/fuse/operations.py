@@ -18,7 +18,7 @@ from ocifs.fuse.attributes import absent, entry_of
 from ocifs.fuse.guard import Guard
 from ocifs.fuse.inodes import Handle, Handles, Inode, Inodes, OpenDirectory
 from ocifs.settings import Timing
-from ocifs.tree.node import Directory, Entry, File, Node, Symlink
+from ocifs.tree.node import Directory, Entry, File, Node, is_directory, is_file, is_symlink
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_TRUNC | os.O_APPEND | os.O_CREAT
 _NAME_MAX = 255
@@ -48,7 +48,7 @@ class Operations(pyfuse3.Operations):
 
     def _directory(self, inode: int) -> Directory:
         node = self._node(inode)
-        if not isinstance(node, Directory):
+        if not is_directory(node):
             raise NotADirectory("a name is looked up in something that is no directory")
         return node
 
@@ -75,7 +75,7 @@ class Operations(pyfuse3.Operations):
     async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
         def work() -> bytes:
             node = self._node(inode)
-            if not isinstance(node, Symlink):
+            if not is_symlink(node):
                 raise pyfuse3.FUSEError(errno.EINVAL)
             return node.target
 
@@ -87,8 +87,8 @@ class Operations(pyfuse3.Operations):
 
         def work() -> pyfuse3.FileInfo:
             node = self._node(inode)
-            if not isinstance(node, File):
-                raise pyfuse3.FUSEError(errno.EISDIR if isinstance(node, Directory) else errno.ELOOP)
+            if not is_file(node):
+                raise pyfuse3.FUSEError(errno.EISDIR if is_directory(node) else errno.ELOOP)
             node.opened()
             changes, doubtful = node.changes, node.key in self._doubtful
             self._doubtful.discard(node.key)
@@ -128,7 +128,7 @@ class Operations(pyfuse3.Operations):
 
     async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
         node = self._node(inode)
-        if not isinstance(node, Directory):
+        if not is_directory(node):
             raise pyfuse3.FUSEError(errno.ENOTDIR)
         return self.directories.add(OpenDirectory(node, ctx.pid))
 
@@ -143,11 +143,11 @@ class Operations(pyfuse3.Operations):
 
     def _reply(self, entries: Sequence[Entry], start: int, token: pyfuse3.ReaddirToken) -> None:
         for position in range(start, len(entries)):
-            entry = entries[position]
-            shown = entry_of(entry.node, self.inodes.number(entry.node))
-            if not pyfuse3.readdir_reply(token, entry.name, shown, position + 1):
+            name, node = entries[position]
+            inode = self.inodes.number(node)
+            if not pyfuse3.readdir_reply(token, name, entry_of(node, inode), position + 1):
                 return
-            self.inodes.remember(entry.node)
+            self.inodes.remember(node, inode)
 
     async def releasedir(self, fh: int) -> None:
         self.directories.close(Handle(fh))

@@ -11,8 +11,8 @@ from __future__ import annotations
 from array import array
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import zstandard
 
@@ -102,11 +102,10 @@ class Tree:
         return found
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(NamedTuple):
     """What one or more names of a tree lead to."""
 
-    tree: Tree = field(repr=False)
+    tree: Tree
     code: int
 
     @property
@@ -134,7 +133,7 @@ class Item:
         member = self.tree.layers[layer].members[self.number]
         if self.code & UPWARD and not self.code & DIRECTORY:
             up = b"../" * (self.code >> _UP_SHIFT & UP_MOST)
-            return replace(member, kind=Kind.SYMLINK, link=up + member.link)
+            return member._replace(kind=Kind.SYMLINK, link=up + member.link)
         return member
 
     @property

@@ -28,11 +28,12 @@ _KINDS = {kind.value: kind for kind in Kind}
 class PackedMembers(Sequence[Member]):
     """A sequence of Members. Equal to any other sequence with equal ones."""
 
-    __slots__ = ("_count", "_made", "blocks")
+    __slots__ = ("_count", "_last", "_made", "blocks")
 
     def __init__(self, blocks: Sequence[bytes], count: int) -> None:
         self.blocks = tuple(blocks)
         self._count = count
+        self._last: tuple[int, tuple[Member, ...]] = (-1, ())
         self._made: OrderedDict[int, tuple[Member, ...]] = OrderedDict()
 
     def __len__(self) -> int:
@@ -47,7 +48,11 @@ class PackedMembers(Sequence[Member]):
             return [self[each] for each in range(*number.indices(self._count))]
         if not 0 <= number < self._count:
             raise IndexError(number)
-        return self._block(number // BLOCK)[number % BLOCK]
+        block, place = divmod(number, BLOCK)
+        last = self._last
+        if last[0] != block:
+            last = self._last = (block, self._block(block))
+        return last[1][place]
 
     def __iter__(self) -> Iterator[Member]:
         return chain.from_iterable(map(unpack, self.blocks))
@@ -76,11 +81,11 @@ class Packer:
 
     def __init__(self) -> None:
         self._blocks: list[bytes] = []
-        self._open: list[list[_Json]] = []
+        self._open: list[Member] = []
         self._count = 0
 
     def add(self, member: Member) -> None:
-        self._open.append(_row(member))
+        self._open.append(member)
         self._count += 1
         if len(self._open) == BLOCK:
             self._close()
@@ -92,10 +97,10 @@ class Packer:
         return PackedMembers(self._blocks, self._count)
 
     def _close(self) -> None:
-        rows = json.dumps(self._open, separators=(",", ":")).encode()
+        columns = json.dumps(_columns(self._open), separators=(",", ":")).encode()
         # A copy: zstandard cuts its result from a buffer as long as the input, which leaves a hole that nothing fits into. Of a
         # million entries the holes took 100 MB.
-        self._blocks.append(bytes(memoryview(zstandard.ZstdCompressor(level=6).compress(rows))))
+        self._blocks.append(bytes(memoryview(zstandard.ZstdCompressor(level=6).compress(columns))))
         self._open.clear()
 
 
@@ -111,41 +116,35 @@ def pack(members: Iterable[Member]) -> PackedMembers:
 
 def unpack(block: bytes) -> tuple[Member, ...]:
     """The entries of a block, which was made here."""
-    return tuple([_member(row) for row in json.loads(zstandard.ZstdDecompressor().decompress(block))])
-
-
-def _row(member: Member) -> list[_Json]:
-    return [
-        _text(member.path),
-        member.kind.value,
-        member.mode,
-        member.uid,
-        member.gid,
-        member.mtime_ns,
-        member.size,
-        _text(member.link),
-        member.rdev,
-        [[_text(name), _text(value)] for name, value in member.xattrs],
-        [[extent.offset, extent.plain, extent.length] for extent in member.extents],
-    ]
-
-
-def _member(row: list[object]) -> Member:
-    path, kind, mode, uid, gid, mtime_ns, size, link, rdev, xattrs, extents = row
-    return Member(
-        _bytes(path),
-        _KINDS[str(kind)],
-        *(mode, uid, gid, mtime_ns, size),  # type: ignore[arg-type]  # written by _row and checked by a SHA-256
-        _bytes(link),
-        rdev,  # type: ignore[arg-type]
-        tuple((_bytes(name), _bytes(value)) for name, value in xattrs),  # type: ignore[attr-defined]
-        tuple(Extent(*extent) for extent in extents),  # type: ignore[attr-defined]
+    columns = json.loads(zstandard.ZstdDecompressor().decompress(block))
+    paths, kinds, modes, uids, gids, times, sizes, links, rdevs, xattrs, extents = columns
+    return tuple(
+        map(
+            Member,
+            map(_bytes, paths),
+            map(_KINDS.__getitem__, kinds),
+            *(modes, uids, gids, times, sizes),
+            map(_bytes, links),
+            rdevs,
+            [tuple([(_bytes(name), _bytes(value)) for name, value in pairs]) if pairs else () for pairs in xattrs],
+            [tuple(map(Extent._make, triples)) if triples else () for triples in extents],
+        )
     )
+
+
+def _columns(members: list[Member]) -> list[list[_Json]]:
+    """What `unpack` makes them from: a list for each attribute, which is read three times as fast as one for each entry."""
+    columns: list[list[_Json]] = [list(column) for column in zip(*members, strict=True)]
+    columns[0] = [_text(member.path) for member in members]
+    columns[1] = [member.kind.value for member in members]
+    columns[7] = [_text(member.link) for member in members]
+    columns[9] = [[[_text(name), _text(value)] for name, value in member.xattrs] for member in members]
+    return columns
 
 
 def _text(data: bytes) -> str:
     return data.decode("utf-8", "surrogateescape")
 
 
-def _bytes(text: object) -> bytes:
-    return str(text).encode("utf-8", "surrogateescape")
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")

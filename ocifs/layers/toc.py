@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from ocifs.errors import LimitExceeded, Malformed
 from ocifs.layers.member import Extent, Kind, Member
@@ -211,7 +211,7 @@ class _Builder:
                     spans.add(Span(plain, chunk.size, chunk.start, chunk.stop, chunk.checksum))
                     _extend(extents, Extent(chunk.offset, plain, chunk.size))
                     plain += chunk.size
-            self._members[file.place] = replace(self._members[file.place], extents=tuple(extents))
+            self._members[file.place] = self._members[file.place]._replace(extents=tuple(extents))
         if plain > self._limits.layer_bytes:
             raise LimitExceeded(f"the layer has more content than limits.layer_bytes ({self._limits.layer_bytes})")
         return Table(tuple(self._members), spans, plain, self._prefetch)

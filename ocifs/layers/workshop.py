@@ -1,6 +1,6 @@
 """Where layers become trees: each is streamed once, indexed beside the event loop, and what was made of it is kept under its digest.
 
-What is kept of a layer is its index (`layer-index.4`): its entries, and the spans by which parts of the blob are read. It outlives the
+What is kept of a layer is its index (`layer-index.5`): its entries, and the spans by which parts of the blob are read. It outlives the
 blob: a mount that finds it lists at once, and fetches the spans that are read. What layers make together is kept by their digests
 (`layer-tree.2`). Of a compression that cannot be entered in the middle the plain tar is kept too (`layer-plain.1`), and made again when
 it is gone. A layer that comes with a table of contents (eStargz, zstd:chunked) is not streamed: the table is its index

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 
 from ocifs.content import Blob
 from ocifs.errors import NoAttribute, NotFound
-from ocifs.layers.member import Kind
+from ocifs.layers.member import Kind, Member
 from ocifs.layers.merged import Item, Tree, code_of
 from ocifs.layers.unpack import Layer
 from ocifs.layers.workshop import Workshop
@@ -57,12 +57,16 @@ class LayerStack:
 
 @dataclass(frozen=True, slots=True)
 class _Shown:
-    """What the nodes of one tree share."""
+    """What the nodes of one tree share. `crowds`: the entries of each layer."""
 
     workshop: Workshop
     tree: Tree
     layers: tuple[Layer, ...]
     view: ViewSettings
+    crowds: tuple[_Crowd, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "crowds", tuple(_Crowd(self, number) for number in range(len(self.layers))))
 
 
 def open_layer_tree(workshop: Workshop, stack: LayerStack, view: ViewSettings, key: Hashable) -> Directory:
@@ -73,20 +77,21 @@ def open_layer_tree(workshop: Workshop, stack: LayerStack, view: ViewSettings, k
 class _Member(Plain):
     """A node made from an entry of a layer."""
 
-    __slots__ = ("_item", "_shown", "spot")
+    __slots__ = ("_item", "_member", "_shown", "spot")
     changes = False
 
-    def __init__(self, shown: _Shown, item: Item, key: Hashable, size: int) -> None:
-        super().__init__(key, _attributes(item, shown.view, size))
+    def __init__(self, shown: _Shown, item: Item, member: Member, key: Hashable, size: int) -> None:
+        super().__init__(key, _attributes(item, member, shown.view, size))
         self.spot = None
         self._shown = shown
         self._item = item
+        self._member = member
 
     def attribute_names(self) -> Sequence[bytes]:
-        return tuple(name for name, _ in self._item.member.xattrs)
+        return tuple(name for name, _ in self._member.xattrs)
 
     async def attribute(self, name: bytes) -> bytes:
-        for known, value in self._item.member.xattrs:
+        for known, value in self._member.xattrs:
             if known == name:
                 return value
         raise NoAttribute(f"no extended attribute {name!r} here")
@@ -104,7 +109,7 @@ class _File(_Member):
         self._shown.workshop.let_go(self._shown.layers[self._item.layer])
 
     async def read(self, offset: int, size: int) -> bytes:
-        member = self._item.member
+        member = self._member
         if not member.size:
             return b""
         return await self._shown.workshop.read(self._shown.layers[self._item.layer], member, offset, size)
@@ -115,8 +120,8 @@ class _Link(_Member):
 
     __slots__ = ("target",)
 
-    def __init__(self, shown: _Shown, item: Item, key: Hashable, target: bytes) -> None:
-        super().__init__(shown, item, key, len(target))
+    def __init__(self, shown: _Shown, item: Item, member: Member, key: Hashable, target: bytes) -> None:
+        super().__init__(shown, item, member, key, len(target))
         self.target = target
 
 
@@ -126,7 +131,7 @@ class _Directory(_Member):
     __slots__ = ("_names", "_path")
 
     def __init__(self, shown: _Shown, item: Item, key: Hashable, path: tuple[bytes, ...]) -> None:
-        super().__init__(shown, item, key, 0)
+        super().__init__(shown, item, item.member, key, 0)
         self._path = path
         self._names: dict[bytes, bytes] | None = None
 
@@ -144,8 +149,9 @@ class _Directory(_Member):
 
     async def entries(self) -> Sequence[Entry]:
         assert self._item.children is not None
-        named = ((_shown_name(real), real, item) for real, item in self._item.children.items())
-        return [Entry(name, self._node(name, real, item)) for name, real, item in named]
+        tree, node = self._item.tree, self._node
+        named = ((_shown_name(real), real, Item(tree, code)) for real, code in self._item.children.codes.items())
+        return [Entry(name, node(name, real, item)) for name, real, item in named]
 
     def _node(self, name: bytes, real: bytes, item: Item) -> Node:
         shown = self._shown
@@ -155,18 +161,18 @@ class _Directory(_Member):
         if member.kind is Kind.SYMLINK and shown.view.links == "inside":
             target = inside(shown.tree.root, self._path, member.link)
             if target != member.link:  # a link that is shown otherwise than it is depends on where it stands
-                return _Link(shown, item, (self.key, name), target)
-        return _as_it_is(shown, item)
+                return _Link(shown, item, member, (self.key, name), target)
+        return _as_it_is(shown, item, member)
 
 
-def _as_it_is(shown: _Shown, item: Item) -> _File | _Link:
+def _as_it_is(shown: _Shown, item: Item, member: Member) -> _File | _Link:
     """The node of what is no directory and is shown as its layer has it, wherever it stands."""
-    member = item.member
-    layer = str(shown.layers[item.layer].key)
-    key = ("layer", layer, item.number, item.links, *scope_of(shown.workshop.blobs))
-    node = _Link(shown, item, key, member.link) if member.kind is Kind.SYMLINK else _File(shown, item, key, member.size)
-    if item.links == 1 and item.is_entry:
-        node.spot = Spot(_Crowd(shown, item.layer), item.number)
+    crowd, number, links = shown.crowds[item.layer], item.number, item.links
+    key = (crowd.key, number, links)
+    is_link = member.kind is Kind.SYMLINK
+    node = _Link(shown, item, member, key, member.link) if is_link else _File(shown, item, member, key, member.size)
+    if links == 1 and item.is_entry:
+        node.spot = Spot(crowd, number)
     return node
 
 
@@ -185,7 +191,8 @@ class _Crowd:
         return len(self._shown.tree.layers[self._layer].members)
 
     def node(self, place: int) -> Node:
-        return _as_it_is(self._shown, Item(self._shown.tree, code_of(self._layer, place)))
+        item = Item(self._shown.tree, code_of(self._layer, place))
+        return _as_it_is(self._shown, item, item.member)
 
 
 class _Root(Plain):
@@ -247,13 +254,11 @@ def _descend(root: Item, within: tuple[bytes, ...]) -> tuple[Item, tuple[bytes, 
     return here, within
 
 
-def _attributes(item: Item, view: ViewSettings, size: int) -> Attributes:
-    member = item.member
-    mode = (
-        0o777 if member.kind is Kind.SYMLINK else member.mode
-    )  # Linux has no others, whatever a tar says (symlink(7))
-    owned = Attributes(_TYPES[member.kind] | mode, size, member.mtime_ns, max(1, item.links), rdev=member.rdev)
-    return replace(owned, uid=member.uid, gid=member.gid) if view.owner == "keep" else owned
+def _attributes(item: Item, member: Member, view: ViewSettings, size: int) -> Attributes:
+    kind = member.kind
+    mode = 0o777 if kind is Kind.SYMLINK else member.mode  # Linux has no others, whatever a tar says (symlink(7))
+    uid, gid = (member.uid, member.gid) if view.owner == "keep" else (None, None)
+    return Attributes(_TYPES[kind] | mode, size, member.mtime_ns, max(1, item.links), uid, gid, member.rdev)
 
 
 def _shown_name(name: bytes) -> bytes:

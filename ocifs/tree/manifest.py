@@ -9,7 +9,6 @@ what a kind of manifest does not have is not there (an image has no `platforms`,
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import replace
 
 from ocifs.content import Blob
 from ocifs.errors import NoAttribute, NotFound
@@ -61,7 +60,7 @@ class ManifestDirectory(Plain):
                 self._bound = bound
                 self._where.context.note_siblings(self._where.repository, bound.manifest)
                 self._nodes = dict(manifest_nodes(self._where, bound, self.key))
-                self.attributes = replace(self.attributes, mtime_ns=bound.mtime_ns)
+                self.attributes = self.attributes._replace(mtime_ns=bound.mtime_ns)
         return self._bound
 
     async def kind(self) -> str:
