@@ -1,7 +1,9 @@
 """Into the background, and a parent that waits until the mount answers.
 
 Rules that hold here: the fork comes before anything that starts a thread or an event loop; the parent ends with status 0 only when
-the mount answered, else it says what the child said and ends with the status that the child gave.
+the mount answered, else it says what the child said and ends with the status that the child gave; until then the child stays in the process
+group that it was started in: while autofs waits for a mount it lets that group alone pass the mount point (the kernel's
+Documentation/filesystems/autofs.rst), and a daemon that had left it would wait for itself.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ class Ready:
         self._pipe: int | None = pipe
 
     def ok(self) -> None:
-        """The mount answers."""
+        """The mount answers; from here on this process is a session of its own."""
+        if self._pipe is not None:
+            os.setsid()
         self._say(_READY)
 
     def fail(self, message: str, status: int) -> None:
@@ -38,7 +42,7 @@ class Ready:
 
 
 def detach(log_file: Path | None) -> Ready:
-    """Go on in a child of its own session; the parent never returns from here."""
+    """Go on in a child; the parent never returns from here."""
     reader, writer = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -47,7 +51,6 @@ def detach(log_file: Path | None) -> Ready:
         os.close(writer)
         _wait(reader, child)
     os.close(reader)
-    os.setsid()
     os.chdir("/")
     silence = os.open(os.devnull, os.O_RDWR)
     output = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600) if log_file else silence

@@ -59,30 +59,16 @@ def test_the_helper_ends_as_mount_documents(tmp_path: Path) -> None:
     assert not os.path.ismount(place)
 
 
-SCRIPT = """set -e
-mount -t overlay overlay -o lowerdir={place}/sbin:/usr/sbin /usr/sbin || exit 77
-mount -t ocifs {host} {place}/mnt -o tag_ttl=5,x-systemd.automount
-ls -A {place}/mnt
-umount {place}/mnt
-mount -a -T {place}/fstab
-ls -A {place}/mnt
-umount {place}/mnt
-"""
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may make a mount namespace")
-def test_mount_and_fstab_mount_a_registry(registry: Registry, tmp_path: Path) -> None:
-    for name in ("sbin", "mnt"):
-        (tmp_path / name).mkdir()
-    program = tmp_path / "sbin" / "mount.ocifs"
+def in_namespace(script: str, place: Path) -> subprocess.CompletedProcess[str]:
+    """Run it in a mount namespace, with `mount.ocifs` in /sbin; skips where that cannot be."""
+    program = place / "sbin" / "mount.ocifs"
+    program.parent.mkdir(exist_ok=True)
     program.write_text(f'#!/bin/sh\nexec {sys.executable} -m ocifs.cli.mount_helper "$@"\n')
     program.chmod(0o755)
-    (tmp_path / "fstab").write_text(f"{registry.host} {tmp_path}/mnt ocifs tag_ttl=5,_netdev,nofail 0 0\n")
-    script = SCRIPT.format(place=tmp_path, host=registry.host)
-    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT)}
+    over = f"set -e\nmount -t overlay overlay -o lowerdir={place}/sbin:/usr/sbin /usr/sbin || exit 77\n"
     done = subprocess.run(
-        ["unshare", "--mount", "sh", "-c", script],
-        env=environment,
+        ["unshare", "--mount", "sh", "-c", over + script],
+        env={**os.environ, "XDG_CACHE_HOME": str(place / "cache"), "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=60,
@@ -90,7 +76,30 @@ def test_mount_and_fstab_mount_a_registry(registry: Registry, tmp_path: Path) ->
     )
     if done.returncode == 77:
         pytest.skip(f"no overlay in a namespace here: {done.stderr}")
-    assert (done.returncode, done.stdout.count(".ocifs")) == (0, 2), done.stderr
+    return done
+
+
+SCRIPT = """mount -t ocifs {host} {place}/mnt -o tag_ttl=5,x-systemd.automount
+ls -A {place}/mnt
+umount {place}/mnt
+mount -a -T {place}/fstab
+ls -A {place}/mnt
+umount {place}/mnt
+if grep -q "{place}/later" /proc/self/mounts; then exit 3; fi
+mount -T {place}/fstab {place}/later
+ls -A {place}/later
+umount {place}/later
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may make a mount namespace")
+def test_mount_and_fstab_mount_a_registry(registry: Registry, tmp_path: Path) -> None:
+    for name in ("mnt", "later"):
+        (tmp_path / name).mkdir()
+    lines = ("mnt ocifs tag_ttl=5,_netdev,nofail", "later ocifs noauto,_netdev,x-systemd.automount")
+    (tmp_path / "fstab").write_text("".join(f"{registry.host} {tmp_path}/{line} 0 0\n" for line in lines))
+    done = in_namespace(SCRIPT.format(place=tmp_path, host=registry.host), tmp_path)
+    assert (done.returncode, done.stdout.count(".ocifs")) == (0, 3), done.stderr
 
 
 def test_systemd_hears_when_the_mount_answers(registry: Registry, tmp_path: Path, monkeypatch) -> None:
@@ -100,6 +109,48 @@ def test_systemd_hears_when_the_mount_answers(registry: Registry, tmp_path: Path
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
         with mounted(registry.host, tmp_path / "mnt", tmp_path / "cache"):
             assert listener.recv(100) == b"READY=1"
+
+
+FSTAB = """{host} {place}/mnt ocifs noauto,x-systemd.automount,_netdev,allow_other,tag_ttl=5 0 0
+{host},localhost {place}/two ocifs _netdev,nofail,x-systemd.mount-timeout=60 0 0
+"""
+GENERATOR = Path("/usr/lib/systemd/system-generators/systemd-fstab-generator")
+
+
+@pytest.mark.skipif(not GENERATOR.exists(), reason="no systemd here")
+def test_systemd_makes_sound_units_of_fstab_and_their_mount_is_made(registry: Registry, tmp_path: Path) -> None:
+    for name in ("units", "early", "late", "sbin", "mnt"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "fstab").write_text(FSTAB.format(host=registry.host, place=tmp_path))
+    environment = {**os.environ, "SYSTEMD_FSTAB": str(tmp_path / "fstab")}
+    subprocess.run([GENERATOR, *(tmp_path / name for name in ("units", "early", "late"))], env=environment, check=True)
+    units = sorted(path for path in (tmp_path / "units").glob("*") if path.suffix in (".mount", ".automount"))
+    assert [path.suffix for path in units] == [".automount", ".mount", ".mount"]
+    one, two = (path.stem for path in units[1:])
+    wanted = {each.relative_to(tmp_path / "units") for each in (tmp_path / "units").glob("remote-fs.target.*/*")}
+    assert wanted == {
+        Path("remote-fs.target.requires", f"{one}.automount"),  # and not the mount, which waits for a look
+        Path("remote-fs.target.wants", f"{two}.mount"),
+    }
+    done = subprocess.run(
+        ["systemd-analyze", "verify", *units],
+        env={**os.environ, "SYSTEMD_UNIT_PATH": f"{tmp_path}/units:"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    said = [line for line in done.stderr.splitlines() if str(tmp_path) in line or one in line or two in line]
+    assert (done.returncode, said) == (0, [])
+    if os.geteuid() != 0:
+        return
+    unit = dict(line.split("=", 1) for line in units[1].read_text().splitlines() if "=" in line)
+    # systemd.mount(5): systemd runs mount(8) with what the unit says.
+    mount = f"mount {unit['What']} {unit['Where']} -t {unit['Type']} -o {unit['Options']}"
+    done = in_namespace(
+        f"{mount}\ngrep ' {tmp_path}/mnt fuse.ocifs ' /proc/self/mounts\numount {tmp_path}/mnt", tmp_path
+    )
+    assert (done.returncode, done.stdout.split()[:1]) == (0, [registry.host]), done.stderr
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd here")
