@@ -53,6 +53,7 @@ class Options(TypedDict, total=False):
     platform: str
     owner: str
     links: str
+    soci: bool
     repo: tuple[str, ...]
 
 
@@ -295,6 +296,7 @@ def settings_of(named: Collection[str], options: Options) -> Settings:
             platform=platform,
             owner=options.get("owner", "user"),
             links=options.get("links", "inside"),
+            soci=options.get("soci", False),
             repositories=tuple(options.get("repo", ())),
         ),
     )

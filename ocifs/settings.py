@@ -103,6 +103,9 @@ class ViewSettings:
     platform: Platform | None = None  # None: the machine's own
     view: str = "manifest"  # of a mount of one manifest: manifest, rootfs or files
     owner: str = "user"  # owners of files in images: the mounting `user`, or `keep`
+    soci: bool = (
+        False  # whether SOCI's tables of contents are believed, which anybody who may push can attach to an image
+    )
     links: str = "inside"  # links in images that lead outside: kept `inside`, or `raw`
     repositories: tuple[
         str, ...

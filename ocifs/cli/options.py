@@ -44,6 +44,7 @@ class SharedOptions(CacheOptions):
     platform: str | None
     owner: str
     links: str
+    soci: bool
     repo: tuple[str, ...]
 
 
@@ -127,6 +128,7 @@ _SHOWING = (
         show_default=True,
         help="Links in images that lead outside: shown so that they stay inside, or as they are.",
     ),
+    click.option("--soci", is_flag=True, help="Believe SOCI indices of images: list layers by them, and fetch parts."),
 )
 
 
@@ -183,6 +185,7 @@ def settings_from(options: SharedOptions, *named: str) -> Settings:
             platform=Platform.parse(options["platform"]) if options["platform"] else None,
             owner=options["owner"],
             links=options["links"],
+            soci=options["soci"],
             repositories=options["repo"],
         ),
     )

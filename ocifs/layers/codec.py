@@ -10,6 +10,7 @@ never a wrong tree or a wrong byte.
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import Any
 
 import zstandard
@@ -32,7 +33,8 @@ def encode(index: LayerIndex) -> bytes:
     numbers, windows = _encode_spans(index.spans) if index.spans is not None else (b"", b"")
     spans = None
     if index.spans is not None:
-        spans = [index.spans.compression, index.spans.algorithm, index.spans.width, len(numbers)]
+        packed = ["packed"] if index.spans.packed else []
+        spans = [index.spans.compression, index.spans.algorithm, index.spans.width, len(numbers), *packed]
     head = {
         "kind": KIND,
         "diff_id": str(index.diff_id or ""),
@@ -74,10 +76,10 @@ def _encode_spans(spans: SpanMap) -> tuple[bytes, bytes]:
     return zstandard.compress(b"".join(numbers)), b"".join(windows)
 
 
-def _decode_spans(head: tuple[str, str, int, int], data: bytes) -> SpanMap:
-    compression, algorithm, width, size = head
+def _decode_spans(head: Sequence[Any], data: bytes) -> SpanMap:
+    compression, algorithm, width, size, *packed = head
     numbers, place = zstandard.decompress(data[:size]), size
-    spans = SpanMap(compression, algorithm=algorithm, width=width)
+    spans = SpanMap(compression, algorithm=algorithm, width=width, packed=bool(packed))
     for start in range(0, len(numbers), _SPAN.size + width):
         plain, length, first, stop, bit, deflated = _SPAN.unpack_from(numbers, start)
         value = numbers[start + _SPAN.size : start + _SPAN.size + width]

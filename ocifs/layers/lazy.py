@@ -1,6 +1,7 @@
 """Layers that bring a table of contents: which they are, and fetching and checking the table instead of the layer.
 
-Rules that hold here: only annotations of a layer's descriptor, which its manifest's digest covers, make a table believed; a table that
+Rules that hold here: only annotations of a layer's descriptor, which its manifest's digest covers, make a table believed, or the user's
+word for SOCI's, which anybody who may push can attach; a table that
 lies or passes a bound is refused, which is logged, and the layer is then the plain tar that it also is; an outage is no refusal.
 """
 
@@ -16,6 +17,7 @@ from ocifs.content import Blob, BlobReader
 from ocifs.errors import IntegrityError, LimitExceeded, Malformed, Unsupported
 from ocifs.layers import estargz, zstd_chunked
 from ocifs.layers.toc import Table
+from ocifs.layers.ztoc import read_ztoc
 from ocifs.oci.digest import Digest
 from ocifs.settings import KIB, MIB, Limits
 
@@ -24,15 +26,20 @@ log = logging.getLogger(__name__)
 # What is read of an eStargz layer's end before its footer says where the table begins: the table of a usual layer is 1 to 2 % of it.
 _TAIL, _MOST = 128 * KIB, 1 * MIB
 _SHARE = 64
+SOCI = "soci"
 
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """A table of contents that a layer's annotations name: its format, its digest, and its place where they say it."""
+    """A table of contents that a layer's annotations name: its format, its digest, and its place where they say it.
+
+    `apart`: the blob that it is, where it lies beside the layer, as SOCI's does.
+    """
 
     form: str
     digest: Digest
     chunked: zstd_chunked.Promise | None = None
+    apart: Blob | None = None
 
     def key(self, blob: Blob) -> Digest:
         """What is made of the layer by this table is kept under this name: another manifest may name another table for the same blob."""
@@ -40,8 +47,8 @@ class Promise:
         return Digest.of(f"{blob.digest} {self.form} {self.digest} {place}".encode())
 
 
-def promised(annotations: Mapping[str, str]) -> Promise | None:
-    """The table that annotations of a layer name; None where they name none, or two, or make no sense."""
+def promised(annotations: Mapping[str, str], apart: Blob | None = None) -> Promise | None:
+    """The table that annotations of a layer name, else the one `apart`; None where they name none, or two, or make no sense."""
     try:
         chunked = zstd_chunked.promise(annotations)
         named = annotations.get(estargz.ANNOTATION)
@@ -49,6 +56,8 @@ def promised(annotations: Mapping[str, str]) -> Promise | None:
     except Malformed as error:
         log.warning("a layer's table of contents is left alone: %s", error)
         return None
+    if chunked is None and starred is None and apart is not None:
+        return Promise(SOCI, apart.digest, apart=apart)
     if chunked is None:
         return starred
     if starred is not None:
@@ -60,12 +69,21 @@ def promised(annotations: Mapping[str, str]) -> Promise | None:
 async def fetch_table(blobs: BlobReader, blob: Blob, promise: Promise, limits: Limits) -> Table | None:
     """The layer's table of contents, verified; None where it is refused. Raises whatever reading the blob raises."""
     try:
+        if promise.apart is not None:
+            return await _ztoc(blobs, blob, promise.apart, limits)
         if promise.chunked is not None:
             return await _chunked(blobs, blob, promise.chunked, limits)
         return await _estargz(blobs, blob, promise.digest, limits)
     except (Malformed, LimitExceeded, Unsupported) as error:
         log.warning("layer %s is taken as a plain tar: %s", blob.digest, error)
         return None
+
+
+async def _ztoc(blobs: BlobReader, blob: Blob, table: Blob, limits: Limits) -> Table:
+    if table.size > limits.toc_bytes:
+        raise LimitExceeded(f"the table of contents has more than limits.toc_bytes ({limits.toc_bytes})")
+    data = await _exactly(blobs, table, 0, table.size)
+    return await trio.to_thread.run_sync(read_ztoc, data, blob.size, limits)
 
 
 async def _chunked(blobs: BlobReader, blob: Blob, said: zstd_chunked.Promise, limits: Limits) -> Table:

@@ -146,11 +146,13 @@ def _lead_in(bit: int, byte: int) -> bytes:
 
 def decode(compression: str, span: Span, data: bytes) -> bytes:
     """The plain bytes of a span, from its bytes of the blob. Raises IntegrityError where they are not those that they were."""
+    if span.checksum.packed and not span.checksum.fits(data):
+        raise IntegrityError("a part of a layer has other content than its table of contents says")
     try:
         plain = b"".join(_decoded(compression, span, data))
     except (zlib.error, _ISAL_ERROR, zstandard.ZstdError, EOFError, MemoryError) as error:
         raise IntegrityError(f"a part of a layer is no valid {compression}: {error}") from None
-    if len(plain) != span.length or not span.checksum.fits(plain):
+    if len(plain) != span.length or not (span.checksum.packed or span.checksum.fits(plain)):
         raise IntegrityError("a part of a layer has other content than it had")
     return plain
 

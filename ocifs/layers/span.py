@@ -22,10 +22,14 @@ from ocifs.errors import Malformed
 
 @dataclass(frozen=True, slots=True)
 class Checksum:
-    """A digest of plain bytes: an algorithm of hashlib's that is known to be strong, and the first bytes (16 at least) of its value."""
+    """A digest: an algorithm of hashlib's that is known to be strong, and the first bytes (16 at least) of its value.
+
+    Of plain bytes, or where it is `packed` of the bytes that they are made from.
+    """
 
     algorithm: str
     value: bytes
+    packed: bool = False
 
     @classmethod
     def of(cls, data: bytes) -> Checksum:
@@ -77,6 +81,7 @@ PLAIN_TAR = "plain tar"
 class SpanMap:
     """The spans of a layer in order. `compression`: how each is decoded: gzip, zstd, none, or PLAIN_TAR.
 
+    `packed`: checksums are of the blob's bytes [start, stop), and not of the plain ones.
     A million spans take 57 bytes each and their windows; all have checksums of one algorithm and length.
     """
 
@@ -89,16 +94,24 @@ class SpanMap:
         "_windows",
         "algorithm",
         "compression",
+        "packed",
         "width",
     )
 
     def __init__(
-        self, compression: str, spans: Iterable[Span] = (), *, algorithm: str = "sha256", width: int = TAKEN
+        self,
+        compression: str,
+        spans: Iterable[Span] = (),
+        *,
+        algorithm: str = "sha256",
+        width: int = TAKEN,
+        packed: bool = False,
     ) -> None:
         """Raises Malformed where spans are out of order, empty or overlap."""
         self.compression = compression
         self.algorithm = algorithm
         self.width = width
+        self.packed = packed
         self._plains, self._lengths, self._starts, self._stops = array("Q"), array("Q"), array("Q"), array("Q")
         self._checksums = bytearray()
         self._windows: dict[int, Window] = {}
@@ -140,7 +153,7 @@ class SpanMap:
             self._lengths[number],
             self._starts[number],
             self._stops[number],
-            Checksum(self.algorithm, value),
+            Checksum(self.algorithm, value, self.packed),
             self._windows.get(number),
         )
 

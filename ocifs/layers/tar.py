@@ -15,7 +15,7 @@ import binascii
 import os
 import re
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal, InvalidOperation
 from typing import IO, NoReturn, cast
 from urllib.parse import unquote_to_bytes
@@ -278,7 +278,7 @@ def _member(info: tarfile.TarInfo) -> Member | None:
         info.size if is_file else 0,
         link if kind in (Kind.SYMLINK, Kind.HARDLINK) else b"",
         device(info.devmajor, info.devminor) if is_device else 0,
-        _xattrs(info),
+        pax_xattrs(info.pax_headers),
         _extents(info) if is_file else (),
     )
 
@@ -332,10 +332,10 @@ def _bad_map() -> NoReturn:
     raise Malformed("a sparse file's map in the tar is out of order or outside the file")
 
 
-def _xattrs(info: tarfile.TarInfo) -> tuple[tuple[bytes, bytes], ...]:
+def pax_xattrs(records: Mapping[str, str]) -> tuple[tuple[bytes, bytes], ...]:
     """Extended attributes from PAX records: star's as they are, libarchive's in base64 with names in URL encoding."""
     found: dict[bytes, bytes] = {}
-    for key, value in info.pax_headers.items():
+    for key, value in records.items():
         if key.startswith(_LIBARCHIVE):
             try:
                 found.setdefault(_unquoted(key[len(_LIBARCHIVE) :]), base64.b64decode(value + "=" * (-len(value) % 4)))

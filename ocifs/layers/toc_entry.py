@@ -24,7 +24,7 @@ ALGORITHM = "sha256"
 WIDTH = 32
 """Digests are kept whole: whoever made the table may also have made a second content for half of one."""
 
-_KINDS = {
+KINDS = {
     "reg": Kind.FILE,
     "dir": Kind.DIRECTORY,
     "symlink": Kind.SYMLINK,
@@ -49,7 +49,7 @@ def parse_checksum(text: str) -> Checksum | None:
 
 
 def parse_member(entry: Entry) -> Member:
-    kind = _KINDS.get(parse_text(entry, "type"))
+    kind = KINDS.get(parse_text(entry, "type"))
     if kind is None:
         raise Malformed(f"the table of contents has an entry of unknown type {parse_text(entry, 'type')[:40]!r}")
     link = _name(entry, "linkName") if kind in (Kind.SYMLINK, Kind.HARDLINK) else b""
@@ -60,7 +60,7 @@ def parse_member(entry: Entry) -> Member:
         parse_number(entry, "mode") & 0o7777,
         owner(parse_number(entry, "uid")),
         owner(parse_number(entry, "gid")),
-        _time(parse_text(entry, "modtime")),
+        parse_time(parse_text(entry, "modtime")),
         parse_number(entry, "size") if kind is Kind.FILE else 0,
         clean(link) if kind is Kind.HARDLINK else link,
         _device(entry) if is_device else 0,
@@ -106,7 +106,7 @@ def _name(entry: Entry, name: str) -> bytes:
         raise Malformed("the table of contents has a name that it cannot spell") from None
 
 
-def _time(text: str) -> int:
+def parse_time(text: str) -> int:
     """Nanoseconds since the epoch of a time as RFC 3339 has it; 0 for none."""
     if not text:
         return 0

@@ -28,7 +28,7 @@ from ocifs.errors import CacheFull, IntegrityError, LimitExceeded, Malformed, Oc
 from ocifs.layers import merged
 from ocifs.layers.codec import KIND as INDEX
 from ocifs.layers.codec import decode, encode
-from ocifs.layers.lazy import Promise, fetch_table, promised
+from ocifs.layers.lazy import SOCI, Promise, fetch_table, promised
 from ocifs.layers.member import LayerIndex, Member
 from ocifs.layers.merged import Tree
 from ocifs.layers.overlay import merge
@@ -70,9 +70,11 @@ class Workshop:
         self._kept_reader = SpanReader(_Kept(self._tars, self._unpack), nursery)
         self._threads = trio.CapacityLimiter(max(2, os.cpu_count() or 2))
 
-    def layer(self, blob: Blob, diff_id: Digest | None, annotations: Mapping[str, str]) -> Layer:
-        """A layer as its descriptor and its image's config describe it."""
-        return Layer(blob, diff_id, promised(annotations) if self._tables else None)
+    def layer(
+        self, blob: Blob, diff_id: Digest | None, annotations: Mapping[str, str], table: Blob | None = None
+    ) -> Layer:
+        """A layer as its descriptor and its image's config describe it. `table`: a table of contents beside it that is to be believed."""
+        return Layer(blob, diff_id, promised(annotations, table) if self._tables else None)
 
     async def index(self, layer: Layer) -> LayerIndex:
         """The entries of a layer. Raises Malformed, IntegrityError, LimitExceeded and whatever reading the blob raises."""
@@ -164,6 +166,10 @@ class Workshop:
         except (IntegrityError, Malformed) as error:
             log.warning("layer %s is read as a whole again: %s", layer.blob.digest, error)
         # Bytes or spans are bad. Reading all of the blob finds out whether it is the blob's bytes; everything else is made anew.
+        if index.compression == SOCI:  # its places are those of the plain tar
+            index = await self.index(replace(layer, promise=None))
+            reader = self._kept_reader if index.spans and index.spans.compression == PLAIN_TAR else self._reader
+            return await reader.read(layer.blob, index.spans or spans, start, size)
         if index.diff_id is None:  # the table says what the bytes are, and nothing could be made anew
             await self._judge(layer.blob)
             return await reader.read(layer.blob, spans, start, size)

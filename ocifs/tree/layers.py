@@ -16,19 +16,21 @@ from ocifs.tree.layertree import LayerStack, open_layer_tree
 from ocifs.tree.names import to_bytes
 from ocifs.tree.node import DIRECTORY, Attributes, Entry, Node, Plain, TextFile
 from ocifs.tree.rootfs import diff_ids, holds_tree
+from ocifs.tree.soci import soci_tables
 from ocifs.tree.static import StaticDirectory, annotation_directory
 
 
 class LayersDirectory(Plain):
     """`layers/0`, `layers/1`, …"""
 
-    __slots__ = ("_diff_ids", "_is_image", "_layers", "_where")
+    __slots__ = ("_diff_ids", "_is_image", "_layers", "_tables", "_where")
 
     def __init__(self, where: Whereabouts, bound: Bound, key: Hashable) -> None:
         super().__init__(key, Attributes(DIRECTORY, mtime_ns=bound.mtime_ns, nlink=2))
         self._where = where
         self._layers = bound.manifest.layers
         self._diff_ids = diff_ids(bound.config, len(self._layers))
+        self._tables = soci_tables(where, bound.manifest)
         self._is_image = bound.classification.kind in ("image", "docker-schema1")
 
     async def lookup(self, name: bytes) -> Node:
@@ -51,6 +53,7 @@ class LayersDirectory(Plain):
             markers=self._is_image,
             alone=True,
             mtime_ns=self.attributes.mtime_ns,
+            tables=self._tables,
         )
         return LayerDirectory(self._where.context, stack, (self.key, number))
 

@@ -8,7 +8,7 @@ the mounting user unless they are kept.
 from __future__ import annotations
 
 import stat
-from collections.abc import Hashable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ocifs.content import Blob
@@ -42,8 +42,8 @@ _ROOT_LIFETIME = 0.0
 class LayerStack:
     """Layers of one repository, lowest first, as they are to be shown. `alone`: one layer by itself; `markers`: whiteouts are hidden.
 
-    `within`: names above everything in the layers that are shown already, by whoever has this tree. `mtime_ns`: the root's, until it is
-    looked into.
+    `tables`: asks for tables of contents that lie beside the layers, by their layers' digests. `within`: names above everything in the
+    layers that are shown already, by whoever has this tree. `mtime_ns`: the root's, until it is looked into.
     """
 
     repository: str
@@ -53,6 +53,7 @@ class LayerStack:
     alone: bool = False
     within: tuple[bytes, ...] = ()
     mtime_ns: int = 0
+    tables: Callable[[], Awaitable[Mapping[Digest, Blob]]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,12 +224,14 @@ class _Root(Plain):
     async def _open(self) -> _Directory:
         if self._inner is None:
             stack = self._stack
+            tables = await stack.tables() if stack.tables is not None else {}
             layers = tuple(
                 [
                     self._workshop.layer(
                         await sized(self._workshop.blobs, Blob.of(stack.repository, descriptor)),
                         diff_id,
                         descriptor.annotations,
+                        tables.get(descriptor.digest),
                     )
                     for descriptor, diff_id in zip(stack.layers, stack.diff_ids, strict=True)
                 ]

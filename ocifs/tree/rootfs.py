@@ -15,6 +15,7 @@ from ocifs.oci.mediatype import essence
 from ocifs.tree.bound import Bound, Whereabouts
 from ocifs.tree.layertree import LayerStack, open_layer_tree
 from ocifs.tree.node import DIRECTORY, Attributes, Directory, Entry, Node, Plain
+from ocifs.tree.soci import soci_tables
 from ocifs.tree.times import config_members
 
 _TARS = (".tar", "+tar", "-tar", "/tar", "tar+gzip", "tar+zstd", "tar+bzip2", "tar+xz", "tar.gzip", "tar.gz", ".tgz")
@@ -67,5 +68,11 @@ def open_rootfs(where: Whereabouts, bound: Bound, key: Hashable) -> Directory:
     for number, layer in enumerate(layers):
         if not holds_tree(layer.media_type):
             return Unreadable(f"layer {number} is no tar that ocifs reads ({layer.media_type})", key, bound.mtime_ns)
-    stack = LayerStack(where.repository, layers, diff_ids(bound.config, len(layers)), mtime_ns=bound.mtime_ns)
+    stack = LayerStack(
+        where.repository,
+        layers,
+        diff_ids(bound.config, len(layers)),
+        mtime_ns=bound.mtime_ns,
+        tables=soci_tables(where, bound.manifest),
+    )
     return open_layer_tree(where.context.workshop, stack, where.context.view, key)
