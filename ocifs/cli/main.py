@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ocifs import __version__
 from ocifs.cli import failure
 from ocifs.cli.options import configurable
 from ocifs.errors import OcifsError
@@ -73,8 +72,24 @@ class Commands(click.Group):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
 
+def show_version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
+    """Write the version, which is looked up here and not whenever the command is run."""
+    if asked and not ctx.resilient_parsing:
+        from ocifs import __version__
+
+        click.echo(f"ocifs, version {__version__}")
+        ctx.exit()
+
+
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="ocifs")
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=show_version,
+    help="Show the version and exit.",
+)
 def group() -> None:
     """A container registry as a filesystem.
 
