@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import email.utils
 import random
+import re
 import socket
 import struct
 import threading
@@ -54,9 +55,21 @@ class Answer:
         return b"\r\n".join([*kept, *more, b"connection: close", b"", b""]), self.body
 
 
+@dataclass(frozen=True)
+class Part:
+    """Bytes [start, stop) of a blob, which one request brought."""
+
+    digest: str
+    start: int
+    stop: int
+
+
 @dataclass
 class FaultProxy:
-    """A running proxy: `fault` is what happens to the next answers ("" for nothing), to each with the chance `share`."""
+    """A running proxy: `fault` is what happens to the next answers ("" for nothing), to each with the chance `share`.
+
+    `parts`: what came of blobs, request by request, in the order of the answers.
+    """
 
     upstream: tuple[str, int]
     listener: socket.socket
@@ -65,6 +78,7 @@ class FaultProxy:
     seed: int = 0
     made: Counter[str] = field(default_factory=Counter)
     requests: int = 0
+    parts: list[Part] = field(default_factory=list)
     _open: set[socket.socket] = field(default_factory=set)
 
     @property
@@ -122,7 +136,16 @@ class FaultProxy:
             client.sendall(b"%s\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s" % (first, len(body), body))
         else:
             ask = without(head, b"range") if fault == "whole for a part" else head
-            self._relay(client, fetch(self.upstream, ask), fault)
+            answer = fetch(self.upstream, ask)
+            self._note(head, answer)
+            self._relay(client, answer, fault)
+
+    def _note(self, head: bytes, answer: Answer) -> None:
+        asked = re.match(rb"GET /v2/\S+/blobs/(\S+) ", head)
+        if asked and answer.lines[0].split()[1] in (b"200", b"206"):
+            said = re.match(rb"bytes (\d+)-", answer.header(b"content-range"))
+            start = int(said[1]) if said else 0
+            self.parts.append(Part(asked[1].decode(), start, start + len(answer.body)))
 
     def _relay(self, client: socket.socket, answer: Answer, fault: str) -> None:
         head, body = CHANGES.get(fault, Answer.bytes)(answer)
