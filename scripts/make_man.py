@@ -1,6 +1,6 @@
 """Write the manual pages from the commands themselves: ocifs(1), mount.ocifs(8), ocifs.toml(5).
 
-    python -m scripts.make_man DIRECTORY
+    python -m scripts.make_man DIRECTORY [--version VERSION]
 
 Rules that hold here: commands, options, their defaults and what they mean come from click's commands, and nothing of it is written a second
 time; the pages are of man(7), and man(1) has no warning for them; they have no date, so that two builds of one version are the same.
@@ -22,6 +22,7 @@ from ocifs.cli.mount import command as mount
 from ocifs.cli.mount_helper import FAILED, PASSED_OVER, PREFIXES, WRONG
 
 ROFF = str.maketrans({"\\": "\\e", "-": "\\-", "'": "\\(aq", "^": "\\(ha", "~": "\\(ti", "`": "\\(ga"})
+VERSION = "@VERSION@"
 _CODE = re.compile(r"`([^`]+)`")
 
 STATUSES = (
@@ -97,7 +98,7 @@ def common() -> dict[str, str]:
 
 
 def head(name: str, section: int, what: str) -> str:
-    return f'.TH "{name.upper()}" "{section}" "" "ocifs {__version__}" "ocifs"\n.nh\n.ad l\n.SH NAME\n{name} \\- {text(what)}\n'
+    return f'.TH "{name.upper()}" "{section}" "" "ocifs {VERSION}" "ocifs"\n.nh\n.ad l\n.SH NAME\n{name} \\- {text(what)}\n'
 
 
 def ocifs_1() -> str:
@@ -215,10 +216,14 @@ PAGES = {"man1/ocifs.1": ocifs_1, "man8/mount.ocifs.8": mount_8, "man5/ocifs.tom
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("directory", type=Path)
-    directory = parser.parse_args().directory
+    parser.add_argument(
+        "--version", default=__version__, help="the version that the pages are of, else the installed one"
+    )
+    options = parser.parse_args()
     for name, page in PAGES.items():
-        (directory / name).parent.mkdir(parents=True, exist_ok=True)
-        (directory / name).write_text(page())
+        target = options.directory / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(page().replace(VERSION, options.version))
 
 
 if __name__ == "__main__":

@@ -52,7 +52,8 @@ def tree(tmp_path: Path) -> Path:
     """A source tree with what a build needs, which is in no git."""
     place = tmp_path / "tree"
     shutil.copytree(ROOT / "ocifs", place / "ocifs", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    shutil.copytree(ROOT / "scripts/packaging", place / "scripts/packaging")
+    for name in ("pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md"):
         shutil.copy(ROOT / name, place)
     return place
 

@@ -1,0 +1,81 @@
+"""The wheel and the source distribution hold what they must, and the wheel works where nothing else of ocifs is."""
+
+from __future__ import annotations
+
+import email
+import re
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.support.installed import demo, elsewhere, run
+
+ROOT = Path(__file__).parents[2]
+SHARED = (
+    "bash-completion/completions/ocifs",
+    "fish/vendor_completions.d/ocifs.fish",
+    "man/man1/ocifs.1",
+    "man/man5/ocifs.toml.5",
+    "man/man8/mount.ocifs.8",
+    "systemd/user/ocifs@.service",
+    "zsh/site-functions/_ocifs",
+)
+CODE = sorted(
+    str(path.relative_to(ROOT)) for path in (ROOT / "ocifs").rglob("*") if path.suffix in {".py", ".pyi", ".typed"}
+)
+
+
+def wheel_of(directory: Path) -> Path:
+    [wheel] = directory.glob("*.whl")
+    return wheel
+
+
+def test_the_wheel_holds_the_program_and_what_goes_to_share_and_no_more(built: Path) -> None:
+    with zipfile.ZipFile(wheel_of(built)) as wheel:
+        names = wheel.namelist()
+    assert sorted(name for name in names if name.startswith("ocifs/")) == CODE
+    assert "ocifs/py.typed" in names
+    rest = [
+        re.sub(r"^ocifs_mount-[^/]+?\.(data/data|dist-info)/", "", name) for name in names if "ocifs/" not in name[:6]
+    ]
+    assert sorted(rest) == sorted(
+        [*(f"share/{name}" for name in SHARED), "METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE"]
+    )
+
+
+def test_the_source_distribution_holds_what_its_wheel_is_made_of(built: Path) -> None:
+    [archive] = built.glob("*.tar.gz")
+    with tarfile.open(archive) as source:
+        names = [member.name.partition("/")[2] for member in source.getmembers() if member.isfile()]
+    assert sorted(name for name in names if name.startswith("ocifs/")) == CODE
+    assert {"LICENSE", "README.md", "CHANGELOG.md", "pyproject.toml", "PKG-INFO"} <= set(names)
+    assert {f"build/share/{name}" for name in SHARED} <= set(names)
+    assert not [name for name in names if name.startswith("tests/")]
+
+
+def test_the_pages_have_the_version_of_the_wheel(built: Path) -> None:
+    with zipfile.ZipFile(wheel_of(built)) as wheel:
+        [facts] = (wheel.read(name) for name in wheel.namelist() if name.endswith("/METADATA"))
+        [page] = (wheel.read(name).decode() for name in wheel.namelist() if name.endswith("/ocifs.1"))
+    version = email.message_from_bytes(facts)["Version"]
+    assert f'"ocifs {version}"' in page.splitlines()[0]
+    assert version in wheel_of(built).name
+
+
+@pytest.mark.mount
+def test_the_demo_runs_from_the_wheel_in_a_fresh_environment(built: Path, tmp_path: Path) -> None:
+    venv = tmp_path / "venv"
+    base = next(each for each in ("/usr/bin/python3", sys.executable) if Path(each).exists())
+    run(base, "-m", "venv", venv)
+    run(venv / "bin/python", "-m", "pip", "install", "-q", "--prefer-binary", wheel_of(built))
+    home = tmp_path / "home"
+    home.mkdir()
+    environment = elsewhere(home, venv / "bin")
+    assert run("ocifs", "--version", env=environment).split()[-1] in wheel_of(built).name
+    where = run(venv / "bin/python", "-c", "import ocifs; print(ocifs.__file__)", env=environment, cwd=Path("/"))
+    assert where.startswith(str(venv))
+    assert "Buy milk." in demo(tmp_path / "fresh", environment)
+    assert (venv / "share/man/man1/ocifs.1").exists()
