@@ -3,7 +3,7 @@
 It serves every layer that has a SpanMap, whether we made that while we unpacked, or it came with the layer.
 
 Rules that hold here: one decoding of a span at a time, whoever asks, in a worker thread; nothing is given out that was not verified; who
-reads on finds the next span decoded, or on its way; memory is bounded.
+reads on, in a file or from one to the next, finds the next span decoded, or on its way; memory is bounded.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ocifs.errors import OcifsError
 from ocifs.layers.seekable import decode
 from ocifs.layers.span import Span, SpanMap
 from ocifs.oci.digest import Digest
-from ocifs.settings import MIB
+from ocifs.settings import KIB, MIB
 
 
 class Source(Protocol):
@@ -32,6 +32,9 @@ class Source(Protocol):
 
 _KEPT = 48 * MIB
 _ROWS = 256  # readers who read on
+_BETWEEN = (
+    4 * KIB
+)  # less than this may lie between two files of a tar that are read one after the other: padding, and headers
 _Key: TypeAlias = tuple[Digest, int, int, int]
 
 
@@ -44,17 +47,13 @@ class SpanReader:
         self._decoding: SingleFlight[_Key, bytes] = SingleFlight(nursery)
         self._kept: OrderedDict[_Key, bytes] = OrderedDict()
         self._size = 0
-        self._rows: OrderedDict[tuple[Digest, int], int] = (
-            OrderedDict()
-        )  # where who reads on is expected, and how much it read
+        # Who reads on: where it is expected, and how much it read; by that place's distance from the beginning, in steps of _BETWEEN.
+        self._rows: OrderedDict[tuple[Digest, int], tuple[int, int]] = OrderedDict()
 
     async def read(self, blob: Blob, spans: SpanMap, start: int, length: int) -> bytes:
         """Plain bytes [start, start+length). Raises Malformed where no span has them, IntegrityError, and what reading blobs does."""
         numbers = spans.numbers(start, start + length)
-        in_a_row = self._rows.pop((blob.digest, start), 0) + length
-        self._rows[blob.digest, start + length] = in_a_row
-        if len(self._rows) > _ROWS:
-            self._rows.popitem(last=False)
+        in_a_row = self._row(blob.digest, start, length)
         pieces = []
         for number in numbers:
             span = spans[number]
@@ -65,6 +64,21 @@ class SpanReader:
             if in_a_row >= following.length:
                 self._nursery.start_soon(self._ahead, blob, spans.compression, following)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _row(self, digest: Digest, start: int, length: int) -> int:
+        """How many bytes whoever reads these has read in a row, with them; what lies between files is passed over."""
+        in_a_row = length
+        for step in (start // _BETWEEN, start // _BETWEEN - 1):
+            expected, before = self._rows.get((digest, step), (-1, 0))
+            if 0 <= start - expected < _BETWEEN and expected >= 0:
+                del self._rows[digest, step]
+                in_a_row += before
+                break
+        stop = start + length
+        self._rows[digest, stop // _BETWEEN] = stop, in_a_row
+        if len(self._rows) > _ROWS:
+            self._rows.popitem(last=False)
+        return in_a_row
 
     async def _plain(self, blob: Blob, compression: str, span: Span) -> bytes:
         key = _key(blob, span)

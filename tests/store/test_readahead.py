@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ocifs.settings import KIB, MIB
-from ocifs.store.readahead import FIRST, LARGEST, PART, READERS, Pace, ReadAhead, Stream
+from ocifs.store.readahead import FIRST, LARGEST, PART, READERS, SLACK, Pace, ReadAhead, Stream
 
 
 def read_on(readers: ReadAhead, worth: int, total: int, start: int = 0) -> list[int]:
@@ -87,3 +89,37 @@ def test_windows_and_readers_are_bounded(reads: list[tuple[int, int]], worth: in
         assert FIRST <= stream.grow(worth) <= LARGEST
         assert stream.end >= offset + length
     assert len(readers._streams) <= READERS
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 4 * KIB - 1), st.integers(1, 2 * MIB)), min_size=1, max_size=60),
+    st.integers(0, 512 * MIB),
+)
+def test_who_reads_file_after_file_asks_seldom_and_leaves_little_unread(
+    files: list[tuple[int, int]], worth: int
+) -> None:
+    """Files as they stand in a tar, with little between them; the kernel reads each in pieces of 128 KiB."""
+    readers, place, here, windows = ReadAhead(), 0, 0, []
+    for between, size in files:
+        place += between
+        for offset in range(place, place + size, 128 * KIB):
+            length = min(128 * KIB, place + size - offset)
+            stream = readers.stream(offset, length)
+            while offset + length > here:
+                windows.append(stream.grow(worth))
+                here += windows[-1]
+        place += size
+    assert len(readers._streams) == 1
+    assert len(windows) <= 6 + max(0.0, math.log(place / (3 * FIRST), (PART + 1) / PART))
+    assert here - place <= max(FIRST, worth, place // PART + 128 * KIB)
+
+
+@given(
+    st.lists(st.integers(0, 40), unique=True, max_size=40),
+    st.integers(1, 128 * KIB),
+    st.integers(0, 10**12),
+)
+def test_who_jumps_about_never_gets_more_than_the_least(places: list[int], length: int, worth: int) -> None:
+    readers = ReadAhead()
+    for place in places:
+        assert readers.stream(place * (SLACK + MIB), length).grow(worth) == FIRST

@@ -1,0 +1,142 @@
+"""What is fetched and decoded of a layer for those who read on and for those who jump: laws over any layer and any reads."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import trio
+import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ocifs.content import Blob
+from ocifs.layers import reader
+from ocifs.layers.reader import SpanReader
+from ocifs.layers.span import Checksum, Span, SpanMap
+from ocifs.oci.digest import Digest
+from tests.layers.tables import Memory
+
+KIB = 1024
+BETWEEN = 4 * KIB
+DATA = random.Random(3).randbytes(2 << 20)
+BLOB = Blob("app", Digest.of(b"some layer"), len(DATA))
+Read = tuple[int, int]
+"""Where, and how many bytes."""
+
+
+class Layer:
+    """A layer cut into spans of these lengths, read by one reader. `asked`: the numbers of the spans in the order of their fetches."""
+
+    def __init__(self, lengths: Sequence[int], nursery: trio.Nursery) -> None:
+        self.spans = SpanMap("none")
+        place = 0
+        for length in lengths:
+            self.spans.add(Span(place, length, place, place + length, Checksum.of(DATA[place : place + length])))
+            place += length
+        self.size = place
+        self._memory = Memory(DATA)
+        self._reader = SpanReader(self._memory, nursery)
+
+    @property
+    def asked(self) -> list[int]:
+        numbers = {span.start: number for number, span in enumerate(self.spans)}
+        return [numbers[start] for start, _ in self._memory.asked]
+
+    async def read(self, start: int, length: int) -> None:
+        """Read, and let whatever is done ahead come to an end."""
+        assert await self._reader.read(BLOB, self.spans, start, length) == DATA[start : start + length]
+        await trio.testing.wait_all_tasks_blocked()
+
+
+SPANS = st.lists(st.integers(8 * KIB, 64 * KIB), min_size=4, max_size=30)
+
+
+def after(lengths: Sequence[int], reads: Sequence[Read]) -> tuple[Layer, list[int]]:
+    """A layer after some reads, and what was fetched of it."""
+
+    async def work() -> Layer:
+        async with trio.open_nursery() as nursery:
+            layer = Layer(lengths, nursery)
+            for start, length in reads:
+                await layer.read(start, length)
+        return layer
+
+    layer = trio.run(work)
+    return layer, layer.asked
+
+
+@st.composite
+def reads_on(draw: st.DrawFn) -> tuple[list[int], list[Read]]:
+    """Spans, and reads from end to end of files that stand in them as in a tar: with some bytes between."""
+    lengths = draw(SPANS)
+    files = draw(st.lists(st.tuples(st.integers(0, BETWEEN - 1), st.integers(1, 24 * KIB)), min_size=10, max_size=60))
+    size, place, reads = sum(lengths), 0, []
+    for between, length in files:
+        start, stop = place + between, min(place + between + length, size)
+        if start >= stop:
+            break
+        reads.append((start, stop - start))
+        place = stop
+    return lengths, reads
+
+
+@given(reads_on())
+def test_who_reads_on_finds_the_next_span_there_from_file_to_file(made: tuple[list[int], list[Read]]) -> None:
+    lengths, reads = made
+
+    async def work() -> None:
+        async with trio.open_nursery() as nursery:
+            layer = Layer(lengths, nursery)
+            so_far = 0
+            for start, length in reads:
+                await layer.read(start, length)
+                so_far += length
+                following = layer.spans.numbers(start, start + length)[-1] + 1
+                if following < len(layer.spans) and so_far >= layer.spans[following].length:
+                    assert following in layer.asked
+            assert len(set(layer.asked)) == len(layer.asked)
+
+    trio.run(work)
+
+
+@st.composite
+def any_reads(draw: st.DrawFn) -> tuple[list[int], list[Read]]:
+    lengths = draw(SPANS)
+    size = sum(lengths)
+    places = draw(st.lists(st.tuples(st.integers(0, size - 1), st.integers(1, 32 * KIB)), min_size=4, max_size=16))
+    return lengths, [(start, min(length, size - start)) for start, length in places]
+
+
+@given(any_reads())
+def test_nothing_is_fetched_ahead_for_more_than_was_read_in_a_row(made: tuple[list[int], list[Read]]) -> None:
+    lengths, reads = made
+    layer, asked = after(lengths, reads)
+    rows: list[int] = []
+    wanted: set[int] = set()
+    for number, (start, length) in enumerate(reads):
+        before = [rows[n] for n, (other, more) in enumerate(reads[:number]) if 0 <= start - other - more < BETWEEN]
+        rows.append(length + max(before, default=0))
+        touched = layer.spans.numbers(start, start + length)
+        wanted |= set(touched)
+        following = touched[-1] + 1
+        if following < len(lengths) and lengths[following] <= rows[-1]:
+            wanted.add(following)
+    assert set(asked) <= wanted
+    assert len(asked) == len(set(asked))
+
+
+def test_who_jumps_about_gets_what_it_asks_for_alone() -> None:
+    dice = random.Random(5)
+    lengths = [64 * KIB] * 32
+    reads = [(number * 64 * KIB + dice.randrange(60 * KIB), 4 * KIB) for number in dice.sample(range(32), 16)]
+    layer, asked = after(lengths, reads)
+    assert asked == [layer.spans.numbers(start, start + 1)[0] for start, _ in reads]
+
+
+def test_what_is_kept_in_memory_has_a_bound(monkeypatch) -> None:
+    monkeypatch.setattr(reader, "_KEPT", 200 * KIB)
+    lengths = [64 * KIB] * 32
+    layer, _ = after(lengths, [(number * 64 * KIB, 64 * KIB) for number in range(32)])
+    kept = layer._reader._kept
+    assert sum(map(len, kept.values())) == layer._reader._size <= 200 * KIB
