@@ -23,7 +23,7 @@ from ocifs.errors import LimitExceeded, UsageError
 from ocifs.fuse.journal import Journal
 from ocifs.layers.workshop import Workshop
 from ocifs.layout.layout import Layout
-from ocifs.memory import keep_freed_memory
+from ocifs.memory import collect_seldom, keep_freed_memory
 from ocifs.oci.reference import HostsSource, LayoutSource, Reference, RegistrySource, Source, seeds_of
 from ocifs.registry.locations import Locations
 from ocifs.registry.mirrors import Mirrored, open_mirrored
@@ -217,6 +217,7 @@ def mount(request: MountRequest, settings: Settings, on_ready: Callable[[], None
             await serve(root, options, settings.timing, journal, on_ready)
             nursery.cancel_scope.cancel()
 
+    collect_seldom()
     run_to_end(run)
 
 

@@ -1,4 +1,4 @@
-"""How this process takes memory from the system: in a mount, pieces of about a mebibyte come and go a thousand times a second.
+"""How this process takes memory from the system and gives it back: in a mount, mebibytes and many small objects come and go all the time.
 
 Rules that hold here: a matter of speed alone, so whatever is not there (another C library than glibc) is done without.
 """
@@ -6,6 +6,7 @@ Rules that hold here: a matter of speed alone, so whatever is not there (another
 from __future__ import annotations
 
 import ctypes
+import gc
 
 from ocifs.settings import MIB
 
@@ -23,3 +24,16 @@ def keep_freed_memory() -> None:
         return
     for option, value in ((_M_MMAP_THRESHOLD, 8 * MIB), (_M_TRIM_THRESHOLD, 64 * MIB), (_M_TOP_PAD, 1 * MIB)):
         mallopt(option, value)
+
+
+# A listing makes tens of thousands of objects that stay and are in no cycle: by Python's default, 700 of them begin a collection.
+_YOUNG, _MIDDLE, _OLD = 20_000, 20, 20
+
+
+def collect_seldom() -> None:
+    """Look for cycles of objects seldom, and never among what is here now: nearly everything is freed by its count of references.
+
+    Listing 12,000 entries had one collection of everything, of 0.1 s.
+    """
+    gc.freeze()
+    gc.set_threshold(_YOUNG, _MIDDLE, _OLD)
