@@ -21,6 +21,7 @@ from ocifs.errors import UsageError
 from ocifs.fuse.guard import Guard
 from ocifs.fuse.journal import Journal
 from ocifs.fuse.operations import Operations
+from ocifs.fuse.turns import take_turns
 from ocifs.settings import Timing
 from ocifs.tree.node import Directory
 
@@ -48,6 +49,7 @@ async def serve(
 ) -> None:
     """Mount a tree and answer the kernel until the mount ends. Raises UsageError where it cannot be made."""
     guard = Guard(timing, journal)
+    take_turns()
     _mount(Operations(root, guard, timing), options)
     try:
         async with trio.open_nursery() as nursery:

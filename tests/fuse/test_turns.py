@@ -1,0 +1,100 @@
+"""The lock and the way to wait that pyfuse3's workers are given."""
+
+from __future__ import annotations
+
+import os
+
+import trio
+import trio.testing
+
+from ocifs.fuse.turns import IN_A_ROW, Lock, Lowlevel
+
+
+async def test_a_worker_that_waits_for_something_else_leaves_the_lock_to_the_next() -> None:
+    lock, order = Lock(), list[str]()
+
+    async def worker(name: str) -> None:
+        for _ in range(2):
+            async with lock:
+                order.append(name)
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        for name in "abc":
+            nursery.start_soon(worker, name)
+    assert sorted(order) == [*"aabbcc"]
+
+
+async def test_a_worker_that_waits_for_nothing_keeps_its_turn() -> None:
+    lock, order = Lock(), list[str]()
+
+    async def worker(name: str) -> None:
+        for _ in range(3):
+            async with lock:
+                order.append(name)
+
+    async with lock, trio.open_nursery() as nursery:
+        for name in "ab":
+            nursery.start_soon(worker, name)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(worker, "c")
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert not order, "nobody may have it while it is held"
+    async with trio.open_nursery() as nursery:
+        for name in "ab":
+            nursery.start_soon(worker, name)
+    assert order in ([*"aaabbb"], [*"bbbaaa"])
+
+
+async def test_one_who_gave_up_is_not_waited_for() -> None:
+    lock = Lock()
+    reached: list[str] = []
+
+    async def worker(scope: trio.CancelScope, name: str) -> None:
+        with scope:
+            async with lock:
+                reached.append(name)
+
+    async with trio.open_nursery() as nursery:
+        scopes = [trio.CancelScope() for _ in range(3)]
+        async with lock:
+            for scope, name in zip(scopes, "abc", strict=True):
+                nursery.start_soon(worker, scope, name)
+                await trio.testing.wait_all_tasks_blocked()
+            scopes[0].cancel()
+            scopes[1].cancel()
+            await trio.testing.wait_all_tasks_blocked()
+    assert reached == ["c"]
+
+
+async def test_others_have_their_turn_however_much_the_kernel_asks() -> None:
+    lowlevel = Lowlevel()
+    reads, writes = os.pipe()
+    os.write(writes, b"a request that is always there")
+    turns: list[bool] = []
+
+    async def other() -> None:
+        turns.append(True)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(other)
+        for _ in range(IN_A_ROW):
+            await lowlevel.wait_readable(reads)
+        assert not turns
+        for _ in range(2 * IN_A_ROW):
+            await lowlevel.wait_readable(reads)
+        assert turns
+    os.close(reads)
+    os.close(writes)
+
+
+async def test_a_request_that_comes_later_is_waited_for() -> None:
+    lowlevel = Lowlevel()
+    reads, writes = os.pipe()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lowlevel.wait_readable, reads)
+        await trio.testing.wait_all_tasks_blocked()
+        os.write(writes, b"x")
+    os.close(reads)
+    os.close(writes)
