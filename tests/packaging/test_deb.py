@@ -1,0 +1,116 @@
+"""The Debian package: lintian has nothing against it, and in a Debian that knows nothing of ocifs it is all that is needed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support.chroot import base_tar, in_chroot
+from tests.support.installed import ROOT, copy_demo, run
+
+pytestmark = [
+    pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="only Debian and its kin build and install packages"),
+    pytest.mark.timeout(500),  # a system to install into, where none is kept
+]
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    said = run(ROOT / "scripts/packaging/deb", tmp_path_factory.mktemp("deb"))
+    return Path(said.splitlines()[-1])
+
+
+def test_lintian_has_nothing_against_it(package: Path) -> None:
+    if shutil.which("lintian") is None:
+        assert not os.environ.get("CI"), "lintian must be there in CI: see scripts/setup"
+        pytest.skip("lintian is not installed")
+    done = subprocess.run(
+        ["lintian", "--allow-root", "--fail-on", "error,warning", "--tag-display-limit", "0", package],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    assert (done.returncode, done.stdout) == (0, ""), done.stdout
+
+
+def test_it_holds_what_it_must(package: Path) -> None:
+    listed = run("dpkg-deb", "--contents", package)
+    for name in (
+        "/usr/bin/ocifs -> ../lib/ocifs/bin/ocifs",
+        "/usr/sbin/mount.ocifs -> ../lib/ocifs/bin/mount.ocifs",
+        "/etc/ocifs/config.toml",
+        "/lib/systemd/system/ocifs@.service",
+        "/usr/lib/systemd/user/ocifs@.service",
+        "/usr/share/bash-completion/completions/ocifs",
+        "/usr/share/fish/vendor_completions.d/ocifs.fish",
+        "/usr/share/man/man1/ocifs.1.gz",
+        "/usr/share/man/man5/ocifs.toml.5.gz",
+        "/usr/share/man/man8/mount.ocifs.8.gz",
+        "/usr/share/zsh/vendor-completions/_ocifs",
+    ):
+        assert f" .{name}\n" in listed
+    facts = run("dpkg-deb", "--field", package)
+    assert "libfuse3-3" in facts and "python3 (<< " in facts and "fuse3, " in facts
+    parts = run("dpkg-deb", "--info", package)
+    assert not [script for script in ("postinst", "prerm", "preinst", "postrm") if script in parts]
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd here")
+def test_its_units_are_units(package: Path, tmp_path: Path) -> None:
+    run("dpkg-deb", "--extract", package, tmp_path / "root")
+    for kind, unit in (("--system", "lib/systemd/system"), ("--user", "usr/lib/systemd/user")):
+        text = (tmp_path / "root" / unit / "ocifs@.service").read_text()
+        assert "ExecStart=/usr/bin/ocifs mount --foreground %i\n" in text
+        verified = tmp_path / "ocifs@work.service"
+        # Neither the program nor its manual pages are installed on this machine.
+        lines = text.replace("/usr/bin/ocifs", "/bin/true").splitlines(keepends=True)
+        verified.write_text("".join(line for line in lines if not line.startswith("Documentation=")))
+        environment = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
+        done = subprocess.run(
+            ["systemd-analyze", kind, "verify", verified], env=environment, capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+STEPS = """
+dpkg --install /ocifs.deb >/dev/null
+ocifs --version
+/demo/scripts/demo --installed
+python3 /demo/scripts/example.py /example
+mkdir /mnt/reg
+mount -t ocifs oci:/example /mnt/reg -o allow_other,tag_ttl=30
+grep ' /mnt/reg fuse.ocifs ' /proc/self/mounts
+cat /mnt/reg/_manifests/notes/layers/0/blob
+umount /mnt/reg
+echo 'timeout = 7' >>/etc/ocifs/config.toml
+ocifs config show | grep ^timeout
+/usr/lib/ocifs/bin/python -c "import ocifs; print(ocifs.open)"
+dpkg --verify ocifs
+dpkg --purge ocifs 2>&1
+test ! -e /usr/lib/ocifs -a ! -e /etc/ocifs -a ! -e /usr/bin/ocifs && echo all of it is gone
+"""
+
+
+@pytest.mark.mount
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a chroot")
+def test_it_is_all_that_a_fresh_debian_needs(package: Path, tmp_path: Path) -> None:
+    assert base_tar().exists()
+    root = tmp_path / "root"
+    root.mkdir()
+    try:
+        shutil.copy(package, root / "ocifs.deb")
+        copy_demo(root / "demo")
+        said = in_chroot(root, STEPS)
+    finally:
+        shutil.rmtree(root)
+    assert said.count("Buy milk.") == 2  # the demo's, and that of mount(8)
+    assert "oci:/example /mnt/reg fuse.ocifs ro,nosuid,nodev" in said
+    assert "timeout" in said and "/etc/ocifs/config.toml" in said
+    assert [line for line in said.splitlines() if line.startswith("??")] == ["??5?????? c /etc/ocifs/config.toml"]
+    assert said.endswith("all of it is gone\n")
+    assert "not removed" not in said and "not empty" not in said
