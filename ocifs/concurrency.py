@@ -55,7 +55,8 @@ class Patience:
         self.scope = trio.CancelScope(deadline=min(now + timeout, self._end))
 
     def progress(self) -> None:
-        self.scope.deadline = min(trio.current_time() + self._timeout, self._end)
+        if not self.scope.cancel_called:  # too late: the deadline that has passed must stay to be seen
+            self.scope.deadline = min(trio.current_time() + self._timeout, self._end)
         if self._outer is not None:
             self._outer.progress()
 

@@ -26,6 +26,14 @@ async def test_progress_extends_patience_up_to_its_end(autojump_clock) -> None:
     assert trio.current_time() - began == pytest.approx(100)
 
 
+async def test_progress_that_comes_after_the_end_does_not_hide_it(autojump_clock) -> None:
+    with pytest.raises(DeadlineExceeded), patience(30, 300):
+        try:
+            await trio.sleep_forever()
+        finally:
+            note_progress()  # from what was under way when the time was up
+
+
 async def test_one_piece_of_work_serves_all_who_wait(autojump_clock) -> None:
     runs = []
 
