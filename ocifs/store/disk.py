@@ -116,6 +116,13 @@ class Disk:
             raise of_disk(error, path) from None
         self.on_growth(len(content))
 
+    def drop(self, path: Path) -> None:
+        """Take a small file away, if it is here."""
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise of_disk(error, path) from None
+
     def _keep(self, path: Path, content: bytes) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         number, temporary = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY)

@@ -176,6 +176,8 @@ class CachedCatalog:
                 self.stale = True
                 return last
             self._absent[key] = error
+            if last is not None and isinstance(error, NotFound):
+                await trio.to_thread.run_sync(self._forget, key)
             raise
         except OUTAGES:
             if last is None:
@@ -217,6 +219,13 @@ class CachedCatalog:
             self._disk.keep(self._disk.name(self._host, Digest.of(key.encode())), content)
         except OcifsError as error:
             log.warning("what %s means could not be kept: %s", key, error)
+
+    def _forget(self, key: str) -> None:
+        """The registry said that there is no such name: it must not come back when nobody can be asked."""
+        try:
+            self._disk.drop(self._disk.name(self._host, Digest.of(key.encode())))
+        except OcifsError as error:
+            log.warning("what %s meant could not be forgotten: %s", key, error)
 
 
 def names_of(disk: Disk, host: str, repository: str, tag: str, digests: Iterable[Digest]) -> frozenset[str]:

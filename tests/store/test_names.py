@@ -146,6 +146,22 @@ async def test_a_name_that_was_deleted_is_absent_although_it_was_known(clock, me
             await catalog.resolve("a/b", "v1")
 
 
+async def test_a_name_that_was_said_to_be_gone_does_not_come_back_in_an_outage(clock, memory, tmp_path: Path) -> None:
+    async with caching(memory, tmp_path) as catalog:
+        await catalog.resolve("a/b", "v1")
+        del memory.known["a/b"]["v1"]
+        clock.jump(TTL + 1)
+        with pytest.raises(NotFound):
+            await catalog.resolve("a/b", "v1")
+        memory.down = Unreachable("gone")
+        clock.jump(NEGATIVE + 1)
+        with pytest.raises(Unreachable):
+            await catalog.resolve("a/b", "v1")
+    async with caching(memory, tmp_path) as later:
+        with pytest.raises(Unreachable):
+            await later.resolve("a/b", "v1")
+
+
 async def test_while_nobody_is_reached_questions_wait_for_nobody_and_a_recovery_is_seen(
     clock, memory, tmp_path: Path
 ) -> None:
