@@ -16,7 +16,7 @@ import trio
 
 from ocifs import __version__
 from ocifs.app import run_to_end
-from ocifs.cli.checks import BAD, OK, WARNING, Finding, cache, credentials, fuse
+from ocifs.cli.checks import BAD, NOTE, OK, WARNING, Finding, cache, credentials, fuse
 from ocifs.cli.options import SharedOptions, settings_from, shared
 from ocifs.cli.terminal import coloured, say
 from ocifs.cli.words import SOURCE
@@ -84,6 +84,8 @@ def findings(source: OneSource | None, settings: Settings) -> Iterator[Finding]:
             yield Finding(WARNING, "mount", f"{mount.mountpoint} ({mount.source}) is {state}", todo)
     if isinstance(source, LayoutSource):
         yield Finding(OK, "source", f"{source} is a layout on disk: nobody is asked")
+    elif source is not None and settings.cache.offline:
+        yield Finding(NOTE, "registry", f"{source.host} is not asked, since --offline was given")
     elif source is not None:
         yield from _registry(source.host, lambda: question(source, settings), settings)
 

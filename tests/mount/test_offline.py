@@ -1,0 +1,79 @@
+"""--offline touches no network: no command, and no mount, connects to anybody, or asks for the address of a name."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.mount.test_registry_mount import push_files
+from tests.support.mount import mounted, run_ocifs
+from tests.support.registry import Registry
+
+pytestmark = [pytest.mark.mount, pytest.mark.servers]
+
+# Python runs this in each process that has its directory in PYTHONPATH, before anything else; its name is Python's.
+WATCH = """
+import os, sys
+
+def hook(event, arguments):
+    if event in ("socket.getaddrinfo", "socket.gethostbyname") or (
+        event in ("socket.connect", "socket.sendto", "socket.sendmsg", "socket.bind") and isinstance(arguments[1], tuple)
+    ):
+        with open(os.environ["WATCHED"], "a") as file:
+            file.write(f"{event} {arguments[1:]} {sys.argv}\\n")
+
+sys.addaudithook(hook)
+"""
+
+
+@pytest.fixture
+def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A file that gets a line whenever ocifs, started from here, does something with the network."""
+    (tmp_path / "watch").mkdir()
+    (tmp_path / "watch/sitecustomize.py").write_text(WATCH)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "watch"))
+    monkeypatch.setenv("WATCHED", str(tmp_path / "seen"))
+    (tmp_path / "seen").touch()
+    yield tmp_path / "seen"
+
+
+def test_offline_nothing_is_done_with_the_network(registry: Registry, tmp_path: Path, watched: Path) -> None:
+    push_files(registry, "still/app", "v1", b"kept" * 1000, b"unknown" * 1000)
+    cache, source = tmp_path / "cache", f"{registry.host}/still/app:v1"
+    run_ocifs("cat", source, "layers/0/blob", cache=cache)
+    run_ocifs("ls", f"{registry.host}/still/app", "_tags", cache=cache)
+    assert "socket.connect" in watched.read_text()  # what is looked for would be seen
+    watched.write_text("")
+
+    said = run_ocifs("cat", "--offline", source, "layers/0/blob", cache=cache).stdout
+    assert said == b"kept" * 1000
+    named = "a-name.example/some/app:v1"  # whose address nobody may be asked for
+    for command in (
+        *(("ls", source), ("ls", source, "referrers"), ("ls", "-l", f"{registry.host}/still/app"), ("ls", named)),
+        *(("cat", source, "layers/1/blob"), ("cat", named, "kind"), ("tree", source), ("inspect", source)),
+        *(("inspect", named), ("find", "--kind", "image", registry.host), ("prefetch", source), ("doctor", named)),
+        ("export", source, str(tmp_path / "exported")),
+    ):
+        run_ocifs(command[0], "--offline", *command[1:], cache=cache, check=False)
+        assert watched.read_text() == "", command
+
+    code = f"import ocifs; print(ocifs.open({source!r}, offline=True, cache_dir={str(cache / 'ocifs')!r}).__enter__().list())"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
+    with mounted(registry.host, tmp_path / "mnt", cache, ["--offline"]) as mount:
+        assert (mount.path / "still/app:v1/layers/0/blob").read_bytes() == b"kept" * 1000
+        for path in ("still/app:v1/layers/1/blob", "still/app:v2/kind", "never/app:v1/kind"):
+            with pytest.raises(OSError) as refused:
+                (mount.path / path).read_bytes()
+            assert refused.value.errno == errno.EHOSTUNREACH
+        os.listdir(mount.path)
+    with mounted(["a-name.example"], tmp_path / "mnt", cache, ["--offline", "--any"]) as mount:
+        with pytest.raises(OSError) as refused:
+            (mount.path / "another.example/some/app:v1/kind").read_bytes()
+        assert refused.value.errno == errno.EHOSTUNREACH
+    assert watched.read_text() == ""
