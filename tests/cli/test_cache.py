@@ -201,3 +201,22 @@ def test_clear_refuses_what_is_in_use_unless_forced(registry: Registry, tmp_path
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
             assert os.pread(file.fileno(), len(content), 0) == content
         assert (mount.path / "cache/clear:v1/layers/1/blob").read_bytes() == other
+
+
+def test_the_blobs_are_those_of_an_image_layout_that_others_read(registry: Registry, tmp_path: Path) -> None:
+    described, _ = push_image(registry, "cache/layout", 3)
+    run_ocifs("prefetch", f"{registry.host}/cache/layout:image-3", cache=tmp_path)
+    layout = tmp_path / "layout"
+    layout.mkdir()
+    (layout / "blobs").symlink_to(tmp_path / "ocifs/v1/blobs")
+    (layout / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+    annotations = {"org.opencontainers.image.ref.name": "v1"}
+    index = {
+        "schemaVersion": 2,
+        "mediaType": mediatype.OCI_INDEX,
+        "manifests": [{**described, "annotations": annotations}],
+    }
+    (layout / "index.json").write_text(json.dumps(index))
+    theirs = f"dir:{tmp_path / 'theirs'}"
+    subprocess.run(["skopeo", "copy", "-q", f"oci:{layout}:v1", theirs], check=True, timeout=60)
+    assert digest_of((tmp_path / "theirs/manifest.json").read_bytes()) == described["digest"]

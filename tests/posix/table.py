@@ -28,7 +28,7 @@ LIBC.telldir.restype = ctypes.c_long
 LIBC.readdir.argtypes = LIBC.telldir.argtypes = LIBC.closedir.argtypes = LIBC.rewinddir.argtypes = [ctypes.c_void_p]
 LIBC.seekdir.argtypes = [ctypes.c_void_p, ctypes.c_long]
 AT_FDCWD, AT_SYMLINK_NOFOLLOW, STATX_BASIC = -100, 0x100, 0x7FF
-_NAME_IN_DIRENT = 19  # struct dirent of Linux on 64 bits: ino 8, off 8, reclen 2, type 1, name
+NAME_IN_DIRENT = 19  # struct dirent of Linux on 64 bits: ino 8, off 8, reclen 2, type 1, name
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def stream_names(stream: int) -> list[tuple[int, bytes]]:
         entry = LIBC.readdir(stream)
         if not entry:
             return found
-        found.append((place, ctypes.string_at(entry + _NAME_IN_DIRENT)))
+        found.append((place, ctypes.string_at(entry + NAME_IN_DIRENT)))
 
 
 def seekdir_goes_on_where_telldir_was(place: Place) -> None:
