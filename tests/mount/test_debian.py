@@ -18,9 +18,11 @@ from tests.mount.test_rootfs_mount import AS_IT_IS, unpacked
 from tests.support.debian import FORMS, PURGED, Debian, debian_image
 from tests.support.mount import Mounted, mounted
 from tests.support.oracle import Facts, differences, facts
+from tests.support.podman import podman, run
 from tests.support.registry import Registry, running_registry
 
 pytestmark = [
+    pytest.mark.timeout(600),  # where the image is not kept, making it counts as a part of the first test
     pytest.mark.mount,
     pytest.mark.servers,
     pytest.mark.skipif(os.geteuid() != 0, reason="only root can unpack owners and devices to compare with"),
@@ -39,10 +41,16 @@ def registry(debian: Debian, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 @pytest.fixture(scope="module")
-def theirs(debian: Debian, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[bytes, Facts]]:
+def their_root(debian: Debian, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """What umoci unpacks."""
     place = tmp_path_factory.mktemp("umoci") / "unpacked"
-    yield facts(unpacked(debian.layout, place))
+    yield unpacked(debian.layout, place)
     shutil.rmtree(place)
+
+
+@pytest.fixture(scope="module")
+def theirs(their_root: Path) -> dict[bytes, Facts]:
+    return facts(their_root)
 
 
 @pytest.fixture(scope="module", params=FORMS)
@@ -83,6 +91,8 @@ def test_programs_run_in_it(mount: tuple[str, Mounted]) -> None:
     # perl opens /dev/null for a script on its command line, and the mount is nodev.
     inside = 'mount --bind /dev "$0/dev" && exec chroot "$0" /usr/bin/perl -e "$1"'
     assert out("unshare", "--mount", "sh", "-c", inside, root, script) == "1 4 9 16 root"
+    script = "import os, re; print(len(re.findall('(?m)^root:', open('/etc/passwd').read())), os.getcwd())"
+    assert out("chroot", root, "/usr/bin/python3", "-c", script) == "1 /\n"
     assert out("chroot", root, "/bin/sh", "-c", "grep -c . /etc/passwd | sed 's/[0-9][0-9]*/counted/'") == "counted\n"
 
 
@@ -94,18 +104,26 @@ def test_its_packages_are_those_that_are_left(mount: tuple[str, Mounted]) -> Non
     assert not set(PURGED) & {name for name, state in known.items() if state == "installed"}
 
 
-def test_tools_walk_it(mount: tuple[str, Mounted], theirs: dict[bytes, Facts], tmp_path: Path) -> None:
-    root = mount[1].path / "rootfs"
-    assert (
-        out("grep", "-rl", "--devices=skip", "What was here is gone", root / "usr/share")
-        == f"{root}/usr/share/doc/README\n"
-    )
-    newer = out("find", root, "-newer", root / "usr/share/doc/README", "-printf", "%P\n").splitlines()
-    assert "etc/pam.d" in newer
-    assert "usr/bin/perl" not in newer
-    listed = subprocess.run(["tar", "-C", root, "-c", "."], stdout=subprocess.PIPE, check=True).stdout
-    packed = subprocess.run(["tar", "-t"], input=listed, capture_output=True, check=True).stdout
-    assert len(packed.splitlines()) == len(theirs)
+# What each prints of a tree. The tar is that of every byte, name, owner, mode and attribute.
+WALKS = (
+    "tar --format=posix --pax-option=delete=atime,delete=ctime,exthdr.name=%f --sort=name --xattrs --xattrs-include=* -c . | sha256sum",
+    "grep -rac --devices=skip e . | sort",
+    "find . -newer usr/share/doc/README -printf '%p %y %m %U:%G %t %l\\n' | sort",
+    "find . -type f -links +1 | sort",
+    "find . -perm /7000 -printf '%p %m\\n' | sort",
+    "find . -type f -size +100k | sort | xargs md5sum",
+)
+
+
+@pytest.mark.parametrize("mount", ["gzip"], indirect=True)
+def test_tools_say_the_same_of_it(mount: tuple[str, Mounted], their_root: Path) -> None:
+    for walk in WALKS:
+        ours, theirs = (
+            subprocess.run(["bash", "-o", "pipefail", "-c", walk], cwd=root, capture_output=True, check=True).stdout
+            for root in (mount[1].path / "rootfs", their_root)
+        )
+        assert ours == theirs, walk
+        assert len(ours) > 60
 
 
 @pytest.mark.parametrize("mount", ["gzip"], indirect=True)
@@ -117,3 +135,56 @@ def test_copies_are_the_same(
     subprocess.run(command.format(mount[1].path / "rootfs", copy).split(), check=True, capture_output=True)
     assert differences(facts(copy), theirs) == []
     shutil.rmtree(copy)
+
+
+@pytest.fixture
+def over(mount: tuple[str, Mounted], tmp_path: Path) -> Iterator[Path]:
+    """An overlay of the kernel's over the root filesystem, in which everything may be changed."""
+    place = tmp_path / "over"
+    (place / "merged").mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "upper", place], check=True)
+    try:
+        for name in ("merged", "upper", "work"):
+            (place / name).mkdir(exist_ok=True)
+        options = f"lowerdir={mount[1].path}/rootfs,upperdir={place}/upper,workdir={place}/work"
+        subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, place / "merged"], check=True)
+        try:
+            yield place / "merged"
+        finally:
+            subprocess.run(["umount", place / "merged"], check=True)
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
+@pytest.mark.parametrize("mount", ["gzip"], indirect=True)
+def test_an_overlay_over_it_can_be_changed(mount: tuple[str, Mounted], over: Path, theirs: dict[bytes, Facts]) -> None:
+    merged = facts(over)
+    merged[b""] = replace(merged[b""], mtime_ns=theirs[b""].mtime_ns)  # the upper directory's
+    assert differences(merged, theirs) == []
+    with (over / "etc/passwd").open("a") as file:
+        file.write("added:x:1000:1000::/:/bin/sh\n")
+    assert os.getxattr(over / "etc/passwd", "user.binary") == bytes(range(256))
+    assert out("chroot", over, "/usr/bin/perl", "-e", "print((getpwnam('added'))[2])") == "1000"
+    shutil.rmtree(over / "usr/share/doc")
+    out(
+        "mv", over / "etc/apt", over / "etc/apt-too"
+    )  # an overlay renames no directory that is below, but lets it be copied
+    os.link(over / "opt/sample/tool", over / "opt/sample/another")
+    listed = out("dpkg", f"--root={over}", "--force-all", "--purge", "ocifs-sample")
+    assert "ocifs-sample" in listed
+    assert not (over / "opt/sample/tool").exists()
+    another = over / "opt/sample/another"  # from which dpkg took the setuid bit, since it was a name of what went
+    assert another.read_bytes() == b"#!/bin/sh\n" and another.stat().st_mode & 0o7777 == 0o600
+    assert (over / "etc/apt-too/sources.list").exists() and not (over / "usr/share/doc").exists()
+    root = mount[1].path / "rootfs"
+    assert (root / "etc/passwd").read_bytes().count(b"added") == 0
+    assert sorted(os.listdir(root / "opt/sample")) == ["null", "pipe", "tool", "tool-too"]
+
+
+@pytest.mark.parametrize("mount", ["gzip"], indirect=True)
+def test_podman_runs_it(mount: tuple[str, Mounted]) -> None:
+    script = "id -u; echo here > /etc/new; cat /etc/new; rm -r /usr/share/doc; grep -c root: /etc/passwd; test ! -e /usr/share/doc"
+    with podman() as program:
+        done = run(program, f"{mount[1].path}/rootfs:O", "/bin/sh", "-c", script)
+    assert done == b"0\nhere\n1\n"
+    assert not (mount[1].path / "rootfs/etc/new").exists()

@@ -1,6 +1,6 @@
 """A real Debian in three layers with real deletions, in every form that layers have: made once, kept for later runs.
 
-    1   mmdebstrap's own tar: the essential packages and perl
+    1   mmdebstrap's own tar: the essential packages, perl and python
     2   dpkg in a chroot purged three packages and installed one; documentation went and came back with one file; attributes were set
     3   a directory became a file, a file a directory; a second name of an old file; translations went
 
@@ -17,6 +17,7 @@ import os
 import platform
 import shutil
 import subprocess
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from tests.support.tools import tool
 
 FORMS = ("gzip", "zstd", "zstd:chunked", "estargz")
 PURGED = ("hostname", "diffutils", "libtext-glob-perl")
+_DAY = 86_400
 _KEPT = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ocifs-dev"
 
 
@@ -50,7 +52,8 @@ def debian_image() -> Debian:
     place = _KEPT / f"debian-in-layers-{made_by}"
     if not place.exists():
         for older in _KEPT.glob("debian-in-layers-*"):
-            shutil.rmtree(older)
+            if time.time() - older.stat().st_mtime > _DAY:  # another checkout's tests may be using it
+                shutil.rmtree(older)
         making = _KEPT / f"debian-in-layers.making-{os.getpid()}"
         making.mkdir(parents=True)
         try:
@@ -64,7 +67,8 @@ def debian_image() -> Debian:
 def _make(place: Path) -> None:
     system = place / "system.tar"
     release = platform.freedesktop_os_release()["VERSION_CODENAME"]
-    command = ["mmdebstrap", "--quiet", "--variant=essential", "--include=perl-base", release, str(system)]
+    packages = "perl-base,python3-minimal"
+    command = ["mmdebstrap", "--quiet", "--variant=essential", f"--include={packages}", release, str(system)]
     try:
         done = subprocess.run(command, capture_output=True, check=False, timeout=300)
     except FileNotFoundError:
