@@ -126,11 +126,11 @@ def command(  # noqa: PLR0913, PLR0917 (click gives each option as an argument)
     place = real_place(mountpoint)  # absolute, since a daemon leaves the directory that it was started in
     ready = None if foreground else detach(log_file)
     start_logging(verbose, log_format)
-    _serve((parsed, place, allow_other, address, auto_unmount), settings, ready)
+    _serve((parsed, place, allow_other, address, auto_unmount), settings, ready, told=log_format != "json")
 
 
-def _serve(what: Request, settings: Settings, ready: Ready | None) -> None:
-    """Mount, and stay; `ready` hears how that began, where this is a daemon."""
+def _serve(what: Request, settings: Settings, ready: Ready | None, *, told: bool) -> None:
+    """Mount, and stay; `ready` hears how that began, where this is a daemon, else standard error is told, where it may be."""
     from ocifs.app import MountRequest, mount
     from ocifs.fuse.daemon import notify_systemd
 
@@ -138,7 +138,8 @@ def _serve(what: Request, settings: Settings, ready: Ready | None) -> None:
     if ready is None:
 
         def say() -> None:
-            click.echo(f"mounted {request.source} at {request.mountpoint}", err=True)
+            if told:  # a log of objects has no other lines
+                click.echo(f"mounted {request.source} at {request.mountpoint}", err=True)
             notify_systemd("READY=1")
 
         mount(request, settings, say)
