@@ -194,13 +194,16 @@ class MountRequest:
 
 def mount(request: MountRequest, settings: Settings, on_ready: Callable[[], None]) -> None:
     """Mount a source and stay until the mount ends. Raises what keeps it from being made."""
-    from ocifs.fuse.mounts import clear_dead_mount
+    from ocifs.fuse.mounts import clear_dead_mount, refuse_live_mount
     from ocifs.fuse.session import MountOptions, serve
 
     keep_freed_memory()
-    clear_dead_mount(request.mountpoint)
-    if not request.mountpoint.is_dir():
-        raise UsageError(f"{request.mountpoint} is no directory", hint=f"mkdir -p {request.mountpoint}")
+    place = request.mountpoint
+    clear_dead_mount(place)
+    refuse_live_mount(place)
+    if not place.is_dir():
+        hint = "name a directory" if place.exists() else f"mkdir -p {place}"
+        raise UsageError(f"{place} is no directory", hint=hint)
     journal = Journal()
 
     async def run() -> None:

@@ -106,3 +106,12 @@ def start_logging(verbosity: int, form: str = "text") -> None:
     logging.getLogger("ocifs").setLevel(_LEVELS[min(verbosity, 2)])
     for name in _SILENT:
         logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def say_warnings() -> None:
+    """For a command that a person waits for: warnings on standard error, as its own messages are."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(TextFormatter("ocifs: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    for name in _SILENT:
+        logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -9,10 +9,13 @@ from collections.abc import Awaitable, Callable
 
 from ocifs.app import Facts, open_tree, run_to_end
 from ocifs.cli.options import SharedOptions, settings_from
-from ocifs.cli.sources import read_sources
+from ocifs.cli.sources import how_to_look, read_sources
+from ocifs.cli.suggest import around, likely
 from ocifs.concurrency import patience
+from ocifs.errors import DeadlineExceeded, NotFound, OcifsError
 from ocifs.oci.reference import Source, hosts_of
-from ocifs.settings import Timing
+from ocifs.settings import Settings, Timing
+from ocifs.telemetry import say_warnings
 from ocifs.tree.node import Directory, Node
 from ocifs.tree.walk import walk
 
@@ -26,16 +29,50 @@ def browse(
     """Open a source, let `visit` look around in it, close it. Raises what it raises. `facts` is filled with what is known of it."""
     source = read_sources([what], options) if isinstance(what, str) else what
     settings = settings_from(options, *hosts_of(source))
+    say_warnings()
 
     async def run() -> None:
         async with open_tree(source, settings, {} if facts is None else facts) as root:
             await visit(root, settings.timing)
 
-    run_to_end(run)
+    try:
+        run_to_end(run)
+    except NotFound as error:
+        error.hint = error.hint or _instead_of(source, settings) or how_to_look(source)
+        raise
+    except DeadlineExceeded as error:
+        error.hint = (
+            error.hint or f"`ocifs doctor {source}` says whether it answers; --timeout and --max-wait are for how long"
+        )
+        raise
+
+
+def _instead_of(source: Source, settings: Settings) -> str:
+    """What may have been meant by a source that is not there."""
+    found = around(source)
+    if found is None:
+        return ""
+    outer, path = found
+    hint = ""
+
+    async def look() -> None:
+        nonlocal hint
+        async with open_tree(outer, settings) as root:
+            hint = await likely(root, path)
+
+    try:
+        run_to_end(look)
+    except OcifsError:
+        return ""
+    return hint
 
 
 async def patiently(timing: Timing, root: Directory, path: str, *, follow: bool = True) -> Node:
     """Walk to a path, with patience."""
-    with patience(timing.timeout, timing.max_wait):
-        return await walk(root, path.encode(errors="surrogateescape"), follow=follow)
+    try:
+        with patience(timing.timeout, timing.max_wait):
+            return await walk(root, path.encode(errors="surrogateescape"), follow=follow)
+    except NotFound as error:
+        error.hint = error.hint or await likely(root, path)
+        raise
     raise AssertionError("patience raises when it ends")

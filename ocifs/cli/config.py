@@ -135,6 +135,8 @@ def _checked(
         if name not in names:
             close = difflib.get_close_matches(name, names, 1)
             hint = f"did you mean {close[0]}?" if close else "`ocifs config show` lists the names"
+            if isinstance(value, dict):
+                hint = "a mount that has a name is a table [mounts.NAME]"
             raise UsageError(f"{place}: {written} is no option", hint=hint)
         found[name] = Value(_converted(known[name], value, f"{place}: {written}"), place)
     return found

@@ -9,6 +9,7 @@ import click
 from click.core import ParameterSource
 
 from ocifs.cli import config
+from ocifs.cli.failure import nearest
 from ocifs.cli.mount import command as mount
 from ocifs.errors import UsageError
 
@@ -28,7 +29,8 @@ def show(name: str | None, as_json: bool) -> None:
     known = {each.name: each for each in mount.params if each.name}
     loaded = config.load(known)
     if name is not None and name not in loaded.mounts:
-        raise UsageError(f"there is no mount {name}", hint=f"there are: {', '.join(loaded.mounts) or 'none'}")
+        hint = nearest(name, loaded.mounts) or "the configuration file names none"
+        raise UsageError(f"there is no mount {name}", hint=hint)
     # The words stand for what the command line would give; the options are decided as a mount would decide them.
     context = mount.make_context("mount", ["SOURCE", "MOUNTPOINT"], default_map=loaded.defaults(name))
     rows = [_row(context, each, loaded, name) for each in mount.params]

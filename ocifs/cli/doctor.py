@@ -25,6 +25,7 @@ from ocifs.fuse.mounts import mounts, state_of
 from ocifs.oci.reference import LayoutSource, OneSource, hosts_of, parse_source
 from ocifs.registry.probe import Probe, knock, question
 from ocifs.settings import Settings
+from ocifs.telemetry import say_warnings
 
 T = TypeVar("T")
 
@@ -48,6 +49,7 @@ def command(source: str | None, as_json: bool, **options: Unpack[SharedOptions])
     """
     parsed = parse_source(source) if source else None
     settings = settings_from(options, *(hosts_of(parsed) if parsed else ()))
+    say_warnings()
     found: list[Finding] = []
     for finding in findings(parsed, settings):
         found.append(finding)

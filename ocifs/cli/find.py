@@ -20,12 +20,13 @@ import trio
 
 from ocifs.app import Facts
 from ocifs.cli.browse import browse
-from ocifs.cli.failure import FAILURE, text_of
+from ocifs.cli.failure import FAILURE, nearest, text_of
 from ocifs.cli.options import SharedOptions, shared
 from ocifs.cli.pace import AT_A_TIME, Pace
+from ocifs.cli.terminal import is_screen
 from ocifs.cli.words import SOURCE
 from ocifs.concurrency import ungrouped
-from ocifs.errors import AccessDenied, LimitExceeded, Malformed, NotFound, OcifsError
+from ocifs.errors import AccessDenied, LimitExceeded, Malformed, NotFound, OcifsError, UsageError
 from ocifs.oci.kinds_table import BY_WORD
 from ocifs.settings import Timing
 from ocifs.tree.manifest import ManifestDirectory
@@ -61,10 +62,19 @@ class Search:
         return self.source if path == "." else f"{self.source}{'' if path[:1] in (':', '') else '/'}{path}"
 
 
+class Kind(click.Choice):  # type: ignore[type-arg]  # click 8.1 has no arguments there
+    """A kind of artifact; there are more of them than anybody wants to read in an error."""
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value not in BY_WORD:
+            raise UsageError(f"there is no kind {value}", hint=nearest(str(value), sorted(BY_WORD), 0.4))
+        return str(value)
+
+
 @click.command("find")
 @click.argument("source", type=SOURCE, nargs=-1, required=True)
 @click.option(
-    "--kind", "kinds", multiple=True, type=click.Choice(sorted(BY_WORD)), metavar="KIND", help="Only these; repeatable."
+    "--kind", "kinds", multiple=True, type=Kind(sorted(BY_WORD)), metavar="KIND", help="Only these; repeatable."
 )
 @shared
 def command(source: tuple[str, ...], kinds: tuple[str, ...], **options: Unpack[SharedOptions]) -> int:
@@ -77,7 +87,7 @@ def command(source: tuple[str, ...], kinds: tuple[str, ...], **options: Unpack[S
         ocifs find registry.example.com --kind helm-chart
         ocifs find registry.example.com/team --kind wasm-module --kind wasm-component
     """
-    terminal = sys.stderr.isatty()
+    terminal = is_screen(sys.stderr)
 
     def show(line: str) -> None:
         if terminal and sys.stdout.isatty():

@@ -24,6 +24,7 @@ from ocifs.errors import Malformed, NotFound
 from ocifs.settings import Timing
 from ocifs.tree.manifest import ManifestDirectory
 from ocifs.tree.node import Directory, Entry, Link, Node, Symlink
+from ocifs.tree.registry import RepositoryDirectory
 from ocifs.tree.walk import walk
 
 # Links to manifests: by tag, or by digest from beside them.
@@ -56,6 +57,8 @@ def command(source: str, path: str, any_host: bool, long: bool, **options: Unpac
             return
         pace.timing = timing
         entries = await pace.run(node.entries)
+        if not entries and isinstance(node, RepositoryDirectory) and node.is_source:
+            raise NotFound(f"no repository or namespace is called {source}")
         if long:
             await _show_kinds(Listing(pace, root, path), entries)
             return

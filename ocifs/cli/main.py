@@ -15,7 +15,7 @@ import click
 
 from ocifs.cli import failure
 from ocifs.cli.options import configurable
-from ocifs.errors import OcifsError
+from ocifs.errors import OcifsError, UsageError
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -67,6 +67,14 @@ class Commands(click.Group):
             ctx.default_map = {cmd_name: {**loaded.defaults(), **{each: loaded.defaults() for each in below}}}
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-"):
+            raise UsageError(f"there is no command {name}", hint=failure.nearest(name, COMMANDS))
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
@@ -113,7 +121,10 @@ def main() -> None:
     try:
         ended = group(prog_name="ocifs", standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):  # click 8.1 prints the help itself
+            error.show()
+        else:
+            failure.fail_usage(error)
         sys.exit(failure.status_of(error))
     except (click.Abort, KeyboardInterrupt):
         sys.exit(failure.INTERRUPTED)

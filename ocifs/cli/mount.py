@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, Unpack
 
 import click
 
-from ocifs.cli.failure import status_of, text_of
+from ocifs.cli.failure import nearest, status_of, text_of
 from ocifs.cli.options import SharedOptions, settings_from, shared
-from ocifs.cli.sources import read_sources
+from ocifs.cli.sources import how_to_look, read_sources
+from ocifs.cli.terminal import say
 from ocifs.cli.words import SOURCE
-from ocifs.errors import OcifsError, UsageError
+from ocifs.errors import NotFound, OcifsError, UsageError
 from ocifs.metrics import parse_address
 from ocifs.oci.reference import LayoutSource, Reference, Source, hosts_of
 from ocifs.settings import Settings
@@ -45,7 +48,8 @@ class NamedMount(click.Command):
         ctx.default_map = given
         rest = super().parse_args(ctx, args)
         if place is None:
-            raise click.UsageError(f"{name} has no mountpoint in the configuration file", ctx)
+            hint = f'write below [mounts.{name}]: mountpoint = "/mnt/{name}"'
+            raise UsageError(f"{name} has no mountpoint in the configuration file", hint=hint)
         ctx.params["mountpoint"] = Path(str(place))
         ctx.params["source"] = config.sources(name)
         return rest
@@ -81,7 +85,10 @@ class NamedMount(click.Command):
 )
 @click.option("-v", "--verbose", count=True, help="Log each request to the registry; twice: each operation, too.")
 @shared
+@click.pass_context
 def command(  # noqa: PLR0913, PLR0917 (click gives each option as an argument)
+    context: click.Context,
+    /,
     source: tuple[str, ...],
     mountpoint: Path,
     any: bool,  # the name that it has in the configuration file, too
@@ -116,7 +123,7 @@ def command(  # noqa: PLR0913, PLR0917 (click gives each option as an argument)
     The command returns when the mount answers. End it with `ocifs umount MOUNTPOINT`.
     """
     if not source and not any:
-        raise UsageError(f"what is to be mounted at {mountpoint}?", hint="ocifs mount SOURCE MOUNTPOINT")
+        raise _one_word(str(mountpoint), context)
     parsed = _absolute(read_sources(source, options, any_host=any))
     settings = _viewed(settings_from(options, *hosts_of(parsed)), parsed, view)
     from ocifs.fuse.daemon import detach  # forks, so it comes before anything that starts threads
@@ -124,9 +131,24 @@ def command(  # noqa: PLR0913, PLR0917 (click gives each option as an argument)
 
     address = parse_address(metrics) if metrics else None
     place = real_place(mountpoint)  # absolute, since a daemon leaves the directory that it was started in
+    _tell_what_is_hidden(place)
     ready = None if foreground else detach(log_file)
     start_logging(verbose, log_format)
     _serve((parsed, place, allow_other, address, auto_unmount), settings, ready, told=log_format != "json")
+
+
+def _one_word(word: str, context: click.Context) -> UsageError:
+    """What to say to `ocifs mount WORD`, which names no mount of the configuration file."""
+    from ocifs.cli.config import Config
+
+    how = "ocifs mount SOURCE MOUNTPOINT"
+    if Path(word).is_dir():
+        return UsageError(f"what is to be mounted at {word}?", hint=how)
+    named = context.obj.mounts if isinstance(context.obj, Config) else ()
+    hint = nearest(word, named) if "." not in word and ":" not in word else ""
+    if hint:
+        return UsageError(f"the configuration file names no mount {word}", hint=hint)
+    return UsageError(f"where is {word} to be mounted?", hint=how)
 
 
 def _serve(what: Request, settings: Settings, ready: Ready | None, *, told: bool) -> None:
@@ -135,21 +157,31 @@ def _serve(what: Request, settings: Settings, ready: Ready | None, *, told: bool
     from ocifs.fuse.daemon import notify_systemd
 
     request = MountRequest(*what)
-    if ready is None:
 
-        def say() -> None:
-            if told:  # a log of objects has no other lines
-                click.echo(f"mounted {request.source} at {request.mountpoint}", err=True)
-            notify_systemd("READY=1")
+    def announce() -> None:
+        if ready is not None:
+            ready.ok()
+            return
+        if told:  # a log of objects has no other lines
+            click.echo(f"mounted {request.source} at {request.mountpoint}", err=True)
+        notify_systemd("READY=1")
 
-        mount(request, settings, say)
-        return
     try:
-        mount(request, settings, ready.ok)
+        mount(request, settings, announce)
     except BaseException as error:
-        text = text_of(error) if isinstance(error, OcifsError) else f"unexpected {type(error).__name__}: {error}"
-        ready.fail(text, status_of(error))
+        if isinstance(error, NotFound):
+            error.hint = error.hint or how_to_look(request.source)
+        if ready is not None:
+            text = text_of(error) if isinstance(error, OcifsError) else f"unexpected {type(error).__name__}: {error}"
+            ready.fail(text, status_of(error))
         raise
+
+
+def _tell_what_is_hidden(place: Path) -> None:
+    """Tell a person what a mount hides. A place that autofs or systemd watches must not be looked into, and those have no terminal."""
+    with contextlib.suppress(OSError):
+        if sys.stderr.isatty() and next(place.iterdir(), None):
+            say(f"ocifs: {place} is not empty; what is in it is hidden while the mount lasts", sys.stderr)
 
 
 def _viewed(settings: Settings, source: Source, view: str) -> Settings:

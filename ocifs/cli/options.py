@@ -60,6 +60,22 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # generic in click's new
         return int(float(found[1]) * 1024 ** " KMGT".index(found[2].upper() or " "))
 
 
+class Seconds(click.FloatRange):
+    """A number of seconds, not negative."""
+
+    name = "seconds"
+
+    def __init__(self) -> None:
+        super().__init__(min=0)
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            number = float(str(value))
+        except ValueError:
+            self.fail(f"{value!r} is no number of seconds", param, ctx)
+        return float(super().convert(number, param, ctx))
+
+
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(?:([kKmMgGtT]?)(?:i?[bB])?)", re.ASCII)
 SIZE = Size()
 _EXISTING = click.Path(path_type=Path, exists=True, resolve_path=True)
@@ -85,7 +101,7 @@ _NETWORK = (
 
 
 def _seconds(name: str, default: float, what: str) -> Callable[[F], F]:
-    return click.option(name, type=click.FloatRange(min=0), default=default, show_default=True, help=f"Seconds {what}.")
+    return click.option(name, type=Seconds(), default=default, show_default=True, help=f"Seconds {what}.")
 
 
 _CACHE = (

@@ -13,7 +13,7 @@ from typing import TypeVar
 import click
 
 from ocifs.cli.options import SharedOptions
-from ocifs.oci.reference import HostsSource, Source, join_sources, parse_source
+from ocifs.oci.reference import HostsSource, LayoutSource, Reference, RegistrySource, Source, join_sources, parse_source
 from ocifs.registry import registries_conf
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -36,3 +36,14 @@ def any_option(function: F) -> F:
 def below_any(source: str, path: str, any_host: bool) -> tuple[str | Source, str]:
     """The source and the path that such a command is about."""
     return (EVERY_HOST, f"{source}/{path}" if path else source) if any_host else (source, path)
+
+
+def how_to_look(source: Source) -> str:
+    """The command that shows what there is in place of a source that is not there; empty where there is none."""
+    if isinstance(source, Reference):
+        return f"`ocifs ls {source.host}/{source.repository} _tags` lists the tags that there are"
+    if isinstance(source, RegistrySource) and source.path:
+        return f"`ocifs ls {source.host}` lists what there is"
+    if isinstance(source, LayoutSource) and source.ref:
+        return f"`ocifs ls {LayoutSource(source.path, source.archive)} _tags` lists the names that there are"
+    return ""

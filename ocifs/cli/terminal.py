@@ -16,13 +16,18 @@ import click
 _CLEAR = "\033[H\033[2J\033[3J"
 
 
+def is_screen(stream: TextIO) -> bool:
+    """Whether this is a terminal on which lines can be drawn anew."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
 def has_colours(stream: TextIO) -> bool:
     """Whether colours are wanted on this stream."""
     if os.environ.get("NO_COLOR"):
         return False
     if os.environ.get("CLICOLOR_FORCE", "0") != "0":
         return True
-    return stream.isatty() and os.environ.get("TERM") != "dumb"
+    return is_screen(stream)
 
 
 def coloured(text: str, colour: str, stream: TextIO) -> str:
@@ -37,7 +42,7 @@ def say(text: str, stream: TextIO) -> None:
 
 def begin_screen(stream: TextIO, *, first: bool) -> None:
     """Before a screen that replaces the last one; elsewhere than on a terminal, a blank line between them."""
-    if stream.isatty():
+    if is_screen(stream):
         stream.write(_CLEAR)
     elif not first:
         stream.write("\n")
@@ -45,11 +50,11 @@ def begin_screen(stream: TextIO, *, first: bool) -> None:
 
 @contextmanager
 def progress(total: int, label: str, stream: TextIO) -> Iterator[Callable[[int], None]]:
-    """A bar for work of `total` steps, told of each count that was done. Elsewhere than on a terminal nothing is written at all.
+    """A bar for work of `total` steps, told of each count that was done. Elsewhere than on a screen nothing is written at all.
 
     (click's own bar writes its label there, which is a line that no script asked for.)
     """
-    if not stream.isatty():
+    if not is_screen(stream):
         yield lambda count: None
         return
     with click.progressbar(length=total, label=label, file=stream) as bar:

@@ -13,7 +13,7 @@ from ocifs.fuse.mounts import is_dead, mounts, real_place, unmount
 
 @click.command("umount")
 @click.argument("mountpoint", type=MountType(path_type=Path))
-@click.option("--lazy", is_flag=True, help="Detach now; those who still use it keep what they have open.")
+@click.option("-l", "--lazy", is_flag=True, help="Detach now; those who still use it keep what they have open.")
 def command(mountpoint: Path, lazy: bool) -> None:
     """End the mount at MOUNTPOINT, also one whose daemon has died."""
     place = real_place(mountpoint)

@@ -14,6 +14,8 @@ import socket
 import sys
 from pathlib import Path
 
+from ocifs.errors import UsageError
+
 _READY = b"ready"
 
 
@@ -42,7 +44,8 @@ class Ready:
 
 
 def detach(log_file: Path | None) -> Ready:
-    """Go on in a child; the parent never returns from here."""
+    """Go on in a child; the parent never returns from here. Raises UsageError where nothing can be written to the log file."""
+    output = _opened(log_file or Path(os.devnull))
     reader, writer = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -53,13 +56,21 @@ def detach(log_file: Path | None) -> Ready:
     os.close(reader)
     os.chdir("/")
     silence = os.open(os.devnull, os.O_RDWR)
-    output = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600) if log_file else silence
     os.dup2(silence, 0)
     os.dup2(output, 1)
     os.dup2(output, 2)
     for spare in {silence, output} - {0, 1, 2}:
         os.close(spare)
     return Ready(writer)
+
+
+def _opened(path: Path) -> int:
+    try:
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    except OSError as error:
+        raise UsageError(
+            f"the log cannot be written to {path}: {error.strerror}", hint="name another with --log-file"
+        ) from None
 
 
 def notify_systemd(state: str) -> None:

@@ -118,6 +118,15 @@ def clear_dead_mount(mountpoint: Path) -> bool:
     return cleared
 
 
+def refuse_live_mount(mountpoint: Path) -> None:
+    """Raise UsageError where a mount of ours is at a place: another one would hide it, and the first `umount` would show it again."""
+    table = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
+    here = [line for line in table if line.count(" ") > 4 and Path(_unescape(line.split(" ")[4])) == mountpoint]
+    for mount in parse_mountinfo("".join(here[-1:])):
+        hint = f"`ocifs umount {mountpoint}` ends it"
+        raise UsageError(f"{mount.source} is mounted at {mountpoint} already", hint=hint)
+
+
 def unmount(mountpoint: Path, *, lazy: bool = False) -> None:
     """End a mount. Raises UsageError with the helper's own words when that fails, and who holds the mount."""
     try:

@@ -20,6 +20,7 @@ import trio
 from ocifs.errors import UsageError
 from ocifs.fuse.guard import Guard
 from ocifs.fuse.journal import Journal
+from ocifs.fuse.obstacles import obstacle
 from ocifs.fuse.operations import Operations
 from ocifs.fuse.turns import take_turns
 from ocifs.settings import Timing
@@ -73,7 +74,7 @@ def _mount(operations: Operations, options: MountOptions) -> None:
     try:
         pyfuse3.init(operations, str(options.mountpoint), flags)
     except RuntimeError as error:
-        hint = "is /dev/fuse there, fusermount3 installed, the directory yours, and user_allow_other set where --allow-other is asked?"
+        hint = obstacle(options.mountpoint, allow_other=options.allow_other)
         raise UsageError(f"cannot mount at {options.mountpoint}: {error}", hint=hint) from None
 
 

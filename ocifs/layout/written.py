@@ -46,7 +46,7 @@ class WrittenLayout:
         try:
             self._root.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError):
-            raise UsageError(f"{self._root} is no directory") from None
+            raise UsageError(f"{self._root} is no directory", hint="name a new or an empty one") from None
         except OSError as error:
             raise self.failed(error) from None
         try:

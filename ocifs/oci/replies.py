@@ -54,7 +54,13 @@ def error_of(status: int, headers: Mapping[str, str], body: bytes, what: str, no
         return RateLimited(
             text, retry_after=retry_after(headers, now), hint="the registry limits how often it is asked"
         )
-    return RegistryFailed(text, status=status, retry_after=retry_after(headers, now))
+    hint = _FAILURES.get(
+        status, "the registry, or what stands before it, has trouble of its own: try again later" * (status >= 500)
+    )
+    return RegistryFailed(text, status=status, retry_after=retry_after(headers, now), hint=hint)
+
+
+_FAILURES = {400: "is this a registry? One that wants TLS answers so to --plain-http"}
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
@@ -99,7 +105,13 @@ def next_page(url: str, headers: Mapping[str, str]) -> str | None:
 
 def read_names(body: bytes, member: str) -> list[str]:
     """The repositories or tags of one page, those that can be such."""
-    listed = as_object(load_json(body, f"the list of {member}"), f"the list of {member}").get(member)
+    try:
+        listed = as_object(load_json(body, f"the list of {member}"), f"the list of {member}").get(member)
+    except Malformed as error:
+        error.hint = (
+            "is this a registry, and not another server, or a proxy's page? `ocifs doctor HOST` says what answers"
+        )
+        raise
     if listed is None:
         return []
     if not isinstance(listed, list):

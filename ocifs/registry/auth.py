@@ -86,7 +86,7 @@ class Authenticator:
         self._credentials.pop(scope, None)
         raise AccessDenied(
             f"{self._host} asks for credentials, and none that were found are accepted",
-            hint="log in with docker, podman or oras login",
+            hint=f"log in with docker, podman or oras login; `ocifs doctor {self._host}` says which credentials are found",
         )
 
     def _learn(self, scope: str, named: str) -> None:
@@ -158,7 +158,18 @@ class Authenticator:
         if answer.status_code == 200:
             return read_token(body)
         headers = {name.lower(): value for name, value in answer.headers.items()}
-        raise _refusal(error_of(answer.status_code, headers, body, f"a token for {scope or self._host}", time.time()))
+        error = error_of(answer.status_code, headers, body, f"a token for {scope or self._host}", time.time())
+        if isinstance(error, AccessDenied):
+            known = self._credentials.get(scope)
+            hint = (
+                f"the credentials of {known.username} are not accepted"
+                if known and known.username
+                else "no credentials were found"
+            )
+            error.hint = (
+                f"{hint}: log in with docker, podman or oras login; `ocifs doctor {self._host}` says what is found"
+            )
+        raise _refusal(error)
 
 
 def _grant(credential: Credential) -> Mapping[str, str]:

@@ -134,7 +134,8 @@ def _environment(environ: Mapping[str, str]) -> Credential | None:
         with Path(path).open(encoding="utf-8") as file:
             return Credential(name, file.read(_FILE_BYTES).rstrip("\r\n"))
     except (OSError, UnicodeDecodeError) as error:
-        log.warning("OCIFS_PASSWORD_FILE cannot be read: %s", type(error).__name__)
+        why = error.strerror if isinstance(error, OSError) else "it is no UTF-8"
+        log.warning("OCIFS_PASSWORD_FILE, %s, cannot be read: %s", path, why)
         return None
 
 

@@ -278,12 +278,32 @@ def our_errors(host: str) -> Iterator[None]:
         raise _translate(error, host) from None
 
 
+# What OpenSSL says, and what to try.
+_TLS = (
+    ("wrong version number", "it does not speak TLS there: use --plain-http, or another port"),
+    ("record layer failure", "it does not speak TLS there: use --plain-http, or another port"),
+    ("has expired", "its certificate has to be renewed, unless it is this machine's clock that is wrong (`date`)"),
+    ("not yet valid", "is this machine's clock right (`date`)?"),
+    (
+        "certificate is not valid for",
+        "its certificate is for another name: is the host spelt as the certificate has it?",
+    ),
+    ("mismatch", "its certificate is for another name: is the host spelt as the certificate has it?"),
+)
+
+
+def _tls_hint(text: str) -> str:
+    for words, hint in _TLS:
+        if words in text:
+            return hint
+    return "add its certificate authority with --ca-file; for a registry without TLS use --plain-http"
+
+
 def _translate(error: Exception, host: str) -> OcifsError:  # noqa: PLR0911 (a table of cases)
     causes = list(_causes(error))
     text = next((str(cause) for cause in causes if str(cause)), type(error).__name__)
     if any(isinstance(cause, ssl.SSLError) for cause in causes):
-        hint = "add its certificate authority with --ca-file; for a registry without TLS use --plain-http"
-        return Unreachable(f"TLS with {host} fails: {text}", hint=hint)
+        return Unreachable(f"TLS with {host} fails: {text}", hint=_tls_hint(text))
     if any(isinstance(cause, OSError) and cause.errno == errno.ECONNREFUSED for cause in causes):
         return ConnectionRefused(f"{host} refuses connections", hint="is the registry running, and is the port right?")
     if any(isinstance(cause, socket.gaierror) for cause in causes):

@@ -138,7 +138,8 @@ def _authorities(context: ssl.SSLContext, path: Path) -> None:
     try:
         context.load_verify_locations(path)
     except (OSError, ssl.SSLError) as error:
-        raise UsageError(f"{path} has no certificate authorities: {error}") from None
+        hint = "a file of certificates in PEM has lines -----BEGIN CERTIFICATE-----"
+        raise UsageError(f"{path} has no certificate authorities: {error}", hint=hint) from None
 
 
 def proxy_for(scheme: str, host: str, environ: Mapping[str, str]) -> str | None:

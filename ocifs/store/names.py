@@ -197,7 +197,10 @@ class CachedCatalog:
     async def _reach(self, question: Callable[[], Awaitable[T]]) -> T:
         """Ask the registry, unless it could not be reached just now."""
         if self._offline:
-            raise Unreachable(f"{self._host} is not asked, since --offline was given, and the cache does not know")
+            raise Unreachable(
+                f"{self._host} is not asked, since --offline was given, and the cache does not know",
+                hint="`ocifs prefetch` brings what is wanted while there is a network; without --offline the registry is asked",
+            )
         found = await self._outage.ask(question)
         self.stale = False
         self.on_answer()

@@ -20,15 +20,19 @@ from ocifs.tree.repository import BlobsDirectory, ManifestsDirectory, TagsDirect
 
 
 class RepositoryDirectory(Plain):
-    """The directory of one repository or namespace; the registry itself has the empty name."""
+    """The directory of one repository or namespace; the registry itself has the empty name.
 
-    __slots__ = ("_context", "_controls", "_name", "lifetime")
+    `is_source` (`repository`): it was named as the source, so it is asked for where no catalog lists it.
+    """
+
+    __slots__ = ("_context", "_controls", "_name", "is_source", "lifetime")
 
     def __init__(self, context: Context, name: str, key: Hashable, *, repository: bool = False) -> None:
         super().__init__(key, Attributes(DIRECTORY, nlink=2))
         self.lifetime = context.name_lifetime
         self._context = context
         self._name = name
+        self.is_source = repository
         controls: dict[bytes, Node] = {}
         if name or repository:
             manifests = ManifestsDirectory(context, name, (key, b"_manifests"))
@@ -66,6 +70,8 @@ class RepositoryDirectory(Plain):
         for component in sorted(below):
             key = (self.key, component.encode())
             shown.append(Entry(component.encode(), RepositoryDirectory(self._context, prefix + component, key)))
+        if not shown and self.is_source and await self._exists(self._name):
+            return [Entry(name, node) for name, node in self._controls.items()]
         return shown
 
     def _child(self, component: str) -> str:

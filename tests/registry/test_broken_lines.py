@@ -67,6 +67,7 @@ async def reaching(
                 yield client
 
 
+TRY = {"expired": "renewed", "of another name": "spelt as the certificate", "of another authority": "--ca-file"}
 CERTIFICATES: dict[str, Callable[[trustme.CA], ssl.SSLContext]] = {
     "expired": lambda authority: context_of(authority, "registry.example", until=LONG_AGO),
     "of another name": lambda authority: context_of(authority, "other.example"),
@@ -85,6 +86,7 @@ async def test_a_certificate_that_does_not_hold_is_unreachable_and_nothing_is_as
             with pytest.raises(errors.Unreachable, match=r"TLS with registry\.example fails") as caught:
                 await client.tags("a/b")
         assert type(caught.value) is errors.Unreachable
+        assert TRY[name] in caught.value.hint
     assert server.requests == []
 
 
