@@ -123,7 +123,7 @@ def ocifs_1() -> str:
         "--version", "The version, of ocifs alone."
     )
     page += ".SH ENVIRONMENT\n" + prose(
-        "Each common option, and each option of the cache, has a variable: OCIFS_ and the option's name, as in OCIFS_TAG_TTL."
+        "Each common option, and each option of `ocifs mount` but --any, has a variable: OCIFS_ and the option's name, as in OCIFS_TAG_TTL."
     )
     page += "".join(item(*row) for row in VARIABLES)
     page += ".SH FILES\n" + "".join(item(*row) for row in FILES)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias, Unpack
 import click
 
 from ocifs.cli.failure import nearest, status_of, text_of
-from ocifs.cli.options import SharedOptions, settings_from, shared
+from ocifs.cli.options import SharedOptions, give_variables, settings_from, shared
 from ocifs.cli.sources import how_to_look, read_sources
 from ocifs.cli.terminal import say
 from ocifs.cli.words import SOURCE
@@ -135,6 +135,9 @@ def command(  # noqa: PLR0913, PLR0917 (click gives each option as an argument)
     ready = None if foreground else detach(log_file)
     start_logging(verbose, log_format)
     _serve((parsed, place, allow_other, address, auto_unmount), settings, ready, told=log_format != "json")
+
+
+give_variables(each for each in command.params if each.name != "any")  # which is about what is mounted
 
 
 def _one_word(word: str, context: click.Context) -> UsageError:

@@ -6,7 +6,7 @@ Rules that hold here: an option has the same name and meaning in every command; 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypedDict, TypeVar
@@ -161,9 +161,15 @@ def caching(function: F) -> F:
 def _given(function: F, options: Sequence[Callable[[F], F]]) -> F:
     for option in reversed(options):
         function = option(function)
-    for each in getattr(function, "__click_params__", []):
-        each.envvar = each.envvar or f"OCIFS_{each.name.upper()}"
+    give_variables(getattr(function, "__click_params__", []))
     return function
+
+
+def give_variables(parameters: Iterable[click.Parameter]) -> None:
+    """Let the environment give each of these options: `OCIFS_` and its name."""
+    for each in parameters:
+        if isinstance(each, click.Option) and each.name:
+            each.envvar = each.envvar or f"OCIFS_{each.name.upper()}"
 
 
 def configurable(command: click.Command) -> bool:

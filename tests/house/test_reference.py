@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import ast
+import dataclasses
 import errno
+import json
 import re
 from pathlib import Path
 
 import click
 import pytest
 
+from ocifs import api
 from ocifs.cli.main import COMMANDS, group
+from ocifs.cli.mount import command as mount
+from ocifs.cli.options import SharedOptions
 from ocifs.errors import OcifsError
 from ocifs.fuse.errno import ERRNO
+from ocifs.settings import GIB
+from ocifs.store.eviction import FLOOR, FLOOR_SHARE, LARGEST, LARGEST_SHARE
 from ocifs.watched import Traffic
+from scripts import generate_options
+from tests.support.mount import mounted
+from tests.support.registry import Registry
 
-REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
+ROOT = Path(__file__).parents[2]
+REFERENCE = ROOT / "docs" / "reference"
+CLI = (REFERENCE / "cli.md").read_text()
 
 
 def test_errno_md_is_the_table() -> None:
@@ -37,7 +50,7 @@ def commands() -> list[tuple[str, click.Command]]:
 
 @pytest.mark.parametrize(("name", "command"), commands(), ids=lambda value: value if isinstance(value, str) else "")
 def test_every_command_and_option_is_in_the_reference(name: str, command: click.Command) -> None:
-    text = (REFERENCE / "cli.md").read_text()
+    text = CLI
     assert f"`ocifs {name}" in text
     spelled = [each for option in command.params if isinstance(option, click.Option) for each in option.opts]
     assert [each for each in spelled if not re.search(rf"(?<![\w-]){re.escape(each)}(?![\w-])", text)] == []
@@ -52,13 +65,107 @@ def test_the_reference_has_no_option_that_no_command_has() -> None:
     assert written <= known
 
 
-@pytest.mark.parametrize("option", ["timeout", "max-wait", "tag-ttl"])
-def test_defaults_are_those_of_the_code(option: str) -> None:
-    text = (REFERENCE / "cli.md").read_text()
-    written = re.search(rf"`--{option} \w+` \| ([\d.]+)", text)
-    mount = next(command for name, command in commands() if name == "mount")
-    default = next(each.default for each in mount.params if each.name == option.replace("-", "_"))
-    assert written is not None and float(written[1]) == default
+ROW = re.compile(r"^\| `--([a-z-]+)[^`]*` \| ([^|]+) \|", re.MULTILINE)
+SHARED = dict(ROW.findall(CLI[CLI.index("## Options that `mount`") : CLI.index("## Other options")]))
+
+
+def test_every_shared_option_has_a_row_with_its_default() -> None:
+    """`offline` is off, `timeout` 30, `owner` `user`; an option whose default is none of click's has words there."""
+    context = click.Context(group)
+    ls = group.get_command(context, "ls")
+    assert ls is not None
+    shared = {each.name or "": each for each in ls.params if each.name in SharedOptions.__annotations__}
+    rows = {name.replace("-", "_"): default for name, default in SHARED.items()}
+    assert rows.keys() == shared.keys()
+    for name, written in rows.items():
+        option = shared[name]
+        assert isinstance(option, click.Option)
+        if option.is_flag:
+            assert written == "off", name
+        elif isinstance(option.default, float):
+            assert written == f"{option.default:g}", name
+        elif isinstance(option.default, str):
+            assert written == f"`{option.default}`", name
+        else:
+            assert (written and not written[0].isdigit()) or name in ("cache_size", "cache_free"), name
+
+
+def test_bounds_of_the_cache_are_told_as_they_are() -> None:
+    assert SHARED["cache-size"] == f"{LARGEST // GIB}G, or {LARGEST_SHARE} % of the disk where that is less"
+    assert SHARED["cache-free"] == f"{FLOOR // GIB}G, or {FLOOR_SHARE} % of the disk where that is less"
+
+
+@pytest.mark.parametrize(("name", "command"), commands(), ids=lambda value: value if isinstance(value, str) else "")
+def test_every_value_that_an_option_can_have_is_in_the_reference(name: str, command: click.Command) -> None:
+    for option in command.params:
+        if isinstance(option.type, click.Choice) and option.name != "kinds":  # those have a page of their own
+            assert re.search(r"\\\|".join(map(re.escape, option.type.choices)), CLI), (name, option.name)
+
+
+def test_every_key_of_the_configuration_is_on_its_page() -> None:
+    text = generate_options.PAGE.read_text()
+    assert generate_options.page(text) == text, "run python -m scripts.generate_options"
+    assert all(each.envvar == f"OCIFS_{(each.name or '').upper()}" for each in generate_options.options())
+    taken = {each.name for each in mount.params} - {each.name for each in generate_options.options()}
+    assert taken == {"source", "mountpoint", "any"}
+    assert all(f"`{name}`" in text for name in (*taken, "sources"))
+
+
+# What a shell or systemd says to ocifs, and no person.
+TOLD = {"COMP_WORDS", "OCIFS_BREAKS", "_OCIFS_COMPLETE", "NOTIFY_SOCKET"}
+
+
+def test_every_variable_that_is_looked_at_is_in_the_reference() -> None:
+    looked = set()
+    for path in (ROOT / "ocifs").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            place, name = None, None
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Attribute)
+                and node.func.attr == "get"
+                and node.args
+            ):
+                place, name = node.func.value, node.args[0]
+            if isinstance(node, ast.Subscript):
+                place, name = node.value, node.slice
+            if place is not None and ast.unparse(place).endswith("environ") and isinstance(name, ast.Constant):
+                looked.add(name.value)
+    assert len(looked) > 15
+    pages = "".join(page.read_text() for page in REFERENCE.glob("*.md"))
+    assert [name for name in looked - TOLD if f"`{name}`" not in pages] == []
+
+
+def test_every_option_and_method_of_the_python_interface_is_on_its_page() -> None:
+    text = (REFERENCE / "python.md").read_text()
+    assert [name for name in api.Options.__annotations__ if f"`{name}`" not in text] == []
+    methods = {name for kind in (api.Tree, api.AsyncTree) for name in vars(kind) if not name.startswith("_")}
+    assert [name for name in methods if f"`{name}(" not in text] == []
+    fields = {field.name for kind in (api.Stat, api.Entry) for field in dataclasses.fields(kind)}
+    assert [name for name in fields if f"`{name}`" not in text] == []
+
+
+def named(value: object) -> set[str]:
+    """The fields of an object, and of those in it, but for those whose names are data (operations, errnos, headers)."""
+    found = set()
+    for name, below in value.items() if isinstance(value, dict) else ():
+        found.add(name)
+        if name not in ("operations", "operation_seconds", "errors", "rate_limits"):
+            found |= named(below)
+    for each in value if isinstance(value, list) else ():
+        found |= named(each)
+    return found
+
+
+@pytest.mark.mount
+@pytest.mark.servers
+def test_every_field_that_a_mount_tells_is_in_status_json_md(registry: Registry, tmp_path: Path) -> None:
+    with mounted(registry.host, tmp_path / "mnt", tmp_path / "cache") as mount:
+        list(mount.path.iterdir())
+        told = named(json.loads((mount.path / ".ocifs/status.json").read_bytes()))
+    text = (REFERENCE / "status-json.md").read_text()
+    assert {"source", "cache", "limit", "registries", "endpoints", "role"} <= told
+    assert [name for name in told if f"`{name}`" not in text] == []
 
 
 async def test_every_field_of_a_registry_is_in_status_json_md() -> None:
