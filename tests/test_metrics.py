@@ -13,8 +13,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from ocifs.errors import UsageError
 from ocifs.metrics import METRICS, exposition, name_in_text, parse_address
+from ocifs.oci import mediatype
 from scripts.generate_metrics import PANELS, REFERENCE, dashboard, page
 from tests.support.mount import mounted, run_ocifs
+from tests.support.push import push_manifest
 from tests.support.registry import Registry
 
 
@@ -64,6 +66,40 @@ def test_a_mount_is_scraped(registry: Registry, tmp_path: Path) -> None:
         httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False)
 
 
+def odd_tag(registry: Registry) -> str:
+    """A tag that the registry cannot read itself, so that callers get EIO."""
+    manifest = {"schemaVersion": 2, "mediaType": mediatype.OCI_INDEX, "manifests": []}
+    push_manifest(registry.url, "measured", manifest, "good")
+    place = registry.log.parent / "data/docker/registry/v2/repositories/measured/_manifests/tags/odd/current"
+    place.mkdir(parents=True, exist_ok=True)
+    (place / "link").write_text("no digest")
+    return "measured:odd"
+
+
+@pytest.mark.mount
+@pytest.mark.servers
+def test_every_metric_of_the_reference_is_scraped_with_its_type_its_labels_and_its_meaning(
+    registry: Registry, tmp_path: Path
+) -> None:
+    odd, port = odd_tag(registry), free_port()
+    with mounted(registry.host, tmp_path / "mnt", tmp_path / "cache", ["--metrics", str(port)]) as mount:
+        (mount.path / "measured:good" / "kind").read_text()
+        with pytest.raises(OSError, match="odd"):
+            (mount.path / odd / "kind").read_text()
+        text = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
+    found = {
+        sample.name: (family.type, set(sample.labels), family.documentation)
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+    rows = re.findall(
+        r"^\| `(\w+)` \| (\w+) \| (.*?) \| (.*) \|$", (REFERENCE / "metrics.md").read_text(), re.MULTILINE
+    )
+    told = {name: (kind, set(re.findall(r"\w+", labels)), meaning) for name, kind, labels, meaning in rows}
+    assert len(told) > 14
+    assert found == told
+
+
 def test_what_is_not_known_is_left_out() -> None:
     text = exposition({"version": "1", "source": 'a "b"\n', "registries": [{"host": "h", "reachable": None}]}).decode()
     ((name, labels),) = parsed(text)
@@ -96,5 +132,15 @@ def test_the_page_and_the_dashboard_are_made_from_the_table() -> None:
     assert (REFERENCE / "metrics.md").read_text() == page()
     assert (REFERENCE / "grafana-dashboard.json").read_text() == dashboard()
     json.loads(dashboard())
-    used = {name for _, query, _ in PANELS for name in re.findall(r"\bocifs_\w+", query)}
-    assert used <= {name_in_text(metric) for metric in METRICS}
+
+
+def test_the_dashboard_asks_for_metrics_and_labels_that_there_are() -> None:
+    labels = {name_in_text(metric): {*metric.labels, "instance"} for metric in METRICS}
+    made = json.loads((REFERENCE / "grafana-dashboard.json").read_text())
+    queries = [target["expr"] for panel in made["panels"] for target in panel["targets"]]
+    assert [query for _, query, _ in PANELS] == queries
+    for query in [*queries, *(each["query"] for each in made["templating"]["list"] if each["type"] == "query")]:
+        used = re.findall(r"\bocifs_\w+", query)
+        assert used and labels.keys() >= set(used), query
+        wanted = set(re.findall(r"(\w+)=~", query)) | set(re.findall(r"by \((\w+)\)", query))
+        assert all(wanted <= labels[name] for name in used), query
