@@ -11,7 +11,7 @@ from pathlib import Path
 
 MAX_MODULE, MAX_FUNCTION, MAX_PARAMETERS = 350, 50, 5
 ROOT = Path(__file__).parents[1]
-LINK = re.compile(r"\[[^\]]*\]\((?!https?:|mailto:|#)([^)#\s]+)")
+LINK = re.compile(r"\[[^\]]*\]\((?!https?:|mailto:)([^)#\s]*)(#[^)\s]+)?\)")
 # Spelt in two parts, so that this file does not find itself.
 FORBIDDEN = ("/" + "work/", "../" + "shared")
 
@@ -40,10 +40,19 @@ def sizes(path: Path) -> Iterator[str]:
 
 
 def links(path: Path) -> Iterator[str]:
-    """Links of a document to files that are not there."""
-    for target in LINK.findall(path.read_text()):
-        if not (path.parent / target).exists():
+    """Links of a document to files that are not there, and to headings that a document has not."""
+    for target, anchor in LINK.findall(path.read_text()):
+        there = path.parent / target if target else path
+        if not there.exists():
             yield f"links to {target}, which is not there"
+        elif anchor and there.suffix == ".md" and anchor[1:] not in headings(there):
+            yield f"links to {target}{anchor}, and there is no such heading"
+
+
+def headings(path: Path) -> set[str]:
+    """The anchors of a document's headings."""
+    found = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE)
+    return {re.sub(r"\s", "-", re.sub(r"[^\w\s-]", "", text.lower())) for text in found}
 
 
 def main() -> int:

@@ -3,7 +3,7 @@
     scripts/pictures
 
 Writes docs/pictures/session.svg from what scripts/demo prints, and from docs/explanation/bench.json, which `scripts/bench --json` writes,
-docs/pictures/bench.svg and the table of docs/explanation/performance.md. All are the same for the same input.
+docs/pictures/bench.svg and the tables of docs/explanation/performance.md and comparison.md. All are the same for the same input.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "docs/pictures"
 FIGURES = ROOT / "docs/explanation/bench.json"
 PAGE = ROOT / "docs/explanation/performance.md"
+COMPARISON = ROOT / "docs/explanation/comparison.md"
+NEIGHBOURS = ("skopeo", "ratarmount", "nydus", "curl")  # peers that the comparison is about
 BEGIN, END = "<!-- From bench.json, by scripts/pictures. -->", "<!-- To here. -->"
 BOUNDS = ("the bound", "0.6 s")  # peers that are no programs
 WIDTH = 110
@@ -91,11 +93,18 @@ def rows(measured: Sequence[Figure]) -> str:
     return "\n".join(lines)
 
 
-def page(text: str) -> str:
-    """The page with the table that belongs to the figures."""
+def page(text: str, measured: Sequence[Figure]) -> str:
+    """A page with the table of these figures in its place."""
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{rows(kept(FIGURES))}\n{END}{after}"
+    return f"{before}{BEGIN}\n{rows(measured)}\n{END}{after}"
+
+
+def pages() -> dict[Path, str]:
+    """The pages that show figures, as they are to be: all of them, and those that compare with a neighbour."""
+    every = kept(FIGURES)
+    compared = [each for each in every if each.peer.startswith(NEIGHBOURS)]
+    return {PAGE: page(PAGE.read_text(), every), COMPARISON: page(COMPARISON.read_text(), compared)}
 
 
 def main() -> None:
@@ -103,7 +112,8 @@ def main() -> None:
     session()
     if FIGURES.exists():
         bench()
-        PAGE.write_text(page(PAGE.read_text()))
+        for path, text in pages().items():
+            path.write_text(text)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
     scripts/docs [--check]      with --check nothing is left behind
 
 Rules that hold here: the list of pages is written once, in docs/README.md; a page that it does not name, and a link or an anchor that leads
-nowhere, are errors.
+nowhere, are errors. MkDocs looks for them in what is written, and does not see those that leave the documents, so what it made is looked
+through, too. Links to other sites have to be addresses; nobody is asked.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import yaml
 
@@ -43,6 +47,46 @@ def left_out() -> list[str]:
     )
 
 
+class Page(HTMLParser):
+    """What a page of the site links to, and the anchors that it has."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.anchors: set[str] = set()
+        self.feed(path.read_text())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        for name, value in attrs:
+            if name in ("href", "src") and value is not None:
+                self.links.append(value)
+            if name in ("id", "name") and value:
+                self.anchors.add(value)
+
+
+def broken(site: Path) -> Iterator[str]:
+    """Each link of a site that leads nowhere, with the page that it is on."""
+    pages = {path: Page(path) for path in site.rglob("*.html")}
+    for path, page in pages.items():
+        for link in page.links:
+            parts = urlsplit(link)
+            if parts.scheme or parts.netloc:
+                if parts.scheme not in ("https", "mailto", "data") or (parts.scheme == "https" and not _host(link)):
+                    yield f"{path.relative_to(site)}: {link} is no address"
+                continue
+            base = site if parts.path.startswith("/") else path.parent
+            target = (base / unquote(parts.path).lstrip("/")).resolve() if parts.path else path
+            target = target / "index.html" if target.is_dir() else target
+            if not target.is_file() or not target.is_relative_to(site.resolve()):
+                yield f"{path.relative_to(site)}: {link} is not in the site"
+            elif parts.fragment and target in pages and unquote(parts.fragment) not in pages[target].anchors:
+                yield f"{path.relative_to(site)}: {link} has no such anchor"
+
+
+def _host(link: str) -> bool:
+    return re.fullmatch(r"https://[a-z0-9-]+(?:\.[a-z0-9-]+)+(?:/[!-~]*)?", link) is not None
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--check", action="store_true", help="leave nothing behind")
@@ -57,7 +101,10 @@ def main() -> int:
         settings |= {"site_dir": f"{place}/site"} if options.check else {}
         (Path(place) / "mkdocs.yml").write_text(yaml.safe_dump(settings))
         command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-f", f"{place}/mkdocs.yml"]
-        return subprocess.run(command, check=False).returncode
+        status = subprocess.run(command, check=False).returncode
+        found = sorted(broken(Path(str(settings["site_dir"])).resolve()))
+    print("\n".join(found), end="\n" * bool(found), file=sys.stderr)
+    return status or bool(found)
 
 
 if __name__ == "__main__":

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from scripts.bench_report import Figure, figures, keep, kept
 from scripts.bench_sample import Sample
-from scripts.draw import PAGE, PICTURES, page
+from scripts.draw import PICTURES, pages
 
 
-def test_the_page_shows_the_figures_that_were_kept() -> None:
-    text = PAGE.read_text()
-    assert page(text) == text, "run scripts/pictures"
+def test_the_pages_show_the_figures_that_were_kept() -> None:
+    for path, text in pages().items():
+        assert path.read_text() == text, "run scripts/pictures"
     assert (PICTURES / "bench.svg").exists()
 
 
