@@ -44,7 +44,11 @@ class Options(TypedDict, total=False):
     insecure_tls: bool
     ca_file: str | os.PathLike[str]
     authfile: str | os.PathLike[str]
+    hosts_dir: str | os.PathLike[str]
+    registries_conf: str | os.PathLike[str]
     cache_dir: str | os.PathLike[str]
+    cache_size: int
+    cache_free: int
     offline: bool
     verify: str
     timeout: float
@@ -271,7 +275,7 @@ def settings_of(named: Collection[str], options: Options) -> Settings:
         raise UsageError(
             f"{', '.join(unknown)}: no such option", hint=f"there are: {', '.join(Options.__annotations__)}"
         )
-    plain = {name: str(options[name]) for name in ("ca_file", "authfile", "cache_dir") if options.get(name)}
+    paths = {name: _path(options.get(name)) for name in _PATHS}
     seconds = {name: float(options[name]) for name in ("timeout", "max_wait", "tag_ttl") if name in options}
     hosts = frozenset(named)
     try:
@@ -281,15 +285,19 @@ def settings_of(named: Collection[str], options: Options) -> Settings:
     return Settings(
         timing=Timing(**seconds),
         cache=CacheSettings(
-            directory=_path(plain.get("cache_dir")) or default_cache_directory(),
+            directory=paths["cache_dir"] or default_cache_directory(),
+            size=options.get("cache_size"),
+            free_space=options.get("cache_free"),
             verify_full=options.get("verify", "end") == "full",
             offline=options.get("offline", False),
         ),
         network=NetworkSettings(
             plain_http=hosts if options.get("plain_http") else frozenset(),
             insecure_tls=hosts if options.get("insecure_tls") else frozenset(),
-            ca_file=_path(plain.get("ca_file")),
-            authfile=_path(plain.get("authfile")),
+            ca_file=paths["ca_file"],
+            authfile=paths["authfile"],
+            hosts_directory=paths["hosts_dir"],
+            registries_conf=paths["registries_conf"],
             named_host=next(iter(hosts)) if len(hosts) == 1 else "",
         ),
         view=ViewSettings(
@@ -302,8 +310,11 @@ def settings_of(named: Collection[str], options: Options) -> Settings:
     )
 
 
-def _path(text: str | None) -> Path | None:
-    return Path(text).absolute() if text else None
+_PATHS = ("ca_file", "authfile", "hosts_dir", "registries_conf", "cache_dir")
+
+
+def _path(given: object) -> Path | None:
+    return Path(str(given)).absolute() if given else None
 
 
 def _stat(node: Node) -> Stat:
