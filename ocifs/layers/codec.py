@@ -21,7 +21,7 @@ from ocifs.layers.sealed import seal, unseal
 from ocifs.layers.span import Checksum, Span, SpanMap, Window
 from ocifs.oci.digest import Digest
 
-KIND = "layer-index.5"
+KIND = "layer-index.6"
 
 _SPAN = struct.Struct("<QQQQBH")  # plain, length, start, stop, bit, size of the window
 _FRESH = 255  # in place of a bit

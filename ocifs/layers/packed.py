@@ -7,22 +7,32 @@ asks for neighbours.
 from __future__ import annotations
 
 import json
+import struct
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from itertools import chain
-from typing import TypeAlias, overload
+from functools import partial
+from itertools import chain, repeat
+from typing import Any, TypeAlias, overload
 
 import zstandard
 
+from ocifs.errors import Malformed
 from ocifs.layers.member import Extent, Kind, Member
 
 BLOCK = 256
-"""Entries of a block: some 10 KiB, made in half a millisecond."""
+"""Entries of a block: some 10 KiB."""
 _MADE = 24
 
 _Json: TypeAlias = str | int | list["_Json"]
-_KINDS = {kind.value: kind for kind in Kind}
+_KINDS = {ord(kind.value): kind for kind in Kind}
+_HEAD = struct.Struct("<III")  # entries, bytes of their paths, bytes of their links
+_CODES = "BHIIqqQq"  # kind, mode, owner, group, time, size, device, where the content begins
+_NOWHERE = -1  # in place of the last
+_ROOM = 1 << 63
+# As named tuples make themselves, without a call of Python's for each.
+_make_member: Callable[[Iterable[object]], Member] = partial(tuple.__new__, Member)
+_make_extent: Callable[[Iterable[int]], Extent] = partial(tuple.__new__, Extent)
 
 
 class PackedMembers(Sequence[Member]):
@@ -97,10 +107,9 @@ class Packer:
         return PackedMembers(self._blocks, self._count)
 
     def _close(self) -> None:
-        columns = json.dumps(_columns(self._open), separators=(",", ":")).encode()
         # A copy: zstandard cuts its result from a buffer as long as the input, which leaves a hole that nothing fits into. Of a
         # million entries the holes took 100 MB.
-        self._blocks.append(bytes(memoryview(zstandard.ZstdCompressor(level=6).compress(columns))))
+        self._blocks.append(bytes(memoryview(zstandard.ZstdCompressor(level=6).compress(_packed(self._open)))))
         self._open.clear()
 
 
@@ -114,32 +123,75 @@ def pack(members: Iterable[Member]) -> PackedMembers:
     return packer.members()
 
 
+def _packed(members: list[Member]) -> bytes:
+    """Columns: numbers as numbers, names joined, and as JSON what few entries have, by their places in the block."""
+    count = len(members)
+    paths, links = b"\0".join([each.path for each in members]), b"\0".join([each.link for each in members])
+    if paths.count(b"\0") != count - 1 or links.count(b"\0") != count - 1:
+        raise Malformed("a name in the layer has a NUL in it")
+    odd = {place: _rest(each) for place, each in enumerate(members) if _is_odd(each)}
+    rows = []
+    for place, each in enumerate(members):
+        time, size = (0, 0) if place in odd else (each.mtime_ns, each.size)
+        begins = each.extents[0].plain if each.extents and place not in odd else _NOWHERE
+        rows.append((ord(each.kind.value), each.mode, each.uid, each.gid, time, size, each.rdev, begins))
+    columns = [
+        struct.pack(f"<{count}{code}", *column) for code, column in zip(_CODES, zip(*rows, strict=True), strict=True)
+    ]
+    rest = json.dumps(odd, separators=(",", ":")).encode() if odd else b""
+    return b"".join((_HEAD.pack(count, len(paths), len(links)), *columns, paths, links, rest))
+
+
+def _is_odd(member: Member) -> bool:
+    """Whether the columns have no room for an entry: of its content they have where it begins."""
+    extents = member.extents
+    in_one = not extents or (len(extents) == 1 and extents[0] == (0, extents[0].plain, member.size))
+    numbers = (abs(member.mtime_ns), member.size, *(each.plain for each in extents))
+    return bool(member.xattrs) or not in_one or not all(0 <= number < _ROOM for number in numbers)
+
+
+def _rest(member: Member) -> list[_Json]:
+    xattrs: list[_Json] = [[_text(name), _text(value)] for name, value in member.xattrs]
+    return [member.mtime_ns, member.size, xattrs, [list(extent) for extent in member.extents]]
+
+
 def unpack(block: bytes) -> tuple[Member, ...]:
-    """The entries of a block, which was made here."""
-    columns = json.loads(zstandard.ZstdDecompressor().decompress(block))
-    paths, kinds, modes, uids, gids, times, sizes, links, rdevs, xattrs, extents = columns
-    return tuple(
-        map(
-            Member,
-            map(_bytes, paths),
-            map(_KINDS.__getitem__, kinds),
-            *(modes, uids, gids, times, sizes),
-            map(_bytes, links),
-            rdevs,
-            [tuple([(_bytes(name), _bytes(value)) for name, value in pairs]) if pairs else () for pairs in xattrs],
-            [tuple(map(Extent._make, triples)) if triples else () for triples in extents],
-        )
+    """The entries of a block, which was made here. In a fifth of the time that JSON takes."""
+    data = zstandard.ZstdDecompressor().decompress(block)
+    count, paths, links = _HEAD.unpack_from(data)
+    place = _HEAD.size
+    columns: list[tuple[int, ...]] = []
+    for code in _CODES:
+        form = f"<{count}{code}"
+        columns.append(struct.unpack_from(form, data, place))
+        place += struct.calcsize(form)
+    kinds, *numbers, rdevs, begins = columns
+    begun = zip(begins, numbers[-1], strict=True)
+    rows = zip(
+        data[place : place + paths].split(b"\0"),
+        map(_KINDS.__getitem__, kinds),
+        *numbers,
+        data[place + paths : place + paths + links].split(b"\0"),
+        rdevs,
+        repeat((), count),
+        [(_make_extent((0, begin, size)),) if begin >= 0 else () for begin, size in begun],
+        strict=True,
     )
+    members = tuple(map(_make_member, rows))
+    rest = data[place + paths + links :]
+    return _with_odd(members, json.loads(rest)) if rest else members
 
 
-def _columns(members: list[Member]) -> list[list[_Json]]:
-    """What `unpack` makes them from: a list for each attribute, which is read three times as fast as one for each entry."""
-    columns: list[list[_Json]] = [list(column) for column in zip(*members, strict=True)]
-    columns[0] = [_text(member.path) for member in members]
-    columns[1] = [member.kind.value for member in members]
-    columns[7] = [_text(member.link) for member in members]
-    columns[9] = [[[_text(name), _text(value)] for name, value in member.xattrs] for member in members]
-    return columns
+def _with_odd(members: tuple[Member, ...], odd: dict[str, list[Any]]) -> tuple[Member, ...]:
+    changed = list(members)
+    for place, (time, size, xattrs, extents) in odd.items():
+        changed[int(place)] = changed[int(place)]._replace(
+            mtime_ns=time,
+            size=size,
+            xattrs=tuple((_bytes(name), _bytes(value)) for name, value in xattrs),
+            extents=tuple(map(Extent._make, extents)),
+        )
+    return tuple(changed)
 
 
 def _text(data: bytes) -> str:
