@@ -58,12 +58,19 @@ class Operations(pyfuse3.Operations):
 
         async def work() -> pyfuse3.EntryAttributes:
             try:
-                node = await self._directory(parent_inode).lookup(bytes(name))
+                node = await self._directory(parent_inode).lookup(name)
             except NotFound:
                 return absent(self._negative)
             return entry_of(node, self.inodes.remember(node))
 
-        return await self._guard.run("lookup", ctx.pid, work)
+        def at_hand() -> pyfuse3.EntryAttributes | None:
+            try:
+                node = self._directory(parent_inode).lookup_at_hand(name)
+            except NotFound:
+                return absent(self._negative)
+            return None if node is None else entry_of(node, self.inodes.remember(node))
+
+        return await self._guard.run("lookup", ctx.pid, work, at_hand)
 
     async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
         return self._guard.now("getattr", lambda: entry_of(self._node(inode), Inode(inode)))
@@ -102,7 +109,12 @@ class Operations(pyfuse3.Operations):
         if node is None:
             raise pyfuse3.FUSEError(errno.EBADF)
         # Who reads is not known here, only who opened. The kernel itself frees a killed reader, who waits for a page.
-        data = await self._guard.run("read", 0, lambda: self._read(node, Handle(fh), off, size))
+        data = await self._guard.run(
+            "read",
+            0,
+            lambda: self._read(node, Handle(fh), off, size),
+            lambda: self._read_at_hand(node, Handle(fh), off, size),
+        )
         self._guard.note_read(len(data))
         return data
 
@@ -112,7 +124,7 @@ class Operations(pyfuse3.Operations):
         An error alone does not say so: the kernel ends a large read early, without one, and the program asks for the rest, which
         may by now have come from elsewhere.
         """
-        if handle <= self._wrong.get(node.key, 0):
+        if self._wrong and handle <= self._wrong.get(node.key, 0):
             raise IntegrityError("what was read from this file before was found to be wrong; open it again")
         try:
             return await node.read(offset, size)
@@ -120,6 +132,11 @@ class Operations(pyfuse3.Operations):
             self._wrong[node.key] = self.files.newest
             self._doubtful.add(node.key)
             raise
+
+    def _read_at_hand(self, node: File, handle: Handle, offset: int, size: int) -> bytes | None:
+        if self._wrong and handle <= self._wrong.get(node.key, 0):
+            return None
+        return node.read_at_hand(offset, size)
 
     async def release(self, fh: int) -> None:
         node = self.files.close(Handle(fh))
@@ -137,9 +154,11 @@ class Operations(pyfuse3.Operations):
         if opened is None:
             raise pyfuse3.FUSEError(errno.EBADF)
         if opened.entries is None or start_id == 0:  # rewinddir(3) looks anew
-            opened.entries = await self._guard.run("readdir", opened.pid, opened.directory.entries)
+            directory = opened.directory
+            opened.entries = await self._guard.run("readdir", opened.pid, directory.entries, directory.entries_at_hand)
         entries = opened.entries
-        self._guard.now("readdir", lambda: self._reply(entries, start_id, token))
+        if start_id < len(entries):
+            self._guard.now("readdir", lambda: self._reply(entries, start_id, token))
 
     def _reply(self, entries: Sequence[Entry], start: int, token: pyfuse3.ReaddirToken) -> None:
         for position in range(start, len(entries)):

@@ -35,6 +35,11 @@ _OPENED = 128  # directories whose names are at hand
 _IMPLIED = Member(b"", Kind.DIRECTORY, 0o755)
 
 
+def place_of(code: int) -> tuple[int, int]:
+    """Of the code of what is no directory its layer and its place in that."""
+    return code >> _LAYER_SHIFT & LAYERS, code & _PLACE
+
+
 def code_of(layer: int, place: int) -> int:
     """The code of an entry that is no directory."""
     return layer << _LAYER_SHIFT | place
@@ -92,6 +97,22 @@ class Tree:
     def root(self) -> Item:
         return Item(self, DIRECTORY)
 
+    def member(self, code: int) -> Member:
+        """The entry that a code leads to; of a directory that which gave its attributes."""
+        if code & DIRECTORY:
+            number = code ^ DIRECTORY
+            layer = self.directories.layers[number]
+            return _IMPLIED if layer == NOWHERE else self.layers[layer].members[self.directories.places[number]]
+        member = self.layers[code >> _LAYER_SHIFT & LAYERS].members[code & _PLACE]
+        if code & UPWARD:
+            up = b"../" * (code >> _UP_SHIFT & UP_MOST)
+            return member._replace(kind=Kind.SYMLINK, link=up + member.link)
+        return member
+
+    def names_of(self, code: int) -> int:
+        """How many names lead there, or for a directory 2 and one for each directory in it."""
+        return 2 + self.directories.below[code ^ DIRECTORY] if code & DIRECTORY else self.links.get(code, 1)
+
     def listing(self, number: int) -> dict[bytes, int]:
         """The names of a directory and their codes; not to be changed."""
         found = self._opened.get(number)
@@ -127,14 +148,7 @@ class Item(NamedTuple):
 
     @property
     def member(self) -> Member:
-        layer = self.layer
-        if layer == NOWHERE:
-            return _IMPLIED
-        member = self.tree.layers[layer].members[self.number]
-        if self.code & UPWARD and not self.code & DIRECTORY:
-            up = b"../" * (self.code >> _UP_SHIFT & UP_MOST)
-            return member._replace(kind=Kind.SYMLINK, link=up + member.link)
-        return member
+        return self.tree.member(self.code)
 
     @property
     def children(self) -> Children | None:
@@ -144,9 +158,7 @@ class Item(NamedTuple):
     @property
     def links(self) -> int:
         """Names that lead here, or for a directory 2 and one for each directory in it."""
-        if self.code & DIRECTORY:
-            return 2 + self.tree.directories.below[self.code ^ DIRECTORY]
-        return self.tree.links.get(self.code, 1)
+        return self.tree.names_of(self.code)
 
 
 class Children(Mapping[bytes, Item]):

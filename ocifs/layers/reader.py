@@ -59,11 +59,31 @@ class SpanReader:
             span = spans[number]
             plain = await self._plain(blob, spans.compression, span)
             pieces.append(plain[max(0, start - span.plain) : start + length - span.plain])
-        if numbers and numbers[-1] + 1 < len(spans):
-            following = spans[numbers[-1] + 1]
-            if in_a_row >= following.length:
-                self._nursery.start_soon(self._ahead, blob, spans.compression, following)
+        self._look_ahead(blob, spans, numbers, in_a_row)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def at_hand(self, blob: Blob, spans: SpanMap, start: int, length: int) -> bytes | None:
+        """The same where all spans of them are in memory; else None. Raises Malformed where no span has them."""
+        numbers = spans.numbers(start, start + length)
+        pieces = []
+        for number in numbers:
+            first, begin, size = spans.place(number)
+            plain = self._kept.get((blob.digest, first, begin, size))
+            if plain is None:
+                return None
+            pieces.append(plain[max(0, start - begin) : start + length - begin])
+        if numbers:
+            self._kept.move_to_end((blob.digest, first, begin, size))
+        self._look_ahead(blob, spans, numbers, self._row(blob.digest, start, length))
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _look_ahead(self, blob: Blob, spans: SpanMap, numbers: range, in_a_row: int) -> None:
+        """Begin to decode the span that follows those of a read, where whoever reads has read as much in a row."""
+        if not numbers or numbers[-1] + 1 >= len(spans):
+            return
+        start, plain, length = spans.place(numbers[-1] + 1)
+        if in_a_row >= length and (blob.digest, start, plain, length) not in self._kept:
+            self._nursery.start_soon(self._ahead, blob, spans.compression, spans[numbers[-1] + 1])
 
     def _row(self, digest: Digest, start: int, length: int) -> int:
         """How many bytes whoever reads these has read in a row, with them; what lies between files is passed over."""

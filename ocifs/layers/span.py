@@ -157,6 +157,10 @@ class SpanMap:
             self._windows.get(number),
         )
 
+    def place(self, number: int) -> tuple[int, int, int]:
+        """Of a span its first byte in the blob, its first plain byte and its length, without making the rest of it."""
+        return self._starts[number], self._plains[number], self._lengths[number]
+
     def __iter__(self) -> Iterator[Span]:
         return map(self.__getitem__, range(len(self)))
 

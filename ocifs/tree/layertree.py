@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from ocifs.content import Blob
 from ocifs.errors import NoAttribute, NotFound
 from ocifs.layers.member import Kind, Member
-from ocifs.layers.merged import Item, Tree, code_of
+from ocifs.layers.merged import DIRECTORY as DIRECTORY_CODE
+from ocifs.layers.merged import UPWARD, Item, Tree, code_of, place_of
 from ocifs.layers.unpack import Layer
 from ocifs.layers.workshop import Workshop
 from ocifs.oci.descriptor import Descriptor
@@ -23,17 +24,16 @@ from ocifs.settings import ViewSettings
 from ocifs.tree.blob import elsewhere, scope_of, sized
 from ocifs.tree.inside import inside
 from ocifs.tree.names import mangle
-from ocifs.tree.node import DIRECTORY, FOREVER, Attributes, Directory, Entry, Node, Plain, Spot
+from ocifs.tree.node import DIRECTORY, FOREVER, SYMLINK, Attributes, Directory, Entry, Node, Plain, Simple, Spot
 
 _NAME_MAX = 255
 _TYPES = {
-    Kind.FILE: stat.S_IFREG,
     Kind.DIRECTORY: stat.S_IFDIR,
-    Kind.SYMLINK: stat.S_IFLNK,
     Kind.CHARACTER: stat.S_IFCHR,
     Kind.BLOCK: stat.S_IFBLK,
     Kind.FIFO: stat.S_IFIFO,
 }
+_FILE, _SYMLINK = Kind.FILE, Kind.SYMLINK  # to look into an Enum takes longer than to compare
 # The attributes of a root are known when its layers are: until then the kernel asks each time.
 _ROOT_LIFETIME = 0.0
 
@@ -58,12 +58,14 @@ class LayerStack:
 
 @dataclass(frozen=True, slots=True)
 class _Shown:
-    """What the nodes of one tree share. `crowds`: the entries of each layer."""
+    """What the nodes of one tree share. `key`: that of its root; `crowds`: the entries of each layer."""
 
+    key: Hashable
     workshop: Workshop
     tree: Tree
     layers: tuple[Layer, ...]
-    view: ViewSettings
+    links_inside: bool
+    owners_kept: bool
     crowds: tuple[_Crowd, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -75,18 +77,20 @@ def open_layer_tree(workshop: Workshop, stack: LayerStack, view: ViewSettings, k
     return _Root(workshop, stack, view, key)
 
 
-class _Member(Plain):
-    """A node made from an entry of a layer."""
+class _Member(Simple):
+    """A node made from an entry of a layer. What is asked of it seldom is made when it is asked: a listing makes thousands of them."""
 
-    __slots__ = ("_item", "_member", "_shown", "spot")
+    __slots__ = ("_code", "_member", "_shown")
     changes = False
 
-    def __init__(self, shown: _Shown, item: Item, member: Member, key: Hashable, size: int) -> None:
-        super().__init__(key, _attributes(item, member, shown.view, size))
-        self.spot = None
+    def __init__(self, shown: _Shown, code: int, member: Member) -> None:
         self._shown = shown
-        self._item = item
+        self._code = code
         self._member = member
+
+    @property
+    def attributes(self) -> Attributes:
+        return _attributes(self._shown, self._code, self._member, self._member.size)
 
     def attribute_names(self) -> Sequence[bytes]:
         return tuple(name for name, _ in self._member.xattrs)
@@ -98,83 +102,146 @@ class _Member(Plain):
         raise NoAttribute(f"no extended attribute {name!r} here")
 
 
-class _File(_Member):
+class _Leaf(_Member):
+    """What is no directory. `spot`: of what has one name and is shown as it is."""
+
+    __slots__ = ("spot",)
+
+    def __init__(self, shown: _Shown, code: int, member: Member, spot: Spot | None) -> None:
+        self._shown = shown
+        self._code = code
+        self._member = member
+        self.spot = spot
+
+    @property
+    def key(self) -> Hashable:
+        layer, place = place_of(self._code)
+        return (self._shown.crowds[layer].key, place, self._shown.tree.names_of(self._code))
+
+    @property
+    def _layer(self) -> Layer:
+        return self._shown.layers[place_of(self._code)[0]]
+
+
+class _File(_Leaf):
     """A file, or a device or FIFO, which nobody reads."""
 
     __slots__ = ()
 
     def opened(self) -> None:
-        self._shown.workshop.hold(self._shown.layers[self._item.layer])
+        self._shown.workshop.hold(self._layer)
 
     def closed(self) -> None:
-        self._shown.workshop.let_go(self._shown.layers[self._item.layer])
+        self._shown.workshop.let_go(self._layer)
 
     async def read(self, offset: int, size: int) -> bytes:
         member = self._member
         if not member.size:
             return b""
-        return await self._shown.workshop.read(self._shown.layers[self._item.layer], member, offset, size)
+        return await self._shown.workshop.read(self._layer, member, offset, size)
+
+    def read_at_hand(self, offset: int, size: int) -> bytes | None:
+        member = self._member
+        if not member.size:
+            return b""
+        return self._shown.workshop.read_at_hand(self._layer, member, offset, size)
 
 
-class _Link(_Member):
-    """A symbolic link."""
+class _Link(_Leaf):
+    """A symbolic link that is shown as its layer has it, wherever it stands."""
 
-    __slots__ = ("target",)
+    __slots__ = ()
 
-    def __init__(self, shown: _Shown, item: Item, member: Member, key: Hashable, target: bytes) -> None:
-        super().__init__(shown, item, member, key, len(target))
+    @property
+    def target(self) -> bytes:
+        return self._member.link
+
+    @property
+    def attributes(self) -> Attributes:
+        return _attributes(self._shown, self._code, self._member, len(self._member.link))
+
+
+class _LinkInside(_Member):
+    """A symbolic link that is shown otherwise than its layer has it, by where it stands."""
+
+    __slots__ = ("_path", "target")
+
+    def __init__(self, shown: _Shown, code: int, member: Member, path: tuple[bytes, ...], target: bytes) -> None:
+        super().__init__(shown, code, member)
+        self._path = path
         self.target = target
+
+    @property
+    def key(self) -> Hashable:
+        return self._shown.key, b"/".join(self._path)
+
+    @property
+    def attributes(self) -> Attributes:
+        return _attributes(self._shown, self._code, self._member, len(self.target))
 
 
 class _Directory(_Member):
     """A directory. `path`: the names from the tree's root to it."""
 
-    __slots__ = ("_names", "_path")
+    __slots__ = ("_mangled", "_path")
 
-    def __init__(self, shown: _Shown, item: Item, key: Hashable, path: tuple[bytes, ...]) -> None:
-        super().__init__(shown, item, item.member, key, 0)
+    def __init__(self, shown: _Shown, code: int, path: tuple[bytes, ...]) -> None:
+        super().__init__(shown, code, shown.tree.member(code))
         self._path = path
-        self._names: dict[bytes, bytes] | None = None
+        self._mangled: dict[bytes, bytes] | None = None
+
+    @property
+    def attributes(self) -> Attributes:
+        return _attributes(self._shown, self._code, self._member, 0)
+
+    @property
+    def key(self) -> Hashable:
+        return self._shown.key, b"/".join(self._path)
+
+    @property
+    def _codes(self) -> Mapping[bytes, int]:
+        return self._shown.tree.listing(self._code ^ DIRECTORY_CODE)
 
     async def lookup(self, name: bytes) -> Node:
-        assert self._item.children is not None
-        item = self._item.children.get(name) if len(name) <= _NAME_MAX else None
-        if item is not None:
-            return self._node(name, name, item)
-        if self._names is None:
-            self._names = {_shown_name(real): real for real in self._item.children if len(real) > _NAME_MAX}
-        real = self._names.get(name)
+        return self.lookup_at_hand(name)
+
+    def lookup_at_hand(self, name: bytes) -> Node:
+        codes = self._codes
+        code = codes.get(name) if len(name) <= _NAME_MAX else None
+        if code is not None:
+            return self._node(name, code)
+        if self._mangled is None:
+            self._mangled = {_shown_name(real): real for real in codes if len(real) > _NAME_MAX}
+        real = self._mangled.get(name)
         if real is None:
             raise NotFound(f"no {name.decode(errors='replace')!r} in this directory of the layer")
-        return self._node(name, real, self._item.children[real])
+        return self._node(real, codes[real])
 
     async def entries(self) -> Sequence[Entry]:
-        assert self._item.children is not None
-        tree, node = self._item.tree, self._node
-        named = ((_shown_name(real), real, Item(tree, code)) for real, code in self._item.children.codes.items())
-        return [Entry(name, node(name, real, item)) for name, real, item in named]
+        return self.entries_at_hand()
 
-    def _node(self, name: bytes, real: bytes, item: Item) -> Node:
+    def entries_at_hand(self) -> Sequence[Entry]:
+        node = self._node
+        return [Entry(_shown_name(real), node(real, code)) for real, code in self._codes.items()]
+
+    def _node(self, real: bytes, code: int) -> Node:
         shown = self._shown
-        if item.children is not None:
-            return _Directory(shown, item, (self.key, name), (*self._path, real))
-        member = item.member
-        if member.kind is Kind.SYMLINK and shown.view.links == "inside":
+        if code & DIRECTORY_CODE:
+            return _Directory(shown, code, (*self._path, real))
+        member = shown.tree.member(code)
+        if member.kind is _SYMLINK and shown.links_inside:
             target = inside(shown.tree.root, self._path, member.link)
-            if target != member.link:  # a link that is shown otherwise than it is depends on where it stands
-                return _Link(shown, item, member, (self.key, name), target)
-        return _as_it_is(shown, item, member)
+            if target != member.link:
+                return _LinkInside(shown, code, member, (*self._path, real), target)
+        return _leaf(shown, code, member)
 
 
-def _as_it_is(shown: _Shown, item: Item, member: Member) -> _File | _Link:
+def _leaf(shown: _Shown, code: int, member: Member) -> _File | _Link:
     """The node of what is no directory and is shown as its layer has it, wherever it stands."""
-    crowd, number, links = shown.crowds[item.layer], item.number, item.links
-    key = (crowd.key, number, links)
-    is_link = member.kind is Kind.SYMLINK
-    node = _Link(shown, item, member, key, member.link) if is_link else _File(shown, item, member, key, member.size)
-    if links == 1 and item.is_entry:
-        node.spot = Spot(crowd, number)
-    return node
+    layer, place = place_of(code)
+    alone = code not in shown.tree.links and not code & UPWARD
+    spot = Spot(shown.crowds[layer], place) if alone else None
+    return (_Link if member.kind is _SYMLINK else _File)(shown, code, member, spot)
 
 
 class _Crowd:
@@ -192,8 +259,8 @@ class _Crowd:
         return len(self._shown.tree.layers[self._layer].members)
 
     def node(self, place: int) -> Node:
-        item = Item(self._shown.tree, code_of(self._layer, place))
-        return _as_it_is(self._shown, item, item.member)
+        code = code_of(self._layer, place)
+        return _leaf(self._shown, code, self._shown.tree.member(code))
 
 
 class _Root(Plain):
@@ -214,6 +281,9 @@ class _Root(Plain):
 
     async def entries(self) -> Sequence[Entry]:
         return await (await self._open()).entries()
+
+    def lookup_at_hand(self, name: bytes) -> Node | None:
+        return None if self._inner is None else self._inner.lookup_at_hand(name)
 
     def attribute_names(self) -> Sequence[bytes]:
         return self._inner.attribute_names() if self._inner is not None else ()
@@ -238,9 +308,11 @@ class _Root(Plain):
             )
             with elsewhere([url for descriptor in stack.layers for url in descriptor.urls]):
                 tree = await self._workshop.tree(layers, markers=stack.markers, alone=stack.alone)
-            shown = _Shown(self._workshop, tree, layers, self._view)
+            shown = _Shown(
+                self.key, self._workshop, tree, layers, self._view.links == "inside", self._view.owner == "keep"
+            )
             top, path = _descend(tree.root, stack.within)
-            self._inner = _Directory(shown, top, self.key, path)
+            self._inner = _Directory(shown, top.code, path)
             self.attributes = self._inner.attributes
             self.lifetime = FOREVER
         return self._inner
@@ -257,11 +329,17 @@ def _descend(root: Item, within: tuple[bytes, ...]) -> tuple[Item, tuple[bytes, 
     return here, within
 
 
-def _attributes(item: Item, member: Member, view: ViewSettings, size: int) -> Attributes:
+def _attributes(shown: _Shown, code: int, member: Member, size: int) -> Attributes:
     kind = member.kind
-    mode = 0o777 if kind is Kind.SYMLINK else member.mode  # Linux has no others, whatever a tar says (symlink(7))
-    uid, gid = (member.uid, member.gid) if view.owner == "keep" else (None, None)
-    return Attributes(_TYPES[kind] | mode, size, member.mtime_ns, max(1, item.links), uid, gid, member.rdev)
+    if kind is _FILE:
+        mode = stat.S_IFREG | member.mode
+    elif kind is _SYMLINK:
+        mode = SYMLINK  # Linux has no other permissions of them, whatever a tar says (symlink(7))
+    else:
+        mode = _TYPES[kind] | member.mode
+    uid, gid = (member.uid, member.gid) if shown.owners_kept else (None, None)
+    names = max(1, shown.tree.names_of(code))
+    return Attributes(mode, size, member.mtime_ns, names, uid, gid, member.rdev)
 
 
 def _shown_name(name: bytes) -> bytes:

@@ -3,7 +3,7 @@
 Rules that hold here: names and link targets are bytes, as the kernel has them; a node's `key` is its identity: two nodes with equal keys
 are one inode, so a file under a digest has a key made from the digest, and a directory, which can have one parent only, a key made
 from its parent's and its name; methods raise nothing but `OcifsError`s; nothing is asked of the world to make a node or to read its
-attributes, only by the methods that are async.
+attributes, only by the methods that are async; what these would give without waiting, those in `at_hand` may give at once.
 """
 
 from __future__ import annotations
@@ -76,8 +76,16 @@ class Directory(_Common, Protocol):
         """What a name leads to. Raises NotFound, and whatever keeps it from being known."""
         ...
 
+    def lookup_at_hand(self, name: bytes) -> Node | None:
+        """The same where nobody has to be waited for; None: `lookup` is to be asked."""
+        ...
+
     async def entries(self) -> Sequence[Entry]:
         """What a listing shows, without `.` and `..`, each name once."""
+        ...
+
+    def entries_at_hand(self) -> Sequence[Entry] | None:
+        """The same where nobody has to be waited for; None: `entries` is to be asked."""
         ...
 
 
@@ -87,6 +95,10 @@ class File(_Common, Protocol):
 
     async def read(self, offset: int, size: int) -> bytes:
         """Bytes [offset, offset+size), shorter only at the end."""
+        ...
+
+    def read_at_hand(self, offset: int, size: int) -> bytes | None:
+        """The same where nobody has to be waited for; None: `read` is to be asked."""
         ...
 
     @property
@@ -166,16 +178,12 @@ class Spot(NamedTuple):
     place: int
 
 
-class Plain:
-    """Base of nodes without extended attributes that live for ever: give it a key and attributes."""
+class Simple:
+    """Base of nodes without extended attributes that live for ever and have nothing at hand."""
 
-    __slots__ = ("attributes", "key")
+    __slots__ = ()
     lifetime: float = FOREVER
     spot: Spot | None = None
-
-    def __init__(self, key: Hashable, attributes: Attributes) -> None:
-        self.key = key
-        self.attributes = attributes
 
     def attribute_names(self) -> Sequence[bytes]:
         return ()
@@ -183,11 +191,30 @@ class Plain:
     async def attribute(self, name: bytes) -> bytes:
         raise NoAttribute(f"no extended attribute {name!r} here")
 
+    def lookup_at_hand(self, name: bytes) -> Node | None:
+        return None
+
+    def entries_at_hand(self) -> Sequence[Entry] | None:
+        return None
+
+    def read_at_hand(self, offset: int, size: int) -> bytes | None:
+        return None
+
     def opened(self) -> None:
         """Most files have nothing to keep."""
 
     def closed(self) -> None:
         """Most files have nothing to keep."""
+
+
+class Plain(Simple):
+    """The same: give it a key and attributes."""
+
+    __slots__ = ("attributes", "key")
+
+    def __init__(self, key: Hashable, attributes: Attributes) -> None:
+        self.key = key
+        self.attributes = attributes
 
 
 class TextFile(Plain):
@@ -201,6 +228,9 @@ class TextFile(Plain):
         self._content = content
 
     async def read(self, offset: int, size: int) -> bytes:
+        return self.read_at_hand(offset, size)
+
+    def read_at_hand(self, offset: int, size: int) -> bytes:
         return self._content[offset : offset + size]
 
 

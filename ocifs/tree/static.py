@@ -19,12 +19,18 @@ class StaticDirectory(Plain):
         self._nodes = dict(nodes)
 
     async def lookup(self, name: bytes) -> Node:
+        return self.lookup_at_hand(name)
+
+    def lookup_at_hand(self, name: bytes) -> Node:
         try:
             return self._nodes[name]
         except KeyError:
             raise NotFound(f"no {name.decode(errors='replace')!r} here") from None
 
     async def entries(self) -> Sequence[Entry]:
+        return self.entries_at_hand()
+
+    def entries_at_hand(self) -> Sequence[Entry]:
         return [Entry(name, node) for name, node in self._nodes.items()]
 
 

@@ -88,6 +88,22 @@ async def test_an_operation_without_progress_ends_at_its_deadline(autojump_clock
     assert [trouble.errno for trouble in journal.last] == ["ETIMEDOUT"]
 
 
+async def test_what_is_at_hand_is_given_and_nothing_else_begun() -> None:
+    journal = Journal()
+    guard = Guard(Timing(), journal)
+    assert await guard.run("read", 0, trio.sleep_forever, lambda: b"") == b""
+    with pytest.raises(pyfuse3.FUSEError) as caught:
+        await guard.run("read", 0, trio.sleep_forever, lambda: {}[1])
+    assert caught.value.errno == errno.EIO
+    assert await guard.run("read", 0, lambda: _later(b"x"), lambda: None) == b"x"
+    assert journal.operations["read"] == 3
+
+
+async def _later(value: bytes) -> bytes:
+    await trio.lowlevel.checkpoint()
+    return value
+
+
 async def test_errors_become_errnos_and_absence_is_not_noted() -> None:
     journal = Journal()
     guard = Guard(Timing(), journal)
