@@ -1,7 +1,8 @@
 """`ocifs status`: the mounts of this machine and how they are.
 
 Rules that hold here: which mounts there are is the kernel's word, how one is its own; a mount that does not answer delays nobody long;
-what a mount says of itself is not trusted to be of a shape, since its daemon may be of another version.
+of mounts that were named, each has to answer for the status 0; what a mount says of itself is not trusted to be of a shape, since its
+daemon may be of another version.
 """
 
 from __future__ import annotations
@@ -9,28 +10,36 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import click
 
 from ocifs.cli.terminal import begin_screen, coloured, say
-from ocifs.fuse.mounts import mounts, state_of, told_by
+from ocifs.cli.words import MountType
+from ocifs.fuse.mounts import mounts, real_place, state_of, told_by
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 _COLOURS = {"answers": "green", "silent": "yellow", "dead": "red"}
 
 
 @click.command("status")
+@click.argument("mountpoint", type=MountType(path_type=Path), nargs=-1)
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @click.option("--watch", is_flag=True, help="Again and again, until Ctrl-C; with --json a line each time.")
 @click.option("--every", type=click.FloatRange(min=0.1), default=2.0, show_default=True, help="Seconds between looks.")
-def command(as_json: bool, watch: bool, every: float) -> None:
-    """Show the mounts of this machine, from the kernel's table, whether each answers, and what it says of itself."""
+def command(mountpoint: tuple[Path, ...], as_json: bool, watch: bool, every: float) -> int:
+    """Show the mounts of this machine, from the kernel's table, whether each answers, and what it says of itself.
+
+    With MOUNTPOINTs, show these alone; the exit status is 1 unless each is a mount that answers.
+    """
+    places = [real_place(each) for each in mountpoint]
     first = True
+    found: list[dict[str, object]] = []
     while first or watch:
         if not first:
             time.sleep(every)
-        found = look()
+        found = look(places)
         if as_json:
             click.echo(json.dumps(found, indent=None if watch else 2))
         else:
@@ -38,12 +47,16 @@ def command(as_json: bool, watch: bool, every: float) -> None:
                 begin_screen(sys.stdout, first=first)
             _show(found)
         first = False
+    answering = {row["mountpoint"] for row in found if row["state"] == "answers"}
+    return 0 if answering >= {str(place) for place in places} else 1
 
 
-def look() -> list[dict[str, object]]:
-    """Each mount: `mountpoint`, `source`, `state` and what it says of itself, `status`."""
+def look(places: Sequence[Path] = ()) -> list[dict[str, object]]:
+    """Each mount: `mountpoint`, `source`, `state` and what it says of itself, `status`. Where `places` are given, of these alone."""
     rows: list[dict[str, object]] = []
     for mount in mounts():
+        if places and mount.mountpoint not in places:
+            continue
         state = state_of(mount.mountpoint)
         told = told_by(mount.mountpoint) if state == "answers" else {}
         rows.append({"mountpoint": str(mount.mountpoint), "source": mount.source, "state": state, "status": told})

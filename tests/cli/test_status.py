@@ -50,6 +50,23 @@ def test_people_see_the_registry_the_cache_and_what_to_do_with_a_dead_mount(regi
         assert f"`ocifs umount {mount.path}` takes it away" in text
 
 
+@pytest.mark.mount
+@pytest.mark.servers
+def test_a_mount_that_is_named_has_to_answer(registry: Registry, tmp_path: Path) -> None:
+    def status(*places: Path) -> tuple[int, list[str]]:
+        done = run_ocifs("status", "--json", *map(str, places), cache=tmp_path, check=False)
+        return done.returncode, [row["state"] for row in json.loads(done.stdout)]
+
+    (tmp_path / "none").mkdir()
+    with mounted(registry.host, tmp_path / "mnt", tmp_path / "cache") as mount:
+        (tmp_path / "link").symlink_to(tmp_path, target_is_directory=True)
+        assert status(tmp_path / "link/mnt") == (0, ["answers"])
+        assert status(mount.path, tmp_path / "none") == (1, ["answers"])
+        assert status(tmp_path / "none") == (1, [])
+        mount.kill()
+        assert status(mount.path) == (1, ["dead"])
+
+
 @pytest.mark.parametrize(("more", "coloured"), [({}, False), ({"CLICOLOR_FORCE": "1"}, True)])
 def test_errors_have_colours_where_they_are_wanted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: dict[str, str], coloured: bool
