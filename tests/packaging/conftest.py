@@ -16,3 +16,10 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     said = run(ROOT / "scripts/package", directory)
     assert sorted(said.splitlines()[-2:]) == sorted(str(each) for each in directory.iterdir())
     return directory
+
+
+@pytest.fixture(scope="session")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Debian package of this clone."""
+    said = run(ROOT / "scripts/packaging/deb", tmp_path_factory.mktemp("deb"), seconds=300)
+    return Path(said.splitlines()[-1])

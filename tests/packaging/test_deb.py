@@ -10,18 +10,12 @@ from pathlib import Path
 import pytest
 
 from tests.support.chroot import base_tar, in_chroot
-from tests.support.installed import ROOT, copy_demo, run
+from tests.support.installed import copy_demo, run
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="only Debian and its kin build and install packages"),
     pytest.mark.timeout(500),  # a system to install into, where none is kept
 ]
-
-
-@pytest.fixture(scope="module")
-def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    said = run(ROOT / "scripts/packaging/deb", tmp_path_factory.mktemp("deb"))
-    return Path(said.splitlines()[-1])
 
 
 def test_lintian_has_nothing_against_it(package: Path) -> None:
