@@ -1,10 +1,11 @@
 """Drive a mount of a real registry through faults, kills, evictions and changes, and compare every byte that is read.
 
-    scripts/soak [--minutes M] [--seed N] [--runs R] [--crowd | --fuzz]
+    scripts/soak [--minutes M] [--seed N] [--runs R] [--crowd | --fuzz | --model]
 
 Prints a line of JSON a run; exits with 1 when anything was wrong. Every other run verifies in full and lies on the wire, too. With --crowd
 there are no faults, but four mounts on one cache that is too small, and eight processes of sixteen readers each. With --fuzz nothing is
-mounted: inputs of every kind that comes from outside are made by chance and tried, and counted.
+mounted: inputs of every kind that comes from outside are made by chance and tried, and counted. With --model Hypothesis
+chooses what is done, the daemons' clock is moved, and a model says of every answer whether it may be.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from tests.fuzz.fuzz import fuzz
 from tests.soak.crowd import crowd
 from tests.soak.driver import soak
+from tests.soak.machine import drive_for
 
 
 def main() -> int:
@@ -28,7 +30,12 @@ def main() -> int:
     parser.add_argument(
         "--fuzz", action="store_true", help="inputs from strangers and from damaged disks, without a mount"
     )
+    parser.add_argument("--model", action="store_true", help="Hypothesis and a model, under a clock that jumps")
     options = parser.parse_args()
+    if options.model:
+        modelled = drive_for(options.minutes * 60, options.seed)
+        print(modelled.line())
+        return 1 if modelled.failures else 0
     if options.fuzz:
         tried = fuzz(options.minutes * 60, options.seed)
         print(tried.line())

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import httpx
@@ -33,10 +34,11 @@ class Artifact:
 
 @dataclass
 class World:
-    """The registry's content, and its history. Times are those of the monotonic clock."""
+    """The registry's content, and its history. Times are those of `clock`."""
 
     registry: Registry
     chance: random.Random
+    clock: Callable[[], float] = time.monotonic
     artifacts: dict[tuple[str, str], Artifact] = field(default_factory=dict)
     meanings: dict[tuple[str, str], list[tuple[float, str | None]]] = field(default_factory=dict)
 
@@ -67,6 +69,15 @@ class World:
         history = self.meanings[repository, tag]
         history[-1] = (history[-1][0], digest)
 
+    def retag(self, repository: str, tag: str, digest: str) -> None:
+        """Let a tag mean a manifest that is there."""
+        url = f"{self.registry.url}/v2/{repository}/manifests"
+        accept = {"accept": mediatype.OCI_MANIFEST}
+        body = httpx.get(f"{url}/{digest}", headers=accept, trust_env=False).raise_for_status().content
+        headers = {"content-type": mediatype.OCI_MANIFEST}
+        httpx.put(f"{url}/{tag}", content=body, headers=headers, trust_env=False).raise_for_status()
+        self._mean(repository, tag, digest)
+
     def delete(self, repository: str, tag: str) -> None:
         """Delete what a tag means; every tag that means it goes."""
         digest = self.now(repository, tag)
@@ -75,7 +86,7 @@ class World:
         for name in TAGS:
             if self.now(repository, name) == digest:
                 self._mean(repository, name, None)
-        self.artifacts[repository, digest].gone = time.monotonic()
+        self.artifacts[repository, digest].gone = self.clock()
         path = f"{self.registry.url}/v2/{repository}/manifests/{digest}"
         httpx.delete(path, trust_env=False).raise_for_status()
 
@@ -91,4 +102,4 @@ class World:
         return {*before, *(meaning for when, meaning in history if when > since)}
 
     def _mean(self, repository: str, tag: str, digest: str | None) -> None:
-        self.meanings.setdefault((repository, tag), []).append((time.monotonic(), digest))
+        self.meanings.setdefault((repository, tag), []).append((self.clock(), digest))

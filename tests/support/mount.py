@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,10 +47,16 @@ def run_ocifs(*arguments: str, cache: Path, check: bool = True) -> subprocess.Co
 
 
 @contextmanager
-def mounted(source: str | Sequence[str], where: Path, cache: Path, options: Sequence[str] = ()) -> Iterator[Mounted]:
+def mounted(
+    source: str | Sequence[str],
+    where: Path,
+    cache: Path,
+    options: Sequence[str] = (),
+    environment: Mapping[str, str] = os.environ,
+) -> Iterator[Mounted]:
     """Mount a source, or several, for the length of the block; whatever happens, no mount and no process is left."""
     where.mkdir(exist_ok=True)
-    environment = {**os.environ, "XDG_CACHE_HOME": str(cache)}
+    environment = {**environment, "XDG_CACHE_HOME": str(cache)}
     sources = [source] if isinstance(source, str) else source
     command = [sys.executable, "-m", "ocifs", "mount", "-f", "-v", *options, *sources, str(where)]
     said = tempfile.TemporaryFile()  # noqa: SIM115 (closed below; not a pipe, which nobody would empty)
