@@ -203,6 +203,23 @@ async def test_content_that_is_not_the_diff_ids_is_refused_and_not_kept(tmp_path
             await here.workshop.index(layer)
 
 
+@pytest.mark.parametrize("compress", [bytes, lambda data: gzip.compress(data, 1, mtime=0)], ids=["plain", "gzip"])
+async def test_the_bytes_after_the_tars_end_are_checked_like_all_others(
+    tmp_path: Path, compress: Callable[[bytes], bytes]
+) -> None:
+    more = TAR + random.Random(2).randbytes(100_000)  # it has ended before
+    async with site(tmp_path, MemorySource(always=Fault(content=lambda data: data[:-9] + b"x" + data[-8:]))) as here:
+        layer = here.layer(compress(more), plain=None)
+        with pytest.raises((IntegrityError, Malformed)):
+            await here.workshop.index(layer)
+        assert here.kept(layer) == []
+        here.source.always = Fault()
+        assert await big(here, layer) == CONTENT
+        with pytest.raises(IntegrityError, match="config says"):  # the diff ID is that of all of it
+            await here.workshop.index(replace(layer, diff_id=Digest.of(TAR)))
+        assert (await here.workshop.index(replace(layer, diff_id=Digest.of(more)))).diff_id == Digest.of(more)
+
+
 @pytest.mark.parametrize("data", [BLOB, TAR], ids=["gzip", "plain"])
 async def test_content_that_is_not_the_digests_is_refused_and_fetched_anew(tmp_path: Path, data: bytes) -> None:
     async with site(tmp_path, MemorySource(always=Fault(content=flipped))) as here:
