@@ -129,7 +129,7 @@ def test_titles_with_directories_are_relative_and_stay_inside(title: str | bytes
     assert split_path(title) == parts
 
 
-@given(st.text() | st.text(alphabet="./\0%a"))
+@given(st.text() | st.lists(st.sampled_from(("..", ".", "", "a", "%2E%2E", "\0", "...")), min_size=1).map("/".join))
 def test_no_title_leads_outside(title: str) -> None:
     for part in split_path(title):
         assert part not in (b"", b".", b"..")
