@@ -91,6 +91,14 @@ def test_work_that_takes_long_shows_a_bar_on_a_screen(wish: str, source: str, tm
         assert wish != "dumb" or not ESCAPE.search(seen[name])
 
 
+def test_exports_and_checks_of_the_cache_show_how_far_they_are(source: str, tmp_path: Path) -> None:
+    screen = WISHES["terminal"]
+    written = on_terminal(["export", f"{source}:1", f"oci:{tmp_path}/layout"], screen, tmp_path)
+    checked = on_terminal(["cache", "verify"], screen, tmp_path)
+    assert b"MiB  [" in written and b"100%" in written
+    assert b"KiB  [" in checked and b"100%" in checked
+
+
 def test_a_pipe_gets_results_alone(source: str, tmp_path: Path) -> None:
     assert in_pipe(["prefetch", f"{source}:1"], tmp_path) == b""
     assert in_pipe(["find", source], tmp_path) == b"artifact\t:1\n"

@@ -35,6 +35,9 @@ ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.mount, pytest.mark.servers]
 
 
+PLACES = ("mnt", "app", "app-mnt")  # where pages mount something
+
+
 def a_layer(*entries: tuple[str, bytes, int]) -> bytes:
     """A tar of files with their modes; one without a mode is a whiteout."""
     buffer = io.BytesIO()
@@ -57,6 +60,7 @@ BASE = a_layer(
     ("usr/bin/su", b"su", 0o4755),
     ("root/.ssh/id_rsa", b"-----BEGIN OPENSSH PRIVATE KEY-----\n", 0o600),
     ("etc/os-release", b"ID=debian\n", 0o644),
+    ("etc/passwd", b"app:x:1000:1000::/:/bin/sh\n", 0o644),
 )
 RELEASES = {
     "1.0": a_layer(
@@ -133,20 +137,23 @@ def home(place: Path) -> Iterator[dict[str, str]]:
     kept = {name: value for name, value in os.environ.items() if not re.match("XDG_|OCIFS_|DOCKER_|REGISTRY_", name)}
     programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     place.mkdir(exist_ok=True)
-    for name in ("mnt", "app"):
+    for name in PLACES:
         (place / name).mkdir()
     try:
         yield {**kept, "HOME": str(place), "PATH": programs, "LC_ALL": "C.UTF-8", "REGISTRY_PASSWORD": "x"}
     finally:
-        for name in ("mnt", "app"):
+        for name in PLACES:
             subprocess.run(["fusermount3", "-u", "-z", "-q", place / name], check=False, capture_output=True)
 
 
 def follow(page: str, host: str, place: Path, environment: dict[str, str]) -> int:
     """Run a page; the number of its commands and of what it shows that were compared."""
-    text = (ROOT / "docs/how-to" / page).read_text().replace("registry.example.com", host)
+    text = (ROOT / "docs/how-to" / page).read_text()
+    for name in ("registry.example.com", "registry.inside.example", "127.0.0.1:34099"):
+        text = text.replace(name, host)
     found = []
-    for step in (step for block in blocks(text) if not block.startswith(("{", "[")) for step in steps(block)):
+    commands = [block for block in blocks(text) if not re.match(r"[{[]|[\w-]+ = ", block)]
+    for step in (step for block in commands for step in steps(block)):
         trap = "trap 'echo failed: $BASH_COMMAND' ERR\n{}\ntrap - ERR" if step.output is None else "{}"
         found.append(Step(trap.format(step.command), step.output))
     shown = run(found, place, environment)
@@ -161,14 +168,41 @@ def digestless(text: str) -> str:
     return re.sub(r"sha256:([0-9a-f]{64})", "sha256:DIGEST", text)
 
 
-@pytest.mark.parametrize("page", ["ci.md", "scan-images.md", "compare-releases.md", "run-models.md"])
+PAGES = (
+    "ci.md",
+    "scan-images.md",
+    "compare-releases.md",
+    "run-models.md",
+    "size-the-cache.md",
+    "export-and-air-gap.md",
+    "use-a-root-filesystem.md",
+)
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_the_commands_of_a_page_do_what_it_says(page: str, registry: Registry, tmp_path: Path) -> None:
     for program in ("jq", "rsync", "dpkg-query"):
         if shutil.which(program) is None:
             assert not os.environ.get("CI"), f"{program} must be there in CI: see scripts/setup"
             pytest.skip(f"{program} is not installed")
     with home(tmp_path / "home") as environment:
-        assert follow(page, registry.host, tmp_path / "home", environment) > 3
+        settings = tmp_path / "home/.config/containers"
+        settings.mkdir(parents=True)
+        (settings / "policy.json").write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
+        (settings / "registries.conf").write_text(f"[[registry]]\nlocation = '{registry.host}'\ninsecure = true\n")
+        assert follow(page, registry.host, tmp_path / "home", environment) > 2
+
+
+def test_a_registry_is_looked_at_without_a_mount_as_the_page_says(tmp_path: Path) -> None:
+    (tmp_path / "r").mkdir()
+    pushed = {"1.0": "team/app:1.0", "chart-0.1.0": "charts/hello:0.1.0", "notes": "team/notes:1"}
+    with home(tmp_path / "home") as environment, running_registry(tmp_path / "r") as registry:
+        example = tmp_path / "home/example"
+        subprocess.run([sys.executable, ROOT / "scripts/example.py", example], check=True)
+        copy = ["skopeo", "--insecure-policy", "copy", "--quiet", "--all", "--dest-tls-verify=false"]
+        for name, reference in pushed.items():
+            subprocess.run([*copy, f"oci:{example}:{name}", f"docker://{registry.host}/{reference}"], check=True)
+        assert follow("browse-without-mounting.md", registry.host, tmp_path / "home", environment) == 7
 
 
 def test_the_head_of_a_model_is_fetched_and_not_the_model(registry: Registry, tmp_path: Path) -> None:

@@ -22,7 +22,8 @@ from ocifs.settings import GIB
 from ocifs.store.eviction import FLOOR, FLOOR_SHARE, LARGEST, LARGEST_SHARE
 from ocifs.watched import Traffic
 from scripts import generate_options
-from tests.support.mount import mounted
+from tests.documents.session import blocks, steps
+from tests.support.mount import mounted, run_ocifs
 from tests.support.registry import Registry
 
 ROOT = Path(__file__).parents[2]
@@ -100,6 +101,14 @@ def test_every_value_that_an_option_can_have_is_in_the_reference(name: str, comm
     for option in command.params:
         if isinstance(option.type, click.Choice) and option.name != "kinds":  # those have a page of their own
             assert re.search(r"\\\|".join(map(re.escape, option.type.choices)), CLI), (name, option.name)
+
+
+def test_the_examples_of_the_reference_print_what_it_says(tmp_path: Path) -> None:
+    shown = [step for block in blocks(CLI) if block.startswith("$ ") for step in steps(block)]
+    assert shown
+    for step in shown:
+        done = run_ocifs(*step.command.split()[1:], cache=tmp_path, check=False)
+        assert (done.stdout + done.stderr).decode().strip("\n") == step.output
 
 
 def test_every_key_of_the_configuration_is_on_its_page() -> None:
