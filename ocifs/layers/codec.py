@@ -23,7 +23,7 @@ from ocifs.oci.digest import Digest
 
 KIND = "layer-index.6"
 
-_SPAN = struct.Struct("<QQQQBH")  # plain, length, start, stop, bit, size of the window
+_SPAN = struct.Struct("<QQQQBHI")  # plain, length, start, stop, bit, size of the window, what is skipped
 _FRESH = 255  # in place of a bit
 
 
@@ -70,7 +70,8 @@ def _encode_spans(spans: SpanMap) -> tuple[bytes, bytes]:
     for span in spans:
         bit, window = (_FRESH, b"") if span.window is None else (span.window.bit, span.window.deflated)
         numbers.append(
-            _SPAN.pack(span.plain, span.length, span.start, span.stop, bit, len(window)) + span.checksum.value
+            _SPAN.pack(span.plain, span.length, span.start, span.stop, bit, len(window), span.skip)
+            + span.checksum.value
         )
         windows.append(window)
     return zstandard.compress(b"".join(numbers)), b"".join(windows)
@@ -81,9 +82,9 @@ def _decode_spans(head: Sequence[Any], data: bytes) -> SpanMap:
     numbers, place = zstandard.decompress(data[:size]), size
     spans = SpanMap(compression, algorithm=algorithm, width=width, packed=bool(packed))
     for start in range(0, len(numbers), _SPAN.size + width):
-        plain, length, first, stop, bit, deflated = _SPAN.unpack_from(numbers, start)
+        plain, length, first, stop, bit, deflated, skip = _SPAN.unpack_from(numbers, start)
         value = numbers[start + _SPAN.size : start + _SPAN.size + width]
         window = None if bit == _FRESH else Window(bit, data[place : place + deflated])
-        spans.add(Span(plain, length, first, stop, Checksum(algorithm, value), window))
+        spans.add(Span(plain, length, first, stop, Checksum(algorithm, value), window, skip))
         place += deflated
     return spans

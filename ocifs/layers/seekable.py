@@ -149,7 +149,7 @@ def decode(compression: str, span: Span, data: bytes) -> bytes:
     if span.checksum.packed and not span.checksum.fits(data):
         raise IntegrityError("a part of a layer has other content than its table of contents says")
     try:
-        plain = b"".join(_decoded(compression, span, data))
+        plain = b"".join(_decoded(compression, span, data))[span.skip :]
     except (zlib.error, _ISAL_ERROR, zstandard.ZstdError, EOFError, MemoryError) as error:
         raise IntegrityError(f"a part of a layer is no valid {compression}: {error}") from None
     if len(plain) != span.length or not (span.checksum.packed or span.checksum.fits(plain)):
@@ -159,12 +159,12 @@ def decode(compression: str, span: Span, data: bytes) -> bytes:
 
 def _decoded(compression: str, span: Span, data: bytes) -> Iterator[bytes]:
     if compression in ("none", PLAIN_TAR):
-        yield data[: span.length]
+        yield data[: span.skip + span.length]
     elif compression == "zstd":
         with zstandard.ZstdDecompressor(max_window_size=128 * MIB).stream_reader(
             data, read_across_frames=True
         ) as reader:
-            yield reader.read(span.length)
+            yield reader.read(span.skip + span.length)
     elif compression == "gzip":
         yield from _inflated(span, data)
     else:
@@ -172,7 +172,7 @@ def _decoded(compression: str, span: Span, data: bytes) -> Iterator[bytes]:
 
 
 def _inflated(span: Span, data: bytes) -> Iterator[bytes]:
-    left = span.length
+    left = span.skip + span.length
     if span.window is None:
         decoder = isal_zlib.decompressobj(_GZIP)
     else:

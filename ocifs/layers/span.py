@@ -63,7 +63,7 @@ class Span:
     """Plain bytes [plain, plain+length), made from the blob's bytes [start, stop).
 
     `window` of None: decoding begins afresh at `start`, with a gzip member or a zstd frame, or there is nothing to decode. What the blob's
-    bytes give beyond `length` is left out.
+    bytes give first is left out, `skip` bytes of it, and so is what they give beyond `length`.
     """
 
     plain: int
@@ -72,6 +72,7 @@ class Span:
     stop: int
     checksum: Checksum
     window: Window | None = None
+    skip: int = 0
 
 
 PLAIN_TAR = "plain tar"
@@ -82,13 +83,15 @@ class SpanMap:
     """The spans of a layer in order. `compression`: how each is decoded: gzip, zstd, none, or PLAIN_TAR.
 
     `packed`: checksums are of the blob's bytes [start, stop), and not of the plain ones.
-    A million spans take 57 bytes each and their windows; all have checksums of one algorithm and length.
+    A million spans take 57 bytes each and their windows, and some 100 more where something is skipped; all have checksums of one
+    algorithm and length.
     """
 
     __slots__ = (
         "_checksums",
         "_lengths",
         "_plains",
+        "_skips",
         "_starts",
         "_stops",
         "_windows",
@@ -115,6 +118,7 @@ class SpanMap:
         self._plains, self._lengths, self._starts, self._stops = array("Q"), array("Q"), array("Q"), array("Q")
         self._checksums = bytearray()
         self._windows: dict[int, Window] = {}
+        self._skips: dict[int, int] = {}
         for span in spans:
             self.add(span)
 
@@ -127,6 +131,8 @@ class SpanMap:
             raise Malformed("the layer's spans have checksums of several kinds")
         if span.window is not None:
             self._windows[len(self._plains)] = span.window
+        if span.skip:
+            self._skips[len(self._plains)] = span.skip
         self._plains.append(span.plain)
         self._lengths.append(span.length)
         self._starts.append(span.start)
@@ -155,6 +161,7 @@ class SpanMap:
             self._stops[number],
             Checksum(self.algorithm, value, self.packed),
             self._windows.get(number),
+            self._skips.get(number, 0),
         )
 
     def place(self, number: int) -> tuple[int, int, int]:

@@ -2,13 +2,13 @@
 
     entries of a tar's members   dir, reg, symlink, hardlink, char, block, fifo, with what a listing shows
     entries of a file's chunks   the `reg` entry itself and the `chunk` entries that follow it: where each begins in the blob, its size,
-                                 its digest
+                                 its digest, and where several are in one member, how many bytes of that come before
 
 The table gives no places in the plain tar, so files are laid out one after the other, as `span.py` allows. Each chunk is a span.
 
 Rules that hold here: pure; a table is believed whole or refused with Malformed or LimitExceeded, and then the layer is taken as the
 plain tar that it also is; whoever calls has checked the table's own digest; every byte of content has a digest in the table; chunks lie in
-the blob before the table, none over another.
+the blob before the table, none over another, also within a member.
 """
 
 from __future__ import annotations
@@ -137,11 +137,15 @@ class _Walk:
 
 @dataclass(slots=True)
 class _Chunk:
-    """Bytes of a file: from which place in it, how many (0: to its end), from where in the blob, and to where (0: not said)."""
+    """Bytes of a file: from which place in it, how many (0: to its end), from where in the blob, and to where (0: not said).
+
+    `inner`: so many bytes of what begins there come before it.
+    """
 
     offset: int
     size: int
     start: int
+    inner: int
     stop: int
     checksum: Checksum | None
     zeros: bool
@@ -208,7 +212,7 @@ class _Builder:
             extents: list[Extent] = []
             for chunk in file.chunks:
                 if chunk.checksum is not None:
-                    spans.add(Span(plain, chunk.size, chunk.start, chunk.stop, chunk.checksum))
+                    spans.add(Span(plain, chunk.size, chunk.start, chunk.stop, chunk.checksum, None, chunk.inner))
                     _extend(extents, Extent(chunk.offset, plain, chunk.size))
                     plain += chunk.size
             self._members[file.place] = self._members[file.place]._replace(extents=tuple(extents))
@@ -239,8 +243,8 @@ def _settle(file: _File, limits: Limits) -> None:
         end += chunk.size
         if chunk.zeros:
             chunk.checksum = None
-        elif chunk.size > limits.chunk_bytes:
-            raise LimitExceeded(f"a chunk of the layer has more than limits.chunk_bytes ({limits.chunk_bytes})")
+        elif chunk.inner + chunk.size > limits.chunk_bytes:
+            raise LimitExceeded(f"a chunk of the layer takes more than limits.chunk_bytes ({limits.chunk_bytes})")
         elif chunk.checksum is None:
             raise Malformed("a chunk of the table of contents has no digest")
     if end != file.size:
@@ -248,20 +252,26 @@ def _settle(file: _File, limits: Limits) -> None:
 
 
 def _set_stops(chunks: list[_Chunk], end: int) -> None:
-    """Say of each chunk where in the blob its bytes end at the latest: where the next one begins, which must not be before."""
-    ordered = sorted(chunks, key=lambda chunk: chunk.start)
-    starts = [chunk.start for chunk in ordered] + [end]
-    for chunk, following in zip(ordered, starts[1:], strict=True):
+    """Say of each chunk where in the blob its bytes end at the latest: where the next member begins, which must not be before."""
+    following, after, last = (
+        end,
+        end,
+        0,
+    )  # where the next member begins, the next chunk does, and in which place of its member
+    for chunk in sorted(chunks, key=lambda chunk: (chunk.start, chunk.inner), reverse=True):
+        together = chunk.start == after
+        if not together:
+            following, last = after, chunk.inner + chunk.size
         stop = chunk.stop or following
-        if not chunk.start < stop <= following:
+        if chunk.inner + chunk.size > last or not chunk.start < stop <= following:
             raise Malformed("a chunk of the table of contents lies over another, or outside the content")
-        # Up to the next chunk there are headers of the tar, too; no coder makes twice as much of what it is given.
-        chunk.stop = min(stop, chunk.start + 2 * chunk.size + 64 * KIB)
+        after, last = chunk.start, chunk.inner
+        # Up to the next chunk there are headers of the tar, too; no coder makes twice as much of what it is given. A block of zstd
+        # (RFC 8878, 3.1.1.2.4: at most 128 KiB) has to be there as a whole, also where a chunk ends in the middle of it.
+        chunk.stop = min(stop, chunk.start + 2 * (chunk.inner + chunk.size) + 192 * KIB)
 
 
 def _chunk(entry: Entry) -> _Chunk:
-    if parse_number(entry, "innerOffset"):
-        raise Malformed("the table of contents has several chunks in one member, which is not supported")
     kind = parse_text(entry, "chunkType")
     if kind not in ("", "zeros"):
         raise Malformed(f"the table of contents has a chunk of unknown type {kind[:40]!r}")
@@ -269,6 +279,7 @@ def _chunk(entry: Entry) -> _Chunk:
         parse_number(entry, "chunkOffset"),
         parse_number(entry, "chunkSize"),
         parse_number(entry, "offset"),
+        parse_number(entry, "innerOffset"),
         0,
         parse_checksum(parse_text(entry, "chunkDigest")),
         kind == "zeros",

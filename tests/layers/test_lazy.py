@@ -70,6 +70,23 @@ async def test_it_is_listed_by_its_table_and_read_by_its_chunks(
 
 
 @both
+async def test_files_that_share_a_member_are_read(
+    tmp_path: Path, compress: Callable[[bytes], bytes], make: Callable[..., Made]
+) -> None:
+    files = {f"f{number}": DICE.randbytes(1000 * number) for number in range(1, 40)}
+    made = Contents(compress)
+    made.put_together(**files)
+    made.put("big", FIRST, SECOND)
+    whole = make(made)
+    async with site(tmp_path) as here:
+        await here.workshop.index(layer(here, whole))
+    async with site(tmp_path) as here:
+        assert await read(here, layer(here, whole), b"big", 600_000, 5) == SECOND[:5]
+        for name in (*reversed(files), *files):
+            assert await read(here, layer(here, whole), name.encode()) == files[name]
+
+
+@both
 async def test_a_kept_table_lists_without_a_question(
     tmp_path: Path, compress: Callable[[bytes], bytes], make: Callable[..., Made]
 ) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from ocifs.layers import estargz
 from ocifs.layers.lazy import promised
 from ocifs.layers.member import Kind, Member
+from ocifs.layers.seekable import decode
 from ocifs.layers.toc import Table
 from ocifs.settings import KIB, MIB, Limits
 from tests.layers.tables import (
@@ -89,6 +91,42 @@ def test_each_chunk_is_a_span_that_gives_it(compress: Callable[[bytes], bytes], 
             assert span.checksum.fits(plain)
             content += plain
     assert content == b"a" * 1000 + b"b" * 500 + b"c"
+
+
+@both
+def test_chunks_that_share_a_member_are_taken_out_of_it(
+    compress: Callable[[bytes], bytes], make: Callable[..., Made]
+) -> None:
+    contents = Contents(compress)
+    contents.put("before", b"before")
+    contents.put_together(one=b"1" * 3000, two=b"2", three=b"3" * 600)
+    contents.put("after", b"after")
+    made = make(contents)
+    found = read(made)
+    assert found is not None
+    shown = {}
+    for path, member in members(found).items():
+        [extent] = member.extents
+        [number] = found.spans.numbers(extent.plain, extent.plain + extent.length)
+        span = found.spans[number]
+        shown[path] = decode(found.spans.compression, span, made.blob[span.start : span.stop])
+    assert shown == {b"before": b"before", b"one": b"1" * 3000, b"two": b"2", b"three": b"3" * 600, b"after": b"after"}
+    first, one, two, three, last = found.spans
+    assert first.start < one.start == two.start == three.start < last.start
+    assert first.skip == last.skip == 0 < one.skip < two.skip < three.skip
+
+
+@both
+@pytest.mark.parametrize("inner", [512, 600, 3511, 4095])
+def test_chunks_over_one_another_in_a_member_are_refused(
+    compress: Callable[[bytes], bytes], make: Callable[..., Made], inner: int
+) -> None:
+    contents = Contents(compress)
+    contents.put_together(one=b"1" * 3000, two=b"2" * 1000, three=b"3" * 600)
+    contents.entries[1]["innerOffset"] = inner
+    assert (read(make(contents)) is None) == (inner < 512 + 3000)
+    contents.entries[1]["innerOffset"] = contents.entries[2]["innerOffset"]
+    assert read(make(contents)) is None
 
 
 def test_zeros_are_holes_that_nobody_fetches() -> None:
@@ -177,7 +215,8 @@ LIES: list[tuple[str, dict[str, object]]] = [
     ("d/one", {"chunkSize": 4}),
     ("d/one", {"endOffset": 1 << 40}),
     ("d/one", {"endOffset": 1}),
-    ("d/one", {"innerOffset": 5}),
+    ("d/one", {"innerOffset": -5}),
+    ("d/one", {"innerOffset": 1 << 40}),
     ("d/one", {"type": "chunk"}),
     ("d/one", {"type": "socket"}),
     ("d/one", {"type": 3}),
@@ -350,6 +389,9 @@ def in_order(found: Table | None, made: Made) -> None:
     for span in found.spans:
         assert span.plain == end and 0 <= span.start < span.stop <= len(made.blob)
         end += span.length
+    places = sorted((span.start, span.skip, span.skip + span.length) for span in found.spans)
+    for (start, _, stop), (other, skip, _) in pairwise(places):
+        assert start < other or stop <= skip
     assert end <= Limits().layer_bytes
     for member in found.members:
         assert b"\0" not in member.path and not {b"", b".", b".."} & set(member.path.split(b"/") if member.path else [])

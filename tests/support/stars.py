@@ -1,0 +1,33 @@
+"""Images with eStargz layers as stargz-snapshotter's own package writes them, with chunks and gzip members of chosen sizes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from ocifs.layers.estargz import ANNOTATION
+from ocifs.oci import mediatype
+from tests.support.push import push_blob, push_manifest
+from tests.support.tools import tool
+
+
+def push_stars(url: str, repository: str, tars: Sequence[Path], place: Path, *, chunk: int = 0, least: int = 0) -> str:
+    """Push an image of these layers as `stars`; the repository with its tag. `chunk`, `least`: as the program `stars` has them."""
+    program = tool("stars", place)
+    layers, diff_ids = [], []
+    for tar in tars:
+        blob = place / "layer"
+        table, diff_id = program(tar.absolute(), blob, str(chunk), str(least)).decode().split()
+        diff_ids.append(diff_id)
+        layers.append({**_pushed(url, repository, blob.read_bytes()), "annotations": {ANNOTATION: table}})
+        blob.unlink()
+    config = {"os": "linux", "architecture": "amd64", "rootfs": {"type": "layers", "diff_ids": diff_ids}}
+    described = {**_pushed(url, repository, json.dumps(config).encode()), "mediaType": mediatype.OCI_CONFIG}
+    manifest = {"schemaVersion": 2, "mediaType": mediatype.OCI_MANIFEST, "config": described, "layers": layers}
+    push_manifest(url, repository, manifest, "stars")
+    return f"{repository}:stars"
+
+
+def _pushed(url: str, repository: str, data: bytes) -> dict[str, object]:
+    return {"mediaType": mediatype.OCI_LAYER_GZIP, "digest": push_blob(url, repository, data), "size": len(data)}
