@@ -66,8 +66,16 @@ def stream_names(stream: int) -> list[tuple[int, bytes]]:
         found.append((place, ctypes.string_at(entry + NAME_IN_DIRENT)))
 
 
+def open_stream(directory: str) -> int:
+    """What opendir(3) gives. Raises OSError: readdir(3) of nothing ends the process without a word."""
+    stream = LIBC.opendir(os.fsencode(directory))
+    if not stream:
+        raise OSError(ctypes.get_errno(), "opendir", directory)
+    return int(stream)
+
+
 def seekdir_goes_on_where_telldir_was(place: Place) -> None:
-    stream = LIBC.opendir(os.fsencode(place.directory))
+    stream = open_stream(place.directory)
     everything = stream_names(stream)
     assert len(everything) >= 2
     for number, (where, _) in enumerate(everything):

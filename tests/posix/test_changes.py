@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pytest
 
 from ocifs.oci import mediatype
 from tests.mount.test_registry_mount import push_files
-from tests.posix.table import LIBC, NAME_IN_DIRENT, stream_names
+from tests.posix.table import LIBC, NAME_IN_DIRENT, open_stream, stream_names
 from tests.support.mount import mounted
 from tests.support.registry import Registry
 
@@ -53,10 +52,10 @@ def test_a_listing_that_was_begun_is_that_of_its_beginning_and_the_next_one_is_n
 def listed_across_changes(place: Path, before: set[str], change: Callable[[], object]) -> None:
     """List a directory whose names are `before`, until "gone" goes and "new" comes."""
     after = {*before, "new"} - {"gone"}
-    begun = LIBC.opendir(os.fsencode(place))
+    begun = open_stream(str(place))
     first = ctypes.string_at(LIBC.readdir(begun) + NAME_IN_DIRENT).decode()  # the first page is here, and no other
     change()
-    other = LIBC.opendir(os.fsencode(place))
+    other = open_stream(str(place))
     assert sorted(names(other)) == sorted(after)
     LIBC.closedir(other)
     assert sorted([first, *names(begun)]) == sorted(before)
