@@ -9,13 +9,10 @@ exception of httpx, httpcore, ssl or the operating system leaves this module as 
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
-import socket
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from math import inf
 from typing import TypeAlias
@@ -26,7 +23,8 @@ import httpx
 import trio
 
 from ocifs import __version__
-from ocifs.errors import AccessDenied, ConnectionRefused, Malformed, OcifsError, RegistryFailed, Unreachable, UsageError
+from ocifs.errors import AccessDenied, UsageError
+from ocifs.registry.failures import THEIRS, causes_of, our_error, our_errors
 from ocifs.registry.guards import Origin, is_inner
 from ocifs.registry.trust import Trust, proxy_for
 from ocifs.settings import MIB, Timing
@@ -38,22 +36,6 @@ SocketOption: TypeAlias = tuple[int, int, int] | tuple[int, int, bytes | bytearr
 USER_AGENT = f"ocifs/{__version__}"
 _HANDSHAKE = 3.0  # seconds in which a host on loopback shows that it has TLS
 _KEPT_ALIVE = 30.0  # seconds for which an idle connection is kept
-
-THEIRS = (
-    httpx.HTTPError,
-    httpx.InvalidURL,
-    httpx.StreamError,
-    httpx.CookieConflict,
-    httpcore.ProtocolError,
-    httpcore.NetworkError,
-    httpcore.TimeoutException,
-    httpcore.UnsupportedProtocol,
-    httpcore.ProxyError,
-    httpcore.ConnectionNotAvailable,
-    OSError,  # and with it ssl.SSLError and socket.gaierror
-    UnicodeError,  # of names that IDNA refuses
-)
-"""What the libraries below raise; a test holds it against all that they have."""
 
 
 class _LargeReads(httpcore.AsyncNetworkStream):
@@ -252,8 +234,8 @@ async def speaks_tls(client: httpx.AsyncClient, host: str) -> bool:
         try:
             answer = await client.send(client.build_request("GET", f"https://{host}/v2/"), stream=True)
         except THEIRS as error:
-            if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(error)):
-                raise _translate(error, host) from None
+            if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes_of(error)):
+                raise our_error(error, host) from None
             return False
         await answer.aclose()
         return True
@@ -265,77 +247,6 @@ async def pieces(answer: httpx.Response) -> AsyncGenerator[bytes, None]:
     with our_errors(str(answer.request.url.host)):
         async for piece in answer.aiter_raw():
             yield piece
-
-
-@contextmanager
-def our_errors(host: str) -> Iterator[None]:
-    """Turn what httpx, httpcore, ssl and the operating system raise into our errors."""
-    try:
-        yield
-    except OcifsError:
-        raise
-    except THEIRS as error:
-        raise _translate(error, host) from None
-
-
-# What OpenSSL says, and what to try.
-_TLS = (
-    ("wrong version number", "it does not speak TLS there: use --plain-http, or another port"),
-    ("record layer failure", "it does not speak TLS there: use --plain-http, or another port"),
-    ("has expired", "its certificate has to be renewed, unless it is this machine's clock that is wrong (`date`)"),
-    ("not yet valid", "is this machine's clock right (`date`)?"),
-    (
-        "certificate is not valid for",
-        "its certificate is for another name: is the host spelt as the certificate has it?",
-    ),
-    ("mismatch", "its certificate is for another name: is the host spelt as the certificate has it?"),
-)
-
-
-def _tls_hint(text: str) -> str:
-    for words, hint in _TLS:
-        if words in text:
-            return hint
-    return "add its certificate authority with --ca-file; for a registry without TLS use --plain-http"
-
-
-def _translate(error: Exception, host: str) -> OcifsError:  # noqa: PLR0911 (a table of cases)
-    causes = list(_causes(error))
-    text = next((str(cause) for cause in causes if str(cause)), type(error).__name__)
-    if any(isinstance(cause, ssl.SSLError) for cause in causes):
-        return Unreachable(f"TLS with {host} fails: {text}", hint=_tls_hint(text))
-    if any(isinstance(cause, OSError) and cause.errno == errno.ECONNREFUSED for cause in causes):
-        return ConnectionRefused(f"{host} refuses connections", hint="is the registry running, and is the port right?")
-    if any(isinstance(cause, socket.gaierror) for cause in causes):
-        return Unreachable(f"the name {host} cannot be resolved", hint="is it spelt right?")
-    if isinstance(error, httpcore.ConnectTimeout | httpx.ConnectTimeout):
-        return Unreachable(f"{host} does not answer")
-    if isinstance(error, httpcore.TimeoutException | httpx.TimeoutException):
-        return Unreachable(f"{host} fell silent")
-    if isinstance(error, httpcore.RemoteProtocolError | httpx.RemoteProtocolError):
-        return Unreachable(f"{host} broke off: {text}")
-    if isinstance(
-        error,
-        UnicodeError
-        | httpx.InvalidURL
-        | httpx.UnsupportedProtocol
-        | httpcore.UnsupportedProtocol
-        | httpcore.ProtocolError,
-    ):
-        return Malformed(f"{host} sent us somewhere that is no place: {text}")
-    if isinstance(error, httpx.StreamError):
-        return RegistryFailed(f"the answer of {host} cannot be read: {text}")
-    return Unreachable(f"the connection with {host} failed: {text}")
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An error, what it was raised from, and what trio's happy eyeballs collected below it."""
-    while error is not None:
-        yield error
-        if isinstance(error, BaseExceptionGroup):
-            for inner in error.exceptions:
-                yield from _causes(inner)
-        error = error.__cause__ or error.__context__
 
 
 def _host_in(url: str) -> str:

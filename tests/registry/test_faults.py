@@ -21,7 +21,7 @@ from ocifs.content import Blob
 from ocifs.oci import mediatype
 from ocifs.oci.digest import Digest
 from ocifs.registry.client import RegistryClient, open_registry
-from ocifs.registry.transport import our_errors
+from ocifs.registry.failures import our_errors
 from ocifs.settings import NetworkSettings, Settings
 from tests.support.faults import Handler, Reply, Request, fault_server, http, in_turn
 from tests.support.secrets import keep_secret
@@ -455,6 +455,9 @@ def test_every_exception_of_the_libraries_is_one_of_ours(kind: type[Exception]) 
             error = kind("text", request=request, response=httpx.Response(200))  # type: ignore[call-arg]
         except TypeError:
             error = kind()
-    with pytest.raises(errors.OcifsError):
+    with pytest.raises(errors.OcifsError) as caught:
         with our_errors("host"):
             raise error
+    assert caught.value.hint or not isinstance(
+        caught.value, errors.Unreachable
+    )  # what to try, where nobody could be asked

@@ -1,0 +1,110 @@
+"""What httpx, httpcore, ssl and the operating system raise, as errors of ours that say what to try.
+
+Rules that hold here: every exception of theirs has an error of ours; a message names a host and never more of an address, since a
+signed one is a secret.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpcore
+import httpx
+
+from ocifs.errors import ConnectionRefused, Malformed, OcifsError, RegistryFailed, Unreachable
+
+_NAME = "is it spelt right, and is there a network? behind a proxy, https_proxy names it"
+_WAY = "is there a way to it from here? behind a proxy, https_proxy names it"
+_AGAIN = "try again; if it stays so, something on the way, or the registry, is in trouble"
+
+THEIRS = (
+    httpx.HTTPError,
+    httpx.InvalidURL,
+    httpx.StreamError,
+    httpx.CookieConflict,
+    httpcore.ProtocolError,
+    httpcore.NetworkError,
+    httpcore.TimeoutException,
+    httpcore.UnsupportedProtocol,
+    httpcore.ProxyError,
+    httpcore.ConnectionNotAvailable,
+    OSError,  # and with it ssl.SSLError and socket.gaierror
+    UnicodeError,  # of names that IDNA refuses
+)
+"""What the libraries below raise; a test holds it against all that they have."""
+
+
+@contextmanager
+def our_errors(host: str) -> Iterator[None]:
+    """Turn what httpx, httpcore, ssl and the operating system raise into our errors."""
+    try:
+        yield
+    except OcifsError:
+        raise
+    except THEIRS as error:
+        raise our_error(error, host) from None
+
+
+# What OpenSSL says, and what to try.
+_TLS = (
+    ("wrong version number", "it does not speak TLS there: use --plain-http, or another port"),
+    ("record layer failure", "it does not speak TLS there: use --plain-http, or another port"),
+    ("has expired", "its certificate has to be renewed, unless it is this machine's clock that is wrong (`date`)"),
+    ("not yet valid", "is this machine's clock right (`date`)?"),
+    (
+        "certificate is not valid for",
+        "its certificate is for another name: is the host spelt as the certificate has it?",
+    ),
+    ("mismatch", "its certificate is for another name: is the host spelt as the certificate has it?"),
+)
+
+
+def _tls_hint(text: str) -> str:
+    for words, hint in _TLS:
+        if words in text:
+            return hint
+    return "add its certificate authority with --ca-file; for a registry without TLS use --plain-http"
+
+
+def our_error(error: Exception, host: str) -> OcifsError:  # noqa: PLR0911 (a table of cases)
+    """The error of ours for one of theirs; `host` is all that it may name of an address."""
+    causes = list(causes_of(error))
+    text = next((str(cause) for cause in causes if str(cause)), type(error).__name__)
+    if any(isinstance(cause, ssl.SSLError) for cause in causes):
+        return Unreachable(f"TLS with {host} fails: {text}", hint=_tls_hint(text))
+    if any(isinstance(cause, OSError) and cause.errno == errno.ECONNREFUSED for cause in causes):
+        return ConnectionRefused(f"{host} refuses connections", hint="is the registry running, and is the port right?")
+    if any(isinstance(cause, socket.gaierror) for cause in causes):
+        return Unreachable(f"the name {host} cannot be resolved", hint=_NAME)
+    if isinstance(error, httpcore.ConnectTimeout | httpx.ConnectTimeout):
+        return Unreachable(f"{host} does not answer", hint=_WAY)
+    if isinstance(error, httpcore.TimeoutException | httpx.TimeoutException):
+        return Unreachable(f"{host} fell silent", hint=_AGAIN)
+    if isinstance(error, httpcore.RemoteProtocolError | httpx.RemoteProtocolError):
+        return Unreachable(f"{host} broke off: {text}", hint=_AGAIN)
+    if isinstance(
+        error,
+        UnicodeError
+        | httpx.InvalidURL
+        | httpx.UnsupportedProtocol
+        | httpcore.UnsupportedProtocol
+        | httpcore.ProtocolError,
+    ):
+        return Malformed(f"{host} sent us somewhere that is no place: {text}")
+    if isinstance(error, httpx.StreamError):
+        return RegistryFailed(f"the answer of {host} cannot be read: {text}")
+    return Unreachable(f"the connection with {host} failed: {text}", hint=_WAY)
+
+
+def causes_of(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, what it was raised from, and what trio's happy eyeballs collected below it."""
+    while error is not None:
+        yield error
+        if isinstance(error, BaseExceptionGroup):
+            for inner in error.exceptions:
+                yield from causes_of(inner)
+        error = error.__cause__ or error.__context__
