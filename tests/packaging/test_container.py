@@ -70,10 +70,7 @@ def stop() -> list[str]:
 BUILD = """
 set -euo pipefail
 export BUILDAH="--root $PWD/storage --runroot $PWD/run --storage-driver ${STORAGE_DRIVER:-overlay}"
-container=$(buildah $BUILDAH from scratch)
-buildah $BUILDAH add -q "$container" "$1" /
-buildah $BUILDAH commit -q "$container" localhost/base >/dev/null
-"$2" --base localhost/base localhost/ocifs:test
+"$2" --base "$1" localhost/ocifs:test
 container=$(buildah $BUILDAH from localhost/ocifs:test)
 buildah $BUILDAH run --isolation chroot "$container" -- ocifs --version </dev/null # which it would make one that does not wait
 buildah $BUILDAH inspect --type image localhost/ocifs:test >settings.json

@@ -1,17 +1,12 @@
-"""The wheel and the source distribution hold what they must, and the wheel works where nothing else of ocifs is."""
+"""The wheel and the source distribution hold what they must; test_install_page.py installs the wheel."""
 
 from __future__ import annotations
 
 import email
 import re
-import sys
 import tarfile
 import zipfile
 from pathlib import Path
-
-import pytest
-
-from tests.support.installed import demo, elsewhere, run
 
 ROOT = Path(__file__).parents[2]
 SHARED = (
@@ -63,19 +58,3 @@ def test_the_pages_have_the_version_of_the_wheel(built: Path) -> None:
     version = email.message_from_bytes(facts)["Version"]
     assert f'"ocifs {version}"' in page.splitlines()[0]
     assert version in wheel_of(built).name
-
-
-@pytest.mark.mount
-def test_the_demo_runs_from_the_wheel_in_a_fresh_environment(built: Path, tmp_path: Path) -> None:
-    venv = tmp_path / "venv"
-    base = next(each for each in ("/usr/bin/python3", sys.executable) if Path(each).exists())
-    run(base, "-m", "venv", venv)
-    run(venv / "bin/python", "-m", "pip", "install", "-q", "--prefer-binary", wheel_of(built))
-    home = tmp_path / "home"
-    home.mkdir()
-    environment = elsewhere(home, venv / "bin")
-    assert run("ocifs", "--version", env=environment).split()[-1] in wheel_of(built).name
-    where = run(venv / "bin/python", "-c", "import ocifs; print(ocifs.__file__)", env=environment, cwd=Path("/"))
-    assert where.startswith(str(venv))
-    assert "Buy milk." in demo(tmp_path / "fresh", environment)
-    assert (venv / "share/man/man1/ocifs.1").exists()

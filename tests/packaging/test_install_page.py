@@ -1,0 +1,50 @@
+"""The ways to install the wheel that docs/how-to/install.md shows, each in a home where nothing else of ocifs is.
+
+The page's other ways are those of test_deb.py and test_container.py.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.documents.session import blocks
+from tests.support.installed import ROOT, demo, elsewhere, run
+
+PAGE = blocks((ROOT / "docs/how-to/install.md").read_text())
+WAYS = {block.split()[0]: block for block in PAGE if block.split()[0] in ("pipx", "uv", "python3")}
+
+
+def person(home: Path, built: Path) -> dict[str, str]:
+    """Somebody who has the wheel in dist/, pipx, uv, and what was downloaded and compiled once."""
+    (home / "programs").mkdir(parents=True)
+    (home / "dist").symlink_to(built)
+    for name in ("pipx", "uv"):
+        (home / "programs" / name).symlink_to(Path(sys.executable).parent / name)
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    kept = {"PIP_CACHE_DIR": str(cache / "pip"), "UV_CACHE_DIR": str(cache / "uv"), "UV_PYTHON_DOWNLOADS": "never"}
+    return elsewhere(home, home / ".local/bin", home / "programs") | kept
+
+
+def test_the_page_shows_three_ways() -> None:
+    assert sorted(WAYS) == ["pipx", "python3", "uv"] and len(PAGE) == 4
+
+
+@pytest.mark.mount
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("way", WAYS)
+def test_what_the_page_says_installs_it(way: str, built: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    environment = person(home, built)
+    run("bash", "-euc", WAYS[way], env=environment, cwd=home, seconds=280)
+    if way == "python3":
+        environment["PATH"] = f"{home}/venv/bin:{environment['PATH']}"
+    assert (
+        run("bash", "-euc", "ocifs --version", env=environment, cwd=home).split()[-1] in next(built.glob("*.whl")).name
+    )
+    assert "Buy milk." in demo(tmp_path / "fresh", environment)
+    if way == "pipx":
+        assert (home / ".local/share/man/man1/ocifs.1").exists()
