@@ -28,6 +28,11 @@ def test_no_form_of_a_secret_is_written(secret: str) -> None:
         f"https://name:{secret}@proxy.example.com:3128/",
     ):
         assert secret not in telemetry.without_secrets(text)
+        raised = (ValueError, ValueError(f"in an exception: {text}"), None)
+        record = logging.LogRecord("ocifs.x", logging.ERROR, "", 1, "a line with %s", (text,), raised)
+        for formatter in (telemetry.TextFormatter, telemetry.JsonFormatter, telemetry.JournalFormatter):
+            record.exc_text = None  # which the formatter before has left
+            assert secret not in formatter().format(record)
 
 
 def test_what_is_no_secret_stays() -> None:

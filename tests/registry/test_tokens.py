@@ -71,3 +71,21 @@ async def test_a_wrong_password_is_denied_and_never_shown(
         with pytest.raises(AccessDenied) as caught:
             await client.tags("team/one")
     assert "wr0ng-one" not in f"{caught.value}{caught.value.hint}{caplog.text}"
+
+
+async def test_a_password_that_was_changed_meanwhile_is_read_anew(
+    private: tuple[Registry, TokenServer], nobodys_home: Path, monkeypatch: pytest.MonkeyPatch, autojump_clock
+) -> None:
+    autojump_clock.autojump_threshold = float("inf")  # time moves by hand
+    registry, tokens = private
+    log_in(registry.host, nobodys_home, SECRET)
+    async with open_registry(registry.host, Settings()) as client:
+        assert await client.tags("team/one") == ("v1",)
+        monkeypatch.setattr(tokens, "password", keep_secret("the-n3xt-one", "me:the-n3xt-one"))
+        log_in(registry.host, nobodys_home, tokens.password)
+        autojump_clock.jump(400)  # the token is over
+        assert await client.tags("team/one") == ("v1",)
+        monkeypatch.setattr(tokens, "password", keep_secret("0ne-more", "me:0ne-more"))  # which nobody was told
+        autojump_clock.jump(400)
+        with pytest.raises(AccessDenied):
+            await client.tags("team/one")

@@ -25,25 +25,29 @@ from tests.support.mount import Mounted, mounted
 from tests.support.push import push_blob, push_manifest
 from tests.support.registry import Registry, running_registry
 
-BLOBS, BLOB = 24, 3_000_000
-CACHE = "40M"  # for 72 MB of blobs
+BLOBS, BLOB = 120, 1_000_000
+WINDOW, STEP = (
+    12,
+    1.0,
+)  # blobs that are read at a time, and seconds after which the next one takes the place of the first
+CACHE = "20M"  # for 120 MB of blobs; one that nobody has read for a minute may go
 MOUNTS, PROCESSES, READERS = 4, 8, 16
 # What a daemon may hold more than at rest: three descriptors an open blob (its content, its map, the map in memory), and its connections.
 DESCRIPTORS = BLOBS * 3 + NetworkSettings().connections
 GROWTH = 40 * 1024  # KiB that a daemon may grow between its first reads and its last
 
-# Runs in a process of its own: threads that read parts of files by chance, and compare.
+# Runs in a process of its own: threads that read parts of files by chance, and compare. What they read wanders through all there is.
 READER = """
 import os, random, sys, threading, time
-seed, seconds, readers, count, size = (int(word) for word in sys.argv[1:6])
-paths = sys.argv[6:]
+seed, seconds, readers, count, size, window = (int(word) for word in sys.argv[1:7])
+step, paths = float(sys.argv[7]), sys.argv[8:]
 contents = [random.Random(number).randbytes(size) for number in range(count)]
 end = time.monotonic() + seconds
 done, wrong = [0] * readers, []
 def read(number):
     chance = random.Random(seed * 1000 + number)
     while time.monotonic() < end and len(wrong) < 5:
-        which = chance.randrange(count)
+        which = (int(time.monotonic() / step) + chance.randrange(window)) % count
         start = chance.randrange(size)
         length = chance.choice((1, 4096, 200_000, size))
         try:
@@ -76,6 +80,7 @@ class Crowd:
     seconds: float
     compared: int = 0
     fetched: int = 0
+    kept: int = 0  # bytes that the cache has at the end
     memory_kib: list[int] = field(default_factory=list)
     descriptors: list[int] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
@@ -105,6 +110,7 @@ def crowd(seconds: int, place: Path, processes: int = PROCESSES) -> Crowd:
             found.descriptors.append(now[1])
             if now[0] > memory + GROWTH or now[1] > descriptors + DESCRIPTORS:
                 found.failures.append(f"a daemon grew from {memory} KiB, {descriptors} descriptors to {now}")
+    found.kept = sum(path.stat().st_blocks for path in (place / "ocifs").rglob("*") if path.is_file()) * 512
     found.failures += [f"{path} was left behind" for path in leftovers(place / "ocifs")]
     return found
 
@@ -125,7 +131,7 @@ def fill(registry: Registry) -> None:
 
 def read(found: Crowd, paths: list[str], seconds: int, processes: int) -> None:
     """Let the readers read."""
-    numbers = [str(seconds), str(READERS), str(BLOBS), str(BLOB)]
+    numbers = [str(each) for each in (seconds, READERS, BLOBS, BLOB, WINDOW, STEP)]
     running = [
         subprocess.Popen([sys.executable, "-c", READER, str(seed), *numbers, *paths], stdout=subprocess.PIPE, text=True)
         for seed in range(processes)

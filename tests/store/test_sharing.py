@@ -90,6 +90,12 @@ async def test_a_whole_that_another_session_verified_is_not_hashed_again(tmp_pat
         partial = two._opened[blob.digest].partial
         assert partial is not None
         assert partial._hashed < SIZE
+    async with caching(source, tmp_path) as later:
+        assert await later.read_blob(blob, 0, SIZE) == CONTENT
+        partial = later._opened[blob.digest].partial
+        assert partial is not None
+        assert partial._hashed == 0
+    assert sum(source.served) == SIZE
 
 
 def hold_and_wait(directory: str, ready: multiprocessing.synchronize.Event) -> None:
