@@ -108,6 +108,7 @@ class Traffic:
                 {
                     "repository": each.blob.repository,
                     "digest": str(each.blob.digest),
+                    "size": each.blob.size,
                     "start": each.start,
                     "stop": each.stop,
                     "received": each.received,

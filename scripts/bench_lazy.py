@@ -22,7 +22,9 @@ from scripts.bench_rootfs import SLOW, a_file_of, cache_of_its_own
 from scripts.bench_sample import Sample
 from tests.support.image import make_layout
 from tests.support.mount import mounted
+from tests.support.stars import push_stars
 
+STARS = KEPT / "stars-v0.16.3" / "stars"
 STARCRANE = KEPT / "starcrane-v0.19.2" / "starcrane"
 
 
@@ -46,13 +48,25 @@ def push_starred(host: str, repository: str, tar: Path) -> str:
     return target
 
 
-FORMS: dict[str, Callable[[str, str, Path], str]] = {"zstd:chunked": push_chunked, "eStargz": push_starred}
+def push_small(host: str, repository: str, tar: Path) -> str:
+    """The image as eStargz with chunks of 1 MiB, by stargz-snapshotter's package (`ctr-remote … --estargz-chunk-size`); a reference."""
+    with tempfile.TemporaryDirectory() as place:
+        return f"{host}/{push_stars(f'http://{host}', repository, [tar], Path(place), chunk=1 << 20)}"
+
+
+FORMS: dict[str, Callable[[str, str, Path], str]] = {
+    "zstd:chunked": push_chunked,
+    "eStargz": push_starred,
+    "eStargz in chunks of 1 MiB": push_small,
+}
+PROGRAMS = {push_starred: STARCRANE, push_small: STARS}
 
 
 def forms() -> Iterator[tuple[str, Callable[[str, str, Path], str]]]:
     for name, push in FORMS.items():
-        if push is push_starred and not STARCRANE.exists():
-            print(f"skipped: eStargz ({STARCRANE.name} is built by scripts/setup --dev, where Go is)", file=sys.stderr)
+        program = PROGRAMS.get(push)
+        if program is not None and not program.exists():
+            print(f"skipped: {name} ({program.name} is built by scripts/setup --dev, where Go is)", file=sys.stderr)
         else:
             yield name, push
 

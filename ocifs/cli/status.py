@@ -134,7 +134,11 @@ def _registry(registry: Mapping[str, object]) -> Iterator[str]:
 def _transfer(each: Mapping[str, object]) -> str:
     start, stop = (value if isinstance(value, int) else 0 for value in (each.get("start"), each.get("stop")))
     done = amount(each.get("received"))
-    return f"  fetching {each.get('repository')}@{str(each.get('digest'))[:19]}…: {done} of {amount(stop - start)}"
+    text = f"  fetching {each.get('repository')}@{str(each.get('digest'))[:19]}…: {done} of {amount(stop - start)}"
+    size = each.get("size")
+    if isinstance(size, int) and size > stop - start:
+        text += f", from {amount(start)} on, of {amount(size)} in all"
+    return text
 
 
 def amount(count: object) -> str:

@@ -15,8 +15,9 @@ import struct
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 PATIENCE = 30.0  # seconds after which a connection that is kept silent ends
 UPSTREAM = 20.0  # seconds for an answer of the real registry
@@ -35,6 +36,9 @@ SIZES = ("short", "long", "other range", "whole for a part")
 """Faults of an answer's form, which its headers or its length show."""
 LIES = ("corrupt",)
 """Faults that only a digest shows."""
+HELD = "held"
+"""Half of what is large comes, and the rest when the proxy's `gate` is opened: for tests that look in between."""
+LARGE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -64,11 +68,17 @@ class Part:
     stop: int
 
 
+def twice(parts: Iterable[Part]) -> list[tuple[Part, Part]]:
+    """The pairs of parts that have some byte in common, of those that follow one another."""
+    ordered = pairwise(sorted(parts, key=lambda part: (part.digest, part.start)))
+    return [(one, other) for one, other in ordered if one.digest == other.digest and other.start < one.stop]
+
+
 @dataclass
 class FaultProxy:
     """A running proxy: `fault` is what happens to the next answers ("" for nothing), to each with the chance `share`.
 
-    `parts`: what came of blobs, request by request, in the order of the answers.
+    `parts`: what came of blobs, request by request, in the order of the answers. `holding`: something is held until `gate` is set.
     """
 
     upstream: tuple[str, int]
@@ -79,6 +89,8 @@ class FaultProxy:
     made: Counter[str] = field(default_factory=Counter)
     requests: int = 0
     parts: list[Part] = field(default_factory=list)
+    gate: threading.Event = field(default_factory=threading.Event)
+    holding: threading.Event = field(default_factory=threading.Event)
     _open: set[socket.socket] = field(default_factory=set)
 
     @property
@@ -149,11 +161,16 @@ class FaultProxy:
 
     def _relay(self, client: socket.socket, answer: Answer, fault: str) -> None:
         head, body = CHANGES.get(fault, Answer.bytes)(answer)
-        if fault not in ("stall", "cut", "reset", "drip"):
+        held = fault == HELD and len(body) >= LARGE
+        if fault not in ("stall", "cut", "reset", "drip") and not held:
             client.sendall(head + body)
             return
         client.sendall(head + body[: len(body) // 2])
-        if fault == "stall":
+        if held:
+            self.holding.set()
+            self.gate.wait(PATIENCE)
+            client.sendall(body[len(body) // 2 :])
+        elif fault == "stall":
             client.recv(1)
         elif fault == "reset":
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)

@@ -1,0 +1,109 @@
+"""A first look that takes long: what is fetched can be seen, who does not want to wait is free, and the work goes on."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.layers.tars import entry, tar
+from tests.mount.test_rootfs_mount import push_image
+from tests.support.faultproxy import HELD, FaultProxy, fault_proxy, twice
+from tests.support.mount import Mounted, mounted, run_ocifs
+from tests.support.registry import Registry
+
+pytestmark = [pytest.mark.mount, pytest.mark.servers]
+
+LAYER = tar(
+    entry("first", content=b"1"),
+    entry("big", content=random.Random(3).randbytes(3_000_000)),
+    entry("last", content=b"2"),
+)
+
+
+@pytest.fixture
+def proxy(registry: Registry) -> Iterator[FaultProxy]:
+    """A registry whose layer comes by half until its gate is opened."""
+    push_image(registry, "slow/app", LAYER)
+    with fault_proxy(registry.host) as running:
+        running.fault = HELD
+        yield running
+        running.gate.set()
+
+
+def look(mount: Mounted) -> subprocess.Popen[str]:
+    command = ["ls", str(mount.path / "rootfs")]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def traffic(mount: Mounted) -> dict[str, Any]:
+    facts: dict[str, Any] = json.loads((mount.path / ".ocifs/status.json").read_bytes())["registries"][0]
+    return facts
+
+
+def once(mount: Mounted, ready: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """What a mount says of its registry, as soon as it is so: nothing tells when."""
+    deadline = time.monotonic() + 20
+    while not ready(facts := traffic(mount)):
+        assert time.monotonic() < deadline, facts
+        time.sleep(0.05)
+    return facts
+
+
+def half(facts: dict[str, Any]) -> bool:
+    return any(each["received"] > 1_000_000 for each in facts["fetching"])
+
+
+def test_a_first_look_says_what_is_fetched_and_how_fast(proxy: FaultProxy, tmp_path: Path) -> None:
+    with mounted(f"{proxy.host}/slow/app:v1", tmp_path / "mnt", tmp_path / "cache") as mount, look(mount) as ls:
+        facts = once(mount, lambda facts: half(facts) and facts["bytes_per_second"] > 0)
+        [fetching] = facts["fetching"]
+        layer = (mount.path / "layers/0/digest").read_text().strip()
+        assert (fetching["repository"], fetching["digest"], fetching["start"]) == ("slow/app", layer, 0)
+        size = (mount.path / "layers/0/blob").stat().st_size
+        assert fetching["received"] < fetching["stop"] < fetching["size"] == size
+        said = run_ocifs("status", cache=tmp_path / "cache").stdout.decode()
+        assert f"fetching slow/app@{layer[:19]}…: 1.0 MiB of 2.0 MiB, from 0 B on, of 2.9 MiB in all\n" in said
+        assert re.search(r"reachable; 1\.0 MiB received, \S+ \S+/s, 1 fetches under way\n", said)
+        assert ls.poll() is None
+        proxy.gate.set()
+        assert ls.communicate(timeout=20) == ("big\nfirst\nlast\n", "")
+        assert once(mount, lambda facts: not facts["fetching"])["bytes_received"] >= size
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_frees_the_caller_and_the_work_goes_on(
+    proxy: FaultProxy, tmp_path: Path, number: signal.Signals
+) -> None:
+    with mounted(f"{proxy.host}/slow/app:v1", tmp_path / "mnt", tmp_path / "cache") as mount, look(mount) as ls:
+        assert proxy.holding.wait(20)
+        ls.send_signal(number)
+        assert ls.wait(5) == -number  # what it waits for would come in 30 seconds
+        assert traffic(mount)["fetching"]
+        proxy.gate.set()
+        assert sorted(os.listdir(mount.path / "rootfs")) == ["big", "first", "last"]
+        assert twice(proxy.parts) == []
+
+
+def test_past_its_time_a_look_fails_and_the_next_finds_it_further(proxy: FaultProxy, tmp_path: Path) -> None:
+    options = ["--max-wait", "1"]
+    with mounted(f"{proxy.host}/slow/app:v1", tmp_path / "mnt", tmp_path / "cache", options) as mount:
+        for _ in range(2):
+            with pytest.raises(OSError) as refused:
+                os.listdir(mount.path / "rootfs")
+            assert refused.value.errno == errno.ETIMEDOUT
+            assert half(traffic(mount))
+        proxy.gate.set()
+        once(mount, lambda facts: not facts["fetching"])
+        assert sorted(os.listdir(mount.path / "rootfs")) == ["big", "first", "last"]
+        assert twice(proxy.parts) == []
