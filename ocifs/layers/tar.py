@@ -21,6 +21,8 @@ from typing import IO, NoReturn, cast
 from urllib.parse import unquote_to_bytes
 
 from ocifs.errors import LimitExceeded, Malformed
+from ocifs.layers.forward import PlainStream
+from ocifs.layers.header import read_plain
 from ocifs.layers.member import Extent, Kind, Member, clean
 from ocifs.settings import Limits
 
@@ -46,62 +48,6 @@ _NO_ID = (1 << 32) - 1  # to chown(2): leave the owner alone
 _PREFIX, _END_OF_PREFIX, _END_OF_STARS = 345, 500, 476  # in a header
 _CLOCK = re.compile(rb"[ \0]*[0-7]*([ \0].*)?|[\x80\xff].*", re.DOTALL)  # a time as a field of a header, or nothing
 _MEMBER_COST = 64  # bytes that an entry counts at least against limits.layer_index_bytes
-
-
-class PlainStream:
-    """The file that tarfile reads: forward only; what it reads of one entry's headers is bounded, what it seeks over is not kept."""
-
-    def __init__(self, pieces: Iterator[bytes], limits: Limits) -> None:
-        self._pieces = pieces
-        self._limits = limits
-        self._buffer = memoryview(b"")
-        self._position = 0
-        self._budget = limits.layer_header_bytes
-
-    def new_entry(self) -> None:
-        self._budget = self._limits.layer_header_bytes
-
-    def tell(self) -> int:
-        return self._position
-
-    def read(self, size: int = -1) -> bytes:
-        if size < 0 or size > self._budget:
-            raise LimitExceeded(
-                f"an entry's headers take more than limits.layer_header_bytes ({self._limits.layer_header_bytes})"
-            )
-        self._budget -= size
-        parts: list[bytes] = []
-        while size and self._fill():
-            part = self._buffer[:size]
-            parts.append(bytes(part))
-            self._consume(len(part))
-            size -= len(part)
-        return b"".join(parts)
-
-    def seek(self, position: int, whence: int = os.SEEK_SET) -> int:
-        if whence != os.SEEK_SET or position < self._position:
-            raise Malformed("an entry of the tar has a negative size")
-        while self._position < position and self._fill():
-            self._consume(min(len(self._buffer), position - self._position))
-        return self._position
-
-    def drain(self) -> int:
-        """Read what is left; gives the size of the whole."""
-        while self._fill():
-            self._consume(len(self._buffer))
-        return self._position
-
-    def _fill(self) -> bool:
-        while not self._buffer:
-            piece = next(self._pieces, None)
-            if piece is None:
-                return False
-            self._buffer = memoryview(piece)
-        return True
-
-    def _consume(self, count: int) -> None:
-        self._buffer = self._buffer[count:]
-        self._position += count
 
 
 class _Info(tarfile.TarInfo):
@@ -184,6 +130,7 @@ class _Tar(tarfile.TarFile):
 
     tarinfo = _Info
     members: list[tarfile.TarInfo]
+    firstmember: tarfile.TarInfo | None
 
 
 def read_tar(pieces: Iterator[bytes], limits: Limits, add: Callable[[Member], None]) -> int:
@@ -193,14 +140,19 @@ def read_tar(pieces: Iterator[bytes], limits: Limits, add: Callable[[Member], No
     try:
         tar = _open(stream)
         end = 0
-        while tar is not None and (info := _next(tar, stream, end)) is not None:
-            member = _member(info)
+        while tar is not None:
+            member = _next_plain(tar, stream)
+            if member is None:
+                info = _next(tar, stream, end)
+                if info is None:
+                    break
+                member = _member(info)
+                tar.members.clear()
+                stream.new_entry()
             if member is not None:
                 counter.count(member)
                 add(member)
                 end = _end(member) or end
-            tar.members.clear()
-            stream.new_entry()
     except (tarfile.TarError, ValueError, IndexError, OverflowError, RecursionError, ArithmeticError) as error:
         raise Malformed(f"the layer's tar is damaged: {error}") from None
     return stream.drain()
@@ -219,6 +171,18 @@ def _open(stream: PlainStream) -> _Tar | None:
 def _end(member: Member) -> int:
     """Where its content ends in the tar, if it has any."""
     return member.extents[-1].plain + member.extents[-1].length if member.extents else 0
+
+
+def _next_plain(tar: _Tar, stream: PlainStream) -> Member | None:
+    """The next entry, where nothing about it is special and tarfile does not hold it already; else None, and nothing is taken."""
+    if tar.firstmember is not None or not tar.offset:
+        return None
+    begins = stream.seek(tar.offset)
+    member = read_plain(stream.peek(tarfile.BLOCKSIZE), begins + tarfile.BLOCKSIZE)
+    if member is not None:
+        stream.skip(tarfile.BLOCKSIZE)
+        tar.offset = begins + tarfile.BLOCKSIZE + _padded(member.size)
+    return member
 
 
 def _next(tar: _Tar, stream: PlainStream, end: int) -> tarfile.TarInfo | None:
