@@ -32,32 +32,78 @@ The numbers are those of [status.json](status-json.md) at the same moment.
 |---|---|---|---|
 """
 
+_HERE = 'instance=~"$instance"'
+
+
+def _rate(metric: str, by: str = "") -> str:
+    return f"sum{f' by ({by})' if by else ''} (rate({metric}{{{_HERE}}}[$__rate_interval]))"
+
+
+# Title, unit, and each line with its name.
 PANELS = (
+    ("Operations a second", "ops", ((_rate("ocifs_operations_total", "operation"), "{{operation}}"),)),
     (
-        "Operations a second",
-        'sum by (operation) (rate(ocifs_operations_total{instance=~"$instance"}[$__rate_interval]))',
-        "ops",
-    ),
-    (
-        "Seconds an operation takes",
-        'sum by (operation) (rate(ocifs_operation_seconds_total{instance=~"$instance"}[$__rate_interval]))'
-        ' / sum by (operation) (rate(ocifs_operations_total{instance=~"$instance"}[$__rate_interval]))',
+        "Seconds that an operation takes",
         "s",
+        (
+            (
+                f"{_rate('ocifs_operation_seconds_total', 'operation')} / {_rate('ocifs_operations_total', 'operation')}",
+                "{{operation}}",
+            ),
+        ),
     ),
-    ("Errors a second", 'sum by (errno) (rate(ocifs_errors_total{instance=~"$instance"}[$__rate_interval]))', "ops"),
-    ("Bytes read by programs", 'sum(rate(ocifs_read_bytes_total{instance=~"$instance"}[$__rate_interval]))', "Bps"),
     (
-        "Bytes fetched from registries",
-        'sum by (host) (rate(ocifs_registry_received_bytes_total{instance=~"$instance"}[$__rate_interval]))',
+        "Errors that callers got, a second",
+        "ops",
+        ((_rate("ocifs_errors_total", "errno"), "{{errno}}"), (_rate("ocifs_bugs_total"), "bugs of ocifs")),
+    ),
+    (
+        "Bytes read by programs, and fetched for them",
         "Bps",
+        (
+            (_rate("ocifs_read_bytes_total"), "read"),
+            (_rate("ocifs_registry_received_bytes_total", "host"), "fetched from {{host}}"),
+        ),
     ),
     (
         "Questions to registries, and those without an answer",
-        'sum by (host) (rate(ocifs_registry_questions_total{instance=~"$instance"}[$__rate_interval]))',
         "reqps",
+        (
+            (_rate("ocifs_registry_questions_total", "host"), "{{host}}"),
+            (_rate("ocifs_registry_failures_total", "host"), "{{host}}: no answer"),
+        ),
     ),
-    ("Registries that are reachable", 'min by (host) (ocifs_registry_reachable{instance=~"$instance"})', "bool"),
-    ("Cache", 'sum by (instance) (ocifs_cache_bytes{instance=~"$instance"})', "bytes"),
+    (
+        "Fetches on their way",
+        "short",
+        ((f"sum by (host) (ocifs_registry_fetches{{{_HERE}}})", "{{host}}"),),
+    ),
+    (
+        "Registries that can be reached (1), and whose names are as they last were (1)",
+        "short",
+        (
+            (f"min by (host) (ocifs_registry_reachable{{{_HERE}}})", "{{host}}: reachable"),
+            (f"max by (host) (ocifs_registry_stale{{{_HERE}}})", "{{host}}: stale"),
+        ),
+    ),
+    (
+        "Cache, and what it may take",
+        "bytes",
+        (
+            (f"max by (instance) (ocifs_cache_bytes{{{_HERE}}})", "{{instance}}"),
+            (f"max by (instance) (ocifs_cache_limit_bytes{{{_HERE}}})", "{{instance}}: limit"),
+        ),
+    ),
+    (
+        "Mounts, and how long each has been there",
+        "s",
+        (
+            (
+                f"ocifs_mounted_seconds{{{_HERE}}} * on (instance) group_left (source, version) ocifs_info",
+                "{{source}} ({{version}})",
+            ),
+        ),
+    ),
 )
 
 
@@ -80,9 +126,12 @@ def dashboard() -> str:
             "datasource": {"type": "prometheus", "uid": "${datasource}"},
             "gridPos": {"x": number % 2 * 12, "y": number // 2 * 8, "w": 12, "h": 8},
             "fieldConfig": {"defaults": {"unit": unit}, "overrides": []},
-            "targets": [{"refId": "A", "expr": query}],
+            "targets": [
+                {"refId": chr(ord("A") + place), "expr": query, "legendFormat": name}
+                for place, (query, name) in enumerate(lines)
+            ],
         }
-        for number, (title, query, unit) in enumerate(PANELS)
+        for number, (title, unit, lines) in enumerate(PANELS)
     ]
     variables = [
         {"name": "datasource", "type": "datasource", "query": "prometheus"},

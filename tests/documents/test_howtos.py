@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tarfile
@@ -146,11 +147,19 @@ def home(place: Path) -> Iterator[dict[str, str]]:
             subprocess.run(["fusermount3", "-u", "-z", "-q", place / name], check=False, capture_output=True)
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
 def follow(page: str, host: str, place: Path, environment: dict[str, str]) -> int:
     """Run a page; the number of its commands and of what it shows that were compared."""
     text = (ROOT / "docs/how-to" / page).read_text()
     for name in ("registry.example.com", "registry.inside.example", "127.0.0.1:34099"):
         text = text.replace(name, host)
+    text = text.replace("9469", str(free_port()))  # a mount's metrics
     found = []
     commands = [block for block in blocks(text) if not re.match(r"[{[]|[\w-]+ = ", block)]
     for step in (step for block in commands for step in steps(block)):
@@ -176,6 +185,7 @@ PAGES = (
     "size-the-cache.md",
     "export-and-air-gap.md",
     "use-a-root-filesystem.md",
+    "see-what-mounts-do.md",
 )
 
 
