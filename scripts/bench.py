@@ -32,6 +32,7 @@ from scripts.bench_opens import opens
 from scripts.bench_report import figures, keep, table
 from scripts.bench_rootfs import rootfs
 from scripts.bench_sample import Sample
+from scripts.bench_starts import demo, helps
 from tests.support.mount import Mounted, mounted, run_ocifs
 from tests.support.push import push_blob, push_manifest
 from tests.support.registry import Registry, running_registry
@@ -260,6 +261,8 @@ GROUPS: dict[str, Callable[[World], Iterator[Sample]]] = {
     "opens": opening,
     "kinds": lambda _: kinds(),
     "rootfs": lambda world: rootfs(world.registry.url, world.registry.host, world.directory),
+    "help": lambda _: helps(),
+    "demo": lambda _: demo(),
     "lazy": lambda world: lazy(world.registry.host, world.directory),
 }
 

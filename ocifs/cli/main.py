@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import click
 
 from ocifs.cli import failure
-from ocifs.cli.options import configurable
 from ocifs.errors import OcifsError, UsageError
 
 if TYPE_CHECKING:
@@ -57,6 +56,8 @@ class Commands(click.Group):
             return None
         command = importlib.import_module(COMMANDS[cmd_name][0]).command
         assert isinstance(command, click.Command)
+        from ocifs.cli.options import configurable  # here: it brings the settings, and --help would take a third more
+
         if configurable(command):
             from ocifs.cli import config
             from ocifs.cli.mount import command as mount
