@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any  # manifests are what YAML has
 
 import kubernetes_validate
@@ -98,7 +99,7 @@ def image(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[I
     place = tmp_path_factory.mktemp("image")
     build = ["unshare", "--mount", "bash", "-c", BUILD, "build", base_tar(), ROOT / "scripts/packaging/container"]
     environment = {**os.environ, "DEB": str(package)}
-    with subprocess.Popen(build, cwd=place, env=environment, stdin=-1, stdout=-1, stderr=-1, text=True) as holder:
+    with subprocess.Popen(build, cwd=place, env=environment, stdin=PIPE, stdout=PIPE, stderr=PIPE, text=True) as holder:
         assert holder.stdin and holder.stdout and holder.stderr
         said = list(iter(holder.stdout.readline, "built\n" if holder.poll() is None else ""))
         assert said[-2:-1] == ["localhost/ocifs:test\n"] and said[-1].startswith("ocifs, version "), (

@@ -1,0 +1,88 @@
+"""What scripts/release refuses before it makes anything, in a small repository; what it makes is tried by itself and by the other tests."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.packaging.test_version import git
+from tests.support.installed import ROOT
+
+CHANGES = "# Changes\n\n## 0.2.0 (unreleased)\n\n- Something new.\n\n## 0.1.0 (2026-01-01)\n\n- The first.\n"
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """One commit, whose scripts/check ends what comes after the questions."""
+    (tmp_path / "scripts").mkdir()
+    shutil.copy(ROOT / "scripts/release", tmp_path / "scripts")
+    (tmp_path / "scripts/check").write_text("#!/bin/sh\necho checking\nexit 7\n")
+    (tmp_path / "scripts/check").chmod(0o755)
+    (tmp_path / "CHANGELOG.md").write_text(CHANGES)
+    git(tmp_path, "init", "-q")
+    commit(tmp_path)
+    return tmp_path
+
+
+def commit(place: Path) -> None:
+    git(place, "add", ".")
+    git(place, "commit", "-q", "-m", "one")
+
+
+def release(place: Path, *words: str) -> tuple[int, str]:
+    done = subprocess.run(
+        [place / "scripts/release", *words],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    return done.returncode, done.stderr + done.stdout
+
+
+def test_a_dry_run_goes_on_to_the_checks_and_says_what_is_to_do(repository: Path) -> None:
+    status, said = release(repository, "0.2.0")
+    assert status == 7 and said.endswith("checking\n")
+    assert "still to do: a date" in said
+
+
+@pytest.mark.parametrize("words", [(), ("v0.2.0",), ("0.2",), ("0.2.0", "--upload")])
+def test_what_is_no_version_and_no_option_is_told(repository: Path, words: tuple[str, ...]) -> None:
+    assert release(repository, *words)[0] == 2
+
+
+def test_a_release_for_real_has_a_date(repository: Path) -> None:
+    status, said = release(repository, "0.2.0", "--for-real")
+    assert status == 1 and "calls 0.2.0 unreleased" in said
+    assert subprocess.run(["git", "-C", repository, "tag"], capture_output=True, check=True).stdout == b""
+
+
+@pytest.mark.parametrize(
+    ("version", "complaint"), [("0.3.0", "has nothing under 0.3.0"), ("0.1.0", "0.1.0 is not the first")]
+)
+def test_the_changelog_begins_with_the_version(repository: Path, version: str, complaint: str) -> None:
+    status, said = release(repository, version)
+    assert status == 1 and complaint in said
+
+
+def test_the_changelog_says_something(repository: Path) -> None:
+    (repository / "CHANGELOG.md").write_text(CHANGES.replace("- Something new.\n", ""))
+    commit(repository)
+    status, said = release(repository, "0.2.0")
+    assert status == 1 and "says nothing of 0.2.0" in said
+
+
+def test_a_tag_is_set_once(repository: Path) -> None:
+    git(repository, "tag", "v0.2.0")
+    status, said = release(repository, "0.2.0")
+    assert status == 1 and "a tag v0.2.0 already" in said
+
+
+def test_all_is_committed(repository: Path) -> None:
+    (repository / "new").write_text("")
+    status, said = release(repository, "0.2.0")
+    assert status == 1 and "no commit has" in said
