@@ -94,7 +94,8 @@ class Guard:
     def _begin(self, name: str) -> float:
         self._journal.operations[name] += 1
         begin_operation()
-        log.log(OPERATIONS_TOO, "%s", name)
+        if log.isEnabledFor(OPERATIONS_TOO):
+            log.log(OPERATIONS_TOO, "%s", name)
         return time.perf_counter()
 
     def _refusal(self, name: str, error: Exception) -> pyfuse3.FUSEError:

@@ -97,8 +97,9 @@ class Operations(pyfuse3.Operations):
             if not is_file(node):
                 raise pyfuse3.FUSEError(errno.EISDIR if is_directory(node) else errno.ELOOP)
             node.opened()
-            changes, doubtful = node.changes, node.key in self._doubtful
-            self._doubtful.discard(node.key)
+            changes, doubtful = node.changes, bool(self._doubtful) and node.key in self._doubtful
+            if doubtful:
+                self._doubtful.discard(node.key)
             handle = pyfuse3.FileHandleT(self.files.add(node))
             return pyfuse3.FileInfo(fh=handle, direct_io=changes, keep_cache=not (changes or doubtful))
 

@@ -49,6 +49,9 @@ class SpanReader:
         self._size = 0
         # Who reads on: where it is expected, and how much it read; by that place's distance from the beginning, in steps of _BETWEEN.
         self._rows: OrderedDict[tuple[Digest, int], tuple[int, int]] = OrderedDict()
+        # The same of whoever read last; and the span that was read last, since files of a span are often read one after the other.
+        self._reading: tuple[Digest | None, int, int] = (None, 0, 0)
+        self._latest: tuple[SpanMap, range, int, int, bytes] | None = None
 
     async def read(self, blob: Blob, spans: SpanMap, start: int, length: int) -> bytes:
         """Plain bytes [start, start+length). Raises Malformed where no span has them, IntegrityError, and what reading blobs does."""
@@ -64,16 +67,21 @@ class SpanReader:
 
     def at_hand(self, blob: Blob, spans: SpanMap, start: int, length: int) -> bytes | None:
         """The same where all spans of them are in memory; else None. Raises Malformed where no span has them."""
-        numbers = spans.numbers(start, start + length)
-        pieces = []
-        for number in numbers:
-            first, begin, size = spans.place(number)
-            plain = self._kept.get((blob.digest, first, begin, size))
-            if plain is None:
-                return None
-            pieces.append(plain[max(0, start - begin) : start + length - begin])
-        if numbers:
-            self._kept.move_to_end((blob.digest, first, begin, size))
+        latest = self._latest
+        if latest is not None and latest[0] is spans and latest[2] <= start and start + length <= latest[3]:
+            numbers, begin = latest[1:3]
+            pieces = [latest[4][start - begin : start + length - begin]]
+        else:
+            numbers = spans.numbers(start, start + length)
+            pieces = []
+            for number in numbers:
+                first, begin, size = spans.place(number)
+                plain = self._kept.get((blob.digest, first, begin, size))
+                if plain is None:
+                    return None
+                pieces.append(plain[max(0, start - begin) : start + length - begin])
+                self._kept.move_to_end((blob.digest, first, begin, size))
+                self._latest = spans, range(number, number + 1), begin, begin + size, plain
         self._look_ahead(blob, spans, numbers, self._row(blob.digest, start, length))
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
@@ -87,6 +95,12 @@ class SpanReader:
 
     def _row(self, digest: Digest, start: int, length: int) -> int:
         """How many bytes whoever reads these has read in a row, with them; what lies between files is passed over."""
+        last, expected, before = self._reading
+        if last is digest and 0 <= start - expected < _BETWEEN:
+            self._reading = digest, start + length, before + length
+            return before + length
+        if last is not None:
+            self._rows[last, expected // _BETWEEN] = expected, before
         in_a_row = length
         for step in (start // _BETWEEN, start // _BETWEEN - 1):
             expected, before = self._rows.get((digest, step), (-1, 0))
@@ -94,8 +108,7 @@ class SpanReader:
                 del self._rows[digest, step]
                 in_a_row += before
                 break
-        stop = start + length
-        self._rows[digest, stop // _BETWEEN] = stop, in_a_row
+        self._reading = digest, start + length, in_a_row
         if len(self._rows) > _ROWS:
             self._rows.popitem(last=False)
         return in_a_row

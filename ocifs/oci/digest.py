@@ -36,6 +36,9 @@ class Digest:
     algorithm: str
     encoded: str
 
+    def __hash__(self) -> int:
+        return hash(self.encoded)  # which a string keeps
+
     @classmethod
     def parse(cls, text: str) -> Digest:
         """Read a digest by the general grammar; raise Malformed for what is none."""
