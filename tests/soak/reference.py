@@ -55,12 +55,15 @@ class Reference:
     world: World
     now: Callable[[], float]
     passed: Callable[[float], float]  # how much of that passed in the last so many real seconds
+    roomy: bool  # whether the cache has room for everything, so that what was here stays here
     fault: str = ""
     mute: bool = False  # whether the registry can tell nobody anything
     hurried: bool = (
         False  # whether the clock was moved for somebody who waited, so that whatever waited may have taken too long
     )
     kept: set[tuple[str, str, int]] = field(default_factory=set)  # layers that were read whole and not evicted since
+    _names: set[tuple[str, str]] = field(default_factory=set)  # tags that were seen, and are written down
+    _whole: bool = True  # whether the registry has either answered or not at all, of late
     _rotten: set[str] = field(default_factory=set)  # digests of what was damaged on the disk
     _said: dict[tuple[str, str], tuple[float, float]] = field(default_factory=dict)  # when what was said to be absent
     _felt: set[str] = field(default_factory=set)  # faults whose consequences may still be felt
@@ -70,10 +73,11 @@ class Reference:
         """From now on answers go wrong in this way ("": in none)."""
         self.fault, self.mute = fault, fault in MUTE and share == 1.0
         self._felt |= {fault} - {""}
+        self._whole &= not fault or (self.mute and not fault.startswith("429"))
 
     def recovered(self) -> None:
         """Nothing of the faults before can be felt any more."""
-        self.hurried = False
+        self.hurried, self._whole = False, True
         self._felt.clear()
 
     def felt(self) -> set[str]:
@@ -84,6 +88,16 @@ class Reference:
         """Which errnos an operation may fail with now."""
         slow = _LOST if self.hurried else set()
         return slow | {number for fault in self.felt() for number in CLASSES[fault]}
+
+    def must_show(self, repository: str, tag: str) -> bool:
+        """Whether a tag has to be there although the registry may be away: nobody could ask, and it is known from before."""
+        seen = self._meanings(repository, tag)[self._seen.get((repository, tag, "itself"), 0)]
+        return self._whole and (repository, tag) in self._names and seen not in self._rotten
+
+    def evicted(self) -> None:
+        """Nothing that was here need be here any more."""
+        self.kept.clear()
+        self._names.clear()
 
     def may_be_absent(self, repository: str, name: str, sure: bool) -> bool:
         """Whether something may be absent; that it is, is noted. `sure`: the registry does not have it, or did not lately."""
@@ -113,6 +127,10 @@ class Reference:
         first = self._first(repository, tag, "itself", 0.0)
         after = enumerate(self._meanings(repository, tag)[first:], first)
         self._seen[repository, tag, "itself"] = next(n for n, each in after if each == meaning)
+        if meaning is None:
+            self._names.discard((repository, tag))
+        elif self.roomy:
+            self._names.add((repository, tag))
 
     def saw_listed(self, repository: str, tag: str, listed: bool) -> bool:
         """Whether a tag may be listed, or not; if so, a list from before this may not come back."""
