@@ -81,7 +81,7 @@ def findings(source: OneSource | None, settings: Settings) -> Iterator[Finding]:
     yield from cache(settings)
     for mount in mounts():
         state = state_of(mount.mountpoint)
-        if state != "answers":
+        if state not in ("answers", "EACCES"):  # the latter is another user's, and well
             todo = f"ocifs umount {mount.mountpoint}, or mount there again"
             yield Finding(WARNING, "mount", f"{mount.mountpoint} ({mount.source}) is {state}", todo)
     if isinstance(source, LayoutSource):

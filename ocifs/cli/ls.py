@@ -57,8 +57,8 @@ def command(source: str, path: str, any_host: bool, long: bool, **options: Unpac
             return
         pace.timing = timing
         entries = await pace.run(node.entries)
-        if not entries and isinstance(node, RepositoryDirectory) and node.is_source:
-            raise NotFound(f"no repository or namespace is called {source}")
+        if not entries and isinstance(node, RepositoryDirectory):
+            await pace.run(node.explain_emptiness)
         if long:
             await _show_kinds(Listing(pace, root, path), entries)
             return

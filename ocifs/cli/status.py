@@ -72,6 +72,8 @@ def _show(found: list[dict[str, object]]) -> None:
         say(f"{row['mountpoint']}  {row['source']}  {shown}", sys.stdout)
         if state == "dead":
             click.echo(f"  its daemon is gone; `ocifs umount {row['mountpoint']}` takes it away")
+        if state == "EACCES":
+            click.echo("  another user's, who alone sees what is in it; --allow-other lets others in")
         for line in lines(row["status"]):
             click.echo(f"  {line}")
 

@@ -70,7 +70,10 @@ class RegistryClient:
         except AccessDenied:
             names = None
         if names is None:
-            raise CatalogUnavailable(f"{self._connection.host} does not list its repositories")
+            raise CatalogUnavailable(
+                f"{self._connection.host} does not list its repositories",
+                hint="write the name of one after it; in a mount enter it, or have it listed with --repo",
+            )
         return tuple(sorted(names))
 
     async def tags(self, repository: str) -> tuple[str, ...]:

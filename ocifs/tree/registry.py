@@ -74,6 +74,12 @@ class RepositoryDirectory(Plain):
             return [Entry(name, node) for name, node in self._controls.items()]
         return shown
 
+    async def explain_emptiness(self) -> None:
+        """Raise what there is to say of a listing with nothing in it: CatalogUnavailable, or NotFound where the source is not there."""
+        await self._context.origin.catalog.repositories()
+        if self.is_source:
+            raise NotFound(f"no repository or namespace is called {self._name!r} there")
+
     def _child(self, component: str) -> str:
         name = f"{self._name}/{component}" if self._name else component
         if not is_component(component) or len(name) > MAX_REPOSITORY_LENGTH:

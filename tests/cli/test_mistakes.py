@@ -29,7 +29,7 @@ MISTAKES = [
     # What is not there, where something like it is.
     (["ls", "{host}/mistakes/app:v1.2"], 1, "answered 404", "did you mean v1.1 or v1?"),
     (["ls", "{host}", "mistakes/app:nightly"], 1, "answered 404", "there are: v1, v1.1"),
-    (["ls", "{host}/mistakes/ap"], 1, "no repository or namespace is called {host}/mistakes/ap", "did you mean app?"),
+    (["ls", "{host}/mistakes/ap"], 1, "no repository or namespace is called 'mistakes/ap'", "did you mean app?"),
     (
         ["cat", "{host}", "mistake/app:v1/kind"],
         1,
@@ -169,6 +169,15 @@ def test_a_repository_that_no_catalog_lists_is_listed_where_it_is_the_source(tmp
     with fault_server(answer) as server:
         done = run_ocifs("ls", f"{server.host}/mine", cache=tmp_path)
     assert done.stdout.split() == [b"_tags", b"_manifests", b"_blobs"]
+
+
+def test_a_registry_that_lists_nothing_is_not_taken_for_an_empty_one(tmp_path: Path) -> None:
+    with fault_server(lambda request: http(200, b"{}") if request.target == "/v2/" else http(404)) as server:
+        done = run_ocifs("ls", server.host, cache=tmp_path, check=False)
+        seeded = run_ocifs("ls", server.host, "--repo", "a/b", cache=tmp_path)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert b"does not list its repositories\n  write the name of one after it" in done.stderr
+    assert seeded.stdout == b"a\n"
 
 
 @pytest.fixture(scope="module")

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from tests.support.mount import mounted, run_ocifs
 from tests.support.registry import Registry
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.mount
@@ -65,6 +69,36 @@ def test_a_mount_that_is_named_has_to_answer(registry: Registry, tmp_path: Path)
         assert status(tmp_path / "none") == (1, [])
         mount.kill()
         assert status(mount.path) == (1, ["dead"])
+
+
+@pytest.mark.mount
+@pytest.mark.servers
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become somebody else")
+def test_a_mount_of_another_user_is_called_so_and_is_nothing_to_put_right(registry: Registry) -> None:
+    place = Path(tempfile.mkdtemp(prefix="ocifs-status-"))  # pytest's own directories are closed to others
+    place.chmod(0o755)
+    (place / "home").mkdir()
+    shutil.chown(place / "home", "nobody")
+    nobody = ["setpriv", "--reuid", "nobody", "--regid", "nogroup", "--clear-groups", "env", f"HOME={place}/home"]
+    try:
+        with mounted(registry.host, place / "mnt", place / "cache"):
+            said = {
+                name: subprocess.run(
+                    [*nobody, sys.executable, "-m", "ocifs", name],
+                    cwd=ROOT,
+                    capture_output=True,
+                    text=True,
+                    timeout=60,
+                    check=False,
+                )
+                for name in ("status", "doctor")
+            }
+    finally:
+        shutil.rmtree(place)
+    if said["status"].returncode not in (0, 1):
+        pytest.skip("others may not read this clone")
+    assert f"{place}/mnt  {registry.host}  EACCES\n  another user's" in said["status"].stdout
+    assert f"{place}/mnt" not in said["doctor"].stdout
 
 
 @pytest.mark.parametrize(("more", "coloured"), [({}, False), ({"CLICOLOR_FORCE": "1"}, True)])
