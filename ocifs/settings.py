@@ -60,6 +60,9 @@ class Limits:
     layer_ratio: int = 1_100  # times its own size that a layer unpacks to (gzip cannot do more than 1,032)
     layer_window: int = 128 * MIB  # memory that a zstd frame may ask for (what the zstd command allows)
     layer_members: int = 2_000_000  # entries of one layer
+    implied_directories: int = (
+        500_000  # directories of one image that no entry makes: 350 bytes each, of which a path asks for thousands
+    )
     layer_file_bytes: int = 16 * 1024 * GIB  # one file, its holes included (what ext4 can hold)
     layer_header_bytes: int = 1 * MIB  # headers of one entry: long names, PAX records, maps of holes
     layer_index_bytes: int = 256 * MIB  # names, links and extended attributes of one layer together

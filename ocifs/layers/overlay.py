@@ -193,10 +193,9 @@ class _Stack:
     def _imply(self) -> int:
         """A directory that no entry makes. Paths of a megabyte could ask for millions of them."""
         self._implied += 1
-        if self._implied > self._limits.layer_members:
-            raise LimitExceeded(
-                f"more directories are implied than limits.layer_members ({self._limits.layer_members})"
-            )
+        most = self._limits.implied_directories
+        if self._implied > most:
+            raise LimitExceeded(f"more directories are implied than limits.implied_directories ({most})")
         return self._make()
 
     def _names(self, code: int) -> dict[bytes, int]:
@@ -208,10 +207,10 @@ class _Stack:
         return directory.open
 
     def _pack_idle(self) -> None:
-        if len(self._open) > 2 * _OPEN:
-            for directory in self._open[:_OPEN]:
+        if len(self._open) > 2 * _OPEN:  # and one path may have opened thousands
+            for directory in self._open[:-_OPEN]:
                 directory.pack()
-            del self._open[:_OPEN]
+            del self._open[:-_OPEN]
 
     def _walk(self, path: bytes, *, follow: bool) -> tuple[list[tuple[bytes, int]], list[bytes]] | None:
         """From the root to where a path ends or stops, names and codes; and the names that are not there; None for links in circles."""

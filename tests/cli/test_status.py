@@ -140,3 +140,9 @@ def test_help_imports_nothing_that_takes_long() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_what_a_mount_may_never_need_is_loaded_when_it_is_needed() -> None:
+    code = "import sys, ocifs.app; print([name for name in ('flatbuffers', 'numpy', 'prometheus_client') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "[]\n"

@@ -137,6 +137,7 @@ HOLES = [entry("holes", pax_headers={"GNU.sparse.map": "0,1", "GNU.sparse.size":
 LAYER: dict[str, tuple[Callable[[Limits], object], int, int]] = {
     "layer_bytes": (lambda limits: inflate(SOME, limits), len(SOME), len(SOME) - 1),
     "layer_members": (lambda limits: members(SOME, limits), 3, 2),
+    "implied_directories": (lambda limits: merge([layer(file("a/b/c/d"))], limits), 3, 2),
     "layer_index_bytes": (lambda limits: members(SOME, limits), 10_000, 3),
     "layer_file_bytes": (lambda limits: members(tar(*HOLES), limits), 1 << 40, (1 << 40) - 1),
     "layer_header_bytes": (lambda limits: members(tar(entry("n" * 5000)), limits), 20_000, 1000),

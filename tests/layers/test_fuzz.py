@@ -23,7 +23,12 @@ from ocifs.tree.inside import inside
 from tests.layers.tars import DIRECTORY, HARDLINK, SYMLINK, entry, members, tar
 
 LIMITS = Limits(
-    layer_bytes=8 * MIB, layer_members=5_000, layer_header_bytes=64 * 1024, layer_index_bytes=MIB, layer_window=MIB
+    layer_bytes=8 * MIB,
+    layer_members=5_000,
+    implied_directories=5_000,
+    layer_header_bytes=64 * 1024,
+    layer_index_bytes=MIB,
+    layer_window=MIB,
 )
 SEED = tar(
     entry("d", DIRECTORY),

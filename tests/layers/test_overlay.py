@@ -161,8 +161,8 @@ def test_the_root_has_the_attributes_of_its_topmost_entry() -> None:
 
 
 def test_paths_that_imply_too_many_directories_meet_a_bound() -> None:
-    with pytest.raises(LimitExceeded, match="layer_members"):
-        merge([layer(file("a/" * 100 + "b"))], Limits(layer_members=99))
+    with pytest.raises(LimitExceeded, match="implied_directories"):
+        merge([layer(file("a/" * 100 + "b"))], Limits(implied_directories=99))
 
 
 # A model: a flat dictionary from path to kind and time, applied by the letter of the specification, without links.
