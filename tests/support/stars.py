@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +19,11 @@ def push_stars(url: str, repository: str, tars: Sequence[Path], place: Path, *, 
     layers, diff_ids = [], []
     for tar in tars:
         blob = place / "layer"
-        table, diff_id = program(tar.absolute(), blob, str(chunk), str(least)).decode().split()
+        command = [program.path, tar.absolute(), blob, str(chunk), str(least)]
+        made = subprocess.run(
+            command, check=True, capture_output=True, text=True, timeout=600
+        )  # gzip's best takes its time
+        table, diff_id = made.stdout.split()
         diff_ids.append(diff_id)
         layers.append({**_pushed(url, repository, blob.read_bytes()), "annotations": {ANNOTATION: table}})
         blob.unlink()
