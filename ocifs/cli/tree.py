@@ -14,6 +14,7 @@ from ocifs.concurrency import patience
 from ocifs.errors import NotADirectory
 from ocifs.settings import Timing
 from ocifs.tree.node import Directory, Symlink
+from ocifs.tree.registry import RepositoryDirectory
 
 
 @click.command("tree")
@@ -40,6 +41,10 @@ def command(source: str, path: str, any_host: bool, level: int | None, **options
         node = await patiently(timing, root, path)
         if not isinstance(node, Directory):
             raise NotADirectory(f"{path!r} is no directory")
+        if isinstance(node, RepositoryDirectory):
+            with patience(timing.timeout, timing.max_wait):
+                if not await node.entries():
+                    await node.explain_emptiness()
         click.echo(path or source)
         await show(node, timing, "", 1)
 

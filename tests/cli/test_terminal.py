@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import re
+import select
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from tests.support.registry import Registry
 
 pytestmark = pytest.mark.servers
 ESCAPE = re.compile(rb"\x1b\[([0-9;?]*)([A-Za-z])")
+PATIENCE = 60
 WISHES: dict[str, dict[str, str]] = {
     "terminal": {"TERM": "xterm"},
     "NO_COLOR": {"TERM": "xterm", "NO_COLOR": "1"},
@@ -36,12 +38,13 @@ def on_terminal(words: list[str], more: Mapping[str, str], cache: Path) -> bytes
     if not child:
         os.execve(program[0], program, environment)
     try:
-        while True:
+        while select.select([file], [], [], PATIENCE)[0]:
             seen += os.read(file, 1 << 16)
+        raise AssertionError(f"nothing came for {PATIENCE} s: {seen!r}")
     except OSError:  # EIO: nobody holds the other end any more
         return seen
     finally:
-        os.close(file)
+        os.close(file)  # which ends who is still there
         os.waitpid(child, 0)
 
 
