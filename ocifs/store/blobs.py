@@ -26,7 +26,7 @@ from ocifs.settings import MIB, Settings
 from ocifs.store.blockmap import BLOCK
 from ocifs.store.disk import Disk
 from ocifs.store.neighbour import MOMENT, Neighbour, may_verify
-from ocifs.store.opened import Fetch, OpenBlob, open_files, pread
+from ocifs.store.opened import Fetch, OpenBlob, open_files
 from ocifs.store.partial import Partial
 from ocifs.store.readahead import Pace, Stream
 from ocifs.store.spare import Spare
@@ -104,7 +104,6 @@ class CachedBlobs:
                     await self._need(blob, opened, offset, length)
                 if not opened.verified:
                     opened.served = True
-                    return await pread(opened.descriptor, offset, length)
                 content = await opened.read(offset, length)
                 if content is not None:
                     return content
@@ -112,11 +111,11 @@ class CachedBlobs:
         raise IntegrityError(f"{blob.digest} is damaged on the cache's disk again and again")
 
     async def _mistrust(self, blob: Blob, opened: OpenBlob) -> None:
-        """A block of a whole blob is not what it was when the blob was verified: bring such blocks again, then verify the whole again."""
+        """A block is not what it was when it was written: bring such blocks again, and verify again a whole that was verified."""
         async with opened.verifying:
-            if opened.verified and opened.partial is not None:
+            if opened.partial is not None:
+                opened.damaged |= opened.verified
                 opened.verified = False
-                opened.damaged = True
                 self._disk.report(f"{blob.digest} is damaged on the cache's disk, and is fetched again where it is")
                 await trio.to_thread.run_sync(opened.partial.mistrust)
 

@@ -96,7 +96,7 @@ class OpenBlob:
         return self.whole
 
     async def read(self, offset: int, length: int) -> bytes | None:
-        """Bytes of a blob that was verified, each block held against its checksum; None where one is damaged."""
+        """Bytes that are here, each block held against its checksum, where checksums are kept; None where one is damaged."""
         partial = self.partial
         if partial is None:
             return await pread(self.descriptor, offset, length)

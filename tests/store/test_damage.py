@@ -64,6 +64,26 @@ async def test_a_damaged_block_is_fetched_again_and_no_other(
     assert 0 < sum(source.served) <= len({offset // BLOCK for offset in offsets}) * 4 * BLOCK
 
 
+async def test_damage_to_a_blob_of_which_parts_are_here_is_mended_too(tmp_path: Path) -> None:
+    source = MemorySource()
+    blob = source.put(CONTENT)
+    async with caching(source, tmp_path) as blobs:
+        assert await blobs.read_blob(blob, 0, 2 * BLOCK) == CONTENT[: 2 * BLOCK]
+        source.served.clear()
+        flip(Disk(tmp_path).partial(blob.digest), BLOCK + 9)
+        assert await blobs.read_blob(blob, BLOCK, 10) == CONTENT[BLOCK : BLOCK + 10]
+        assert 0 < sum(source.served) <= 4 * BLOCK
+        flip(Disk(tmp_path).partial(blob.digest), 9)
+        source.always = Fault(Unreachable("gone"))
+        with pytest.raises(Unreachable):
+            await blobs.read_blob(blob, 0, 10)
+        assert await blobs.read_blob(blob, BLOCK, BLOCK) == CONTENT[BLOCK : 2 * BLOCK]
+        source.always = Fault()
+        assert await whole(blobs, blob) == CONTENT
+        await placed(tmp_path, blob)
+    assert Disk(tmp_path).whole(blob.digest).read_bytes() == CONTENT
+
+
 async def test_damage_is_reported_and_so_is_its_end(tmp_path: Path) -> None:
     source = MemorySource()
     blob = source.put(CONTENT)
