@@ -5,6 +5,7 @@ Rules that hold here: it is asked for only after a failure, and never fails itse
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 
 import trio
@@ -55,9 +56,19 @@ async def _beside(root: Directory, parts: Sequence[str]) -> tuple[str, list[str]
                 return (tag, names) if names else (repository, await _names(root, above))
             if part != "_tags" and parts[number - 1 : number] == ["_manifests"]:
                 return part, await _names(root, f"{above}/../_tags")
-            return part, await _names(root, above)
+            return await _tag_or_name(root, above, part)
         break
     return "", []
+
+
+async def _tag_or_name(root: Directory, above: str, name: str) -> tuple[str, list[str]]:
+    """A name that is not there, and those that are; in a repository that may be a tag, written as in a path."""
+    names = await _names(root, above)
+    tags = await _names(root, f"{above}/_tags") if "_tags" in names else []
+    if not difflib.get_close_matches(name, tags, 1):
+        return name, names
+    before = f"{above}:" if above else "_tags/"
+    return before + name, [before + tag for tag in tags]
 
 
 async def _names(root: Directory, path: str) -> list[str]:

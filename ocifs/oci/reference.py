@@ -271,9 +271,10 @@ def _check_repository(text: str, path: str) -> None:
             raise _wrong(text, "//" if "//" in text else path, "a component of the repository's name is empty")
         if not is_component(part):
             why = "has capital letters" if is_component(part.lower()) else "is no component of a repository's name"
-            raise _wrong(
-                text, part, f"{part!r} {why}", hint="components are a-z and 0-9, joined by '.', '_', '__' or '-'"
-            )
+            hint = "components are a-z and 0-9, joined by '.', '_', '__' or '-'"
+            if ":" in part or "@" in part:
+                hint = "what is in it comes after a space: HOST/REPOSITORY:TAG PATH"
+            raise _wrong(text, part, f"{part!r} {why}", hint=hint)
 
 
 def _wrong(text: str, part: str, why: str, *, hint: str = "") -> InvalidReference:

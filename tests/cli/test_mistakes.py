@@ -36,6 +36,9 @@ MISTAKES = [
         "no repository or reference is called 'mistake'",
         "did you mean mistakes?",
     ),
+    (["ls", "{host}/mistakes/app/v1"], 1, "is called 'mistakes/app/v1'", "did you mean mistakes/app:v1"),
+    (["ls", "{host}", "mistakes/app/v1.1/kind"], 1, "is called 'v1.1' here", "did you mean mistakes/app:v1.1"),
+    (["ls", "{host}/mistakes/app", "v1"], 1, "is called 'v1' here", "did you mean _tags/v1"),
     (["ls", "{host}/mistakes/app:v1", "layer/0"], 1, "has no 'layer'", "did you mean layers?"),
     (["ls", "{host}", "mistakes/app/_manifests/v11"], 1, "answered 404", "did you mean v1.1"),
     (["inspect", "oci:{place}/layout:v2"], 1, "no manifest with the ref name 'v2'", "there is: v1"),
@@ -46,6 +49,7 @@ MISTAKES = [
         "`ocifs ls {host}/mistakes/app _tags` lists",
     ),
     # Words that mean nothing here.
+    (["ls", "{host}/mistakes/app:v1/layers"], 2, "'app:v1' is no component", "comes after a space"),
     (["mout", "{host}", "mnt"], 2, "there is no command mout", "did you mean mount"),
     (["ls", "{host}", "--tag-tl", "3"], 2, "no such option '--tag-tl'", "did you mean '--tag-ttl'"),
     (["ls", "{host}", "--timeout", "soon"], 2, "'soon' is no number of seconds", "`ocifs ls --help` says"),
