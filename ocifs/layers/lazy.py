@@ -22,9 +22,10 @@ from ocifs.settings import KIB, MIB, Limits
 
 log = logging.getLogger(__name__)
 
-# What is read of an eStargz layer's end before its footer says where the table begins: the table of a usual layer is 1 to 2 % of it.
+# What is read of an eStargz layer's end before its footer says where the table begins: the table of a Debian of 270 MB is 0.44 % of it.
+# A larger one costs a request more.
 _TAIL, _MOST = 128 * KIB, 1 * MIB
-_SHARE = 64
+_SHARE = 200
 SOCI = "soci"
 
 

@@ -32,9 +32,8 @@ class Source(Protocol):
 
 _KEPT = 48 * MIB
 _ROWS = 256  # readers who read on
-_BETWEEN = (
-    4 * KIB
-)  # less than this may lie between two files of a tar that are read one after the other: padding, and headers
+_ROW = 3  # times a span's length that somebody has read in a row, for whom it is fetched and decoded ahead
+_BETWEEN = 4 * KIB  # less may lie between two files of a tar that are read one after the other: padding, and headers
 _Key: TypeAlias = tuple[Digest, int, int, int]
 
 
@@ -86,11 +85,11 @@ class SpanReader:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _look_ahead(self, blob: Blob, spans: SpanMap, numbers: range, in_a_row: int) -> None:
-        """Begin to decode the span that follows those of a read, where whoever reads has read as much in a row."""
+        """Begin to decode the span that follows those of a read, where whoever reads has read thrice as much in a row."""
         if not numbers or numbers[-1] + 1 >= len(spans):
             return
         start, plain, length = spans.place(numbers[-1] + 1)
-        if in_a_row >= length and (blob.digest, start, plain, length) not in self._kept:
+        if in_a_row >= _ROW * length and (blob.digest, start, plain, length) not in self._kept:
             self._nursery.start_soon(self._ahead, blob, spans.compression, spans[numbers[-1] + 1])
 
     def _row(self, digest: Digest, start: int, length: int) -> int:
