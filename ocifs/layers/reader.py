@@ -3,11 +3,12 @@
 It serves every layer that has a SpanMap, whether we made that while we unpacked, or it came with the layer.
 
 Rules that hold here: one decoding of a span at a time, whoever asks, in a worker thread; nothing is given out that was not verified; who
-reads on, in a file or from one to the next, finds the next span decoded, or on its way; memory is bounded.
+reads on, in a file or from one to the next, finds the next spans decoded, or on their way; memory is bounded.
 """
 
 from __future__ import annotations
 
+import sys
 from collections import OrderedDict
 from typing import Protocol, TypeAlias
 
@@ -33,6 +34,7 @@ class Source(Protocol):
 _KEPT = 48 * MIB
 _ROWS = 256  # readers who read on
 _ROW = 3  # times a span's length that somebody has read in a row, for whom it is fetched and decoded ahead
+_FURTHER, _AHEAD = 6, 4 * MIB  # times the length of several spans that are so, and their length at the most
 _BETWEEN = 4 * KIB  # less may lie between two files of a tar that are read one after the other: padding, and headers
 _Key: TypeAlias = tuple[Digest, int, int, int]
 
@@ -51,6 +53,9 @@ class SpanReader:
         # The same of whoever read last; and the span that was read last, since files of a span are often read one after the other.
         self._reading: tuple[Digest | None, int, int] = (None, 0, 0)
         self._latest: tuple[SpanMap, range, int, int, bytes] | None = None
+        # What is being decoded ahead; and for which span that was last looked into, and how much has to be read in a row for more.
+        self._coming: set[_Key] = set()
+        self._looked: tuple[SpanMap | None, int, int] = (None, 0, 0)
 
     async def read(self, blob: Blob, spans: SpanMap, start: int, length: int) -> bytes:
         """Plain bytes [start, start+length). Raises Malformed where no span has them, IntegrityError, and what reading blobs does."""
@@ -85,12 +90,28 @@ class SpanReader:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _look_ahead(self, blob: Blob, spans: SpanMap, numbers: range, in_a_row: int) -> None:
-        """Begin to decode the span that follows those of a read, where whoever reads has read thrice as much in a row."""
-        if not numbers or numbers[-1] + 1 >= len(spans):
+        """Begin to decode the span behind those of a read for who has read thrice as much in a row, and more for who has read more."""
+        if not numbers:
             return
-        start, plain, length = spans.place(numbers[-1] + 1)
-        if in_a_row >= _ROW * length and (blob.digest, start, plain, length) not in self._kept:
-            self._nursery.start_soon(self._ahead, blob, spans.compression, spans[numbers[-1] + 1])
+        following = numbers[-1] + 1
+        looked, wanting, least = self._looked
+        if looked is spans and wanting == following and in_a_row < least:
+            return
+        total, least = 0, sys.maxsize
+        for number in range(following, len(spans)):
+            start, plain, length = spans.place(number)
+            total += length
+            if number > following and total > _AHEAD:
+                break
+            least = (_ROW if number == following else _FURTHER) * total
+            if in_a_row < least:
+                break
+            least = sys.maxsize
+            key = (blob.digest, start, plain, length)
+            if key not in self._kept and key not in self._coming:
+                self._coming.add(key)
+                self._nursery.start_soon(self._ahead, blob, spans.compression, spans[number])
+        self._looked = spans, following, least
 
     def _row(self, digest: Digest, start: int, length: int) -> int:
         """How many bytes whoever reads these has read in a row, with them; what lies between files is passed over."""
@@ -123,11 +144,13 @@ class SpanReader:
     async def _ahead(self, blob: Blob, compression: str, span: Span) -> None:
         """Decode for a reader who reads on. Nobody waits for it; whoever asks for the span meets its error."""
         key = _key(blob, span)
-        if key not in self._kept:
-            try:
+        try:
+            if key not in self._kept:
                 await self._decoding.run(key, lambda: self._decode(blob, compression, span))
-            except OcifsError:
-                return
+        except OcifsError:
+            return
+        finally:
+            self._coming.discard(key)
 
     async def _decode(self, blob: Blob, compression: str, span: Span) -> bytes:
         data = await self._blobs.read_blob(blob, span.start, span.stop - span.start)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tarfile
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocifs.errors import OcifsError
@@ -75,6 +75,7 @@ def damaged_tars(draw: st.DrawFn) -> bytes:
     return bytes(data[: draw(st.sampled_from((len(data), len(data) - 512, 600, 512)))])
 
 
+@settings(deadline=None)
 @given(damaged_tars(), st.sampled_from((512, 1000, 1 << 20)))
 def test_damaged_headers_read_the_same(data: bytes, size: int) -> None:
     agreed(data, size)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import trio
 import trio.testing
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocifs.content import Blob
@@ -20,6 +20,7 @@ from tests.layers.tables import Memory
 KIB = 1024
 BETWEEN = 4 * KIB
 ROW = 3
+FURTHER = 6
 DATA = random.Random(3).randbytes(2 << 20)
 BLOB = Blob("app", Digest.of(b"some layer"), len(DATA))
 Read = tuple[int, int]
@@ -85,6 +86,7 @@ def reads_on(draw: st.DrawFn) -> tuple[list[int], list[Read]]:
     return lengths, reads
 
 
+@settings(deadline=None)  # threads decode
 @given(reads_on())
 def test_who_reads_on_finds_the_next_span_there_from_file_to_file(made: tuple[list[int], list[Read]]) -> None:
     lengths, reads = made
@@ -112,6 +114,7 @@ def any_reads(draw: st.DrawFn) -> tuple[list[int], list[Read]]:
     return lengths, [(start, min(length, size - start)) for start, length in places]
 
 
+@settings(deadline=None)
 @given(any_reads())
 def test_nothing_is_fetched_ahead_for_more_than_a_part_of_what_was_read_in_a_row(
     made: tuple[list[int], list[Read]],
@@ -125,11 +128,20 @@ def test_nothing_is_fetched_ahead_for_more_than_a_part_of_what_was_read_in_a_row
         rows.append(length + max(before, default=0))
         touched = layer.spans.numbers(start, start + length)
         wanted |= set(touched)
-        following = touched[-1] + 1
-        if following < len(lengths) and ROW * lengths[following] <= rows[-1]:
+        total = 0
+        for following in range(touched[-1] + 1, len(lengths)):
+            total += lengths[following]
+            if rows[-1] < (ROW if following == touched[-1] + 1 else FURTHER) * total:
+                break
             wanted.add(following)
     assert set(asked) <= wanted
     assert len(asked) == len(set(asked))
+
+
+def test_who_has_read_far_in_a_row_finds_several_spans_there() -> None:
+    lengths = [64 * KIB] * 32
+    _, asked = after(lengths, [(number * 64 * KIB, 64 * KIB) for number in range(2 * FURTHER)])
+    assert sorted(asked) == [*range(2 * FURTHER + 2)]
 
 
 def test_who_jumps_about_gets_what_it_asks_for_alone() -> None:
