@@ -137,6 +137,14 @@ class Machine(RuleBasedStateMachine):
     def mend(self) -> None:
         self._fault("", 1.0)
 
+    @rule(fault=st.sampled_from(("refuse", "500")), repository=repositories, tag=tags, chance=chances)
+    def away(self, fault: str, repository: str, tag: str, chance: random.Random) -> None:
+        """The registry goes away for longer than a name is believed."""
+        self.read_tag(repository, tag, chance)
+        self._fault(fault, 1.0)
+        self.time_passes(int(TTL) + 10)
+        self.read_tag(repository, tag, chance)
+
     def _fault(self, fault: str, share: float) -> None:
         self.proxy.share, self.proxy.fault = share, fault
         self.model.set_fault(fault, share)
@@ -154,6 +162,9 @@ class Machine(RuleBasedStateMachine):
     def _recover(self) -> None:
         """Let what is under way end, and then the pauses that follow when it ended badly. With the fault over, nothing of it is felt."""
         self.clock.jump(MAX_WAIT + 60)
+        for _ in range(10):  # questions that wait are told nowhere; each look lets those end whose time is up
+            self._status()
+            time.sleep(0.02)
         self._until_quiet()
         if not self.model.fault:
             self.model.recovered()
