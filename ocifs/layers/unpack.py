@@ -7,6 +7,7 @@ diff ID (here) were verified; the plain tar is kept only where the compression c
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -81,6 +82,7 @@ class Unpacking:
                     for piece in self._spooled(spool):
                         if not listing.put(piece):
                             break
+                        self._feed.unpacked()
                 size = listing.result
                 diff_id = Digest(self._algorithm, self._hasher.hexdigest())
                 index = LayerIndex(packer.members(), diff_id, size, self._inflater.compression, self._cutter.spans)
@@ -147,6 +149,13 @@ class _Feed:
         self._blobs = blobs
         self._blob = blob
         self._position = 0
+        self._told = time.monotonic()
+
+    def unpacked(self) -> None:
+        """Something of what was read is unpacked and listed: a mebibyte of blob can hold 40,000 entries, which take seconds."""
+        if time.monotonic() - self._told > 1:
+            self._told = time.monotonic()
+            trio.from_thread.run_sync(note_progress)
 
     def take(self) -> bytes:
         if self._position >= self._blob.size:

@@ -22,7 +22,7 @@ from weakref import WeakValueDictionary
 
 import trio
 
-from ocifs.concurrency import SingleFlight, note_progress
+from ocifs.concurrency import SingleFlight, note_progress, ungrouped
 from ocifs.content import Blob, BlobReader, Shelf
 from ocifs.errors import CacheFull, IntegrityError, LimitExceeded, Malformed, OcifsError, RegistryFailed
 from ocifs.layers import merged
@@ -106,7 +106,7 @@ class Workshop:
                 name = _name(keys, markers, alone)
                 return self._merged(name, found, lambda: merge(found, self._limits, markers=markers, alone=alone))
 
-            tree = await trio.to_thread.run_sync(make)
+            tree = await _telling(make)
             self._trees[key] = tree
             return tree
 
@@ -280,6 +280,22 @@ class _Kept:
         if plain is None:
             raise RegistryFailed(f"what was unpacked of layer {blob.digest} went from the cache at once")
         return await plain.read(offset, length)
+
+
+async def _telling(make: Callable[[], Tree]) -> Tree:
+    """Work in a thread that waits for nobody, and whose bounds are those of its layers: as long as it lasts there is progress."""
+
+    async def tell() -> None:
+        while True:
+            note_progress()
+            await trio.sleep(1)
+
+    with ungrouped():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(tell)
+            tree = await trio.to_thread.run_sync(make)
+            nursery.cancel_scope.cancel()
+    return tree
 
 
 async def _side_by_side(work: Callable[[int], Awaitable[None]], count: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import lzma
 import random
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -13,9 +14,12 @@ from pathlib import Path
 import pytest
 import trio
 
+from ocifs import concurrency
 from ocifs.errors import IntegrityError, LimitExceeded, Malformed, Unreachable
+from ocifs.layers import workshop
 from ocifs.layers.codec import KIND as INDEX
 from ocifs.layers.member import LayerIndex, Member
+from ocifs.layers.merged import Tree
 from ocifs.layers.plain import PLAIN
 from ocifs.layers.unpack import Layer
 from ocifs.layers.workshop import Workshop
@@ -269,3 +273,27 @@ async def test_an_empty_layer_is_an_empty_tree(tmp_path: Path) -> None:
             assert (await here.workshop.index(here.layer(blob, plain))).members == ()
         nothing = await here.workshop.tree([])
         assert nothing.root.children == {}
+
+
+async def test_there_is_progress_as_long_as_layers_are_merged() -> None:
+    enough = threading.Event()
+
+    class Waiting:
+        told = 0
+
+        def progress(self) -> None:
+            self.told += 1
+            if self.told == 2:
+                enough.set()
+
+    token = concurrency._waiting.set(Waiting())
+    try:
+        assert await workshop._telling(lambda: enough.wait(30))
+    finally:
+        concurrency._waiting.reset(token)
+
+    def refuse() -> Tree:
+        raise LimitExceeded("too much")
+
+    with pytest.raises(LimitExceeded):
+        await workshop._telling(refuse)
