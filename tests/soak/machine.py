@@ -139,10 +139,10 @@ class Machine(RuleBasedStateMachine):
 
     @rule(fault=st.sampled_from(("refuse", "500")), repository=repositories, tag=tags, chance=chances)
     def away(self, fault: str, repository: str, tag: str, chance: random.Random) -> None:
-        """The registry goes away for longer than a name is believed."""
+        """The registry goes away, and a mount begins that believes nothing yet: it has what is written down."""
         self.read_tag(repository, tag, chance)
         self._fault(fault, 1.0)
-        self.time_passes(int(TTL) + 10)
+        self._again()
         self.read_tag(repository, tag, chance)
 
     def _fault(self, fault: str, share: float) -> None:
