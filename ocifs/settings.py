@@ -52,6 +52,7 @@ class Limits:
     names: int = 1_000_000  # tags of a repository, repositories of a catalog
     referrers: int = 10_000  # referrers of one digest
     layers: int = 4_096  # layers of one manifest
+    index_depth: int = 8  # indices within indices
     config_bytes: int = 16 * MIB  # a config that is read to be understood
     hosts: int = 1_000  # hosts of one mount
     retries: int = 4  # attempts of one request, the first one included

@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests.support.leaks import pytest_runtest_logreport, pytest_sessionfinish, pytest_sessionstart  # noqa: F401 (hooks)
 from tests.support.registry import Registry, running_registry
+
+# No law is about time: an example that takes long on a busy machine is no failure.
+settings.register_profile("ocifs", deadline=None)
+settings.load_profile("ocifs")
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ from ocifs.cli.terminal import progress
 from ocifs.cli.words import SOURCE
 from ocifs.concurrency import patience
 from ocifs.content import RawManifest
-from ocifs.errors import LimitExceeded, NotFound, Unsupported, UsageError
+from ocifs.errors import NotFound, Unsupported, UsageError
 from ocifs.layout.written import WrittenLayout
 from ocifs.oci.children import child_role
 from ocifs.oci.descriptor import Descriptor
@@ -31,10 +31,10 @@ from ocifs.oci.reference import LayoutSource, parse_source
 from ocifs.settings import MIB, Timing
 from ocifs.tree.blob import BlobFile
 from ocifs.tree.bound import Whereabouts
+from ocifs.tree.closure import check_depth
 from ocifs.tree.node import Directory
 from ocifs.tree.single import SingleManifest
 
-_DEPTH = 8  # indices within indices
 _WHOLE = (Form.MANIFEST, Form.INDEX, Form.ARTIFACT)
 
 
@@ -129,8 +129,7 @@ class Export:
                 if manifest.form is Form.SCHEMA1
                 else f"{manifest.digest} cannot be exported: what belongs to it is not known ({manifest.form_reason})"
             )
-        if depth > _DEPTH:
-            raise LimitExceeded(f"indices within indices, more than {_DEPTH} deep")
+        check_depth(depth, self.where.context.limits)
         self._manifests[manifest.digest] = manifest
         for part in (manifest.config, *manifest.layers):
             if part is not None:

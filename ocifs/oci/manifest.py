@@ -109,9 +109,31 @@ def digest_of_manifest(body: bytes) -> Digest:
 def load_json(body: bytes, what: str) -> object:
     """Decode I-JSON (image-spec, considerations.md): UTF-8, no member twice, no depth without end. Raises Malformed."""
     try:
-        return json.loads(body, object_pairs_hook=_no_duplicates)
+        value = json.loads(body, object_pairs_hook=_no_duplicates)
     except (ValueError, RecursionError) as error:
         raise Malformed(f"{what} is no JSON: {error or 'nested too deep'}") from None
+    if body.count(b"{") + body.count(b"[") > JSON_DEPTH and _depth_passes(value, JSON_DEPTH):
+        raise Malformed(f"{what} is nested more than {JSON_DEPTH} deep")
+    return value
+
+
+JSON_DEPTH = 100
+"""How deep JSON of a registry's may be nested. Schemas, the deepest of what is seen in configs, stay below 30."""
+
+
+def _depth_passes(value: object, most: int) -> bool:
+    """Whether lists and objects stand in more than `most` others. Level by level, since a stack has an end."""
+    level = [value]
+    for _ in range(most):
+        level = [
+            inner
+            for each in level
+            if isinstance(each, (dict, list))
+            for inner in (each.values() if isinstance(each, dict) else each)
+        ]
+        if not level:
+            return False
+    return any(isinstance(each, (dict, list)) for each in level)
 
 
 def parse_manifest(body: bytes, digest: Digest, served_type: str = "", descriptor_type: str = "") -> Manifest:

@@ -12,9 +12,8 @@ from ocifs.oci.children import child_role
 from ocifs.oci.digest import Digest
 from ocifs.oci.manifest import Manifest
 from ocifs.oci.platform import first_match
+from ocifs.settings import Limits
 from ocifs.tree.bound import Whereabouts, identify
-
-_DEPTH = 8  # indices within indices
 
 
 @dataclass(slots=True)
@@ -33,8 +32,7 @@ async def closure(where: Whereabouts) -> Closure:
 
 
 async def _add(where: Whereabouts, found: Closure, depth: int) -> None:
-    if depth > _DEPTH:
-        raise LimitExceeded(f"indices within indices, more than {_DEPTH} deep")
+    check_depth(depth, where.context.limits)
     manifest, _ = await identify(where)
     if manifest.digest in found.manifests:
         return
@@ -46,6 +44,12 @@ async def _add(where: Whereabouts, found: Closure, depth: int) -> None:
     found.blobs.update(blobs)
     for child in children:
         await _add(replace(where, version=child), found, depth + 1)
+
+
+def check_depth(depth: int, limits: Limits) -> None:
+    """Raise LimitExceeded where an index stands within more indices than there may be."""
+    if depth > limits.index_depth:
+        raise LimitExceeded(f"indices within indices, more than limits.index_depth allows ({limits.index_depth})")
 
 
 def _children(where: Whereabouts, manifest: Manifest) -> tuple[list[Digest], dict[Digest, int]]:

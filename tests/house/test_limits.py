@@ -17,8 +17,9 @@ from ocifs.oci.digest import Digest
 from ocifs.registry.client import RegistryClient, open_registry
 from ocifs.registry.validators import Answer, Validators
 from ocifs.settings import Limits, Settings
+from ocifs.tree.closure import closure
 from ocifs.tree.node import Directory, File
-from ocifs.tree.single import open_single
+from ocifs.tree.single import SingleManifest, open_single
 from ocifs.tree.walk import walk
 from tests.layers.stacks import file, layer
 from tests.layers.tars import DIRECTORY, entry, inflate, members, tar
@@ -179,6 +180,22 @@ async def test_a_manifest_of_more_layers_than_a_bound_allows_lists_none() -> Non
                 await layers.entries()
 
 
+async def test_indices_within_more_indices_than_a_bound_allows_are_not_followed() -> None:
+    registry = MemoryRegistry()
+    child = registry.put_manifest("a", "v0", {"config": registry.put_blob(b"{}", "application/x"), "layers": []})
+    for number in range(1, 4):
+        child = registry.put_manifest("a", f"v{number}", {"mediaType": mediatype.OCI_INDEX, "manifests": [child]})
+    for allowed in (3, 2):
+        context = replace(context_of(registry), limits=Limits(index_depth=allowed))
+        root = await open_single(context, "a", "v3")
+        assert isinstance(root, SingleManifest)
+        if allowed == 3:
+            assert len((await closure(root.where)).manifests) == 4
+        else:
+            with pytest.raises(LimitExceeded, match=r"limits\.index_depth"):
+                await closure(root.where)
+
+
 async def test_a_config_larger_than_a_bound_is_shown_and_not_read_to_be_understood() -> None:
     registry = MemoryRegistry()
     config = json.dumps({"created": "2024-01-01T00:00:00Z", "os": "linux", "architecture": "amd64"}).encode()
@@ -200,7 +217,17 @@ def test_answers_that_are_kept_to_be_asked_about_are_bounded() -> None:
     assert sum(bool(kept.condition(f"/v2/{number}")) for number in range(50)) == 3
 
 
-HERE = {*REGISTRY, *LAYER, "error_bytes", "redirects", "retries", "layers", "config_bytes", "validated_bytes"}
+HERE = {
+    *REGISTRY,
+    *LAYER,
+    "error_bytes",
+    "redirects",
+    "retries",
+    "layers",
+    "index_depth",
+    "config_bytes",
+    "validated_bytes",
+}
 ELSEWHERE = {
     "hosts": "tests/tree/test_hosts.py",
     "toc_bytes": "tests/layers/test_toc.py",

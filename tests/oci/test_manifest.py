@@ -13,7 +13,7 @@ from ocifs.errors import IntegrityError, Malformed
 from ocifs.oci import mediatype
 from ocifs.oci.descriptor import UNKNOWN_SIZE
 from ocifs.oci.digest import Digest
-from ocifs.oci.manifest import Form, digest_of_manifest, parse_manifest, verify_manifest
+from ocifs.oci.manifest import JSON_DEPTH, Form, digest_of_manifest, load_json, parse_manifest, verify_manifest
 
 LAYER = {"mediaType": mediatype.OCI_LAYER_GZIP, "digest": "sha256:" + "b" * 64, "size": 5}
 CONFIG = {"mediaType": mediatype.OCI_CONFIG, "digest": "sha256:" + "c" * 64, "size": 7}
@@ -156,3 +156,15 @@ def test_any_json_is_a_manifest_or_malformed(value: dict[str, object], served: s
         parse(value, served)
     except Malformed:
         pass
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=2 * JSON_DEPTH))
+def test_json_is_as_deep_as_it_may_be_and_no_deeper(lists: list[bool]) -> None:
+    body = b"0"
+    for is_list in lists:
+        body = b"[1, %s]" % body if is_list else b'{"a": "[", "b": %s}' % body
+    if len(lists) <= JSON_DEPTH:
+        assert load_json(body, "it") == json.loads(body)
+    else:
+        with pytest.raises(Malformed, match="deep"):
+            load_json(body, "it")
