@@ -28,6 +28,7 @@ import httpx
 
 from scripts.bench_kinds import kinds
 from scripts.bench_lazy import lazy
+from scripts.bench_million import million
 from scripts.bench_opens import opens
 from scripts.bench_report import figures, keep, table
 from scripts.bench_rootfs import rootfs
@@ -264,6 +265,7 @@ GROUPS: dict[str, Callable[[World], Iterator[Sample]]] = {
     "help": lambda _: helps(),
     "demo": lambda _: demo(),
     "lazy": lambda world: lazy(world.registry.host, world.directory),
+    "million": lambda world: million(world.directory),
 }
 
 

@@ -1,0 +1,40 @@
+"""An image of a million entries: the memory that the daemon takes for listing all of them, when it first sees the layer and later.
+
+    scripts/bench --only million
+
+Rules that hold here: each listing is by a mount of its own, of an image layout on disk; what counts is the largest resident set.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from scripts.bench_rootfs import peak
+from scripts.bench_sample import Sample
+from tests.layers.test_memory import headers, layout_of, squeezed
+from tests.support.mount import mounted
+
+ENTRIES = 1_000_000
+BOUND = 250e6 / (1 << 20)
+
+
+def million(directory: Path) -> Iterator[Sample]:
+    """Both listings."""
+    with tempfile.TemporaryDirectory(dir=directory) as place:
+        source = layout_of(Path(place, "layout"), squeezed(headers(ENTRIES)))
+        for when in ("first", "later"):
+            with mounted(source, Path(place, "mnt"), Path(place, "cache")) as mount:
+                command = ["find", mount.path / "rootfs", "-type", "f", "-printf", "."]
+                found = subprocess.run(command, capture_output=True, check=True).stdout
+                assert len(found) == ENTRIES
+                yield Sample(
+                    f"a million entries, listed {when}: peak memory",
+                    peak(mount),
+                    "MiB",
+                    "the bound",
+                    BOUND,
+                    most_ratio=1,
+                )
