@@ -99,19 +99,20 @@ def start_logging(verbosity: int, form: str = "text") -> None:
 
     Errors that callers got; with 1 each request to a registry, too; with 2 each operation, too.
     """
-    handler = logging.StreamHandler()
-    handler.setFormatter(_FORMATTERS["journald" if form == "text" and journal_listens() else form]())
+    _write_as(_FORMATTERS["journald" if form == "text" and journal_listens() else form]())
     logging.addLevelName(OPERATIONS_TOO, "TRACE")
-    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("ocifs").setLevel(_LEVELS[min(verbosity, 2)])
-    for name in _SILENT:
-        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def say_warnings() -> None:
     """For a command that a person waits for: warnings on standard error, as its own messages are."""
+    _write_as(TextFormatter("ocifs: %(message)s"))
+
+
+def _write_as(formatter: logging.Formatter) -> None:
+    """Warnings on standard error in a form; the libraries that must not log do not, whoever has what form."""
     handler = logging.StreamHandler()
-    handler.setFormatter(TextFormatter("ocifs: %(message)s"))
+    handler.setFormatter(formatter)
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     for name in _SILENT:
         logging.getLogger(name).setLevel(logging.CRITICAL)

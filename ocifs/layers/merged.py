@@ -103,7 +103,8 @@ class Tree:
             number = code ^ DIRECTORY
             layer = self.directories.layers[number]
             return _IMPLIED if layer == NOWHERE else self.layers[layer].members[self.directories.places[number]]
-        member = self.layers[code >> _LAYER_SHIFT & LAYERS].members[code & _PLACE]
+        layer, place = place_of(code)
+        member = self.layers[layer].members[place]
         if code & UPWARD:
             up = b"../" * (code >> _UP_SHIFT & UP_MOST)
             return member._replace(kind=Kind.SYMLINK, link=up + member.link)
@@ -134,17 +135,12 @@ class Item(NamedTuple):
         """The number of its layer in the sequence, or NOWHERE for a directory that no layer has."""
         if self.code & DIRECTORY:
             return self.tree.directories.layers[self.code ^ DIRECTORY]
-        return self.code >> _LAYER_SHIFT & LAYERS
+        return place_of(self.code)[0]
 
     @property
     def number(self) -> int:
         """Its place in the layer."""
-        return self.tree.directories.places[self.code ^ DIRECTORY] if self.code & DIRECTORY else self.code & _PLACE
-
-    @property
-    def is_entry(self) -> bool:
-        """Whether it is an entry of its layer as that stands there, and no directory."""
-        return not self.code & (DIRECTORY | UPWARD)
+        return self.tree.directories.places[self.code ^ DIRECTORY] if self.code & DIRECTORY else place_of(self.code)[1]
 
     @property
     def member(self) -> Member:
@@ -178,11 +174,6 @@ class Children(Mapping[bytes, Item]):
 
     def __len__(self) -> int:
         return len(self._listing)
-
-    @property
-    def codes(self) -> Mapping[bytes, int]:
-        """The codes in place of the Items."""
-        return self._listing
 
 
 def directories(root: Item) -> Iterator[Item]:

@@ -81,9 +81,7 @@ class Cutter:
             self._start, self._window = place, None
             self._spacing = SPACING if self._map.compression == "gzip" else _SPACING_UNCOSTLY
             return
-        deflated = isal_zlib.compress(
-            self._tail, 3
-        )  # a quarter of the time that zlib takes at its level 1, and no larger
+        deflated = isal_zlib.compress(self._tail, 3)  # in a quarter of the time of zlib's level 1, and no larger
         self._start, self._window = place - -(-bits // 8), Window(-bits % 8, deflated)
         self._spacing = max(SPACING, _COST * len(deflated))
 

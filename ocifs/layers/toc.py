@@ -253,14 +253,10 @@ def _settle(file: _File, limits: Limits) -> None:
 
 def _set_stops(chunks: list[_Chunk], end: int) -> None:
     """Say of each chunk where in the blob its bytes end at the latest: where the next member begins, which must not be before."""
-    following, after, last = (
-        end,
-        end,
-        0,
-    )  # where the next member begins, the next chunk does, and in which place of its member
+    # Where the next member begins, where the next chunk does, and at which place of its member.
+    following, after, last = end, end, 0
     for chunk in sorted(chunks, key=lambda chunk: (chunk.start, chunk.inner), reverse=True):
-        together = chunk.start == after
-        if not together:
+        if chunk.start != after:
             following, last = after, chunk.inner + chunk.size
         stop = chunk.stop or following
         if chunk.inner + chunk.size > last or not chunk.start < stop <= following:

@@ -54,13 +54,12 @@ def error_of(status: int, headers: Mapping[str, str], body: bytes, what: str, no
         return RateLimited(
             text, retry_after=retry_after(headers, now), hint="the registry limits how often it is asked"
         )
-    hint = _FAILURES.get(
-        status, "the registry, or what stands before it, has trouble of its own: try again later" * (status >= 500)
-    )
+    hint = ""
+    if status == 400:
+        hint = "is this a registry? One that wants TLS answers so to --plain-http"
+    elif status >= 500:
+        hint = "the registry, or what stands before it, has trouble of its own: try again later"
     return RegistryFailed(text, status=status, retry_after=retry_after(headers, now), hint=hint)
-
-
-_FAILURES = {400: "is this a registry? One that wants TLS answers so to --plain-http"}
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
