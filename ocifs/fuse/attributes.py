@@ -32,7 +32,8 @@ def entry_of(node: Node, inode: Inode) -> pyfuse3.EntryAttributes:
     entry.st_size = shown.size
     entry.st_blksize = 131072
     entry.st_blocks = -(-shown.size // _BLOCK)
-    entry.st_atime_ns = entry.st_ctime_ns = entry.st_mtime_ns = shown.mtime_ns
+    entry.st_atime_ns = entry.st_mtime_ns = shown.mtime_ns
+    entry.st_ctime_ns = shown.mtime_ns if shown.ctime_ns is None else shown.ctime_ns
     return entry
 
 

@@ -59,6 +59,8 @@ class Operations(pyfuse3.Operations):
         async def work() -> pyfuse3.EntryAttributes:
             try:
                 node = await self._directory(parent_inode).lookup(name)
+                if not node.settled:
+                    await node.recall()
             except NotFound:
                 return absent(self._negative)
             return entry_of(node, self.inodes.remember(node))
@@ -148,6 +150,8 @@ class Operations(pyfuse3.Operations):
         node = self._node(inode)
         if not is_directory(node):
             raise pyfuse3.FUSEError(errno.ENOTDIR)
+        if not node.settled:  # tar asks for the attributes of what it has opened, and reads it then
+            await self._guard.run("opendir", ctx.pid, node.settle)
         return self.directories.add(OpenDirectory(node, ctx.pid))
 
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:

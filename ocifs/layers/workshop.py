@@ -2,9 +2,9 @@
 
 What is kept of a layer is its index (`layer-index.7`): its entries, and the spans by which parts of the blob are read. It outlives the
 blob: a mount that finds it lists at once, and fetches the spans that are read. What layers make together is kept by their digests
-(`layer-tree.2`). Of a compression that cannot be entered in the middle the plain tar is kept too (`layer-plain.1`), and made again when
-it is gone. A layer that comes with a table of contents (eStargz, zstd:chunked) is not streamed: the table is its index
-(`layer-index-toc.3`).
+(`layer-tree.2`), and so is what stat shows of their root (`layer-root.1`). Of a compression that cannot be entered in the middle the
+plain tar is kept too (`layer-plain.1`), and made again when it is gone. A layer that comes with a table of contents (eStargz,
+zstd:chunked) is not streamed: the table is its index (`layer-index-toc.3`).
 
 Rules that hold here: one unpacking of a layer at a time, whoever asks; nothing of a layer is served before all of it was read and verified
 once, and nothing that is fetched later without its span's checksum; unpacking happens in threads of its own number, since those threads
@@ -35,6 +35,7 @@ from ocifs.layers.overlay import merge
 from ocifs.layers.packed import pack
 from ocifs.layers.plain import PlainTars
 from ocifs.layers.reader import SpanReader
+from ocifs.layers.roots import Roots
 from ocifs.layers.span import PLAIN_TAR
 from ocifs.layers.toc import Table
 from ocifs.layers.unpack import Layer, Unpacking, check
@@ -65,6 +66,7 @@ class Workshop:
         self._merging: SingleFlight[tuple[object, ...], Tree] = SingleFlight(nursery)
         self._indices: WeakValueDictionary[Digest, LayerIndex] = WeakValueDictionary()
         self._trees: WeakValueDictionary[tuple[object, ...], Tree] = WeakValueDictionary()
+        self.roots = Roots(shelf)
         self._tars = PlainTars(shelf)
         self._reader = SpanReader(blobs, nursery)
         self._kept_reader = SpanReader(_Kept(self._tars, self._unpack), nursery)

@@ -21,7 +21,7 @@ WHOLE, PARTIAL, NAME, LEFTOVER = "whole", "partial", "name", "leftover"
 SMALL = 64 * KIB
 """Manifests, configs and the like: to evict one frees nothing, and takes much from who is offline."""
 
-INDICES = ("layer-index", "layer-tree")
+INDICES = ("layer-index", "layer-tree", "layer-root")
 _SECTOR = 512  # st_blocks counts these, whatever the file system's own blocks are
 
 

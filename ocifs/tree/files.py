@@ -12,7 +12,7 @@ from collections.abc import Hashable, Sequence
 from ocifs.oci.payload import PayloadFile, payload_files
 from ocifs.tree.blob import BlobFile, JoinedFile, sized
 from ocifs.tree.bound import Bound, Whereabouts
-from ocifs.tree.layertree import LayerStack, open_layer_tree
+from ocifs.tree.layerroot import LayerStack, open_layer_tree
 from ocifs.tree.names import components, split_path, to_bytes, unique_paths
 from ocifs.tree.node import DIRECTORY, Attributes, Directory, Entry, Node, Plain, TextFile
 from ocifs.tree.static import StaticDirectory

@@ -12,7 +12,7 @@ from ocifs.errors import LimitExceeded, NotFound
 from ocifs.tree.blob import BlobFile, sized
 from ocifs.tree.bound import Bound, Whereabouts
 from ocifs.tree.context import Context
-from ocifs.tree.layertree import LayerStack, open_layer_tree
+from ocifs.tree.layerroot import LayerStack, open_layer_tree
 from ocifs.tree.names import to_bytes
 from ocifs.tree.node import DIRECTORY, Attributes, Entry, Node, Plain, TextFile
 from ocifs.tree.rootfs import diff_ids, holds_tree
@@ -61,12 +61,13 @@ class LayersDirectory(Plain):
 class LayerDirectory(Plain):
     """One layer: `blob`, `digest`, `media-type`, `size`, `annotations/`, and `tree/` where it is a tar."""
 
-    __slots__ = ("_context", "_descriptor", "_stack")
+    __slots__ = ("_context", "_descriptor", "_nodes", "_stack")
 
     def __init__(self, context: Context, stack: LayerStack, key: Hashable) -> None:
         super().__init__(key, Attributes(DIRECTORY, mtime_ns=stack.mtime_ns, nlink=2))
         self._context = context
         self._stack = stack
+        self._nodes: StaticDirectory | None = None
         [self._descriptor] = stack.layers
 
     async def lookup(self, name: bytes) -> Node:
@@ -76,12 +77,14 @@ class LayerDirectory(Plain):
         return await (await self._inside()).entries()
 
     async def _inside(self) -> StaticDirectory:
-        reader, when = self._context.origin.blobs, self._stack.mtime_ns
-        blob = await sized(reader, Blob.of(self._stack.repository, self._descriptor))
-        file = BlobFile(reader, blob, self._descriptor.media_type, when)
-        return StaticDirectory(self.key, self._nodes(file, blob.size), when)
+        if self._nodes is None:  # once: the tree in it learns of its root
+            reader, when = self._context.origin.blobs, self._stack.mtime_ns
+            blob = await sized(reader, Blob.of(self._stack.repository, self._descriptor))
+            file = BlobFile(reader, blob, self._descriptor.media_type, when)
+            self._nodes = StaticDirectory(self.key, self._inner(file, blob.size), when)
+        return self._nodes
 
-    def _nodes(self, blob: BlobFile, size: int) -> Iterable[tuple[bytes, Node]]:
+    def _inner(self, blob: BlobFile, size: int) -> Iterable[tuple[bytes, Node]]:
         when = self._stack.mtime_ns
         yield b"blob", blob
         for name, value in (

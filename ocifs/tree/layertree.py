@@ -8,23 +8,20 @@ the mounting user unless they are kept.
 from __future__ import annotations
 
 import stat
-from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ocifs.content import Blob
 from ocifs.errors import NoAttribute, NotFound
 from ocifs.layers.member import Kind, Member
 from ocifs.layers.merged import DIRECTORY as DIRECTORY_CODE
 from ocifs.layers.merged import UPWARD, Item, Tree, code_of, place_of
 from ocifs.layers.unpack import Layer
 from ocifs.layers.workshop import Workshop
-from ocifs.oci.descriptor import Descriptor
-from ocifs.oci.digest import Digest
 from ocifs.settings import ViewSettings
-from ocifs.tree.blob import elsewhere, scope_of, sized
+from ocifs.tree.blob import scope_of
 from ocifs.tree.inside import inside
 from ocifs.tree.names import mangle
-from ocifs.tree.node import DIRECTORY, FOREVER, SYMLINK, Attributes, Directory, Entry, Node, Plain, Simple, Spot
+from ocifs.tree.node import SYMLINK, Attributes, Directory, Entry, Node, Simple, Spot
 
 _NAME_MAX = 255
 _TYPES = {
@@ -34,26 +31,6 @@ _TYPES = {
     Kind.FIFO: stat.S_IFIFO,
 }
 _FILE, _SYMLINK = Kind.FILE, Kind.SYMLINK  # to look into an Enum takes longer than to compare
-# The attributes of a root are known when its layers are: until then the kernel asks each time.
-_ROOT_LIFETIME = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class LayerStack:
-    """Layers of one repository, lowest first, as they are to be shown. `alone`: one layer by itself; `markers`: whiteouts are hidden.
-
-    `tables`: asks for tables of contents that lie beside the layers, by their layers' digests. `within`: names above everything in the
-    layers that are shown already, by whoever has this tree. `mtime_ns`: the root's, until it is looked into.
-    """
-
-    repository: str
-    layers: tuple[Descriptor, ...]
-    diff_ids: tuple[Digest | None, ...]
-    markers: bool = True
-    alone: bool = False
-    within: tuple[bytes, ...] = ()
-    mtime_ns: int = 0
-    tables: Callable[[], Awaitable[Mapping[Digest, Blob]]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +49,17 @@ class _Shown:
         object.__setattr__(self, "crowds", tuple(_Crowd(self, number) for number in range(len(self.layers))))
 
 
-def open_layer_tree(workshop: Workshop, stack: LayerStack, view: ViewSettings, key: Hashable) -> Directory:
-    """The directory of what layers hold, merged when it is first looked into."""
-    return _Root(workshop, stack, view, key)
+def open_inside(
+    key: Hashable,
+    workshop: Workshop,
+    layers: tuple[Layer, ...],
+    view: ViewSettings,
+    place: tuple[Item, tuple[bytes, ...]],
+) -> Directory:
+    """A directory of a tree and all below it. `key`: the tree's; `place`: the directory, and the names from the tree's root to it."""
+    top, path = place
+    shown = _Shown(key, workshop, top.tree, layers, view.links == "inside", view.owner == "keep")
+    return _Directory(shown, top.code, path)
 
 
 class _Member(Simple):
@@ -261,72 +246,6 @@ class _Crowd:
     def node(self, place: int) -> Node:
         code = code_of(self._layer, place)
         return _leaf(self._shown, code, self._shown.tree.member(code))
-
-
-class _Root(Plain):
-    """The root of a tree, which knows nothing until it is looked into."""
-
-    __slots__ = ("_inner", "_stack", "_view", "_workshop", "lifetime")
-
-    def __init__(self, workshop: Workshop, stack: LayerStack, view: ViewSettings, key: Hashable) -> None:
-        super().__init__(key, Attributes(DIRECTORY, mtime_ns=stack.mtime_ns, nlink=2))
-        self.lifetime = _ROOT_LIFETIME
-        self._workshop = workshop
-        self._stack = stack
-        self._view = view
-        self._inner: _Directory | None = None
-
-    async def lookup(self, name: bytes) -> Node:
-        return await (await self._open()).lookup(name)
-
-    async def entries(self) -> Sequence[Entry]:
-        return await (await self._open()).entries()
-
-    def lookup_at_hand(self, name: bytes) -> Node | None:
-        return None if self._inner is None else self._inner.lookup_at_hand(name)
-
-    def attribute_names(self) -> Sequence[bytes]:
-        return self._inner.attribute_names() if self._inner is not None else ()
-
-    async def attribute(self, name: bytes) -> bytes:
-        return await (await self._open()).attribute(name)
-
-    async def _open(self) -> _Directory:
-        if self._inner is None:
-            stack = self._stack
-            tables = await stack.tables() if stack.tables is not None else {}
-            layers = tuple(
-                [
-                    self._workshop.layer(
-                        await sized(self._workshop.blobs, Blob.of(stack.repository, descriptor)),
-                        diff_id,
-                        descriptor.annotations,
-                        tables.get(descriptor.digest),
-                    )
-                    for descriptor, diff_id in zip(stack.layers, stack.diff_ids, strict=True)
-                ]
-            )
-            with elsewhere([url for descriptor in stack.layers for url in descriptor.urls]):
-                tree = await self._workshop.tree(layers, markers=stack.markers, alone=stack.alone)
-            shown = _Shown(
-                self.key, self._workshop, tree, layers, self._view.links == "inside", self._view.owner == "keep"
-            )
-            top, path = _descend(tree.root, stack.within)
-            self._inner = _Directory(shown, top.code, path)
-            self.attributes = self._inner.attributes
-            self.lifetime = FOREVER
-        return self._inner
-
-
-def _descend(root: Item, within: tuple[bytes, ...]) -> tuple[Item, tuple[bytes, ...]]:
-    """The directory at the names `within`, where each of them is all that the one before has; else the root."""
-    here = root
-    for name in within:
-        inner = here.children.get(name) if here.children is not None and len(here.children) == 1 else None
-        if inner is None or inner.children is None:
-            return root, ()
-        here = inner
-    return here, within
 
 
 def _attributes(shown: _Shown, code: int, member: Member, size: int) -> Attributes:

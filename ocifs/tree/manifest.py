@@ -33,11 +33,12 @@ ATTRIBUTES = ("digest", "media-type", "artifact-type", "kind")
 class ManifestDirectory(Plain):
     """The directory of one manifest."""
 
-    __slots__ = ("_bound", "_nodes", "_where", "lifetime")
+    __slots__ = ("_bound", "_nodes", "_where", "lifetime", "settled")
 
     def __init__(self, where: Whereabouts, key: Hashable, *, lifetime: float = FOREVER) -> None:
-        super().__init__(key, Attributes(DIRECTORY, nlink=2))
+        super().__init__(key, Attributes(DIRECTORY, nlink=2, ctime_ns=0))  # which is so when the rest is known, too
         self.lifetime = lifetime
+        self.settled = False
         self._where = where
         self._bound: Bound | None = None
         self._nodes: dict[bytes, Node] = {}
@@ -46,6 +47,9 @@ class ManifestDirectory(Plain):
     def digest(self) -> Digest | None:
         """The digest that it is bound to, or None before its first use."""
         return self._bound.manifest.digest if self._bound else None
+
+    async def settle(self) -> None:
+        await self.bind()
 
     @property
     def where(self) -> Whereabouts:
@@ -61,6 +65,7 @@ class ManifestDirectory(Plain):
                 self._where.context.note_siblings(self._where.repository, bound.manifest)
                 self._nodes = dict(manifest_nodes(self._where, bound, self.key))
                 self.attributes = self.attributes._replace(mtime_ns=bound.mtime_ns)
+                self.settled = True
         return self._bound
 
     async def kind(self) -> str:

@@ -20,7 +20,10 @@ FOREVER = math.inf
 
 
 class Attributes(NamedTuple):
-    """What stat shows. `mode` has type and permissions; `uid` and `gid` of None mean the mounting user; times in nanoseconds."""
+    """What stat shows. `mode` has type and permissions; `uid` and `gid` of None mean the mounting user; times in nanoseconds.
+
+    `ctime_ns` of None is `mtime_ns`.
+    """
 
     mode: int
     size: int = 0
@@ -29,6 +32,7 @@ class Attributes(NamedTuple):
     uid: int | None = None
     gid: int | None = None
     rdev: int = 0
+    ctime_ns: int | None = None
 
 
 DIRECTORY = stat.S_IFDIR | 0o555
@@ -57,6 +61,19 @@ class _Common(Protocol):
     @property
     def lifetime(self) -> float:
         """For how many seconds the kernel may believe that this name leads here: FOREVER under a digest."""
+        ...
+
+    @property
+    def settled(self) -> bool:
+        """Whether its attributes, and what extended attributes it has, are known, and no guess."""
+        ...
+
+    async def recall(self) -> None:
+        """Know them by what was kept of an earlier look, if it was. Fetches nothing."""
+        ...
+
+    async def settle(self) -> None:
+        """Know them, for somebody who opens it. Raises whatever keeps them from being known."""
         ...
 
     def attribute_names(self) -> Sequence[bytes]:
@@ -179,11 +196,18 @@ class Spot(NamedTuple):
 
 
 class Simple:
-    """Base of nodes without extended attributes that live for ever and have nothing at hand."""
+    """Base of nodes without extended attributes that are known from the first, live for ever and have nothing at hand."""
 
     __slots__ = ()
     lifetime: float = FOREVER
+    settled: bool = True
     spot: Spot | None = None
+
+    async def recall(self) -> None:
+        """All is known."""
+
+    async def settle(self) -> None:
+        """All is known."""
 
     def attribute_names(self) -> Sequence[bytes]:
         return ()

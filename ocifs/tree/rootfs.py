@@ -13,7 +13,7 @@ from ocifs.oci.artifact import is_rootfs_layer
 from ocifs.oci.digest import Digest
 from ocifs.oci.mediatype import essence
 from ocifs.tree.bound import Bound, Whereabouts
-from ocifs.tree.layertree import LayerStack, open_layer_tree
+from ocifs.tree.layerroot import LayerStack, open_layer_tree
 from ocifs.tree.node import DIRECTORY, Attributes, Directory, Entry, Node, Plain
 from ocifs.tree.soci import soci_tables
 from ocifs.tree.times import config_members

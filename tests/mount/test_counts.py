@@ -6,7 +6,6 @@ import gzip
 import hashlib
 import io
 import json
-import os
 import random
 import shutil
 import socket
@@ -165,7 +164,6 @@ def test_a_walk_that_reads_everything_fetches_each_byte_once_in_few_requests(
     without_bytes(cache)
     proxy.parts.clear()
     with mounted(source, tmp_path / "mnt", cache) as mount:
-        os.listdir(mount.path / "rootfs")  # before that nobody knows the attributes of the root itself
         words = [word.format(mount.path / "rootfs") for word in command]
         done = subprocess.run(words, stdout=subprocess.PIPE, check=True)
         assert twice(proxy.parts) == []
@@ -176,3 +174,21 @@ def test_a_walk_that_reads_everything_fetches_each_byte_once_in_few_requests(
             assert {name: file.read() for name, file in found.items() if file} == {**FILES, "release": b"1\n"}
     else:
         assert len(done.stdout.splitlines()) == len(FILES) + 1
+
+
+def test_listing_a_manifest_and_its_layers_with_attributes_fetches_no_layer(
+    registry: Registry, proxy: FaultProxy, tmp_path: Path
+) -> None:
+    _push_gzip(registry, "counts/listed", 1)
+    with mounted(f"{proxy.host}/counts", tmp_path / "mnt", tmp_path / "cache") as mount:
+        app = mount.path / "listed:1"
+        for place in (app, app / "layers", app / "layers/0"):
+            inside = list(place.iterdir())
+            for command in (
+                ["ls", "-la", place],
+                ["find", place, "-maxdepth", "1", "-ls"],
+                ["stat", *inside],
+                ["getfattr", "-d", "-m", "-", *inside],
+            ):
+                subprocess.run(command, capture_output=True, check=True)
+        assert sum(part.stop - part.start for part in proxy.parts) < 1000, "the config, and nothing more"

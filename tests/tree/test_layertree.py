@@ -13,6 +13,7 @@ import pytest
 import trio
 
 from ocifs.errors import IntegrityError, Malformed, NoAttribute, NotFound
+from ocifs.layers import roots
 from ocifs.layers.workshop import Workshop
 from ocifs.oci import mediatype
 from ocifs.oci.platform import Platform
@@ -25,7 +26,7 @@ from tests.layers.tars import DIRECTORY, HARDLINK, SYMLINK, entry, tar
 from tests.tree.memory import MemoryRegistry, MemoryShelf
 
 LOWER = tar(
-    entry("./", DIRECTORY, mode=0o751, mtime=7),
+    entry("./", DIRECTORY, mode=0o751, mtime=7, uid=3, gid=4, pax_headers={"SCHILY.xattr.user.root": "r"}),
     entry("etc/passwd", content=b"root\n", uid=5, gid=6, pax_headers={"SCHILY.xattr.user.a": "b"}),
     entry("usr/lib/os-release", content=b"name\n"),
     entry("etc/os-release", SYMLINK, linkname="../usr/lib/os-release"),
@@ -50,10 +51,10 @@ def put_image(registry: MemoryRegistry, *tars: bytes, diff_ids: list[str] | None
 
 
 @asynccontextmanager
-async def opened(registry: MemoryRegistry, **view: str) -> AsyncIterator[Directory]:
+async def opened(registry: MemoryRegistry, shelf: MemoryShelf | None = None, **view: str) -> AsyncIterator[Directory]:
     """The directory of app:v1."""
     async with trio.open_nursery() as nursery:
-        workshop = Workshop(registry, MemoryShelf(), nursery, Limits())
+        workshop = Workshop(registry, shelf or MemoryShelf(), nursery, Limits())
         shown = ViewSettings(platform=Platform("linux", "amd64"), **view)
         yield await open_single(Context(registry.origin, shown, Limits(), workshop), "app", "v1")
         nursery.cancel_scope.cancel()
@@ -101,13 +102,53 @@ async def test_layers_are_laid_over_each_other_and_shown_alone(registry) -> None
 async def test_nothing_is_fetched_before_somebody_looks_inside(registry) -> None:
     async with opened(registry) as root:
         for path in (b"rootfs", b"layers/0/tree"):
-            assert (await walk(root, path)).attributes.mode == stat.S_IFDIR | 0o555
+            node = await walk(root, path)
+            assert node.attributes.mode == stat.S_IFDIR | 0o755
+            for name in (b"system.posix_acl_access", b"user.root"):  # ls -l asks for the first
+                with pytest.raises(NoAttribute):
+                    await node.attribute(name)
         config = json.loads(registry.content[registry.known["app"]["v1"]][1])["config"]["digest"]
         assert [each for each in registry.asked if each.startswith("blob")] == [f"blob {config[7:19]}"]
         rootfs = await walk(root, b"rootfs")
         assert rootfs.lifetime == 0
         await names(root, b"rootfs")
         assert (rootfs.attributes.mode, rootfs.attributes.mtime_ns) == (stat.S_IFDIR | 0o751, 7 * 10**9)
+
+
+@pytest.mark.parametrize("owner", ["user", "keep"])
+@pytest.mark.parametrize("path", [b"rootfs", b"layers/0/tree"], ids=bytes.decode)
+async def test_a_root_that_was_looked_into_once_is_known_without_a_look(registry, path: bytes, owner: str) -> None:
+    shelf = MemoryShelf()
+    async with opened(registry, shelf, owner=owner) as root:
+        first = await walk(root, path)
+        guessed = first.attributes
+        await first.settle()
+        known = first.attributes
+        assert (known.mode, known.mtime_ns) == (stat.S_IFDIR | 0o751, 7 * 10**9)
+        assert known.ctime_ns == guessed.ctime_ns == guessed.mtime_ns
+        assert (known.uid, known.gid) == ((3, 4) if owner == "keep" else (None, None))
+        assert known.nlink == (await walk(root, path)).attributes.nlink == 4
+    for kind, key in [each for each in shelf.things if each[0] != roots.KIND]:
+        del shelf.things[kind, key]
+    async with opened(registry, shelf, owner=owner) as root:
+        asked = len(registry.asked)
+        again = await walk(root, path)
+        assert again.attributes == known
+        assert (again.settled, list(again.attribute_names())) == (True, [b"user.root"])
+        assert await again.attribute(b"user.root") == b"r"
+        assert [each for each in registry.asked[asked:] if each.startswith("blob")] == []
+
+
+async def test_a_damaged_root_is_a_guess_again(registry) -> None:
+    shelf = MemoryShelf()
+    async with opened(registry, shelf) as root:
+        await names(root, b"rootfs")
+    for place in [each for each in shelf.things if each[0] == roots.KIND]:
+        shelf.things[place] = shelf.things[place].replace(b'"names": 4', b'"names": 5')
+    async with opened(registry, shelf) as root:
+        assert not (await walk(root, b"rootfs")).settled
+        await names(root, b"rootfs")
+        assert (await walk(root, b"rootfs")).attributes.nlink == 4
 
 
 async def test_names_of_one_file_are_one_inode(registry) -> None:
