@@ -58,6 +58,10 @@ class Guard:
         self._journal = journal
         self._under_way: set[_Operation] = set()
 
+    def busy(self) -> bool:
+        """Whether somebody waits for an operation."""
+        return bool(self._under_way)
+
     def note_read(self, count: int) -> None:
         """Count bytes that a reader got."""
         self._journal.bytes_read += count

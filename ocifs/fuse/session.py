@@ -50,7 +50,7 @@ async def serve(
 ) -> None:
     """Mount a tree and answer the kernel until the mount ends. Raises UsageError where it cannot be made."""
     guard = Guard(timing, journal)
-    take_turns()
+    take_turns(guard.busy)
     _mount(Operations(root, guard, timing), options)
     try:
         async with trio.open_nursery() as nursery:

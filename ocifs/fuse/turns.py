@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import select
 from collections import deque
+from collections.abc import Callable
 from types import TracebackType
 
 import pyfuse3
@@ -19,6 +20,9 @@ import trio
 
 IN_A_ROW = 16
 """Requests that are answered before other tasks have their turn: about a millisecond."""
+
+_STOPPED_MS = 1
+"""For how long the loop is stopped at the most. poll(2) knows no less."""
 
 
 class Lock:
@@ -49,11 +53,13 @@ class Lock:
 
 
 class Lowlevel:
-    """trio.lowlevel, with another way to wait for the kernel's next request."""
+    """trio.lowlevel, with another way to wait for the kernel's next request. `busy`: whether somebody waits for anything but that."""
 
-    def __init__(self) -> None:
+    def __init__(self, busy: Callable[[], bool] = lambda: False) -> None:
+        self._busy = busy
         self._pollers: dict[int, select.poll] = {}
         self._answered = 0
+        self._quick = False  # whether the last request that was waited for came at once
 
     def __getattr__(self, name: str) -> object:
         return getattr(trio.lowlevel, name)
@@ -64,11 +70,16 @@ class Lowlevel:
         if poller is None:
             poller = self._pollers[descriptor] = select.poll()
             poller.register(descriptor, select.POLLIN)
-        if self._answered < IN_A_ROW and poller.poll(0):
-            self._answered += 1
-            return
+        stop = False
+        if self._answered < IN_A_ROW:
+            stop = self._quick and not self._busy()
+            if poller.poll(_STOPPED_MS if stop else 0):
+                self._answered += 1
+                return
         self._answered = 0
+        began = trio.current_time()
         await trio.lowlevel.wait_readable(descriptor)
+        self._quick = not stop and trio.current_time() - began < _STOPPED_MS / 1000
 
 
 class _Trio:
@@ -76,13 +87,13 @@ class _Trio:
 
     Lock = Lock
 
-    def __init__(self) -> None:
-        self.lowlevel = Lowlevel()
+    def __init__(self, busy: Callable[[], bool]) -> None:
+        self.lowlevel = Lowlevel(busy)
 
     def __getattr__(self, name: str) -> object:
         return getattr(trio, name)
 
 
-def take_turns() -> None:
-    """Have pyfuse3's workers take turns so, in mounts that are made from now on."""
-    pyfuse3.trio = _Trio()  # type: ignore[attr-defined]
+def take_turns(busy: Callable[[], bool]) -> None:
+    """Have pyfuse3's workers take turns so, in mounts that are made from now on. `busy` as for Lowlevel."""
+    pyfuse3.trio = _Trio(busy)  # type: ignore[attr-defined]

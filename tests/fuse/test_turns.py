@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import select
+from collections.abc import Iterator
 
+import pytest
 import trio
 import trio.testing
 
@@ -98,3 +101,73 @@ async def test_a_request_that_comes_later_is_waited_for() -> None:
         os.write(writes, b"x")
     os.close(reads)
     os.close(writes)
+
+
+class Recorded:
+    """poll(2), and for how many milliseconds each call was ready to stop the loop."""
+
+    def __init__(self) -> None:
+        self.stops: list[float] = []
+        self._poll = select.poll()
+
+    def register(self, descriptor: int, events: int) -> None:
+        self._poll.register(descriptor, events)
+
+    def poll(self, milliseconds: float) -> list[tuple[int, int]]:
+        self.stops.append(milliseconds)
+        return self._poll.poll(milliseconds)
+
+
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch) -> Recorded:
+    recorded = Recorded()
+    monkeypatch.setattr("ocifs.fuse.turns.select.poll", lambda: recorded)
+    return recorded
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    reads, writes = os.pipe()
+    yield reads, writes
+    os.close(reads)
+    os.close(writes)
+
+
+async def ask_when_waited_for(lowlevel: Lowlevel, pipe: tuple[int, int]) -> None:
+    """A request that comes at once, but not before the loop waits for it."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lowlevel.wait_readable, pipe[0])
+        await trio.testing.wait_all_tasks_blocked()
+        os.write(pipe[1], b"x")
+    os.read(pipe[0], 1)
+
+
+async def test_the_loop_is_stopped_for_who_asks_on_at_once_and_not_twice_in_vain(
+    recorded: Recorded, pipe: tuple[int, int], mock_clock: object
+) -> None:
+    lowlevel = Lowlevel()
+    for _ in range(4):
+        await ask_when_waited_for(lowlevel, pipe)  # which nobody can while the loop is stopped
+    assert [stop > 0 for stop in recorded.stops] == [False, True, False, True]
+
+
+async def test_the_loop_is_not_stopped_for_who_asks_later(
+    recorded: Recorded, pipe: tuple[int, int], autojump_clock: object
+) -> None:
+    lowlevel = Lowlevel()
+    for _ in range(4):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lowlevel.wait_readable, pipe[0])
+            await trio.sleep(0.01)
+            os.write(pipe[1], b"x")
+        os.read(pipe[0], 1)
+    assert recorded.stops == [0, 0, 0, 0]
+
+
+async def test_the_loop_is_never_stopped_while_an_operation_is_under_way(
+    recorded: Recorded, pipe: tuple[int, int]
+) -> None:
+    lowlevel = Lowlevel(lambda: True)
+    for _ in range(3):
+        await ask_when_waited_for(lowlevel, pipe)
+    assert recorded.stops == [0, 0, 0]
