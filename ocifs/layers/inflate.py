@@ -73,18 +73,24 @@ class Inflater:
         self.compression = ""
 
     def pieces(self) -> Iterator[bytes]:
-        """The plain bytes in order. Raises Malformed, LimitExceeded and whatever `take` raises; reads the input to its end."""
+        """The plain bytes in order, with an empty piece wherever a span ends. Reads the input to its end.
+
+        Raises Malformed, LimitExceeded and whatever `take` raises.
+        """
         head = self._next()
         while len(head) < _HEAD and (more := self._next()):
             head += more
         self.compression = sniff(head)
         self._cutter.begin(self.compression)
         for piece in self._decoded(head):
-            self._made += len(piece)
-            self._check()
-            self._cutter.add(piece)
+            if piece:
+                self._made += len(piece)
+                self._check()
             yield piece
-        self._cutter.end(self._taken)
+            if piece and self._cutter.add(piece):
+                yield b""
+        if self._cutter.end(self._taken):
+            yield b""
 
     def _next(self) -> bytes:
         piece = self._take()
@@ -111,7 +117,8 @@ class Inflater:
         place = 0
         while piece:
             for start in range(0, len(piece), _STORED):
-                self._cutter.offer(place + start)
+                if self._cutter.offer(place + start):
+                    yield b""
                 yield piece[start : start + _STORED]
             place += len(piece)
             piece = self._next()
@@ -121,7 +128,8 @@ class Inflater:
         end = len(data)  # where in the blob what was fed ends
         decoder.feed(data)
         while True:
-            self._cutter.offer(end - decoder.left)
+            if self._cutter.offer(end - decoder.left):
+                yield b""
             while not decoder.eof:
                 if decoder.hungry and not decoder.left:
                     data = self._next()
@@ -132,8 +140,8 @@ class Inflater:
                 piece = decoder.step(self._cutter.wanted)
                 if piece:
                     yield piece
-                if decoder.between is not None:
-                    self._cutter.offer(end - decoder.left, decoder.between)
+                if decoder.between is not None and self._cutter.offer(end - decoder.left, decoder.between):
+                    yield b""
             here = len(data) - decoder.left
             if sniff(data[here : here + _HEAD]) != "gzip":
                 data = data[here:].lstrip(b"\0")
@@ -173,7 +181,8 @@ class Inflater:
                 data = (data + more).lstrip(b"\0")
             if sniff(data) != self.compression:
                 break
-            self._cutter.offer(self._sliced - len(data))
+            if self._cutter.offer(self._sliced - len(data)):
+                yield b""
             data = (yield from self._member(data, slices)).lstrip(b"\0")
         for _ in slices:  # padding is read too: the digest covers it
             pass

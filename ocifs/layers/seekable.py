@@ -9,10 +9,8 @@ is given out that does not have its checksum.
 
 from __future__ import annotations
 
-import hashlib
 import zlib
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import cast
 
 import zstandard
@@ -34,79 +32,92 @@ _ISAL_ERROR = cast(type[Exception], isal_zlib.error)
 
 
 class Cutter:
-    """Cuts a layer into spans while it is decoded: `begin`, then `add` every piece and `offer` the places between them, then `end`."""
+    """Cuts a layer into spans while it is decoded: `begin`, then `add` every piece and `offer` the places between them, then `end`.
+
+    These are True where a span ends with the last piece: whoever takes the checksums does that elsewhere (sums.py).
+    """
 
     def __init__(self) -> None:
-        self._map = SpanMap(PLAIN_TAR)
-        self._hasher = hashlib.sha256()
+        self._compression = PLAIN_TAR
+        self._cuts: list[
+            tuple[int, int, int, int, Window | None]
+        ] = []  # of each span what comes before the checksum, and its window
         self._tail = b""  # the last 32 KiB
         self._plain = self._began = self._start = 0
         self._window: Window | None = None
         self._spacing = _SPACING_UNCOSTLY
 
     def begin(self, compression: str) -> None:
-        self._map = SpanMap(compression if compression in ("none", "gzip", "zstd") else PLAIN_TAR)
+        self._compression = compression if compression in ("none", "gzip", "zstd") else PLAIN_TAR
+
+    @property
+    def compression(self) -> str:
+        """How the spans are decoded, as far as is known."""
+        return self._compression
 
     @property
     def wanted(self) -> int:
         """How many plain bytes are to come before the next place is of use."""
         return max(0, self._began + self._spacing - self._plain)
 
-    def add(self, piece: bytes) -> None:
+    def add(self, piece: bytes) -> bool:
         """The next plain bytes."""
-        self._hasher.update(piece)
         self._plain += len(piece)
-        if self._map.compression == "gzip":
+        if self._compression == "gzip":
             self._tail = piece[-WINDOW:] if len(piece) >= WINDOW else (self._tail + piece)[-WINDOW:]
-        if self._map.compression == PLAIN_TAR:
+        if self._compression == PLAIN_TAR:
             if self._plain - self._began >= _SPACING_UNCOSTLY:
                 self._close(self._plain)
                 self._start = self._plain
+                return True
         elif self._plain - self._began > LONGEST:
             self._give_up()
+        return False
 
-    def offer(self, place: int, bits: int | None = None) -> None:
+    def offer(self, place: int, bits: int | None = None) -> bool:
         """Decoding could begin here, with byte `place` of the blob.
 
         `bits` of None: a member or a frame begins. Else the next block of deflate does, so many bits before that byte.
         """
-        if self._map.compression == PLAIN_TAR:
-            return
+        if self._compression == PLAIN_TAR:
+            return False
         # What is entered in the middle of a member ends with it: behind it begins a byte, and which bit that is nobody would know.
         leaves = bits is None and self._window is not None
         if self._plain and self.wanted and not leaves:
-            return
-        self._close(place)
+            return False
+        ends = self._close(place)
         if bits is None:
             self._start, self._window = place, None
-            self._spacing = SPACING if self._map.compression == "gzip" else _SPACING_UNCOSTLY
-            return
+            self._spacing = SPACING if self._compression == "gzip" else _SPACING_UNCOSTLY
+            return ends
         deflated = isal_zlib.compress(self._tail, 3)  # in a quarter of the time of zlib's level 1, and no larger
         self._start, self._window = place - -(-bits // 8), Window(-bits % 8, deflated)
         self._spacing = max(SPACING, _COST * len(deflated))
+        return ends
 
-    def end(self, place: int) -> None:
+    def end(self, place: int) -> bool:
         """The blob ends with byte `place`."""
-        self._close(self._plain if self._map.compression == PLAIN_TAR else place)
+        return self._close(self._plain if self._compression == PLAIN_TAR else place)
 
-    @property
-    def spans(self) -> SpanMap:
-        """What the layer was cut into, at the end."""
-        return self._map
+    def spans(self, sums: bytes | bytearray) -> SpanMap:
+        """What the layer was cut into, at the end, with the checksums of all spans, TAKEN bytes each."""
+        spans = SpanMap(self._compression)
+        for place, (plain, length, start, stop, window) in enumerate(self._cuts):
+            checksum = Checksum("sha256", bytes(sums[place * TAKEN : (place + 1) * TAKEN]))
+            spans.add(Span(plain, length, start, stop, checksum, window))
+        return spans
 
-    def _close(self, stop: int) -> None:
-        if self._plain > self._began:
-            checksum = Checksum("sha256", self._hasher.digest()[:TAKEN])
-            self._map.add(Span(self._began, self._plain - self._began, self._start, stop, checksum, self._window))
+    def _close(self, stop: int) -> bool:
+        ends = self._plain > self._began
+        if ends:
+            self._cuts.append((self._began, self._plain - self._began, self._start, stop, self._window))
         self._began = self._plain
-        self._hasher = hashlib.sha256()
+        return ends
 
     def _give_up(self) -> None:
         """It cannot be entered in the middle: what was cut so far is cut from its plain tar."""
-        spans = self._map
-        self._map = SpanMap(PLAIN_TAR)
-        for span in spans:
-            self._map.add(replace(span, start=span.plain, stop=span.plain + span.length, window=None))
+        self._compression = PLAIN_TAR
+        self._cuts = [(plain, length, plain, plain + length, None) for plain, length, *_ in self._cuts]
         self._start, self._window, self._spacing = self._began, None, _SPACING_UNCOSTLY
 
 

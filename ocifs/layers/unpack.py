@@ -1,4 +1,4 @@
-"""The one pass over a whole layer: fetched, verified, inflated and cut into spans in a worker thread, listed in another beside it.
+"""The one pass over a whole layer: fetched ahead, inflated and cut into spans in a worker thread, hashed and listed in another beside it.
 
 Rules that hold here: nothing is kept of a layer before all of it was read, so its digest (by the BlobReader, with the last byte) and its
 diff ID (here) were verified; the plain tar is kept only where the compression cannot be entered in the middle.
@@ -6,22 +6,21 @@ diff ID (here) were verified; the plain tar is kept only where the compression c
 
 from __future__ import annotations
 
-import hashlib
-import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import BinaryIO
 
 import trio
 
-from ocifs.concurrency import note_progress
+from ocifs.concurrency import ungrouped
 from ocifs.content import Blob, BlobReader, Shelf
-from ocifs.errors import IntegrityError, Malformed
+from ocifs.errors import IntegrityError
 from ocifs.layers.beside import Beside
 from ocifs.layers.codec import KIND as INDEX
 from ocifs.layers.codec import encode
+from ocifs.layers.feed import Feed
 from ocifs.layers.inflate import Inflater
 from ocifs.layers.lazy import Promise
 from ocifs.layers.member import LayerIndex
@@ -29,11 +28,11 @@ from ocifs.layers.packed import Packer
 from ocifs.layers.plain import PLAIN
 from ocifs.layers.seekable import Cutter
 from ocifs.layers.span import PLAIN_TAR
+from ocifs.layers.sums import Sums
 from ocifs.layers.tar import read_tar
 from ocifs.oci.digest import Digest
-from ocifs.settings import MIB, Limits
+from ocifs.settings import Limits
 
-_PIECE = 2 * MIB  # read of a blob at a time
 # Nearly always these can be entered in the middle, so their plain tars are not kept at once; of the others, few can.
 _ENTERED = ("gzip", "none")
 
@@ -65,29 +64,37 @@ class Unpacking:
         self._limits = limits
         self._layer = layer
         self._keep_plain = keep_plain
-        self._feed = _Feed(blobs, layer.blob)
+        self._feed = Feed(blobs, layer.blob)
         self._cutter = Cutter()
         self._inflater = Inflater(self._feed.take, limits, self._cutter)
         wanted = layer.diff_id
-        self._algorithm = wanted.algorithm if wanted is not None and wanted.verifiable else "sha256"
-        self._hasher = hashlib.new(self._algorithm)
+        self._sums = Sums(wanted.algorithm if wanted is not None and wanted.verifiable else "sha256")
 
-    def run(self) -> LayerIndex:
+    async def run(self, threads: trio.CapacityLimiter) -> LayerIndex:
         """Do it, and keep what was made. Raises Malformed, IntegrityError, LimitExceeded and whatever reading the blob raises."""
+        with ungrouped():
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._feed.bring)
+                index = await trio.to_thread.run_sync(self._pass, limiter=threads)
+                nursery.cancel_scope.cancel()
+        return index
+
+    def _pass(self) -> LayerIndex:
         packer = Packer()
         digest = self._layer.blob.digest
         with _Spool(self._shelf, digest) as spool:
             with self._feed.judged():
-                with Beside(lambda pieces: read_tar(self._hashed(pieces), self._limits, packer.add)) as listing:
+                with Beside(lambda pieces: read_tar(self._sums.taken(pieces), self._limits, packer.add)) as listing:
                     for piece in self._spooled(spool):
                         if not listing.put(piece):
                             break
-                        self._feed.unpacked()
-                size = listing.result
-                diff_id = Digest(self._algorithm, self._hasher.hexdigest())
-                index = LayerIndex(packer.members(), diff_id, size, self._inflater.compression, self._cutter.spans)
+                        self._feed.used()
+                spans = self._cutter.spans(self._sums.spans)
+                index = LayerIndex(
+                    packer.members(), self._sums.diff_id, listing.result, self._inflater.compression, spans
+                )
                 check(self._layer, index)
-            if self._keep_plain or self._cutter.spans.compression == PLAIN_TAR:
+            if self._keep_plain or spans.compression == PLAIN_TAR:
                 spool.keep()
         with self._shelf.put(INDEX, digest) as file:
             file.write(encode(index))
@@ -97,11 +104,6 @@ class Unpacking:
         for piece in self._inflater.pieces():
             if self._keep_plain or self._inflater.compression not in _ENTERED:
                 spool.write(piece)
-            yield piece
-
-    def _hashed(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
-        for piece in pieces:
-            self._hasher.update(piece)
             yield piece
 
 
@@ -140,47 +142,6 @@ class _Spool:
 
 class _Dropped(Exception):
     """The plain tar is not needed."""
-
-
-class _Feed:
-    """A blob read piece by piece from a worker thread."""
-
-    def __init__(self, blobs: BlobReader, blob: Blob) -> None:
-        self._blobs = blobs
-        self._blob = blob
-        self._position = 0
-        self._told = time.monotonic()
-
-    def unpacked(self) -> None:
-        """Something of what was read is unpacked and listed: a mebibyte of blob can hold 40,000 entries, which take seconds."""
-        if time.monotonic() - self._told > 1:
-            self._told = time.monotonic()
-            trio.from_thread.run_sync(note_progress)
-
-    def take(self) -> bytes:
-        if self._position >= self._blob.size:
-            return b""
-        piece = trio.from_thread.run(self._read)
-        if not piece:
-            raise IntegrityError(f"{self._blob.digest} ends before the size that its descriptor says")
-        self._position += len(piece)
-        return piece
-
-    @contextmanager
-    def judged(self) -> Iterator[None]:
-        """Read a blob whose content makes no sense to its end: one that came damaged fails by its digest then, and is dropped."""
-        try:
-            yield
-        except Malformed:
-            while self.take():
-                pass
-            raise
-
-    async def _read(self) -> bytes:
-        note_progress()  # what was read before is unpacked
-        piece = await self._blobs.read_blob(self._blob, self._position, _PIECE)
-        note_progress()
-        return piece
 
 
 def check(layer: Layer, index: LayerIndex) -> None:

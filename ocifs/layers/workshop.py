@@ -255,7 +255,7 @@ class Workshop:
 
         async def work() -> LayerIndex:
             unpacking = Unpacking(self.blobs, self._shelf, self._limits, layer, keep_plain=keep_plain)
-            index = await trio.to_thread.run_sync(unpacking.run, limiter=self._threads)
+            index = await unpacking.run(self._threads)
             self._indices[layer.blob.digest] = index
             return index
 

@@ -21,6 +21,7 @@ from ocifs.layers import deflate, inflate
 from ocifs.layers.inflate import Inflater
 from ocifs.layers.seekable import LONGEST, SPACING, Cutter, decode
 from ocifs.layers.span import PLAIN_TAR, SpanMap
+from ocifs.layers.sums import Sums
 from ocifs.settings import KIB, MIB, Limits
 
 DICE = random.Random(11)
@@ -103,7 +104,8 @@ def passed(blob: bytes, piece: int = 2 * MIB) -> tuple[bytes, SpanMap, Inflater]
 
     cutter = Cutter()
     inflater = Inflater(take, Limits(), cutter)
-    return b"".join(inflater.pieces()), cutter.spans, inflater
+    sums = Sums("sha256")
+    return b"".join(sums.taken(inflater.pieces())), cutter.spans(sums.spans), inflater
 
 
 @pytest.mark.parametrize("piece", [2 * MIB, 10_007], ids=["long pieces", "short pieces"])

@@ -1,0 +1,128 @@
+"""A blob for a worker thread: all of it in order, its errors where it is taken, and no thread that waits for ever."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import trio
+import trio.testing
+
+from ocifs.concurrency import ungrouped
+from ocifs.content import Blob
+from ocifs.errors import IntegrityError, Malformed, Unreachable
+from ocifs.layers.feed import Feed
+from ocifs.oci.digest import Digest
+from ocifs.settings import MIB
+
+CONTENT = bytes(range(256)) * (36 * MIB // 256)
+BLOB = Blob("r", Digest.of(CONTENT), len(CONTENT))
+
+
+class Source:
+    """A blob of which `there` bytes can be read; then comes `error`, or nothing, or (`stuck`) no answer. `asked`: how much was."""
+
+    def __init__(self, there: int = len(CONTENT), error: Exception | None = None, *, stuck: bool = False) -> None:
+        self._there = there
+        self._error = error
+        self._stuck = stuck
+        self.asked = 0
+
+    async def read_blob(self, blob: Blob, offset: int, length: int) -> bytes:
+        await trio.lowlevel.checkpoint()
+        self.asked = max(self.asked, offset + length)
+        if offset < self._there:
+            return CONTENT[offset : offset + length]
+        if self._error is not None:
+            raise self._error
+        if self._stuck:
+            await trio.sleep_forever()
+        return b""
+
+    async def blob_size(self, repository: str, digest: Digest) -> int:
+        return len(CONTENT)
+
+    def hold(self, digest: Digest) -> None: ...
+
+    def let_go(self, digest: Digest) -> None: ...
+
+
+def taken(feed: Feed) -> bytes:
+    pieces = []
+    while piece := feed.take():
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+async def fed(source: Source) -> bytes:
+    feed = Feed(source, BLOB)
+    with ungrouped():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(feed.bring)
+            return await trio.to_thread.run_sync(taken, feed)
+
+
+async def test_all_of_it_comes_in_order() -> None:
+    assert await fed(Source()) == CONTENT
+
+
+async def test_little_is_read_ahead_of_who_takes_nothing() -> None:
+    source = Source()
+    feed = Feed(source, BLOB)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(feed.bring)
+        await trio.testing.wait_all_tasks_blocked()
+        assert 0 < source.asked <= 8 * MIB
+        await trio.to_thread.run_sync(feed.take)
+        await trio.testing.wait_all_tasks_blocked()
+        assert source.asked <= 10 * MIB
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("there", [0, 4 * MIB, 34 * MIB])
+async def test_an_error_comes_where_the_piece_would_be_and_comes_again(there: int) -> None:
+    feed = Feed(Source(there, Unreachable("the line is cut")), BLOB)
+
+    def take_twice() -> None:
+        for _ in range(2):
+            with pytest.raises(Unreachable, match="the line is cut"):
+                taken(feed)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(feed.bring)
+        await trio.to_thread.run_sync(take_twice)
+
+
+async def test_a_blob_that_ends_too_soon_is_an_error() -> None:
+    with pytest.raises(IntegrityError, match="ends before the size"):
+        await fed(Source(4 * MIB))
+
+
+async def test_what_makes_no_sense_is_taken_to_its_end_which_may_be_the_better_error() -> None:
+    feed = Feed(Source(4 * MIB, Unreachable("the line is cut")), BLOB)
+
+    def judge() -> None:
+        with feed.judged():
+            raise Malformed("no tar")
+
+    with pytest.raises(Unreachable, match="the line is cut"), ungrouped():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(feed.bring)
+            await trio.to_thread.run_sync(judge)
+
+
+async def test_a_thread_that_waits_ends_with_who_waits_for_it() -> None:
+    feed = Feed(Source(2 * MIB, stuck=True), BLOB)
+    waits = threading.Event()
+
+    def take() -> None:
+        feed.take()
+        waits.set()
+        feed.take()
+
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(feed.bring)
+            nursery.start_soon(trio.to_thread.run_sync, take)
+            await trio.to_thread.run_sync(waits.wait)
+            nursery.cancel_scope.cancel()
