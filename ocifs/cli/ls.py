@@ -121,7 +121,7 @@ def _show(entry: Entry, long: bool, kind: str) -> None:
 
 def _facts(node: Node) -> str:
     attributes = node.attributes
-    when = datetime.fromtimestamp(attributes.mtime_ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M")
+    when = datetime.fromtimestamp(attributes.mtime_ns // 10**9, UTC).strftime("%Y-%m-%d %H:%M")
     return f"{stat.filemode(attributes.mode)} {attributes.size:>12} {when}"
 
 

@@ -43,7 +43,7 @@ _KINDS = {
 # What is about the archive or another entry: GNU's volume labels, rests of files of other volumes and oldest long names; Solaris' ACLs.
 _NO_ENTRIES = frozenset((b"V", b"M", b"N", b"A"))
 _SCHILY, _LIBARCHIVE = "SCHILY.xattr.", "LIBARCHIVE.xattr."
-_MAX_TIME = (1 << 63) - 1  # nanoseconds: until the year 2262
+_FIRST, _END = -62_135_596_800, 253_402_300_800  # seconds: the years 1 to 9999, as tables of contents have them
 _NO_ID = (1 << 32) - 1  # to chown(2): leave the owner alone
 _PREFIX, _END_OF_PREFIX, _END_OF_STARS = 345, 500, 476  # in a header
 _CLOCK = re.compile(rb"[ \0]*[0-7]*([ \0].*)?|[\x80\xff].*", re.DOTALL)  # a time as a field of a header, or nothing
@@ -266,7 +266,7 @@ def _time(info: tarfile.TarInfo) -> int:
     """Nanoseconds since the epoch; what cannot be a time is the epoch."""
     try:
         seconds = Decimal(info.pax_headers.get("mtime", "") or int(info.mtime))
-        if not seconds.is_finite() or abs(seconds) > _MAX_TIME // 10**9:
+        if not seconds.is_finite() or not _FIRST <= seconds < _END:
             return 0
         return int((seconds * 10**9).to_integral_value(rounding="ROUND_FLOOR"))
     except (InvalidOperation, ValueError, OverflowError):

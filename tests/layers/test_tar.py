@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from ocifs.errors import LimitExceeded, Malformed
 from ocifs.layers.inflate import sniff
 from ocifs.layers.member import Extent, Kind, Member, clean
+from ocifs.layers.packed import pack
 from ocifs.layers.tar import read_tar
 from ocifs.settings import Limits
 from tests.layers.corners import GNU, base256, block, pax
@@ -51,6 +52,13 @@ def test_entries_have_what_the_tar_says() -> None:
 def test_times_have_all_their_nanoseconds() -> None:
     data = tar(entry("a", pax_headers={"mtime": "1700000000.123456789"}), entry("b", pax_headers={"mtime": "-1.5"}))
     assert [member.mtime_ns for member in members(data)] == [1700000000_123456789, -1_500000000]
+
+
+@pytest.mark.parametrize("seconds", [-62_135_596_799, -(2**31) - 1, 2**33, 10_413_792_000, 253_402_300_799])
+def test_times_are_those_of_the_years_1_to_9999(seconds: int) -> None:
+    [member] = members(tar(entry("a", pax_headers={"mtime": f"{seconds}.000000001"[:30]})))
+    assert member.mtime_ns == seconds * 10**9 + (1 if seconds > 0 else -1)
+    assert list(pack([member])) == [member]
 
 
 @pytest.mark.parametrize("time", ["nan", "inf", "1e400", "junk", "9" * 40])
