@@ -25,6 +25,7 @@ from ocifs.settings import ViewSettings
 from ocifs.tree.blob import elsewhere, sized
 from ocifs.tree.layertree import open_inside
 from ocifs.tree.node import FOREVER, Attributes, Directory, Entry, Node, Plain
+from ocifs.tree.xattrs import possible
 
 _GUESSED = stat.S_IFDIR | 0o755
 # The attributes of a root are known when its layers are: until then the kernel asks each time.
@@ -79,10 +80,10 @@ class _Root(Plain):
         return None if self._inner is None else self._inner.lookup_at_hand(name)
 
     def attribute_names(self) -> Sequence[bytes]:
-        return () if self._known is None else tuple(name for name, _ in self._known.member.xattrs)
+        return () if self._known is None else tuple(name for name, _ in possible(self._known.member.xattrs))
 
     async def attribute(self, name: bytes) -> bytes:
-        for known, value in () if self._known is None else self._known.member.xattrs:
+        for known, value in () if self._known is None else possible(self._known.member.xattrs):
             if known == name:
                 return value
         raise NoAttribute(f"no extended attribute {name!r} here")

@@ -22,6 +22,7 @@ from ocifs.tree.blob import scope_of
 from ocifs.tree.inside import inside
 from ocifs.tree.names import mangle
 from ocifs.tree.node import SYMLINK, Attributes, Directory, Entry, Node, Simple, Spot
+from ocifs.tree.xattrs import possible
 
 _NAME_MAX = 255
 _TYPES = {
@@ -78,10 +79,10 @@ class _Member(Simple):
         return _attributes(self._shown, self._code, self._member, self._member.size)
 
     def attribute_names(self) -> Sequence[bytes]:
-        return tuple(name for name, _ in self._member.xattrs)
+        return tuple(name for name, _ in possible(self._member.xattrs))
 
     async def attribute(self, name: bytes) -> bytes:
-        for known, value in self._member.xattrs:
+        for known, value in possible(self._member.xattrs):
             if known == name:
                 return value
         raise NoAttribute(f"no extended attribute {name!r} here")

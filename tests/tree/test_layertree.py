@@ -190,6 +190,31 @@ async def test_extended_attributes_are_the_layers(registry) -> None:
             await node.attribute(b"user.b")
 
 
+async def test_only_extended_attributes_that_a_file_can_have_are_shown() -> None:
+    fine = {"user.a": "1", "trusted.b": "2", "security.c": "3", f"user.{'n' * 250}": "4", "user.full": "v" * 65_536}
+    none = {"com.apple.quarantine": "q", "user.": "e", f"user.{'n' * 251}": "l", "user.fuller": "v" * 65_537}
+    many = {f"user.{number:04}{'n' * 200}": "" for number in range(400)}
+    registry = MemoryRegistry()
+    files = [("some", {**none, **fine}), ("many", {**many, "user.last": "l"})]
+    entries = [
+        entry(name, pax_headers={f"SCHILY.xattr.{each}": value for each, value in xattrs.items()})
+        for name, xattrs in files
+    ]
+    put_image(registry, tar(*entries))
+    async with opened(registry) as root:
+        some, many_of = await walk(root, b"rootfs/some"), await walk(root, b"rootfs/many")
+        assert {name: await some.attribute(name) for name in some.attribute_names()} == {
+            name.encode(): value.encode() for name, value in fine.items()
+        }
+        for name in none:
+            with pytest.raises(NoAttribute):
+                await some.attribute(name.encode())
+        assert sum(len(name) + 1 for name in many_of.attribute_names()) <= 65_536
+        assert (
+            list(many_of.attribute_names()) == [name.encode() for name in many][: len(many_of.attribute_names())] != []
+        )
+
+
 async def test_a_config_that_names_another_tar_is_believed_before_the_layer() -> None:
     registry = MemoryRegistry()
     put_image(registry, LOWER, diff_ids=[f"sha256:{'0' * 64}"])
