@@ -29,7 +29,7 @@ def read_plain(header: bytes, begins: int) -> Member | None:
     numbers = _NUMBERS.match(header, _MODE)
     if kind is None or numbers is None or header[_DEVICE:_PREFIX] not in _DEVICES or not header.isascii():
         return None
-    mode, uid, gid, size, time, checksum = (int(number, 8) for number in numbers.groups())
+    mode, uid, gid, size, time, checksum = [int(number, 8) for number in numbers.groups()]
     # Of text 512 bytes together are less than 65,521, so that the low half of zlib's Adler-32 is their sum and 1. In the sum the checksum's
     # own field counts as spaces.
     if (zlib.adler32(header) & 0xFFFF) - 1 - sum(header[_CHECKSUM:_TYPE]) + 8 * 32 != checksum:

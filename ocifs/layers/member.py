@@ -73,6 +73,11 @@ class LayerIndex:
 
 def clean(path: bytes) -> bytes:
     """A path from a tar as one below the root: `..` goes up, never above it (as if the root were `/`)."""
+    plain = path.removeprefix(b"./")
+    if (
+        not plain.startswith(b".") and b"/." not in plain and b"//" not in plain
+    ):  # as nearly all are, in a third of the time
+        return plain.strip(b"/")
     parts: list[bytes] = []
     for part in path.split(b"/"):
         if part == b"..":

@@ -79,10 +79,15 @@ class _Stack:
         self._open: list[_Directory] = []
         self._plinks: dict[bytes, int] = {}
         self._shared: set[int] = set()  # codes that hard links lead to
+        self._last = (
+            b"",
+            _ROOT,
+        )  # the path of a directory that was walked to, and its code: entries come directory by directory
 
     def apply(self, number: int, members: Sequence[Member], markers: bool) -> None:
         self._layer = number
         self._plinks = {}
+        self._last = (b"", _ROOT)
         removed = self._prepare(members, markers) if number else {}
         for place, member in enumerate(members):
             if markers and self._is_marker(place, member):
@@ -131,7 +136,11 @@ class _Stack:
                 self._directories[0].layer, self._directories[0].place = self._layer, place
             return
         parent, _, name = member.path.rpartition(b"/")
-        names = self._names(self._directory(parent))
+        last, here = self._last
+        if parent != last:
+            here = self._directory(parent)
+            self._last = parent, here
+        names = self._names(here)
         if member.kind is Kind.HARDLINK:
             code = self._target(place, member, removed)
         elif member.kind is Kind.DIRECTORY:
@@ -141,6 +150,8 @@ class _Stack:
             directory.layer, directory.place = self._layer, place
         else:
             code = code_of(self._layer, place)
+        if names.get(name, code) != code:
+            self._last = (b"", _ROOT)  # the way there may lead elsewhere now
         # A name that is given anew stands where it stood in the dictionary; the order of a listing means nothing.
         names[name] = code
 

@@ -144,10 +144,12 @@ def _packed(members: list[Member]) -> bytes:
 
 def _is_odd(member: Member) -> bool:
     """Whether the columns have no room for an entry: of its content they have where it begins."""
-    extents = member.extents
-    in_one = not extents or (len(extents) == 1 and extents[0] == (0, extents[0].plain, member.size))
-    numbers = (abs(member.mtime_ns), member.size, *(each.plain for each in extents))
-    return bool(member.xattrs) or not in_one or not all(0 <= number < _ROOM for number in numbers)
+    if member.xattrs or not (-_ROOM < member.mtime_ns < _ROOM and 0 <= member.size < _ROOM):
+        return True
+    if not member.extents:
+        return False
+    offset, plain, length = member.extents[0]
+    return len(member.extents) > 1 or offset != 0 or length != member.size or not 0 <= plain < _ROOM
 
 
 def _rest(member: Member) -> list[_Json]:

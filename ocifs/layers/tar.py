@@ -206,7 +206,8 @@ class Counter:
     def count(self, member: Member) -> None:
         self._entries += 1
         self._weight += _MEMBER_COST + len(member.path) + len(member.link) + 24 * len(member.extents)
-        self._weight += sum(len(name) + len(value) for name, value in member.xattrs)
+        if member.xattrs:
+            self._weight += sum(len(name) + len(value) for name, value in member.xattrs)
         if self._entries > self._limits.layer_members:
             raise LimitExceeded(f"the layer has more entries than limits.layer_members ({self._limits.layer_members})")
         if member.size > self._limits.layer_file_bytes:

@@ -94,6 +94,12 @@ def test_parents_that_are_links_are_followed_within_the_root() -> None:
     assert "usr/lib/a" not in shape(base, [file("lib/a")], [file("abs/.wh.a")])
 
 
+def test_an_entry_may_change_where_its_own_parent_leads() -> None:
+    way = [directory("d"), directory("x"), directory("x/y"), symlink("s", "d/..")]
+    found = shape([*way, symlink("s/d", "x/y"), file("s/e")])
+    assert (found["d"][0], found["x/e"], "e" in found) == ("l", ("f", 0), False)
+
+
 def test_a_directory_takes_the_place_of_a_link() -> None:
     assert shape([directory("x"), symlink("l", "x")], [directory("l"), file("l/a")]).keys() == {"x", "l", "l/a"}
 

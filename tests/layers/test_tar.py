@@ -342,3 +342,17 @@ def test_gnu_times_are_no_prefix_and_old_go_prefixes_are() -> None:
 
     assert names(members(with_field(b"14721352313\x0014721352313"))) == [b"f"]
     assert names(members(with_field(b"a/directory"))) == [b"a/directory/f"]
+
+
+@given(
+    st.lists(st.sampled_from([b"", b".", b"..", b"a", b".b", b"c.", b"..."]), max_size=6),
+    st.sampled_from([b"", b"/", b"./"]),
+)
+def test_a_name_is_cleaned_part_by_part(parts: list[bytes], before: bytes) -> None:
+    path, found = before + b"/".join(parts), []
+    for part in path.split(b"/"):
+        if part == b"..":
+            del found[-1:]
+        elif part not in (b"", b"."):
+            found.append(part)
+    assert clean(path) == b"/".join(found)
