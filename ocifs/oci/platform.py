@@ -45,6 +45,11 @@ class Platform:
         return cls(parts[0], parts[1], "".join(parts[2:]))
 
     @property
+    def text(self) -> str:
+        """`linux/arm/v7`: what `parse` reads."""
+        return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
+
+    @property
     def normal(self) -> Platform:
         """The same platform in the one spelling that is compared."""
         architecture = _ARCHITECTURES.get(self.architecture.lower(), self.architecture.lower())

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
 
+from ocifs.errors import NotFound
 from ocifs.oci.children import attached_to, child_name, child_role, platform_name, stands_for_all
 from ocifs.oci.descriptor import Descriptor
 from ocifs.oci.manifest import Manifest
@@ -29,7 +30,7 @@ def index_links(where: Whereabouts, bound: Bound, key: Hashable) -> Iterable[tup
     manifest, kind = bound.manifest, bound.classification.kind
     children = [(str(n).encode(), child) for n, child in enumerate(manifest.manifests)]
     yield b"manifests", _links((key, b"manifests"), children, where)
-    machines = [child for child in manifest.manifests if child_role(child) == "platform" and child.platform]
+    machines = _machines(manifest)
     names = _names(platform_name(manifest, child) for child in machines)
     if machines:
         yield b"platforms", _links((key, b"platforms"), list(zip(names, machines, strict=True)), where)
@@ -44,6 +45,21 @@ def index_links(where: Whereabouts, bound: Bound, key: Hashable) -> Iterable[tup
     if way:
         for shortcut in (*SHORTCUTS, *(OF_IMAGES if kind == "image-index" else ())):
             yield shortcut, Link((key, shortcut), way + b"/" + shortcut)
+
+
+def missing(name: bytes, where: Whereabouts, manifest: Manifest) -> NotFound | None:
+    """Why an index whose children are for platforms has no such shortcut; None for what none has."""
+    machines = _machines(manifest)
+    if not machines or name not in (*SHORTCUTS, *OF_IMAGES):
+        return None
+    there = ", ".join(dict.fromkeys(child.platform.text for child in machines if child.platform))
+    return NotFound(
+        f"the index has nothing for {where.context.platform.text}", hint=f"choose with --platform: there are {there}"
+    )
+
+
+def _machines(manifest: Manifest) -> list[Descriptor]:
+    return [child for child in manifest.manifests if child_role(child) == "platform" and child.platform]
 
 
 def is_artifact(child: Descriptor) -> bool:

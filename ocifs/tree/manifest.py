@@ -18,7 +18,7 @@ from ocifs.oci.mediatype import is_json
 from ocifs.tree.blob import BlobFile
 from ocifs.tree.bound import Bound, Whereabouts, facts, identify, load
 from ocifs.tree.files import FilesDirectory
-from ocifs.tree.index import index_links
+from ocifs.tree.index import index_links, missing
 from ocifs.tree.layers import LayersDirectory
 from ocifs.tree.names import to_bytes
 from ocifs.tree.node import DIRECTORY, FOREVER, Attributes, Entry, Link, Node, Plain, TextFile
@@ -77,11 +77,12 @@ class ManifestDirectory(Plain):
         return await find_referrers(self._where, (await self.bind()).manifest.digest)
 
     async def lookup(self, name: bytes) -> Node:
-        await self.bind()
+        bound = await self.bind()
         try:
             return self._nodes[name]
         except KeyError:
-            raise NotFound(f"a manifest's directory has no {name.decode(errors='replace')!r}") from None
+            why = missing(name, self._where, bound.manifest)
+            raise why or NotFound(f"a manifest's directory has no {name.decode(errors='replace')!r}") from None
 
     async def entries(self) -> Sequence[Entry]:
         await self.bind()

@@ -53,7 +53,9 @@ async def open_single(context: Context, repository: str, version: str | Digest) 
         return directory
     try:
         shown = await walk(directory, view.encode())
-    except NotFound:
+    except NotFound as error:
+        if error.hint:  # which says what to try instead
+            raise UsageError(str(error), hint=error.hint) from None
         kind = (await directory.attribute(b"user.oci.kind")).decode()
         raise UsageError(f"this is of the kind {kind}, which has no {view}/", hint="mount it without --view") from None
     assert isinstance(shown, Directory)

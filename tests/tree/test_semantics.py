@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import trio
 
-from ocifs.errors import NotADirectory, NotFound, TooManyLinks, Unreachable
+from ocifs.errors import NotADirectory, NotFound, TooManyLinks, Unreachable, UsageError
 from ocifs.layers.workshop import Workshop
 from ocifs.oci import mediatype
 from ocifs.oci.digest import Digest
@@ -289,6 +290,24 @@ async def test_an_index_has_its_children_and_stands_for_one_platform(registry) -
     assert await read(single, b"platforms/linux-arm64-v8/layers/0/blob") == b"layer of arm"
     assert await read(single, b"subject/digest") == f"{children[0]['digest']}\n".encode()
     assert await names(single, b"_manifests") == []
+
+
+@pytest.mark.parametrize("view", ["rootfs", "layers", "files"])
+async def test_an_index_without_the_platform_that_is_meant_says_which_it_has(registry, view: str) -> None:
+    machines = (
+        {"os": "linux", "architecture": "arm", "variant": "v7"},
+        {"os": "windows", "architecture": "amd64", "os.version": "10.0"},
+    )
+    children = [{**registry.put_manifest("app", "", image(registry, str(each))), "platform": each} for each in machines]
+    registry.put_manifest("app", "many", {"manifests": children})
+    with pytest.raises(NotFound, match="the index has nothing for linux/amd64") as raised:
+        await walk(root_of(registry), b"app:many/" + view.encode())
+    assert raised.value.hint == "choose with --platform: there are linux/arm/v7, windows/amd64"
+    shown = ViewSettings(platform=Platform("linux", "amd64"), view=view)
+    with pytest.raises(UsageError, match="nothing for linux/amd64"):
+        await open_single(replace(context_of(registry), view=shown), "app", "many")
+    with pytest.raises(NotFound, match="no 'other'"):
+        await walk(root_of(registry), b"app:many/other")
 
 
 async def test_files_have_the_names_that_a_person_wants(registry) -> None:
