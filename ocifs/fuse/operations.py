@@ -1,12 +1,15 @@
 """The handlers: find the node, await it, convert. What is decided here is only what FUSE makes necessary.
 
 Rules that hold here: every handler that may wait runs behind the guard; a handler holds no state of its own but inodes and handles; nothing
-can be written. Only NotFound becomes a negative entry of the kernel's, and only for a short time; an outage never does.
+can be written. Only NotFound becomes a negative entry of the kernel's, and only for a short time; an outage never does. The kernel is
+given content that it did not ask for only while it answers the one who opens the file, and nobody else has it open: whoever reads has
+pages of it locked until we answer, and we would wait for them.
 """
 
 from __future__ import annotations
 
 import errno
+import logging
 import os
 from collections.abc import Hashable, Sequence
 from typing import NoReturn
@@ -17,11 +20,15 @@ from ocifs.errors import IntegrityError, NotADirectory, NotFound
 from ocifs.fuse.attributes import absent, entry_of
 from ocifs.fuse.guard import Guard
 from ocifs.fuse.inodes import Handle, Handles, Inode, Inodes, OpenDirectory
-from ocifs.settings import Timing
+from ocifs.settings import KIB, Timing
 from ocifs.tree.node import Directory, Entry, File, Node, is_directory, is_file, is_symlink
+
+log = logging.getLogger("ocifs.fuse")
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_TRUNC | os.O_APPEND | os.O_CREAT
 _NAME_MAX = 255
+_AT_OPENING = 128 * KIB
+"""What the kernel is given of a file before it asks has no more bytes: as many as it reads ahead of itself, where nobody told it more."""
 
 
 class Operations(pyfuse3.Operations):
@@ -33,11 +40,13 @@ class Operations(pyfuse3.Operations):
     def __init__(self, root: Directory, guard: Guard, timing: Timing) -> None:
         super().__init__()
         self.inodes = Inodes(root)
-        self.files: Handles[File] = Handles()
+        self.files: Handles[tuple[File, int]] = Handles()
         self.directories: Handles[OpenDirectory] = Handles()
         self._guard = guard
         self._wrong: dict[Hashable, Handle] = {}  # files whose content was found wrong, and the newest handle then
         self._doubtful: set[Hashable] = set()  # files whose pages in the kernel may be wrong: dropped at the next open
+        self._users: dict[int, int] = {}  # how often each file is open, by its inode
+        self._stores = True  # whether the kernel takes what it has not asked for
         self._negative = min(timing.negative_ttl, timing.tag_ttl)
 
     def _node(self, inode: int) -> Node:
@@ -102,15 +111,32 @@ class Operations(pyfuse3.Operations):
             changes, doubtful = node.changes, bool(self._doubtful) and node.key in self._doubtful
             if doubtful:
                 self._doubtful.discard(node.key)
-            handle = pyfuse3.FileHandleT(self.files.add(node))
+            handle = pyfuse3.FileHandleT(self.files.add((node, inode)))
+            users = self._users[inode] = self._users.get(inode, 0) + 1
+            if users == 1 and self._stores and not (changes or doubtful):
+                self._give(node, inode)
             return pyfuse3.FileInfo(fh=handle, direct_io=changes, keep_cache=not (changes or doubtful))
 
         return self._guard.now("open", work)
 
+    def _give(self, node: File, inode: int) -> None:
+        """Give the kernel a small file that is read next before it asks: to answer it costs as much, and this once less."""
+        content = node.read_on_at_hand(_AT_OPENING)
+        if content is None:
+            return
+        try:
+            pyfuse3.notify_store(pyfuse3.InodeT(inode), 0, content)
+        except OSError as error:
+            log.info("the kernel takes nothing that it has not asked for: %s", error)
+            self._stores = False
+        else:
+            self._guard.note_read(len(content))
+
     async def read(self, fh: int, off: int, size: int) -> bytes:
-        node = self.files.get(Handle(fh))
-        if node is None:
+        opened = self.files.get(Handle(fh))
+        if opened is None:
             raise pyfuse3.FUSEError(errno.EBADF)
+        node = opened[0]
         # Who reads is not known here, only who opened. The kernel itself frees a killed reader, who waits for a page.
         data = await self._guard.run(
             "read",
@@ -142,9 +168,14 @@ class Operations(pyfuse3.Operations):
         return node.read_at_hand(offset, size)
 
     async def release(self, fh: int) -> None:
-        node = self.files.close(Handle(fh))
-        if node is not None:
-            node.closed()
+        opened = self.files.close(Handle(fh))
+        if opened is None:
+            return
+        node, inode = opened
+        left = self._users.pop(inode) - 1
+        if left:
+            self._users[inode] = left
+        node.closed()
 
     async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
         node = self._node(inode)

@@ -35,6 +35,7 @@ _KEPT = 48 * MIB
 _ROWS = 256  # readers who read on
 _ROW = 3  # times a span's length that somebody has read in a row, for whom it is fetched and decoded ahead
 _FURTHER, _AHEAD = 6, 4 * MIB  # times the length of several spans that are so, and their length at the most
+_SURE = 64 * KIB  # who has read that much in a row will read what comes next, too
 _BETWEEN = 4 * KIB  # less may lie between two files of a tar that are read one after the other: padding, and headers
 _Key: TypeAlias = tuple[Digest, int, int, int]
 
@@ -88,6 +89,17 @@ class SpanReader:
                 self._latest = spans, range(number, number + 1), begin, begin + size, plain
         self._look_ahead(blob, spans, numbers, self._row(blob.digest, start, length))
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def reads_on(self, blob: Blob, start: int) -> bool:
+        """Whether somebody has read in a row up to here, so much that the next bytes will be read, too."""
+        last, expected, before = self._reading
+        if last is blob.digest and 0 <= start - expected < _BETWEEN:
+            return before >= _SURE
+        for step in (start // _BETWEEN, start // _BETWEEN - 1):
+            expected, before = self._rows.get((blob.digest, step), (-1, 0))
+            if 0 <= start - expected < _BETWEEN and expected >= 0:
+                return before >= _SURE
+        return False
 
     def _look_ahead(self, blob: Blob, spans: SpanMap, numbers: range, in_a_row: int) -> None:
         """Begin to decode the span behind those of a read for who has read thrice as much in a row, and more for who has read more."""

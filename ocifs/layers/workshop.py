@@ -156,6 +156,16 @@ class Workshop:
             return reader.at_hand(layer.blob, index.spans, member.extents[0].plain + offset, size)
         return None
 
+    def read_on_at_hand(self, layer: Layer, member: Member) -> bytes | None:
+        """All of a file where it lies in spans that are in memory, and behind what somebody has read file by file; else None."""
+        index = self._indices.get(layer.key)
+        if index is None or index.spans is None or len(member.extents) != 1:
+            return None
+        reader = self._kept_reader if index.spans.compression == PLAIN_TAR else self._reader
+        if not reader.reads_on(layer.blob, member.extents[0].plain):
+            return None
+        return self.read_at_hand(layer, member, 0, member.size)
+
     def hold(self, layer: Layer) -> None:
         """Somebody opened a file of the layer: what is kept of it stays until it is let go."""
         self.blobs.hold(layer.blob.digest)

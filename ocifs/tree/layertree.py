@@ -132,6 +132,12 @@ class _File(_Leaf):
             return b""
         return self._shown.workshop.read_at_hand(self._layer, member, offset, size)
 
+    def read_on_at_hand(self, most: int) -> bytes | None:
+        member = self._member
+        if not 0 < member.size <= most:
+            return None
+        return self._shown.workshop.read_on_at_hand(self._layer, member)
+
 
 class _Link(_Leaf):
     """A symbolic link that is shown as its layer has it, wherever it stands."""

@@ -118,6 +118,10 @@ class File(_Common, Protocol):
         """The same where nobody has to be waited for; None: `read` is to be asked."""
         ...
 
+    def read_on_at_hand(self, most: int) -> bytes | None:
+        """All of it where that is at hand, no more than `most` bytes, and what somebody who reads file after file reads next; else None."""
+        ...
+
     @property
     def changes(self) -> bool:
         """Whether the content may differ at the next open (then nothing of it is kept by the kernel)."""
@@ -222,6 +226,9 @@ class Simple:
         return None
 
     def read_at_hand(self, offset: int, size: int) -> bytes | None:
+        return None
+
+    def read_on_at_hand(self, most: int) -> bytes | None:
         return None
 
     def opened(self) -> None:

@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import io
 import json
+import os
 import random
 import shutil
 import socket
@@ -73,8 +74,8 @@ def images(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> dict
     return {form: source.partition("/")[2] for form, source in sources.items()}
 
 
-def _push_gzip(registry: Registry, repository: str, release: int) -> None:
-    tars = [BASE, UPPERS[release - 1]]
+def _push_gzip(registry: Registry, repository: str, release: int, base: bytes = BASE) -> None:
+    tars = [base, UPPERS[release - 1]]
     diff_ids = [f"sha256:{hashlib.sha256(each).hexdigest()}" for each in tars]
     config = {"os": "linux", "architecture": "amd64", "rootfs": {"type": "layers", "diff_ids": diff_ids}}
 
@@ -192,3 +193,26 @@ def test_listing_a_manifest_and_its_layers_with_attributes_fetches_no_layer(
             ):
                 subprocess.run(command, capture_output=True, check=True)
         assert sum(part.stop - part.start for part in proxy.parts) < 1000, "the config, and nothing more"
+
+
+def test_who_reads_file_after_file_asks_for_few_of_them_and_nobody_waits_for_one_that_is_open(
+    registry: Registry, tmp_path: Path
+) -> None:
+    """Ten files of one span, in the order of the tar: after 64 KiB in a row, opening one brings its content."""
+    files = {f"row/{number}": content(27_000) for number in range(10)}
+    layer = tar(entry("row", DIRECTORY, **T), *[entry(name, content=each, **T) for name, each in sorted(files.items())])
+    _push_gzip(registry, "counts/row", 1, layer)
+    port = free_port()
+    source = f"{registry.host}/counts/row:1"
+    with mounted(source, tmp_path / "mnt", tmp_path / "cache", ["--metrics", str(port)]) as mount:
+        root = mount.path / "rootfs"
+        held = os.open(root / "row/6", os.O_RDONLY)
+        asked = []
+        for name in sorted(files):
+            before = operations(port).get("read", 0)
+            assert (root / name).read_bytes() == files[name]
+            asked.append(operations(port)["read"] - before)
+        os.close(held)
+        assert [number for number, reads in enumerate(asked) if reads] == [0, 1, 2, 3, 6]
+        subprocess.run(["grep", "-rac", "e", root / "row"], stdout=subprocess.DEVNULL, check=True)
+        assert operations(port)["read"] == before + asked[-1]
