@@ -24,7 +24,7 @@ from tests.support.image import make_layout
 from tests.support.mount import mounted
 from tests.support.stars import push_stars
 
-STARS = KEPT / "stars-v0.16.3" / "stars"
+STARS = KEPT / "stars-v0.16.3.1" / "stars"
 STARCRANE = KEPT / "starcrane-v0.19.2" / "starcrane"
 
 

@@ -4,6 +4,8 @@
     member                          the table: a tar with one file, `stargz.index.json`
     footer                          an empty member whose extra field says where the table begins
 
+Or the table lies apart, as a blob beside the layer, and the footer says so and nothing else.
+
 What is trusted is the annotation of the layer's descriptor, in a manifest whose digest was verified: it names the digest of the table's
 plain JSON. A footer without it means nothing.
 
@@ -34,6 +36,13 @@ _FOOTER = re.compile(
     rb"\x1f\x8b\x08\x04.{6}\x1a\x00SG\x16\x00([0-9a-f]{16})STARGZ\x01\x00\x00\xff\xff\x00{8}", re.DOTALL
 )
 _LEGACY = re.compile(rb"\x1f\x8b\x08\x04.{6}\x16\x00([0-9a-f]{16})STARGZ\x01\x00\x00\xff\xff\x00{8}", re.DOTALL)
+_APART = re.compile(rb"\x1f\x8b\x08\x04.{6}\x15\x00SG\x11\x00STARGZEXTERNALTOC\x01\x00\x00\xff\xff\x00{8}\Z", re.DOTALL)
+
+
+def end_of_content(tail: bytes, size: int) -> int | None:
+    """Where in a blob of that size its content ends, by its last bytes, where its table lies apart; None where they do not say so."""
+    match = _APART.search(tail[-TAIL:])
+    return None if match is None else size - len(match[0])
 
 
 def table_place(tail: bytes, size: int) -> tuple[int, int]:
@@ -47,7 +56,7 @@ def table_place(tail: bytes, size: int) -> tuple[int, int]:
 
 
 def read(compressed: bytes, start: int, digest: Digest, limits: Limits) -> Table:
-    """The table that these bytes, from `start` of the blob on, are. Raises Malformed, IntegrityError and LimitExceeded."""
+    """The table that these bytes are, of a layer whose content ends at `start`. Raises Malformed, IntegrityError and LimitExceeded."""
     text = _only_file(_inflated(compressed, limits))
     if not digest.matches(text):
         raise IntegrityError(f"the table of contents is not {digest}, which the manifest names")

@@ -1,15 +1,16 @@
 """Layers that bring a table of contents: which they are, and fetching and checking the table instead of the layer.
 
 Rules that hold here: only annotations of a layer's descriptor, which its manifest's digest covers, make a table believed, or the user's
-word for SOCI's, which anybody who may push can attach; a table that
-lies or passes a bound is refused, which is logged, and the layer is then the plain tar that it also is; an outage is no refusal.
+word for SOCI's, which anybody who may push can attach; for a table that lies apart nobody is asked before the layer says that it does; a
+table that lies or passes a bound is refused, which is logged, and the layer is then the plain tar that it also is; an outage is no refusal.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import trio
 
@@ -28,18 +29,23 @@ _TAIL, _MOST = 128 * KIB, 1 * MIB
 _SHARE = 200
 SOCI = "soci"
 
+AskTables: TypeAlias = Callable[[], Awaitable[Mapping[Digest, Blob]]]
+"""Asks for tables of contents that lie beside layers, by their layers' digests."""
+
 
 @dataclass(frozen=True, slots=True)
 class Promise:
     """A table of contents that a layer's annotations name: its format, its digest, and its place where they say it.
 
-    `apart`: the blob that it is, where it lies beside the layer, as SOCI's does.
+    `apart`: the blob that it is, where it lies beside the layer, as SOCI's does; `ask`: for the blobs that may be it, by their layers'
+    digests, where the layer says that it has none itself.
     """
 
     form: str
     digest: Digest
     chunked: zstd_chunked.Promise | None = None
     apart: Blob | None = None
+    ask: AskTables | None = field(default=None, compare=False, repr=False)
 
     def key(self, blob: Blob) -> Digest:
         """What is made of the layer by this table is kept under this name: another manifest may name another table for the same blob."""
@@ -47,12 +53,12 @@ class Promise:
         return Digest.of(f"{blob.digest} {self.form} {self.digest} {place}".encode())
 
 
-def promised(annotations: Mapping[str, str], apart: Blob | None = None) -> Promise | None:
+def promised(annotations: Mapping[str, str], apart: Blob | None = None, ask: AskTables | None = None) -> Promise | None:
     """The table that annotations of a layer name, else the one `apart`; None where they name none, or two, or make no sense."""
     try:
         chunked = zstd_chunked.promise(annotations)
         named = annotations.get(estargz.ANNOTATION)
-        starred = None if named is None else Promise("estargz", Digest.parse(named))
+        starred = None if named is None else Promise("estargz", Digest.parse(named), ask=ask)
     except Malformed as error:
         log.warning("a layer's table of contents is left alone: %s", error)
         return None
@@ -73,15 +79,14 @@ async def fetch_table(blobs: BlobReader, blob: Blob, promise: Promise, limits: L
             return await _ztoc(blobs, blob, promise.apart, limits)
         if promise.chunked is not None:
             return await _chunked(blobs, blob, promise.chunked, limits)
-        return await _estargz(blobs, blob, promise.digest, limits)
+        return await _estargz(blobs, blob, promise, limits)
     except (Malformed, LimitExceeded, Unsupported) as error:
         log.warning("layer %s is taken as a plain tar: %s", blob.digest, error)
         return None
 
 
 async def _ztoc(blobs: BlobReader, blob: Blob, table: Blob, limits: Limits) -> Table:
-    if table.size > limits.toc_bytes:
-        raise LimitExceeded(f"the table of contents has more than limits.toc_bytes ({limits.toc_bytes})")
+    _bound(table.size, limits)
     # With it come FlatBuffers, and NumPy where it is installed: 0.2 s, and a thread for each processor.
     from ocifs.layers.ztoc import read_ztoc
 
@@ -95,16 +100,34 @@ async def _chunked(blobs: BlobReader, blob: Blob, said: zstd_chunked.Promise, li
     return await trio.to_thread.run_sync(zstd_chunked.read, data, said, limits)
 
 
-async def _estargz(blobs: BlobReader, blob: Blob, digest: Digest, limits: Limits) -> Table:
+async def _estargz(blobs: BlobReader, blob: Blob, promise: Promise, limits: Limits) -> Table:
     length = min(blob.size, max(_TAIL, min(_MOST, blob.size // _SHARE)))
     tail = await _exactly(blobs, blob, blob.size - length, length)
-    start, stop = estargz.table_place(tail, blob.size)
-    if stop - start > limits.toc_bytes:
+    end = estargz.end_of_content(tail, blob.size)
+    if end is not None:
+        start, data = end, await _beside(blobs, blob, promise, limits)
+    else:
+        start, stop = estargz.table_place(tail, blob.size)
+        _bound(stop - start, limits)
+        missing = max(0, blob.size - length - start)
+        data = await _exactly(blobs, blob, start, missing) if missing else b""
+        data += tail[max(0, length - (blob.size - start)) : length - (blob.size - stop)]
+    return await trio.to_thread.run_sync(estargz.read, data, start, promise.digest, limits)
+
+
+async def _beside(blobs: BlobReader, blob: Blob, promise: Promise, limits: Limits) -> bytes:
+    """The compressed table of an eStargz layer that has none itself."""
+    found = {} if promise.ask is None else await promise.ask()
+    table = found.get(blob.digest)
+    if table is None:
+        raise Malformed("its table of contents lies apart from it, and is not found beside its tag")
+    _bound(table.size, limits)
+    return await _exactly(blobs, table, 0, table.size)
+
+
+def _bound(size: int, limits: Limits) -> None:
+    if size > limits.toc_bytes:
         raise LimitExceeded(f"the table of contents has more than limits.toc_bytes ({limits.toc_bytes})")
-    missing = max(0, blob.size - length - start)
-    data = await _exactly(blobs, blob, start, missing) if missing else b""
-    data += tail[max(0, length - (blob.size - start)) : length - (blob.size - stop)]
-    return await trio.to_thread.run_sync(estargz.read, data, start, digest, limits)
 
 
 async def _exactly(blobs: BlobReader, blob: Blob, start: int, length: int) -> bytes:

@@ -28,7 +28,7 @@ from ocifs.errors import CacheFull, IntegrityError, LimitExceeded, Malformed, Oc
 from ocifs.layers import merged
 from ocifs.layers.codec import KIND as INDEX
 from ocifs.layers.codec import decode, encode
-from ocifs.layers.lazy import SOCI, Promise, fetch_table, promised
+from ocifs.layers.lazy import SOCI, AskTables, Promise, fetch_table, promised
 from ocifs.layers.member import LayerIndex, Member
 from ocifs.layers.merged import Tree
 from ocifs.layers.overlay import merge
@@ -73,10 +73,17 @@ class Workshop:
         self._threads = trio.CapacityLimiter(max(2, os.cpu_count() or 2))
 
     def layer(
-        self, blob: Blob, diff_id: Digest | None, annotations: Mapping[str, str], table: Blob | None = None
+        self,
+        blob: Blob,
+        diff_id: Digest | None,
+        annotations: Mapping[str, str],
+        table: Blob | None = None,
+        ask: AskTables | None = None,
     ) -> Layer:
-        """A layer as its descriptor and its image's config describe it. `table`: a table of contents beside it that is to be believed."""
-        return Layer(blob, diff_id, promised(annotations, table) if self._tables else None)
+        """A layer as its descriptor and its image's config describe it. `table`: a table of contents beside it that is to be believed;
+        `ask`: for tables of layers that have none, though their annotations name it.
+        """
+        return Layer(blob, diff_id, promised(annotations, table, ask) if self._tables else None)
 
     async def index(self, layer: Layer) -> LayerIndex:
         """The entries of a layer. Raises Malformed, IntegrityError, LimitExceeded and whatever reading the blob raises."""

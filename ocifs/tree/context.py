@@ -27,6 +27,9 @@ NAME_LIFETIME = 1.0
 # Indexes whose attached children are remembered at a time.
 MAX_INDEXES = 256
 
+# Tags whose manifests are remembered at a time.
+MAX_TAGS = 256
+
 # Tag lists remembered at a time: a list of 10,000 tags takes about a megabyte.
 MAX_LISTED = 64
 
@@ -41,6 +44,7 @@ class Context:
     workshop: Workshop
     tag_ttl: float = 60.0
     visited: set[str] = field(default_factory=set)
+    _tags: dict[tuple[str, str], frozenset[Digest]] = field(default_factory=dict)
     _indexes: dict[tuple[str, Digest], dict[Digest, tuple[Descriptor, ...]]] = field(default_factory=dict)
     _listed: dict[str, tuple[float, frozenset[str]]] = field(default_factory=dict)
 
@@ -73,6 +77,18 @@ class Context:
         self._indexes[repository, index.digest] = about
         while len(self._indexes) > MAX_INDEXES:
             del self._indexes[next(iter(self._indexes))]
+
+    def note_tag(self, repository: str, tag: str, manifest: Manifest) -> None:
+        """Remember to which manifest a tag led, and to which children of that."""
+        self._tags.pop((repository, tag), None)
+        self._tags[repository, tag] = frozenset((manifest.digest, *(child.digest for child in manifest.manifests)))
+        while len(self._tags) > MAX_TAGS:
+            del self._tags[next(iter(self._tags))]
+
+    def tags_of(self, repository: str, digest: Digest) -> tuple[str, ...]:
+        """The tags that were found to lead to a manifest, the last first."""
+        known = reversed(self._tags.items())
+        return tuple(tag for (name, tag), digests in known if name == repository and digest in digests)
 
     def siblings(self, repository: str, digest: Digest) -> tuple[Descriptor, ...]:
         """What stands beside a manifest, in an index that was seen, and is about it."""

@@ -10,11 +10,12 @@ of change is the same before the first look and after it, since by that GNU tar 
 from __future__ import annotations
 
 import stat
-from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ocifs.content import Blob
 from ocifs.errors import NoAttribute
+from ocifs.layers.lazy import AskTables
 from ocifs.layers.merged import Item
 from ocifs.layers.roots import Root, name_of
 from ocifs.layers.unpack import Layer
@@ -36,8 +37,8 @@ _GUESSED_LIFETIME = 0.0
 class LayerStack:
     """Layers of one repository, lowest first, as they are to be shown. `alone`: one layer by itself; `markers`: whiteouts are hidden.
 
-    `tables`: asks for tables of contents that lie beside the layers, by their layers' digests. `within`: names above everything in the
-    layers that are shown already, by whoever has this tree. `mtime_ns`: the root's, until it is looked into.
+    `tables`: asks for tables of contents that are to be believed; `apart`: for those that layers' annotations name. `within`: names above
+    everything in the layers that are shown already, by whoever has this tree. `mtime_ns`: the root's, until it is looked into.
     """
 
     repository: str
@@ -47,7 +48,8 @@ class LayerStack:
     alone: bool = False
     within: tuple[bytes, ...] = ()
     mtime_ns: int = 0
-    tables: Callable[[], Awaitable[Mapping[Digest, Blob]]] | None = None
+    tables: AskTables | None = None
+    apart: AskTables | None = None
 
 
 def open_layer_tree(workshop: Workshop, stack: LayerStack, view: ViewSettings, key: Hashable) -> Directory:
@@ -119,7 +121,7 @@ class _Root(Plain):
     def _layers(self, blobs: Sequence[Blob], tables: Mapping[Digest, Blob]) -> tuple[Layer, ...]:
         described = zip(blobs, self._stack.diff_ids, self._stack.layers, strict=True)
         return tuple(
-            self._workshop.layer(blob, diff_id, descriptor.annotations, tables.get(blob.digest))
+            self._workshop.layer(blob, diff_id, descriptor.annotations, tables.get(blob.digest), self._stack.apart)
             for blob, diff_id, descriptor in described
         )
 

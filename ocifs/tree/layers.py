@@ -9,6 +9,7 @@ from collections.abc import Hashable, Iterable, Sequence
 
 from ocifs.content import Blob
 from ocifs.errors import LimitExceeded, NotFound
+from ocifs.tree.apart import tables_apart
 from ocifs.tree.blob import BlobFile, sized
 from ocifs.tree.bound import Bound, Whereabouts
 from ocifs.tree.context import Context
@@ -23,7 +24,7 @@ from ocifs.tree.static import StaticDirectory, annotation_directory
 class LayersDirectory(Plain):
     """`layers/0`, `layers/1`, …"""
 
-    __slots__ = ("_diff_ids", "_is_image", "_layers", "_tables", "_where")
+    __slots__ = ("_apart", "_diff_ids", "_is_image", "_layers", "_tables", "_where")
 
     def __init__(self, where: Whereabouts, bound: Bound, key: Hashable) -> None:
         super().__init__(key, Attributes(DIRECTORY, mtime_ns=bound.mtime_ns, nlink=2))
@@ -31,6 +32,7 @@ class LayersDirectory(Plain):
         self._layers = bound.manifest.layers
         self._diff_ids = diff_ids(bound.config, len(self._layers))
         self._tables = soci_tables(where, bound.manifest)
+        self._apart = tables_apart(where, bound.manifest)
         self._is_image = bound.classification.kind in ("image", "docker-schema1")
 
     async def lookup(self, name: bytes) -> Node:
@@ -54,6 +56,7 @@ class LayersDirectory(Plain):
             alone=True,
             mtime_ns=self.attributes.mtime_ns,
             tables=self._tables,
+            apart=self._apart,
         )
         return LayerDirectory(self._where.context, stack, (self.key, number))
 

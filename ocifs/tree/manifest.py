@@ -62,7 +62,10 @@ class ManifestDirectory(Plain):
             bound = await load(self._where)
             if self._bound is None:  # another task may have been faster, and its answer is the one that was given away
                 self._bound = bound
-                self._where.context.note_siblings(self._where.repository, bound.manifest)
+                where = self._where
+                where.context.note_siblings(where.repository, bound.manifest)
+                if isinstance(where.version, str):
+                    where.context.note_tag(where.repository, where.version, bound.manifest)
                 self._nodes = dict(manifest_nodes(self._where, bound, self.key))
                 self.attributes = self.attributes._replace(mtime_ns=bound.mtime_ns)
                 self.settled = True

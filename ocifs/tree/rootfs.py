@@ -12,6 +12,7 @@ from ocifs.errors import Malformed, Unsupported
 from ocifs.oci.artifact import is_rootfs_layer
 from ocifs.oci.digest import Digest
 from ocifs.oci.mediatype import essence
+from ocifs.tree.apart import tables_apart
 from ocifs.tree.bound import Bound, Whereabouts
 from ocifs.tree.layerroot import LayerStack, open_layer_tree
 from ocifs.tree.node import DIRECTORY, Attributes, Directory, Entry, Node, Plain
@@ -74,5 +75,6 @@ def open_rootfs(where: Whereabouts, bound: Bound, key: Hashable) -> Directory:
         diff_ids(bound.config, len(layers)),
         mtime_ns=bound.mtime_ns,
         tables=soci_tables(where, bound.manifest),
+        apart=tables_apart(where, bound.manifest),
     )
     return open_layer_tree(where.context.workshop, stack, where.context.view, key)

@@ -7,10 +7,11 @@ an outage is not: a tree must not differ by it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 
 from ocifs.content import Blob
 from ocifs.errors import IntegrityError, Malformed, NotFound
+from ocifs.layers.lazy import AskTables
 from ocifs.oci.digest import Digest
 from ocifs.oci.manifest import Manifest, parse_manifest
 from ocifs.tree.bound import Whereabouts
@@ -23,7 +24,7 @@ INDEX_DIGEST = "com.amazon.soci.index-digest"
 LAYER_DIGEST = "com.amazon.soci.image-layer-digest"
 
 
-def soci_tables(where: Whereabouts, image: Manifest) -> Callable[[], Awaitable[Mapping[Digest, Blob]]] | None:
+def soci_tables(where: Whereabouts, image: Manifest) -> AskTables | None:
     """Who asks for the tables of an image's layers, by the layers' digests; None where nobody wants them."""
     if not where.context.view.soci:
         return None

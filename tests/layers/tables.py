@@ -119,6 +119,16 @@ def starred(contents: Contents, toc: bytes | None = None) -> Made:
     return Made(blob, {estargz.ANNOTATION: str(Digest.of(toc))}, toc)
 
 
+def starred_apart(contents: Contents, toc: bytes | None = None) -> tuple[Made, bytes]:
+    """An eStargz layer without its table, and the blob that is its table, this one or the true one."""
+    toc = table(contents.entries) if toc is None else toc
+    whole = starred(contents, toc)
+    body = contents.end()
+    beside = whole.blob[len(body) : -len(footer(0))]
+    last = b"\x1f\x8b\x08\x04\0\0\0\0\0\xff\x15\0SG\x11\0STARGZEXTERNALTOC\x01\0\0\xff\xff" + bytes(8)
+    return Made(body + last, whole.annotations, toc), beside
+
+
 def footer(place: int) -> bytes:
     extra = b"SG\x16\x00%016xSTARGZ" % place
     return b"\x1f\x8b\x08\x04\0\0\0\0\0\xff\x1a\0" + extra + b"\x01\0\0\xff\xff" + bytes(8)
