@@ -116,10 +116,11 @@ class BlobReader(Protocol):
         """The size of a blob, in bytes. Raises NotFound."""
         ...
 
-    async def read_blob(self, blob: Blob, offset: int, length: int) -> bytes:
+    async def read_blob(self, blob: Blob, offset: int, length: int, toward: int = 0) -> bytes:
         """Bytes [offset, offset+length), shorter only at the blob's end. `blob.size` must be known.
 
         Verified against the digest before the last missing byte of a blob is served; kept, so that no byte is fetched twice.
+        `toward`: where the reader will go on to without leaving anything out, as far as it knows; it may be asked for at once.
         Raises NotFound, IntegrityError, Unreachable and the like.
         """
         ...

@@ -51,7 +51,7 @@ class Feed:
             self._pieces.put(None)
 
     async def _read(self, start: int) -> bytes:
-        piece = await self._blobs.read_blob(self._blob, start, _PIECE)
+        piece = await self._blobs.read_blob(self._blob, start, _PIECE, self._blob.size)
         if not piece:
             raise IntegrityError(f"{self._blob.digest} ends before the size that its descriptor says")
         return piece

@@ -26,7 +26,7 @@ from ocifs.settings import KIB, MIB
 class Source(Protocol):
     """Where a blob's bytes come from: a BlobReader is one."""
 
-    async def read_blob(self, blob: Blob, offset: int, length: int) -> bytes:
+    async def read_blob(self, blob: Blob, offset: int, length: int, toward: int = 0) -> bytes:
         """Bytes [offset, offset+length), shorter only at the end."""
         ...
 

@@ -216,7 +216,7 @@ class Workshop:
         """Read a blob to its end, by which one that came damaged fails by its digest, and is dropped."""
         with suppress(IntegrityError):
             for start in range(0, blob.size, _PIECE):
-                await self.blobs.read_blob(blob, start, _PIECE)
+                await self.blobs.read_blob(blob, start, _PIECE, blob.size)
                 note_progress()
 
     def _prefetch(self, layer: Layer, index: LayerIndex, start: int) -> None:
@@ -291,7 +291,7 @@ class _Kept:
         self._tars = tars
         self._unpack = unpack
 
-    async def read_blob(self, blob: Blob, offset: int, length: int) -> bytes:
+    async def read_blob(self, blob: Blob, offset: int, length: int, toward: int = 0) -> bytes:
         plain = await self._tars.find(blob.digest)
         if plain is None:
             await self._unpack(Layer(blob), keep_plain=True)

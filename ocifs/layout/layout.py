@@ -102,7 +102,7 @@ class Layout:
     def let_go(self, digest: Digest) -> None:
         """Nothing is kept of a layout."""
 
-    async def read_blob(self, blob: Blob, offset: int, length: int) -> bytes:
+    async def read_blob(self, blob: Blob, offset: int, length: int, toward: int = 0) -> bytes:
         if blob.data is not None:
             return blob.data[offset : offset + length]
         self._know(blob.repository)

@@ -71,7 +71,7 @@ class CachedBlobs:
         except OSError:
             raise outage from None
 
-    async def read_blob(self, blob: Blob, offset: int, length: int) -> bytes:
+    async def read_blob(self, blob: Blob, offset: int, length: int, toward: int = 0) -> bytes:
         if blob.data is not None:
             return blob.data[offset : offset + length]
         length = max(0, min(length, blob.size - offset))
@@ -82,7 +82,7 @@ class CachedBlobs:
             spilled = blob.digest in self._spare.spilled
             try:
                 with suppress(_Elsewhere):
-                    return await self._read(blob, offset, length)
+                    return await self._read(blob, range(offset, offset + length), toward)
             except CacheFull:
                 failures += 1
                 if failures > 2:
@@ -94,17 +94,17 @@ class CachedBlobs:
                     if opened := self._opened.pop(blob.digest, None):
                         opened.retire()
 
-    async def _read(self, blob: Blob, offset: int, length: int) -> bytes:
+    async def _read(self, blob: Blob, wanted: range, toward: int) -> bytes:
         opened = self._opened.get(blob.digest) or await self._open(blob)
         if opened.size != blob.size:
             raise IntegrityError(f"{blob.digest} is said to have {blob.size} bytes here and {opened.size} elsewhere")
         with opened.used():
             for _ in range(_MENDINGS):
                 if not opened.verified:
-                    await self._need(blob, opened, offset, length)
+                    await self._need(blob, opened, wanted, toward)
                 if not opened.verified:
                     opened.served = True
-                content = await opened.read(offset, length)
+                content = await opened.read(wanted.start, len(wanted))
                 if content is not None:
                     return content
                 await self._mistrust(blob, opened)
@@ -154,16 +154,16 @@ class CachedBlobs:
         else:
             open_files(self._disk, blob, opened)
 
-    async def _need(self, blob: Blob, opened: OpenBlob, offset: int, length: int) -> None:
-        """Wait until bytes [offset, offset+length) may be served."""
+    async def _need(self, blob: Blob, opened: OpenBlob, wanted: range, toward: int) -> None:
+        """Wait until these bytes may be served."""
         partial = opened.partial
         assert partial is not None
-        reads = opened.ahead.stream(offset, length)
+        reads = opened.ahead.stream(wanted.start, len(wanted), toward)
         others = Neighbour(self._settings.timing.stall_timeout)
         first, last = (
             (0, partial.blocks)
             if self._settings.cache.verify_full
-            else (offset // BLOCK, -(-(offset + length) // BLOCK))
+            else (wanted.start // BLOCK, -(-wanted.stop // BLOCK))
         )
         while not opened.verified:
             if not partial.is_trusted(first, last):
@@ -181,7 +181,7 @@ class CachedBlobs:
                 continue
             fetch = next((each for each in opened.fetches if each.start <= missing < each.stop), None)
             if fetch is None:
-                fetch = self._start(blob, opened, missing, max(last, missing + reads.window // BLOCK))
+                fetch = self._start(blob, opened, missing, max(last, missing + -(-reads.window // BLOCK)))
                 if fetch is not None:
                     reads.grow(self._pace.worth)
                 elif await others.wait(opened, missing):

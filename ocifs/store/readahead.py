@@ -84,8 +84,8 @@ class ReadAhead:
     def __init__(self) -> None:
         self._streams: list[Stream] = []
 
-    def stream(self, offset: int, length: int) -> Stream:
-        """The reader that a read belongs to: one who is expected about here, else a new one."""
+    def stream(self, offset: int, length: int, toward: int = 0) -> Stream:
+        """The reader that a read belongs to: one who is expected about here, else a new one. `toward`: where it says that it goes on to."""
         near = [stream for stream in self._streams if abs(stream.end - offset) <= min(SLACK, stream.window)]
         if near:
             found = min(near, key=lambda stream: abs(stream.end - offset))
@@ -94,4 +94,6 @@ class ReadAhead:
             found = Stream(offset + length, length, length, length)
             self._streams.append(found)
             del self._streams[:-READERS]
+        if toward:
+            found.window = max(found.window, min(LARGEST, toward - offset))
         return found

@@ -159,7 +159,7 @@ class Memory:
     async def blob_size(self, repository: str, digest: Digest) -> int:
         return len(self.data)
 
-    async def read_blob(self, blob: Blob, offset: int, length: int) -> bytes:
+    async def read_blob(self, blob: Blob, offset: int, length: int, toward: int = 0) -> bytes:
         self.asked.append((offset, length))
         return self.data[offset : offset + length]
 

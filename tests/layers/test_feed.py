@@ -28,7 +28,7 @@ class Source:
         self._stuck = stuck
         self.asked = 0
 
-    async def read_blob(self, blob: Blob, offset: int, length: int) -> bytes:
+    async def read_blob(self, blob: Blob, offset: int, length: int, toward: int = 0) -> bytes:
         await trio.lowlevel.checkpoint()
         self.asked = max(self.asked, offset + length)
         if offset < self._there:

@@ -71,14 +71,25 @@ def test_a_first_look_says_what_is_fetched_and_how_fast(proxy: FaultProxy, tmp_p
         layer = (mount.path / "layers/0/digest").read_text().strip()
         assert (fetching["repository"], fetching["digest"], fetching["start"]) == ("slow/app", layer, 0)
         size = (mount.path / "layers/0/blob").stat().st_size
-        assert fetching["received"] < fetching["stop"] < fetching["size"] == size
+        assert fetching["received"] < fetching["stop"] == fetching["size"] == size
         said = run_ocifs("status", cache=tmp_path / "cache").stdout.decode()
-        assert f"fetching slow/app@{layer[:19]}…: 1.0 MiB of 2.0 MiB, from 0 B on, of 2.9 MiB in all\n" in said
-        assert re.search(r"reachable; 1\.0 MiB received, \S+ \S+/s, 1 fetches under way\n", said)
+        assert f"fetching slow/app@{layer[:19]}…: 1.4 MiB of 2.9 MiB\n" in said
+        assert re.search(r"reachable; 1\.4 MiB received, \S+ \S+/s, 1 fetches under way\n", said)
         assert ls.poll() is None
         proxy.gate.set()
         assert ls.communicate(timeout=20) == ("big\nfirst\nlast\n", "")
         assert once(mount, lambda facts: not facts["fetching"])["bytes_received"] >= size
+
+
+def test_of_a_part_of_a_blob_it_says_from_where_on(proxy: FaultProxy, tmp_path: Path) -> None:
+    with mounted(f"{proxy.host}/slow/app:v1", tmp_path / "mnt", tmp_path / "cache") as mount:
+        part = ["dd", f"if={mount.path / 'layers/0/blob'}", "bs=1M", "skip=1", "count=1", "status=none"]
+        with subprocess.Popen(part, stdout=subprocess.DEVNULL) as reader:
+            once(mount, lambda facts: any(each["received"] for each in facts["fetching"]))
+            said = run_ocifs("status", cache=tmp_path / "cache").stdout.decode()
+            assert re.search(r"fetching slow/app@\S+: .* of .*, from 1\.0 MiB on, of 2\.9 MiB in all\n", said)
+            proxy.gate.set()
+            assert reader.wait(20) == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])

@@ -80,6 +80,15 @@ async def test_a_small_read_fetches_little(tmp_path: Path) -> None:
     assert sum(source.served) <= 4 * BLOCK
 
 
+async def test_who_says_how_far_it_reads_costs_one_request(tmp_path: Path) -> None:
+    source = MemorySource()
+    blob = source.put(CONTENT * 8)
+    async with caching(source, tmp_path) as blobs:
+        for offset in range(0, blob.size, BLOCK):
+            assert await blobs.read_blob(blob, offset, BLOCK, blob.size) == (CONTENT * 8)[offset : offset + BLOCK]
+    assert source.opened == [(0, blob.size)]
+
+
 async def test_content_that_the_descriptor_carries_is_asked_of_nobody(tmp_path: Path) -> None:
     source = MemorySource()
     blob = Blob("repository", Digest.of(b"small"), 5, b"small")

@@ -37,6 +37,13 @@ def test_where_bytes_are_dear_it_gets_a_part_of_what_it_has_read() -> None:
     assert len(windows) < 40
 
 
+def test_who_says_how_far_it_reads_gets_that_up_to_a_bound() -> None:
+    readers = ReadAhead()
+    assert readers.stream(5 * MIB, MIB, 50 * MIB).grow(0) == 45 * MIB
+    assert readers.stream(1000 * MIB, MIB, 5000 * MIB).grow(0) == LARGEST
+    assert readers.stream(10 * MIB, MIB, 9 * MIB).grow(0) >= FIRST
+
+
 def test_those_who_jump_about_get_little() -> None:
     readers = ReadAhead()
     assert [readers.stream(number * 100 * MIB, 4096).grow(LARGEST) for number in range(20)] == [FIRST] * 20

@@ -100,7 +100,7 @@ class MemoryRegistry:
     def let_go(self, digest: Digest) -> None:
         """Everything stays."""
 
-    async def read_blob(self, blob: Blob, offset: int, length: int) -> bytes:
+    async def read_blob(self, blob: Blob, offset: int, length: int, toward: int = 0) -> bytes:
         if blob.data is not None:
             return blob.data[offset : offset + length]
         self._ask(f"blob {blob.digest.short}")
