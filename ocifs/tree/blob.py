@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from ocifs.content import Blob, BlobReader
-from ocifs.errors import NoAttribute, NotFound, Unsupported
+from ocifs.errors import NoAttribute, NotFound, RegistryFailed, Unsupported
 from ocifs.oci.descriptor import UNKNOWN_SIZE
 from ocifs.tree.names import to_bytes
 from ocifs.tree.node import FILE, Attributes, Plain
@@ -106,6 +106,14 @@ def elsewhere(urls: Sequence[str]) -> Iterator[None]:
         raise Unsupported(
             f"the registry does not have this blob; its descriptor says that {place} has it, and ocifs asks nobody but the registry"
         ) from None
+
+
+def gone(error: NotFound) -> RegistryFailed:
+    """What to raise inside a tree for a layer that the registry does not have.
+
+    Nobody said of the names in it that they are not there, and programs pass over what is not there.
+    """
+    return RegistryFailed(f"a layer is gone: {error}", hint="the registry has lost it, or nobody has pushed it yet")
 
 
 async def sized(reader: BlobReader, blob: Blob) -> Blob:

@@ -14,7 +14,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ocifs.content import Blob
-from ocifs.errors import NoAttribute
+from ocifs.errors import NoAttribute, NotFound
 from ocifs.layers.lazy import AskTables
 from ocifs.layers.merged import Item
 from ocifs.layers.roots import Root, name_of
@@ -23,7 +23,7 @@ from ocifs.layers.workshop import Workshop
 from ocifs.oci.descriptor import Descriptor
 from ocifs.oci.digest import Digest
 from ocifs.settings import ViewSettings
-from ocifs.tree.blob import elsewhere, sized
+from ocifs.tree.blob import elsewhere, gone, sized
 from ocifs.tree.layertree import open_inside
 from ocifs.tree.node import FOREVER, Attributes, Directory, Entry, Node, Plain
 from ocifs.tree.xattrs import possible
@@ -103,17 +103,24 @@ class _Root(Plain):
 
     async def _open(self) -> Directory:
         if self._inner is None:
-            stack, workshop = self._stack, self._workshop
-            tables = await stack.tables() if stack.tables is not None else {}
-            layers = self._layers([await sized(workshop.blobs, blob) for blob in self._blobs()], tables)
-            with elsewhere([url for descriptor in stack.layers for url in descriptor.urls]):
-                tree = await workshop.tree(layers, markers=stack.markers, alone=stack.alone)
-            top, path = _descend(tree.root, stack.within)
-            root = Root(top.member, top.links)
-            await workshop.roots.keep(self._name(layers), root)
-            self._inner = open_inside(self.key, workshop, layers, self._view, (top, path))
-            self._learn(root)
+            try:
+                await self._look()
+            except NotFound as error:
+                raise gone(error) from None
+        assert self._inner is not None
         return self._inner
+
+    async def _look(self) -> None:
+        stack, workshop = self._stack, self._workshop
+        tables = await stack.tables() if stack.tables is not None else {}
+        with elsewhere([url for descriptor in stack.layers for url in descriptor.urls]):
+            layers = self._layers([await sized(workshop.blobs, blob) for blob in self._blobs()], tables)
+            tree = await workshop.tree(layers, markers=stack.markers, alone=stack.alone)
+        top, path = _descend(tree.root, stack.within)
+        root = Root(top.member, top.links)
+        await workshop.roots.keep(self._name(layers), root)
+        self._inner = open_inside(self.key, workshop, layers, self._view, (top, path))
+        self._learn(root)
 
     def _blobs(self) -> list[Blob]:
         return [Blob.of(self._stack.repository, descriptor) for descriptor in self._stack.layers]

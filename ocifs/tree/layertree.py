@@ -18,7 +18,7 @@ from ocifs.layers.merged import UPWARD, Item, Tree, code_of, place_of
 from ocifs.layers.unpack import Layer
 from ocifs.layers.workshop import Workshop
 from ocifs.settings import ViewSettings
-from ocifs.tree.blob import scope_of
+from ocifs.tree.blob import gone, scope_of
 from ocifs.tree.inside import inside
 from ocifs.tree.names import mangle
 from ocifs.tree.node import SYMLINK, Attributes, Directory, Entry, Node, Simple, Spot
@@ -124,7 +124,10 @@ class _File(_Leaf):
         member = self._member
         if not member.size:
             return b""
-        return await self._shown.workshop.read(self._layer, member, offset, size)
+        try:
+            return await self._shown.workshop.read(self._layer, member, offset, size)
+        except NotFound as error:
+            raise gone(error) from None
 
     def read_at_hand(self, offset: int, size: int) -> bytes | None:
         member = self._member

@@ -12,10 +12,11 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
-from ocifs.errors import IntegrityError, Malformed, NoAttribute, NotFound
+from ocifs.errors import IntegrityError, Malformed, NoAttribute, NotFound, RegistryFailed
 from ocifs.layers import roots
 from ocifs.layers.workshop import Workshop
 from ocifs.oci import mediatype
+from ocifs.oci.digest import Digest
 from ocifs.oci.platform import Platform
 from ocifs.settings import Limits, ViewSettings
 from ocifs.tree.context import Context
@@ -240,6 +241,34 @@ async def test_what_is_no_tar_is_an_error_inside_and_still_a_blob() -> None:
         blob = await walk(root, b"layers/0/blob")
         assert isinstance(blob, File)
         assert gzip.decompress(await blob.read(0, 10_000)) == b"no tar at all" * 100
+
+
+@pytest.mark.parametrize(
+    "path", [b"rootfs", b"rootfs/old", b"rootfs/etc/a", b"rootfs/not/there", b"layers/1/tree/etc/a"]
+)
+async def test_a_layer_that_is_gone_is_no_absence_of_what_is_in_it(registry, path: bytes) -> None:
+    layers = json.loads(registry.content[registry.known["app"]["v1"]][1])["layers"]
+    del registry.content[Digest.parse(layers[1]["digest"])]
+    async with opened(registry) as root:
+        with pytest.raises(RegistryFailed, match="a layer is gone"):
+            node = await walk(root, path)
+            await node.settle()
+        assert await names(root, b"layers/0/tree")
+
+
+async def test_a_layer_that_goes_after_it_was_looked_into_is_no_absence_either(registry) -> None:
+    layers = json.loads(registry.content[registry.known["app"]["v1"]][1])["layers"]
+    shelf = MemoryShelf()
+    async with opened(registry, shelf) as root:
+        await names(root, b"rootfs")
+    del registry.content[Digest.parse(layers[0]["digest"])]
+    async with opened(registry, shelf) as root:
+        file = await walk(root, b"rootfs/etc/passwd")
+        assert isinstance(file, File)
+        with pytest.raises(RegistryFailed, match="a layer is gone"):
+            await file.read(0, 10)
+        with pytest.raises(NotFound):
+            await walk(root, b"rootfs/etc/nothing")
 
 
 async def test_a_layer_of_another_type_has_no_tree() -> None:
