@@ -100,6 +100,8 @@ async def _show_kinds(listing: Listing, entries: Sequence[Entry]) -> None:
 async def _kind(listing: Listing, entry: Entry) -> str:
     """What the manifest is that an entry leads to; empty for what leads to none, or to one that is not there."""
     node: Node = entry.node
+    if not node.settled:
+        await node.recall()
     if isinstance(node, Link) and _MANIFEST.search(node.target):
         way = f"{listing.path}/{entry.name.decode(errors='surrogateescape')}".encode(errors="surrogateescape")
         try:

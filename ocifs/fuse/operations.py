@@ -27,6 +27,7 @@ log = logging.getLogger("ocifs.fuse")
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_TRUNC | os.O_APPEND | os.O_CREAT
 _NAME_MAX = 255
+_TARGET_MAX = 4095  # of a link; the kernel takes no longer answer, and calls it an error of the disk
 _AT_OPENING = 128 * KIB
 """What the kernel is given of a file before it asks has no more bytes: as many as it reads ahead of itself, where nobody told it more."""
 
@@ -95,6 +96,8 @@ class Operations(pyfuse3.Operations):
             node = self._node(inode)
             if not is_symlink(node):
                 raise pyfuse3.FUSEError(errno.EINVAL)
+            if len(node.target) > _TARGET_MAX:
+                raise pyfuse3.FUSEError(errno.ENAMETOOLONG)
             return node.target
 
         return self._guard.now("readlink", work)

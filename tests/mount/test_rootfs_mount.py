@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import os
@@ -189,6 +190,19 @@ def push_image(registry: Registry, repository: str, *tars: bytes) -> None:
         ],
     }
     push_manifest(registry.url, repository, manifest, "v1")
+
+
+def test_a_link_is_as_long_as_linux_has_them(tmp_path: Path) -> None:
+    longest, longer = "l" * 4095, "l" * 4096
+    links = [entry("longest", SYMLINK, linkname=longest), entry("longer", SYMLINK, linkname=longer)]
+    layout = make_layout(tmp_path / "layout", [tar(*links)])
+    with mounted(f"oci:{layout}:v1", tmp_path / "mnt", tmp_path / "cache") as mount:
+        root = mount.path / "rootfs"
+        assert os.readlink(root / "longest") == longest
+        with pytest.raises(OSError) as raised:
+            os.readlink(root / "longer")
+        assert raised.value.errno == errno.ENAMETOOLONG
+        assert sorted(os.listdir(root)) == ["longer", "longest"]
 
 
 def test_what_was_prefetched_is_mounted_and_read_without_asking_for_a_blob(tmp_path: Path) -> None:

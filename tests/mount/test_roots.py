@@ -76,3 +76,15 @@ def test_a_root_stays_known_however_often_it_is_looked_up(mount: Mounted, tree: 
     for _ in range(3):
         assert stat.S_IMODE((mount.path / tree).stat().st_mode) == 0o751
         os.listdir((mount.path / tree).parent)
+
+
+def test_the_command_line_knows_a_root_that_was_looked_into(tmp_path: Path) -> None:
+    source, cache = f"oci:{make_layout(tmp_path / 'layout', LAYERS)}:v1", tmp_path / "cache"
+
+    def root() -> bytes:
+        [line] = [line for line in run_ocifs("ls", "-l", source, cache=cache).stdout.splitlines() if b"rootfs" in line]
+        return line
+
+    assert root().startswith(b"drwxr-xr-x ")
+    run_ocifs("ls", source, "rootfs", cache=cache)
+    assert root().startswith(b"drwxr-x--x ") and b" 2020-09-13 12:26 " in root()
