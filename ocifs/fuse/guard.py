@@ -16,7 +16,7 @@ import signal
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 import pyfuse3
 import trio
@@ -29,6 +29,7 @@ from ocifs.settings import Timing
 from ocifs.telemetry import OPERATIONS_TOO, begin_operation
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 log = logging.getLogger("ocifs.fuse")
 
@@ -85,11 +86,11 @@ class Guard:
         finally:
             self._journal.seconds[name] += time.perf_counter() - began
 
-    def now(self, name: str, work: Callable[[], T]) -> T:
+    def now(self, name: str, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
         """The same for what does not wait."""
         began = self._begin(name)
         try:
-            return work()
+            return work(*arguments, **named)
         except Exception as error:
             raise self._refusal(name, error) from None
         finally:

@@ -14,7 +14,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Generic, NewType, TypeVar
 
-from ocifs.tree.node import Crowd, Directory, Entry, Node, Spot
+from ocifs.tree.node import Crowd, Directory, Entry, Node
 
 Inode = NewType("Inode", int)
 Handle = NewType("Handle", int)
@@ -26,6 +26,7 @@ _FIRST_FREE = 16  # below it are the root's number and, in some tools, numbers w
 _CROWDS = 1 << 62
 _MASK = _CROWDS - 1
 _PLACE_BITS = 40
+_PLACES = (1 << _PLACE_BITS) - 1
 _BLOCK_MASK = (1 << 62 - _PLACE_BITS) - 1
 
 T = TypeVar("T")
@@ -59,15 +60,21 @@ class Inodes:
         self._numbers: dict[Hashable, Inode] = {root.key: ROOT}
         self._crowds: dict[int, _Counted] = {}
         self._blocks: dict[Hashable, int] = {}
+        # The crowd of the node that was counted last, what is counted of it, and the number of its first place: mostly the next is of it.
+        self._latest: tuple[Crowd | None, _Counted | None, int] = (None, None, 0)
 
     def __len__(self) -> int:
         return len(self._known) + sum(counted.known for counted in self._crowds.values())
 
     def number(self, node: Node) -> Inode:
         """The inode that a node has, or would have."""
-        spot = _spot(node)
+        spot = getattr(node, "spot", None)
         if spot is not None:
-            return Inode(_CROWDS | self._block(spot.crowd.key) << _PLACE_BITS | spot.place)
+            crowd, place = spot
+            latest = self._latest
+            if crowd is latest[0]:
+                return Inode(latest[2] | place)
+            return Inode(_CROWDS | self._block(crowd.key) << _PLACE_BITS | place)
         known = self._numbers.get(node.key)
         if known is not None:
             return known
@@ -83,14 +90,15 @@ class Inodes:
         """
         if inode is None:
             inode = self.number(node)
-        spot = _spot(node)
+        spot = getattr(node, "spot", None)
         if spot is not None:
-            self._count(spot)
+            self._count(*spot)
             return inode
         known = self._known.get(inode)
         if known is None:
-            known = self._known[inode] = _Known(node, node.key)
-            self._numbers[node.key] = inode
+            key = node.key
+            known = self._known[inode] = _Known(node, key)
+            self._numbers[key] = inode
         known.lookups += 1
         return inode
 
@@ -110,8 +118,11 @@ class Inodes:
     def node(self, inode: Inode) -> Node | None:
         """The node of an inode that the kernel knows."""
         if inode & _CROWDS:
-            counted, place = self._at(inode)
-            return counted.crowd.node(place) if counted is not None and counted.lookups[place] else None
+            place = inode & _PLACES
+            counted = self._crowds.get((inode & _MASK) >> _PLACE_BITS)
+            if counted is None or place >= len(counted.lookups) or not counted.lookups[place]:
+                return None
+            return counted.crowd.node(place)
         known = self._known.get(inode)
         return None if known is None else known.node
 
@@ -125,33 +136,30 @@ class Inodes:
             block = (block + 1) & _BLOCK_MASK
         return block
 
-    def _count(self, spot: Spot) -> None:
-        block = self._block(spot.crowd.key)
-        counted = self._crowds.get(block)
-        if counted is None:
-            counted = self._crowds[block] = _Counted(spot.crowd)
-            self._blocks[spot.crowd.key] = block
-        counted.known += not counted.lookups[spot.place]
-        counted.lookups[spot.place] += 1
-
-    def _at(self, inode: Inode) -> tuple[_Counted | None, int]:
-        place = inode & ((1 << _PLACE_BITS) - 1)
-        counted = self._crowds.get((inode & ~_CROWDS) >> _PLACE_BITS)
-        return (counted, place) if counted is not None and place < len(counted.lookups) else (None, 0)
+    def _count(self, crowd: Crowd, place: int) -> None:
+        latest, counted, _ = self._latest
+        if crowd is not latest or counted is None:
+            block = self._block(crowd.key)
+            counted = self._crowds.get(block)
+            if counted is None:
+                counted = self._crowds[block] = _Counted(crowd)
+                self._blocks[crowd.key] = block
+            self._latest = crowd, counted, _CROWDS | block << _PLACE_BITS
+        lookups = counted.lookups
+        counted.known += not lookups[place]
+        lookups[place] += 1
 
     def _forget_place(self, inode: Inode, lookups: int) -> None:
-        counted, place = self._at(inode)
-        if counted is None or not counted.lookups[place]:
+        place = inode & _PLACES
+        counted = self._crowds.get((inode & _MASK) >> _PLACE_BITS)
+        if counted is None or place >= len(counted.lookups) or not counted.lookups[place]:
             return
         left = max(0, counted.lookups[place] - lookups)
         counted.lookups[place] = left
         counted.known -= not left
         if not counted.known:
             del self._crowds[self._blocks.pop(counted.crowd.key)]
-
-
-def _spot(node: Node) -> Spot | None:
-    return getattr(node, "spot", None)
+            self._latest = None, None, 0
 
 
 class Handles(Generic[T]):

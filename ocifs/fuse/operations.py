@@ -85,42 +85,44 @@ class Operations(pyfuse3.Operations):
         return await self._guard.run("lookup", ctx.pid, work, at_hand)
 
     async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
-        return self._guard.now("getattr", lambda: entry_of(self._node(inode), Inode(inode)))
+        return self._guard.now("getattr", self._getattr, inode)
+
+    def _getattr(self, inode: int) -> pyfuse3.EntryAttributes:
+        return entry_of(self._node(inode), Inode(inode))
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         for inode, lookups in inode_list:
             self.inodes.forget(Inode(inode), lookups)
 
     async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
-        def work() -> bytes:
-            node = self._node(inode)
-            if not is_symlink(node):
-                raise pyfuse3.FUSEError(errno.EINVAL)
-            if len(node.target) > _TARGET_MAX:
-                raise pyfuse3.FUSEError(errno.ENAMETOOLONG)
-            return node.target
+        return self._guard.now("readlink", self._readlink, inode)
 
-        return self._guard.now("readlink", work)
+    def _readlink(self, inode: int) -> bytes:
+        node = self._node(inode)
+        if not is_symlink(node):
+            raise pyfuse3.FUSEError(errno.EINVAL)
+        if len(node.target) > _TARGET_MAX:
+            raise pyfuse3.FUSEError(errno.ENAMETOOLONG)
+        return node.target
 
     async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
         if flags & _WRITING:
             raise pyfuse3.FUSEError(errno.EROFS)
+        return self._guard.now("open", self._open, inode)
 
-        def work() -> pyfuse3.FileInfo:
-            node = self._node(inode)
-            if not is_file(node):
-                raise pyfuse3.FUSEError(errno.EISDIR if is_directory(node) else errno.ELOOP)
-            node.opened()
-            changes, doubtful = node.changes, bool(self._doubtful) and node.key in self._doubtful
-            if doubtful:
-                self._doubtful.discard(node.key)
-            handle = pyfuse3.FileHandleT(self.files.add((node, inode)))
-            users = self._users[inode] = self._users.get(inode, 0) + 1
-            if users == 1 and self._stores and not (changes or doubtful):
-                self._give(node, inode)
-            return pyfuse3.FileInfo(fh=handle, direct_io=changes, keep_cache=not (changes or doubtful))
-
-        return self._guard.now("open", work)
+    def _open(self, inode: int) -> pyfuse3.FileInfo:
+        node = self._node(inode)
+        if not is_file(node):
+            raise pyfuse3.FUSEError(errno.EISDIR if is_directory(node) else errno.ELOOP)
+        node.opened()
+        changes, doubtful = node.changes, bool(self._doubtful) and node.key in self._doubtful
+        if doubtful:
+            self._doubtful.discard(node.key)
+        handle = pyfuse3.FileHandleT(self.files.add((node, inode)))
+        users = self._users[inode] = self._users.get(inode, 0) + 1
+        if users == 1 and self._stores and not (changes or doubtful):
+            self._give(node, inode)
+        return pyfuse3.FileInfo(fh=handle, direct_io=changes, keep_cache=not (changes or doubtful))
 
     def _give(self, node: File, inode: int) -> None:
         """Give the kernel a small file that is read next before it asks: to answer it costs as much, and this once less."""
@@ -197,7 +199,7 @@ class Operations(pyfuse3.Operations):
             opened.entries = await self._guard.run("readdir", opened.pid, directory.entries, directory.entries_at_hand)
         entries = opened.entries
         if start_id < len(entries):
-            self._guard.now("readdir", lambda: self._reply(entries, start_id, token))
+            self._guard.now("readdir", self._reply, entries, start_id, token)
 
     def _reply(self, entries: Sequence[Entry], start: int, token: pyfuse3.ReaddirToken) -> None:
         for position in range(start, len(entries)):
@@ -215,7 +217,10 @@ class Operations(pyfuse3.Operations):
         return await self._guard.run("getxattr", ctx.pid, lambda: node.attribute(bytes(name)))
 
     async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> Sequence[bytes]:
-        return self._guard.now("listxattr", lambda: self._node(inode).attribute_names())
+        return self._guard.now("listxattr", self._listxattr, inode)
+
+    def _listxattr(self, inode: int) -> Sequence[bytes]:
+        return self._node(inode).attribute_names()
 
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
         """Nobody is asked: a registry has no size, and `df` must not wait for one."""

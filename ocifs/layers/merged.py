@@ -28,7 +28,7 @@ UPWARD = 1 << 61
 _UP_SHIFT = 45
 UP_MOST = (1 << 16) - 1
 _LAYER_SHIFT = 32
-_PLACE = (1 << _LAYER_SHIFT) - 1
+PLACE = (1 << _LAYER_SHIFT) - 1
 LAYERS = (1 << (_UP_SHIFT - _LAYER_SHIFT)) - 1
 NOWHERE = -1  # the layer of a directory that no entry makes
 _OPENED = 128  # directories whose names are at hand
@@ -37,7 +37,12 @@ _IMPLIED = Member(b"", Kind.DIRECTORY, 0o755)
 
 def place_of(code: int) -> tuple[int, int]:
     """Of the code of what is no directory its layer and its place in that."""
-    return code >> _LAYER_SHIFT & LAYERS, code & _PLACE
+    return code >> _LAYER_SHIFT & LAYERS, code & PLACE
+
+
+def layer_of(code: int) -> int:
+    """The layer alone."""
+    return code >> _LAYER_SHIFT & LAYERS
 
 
 def code_of(layer: int, place: int) -> int:

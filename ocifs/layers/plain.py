@@ -6,7 +6,6 @@ Rules that hold here: a tar that is open stays readable when it is evicted; how 
 from __future__ import annotations
 
 import os
-from collections import Counter
 from contextlib import suppress
 
 import trio
@@ -57,7 +56,7 @@ class PlainTars:
     def __init__(self, shelf: Shelf) -> None:
         self._shelf = shelf
         self._open: dict[Digest, PlainTar] = {}
-        self._held: Counter[Digest] = Counter()
+        self._held: dict[Digest, int] = {}
 
     async def find(self, digest: Digest) -> PlainTar | None:
         """The plain tar of a layer, where it is kept."""
@@ -81,13 +80,13 @@ class PlainTars:
 
     def hold(self, digest: Digest) -> None:
         """Somebody opened a file of the layer."""
-        self._held[digest] += 1
+        self._held[digest] = self._held.get(digest, 0) + 1
 
     def let_go(self, digest: Digest) -> None:
         """Somebody who opened a file of the layer closed it."""
-        self._held[digest] -= 1
-        if self._held[digest] <= 0:
-            del self._held[digest]
+        left = self._held.pop(digest, 0) - 1
+        if left > 0:
+            self._held[digest] = left
 
     def tend(self, idle: float) -> None:
         """Let go of plain tars that nobody has open or has read for `idle` seconds; note on disk that the others are used."""

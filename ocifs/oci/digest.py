@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ocifs.errors import Malformed, Unsupported
 
@@ -29,15 +28,14 @@ class Hasher(Protocol):
     def hexdigest(self) -> str: ...
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Digest:
-    """`algorithm:encoded`. Make one with `Digest.parse`; its parts are safe as components of a path."""
+class Digest(NamedTuple):
+    """`algorithm:encoded`. Make one with `Digest.parse`; its parts are safe as components of a path.
+
+    A named tuple, whose hash takes no call of Python's: every request looks some up.
+    """
 
     algorithm: str
     encoded: str
-
-    def __hash__(self) -> int:
-        return hash(self.encoded)  # which a string keeps
 
     @classmethod
     def parse(cls, text: str) -> Digest:

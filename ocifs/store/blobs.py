@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections import Counter
 from contextlib import suppress
 
 import trio
@@ -55,7 +54,7 @@ class CachedBlobs:
         self._opened: dict[Digest, OpenBlob] = {}  # the one used last is last
         self._opening = trio.Lock()
         self._pace = Pace()
-        self._held: Counter[Digest] = Counter()
+        self._held: dict[Digest, int] = {}
         self._spare = Spare(settings.cache.memory_bytes)
 
     async def blob_size(self, repository: str, digest: Digest) -> int:
@@ -120,12 +119,12 @@ class CachedBlobs:
                 await trio.to_thread.run_sync(opened.partial.mistrust)
 
     def hold(self, digest: Digest) -> None:
-        self._held[digest] += 1
+        self._held[digest] = self._held.get(digest, 0) + 1
 
     def let_go(self, digest: Digest) -> None:
-        self._held[digest] -= 1
-        if self._held[digest] <= 0:
-            del self._held[digest]
+        left = self._held.pop(digest, 0) - 1
+        if left > 0:
+            self._held[digest] = left
 
     def tend(self, idle: float) -> None:
         """Note on disk what was used, and let go of the files of what nobody has open or has read for `idle` seconds."""

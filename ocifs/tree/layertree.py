@@ -14,14 +14,25 @@ from dataclasses import dataclass, field
 from ocifs.errors import NoAttribute, NotFound
 from ocifs.layers.member import Kind, Member
 from ocifs.layers.merged import DIRECTORY as DIRECTORY_CODE
-from ocifs.layers.merged import UPWARD, Item, Tree, code_of, place_of
+from ocifs.layers.merged import PLACE, UPWARD, Item, Tree, code_of, layer_of, place_of
 from ocifs.layers.unpack import Layer
 from ocifs.layers.workshop import Workshop
 from ocifs.settings import ViewSettings
 from ocifs.tree.blob import gone, scope_of
 from ocifs.tree.inside import inside
 from ocifs.tree.names import mangle
-from ocifs.tree.node import SYMLINK, Attributes, Directory, Entry, Node, Simple, Spot
+from ocifs.tree.node import (
+    SYMLINK,
+    Attributes,
+    Directory,
+    Entry,
+    Node,
+    Simple,
+    Spot,
+    make_attributes,
+    make_entry,
+    make_spot,
+)
 from ocifs.tree.xattrs import possible
 
 _NAME_MAX = 255
@@ -115,10 +126,12 @@ class _File(_Leaf):
     __slots__ = ()
 
     def opened(self) -> None:
-        self._shown.workshop.hold(self._layer)
+        shown = self._shown
+        shown.workshop.hold(shown.layers[layer_of(self._code)])
 
     def closed(self) -> None:
-        self._shown.workshop.let_go(self._layer)
+        shown = self._shown
+        shown.workshop.let_go(shown.layers[layer_of(self._code)])
 
     async def read(self, offset: int, size: int) -> bytes:
         member = self._member
@@ -216,8 +229,16 @@ class _Directory(_Member):
         return self.entries_at_hand()
 
     def entries_at_hand(self) -> Sequence[Entry]:
-        node = self._node
-        return [Entry(_shown_name(real), node(real, code)) for real, code in self._codes.items()]
+        found: list[Entry] = []
+        crowds, add, links = self._shown.crowds, found.append, self._shown.tree.links
+        for real, code in self._codes.items():
+            # What nothing is special about, as most, is made here: a listing makes thousands of them.
+            if code & (DIRECTORY_CODE | UPWARD) or code in links:
+                node = self._node(real, code)
+            else:
+                node = crowds[layer_of(code)].file(code) or self._node(real, code)
+            add(make_entry((real if len(real) <= _NAME_MAX else mangle(real), node)))
+        return found
 
     def _node(self, real: bytes, code: int) -> Node:
         shown = self._shown
@@ -242,20 +263,30 @@ def _leaf(shown: _Shown, code: int, member: Member) -> _File | _Link:
 class _Crowd:
     """The entries of a layer that have one name and are shown as they are."""
 
-    __slots__ = ("_layer", "_shown", "key")
+    __slots__ = ("_first", "_members", "_shown", "key")
 
     def __init__(self, shown: _Shown, layer: int) -> None:
         self._shown = shown
-        self._layer = layer
+        self._first = code_of(layer, 0)
+        self._members = shown.tree.layers[layer].members
         self.key = ("layer", str(shown.layers[layer].key), *scope_of(shown.workshop.blobs))
 
     @property
     def size(self) -> int:
-        return len(self._shown.tree.layers[self._layer].members)
+        return len(self._members)
 
     def node(self, place: int) -> Node:
-        code = code_of(self._layer, place)
-        return _leaf(self._shown, code, self._shown.tree.member(code))
+        member = self._members[place]
+        kind = _Link if member.kind is _SYMLINK else _File
+        return kind(self._shown, self._first | place, member, make_spot((self, place)))
+
+    def file(self, code: int) -> Node | None:
+        """The node of a code of the layer's, where that is no link, which its place may change."""
+        place = code & PLACE
+        member = self._members[place]
+        if member.kind is _SYMLINK:
+            return None
+        return _File(self._shown, code, member, make_spot((self, place)))
 
 
 def _attributes(shown: _Shown, code: int, member: Member, size: int) -> Attributes:
@@ -267,8 +298,8 @@ def _attributes(shown: _Shown, code: int, member: Member, size: int) -> Attribut
     else:
         mode = _TYPES[kind] | member.mode
     uid, gid = (member.uid, member.gid) if shown.owners_kept else (None, None)
-    names = max(1, shown.tree.names_of(code))
-    return Attributes(mode, size, member.mtime_ns, names, uid, gid, member.rdev)
+    names = shown.tree.names_of(code) or 1
+    return make_attributes((mode, size, member.mtime_ns, names, uid, gid, member.rdev, None))
 
 
 def _shown_name(name: bytes) -> bytes:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 import stat
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from functools import partial
 from typing import NamedTuple, Protocol, TypeAlias, TypeGuard, runtime_checkable
 
 from ocifs.errors import NoAttribute
@@ -45,6 +46,13 @@ class Entry(NamedTuple):
 
     name: bytes
     node: Node
+
+
+# As named tuples make themselves, without a call of Python's for each.
+make_attributes: Callable[[tuple[int, int, int, int, int | None, int | None, int, int | None]], Attributes] = partial(
+    tuple.__new__, Attributes
+)
+make_entry: Callable[[tuple[bytes, Node]], Entry] = partial(tuple.__new__, Entry)
 
 
 class _Common(Protocol):
@@ -147,31 +155,34 @@ class Symlink(_Common, Protocol):
 Node: TypeAlias = Directory | File | Symlink
 
 
-_fits: dict[tuple[type, type], bool] = {}
-
-
-def _is(node: Node, protocol: type) -> bool:
-    """isinstance for these Protocols, asked once a class: it looks for every attribute, which takes 10 µs."""
-    key = (type(node), protocol)
-    known = _fits.get(key)
-    if known is None:
-        known = _fits[key] = isinstance(node, protocol)
-    return known
+# isinstance for these Protocols is asked once a class: it looks for every attribute, which takes 10 µs.
+_directories: dict[type, bool] = {}
+_files: dict[type, bool] = {}
+_symlinks: dict[type, bool] = {}
 
 
 def is_directory(node: Node) -> TypeGuard[Directory]:
     """Whether a node is a directory."""
-    return _is(node, Directory)
+    known = _directories.get(type(node))
+    if known is None:
+        known = _directories[type(node)] = isinstance(node, Directory)
+    return known
 
 
 def is_file(node: Node) -> TypeGuard[File]:
     """Whether a node is a file, special ones too."""
-    return _is(node, File)
+    known = _files.get(type(node))
+    if known is None:
+        known = _files[type(node)] = isinstance(node, File)
+    return known
 
 
 def is_symlink(node: Node) -> TypeGuard[Symlink]:
     """Whether a node is a symbolic link."""
-    return _is(node, Symlink)
+    known = _symlinks.get(type(node))
+    if known is None:
+        known = _symlinks[type(node)] = isinstance(node, Symlink)
+    return known
 
 
 class Crowd(Protocol):
@@ -197,6 +208,9 @@ class Spot(NamedTuple):
 
     crowd: Crowd
     place: int
+
+
+make_spot: Callable[[tuple[Crowd, int]], Spot] = partial(tuple.__new__, Spot)
 
 
 class Simple:
