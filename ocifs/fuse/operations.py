@@ -16,7 +16,7 @@ from typing import NoReturn
 
 import pyfuse3
 
-from ocifs.errors import IntegrityError, NotADirectory, NotFound
+from ocifs.errors import IntegrityError, NoAttribute, NotADirectory, NotFound
 from ocifs.fuse.attributes import absent, entry_of
 from ocifs.fuse.guard import Guard
 from ocifs.fuse.inodes import Handle, Handles, Inode, Inodes, OpenDirectory
@@ -213,8 +213,14 @@ class Operations(pyfuse3.Operations):
         self.directories.close(Handle(fh))
 
     async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
-        node = self._node(inode)
-        return await self._guard.run("getxattr", ctx.pid, lambda: node.attribute(bytes(name)))
+        node, wanted = self._node(inode), bytes(name)
+
+        def at_hand() -> bytes | None:
+            if wanted not in node.attribute_names():  # `ls -l` asks for two of each file
+                raise NoAttribute(f"no extended attribute {wanted!r} here")
+            return None
+
+        return await self._guard.run("getxattr", ctx.pid, lambda: node.attribute(wanted), at_hand)
 
     async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> Sequence[bytes]:
         return self._guard.now("listxattr", self._listxattr, inode)
