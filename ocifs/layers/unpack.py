@@ -72,11 +72,14 @@ class Unpacking:
 
     async def run(self, threads: trio.CapacityLimiter) -> LayerIndex:
         """Do it, and keep what was made. Raises Malformed, IntegrityError, LimitExceeded and whatever reading the blob raises."""
-        with ungrouped():
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._feed.bring)
-                index = await trio.to_thread.run_sync(self._pass, limiter=threads)
-                nursery.cancel_scope.cancel()
+        async with (
+            threads
+        ):  # before anything is read: an image can have more layers than there is memory for their first pieces
+            with ungrouped():
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._feed.bring)
+                    index = await trio.to_thread.run_sync(self._pass, limiter=trio.CapacityLimiter(1))
+                    nursery.cancel_scope.cancel()
         return index
 
     def _pass(self) -> LayerIndex:

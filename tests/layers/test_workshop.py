@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import lzma
+import os
 import random
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from ocifs import concurrency
 from ocifs.errors import IntegrityError, LimitExceeded, Malformed, Unreachable
@@ -98,6 +100,19 @@ async def test_more_layers_than_a_bound_allows_are_not_asked_for(tmp_path: Path)
             await here.workshop.tree([first, second, third])
         assert here.source.opened == []
         await here.workshop.tree([first, second])
+
+
+async def test_of_many_layers_no_more_are_fetched_at_a_time_than_are_unpacked(tmp_path: Path) -> None:
+    """Of each some pieces wait in memory."""
+    async with site(tmp_path) as here:
+        here.source.gate = trio.Event()
+        at_a_time = max(2, os.cpu_count() or 2)
+        layers = [here.layer(tar(entry(f"{number}")), None) for number in range(at_a_time + 9)]
+        here.nursery.start_soon(here.workshop.tree, layers)
+        await trio.testing.wait_all_tasks_blocked(0.3)
+        assert 0 < len(here.source.opened) <= at_a_time
+        here.source.gate.set()
+        assert len((await here.workshop.tree(layers)).root.children or ()) == len(layers)
 
 
 async def test_readers_at_the_same_time_share_one_unpacking(tmp_path: Path) -> None:
