@@ -192,6 +192,7 @@ class OpenDirectory:
 
     directory: Directory
     pid: int
+    inode: Inode
     entries: Sequence[Entry] | None = None
 
 

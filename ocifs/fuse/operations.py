@@ -21,12 +21,14 @@ from ocifs.fuse.attributes import absent, entry_of
 from ocifs.fuse.guard import Guard
 from ocifs.fuse.inodes import Handle, Handles, Inode, Inodes, OpenDirectory
 from ocifs.settings import KIB, Timing
-from ocifs.tree.node import Directory, Entry, File, Node, is_directory, is_file, is_symlink
+from ocifs.tree.node import Directory, File, Node, is_directory, is_file, is_symlink
 
 log = logging.getLogger("ocifs.fuse")
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_TRUNC | os.O_APPEND | os.O_CREAT
 _NAME_MAX = 255
+_DOTS = (b".", b"..")  # first in each listing, as ls -a is used to
+_UNKNOWN = Inode(0xFFFFFFFF)  # what FUSE's own library says for the directory above, of which nothing is known below
 _TARGET_MAX = 4095  # of a link; the kernel takes no longer answer, and calls it an error of the disk
 _AT_OPENING = 128 * KIB
 """What the kernel is given of a file before it asks has no more bytes: as many as it reads ahead of itself, where nobody told it more."""
@@ -188,7 +190,7 @@ class Operations(pyfuse3.Operations):
             raise pyfuse3.FUSEError(errno.ENOTDIR)
         if not node.settled:  # tar asks for the attributes of what it has opened, and reads it then
             await self._guard.run("opendir", ctx.pid, node.settle)
-        return self.directories.add(OpenDirectory(node, ctx.pid))
+        return self.directories.add(OpenDirectory(node, ctx.pid, Inode(inode)))
 
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         opened = self.directories.get(Handle(fh))
@@ -197,15 +199,21 @@ class Operations(pyfuse3.Operations):
         if opened.entries is None or start_id == 0:  # rewinddir(3) looks anew
             directory = opened.directory
             opened.entries = await self._guard.run("readdir", opened.pid, directory.entries, directory.entries_at_hand)
-        entries = opened.entries
-        if start_id < len(entries):
-            self._guard.now("readdir", self._reply, entries, start_id, token)
+        if start_id < len(opened.entries) + len(_DOTS):
+            self._guard.now("readdir", self._reply, opened, start_id, token)
 
-    def _reply(self, entries: Sequence[Entry], start: int, token: pyfuse3.ReaddirToken) -> None:
-        for position in range(start, len(entries)):
+    def _reply(self, opened: OpenDirectory, start: int, token: pyfuse3.ReaddirToken) -> None:
+        if start < len(_DOTS):  # the kernel counts no lookup of these, and takes number and type alone
+            dot = entry_of(opened.directory, opened.inode)
+            for position in range(start, len(_DOTS)):
+                dot.st_ino = pyfuse3.InodeT(_UNKNOWN if position else opened.inode)
+                if not pyfuse3.readdir_reply(token, _DOTS[position], dot, position + 1):
+                    return
+        entries = opened.entries or ()
+        for position in range(max(0, start - len(_DOTS)), len(entries)):
             name, node = entries[position]
             inode = self.inodes.number(node)
-            if not pyfuse3.readdir_reply(token, name, entry_of(node, inode), position + 1):
+            if not pyfuse3.readdir_reply(token, name, entry_of(node, inode), position + len(_DOTS) + 1):
                 return
             self.inodes.remember(node, inode)
 

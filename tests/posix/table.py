@@ -87,6 +87,14 @@ def seekdir_goes_on_where_telldir_was(place: Place) -> None:
     LIBC.closedir(stream)
 
 
+def dot_and_dot_dot_are_listed_first(place: Place) -> None:
+    stream = open_stream(place.directory)
+    names = [name for _, name in stream_names(stream)]
+    LIBC.closedir(stream)
+    assert names[:2] == [b".", b".."], names[:2]
+    assert len(names) == len(set(names))
+
+
 def names_are_listed_once_and_all_can_be_looked_up(place: Place) -> None:
     names = os.listdir(place.directory)
     assert len(names) == len(set(names))
@@ -285,6 +293,7 @@ def inodes_stay(place: Place) -> None:
 
 CHECKS = (
     seekdir_goes_on_where_telldir_was,
+    dot_and_dot_dot_are_listed_first,
     names_are_listed_once_and_all_can_be_looked_up,
     readdir_tells_the_type_and_inode_that_lstat_tells,
     dot_dot_leads_back,
