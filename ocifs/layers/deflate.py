@@ -20,7 +20,7 @@ from ocifs.errors import Malformed
 from ocifs.settings import KIB, MIB
 
 _OK, _STREAM_END, _BUF_ERROR = 0, 1, -5
-_Z_BLOCK = 5
+_Z_NO_FLUSH, _Z_BLOCK = 0, 5
 _GZIP = 31  # windowBits: 15, and 16 for gzip
 # In data_type: bits that were taken and not used (zlib has less than 8 of them, zlib-ng holds whole bytes too), in the last block, between.
 _UNUSED, _LAST, _BETWEEN = 63, 64, 128
@@ -137,14 +137,20 @@ class BlockInflater:
         stream.next_out = self._address
         stream.avail_out = _ROOM
         while True:
-            code = self._library.inflate(self._pointer, _Z_BLOCK)
+            # Where no stop is of use yet, there is none: each costs a turn of the interpreter's lock, which others hold on to.
+            early = _ROOM - stream.avail_out < least
+            beyond = max(0, _ROOM - least) if early else 0
+            stream.avail_out -= beyond
+            code = self._library.inflate(self._pointer, _Z_NO_FLUSH if early else _Z_BLOCK)
+            more = beyond > 0 and not stream.avail_out
+            stream.avail_out += beyond
             if code not in (_OK, _STREAM_END, _BUF_ERROR):
                 message = (stream.msg or b"damaged").decode(errors="replace")
                 raise Malformed(f"the layer is no valid gzip: {message}")
             self.eof = code == _STREAM_END
             kind = stream.data_type
             between = kind & _UNUSED if kind & _BETWEEN and not kind & _LAST and not self.eof else None
-            full, empty = not stream.avail_out, not stream.avail_in
+            full, empty = not stream.avail_out, not stream.avail_in and not more
             if self.eof or full or empty or (between is not None and _ROOM - stream.avail_out >= least):
                 break
         self.hungry = empty and not full and not self.eof
