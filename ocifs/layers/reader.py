@@ -34,9 +34,10 @@ class Source(Protocol):
 _KEPT = 48 * MIB
 _ROWS = 256  # readers who read on
 _ROW = 3  # times a span's length that somebody has read in a row, for whom it is fetched and decoded ahead
-_FURTHER, _AHEAD = 6, 4 * MIB  # times the length of several spans that are so, and their length at the most
+_FURTHER, _AHEAD = 6, 8 * MIB  # times the length of several spans that are so, and their length at the most
 _SURE = 64 * KIB  # who has read that much in a row will read what comes next, too
 _BETWEEN = 4 * KIB  # less may lie between two files of a tar that are read one after the other: padding, and headers
+_LEFT_OUT = 64  # or, for who read last, such a part of what it has read in a row: entries of many links and directories
 _Key: TypeAlias = tuple[Digest, int, int, int]
 
 
@@ -93,7 +94,7 @@ class SpanReader:
     def reads_on(self, blob: Blob, start: int) -> bool:
         """Whether somebody has read in a row up to here, so much that the next bytes will be read, too."""
         last, expected, before = self._reading
-        if last is blob.digest and 0 <= start - expected < _BETWEEN:
+        if last is blob.digest and 0 <= start - expected < max(_BETWEEN, before // _LEFT_OUT):
             return before >= _SURE
         for step in (start // _BETWEEN, start // _BETWEEN - 1):
             expected, before = self._rows.get((blob.digest, step), (-1, 0))
@@ -128,7 +129,7 @@ class SpanReader:
     def _row(self, digest: Digest, start: int, length: int) -> int:
         """How many bytes whoever reads these has read in a row, with them; what lies between files is passed over."""
         last, expected, before = self._reading
-        if last is digest and 0 <= start - expected < _BETWEEN:
+        if last is digest and 0 <= start - expected < max(_BETWEEN, before // _LEFT_OUT):
             self._reading = digest, start + length, before + length
             return before + length
         if last is not None:

@@ -19,6 +19,7 @@ from tests.layers.tables import Memory
 
 KIB = 1024
 BETWEEN = 4 * KIB
+LEFT_OUT = 64
 ROW = 3
 FURTHER = 6
 DATA = random.Random(3).randbytes(2 << 20)
@@ -124,7 +125,11 @@ def test_nothing_is_fetched_ahead_for_more_than_a_part_of_what_was_read_in_a_row
     rows: list[int] = []
     wanted: set[int] = set()
     for number, (start, length) in enumerate(reads):
-        before = [rows[n] for n, (other, more) in enumerate(reads[:number]) if 0 <= start - other - more < BETWEEN]
+        before = [
+            rows[n]
+            for n, (other, more) in enumerate(reads[:number])
+            if 0 <= start - other - more < max(BETWEEN, rows[n] // LEFT_OUT)
+        ]
         rows.append(length + max(before, default=0))
         touched = layer.spans.numbers(start, start + length)
         wanted |= set(touched)
@@ -142,6 +147,16 @@ def test_who_has_read_far_in_a_row_finds_several_spans_there() -> None:
     lengths = [64 * KIB] * 32
     _, asked = after(lengths, [(number * 64 * KIB, 64 * KIB) for number in range(2 * FURTHER)])
     assert sorted(asked) == [*range(2 * FURTHER + 2)]
+
+
+def test_who_leaves_out_little_of_what_it_has_read_reads_on() -> None:
+    """A directory of many links has no file: between the file before and the one behind it lie their entries."""
+    lengths = [64 * KIB] * 32
+    row = [(number * 64 * KIB, 64 * KIB) for number in range(2 * FURTHER)]  # brings two spans more
+    end = len(row) * 64 * KIB
+    for gap, spans in ((end // LEFT_OUT - 1, len(row) + 3), (end // LEFT_OUT, len(row) + 2)):
+        _, asked = after(lengths, [*row, (end + gap, KIB)])
+        assert sorted(asked) == [*range(spans)]
 
 
 def test_who_jumps_about_gets_what_it_asks_for_alone() -> None:
