@@ -12,6 +12,7 @@ import stat
 import subprocess
 import sysconfig
 import tarfile
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -190,6 +191,28 @@ def push_image(registry: Registry, repository: str, *tars: bytes) -> None:
         ],
     }
     push_manifest(registry.url, repository, manifest, "v1")
+
+
+def test_owners_and_modes_hold_for_whoever_looks(tmp_path: Path) -> None:
+    private = entry("private", DIRECTORY, mode=0o700, uid=65534, gid=65534)
+    files = [
+        entry("mine", content=b"m", mode=0o600, uid=65534, gid=65534),
+        entry("roots", content=b"r", mode=0o640, uid=0, gid=0),
+        entry("program", content=b"p", mode=0o711, uid=0, gid=0),
+        entry("private/in", content=b"i", mode=0o644),
+    ]
+    layout = make_layout(tmp_path / "layout", [tar(private, *files)])
+    look = "cd rootfs; for f in mine roots program private/in; do cat $f; test -x $f && echo -n x; done"
+    seen = {}
+    with tempfile.TemporaryDirectory(dir="/tmp") as place:  # which others can enter
+        Path(place).chmod(0o755)
+        for owner in ("user", "keep"):
+            options = ["--allow-other", "--owner", owner]
+            with mounted(f"oci:{layout}:v1", Path(place, "mnt"), tmp_path / "cache", options) as mount:
+                for user in (0, 65534):
+                    words = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "sh", "-c", look]
+                    seen[owner, user] = subprocess.run(words, cwd=mount.path, capture_output=True, check=False).stdout
+    assert seen == {("user", 0): b"mrpxi", ("user", 65534): b"x", ("keep", 0): b"mrpxi", ("keep", 65534): b"mxi"}
 
 
 def test_a_link_is_as_long_as_linux_has_them(tmp_path: Path) -> None:
