@@ -91,10 +91,8 @@ class _Root(Plain):
         raise NoAttribute(f"no extended attribute {name!r} here")
 
     async def recall(self) -> None:
-        if (
-            self._known is None and self._stack.tables is None
-        ):  # with tables beside them, layers are known by what is asked for
-            root = await self._workshop.roots.find(self._name(self._layers(self._blobs(), {})))
+        if self._known is None:
+            root = await self._workshop.roots.find(self._name())
             if root is not None:
                 self._learn(root)
 
@@ -118,7 +116,7 @@ class _Root(Plain):
             tree = await workshop.tree(layers, markers=stack.markers, alone=stack.alone)
         top, path = _descend(tree.root, stack.within)
         root = Root(top.member, top.links)
-        await workshop.roots.keep(self._name(layers), root)
+        await workshop.roots.keep(self._name(), root)
         self._inner = open_inside(self.key, workshop, layers, self._view, (top, path))
         self._learn(root)
 
@@ -132,8 +130,11 @@ class _Root(Plain):
             for blob, diff_id, descriptor in described
         )
 
-    def _name(self, layers: Sequence[Layer]) -> Digest:
-        return name_of(layers, self._stack.markers, self._stack.alone, self._stack.within)
+    def _name(self) -> Digest:
+        """What the root is kept by: all that is known of the tree without asking anybody."""
+        stack = self._stack
+        believed = stack.tables is not None
+        return name_of(self._layers(self._blobs(), {}), stack.markers, stack.alone, stack.within, believed)
 
     def _learn(self, root: Root) -> None:
         member = root.member

@@ -52,7 +52,9 @@ def put_image(registry: MemoryRegistry, *tars: bytes, diff_ids: list[str] | None
 
 
 @asynccontextmanager
-async def opened(registry: MemoryRegistry, shelf: MemoryShelf | None = None, **view: str) -> AsyncIterator[Directory]:
+async def opened(
+    registry: MemoryRegistry, shelf: MemoryShelf | None = None, **view: object
+) -> AsyncIterator[Directory]:
     """The directory of app:v1."""
     async with trio.open_nursery() as nursery:
         workshop = Workshop(registry, shelf or MemoryShelf(), nursery, Limits())
@@ -116,11 +118,13 @@ async def test_nothing_is_fetched_before_somebody_looks_inside(registry) -> None
         assert (rootfs.attributes.mode, rootfs.attributes.mtime_ns) == (stat.S_IFDIR | 0o751, 7 * 10**9)
 
 
-@pytest.mark.parametrize("owner", ["user", "keep"])
+@pytest.mark.parametrize(("owner", "soci"), [("user", False), ("keep", False), ("user", True)])
 @pytest.mark.parametrize("path", [b"rootfs", b"layers/0/tree"], ids=bytes.decode)
-async def test_a_root_that_was_looked_into_once_is_known_without_a_look(registry, path: bytes, owner: str) -> None:
+async def test_a_root_that_was_looked_into_once_is_known_without_a_look(
+    registry, path: bytes, owner: str, soci: bool
+) -> None:
     shelf = MemoryShelf()
-    async with opened(registry, shelf, owner=owner) as root:
+    async with opened(registry, shelf, owner=owner, soci=soci) as root:
         first = await walk(root, path)
         guessed = first.attributes
         await first.settle()
@@ -131,13 +135,13 @@ async def test_a_root_that_was_looked_into_once_is_known_without_a_look(registry
         assert known.nlink == (await walk(root, path)).attributes.nlink == 4
     for kind, key in [each for each in shelf.things if each[0] != roots.KIND]:
         del shelf.things[kind, key]
-    async with opened(registry, shelf, owner=owner) as root:
+    async with opened(registry, shelf, owner=owner, soci=soci) as root:
         asked = len(registry.asked)
         again = await walk(root, path)
         assert again.attributes == known
         assert (again.settled, list(again.attribute_names())) == (True, [b"user.root"])
         assert await again.attribute(b"user.root") == b"r"
-        assert [each for each in registry.asked[asked:] if each.startswith("blob")] == []
+        assert [each for each in registry.asked[asked:] if each.startswith(("blob", "referrers"))] == []
 
 
 async def test_a_damaged_root_is_a_guess_again(registry) -> None:
