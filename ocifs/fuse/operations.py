@@ -231,10 +231,12 @@ class Operations(pyfuse3.Operations):
         return await self._guard.run("getxattr", ctx.pid, lambda: node.attribute(wanted), at_hand)
 
     async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> Sequence[bytes]:
-        return self._guard.now("listxattr", self._listxattr, inode)
+        return self._guard.now("listxattr", self._listxattr, inode, ctx.uid)
 
-    def _listxattr(self, inode: int) -> Sequence[bytes]:
-        return self._node(inode).attribute_names()
+    def _listxattr(self, inode: int, user: int) -> Sequence[bytes]:
+        """As on a disk, only root is told of what the kernel gives to root alone (xattr(7)): rsync -X fails where it reads none."""
+        names = self._node(inode).attribute_names()
+        return names if user == 0 else [name for name in names if not name.startswith(b"trusted.")]
 
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
         """Nobody is asked: a registry has no size, and `df` must not wait for one."""

@@ -193,6 +193,23 @@ def push_image(registry: Registry, repository: str, *tars: bytes) -> None:
     push_manifest(registry.url, repository, manifest, "v1")
 
 
+def test_attributes_that_root_alone_may_read_are_listed_to_root_alone(tmp_path: Path) -> None:
+    xattrs = {"SCHILY.xattr.trusted.a": "1", "SCHILY.xattr.user.b": "2"}
+    layout = make_layout(tmp_path / "layout", [tar(entry("file", pax_headers=xattrs))])
+    seen = {}
+    with tempfile.TemporaryDirectory(dir="/tmp") as place:
+        Path(place).chmod(0o755)
+        (copies := Path(place, "copies")).mkdir()
+        copies.chmod(0o777)
+        with mounted(f"oci:{layout}:v1", Path(place, "mnt"), tmp_path / "cache", ["--allow-other"]) as mount:
+            for user in (0, 65534):
+                become = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
+                words = [*become, "getfattr", "-m", "-", "rootfs/file"]
+                seen[user] = subprocess.run(words, cwd=mount.path, capture_output=True, check=True).stdout.split()[3:]
+                subprocess.run([*become, "rsync", "-aX", "rootfs/", copies / str(user)], cwd=mount.path, check=True)
+    assert seen == {0: [b"trusted.a", b"user.b"], 65534: [b"user.b"]}
+
+
 def test_owners_and_modes_hold_for_whoever_looks(tmp_path: Path) -> None:
     private = entry("private", DIRECTORY, mode=0o700, uid=65534, gid=65534)
     files = [
