@@ -70,11 +70,7 @@ class Inodes:
         """The inode that a node has, or would have."""
         spot = getattr(node, "spot", None)
         if spot is not None:
-            crowd, place = spot
-            latest = self._latest
-            if crowd is latest[0]:
-                return Inode(latest[2] | place)
-            return Inode(_CROWDS | self._block(crowd.key) << _PLACE_BITS | place)
+            return Inode(_CROWDS | self._block(spot.crowd.key) << _PLACE_BITS | spot.place)
         known = self._numbers.get(node.key)
         if known is not None:
             return known
@@ -83,17 +79,19 @@ class Inodes:
             candidate = (candidate + 1) & _MASK
         return Inode(candidate)
 
-    def remember(self, node: Node, inode: Inode | None = None) -> Inode:
-        """Count one lookup of a node, which the kernel is told of. The first node of a key is the one that is kept.
-
-        `inode`: its number, where that was asked for just now.
-        """
-        if inode is None:
-            inode = self.number(node)
+    def remember(self, node: Node) -> Inode:
+        """Count one lookup of a node, which the kernel is told of. The first node of a key is the one that is kept."""
         spot = getattr(node, "spot", None)
         if spot is not None:
-            self._count(*spot)
-            return inode
+            crowd, place = spot
+            latest, counted, first = self._latest
+            if crowd is not latest or counted is None:
+                counted, first = self._counted(crowd)
+            lookups = counted.lookups
+            counted.known += not lookups[place]
+            lookups[place] += 1
+            return Inode(first | place)
+        inode = self.number(node)
         known = self._known.get(inode)
         if known is None:
             key = node.key
@@ -136,18 +134,16 @@ class Inodes:
             block = (block + 1) & _BLOCK_MASK
         return block
 
-    def _count(self, crowd: Crowd, place: int) -> None:
-        latest, counted, _ = self._latest
-        if crowd is not latest or counted is None:
-            block = self._block(crowd.key)
-            counted = self._crowds.get(block)
-            if counted is None:
-                counted = self._crowds[block] = _Counted(crowd)
-                self._blocks[crowd.key] = block
-            self._latest = crowd, counted, _CROWDS | block << _PLACE_BITS
-        lookups = counted.lookups
-        counted.known += not lookups[place]
-        lookups[place] += 1
+    def _counted(self, crowd: Crowd) -> tuple[_Counted, int]:
+        """What is counted of a crowd, and the number of its first place: from here on that of the latest."""
+        block = self._block(crowd.key)
+        counted = self._crowds.get(block)
+        if counted is None:
+            counted = self._crowds[block] = _Counted(crowd)
+            self._blocks[crowd.key] = block
+        first = _CROWDS | block << _PLACE_BITS
+        self._latest = crowd, counted, first
+        return counted, first
 
     def _forget_place(self, inode: Inode, lookups: int) -> None:
         place = inode & _PLACES

@@ -210,12 +210,13 @@ class Operations(pyfuse3.Operations):
                 if not pyfuse3.readdir_reply(token, _DOTS[position], dot, position + 1):
                     return
         entries = opened.entries or ()
+        remember, reply = self.inodes.remember, pyfuse3.readdir_reply
         for position in range(max(0, start - len(_DOTS)), len(entries)):
             name, node = entries[position]
-            inode = self.inodes.number(node)
-            if not pyfuse3.readdir_reply(token, name, entry_of(node, inode), position + len(_DOTS) + 1):
+            inode = remember(node)
+            if not reply(token, name, entry_of(node, inode), position + len(_DOTS) + 1):
+                self.inodes.forget(inode, 1)  # there was no room, and the kernel is not told of it
                 return
-            self.inodes.remember(node, inode)
 
     async def releasedir(self, fh: int) -> None:
         self.directories.close(Handle(fh))
