@@ -24,11 +24,14 @@ def inside(root: Item, where: tuple[bytes, ...], target: bytes) -> bytes:
         last = len(parts) - parts[::-1].index(b"..")
         left, reached, rest = _follow(root, () if absolute else where, parts[:last])
         if left:
-            return b"/".join([*up, *reached, *rest, *parts[last:]]) or b"."
-    if not absolute:
-        return target
-    shown = b"/".join([*up, *parts]) or b"."
-    return shown + b"/" if target.endswith(b"/") and parts else shown
+            return _joined([*up, *reached, *rest, *parts[last:]], target)
+    return _joined([*up, *parts], target) if absolute else target
+
+
+def _joined(parts: list[bytes], target: bytes) -> bytes:
+    """The parts as a path, to a directory alone where the target says so by its end."""
+    end = b"/" if target.strip(b"/") and target.endswith((b"/", b"/.")) else b""
+    return (b"/".join(parts) or b".") + end
 
 
 def _follow(root: Item, where: tuple[bytes, ...], parts: list[bytes]) -> tuple[bool, tuple[bytes, ...], list[bytes]]:
