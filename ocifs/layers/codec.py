@@ -13,8 +13,7 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
-import zstandard
-
+from ocifs.layers import zstd
 from ocifs.layers.member import LayerIndex
 from ocifs.layers.packed import PackedMembers, pack
 from ocifs.layers.sealed import seal, unseal
@@ -74,12 +73,12 @@ def _encode_spans(spans: SpanMap) -> tuple[bytes, bytes]:
             + span.checksum.value
         )
         windows.append(window)
-    return zstandard.compress(b"".join(numbers)), b"".join(windows)
+    return zstd.compress(b"".join(numbers)), b"".join(windows)
 
 
 def _decode_spans(head: Sequence[Any], data: bytes) -> SpanMap:
     compression, algorithm, width, size, *packed = head
-    numbers, place = zstandard.decompress(data[:size]), size
+    numbers, place = zstd.decompress(data[:size]), size
     spans = SpanMap(compression, algorithm=algorithm, width=width, packed=bool(packed))
     for start in range(0, len(numbers), _SPAN.size + width):
         plain, length, first, stop, bit, deflated, skip = _SPAN.unpack_from(numbers, start)

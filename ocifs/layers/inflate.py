@@ -11,10 +11,10 @@ import lzma
 from collections.abc import Callable, Generator, Iterator
 from typing import Protocol, cast
 
-import zstandard
 from isal import igzip_lib
 
 from ocifs.errors import LimitExceeded, Malformed
+from ocifs.layers import zstd
 from ocifs.layers.deflate import BlockInflater, open_inflate
 from ocifs.layers.seekable import Cutter
 from ocifs.settings import KIB, MIB, Limits
@@ -25,8 +25,6 @@ _STORED = 256 * KIB
 _OUTPUT = 1 * MIB
 # A decoder copies what follows the end of a member; eStargz has a member a file, so it gets the input in small slices.
 _SLICE = 64 * KIB
-# Four bytes of zstd can stand for 128 KiB of one value (RFC 8878, 3.1.1.2.2) and its decoder knows no bound of its own: 64 MiB a slice.
-_ZSTD_SLICE = 2 * KIB
 # Below this much output no ratio is judged: a tiny layer of zeros is no bomb.
 _RATIO_FREE = 64 * MIB
 
@@ -159,16 +157,15 @@ class Inflater:
         if self.compression == "gzip":
             return igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
         if self.compression == "zstd":
-            return _Frame(self._limits.layer_window)
+            return zstd.open_frame(self._limits.layer_window)
         if self.compression == "bzip2":
             return bz2.BZ2Decompressor()
         return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=2 * self._limits.layer_window)
 
     def _slices(self, piece: bytes) -> Iterator[bytes]:
-        size = _ZSTD_SLICE if self.compression == "zstd" else _SLICE
         while piece:
-            for start in range(0, len(piece), size):
-                part = piece[start : start + size]
+            for start in range(0, len(piece), _SLICE):
+                part = piece[start : start + _SLICE]
                 self._sliced += len(part)
                 yield part
             piece = self._next()
@@ -200,27 +197,6 @@ class Inflater:
                 data = b""
                 if piece:
                     yield piece
-        except (_IGZIP_ERROR, OSError, EOFError, lzma.LZMAError, zstandard.ZstdError, ValueError) as error:
+        except (_IGZIP_ERROR, OSError, EOFError, lzma.LZMAError, zstd.ZstdError, ValueError) as error:
             raise Malformed(f"the layer is no valid {self.compression}: {error}") from None
         return decoder.unused_data
-
-
-class _Frame:
-    """One zstd frame, or a skippable one, with the manners of the other decoders. zstandard's own reader is silent at a cut frame."""
-
-    needs_input = True
-
-    def __init__(self, window: int) -> None:
-        self._inner = zstandard.ZstdDecompressor(max_window_size=window).decompressobj()
-
-    @property
-    def eof(self) -> bool:
-        return self._inner.eof
-
-    @property
-    def unused_data(self) -> bytes:
-        return self._inner.unused_data
-
-    def decompress(self, data: bytes, /, max_length: int = -1) -> bytes:
-        """All that the data gives: `max_length` is not kept, small slices bound it instead."""
-        return self._inner.decompress(data)

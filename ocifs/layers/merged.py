@@ -14,8 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import zstandard
-
+from ocifs.layers import zstd
 from ocifs.layers.member import Kind, LayerIndex, Member
 from ocifs.layers.sealed import seal, unseal
 
@@ -199,7 +198,7 @@ def encode(tree: Tree) -> bytes:
     parts = [getattr(packed, name).tobytes() for name in _ARRAYS] + [bytes(packed.names)]
     sizes = [len(part) for part in parts]
     head = {"kind": KIND, "sizes": sizes, "links": list(tree.links.items()), "layers": len(tree.layers)}
-    return seal(head, zstandard.compress(b"".join(parts)))
+    return seal(head, zstd.compress(b"".join(parts)))
 
 
 def decode(data: bytes, layers: Sequence[LayerIndex]) -> Tree | None:
@@ -208,7 +207,7 @@ def decode(data: bytes, layers: Sequence[LayerIndex]) -> Tree | None:
     if opened is None or opened[0]["layers"] != len(layers):
         return None
     head: dict[str, Any] = opened[0]
-    plain, place, packed = zstandard.decompress(opened[1]), 0, Directories()
+    plain, place, packed = zstd.decompress(opened[1]), 0, Directories()
     for name, size in zip(_ARRAYS, head["sizes"], strict=False):
         column = array(getattr(packed, name).typecode)
         column.frombytes(plain[place : place + size])

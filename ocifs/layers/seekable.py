@@ -13,10 +13,10 @@ import zlib
 from collections.abc import Iterator
 from typing import cast
 
-import zstandard
 from isal import isal_zlib
 
 from ocifs.errors import IntegrityError, Malformed
+from ocifs.layers import zstd
 from ocifs.layers.deflate import WINDOW
 from ocifs.layers.span import PLAIN_TAR, TAKEN, Checksum, Span, SpanMap, Window
 from ocifs.settings import KIB, MIB
@@ -161,7 +161,7 @@ def decode(compression: str, span: Span, data: bytes) -> bytes:
         raise IntegrityError("a part of a layer has other content than its table of contents says")
     try:
         plain = b"".join(_decoded(compression, span, data))[span.skip :]
-    except (zlib.error, _ISAL_ERROR, zstandard.ZstdError, EOFError, MemoryError) as error:
+    except (zlib.error, _ISAL_ERROR, zstd.ZstdError, EOFError, MemoryError) as error:
         raise IntegrityError(f"a part of a layer is no valid {compression}: {error}") from None
     if len(plain) != span.length or not (span.checksum.packed or span.checksum.fits(plain)):
         raise IntegrityError("a part of a layer has other content than it had")
@@ -172,10 +172,7 @@ def _decoded(compression: str, span: Span, data: bytes) -> Iterator[bytes]:
     if compression in ("none", PLAIN_TAR):
         yield data[: span.skip + span.length]
     elif compression == "zstd":
-        with zstandard.ZstdDecompressor(max_window_size=128 * MIB).stream_reader(
-            data, read_across_frames=True
-        ) as reader:
-            yield reader.read(span.skip + span.length)
+        yield zstd.first_of(data, span.skip + span.length, 128 * MIB)
     elif compression == "gzip":
         yield from _inflated(span, data)
     else:

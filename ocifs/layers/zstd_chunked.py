@@ -12,14 +12,12 @@ Rules that hold here: pure; nothing of the table is decompressed before its dige
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import zstandard
-
 from ocifs.errors import IntegrityError, LimitExceeded, Malformed
+from ocifs.layers import zstd
 from ocifs.layers.toc import Form, Table, read_table
 from ocifs.oci.digest import Digest
 from ocifs.settings import Limits
@@ -67,11 +65,8 @@ def read(compressed: bytes, said: Promise, limits: Limits) -> Table:
     if not said.digest.matches(compressed):
         raise IntegrityError(f"the table of contents is not {said.digest}, which the manifest names")
     try:
-        with zstandard.ZstdDecompressor(max_window_size=limits.layer_window).stream_reader(
-            io.BytesIO(compressed)
-        ) as stream:
-            text = stream.read(said.plain + 1)
-    except zstandard.ZstdError as error:
+        text = zstd.first_of(compressed, said.plain + 1, limits.layer_window)
+    except zstd.ZstdError as error:
         raise Malformed(f"the table of contents is no zstd: {error}") from None
     if len(text) != said.plain:
         raise Malformed("the table of contents is not of the size that its annotation says")
