@@ -41,6 +41,7 @@ class Feed:
             brought = 0
             while brought < self._blob.size:
                 await self._room.acquire()
+                note_progress()  # what was read before is worked on
                 piece = await self._read(brought)
                 brought += len(piece)
                 note_progress()
@@ -65,13 +66,9 @@ class Feed:
             self._pieces.put(None)  # for who takes again
             trio.from_thread.check_cancelled()
             raise self._error
-        self._token.run_sync_soon(self._made_room)
+        self._token.run_sync_soon(self._room.release)
         self._taken += len(piece)
         return piece
-
-    def _made_room(self) -> None:
-        note_progress()  # what was read before is worked on
-        self._room.release()
 
     def used(self) -> None:
         """Something of what was taken was worked through: a mebibyte of blob can hold 40,000 entries, which take seconds."""
