@@ -21,13 +21,14 @@ from ocifs.cli.terminal import progress
 from ocifs.errors import IntegrityError, Malformed, NotFound, UsageError
 from ocifs.layers import codec
 from ocifs.layers.plain import PLAIN
+from ocifs.layers.sealed import intact
 from ocifs.oci.digest import Digest
 from ocifs.oci.reference import Reference, parse_source
 from ocifs.settings import Timing
 from ocifs.store import check
 from ocifs.store.disk import Disk
 from ocifs.store.eviction import bounds, evict, is_pinned, pinned, remove
-from ocifs.store.inventory import LEFTOVER, NAME, PARTIAL, Item, inventory
+from ocifs.store.inventory import INDICES, LEFTOVER, NAME, PARTIAL, Item, inventory
 from ocifs.store.names import names_of
 from ocifs.store.pins import Pin, pins, put_pin, remove_pin
 from ocifs.store.provenance import provenance
@@ -132,21 +133,25 @@ def verify_command(as_json: bool, **options: Unpack[CacheOptions]) -> int:
 
 
 def _expected(disk: Disk, item: Item) -> Digest | None:
-    """What a derived thing must hash to. An index checks itself; a plain tar has the digest that its index says."""
+    """What a derived thing must hash to. Indices, trees and roots have a checksum of their own; a plain tar's digest is in its index."""
     assert item.digest is not None
-    if item.kind not in (codec.KIND, PLAIN):
-        return None
-    file = DiskShelf(disk).find(codec.KIND, item.digest)
-    if file is None:
-        return None
-    with file:
-        data = file.read()
-    index = codec.decode(data)
     if item.kind == PLAIN:
+        index = codec.decode(_kept(disk, codec.KIND, item.digest))
         return None if index is None else index.diff_id
-    if index is None:
-        raise IntegrityError("is no index")
+    if not item.kind.startswith(INDICES):
+        return None
+    data = _kept(disk, item.kind, item.digest)
+    if not intact(data):
+        raise IntegrityError("is not what was written")
     return Digest.of(data)
+
+
+def _kept(disk: Disk, kind: str, digest: Digest) -> bytes:
+    file = DiskShelf(disk).find(kind, digest)
+    if file is None:
+        return b""
+    with file:
+        return file.read()
 
 
 @command.command("gc")

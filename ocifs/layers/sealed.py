@@ -20,12 +20,17 @@ def seal(head: Mapping[str, object], body: bytes) -> bytes:
     return hashlib.sha256(rest).hexdigest().encode() + b"\n" + rest
 
 
+def intact(data: bytes) -> bool:
+    """Whether some bytes are what `seal` made, of whatever kind."""
+    digest, newline, rest = data[:_DIGEST], data[_DIGEST : _DIGEST + 1], data[_DIGEST + 1 :]
+    return newline == b"\n" and hashlib.sha256(rest).hexdigest().encode() == digest
+
+
 def unseal(data: bytes, kind: str) -> tuple[dict[str, object], bytes] | None:
     """The head and the body of something of this kind."""
-    digest, newline, rest = data[:_DIGEST], data[_DIGEST : _DIGEST + 1], data[_DIGEST + 1 :]
-    if newline != b"\n" or hashlib.sha256(rest).hexdigest().encode() != digest:
+    if not intact(data):
         return None
-    line, _, body = rest.partition(b"\n")
+    line, _, body = data[_DIGEST + 1 :].partition(b"\n")
     try:
         head = json.loads(line)
     except ValueError:

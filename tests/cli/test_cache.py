@@ -117,6 +117,22 @@ def test_verify_drops_what_is_wrong_and_the_next_read_heals_it(registry: Registr
     assert hashlib.sha256(broken[0].read_bytes()).hexdigest() == digest.encoded
 
 
+@pytest.mark.parametrize("kind", ["layer-index", "layer-tree", "layer-root"])
+def test_verify_checks_what_was_made_of_layers(registry: Registry, tmp_path: Path, kind: str) -> None:
+    child, _ = push_image(registry, "cache/made", 5)
+    reference = f"{registry.host}/cache/made@{child['digest']}"
+    run_ocifs("ls", reference, "rootfs", cache=tmp_path)
+    assert b"0 were not" in (good := cached(tmp_path, "verify")).stderr and b"passed over" not in good.stderr
+    [made] = (Disk(tmp_path / "ocifs").root / "derived").glob(f"{kind}.*/sha256/*")
+    before = made.read_bytes()
+    made.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+    done = cached(tmp_path, "verify", check=False)
+    assert done.returncode == 1 and kind.encode() in done.stdout
+    assert not made.exists()
+    run_ocifs("ls", reference, "rootfs", cache=tmp_path)
+    assert made.read_bytes() == before
+
+
 def test_verify_checks_names_and_the_blocks_of_partial_blobs(registry: Registry, tmp_path: Path) -> None:
     content = random.Random(4).randbytes(2_000_000)
     push_files(registry, "cache/blocks", "v1", content)
