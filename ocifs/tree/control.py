@@ -45,11 +45,12 @@ class LiveFile(Plain):
 class MountRoot(Plain):
     """The root of a mount: another directory, and `.ocifs` beside what it holds; `hidden`: not listed, where a tree is to be as it is."""
 
-    __slots__ = ("_control", "_hidden", "_inner", "lifetime")
+    __slots__ = ("_control", "_hidden", "_inner", "lifetime", "settled")
 
     def __init__(self, inner: Directory, files: dict[bytes, Callable[[], bytes]], *, hidden: bool = False) -> None:
         super().__init__(("root", inner.key), inner.attributes)
         self.lifetime = inner.lifetime
+        self.settled = inner.settled
         self._inner = inner
         self._hidden = hidden
         live = ((name, LiveFile((NAME, name), render)) for name, render in files.items())
@@ -64,8 +65,17 @@ class MountRoot(Plain):
 
     def _known(self, found: T) -> T:
         """The root of layers has its attributes once it was looked into."""
-        self.attributes, self.lifetime = self._inner.attributes, self._inner.lifetime
+        inner = self._inner
+        self.attributes, self.lifetime, self.settled = inner.attributes, inner.lifetime, inner.settled
         return found
+
+    async def recall(self) -> None:
+        await self._inner.recall()
+        self._known(None)
+
+    async def settle(self) -> None:
+        await self._inner.settle()
+        self._known(None)
 
     def attribute_names(self) -> Sequence[bytes]:
         return self._inner.attribute_names()

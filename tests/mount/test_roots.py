@@ -46,6 +46,18 @@ def test_tar_has_the_root_as_it_is_and_does_not_find_it_changed(mount: Mounted, 
         assert (root.mode, root.mtime) == (0o751, WHEN)
 
 
+def test_tar_of_a_mount_that_is_the_tree_has_its_root_as_it_is(tmp_path: Path) -> None:
+    source = f"oci:{make_layout(tmp_path / 'layout', LAYERS)}:v1"
+    with mounted(source, tmp_path / "mnt", tmp_path / "cache", ["--view", "rootfs"]) as running:
+        words = ["tar", "-C", tmp_path, "-cf", tmp_path / "out.tar", "mnt"]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        with tarfile.open(tmp_path / "out.tar") as archive:
+            root = archive.getmember("mnt")
+            assert (root.mode, root.mtime) == (0o751, WHEN)
+        assert stat.S_IMODE(running.path.stat().st_mode) == 0o751
+
+
 def test_tar_of_a_manifest_that_nobody_has_entered_does_not_find_it_changed(tmp_path: Path) -> None:
     layout = make_layout(tmp_path / "layout", LAYERS)
     with mounted(f"oci:{layout}", tmp_path / "mnt", tmp_path / "cache") as running:
