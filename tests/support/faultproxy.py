@@ -38,7 +38,7 @@ LIES = ("corrupt",)
 """Faults that only a digest shows."""
 HELD = "held"
 """Half of what is large comes, and the rest when the proxy's `gate` is opened: for tests that look in between."""
-LARGE = 1 << 20
+LARGE = 128 << 10  # as the first fetch of a reader is: how far the next ones go depends on how long that took
 
 
 @dataclass(frozen=True)
