@@ -5,6 +5,7 @@ The page's other ways are those of test_deb.py and test_container.py.
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import sys
 from pathlib import Path
@@ -18,7 +19,16 @@ PAGE = blocks((ROOT / "docs/how-to/install.md").read_text())
 WAYS = {block.split()[0]: block for block in PAGE if block.split()[0] in ("pipx", "uv", "python3")}
 
 
-def person(home: Path, built: Path) -> dict[str, str]:
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with pyfuse3 as pip compiled it for this suite: PyPI has its source alone, which uv compiles for half a minute."""
+    place = tmp_path_factory.mktemp("compiled")
+    version = importlib.metadata.version("pyfuse3")
+    run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", place, f"pyfuse3=={version}", seconds=280)
+    return place
+
+
+def person(home: Path, built: Path, compiled: Path) -> dict[str, str]:
     """Somebody who has the wheel in dist/, pipx, uv, and what was downloaded and compiled once."""
     (home / "programs").mkdir(parents=True)
     (home / "dist").symlink_to(built)
@@ -26,6 +36,7 @@ def person(home: Path, built: Path) -> dict[str, str]:
         (home / "programs" / name).symlink_to(Path(sys.executable).parent / name)
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     kept = {"PIP_CACHE_DIR": str(cache / "pip"), "UV_CACHE_DIR": str(cache / "uv"), "UV_PYTHON_DOWNLOADS": "never"}
+    kept |= {"PIP_FIND_LINKS": str(compiled), "UV_FIND_LINKS": str(compiled)}
     return elsewhere(home, home / ".local/bin", home / "programs") | kept
 
 
@@ -36,9 +47,9 @@ def test_the_page_shows_three_ways() -> None:
 @pytest.mark.mount
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("way", WAYS)
-def test_what_the_page_says_installs_it(way: str, built: Path, tmp_path: Path) -> None:
+def test_what_the_page_says_installs_it(way: str, built: Path, compiled: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
-    environment = person(home, built)
+    environment = person(home, built, compiled)
     run("bash", "-euc", WAYS[way], env=environment, cwd=home, seconds=280)
     if way == "python3":
         environment["PATH"] = f"{home}/venv/bin:{environment['PATH']}"
