@@ -51,11 +51,6 @@ class Cutter:
         self._compression = compression if compression in ("none", "gzip", "zstd") else PLAIN_TAR
 
     @property
-    def compression(self) -> str:
-        """How the spans are decoded, as far as is known."""
-        return self._compression
-
-    @property
     def wanted(self) -> int:
         """How many plain bytes are to come before the next place is of use."""
         return max(0, self._began + self._spacing - self._plain)
