@@ -6,18 +6,14 @@ repr.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ocifs.errors import Malformed
 from ocifs.oci.descriptor import as_object
+from ocifs.oci.headers import HEADER_BYTES, parse_challenge_list
 from ocifs.oci.manifest import load_json
 
-_WORD = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
-_PIECE = re.compile(
-    rf'\s*,?\s*(?:(?P<name>{_WORD})\s*=\s*(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<plain>[^\s,]+))|(?P<scheme>{_WORD})(?=\s|,|$))'
-)
 DEFAULT_EXPIRY = 60.0  # seconds, where a token does not say (token.md)
 
 
@@ -38,21 +34,10 @@ class Token:
 
 
 def parse_challenges(header: str) -> list[Challenge]:
-    """The challenges of a WWW-Authenticate header, in its order; what cannot be read ends the list."""
-    found: list[tuple[str, dict[str, str]]] = []
-    position = 0
-    while position < len(header):
-        piece = _PIECE.match(header, position)
-        if piece is None or piece.end() == position:
-            break
-        position = piece.end()
-        if piece["scheme"]:
-            found.append((piece["scheme"].lower(), {}))
-        elif found:
-            quoted = piece["quoted"]
-            value = piece["plain"] if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
-            found[-1][1][piece["name"].lower()] = value
-    return [Challenge(scheme, parameters) for scheme, parameters in found]
+    """The challenges of a WWW-Authenticate header, in order. Raises Malformed for a header that is too long."""
+    if len(header) > HEADER_BYTES:
+        raise Malformed(f"the www-authenticate header is longer than {HEADER_BYTES} bytes")
+    return [Challenge(scheme, parameters) for scheme, parameters in parse_challenge_list(header)]
 
 
 def read_token(body: bytes) -> Token:

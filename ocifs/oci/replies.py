@@ -8,25 +8,28 @@ from __future__ import annotations
 
 import email.utils
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from urllib.parse import urljoin, urlsplit
+from itertools import islice
+from urllib.parse import SplitResult, urljoin, urlsplit
 
 from ocifs.errors import AccessDenied, Malformed, NotFound, OcifsError, RateLimited, RegistryFailed
 from ocifs.oci.descriptor import Descriptor, as_object
 from ocifs.oci.digest import Digest
+from ocifs.oci.headers import (
+    Link,
+    field,
+    optional_field,
+    parse_content_range,
+    parse_links,
+    parse_number,
+    parse_warnings,
+)
 from ocifs.oci.manifest import load_json
 from ocifs.oci.reference import is_repository, is_tag
 
-_LINK = re.compile(r"<(?P<target>[^>]*)>(?P<parameters>[^<]*)")
-_NEXT = re.compile(r';\s*rel\s*=\s*"?next"?', re.IGNORECASE)
-_CONTENT_RANGE = re.compile(
-    r"bytes\s*:?\s*(?P<first>[0-9]{1,18})-(?P<last>[0-9]{1,18})/(?P<total>[0-9]{1,18}|\*)", re.IGNORECASE
-)
-_NUMBER = re.compile(r"[0-9]{1,18}")  # str.isdigit takes more than int() does
-_WARNING = re.compile(r'299\s+[^\s"]+\s+"((?:[^"\\]|\\.)*)"')
 _WARNINGS = _LIMITS = 8  # of one answer
+_DATE_LENGTH = 64  # characters of the longest date that Retry-After may have
 _SAID = 200  # characters of a registry's own words that an error repeats
 
 
@@ -64,10 +67,12 @@ def error_of(status: int, headers: Mapping[str, str], body: bytes, what: str, no
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
     """Seconds that Retry-After asks for, given as a number or as a date (RFC 9110, 10.2.3); None when it does not say."""
-    text = headers.get("retry-after", "").strip()
-    seconds = _number(text)
+    text = optional_field(headers, "retry-after")
+    seconds = parse_number(text)
     if seconds is not None:
         return float(seconds)
+    if len(text) > _DATE_LENGTH:
+        return None
     try:
         return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - now)
     except (ValueError, TypeError, OverflowError):
@@ -76,8 +81,7 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
 
 def warnings(headers: Mapping[str, str]) -> list[str]:
     """What a registry wants people to know (distribution-spec "Warnings": `Warning: 299 - "text"`), cleaned and cut."""
-    found = _WARNING.findall(headers.get("warning", ""))
-    return [_clean(re.sub(r"\\(.)", r"\1", text)) for text in found[:_WARNINGS]]
+    return [_clean(text) for text in islice(parse_warnings(optional_field(headers, "warning")), _WARNINGS)]
 
 
 def rate_limits(headers: Mapping[str, str]) -> dict[str, str]:
@@ -88,18 +92,35 @@ def rate_limits(headers: Mapping[str, str]) -> dict[str, str]:
 
 def next_page(url: str, headers: Mapping[str, str]) -> str | None:
     """The target of the next page from the Link header, resolved against `url`; None at the end. Raises Malformed for another host's."""
-    for link in _LINK.finditer(headers.get("link", "")):
-        if not _NEXT.search(link["parameters"]):
-            continue
-        try:
-            target = urlsplit(urljoin(url, link["target"]))
-        except ValueError:
-            raise Malformed(f"the next page of a list has no address: {link['target'][:_SAID]!r}") from None
-        here = urlsplit(url)
-        if (target.scheme, target.netloc) != (here.scheme, here.netloc):
-            raise Malformed(f"the next page of a list is said to be on another host: {target.netloc}")
-        return f"{target.path}?{target.query}" if target.query else str(target.path)
-    return None
+    text = field(headers, "link")
+    links = parse_links(text)
+    if text and not links:
+        raise Malformed(f"the next page of a list has no address: {_clean(text)!r}")
+    link = _next_of(links)
+    if link is None:
+        return None
+    try:
+        target, here = urlsplit(urljoin(url, link.target)), urlsplit(url)
+        same = (target.scheme, target.hostname, _port(target)) == (here.scheme, here.hostname, _port(here))
+    except ValueError:
+        raise Malformed(f"the next page of a list has no address: {_clean(link.target)!r}") from None
+    if not same and not link.relations:
+        return None
+    if not same or target.username:
+        raise Malformed(f"the next page of a list is said to be on another host: {_clean(target.hostname or '')}")
+    return f"{target.path}?{target.query}" if target.query else str(target.path)
+
+
+def _next_of(links: list[Link]) -> Link | None:
+    """The link to the next page: one with that relation, else the first without a relation (which other clients follow)."""
+    for link in links:
+        if "next" in link.relations:
+            return link
+    return next((link for link in links if not link.relations), None)
+
+
+def _port(url: SplitResult) -> int | None:
+    return url.port or {"http": 80, "https": 443}.get(url.scheme)
 
 
 def read_names(body: bytes, member: str) -> list[str]:
@@ -122,7 +143,7 @@ def read_names(body: bytes, member: str) -> list[str]:
 def read_digest(headers: Mapping[str, str]) -> Digest | None:
     """What Docker-Content-Digest names, or None where it is missing or names nothing that can be verified."""
     try:
-        digest = Digest.parse(headers.get("docker-content-digest", ""))
+        digest = Digest.parse(optional_field(headers, "docker-content-digest"))
     except Malformed:
         return None
     return digest if digest.verifiable else None
@@ -130,7 +151,7 @@ def read_digest(headers: Mapping[str, str]) -> Digest | None:
 
 def read_head(headers: Mapping[str, str]) -> Descriptor | None:
     """What a HEAD of a manifest tells, or None when it leaves the digest or the size out."""
-    digest, size = read_digest(headers), _number(headers.get("content-length", ""))
+    digest, size = read_digest(headers), parse_number(optional_field(headers, "content-length"))
     if digest is None or size is None:
         return None
     return Descriptor(headers.get("content-type", ""), digest, size)
@@ -139,28 +160,23 @@ def read_head(headers: Mapping[str, str]) -> Descriptor | None:
 def read_size(status: int, headers: Mapping[str, str]) -> int | None:
     """The size of a whole blob as a HEAD or a range request tells it; None when it does not. A 416 tells it, too (RFC 9110, 14.4)."""
     if status == 200:
-        return _number(headers.get("content-length", ""))
-    total = headers.get("content-range", "").strip().rpartition("/")[2]
-    return _number(total)
+        return parse_number(optional_field(headers, "content-length"))
+    found = parse_content_range(optional_field(headers, "content-range"))
+    return None if found is None else found.total
 
 
 def read_part(status: int, headers: Mapping[str, str], start: int) -> Part:
     """Which bytes an answer to a range request has. Raises Malformed for a 206 that is not what was asked for."""
     if status == 200:
-        size = _number(headers.get("content-length", ""))
+        size = parse_number(optional_field(headers, "content-length"))
         return Part(0, size, size)
-    match = _CONTENT_RANGE.match(headers.get("content-range", "").strip())
-    if match is None:
+    text = field(headers, "content-range")
+    found = parse_content_range(text)
+    if found is None or found.first is None or found.last is None:
         raise Malformed("a part of a blob came without a Content-Range")
-    first, last = int(match["first"]), int(match["last"])
-    if first != start or last < first:
-        raise Malformed(f"bytes from {start} were asked for and {match[0]} came")
-    return Part(first, last + 1, None if match["total"] == "*" else int(match["total"]))
-
-
-def _number(text: str) -> int | None:
-    """A header's number, or None for what is none."""
-    return int(text) if _NUMBER.fullmatch(text) else None
+    if found.first != start or found.last < found.first:
+        raise Malformed(f"bytes from {start} were asked for and {_clean(text)} came")
+    return Part(found.first, found.last + 1, found.total)
 
 
 def _words(body: bytes) -> str:

@@ -15,6 +15,7 @@ from urllib.parse import urljoin, urlsplit
 import httpx
 
 from ocifs.errors import AccessDenied, Malformed
+from ocifs.oci.headers import HEADER_BYTES
 
 Origin: TypeAlias = tuple[str, str, int | None]
 """Scheme, host and port (None: the scheme's own), normalised so that two of them may be compared."""
@@ -30,6 +31,8 @@ def origin_in(url: str) -> Origin:
 
 def redirect_target(registry: Origin, url: str, location: str) -> str:
     """Where a redirect from `url` leads. Raises Malformed when it must not be followed."""
+    if len(location) > HEADER_BYTES:
+        raise Malformed(f"{registry[1]} redirects to an address longer than {HEADER_BYTES} bytes")
     try:
         target = urljoin(url, location)
     except ValueError:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from ocifs.errors import Malformed, OcifsError
 from ocifs.oci.challenge import DEFAULT_EXPIRY, Challenge, parse_challenges, read_token
+from ocifs.oci.headers import HEADER_BYTES
 
 
 def test_dockers_challenge_is_read() -> None:
@@ -42,8 +43,28 @@ def test_what_is_no_challenge_offers_nothing(header: str) -> None:
     assert parse_challenges(header) == []
 
 
-def test_what_cannot_be_read_ends_the_list() -> None:
-    assert parse_challenges('Basic realm="r", Bearer realm="half')[0] == Challenge("basic", {"realm": "r"})
+@pytest.mark.parametrize(
+    ("header", "wanted"),
+    [
+        (
+            'Basic realm="r", Bearer realm="https://x/t',
+            [("basic", {"realm": "r"}), ("bearer", {"realm": "https://x/t"})],
+        ),
+        ("Bearer realm='https://x/t',scope='a,b'", [("bearer", {"realm": "https://x/t", "scope": "a,b"})]),
+        ('Bearer realm="https://x/t";service="s"', [("bearer", {"realm": "https://x/t", "service": "s"})]),
+        ('Negotiate YII/ab+c==, Basic realm="r"', [("negotiate", {}), ("basic", {"realm": "r"})]),
+        ('@ Bearer realm="https://x/t"', [("bearer", {"realm": "https://x/t"})]),
+        ("Bearer" + " " * 8000 + "@", [("bearer", {})]),
+    ],
+)
+def test_challenges_that_break_the_grammar_are_read(header: str, wanted: list[tuple[str, dict[str, str]]]) -> None:
+    assert parse_challenges(header) == [Challenge(scheme, parameters) for scheme, parameters in wanted]
+
+
+def test_a_challenge_longer_than_the_bound_is_malformed() -> None:
+    assert parse_challenges("Basic" + " " * (HEADER_BYTES - 5))
+    with pytest.raises(Malformed, match="www-authenticate"):
+        parse_challenges("Basic" + " " * (HEADER_BYTES - 4))
 
 
 @given(st.text() | st.text(alphabet='Bearer ="\\,'))

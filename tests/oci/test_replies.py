@@ -29,6 +29,19 @@ ANY_TEXT = st.text() | st.from_regex(r"(bytes )?[0-9²٣-]{1,40}(/[0-9²*]{1,20}
         ('</v2/a/tags/list?last=a,b>; type="x"; rel="next"', "/v2/a/tags/list?last=a,b"),
         ('</first>; rel="prev"', None),
         ("", None),
+        ('/v2/a/tags/list?last=b; rel="next"', "/v2/a/tags/list?last=b"),
+        ("/v2/a/tags/list?last=b", "/v2/a/tags/list?last=b"),
+        ("</v2/a/tags/list?last=b>", "/v2/a/tags/list?last=b"),
+        ("</v2/a/tags/list?last=b; rel=next", "/v2/a/tags/list?last=b"),
+        ("</a?x>; rel='next'", "/a?x"),
+        ('</a?x>; rel="prev next last"', "/a?x"),
+        ('</a?x>; rel = "next"; title="</b>; rel=next"', "/a?x"),
+        ('</a?x>; title="say \\"hi\\", <b>"; rel="next"', "/a?x"),
+        ('</b>; rel="prev" , </a?x>;rel=next', "/a?x"),
+        ("</b>; rel=prev, /a?x; rel=next", "/a?x"),
+        ('</a?x>; rel="next', "/a?x"),
+        ("<https://REGISTRY.example:443/a?x>; rel=next", "/a?x"),
+        ("<https://elsewhere.example/style.css>; as=style", None),
     ],
 )
 def test_the_next_page_is_where_the_link_says(link: str, target: str | None) -> None:
@@ -53,6 +66,12 @@ def test_a_next_page_that_is_no_address_is_refused() -> None:
         replies.next_page(URL, {"link": '<http://[half/x>; rel="next"'})
 
 
+@pytest.mark.parametrize("link", [";", ",,", "<>; rel=next", "<" * 8193, "</a>; rel=next;" + " " * 9000])
+def test_a_link_that_cannot_be_read_is_malformed_and_not_the_last_page(link: str) -> None:
+    with pytest.raises(Malformed):
+        replies.next_page(URL, {"link": link})
+
+
 def test_names_that_cannot_be_such_are_dropped() -> None:
     tags = ["v1", None, 7, "sha256:" + "0" * 64, "", ".hidden", "a b", "v2"]
     assert replies.read_names(json.dumps({"tags": tags}).encode(), "tags") == ["v1", "v2"]
@@ -74,7 +93,16 @@ def test_what_is_no_list_is_malformed(body: bytes) -> None:
 def test_a_part_is_what_its_content_range_says() -> None:
     assert replies.read_part(206, {"content-range": "bytes 10-19/100"}, 10) == replies.Part(10, 20, 100)
     assert replies.read_part(206, {"content-range": "bytes 10-19/*"}, 10) == replies.Part(10, 20, None)
-    assert replies.read_part(206, {"content-range": "Bytes: 0-0/1"}, 0) == replies.Part(0, 1, 1)
+    for text in (
+        "Bytes: 10-19/100",
+        "bytes=10-19/100",
+        "10-19/100",
+        "bytes  10 - 19 / 100",
+        "bytes" + " " * 8000 + "10-19/100",
+    ):
+        assert replies.read_part(206, {"content-range": text}, 10) == replies.Part(10, 20, 100)
+    assert replies.read_part(206, {"content-range": "bytes 10-19"}, 10) == replies.Part(10, 20, None)
+    assert replies.read_size(416, {"content-range": "bytes */100"}) == 100
 
 
 def test_a_200_is_the_whole_whatever_was_asked_for() -> None:
@@ -83,7 +111,17 @@ def test_a_200_is_the_whole_whatever_was_asked_for() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["", "bytes 0-9/100", "bytes 10-9/100", "bytes */100", "items 10-19/100", "bytes 11-19/100"]
+    "value",
+    [
+        "",
+        "bytes 0-9/100",
+        "bytes 10-9/100",
+        "bytes */100",
+        "items 10-19/100",
+        "bytes 11-19/100",
+        "bytes 10-19/x",
+        "bytes" + " " * 9000 + "10-19/100",
+    ],
 )
 def test_a_part_that_was_not_asked_for_is_malformed(value: str) -> None:
     with pytest.raises(Malformed):
@@ -139,6 +177,11 @@ def test_bodies_of_errors_need_not_be_what_they_should(body: bytes) -> None:
 def test_a_registrys_own_words_are_cut() -> None:
     body = json.dumps({"errors": [{"code": "X", "message": "y" * 10_000}]}).encode()
     assert len(str(replies.error_of(500, {}, body, "host", 0))) < 300
+
+
+def test_a_warning_is_read_in_its_quotes() -> None:
+    text = '199 - "old", 299 - "say \\"hi\\", twice", 299 - "two" "Mon", 299 x, 299 - "three'
+    assert replies.warnings({"warning": text}) == ['say "hi", twice', "two", "three"]
 
 
 def test_retry_after_is_seconds_or_a_date() -> None:
