@@ -10,6 +10,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ocifs.directories import cache_home
 from ocifs.oci.platform import Platform
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
@@ -17,8 +18,7 @@ KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
 def default_cache_directory() -> Path:
     """`$XDG_CACHE_HOME/ocifs`, else `~/.cache/ocifs` (XDG Base Directory Specification)."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "ocifs"
+    return cache_home(os.environ) / "ocifs"
 
 
 @dataclass(frozen=True, slots=True)

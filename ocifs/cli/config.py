@@ -23,6 +23,7 @@ from pathlib import Path
 
 import click
 
+from ocifs.directories import config_home
 from ocifs.errors import UsageError
 
 SYSTEM = Path("/etc/ocifs/config.toml")
@@ -66,9 +67,7 @@ def files() -> list[Path]:
     only = os.environ.get("OCIFS_CONFIG")
     if only:
         return [Path(only)]
-    base = os.environ.get("XDG_CONFIG_HOME", "")
-    home = Path(base) if os.path.isabs(base) else Path(os.path.expanduser("~/.config"))
-    return [SYSTEM, home / "ocifs" / "config.toml"]
+    return [SYSTEM, config_home(os.environ) / "ocifs" / "config.toml"]
 
 
 def load(known: Mapping[str, click.Parameter]) -> Config:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import trio
 
+from ocifs.directories import config_home, home, runtime_directory
 from ocifs.registry import helpers
 from ocifs.registry.credential import Credential
 from ocifs.registry.helpers import Helper, Helpers
@@ -28,6 +29,7 @@ _HUB = "docker.io"
 _HUB_KEY = "https://index.docker.io/v1/"
 _HUB_KEYS = (_HUB_KEY, "index.docker.io", "registry-1.docker.io")
 _FILE_BYTES = 4 << 20
+_RUN = Path("/run/containers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +64,16 @@ class Sources:
 
 def files(environ: Mapping[str, str], first: Path | None) -> Iterator[Path]:
     """The places where credentials may be, in the order in which they are believed."""
-    home = Path(environ.get("HOME", "/"))
     if first is not None:
         yield first
     if environ.get("REGISTRY_AUTH_FILE"):
         yield Path(environ["REGISTRY_AUTH_FILE"])
-    yield Path(environ.get("XDG_RUNTIME_DIR") or f"/run/containers/{os.getuid()}") / "containers" / "auth.json"
-    yield Path(environ.get("XDG_CONFIG_HOME") or home / ".config") / "containers" / "auth.json"
-    yield Path(environ.get("DOCKER_CONFIG") or home / ".docker") / "config.json"
-    yield home / ".dockercfg"
+    runtime = runtime_directory(environ)
+    # Without XDG_RUNTIME_DIR podman, buildah and skopeo write no `containers` into the path.
+    yield (runtime / "containers" if runtime else _RUN / str(os.getuid())) / "auth.json"
+    yield config_home(environ) / "containers" / "auth.json"
+    yield Path(environ.get("DOCKER_CONFIG") or home(environ) / ".docker") / "config.json"
+    yield home(environ) / ".dockercfg"
 
 
 def hosts_in_files(environ: Mapping[str, str], first: Path | None = None) -> dict[str, list[Path]]:

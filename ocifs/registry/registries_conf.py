@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ocifs.directories import config_home
 from ocifs.errors import AccessDenied, UsageError
 from ocifs.oci.reference import is_component, is_host, is_repository, normal_host
 from ocifs.registry.endpoint import Endpoint, Site, with_a_fallback
@@ -104,8 +105,8 @@ def files(environ: Mapping[str, str], given: Path | None = None) -> tuple[Path, 
     """The main file, and the directories whose `*.conf` are read after it. `given`: that file and nothing else."""
     if given is not None:
         return given, ()
-    base = environ.get("XDG_CONFIG_HOME") or f"{environ.get('HOME', '/')}/.config"
-    own, system = Path(base) / "containers/registries.conf", Path("/etc/containers/registries.conf")
+    own = config_home(environ) / "containers/registries.conf"
+    system = Path("/etc/containers/registries.conf")
     named = environ.get("CONTAINERS_REGISTRIES_CONF")
     if not named and own.exists():
         return own, (_drop_ins(own),)

@@ -14,6 +14,7 @@ import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 
+from ocifs.directories import config_home
 from ocifs.errors import UsageError
 from ocifs.oci.reference import DOCKER_HUB
 from ocifs.registry.endpoint import Site
@@ -26,8 +27,8 @@ _CERTIFICATES = ("containers/certs.d", "docker/certs.d")
 
 def certificate_directories(environ: Mapping[str, str]) -> tuple[Path, ...]:
     """Directories of directories named after hosts (containers-certs.d(5); docker's, of the system and without root)."""
-    own = Path(environ.get("XDG_CONFIG_HOME") or Path(environ.get("HOME", "/")) / ".config")
-    return tuple(base / each for each in _CERTIFICATES for base in (own, Path("/etc")))
+    bases = (config_home(environ), Path("/etc"))
+    return tuple(base / each for each in _CERTIFICATES for base in bases)
 
 
 def origin_of(host: str, network: NetworkSettings, scheme: str = "") -> str:
