@@ -16,6 +16,7 @@ from ocifs.metrics import METRICS, exposition, name_in_text, parse_address
 from ocifs.oci import mediatype
 from scripts.generate_metrics import REFERENCE, dashboard, page
 from tests.support.mount import mounted, run_ocifs
+from tests.support.ports import free_port
 from tests.support.push import push_manifest
 from tests.support.registry import Registry
 
@@ -25,13 +26,6 @@ def parsed(text: str) -> dict[tuple[str, tuple[str, ...]], float]:
     return {
         (sample.name, tuple(sample.labels.values())): sample.value for family in families for sample in family.samples
     }
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.mark.mount

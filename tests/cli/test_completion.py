@@ -66,7 +66,7 @@ class Terminal:
 
     def sees(self, text: str) -> None:
         """Wait until something new on the terminal has this text."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while text.encode() not in self.seen:
             assert select.select([self._file], [], [], max(0, deadline - time.monotonic()))[0], self.seen
             self.seen += os.read(self._file, 4096)

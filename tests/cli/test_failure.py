@@ -64,7 +64,7 @@ def test_a_reader_that_has_read_enough_is_no_traceback(tmp_path: Path) -> None:
 
 def test_ctrl_c_ends_a_command_as_shells_expect(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.settimeout(20)
+        listener.settimeout(60)
         host = f"127.0.0.1:{listener.getsockname()[1]}"
         command = [
             "env",
@@ -82,7 +82,7 @@ def test_ctrl_c_ends_a_command_as_shells_expect(tmp_path: Path) -> None:
             try:
                 connection = listener.accept()[0]  # now it waits for an answer
                 process.send_signal(signal.SIGINT)
-                said = process.communicate(timeout=10)[1]
+                said = process.communicate(timeout=120)[1]
                 connection.close()
             finally:
                 process.kill()
@@ -92,17 +92,17 @@ def test_ctrl_c_ends_a_command_as_shells_expect(tmp_path: Path) -> None:
 def test_ctrl_c_ends_the_daemon_of_a_mount_that_is_not_made_yet(tmp_path: Path) -> None:
     (tmp_path / "mnt").mkdir()
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.settimeout(20)
+        listener.settimeout(60)
         source = f"127.0.0.1:{listener.getsockname()[1]}/a/b:c"
         words = ["mount", source, str(tmp_path / "mnt"), "--cache-dir", str(tmp_path / "cache")]
         command = ["env", "--default-signal=INT", sys.executable, "-m", "ocifs", *words]
         with subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True) as process:
             connection = listener.accept()[0]
-            connection.settimeout(20)
+            connection.settimeout(60)
             os.killpg(process.pid, signal.SIGINT)
             while connection.recv(4096):  # until the daemon, whose question this is, has gone
                 pass
             connection.close()
-            said = process.communicate(timeout=20)[1]
+            said = process.communicate(timeout=120)[1]
     assert (process.returncode, said.strip()) == (130, b"")
     assert not os.path.ismount(tmp_path / "mnt")

@@ -105,7 +105,7 @@ def test_mount_and_fstab_mount_a_registry(registry: Registry, tmp_path: Path) ->
 def test_systemd_hears_when_the_mount_answers(registry: Registry, tmp_path: Path, monkeypatch) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(str(tmp_path / "notify"))
-        listener.settimeout(20)
+        listener.settimeout(60)
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
         with mounted(registry.host, tmp_path / "mnt", tmp_path / "cache"):
             assert listener.recv(100) == b"READY=1"

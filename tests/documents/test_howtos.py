@@ -11,7 +11,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tarfile
@@ -27,6 +26,7 @@ from ocifs.oci import mediatype
 from tests.documents.session import Step, blocks, plain, run, steps
 from tests.registry.private import private_house
 from tests.support.image import make_layout
+from tests.support.ports import free_port
 from tests.support.push import push_blob, push_manifest
 from tests.support.registry import Registry, running_registry
 from tests.support.secrets import keep_secret
@@ -145,13 +145,6 @@ def home(place: Path) -> Iterator[dict[str, str]]:
     finally:
         for name in PLACES:
             subprocess.run(["fusermount3", "-u", "-z", "-q", place / name], check=False, capture_output=True)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def follow(page: str, host: str, place: Path, environment: dict[str, str]) -> int:

@@ -29,10 +29,10 @@ def broken(tmp_path: Path) -> Iterator[Path]:
     finally:
         process.terminate()
         try:
-            process.wait(10)
+            process.wait(60)
         except subprocess.TimeoutExpired:
             process.kill()
-            process.wait(10)
+            process.wait(60)
         subprocess.run(["fusermount3", "-u", "-z", "-q", str(where)], check=False, capture_output=True)
 
 

@@ -6,10 +6,8 @@ import gzip
 import hashlib
 import io
 import json
-import os
 import random
 import shutil
-import socket
 import subprocess
 import tarfile
 from collections.abc import Iterator
@@ -23,7 +21,9 @@ from tests.layers.tars import DIRECTORY, entry, tar
 from tests.mount.test_lazy_mount import push_chunked, push_starred
 from tests.support.faultproxy import FaultProxy, fault_proxy, twice
 from tests.support.image import make_layout
+from tests.support.kernel import with_kernel_caches
 from tests.support.mount import mounted, run_ocifs
+from tests.support.ports import free_port
 from tests.support.push import push_blob, push_manifest
 from tests.support.registry import Registry, running_registry
 
@@ -103,13 +103,6 @@ def without_bytes(cache: Path) -> None:
         shutil.rmtree(cache / "ocifs/v1" / kind)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def operations(port: int) -> dict[str, int]:
     """How often the kernel has asked for what, by a mount's metrics: reading status.json would count itself."""
     text = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
@@ -130,15 +123,18 @@ def test_a_second_open_asks_the_registry_for_nothing_and_the_daemon_for_no_byte(
             read = {name: (root / name).read_bytes() for name in ("small/3/3", LAST)}
             return read, [path.stat().st_size for path in (root / "small/3").iterdir()]
 
-        first = use()
-        assert first[0] == {name: FILES[name] for name in first[0]}
-        asked, before = proxy.requests, operations(port)
-        assert use() == first
-        after = operations(port)
-        assert proxy.requests == asked
-        assert after["open"] - before["open"] == 2
-        for name in ("read", "lookup", "getattr"):
-            assert after.get(name, 0) == before.get(name, 0), name
+        def law(_: int) -> None:
+            first = use()
+            assert first[0] == {name: FILES[name] for name in first[0]}
+            asked, before = proxy.requests, operations(port)
+            assert use() == first
+            after = operations(port)
+            assert proxy.requests == asked
+            assert after["open"] - before["open"] == 2
+            for name in ("read", "lookup", "getattr"):
+                assert after.get(name, 0) == before.get(name, 0), name
+
+        with_kernel_caches(law)
 
 
 def test_what_two_tags_share_is_in_the_kernel_once(registry: Registry, proxy: FaultProxy, tmp_path: Path) -> None:
@@ -147,12 +143,16 @@ def test_what_two_tags_share_is_in_the_kernel_once(registry: Registry, proxy: Fa
     port = free_port()
     with mounted(f"{proxy.host}/counts", tmp_path / "mnt", tmp_path / "cache", ["--metrics", str(port)]) as mount:
         one, two = (mount.path / f"shared:{release}/rootfs" for release in (1, 2))
-        assert (one / "big/4").read_bytes() == FILES["big/4"]
-        assert [(root / "release").read_bytes() for root in (one, two)] == [b"1\n", b"2\n"]
-        asked, before = proxy.requests, operations(port)
-        assert (two / "big/4").read_bytes() == FILES["big/4"]
-        assert (mount.path / "shared:2/layers/0/tree/big/4").read_bytes() == FILES["big/4"]
-        assert (proxy.requests, operations(port)["read"]) == (asked, before["read"])
+
+        def law(_: int) -> None:
+            assert (one / "big/4").read_bytes() == FILES["big/4"]
+            assert [(root / "release").read_bytes() for root in (one, two)] == [b"1\n", b"2\n"]
+            asked, before = proxy.requests, operations(port)
+            assert (two / "big/4").read_bytes() == FILES["big/4"]
+            assert (mount.path / "shared:2/layers/0/tree/big/4").read_bytes() == FILES["big/4"]
+            assert (proxy.requests, operations(port)["read"]) == (asked, before["read"])
+
+        with_kernel_caches(law)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -202,17 +202,20 @@ def test_who_reads_file_after_file_asks_for_few_of_them_and_nobody_waits_for_one
     files = {f"row/{number}": content(27_000) for number in range(10)}
     layer = tar(entry("row", DIRECTORY, **T), *[entry(name, content=each, **T) for name, each in sorted(files.items())])
     _push_gzip(registry, "counts/row", 1, layer)
-    port = free_port()
     source = f"{registry.host}/counts/row:1"
-    with mounted(source, tmp_path / "mnt", tmp_path / "cache", ["--metrics", str(port)]) as mount:
-        root = mount.path / "rootfs"
-        held = os.open(root / "row/6", os.O_RDONLY)
-        asked = []
-        for name in sorted(files):
-            before = operations(port).get("read", 0)
-            assert (root / name).read_bytes() == files[name]
-            asked.append(operations(port)["read"] - before)
-        os.close(held)
-        assert [number for number, reads in enumerate(asked) if reads] == [0, 1, 2, 3, 6]
-        subprocess.run(["grep", "-rac", "e", root / "row"], stdout=subprocess.DEVNULL, check=True)
-        assert operations(port)["read"] == before + asked[-1]
+
+    def law(number: int) -> None:
+        port, cache = free_port(), tmp_path / f"cache{number}"
+        with mounted(source, tmp_path / "mnt", cache, ["--metrics", str(port)]) as mount:
+            root = mount.path / "rootfs"
+            asked = []
+            with (root / "row/6").open("rb"):
+                for name in sorted(files):
+                    before = operations(port).get("read", 0)
+                    assert (root / name).read_bytes() == files[name]
+                    asked.append(operations(port)["read"] - before)
+            assert [number for number, reads in enumerate(asked) if reads] == [0, 1, 2, 3, 6]
+            subprocess.run(["grep", "-rac", "e", root / "row"], stdout=subprocess.DEVNULL, check=True)
+            assert operations(port)["read"] == before + asked[-1]
+
+    with_kernel_caches(law)

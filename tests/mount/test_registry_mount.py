@@ -9,14 +9,13 @@ import os
 import random
 import signal
 import subprocess
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from ocifs.oci import mediatype
-from tests.support.mount import mounted, run_ocifs
+from tests.support.mount import mounted, run_ocifs, wait_until_blocked
 from tests.support.push import push_blob, push_manifest
 from tests.support.registry import Registry, running_registry
 from tests.support.silent import silent_server
@@ -226,14 +225,14 @@ def test_a_dead_mount_is_replaced(registry: Registry, tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", [["ls"], ["stat", "-c", "%i"], ["cat"]])
 def test_a_caller_is_freed_from_a_silent_registry(tmp_path: Path, number: signal.Signals, command: list[str]) -> None:
     path = {"ls": "", "stat": "some/app:v1", "cat": "some/app:v1/kind"}[command[0]]
-    with silent_server() as host, mounted(host, tmp_path / "mnt", tmp_path / "cache") as mount:
+    options = ["--timeout", "300"]
+    with silent_server() as host, mounted(host, tmp_path / "mnt", tmp_path / "cache", options) as mount:
         caller = subprocess.Popen(
             [*command, str(mount.path / path)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        time.sleep(0.5)  # let it get into the kernel: nothing outside can see that it waits there
-        assert caller.poll() is None
+        wait_until_blocked(caller)
         caller.send_signal(number)
-        caller.wait(5)  # without the guard it would be the time-out of 30 s
+        caller.wait(60)  # without the guard it would be the time-out of 300 s
         assert os.listdir(mount.path / ".ocifs")
 
 

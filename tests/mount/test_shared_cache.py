@@ -154,7 +154,7 @@ def kill_at(mount: Mounted, cache: Path, size: int) -> None:
             break
         time.sleep(0.001)  # what is looked for is a moment
     mount.process.send_signal(signal.SIGKILL)
-    mount.process.wait(10)
+    mount.process.wait(60)
 
 
 def blocks_of(path: Path) -> int:

@@ -6,7 +6,6 @@ import base64
 import json
 import os
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from ocifs.metrics import parse_address
 from tests.support.chroot import base_tar
 from tests.support.installed import ROOT, run
 from tests.support.kubelet import Node
+from tests.support.ports import free_port
 from tests.support.push import push_blob, push_manifest
 from tests.support.registry import running_registry
 from tests.support.secrets import keep_secret
@@ -161,10 +161,8 @@ def test_a_node_has_the_registry_for_its_pods(image: Image, tmp_path: Path) -> N
             "1",
         )
     auth = f"auth: {{htpasswd: {{realm: x, path: {tmp_path}/passwords}}}}\n"
-    with running_registry(tmp_path, tmp_path / "data", auth) as registry, socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-        free.close()
+    with running_registry(tmp_path, tmp_path / "data", auth) as registry:
+        port = free_port()
         secret = base64.b64encode(f"node:{password}".encode()).decode()
         credentials = json.dumps({"auths": {registry.host: {"auth": secret}}})
         node = Node(tmp_path / "node", image.root, image.settings, {"ocifs-auth": {".dockerconfigjson": credentials}})

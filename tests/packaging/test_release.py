@@ -37,7 +37,7 @@ def release(place: Path, *words: str) -> tuple[int, str]:
         [place / "scripts/release", *words],
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=120,
         check=False,
         stdin=subprocess.DEVNULL,
     )

@@ -29,7 +29,7 @@ def git(place: Path, *words: str) -> None:
         "-c",
         "tag.gpgsign=false",
     )
-    subprocess.run(["git", "-C", place, *who, *words], check=True, capture_output=True, timeout=20)
+    subprocess.run(["git", "-C", place, *who, *words], check=True, capture_output=True, timeout=120)
 
 
 def version(place: Path) -> str:
@@ -42,7 +42,7 @@ def version(place: Path) -> str:
         check=True,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
     )
     return done.stdout.strip()
 
@@ -90,7 +90,7 @@ def test_files_without_git_have_a_version(tree: Path) -> None:
 def test_a_source_distribution_keeps_its_version_without_git(clone: Path, tmp_path: Path) -> None:
     git(clone, "tag", "v1.2.3")
     build = [sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", tmp_path / "dist"]
-    subprocess.run(build, cwd=clone, check=True, capture_output=True, timeout=30)
+    subprocess.run(build, cwd=clone, check=True, capture_output=True, timeout=120)
     shutil.unpack_archive(tmp_path / "dist/ocifs_mount-1.2.3.tar.gz", tmp_path)
     assert version(tmp_path / "ocifs_mount-1.2.3") == "1.2.3"
 
@@ -106,10 +106,10 @@ def test_files_that_nobody_installed_say_so() -> None:
     bare = "sys.path = [sys.argv[1], *(each for each in sys.path if 'site-packages' not in each)]"
     look = f"import sys; {bare}; import ocifs; print(ocifs.__version__)"
     command = [sys.executable, "-S", "-c", look, ROOT]
-    assert subprocess.run(command, check=True, capture_output=True, text=True, timeout=20).stdout == "0.0.0\n"
+    assert subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout == "0.0.0\n"
 
 
 def test_help_looks_up_no_version() -> None:
     look = "import sys, ocifs.cli.main as m; m.group(['--help'], standalone_mode=False); print('importlib.metadata' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", look], check=True, capture_output=True, text=True, timeout=20)
+    done = subprocess.run([sys.executable, "-c", look], check=True, capture_output=True, text=True, timeout=120)
     assert done.stdout.endswith("False\n")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from ocifs.oci import endpoints, mediatype
 from ocifs.oci.digest import Digest
 from ocifs.registry.client import open_registry
 from ocifs.settings import NetworkSettings, Settings
+from tests.support.ports import free_port
 from tests.support.push import push_blob, push_manifest
 from tests.support.registry import Registry
 from tests.support.secrets import keep_secret
@@ -84,9 +84,7 @@ async def test_what_is_not_there_is_not_found(registry: Registry) -> None:
 def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """`host:port` of a registry that wants Basic credentials."""
     directory = tmp_path_factory.mktemp("locked")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     made = subprocess.run(["htpasswd", "-Bbn", "me", PASSWORD], capture_output=True, check=True)
     (directory / "passwords").write_bytes(made.stdout)
     config = directory / "config.yml"
@@ -94,7 +92,7 @@ def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     command = ["docker-registry", "serve", str(config)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             with contextlib.suppress(httpx.TransportError):
                 httpx.get(f"http://127.0.0.1:{port}/v2/", trust_env=False, timeout=2)
@@ -103,7 +101,7 @@ def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield f"127.0.0.1:{port}"
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 def with_credentials(host: str, directory: Path, password: str) -> Settings:

@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-PATIENCE = 30.0  # seconds after which a connection that is kept silent ends
-UPSTREAM = 20.0  # seconds for an answer of the real registry
+PATIENCE = 100.0  # seconds after which a connection that is kept silent ends
+UPSTREAM = 60.0  # seconds for an answer of the real registry
 RESET = struct.pack("ii", 1, 0)
 
 STATUSES = {

@@ -17,6 +17,7 @@ from typing import BinaryIO
 
 from tests.support.leaks import note
 
+START_SECONDS, END_SECONDS = 60.0, 60.0  # generous: a machine may be busy
 NOTED = 1 << 16  # bytes of what a command printed that are looked through for secrets
 
 
@@ -32,7 +33,7 @@ class Mounted:
     def kill(self) -> None:
         """End the daemon as a crash would."""
         self.process.send_signal(signal.SIGKILL)
-        self.process.wait(10)
+        self.process.wait(60)
 
 
 def run_ocifs(*arguments: str, cache: Path, check: bool = True) -> subprocess.CompletedProcess[bytes]:
@@ -69,16 +70,39 @@ def mounted(
         if process.poll() is None:
             _note(process, where)
             process.terminate()
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait(10)
+        ended = _ended(process)
         subprocess.run(["fusermount3", "-u", "-z", "-q", str(where)], check=False, capture_output=True)
         said.seek(0)
         mount.said = said.read()
         note(f"the mount of {source}", mount.said)
         said.close()
+        assert ended, f"the mount of {source} did not end within {END_SECONDS:g} s of SIGTERM"
+
+
+def _ended(process: subprocess.Popen[bytes]) -> bool:
+    """Whether a process that was asked to end does so; otherwise it is killed."""
+    try:
+        process.wait(END_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        return False
+    return True
+
+
+def wait_until_blocked(process: subprocess.Popen[bytes]) -> None:
+    """Until a program that was just started waits for something, as a caller of a mount waits for its daemon.
+
+    Nothing reports that, so this looks for a program that has slept several times in a row.
+    """
+    deadline, asleep = time.monotonic() + START_SECONDS, 0
+    while asleep < 10:
+        assert process.poll() is None, "the program has ended"
+        assert time.monotonic() < deadline, "the program is busy"
+        program, _, state = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")
+        is_running = program.partition("(")[2] in os.path.basename(str(process.args[0]))  # type: ignore[index]
+        asleep = asleep + 1 if is_running and state.split()[0] in "SD" else 0
+        time.sleep(0.02)
 
 
 def _note(process: subprocess.Popen[bytes], where: Path) -> None:
@@ -91,7 +115,7 @@ def _note(process: subprocess.Popen[bytes], where: Path) -> None:
 
 def _wait(process: subprocess.Popen[bytes], where: Path, said: BinaryIO) -> None:
     """Until the mount answers: its root has another device than the directory above it."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if process.poll() is not None:
             said.seek(0)

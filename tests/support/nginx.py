@@ -18,7 +18,9 @@ from pathlib import Path
 import pytest
 import trustme
 
-START_SECONDS = 15.0
+from tests.support.ports import free_port
+
+START_SECONDS = 60.0
 NAMES = ("registry.example", "registry-1.docker.io", "auth.docker.io", "production.cloudflare.docker.com")
 
 CONFIG = """{user}
@@ -96,9 +98,7 @@ def tls_front(
     if client_ca is not None:
         client_ca.cert_pem.write_to_path(str(directory / "clients.pem"))
         client = f"ssl_verify_client on;\n    ssl_client_certificate {directory}/clients.pem;"
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    port = free_port()
     text = CONFIG.format(
         here=directory,
         port=port,
@@ -116,7 +116,7 @@ def tls_front(
         yield Front(f"127.0.0.1:{port}", directory / "ca.crt", directory / "access.log")
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 def _wait(port: int, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -7,7 +7,6 @@ fails. olareg is optional: it is tested where somebody has it, since not every G
 from __future__ import annotations
 
 import contextlib
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import httpx
 
+from tests.support.ports import free_port
 from tests.support.registry import CONFIG, START_SECONDS, running_registry
 from tests.support.tools import tool
 
@@ -28,9 +28,7 @@ def running(kind: str, directory: Path) -> Iterator[str]:
         with running_registry(directory) as registry:
             yield registry.host
         return
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    port = free_port()
     program = tool(kind, directory, optional=kind == "olareg").path
     (directory / "config.yml").write_text(CONFIG.format(root=directory / "data", port=port))
     commands = {
@@ -46,7 +44,7 @@ def running(kind: str, directory: Path) -> Iterator[str]:
         yield f"127.0.0.1:{port}"
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 def _wait(port: int, process: subprocess.Popen[bytes]) -> None:

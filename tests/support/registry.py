@@ -6,7 +6,6 @@ Rules that hold here: the process ends with the context; a wait has a deadline; 
 from __future__ import annotations
 
 import contextlib
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -15,7 +14,9 @@ from pathlib import Path
 
 import httpx
 
-START_SECONDS = 15.0
+from tests.support.ports import free_port
+
+START_SECONDS = 60.0
 
 CONFIG = """version: 0.1
 log: {{level: info}}
@@ -41,7 +42,7 @@ class Registry:
     def stop(self) -> None:
         """End it as a crash would, in the middle of whatever it does."""
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(60)
 
     def requests(self, method: str, path: str) -> int:
         """How many requests of this method and exact path the access log holds."""
@@ -54,10 +55,7 @@ def running_registry(directory: Path, data: Path | None = None, more: str = "", 
 
     `port`: where an earlier one was; 0: a free one.
     """
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind(("127.0.0.1", port))
-        port = probe.getsockname()[1]
+    port = port or free_port()
     config, log = directory / "config.yml", directory / "log"
     config.write_text(CONFIG.format(root=data or directory / "data", port=port) + more)
     with log.open("wb") as output:
@@ -69,7 +67,7 @@ def running_registry(directory: Path, data: Path | None = None, more: str = "", 
     finally:
         process.terminate()
         try:
-            process.wait(10)
+            process.wait(60)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

@@ -1,0 +1,64 @@
+"""A plugin of pytest: makes the suite independent of what started it and of what else runs on the machine.
+
+- Signals. `nohup` and background jobs ignore SIGINT, SIGHUP or SIGQUIT, and programs inherit that. Here such a signal gets a handler
+  that does nothing: the suite goes on ignoring it, and programs that tests start have the default again.
+- Files. Each run has a base directory of its own, so that a second run or another user cannot remove or close it.
+  It is removed after a run without failures, and every mount below it is detached first.
+- Settings. The umask is 022, and variables that configure ocifs, registries' tools or colours are unset.
+
+Rules that hold here: nothing outside the run's own directory is changed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+
+PYTHONS_OWN = (signal.SIGPIPE, signal.SIGXFSZ)  # ignored by Python itself, restored by `subprocess`
+SETTINGS = re.compile(
+    r"(OCIFS|DOCKER|REGISTRY|BUILDAH|CONTAINERS|ORAS|HELM|NOTATION)_|(NO_|FORCE_|CLI)COLOR|LS_COLORS$|GREP_"
+)
+_base: list[Path] = []  # the directory that this run has made
+
+
+def isolate() -> None:
+    """Called once, before any test module is imported."""
+    for number in signal.valid_signals() - set(PYTHONS_OWN):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    os.umask(0o022)
+    for name in [name for name in os.environ if SETTINGS.match(name)]:
+        del os.environ[name]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    if config.option.basetemp is None and not hasattr(config, "workerinput"):
+        _base.append(Path(tempfile.mkdtemp(prefix="ocifs-tests-")))
+        config.option.basetemp = str(_base[0] / "run")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    session = config.pluginmanager.get_plugin("session")
+    while _base:
+        base = _base.pop()
+        detach_mounts(base)
+        if getattr(session, "exitstatus", None) == pytest.ExitCode.OK:
+            shutil.rmtree(base, ignore_errors=True)
+
+
+def detach_mounts(base: Path) -> None:
+    """Detach what tests that were interrupted have left mounted, the newest first."""
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    points = [line.split()[4].encode().decode("unicode_escape") for line in lines]
+    for point in reversed([each for each in points if each.startswith(f"{base}/")]):
+        command = ["umount", "-l", point] if os.geteuid() == 0 else ["fusermount3", "-u", "-z", "-q", point]
+        subprocess.run(command, check=False, capture_output=True)

@@ -1,0 +1,24 @@
+"""Ports for servers that cannot be told to choose one themselves.
+
+Rules that hold here:
+- A port is outside the range from which the kernel takes ports for outgoing connections, so no client takes it meanwhile.
+- It is chosen at random, so that suites side by side rarely try the same one.
+"""
+
+from __future__ import annotations
+
+import random
+import socket
+from contextlib import suppress
+
+FIRST, LAST = 20_000, 32_000  # Linux's default range for clients begins at 32768
+
+
+def free_port(address: str = "127.0.0.1") -> int:
+    """A port that no server listens at."""
+    for _ in range(100):
+        port = random.SystemRandom().randint(FIRST, LAST)
+        with suppress(OSError), socket.socket() as probe:
+            probe.bind((address, port))
+            return port
+    raise RuntimeError(f"no free port between {FIRST} and {LAST}")
