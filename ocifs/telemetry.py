@@ -8,7 +8,6 @@ started on its behalf inherits it.
 from __future__ import annotations
 
 import contextvars
-import itertools
 import json
 import logging
 import os
@@ -16,7 +15,6 @@ import re
 import time
 
 OPERATION: contextvars.ContextVar[int] = contextvars.ContextVar("ocifs_operation", default=0)
-_NUMBERS = itertools.count(1)
 _LEVELS = (logging.INFO, logging.DEBUG, 5)
 OPERATIONS_TOO = _LEVELS[2]
 """The level of a line for each operation: a listing makes thousands of them."""
@@ -29,11 +27,9 @@ _SECRET = re.compile(
 )
 
 
-def begin_operation() -> int:
-    """Give what the current task does from here on a number of its own."""
-    number = next(_NUMBERS)
+def begin_operation(number: int) -> None:
+    """Put a number on the log lines of the current task, from here on. Numbers begin with 1."""
     OPERATION.set(number)
-    return number
 
 
 def without_secrets(text: str) -> str:

@@ -58,6 +58,7 @@ class Guard:
         self._timing = timing
         self._journal = journal
         self._under_way: set[_Operation] = set()
+        self._begun = 0  # operations, which numbers them in the log
 
     def busy(self) -> bool:
         """Whether somebody waits for an operation."""
@@ -98,7 +99,8 @@ class Guard:
 
     def _begin(self, name: str) -> float:
         self._journal.operations[name] += 1
-        begin_operation()
+        self._begun += 1
+        begin_operation(self._begun)
         if log.isEnabledFor(OPERATIONS_TOO):
             log.log(OPERATIONS_TOO, "%s", name)
         return time.perf_counter()

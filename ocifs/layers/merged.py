@@ -2,12 +2,16 @@
 
 A million entries take some 35 MB: their names and 8 bytes each. What an entry is stays in its layer's index.
 
-Rules that hold here: pure; two `Item`s are equal when they are the same thing of the same tree, whatever names lead to it; a kept tree that
-is not exactly what `encode` made is None.
+Rules that hold here:
+
+- Any thread may read a tree: the event loop looks names up while a worker thread encodes it.
+- Two `Item`s are equal when they are the same thing of the same tree, whatever names lead to it.
+- Bytes that are not exactly what `encode` made are None.
 """
 
 from __future__ import annotations
 
+import threading
 from array import array
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
@@ -96,6 +100,7 @@ class Tree:
     directories: Directories = field(repr=False)
     links: dict[int, int] = field(repr=False)
     _opened: OrderedDict[int, dict[bytes, int]] = field(default_factory=OrderedDict, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)  # of _opened
 
     @property
     def root(self) -> Item:
@@ -120,11 +125,14 @@ class Tree:
 
     def listing(self, number: int) -> dict[bytes, int]:
         """The names of a directory and their codes; not to be changed."""
-        found = self._opened.get(number)
+        with self._lock:
+            found = self._opened.get(number)
         if found is None:
-            found = self._opened[number] = self.directories.listing(number)
-            if len(self._opened) > _OPENED:
-                self._opened.pop(next(iter(self._opened)), None)
+            found = self.directories.listing(number)
+            with self._lock:
+                self._opened[number] = found
+                while len(self._opened) > _OPENED:
+                    self._opened.popitem(last=False)
         return found
 
 

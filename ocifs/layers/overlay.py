@@ -259,7 +259,7 @@ class _Stack:
         packed = Directories()
         links: Counter[int] = Counter()
         numbers = {0: 0}
-        todo = [0]
+        todo, done = [0], _Directory()
         for old in todo:  # grows on the way
             directory = self._directories[old]
             names = directory.pack()
@@ -272,11 +272,8 @@ class _Stack:
                 elif code in self._shared:
                     links[code] += 1
             packed.add(directory.layer, directory.place, names, codes)
-            self._directories[old] = _GONE
+            self._directories[old] = done
         return Tree(self._layers, packed, {code: count for code, count in links.items() if count != 1})
-
-
-_GONE = _Directory()
 
 
 def _lexical(names: list[bytes]) -> list[bytes]:

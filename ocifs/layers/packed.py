@@ -1,16 +1,18 @@
 """The entries of a layer in little memory: in blocks, each compressed, so that a million of them take some 25 MB.
 
-Rules that hold here: pure; an entry that is asked for is made anew; the blocks looked into last are kept made, since who lists a directory
-asks for neighbours.
+Rules that hold here:
+
+- Any thread may read: the event loop lists directories while a worker thread merges the same layers.
+- An entry that is asked for is made anew; the blocks looked into last are cached, since a listing asks for neighbours.
 """
 
 from __future__ import annotations
 
 import json
 import struct
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from functools import partial
 from itertools import chain, repeat
 from typing import Any, TypeAlias, overload
@@ -37,13 +39,14 @@ _make_extent: Callable[[Iterable[int]], Extent] = partial(tuple.__new__, Extent)
 class PackedMembers(Sequence[Member]):
     """A sequence of Members. Equal to any other sequence with equal ones."""
 
-    __slots__ = ("_count", "_last", "_made", "blocks")
+    __slots__ = ("_count", "_last", "_lock", "_made", "blocks")
 
     def __init__(self, blocks: Sequence[bytes], count: int) -> None:
         self.blocks = tuple(blocks)
         self._count = count
         self._last: tuple[int, tuple[Member, ...]] = (-1, ())
         self._made: OrderedDict[int, tuple[Member, ...]] = OrderedDict()
+        self._lock = threading.Lock()  # of _made; _last is replaced as a whole
 
     def __len__(self) -> int:
         return self._count
@@ -74,14 +77,16 @@ class PackedMembers(Sequence[Member]):
     __hash__ = None  # type: ignore[assignment]  # as of a list
 
     def _block(self, number: int) -> tuple[Member, ...]:
-        made = self._made.get(number)
-        if made is None:
-            made = self._made[number] = unpack(self.blocks[number])
-            while len(self._made) > _MADE:
-                self._made.pop(next(iter(self._made)), None)
-        else:
-            with suppress(KeyError):  # another thread may have put it out
+        with self._lock:
+            made = self._made.get(number)
+            if made is not None:
                 self._made.move_to_end(number)
+                return made
+        made = unpack(self.blocks[number])  # outside the lock: two threads may do the same work, but neither waits
+        with self._lock:
+            self._made[number] = made
+            while len(self._made) > _MADE:
+                self._made.popitem(last=False)
         return made
 
 

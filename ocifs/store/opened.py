@@ -103,8 +103,8 @@ class OpenBlob:
         start = offset - offset % BLOCK
         stop = min(self.size, -(-(offset + length) // BLOCK) * BLOCK)
         inside = slice(offset - start, offset - start + length)
-        if stop - start <= len(_buffer):
-            view = memoryview(_buffer)[: stop - start]
+        if stop - start <= _BUFFER_BYTES:
+            view = memoryview(_read_buffer())[: stop - start]
             with suppress(OSError):
                 if os.preadv(partial.fd, [view], start, os.RWF_NOWAIT) == len(view):
                     return bytes(view[inside]) if partial.are_sound(start // BLOCK, view) else None
@@ -168,14 +168,26 @@ def _open_whole(disk: Disk, blob: Blob, opened: OpenBlob) -> bool:
     return True
 
 
-# One buffer for all reads from the page cache: a fresh one of a mebibyte costs its page faults each time.
-_buffer = bytearray(MIB + 2 * BLOCK)
+_BUFFER_BYTES = MIB + 2 * BLOCK
+# One buffer for each event loop: a fresh one of a mebibyte costs its page faults at every read. Trees
+# in other threads have loops of their own, so a buffer of the module would be overwritten under a reader.
+_buffer: trio.lowlevel.RunVar[bytearray] = trio.lowlevel.RunVar("ocifs_read_buffer")
+
+
+def _read_buffer() -> bytearray:
+    """The buffer of the current event loop. Copy what was read before the next await."""
+    try:
+        return _buffer.get()
+    except LookupError:
+        made = bytearray(_BUFFER_BYTES)
+        _buffer.set(made)
+        return made
 
 
 async def pread(descriptor: int, offset: int, length: int) -> bytes:
     """Bytes of a file: at once when they are in the page cache, else by a worker thread."""
-    if length <= len(_buffer):
-        view = memoryview(_buffer)[:length]
+    if length <= _BUFFER_BYTES:
+        view = memoryview(_read_buffer())[:length]
         with suppress(OSError):
             if os.preadv(descriptor, [view], offset, os.RWF_NOWAIT) == length:
                 return bytes(view)

@@ -5,8 +5,9 @@ Rules that hold here: nothing in here asks anybody; whatever can be derived is d
 
 from __future__ import annotations
 
+import itertools
 import platform as machine
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import trio
@@ -44,6 +45,8 @@ class Context:
     workshop: Workshop
     tag_ttl: float = 60.0
     visited: set[str] = field(default_factory=set)
+    serials: Iterator[int] = field(default_factory=itertools.count)
+    """Numbers that tell nodes with the same name apart."""
     _tags: dict[tuple[str, str], frozenset[Digest]] = field(default_factory=dict)
     _indexes: dict[tuple[str, Digest], dict[Digest, tuple[Descriptor, ...]]] = field(default_factory=dict)
     _listed: dict[str, tuple[float, frozenset[str]]] = field(default_factory=dict)

@@ -7,7 +7,6 @@ manifest at first use and keeps it: when the tag has moved, the next lookup give
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Hashable, Sequence
 
 from ocifs.content import Blob
@@ -19,8 +18,6 @@ from ocifs.tree.context import Context
 from ocifs.tree.manifest import ManifestDirectory
 from ocifs.tree.names import mangle, to_bytes, unmangle
 from ocifs.tree.node import DIRECTORY, Attributes, Entry, Link, Node, Plain
-
-_serials = itertools.count()
 
 
 class _Control(Plain):
@@ -106,7 +103,9 @@ class ManifestsDirectory(_Control):
 
     def _enter(self, tag: str) -> ManifestDirectory:
         where = Whereabouts(self._context, self._repository, tag)
-        entered = ManifestDirectory(where, (self.key, tag, next(_serials)), lifetime=self._context.name_lifetime)
+        entered = ManifestDirectory(
+            where, (self.key, tag, next(self._context.serials)), lifetime=self._context.name_lifetime
+        )
         self._current[tag] = entered
         return entered
 

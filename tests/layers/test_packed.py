@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import random
+import sys
+import threading
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ocifs.errors import Malformed
-from ocifs.layers.member import Extent, Kind, Member
+from ocifs.layers.member import Extent, Kind, LayerIndex, Member
+from ocifs.layers.overlay import merge
 from ocifs.layers.packed import BLOCK, pack
+from ocifs.oci.digest import Digest
+from ocifs.settings import Limits
 
 NAMES = st.binary(max_size=20).map(lambda name: name.replace(b"\0", b""))
 EXTENTS = st.lists(st.builds(Extent, *[st.integers(-1, 1 << 64)] * 3), max_size=3).map(tuple)
@@ -48,3 +56,50 @@ def test_entries_of_several_blocks_keep_their_places() -> None:
 def test_a_name_with_a_nul_in_it_is_refused(member: Member) -> None:
     with pytest.raises(Malformed):
         pack([member, Member(b"other", Kind.FILE, 0)])
+
+
+def test_threads_share_a_layer() -> None:
+    members = pack(Member(b"f%d" % number, Kind.FILE, 0o644) for number in range(BLOCK * 80))
+    read_side_by_side(lambda place: members[place].path == b"f%d" % place, len(members))
+
+
+def test_threads_share_a_merged_tree() -> None:
+    directories = 400
+    entries = [Member(b"d%d/f%d" % (each, each), Kind.FILE, 0o644) for each in range(directories)]
+    tree = merge([LayerIndex(entries, Digest.of(b""), 0, "none")], Limits())
+    names = {b"d%d" % each: {b"f%d" % each} for each in range(directories)}
+    root = tree.root.children
+    assert root is not None
+
+    def is_right(place: int) -> bool:
+        name = b"d%d" % place
+        return set(root[name].children or ()) == names[name]
+
+    read_side_by_side(is_right, directories)
+
+
+def read_side_by_side(is_right: Callable[[int], bool], places: int) -> None:
+    """Two threads look at places by chance, taking turns after microseconds."""
+    found: list[str] = []
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+
+    def work(seed: int) -> None:
+        chance = random.Random(seed)
+        try:
+            for _ in range(15_000):
+                place = chance.randrange(places)
+                if not is_right(place):
+                    found.append(f"wrong at {place}")
+        except Exception as error:
+            found.append(repr(error))
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(2)]
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert found == []
