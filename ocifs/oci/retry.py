@@ -1,7 +1,11 @@
 """Whether to try again, and when.
 
-Rules that hold here: pure; only what may pass is tried again (429, 408, 5xx, a lost connection); Retry-After is honoured as long as
-the caller would wait for it; chance is handed in, so that many clients do not come back at once.
+Rules that hold here:
+
+- Pure. The caller passes the random number, which keeps many clients from returning at the same moment.
+- Only failures that may pass are retried: the statuses of RETRIED, 429, a lost connection.
+- Retry-After only lengthens a pause. "0" or a date in the past does not remove the back-off.
+- A pause longer than the caller would wait is not begun.
 """
 
 from __future__ import annotations
@@ -10,7 +14,9 @@ from ocifs.errors import ConnectionRefused, OcifsError, RateLimited, RegistryFai
 
 FIRST_PAUSE = 0.25
 LONGEST_PAUSE = 10.0
-RETRIED = frozenset({408, 429, 500, 502, 503, 504})
+# 499 and 520 to 530 are not registered: nginx and Cloudflare answer so when what is behind them fails
+# or is slow. 526 (invalid certificate) and 527 (withdrawn) do not pass by themselves.
+RETRIED = frozenset({408, 429, 499, 500, 502, 503, 504, 520, 521, 522, 523, 524, 525, 529, 530})
 
 
 def pause_before(attempt: int, error: OcifsError, attempts: int, chance: float, patience: float) -> float | None:
@@ -27,6 +33,6 @@ def pause_before(attempt: int, error: OcifsError, attempts: int, chance: float, 
         asked: float | None = error.retry_after
         if asked is not None:
             later = asked + chance * min(1.0, asked / 10)  # not sooner than asked, and not all at once
-            return later if later <= patience else None
+            return max(later, min(backoff, patience)) if later <= patience else None
         return backoff
     return backoff if isinstance(error, Unreachable) else None

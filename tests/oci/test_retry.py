@@ -36,7 +36,6 @@ def test_what_stays_is_not_tried_again(error: errors.OcifsError) -> None:
 
 def test_a_registry_that_says_when_is_believed_within_patience() -> None:
     assert pause_before(1, errors.RateLimited("x", retry_after=7), 4, 0.0, 30) == 7
-    assert pause_before(1, errors.RateLimited("x", retry_after=0), 4, 0.9, 0) == 0
     assert pause_before(1, errors.RateLimited("x", retry_after=LONGEST_PAUSE + 1), 4, 0.0, 30) is not None
     assert pause_before(1, errors.RateLimited("x", retry_after=31), 4, 0.0, 30) is None
 
@@ -46,7 +45,16 @@ def test_a_registry_that_says_when_is_asked_no_sooner_and_within_patience(
     asked: float, chance: float, patience: float
 ) -> None:
     pause = pause_before(1, errors.RegistryFailed("x", status=503, retry_after=asked), 4, chance, patience)
-    assert pause is None or asked <= pause <= min(asked + 1, patience)
+    assert pause is None or asked <= pause <= min(max(asked + 1, FIRST_PAUSE), patience)
+
+
+@pytest.mark.parametrize("kind", [errors.RateLimited, errors.RegistryFailed])
+@pytest.mark.parametrize("asked", [0.0, 0.01])
+def test_a_retry_after_of_nothing_does_not_remove_the_back_off(
+    kind: type[errors.RateLimited] | type[errors.RegistryFailed], asked: float
+) -> None:
+    pauses = [pause_before(attempt, kind("x", retry_after=asked), 10, 0.5, 300) for attempt in range(1, 9)]
+    assert pauses == [pause_before(attempt, kind("x"), 10, 0.5, 300) for attempt in range(1, 9)]
 
 
 @given(st.integers(1, 60), st.floats(0, 1, exclude_max=True))
@@ -56,13 +64,13 @@ def test_a_pause_is_bounded_and_never_nothing(attempt: int, chance: float) -> No
     assert FIRST_PAUSE / 2 <= pause <= LONGEST_PAUSE
 
 
-@pytest.mark.parametrize("status", [408, 500, 502, 503, 504])
+@pytest.mark.parametrize("status", [408, 499, 500, 502, 503, 504, *range(520, 526), 529, 530])
 def test_a_failure_that_may_pass_is_tried_again_when_the_registry_says(status: int) -> None:
     assert pause_before(1, errors.RegistryFailed("x", status=status), 4, 0.0, 30) is not None
     assert pause_before(1, errors.RegistryFailed("x", status=status, retry_after=3), 4, 0.0, 30) == 3
     assert pause_before(1, errors.RegistryFailed("x", status=status, retry_after=1000), 4, 0.0, 30) is None
 
 
-@pytest.mark.parametrize("status", [400, 405, 410, 418, 451, 501])
+@pytest.mark.parametrize("status", [400, 405, 410, 418, 451, 501, 505, 526])
 def test_a_refusal_for_good_is_asked_once(status: int) -> None:
     assert pause_before(1, errors.RegistryFailed("x", status=status), 4, 0.5, 30) is None
