@@ -7,7 +7,6 @@ what a list's entry cannot be is dropped, since Nexus sends null and Artifactory
 from __future__ import annotations
 
 import email.utils
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -27,10 +26,10 @@ from ocifs.oci.headers import (
 )
 from ocifs.oci.manifest import load_json
 from ocifs.oci.reference import is_repository, is_tag
+from ocifs.oci.words import clean, words_of
 
 _WARNINGS = _LIMITS = 8  # of one answer
 _DATE_LENGTH = 64  # characters of the longest date that Retry-After may have
-_SAID = 200  # characters of a registry's own words that an error repeats
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +41,13 @@ class Part:
     total: int | None
 
 
-def error_of(status: int, headers: Mapping[str, str], body: bytes, what: str, now: float) -> OcifsError:
-    """The error that a status other than success means; `now` in seconds since the epoch, for Retry-After as a date."""
-    said = _words(body)
-    text = f"{what}: the registry answered {status}" + (f" ({said})" if said else "")
+def error_of(status: int, headers: Mapping[str, str], body: bytes, subject: str, now: float) -> OcifsError:
+    """The error that a status other than success means.
+
+    `subject`: the question and the server, as in `HOST/v2/: the registry`. `now`: seconds since the epoch, for Retry-After as a date.
+    """
+    words = words_of(headers, body)
+    text = f"{subject} answered {status}" + (f" ({words})" if words else "")
     if status == 404:
         return NotFound(text)
     if status in (401, 403):
@@ -58,8 +60,8 @@ def error_of(status: int, headers: Mapping[str, str], body: bytes, what: str, no
             text, retry_after=retry_after(headers, now), hint="the registry limits how often it is asked"
         )
     hint = ""
-    if status == 400:
-        hint = "is this a registry? One that wants TLS answers so to --plain-http"
+    if status == 400 and b"https" in body.lower():  # in the words of nginx, Go and Jetty for a request without TLS
+        hint = "the registry wants TLS: leave out --plain-http"
     elif status >= 500:
         hint = "the registry, or what stands before it, has trouble of its own: try again later"
     return RegistryFailed(text, status=status, retry_after=retry_after(headers, now), hint=hint)
@@ -81,13 +83,13 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
 
 def warnings(headers: Mapping[str, str]) -> list[str]:
     """What a registry wants people to know (distribution-spec "Warnings": `Warning: 299 - "text"`), cleaned and cut."""
-    return [_clean(text) for text in islice(parse_warnings(optional_field(headers, "warning")), _WARNINGS)]
+    return [clean(text) for text in islice(parse_warnings(optional_field(headers, "warning")), _WARNINGS)]
 
 
 def rate_limits(headers: Mapping[str, str]) -> dict[str, str]:
     """RateLimit-Limit, RateLimit-Remaining and their like, under the names that they came with."""
     named = [name for name in headers if name.startswith(("ratelimit", "x-ratelimit-"))]
-    return {name: _clean(headers[name]) for name in named[:_LIMITS]}
+    return {name: clean(headers[name]) for name in named[:_LIMITS]}
 
 
 def next_page(url: str, headers: Mapping[str, str]) -> str | None:
@@ -95,7 +97,7 @@ def next_page(url: str, headers: Mapping[str, str]) -> str | None:
     text = field(headers, "link")
     links = parse_links(text)
     if text and not links:
-        raise Malformed(f"the next page of a list has no address: {_clean(text)!r}")
+        raise Malformed(f"the next page of a list has no address: {clean(text)!r}")
     link = _next_of(links)
     if link is None:
         return None
@@ -103,11 +105,11 @@ def next_page(url: str, headers: Mapping[str, str]) -> str | None:
         target, here = urlsplit(urljoin(url, link.target)), urlsplit(url)
         same = (target.scheme, target.hostname, _port(target)) == (here.scheme, here.hostname, _port(here))
     except ValueError:
-        raise Malformed(f"the next page of a list has no address: {_clean(link.target)!r}") from None
+        raise Malformed(f"the next page of a list has no address: {clean(link.target)!r}") from None
     if not same and not link.relations:
         return None
     if not same or target.username:
-        raise Malformed(f"the next page of a list is said to be on another host: {_clean(target.hostname or '')}")
+        raise Malformed(f"the next page of a list is said to be on another host: {clean(target.hostname or '')}")
     return f"{target.path}?{target.query}" if target.query else str(target.path)
 
 
@@ -175,20 +177,5 @@ def read_part(status: int, headers: Mapping[str, str], start: int) -> Part:
     if found is None or found.first is None or found.last is None:
         raise Malformed("a part of a blob came without a Content-Range")
     if found.first != start or found.last < found.first:
-        raise Malformed(f"bytes from {start} were asked for and {_clean(text)} came")
+        raise Malformed(f"bytes from {start} were asked for and {clean(text)} came")
     return Part(found.first, found.last + 1, found.total)
-
-
-def _words(body: bytes) -> str:
-    """A registry's own words (distribution-spec "Error Codes"), cut and cleaned."""
-    try:
-        errors = json.loads(body)["errors"]
-        text = "; ".join(f"{error.get('code', '')}: {error.get('message', '')}" for error in errors)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return ""
-    return _clean(text)
-
-
-def _clean(text: str) -> str:
-    """A stranger's words as one line of bounded length."""
-    return "".join(c if c.isprintable() else " " for c in text[:_SAID])

@@ -158,7 +158,8 @@ class Authenticator:
         if answer.status_code == 200:
             return read_token(body)
         headers = {name.lower(): value for name, value in answer.headers.items()}
-        error = error_of(answer.status_code, headers, body, f"a token for {scope or self._host}", time.time())
+        subject = f"a token for {scope or self._host}: the token server {answer.request.url.host}"
+        error = error_of(answer.status_code, headers, body, subject, time.time())
         if isinstance(error, AccessDenied):
             known = self._credentials.get(scope)
             hint = (

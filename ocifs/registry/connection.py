@@ -27,6 +27,7 @@ from ocifs.errors import (
 )
 from ocifs.oci.endpoints import PING, kind_of, scope_of
 from ocifs.oci.replies import error_of, next_page
+from ocifs.oci.words import words_of
 from ocifs.registry.auth import Authenticator
 from ocifs.registry.endpoint import Site
 from ocifs.registry.guards import origin_in, redirect_target
@@ -245,8 +246,10 @@ class Connection:
             return RegistryFailed(f"{what}: the registry answered {status}, which nothing provides for", status=status)
         if not self._is_own(answer) and status != 429:
             place = answer.request.url.host
-            return RegistryFailed(f"{what}: {place}, to which the registry sends us, answered {status}", status=status)
-        return error_of(status, headers_of(answer), body, what, time.time())
+            words = words_of(headers_of(answer), body)
+            text = f"{what}: {place}, to which the registry sends us, answered {status}"
+            return RegistryFailed(f"{text} ({words})" if words else text, status=status)
+        return error_of(status, headers_of(answer), body, f"{what}: the registry", time.time())
 
     async def _whole(self, answer: httpx.Response, question: Question) -> bytes:
         parts, size = [], 0

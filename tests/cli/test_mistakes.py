@@ -195,7 +195,7 @@ def test_credentials_that_are_missing_or_wrong_are_told_apart(
 ) -> None:
     words = ["ls", f"{house.host}/team/one:v1", "--ca-file", str(house.front.ca)]
     none = run_ocifs(*words, cache=tmp_path, check=False).stderr.decode()
-    assert "the registry answered 401" in none and "no credentials were found: log in with" in none
+    assert "the token server 127.0.0.1 answered 401" in none and "no credentials were found: log in with" in none
     monkeypatch.setenv("OCIFS_USERNAME", "me")
     monkeypatch.setenv("OCIFS_PASSWORD_FILE", str(tmp_path / "pw"))
     absent = run_ocifs(*words, cache=tmp_path, check=False).stderr.decode()
@@ -204,7 +204,7 @@ def test_credentials_that_are_missing_or_wrong_are_told_apart(
     wrong = run_ocifs(*words, cache=tmp_path, check=False).stderr.decode()
     assert "the credentials of me are not accepted" in wrong
     plain = run_ocifs("ls", f"{house.host}/team/one:v1", "--plain-http", cache=tmp_path, check=False).stderr
-    assert b"One that wants TLS answers so to --plain-http" in plain
+    assert b"the registry wants TLS: leave out --plain-http" in plain
 
 
 def test_what_keeps_the_kernel_from_mounting_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

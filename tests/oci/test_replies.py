@@ -171,12 +171,12 @@ def test_the_status_decides_the_error(status: int, kind: type[OcifsError]) -> No
     "body", [b"<html>gateway</html>", b"", b"\xff\xfe", b'{"errors": 7}', b'{"errors": [7]}', b"[" * 9999]
 )
 def test_bodies_of_errors_need_not_be_what_they_should(body: bytes) -> None:
-    assert str(replies.error_of(502, {}, body, "host", 0)) == "host: the registry answered 502"
+    assert str(replies.error_of(502, {}, body, "host: the registry", 0)) == "host: the registry answered 502"
 
 
 def test_a_registrys_own_words_are_cut() -> None:
     body = json.dumps({"errors": [{"code": "X", "message": "y" * 10_000}]}).encode()
-    assert len(str(replies.error_of(500, {}, body, "host", 0))) < 300
+    assert len(str(replies.error_of(500, {}, body, "host: the registry", 0))) < 300
 
 
 def test_a_warning_is_read_in_its_quotes() -> None:
@@ -188,7 +188,7 @@ def test_retry_after_is_seconds_or_a_date() -> None:
     assert replies.retry_after({"retry-after": " 120 "}, 0) == 120
     assert replies.retry_after({"retry-after": formatdate(1_000_060, usegmt=True)}, 1_000_000) == 60
     assert replies.retry_after({"retry-after": formatdate(999_000, usegmt=True)}, 1_000_000) == 0
-    error = replies.error_of(429, {"retry-after": "7"}, b"", "host", 0)
+    error = replies.error_of(429, {"retry-after": "7"}, b"", "host: the registry", 0)
     assert isinstance(error, RateLimited)
     assert error.retry_after == 7
 
@@ -212,4 +212,4 @@ def test_any_header_gives_a_value_or_an_error_of_ours(text: str, other: str, sta
         except OcifsError:
             pass
     replies.retry_after(headers, 0)
-    replies.error_of(429, headers, body, "host", 0)
+    replies.error_of(429, headers, body, "host: the registry", 0)

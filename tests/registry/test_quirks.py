@@ -9,44 +9,39 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import trio
 import trustme
 
-from ocifs.content import Blob
 from ocifs.errors import AccessDenied, CatalogUnavailable, NotFound, RegistryFailed
 from ocifs.oci import mediatype
-from ocifs.oci.digest import Digest
 from ocifs.oci.reference import Reference, parse_source
-from ocifs.registry.client import RegistryClient, open_registry
-from ocifs.settings import Limits, NetworkSettings, Settings
-from tests.support.faults import FaultServer, Handler, Reply, Request, fault_server, http
+from ocifs.registry.client import open_registry
+from ocifs.settings import NetworkSettings, Settings
+from tests.registry.quirks import (
+    BLOB,
+    CONTENT,
+    DIGEST,
+    MANIFEST,
+    QUIRKS,
+    SECRET,
+    TAGS,
+    acting,
+    log_in,
+    quirk,
+    read,
+    with_tokens,
+)
+from tests.support.faults import Reply, Request, fault_server, http
 from tests.support.nginx import before, tls_front
 from tests.support.proxy import proxy_to
-from tests.support.secrets import keep_secret
 
 PAGE = Path(__file__).parents[2] / "docs/reference/registries.md"
-SECRET = keep_secret("s3cr3t-of-the-quirks", "me:s3cr3t-of-the-quirks")
-CONTENT = bytes(range(256)) * 8
-BLOB = Blob("a/b", Digest.of(CONTENT), len(CONTENT))
-MANIFEST = json.dumps({"schemaVersion": 2, "mediaType": mediatype.OCI_MANIFEST, "layers": []}).encode()
-DIGEST = Digest.of(MANIFEST)
-TAGS = http(200, b'{"tags": ["v1"]}')
-
-Quirk = Callable[[Path, pytest.MonkeyPatch], Awaitable[None]]
-QUIRKS: dict[str, Quirk] = {}
-
-
-def quirk(name: str) -> Callable[[Quirk], Quirk]:
-    def keep(function: Quirk) -> Quirk:
-        QUIRKS[name] = function
-        return function
-
-    return keep
+for module in Path(__file__).parent.glob("quirks_*.py"):
+    import_module(f"tests.registry.{module.stem}")  # which registers its rows
 
 
 @pytest.mark.servers
@@ -59,36 +54,6 @@ async def test_quirk(name: str, nobodys_home: Path, monkeypatch: pytest.MonkeyPa
 def test_every_quirk_that_is_tested_is_a_row_of_the_page_and_the_other_way_round() -> None:
     rows = re.findall(r"^\| `([a-z0-9-]+)` \|", PAGE.read_text(), re.MULTILINE)
     assert sorted(rows) == sorted(QUIRKS)
-
-
-@asynccontextmanager
-async def acting(handler: Handler) -> AsyncIterator[tuple[RegistryClient, FaultServer]]:
-    with fault_server(handler) as server:
-        async with open_registry(server.host, Settings(limits=Limits(retries=2))) as client:
-            yield client, server
-
-
-def log_in(home: Path, key: str, entry: dict[str, str] | None = None) -> None:
-    packed = base64.b64encode(f"me:{SECRET}".encode()).decode()
-    (home / "config.json").write_text(json.dumps({"auths": {key: entry or {"auth": packed}}}))
-
-
-def with_tokens(server: Callable[[], FaultServer], challenge: str, answer: Handler, member: str = "token") -> Handler:
-    """Wants a token, that its own server gives; `challenge` follows the realm."""
-
-    def handler(request: Request) -> Reply:
-        if request.target.startswith("/token"):
-            return http(200, json.dumps({member: "t0ken"}).encode())
-        if request.headers.get("authorization") == "Bearer t0ken":
-            return answer(request)
-        return http(401, www_authenticate=f'Bearer realm="http://{server().host}/token",{challenge}')
-
-    return handler
-
-
-async def read(client: RegistryClient, start: int, stop: int) -> tuple[int, bytes]:
-    async with client.open_blob(BLOB, start, stop) as stream:
-        return stream.start, b"".join([piece async for piece in stream])
 
 
 @quirk("docker-hub")
