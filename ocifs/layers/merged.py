@@ -22,7 +22,7 @@ from ocifs.layers import zstd
 from ocifs.layers.member import Kind, LayerIndex, Member
 from ocifs.layers.sealed import seal, unseal
 
-KIND = "layer-tree.2"
+KIND = "layer-tree.3"
 
 DIRECTORY = 1 << 62
 """In a code: the rest is the number of a directory. Otherwise it is that of an entry: layer << 32 | place in the layer."""

@@ -2,7 +2,7 @@
 
 What is kept of a layer is its index (`layer-index.7`): its entries, and the spans by which parts of the blob are read. It outlives the
 blob: a mount that finds it lists at once, and fetches the spans that are read. What layers make together is kept by their digests
-(`layer-tree.2`), and so is what stat shows of their root (`layer-root.1`). Of a compression that cannot be entered in the middle the
+(`layer-tree.3`), and so is what stat shows of their root (`layer-root.1`). Of a compression that cannot be entered in the middle the
 plain tar is kept too (`layer-plain.1`), and made again when it is gone. A layer that comes with a table of contents (eStargz,
 zstd:chunked) is not streamed: the table is its index (`layer-index-toc.3`).
 

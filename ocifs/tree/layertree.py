@@ -58,7 +58,9 @@ class _Shown:
     crowds: tuple[_Crowd, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "crowds", tuple(_Crowd(self, number) for number in range(len(self.layers))))
+        keys = [layer.key for layer in self.layers]
+        crowds = tuple(_Crowd(self, number, keys[:number].count(key)) for number, key in enumerate(keys))
+        object.__setattr__(self, "crowds", crowds)
 
 
 def open_inside(
@@ -113,7 +115,8 @@ class _Leaf(_Member):
     @property
     def key(self) -> Hashable:
         layer, place = place_of(self._code)
-        return (self._shown.crowds[layer].key, place, self._shown.tree.names_of(self._code))
+        key = (self._shown.crowds[layer].key, place, self._shown.tree.names_of(self._code))
+        return (*key, self._code) if self._code & UPWARD else key  # whose target depends on the directory
 
     @property
     def _layer(self) -> Layer:
@@ -276,15 +279,19 @@ def _leaf(shown: _Shown, code: int, member: Member) -> _File | _Link:
 
 
 class _Crowd:
-    """The entries of a layer that have one name and are shown as they are."""
+    """The entries of a layer that have one name and are shown as they are.
+
+    `copy`: how many lower layers of the tree are the same one. Entries of each are files of their own.
+    """
 
     __slots__ = ("_first", "_shown", "key", "members")
 
-    def __init__(self, shown: _Shown, layer: int) -> None:
+    def __init__(self, shown: _Shown, layer: int, copy: int) -> None:
         self._shown = shown
         self._first = code_of(layer, 0)
         self.members = shown.tree.layers[layer].members
-        self.key = ("layer", str(shown.layers[layer].key), *scope_of(shown.workshop.blobs))
+        scope: tuple[object, ...] = scope_of(shown.workshop.blobs)
+        self.key = ("layer", str(shown.layers[layer].key), *scope, *([copy] if copy else ()))
 
     @property
     def size(self) -> int:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocifs.errors import LimitExceeded, Malformed
-from ocifs.layers import overlay
+from ocifs.layers import growing, overlay
 from ocifs.layers.member import Kind, Member
 from ocifs.layers.merged import Tree, decode, encode
 from ocifs.layers.overlay import merge
@@ -235,9 +235,11 @@ def test_any_stack_is_what_the_model_says(layers: tuple[list[Member], ...]) -> N
 def test_packing_on_the_way_and_on_the_shelf_changes_nothing(layers: tuple[list[Member], ...]) -> None:
     stack = [layer(*members) for members in layers]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(overlay, "_OPEN", 0)
+        patch.setattr(growing, "OPEN", 0)
+        patch.setattr(overlay, "MANY", 0)
         tree = merge(stack, Limits())
-        patch.setattr(overlay, "_OPEN", 1)
+        patch.setattr(growing, "OPEN", 1)
+        patch.setattr(overlay, "MANY", 1)
         assert items_of(merge(stack, Limits())) == items_of(tree)
     assert items_of(merge(stack, Limits())) == items_of(tree)
     kept = decode(encode(tree), tree.layers)
