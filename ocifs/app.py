@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -27,7 +27,7 @@ from ocifs.memory import collect_seldom, keep_freed_memory
 from ocifs.oci.reference import HostsSource, LayoutSource, Reference, RegistrySource, Source, seeds_of
 from ocifs.registry.locations import Locations
 from ocifs.registry.mirrors import Mirrored, open_mirrored
-from ocifs.settings import Settings
+from ocifs.settings import MountFlags, Settings
 from ocifs.store.blobs import CachedBlobs
 from ocifs.store.disk import Disk
 from ocifs.store.housekeeper import Housekeeper, Keeps
@@ -187,9 +187,8 @@ class MountRequest:
 
     source: Source
     mountpoint: Path
-    allow_other: bool = False
     metrics: tuple[str, int] | None = None  # where metrics are served
-    auto_unmount: bool = False
+    flags: MountFlags = field(default_factory=MountFlags)
 
 
 def mount(request: MountRequest, settings: Settings, on_ready: Callable[[], None]) -> None:
@@ -214,7 +213,7 @@ def mount(request: MountRequest, settings: Settings, on_ready: Callable[[], None
         ):
             status = status_of(request.source, journal, facts)
             root = MountRoot(tree, control_files(status, journal), hidden=settings.view.view != WHOLE)
-            options = MountOptions(request.mountpoint, str(request.source), request.allow_other, request.auto_unmount)
+            options = MountOptions(place, request.flags.fsname or str(request.source), request.flags)
             if request.metrics:
                 await _serve_metrics(nursery, request.metrics, status)
             await serve(root, options, settings.timing, journal, on_ready)

@@ -117,6 +117,17 @@ class ViewSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class MountFlags:
+    """How the kernel's mount is made; always with ro, nosuid and nodev (mount(8))."""
+
+    allow_other: bool = False  # users other than the mounting one may enter
+    auto_unmount: bool = False  # a helper of FUSE unmounts when the daemon dies
+    noexec: bool = False  # no program may be run from the mount
+    nosymfollow: bool = False  # the kernel follows no symbolic link in the mount
+    fsname: str = ""  # the source in the mount table; empty: the source in normal form
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """All of them."""
 

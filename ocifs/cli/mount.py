@@ -18,14 +18,24 @@ from ocifs.cli.words import SOURCE
 from ocifs.errors import NotFound, OcifsError, UsageError
 from ocifs.metrics import parse_address
 from ocifs.oci.reference import LayoutSource, Reference, Source, hosts_of
-from ocifs.settings import Settings
+from ocifs.settings import MountFlags, Settings
 from ocifs.telemetry import start_logging
 
 if TYPE_CHECKING:
     from ocifs.fuse.daemon import Ready
 
-Request: TypeAlias = tuple[Source, Path, bool, tuple[str, int] | None, bool]
-"""Of ocifs.app, which is imported after the fork only: what, where, for others too, where metrics are served."""
+Request: TypeAlias = tuple[Source, Path, tuple[str, int] | None, MountFlags]
+"""The fields of ocifs.app.MountRequest, whose module is imported after the fork only."""
+
+
+class MountOptions(SharedOptions):
+    """Options of the kernel's mount, beside the shared ones."""
+
+    allow_other: bool
+    auto_unmount: bool
+    noexec: bool
+    nosymfollow: bool
+    fsname: str | None
 
 
 class NamedMount(click.Command):
@@ -64,6 +74,9 @@ class NamedMount(click.Command):
     "--allow-other", is_flag=True, help="Let other users in (needs user_allow_other in /etc/fuse.conf, or root)."
 )
 @click.option("--auto-unmount", is_flag=True, help="Take the mount away when the daemon dies; a helper waits for that.")
+@click.option("--noexec", is_flag=True, help="Let no program be run from the mount.")
+@click.option("--nosymfollow", is_flag=True, help="Let the kernel follow no symbolic link in the mount, tags included.")
+@click.option("--fsname", metavar="NAME", help="Source that the mount table shows.  [the source in normal form]")
 @click.option(
     "--log-file", type=click.Path(path_type=Path, resolve_path=True), help="Where a daemon writes what it has to say."
 )
@@ -93,14 +106,12 @@ def command(  # noqa: PLR0913, PLR0917 (click gives each option as an argument)
     mountpoint: Path,
     any: bool,  # the name that it has in the configuration file, too
     foreground: bool,
-    allow_other: bool,
-    auto_unmount: bool,
     log_file: Path | None,
     log_format: str,
     view: str,
     metrics: str | None,
     verbose: int,
-    **options: Unpack[SharedOptions],
+    **options: Unpack[MountOptions],
 ) -> None:
     """Mount SOURCE at the directory MOUNTPOINT, read-only.
 
@@ -134,10 +145,20 @@ def command(  # noqa: PLR0913, PLR0917 (click gives each option as an argument)
     _tell_what_is_hidden(place)
     ready = None if foreground else detach(log_file)
     start_logging(verbose, log_format)
-    _serve((parsed, place, allow_other, address, auto_unmount), settings, ready, told=log_format != "json")
+    _serve((parsed, place, address, _flags(options)), settings, ready, told=log_format != "json")
 
 
 give_variables(each for each in command.params if each.name != "any")  # which is about what is mounted
+
+
+def _flags(options: MountOptions) -> MountFlags:
+    return MountFlags(
+        allow_other=options["allow_other"],
+        auto_unmount=options["auto_unmount"],
+        noexec=options["noexec"],
+        nosymfollow=options["nosymfollow"],
+        fsname=options["fsname"] or "",
+    )
 
 
 def _one_word(word: str, context: click.Context) -> UsageError:

@@ -2,8 +2,15 @@
 
     mount.ocifs SOURCE[,SOURCE…] MOUNTPOINT [-sfnv] [-N NAMESPACE] [-t TYPE] [-o OPTION,…]
 
-Rules that hold here: options are those of `ocifs mount`, with `-` or `_`; those that mount(8) and systemd keep for themselves are passed
-over; no option is dropped in silence but with -s; exit statuses are those of mount(8).
+Runs in a process of its own, as root in most cases, and starts no thread.
+
+- Options are those of `ocifs mount`, with `-` or `_`.
+- noexec and nosymfollow reach the kernel, also when `user` or `users` implies noexec. Options that
+  mount(8) and systemd use themselves, and those that change nothing for a read-only mount, are
+  ignored. Any other option is an error, except with -s.
+- The source in the mount table is the first field as it is written, so that a second `mount -a`
+  finds the mount and skips it.
+- Exit statuses are those of mount(8): 1 for a wrong call, 32 for a mount that failed.
 """
 
 from __future__ import annotations
@@ -12,50 +19,36 @@ import argparse
 import difflib
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 
 from ocifs.cli.mount import command as mount
+from ocifs.errors import InvalidReference, UsageError
+from ocifs.fuse.mounts import mounts, real_place, restrict
+from ocifs.oci.reference import parse_source
 
-# fstab(5), mount(8) "FILESYSTEM-INDEPENDENT MOUNT OPTIONS". A mount of ocifs is read-only, nosuid and nodev, whatever is said of it.
-PASSED_OVER = frozenset(
-    (
-        "defaults",
-        "rw",
-        "ro",
-        "auto",
-        "noauto",
-        "user",
-        "nouser",
-        "users",
-        "owner",
-        "group",
-        "nofail",
-        "_netdev",
-        "suid",
-        "nosuid",
-        "dev",
-        "nodev",
-        "exec",
-        "noexec",
-        "sync",
-        "async",
-        "dirsync",
-        "atime",
-        "noatime",
-        "diratime",
-        "nodiratime",
-        "relatime",
-        "norelatime",
-        "strictatime",
-        "nostrictatime",
-        "lazytime",
-        "nolazytime",
-        "silent",
-        "loud",
-    )
-)
-PREFIXES = ("x-", "X-", "comment=")
+# fstab(5), mount(8) "FILESYSTEM-INDEPENDENT MOUNT OPTIONS". A mount of ocifs is read-only, nosuid
+# and nodev, and has no access times and no locks of its own, whatever is written here.
+_OF_MOUNT = """
+    defaults rw ro auto noauto nouser owner group nofail _netdev suid nosuid dev nodev sync async
+    dirsync mand nomand atime noatime diratime nodiratime relatime norelatime strictatime
+    nostrictatime lazytime nolazytime silent loud iversion noiversion
+"""
+PASSED_OVER = frozenset(_OF_MOUNT.split())
+# The kernel's own options of a mounted FUSE file system, which mount(8) adds to those of a remount.
+_OF_FUSE = ("user_id=", "group_id=", "rootmode=", "max_read=", "blksize=", "default_permissions")
+# `uhelper` and `helper` are for umount(8).
+PREFIXES = ("x-", "X-", "comment=", "uhelper=", "helper=")
+# What an option makes of the flags of a mount; of several the last one decides.
+FLAGS = {
+    "noexec": ("noexec", True),
+    "exec": ("noexec", False),
+    "user": ("noexec", True),  # also `user=NAME`, as mount(8) hands it on
+    "users": ("noexec", True),
+    "nosymfollow": ("nosymfollow", True),
+    "symfollow": ("nosymfollow", False),
+}
 WRONG, FAILED = 1, 32  # mount(8) "EXIT STATUS"
 
 
@@ -65,7 +58,7 @@ def main() -> None:
     parser.add_argument("source")
     parser.add_argument("mountpoint")
     parser.add_argument("-o", dest="options", action="append", default=[])
-    parser.add_argument("-s", dest="sloppy", action="store_true", help="pass over options that nobody knows")
+    parser.add_argument("-s", dest="sloppy", action="store_true", help="ignore unknown options")
     parser.add_argument("-f", dest="fake", action="store_true", help="do all but mount")
     parser.add_argument("-v", dest="verbose", action="store_true")
     parser.add_argument("-n", action="store_true", help=argparse.SUPPRESS)
@@ -73,19 +66,53 @@ def main() -> None:
     parser.add_argument("-t", help=argparse.SUPPRESS)
     try:
         asked = parser.parse_intermixed_args()
-        words = translate(",".join(asked.options), asked.sloppy)
-    except (argparse.ArgumentError, ValueError) as error:
+        options = ",".join(asked.options)
+        words = translate(options, asked.sloppy)
+        command = [*words, "--", *sources(asked.source), asked.mountpoint]
+        check(command, asked.source)
+    except (argparse.ArgumentError, ValueError, UsageError, InvalidReference) as error:
         print(f"mount.ocifs: {error}", file=sys.stderr)
         sys.exit(WRONG)
     except SystemExit as end:
         sys.exit(WRONG if end.code else 0)
-    command = [sys.executable, "-m", "ocifs", "mount", *words, "--", *sources(asked.source), asked.mountpoint]
+    if "remount" in options.split(","):
+        sys.exit(0 if asked.fake else remount(asked.mountpoint, options))
+    if not any(word.startswith("--fsname=") for word in words):
+        # As it is written in fstab: mount(8) skips what the mount table has under that name.
+        command.insert(0, f"--fsname={asked.source}")
+    command = [sys.executable, "-m", "ocifs", "mount", *command]
     if asked.verbose:
         print(" ".join(command))
     if asked.fake:
         return
     status = subprocess.run(command, check=False).returncode
-    sys.exit({0: 0, 2: WRONG}.get(status, FAILED))
+    sys.exit(FAILED if status else 0)
+
+
+def check(words: list[str], source: str) -> None:
+    """Raise for a call that can never succeed: mount(8) documents another status for those."""
+    try:
+        mount.make_context("mount", list(words))
+    except click.ClickException as error:
+        raise ValueError(error.format_message()) from None
+    if not sources(source) and "--any" not in words:
+        raise ValueError(f"not a source: {source}; `none` needs the option `any`")
+    for each in sources(source):
+        parse_source(each)
+
+
+def remount(mountpoint: str, options: str) -> int:
+    """Change the flags of a mount; the status. Everything else of a mount stays as it is."""
+    place = real_place(Path(mountpoint))
+    if place not in {each.mountpoint for each in mounts()}:
+        print(f"mount.ocifs: not mounted: {place}", file=sys.stderr)
+        return FAILED
+    try:
+        restrict(place, [name for name, on in flags(options).items() if on])
+    except UsageError as error:
+        print(f"mount.ocifs: {error}", file=sys.stderr)
+        return FAILED
+    return 0
 
 
 def sources(text: str) -> list[str]:
@@ -98,23 +125,39 @@ def sources(text: str) -> list[str]:
 def translate(options: str, sloppy: bool = False) -> list[str]:
     """The words of `ocifs mount` for options of mount(8). Raises ValueError for one that it does not have."""
     known = {each.name: each for each in mount.params if isinstance(each, click.Option) and each.name}
-    words = []
-    for option in options.split(","):
-        if not option or option in PASSED_OVER or option.startswith(PREFIXES):
-            continue
+    words = [f"--{name}" for name, on in flags(options).items() if on]
+    listed = options.split(",")
+    foreign = (*PREFIXES, *(("remount", *_OF_FUSE) if "remount" in listed else ()))
+    for option in listed:
         written, equals, value = option.partition("=")
+        if not option or option in PASSED_OVER or option.startswith(foreign):
+            continue
+        if option in FLAGS or written == "user":
+            continue
         parameter = known.get(written.replace("-", "_"))
         if parameter is None or parameter.name == "foreground":
             if sloppy:
                 continue
             close = difflib.get_close_matches(written.replace("-", "_"), known, 1)
-            raise ValueError(f"{written} is no option{f'; did you mean {close[0]}?' if close else ''}")
+            meant = f"; did you mean {close[0]}?" if close else ""
+            raise ValueError(f"unknown option: {written}{meant}")
         name = f"--{(parameter.name or '').replace('_', '-')}"
         switch = parameter.is_flag or parameter.count
         if switch == bool(equals):
             raise ValueError(f"{written} {'takes no value' if switch else 'needs a value'}")
         words.append(name if switch else f"{name}={value}")
     return words
+
+
+def flags(options: str) -> dict[str, bool]:
+    """The flags that options ask for: noexec, nosymfollow."""
+    found: dict[str, bool] = {}
+    for option in options.split(","):
+        written = "user" if option.startswith("user=") else option
+        if written in FLAGS:
+            name, on = FLAGS[written]
+            found[name] = on
+    return found
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import re
 import shutil
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -141,6 +141,22 @@ def unmount(mountpoint: Path, *, lazy: bool = False) -> None:
         raise UsageError(f"cannot unmount {mountpoint}: {error}") from None
     if done.returncode != 0:
         raise UsageError(f"cannot unmount {mountpoint}: {done.stderr.strip()}", hint=busy_hint(mountpoint))
+
+
+def restrict(mountpoint: Path, flags: Sequence[str]) -> None:
+    """Set flags of a mount (noexec, nosymfollow) beside ro, nosuid and nodev.
+
+    Raises UsageError with the words of mount(8). Needs root. Blocks.
+    """
+    options = ",".join(("remount", "bind", "ro", "nosuid", "nodev", *flags))
+    # -i runs no mount.ocifs, and `ignore` reads no options from fstab.
+    command = ["mount", "-i", "--options-mode", "ignore", "-o", options, "--", str(mountpoint)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_HELPER_TIMEOUT, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise UsageError(f"cannot remount {mountpoint}: {error}") from None
+    if done.returncode != 0:
+        raise UsageError(f"cannot remount {mountpoint}: {done.stderr.strip()}")
 
 
 def _helper(lazy: bool) -> list[str]:

@@ -11,7 +11,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyfuse3
@@ -20,10 +20,11 @@ import trio
 from ocifs.errors import UsageError
 from ocifs.fuse.guard import Guard
 from ocifs.fuse.journal import Journal
+from ocifs.fuse.mounts import restrict
 from ocifs.fuse.obstacles import obstacle
 from ocifs.fuse.operations import Operations
 from ocifs.fuse.turns import take_turns
-from ocifs.settings import Timing
+from ocifs.settings import MountFlags, Timing
 from ocifs.tree.node import Directory
 
 log = logging.getLogger("ocifs.fuse")
@@ -41,8 +42,7 @@ class MountOptions:
 
     mountpoint: Path
     name: str
-    allow_other: bool = False
-    auto_unmount: bool = False
+    flags: MountFlags = field(default_factory=MountFlags)
 
 
 async def serve(
@@ -56,7 +56,7 @@ async def serve(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(guard.watch)
             nursery.start_soon(_end_on_signal, nursery.cancel_scope)
-            nursery.start_soon(_announce, options.mountpoint, on_ready)
+            nursery.start_soon(_announce, options, on_ready)
             await pyfuse3.main(max_tasks=MAX_TASKS)
             nursery.cancel_scope.cancel()
     finally:
@@ -67,21 +67,33 @@ def _mount(operations: Operations, options: MountOptions) -> None:
     flags = set(pyfuse3.default_options)
     name = options.name.replace("\\", "\\\\").replace(",", "\\,")
     flags |= {f"fsname={name}", "subtype=ocifs", "ro", "nosuid", "nodev"}
-    if options.allow_other:
-        flags.add("allow_other")
-    if options.auto_unmount:
-        flags.add("auto_unmount")
+    asked = options.flags
+    flags |= {each for each in ("allow_other", "auto_unmount", "noexec") if getattr(asked, each)}
+    if asked.nosymfollow and not _may_remount():
+        flags.add("nosymfollow")
     try:
         pyfuse3.init(operations, str(options.mountpoint), flags)
     except RuntimeError as error:
-        hint = obstacle(options.mountpoint, allow_other=options.allow_other)
+        hint = obstacle(options.mountpoint, allow_other=asked.allow_other)
+        if "nosymfollow" in flags:
+            hint = "nosymfollow needs root or libfuse 3.17.1; without it: omit --nosymfollow"
         raise UsageError(f"cannot mount at {options.mountpoint}: {error}", hint=hint) from None
 
 
-async def _announce(mountpoint: Path, on_ready: Callable[[], None]) -> None:
-    """Say that the mount is ready, once it has answered."""
+def _may_remount() -> bool:
+    """Whether nosymfollow is set by a remount: libfuse before 3.17.1 does not have the option."""
+    return os.geteuid() == 0
+
+
+async def _announce(options: MountOptions, on_ready: Callable[[], None]) -> None:
+    """Report that the mount is ready, once it has answered and has all flags."""
+    mountpoint = options.mountpoint
     found = await trio.to_thread.run_sync(os.stat, mountpoint)
     await trio.to_thread.run_sync(_read_ahead, found.st_dev)
+    if options.flags.nosymfollow and _may_remount():
+        flags = ["nosymfollow", *(["noexec"] if options.flags.noexec else [])]
+        # The thread's program asks the mount, so it must not run on the event loop.
+        await trio.to_thread.run_sync(restrict, mountpoint, flags)
     log.info("mounted at %s", mountpoint)
     on_ready()
 

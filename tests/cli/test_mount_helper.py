@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from ocifs.cli.mount_helper import sources, translate
+from tests.support.image import make_layout
 from tests.support.mount import mounted
 from tests.support.registry import Registry
+from tests.support.tars import a_tar
 
 ROOT = Path(__file__).parents[2]
 
@@ -53,7 +55,12 @@ def test_the_helper_ends_as_mount_documents(tmp_path: Path) -> None:
     place = str(tmp_path / "mnt")
     assert helper("127.0.0.1:1/a/b:c", place, "-o", "rw,tag_tll=5", cache=tmp_path).returncode == 1
     assert helper("127.0.0.1:1", cache=tmp_path).returncode == 1
-    assert helper("127.0.0.1:1/a/b:c", f"{place}/absent", "-o", "rw", cache=tmp_path).returncode == 1
+    assert helper("127.0.0.1:1/a/b:c", place, "-o", "rw,timeout=soon", cache=tmp_path).returncode == 1
+    assert helper("127.0.0.1:1/A//b:c", place, "-o", "rw", cache=tmp_path).returncode == 1
+    assert helper("none", place, "-o", "rw", cache=tmp_path).returncode == 1
+    # A mount point that does not exist is a mount failure, not a wrong call: mount(8) ends with 32 too.
+    assert helper("127.0.0.1:1/a/b:c", f"{place}/absent", "-o", "rw", cache=tmp_path).returncode == 32
+    assert helper(f"oci:{place}/absent", place, "-o", "rw", cache=tmp_path).returncode == 32
     assert helper("127.0.0.1:1/a/b:c", place, "-o", "rw", cache=tmp_path).returncode == 32
     assert helper("127.0.0.1:1/a/b:c", place, "-s", "-f", "-o", "rw,unknown", cache=tmp_path).returncode == 0
     assert not os.path.ismount(place)
@@ -65,6 +72,9 @@ def in_namespace(script: str, place: Path) -> subprocess.CompletedProcess[str]:
     program.parent.mkdir(exist_ok=True)
     program.write_text(f'#!/bin/sh\nexec {sys.executable} -m ocifs.cli.mount_helper "$@"\n')
     program.chmod(0o755)
+    # What `mount -o remount MOUNTPOINT` looks for, by the type in the mount table.
+    if not (program.parent / "mount.fuse.ocifs").exists():
+        (program.parent / "mount.fuse.ocifs").symlink_to(program.name)
     over = f"set -e\nmount -t overlay overlay -o lowerdir={place}/sbin:/usr/sbin /usr/sbin || exit 77\n"
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-c", over + script],
@@ -169,3 +179,92 @@ def test_the_unit_is_one(tmp_path: Path) -> None:
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("noexec", ["--noexec"]),
+        ("user", ["--noexec"]),
+        ("users,exec", []),
+        ("exec,user=me", ["--noexec"]),
+        ("rw,nosuid,nodev,noexec,user=me,exec", []),
+        ("nosymfollow", ["--nosymfollow"]),
+        ("nosymfollow,symfollow", []),
+        ("noexec,nosymfollow,iversion,nomand,uhelper=udisks2,helper=x", ["--noexec", "--nosymfollow"]),
+    ],
+)
+def test_flags_of_mount_are_those_of_the_last_option_about_them(options: str, words: list[str]) -> None:
+    assert translate(options) == words
+
+
+TWICE = """mount -a -T {place}/fstab
+mount -a -T {place}/fstab
+cat /proc/self/mountinfo
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may make a mount namespace")
+def test_mount_a_succeeds_twice_for_every_form_of_source(registry: Registry, tmp_path: Path) -> None:
+    """mount(8), -a: file systems that are mounted already are skipped."""
+    layout = make_layout(tmp_path / "lay out", [a_tar(x=b"x")])
+    sources = {
+        "host": registry.host,
+        "slash": f"{registry.host}/",
+        "scheme": f"docker://{registry.host}/team/app",
+        "short": "alpine",
+        "hub": "index.docker.io/library/alpine",
+        "several": f"{registry.host},localhost",
+        "none": "none",
+        "layout": f"oci:{str(layout).replace(' ', chr(92) + '040')}",
+        "tagged": f"oci:{str(layout).replace(' ', chr(92) + '040')}:v1",
+    }
+    lines = []
+    for name, source in sources.items():
+        (tmp_path / name).mkdir()
+        more = ",any" if name == "none" else ""
+        lines.append(f"{source} {tmp_path}/{name} ocifs _netdev,nofail,timeout=1{more} 0 0\n")
+    (tmp_path / "fstab").write_text("".join(lines))
+    done = in_namespace(TWICE.format(place=tmp_path), tmp_path)
+    assert done.returncode == 0, done.stderr
+    mounted_at = [line for line in done.stdout.splitlines() if f" {tmp_path}/" in line and "fuse.ocifs" in line]
+    assert len(mounted_at) == len(sources), done.stdout
+
+
+REMOUNT = """mount -t ocifs {host} {place}/mnt -o noexec
+grep {place}/mnt /proc/self/mountinfo
+mount -o remount,exec {place}/mnt
+grep {place}/mnt /proc/self/mountinfo
+mount -t ocifs -o remount,ro,nosymfollow {host} {place}/mnt
+grep {place}/mnt /proc/self/mountinfo
+ls -A {place}/mnt
+mount.ocifs {host} {place} -o remount,ro || echo status $?
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may make a mount namespace")
+def test_noexec_reaches_the_kernel_and_remount_changes_it(registry: Registry, tmp_path: Path) -> None:
+    (tmp_path / "mnt").mkdir()
+    done = in_namespace(REMOUNT.format(place=tmp_path, host=registry.host), tmp_path)
+    assert done.returncode == 0, done.stderr
+    flags = [set(line.split(" ")[5].split(",")) for line in done.stdout.splitlines() if f" {tmp_path}/mnt " in line]
+    always = {"ro", "nosuid", "nodev"}
+    changing = [{"noexec", "nosymfollow"} & each for each in flags]
+    assert changing == [{"noexec"}, set(), {"nosymfollow"}]
+    assert all(always <= each for each in flags)
+    assert ".ocifs" in done.stdout
+    assert "status 32" in done.stdout
+
+
+@pytest.mark.mount
+@pytest.mark.skipif(os.geteuid() != 0, reason="nosymfollow needs root, or a new libfuse")
+def test_a_program_of_a_noexec_mount_is_not_run_and_nosymfollow_follows_nothing(tmp_path: Path) -> None:
+    script = b"#!/bin/sh\necho ran\n"
+    layout = make_layout(tmp_path / "layout", [a_tar(program=script)])
+    flags = ["--noexec", "--nosymfollow", "--view", "rootfs", "--fsname", "a name, with a comma"]
+    with mounted(f"oci:{layout}:v1", tmp_path / "mnt", tmp_path / "cache", flags) as mount:
+        assert (mount.path / "program").read_bytes() == script
+        found = [each for each in Path("/proc/self/mountinfo").read_text().splitlines() if str(mount.path) in each]
+        fields = found[0].split(" ")
+        assert {"ro", "nosuid", "nodev", "noexec", "nosymfollow"} <= set(fields[5].split(","))
+        assert "a\\040name,\\040with\\040a\\040comma" in fields

@@ -138,6 +138,8 @@ def test_every_variable_that_is_looked_at_is_in_the_reference() -> None:
                 place, name = node.func.value, node.args[0]
             if isinstance(node, ast.Subscript):
                 place, name = node.value, node.slice
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "absolute" and len(node.args) == 2:
+                place, name = node.args  # of ocifs.directories
             if place is not None and ast.unparse(place).endswith("environ") and isinstance(name, ast.Constant):
                 looked.add(name.value)
     assert len(looked) > 15

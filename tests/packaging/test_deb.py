@@ -36,6 +36,7 @@ def test_it_holds_what_it_must(package: Path) -> None:
     listed = run("dpkg-deb", "--contents", package)
     for name in (
         "/usr/bin/ocifs -> ../lib/ocifs/bin/ocifs",
+        "/usr/sbin/mount.fuse.ocifs -> mount.ocifs",
         "/usr/sbin/mount.ocifs -> ../lib/ocifs/bin/mount.ocifs",
         "/etc/ocifs/config.toml",
         "/lib/systemd/system/ocifs@.service",
