@@ -21,7 +21,7 @@ from ocifs.oci.challenge import Challenge, Token, parse_challenges, read_token
 from ocifs.oci.replies import error_of
 from ocifs.registry.credential import Credential
 from ocifs.registry.credentials import Sources
-from ocifs.registry.guards import Origin, check_realm
+from ocifs.registry.guards import Origin, check_realm, may_have_credentials
 from ocifs.registry.helpers import Helpers
 from ocifs.registry.transport import pieces, send
 from ocifs.settings import Settings
@@ -115,10 +115,13 @@ class Authenticator:
             return token
 
     async def _fetch(self, challenge: Challenge, scope: str) -> Token:
-        check_realm(self.registry, challenge.parameters["realm"])
+        realm = challenge.parameters["realm"]
+        check_realm(self.registry, realm)
         credential = await self._credential(scope)
         if credential is not None and credential.kind == "registry":
             return Token(credential.secret)
+        if credential is not None and not may_have_credentials(self.registry, realm):
+            return await self._fetch_without_credentials(challenge, scope)
         try:
             return await self._request(challenge, scope, credential)
         except AccessDenied:
@@ -127,6 +130,16 @@ class Authenticator:
                 self._credentials.pop(scope, None)
                 raise
             return await self._request(challenge, scope, again)
+
+    async def _fetch_without_credentials(self, challenge: Challenge, scope: str) -> Token:
+        try:
+            return await self._request(challenge, scope, None)
+        except AccessDenied as error:
+            error.hint = (
+                f"the credentials of {self._host} were not sent: without TLS they go to its own port alone, "
+                f"and its token server is at another"
+            )
+            raise
 
     async def _request(self, challenge: Challenge, scope: str, credential: Credential | None) -> Token:
         realm, service = challenge.parameters["realm"], challenge.parameters.get("service", "")

@@ -1,14 +1,17 @@
 """Where a registry may send us: the guards against servers that choose addresses for us (SSRF) and against leaked credentials.
 
-Rules that hold here: pure; a place without TLS is refused unless the registry itself has none; an address of this machine or its link is
-refused unless the registry is there itself, in every spelling that a resolver accepts (`127.1`, `2130706433`, `::ffff:127.0.0.1`); what
-cannot be read as an address of the web is Malformed; a refusal names a host and never what else an address may hold.
+Rules that hold here:
+
+- Pure: an address is judged as it is written. `transport` judges what a name resolves to.
+- A place without TLS is refused unless the registry itself has none.
+- This machine, its link and clouds' metadata services (`addresses`) are refused unless the registry is there itself.
+- A credential goes to a token server with TLS or to the registry's own scheme, host and port, and nowhere else.
+- What cannot be read as an address of the web is Malformed.
+- A refusal names a host and never what else an address may hold.
 """
 
 from __future__ import annotations
 
-import ipaddress
-import socket
 from typing import TypeAlias
 from urllib.parse import urljoin, urlsplit
 
@@ -16,11 +19,10 @@ import httpx
 
 from ocifs.errors import AccessDenied, Malformed
 from ocifs.oci.headers import HEADER_BYTES
+from ocifs.registry.addresses import Zone, zone_of
 
 Origin: TypeAlias = tuple[str, str, int | None]
 """Scheme, host and port (None: the scheme's own), normalised so that two of them may be compared."""
-
-Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 def origin_in(url: str) -> Origin:
@@ -40,44 +42,34 @@ def redirect_target(registry: Origin, url: str, location: str) -> str:
     there = _read(target)
     if there.scheme == "http" and registry[0] == "https":
         raise Malformed(f"{registry[1]} redirects to a place without TLS: {there.host}")
-    if is_inner(there.host) and not is_inner(registry[1]):
-        raise Malformed(f"{registry[1]} redirects to an address of this machine: {there.host}")
+    if (zone := _forbidden_zone(registry, there.host)) is not None:
+        raise Malformed(f"{registry[1]} redirects to {zone.value}: {there.host}")
     return target
 
 
 def check_realm(registry: Origin, realm: str) -> None:
-    """Raise AccessDenied for a realm to which no credential may go; Malformed for what is no address."""
+    """Raise AccessDenied for a realm that must not be asked; Malformed for what is no address."""
     there = _read(realm)
     if (there.scheme, there.host, there.port) == registry:
         return
     if there.scheme != "https" and not (registry[0] == "http" and there.host == registry[1]):
         raise AccessDenied(f"{registry[1]} sends us for a token to a place without TLS: {there.host}")
-    if is_inner(there.host) and not is_inner(registry[1]):
-        raise AccessDenied(f"{registry[1]} sends us for a token to an address of this machine: {there.host}")
+    if (zone := _forbidden_zone(registry, there.host)) is not None:
+        raise AccessDenied(f"{registry[1]} sends us for a token to {zone.value}: {there.host}")
 
 
-def is_inner(host: str) -> bool:
-    """Whether a host is this machine or its link: loopback, link-local, unspecified."""
-    name = host.strip("[]").rstrip(".").lower()
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
-    address = _address(name)
-    if address is None:
-        return False
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
-    return address.is_loopback or address.is_link_local or address.is_unspecified
+def may_have_credentials(registry: Origin, realm: str) -> bool:
+    """Whether credentials may be sent to a realm.
+
+    Another port of the registry's host may belong to another user, and without TLS nothing proves whose it is.
+    """
+    there = _read(realm)
+    return there.scheme == "https" or (there.scheme, there.host, there.port) == registry
 
 
-def _address(name: str) -> Address | None:
-    try:
-        return ipaddress.ip_address(name)
-    except ValueError:
-        pass
-    try:
-        return ipaddress.IPv4Address(socket.inet_aton(name))  # the short, octal and hexadecimal forms
-    except (OSError, ValueError):
-        return None
+def _forbidden_zone(registry: Origin, host: str) -> Zone | None:
+    zone = zone_of(host)
+    return None if zone in (Zone.OUTSIDE, zone_of(registry[1])) else zone
 
 
 def _read(url: str) -> httpx.URL:

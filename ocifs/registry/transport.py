@@ -24,8 +24,9 @@ import trio
 
 from ocifs import __version__
 from ocifs.errors import AccessDenied, UsageError
+from ocifs.registry.addresses import Zone, zone_of, zone_of_address
 from ocifs.registry.failures import THEIRS, causes_of, our_error, our_errors
-from ocifs.registry.guards import Origin, is_inner
+from ocifs.registry.guards import Origin
 from ocifs.registry.trust import Trust, proxy_for
 from ocifs.settings import MIB, Timing
 
@@ -35,6 +36,7 @@ SocketOption: TypeAlias = tuple[int, int, int] | tuple[int, int, bytes | bytearr
 
 USER_AGENT = f"ocifs/{__version__}"
 _HANDSHAKE = 3.0  # seconds in which a host on loopback shows that it has TLS
+_PEERS = 64  # addresses of a registry that are remembered
 _KEPT_ALIVE = 30.0  # seconds for which an idle connection is kept
 
 
@@ -63,11 +65,11 @@ class _LargeReads(httpcore.AsyncNetworkStream):
 
 
 class _Backend(httpcore.AsyncNetworkBackend):
-    """trio's sockets, read in large pieces. `guarded`: names that mean this machine are refused, whoever resolves them so."""
+    """trio's sockets, read in large pieces. `zones`: where a host may be; None: anywhere."""
 
-    def __init__(self, guarded: bool) -> None:
+    def __init__(self, zones: set[Zone] | None) -> None:
         self._inner = httpcore.TrioBackend()
-        self._guarded = guarded
+        self._zones = zones
 
     async def connect_tcp(
         self,
@@ -77,7 +79,7 @@ class _Backend(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[SocketOption] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        addresses = await self._outside(host, port, timeout) if self._guarded else [host]
+        addresses = await self._checked(host, port, timeout, self._zones) if self._zones else [host]
         for number, address in enumerate(addresses, 1):
             try:
                 stream = await self._inner.connect_tcp(address, port, timeout, local_address, socket_options)
@@ -88,16 +90,17 @@ class _Backend(httpcore.AsyncNetworkBackend):
                 return _LargeReads(stream)
         raise httpcore.ConnectError(f"{host} has no address")
 
-    async def _outside(self, host: str, port: int, timeout: float | None) -> list[str]:
-        """The addresses of a host that somebody else chose, connected to as they were checked."""
+    async def _checked(self, host: str, port: int, timeout: float | None, zones: set[Zone]) -> list[str]:
+        """The addresses of a host that a registry chose, for connecting to just these."""
         found: list[str] = []
         with trio.move_on_after(inf if timeout is None else timeout) as scope:
             answers = await trio.socket.getaddrinfo(host, port, type=trio.socket.SOCK_STREAM)
             found = list(dict.fromkeys(str(answer[4][0]) for answer in answers))
         if scope.cancelled_caught:
             raise httpcore.ConnectTimeout(f"the name {host} is not resolved in time")
-        if any(is_inner(address) for address in found):
-            raise AccessDenied(f"{host}, to which a registry elsewhere sends us, is an address of this machine")
+        for zone in map(zone_of_address, found):
+            if zone not in zones:
+                raise AccessDenied(f"{host}, to which a registry elsewhere sends us, is {zone.value}")
         return found
 
     async def connect_unix_socket(
@@ -117,14 +120,18 @@ class _Transport(httpx.AsyncBaseTransport):
         self._trust = trust
         self._connections = connections
         self._pools: dict[tuple[ssl.SSLContext | None, str | None, bool], httpcore.AsyncConnectionPool] = {}
+        # Where the registry may lead: where its name says that it is, and to this machine's own addresses once it has
+        # answered from one (a registry and its storage on one machine, each by its name).
+        self._zones = {Zone.OUTSIDE, zone_of(registry[1])}
+        self._peers: set[str] = set()
 
     def _pool(self, url: httpx.URL) -> httpcore.AsyncConnectionPool:
         proxy = self._trust.proxy or proxy_for(url.scheme, url.host, os.environ)
         context = self._trust.context(url.netloc.decode("ascii")) if url.scheme == "https" else None
-        guarded = proxy is None and url.host != self._registry[1] and not is_inner(self._registry[1])
+        guarded = proxy is None and url.host != self._registry[1]
         key = (context, proxy, guarded)
         if key not in self._pools:
-            self._pools[key] = _make_pool(context, proxy, guarded, self._connections)
+            self._pools[key] = _make_pool(context, proxy, self._zones if guarded else None, self._connections)
         return self._pools[key]
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -141,7 +148,19 @@ class _Transport(httpx.AsyncBaseTransport):
             extensions=request.extensions,
         )
         answer = await self._pool(request.url).handle_async_request(asked)
+        if request.url.host == self._registry[1]:
+            self._learn_zone(answer)
         return httpx.Response(answer.status, headers=answer.headers, stream=_Body(answer), extensions=answer.extensions)
+
+    def _learn_zone(self, answer: httpcore.Response) -> None:
+        """Note that the registry is on this machine, now that it has answered."""
+        stream = answer.extensions.get("network_stream")
+        address = stream.get_extra_info("server_addr") if stream is not None else None
+        peer = str(address[0]) if address else ""
+        if peer and peer not in self._peers and len(self._peers) < _PEERS:
+            self._peers.add(peer)
+            if zone_of_address(peer) is Zone.OWN:
+                self._zones.add(Zone.OWN)
 
     async def aclose(self) -> None:
         for pool in self._pools.values():
@@ -149,7 +168,7 @@ class _Transport(httpx.AsyncBaseTransport):
 
 
 def _make_pool(
-    context: ssl.SSLContext | None, proxy: str | None, guarded: bool, connections: int
+    context: ssl.SSLContext | None, proxy: str | None, zones: set[Zone] | None, connections: int
 ) -> httpcore.AsyncConnectionPool:
     if proxy is None:
         return httpcore.AsyncConnectionPool(
@@ -157,7 +176,7 @@ def _make_pool(
             max_connections=connections,
             max_keepalive_connections=connections,
             keepalive_expiry=_KEPT_ALIVE,
-            network_backend=_Backend(guarded),
+            network_backend=_Backend(zones),
         )
     place = httpx.URL(proxy)
     if place.scheme not in ("http", "https"):
@@ -171,7 +190,7 @@ def _make_pool(
         max_connections=connections,
         max_keepalive_connections=connections,
         keepalive_expiry=_KEPT_ALIVE,
-        network_backend=_Backend(guarded=False),
+        network_backend=_Backend(zones=None),
     )
 
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from ocifs.directories import config_home
 from ocifs.errors import UsageError
 from ocifs.oci.reference import DOCKER_HUB
+from ocifs.registry.addresses import is_inner
 from ocifs.registry.endpoint import Site
-from ocifs.registry.guards import is_inner
 from ocifs.settings import NetworkSettings
 
 _ADDRESSES = {DOCKER_HUB: "registry-1.docker.io"}

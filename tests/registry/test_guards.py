@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocifs.errors import AccessDenied, Malformed, OcifsError
-from ocifs.registry.guards import check_realm, is_inner, origin_in, redirect_target
+from ocifs.registry.addresses import Zone, zone_of
+from ocifs.registry.guards import Origin, check_realm, may_have_credentials, origin_in, redirect_target
 
 PUBLIC = origin_in("https://registry.example.com")
 PLAIN = origin_in("http://registry.example.com:5000")
@@ -30,14 +31,14 @@ INNER = [
 
 @pytest.mark.parametrize("host", INNER)
 def test_every_spelling_of_this_machine_is_known(host: str) -> None:
-    assert is_inner(host)
+    assert zone_of(host) is not Zone.OUTSIDE
 
 
 @pytest.mark.parametrize(
     "host", ["example.com", "10.0.0.1", "localhost.example.com", "[2001:db8::1]", "127.example.com"]
 )
 def test_other_hosts_are_not_this_machine(host: str) -> None:
-    assert not is_inner(host)
+    assert zone_of(host) is Zone.OUTSIDE
 
 
 @pytest.mark.parametrize("host", INNER)
@@ -46,6 +47,25 @@ def test_a_registry_elsewhere_cannot_lead_to_this_machine(host: str) -> None:
         redirect_target(PUBLIC, "https://registry.example.com/v2/", f"https://{host}/secret")
     with pytest.raises(OcifsError):
         check_realm(PUBLIC, f"https://{host}/token")
+
+
+@pytest.mark.parametrize(
+    ("registry", "realm", "allowed"),
+    [
+        (PUBLIC, "https://auth.example.org/token", True),
+        (PUBLIC, "https://registry.example.com:8443/token", True),
+        (PLAIN, "http://registry.example.com:5000/token", True),
+        (PLAIN, "https://registry.example.com:5001/token", True),
+        (PLAIN, "http://registry.example.com:5001/token", False),
+        (PLAIN, "http://registry.example.com/token", False),
+        (HERE, "http://127.0.0.1:5001/token", False),
+        (HERE, "http://localhost:5000/token", False),
+    ],
+)
+def test_credentials_go_to_token_servers_with_tls_or_to_the_registry_itself(
+    registry: Origin, realm: str, allowed: bool
+) -> None:
+    assert may_have_credentials(registry, realm) is allowed
 
 
 def test_a_registry_on_this_machine_may_stay_on_it() -> None:

@@ -117,10 +117,15 @@ def _read(connection: socket.socket) -> Request:
         if not piece:
             raise OSError("the client left")
         data += piece
-    first, *lines = data.partition(b"\r\n\r\n")[0].decode("latin-1").split("\r\n")
+    head, _, body = data.partition(b"\r\n\r\n")
+    first, *lines = head.decode("latin-1").split("\r\n")
     method, target, _ = first.split(" ")
     pairs = (line.partition(":") for line in lines)
-    return Request(method, target, {name.lower(): value.strip() for name, _, value in pairs})
+    headers = {name.lower(): value.strip() for name, _, value in pairs}
+    left = int(headers.get("content-length", "0")) - len(body)
+    while left > 0:  # a connection that is closed with unread bytes is reset
+        left -= len(connection.recv(left)) or left
+    return Request(method, target, headers)
 
 
 def in_turn(*replies: Reply) -> Handler:
@@ -130,9 +135,11 @@ def in_turn(*replies: Reply) -> Handler:
 
 
 @contextlib.contextmanager
-def fault_server(handler: Handler, tls: ssl.SSLContext | None = None) -> Iterator[FaultServer]:
-    """A server on a loopback port of its own, for the length of the block."""
-    server = FaultServer(handler, socket.create_server(("127.0.0.1", 0)), tls=tls)
+def fault_server(
+    handler: Handler, tls: ssl.SSLContext | None = None, address: str = "127.0.0.1"
+) -> Iterator[FaultServer]:
+    """A server on a port of its own, for the length of the block."""
+    server = FaultServer(handler, socket.create_server((address, 0)), tls=tls)
     threading.Thread(target=server.accept, daemon=True).start()
     try:
         yield server
