@@ -19,12 +19,14 @@ import trio
 from ocifs import __version__
 from ocifs.concurrency import patience, ungrouped
 from ocifs.content import Origin
-from ocifs.errors import LimitExceeded, UsageError
+from ocifs.errors import LimitExceeded, OcifsError, UsageError
 from ocifs.fuse.journal import Journal
 from ocifs.layers.workshop import Workshop
 from ocifs.layout.layout import Layout
+from ocifs.layout.unpacked import OnProgress
 from ocifs.memory import collect_seldom, keep_freed_memory
-from ocifs.oci.reference import HostsSource, LayoutSource, Reference, RegistrySource, Source, seeds_of
+from ocifs.oci.local import LayoutSource
+from ocifs.oci.reference import HostsSource, Reference, RegistrySource, Source, seeds_of
 from ocifs.registry.locations import Locations
 from ocifs.registry.mirrors import Mirrored, open_mirrored
 from ocifs.settings import MountFlags, Settings
@@ -50,7 +52,11 @@ Facts: TypeAlias = dict[str, Status]
 
 @asynccontextmanager
 async def open_tree(
-    source: Source, settings: Settings, facts: Facts | None = None, report: Callable[[str], None] | None = None
+    source: Source,
+    settings: Settings,
+    facts: Facts | None = None,
+    report: Callable[[str], None] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> AsyncIterator[Directory]:
     """The root directory of a source, for as long as the block lasts. Raises what keeps it from being opened.
 
@@ -64,7 +70,7 @@ async def open_tree(
         parts = Parts(disk, nursery, settings, facts, keepers)
         disk.report = report or disk.report
         if isinstance(source, LayoutSource):
-            root = await _open_layout(source, parts)
+            root = await _open_layout(source, parts, on_progress)
         else:
             hosts = Hosts(parts, stack, await Locations.read(settings.network), source)
             with patience(settings.timing.timeout, settings.timing.max_wait):
@@ -173,11 +179,27 @@ def _open_origin(mirrored: Mirrored, traffic: Traffic, parts: Parts, *, alone: b
     return Origin(host, catalog, blobs if alone else OfHost(host, blobs))
 
 
-async def _open_layout(source: LayoutSource, parts: Parts) -> Directory:
-    layout = await Layout.open(source, parts.nursery, parts.settings)
-    context = parts.context(Origin(str(source), layout, layout))
-    if source.ref:
-        return await open_single(context, "", source.ref)
+async def _open_layout(source: LayoutSource, parts: Parts, on_progress: OnProgress | None) -> Directory:
+    """The root of a local source: the manifest that is named, or the only one, or all of them."""
+    settings, shelf = parts.settings, DiskShelf(parts.disk)
+    with patience(settings.timing.timeout, settings.timing.max_wait):
+        layout = await Layout.open(source, parts.nursery, settings, shelf, on_progress)
+        context = parts.context(Origin(str(source), layout, layout))
+        if source.ref:
+            return await open_single(context, "", await layout.version(source.ref))
+        names = await layout.names()
+        only = names.only()
+        if only is not None and only.descriptor is not None:
+            try:
+                return await open_single(context, "", only.descriptor.digest, tags=True)
+            except OcifsError:
+                if settings.view.view != WHOLE:
+                    raise
+    if settings.view.view != WHOLE:
+        hint = f"there are: {', '.join(names.shown[:8])}" if names.shown else ""
+        raise UsageError(
+            f"--view {settings.view.view} is for one image, and {source} has {len(names.shown)}", hint=hint
+        )
     return RepositoryDirectory(context, "", ("repository",), repository=True)
 
 

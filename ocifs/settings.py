@@ -68,6 +68,7 @@ class Limits:
     layer_header_bytes: int = 1 * MIB  # headers of one entry: long names, PAX records, maps of holes
     layer_index_bytes: int = 256 * MIB  # names, links and extended attributes of one layer together
     toc_bytes: int = 64 * MIB  # a table of contents that comes with a layer (eStargz, zstd:chunked), as plain JSON
+    archive_members: int = 100_000  # members of an archive of an image on disk (oci-archive, docker-archive)
     prefetch_bytes: int = 64 * MIB  # what is fetched of a layer because its maker found it to be read first
     chunk_bytes: int = 32 * MIB  # one chunk of a file in such a layer, which is verified as a whole
 

@@ -22,7 +22,8 @@ from ocifs.cli.terminal import coloured, say
 from ocifs.cli.words import SOURCE
 from ocifs.errors import AccessDenied, DeadlineExceeded, OcifsError
 from ocifs.fuse.mounts import mounts, state_of
-from ocifs.oci.reference import LayoutSource, OneSource, hosts_of, parse_source
+from ocifs.oci.local import LayoutSource
+from ocifs.oci.reference import OneSource, hosts_of, parse_source
 from ocifs.registry.probe import Probe, knock, question
 from ocifs.settings import Settings
 from ocifs.telemetry import say_warnings

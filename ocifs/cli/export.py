@@ -25,9 +25,10 @@ from ocifs.layout.written import WrittenLayout
 from ocifs.oci.children import child_role
 from ocifs.oci.descriptor import Descriptor
 from ocifs.oci.digest import Digest
+from ocifs.oci.local import LayoutSource
 from ocifs.oci.manifest import Form, Manifest, parse_manifest
 from ocifs.oci.platform import first_match
-from ocifs.oci.reference import LayoutSource, parse_source
+from ocifs.oci.reference import parse_source
 from ocifs.settings import MIB, Timing
 from ocifs.tree.blob import BlobFile
 from ocifs.tree.bound import Whereabouts

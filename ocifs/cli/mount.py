@@ -17,7 +17,8 @@ from ocifs.cli.terminal import say
 from ocifs.cli.words import SOURCE
 from ocifs.errors import NotFound, OcifsError, UsageError
 from ocifs.metrics import parse_address
-from ocifs.oci.reference import LayoutSource, Reference, Source, hosts_of
+from ocifs.oci.local import LayoutSource
+from ocifs.oci.reference import Reference, Source, hosts_of
 from ocifs.settings import MountFlags, Settings
 from ocifs.telemetry import start_logging
 
@@ -210,7 +211,7 @@ def _tell_what_is_hidden(place: Path) -> None:
 
 def _viewed(settings: Settings, source: Source, view: str) -> Settings:
     """The settings with the view that was asked for, which only one manifest has."""
-    single = isinstance(source, Reference) or (isinstance(source, LayoutSource) and bool(source.ref))
+    single = isinstance(source, Reference | LayoutSource)  # of a layout it is found out when that is opened
     if view != settings.view.view and not single:
         raise UsageError(f"--view {view} is for one reference, and {source} is none", hint="add :TAG or @DIGEST")
     return replace(settings, view=replace(settings.view, view=view))
@@ -223,4 +224,4 @@ def _absolute(source: Source) -> Source:
     path = Path(source.path).absolute()
     if not path.exists():
         raise UsageError(f"{path} does not exist")
-    return LayoutSource(str(path), source.archive, source.ref)
+    return replace(source, path=str(path))

@@ -26,6 +26,7 @@ import click
 from ocifs.cli.mount import command as mount
 from ocifs.errors import InvalidReference, UsageError
 from ocifs.fuse.mounts import mounts, real_place, restrict
+from ocifs.oci.local import is_local
 from ocifs.oci.reference import parse_source
 
 # fstab(5), mount(8) "FILESYSTEM-INDEPENDENT MOUNT OPTIONS". A mount of ocifs is read-only, nosuid
@@ -117,7 +118,7 @@ def remount(mountpoint: str, options: str) -> int:
 
 def sources(text: str) -> list[str]:
     """The sources that the first field of fstab(5) names: several are separated by commas; `none` is for `-o any`."""
-    if text.startswith(("oci:", "oci-archive:")):
+    if is_local(text):
         return [text]
     return [each for each in text.split(",") if each not in ("", "none")]
 

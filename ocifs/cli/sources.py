@@ -13,19 +13,32 @@ from typing import TypeVar
 import click
 
 from ocifs.cli.options import SharedOptions
-from ocifs.oci.reference import HostsSource, LayoutSource, Reference, RegistrySource, Source, join_sources, parse_source
+from ocifs.errors import UsageError
+from ocifs.oci.local import LayoutSource, is_local
+from ocifs.oci.reference import HostsSource, Reference, RegistrySource, Source, join_sources, parse_source
 from ocifs.registry import registries_conf
 
 F = TypeVar("F", bound=Callable[..., object])
 
+_ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".tar.zst")
 EVERY_HOST = HostsSource((), any=True)
 
 
 def read_sources(texts: Sequence[str], options: SharedOptions, *, any_host: bool = False) -> Source:
     """What sources mean together. Raises InvalidReference, UsageError. Blocks on disk."""
-    conf = registries_conf.load(os.environ, options["registries_conf"])
-    read = [parse_source(text if text.startswith(("oci:", "oci-archive:")) else conf.expand(text)) for text in texts]
+    remote = any_host or not all(map(is_local, texts))
+    conf = registries_conf.load(os.environ, options["registries_conf"]) if remote else None
+    read = []
+    for text in texts:
+        _refuse_file(text)
+        read.append(parse_source(conf.expand(text) if conf is not None and not is_local(text) else text))
     return join_sources(read, any_host)
+
+
+def _refuse_file(text: str) -> None:
+    """Raise UsageError for the name of an archive that is here: as a source it would be sent to a registry."""
+    if not is_local(text) and text.endswith(_ARCHIVES) and os.path.isfile(text):
+        raise UsageError(f"{text} is a file here, and a path begins with a dot or a slash", hint=f"name it as ./{text}")
 
 
 def any_option(function: F) -> F:
@@ -45,5 +58,5 @@ def how_to_look(source: Source) -> str:
     if isinstance(source, RegistrySource) and source.path:
         return f"`ocifs ls {source.host}` lists what there is"
     if isinstance(source, LayoutSource) and source.ref:
-        return f"`ocifs ls {LayoutSource(source.path, source.archive)} _tags` lists the names that there are"
+        return f"`ocifs ls {source.whole} _tags` lists the names that there are"
     return ""

@@ -12,7 +12,8 @@ import trio
 
 from ocifs.cli.failure import LOOKED_AT, nearest
 from ocifs.errors import OcifsError
-from ocifs.oci.reference import LayoutSource, Reference, RegistrySource, Source
+from ocifs.oci.local import LayoutSource
+from ocifs.oci.reference import Reference, RegistrySource, Source
 from ocifs.tree.node import Directory
 from ocifs.tree.walk import walk
 
@@ -26,7 +27,7 @@ def around(source: Source) -> tuple[Source, str] | None:
     if isinstance(source, RegistrySource) and source.path:
         return RegistrySource(source.host), source.path
     if isinstance(source, LayoutSource) and source.ref:
-        return LayoutSource(source.path, source.archive), f"_tags/{source.ref}"
+        return source.whole, f"_tags/{source.ref}"
     return None
 
 

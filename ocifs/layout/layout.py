@@ -1,88 +1,135 @@
-"""An OCI image layout on disk, asked the same questions as a registry (image-spec, image-layout.md).
+"""A source on this machine, asked the same questions as a registry: an OCI image layout, an archive, a directory of skopeo's.
 
-It is one repository, whose name is empty, and whose tags are the layout's ref names; a manifest without one is listed by its digest.
+It is one repository, whose name is empty, and whose tags are the names of its images (names.py). A manifest without one is listed by
+its digest. What it holds is found by `Contents`; disk is read in worker threads of this object's own, at most `_THREADS` at a time.
 
-Rules that hold here: disk is read in worker threads; a blob is verified before its last byte is served, once for each state of its file,
-and, since it lies on this machine already, it is not copied into any cache.
+Rules that hold here:
+- A blob is verified before its last byte is served, once for each state of its file. It is not copied into the cache.
+- A thread that hangs on its disk is abandoned by its caller, so every wait ends with the caller's deadline.
+- No network access.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
+from typing import TypeVar
 
 import trio
 
 from ocifs.concurrency import SingleFlight, note_progress
-from ocifs.content import Blob, BlobStream, RawManifest
-from ocifs.errors import IntegrityError, LimitExceeded, Malformed, NotFound, RegistryFailed
-from ocifs.layout.files import Files, Place, open_files
-from ocifs.oci.descriptor import Descriptor, as_object, parse_descriptor
+from ocifs.content import Blob, BlobStream, RawManifest, Shelf
+from ocifs.errors import IntegrityError, LimitExceeded, NotFound, OcifsError, RegistryFailed
+from ocifs.layout.contents import Contents
+from ocifs.layout.names import NameTable
+from ocifs.layout.opening import Opening
+from ocifs.layout.place import Place, Version
+from ocifs.layout.referring import Referring
+from ocifs.layout.unpacked import OnProgress, running
+from ocifs.oci.descriptor import Descriptor
 from ocifs.oci.digest import Digest
-from ocifs.oci.manifest import load_json, parse_manifest, verify_manifest
-from ocifs.oci.reference import LayoutSource
+from ocifs.oci.local import LayoutSource, split_digest
+from ocifs.oci.manifest import verify_manifest
 from ocifs.settings import MIB, Limits, Settings
 
-REF_NAME = "org.opencontainers.image.ref.name"
+log = logging.getLogger("ocifs.layout")
+
+T = TypeVar("T")
+
+_THREADS = 16
+_WARNINGS = 10  # about names that several images have
 
 
 class Layout:
-    """A Catalog, a BlobSource and a BlobReader over one layout."""
+    """A Catalog, a BlobSource and a BlobReader over one local source."""
 
-    def __init__(self, files: Files, nursery: trio.Nursery, limits: Limits, *, verify_full: bool = False) -> None:
-        self._files = files
+    def __init__(self, contents: Contents, nursery: trio.Nursery, limits: Limits, *, verify_full: bool = False) -> None:
+        self._contents = contents
         self._limits = limits
         self._verify_full = verify_full
-        self._checks: SingleFlight[tuple[Digest, tuple[int, ...]], None] = SingleFlight(nursery)
-        self._checked: dict[Digest, tuple[int, ...]] = {}
-        self._nursery = nursery
+        self._checks: SingleFlight[tuple[Digest, Version], None] = SingleFlight(nursery)
+        self._checked: dict[Digest, Version] = {}
+        self._names = NameTable(())
+        self._threads = trio.CapacityLimiter(_THREADS)
+        self._referring = Referring(contents, limits)
 
     @classmethod
-    async def open(cls, source: LayoutSource, nursery: trio.Nursery, settings: Settings) -> Layout:
-        """Open the layout that a source names. Raises UsageError when there is none."""
-        files = await trio.to_thread.run_sync(lambda: open_files(Path(source.path), archive=source.archive))
-        return cls(files, nursery, settings.limits, verify_full=settings.cache.verify_full)
+    async def open(
+        cls,
+        source: LayoutSource,
+        nursery: trio.Nursery,
+        settings: Settings,
+        shelf: Shelf,
+        on_progress: OnProgress | None = None,
+    ) -> Layout:
+        """Open a local source. Raises UsageError for what is not one, and whatever keeps it from being read.
+
+        `on_progress` is called while an archive is unpacked into the shelf.
+        """
+        async with running(on_progress) as work:
+            opening = Opening(source, shelf, settings.limits, work)
+            contents = await trio.to_thread.run_sync(opening.open, abandon_on_cancel=True)
+        layout = cls(contents, nursery, settings.limits, verify_full=settings.cache.verify_full)
+        await layout._warn(source)
+        return layout
+
+    async def names(self) -> NameTable:
+        """The names that the source has now. Raises Malformed, LimitExceeded."""
+
+        def look() -> NameTable:
+            listed = self._contents.listed()
+            return self._names if listed is self._names.listed else NameTable(listed)
+
+        self._names = await self._run(look)
+        return self._names
+
+    async def version(self, ref: str) -> str | Digest:
+        """What a reference of a source is to the tree: a name, or a digest, which need not be listed. Raises NotFound."""
+        name, digest = split_digest(ref)
+        if digest is None or (name and ref in (await self.names()).shown):
+            return ref
+        if name:  # both have to mean the same
+            return (await self.resolve("", ref)).digest
+        return digest
 
     async def repositories(self) -> tuple[str, ...]:
         return ("",)
 
     async def tags(self, repository: str) -> tuple[str, ...]:
         self._know(repository)
-        return tuple(dict.fromkeys(_tag_of(descriptor) for descriptor in await self._index()))
+        return (await self.names()).shown
 
     async def resolve(self, repository: str, tag: str) -> Descriptor:
         self._know(repository)
-        for descriptor in await self._index():
-            if _tag_of(descriptor) == tag:
-                return descriptor
-        raise NotFound(f"the layout has no manifest with the ref name {tag!r}")
+        found = (await self.names()).find(tag)
+        if found.descriptor is None:
+            raise found.problem or NotFound(f"no image is called {tag!r} here")
+        return found.descriptor
 
     async def tagged(self, repository: str, tag: str) -> RawManifest:
         return await self.manifest(repository, (await self.resolve(repository, tag)).digest)
 
     async def manifest(self, repository: str, digest: Digest) -> RawManifest:
         self._know(repository)
-        body = await self._small(_blob_path(digest), self._limits.manifest_bytes, "manifest_bytes")
-        verify_manifest(body, digest)
-        known = next((d.media_type for d in await self._index() if d.digest == digest), "")
+        limit = self._limits.manifest_bytes
+
+        def read() -> bytes:
+            place = self._contents.find(digest)
+            if place.size > limit:
+                raise LimitExceeded(f"the manifest has {place.size} bytes, limits.manifest_bytes allows {limit}")
+            body = place.read(0, place.size)
+            verify_manifest(body, digest)
+            return body
+
+        body = await self._run(read)
+        listed = (await self.names()).of_digest(str(digest))
+        known = listed.descriptor.media_type if listed is not None and listed.descriptor is not None else ""
         return RawManifest(digest, known, body)
 
     async def referrers(self, repository: str, digest: Digest) -> tuple[Descriptor, ...]:
         self._know(repository)
-        found = []
-        for descriptor in (await self._index())[: self._limits.referrers]:
-            try:
-                raw = await self.manifest("", descriptor.digest)
-                manifest = parse_manifest(raw.body, raw.digest, "", descriptor.media_type)
-            except (NotFound, Malformed, LimitExceeded):
-                continue  # a layout may list what it does not hold (image-layout.md)
-            if manifest.subject is not None and manifest.subject.digest == digest:
-                kind = manifest.artifact_type or (manifest.config.media_type if manifest.config else "")
-                found.append(
-                    Descriptor(manifest.media_type, raw.digest, len(raw.body), manifest.annotations, artifact_type=kind)
-                )
-        return tuple(found)
+        return await self._run(lambda: self._referring.to(digest))
 
     async def blob_size(self, repository: str, digest: Digest) -> int:
         self._know(repository)
@@ -91,59 +138,82 @@ class Layout:
     @asynccontextmanager
     async def open_blob(self, blob: Blob, start: int, stop: int) -> AsyncIterator[BlobStream]:
         self._know(blob.repository)
-        yield _Stream(await self._find(blob.digest), start, stop)
+        place = await self._find(blob.digest)
+        if not place.trusted:
+            await self._verify(blob.digest, place)
+        yield _Stream(place, start, stop, self._threads)
 
     def distrust(self, digest: Digest) -> bool:
         return False
 
     def hold(self, digest: Digest) -> None:
-        """Nothing is kept of a layout."""
+        """Nothing of a layout is cached."""
 
     def let_go(self, digest: Digest) -> None:
-        """Nothing is kept of a layout."""
+        """Nothing of a layout is cached."""
 
     async def read_blob(self, blob: Blob, offset: int, length: int, toward: int = 0) -> bytes:
         if blob.data is not None:
             return blob.data[offset : offset + length]
         self._know(blob.repository)
-        place = await self._find(blob.digest)
-        if place.size != blob.size:
-            raise IntegrityError(f"the file of {blob.digest} has {place.size} bytes, its descriptor says {blob.size}")
-        if self._verify_full or offset + length >= blob.size:
+
+        def read() -> tuple[Place, bytes]:
+            place = self._contents.find(blob.digest)
+            if place.size != blob.size:
+                raise IntegrityError(
+                    f"{blob.digest} has {place.size} bytes on disk, its descriptor records {blob.size}"
+                )
+            wanted = not self._verify_full and place.trusted
+            return place, place.read(offset, length) if wanted or self._is_checked(blob.digest, place) else b""
+
+        place, piece = await self._run(read)
+        last = offset + length >= blob.size
+        if (last or self._verify_full or not place.trusted) and not self._is_checked(blob.digest, place):
             await self._verify(blob.digest, place)
-        return await trio.to_thread.run_sync(place.read, offset, length)
+            piece = piece or await self._run(lambda: place.read(offset, length))
+        return piece
+
+    def _is_checked(self, digest: Digest, place: Place) -> bool:
+        return self._checked.get(digest) == place.version
 
     async def _verify(self, digest: Digest, place: Place) -> None:
-        if self._checked.get(digest) == place.version:
+        if self._is_checked(digest, place):
             return
 
         async def check() -> None:
             hasher, position = digest.hasher(), 0
-            while piece := await trio.to_thread.run_sync(place.read, position, 4 * MIB):
-                await trio.to_thread.run_sync(hasher.update, piece)
-                position += len(piece)
+
+            def advance() -> int:
+                piece = place.read(position, 4 * MIB)
+                hasher.update(piece)
+                return len(piece)
+
+            while count := await self._run(advance):
+                position += count
                 note_progress()
             if position != place.size or hasher.hexdigest() != digest.encoded:
-                raise IntegrityError(f"the file of {digest} in the layout has other content")
+                raise IntegrityError(f"the content of {digest} in the layout is not that of its digest")
             self._checked[digest] = place.version
 
         await self._checks.run((digest, place.version), check)
 
     async def _find(self, digest: Digest) -> Place:
-        return await trio.to_thread.run_sync(self._files.find, _blob_path(digest))
+        return await self._run(lambda: self._contents.find(digest))
 
-    async def _small(self, name: str, limit: int, setting: str) -> bytes:
-        place = await trio.to_thread.run_sync(self._files.find, name)
-        if place.size > limit:
-            raise LimitExceeded(f"{name} has {place.size} bytes, {setting} allows {limit}")
-        return await trio.to_thread.run_sync(place.read, 0, place.size)
+    async def _run(self, work: Callable[[], T]) -> T:
+        """Read the disk in a thread, which is left behind when its caller gives up."""
+        return await trio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._threads)
 
-    async def _index(self) -> tuple[Descriptor, ...]:
-        body = await self._small("index.json", self._limits.manifest_bytes, "manifest_bytes")
-        listed = as_object(load_json(body, "index.json"), "index.json").get("manifests")
-        if not isinstance(listed, list):
-            raise Malformed("index.json lists no manifests")
-        return tuple(parse_descriptor(value, f"index.json: manifests[{n}]") for n, value in enumerate(listed))
+    async def _warn(self, source: LayoutSource) -> None:
+        """Log what is odd about the source."""
+        try:
+            notes, names = await self._run(self._contents.notes), await self.names()
+        except OcifsError:
+            return  # which every question about names meets as well
+        for note in notes:
+            log.warning("%s: %s", source, note)
+        for name in names.ambiguous[:_WARNINGS]:
+            log.warning("%s: several images are called %r, which names none of them", source, name)
 
     def _know(self, repository: str) -> None:
         if repository:
@@ -153,25 +223,21 @@ class Layout:
 class _Stream:
     """A BlobStream over a file."""
 
-    def __init__(self, place: Place, start: int, stop: int) -> None:
+    def __init__(self, place: Place, start: int, stop: int, threads: trio.CapacityLimiter) -> None:
         self._place = place
         self._stop = min(stop, place.size)
+        self._threads = threads
         self.start = start
         self.total: int | None = place.size
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         position = self.start
         while position < self._stop:
-            piece = await trio.to_thread.run_sync(self._place.read, position, min(MIB, self._stop - position))
+            length = min(MIB, self._stop - position)
+            piece = await trio.to_thread.run_sync(
+                self._place.read, position, length, abandon_on_cancel=True, limiter=self._threads
+            )
             if not piece:
                 raise RegistryFailed("the file became shorter while it was read")
             position += len(piece)
             yield piece
-
-
-def _tag_of(descriptor: Descriptor) -> str:
-    return descriptor.annotations.get(REF_NAME) or str(descriptor.digest)
-
-
-def _blob_path(digest: Digest) -> str:
-    return f"blobs/{digest.algorithm}/{digest.encoded}"

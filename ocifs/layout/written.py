@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 
 from ocifs.errors import IntegrityError, LimitExceeded, Malformed, UsageError, WriteFailed
-from ocifs.layout.layout import REF_NAME
+from ocifs.layout.contents import REF_NAME
 from ocifs.oci import mediatype
 from ocifs.oci.descriptor import as_object
 from ocifs.oci.digest import Digest
@@ -226,6 +226,8 @@ class BlobWriter:
 
 def _manifests(index: Mapping[str, object]) -> list[dict[str, object]]:
     listed = index.get("manifests")
+    if listed is None and "manifests" in index:  # Go's empty list
+        return []
     if not isinstance(listed, list):
         raise Malformed("index.json lists no manifests")
     return [as_object(each, "index.json: manifests[]") for each in listed]

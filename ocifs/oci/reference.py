@@ -3,7 +3,7 @@
     [HOST[:PORT]/]REPOSITORY[:TAG][@DIGEST]        a reference (distribution-spec "Pulling manifests"; Docker's defaults)
     HOST[:PORT][/NAMESPACE...]                     a source that is a registry or a part of one
     several of the kinds above, or any host         a source of several hosts
-    oci:DIR[:REF]   oci-archive:FILE[:REF]         a source that is an OCI image layout (image-spec, image-layout.md)
+    oci:DIR[:REF], ./FILE and others               a source on this machine (local.py)
 
 Rules that hold here: the first component is a host when it has a dot or a colon, is `localhost`, or is followed by nothing but a slash;
 everything else is on docker.io, where one component means `library/`; a refusal quotes the text and points at the part that is wrong.
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from ocifs.errors import InvalidReference, Malformed
 from ocifs.oci.digest import Digest
+from ocifs.oci.local import LayoutSource, is_local, parse_local
 
 DOCKER_HUB = "docker.io"
 _HUB_NAMES = frozenset({"index.docker.io", "registry-1.docker.io"})
@@ -53,18 +54,6 @@ class RegistrySource:
 
     def __str__(self) -> str:
         return f"{self.host}/{self.path}" if self.path else self.host
-
-
-@dataclass(frozen=True, slots=True)
-class LayoutSource:
-    """An OCI image layout: a directory or, with `archive`, a tar file of one; `ref` picks one of its manifests."""
-
-    path: str
-    archive: bool = False
-    ref: str = ""
-
-    def __str__(self) -> str:
-        return ("oci-archive:" if self.archive else "oci:") + self.path + (f":{self.ref}" if self.ref else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +155,8 @@ def seeds_of(host: str, names: Iterable[str], *, alone: bool) -> tuple[str, ...]
 
 def parse_reference(text: str) -> Reference:
     """Read a reference, with Docker's defaults for what is left out. Raises InvalidReference."""
+    if is_local(text):
+        raise InvalidReference(f"not a reference to a registry: {text}")
     source = _parse_remote(text, text, reference=True)
     assert isinstance(source, Reference)
     return source
@@ -173,19 +164,7 @@ def parse_reference(text: str) -> Reference:
 
 def parse_source(text: str) -> OneSource:
     """Read what can be mounted. Raises InvalidReference."""
-    for prefix, archive in (("oci-archive:", True), ("oci:", False)):
-        if text.startswith(prefix) and not text.startswith("oci://"):
-            return _parse_layout(text, text.removeprefix(prefix), archive)
-    return _parse_remote(text, text, reference=False)
-
-
-def _parse_layout(text: str, rest: str, archive: bool) -> LayoutSource:
-    path, colon, ref = rest.partition(":")
-    if not path:
-        raise _wrong(text, rest, "the path of the layout is missing")
-    if colon and not ref:
-        raise _wrong(text, ":", "nothing follows the colon")
-    return LayoutSource(path, archive, ref)
+    return parse_local(text) if is_local(text) else _parse_remote(text, text, reference=False)
 
 
 def _parse_remote(text: str, rest: str, *, reference: bool) -> RegistrySource | Reference:

@@ -14,11 +14,12 @@ from ocifs.tree.bound import Whereabouts
 from ocifs.tree.context import Context
 from ocifs.tree.manifest import ManifestDirectory
 from ocifs.tree.node import Directory, Entry, Node
-from ocifs.tree.repository import BlobsDirectory, ManifestsDirectory
+from ocifs.tree.repository import BlobsDirectory, ManifestsDirectory, TagsDirectory
 from ocifs.tree.walk import walk
 
 SIBLINGS = b"_manifests"
 BLOBS = b"_blobs"
+TAGS = b"_tags"
 WHOLE = "manifest"  # the view that is the manifest's directory
 
 
@@ -27,12 +28,15 @@ class SingleManifest(ManifestDirectory):
 
     __slots__ = ("_rooms",)
 
-    def __init__(self, context: Context, repository: str, version: str | Digest) -> None:
+    def __init__(self, context: Context, repository: str, version: str | Digest, *, tags: bool = False) -> None:
+        """With `tags` it stands for the whole source, whose tags are listed in it."""
         super().__init__(Whereabouts(context, repository, version, SIBLINGS, BLOBS), ("single", str(version)))
         self._rooms: dict[bytes, Node] = {
             SIBLINGS: ManifestsDirectory(context, repository, (self.key, SIBLINGS)),
             BLOBS: BlobsDirectory(context, repository, (self.key, BLOBS)),
         }
+        if tags:
+            self._rooms[TAGS] = TagsDirectory(context, repository, (self.key, TAGS))
 
     async def lookup(self, name: bytes) -> Node:
         return self._rooms.get(name) or await super().lookup(name)
@@ -41,12 +45,12 @@ class SingleManifest(ManifestDirectory):
         return [*await super().entries(), *(Entry(name, room) for name, room in self._rooms.items())]
 
 
-async def open_single(context: Context, repository: str, version: str | Digest) -> Directory:
+async def open_single(context: Context, repository: str, version: str | Digest, *, tags: bool = False) -> Directory:
     """The directory of one manifest, already bound, or with another view its root filesystem or payload.
 
     Raises NotFound where there is no such manifest, UsageError where it has no such view.
     """
-    directory = SingleManifest(context, repository, version)
+    directory = SingleManifest(context, repository, version, tags=tags)
     await directory.bind()
     view = context.view.view
     if view == WHOLE:

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from ocifs.layout.layout import REF_NAME
+from ocifs.layout.contents import REF_NAME
 from ocifs.oci import mediatype
 from tests.support.image import make_layout
 from tests.support.mount import run_ocifs

@@ -17,10 +17,11 @@ import trio
 
 from ocifs.content import Blob, BlobReader, BlobSource, Catalog
 from ocifs.errors import IntegrityError, NotFound
-from ocifs.layout.layout import REF_NAME, Layout
+from ocifs.layout.contents import REF_NAME
+from ocifs.layout.layout import Layout
 from ocifs.oci import mediatype
 from ocifs.oci.digest import EMPTY_JSON, Digest
-from ocifs.oci.reference import LayoutSource
+from ocifs.oci.local import LayoutSource
 from ocifs.registry.client import open_registry
 from ocifs.registry.locations import Locations
 from ocifs.registry.mirrors import open_mirrored
@@ -29,6 +30,7 @@ from ocifs.settings import CacheSettings, Settings
 from ocifs.store.blobs import CachedBlobs
 from ocifs.store.disk import Disk
 from ocifs.store.names import CachedCatalog
+from ocifs.store.shelf import DiskShelf
 from ocifs.watched import Traffic, WatchedCatalog, WatchedSource
 from tests.store.source import MemorySource
 from tests.support.faults import fault_server, http
@@ -116,7 +118,7 @@ async def a_layout(registry: Registry, tmp_path: Path) -> AsyncIterator[World]:
     listed.append(describe(SIGNATURE_BODY, mediatype.OCI_MANIFEST))
     (root / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": listed}))
     async with trio.open_nursery() as nursery:
-        layout = await Layout.open(LayoutSource(str(root)), nursery, Settings())
+        layout = await Layout.open(LayoutSource(str(root)), nursery, Settings(), DiskShelf(Disk(tmp_path / "cache")))
         yield World("", layout, layout, layout)
         nursery.cancel_scope.cancel()
 

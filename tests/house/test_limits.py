@@ -229,6 +229,7 @@ HERE = {
     "validated_bytes",
 }
 ELSEWHERE = {
+    "archive_members": "tests/layout/test_archive.py",
     "hosts": "tests/tree/test_hosts.py",
     "toc_bytes": "tests/layers/test_toc.py",
     "chunk_bytes": "tests/layers/test_toc.py",

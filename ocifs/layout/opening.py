@@ -1,0 +1,125 @@
+"""Opens a local source: finds out what it is, and refuses what it is not with a way out.
+
+Everything blocks: it runs in a worker thread, whose `Work` is told of each step.
+
+Rules that hold here:
+- The path that the user gave may be a link. Everything below it is a stranger's.
+- A bare path is told apart by content: a layout before an archive of `docker save`, if its index lists anything.
+- A refusal names the transport that fits.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from ocifs.content import Shelf
+from ocifs.errors import Malformed, NotFound, OcifsError, UsageError
+from ocifs.layout import docker, skopeo_dir
+from ocifs.layout.archive import ArchiveFiles
+from ocifs.layout.contents import BLOBS, INDEX, MARKER, Contents, Files, OciContents
+from ocifs.layout.directory import DirectoryFiles
+from ocifs.layout.docker import DockerContents
+from ocifs.layout.place import explained, kind_of, open_regular, version_of
+from ocifs.layout.skopeo_dir import DirContents
+from ocifs.layout.unpacked import Work, open_unpacked
+from ocifs.oci.local import LayoutSource, Transport
+from ocifs.settings import Limits
+
+
+class Opening:
+    """One opening of a source."""
+
+    def __init__(self, source: LayoutSource, shelf: Shelf, limits: Limits, work: Work) -> None:
+        self._source = source
+        self._shelf = shelf
+        self._limits = limits
+        self._work = work
+
+    def open(self) -> Contents:
+        """What the source holds. Raises UsageError for what is not such a source, and whatever keeps it from being read."""
+        path = self._source.path
+        try:
+            with explained(path):
+                mode = os.stat(path).st_mode
+            if stat.S_ISDIR(mode):
+                return self._directory(path)
+            if stat.S_ISREG(mode):
+                return self._archive(path)
+        except NotFound as error:
+            raise UsageError(str(error), hint=error.hint) from None
+        raise UsageError(f"not a directory or a regular file: {path} ({kind_of(mode)})")
+
+    def _directory(self, path: str) -> Contents:
+        transport = self._source.transport
+        if transport.is_file:
+            raise UsageError(f"not a file: {path}", hint=f"a directory is named by its path: {_shown_path(path)}")
+        files = DirectoryFiles(path)
+        is_layout = _is_layout(files)
+        is_dir = files.has(skopeo_dir.MANIFEST) and not is_layout
+        if transport in (Transport.ANY, Transport.OCI) and is_layout:
+            return OciContents(files, self._limits)
+        if transport in (Transport.ANY, Transport.DIR) and is_dir:
+            return DirContents(files, self._limits)
+        raise self._not_a(path, files)
+
+    def _archive(self, path: str) -> Contents:
+        transport = self._source.transport
+        if transport in (Transport.OCI, Transport.DIR):
+            raise UsageError(f"not a directory: {path}", hint=f"an archive is named by its path: {_shown_path(path)}")
+        try:
+            descriptor = open_regular(path, path)
+            with explained(path):
+                version = version_of(os.fstat(descriptor))
+            unpacked = open_unpacked(descriptor, path, self._shelf, self._limits, self._work)
+            known = version if unpacked != descriptor else None
+            files = ArchiveFiles(unpacked, path, self._limits, self._work.advance, known)
+        except Malformed as error:
+            raise UsageError(
+                str(error), hint="an archive is a tar, uncompressed or in gzip, xz, bzip2 or zstd"
+            ) from None
+        is_layout, is_docker = _is_layout(files), files.has(docker.MANIFEST)
+        if transport is Transport.ANY:
+            transport = Transport.OCI_ARCHIVE
+            if is_docker and not (is_layout and self._lists_something(files)):
+                transport = Transport.DOCKER_ARCHIVE
+        if transport is Transport.OCI_ARCHIVE and is_layout:
+            return OciContents(files, self._limits)
+        if transport is Transport.DOCKER_ARCHIVE and is_docker:
+            return DockerContents(files, self._limits, self._shelf, self._work.advance)
+        raise self._not_a(path, files)
+
+    def _lists_something(self, files: Files) -> bool:
+        try:
+            return bool(OciContents(files, self._limits).listed())
+        except OcifsError:
+            return False
+
+    def _not_a(self, path: str, files: Files) -> UsageError:
+        """Why the files are not what they were named as."""
+        source = self._source
+        is_archive = isinstance(files, ArchiveFiles)
+        fitting = ""
+        if _is_layout(files):
+            fitting = "oci-archive" if is_archive else "oci"
+        elif files.has(docker.MANIFEST):
+            fitting = "docker-archive" if is_archive else "dir"
+        if fitting:
+            return UsageError(
+                f"{path} is not of the kind {source.transport.value}:", hint=f"name it as {fitting}:{path}"
+            )
+        if is_archive and files.has(docker.LEGACY):
+            hint = "load it with Docker 25 or older and save it again: docker load -i FILE && docker save -o image.tar NAME"
+            return UsageError(f"{path} was saved by Docker before 1.10, and has no manifest.json", hint=hint)
+        hint = "`skopeo copy docker://HOST/REPOSITORY:TAG oci:DIR` makes a layout"
+        return UsageError(f"not an OCI image layout or a saved image: {path}", hint=hint)
+
+
+def _is_layout(files: Files) -> bool:
+    """Whether it is an OCI layout. Without the file `oci-layout` it needs both its index and blobs."""
+    return files.has(MARKER) or (files.has(INDEX) and files.has(BLOBS))
+
+
+def _shown_path(path: str) -> str:
+    """A path as a source."""
+    return path if path.startswith(("/", "./", "../")) else f"./{path}"

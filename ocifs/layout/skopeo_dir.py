@@ -1,0 +1,49 @@
+"""What `skopeo copy … dir:DIR` writes: one manifest, its blobs by the hexadecimal part of their digests.
+
+Everything blocks: callers are worker threads. The directory is read as it is now.
+
+Rules that hold here: a path is made from fixed names and `Digest`s only.
+"""
+
+from __future__ import annotations
+
+from ocifs.errors import NotFound, Unsupported
+from ocifs.layout.contents import Files, Listed, read_small
+from ocifs.layout.place import Place
+from ocifs.oci.descriptor import Descriptor
+from ocifs.oci.digest import Digest
+from ocifs.oci.manifest import digest_of_manifest, parse_manifest
+from ocifs.settings import Limits
+
+MANIFEST, VERSION = "manifest.json", "version"
+
+
+class DirContents:
+    """A directory of skopeo's `dir:` transport."""
+
+    def __init__(self, files: Files, limits: Limits) -> None:
+        self._files = files
+        self._limits = limits
+
+    def listed(self) -> tuple[Listed, ...]:
+        """The manifest that was copied; those of an index beside it are not listed."""
+        body = read_small(self._files, MANIFEST, self._limits)
+        digest = digest_of_manifest(body)
+        media_type = parse_manifest(body, digest).media_type
+        return (Listed(0, Descriptor(media_type, digest, len(body))),)
+
+    def find(self, digest: Digest) -> Place:
+        if not digest.verifiable:
+            raise Unsupported(f"content named {digest} cannot be verified")
+        stem = digest.encoded if digest.algorithm == "sha256" else f"{digest.algorithm}-{digest.encoded}"
+        for name in (stem, f"{stem}.manifest.json"):
+            try:
+                return self._files.find(name)
+            except NotFound:
+                continue
+        if self.listed()[0].identity == digest:
+            return self._files.find(MANIFEST)
+        raise NotFound(f"this directory does not hold {digest}: {self._files.shown}")
+
+    def notes(self) -> tuple[str, ...]:
+        return ()

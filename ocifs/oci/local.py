@@ -1,0 +1,148 @@
+"""Sources on this machine: image layouts, archives and directories that other tools write (containers-transports(5)).
+
+    oci:DIR[:REF][@DIGEST]                an OCI image layout; `:@N` is the Nth entry of its index.json
+    oci-archive:FILE[:REF][@DIGEST]       the same in a tar, compressed or not
+    docker-archive:FILE[:NAME[:TAG]]      what `docker save` writes; `:@N` is the Nth entry of its manifest.json
+    dir:DIR                               what `skopeo copy … dir:DIR` writes; it has no references
+    ./PATH  ../PATH  /PATH                any of these, told apart by content
+
+Rules that hold here:
+- Pure: the paths are not looked at. `ocifs.layout` does that.
+- The path ends at the first colon, as in skopeo. Only `dir:` allows colons in paths.
+- A transport that other tools have and ocifs has not is refused. It is never taken for a host or a repository.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import dataclass
+from enum import Enum
+
+from ocifs.errors import InvalidReference
+from ocifs.oci.digest import Digest
+
+
+class Transport(Enum):
+    """How a local source is written on disk; the value is its prefix in containers-transports(5)."""
+
+    ANY = ""
+    OCI = "oci"
+    OCI_ARCHIVE = "oci-archive"
+    DOCKER_ARCHIVE = "docker-archive"
+    DIR = "dir"
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the path is that of an archive."""
+        return self in (Transport.OCI_ARCHIVE, Transport.DOCKER_ARCHIVE)
+
+
+@dataclass(frozen=True, slots=True)
+class LayoutSource:
+    """A local source. `ref` selects one of its manifests: a name, `@N`, a digest, or a name and a digest."""
+
+    path: str
+    transport: Transport = Transport.OCI
+    ref: str = ""
+
+    def __str__(self) -> str:
+        prefix = f"{self.transport.value}:" if self.transport is not Transport.ANY else ""
+        separator = "@" if _DIGEST.fullmatch(self.ref) else ":"
+        return prefix + self.path + (f"{separator}{self.ref}" if self.ref else "")
+
+    @property
+    def whole(self) -> LayoutSource:
+        """The same without a reference."""
+        return LayoutSource(self.path, self.transport)
+
+
+PREFIXES = tuple(f"{each.value}:" for each in Transport if each.value)
+"""The prefixes that can be read."""
+
+_DIGEST = re.compile(r"sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}")
+_PATHS = ("/", "./", "../")
+_INDEX = re.compile(r"@(0|[1-9][0-9]{0,5})")
+# Transports of other tools, and the command that makes a copy that can be read. `{}` is what follows the colon.
+_REFUSED = {
+    "docker-daemon": "docker save -o image.tar {}; then name ./image.tar",
+    "containers-storage": "podman save --format oci-archive -o image.tar {}; then name ./image.tar",
+    "ostree": "skopeo copy ostree:{} oci:./layout; then name oci:./layout",
+    "sif": "skopeo copy sif:{} oci:./layout; then name oci:./layout",
+    "tarball": "skopeo copy tarball:{} oci:./layout; then name oci:./layout",
+    "atomic": "name the registry itself: HOST/REPOSITORY:TAG",
+    "oci-layout": "name it as oci:{}",
+    "ocidir": "name it as oci:{}",
+}
+
+
+def is_local(text: str) -> bool:
+    """Whether a source is on this machine, or has the prefix of a transport that is refused."""
+    prefix, colon, rest = text.partition(":")
+    if colon and f"{prefix}:" in PREFIXES:
+        return not rest.startswith("//") or prefix != "oci"
+    return (bool(colon) and prefix in _REFUSED) or is_path(text)
+
+
+def is_path(text: str) -> bool:
+    """Whether a source is a bare path: it begins with `/`, `./` or `../`."""
+    return text.startswith(_PATHS) or text in (".", "..")
+
+
+def index_of(ref: str) -> int | None:
+    """The N of a reference `@N`."""
+    match = _INDEX.fullmatch(ref)
+    return int(match[1]) if match else None
+
+
+def split_digest(ref: str) -> tuple[str, Digest | None]:
+    """The name and the digest of a reference; either may be missing."""
+    name, at, text = ref.rpartition("@")
+    if at and _DIGEST.fullmatch(text):
+        return name, Digest.parse(text)
+    return ("", Digest.parse(ref)) if _DIGEST.fullmatch(ref) else (ref, None)
+
+
+def parse_local(text: str) -> LayoutSource:
+    """Read a source for which `is_local` is true. Raises InvalidReference."""
+    prefix, colon, rest = text.partition(":")
+    if colon and prefix in _REFUSED and not is_path(text):
+        raise _refusal(prefix, rest)
+    transport = Transport.ANY if is_path(text) else Transport(prefix)
+    rest = text if transport is Transport.ANY else rest
+    path, ref = _split(text, rest, transport)
+    if not path:
+        what = "file" if transport.is_file else "directory"
+        raise InvalidReference(f"invalid source: the path of the {what} is missing\n    {text}\n    {'^' * len(text)}")
+    return LayoutSource(path, transport, ref)
+
+
+def _split(text: str, rest: str, transport: Transport) -> tuple[str, str]:
+    """The path and the reference."""
+    if transport is Transport.DIR:
+        return rest, ""
+    name, at, digest = rest.rpartition("@")
+    if at and _DIGEST.fullmatch(digest):
+        path, colon, ref = name.partition(":")
+        if colon and not ref:
+            raise _wrong(text, f":@{digest}", "nothing follows the colon")
+        return path, f"{ref}@{digest}" if ref else digest
+    path, colon, ref = rest.partition(":")
+    if colon and not ref:
+        raise _wrong(text, ":", "nothing follows the colon")
+    if path.endswith(("@sha256", "@sha512")):
+        hint = "sha256 has 64 hexadecimal digits, sha512 has 128"
+        raise _wrong(text, path.rpartition("@")[2] + f":{ref}", "not a digest", hint=hint)
+    return path, ref
+
+
+def _refusal(prefix: str, rest: str) -> InvalidReference:
+    target = rest.removeprefix("//") if prefix in ("oci-layout", "ocidir") else rest
+    command = _REFUSED[prefix].format(shlex.quote(target) if target else "NAME")
+    return InvalidReference(f"unsupported transport: {prefix}:", hint=command)
+
+
+def _wrong(text: str, part: str, why: str, *, hint: str = "") -> InvalidReference:
+    """The error, with a line of carets below the part that is wrong."""
+    start = max(text.rfind(part), 0)
+    return InvalidReference(f"invalid source: {why}\n    {text}\n    {' ' * start}{'^' * max(len(part), 1)}", hint=hint)

@@ -1,0 +1,207 @@
+"""A layout is a stranger's: nothing outside it is opened through it, and nothing in it is waited for."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import trio
+
+from ocifs.errors import Malformed, OcifsError, UsageError
+from ocifs.layout.directory import DirectoryFiles
+from ocifs.oci.local import LayoutSource, Transport
+from tests.layout.opened import layer_of, opened
+from tests.support.image import make_layout
+from tests.support.tars import a_tar
+
+SECRET = b"root:x:0:0: not for the owner of the layout"
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    (tmp_path / "layout").mkdir()
+    return make_layout(tmp_path / "layout", [a_tar(one=b"1" * 100)])
+
+
+def fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def device(path: Path) -> None:
+    if os.geteuid():
+        pytest.skip("needs root")
+    os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, 5))  # /dev/zero: endless
+
+
+def a_socket(path: Path) -> None:
+    here = Path.cwd()
+    os.chdir(path.parent)  # the name of a socket has 108 bytes at most
+    try:
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(path.name)
+    finally:
+        os.chdir(here)
+
+
+def a_directory(path: Path) -> None:
+    path.mkdir()
+
+
+SPECIAL = [fifo, device, a_socket, a_directory]
+
+
+def blobs(directory: Path) -> list[Path]:
+    return list((directory / "blobs" / "sha256").iterdir())
+
+
+@pytest.mark.parametrize("make", SPECIAL)
+@pytest.mark.parametrize("name", ["index.json", "oci-layout", "layer"])
+async def test_what_is_not_a_regular_file_is_an_error_at_once(
+    directory: Path, make: Callable[[Path], None], name: str
+) -> None:
+    async with opened(LayoutSource(str(directory))) as layout:
+        layer = await layer_of(layout)
+        path = directory / name if name != "layer" else directory / "blobs" / "sha256" / layer.digest.encoded
+        path.unlink()
+        make(path)
+        with trio.fail_after(20):
+            if name == "layer":
+                with pytest.raises(Malformed, match="not a regular file"):
+                    await layout.read_blob(layer, 0, 10)
+            elif name == "index.json":
+                with pytest.raises(Malformed, match="not a regular file"):
+                    await layout.tags("")
+            else:
+                async with opened(LayoutSource(str(directory))) as again:  # a warning
+                    assert await again.tags("") == ("v1",)
+
+
+@pytest.mark.parametrize("make", [fifo, device, a_socket])
+@pytest.mark.parametrize("transport", list(Transport))
+async def test_a_source_that_is_neither_file_nor_directory_is_refused_at_once(
+    tmp_path: Path, make: Callable[[Path], None], transport: Transport
+) -> None:
+    make(tmp_path / "special")
+    with trio.fail_after(20), pytest.raises(UsageError, match="not a directory or a regular file"):
+        async with opened(LayoutSource(str(tmp_path / "special"), transport)):
+            pass
+
+
+def outside(tmp_path: Path) -> Path:
+    secret = tmp_path / "secret"
+    secret.write_bytes(SECRET)
+    return secret
+
+
+@pytest.mark.parametrize(
+    "target", ["{secret}", "../../../secret", "../../../layout/../secret", "../away", "sub/../../x"]
+)
+async def test_a_link_out_of_a_layout_is_not_followed(directory: Path, tmp_path: Path, target: str) -> None:
+    secret = outside(tmp_path)
+    async with opened(LayoutSource(str(directory))) as layout:
+        layer = await layer_of(layout)
+        path = directory / "blobs" / "sha256" / layer.digest.encoded
+        path.unlink()
+        (path.parent / "away").symlink_to("../../../secret")
+        (directory / "blobs" / "away").symlink_to("../../secret")
+        (path.parent / "sub").symlink_to("..")
+        (directory.parent / "x").write_bytes(SECRET)
+        path.symlink_to(target.format(secret=secret))
+        with pytest.raises(OcifsError) as raised:
+            await layout.read_blob(layer, 0, layer.size)
+        assert SECRET.decode() not in str(raised.value)
+        with pytest.raises(OcifsError):
+            await layout.blob_size("", layer.digest)
+
+
+@pytest.mark.parametrize("name", ["blobs", "blobs/sha256", "index.json"])
+async def test_a_directory_of_a_layout_that_is_a_link_out_of_it_is_not_followed(
+    directory: Path, tmp_path: Path, name: str
+) -> None:
+    async with opened(LayoutSource(str(directory))) as layout:
+        layer = await layer_of(layout)
+        shutil.move(directory / name, tmp_path / "moved")
+        (directory / name).symlink_to(tmp_path / "moved")
+        with pytest.raises(Malformed, match="leads out of the layout"):
+            await layout.tags("") if name == "index.json" else await layout.read_blob(layer, 0, 10)
+
+
+async def test_links_within_a_layout_are_followed(directory: Path) -> None:
+    (directory / "store").mkdir()
+    for path in blobs(directory):
+        path.rename(directory / "store" / path.name)
+        path.symlink_to(f"../../store/./{path.name}")
+    (directory / "real").mkdir()
+    (directory / "index.json").rename(directory / "real" / "index.json")
+    (directory / "index.json").symlink_to("also/../real/index.json")
+    (directory / "also").symlink_to("real")
+    async with opened(LayoutSource(str(directory))) as layout:
+        layer = await layer_of(layout)
+        assert layer.digest.matches(await layout.read_blob(layer, 0, layer.size))
+
+
+async def test_links_in_a_circle_are_an_error(directory: Path) -> None:
+    (directory / "index.json").unlink()
+    (directory / "index.json").symlink_to("other")
+    (directory / "other").symlink_to("index.json")
+    with pytest.raises(Malformed, match="too many symbolic links"):
+        await tags_of(directory)
+
+
+async def tags_of(directory: Path) -> tuple[str, ...]:
+    async with opened(LayoutSource(str(directory))) as layout:
+        return await layout.tags("")
+
+
+async def test_a_layout_that_becomes_a_link_while_it_is_open_is_not_followed(directory: Path, tmp_path: Path) -> None:
+    (tmp_path / "private").mkdir()
+    make_layout(tmp_path / "private", [a_tar(key=SECRET)], tag="private")
+    async with opened(LayoutSource(str(directory))) as layout:
+        assert await layout.tags("") == ("v1",)
+        directory.rename(tmp_path / "gone")
+        directory.symlink_to(tmp_path / "private")
+        with pytest.raises(OcifsError):
+            await layout.tags("")
+
+
+async def test_a_layout_that_is_replaced_by_another_directory_is_read_anew(directory: Path, tmp_path: Path) -> None:
+    async with opened(LayoutSource(str(directory))) as layout:
+        assert await layout.tags("") == ("v1",)
+        shutil.rmtree(directory)
+        directory.mkdir()
+        make_layout(directory, [a_tar(two=b"2")], tag="v2")
+        assert await layout.tags("") == ("v2",)
+
+
+async def test_the_path_of_a_source_may_be_a_link(directory: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(directory)
+    assert await tags_of(tmp_path / "link") == ("v1",)
+
+
+async def test_a_blob_with_another_name_is_verified_before_its_first_byte(directory: Path, tmp_path: Path) -> None:
+    """A hard link to someone else's file, which its owner may not read: possible without fs.protected_hardlinks."""
+    async with opened(LayoutSource(str(directory))) as layout:
+        layer = await layer_of(layout)
+        path = directory / "blobs" / "sha256" / layer.digest.encoded
+        secret = tmp_path / "secret"
+        secret.write_bytes(SECRET.ljust(layer.size))
+        path.unlink()
+        os.link(secret, path)
+        with pytest.raises(Malformed, match="not that of its digest"):
+            await layout.read_blob(layer, 0, 10)
+        with pytest.raises(Malformed, match="not that of its digest"):
+            async with layout.open_blob(layer, 0, 10):
+                pass
+
+
+async def test_a_file_that_is_written_while_it_is_read_is_an_error(directory: Path) -> None:
+    files = DirectoryFiles(str(directory))
+    place = files.find("index.json")
+    (directory / "index.json").write_text("{}")
+    with pytest.raises(OcifsError, match="changed while it was read"):
+        place.read(0, 10)
