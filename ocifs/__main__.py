@@ -1,5 +1,26 @@
-"""`python -m ocifs`: the same as the `ocifs` command."""
+"""The entry points: the `ocifs` command, which `python -m ocifs` is also, and `mount.ocifs`.
 
-from ocifs.cli.main import main
+Rules that hold here: only the standard library is imported before the current directory is off the search paths.
+"""
 
-main()
+from ocifs.programs import leave_out_current_directory
+
+
+def main() -> None:
+    """The `ocifs` command."""
+    leave_out_current_directory()
+    from ocifs.cli.main import main as run
+
+    run()
+
+
+def mount_helper() -> None:
+    """The `mount.ocifs` command."""
+    leave_out_current_directory()
+    from ocifs.cli.mount_helper import main as run
+
+    run()
+
+
+if __name__ == "__main__":
+    main()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import pwd
-import shutil
 import stat
 import subprocess
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ocifs.cli.status import amount
+from ocifs.programs import find_program
 from ocifs.registry.credentials import hosts_in_files
 from ocifs.settings import GIB, Settings
 
@@ -57,7 +57,7 @@ def fuse(device: Path = Path("/dev/fuse"), conf: Path = Path("/etc/fuse.conf")) 
 
 
 def _helper() -> Finding:
-    program = shutil.which("fusermount3")
+    program = find_program("fusermount3")
     if program is None:
         level = NOTE if os.geteuid() == 0 else BAD
         return Finding(

@@ -19,17 +19,20 @@ VARIABLE = "_OCIFS_COMPLETE"
 SECONDS = 4
 """After which an answer is given up, whatever hangs: a home directory on a dead server, too."""
 
+# Each script runs the program that the PATH has at an absolute place, and not the word on the command line: with `./ocifs <TAB>`
+# in a directory of somebody else that would be their program.
 _BASH = """\
 %(complete_func)s() {
-    local IFS=$'\\n' kind value last=""
+    local IFS=$'\\n' kind value last="" program
     COMPREPLY=()
+    program=$(type -P %(prog_name)s) && [[ $program == /* ]] || return
     while IFS=, read -r kind value; do
         case $kind in
             dir) compopt -o dirnames ;;
             file) compopt -o default ;;
             *) printf -v value %%q "$value"; COMPREPLY+=("$value"); last=$kind ;;
         esac
-    done < <(COMP_WORDS="${COMP_LINE:0:COMP_POINT}" OCIFS_BREAKS="$COMP_WORDBREAKS" %(complete_var)s=bash_complete "$1" 2>/dev/null)
+    done < <(COMP_WORDS="${COMP_LINE:0:COMP_POINT}" OCIFS_BREAKS="$COMP_WORDBREAKS" %(complete_var)s=bash_complete "$program" 2>/dev/null)
     if [[ ${#COMPREPLY[@]} -eq 1 && $last == open ]]; then compopt -o nospace; fi
 }
 complete -o nosort -F %(complete_func)s %(prog_name)s
@@ -40,7 +43,7 @@ _ZSH = """\
 %(complete_func)s() {
     local -a plain more
     local kind key
-    (( $+commands[%(prog_name)s] )) || return 1
+    [[ ${commands[%(prog_name)s]-} == /* ]] || return 1
     while IFS=, read -r kind key; do
         case $kind in
             dir) _path_files -/ ;;
@@ -48,7 +51,7 @@ _ZSH = """\
             open) more+=("$key") ;;
             *) plain+=("$key") ;;
         esac
-    done < <(COMP_WORDS="${words[*]}" COMP_CWORD=$((CURRENT-1)) %(complete_var)s=zsh_complete %(prog_name)s 2>/dev/null)
+    done < <(COMP_WORDS="${words[*]}" COMP_CWORD=$((CURRENT-1)) %(complete_var)s=zsh_complete ${commands[%(prog_name)s]} 2>/dev/null)
     (( $#more )) && compadd -U -S '' -V more -a more
     (( $#plain )) && compadd -U -V plain -a plain
     return 0
@@ -58,6 +61,27 @@ if [[ $zsh_eval_context[-1] == loadautofunc ]]; then
 else
     compdef %(complete_func)s %(prog_name)s
 fi
+"""
+
+
+_FISH = """\
+function %(complete_func)s
+    set -l program (command -s %(prog_name)s)
+    string match -q '/*' -- $program; or return
+    set -l response (env %(complete_var)s=fish_complete COMP_WORDS=(commandline -cp) COMP_CWORD=(commandline -t) $program 2>/dev/null)
+    for completion in $response
+        set -l metadata (string split -m 1 "," $completion)
+        switch $metadata[1]
+            case dir
+                __fish_complete_directories $metadata[2]
+            case file
+                __fish_complete_path $metadata[2]
+            case plain
+                echo $metadata[2]
+        end
+    end
+end
+complete --no-files --command %(prog_name)s --arguments "(%(complete_func)s)"
 """
 
 
@@ -98,6 +122,8 @@ class Zsh(ZshComplete):
 
 class FishComplete(Fish):
     """fish asks for plain candidates, and writes no space after a slash or a colon by itself."""
+
+    source_template = _FISH
 
     def format_completion(self, item: CompletionItem) -> str:
         kind = "plain" if item.type == "open" else item.type

@@ -15,6 +15,7 @@ import click
 
 from ocifs.cli import failure
 from ocifs.errors import OcifsError, UsageError
+from ocifs.programs import leave_out_current_directory
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -115,6 +116,7 @@ def group() -> None:
 
 def main() -> None:
     """Run the command line; the one place where errors become messages and exit statuses."""
+    leave_out_current_directory()
     if asked := os.environ.get("_OCIFS_COMPLETE"):
         from ocifs.cli.completion import answer
 

@@ -17,17 +17,23 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import subprocess
+import os
+import shlex
 import sys
+import traceback
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
+from ocifs.cli import main as program
 from ocifs.cli.mount import command as mount
 from ocifs.errors import InvalidReference, UsageError
 from ocifs.fuse.mounts import mounts, real_place, restrict
 from ocifs.oci.local import is_local
 from ocifs.oci.reference import parse_source
+from ocifs.programs import leave_out_current_directory
 
 # fstab(5), mount(8) "FILESYSTEM-INDEPENDENT MOUNT OPTIONS". A mount of ocifs is read-only, nosuid
 # and nodev, and has no access times and no locks of its own, whatever is written here.
@@ -55,6 +61,7 @@ WRONG, FAILED = 1, 32  # mount(8) "EXIT STATUS"
 
 def main() -> None:
     """Mount as mount(8) asks."""
+    leave_out_current_directory()
     parser = argparse.ArgumentParser(prog="mount.ocifs", exit_on_error=False)
     parser.add_argument("source")
     parser.add_argument("mountpoint")
@@ -81,13 +88,12 @@ def main() -> None:
     if not any(word.startswith("--fsname=") for word in words):
         # As it is written in fstab: mount(8) skips what the mount table has under that name.
         command.insert(0, f"--fsname={asked.source}")
-    command = [sys.executable, "-m", "ocifs", "mount", *command]
+    command = ["ocifs", "mount", *command]
     if asked.verbose:
-        print(" ".join(command))
+        print(shlex.join(command))
     if asked.fake:
         return
-    status = subprocess.run(command, check=False).returncode
-    sys.exit(FAILED if status else 0)
+    sys.exit(FAILED if _run(command) else 0)
 
 
 def check(words: list[str], source: str) -> None:
@@ -114,6 +120,38 @@ def remount(mountpoint: str, options: str) -> int:
         print(f"mount.ocifs: {error}", file=sys.stderr)
         return FAILED
     return 0
+
+
+def _run(command: Sequence[str]) -> int:
+    """The exit status of a command of ocifs, which a child of this process runs.
+
+    No interpreter is started: it would look for modules in the current directory.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if not child:
+        _become(command)
+    try:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    except KeyboardInterrupt:
+        return FAILED  # the child has the signal as well
+
+
+def _become(command: Sequence[str]) -> NoReturn:
+    """Run a command as this process, to its end."""
+    sys.argv[:] = command
+    status = FAILED
+    try:
+        program.main()
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)  # not by an exception, which would end up in the code of the parent
 
 
 def sources(text: str) -> list[str]:

@@ -10,7 +10,6 @@ import errno
 import json
 import os
 import re
-import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Sequence
@@ -20,6 +19,7 @@ from typing import TypeVar
 
 from ocifs.errors import UsageError
 from ocifs.fuse.holders import holders
+from ocifs.programs import find_program
 
 T = TypeVar("T")
 
@@ -162,9 +162,16 @@ def restrict(mountpoint: Path, flags: Sequence[str]) -> None:
 def _helper(lazy: bool) -> list[str]:
     """The command that may unmount: for root umount, for others FUSE's helper, by whichever of its names it is there."""
     if os.geteuid() == 0:
-        return ["umount", *(["-l"] if lazy else [])]
-    name = next((name for name in ("fusermount3", "fusermount") if shutil.which(name)), "fusermount3")
-    return [name, "-u", *(["-z"] if lazy else [])]
+        return [_program("umount"), *(["-l"] if lazy else [])]
+    return [_program("fusermount3", "fusermount"), "-u", *(["-z"] if lazy else [])]
+
+
+def _program(*names: str) -> str:
+    """The first of these programs that is there."""
+    found = next(filter(None, map(find_program, names)), None)
+    if found is None:
+        raise UsageError(f"{names[0]} is not on the PATH", hint="apt install fuse3 mount, or dnf install fuse3")
+    return found
 
 
 def busy_hint(mountpoint: Path) -> str:

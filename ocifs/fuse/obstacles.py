@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import stat
 from pathlib import Path
+
+from ocifs.programs import find_program
 
 _FUSE = os.makedev(10, 229)  # the kernel's Documentation/admin-guide/devices.txt
 _SYS_ADMIN = 21  # capability.h
@@ -46,7 +47,7 @@ def _of_root() -> str:
 
 
 def _of_a_user(mountpoint: Path, allow_other: bool, conf: Path = Path("/etc/fuse.conf")) -> str:
-    helper = shutil.which("fusermount3")
+    helper = find_program("fusermount3")
     if helper is None:
         return "fusermount3 is not on the PATH: apt install fuse3, or dnf install fuse3"
     found = os.stat(helper)

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 import trio
 
+from ocifs.programs import find_program
 from ocifs.registry.credential import Credential
 
 log = logging.getLogger("ocifs.registry")
@@ -80,9 +81,13 @@ class Helpers:
             return None, trio.current_time() + FAILURE_HOLDS
 
     async def _run(self, helper: Helper) -> Credential | None:
+        program = await trio.to_thread.run_sync(find_program, helper.program)
+        if program is None:
+            raise _Failed("cannot be run: No such file or directory")
         try:
             process = await trio.lowlevel.open_process(
-                [helper.program, "get"],
+                [program, "get"],
+                cwd="/",  # as in a daemon: a helper may be a script that looks around where it is started
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,

@@ -85,6 +85,18 @@ umount /mnt/reg
 echo 'timeout = 7' >>/etc/ocifs/config.toml
 ocifs config show | grep ^timeout
 /usr/lib/ocifs/bin/python -c "import ocifs; print(ocifs.open)"
+mkdir -p /stranger/ocifs /stranger/encodings /mnt/other
+for each in ocifs/__init__ ocifs/__main__ encodings/__init__ trio click re sitecustomize usercustomize; do
+  echo 'open("/ran", "a").write(__file__ + "\n")' >/stranger/$each.py
+done
+cd /stranger
+for path in "" : . /stranger; do
+  PYTHONPATH=$path PYTHONUSERBASE=/stranger PYTHONHOME=$path PYTHONSTARTUP=/stranger/re.py ocifs ls oci:/example >/dev/null
+  PYTHONPATH=$path mount -t ocifs oci:/example /mnt/other
+  ocifs umount /mnt/other
+done
+test ! -e /ran && echo nothing of the stranger ran
+cd /
 dpkg --verify ocifs
 dpkg --purge ocifs 2>&1
 test ! -e /usr/lib/ocifs -a ! -e /etc/ocifs -a ! -e /usr/bin/ocifs && echo all of it is gone
@@ -107,5 +119,6 @@ def test_it_is_all_that_a_fresh_debian_needs(package: Path, tmp_path: Path) -> N
     assert "oci:/example /mnt/reg fuse.ocifs ro,nosuid,nodev" in said
     assert "timeout" in said and "/etc/ocifs/config.toml" in said
     assert [line for line in said.splitlines() if line.startswith("??")] == ["??5?????? c /etc/ocifs/config.toml"]
+    assert "nothing of the stranger ran\n" in said
     assert said.endswith("all of it is gone\n")
     assert "not removed" not in said and "not empty" not in said
