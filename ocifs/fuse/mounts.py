@@ -150,7 +150,7 @@ def restrict(mountpoint: Path, flags: Sequence[str]) -> None:
     """
     options = ",".join(("remount", "bind", "ro", "nosuid", "nodev", *flags))
     # -i runs no mount.ocifs, and `ignore` reads no options from fstab.
-    command = ["mount", "-i", "--options-mode", "ignore", "-o", options, "--", str(mountpoint)]
+    command = [_program("mount"), "-i", "--options-mode", "ignore", "-o", options, "--", str(mountpoint)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_HELPER_TIMEOUT, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -170,7 +170,9 @@ def _program(*names: str) -> str:
     """The first of these programs that is there."""
     found = next(filter(None, map(find_program, names)), None)
     if found is None:
-        raise UsageError(f"{names[0]} is not on the PATH", hint="apt install fuse3 mount, or dnf install fuse3")
+        raise UsageError(
+            f"{names[0]} is not on the PATH", hint="apt install fuse3 mount, or dnf install fuse3 util-linux"
+        )
     return found
 
 

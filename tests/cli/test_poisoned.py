@@ -5,6 +5,7 @@ Every entry point, in a directory full of modules and programs that leave a mark
 
 from __future__ import annotations
 
+import ast
 import os
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+import ocifs
 from ocifs.cli.completion import script
 from ocifs.programs import absolute_entries, find_program, leave_out_current_directory
 from scripts.example import make
@@ -187,3 +189,14 @@ def test_what_is_left_of_an_environment(monkeypatch: pytest.MonkeyPatch) -> None
     environment = {"PATH": ":", "PYTHONPATH": "/a::b", "HOME": "."}
     leave_out_current_directory(environment)
     assert environment == {"PYTHONPATH": "/a", "HOME": "."}
+
+
+def test_no_program_is_started_by_its_bare_name() -> None:
+    started = []
+    for path in Path(ocifs.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.List) and node.elts and isinstance(node.elts[0], ast.Constant):
+                name = node.elts[0].value
+                if isinstance(name, str) and find_program(name):
+                    started.append(f"{path.name}:{node.lineno} {name}")
+    assert started == []

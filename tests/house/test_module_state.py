@@ -60,7 +60,7 @@ def is_fixed(value: object) -> bool:
         return True
     if dataclasses.is_dataclass(value):
         return bool(type(value).__dataclass_params__.frozen)  # type: ignore[attr-defined]
-    return type(value).__module__ in ("typing", "types", "datetime", "ast", "__future__", "_ctypes")
+    return type(value).__module__ in ("typing", "types", "datetime", "ipaddress", "_ctypes")
 
 
 @pytest.mark.parametrize("name", MODULES)
