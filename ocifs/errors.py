@@ -4,6 +4,7 @@
     ├── InvalidReference       the user wrote a reference that the grammar refuses
     ├── UsageError             the user asked for something that cannot be (a mount point that is a file, ...)
     ├── NotFound               the repository, tag, digest or file is not there: somebody who knows said so
+    │   └── BlobMissing        a layout lists a blob and does not hold it
     ├── NotADirectory          a path goes through something that is no directory
     ├── IsADirectory           a directory was read as if it were a file
     ├── TooManyLinks           symbolic links that lead in circles
@@ -52,6 +53,10 @@ class UsageError(OcifsError):
 
 class NotFound(OcifsError):
     """Somebody who knows said that there is no such thing."""
+
+
+class BlobMissing(NotFound):
+    """A sparse layout lists a blob that it does not hold. What is listed exists, so this is an error of reading."""
 
 
 class NotADirectory(OcifsError):
