@@ -35,8 +35,10 @@ from __future__ import annotations
 class OcifsError(Exception):
     """What every deliberate error of ocifs derives from.
 
-    `hint` is one sentence that tells a person what to try, or empty.
+    `hint` is one sentence that tells a person what to try, or empty. `listed`: the entries of a list that this error cut short.
     """
+
+    listed: tuple[object, ...] = ()
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)

@@ -1,8 +1,8 @@
 """One registry's answers: requests with the right headers, redirects by hand, retries, bounds.
 
 Rules that hold here: Authorization goes to the registry's own origin and nowhere else, and only the registry's own challenge is answered;
-a redirect is followed at most so often, and never past `guards`; what a storage host says is the registry's failure, never absence and
-never a refusal; every body is bounded, and so is the time that a small answer may take.
+a redirect is followed at most so often, and never past `guards`; what a storage host says is the registry's failure, never absence (unless
+it is a registry itself, behind a front) and never a refusal; every body is bounded, and so is the time that a small answer may take.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ocifs.errors import (
     Unreachable,
 )
 from ocifs.oci.endpoints import PING, kind_of, scope_of
-from ocifs.oci.replies import error_of, next_page
+from ocifs.oci.replies import error_of, is_verdict, next_page
 from ocifs.oci.words import words_of
 from ocifs.registry.auth import Authenticator
 from ocifs.registry.endpoint import Site
@@ -244,7 +244,8 @@ class Connection:
         status = answer.status_code
         if status < 400:
             return RegistryFailed(f"{what}: the registry answered {status}, which nothing provides for", status=status)
-        if not self._is_own(answer) and status != 429:
+        absent = status == 404 and is_verdict(target, answer.request.url.path, body)
+        if not self._is_own(answer) and status != 429 and not absent:
             place = answer.request.url.host
             words = words_of(headers_of(answer), body)
             text = f"{what}: {place}, to which the registry sends us, answered {status}"
@@ -267,7 +268,7 @@ class Connection:
     async def _as_it_is(self, answer: httpx.Response) -> httpx.Response:
         """The answer, unless its content is encoded: what is named by its digest must come as it is."""
         encoding = answer.headers.get("content-encoding", "identity")
-        if encoding.lower() in ("", "identity"):
+        if answer.request.method == "HEAD" or encoding.lower() in ("", "identity"):
             return answer
         await answer.aclose()
         raise Malformed(f"{self.host} encodes content ({encoding[:40]}) that was asked for as it is")

@@ -291,9 +291,11 @@ DEEP = [b"[" * 1_000_000, b'{"tags":' * 500_000, b'{"tags": ["a"], "x":' + b"[" 
 async def test_json_of_any_depth_is_malformed(body: bytes) -> None:
     with fault_server(in_turn(http(200, body, content_type=mediatype.OCI_INDEX))) as server:
         async with asking(server.host) as client:
-            for question in (client.tags("a/b"), client.repositories(), client.referrers("a/b", BLOB.digest)):
-                with pytest.raises(errors.Malformed):
-                    await question
+            with pytest.raises(errors.Malformed):
+                await client.tags("a/b")
+            with pytest.raises(errors.CatalogUnavailable):
+                await client.repositories()
+            assert await client.referrers("a/b", BLOB.digest) == ()
     with fault_server(in_turn(http(403, body))) as server:
         async with asking(server.host) as client:
             with pytest.raises(errors.AccessDenied):
