@@ -13,6 +13,7 @@ from itertools import islice
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
 from ocifs.errors import AccessDenied, Malformed, NotFound, OcifsError, RateLimited, RegistryFailed
+from ocifs.oci.codings import codings
 from ocifs.oci.descriptor import Descriptor
 from ocifs.oci.digest import Digest
 from ocifs.oci.endpoints import CONTROLS
@@ -162,7 +163,7 @@ def read_head_size(headers: Mapping[str, str]) -> int | None:
 
     Frameworks answer HEAD with a length of 0, and what encodes content gives the encoded length.
     """
-    if headers.get("content-encoding", "").strip().lower() not in ("", "identity"):
+    if codings(headers):
         return None
     return parse_number(headers.get("content-length", "")) or None
 

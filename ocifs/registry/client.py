@@ -8,12 +8,8 @@ it verifies it, but what its headers say is held against its size.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
-from dataclasses import replace
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
-import httpx
-
-from ocifs.concurrency import note_progress
 from ocifs.content import Blob, BlobStream, RawManifest
 from ocifs.errors import (
     AccessDenied,
@@ -23,17 +19,16 @@ from ocifs.errors import (
     Malformed,
     NotFound,
     RegistryFailed,
-    Unreachable,
 )
 from ocifs.oci import endpoints, replies
-from ocifs.oci.descriptor import UNKNOWN_SIZE, Descriptor
+from ocifs.oci.descriptor import Descriptor
 from ocifs.oci.digest import Digest
 from ocifs.oci.manifest import digest_of_manifest, verify_manifest
-from ocifs.registry.connection import Connection, Question, headers_of
+from ocifs.registry.blobstream import BlobStreams
+from ocifs.registry.connection import Connection, Question
 from ocifs.registry.endpoint import Site
 from ocifs.registry.lists import Lists
 from ocifs.registry.referrers import Referrers
-from ocifs.registry.transport import pieces
 from ocifs.settings import Settings
 
 _ACCEPT = {"Accept": endpoints.ACCEPT_MANIFESTS}
@@ -50,6 +45,7 @@ class RegistryClient:
         self._connection = connection
         self._limits = connection.limits
         self._came_along: dict[tuple[str, Digest], RawManifest] = {}
+        self._blobs = BlobStreams(connection)
         self._lists = Lists(connection)
         self._referrers = Referrers(connection, self._lists)
 
@@ -125,65 +121,16 @@ class RegistryClient:
         answer = await self._connection.ask(Question("HEAD", target, {}, _ANY_OF_HEAD))
         size = replies.read_head_size(answer.headers) if answer.status == 200 else None
         if size is None:
-            question = Question("GET", target, {"Range": "bytes=0-0"}, frozenset({200, 206, 416}))
-            async with self._connection.stream(question) as opened:
-                size = replies.read_size(opened.status_code, headers_of(opened))
+            size = await self._blobs.size(repository, digest)
         if size is None:
             raise Malformed(f"{self._connection.host} does not say how large {digest} is")
         return size
 
-    @asynccontextmanager
-    async def open_blob(self, blob: Blob, start: int, stop: int) -> AsyncIterator[BlobStream]:
-        whole = start == 0 and stop == blob.size
-        headers = {} if whole else {"Range": f"bytes={start}-{max(start, stop - 1)}"}
-        question = Question("GET", endpoints.blob(blob.repository, blob.digest), headers, frozenset({200, 206, 416}))
-        async with self._connection.stream(question) as answer:
-            if answer.status_code != 416:
-                yield _part(answer, blob, start, stop)
-                return
-        # A registry that knows no such range may still know the blob.
-        async with self._connection.stream(replace(question, headers={}, allow=_OK)) as answer:
-            yield _part(answer, blob, start, stop)
+    def open_blob(self, blob: Blob, start: int, stop: int) -> AbstractAsyncContextManager[BlobStream]:
+        return self._blobs.open(blob, start, stop)
 
     def distrust(self, digest: Digest) -> bool:
         return False  # there is nobody else to ask
-
-
-class _Part:
-    """A BlobStream over an answer: never more than was announced, an error when it is less."""
-
-    def __init__(self, answer: httpx.Response, part: replies.Part, end: int | None) -> None:
-        self.start = part.start
-        self.total = part.total
-        self._answer = answer
-        self._end = end
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        position = self.start
-        async with aclosing(pieces(self._answer)) as coming:
-            async for piece in coming:
-                note_progress()
-                if self._end is not None and position + len(piece) > self._end:
-                    if self._answer.status_code == 200:
-                        raise IntegrityError("a blob is longer than was announced")
-                    if position < self._end:
-                        yield piece[: self._end - position]
-                    return
-                position += len(piece)
-                yield piece
-        if self._end is not None and position < self._end:
-            raise Unreachable(f"the connection was lost after {position - self.start} bytes")
-
-
-def _part(answer: httpx.Response, blob: Blob, start: int, stop: int) -> BlobStream:
-    """What an answer gives of a blob. Raises IntegrityError where its headers tell of a blob of another size."""
-    part = replies.read_part(answer.status_code, headers_of(answer), start)
-    size = None if blob.size == UNKNOWN_SIZE else blob.size
-    if part.total is not None and size is not None and part.total != size:
-        raise IntegrityError(f"{blob.digest} is served with {part.total} bytes, its descriptor says {size}")
-    if answer.status_code == 200:
-        return _Part(answer, part, part.total if size is None else size)
-    return _Part(answer, part, stop if part.stop is None else min(stop, part.stop))
 
 
 @asynccontextmanager
