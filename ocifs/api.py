@@ -285,7 +285,7 @@ def settings_of(named: Collection[str], options: Options) -> Settings:
     except OcifsError as error:
         raise InvalidReference(str(error)) from None
     return Settings(
-        timing=Timing(**seconds),
+        timing=Timing.within(**seconds),
         cache=CacheSettings(
             directory=paths["cache_dir"] or default_cache_directory(),
             size=options.get("cache_size"),
