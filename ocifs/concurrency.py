@@ -6,16 +6,20 @@ a nursery that outlives each of them, so that a caller who gives up takes nothin
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Hashable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from typing import Generic, Protocol, TypeVar, cast
+from typing import Generic, Protocol, TypeVar, TypeVarTuple, Unpack, cast
 
 import trio
 
 from ocifs.errors import DeadlineExceeded, OcifsError
 
+log = logging.getLogger("ocifs")
+
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 K = TypeVar("K", bound=Hashable)
 
 
@@ -76,6 +80,58 @@ def patience(timeout: float, max_wait: float) -> Iterator[Patience]:
         _waiting.reset(token)
     if mine.scope.cancelled_caught and trio.current_time() >= mine.scope.deadline:
         raise DeadlineExceeded(f"nothing came within {timeout:g} s, or not all within {max_wait:g} s")
+
+
+_THREADS_AGAIN = 0.1  # seconds between two tries to start a thread
+_THREADS_WAIT = 60.0  # seconds after which that is an error
+
+
+async def in_thread(
+    work: Callable[[Unpack[Ts]], T],
+    *arguments: *Ts,
+    abandon_on_cancel: bool = False,
+    limiter: trio.CapacityLimiter | None = None,
+) -> T:
+    """Run blocking work in a worker thread. Where the system gives no thread, wait for one.
+
+    Raises DeadlineExceeded if there is none for a minute, or whatever the work raises.
+    """
+    end = trio.current_time() + _THREADS_WAIT
+    started = False
+
+    def run() -> T:
+        nonlocal started
+        started = True
+        return work(*arguments)
+
+    while True:
+        try:
+            return await trio.to_thread.run_sync(run, abandon_on_cancel=abandon_on_cancel, limiter=limiter)
+        except RuntimeError:
+            if started:  # the work itself raised it
+                raise
+            if trio.current_time() >= end:
+                raise DeadlineExceeded("the system gives this process no further thread", hint=_THREADS_HINT) from None
+        await trio.sleep(_THREADS_AGAIN)
+
+
+_THREADS_HINT = "raise the limit of tasks: pids.max, TasksMax or ulimit -u"
+
+
+async def guarded(name: str, work: Callable[[Unpack[Ts]], Awaitable[None]], *arguments: *Ts) -> None:
+    """Run a background task. An exception ends the task and is logged; it never reaches the nursery, which holds the whole mount."""
+    try:
+        await work(*arguments)
+    except OcifsError as error:
+        log.warning("%s: %s", name, error)
+    except Exception:
+        log.exception("unexpected error in %s", name)
+
+
+def check_cancelled() -> None:
+    """In a worker thread: raise trio.Cancelled if the task that waits for it was cancelled. Long work calls it every few MiB."""
+    with suppress(RuntimeError):  # not a thread of trio's
+        trio.from_thread.check_cancelled()
 
 
 class _Flight(Generic[T]):

@@ -4,7 +4,6 @@
     ├── InvalidReference       the user wrote a reference that the grammar refuses
     ├── UsageError             the user asked for something that cannot be (a mount point that is a file, ...)
     ├── NotFound               the repository, tag, digest or file is not there: somebody who knows said so
-    │   └── BlobMissing        a layout lists a blob and does not hold it
     ├── NotADirectory          a path goes through something that is no directory
     ├── IsADirectory           a directory was read as if it were a file
     ├── TooManyLinks           symbolic links that lead in circles
@@ -23,6 +22,7 @@
     │   └── IntegrityError     bytes that are not those of their digest or size
     ├── LimitExceeded          a bound of ours was passed; the message says which setting
     ├── CacheFull              no room on the cache's disk and nothing to evict
+    ├── CacheFailed            the cache's disk fails, or another process keeps a file of it locked
     └── WriteFailed            what was to be written elsewhere than in the cache (`ocifs export`) could not be
 
 Rules that hold here: this module imports nothing of ocifs; an outage is never NotFound; each class has exactly one errno (the table is
@@ -35,10 +35,8 @@ from __future__ import annotations
 class OcifsError(Exception):
     """What every deliberate error of ocifs derives from.
 
-    `hint` is one sentence that tells a person what to try, or empty. `listed`: the entries of a list that this error cut short.
+    `hint` is one sentence that tells a person what to try, or empty.
     """
-
-    listed: tuple[object, ...] = ()
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
@@ -55,10 +53,6 @@ class UsageError(OcifsError):
 
 class NotFound(OcifsError):
     """Somebody who knows said that there is no such thing."""
-
-
-class BlobMissing(NotFound):
-    """A sparse layout lists a blob that it does not hold. What is listed exists, so this is an error of reading."""
 
 
 class NotADirectory(OcifsError):
@@ -145,6 +139,10 @@ class LimitExceeded(OcifsError):
 
 class CacheFull(OcifsError):
     """The cache's disk is full and nothing can be evicted."""
+
+
+class CacheFailed(OcifsError):
+    """The cache's disk cannot be read or written, or another process keeps a file of it locked."""
 
 
 class WriteFailed(OcifsError):

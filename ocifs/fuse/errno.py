@@ -14,7 +14,6 @@ ERRNO: dict[type[errors.OcifsError], int] = {
     errors.InvalidReference: errno.ENOENT,
     errors.UsageError: errno.EINVAL,
     errors.NotFound: errno.ENOENT,
-    errors.BlobMissing: errno.EIO,
     errors.NotADirectory: errno.ENOTDIR,
     errors.IsADirectory: errno.EISDIR,
     errors.TooManyLinks: errno.ELOOP,
@@ -33,6 +32,7 @@ ERRNO: dict[type[errors.OcifsError], int] = {
     errors.IntegrityError: errno.EIO,
     errors.LimitExceeded: errno.EFBIG,
     errors.CacheFull: errno.ENOSPC,
+    errors.CacheFailed: errno.EIO,
     errors.WriteFailed: errno.EIO,
 }
 

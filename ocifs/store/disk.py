@@ -19,6 +19,7 @@ import errno
 import fcntl
 import logging
 import os
+import shutil
 import stat
 import tempfile
 import threading
@@ -27,8 +28,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from ocifs.errors import CacheFull, OcifsError, RegistryFailed, UsageError
+from ocifs.errors import CacheFailed, CacheFull, OcifsError, UsageError
 from ocifs.oci.digest import Digest
+from ocifs.settings import MIB
 
 log = logging.getLogger("ocifs.store")
 
@@ -40,6 +42,7 @@ TEMPORARY = ".tmp-"
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _USE_NOTED_EVERY = 60.0  # seconds between two notes that a small file was used
+_SMALL_FILE = 64 * MIB  # the largest that is read at once: the names of a repository's tags
 
 
 class Disk:
@@ -92,21 +95,16 @@ class Disk:
         """Where it is written what a name of a host last meant."""
         return self.root / "names" / Digest.of(host.encode()).encoded[:32] / f"{key.encoded}.json"
 
-    def open_whole(self, digest: Digest) -> int:
-        """A descriptor of a whole blob, held against eviction. Raises OSError."""
-        descriptor = os.open(self.whole(digest), os.O_RDONLY | os.O_CLOEXEC)
-        hold(descriptor)
-        return descriptor
-
     def read(self, path: Path) -> bytes | None:
-        """The content of a small file, or None when it is not here. That it was used is noted."""
+        """The content of a small file, or None when it cannot be read or is not small. Notes that it was used."""
         try:
-            with path.open("rb") as file:
+            with open(open_regular(path, os.O_RDONLY), "rb") as file:
                 if os.fstat(file.fileno()).st_mtime < time.time() - _USE_NOTED_EVERY:
                     note_use(file.fileno())
-                return file.read()
+                content = file.read(_SMALL_FILE + 1)
         except OSError:
             return None
+        return content if len(content) <= _SMALL_FILE else None
 
     def keep(self, path: Path, content: bytes) -> None:
         """Put a small file in its place, whole or not at all."""
@@ -152,6 +150,25 @@ class Disk:
         return write()
 
 
+def open_regular(path: Path, flags: int, mode: int = 0o600) -> int:
+    """A descriptor of a regular file. Raises OSError, also for a link, a FIFO, a device or a directory in its place."""
+    descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, mode)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return descriptor
+
+
+def clear_away(*paths: Path) -> None:
+    """Remove what is at some paths, also a directory. What cannot be removed stays."""
+    for path in paths:
+        with contextlib.suppress(OSError):
+            try:
+                path.unlink()
+            except IsADirectoryError:
+                shutil.rmtree(path, ignore_errors=True)
+
+
 def hold(descriptor: int) -> None:
     """Keep a file from being evicted for as long as the descriptor is open, and note that it is used.
 
@@ -174,4 +191,4 @@ def of_disk(error: OSError, path: Path) -> OcifsError:
         return CacheFull(
             f"the cache's disk is full ({path.parent})", hint="free some space, or name another place with --cache-dir"
         )
-    return RegistryFailed(f"the cache cannot be used: {error.strerror} ({path})")
+    return CacheFailed(f"cannot use the cache: {error.strerror or error} ({path})", hint="check the disk that it is on")

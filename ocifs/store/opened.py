@@ -1,6 +1,10 @@
-"""A blob that is being read: its files, who uses them, what is on its way.
+"""A blob that is being read: its files, its readers, and the fetches under way.
 
-Rules that hold here: files are closed when the last one who uses them has done with them, never under a thread that writes or reads.
+Used in the event loop, except `open_files`, which blocks.
+
+Rules that hold here:
+- files are closed when their last user has finished, never under a thread that writes or reads;
+- a fetch that nobody has waited for or read behind for a while is cancelled, since it may hold one of few connections for hours.
 """
 
 from __future__ import annotations
@@ -8,42 +12,69 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from math import inf
 
 import trio
 
+from ocifs.concurrency import in_thread
 from ocifs.content import Blob
-from ocifs.errors import IntegrityError, OcifsError
+from ocifs.errors import IntegrityError
 from ocifs.settings import MIB
 from ocifs.store.blockmap import BLOCK
-from ocifs.store.disk import Disk, note_use
-from ocifs.store.partial import Partial, adopt
+from ocifs.store.disk import Disk, note_use, of_disk
+from ocifs.store.files import open_parts, open_whole
+from ocifs.store.partial import Partial
 from ocifs.store.readahead import ReadAhead
+
+LEFT = 5.0
+"""Seconds for which a fetch goes on after its last waiter has left."""
+
+UNREAD = 20.0
+"""Seconds for which a fetch goes on while nobody waits for it, since the blob was last read."""
 
 
 class Fetch:
-    """Blocks [start, stop) on their way; `locked` against other processes."""
+    """Blocks [start, stop) on their way; `locked` against other processes. `scope`: to be entered by the task that fetches."""
 
-    __slots__ = ("error", "locked", "start", "stop")
+    __slots__ = ("_waiters", "error", "locked", "scope", "start", "stop")
 
     def __init__(self, start: int, stop: int, *, locked: bool = True) -> None:
         self.start = start
         self.stop = stop
         self.locked = locked
-        self.error: OcifsError | None = None
+        self.error: Exception | None = None
+        self.scope = trio.CancelScope(deadline=trio.current_time() + UNREAD)
+        self._waiters = 0
+
+    @contextmanager
+    def waited_for(self) -> Iterator[None]:
+        """Keep the fetch going for the length of the block."""
+        self._waiters += 1
+        self.scope.deadline = inf
+        try:
+            yield
+        finally:
+            self._waiters -= 1
+            if not self._waiters:
+                self.scope.deadline = trio.current_time() + LEFT
+
+    def read_behind(self) -> None:
+        """The blob was read: its reader may soon need what is on its way."""
+        if not self._waiters:
+            self.scope.deadline = max(self.scope.deadline, trio.current_time() + UNREAD)
 
 
 class OpenBlob:
-    """A blob that is being read. `whole`: the descriptor of its whole file, where it was that when it was opened; `partial`: its blocks and
-    their checksums, which only a whole file may be without.
+    """A blob that is being read. `partial`: its files, once they are open.
 
-    `verified`: the whole was found to have its digest. `damaged`: it had once, and blocks of it are being brought again.
-    `served`: somebody may have seen bytes of it that nobody had verified. `wrong`: why it was dropped.
-    `uses` counts reads, fetches and whatever else needs the files; they are closed at the last one's end once it was retired.
+    `verified`: the whole was found to match its digest. `damaged`: it had matched, and blocks of it are being fetched again.
+    `served`: a reader may have seen bytes of it that nobody had verified. `wrong`: why it was dropped.
+    `abandoned`: spans of blocks that other processes hold and do not fetch.
+    `uses` counts reads, fetches and other users of the files; the files are closed when the last ends after it was retired.
     """
 
     def __init__(self, blob: Blob) -> None:
         self.size = blob.size
-        self.whole: int | None = None
         self.partial: Partial | None = None
         self.fetches: list[Fetch] = []
         self.ahead = ReadAhead()
@@ -54,6 +85,7 @@ class OpenBlob:
         self.served = False
         self.wrong: IntegrityError | None = None
         self.hashing = False
+        self.abandoned: list[tuple[int, int]] = []
         self.last_used = trio.current_time()
         self._noted = self.last_used
         self.on_close: Callable[[], None] = lambda: None
@@ -85,21 +117,18 @@ class OpenBlob:
         """Note on disk that it was used, where it was since the last note, or that somebody has it open."""
         if held or self.last_used > self._noted:
             self._noted = self.last_used
-            note_use(self.descriptor)
+            if self.partial is not None:
+                note_use(self.partial.fd)
 
     @property
-    def descriptor(self) -> int:
-        """The file with the content."""
-        if self.partial is not None:
-            return self.partial.fd
-        assert self.whole is not None
-        return self.whole
+    def files(self) -> Partial:
+        """The open files. They stay open for as long as it is `used`."""
+        assert self.partial is not None
+        return self.partial
 
     async def read(self, offset: int, length: int) -> bytes | None:
-        """Bytes that are here, each block held against its checksum, where checksums are kept; None where one is damaged."""
-        partial = self.partial
-        if partial is None:
-            return await pread(self.descriptor, offset, length)
+        """Cached bytes, each block compared with its checksum; None where one is damaged or cannot be read."""
+        partial = self.files
         start = offset - offset % BLOCK
         stop = min(self.size, -(-(offset + length) // BLOCK) * BLOCK)
         inside = slice(offset - start, offset - start + length)
@@ -108,11 +137,8 @@ class OpenBlob:
             with suppress(OSError):
                 if os.preadv(partial.fd, [view], start, os.RWF_NOWAIT) == len(view):
                     return bytes(view[inside]) if partial.are_sound(start // BLOCK, view) else None
-        content = memoryview(await trio.to_thread.run_sync(os.pread, partial.fd, stop - start, start))
-        sound = len(content) == stop - start and await trio.to_thread.run_sync(
-            partial.are_sound, start // BLOCK, content
-        )
-        return bytes(content[inside]) if sound else None
+        content = await in_thread(partial.read_sound, start, stop - start)
+        return None if content is None else bytes(content[inside])
 
     def retire(self) -> None:
         """Close the files as soon as nobody uses them."""
@@ -127,45 +153,40 @@ class OpenBlob:
     def _close_when_done(self) -> None:
         if not self._retired or self._uses:
             return
-        if self.whole is not None:
-            os.close(self.whole)
-            self.whole = None
         if self.partial is not None:
             self.on_close()
             self.partial.close()
             self.partial = None
 
 
-def open_files(disk: Disk, blob: Blob, opened: OpenBlob) -> None:
-    """Give a blob its files: those of the whole, or what there is of its parts. Blocks. Raises IntegrityError, CacheFull."""
-    if _open_whole(disk, blob, opened):
-        return
-    opened.partial = Partial(disk, blob.digest, blob.size)
-    opened.served = not opened.partial.is_empty()  # who left it may have served it
-    if not opened.served and disk.whole(blob.digest).exists():  # it was placed between the two looks
-        opened.partial.drop()
-        opened.partial.close()
-        opened.partial = None
-        if not _open_whole(disk, blob, opened):
-            opened.partial = Partial(disk, blob.digest, blob.size)
+def open_files(
+    disk: Disk, blob: Blob, opened: OpenBlob, progress: Callable[[], None], *, regardless: bool = False
+) -> None:
+    """Open the files of a whole blob, or of its parts. Blocks. `regardless` as `open_parts` has it.
 
-
-def _open_whole(disk: Disk, blob: Blob, opened: OpenBlob) -> bool:
+    Raises BlockingIOError while another process holds the parts, IntegrityError, CacheFailed and CacheFull.
+    """
     try:
-        descriptor = disk.open_whole(blob.digest)
-    except OSError:
-        return False
-    size = os.fstat(descriptor).st_size
-    if size != blob.size:
-        os.close(descriptor)
-        raise IntegrityError(f"{blob.digest} has {size} bytes, its descriptor says {blob.size}")
-    opened.whole = descriptor
-    opened.verified = True
-    adopt(disk, blob.digest)
-    with suppress(OSError):  # of a manifest no checksums are kept, and who may not write need not have them
-        opened.partial = Partial(disk, blob.digest, blob.size, whole=True)
-        opened.verified = opened.partial.map.verified
-    return True
+        files = open_whole(disk, blob.digest, blob.size, progress)
+        if files is None:
+            opened.partial = Partial(
+                disk, blob.digest, blob.size, open_parts(disk, blob.digest, blob.size, regardless=regardless)
+            )
+            opened.served = not opened.partial.is_empty()  # the process that left it may have served it
+            if opened.served or not disk.whole(blob.digest).exists():
+                return
+            files = open_whole(disk, blob.digest, blob.size, progress)  # it was placed between the two looks
+            if files is None:
+                return
+            opened.partial.drop()
+            opened.partial.close()
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        raise of_disk(error, disk.partial(blob.digest)) from None
+    opened.partial = Partial(disk, blob.digest, blob.size, files)
+    opened.verified = files.complete
+    opened.damaged = not files.complete
 
 
 _BUFFER_BYTES = MIB + 2 * BLOCK
@@ -182,13 +203,3 @@ def _read_buffer() -> bytearray:
         made = bytearray(_BUFFER_BYTES)
         _buffer.set(made)
         return made
-
-
-async def pread(descriptor: int, offset: int, length: int) -> bytes:
-    """Bytes of a file: at once when they are in the page cache, else by a worker thread."""
-    if length <= _BUFFER_BYTES:
-        view = memoryview(_read_buffer())[:length]
-        with suppress(OSError):
-            if os.preadv(descriptor, [view], offset, os.RWF_NOWAIT) == length:
-                return bytes(view)
-    return await trio.to_thread.run_sync(os.pread, descriptor, length, offset)

@@ -1,4 +1,4 @@
-"""Where blobs go that a full disk does not take: memory, for as long as somebody reads them. Nothing there is kept.
+"""Where blobs go that the disk does not take or does not give back: memory, for as long as they are read. None of them are cached.
 
 Rules that hold here: verified as on disk, by the same code; bounded over all blobs; files without a name, so that a process that is killed
 leaves nothing.
@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from ocifs.errors import CacheFull
+from ocifs.errors import CacheFull, OcifsError
 from ocifs.oci.digest import Digest
 from ocifs.store.disk import Disk
 from ocifs.store.opened import OpenBlob
@@ -57,12 +57,12 @@ class Spare:
         self._files: set[Partial] = set()
         self._said = False
 
-    def spill(self, digest: Digest) -> None:
-        """The disk takes no more of a blob, and nothing can be evicted: what is read of it from now on is held in memory."""
+    def spill(self, digest: Digest, error: OcifsError) -> None:
+        """The disk takes no more of a blob, or does not give it back: what is read of it from now on is held in memory."""
         self.spilled.add(digest)
         if not self._said:
             self._said = True
-            log.warning("the cache's disk is full and all is in use: what is read is held in memory, and not kept")
+            log.warning("%s: what is read is held in memory, and not cached", error)
 
     def open(self, opened: OpenBlob, digest: Digest) -> None:
         """Give a spilled blob its place, of which nothing is here yet. Blocks. Raises CacheFull, also where there is no such memory."""
@@ -81,3 +81,4 @@ class Spare:
             self.spilled.discard(digest)
 
         opened.partial, opened.on_close = partial, closed
+        opened.served = True  # bytes of the blob may have been served from the disk

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from ocifs.oci.digest import Digest
-from ocifs.store.blockmap import BLOCK, BlockMap
+from ocifs.store.blockmap import BLOCK
 from ocifs.store.disk import Disk
 from ocifs.store.partial import Partial
 from ocifs.store.shelf import DiskShelf
@@ -122,20 +122,6 @@ def recorder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Record
         real["unlink"](path, **more)
         made.note("unlink", paths=(made.relative(path), ""))
 
-    def word(name: str) -> Callable[..., None]:
-        act = getattr(BlockMap, name)
-
-        def put(self: BlockMap, *arguments: int) -> None:
-            before = bytes(self._memory)
-            act(self, *arguments)
-            after = bytes(self._memory)
-            made.known.add(inode(self.descriptor))
-            for place in range(0, len(after), 8):
-                if before[place : place + 8] != after[place : place + 8]:
-                    made.note("write", inode(self.descriptor), place, after[place : place + 8])
-
-        return put
-
     replaced = {
         "open": open_, "pwritev": pwritev, "pwrite": pwrite, "fsync": sync, "fdatasync": sync, "unlink": unlink,
         **{name: sized(name) for name in ("ftruncate", "posix_fallocate")},
@@ -144,8 +130,6 @@ def recorder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Record
     with monkeypatch.context() as patch:
         for name, function in replaced.items():
             patch.setattr(os, name, function)
-        for name in ("put", "clear", "set_verified"):
-            patch.setattr(BlockMap, name, word(name))
         made.stop = patch.undo  # type: ignore[attr-defined]
         yield made
 

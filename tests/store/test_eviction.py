@@ -103,10 +103,16 @@ def test_space_that_others_take_is_freed(disk: Disk) -> None:
 def test_what_another_process_has_open_stays(disk: Disk) -> None:
     digest = put(disk, 100)
     held = put(disk, 50)
-    script = (
-        "import sys; from ocifs.store.disk import Disk; from ocifs.oci.digest import Digest; from pathlib import Path\n"
-    )
-    script += "fd = Disk(Path(sys.argv[1])).open_whole(Digest.parse(sys.argv[2])); print('open', flush=True); sys.stdin.read()"
+    script = """if True:
+        import os, sys
+        from pathlib import Path
+        from ocifs.oci.digest import Digest
+        from ocifs.store.disk import Disk, hold, open_regular
+        path = Disk(Path(sys.argv[1])).whole(Digest.parse(sys.argv[2]))
+        hold(open_regular(path, os.O_RDONLY))
+        print("open", flush=True)
+        sys.stdin.read()
+    """
     command = [sys.executable, "-c", script, str(disk.root.parent), str(held)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None and other.stdin is not None

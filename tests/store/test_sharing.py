@@ -5,6 +5,7 @@ Sessions with files of their own stand for processes: locks belong to open files
 
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import multiprocessing.synchronize
 import os
@@ -17,9 +18,11 @@ import trio
 import trio.testing
 
 from ocifs.oci.digest import Digest
+from ocifs.settings import Timing
 from ocifs.store.blockmap import BLOCK, find_map
 from ocifs.store.disk import Disk
-from ocifs.store.partial import Partial, adopt
+from ocifs.store.files import open_whole
+from ocifs.store.partial import Partial
 from tests.store.source import MemorySource
 from tests.store.test_blobs import caching, placed
 
@@ -201,8 +204,10 @@ def test_checksums_that_a_crash_kept_from_their_place_are_found(tmp_path: Path) 
     one.place()
     one.close()
     os.rename(disk.sums(DIGEST), disk.partial_map(DIGEST))
-    adopt(disk, DIGEST)
-    Partial(disk, DIGEST, SIZE, whole=True).close()
+    found = open_whole(disk, DIGEST, SIZE, lambda: pytest.fail("it was hashed again"))
+    assert found is not None
+    assert found.complete
+    Partial(disk, DIGEST, SIZE, found).close()
 
 
 async def test_what_a_process_verified_that_was_killed_before_it_placed_it_is_placed_by_the_next(
@@ -220,3 +225,69 @@ async def test_what_a_process_verified_that_was_killed_before_it_placed_it_is_pl
         assert await blobs.read_blob(blob, 0, 10) == CONTENT[:10]
         await placed(tmp_path, blob)
     assert not source.served
+
+
+async def test_all_that_a_stopped_process_holds_is_taken_over_after_one_patience(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    source = MemorySource()
+    blob = source.put(CONTENT)
+    tmp_path.chmod(0o700)
+    other = Partial(Disk(tmp_path), DIGEST, SIZE)
+    for start, stop in ((0, 3), (3, 20), (25, 30), (35, other.blocks)):  # as of several fetches
+        assert other.map.lock(start, stop) == stop
+    other.write(0, [CONTENT[:BLOCK]])
+    async with caching(source, tmp_path) as blobs:
+        began = trio.current_time()
+        assert await blobs.read_blob(blob, 0, SIZE) == CONTENT
+        assert trio.current_time() - began < 2 * Timing().stall_timeout
+    assert sum(source.served) <= SIZE
+    assert len(source.opened) <= 10
+    other.close()
+
+
+@pytest.mark.parametrize("released", [True, False], ids=["for a while", "for ever"])
+@pytest.mark.parametrize("which", ["header", "map", "header of a whole"])
+async def test_a_map_that_another_process_holds_is_waited_for_and_not_for_ever(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock, which: str, released: bool
+) -> None:
+    """`header`: as a process that hashes holds it, or one that was stopped there; `map`: as one that evicts."""
+    source = MemorySource()
+    blob = source.put(CONTENT)
+    tmp_path.chmod(0o700)
+    other = Partial(Disk(tmp_path), DIGEST, SIZE)
+    if which == "header of a whole":
+        other.write(0, [CONTENT])
+    if which == "map":
+        fcntl.flock(other.map.descriptor, fcntl.LOCK_EX)
+    else:
+        assert other.map.try_header()
+    async with caching(source, tmp_path) as blobs, trio.open_nursery() as nursery:
+
+        async def release() -> None:
+            await trio.sleep(5)
+            fcntl.flock(other.map.descriptor, fcntl.LOCK_UN)
+            other.map.leave_header()
+
+        if released:
+            nursery.start_soon(release)
+        began = trio.current_time()
+        assert await blobs.read_blob(blob, 0, SIZE) == CONTENT
+        assert trio.current_time() - began < 3 * Timing().stall_timeout
+    other.close()
+
+
+async def test_a_damaged_block_that_a_stopped_process_has_locked_is_fetched_again(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    source = MemorySource()
+    blob = source.put(CONTENT)
+    tmp_path.chmod(0o700)
+    other = Partial(Disk(tmp_path), DIGEST, SIZE)
+    other.write(0, [CONTENT[: 8 * BLOCK]])
+    assert other.map.lock(0, 8) == 8
+    os.pwrite(other.fd, b"damaged", 5 * BLOCK)
+    async with caching(source, tmp_path) as blobs:
+        assert await blobs.read_blob(blob, 5 * BLOCK, 10) == CONTENT[5 * BLOCK : 5 * BLOCK + 10]
+        assert await blobs.read_blob(blob, 0, SIZE) == CONTENT
+    other.close()
