@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import platform as machine
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -101,4 +102,4 @@ class Context:
     @property
     def platform(self) -> Platform:
         """The platform that an image is meant for when nobody says which."""
-        return self.view.platform or Platform("linux", machine.machine() or "amd64").normal
+        return self.view.platform or Platform.of_machine(machine.machine(), sys.byteorder)

@@ -23,6 +23,7 @@ from ocifs.tree.static import StaticDirectory
 
 SHORTCUTS = (b"config.json", b"layers", b"files")
 OF_IMAGES = (b"rootfs",)
+_NAMED = 20  # platforms that a message names
 
 
 def index_links(where: Whereabouts, bound: Bound, key: Hashable) -> Iterable[tuple[bytes, Node]]:
@@ -52,9 +53,10 @@ def missing(name: bytes, where: Whereabouts, manifest: Manifest) -> NotFound | N
     machines = _machines(manifest)
     if not machines or name not in (*SHORTCUTS, *OF_IMAGES):
         return None
-    there = ", ".join(dict.fromkeys(child.platform.text for child in machines if child.platform))
+    there = list(dict.fromkeys(child.platform.text for child in machines if child.platform))
+    listed = ", ".join(there[:_NAMED]) + ", …" * (len(there) > _NAMED)
     return NotFound(
-        f"the index has nothing for {where.context.platform.text}", hint=f"choose with --platform: there are {there}"
+        f"the index has nothing for {where.context.platform.text}", hint=f"choose with --platform: there are {listed}"
     )
 
 
