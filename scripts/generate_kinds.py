@@ -35,8 +35,9 @@ The config of every kind is `config.json` (or `config`) beside `files/`; in `fil
 "annotation" is text that the publisher wrote into the manifest: where several layers have such, each has a directory of its number.
 
 Some images are told apart further, by flavours that `summary.txt` and `ocifs inspect` show beside `image`: by their layers `estargz`,
-`zstd:chunked`, `encrypted`, `foreign-layers`, `squashfs` and `nydus`; by annotations `soci-v2` and `backstage-plugin` (dynamic plugins of
-Backstage); by labels of the config `bootable` (bootc, ostree), `docker-desktop-extension` and `imgpkg-bundle` (Carvel). A volume of
+`zstd:chunked`, `encrypted`, `foreign-layers`, `squashfs`, `erofs`, `ext3`, `ext4` and `nydus`; by annotations `soci-v2` and
+`backstage-plugin` (dynamic plugins of Backstage);
+by labels of the config `bootable` (bootc, ostree), `docker-desktop-extension` and `imgpkg-bundle` (Carvel). A volume of
 Kubernetes made from an image is an `image`. Policies of Gatekeeper and the cache of Grype's providers are pushed by ORAS without a type of
 their own: `files`. Findings of scanners of registries, such as ECR's, are no artifacts: nothing refers to them.
 """

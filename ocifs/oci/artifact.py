@@ -34,6 +34,8 @@ _ROOTFS = (
     "application/vnd.docker.container.image.rootfs.*",
     "application/vnd.in-toto.oci.image.layer.*",
 )
+_WORDS = re.compile(r"[/.+-]")
+_FILESYSTEMS = ("squashfs", "erofs", "ext3", "ext4")
 _ANNOTATED_FLAVOURS = (
     ("com.amazon.soci.index-digest", "soci-v2"),
     ("io.backstage.dynamic-packages", "backstage-plugin"),
@@ -102,7 +104,13 @@ def classify_config(config: bytes) -> tuple[str, ...]:
 
 def is_rootfs_layer(media_type: str) -> bool:
     """Whether a layer of this type is a part of a root filesystem, in any compression, also lazily loaded, foreign or encrypted."""
-    return matches_any(_ROOTFS, media_type)
+    return matches_any(_ROOTFS, media_type) or filesystem_image(media_type) != ""
+
+
+def filesystem_image(media_type: str) -> str:
+    """The file system of a layer that is an image of one, as stacker, Singularity and containerd write them; empty for others."""
+    words = _WORDS.split(mediatype.essence(media_type))
+    return next((what for what in _FILESYSTEMS if what in words), "")
 
 
 def is_image_config(media_type: str) -> bool:
@@ -285,8 +293,7 @@ def _flavours(manifest: Manifest) -> tuple[str, ...]:
         for layer, text in zip(layers, types, strict=True)
     ):
         found.append("foreign-layers")
-    if any("squashfs" in text for text in types):
-        found.append("squashfs")
+    found += [what for what in _FILESYSTEMS if any(filesystem_image(text) == what for text in types)]
     if any(
         ".nydus." in text or "containerd.io/snapshot/nydus-bootstrap" in layer.annotations
         for layer, text in zip(layers, types, strict=True)

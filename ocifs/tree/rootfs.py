@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 
 from ocifs.errors import Malformed, Unsupported
-from ocifs.oci.artifact import is_rootfs_layer
+from ocifs.oci.artifact import filesystem_image, is_rootfs_layer
 from ocifs.oci.digest import Digest
 from ocifs.oci.mediatype import essence
 from ocifs.tree.apart import tables_apart
@@ -20,15 +20,23 @@ from ocifs.tree.soci import soci_tables
 from ocifs.tree.times import config_members
 
 _TARS = (".tar", "+tar", "-tar", "/tar", "tar+gzip", "tar+zstd", "tar+bzip2", "tar+xz", "tar.gzip", "tar.gz", ".tgz")
-_NOT_TARS = ("+encrypted", "nydus.blob", "squashfs")
+_NOT_TARS = (("+encrypted", "encrypted"), ("nydus.blob", "a nydus blob"))
 
 
 def holds_tree(media_type: str) -> bool:
     """Whether a layer of this type is a tar, as far as a type can say; its magic bytes decide when it is looked into."""
     plain = essence(media_type)
-    if any(word in plain for word in _NOT_TARS):
+    if _other_form(plain):
         return False
     return is_rootfs_layer(plain) or plain.endswith(_TARS)
+
+
+def _other_form(plain: str) -> str:
+    """What a layer of an image is that is not a tar, by its type; empty if the type does not show it."""
+    image = filesystem_image(plain)
+    if image:
+        return f"a {image} image" if image == "squashfs" else f"an {image} image"
+    return next((what for word, what in _NOT_TARS if word in plain), "")
 
 
 def diff_ids(config: bytes | None, count: int) -> tuple[Digest | None, ...]:
@@ -68,7 +76,9 @@ def open_rootfs(where: Whereabouts, bound: Bound, key: Hashable) -> Directory:
     layers = bound.manifest.layers
     for number, layer in enumerate(layers):
         if not holds_tree(layer.media_type):
-            return Unreadable(f"layer {number} is no tar that ocifs reads ({layer.media_type})", key, bound.mtime_ns)
+            what = _other_form(essence(layer.media_type)) or "of an unknown type"
+            why = f"layer {number} of {bound.manifest.digest} is {what}, not a tar: {layer.media_type}"
+            return Unreadable(why, key, bound.mtime_ns)
     stack = LayerStack(
         where.repository,
         layers,
