@@ -20,7 +20,7 @@ from ocifs.layers.sealed import seal, unseal
 from ocifs.layers.span import Checksum, Span, SpanMap, Window
 from ocifs.oci.digest import Digest
 
-KIND = "layer-index.7"
+KIND = "layer-index.8"
 
 _SPAN = struct.Struct("<QQQQBHI")  # plain, length, start, stop, bit, size of the window, what is skipped
 _FRESH = 255  # in place of a bit

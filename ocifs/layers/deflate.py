@@ -146,7 +146,7 @@ class BlockInflater:
             stream.avail_out += beyond
             if code not in (_OK, _STREAM_END, _BUF_ERROR):
                 message = (stream.msg or b"damaged").decode(errors="replace")
-                raise Malformed(f"the layer is no valid gzip: {message}")
+                raise Malformed(f"the layer has invalid gzip data: {message}")
             self.eof = code == _STREAM_END
             kind = stream.data_type
             between = kind & _UNUSED if kind & _BETWEEN and not kind & _LAST and not self.eof else None

@@ -14,12 +14,11 @@ Rules that hold here: pure; the footer and the compressed table are not trusted:
 
 from __future__ import annotations
 
-import io
 import re
-import tarfile
 import zlib
 
 from ocifs.errors import IntegrityError, LimitExceeded, Malformed
+from ocifs.layers.header import BLOCK, parse_header
 from ocifs.layers.toc import Form, Table, read_table
 from ocifs.oci.digest import Digest
 from ocifs.settings import MIB, Limits
@@ -29,8 +28,11 @@ TAIL = 51
 """How many of a blob's last bytes hold its footer."""
 
 _TABLE = "stargz.index.json"
-_LANDMARK = b".prefetch.landmark"
-_HIDDEN = frozenset({_TABLE.encode(), _LANDMARK, b".no.prefetch.landmark"})
+PREFETCH = b".prefetch.landmark"
+"""The file before which those stand that are to be prefetched."""
+LANDMARKS = frozenset({PREFETCH, b".no.prefetch.landmark"})
+"""Files that only say something about the others."""
+_HIDDEN = LANDMARKS | {_TABLE.encode()}
 # The header of an empty gzip member with one extra field (RFC 1952, 2.3.1), and its end. MTIME, XFL and OS may be anything.
 _FOOTER = re.compile(
     rb"\x1f\x8b\x08\x04.{6}\x1a\x00SG\x16\x00([0-9a-f]{16})STARGZ\x01\x00\x00\xff\xff\x00{8}", re.DOTALL
@@ -60,7 +62,7 @@ def read(compressed: bytes, start: int, digest: Digest, limits: Limits) -> Table
     text = _only_file(_inflated(compressed, limits))
     if not digest.matches(text):
         raise IntegrityError(f"the table of contents is not {digest}, which the manifest names")
-    return read_table(text, Form("gzip", start, _HIDDEN, _LANDMARK), limits)
+    return read_table(text, Form("gzip", start, _HIDDEN, PREFETCH), limits)
 
 
 def _inflated(compressed: bytes, limits: Limits) -> bytes:
@@ -79,14 +81,10 @@ def _inflated(compressed: bytes, limits: Limits) -> bytes:
 
 def _only_file(tar: bytes) -> bytes:
     """The content of the tar's first entry, which must be the table."""
-    try:
-        with tarfile.open(fileobj=io.BytesIO(tar), mode="r:") as archive:
-            info = archive.next()
-            if info is None or info.name != _TABLE or not info.isreg():
-                raise Malformed(f"the table of contents is no {_TABLE}")
-            text = tar[info.offset_data : info.offset_data + info.size]
-    except (tarfile.TarError, ValueError, IndexError, OverflowError, RecursionError) as error:
-        raise Malformed(f"the table of contents is in no tar: {error}") from None
-    if len(text) != info.size:
+    header = parse_header(tar[:BLOCK])
+    if header.name != _TABLE.encode() or header.kind not in (b"0", b"\0") or header.size < 0:
+        raise Malformed(f"the table of contents is not a {_TABLE}")
+    text = tar[BLOCK : BLOCK + header.size]
+    if len(text) != header.size:
         raise Malformed("the table of contents is shorter than its tar says")
     return text

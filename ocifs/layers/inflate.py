@@ -1,4 +1,6 @@
-"""From a layer's bytes to its plain tar, decided by magic bytes: gzip (many members), zstd (many frames), bzip2, xz or none.
+"""From a layer's bytes to its plain tar, decided by its first bytes: gzip (many members), zstd (many frames), bzip2, xz or none.
+
+A first block whose checksum as a tar header holds is a tar, whatever magic bytes its first name begins with.
 
 Rules that hold here: blocking, for a worker thread; output is made in pieces of bounded size, whatever the input asks for; the size, the
 ratio and the decoder's memory are bounded; what follows a complete gzip, bzip2 or xz stream and is no further one is padding.
@@ -16,6 +18,7 @@ from isal import igzip_lib
 from ocifs.errors import LimitExceeded, Malformed
 from ocifs.layers import zstd
 from ocifs.layers.deflate import BlockInflater, open_inflate
+from ocifs.layers.header import BLOCK, checksum_holds
 from ocifs.layers.seekable import Cutter
 from ocifs.settings import KIB, MIB, Limits
 
@@ -32,6 +35,8 @@ _MAGIC = ((b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"BZh", "bzip2"
 _HEAD = max(len(magic) for magic, _ in _MAGIC)
 _SKIPPABLE = b"\x2a\x4d\x18"  # after a byte 0x50 to 0x5f (RFC 8878, 3.1.2)
 
+# What libzstd and liblzma say of a stream that asks for more memory than it may have.
+_TOO_MUCH = ("too much memory", "memory usage limit")
 _IGZIP_ERROR = cast(type[Exception], igzip_lib.error)  # the stubs say less than the module has
 
 
@@ -76,9 +81,9 @@ class Inflater:
         Raises Malformed, LimitExceeded and whatever `take` raises.
         """
         head = self._next()
-        while len(head) < _HEAD and (more := self._next()):
+        while len(head) < BLOCK and (more := self._next()):
             head += more
-        self.compression = sniff(head)
+        self.compression = "none" if checksum_holds(head[:BLOCK]) else sniff(head)
         self._cutter.begin(self.compression)
         for piece in self._decoded(head):
             if piece:
@@ -198,5 +203,14 @@ class Inflater:
                 if piece:
                     yield piece
         except (_IGZIP_ERROR, OSError, EOFError, lzma.LZMAError, zstd.ZstdError, ValueError) as error:
-            raise Malformed(f"the layer is no valid {self.compression}: {error}") from None
+            raise self._explained(error) from None
         return decoder.unused_data
+
+    def _explained(self, error: Exception) -> Malformed | LimitExceeded:
+        """What a decoder's error means: a stream that wants more memory than it may have is not a damaged one."""
+        if any(words in str(error).lower() for words in _TOO_MUCH):
+            kind = "window" if self.compression == "zstd" else "dictionary"
+            return LimitExceeded(
+                f"the layer's {self.compression} {kind} is larger than limits.layer_window ({self._limits.layer_window})"
+            )
+        return Malformed(f"the layer has invalid {self.compression} data: {error}")

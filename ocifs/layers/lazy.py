@@ -49,12 +49,18 @@ class Promise:
 
     def key(self, blob: Blob) -> Digest:
         """What is made of the layer by this table is kept under this name: another manifest may name another table for the same blob."""
-        place = "" if self.chunked is None else f"{self.chunked.start}:{self.chunked.length}:{self.chunked.plain}"
+        chunked = self.chunked
+        place = "" if chunked is None else f"{chunked.start}:{chunked.length}:{chunked.plain}"
+        if chunked is not None and chunked.plain_digest is not None:
+            place += f" {chunked.plain_digest}"
         return Digest.of(f"{blob.digest} {self.form} {self.digest} {place}".encode())
 
 
 def promised(annotations: Mapping[str, str], apart: Blob | None = None, ask: AskTables | None = None) -> Promise | None:
-    """The table that annotations of a layer name, else the one `apart`; None where they name none, or two, or make no sense."""
+    """The table that annotations of a layer name, else the one `apart`; None if they name none, or make no sense.
+
+    Annotations of both eStargz and zstd:chunked are those of one table, which has to be what both say.
+    """
     try:
         chunked = zstd_chunked.promise(annotations)
         named = annotations.get(estargz.ANNOTATION)
@@ -66,9 +72,6 @@ def promised(annotations: Mapping[str, str], apart: Blob | None = None, ask: Ask
         return Promise(SOCI, apart.digest, apart=apart)
     if chunked is None:
         return starred
-    if starred is not None:
-        log.warning("a layer's table of contents is left alone: it is said to be both eStargz and zstd:chunked")
-        return None
     return Promise("zstd:chunked", chunked.digest, chunked)
 
 

@@ -157,7 +157,7 @@ def decode(compression: str, span: Span, data: bytes) -> bytes:
     try:
         plain = b"".join(_decoded(compression, span, data))[span.skip :]
     except (zlib.error, _ISAL_ERROR, zstd.ZstdError, EOFError, MemoryError) as error:
-        raise IntegrityError(f"a part of a layer is no valid {compression}: {error}") from None
+        raise IntegrityError(f"a part of a layer has invalid {compression} data: {error}") from None
     if len(plain) != span.length or not (span.checksum.packed or span.checksum.fits(plain)):
         raise IntegrityError("a part of a layer has other content than it had")
     return plain

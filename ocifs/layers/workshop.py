@@ -1,10 +1,10 @@
 """Where layers become trees: each is streamed once, indexed beside the event loop, and what was made of it is kept under its digest.
 
-What is kept of a layer is its index (`layer-index.7`): its entries, and the spans by which parts of the blob are read. It outlives the
+What is kept of a layer is its index (`layer-index.8`): its entries, and the spans by which parts of the blob are read. It outlives the
 blob: a mount that finds it lists at once, and fetches the spans that are read. What layers make together is kept by their digests
 (`layer-tree.3`), and so is what stat shows of their root (`layer-root.1`). Of a compression that cannot be entered in the middle the
 plain tar is kept too (`layer-plain.1`), and made again when it is gone. A layer that comes with a table of contents (eStargz,
-zstd:chunked) is not streamed: the table is its index (`layer-index-toc.3`).
+zstd:chunked) is not streamed: the table is its index (`layer-index-toc.4`).
 
 Rules that hold here: one unpacking of a layer at a time, whoever asks; nothing of a layer is served before all of it was read and verified
 once, and nothing that is fetched later without its span's checksum; unpacking happens in threads of its own number, since those threads
@@ -44,7 +44,7 @@ from ocifs.settings import MIB, Limits
 
 log = logging.getLogger("ocifs.layers")
 
-BY_TABLE = "layer-index-toc.3"  # an index by a table of contents that came with the layer
+BY_TABLE = "layer-index-toc.4"  # an index by a table of contents that came with the layer
 _PIECE = 2 * MIB  # read of a blob at a time
 
 

@@ -6,6 +6,8 @@
 
 What is trusted are the annotations of the layer's descriptor, in a manifest whose digest was verified: they say where the table lies, and
 name the digest of its compressed bytes. Podman 4 and older wrote them under `io.containers`, later ones under `io.github.containers`.
+stargz-snapshotter, and nerdctl with it, also writes eStargz' annotation, which names the digest of the table's plain JSON; then both must
+hold, and its landmarks are hidden.
 
 Rules that hold here: pure; nothing of the table is decompressed before its digest was checked.
 """
@@ -18,6 +20,8 @@ from dataclasses import dataclass
 
 from ocifs.errors import IntegrityError, LimitExceeded, Malformed
 from ocifs.layers import zstd
+from ocifs.layers.estargz import ANNOTATION as ESTARGZ
+from ocifs.layers.estargz import LANDMARKS, PREFETCH
 from ocifs.layers.toc import Form, Table, read_table
 from ocifs.oci.digest import Digest
 from ocifs.settings import Limits
@@ -31,12 +35,16 @@ _CRFS = "1"  # the one type of table that there is
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """What the annotations say of the table: bytes [start, start+length) of the blob have the digest, and unpack to `plain` bytes."""
+    """What the annotations say of the table: bytes [start, start+length) of the blob have the digest, and unpack to `plain` bytes.
+
+    `plain_digest`: of these, if eStargz' annotation names it.
+    """
 
     digest: Digest
     start: int
     length: int
     plain: int
+    plain_digest: Digest | None = None
 
 
 def promise(annotations: Mapping[str, str]) -> Promise | None:
@@ -47,8 +55,9 @@ def promise(annotations: Mapping[str, str]) -> Promise | None:
         match = _PLACE.fullmatch(annotations.get(prefix + _POSITION, ""))
         if match is None or match[4] != _CRFS:
             raise Malformed(f"the annotation {prefix + _POSITION} says nothing that is known")
-        digest = Digest.parse(annotations[prefix + _CHECKSUM])
-        return Promise(digest, int(match[1]), int(match[2]), int(match[3]))
+        digest, named = Digest.parse(annotations[prefix + _CHECKSUM]), annotations.get(ESTARGZ)
+        plain_digest = None if named is None else Digest.parse(named)
+        return Promise(digest, int(match[1]), int(match[2]), int(match[3]), plain_digest)
     return None
 
 
@@ -70,4 +79,9 @@ def read(compressed: bytes, said: Promise, limits: Limits) -> Table:
         raise Malformed(f"the table of contents is no zstd: {error}") from None
     if len(text) != said.plain:
         raise Malformed("the table of contents is not of the size that its annotation says")
-    return read_table(text, Form("zstd", said.start - _FRAME_HEADER), limits)
+    end = said.start - _FRAME_HEADER
+    if said.plain_digest is None:
+        return read_table(text, Form("zstd", end), limits)
+    if not said.plain_digest.matches(text):
+        raise IntegrityError(f"the table of contents is not {said.plain_digest}, which the manifest also names")
+    return read_table(text, Form("zstd", end, LANDMARKS, PREFETCH), limits)

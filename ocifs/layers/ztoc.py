@@ -22,8 +22,9 @@ from flatbuffers.table import Table as Buffer
 from ocifs.errors import LimitExceeded, Malformed
 from ocifs.layers.deflate import WINDOW
 from ocifs.layers.member import Extent, Kind, Member, clean
+from ocifs.layers.pax import pax_xattrs
 from ocifs.layers.span import Span, SpanMap, Window
-from ocifs.layers.tar import Counter, device, owner, pax_xattrs
+from ocifs.layers.tar import Counter, device, owner
 from ocifs.layers.toc import Table
 from ocifs.layers.toc_entry import ALGORITHM, KINDS, WIDTH, parse_checksum, parse_time
 from ocifs.settings import Limits

@@ -153,6 +153,60 @@ CORNERS["pax then gnu long"] = [
     + block(b"x", magic=GNU)
     + END
 ]
+X99, Y120 = b"x" * 99, b"y" * 120
+for _magic, _form in ((GNU, "gnu"), (POSIX, "posix"), (V7, "v7")):
+    CORNERS[f"old type, long name cut at a slash, {_form}"] = [
+        block(b"././@LongLink", b"L", X99 + b"/file\0", magic=GNU)
+        + block(X99 + b"/", b"\0", b"content", magic=_magic)
+        + block(b"after", content=b"2")
+        + END
+    ]
+    CORNERS[f"old type, long name of a directory, {_form}"] = [
+        block(b"././@LongLink", b"L", Y120 + b"/\0", magic=GNU)
+        + block(Y120[:100], b"\0", magic=_magic)
+        + block(b"after", content=b"2")
+        + END
+    ]
+    CORNERS[f"old type, pax path cut at a slash, {_form}"] = [
+        pax((b"path", X99 + b"/file"))
+        + block(X99 + b"/", b"\0", b"content", magic=_magic)
+        + block(b"after", content=b"2")
+        + END
+    ]
+    CORNERS[f"old type, pax path of a directory, {_form}"] = [
+        pax((b"path", Y120 + b"/")) + block(Y120[:100], b"\0", magic=_magic) + block(b"after", content=b"2") + END
+    ]
+CORNERS["old type, a prefix and a slash"] = [
+    block(b"d/", b"\0", prefix=b"p") + block(b"f", b"\0", prefix=b"p/d/") + END
+]
+CORNERS["old type, a slash and a pax path without"] = [pax((b"path", b"f")) + block(b"d/", b"\0", b"1") + END]
+CORNERS["old type of a hard link's target"] = [
+    block(b"f", b"\0", b"1") + block(b"././@LongLink", b"K", b"f\0", magic=GNU) + block(b"h", b"1", link=b"x/") + END
+]
+CORNERS["two gnu long names"] = [
+    block(b"././@LongLink", b"L", b"first\0", magic=GNU)
+    + block(b"././@LongLink", b"L", b"second\0", magic=GNU)
+    + block(b"x", content=b"1", magic=GNU)
+    + block(b"after", content=b"2")
+    + END
+]
+CORNERS["two gnu long links"] = [
+    block(b"././@LongLink", b"K", b"first\0", magic=GNU)
+    + block(b"././@LongLink", b"K", b"second\0", magic=GNU)
+    + block(b"x", b"2", magic=GNU, link=b"x")
+    + END
+]
+CORNERS["gnu long names about a link between"] = [
+    block(b"././@LongLink", b"L", b"first\0", magic=GNU)
+    + block(b"././@LongLink", b"K", b"target\0", magic=GNU)
+    + block(b"././@LongLink", b"L", b"second\0", magic=GNU)
+    + block(b"x", b"2", magic=GNU, link=b"x")
+    + END
+]
+CORNERS["gnu long name of nothing"] = [block(b"././@LongLink", b"L", b"\0", magic=GNU) + block(b"x", magic=GNU) + END]
+CORNERS["gnu long name and a sparse name"] = [
+    block(b"././@LongLink", b"L", b"gnu\0", magic=GNU) + sparse((b"GNU.sparse.name", b"sp"))
+]
 CORNERS["two pax headers"] = [pax((b"path", b"first"), (b"uid", b"5")) + pax((b"path", b"second")) + block(b"x") + END]
 CORNERS["pax path twice"] = [pax((b"path", b"first"), (b"path", b"second")) + block(b"x") + END]
 CORNERS["pax empty value"] = [pax((b"path", b""), (b"uid", b""), (b"mtime", b"")) + block(b"x", uid=7) + END]

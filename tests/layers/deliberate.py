@@ -53,6 +53,7 @@ REFUSES = _listed(
         ["two pax headers", "two pax"],
     ),
     ("a record without a value is as if it were not there (POSIX)", _TAR, ["pax empty value"]),
+    ("a long name of nothing is as if it were not there, as Go has it", _TARS, ["gnu long name of nothing"]),
     (
         "a type that says file is believed, whatever its name ends with; its content is not skipped",
         _TAR,
@@ -137,16 +138,22 @@ DIFFERENCES = _what(
     ),
     ("times before 1970 are rounded down, as Go and GNU tar do", _BSDTAR, "pax times", ["g mtime_ns", "h mtime_ns"]),
     (
-        "of PAX and GNU headers of a name that which stands first holds",
+        "GNU's header of a name holds before a PAX path, as Go has it",
         _TAR,
         "gnu long then pax",
         [f"+ {_LONG_GNU}", "- pax"],
     ),
     (
-        "of PAX and GNU headers of a name that which stands first holds",
-        _UMOCI,
+        "GNU's header of a name holds before a PAX path, as Go has it",
+        _TARS,
         "pax then gnu long",
-        ["+ pax", f"- {_LONG_GNU}"],
+        [f"+ {_LONG_GNU}", "- pax"],
+    ),
+    (
+        "the name of a sparse file holds before all others, as Go and GNU tar have it",
+        _BSDTAR,
+        "gnu long name and a sparse name",
+        ["+ sp", "- gnu"],
     ),
     (
         "a record without a value is as if it were not there (POSIX)",

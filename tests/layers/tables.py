@@ -145,6 +145,12 @@ def chunked(contents: Contents, toc: bytes | None = None) -> Made:
     return Made(blob, annotations, toc)
 
 
+def chunked_by_nerdctl(contents: Contents, toc: bytes | None = None) -> Made:
+    """The same as stargz-snapshotter writes it: with eStargz' annotation, of the table's plain JSON."""
+    made = chunked(contents, toc)
+    return Made(made.blob, {**made.annotations, estargz.ANNOTATION: str(Digest.of(made.toc))}, made.toc)
+
+
 def table(entries: Sequence[Entry], **more: object) -> bytes:
     return json.dumps({"version": 1, "entries": entries, **more}).encode()
 

@@ -12,18 +12,24 @@ import trio
 import trio.testing
 
 from ocifs.errors import IntegrityError, Unreachable
+from ocifs.layers import estargz
 from ocifs.layers.member import LayerIndex
 from ocifs.layers.unpack import Layer
 from ocifs.layers.workshop import Workshop
+from ocifs.oci.digest import Digest
 from ocifs.settings import CacheSettings, Limits, Settings
 from ocifs.store.blobs import CachedBlobs
 from ocifs.store.disk import Disk
-from tests.layers.tables import Contents, Made, chunked, starred, zipped, zstd
+from tests.layers.tables import Contents, Made, chunked, chunked_by_nerdctl, starred, zipped, zstd
 from tests.layers.test_workshop import Site, member, site
 from tests.store.source import Fault, MemorySource
 
-FORMS: list[tuple[Callable[[bytes], bytes], Callable[..., Made]]] = [(zipped, starred), (zstd, chunked)]
-both = pytest.mark.parametrize(("compress", "make"), FORMS, ids=["estargz", "zstd:chunked"])
+FORMS: list[tuple[Callable[[bytes], bytes], Callable[..., Made]]] = [
+    (zipped, starred),
+    (zstd, chunked),
+    (zstd, chunked_by_nerdctl),
+]
+every = pytest.mark.parametrize(("compress", "make"), FORMS, ids=["estargz", "zstd:chunked", "zstd:chunked by nerdctl"])
 DICE = random.Random(9)
 FIRST, SECOND, THIRD = (DICE.randbytes(600_000) for _ in range(3))
 
@@ -52,7 +58,7 @@ async def read(here: Site, which: Layer, path: bytes = b"d/big", offset: int = 0
     return await here.workshop.read(which, found, offset, size)
 
 
-@both
+@every
 async def test_it_is_listed_by_its_table_and_read_by_its_chunks(
     tmp_path: Path, compress: Callable[[bytes], bytes], make: Callable[..., Made]
 ) -> None:
@@ -69,7 +75,7 @@ async def test_it_is_listed_by_its_table_and_read_by_its_chunks(
         assert await read(here, which) == FIRST + SECOND + THIRD
 
 
-@both
+@every
 async def test_files_that_share_a_member_are_read(
     tmp_path: Path, compress: Callable[[bytes], bytes], make: Callable[..., Made]
 ) -> None:
@@ -86,7 +92,7 @@ async def test_files_that_share_a_member_are_read(
             assert await read(here, layer(here, whole), name.encode()) == files[name]
 
 
-@both
+@every
 async def test_a_kept_table_lists_without_a_question(
     tmp_path: Path, compress: Callable[[bytes], bytes], make: Callable[..., Made]
 ) -> None:
@@ -100,7 +106,7 @@ async def test_a_kept_table_lists_without_a_question(
         assert await read(here, layer(here, made), b"d/small") == b"small"
 
 
-@both
+@every
 async def test_an_outage_is_no_refusal(
     tmp_path: Path, compress: Callable[[bytes], bytes], make: Callable[..., Made]
 ) -> None:
@@ -112,7 +118,7 @@ async def test_an_outage_is_no_refusal(
         assert (await here.workshop.index(which)).diff_id is None
 
 
-@both
+@every
 async def test_a_table_that_lies_is_refused_and_the_layer_is_a_plain_tar(
     tmp_path: Path,
     compress: Callable[[bytes], bytes],
@@ -130,7 +136,7 @@ async def test_a_table_that_lies_is_refused_and_the_layer_is_a_plain_tar(
         assert await read(here, which) == FIRST + SECOND + THIRD
 
 
-@both
+@every
 async def test_a_chunk_that_is_not_of_its_digest_is_an_error_for_it_alone(
     tmp_path: Path, compress: Callable[[bytes], bytes], make: Callable[..., Made]
 ) -> None:
@@ -145,7 +151,7 @@ async def test_a_chunk_that_is_not_of_its_digest_is_an_error_for_it_alone(
         assert await read(here, which, b"d/small") == b"small"
 
 
-@both
+@every
 async def test_bytes_that_came_damaged_are_an_error_until_they_come_as_they_are(
     tmp_path: Path, compress: Callable[[bytes], bytes], make: Callable[..., Made]
 ) -> None:
@@ -228,3 +234,22 @@ async def test_what_is_prefetched_has_a_bound(tmp_path: Path) -> None:
         assert await read(here, which, b"first") == b"1" * 10
         await trio.testing.wait_all_tasks_blocked(0.05)
         assert sum(here.source.served) < 1_000_000 < len(whole.blob)
+
+
+async def test_landmarks_of_a_chunked_layer_are_hidden_if_stargz_made_it(tmp_path: Path) -> None:
+    made = contents(zstd, landmark=True)
+    async with site(tmp_path) as here:
+        assert b".prefetch.landmark" in names(await here.workshop.index(layer(here, chunked(made))))
+        index = await here.workshop.index(layer(here, chunked_by_nerdctl(made)))
+        assert b".prefetch.landmark" not in names(index)
+        assert index.prefetch > 0
+
+
+async def test_two_annotations_of_one_table_must_agree(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    made = chunked_by_nerdctl(contents(zstd))
+    other = {**made.annotations, estargz.ANNOTATION: str(Digest.of(b"another table"))}
+    async with site(tmp_path) as here:
+        with caplog.at_level(logging.WARNING):
+            index = await here.workshop.index(layer(here, Made(made.blob, other, made.toc)))
+        assert index.diff_id is not None  # it was streamed
+        assert "which the manifest also names" in caplog.text

@@ -8,7 +8,7 @@ import gzip
 import itertools
 import lzma
 import os
-import random
+import re
 import struct
 import subprocess
 import tarfile
@@ -231,9 +231,52 @@ def test_bombs_meet_a_bound() -> None:
         members(tar(entry("x" * 90)), Limits(layer_index_bytes=100))
     with pytest.raises(LimitExceeded, match="layer_ratio"):
         inflate(zstandard.compress(bytes(80 << 20)), Limits())
-    with pytest.raises(Malformed):
-        big = zstandard.ZstdCompressor(compression_params=zstandard.ZstdCompressionParameters(window_log=27))
-        members(big.compress(random.Random(1).randbytes(1 << 20) * 3 + bytes(200 << 20)), Limits(layer_window=1 << 20))
+
+
+@pytest.mark.parametrize("form", ["zstd", "xz"])
+def test_a_stream_that_wants_more_memory_than_it_may_have_is_too_much_and_not_damaged(form: str) -> None:
+    if form == "zstd":
+        wide = zstandard.ZstdCompressionParameters(window_log=27, write_content_size=False)
+        frame = zstandard.ZstdCompressor(compression_params=wide).compressobj()
+        data = frame.compress(SAMPLE) + frame.flush()
+    else:
+        filters = [{"id": lzma.FILTER_LZMA2, "dict_size": 1 << 26}]
+        data = lzma.compress(SAMPLE, filters=filters)
+    assert members(data) == members(SAMPLE)
+    with pytest.raises(LimitExceeded, match="layer_window"):
+        members(data, Limits(layer_window=1 << 20))
+
+
+@pytest.mark.parametrize(
+    "name", [b"BZhang/", b"BZh91AY/", b"\x1f\x8b\x08/", b"\x28\xb5\x2f\xfd/", b"\xfd7zXZ", b"P*M\x18/"]
+)
+@pytest.mark.parametrize("size", [1, 511, 1 << 20])
+def test_a_first_block_whose_checksum_holds_is_a_tar_whatever_its_name_begins_with(name: bytes, size: int) -> None:
+    data = block(name, b"5") + block(name.strip(b"/") + b"/f", content=b"1") + bytes(1024)
+    assert inflate(data, size=size) == data
+    for packed in (gzip.compress(data), bz2.compress(data), lzma.compress(data), zstandard.compress(data)):
+        assert names(members(packed)) == [name.strip(b"/"), name.strip(b"/") + b"/f"]
+
+
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (b"\x04\x22\x4d\x18" + bytes(2000), "lz4 data"),
+        (lzma.compress(SAMPLE, lzma.FORMAT_ALONE), "lzma data"),
+        (gzip.compress(gzip.compress(SAMPLE)), "gzip data, compressed twice"),
+        (zstandard.compress(gzip.compress(SAMPLE)), "gzip data, compressed twice"),
+        (gzip.compress(zstandard.compress(SAMPLE)), "zstd data, compressed twice"),
+        (gzip.compress(b"PK\x03\x04" + bytes(600)), "a zip archive"),
+        (b"hsqs" + bytes(2000), "a squashfs image"),
+        (bytes(1024) + b"\xe2\xe1\xf5\xe0" + bytes(2000), "an EROFS image"),
+        (b"age-encryption.org/v1\n" + bytes(2000), "encrypted"),
+        (b"<!DOCTYPE html>" + bytes(600), "an HTML or XML page"),
+        (b'{"schemaVersion": 2}' + bytes(600), "JSON"),
+    ],
+)
+def test_what_is_not_a_tar_is_called_by_its_name(data: bytes, what: str) -> None:
+    with pytest.raises(Malformed, match=re.escape(what)):
+        members(data)
 
 
 @pytest.mark.parametrize("size", [1 << 60, (1 << 63) - 1, 1 << 63, 10**23])
