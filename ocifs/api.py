@@ -29,6 +29,7 @@ from ocifs.concurrency import patience
 from ocifs.errors import InvalidReference, IsADirectory, NotADirectory, OcifsError, UsageError
 from ocifs.oci.platform import Platform
 from ocifs.oci.reference import hosts_of, parse_source
+from ocifs.registry.registries_conf import expand
 from ocifs.settings import CacheSettings, NetworkSettings, Settings, Timing, ViewSettings, default_cache_directory
 from ocifs.tree.node import Directory, File, Node, Symlink
 from ocifs.tree.walk import walk
@@ -262,7 +263,8 @@ def open(source: str, **options: Unpack[Options]) -> Tree:
 @asynccontextmanager
 async def open_async(source: str, **options: Unpack[Options]) -> AsyncIterator[AsyncTree]:
     """The same for programs that run on trio, for as long as the block lasts."""
-    parsed = parse_source(source)
+    conf = _path(options.get("registries_conf"))
+    parsed = parse_source(await trio.to_thread.run_sync(expand, source, os.environ, conf))
     settings = settings_of(hosts_of(parsed), options)
     async with open_tree(parsed, settings) as root:
         yield AsyncTree(root, settings.timing)
@@ -283,7 +285,7 @@ def settings_of(named: Collection[str], options: Options) -> Settings:
     except OcifsError as error:
         raise InvalidReference(str(error)) from None
     return Settings(
-        timing=Timing(**seconds),
+        timing=Timing.within(**seconds),
         cache=CacheSettings(
             directory=paths["cache_dir"] or default_cache_directory(),
             size=options.get("cache_size"),

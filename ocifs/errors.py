@@ -4,6 +4,7 @@
     ├── InvalidReference       the user wrote a reference that the grammar refuses
     ├── UsageError             the user asked for something that cannot be (a mount point that is a file, ...)
     ├── NotFound               the repository, tag, digest or file is not there: somebody who knows said so
+    │   └── BlobMissing        a layout lists a blob and does not hold it
     ├── NotADirectory          a path goes through something that is no directory
     ├── IsADirectory           a directory was read as if it were a file
     ├── TooManyLinks           symbolic links that lead in circles
@@ -35,8 +36,10 @@ from __future__ import annotations
 class OcifsError(Exception):
     """What every deliberate error of ocifs derives from.
 
-    `hint` is one sentence that tells a person what to try, or empty.
+    `hint` is one sentence that tells a person what to try, or empty. `listed`: the entries of a list that this error cut short.
     """
+
+    listed: tuple[object, ...] = ()
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
@@ -53,6 +56,10 @@ class UsageError(OcifsError):
 
 class NotFound(OcifsError):
     """Somebody who knows said that there is no such thing."""
+
+
+class BlobMissing(NotFound):
+    """A sparse layout lists a blob that it does not hold. What is listed exists, so this is an error of reading."""
 
 
 class NotADirectory(OcifsError):

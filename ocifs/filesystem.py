@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
 
 from ocifs.api import Options, Stat, Tree
-from ocifs.errors import AccessDenied, IsADirectory, NotADirectory, NotFound, OcifsError, ReadOnly
+from ocifs.errors import AccessDenied, BlobMissing, IsADirectory, NotADirectory, NotFound, OcifsError, ReadOnly
 
 PROTOCOL = "oci-registry"
 
@@ -135,6 +135,7 @@ class _Errors:
 
 
 _THEIRS: dict[type[OcifsError], type[OSError]] = {
+    BlobMissing: OSError,  # before its parent
     NotFound: FileNotFoundError,
     NotADirectory: NotADirectoryError,
     IsADirectory: IsADirectoryError,

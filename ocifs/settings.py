@@ -39,6 +39,19 @@ class Timing:
     stale_after: float = 10.0  # silence after which a name is as it last was, where that is known
     negative_ttl: float = 5.0  # how long "there is no such thing" is believed
 
+    @classmethod
+    def within(cls, timeout: float = 30.0, max_wait: float = 300.0, tag_ttl: float = 60.0) -> Timing:
+        """The times of operations that wait `timeout`: what they wait for fails earlier, so that it can be tried again meanwhile."""
+        usual = cls()
+        return cls(
+            timeout=timeout,
+            max_wait=max_wait,
+            tag_ttl=tag_ttl,
+            connect_timeout=min(usual.connect_timeout, timeout / 3),
+            stall_timeout=min(usual.stall_timeout, timeout * 2 / 3),
+            outage_pause=min(usual.outage_pause, timeout * 2),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:

@@ -1,16 +1,20 @@
 """Drive a mount of a real registry through faults, kills, evictions and changes, and compare every byte that is read.
 
-    scripts/soak [--minutes M] [--seed N] [--runs R] [--crowd | --fuzz | --model]
+    scripts/soak [--minutes M] [--seed N] [--runs R] [--crowd | --fuzz | --model | --mutants [WORD]]
 
-Prints a line of JSON a run; exits with 1 when anything was wrong. Every other run verifies in full and lies on the wire, too. With --crowd
-there are no faults, but four mounts on one cache that is too small, and eight processes of sixteen readers each. With --fuzz nothing is
-mounted: inputs of every kind that comes from outside are made by chance and tried, and counted. With --model Hypothesis
-chooses what is done, the daemons' clock is moved, and a model says of every answer whether it may be.
+Prints a line of JSON a run; exits with 1 if anything was wrong. Every other run verifies in full, and its faults include corrupt content.
+
+- `--crowd`: no faults, but four mounts on one cache that is too small, and eight processes of sixteen readers each.
+- `--fuzz`: inputs of every kind that comes from outside are generated and tried, without a mount.
+- `--model`: Hypothesis chooses what is done, the daemons' clock is moved, and a model judges every answer.
+- `--mutants`: the soak runs on faulty variants of ocifs (those whose names contain WORD), for at most `--minutes` each. It must notice
+  nine of ten. A mutant that no longer applies, or that is never reached, is a failure.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
 from pathlib import Path
@@ -19,6 +23,23 @@ from tests.fuzz.fuzz import fuzz
 from tests.soak.crowd import crowd
 from tests.soak.driver import soak
 from tests.soak.machine import drive_for
+from tests.soak.mutants import MUTANTS, try_mutant
+
+SHARE_KILLED = 0.9
+
+
+def try_mutants(word: str, seconds: float, seed: int) -> int:
+    """The soak on every mutant whose name contains a word, and on ocifs as it is."""
+    verdicts: list[str] = []
+    for mutant in [each for each in MUTANTS if word in each.name]:
+        with tempfile.TemporaryDirectory(prefix="ocifs-mutant-") as place:
+            verdict = try_mutant(mutant, seconds, seed, Path(place))
+        print(verdict.line(), flush=True)
+        verdicts.append(verdict.word)
+    killed = verdicts.count("killed")
+    in_order = killed >= SHARE_KILLED * len(verdicts) and set(verdicts) <= {"killed", "survived"}
+    print(json.dumps({"mutants": len(verdicts), "killed": killed, "in order": in_order}))
+    return 0 if in_order else 1
 
 
 def main() -> int:
@@ -31,7 +52,11 @@ def main() -> int:
         "--fuzz", action="store_true", help="inputs from strangers and from damaged disks, without a mount"
     )
     parser.add_argument("--model", action="store_true", help="Hypothesis and a model, under a clock that jumps")
+    parser.add_argument("--mutants", nargs="?", const="", metavar="WORD", help="faulty variants of ocifs")
+    parser.add_argument("--first", action="store_true", help="stop at the first failure")
     options = parser.parse_args()
+    if options.mutants is not None:
+        return try_mutants(options.mutants, options.minutes * 60, options.seed)
     if options.model:
         modelled = drive_for(options.minutes * 60, options.seed)
         print(modelled.line())
@@ -49,7 +74,8 @@ def main() -> int:
     for number in range(options.runs):
         with tempfile.TemporaryDirectory(prefix="ocifs-soak-") as place:
             seconds = options.minutes * 60 / options.runs
-            report, line = soak(options.seed + number, seconds, Path(place), full=bool(number % 2))
+            most = {"most": 1} if options.first else {}
+            report, line = soak(options.seed + number, seconds, Path(place), full=bool(number % 2), **most)
         print(line, flush=True)
         wrong += len(report.failures)
     return 1 if wrong else 0

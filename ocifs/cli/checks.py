@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ocifs.cli.status import amount
+from ocifs.errors import UsageError
 from ocifs.programs import find_program
+from ocifs.registry import registries_conf
 from ocifs.registry.credentials import hosts_in_files
 from ocifs.settings import GIB, Settings
 
@@ -124,6 +126,18 @@ def cache(settings: Settings) -> Iterator[Finding]:
         yield Finding(
             WARNING, "cache", "its file system is over a network, which is slow and whose locks may not hold", todo
         )
+
+
+def registries(settings: Settings) -> Iterator[Finding]:
+    """Entries of containers-registries.conf(5) that cannot be used."""
+    try:
+        problems = registries_conf.load(os.environ, settings.network.registries_conf).problems()
+    except UsageError as error:
+        yield Finding(BAD, "registries.conf", str(error), "correct the file, or name another with --registries-conf")
+        return
+    for problem in problems:
+        todo = "correct the entry: the names that it is about cannot be used"
+        yield Finding(WARNING, "registries.conf", problem, todo)
 
 
 def filesystem_of(path: Path) -> str:

@@ -7,6 +7,7 @@ mount from working makes the exit status 1; every question has a deadline.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from typing import TypeVar, Unpack
@@ -16,7 +17,7 @@ import trio
 
 from ocifs import __version__
 from ocifs.app import run_to_end
-from ocifs.cli.checks import BAD, NOTE, OK, WARNING, Finding, cache, credentials, fuse
+from ocifs.cli.checks import BAD, NOTE, OK, WARNING, Finding, cache, credentials, fuse, registries
 from ocifs.cli.options import SharedOptions, settings_from, shared
 from ocifs.cli.terminal import coloured, say
 from ocifs.cli.words import SOURCE
@@ -25,6 +26,7 @@ from ocifs.fuse.mounts import mounts, state_of
 from ocifs.oci.local import LayoutSource
 from ocifs.oci.reference import OneSource, hosts_of, parse_source
 from ocifs.registry.probe import Probe, knock, question
+from ocifs.registry.registries_conf import expand
 from ocifs.settings import Settings
 from ocifs.telemetry import say_warnings
 
@@ -48,7 +50,7 @@ def command(source: str | None, as_json: bool, **options: Unpack[SharedOptions])
 
     The exit status is 1 where something is wrong that must be put right.
     """
-    parsed = parse_source(source) if source else None
+    parsed = parse_source(expand(source, os.environ, options["registries_conf"])) if source else None
     settings = settings_from(options, *(hosts_of(parsed) if parsed else ()))
     say_warnings()
     found: list[Finding] = []
@@ -80,6 +82,7 @@ def findings(source: OneSource | None, settings: Settings) -> Iterator[Finding]:
     yield from fuse()
     yield from credentials(settings)
     yield from cache(settings)
+    yield from registries(settings)
     for mount in mounts():
         state = state_of(mount.mountpoint)
         if state not in ("answers", "EACCES"):  # the latter is another user's, and well

@@ -192,7 +192,7 @@ def settings_from(options: SharedOptions, *named: str) -> Settings:
     """The settings that the options mean for a source on the named hosts (none for a layout)."""
     hosts = frozenset(named)
     return Settings(
-        timing=Timing(timeout=options["timeout"], max_wait=options["max_wait"], tag_ttl=options["tag_ttl"]),
+        timing=Timing.within(options["timeout"], options["max_wait"], options["tag_ttl"]),
         cache=replace(cache_settings(options), verify_full=options["verify"] == "full", offline=options["offline"]),
         network=NetworkSettings(
             plain_http=hosts if options["plain_http"] else frozenset(),

@@ -16,7 +16,7 @@ from ocifs.cli.options import SharedOptions
 from ocifs.errors import UsageError
 from ocifs.oci.local import LayoutSource, is_local
 from ocifs.oci.reference import HostsSource, Reference, RegistrySource, Source, join_sources, parse_source
-from ocifs.registry import registries_conf
+from ocifs.registry.registries_conf import expand
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -26,12 +26,10 @@ EVERY_HOST = HostsSource((), any=True)
 
 def read_sources(texts: Sequence[str], options: SharedOptions, *, any_host: bool = False) -> Source:
     """What sources mean together. Raises InvalidReference, UsageError. Blocks on disk."""
-    remote = any_host or not all(map(is_local, texts))
-    conf = registries_conf.load(os.environ, options["registries_conf"]) if remote else None
     read = []
     for text in texts:
         _refuse_file(text)
-        read.append(parse_source(conf.expand(text) if conf is not None and not is_local(text) else text))
+        read.append(parse_source(expand(text, os.environ, options["registries_conf"])))
     return join_sources(read, any_host)
 
 

@@ -14,6 +14,7 @@ ERRNO: dict[type[errors.OcifsError], int] = {
     errors.InvalidReference: errno.ENOENT,
     errors.UsageError: errno.EINVAL,
     errors.NotFound: errno.ENOENT,
+    errors.BlobMissing: errno.EIO,
     errors.NotADirectory: errno.ENOTDIR,
     errors.IsADirectory: errno.EISDIR,
     errors.TooManyLinks: errno.ELOOP,

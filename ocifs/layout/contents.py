@@ -20,7 +20,7 @@ from ocifs.errors import LimitExceeded, Malformed, NotFound, OcifsError, Unsuppo
 from ocifs.layout.place import Place, Version
 from ocifs.oci.descriptor import Descriptor, as_object, parse_descriptor
 from ocifs.oci.digest import Digest
-from ocifs.oci.manifest import load_json
+from ocifs.oci.manifest import Manifest, load_json, parse_manifest, verify_manifest
 from ocifs.settings import Limits
 
 REF_NAME = "org.opencontainers.image.ref.name"
@@ -83,6 +83,17 @@ def read_small(files: Files, name: str, limits: Limits) -> bytes:
     if place.size > limits.manifest_bytes:
         raise LimitExceeded(f"{name} has {place.size} bytes, limits.manifest_bytes allows {limits.manifest_bytes}")
     return place.read(0, place.size)
+
+
+def read_manifest(contents: Contents, descriptor: Descriptor, limits: Limits) -> Manifest:
+    """A manifest that a descriptor leads to, verified. Raises NotFound, Malformed, LimitExceeded."""
+    place = contents.find(descriptor.digest)
+    if place.size > limits.manifest_bytes:
+        most = limits.manifest_bytes
+        raise LimitExceeded(f"the manifest has {place.size} bytes, limits.manifest_bytes allows {most}")
+    body = place.read(0, place.size)
+    verify_manifest(body, descriptor.digest)
+    return parse_manifest(body, descriptor.digest, "", descriptor.media_type)
 
 
 class OciContents:

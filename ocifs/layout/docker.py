@@ -1,6 +1,7 @@
 """An archive of `docker save`, in every form that has a manifest.json: images without manifests of their own.
 
 An image is derived: its config and its layers are the archive's, its manifest is made here. The manifest's annotation records that.
+Docker 25 and later write a layout as well. If that has a manifest of the same config and layers, it is used.
 
 Everything blocks: callers are worker threads, several at a time.
 
@@ -16,13 +17,13 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from ocifs.content import Shelf
 from ocifs.errors import IntegrityError, LimitExceeded, Malformed, NotFound, OcifsError
 from ocifs.layers.inflate import sniff
-from ocifs.layout.contents import BLOBS, Files, Listed, read_small
+from ocifs.layout.contents import BLOBS, Files, Listed, OciContents, read_manifest, read_small
 from ocifs.layout.place import Place, in_memory
 from ocifs.oci import mediatype
 from ocifs.oci.descriptor import Descriptor, as_object, as_text
@@ -61,6 +62,7 @@ class DockerContents:
         self._places: dict[Digest, Place] = {}
         self._hashed: dict[str, Digest] = {}
         self._lock = threading.Lock()
+        self._genuine = _manifests(files, limits)
         found: list[Listed] = []
         for number, image in enumerate(_images(read_small(files, MANIFEST, limits), limits)):
             found += self._listed_image(number, image)
@@ -99,6 +101,12 @@ class DockerContents:
             raise Malformed(f"the image has {len(image.layers)} layers, its config lists {len(diff_ids)}")
         layers = [self._layer(name, diff_id) for name, diff_id in zip(image.layers, diff_ids, strict=True)]
         self._places[digest] = place
+        genuine = self._genuine.get((digest, *(each["digest"] for each in layers)))
+        if genuine is not None:
+            self._places[genuine.digest] = self._files.find(
+                f"{BLOBS}/{genuine.digest.algorithm}/{genuine.digest.encoded}"
+            )
+            return genuine
         body = json.dumps(
             {
                 "schemaVersion": 2,
@@ -155,6 +163,29 @@ class DockerContents:
         with self._shelf.put(_KIND, _key(place)) as file:
             file.write(str(digest).encode())
         return digest
+
+
+def _manifests(files: Files, limits: Limits) -> dict[tuple[object, ...], Descriptor]:
+    """The manifests of the layout in the archive, if there is one, by the digests of their configs and layers."""
+    found: dict[tuple[object, ...], Descriptor] = {}
+    contents = OciContents(files, limits)
+    try:
+        level = [each.descriptor for each in contents.listed() if each.descriptor is not None]
+    except OcifsError:
+        return found
+    for _ in range(2):  # an index of platforms at the most
+        below: list[Descriptor] = []
+        for descriptor in level[: limits.referrers]:
+            try:
+                manifest = read_manifest(contents, descriptor, limits)
+            except OcifsError:
+                continue  # `docker save` lists what it does not hold
+            below += manifest.manifests
+            if manifest.config is not None:
+                key = (manifest.config.digest, *(str(each.digest) for each in manifest.layers))
+                found[key] = replace(descriptor, annotations={})
+        level = below
+    return found
 
 
 def _key(place: Place) -> Digest:

@@ -20,7 +20,7 @@ import trio
 
 from ocifs.concurrency import SingleFlight, note_progress
 from ocifs.content import Blob, BlobStream, RawManifest, Shelf
-from ocifs.errors import IntegrityError, LimitExceeded, NotFound, OcifsError, RegistryFailed
+from ocifs.errors import BlobMissing, IntegrityError, LimitExceeded, NotFound, OcifsError, RegistryFailed
 from ocifs.layout.contents import Contents
 from ocifs.layout.names import NameTable
 from ocifs.layout.opening import Opening
@@ -158,7 +158,10 @@ class Layout:
         self._know(blob.repository)
 
         def read() -> tuple[Place, bytes]:
-            place = self._contents.find(blob.digest)
+            try:
+                place = self._contents.find(blob.digest)
+            except NotFound as error:
+                raise BlobMissing(str(error), hint=error.hint) from None
             if place.size != blob.size:
                 raise IntegrityError(
                     f"{blob.digest} has {place.size} bytes on disk, its descriptor records {blob.size}"

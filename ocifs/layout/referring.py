@@ -15,12 +15,12 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ocifs.errors import LimitExceeded, OcifsError
-from ocifs.layout.contents import REF_NAME, Contents
+from ocifs.errors import OcifsError
+from ocifs.layout.contents import REF_NAME, Contents, read_manifest
 from ocifs.oci.descriptor import Descriptor
 from ocifs.oci.digest import Digest
 from ocifs.oci.endpoints import referrers_tag
-from ocifs.oci.manifest import Manifest, parse_manifest, verify_manifest
+from ocifs.oci.manifest import Manifest
 from ocifs.settings import Limits
 
 
@@ -82,21 +82,13 @@ class Referring:
         seen = self._manifests.get(descriptor.digest)
         if seen is None:
             try:
-                seen = _look(self._read(descriptor), descriptor)
+                seen = _look(read_manifest(self._contents, descriptor, self._limits), descriptor)
             except OcifsError:
                 return None
             while len(self._manifests) >= self._limits.referrers:
                 self._manifests.pop(next(iter(self._manifests)), None)
             self._manifests[descriptor.digest] = seen
         return seen
-
-    def _read(self, descriptor: Descriptor) -> Manifest:
-        place = self._contents.find(descriptor.digest)
-        if place.size > self._limits.manifest_bytes:
-            raise LimitExceeded("the manifest is larger than limits.manifest_bytes allows")
-        body = place.read(0, place.size)
-        verify_manifest(body, descriptor.digest)
-        return parse_manifest(body, descriptor.digest, "", descriptor.media_type)
 
 
 def _look(manifest: Manifest, descriptor: Descriptor) -> _Seen:

@@ -16,7 +16,8 @@ PAGE = 1000
 ACCEPT_MANIFESTS = ", ".join(mediatype.MANIFESTS)
 ACCEPT_INDEX = mediatype.OCI_INDEX
 
-_CONTROLS = ("/tags/list", "/manifests/", "/blobs/", "/referrers/")
+CONTROLS = ("/tags/list", "/manifests/", "/blobs/", "/referrers/")
+"""What follows a repository's name in the path of a target."""
 
 PING = "/v2/"
 """What every registry answers, if only with its challenge (end-1)."""
@@ -60,7 +61,7 @@ def referrers_tag(digest: Digest) -> str:
 def kind_of(target: str) -> str:
     """Which endpoint a target is of: registries limit each by itself (Docker Hub counts manifests and not blobs)."""
     path = target.partition("?")[0]
-    end, control = max((path.rfind(control), control) for control in _CONTROLS)
+    end, control = max((path.rfind(control), control) for control in CONTROLS)
     return control.strip("/") if end > 0 else path.removeprefix("/v2/")
 
 
@@ -70,5 +71,5 @@ def scope_of(target: str) -> str:
     if path == "_catalog":
         return "registry:catalog:*"
     # The last one counts: a repository may be named like an endpoint, a tag or digest has no slash.
-    end = max(path.rfind(control) for control in _CONTROLS)
+    end = max(path.rfind(control) for control in CONTROLS)
     return f"repository:{path[:end]}:pull" if end > 0 else ""

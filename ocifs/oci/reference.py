@@ -153,6 +153,14 @@ def seeds_of(host: str, names: Iterable[str], *, alone: bool) -> tuple[str, ...]
     return tuple(dict.fromkeys(name for name in found if name))
 
 
+def is_short_name(text: str) -> bool:
+    """Whether a reference leaves out its host (containers-registries.conf(5), "short-name aliasing")."""
+    try:
+        return bool(text) and "://" not in text and not _split_host(text, text)[0]
+    except InvalidReference:
+        return False
+
+
 def parse_reference(text: str) -> Reference:
     """Read a reference, with Docker's defaults for what is left out. Raises InvalidReference."""
     if is_local(text):

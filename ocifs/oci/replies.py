@@ -10,11 +10,13 @@ import email.utils
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
-from urllib.parse import SplitResult, urljoin, urlsplit
+from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
 from ocifs.errors import AccessDenied, Malformed, NotFound, OcifsError, RateLimited, RegistryFailed
-from ocifs.oci.descriptor import Descriptor, as_object
+from ocifs.oci.codings import codings
+from ocifs.oci.descriptor import Descriptor
 from ocifs.oci.digest import Digest
+from ocifs.oci.endpoints import CONTROLS
 from ocifs.oci.headers import (
     Link,
     field,
@@ -24,10 +26,9 @@ from ocifs.oci.headers import (
     parse_number,
     parse_warnings,
 )
-from ocifs.oci.manifest import load_json
-from ocifs.oci.reference import is_repository, is_tag
-from ocifs.oci.words import clean, words_of
+from ocifs.oci.words import clean, codes_of, words_of
 
+_ABSENT = frozenset({"MANIFEST_UNKNOWN", "NAME_UNKNOWN"})
 _WARNINGS = _LIMITS = 8  # of one answer
 _DATE_LENGTH = 64  # characters of the longest date that Retry-After may have
 
@@ -67,6 +68,19 @@ def error_of(status: int, headers: Mapping[str, str], body: bytes, subject: str,
     return RegistryFailed(text, status=status, retry_after=retry_after(headers, now), hint=hint)
 
 
+def is_verdict(target: str, path: str, body: bytes) -> bool:
+    """Whether the 404 of another host, at `path`, is a registry's answer to `target` and not that of a storage host.
+
+    Fronts redirect to registries (seen: registry.k8s.io), whose paths end alike and whose errors have codes. A storage host's
+    404 for a blob is not absence: the registry that sent us there has the blob.
+    """
+    if "BLOB_UNKNOWN" in codes_of(body) or ("/blobs/" not in target and codes_of(body) & _ABSENT):
+        return True
+    asked = target.partition("?")[0]
+    end = asked[max(asked.rfind(control) for control in CONTROLS) :]
+    return "/blobs/" not in asked and len(end) > 1 and unquote(path).endswith(end)
+
+
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
     """Seconds that Retry-After asks for, given as a number or as a date (RFC 9110, 10.2.3); None when it does not say."""
     text = optional_field(headers, "retry-after")
@@ -103,7 +117,7 @@ def next_page(url: str, headers: Mapping[str, str]) -> str | None:
         return None
     try:
         target, here = urlsplit(urljoin(url, link.target)), urlsplit(url)
-        same = (target.scheme, target.hostname, _port(target)) == (here.scheme, here.hostname, _port(here))
+        same = target.hostname == here.hostname and _port(target, here.scheme) == _port(here, here.scheme)
     except ValueError:
         raise Malformed(f"the next page of a list has no address: {clean(link.target)!r}") from None
     if not same and not link.relations:
@@ -121,25 +135,10 @@ def _next_of(links: list[Link]) -> Link | None:
     return next((link for link in links if not link.relations), None)
 
 
-def _port(url: SplitResult) -> int | None:
-    return url.port or {"http": 80, "https": 443}.get(url.scheme)
-
-
-def read_names(body: bytes, member: str) -> list[str]:
-    """The repositories or tags of one page, those that can be such."""
-    try:
-        listed = as_object(load_json(body, f"the list of {member}"), f"the list of {member}").get(member)
-    except Malformed as error:
-        error.hint = (
-            "is this a registry, and not another server, or a proxy's page? `ocifs doctor HOST` says what answers"
-        )
-        raise
-    if listed is None:
-        return []
-    if not isinstance(listed, list):
-        raise Malformed(f"{member} is no list")
-    fits = is_tag if member == "tags" else is_repository
-    return [name for name in listed if isinstance(name, str) and fits(name)]
+def _port(url: SplitResult, scheme: str) -> int | None:
+    """The port; a registry behind a TLS proxy calls itself `http://`, so a scheme's own port is that of `scheme`."""
+    own = {"http": 80, "https": 443}
+    return url.port if url.port not in (None, own.get(url.scheme)) else own.get(scheme)
 
 
 def read_digest(headers: Mapping[str, str]) -> Digest | None:
@@ -153,10 +152,20 @@ def read_digest(headers: Mapping[str, str]) -> Digest | None:
 
 def read_head(headers: Mapping[str, str]) -> Descriptor | None:
     """What a HEAD of a manifest tells, or None when it leaves the digest or the size out."""
-    digest, size = read_digest(headers), parse_number(optional_field(headers, "content-length"))
+    digest, size = read_digest(headers), read_head_size(headers)
     if digest is None or size is None:
         return None
     return Descriptor(headers.get("content-type", ""), digest, size)
+
+
+def read_head_size(headers: Mapping[str, str]) -> int | None:
+    """The size of what a HEAD is about; None for a length that may be that of something else.
+
+    Frameworks answer HEAD with a length of 0, and what encodes content gives the encoded length.
+    """
+    if codings(headers):
+        return None
+    return parse_number(headers.get("content-length", "")) or None
 
 
 def read_size(status: int, headers: Mapping[str, str]) -> int | None:

@@ -29,6 +29,14 @@ def words_of(headers: Mapping[str, str], body: bytes) -> str:
     return clean("; ".join(texts))
 
 
+def codes_of(body: bytes) -> frozenset[str]:
+    """The codes in an error's body (distribution-spec "Error Codes")."""
+    try:
+        return frozenset(str(error.get("code")) for error in json.loads(body)["errors"])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return frozenset()
+
+
 def clean(text: str) -> str:
     """A stranger's words as one line of bounded length."""
     return "".join(c if c.isprintable() else " " for c in text[:LENGTH])

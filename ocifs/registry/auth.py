@@ -18,6 +18,7 @@ import trio
 
 from ocifs.errors import AccessDenied, NotFound, OcifsError
 from ocifs.oci.challenge import Challenge, Token, parse_challenges, read_token
+from ocifs.oci.codings import codings, decoded
 from ocifs.oci.replies import error_of
 from ocifs.registry.credential import Credential
 from ocifs.registry.credentials import Sources
@@ -168,9 +169,11 @@ class Authenticator:
                 body += piece
                 if len(body) > _TOKEN_BYTES:
                     raise AccessDenied(f"the token server of {self._host} answers without end")
+        headers = {name.lower(): value for name, value in answer.headers.items()}
+        if codings(headers):
+            body = await trio.to_thread.run_sync(decoded, headers, body, _TOKEN_BYTES, f"the token for {self._host}")
         if answer.status_code == 200:
             return read_token(body)
-        headers = {name.lower(): value for name, value in answer.headers.items()}
         subject = f"a token for {scope or self._host}: the token server {answer.request.url.host}"
         error = error_of(answer.status_code, headers, body, subject, time.time())
         if isinstance(error, AccessDenied):

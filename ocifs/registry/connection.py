@@ -1,15 +1,15 @@
 """One registry's answers: requests with the right headers, redirects by hand, retries, bounds.
 
 Rules that hold here: Authorization goes to the registry's own origin and nowhere else, and only the registry's own challenge is answered;
-a redirect is followed at most so often, and never past `guards`; what a storage host says is the registry's failure, never absence and
-never a refusal; every body is bounded, and so is the time that a small answer may take.
+a redirect is followed at most so often, and never past `guards`; what a storage host says is the registry's failure, never absence (unless
+it is a registry itself, behind a front) and never a refusal; every body is bounded, and so is the time that a small answer may take.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 
 import httpx
@@ -25,8 +25,9 @@ from ocifs.errors import (
     RegistryFailed,
     Unreachable,
 )
+from ocifs.oci.codings import codings, decoded
 from ocifs.oci.endpoints import PING, kind_of, scope_of
-from ocifs.oci.replies import error_of, next_page
+from ocifs.oci.replies import error_of, is_verdict, next_page
 from ocifs.oci.words import words_of
 from ocifs.registry.auth import Authenticator
 from ocifs.registry.endpoint import Site
@@ -115,7 +116,7 @@ class Connection:
             body = b"" if question.method == "HEAD" else await self._whole(answer, question)
         finally:
             await answer.aclose()
-        whole = Answer(answer.status_code, headers_of(answer), body)
+        whole = Answer(answer.status_code, headers_of(answer), await self._without_coding(answer, body, question))
         return self._validators.take(question.target, whole) if question.changes else whole
 
     @asynccontextmanager
@@ -138,7 +139,7 @@ class Connection:
             refused = answer.status_code == 401 and self._is_own(answer)
             if answer.status_code in question.allow and (last or not refused):
                 note_progress()
-                return await self._as_it_is(answer)
+                return answer
             if last or not refused:
                 break
             challenge = answer.headers.get("www-authenticate", "")
@@ -200,7 +201,7 @@ class Connection:
             )
             answer = await send(self._client, question.method, url, {**question.headers, **extra})
             if answer.status_code not in _REDIRECTS or "location" not in answer.headers:
-                if hop and not own and answer.status_code in question.allow and question.may_be_elsewhere:
+                if hop and not own and answer.status_code in (200, 206) and question.may_be_elsewhere:
                     self._remember(question.target, url)
                 return answer
             await answer.aclose()
@@ -215,7 +216,7 @@ class Connection:
             except Unreachable:
                 pass
             else:
-                if answer.status_code in question.allow:
+                if answer.status_code in question.allow and answer.status_code < 300:
                     return answer
                 await answer.aclose()
         self._places.pop(question.target, None)
@@ -240,16 +241,27 @@ class Connection:
                             break
         finally:
             await answer.aclose()
+        with suppress(Malformed, LimitExceeded):
+            body = decoded(headers_of(answer), body, self.limits.error_bytes, self.host)
         what = f"{self.host}{target.partition('?')[0]}"
         status = answer.status_code
         if status < 400:
             return RegistryFailed(f"{what}: the registry answered {status}, which nothing provides for", status=status)
-        if not self._is_own(answer) and status != 429:
+        absent = status == 404 and is_verdict(target, answer.request.url.path, body)
+        if not self._is_own(answer) and status != 429 and not absent:
             place = answer.request.url.host
             words = words_of(headers_of(answer), body)
             text = f"{what}: {place}, to which the registry sends us, answered {status}"
             return RegistryFailed(f"{text} ({words})" if words else text, status=status)
         return error_of(status, headers_of(answer), body, f"{what}: the registry", time.time())
+
+    async def _without_coding(self, answer: httpx.Response, body: bytes, question: Question) -> bytes:
+        """A body that was encoded although identity was asked for, decoded off the event loop."""
+        headers = headers_of(answer)
+        if not body or not codings(headers):
+            return body
+        what = f"{self.host}{question.target.partition('?')[0]}"
+        return await trio.to_thread.run_sync(decoded, headers, body, question.limit, what)
 
     async def _whole(self, answer: httpx.Response, question: Question) -> bytes:
         parts, size = [], 0
@@ -263,14 +275,6 @@ class Connection:
                     raise LimitExceeded(f"{what} answers with more than {question.limit} bytes (limits.{setting})")
                 note_progress()
         return b"".join(parts)
-
-    async def _as_it_is(self, answer: httpx.Response) -> httpx.Response:
-        """The answer, unless its content is encoded: what is named by its digest must come as it is."""
-        encoding = answer.headers.get("content-encoding", "identity")
-        if encoding.lower() in ("", "identity"):
-            return answer
-        await answer.aclose()
-        raise Malformed(f"{self.host} encodes content ({encoding[:40]}) that was asked for as it is")
 
 
 def headers_of(answer: httpx.Response) -> dict[str, str]:

@@ -7,7 +7,7 @@
       capabilities = ["pull"]                           pull: by digest; resolve: what tags mean
       ca, client, skip_verify, header, override_path, dial_timeout, proxy
 
-Where a directory has no hosts.toml, its `*.crt`, `*.cert` and `*.key` are the registry's, as docker has them.
+Where a directory has no hosts.toml, or an empty one, its `*.crt`, `*.cert` and `*.key` are the registry's, as docker has them.
 
 Rules that hold here: all but `load` is pure; hosts are asked in the order in which they stand; one that is not the registry itself is
 told which registry it stands in for (`ns`); an error names file and key.
@@ -27,8 +27,11 @@ from ocifs.registry.toml import Table, read_text, shown
 
 FILE = "hosts.toml"
 _CAPABILITIES = frozenset({"pull", "resolve", "push", "referrers"})
-_DURATION = re.compile(r"(?P<number>[0-9]+(?:\.[0-9]*)?)(?P<unit>ms|s|m|h)")
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+# Go's time.ParseDuration: both micro signs are in use.
+_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_ONE = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:ns|us|µs|μs|ms|s|m|h)"
+_DURATION = re.compile(r"(?P<number>[0-9.]+)(?P<unit>[a-zµμ]+)")
+_DURATION_LENGTH = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +60,11 @@ def load(root: Path, host: str) -> tuple[Host, ...]:
     for directory in directories_of(root, host):
         if directory.is_dir():
             try:
-                return parse(read_text(directory / FILE), directory / FILE, host)
+                text = read_text(directory / FILE)
             except FileNotFoundError:
-                return _certificates(directory, host)
+                text = ""
+            # containerd takes an empty file for none.
+            return parse(text, directory / FILE, host) if text else _certificates(directory, host)
     return ()
 
 
@@ -154,9 +159,10 @@ def _duration(table: Table, key: str) -> float | None:
     text = table.text(key)
     if not text:
         return None
-    if re.fullmatch(r"(?:[0-9]+(?:\.[0-9]*)?(?:ms|s|m|h))+", text) is None:
-        raise table.wrong(key, f"({text}) is no duration such as 1s or 500ms")
-    return sum(float(match["number"]) * _SECONDS[match["unit"]] for match in _DURATION.finditer(text))
+    if len(text) > _DURATION_LENGTH or re.fullmatch(f"(?:{_ONE})+", text) is None:
+        raise table.wrong(key, f"({text[:_DURATION_LENGTH]}) is not a duration such as 1s or 500ms")
+    seconds = sum(float(match["number"]) * _SECONDS[match["unit"]] for match in _DURATION.finditer(text))
+    return seconds or None  # in Go no time is no limit of its own
 
 
 def _certificates(directory: Path, host: str) -> tuple[Host, ...]:

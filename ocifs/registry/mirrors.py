@@ -191,7 +191,8 @@ class Mirrored:
     async def _member(self, endpoint: Endpoint, *, patient: bool) -> Member:
         key = (endpoint.site, endpoint.own)
         if key not in self._members:
-            settings = self._settings if patient else _for_a_mirror(self._settings, endpoint.site)
+            settings = _with_dial_timeout(self._settings, endpoint.site)
+            settings = settings if patient else _for_a_mirror(settings, endpoint.site)
             client = await self._stack.enter_async_context(open_registry(endpoint.site, settings))
             self._members[key] = Member(endpoint.site, endpoint.own, client, Health(endpoint.own, settings.timing))
         return self._members[key]
@@ -225,12 +226,20 @@ class _Served:
 def _for_a_mirror(settings: Settings, site: Site) -> Settings:
     """A mirror is not waited for long, nor asked twice: others can be asked."""
     timing = settings.timing
-    connect = min(timing.connect_timeout, timing.mirror_timeout, site.connect_timeout or timing.mirror_timeout)
+    connect = site.connect_timeout or min(timing.connect_timeout, timing.mirror_timeout)
     return replace(
         settings,
-        timing=replace(timing, connect_timeout=connect),
+        timing=replace(timing, connect_timeout=connect, mirror_timeout=max(timing.mirror_timeout, connect)),
         limits=replace(settings.limits, retries=1),
     )
+
+
+def _with_dial_timeout(settings: Settings, site: Site) -> Settings:
+    """The settings with a site's own `dial_timeout` (containerd docs/hosts.md), at most --max-wait."""
+    if site.connect_timeout is None:
+        return settings
+    connect = min(site.connect_timeout, settings.timing.max_wait)
+    return replace(settings, timing=replace(settings.timing, connect_timeout=connect))
 
 
 def _without_the_registry(host: str, others: list[OcifsError]) -> OcifsError:

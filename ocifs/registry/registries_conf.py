@@ -4,23 +4,29 @@
     [[registry.mirror]]    location, insecure, proxy, pull-from-mirror
     [aliases]              "short" = "registry.example.com/namespace/image"
 
-Files of version 1 ([registries.insecure], [registries.block]) are read for what they can say.
+Called from worker threads (`load`) and from the event loop (everything else, which is pure).
 
-Rules that hold here: all but `load` is pure; of several prefixes that fit a name the longest decides; an error names file and key; mirrors
-are for what tags and digests mean, never for lists.
+- Of several prefixes that fit a name the longest decides; of two equal ones in a file the first.
+- An entry that is wrong fails the names that it is about. The message names file and key.
+- Mirrors are for manifests and blobs, never for lists.
+- Files of version 1 are read for `registries.insecure` and `registries.block`.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ocifs.directories import config_home
+from ocifs.directories import cache_home, config_home
 from ocifs.errors import AccessDenied, UsageError
-from ocifs.oci.reference import is_component, is_host, is_repository, normal_host
+from ocifs.oci.local import is_local
+from ocifs.oci.reference import is_host, is_repository, is_short_name, normal_host
 from ocifs.registry.endpoint import Endpoint, Site, with_a_fallback
+from ocifs.registry.short_names import ShortNames, merge_short_names, read_short_names
 from ocifs.registry.toml import Table, read_text, shown
 
 _VERSION = re.compile(r"(?::[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127})?(?:@[a-z0-9+._-]+:[0-9a-fA-F]+)?")
@@ -49,15 +55,25 @@ class Rule:
     mirrors: tuple[Mirror, ...] = ()
     file: str = ""
     proxy: str = field(default="", repr=False)
+    wrong: str = ""  # why the table cannot be used: an error for each name that it is about
+    version_1: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class RegistriesConf:
-    """What the files say together. `search`: the registries that podman would try for short names; not used here."""
+    """All files together."""
 
     rules: Mapping[str, Rule] = field(default_factory=dict)
-    aliases: Mapping[str, str] = field(default_factory=dict)
-    search: tuple[str, ...] = ()
+    names: ShortNames = field(default_factory=ShortNames)
+
+    def expand(self, text: str) -> str:
+        """A reference with its host, if it is a short name that needs one. Raises UsageError."""
+        return self.names.expand(text)
+
+    def problems(self) -> list[str]:
+        """The messages about entries that cannot be used."""
+        rules = [rule.wrong for rule in self.rules.values() if rule.wrong]
+        return [*rules, *self.names.wrong.values()]
 
     def rule_for(self, name: str) -> Rule | None:
         """The rule for `host[/repository][:tag|@digest]`."""
@@ -68,37 +84,24 @@ class RegistriesConf:
         """Whether anything of a registry may be answered by another one."""
         return any(rule.mirrors and _is_about(rule.prefix, host) for rule in self.rules.values())
 
-    def expand(self, text: str) -> str:
-        """What a user wrote, with its name replaced where it is an alias; tag and digest stay."""
-        name = text.partition("@")[0]
-        head, slash, last = name.rpartition("/")
-        name = head + slash + last.partition(":")[0]
-        return self.aliases[name] + text[len(name) :] if name in self.aliases else text
-
 
 def parse(text: str, file: str) -> RegistriesConf:
-    """Read one file. An alias for nothing is kept, as "", since it takes away one of an earlier file. Raises UsageError."""
+    """Read one file. Raises UsageError for a file that nothing can be taken from."""
     top = Table.parse(text, file)
-    rules = {}
+    rules: dict[str, Rule] = {}
     for table in top.tables("registry"):
         rule = _rule(table)
-        if rule.prefix in rules:
-            raise table.wrong("prefix", f"({rule.prefix}) stands in this file twice")
-        rules[rule.prefix] = rule
-    search = top.texts("unqualified-search-registries")
-    for host in search:
-        if not is_host(host):
-            raise top.wrong("unqualified-search-registries", f"has {host!r}, which is no host")
+        rules.setdefault(rule.prefix, rule)  # of two tables with one prefix podman takes the first
+    names = read_short_names(top)
     old = _version_1(top)
-    if old and (rules or search):
+    if old and (rules or names.search):
         raise UsageError(f"{file}: registries is of version 1, and the file has version 2 beside it")
-    return RegistriesConf({**old, **rules}, _aliases(top.table("aliases")), search)
+    return RegistriesConf({**old, **rules}, names)
 
 
 def merge(first: RegistriesConf, second: RegistriesConf) -> RegistriesConf:
-    """What holds when a second file is read after a first: rules of the same prefix and aliases of the same name are replaced."""
-    aliases = {name: value for name, value in {**first.aliases, **second.aliases}.items() if value}
-    return RegistriesConf({**first.rules, **second.rules}, aliases, second.search or first.search)
+    """Both files, read one after the other: rules of the same prefix and aliases of the same name are replaced."""
+    return RegistriesConf({**first.rules, **second.rules}, merge_short_names(first.names, second.names))
 
 
 def files(environ: Mapping[str, str], given: Path | None = None) -> tuple[Path, tuple[Path, ...]]:
@@ -114,7 +117,10 @@ def files(environ: Mapping[str, str], given: Path | None = None) -> tuple[Path, 
 
 
 def load(environ: Mapping[str, str], given: Path | None = None) -> RegistriesConf:
-    """Read what is on this machine. Files that are not there say nothing, unless somebody named them. Raises UsageError. Blocks on disk."""
+    """Read this machine's files; a file that does not exist is empty, unless it was named.
+
+    Raises UsageError. Blocks on disk.
+    """
     main, directories = files(environ, given)
     found = RegistriesConf()
     try:
@@ -124,7 +130,37 @@ def load(environ: Mapping[str, str], given: Path | None = None) -> RegistriesCon
             raise UsageError(f"{main} is not there") from None
     for directory in directories:
         for path in sorted(path for path in directory.glob("*.conf") if path.is_file()):
-            found = merge(found, parse(read_text(path), str(path)))
+            found = merge(found, _drop_in(path))
+    if given is None:
+        with contextlib.suppress(FileNotFoundError):
+            path = own_aliases(environ)
+            own = read_short_names(Table.parse(read_text(path), str(path)))
+            # podman asks this file first, and takes nothing but aliases from it.
+            own = replace(own, search=(), place="", mode="")
+            found = replace(found, names=merge_short_names(found.names, own))
+    return found
+
+
+def expand(text: str, environ: Mapping[str, str], given: Path | None = None) -> str:
+    """A source with its host, if it is a short name. Reads files only for names that may be one.
+
+    Raises UsageError. Blocks on disk.
+    """
+    if is_local(text) or ("/" in text and not is_short_name(text)):
+        return text
+    return load(environ, given).expand(text)
+
+
+def own_aliases(environ: Mapping[str, str]) -> Path:
+    """Where podman writes the answers to its own questions about short names."""
+    base = Path("/var/cache") if os.getuid() == 0 else cache_home(environ)
+    return base / "containers" / "short-name-aliases.conf"
+
+
+def _drop_in(path: Path) -> RegistriesConf:
+    found = parse(read_text(path), str(path))
+    if any(rule.version_1 for rule in found.rules.values()):
+        raise UsageError(f"{path}: registries is of version 1, and a drop-in file has version 2 only")
     return found
 
 
@@ -138,6 +174,8 @@ def endpoints_for(conf: RegistriesConf, host: str, repository: str, version: str
     rule = conf.rule_for(name)
     if rule is None:
         return (Endpoint(Site(host), repository),)
+    if rule.wrong:
+        raise UsageError(rule.wrong, hint="correct the file, or name another with --registries-conf")
     if rule.blocked:
         raise AccessDenied(f"{name} is blocked by {rule.file} (prefix {rule.prefix})")
     end = covered(rule.prefix, name)
@@ -181,22 +219,44 @@ def _sites(location: str, insecure: bool, proxy: str) -> Iterator[tuple[Site, st
 
 
 def _rule(table: Table) -> Rule:
+    """One table. A value that is wrong fails the names that the table is about, and no others.
+
+    Raises UsageError if the table does not show which names those are.
+    """
     location = table.text("location").rstrip("/")
     prefix = table.text("prefix").rstrip("/") or location
     if not prefix:
         raise table.wrong("location", "is missing, and so is prefix")
-    wildcard = prefix.startswith("*.")
-    if not (is_host(prefix[2:]) and ":" not in prefix if wildcard else _is_place(prefix, version=True)):
-        raise table.wrong(
-            "prefix" if table.text("prefix") else "location", f"({shown(prefix)}) is no host with a namespace"
-        )
-    if location and not _is_place(location):
-        raise table.wrong("location", f"({shown(location)}) is no host with a namespace")
-    if not location and not wildcard:
-        raise table.wrong("location", "is missing")
+    wildcard = prefix.startswith("*.") and is_host(prefix[2:]) and ":" not in prefix
+    if "://" in prefix or ("*" in prefix and not wildcard):
+        key = "prefix" if table.text("prefix") else "location"
+        raise table.wrong(key, f"({shown(prefix)}) is not a host with a namespace")
+    try:
+        if not wildcard and not _is_place(prefix, version=True):
+            key = "prefix" if table.text("prefix") else "location"
+            raise table.wrong(key, f"({shown(prefix)}) is not a host with a namespace")
+        return _sound_rule(table, prefix, location or ("" if wildcard else prefix))
+    except UsageError as error:
+        return Rule(prefix, file=table.file, wrong=str(error))
+
+
+def _sound_rule(table: Table, prefix: str, location: str) -> Rule:
+    if location and not _is_place(location, version=True):
+        raise table.wrong("location", f"({shown(location)}) is not a host with a namespace")
+    version = _version_of(location)
+    if version != _version_of(prefix) and version:
+        raise table.wrong("location", f"({shown(location)}) has another tag or digest than prefix")
     by_digest_only = table.flag("mirror-by-digest-only")
     mirrors = tuple(_mirror(each, by_digest_only) for each in table.tables("mirror"))
-    return Rule(prefix, location, table.flag("insecure"), table.flag("blocked"), mirrors, table.file, table.proxy())
+    return Rule(
+        prefix,
+        location.removesuffix(version),
+        table.flag("insecure"),
+        table.flag("blocked"),
+        mirrors,
+        table.file,
+        table.proxy(),
+    )
 
 
 def _mirror(table: Table, by_digest_only: bool) -> Mirror:
@@ -227,19 +287,6 @@ def _version_of(text: str) -> str:
     return last[cut:] if _VERSION.fullmatch(last[cut:]) else ""
 
 
-def _aliases(table: Table) -> dict[str, str]:
-    aliases = {}
-    for name in table.values:
-        value = table.text(name)
-        first = name.partition("/")[0]
-        if not all(map(is_component, name.split("/"))) or ("/" in name and ("." in first or first == "localhost")):
-            raise table.wrong(name, "is no short name: it may have neither a host nor a tag")
-        if value and not ("/" in value and _is_place(value)):
-            raise table.wrong(name, f"({value}) is no name with a host and without a tag")
-        aliases[name] = value
-    return aliases
-
-
 def _version_1(top: Table) -> dict[str, Rule]:
     old = top.table("registries")
     listed = {key: old.table(key).texts("registries") for key in ("insecure", "block", "search")}
@@ -248,6 +295,11 @@ def _version_1(top: Table) -> dict[str, Rule]:
         if not _is_place(host):
             raise old.wrong("insecure" if host in listed["insecure"] else "block", f"has {host!r}, which is no host")
         rules[host] = Rule(
-            host, host, insecure=host in listed["insecure"], blocked=host in listed["block"], file=top.file
+            host,
+            host,
+            insecure=host in listed["insecure"],
+            blocked=host in listed["block"],
+            file=top.file,
+            version_1=True,
         )
     return rules

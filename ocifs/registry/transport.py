@@ -263,7 +263,7 @@ async def speaks_tls(client: httpx.AsyncClient, host: str) -> bool:
 
 async def pieces(answer: httpx.Response) -> AsyncGenerator[bytes, None]:
     """The body as it comes, not decoded. Raises Unreachable when it ends early."""
-    with our_errors(str(answer.request.url.host)):
+    with our_errors(_host_in(str(answer.request.url))):
         async for piece in answer.aiter_raw():
             yield piece
 

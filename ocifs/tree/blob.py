@@ -109,11 +109,12 @@ def elsewhere(urls: Sequence[str]) -> Iterator[None]:
 
 
 def gone(error: NotFound) -> RegistryFailed:
-    """What to raise inside a tree for a layer that the registry does not have.
+    """The error inside a tree for a layer that the registry or the layout does not have.
 
-    Nobody said of the names in it that they are not there, and programs pass over what is not there.
+    Nothing is known of the names in it, and programs pass over what is not there.
     """
-    return RegistryFailed(f"a layer is gone: {error}", hint="the registry has lost it, or nobody has pushed it yet")
+    hint = error.hint or "the registry has lost it, or it was never pushed"
+    return RegistryFailed(f"a layer is gone: {error}", hint=hint)
 
 
 async def sized(reader: BlobReader, blob: Blob) -> Blob:

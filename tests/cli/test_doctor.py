@@ -150,3 +150,14 @@ def test_what_a_cache_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(os, "geteuid", lambda: 12345)
     (tmp_path / "theirs").mkdir(mode=0o700)
     assert levels(tmp_path / "theirs")[0] == BAD
+
+
+def test_entries_of_registries_conf_that_cannot_be_used_are_listed(tmp_path: Path) -> None:
+    conf = tmp_path / "registries.conf"
+    conf.write_text('[[registry]]\nlocation = "my_mirror:5000"\n[aliases]\nx = "wrong"\n')
+    rows = doctor(tmp_path, "--registries-conf", str(conf))[1]["registries.conf"]
+    assert [level for level, _, _ in rows] == [WARNING, WARNING]
+    assert "my_mirror:5000" in rows[0][1] and "aliases.x" in rows[1][1]
+    conf.write_text("[[registry")
+    status, found = doctor(tmp_path, "--registries-conf", str(conf))
+    assert (status, found["registries.conf"][0][0]) == (1, BAD)

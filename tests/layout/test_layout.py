@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -12,14 +13,20 @@ from pathlib import Path
 
 import pytest
 import trio
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ocifs.content import Blob
-from ocifs.errors import IntegrityError, LimitExceeded, Malformed, NotFound, UsageError
+from ocifs.errors import BlobMissing, IntegrityError, LimitExceeded, Malformed, NotFound, Unsupported, UsageError
+from ocifs.fuse.errno import errno_of
+from ocifs.layout.contents import Listed
+from ocifs.layout.names import NameTable
+from ocifs.oci.descriptor import Descriptor
 from ocifs.oci.digest import Digest
 from ocifs.oci.local import LayoutSource, Transport
 from ocifs.settings import CacheSettings, Settings
 from tests.layout.opened import layer_of, manifest_of, opened
-from tests.support.image import make_layout
+from tests.support.image import make_layout, put
 from tests.support.tars import a_tar
 
 ARCHIVE = Transport.OCI_ARCHIVE
@@ -68,12 +75,29 @@ async def test_a_manifest_without_a_ref_name_is_listed_by_its_digest(directory: 
         assert (await manifest_of(layout, digest)).layers
 
 
-async def test_a_blob_that_is_not_there_is_not_found(directory: Path) -> None:
+async def test_a_blob_that_a_sparse_layout_does_not_hold_is_an_error_of_reading(directory: Path) -> None:
     async with opened(LayoutSource(str(directory))) as layout:
         blob = await layer_of(layout)
         place_of(directory, blob).unlink()
-        with pytest.raises(NotFound):
+        with pytest.raises(BlobMissing, match="this layout does not hold") as raised:
             await layout.read_blob(blob, 0, 10)
+        assert "sparse" in raised.value.hint
+        assert errno_of(raised.value) == errno.EIO
+        with pytest.raises(NotFound):
+            await layout.blob_size("", blob.digest)
+
+
+@pytest.mark.parametrize("text", [f"blake3:{'a' * 64}", f"sha256:{'A' * 64}", "md5:abc", f"sha256:{'a' * 63}"])
+async def test_content_of_an_unknown_algorithm_is_unsupported_and_not_absent(directory: Path, text: str) -> None:
+    """image-spec, descriptor.md "Digests"."""
+    async with opened(LayoutSource(str(directory))) as layout:
+        digest = Digest.parse(text)
+        with pytest.raises(Unsupported, match="cannot be verified"):
+            await layout.read_blob(Blob("", digest, 3), 0, 3)
+        with pytest.raises(Unsupported, match="cannot be verified"):
+            await layout.blob_size("", digest)
+        with pytest.raises(Unsupported, match="cannot be verified"):
+            await layout.manifest("", digest)
 
 
 async def test_rot_in_the_last_byte_is_found_where_it_is_read(directory: Path) -> None:
@@ -163,3 +187,96 @@ def flip(path: Path, position: int) -> None:
         byte = file.read(1)[0]
         file.seek(position)
         file.write(bytes([byte ^ 1]))
+
+
+@pytest.mark.parametrize(
+    "marker", [None, "{}", "not json", '{"imageLayoutVersion": "2.0.0"}', '{"imageLayoutVersion": 1}']
+)
+async def test_an_oci_layout_file_that_is_missing_or_wrong_is_a_warning(
+    directory: Path, marker: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """image-spec, image-layout.md "oci-layout file"."""
+    (directory / "oci-layout").unlink()
+    if marker is not None:
+        (directory / "oci-layout").write_text(marker)
+    async with opened(LayoutSource(str(directory))) as layout:
+        assert await layout.tags("") == ("v1",)
+    assert [record for record in caplog.records if record.name == "ocifs.layout"]
+
+
+def named(directory: Path, *annotations: dict[str, str]) -> list[str]:
+    """The layout with an entry for each of these annotations, each an image of its own; their digests."""
+    index = json.loads((directory / "index.json").read_text())
+    [entry] = index["manifests"]
+    body = (directory / "blobs" / entry["digest"].replace(":", "/")).read_bytes()
+    index["manifests"] = []
+    for number, each in enumerate(annotations):
+        made = put(directory, body + b" " * number, entry["mediaType"])
+        index["manifests"].append({**made, "annotations": each})
+    (directory / "index.json").write_text(json.dumps(index))
+    return [each["digest"] for each in index["manifests"]]
+
+
+REF, NAME = "org.opencontainers.image.ref.name", "io.containerd.image.name"
+
+
+async def test_two_images_of_one_ref_name_are_found_by_their_full_names_and_digests(
+    directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    full = [f"docker.io/library/{name}:latest" for name in ("alpine", "busybox")]
+    digests = named(directory, *({REF: "latest", NAME: name} for name in full), {REF: "latest"})
+    async with opened(LayoutSource(str(directory))) as layout:
+        assert await layout.tags("") == (*full, digests[2])
+        for name, digest in zip((*full, digests[2]), digests, strict=True):
+            assert str((await layout.resolve("", name)).digest) == digest
+            assert str((await layout.resolve("", name.removeprefix("docker.io/library/"))).digest) == digest
+        assert str((await layout.resolve("", "busybox")).digest) == digests[1]
+        with pytest.raises(NotFound, match="3 images are called 'latest'") as raised:
+            await layout.resolve("", "latest")
+        assert all(name in raised.value.hint for name in (*full, digests[2]))
+    assert "latest" in caplog.text
+
+
+async def test_a_manifest_is_found_by_its_position(directory: Path) -> None:
+    """containers-transports(5), "oci:path[:{image|@source-index}]"."""
+    digests = named(directory, {}, {REF: "@0"}, {REF: "b"})
+    async with opened(LayoutSource(str(directory))) as layout:
+        assert await layout.tags("") == (digests[0], "@0", "b")
+        assert str((await layout.resolve("", "@2")).digest) == digests[2]
+        assert str((await layout.resolve("", "@0")).digest) == digests[1]  # a name that is shown leads to what it names
+        for text in ("@3", "@-1", "@00", "@", "@x"):
+            with pytest.raises(NotFound):
+                await layout.resolve("", text)
+
+
+async def test_a_name_and_a_digest_have_to_mean_the_same(directory: Path) -> None:
+    digests = named(directory, {REF: "a"}, {REF: "b"})
+    async with opened(LayoutSource(str(directory))) as layout:
+        assert await layout.version(f"a@{digests[0]}") == Digest.parse(digests[0])
+        assert await layout.version(digests[1]) == Digest.parse(digests[1])
+        assert await layout.version("a") == "a"
+        with pytest.raises(NotFound):
+            await layout.version(f"a@{digests[1]}")
+
+
+LISTS = st.lists(
+    st.dictionaries(
+        st.sampled_from([REF, NAME]), st.sampled_from(["a", "b", "docker.io/library/a:latest", "@1", "x y"])
+    )
+)
+
+
+@given(LISTS, st.lists(st.integers(0, 3), min_size=20, max_size=20))
+def test_every_name_that_is_shown_leads_to_its_manifest(names: list[dict[str, str]], contents: list[int]) -> None:
+    """Law: each manifest is shown, and each name that is shown is found and is that of one manifest."""
+    listed = []
+    for number, (each, content) in enumerate(zip(names, contents, strict=False)):
+        descriptor = Descriptor("t", Digest.of(bytes([content])), 1)
+        found = dict.fromkeys(filter(None, (each.get(REF), each.get(NAME))))
+        listed.append(Listed(number, descriptor, tuple(found)))
+    table = NameTable(listed)
+    assert {table.find(name).identity for name in table.shown} == {each.identity for each in listed}
+    for name in table.ambiguous:
+        assert name not in table.shown
+        with pytest.raises(NotFound):
+            table.find(name)

@@ -148,11 +148,18 @@ def test_readers_behind_a_cut_cable_can_be_killed(far: Far, tmp_path: Path) -> N
 
 
 def until_read(descriptor: int) -> bytes:
-    """The whole file, as soon as it can be read: pauses between tries have grown while nobody was reached."""
-    deadline = time.monotonic() + 75
-    while True:
+    """The whole file, as soon as it can be read: pauses between tries have grown while the host was not reached.
+
+    A read that fails after its first bytes gives those, and the next one the error.
+    """
+    deadline, found = time.monotonic() + 75, b""
+    while len(found) < len(CONTENT):
         try:
-            return os.pread(descriptor, len(CONTENT) + 1, 0)
+            piece = os.pread(descriptor, len(CONTENT), len(found))
         except OSError:
             assert time.monotonic() < deadline
-            threading.Event().wait(0.3)  # nothing says when the network is back
+            threading.Event().wait(0.3)  # nothing reports that the network is back
+        else:
+            assert piece, "the file ends early"
+            found += piece
+    return found

@@ -41,6 +41,8 @@ ANY_TEXT = st.text() | st.from_regex(r"(bytes )?[0-9²٣-]{1,40}(/[0-9²*]{1,20}
         ("</b>; rel=prev, /a?x; rel=next", "/a?x"),
         ('</a?x>; rel="next', "/a?x"),
         ("<https://REGISTRY.example:443/a?x>; rel=next", "/a?x"),
+        ("<http://registry.example/a?x>; rel=next", "/a?x"),
+        ("<http://registry.example:80/a?x>; rel=next", "/a?x"),
         ("<https://elsewhere.example/style.css>; as=style", None),
     ],
 )
@@ -54,7 +56,7 @@ def test_no_link_is_the_last_page() -> None:
 
 @pytest.mark.parametrize(
     "elsewhere",
-    ["https://evil.example/x", "http://registry.example/x", "//evil.example/x", "https://registry.example:444/x"],
+    ["https://evil.example/x", "http://registry.example:5000/x", "//evil.example/x", "https://registry.example:444/x"],
 )
 def test_a_next_page_on_another_host_is_refused(elsewhere: str) -> None:
     with pytest.raises(Malformed, match="another host"):
@@ -70,24 +72,6 @@ def test_a_next_page_that_is_no_address_is_refused() -> None:
 def test_a_link_that_cannot_be_read_is_malformed_and_not_the_last_page(link: str) -> None:
     with pytest.raises(Malformed):
         replies.next_page(URL, {"link": link})
-
-
-def test_names_that_cannot_be_such_are_dropped() -> None:
-    tags = ["v1", None, 7, "sha256:" + "0" * 64, "", ".hidden", "a b", "v2"]
-    assert replies.read_names(json.dumps({"tags": tags}).encode(), "tags") == ["v1", "v2"]
-    repositories = ["a/b", "A", "..", "a//b", {"name": "x"}, "c"]
-    assert replies.read_names(json.dumps({"repositories": repositories}).encode(), "repositories") == ["a/b", "c"]
-
-
-@pytest.mark.parametrize("body", [b'{"name": "a", "tags": null}', b'{"name": "a"}'])
-def test_null_and_nothing_are_an_empty_list(body: bytes) -> None:
-    assert replies.read_names(body, "tags") == []
-
-
-@pytest.mark.parametrize("body", [b"", b"[]", b'{"tags": "v1"}', b"<html>", b'{"tags": {}}', b"\xff"])
-def test_what_is_no_list_is_malformed(body: bytes) -> None:
-    with pytest.raises(Malformed):
-        replies.read_names(body, "tags")
 
 
 def test_a_part_is_what_its_content_range_says() -> None:
@@ -205,7 +189,6 @@ def test_any_header_gives_a_value_or_an_error_of_ours(text: str, other: str, sta
         lambda: replies.next_page(URL, headers),
         lambda: replies.read_part(status, headers, 0),
         lambda: replies.read_head({"docker-content-digest": str(DIGEST), "content-length": text}),
-        lambda: replies.read_names(body, "tags"),
     ):
         try:
             question()

@@ -41,9 +41,9 @@ def quirk(name: str) -> Callable[[Quirk], Quirk]:
 
 
 @asynccontextmanager
-async def acting(handler: Handler) -> AsyncIterator[tuple[RegistryClient, FaultServer]]:
+async def acting(handler: Handler, *, retries: int = 2) -> AsyncIterator[tuple[RegistryClient, FaultServer]]:
     with fault_server(handler) as server:
-        async with open_registry(server.host, Settings(limits=Limits(retries=2))) as client:
+        async with open_registry(server.host, Settings(limits=Limits(retries=retries))) as client:
             yield client, server
 
 
@@ -65,6 +65,7 @@ def with_tokens(server: Callable[[], FaultServer], challenge: str, answer: Handl
     return handler
 
 
-async def read(client: RegistryClient, start: int, stop: int) -> tuple[int, bytes]:
-    async with client.open_blob(BLOB, start, stop) as stream:
+async def read(client: RegistryClient, start: int, stop: int, blob: Blob = BLOB) -> tuple[int, bytes]:
+    """Where a read of a part begins, and its bytes."""
+    async with client.open_blob(blob, start, stop) as stream:
         return stream.start, b"".join([piece async for piece in stream])

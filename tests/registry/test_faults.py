@@ -96,12 +96,12 @@ async def test_a_refused_range_is_asked_for_as_a_whole() -> None:
         http(206, CONTENT[:10], content_range="bytes 0-9/10240"),
         http(206, CONTENT[10:20]),
         http(206, CONTENT[10:20], content_range="bytes 10-5/10240"),
-        http(200, CONTENT, content_encoding="gzip"),
+        http(200, b"\x1f\x8b rubbish", content_encoding="gzip"),
         Reply(b"HTTP/1.1 302 Found\r\nlocation: ftp://x/y\r\ncontent-length: 0\r\n\r\n"),
         Reply(b"HTTP/1.1 302 Found\r\nlocation: http://[half\r\ncontent-length: 0\r\n\r\n"),
         Reply(b"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:99999/\r\ncontent-length: 0\r\n\r\n"),
     ],
-    ids=["elsewhere", "no range", "backwards", "encoded", "ftp", "no address", "no port"],
+    ids=["elsewhere", "no range", "backwards", "no gzip", "ftp", "no address", "no port"],
 )
 async def test_an_answer_that_is_none_is_malformed(reply: Reply) -> None:
     with fault_server(in_turn(reply)) as server:
@@ -291,9 +291,11 @@ DEEP = [b"[" * 1_000_000, b'{"tags":' * 500_000, b'{"tags": ["a"], "x":' + b"[" 
 async def test_json_of_any_depth_is_malformed(body: bytes) -> None:
     with fault_server(in_turn(http(200, body, content_type=mediatype.OCI_INDEX))) as server:
         async with asking(server.host) as client:
-            for question in (client.tags("a/b"), client.repositories(), client.referrers("a/b", BLOB.digest)):
-                with pytest.raises(errors.Malformed):
-                    await question
+            with pytest.raises(errors.Malformed):
+                await client.tags("a/b")
+            with pytest.raises(errors.CatalogUnavailable):
+                await client.repositories()
+            assert await client.referrers("a/b", BLOB.digest) == ()
     with fault_server(in_turn(http(403, body))) as server:
         async with asking(server.host) as client:
             with pytest.raises(errors.AccessDenied):

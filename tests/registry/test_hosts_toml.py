@@ -122,6 +122,43 @@ def test_what_is_wrong_is_told_by_file_and_key(text: str, said: str) -> None:
         read(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("1s", 1),
+        ("1000000us", 1),
+        ("1000µs", 0.001),
+        ("1000μs", 0.001),
+        ("5ns", 5e-9),
+        (".5s", 0.5),
+        ("1.s", 1),
+        ("1h2m3s4ms", 3723.004),
+        ("0s", None),
+        ("", None),
+    ],
+)
+def test_durations_are_those_of_go(text: str, seconds: float | None) -> None:
+    site = read(f'[host."https://m.example"]\ndial_timeout = "{text}"')[0].site
+    assert site.connect_timeout == (pytest.approx(seconds) if seconds else None)
+
+
+@pytest.mark.parametrize("text", ["1", "s", "1x", "-1s", "1 s", "1s,", "." * 40 + "s", "9" * 200 + "s"])
+def test_a_duration_that_go_refuses_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="is not a duration"):
+        read(f'[host."https://m.example"]\ndial_timeout = "{text}"')
+
+
+def test_an_empty_file_beside_certificates_is_as_if_it_were_absent(tmp_path: Path) -> None:
+    """containerd falls back to the certificates of a directory whose hosts.toml has no bytes."""
+    directory = tmp_path / "r.example"
+    directory.mkdir()
+    (directory / "ca.crt").write_text("x")
+    without = load(tmp_path, "r.example")
+    (directory / "hosts.toml").write_text("")
+    assert load(tmp_path, "r.example") == without
+    assert without[0].site.authorities == (directory / "ca.crt",)
+
+
 def test_directories_of_a_registry(tmp_path: Path) -> None:
     assert [each.name for each in directories_of(tmp_path, "r.example:5000")] == [
         "r.example_5000_",

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import random
+import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ import trustme
 
 from ocifs.app import open_tree
 from ocifs.content import Blob
-from ocifs.errors import CatalogUnavailable, IntegrityError, NotFound, Unreachable
+from ocifs.errors import CatalogUnavailable, IntegrityError, NotFound, OcifsError, Unreachable
 from ocifs.oci import mediatype
 from ocifs.oci.digest import Digest
 from ocifs.oci.reference import RegistrySource
@@ -399,3 +400,26 @@ async def test_a_mirror_in_a_mounted_registry_that_is_down_can_be_walked(origin:
                 digest = await walk(root, path + b"/digest")
                 assert isinstance(digest, File)
                 assert await digest.read(0, 100) == f"{Digest.of(manifest_bytes())}\n".encode()
+
+
+@pytest.mark.parametrize("server", [True, False])
+async def test_dial_timeout_holds_for_the_registry_itself_and_for_a_mirror(server: bool, tmp_path: Path) -> None:
+    """containerd docs/hosts.md: `dial_timeout` of any host. Without it this would wait for a minute."""
+    settings = impatient()
+    settings = replace(settings, timing=replace(settings.timing, connect_timeout=60, mirror_timeout=60, timeout=60))
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+        host = f"127.0.0.1:{full.getsockname()[1]}"
+        waiting = []
+        for _ in range(3):  # the kernel answers no further connection once its queue is full
+            waiting.append(socket.socket())
+            waiting[-1].setblocking(False)
+            waiting[-1].connect_ex(full.getsockname())
+        (tmp_path / "r.example").mkdir()
+        refused = 'server = "http://127.0.0.1:1"\n'
+        table = f'server = "http://{host}"\n' if server else f'{refused}[host."http://{host}"]\n'
+        (tmp_path / "r.example" / "hosts.toml").write_text(f'{table}dial_timeout = "100ms"\n')
+        async with asking("r.example", Locations(hosts=tmp_path), tmp_path, settings) as asked:
+            with trio.fail_after(20), pytest.raises(OcifsError):
+                await asked.mirrored.resolve("team/app", "v1")
+        for each in waiting:
+            each.close()

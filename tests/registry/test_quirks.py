@@ -443,13 +443,3 @@ async def less_granted(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(AccessDenied):  # not NotFound: many say this of what is not there
             await client.tags("a/b")
         assert len(server.requests) <= 5
-
-
-@quirk("gzip-anyway")
-async def gzip_anyway(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ocifs.errors import Malformed
-
-    async with acting(lambda request: http(200, CONTENT, content_encoding="gzip")) as (client, server):
-        with pytest.raises(Malformed):
-            await read(client, 0, len(CONTENT))
-    assert server.requests[0].headers["accept-encoding"] == "identity"

@@ -50,7 +50,7 @@ def asked(conf: RegistriesConf, host: str, repository: str, version: str = "") -
 
 def test_the_example_of_the_man_page() -> None:
     conf = parse(MAN_PAGE, "conf")
-    assert conf.search == ("example.com",)
+    assert conf.names.search == ("example.com",)
     assert asked(conf, "example.com", "foo/image", ":latest") == [
         "example-mirror-0.local/mirror-for-foo/image",
         "https://example-mirror-1.local/mirrors/foo/image",
@@ -170,33 +170,12 @@ def test_version_1_says_what_it_can() -> None:
         ("registry = 3", "conf: registry is no array of tables"),
         ("[[registry]]\nlocation = 3", r"conf: registry\[1\].location is no string"),
         ("[[registry]]\ninsecure = true", r"conf: registry\[1\].location is missing"),
-        ('[[registry]]\nprefix = "a.example"', r"conf: registry\[1\].location is missing"),
-        ('[[registry]]\nlocation = "a.example"\nblocked = "yes"', r"registry\[1\].blocked is neither true nor false"),
         ('[[registry]]\nlocation = "http://a.example"', r"registry\[1\].location"),
         ('[[registry]]\nprefix = "*.a.example/x"', r"registry\[1\].prefix"),
         ('[[registry]]\nprefix = "a.*.example"\nlocation = "b.example"', r"registry\[1\].prefix"),
-        ('[[registry]]\nlocation = "a.example"\n[[registry]]\nlocation = "a.example"', "twice"),
-        (
-            '[[registry]]\nlocation = "a.example"\n[[registry.mirror]]\ninsecure = true',
-            r"registry\[1\]\.mirror\[1\]\.location",
-        ),
-        (
-            '[[registry]]\nlocation = "a.example"\n[[registry.mirror]]\nlocation = "b.example"\npull-from-mirror = "no"',
-            r"registry\[1\]\.mirror\[1\]\.pull-from-mirror",
-        ),
-        (
-            '[[registry]]\nlocation = "a.example"\nmirror-by-digest-only = true\n'
-            '[[registry.mirror]]\nlocation = "b.example"\npull-from-mirror = "all"',
-            "pull-from-mirror",
-        ),
-        ('[aliases]\n"a.example/x" = "b.example/x"', "aliases.a.example/x is no short name"),
-        ('[aliases]\nx = "b"', "aliases.x"),
-        ('[aliases]\nx = "b.example/x:1"', "aliases.x"),
-        ('unqualified-search-registries = ["a b"]', "unqualified-search-registries"),
-        (
-            '[[registry]]\nlocation = "a.example"\nproxy = "socks5://p"',
-            r"registry\[1\].proxy \(socks5://p\) is no address",
-        ),
+        ("[aliases]\nx = 3", "aliases.x is no string"),
+        ("unqualified-search-registries = 3", "unqualified-search-registries is no list"),
+        ('short-name-mode = "ask"', r"short-name-mode \(ask\) is not one of enforcing"),
         ('[[registry]]\nlocation = "http://me:geheim@a.example"', r"\(http://…@a.example\)"),
         ("[registries.block]\nregistries = 7", "registries.block.registries"),
     ],
@@ -206,12 +185,76 @@ def test_what_is_wrong_is_told_by_file_and_key(text: str, said: str) -> None:
         parse(text, "conf")
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('blocked = "yes"', r"registry\[1\].blocked is neither true nor false"),
+        ("[[registry.mirror]]\ninsecure = true", r"registry\[1\]\.mirror\[1\]\.location"),
+        (
+            '[[registry.mirror]]\nlocation = "b.example"\npull-from-mirror = "no"',
+            r"registry\[1\]\.mirror\[1\]\.pull-from-mirror",
+        ),
+        (
+            'mirror-by-digest-only = true\n[[registry.mirror]]\nlocation = "b.example"\npull-from-mirror = "all"',
+            "pull-from-mirror",
+        ),
+        ('proxy = "socks5://p"', r"registry\[1\].proxy \(socks5://p\) is no address"),
+        ('location = "my_mirror:5000"', r"registry\[1\].location \(my_mirror:5000\) is not a host"),
+        ('location = "b.example/x:v2"', r"registry\[1\].location \(b.example/x:v2\) has another tag"),
+    ],
+)
+def test_an_entry_that_is_wrong_fails_the_names_that_it_is_about_and_no_others(text: str, said: str) -> None:
+    """podman reads such a file and fails when it uses the entry."""
+    first = text if text.startswith("location") else f'location = "a.example"\n{text}'
+    conf = parse(f'[[registry]]\nprefix = "a.example"\n{first}', "conf")
+    assert len(conf.problems()) == 1
+    assert asked(conf, "other.example", "x") == ["other.example/x"]
+    with pytest.raises(UsageError, match=f"conf: {said}" if said.startswith("registry") else said):
+        asked(conf, "a.example", "x")
+
+
+def test_a_host_that_no_reference_can_have_is_a_problem_and_not_an_error() -> None:
+    conf = parse('[[registry]]\nlocation = "my_mirror:5000"', "conf")
+    assert "my_mirror:5000" in conf.problems()[0]
+    assert asked(conf, "a.example", "x") == ["a.example/x"]
+
+
+def test_of_two_tables_with_one_prefix_the_first_holds() -> None:
+    tables = [f'[[registry]]\nprefix = "a.example"\nlocation = "{each}.example"\n' for each in "bc"]
+    assert asked(parse("".join(tables), "conf"), "a.example", "x") == ["b.example/x"]
+
+
+def test_a_table_without_a_location_is_about_its_prefix() -> None:
+    conf = parse('[[registry]]\nprefix = "a.example"\ninsecure = true', "conf")
+    assert asked(conf, "a.example", "x") == ["https://a.example/x", "http://a.example/x"]
+
+
+def test_a_location_may_have_the_tag_or_digest_of_its_prefix() -> None:
+    digest = "@sha256:" + "0" * 64
+    for version in (":v2", digest):
+        text = f'[[registry]]\nprefix = "a.example/x{version}"\nlocation = "b.example/y{version}"'
+        conf = parse(text, "conf")
+        assert asked(conf, "a.example", "x", version) == ["b.example/y"]
+        assert asked(conf, "a.example", "x", ":v1") == ["a.example/x"]
+
+
+def test_a_drop_in_file_has_version_2_only(tmp_path: Path) -> None:
+    own = tmp_path / "containers" / "registries.conf"
+    drop_in = own.with_name("registries.conf.d") / "x.conf"
+    drop_in.parent.mkdir(parents=True)
+    drop_in.write_text("[registries.insecure]\nregistries = ['a.example']")
+    own.write_text("")
+    with pytest.raises(UsageError, match=r"x\.conf: registries is of version 1"):
+        load({"HOME": "/nonexistent", "XDG_CONFIG_HOME": str(tmp_path)})
+
+
 def test_later_files_replace_rules_and_aliases() -> None:
     first = parse('unqualified-search-registries = ["a.example"]\n[[registry]]\nlocation = "a.example"\n', "1")
     first = merge(RegistriesConf(), merge(first, parse('[aliases]\nx = "a.example/x"\ny = "a.example/y"', "2")))
     both = merge(first, parse('[[registry]]\nprefix = "a.example"\nlocation = "b.example"\n[aliases]\nx = ""', "3"))
     assert asked(both, "a.example", "x") == ["b.example/x"]
-    assert (both.aliases, both.search) == ({"y": "a.example/y"}, ("a.example",))
+    assert [both.expand(name) for name in ("x", "y")] == ["a.example/x", "a.example/y"]
+    assert both.names.search == ("a.example",)
 
 
 def test_where_files_are(tmp_path: Path) -> None:

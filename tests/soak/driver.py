@@ -1,8 +1,12 @@
-"""The soak: a mount of a real registry, driven by chance through pushes, deletions, faults, kills and evictions; every answer is compared.
+"""The soak: one mount of two registries, driven by chance through pushes, deletions, faults, kills, evictions and damage.
 
-Rules that hold here: a wrong byte, an absence that nobody caused, an errno that no fault explains and an operation that outlives its
-deadline are failures, each remembered with what led to it; after the faults everything must be readable again without a restart; the
-choices come from a seed, though threads and networks do not.
+Workers read at the same time, each in a thread of its own; one director changes the world. Every answer is compared with what was pushed.
+
+Rules that hold here:
+- A wrong byte, an absence that the registry never reported, an errno that no fault explains (`expect`), a call that outlives its deadline
+  by half, an unexpected error or a leak of any daemon (`daemons`) is a failure, remembered with what led to it.
+- A fault of one registry explains nothing of the other. A fault that only first requests meet, and a fault of a mirror, explain nothing.
+- The choices come from a seed, though threads and networks do not.
 """
 
 from __future__ import annotations
@@ -12,30 +16,30 @@ import errno
 import json
 import os
 import random
+import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
-from tests.soak.world import REPOSITORIES, TAGS, World
-from tests.support.faultproxy import LIES, SIZES, WAYS, FaultProxy, fault_proxy
+from tests.soak.daemons import Held, traces
+from tests.soak.expect import FAULTS, MAX_WAIT, MIRRORED, REPEATED, TIMEOUT, TTL
+from tests.soak.house import House, Village, village
+from tests.soak.reads import read_at, read_span, read_whole
+from tests.soak.world import REPOSITORIES, TAGS, Artifact
+from tests.support.faultproxy import LIES
 from tests.support.mount import Mounted, mounted, run_ocifs
-from tests.support.registry import running_registry
 
-TTL, TIMEOUT, MAX_WAIT = 1.0, 4.0, 12.0
-SLACK = 6.0  # for the negative time to live of five seconds
-RECOVERY = 90.0  # seconds within which everything must be readable after the last fault: pauses grow to 60
-OUTAGES = frozenset(
-    {
-        *(errno.EIO, errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ECONNREFUSED, errno.EAGAIN, errno.EACCES),
-        errno.EFBIG,
-    }
-)
-DEAD = frozenset({errno.ENOTCONN, errno.ECONNABORTED, errno.EBADF, errno.ENODEV})
-READERS = 8
+T = TypeVar("T")
+
+DEADLINE = MAX_WAIT * 1.5  # of one system call
+CONTROL_DEADLINE = 5.0  # of one that needs no network
+RECOVERY = 3 * TIMEOUT + 2  # seconds after the last fault within which everything is readable
+DEAD = frozenset({errno.ENOTCONN, errno.ECONNABORTED, errno.EBADF, errno.ENODEV, errno.ENOENT, errno.EIO})
+WORKERS, HELD, FAILURES = 4, 6, 10
+CALM, NAME, MANIFEST, CONTENT = "calm", "name", "manifest", "content"
 
 
 @dataclass
@@ -44,328 +48,509 @@ class Report:
 
     seed: int
     operations: Counter[str] = field(default_factory=Counter)
+    phases: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
     compared: int = 0
+    slowest: float = 0.0
+    held: Held = field(default_factory=Held)
     failures: list[str] = field(default_factory=list)
-
-    def line(self, proxy: FaultProxy) -> str:
-        """Everything, as one line of JSON."""
-        facts = {
-            "seed": self.seed,
-            "operations": sum(self.operations.values()),
-            "bytes_compared": self.compared,
-            "faults": sum(proxy.made.values()),
-            "kinds_of_fault": len(proxy.made),
-            **{name: self.operations[name] for name in ("kill", "restart", "evict", "push", "delete")},
-            "errors_seen": dict(self.errors),
-            "failures": self.failures,
-        }
-        return json.dumps(facts)
 
 
 @dataclass
-class Held:
-    """A file that is held open: what it must read as, whatever becomes of its tag."""
+class Open:
+    """A file that a worker keeps open: what it must read as, whatever becomes of its tag."""
 
+    house: House
     descriptor: int
     content: bytes
 
 
-class Soak:
-    """One run. `full`: verified in full before anything is served, so that even lies on the wire may be tried."""
+@dataclass
+class Look:
+    """One operation: since when it runs, and which moment of its tag's history had been seen by then."""
 
-    def __init__(self, world: World, proxy: FaultProxy, place: Path, *, full: bool) -> None:
-        self.world, self.proxy, self.place, self.full = world, proxy, place, full
-        self.report = Report(proxy.seed)
-        self.chance = world.chance
-        self.held: list[Held] = []
-        self.last_fault = time.monotonic()
-        self.quiet_since = time.monotonic()
+    house: House
+    what: str
+    steps: tuple[str, ...]
+    began: float = field(default_factory=time.monotonic)
+    seen: int = 0
+
+
+class Soak:
+    """One run, until the time is over or `most` failures were seen. `full`: blobs are verified before anything of them is served."""
+
+    def __init__(self, village: Village, place: Path, seed: int, *, full: bool, most: int = FAILURES) -> None:
+        self.village, self.place, self.full, self.most = village, place, full, most
+        self.report = Report(seed)
+        self.chance = random.Random(seed)
+        self.recent: deque[str] = deque(maxlen=12)
+        self.up, self.over = threading.Event(), threading.Event()
+        self.downs: list[list[float]] = []  # when there was no daemon: from, until
+        self.rotten = False
+        self._note = threading.Lock()
+        self._changes: dict[int, float] = {}  # when each house gets its next phase
+        kinds = tuple(kind for kind in FAULTS if full or kind not in LIES)
+        self.plans = [phases(random.Random(seed + number), kinds, house) for number, house in enumerate(village.houses)]
         self._stack = contextlib.ExitStack()
         self.mount = self._mount()
 
     def _mount(self) -> Mounted:
         options = [f"--tag-ttl={TTL:g}", f"--timeout={TIMEOUT:g}", f"--max-wait={MAX_WAIT:g}", "--cache-size=24M"]
         options += ["--verify", "full"] * self.full
-        return self._stack.enter_context(mounted(self.proxy.host, self.place / "mnt", self.place, options))
+        hosts = [house.host for house in self.village.houses]
+        entered = mounted(hosts, self.place / "mnt", self.place, [*options, *self.village.options])
+        mount = self._stack.enter_context(entered)
+        self.up.set()
+        return mount
 
-    def close(self) -> None:
-        self._drop()
-        self._stack.close()
+    def run(self, seconds: float) -> Report:
+        """Operations by chance for so long, then the quiet time in which all must come back."""
+        for house in self.village.houses:
+            for number, repository in enumerate(REPOSITORIES):
+                house.world.push(repository, "v1", image=number == 0)
+        workers = [threading.Thread(target=self._work, args=(number,), daemon=True) for number in range(WORKERS)]
+        for worker in workers:
+            worker.start()
+        try:
+            self._direct(time.monotonic() + seconds)
+            self._calm()
+        finally:
+            self.over.set()
+            for worker in workers:
+                worker.join(DEADLINE * 10)
+        if any(worker.is_alive() for worker in workers):
+            self.fail("a worker is stuck")
+        elif len(self.report.failures) < self.most:
+            self._recover()
+        self._end()
+        return self.report
 
-    def _drop(self) -> None:
+    # What happens to the world.
+
+    def _direct(self, end: float) -> None:
+        acts: list[tuple[Callable[[], None], int]] = [
+            *((self._push, 30), (self._delete, 8), (self._kill, 1), (self._restart, 1), (self._evict, 3)),
+            (self._rot, 8),
+        ]
+        while time.monotonic() < end and len(self.report.failures) < self.most:
+            for number in range(len(self.village.houses)):
+                if time.monotonic() >= self._changes.get(number, 0.0):
+                    self._next_phase(number)
+            act = self.chance.choices([each for each, _ in acts], [weight for _, weight in acts])[0]
+            self._count(act.__name__.strip("_"))
+            act()
+            self.over.wait(self.chance.uniform(0.0, 0.8))
+
+    def _next_phase(self, number: int) -> None:
+        """A fault, and then phases that explain no errno: faults of first requests only, faults of the mirror, or none."""
+        house, plan, now = self.village.houses[number], self.plans[number], time.monotonic()
+        self._quiet(house)
+        phase, kind = next(plan)
+        seconds = 3.0 if phase == "fault" else 7.0
+        if phase == "fault":
+            house.faults.begin(kind, now)
+            house.proxy.fault, house.proxy.share = kind, self.chance.choice((0.3, 1.0, 1.0))
+        elif phase == "once":
+            house.proxy.met.clear()
+            house.proxy.fault, house.proxy.share, house.proxy.once = kind, 1.0, True
+        elif phase == "mirror" and house.mirror:
+            house.mirror.fault = kind
+        self.recent.append(f"{now:.1f} host {number}: {phase} {kind}")
+        self.report.phases[f"{phase} {kind}".strip()] += 1
+        self._changes[number] = now + seconds * self.chance.uniform(0.7, 1.3)
+
+    def _quiet(self, house: House) -> None:
+        for proxy in house.proxies():
+            proxy.fault, proxy.once = "", False
+        house.faults.end(time.monotonic())
+
+    def _calm(self) -> None:
+        for house in self.village.houses:
+            self._quiet(house)
+
+    def _push(self) -> None:
+        repository, tag = self.chance.choice(REPOSITORIES), self.chance.choice(TAGS)
+        self._house(self.chance).world.push(repository, tag, image=self.chance.random() < 0.4)
+
+    def _delete(self) -> None:
+        self._house(self.chance).world.delete(self.chance.choice(REPOSITORIES), self.chance.choice(TAGS))
+
+    def _kill(self) -> None:
+        """End the daemon as a crash would, while the workers read; the next mount takes its place."""
+        self._inspect()
+        self._down()
+        self.mount.kill()
+        self._again()
+
+    def _restart(self) -> None:
+        self._inspect()
+        self._down()
+        self._again()
+
+    def _down(self) -> None:
+        self.up.clear()
+        self.downs.append([time.monotonic(), float("inf")])
+
+    def _again(self) -> None:
+        self._end()
+        self.mount = self._mount()
+        self.downs[-1][1] = time.monotonic()
+        self.recent.append(f"{time.monotonic():.1f} another daemon")
+
+    def _end(self) -> None:
+        mount = self.mount
+        try:
+            self._stack.close()
+        except AssertionError as error:
+            self.fail(str(error))
+        for line in traces(mount.said):
+            self.fail(f"a daemon's log has: {line}")
+
+    def _evict(self) -> None:
+        what = self.chance.choice(("gc", "clear"))
+        run_ocifs("cache", what, cache=self.place, check=False)
+
+    def _rot(self) -> None:
+        """A bit of the cache changes on the disk."""
+        cache = self.place / "ocifs/v1"
+        files = [*cache.glob("blobs/*/*"), *cache.glob("partial/*/*")]
+        with contextlib.suppress(FileNotFoundError):
+            files = sorted(path for path in files if path.stat().st_size)
+            if not files:
+                return
+            self.rotten = True
+            with self.chance.choice(files).open("r+b", buffering=0) as file:
+                at = self.chance.randrange(os.fstat(file.fileno()).st_size)
+                byte = os.pread(file.fileno(), 1, at)
+                if byte:
+                    os.pwrite(file.fileno(), bytes([byte[0] ^ 0x10]), at)
+
+    # What is asked, and judged.
+
+    def _work(self, number: int) -> None:
+        worker = Worker(self, random.Random(self.report.seed * 1000 + number))
+        while not self.over.is_set() and len(self.report.failures) < self.most:
+            if self.up.wait(0.5):
+                worker.step()
+        worker.drop()
+
+    def _house(self, chance: random.Random) -> House:
+        return chance.choice(self.village.houses)
+
+    def path(self, house: House, repository: str, name: str) -> Path:
+        return self.mount.path / house.host / repository / "_manifests" / name
+
+    def timed(self, work: Callable[..., T], *arguments: object, deadline: float = DEADLINE, **named: object) -> T:
+        """What a handful of system calls give; failed if they outlive their deadline."""
+        began = time.monotonic()
+        try:
+            return work(*arguments, **named)
+        finally:
+            took = time.monotonic() - began
+            self.report.slowest = max(self.report.slowest, took)
+            if took > deadline:
+                self.fail(f"{getattr(work, '__name__', work)} took {took:.1f} s, more than {deadline:g}")
+
+    @contextlib.contextmanager
+    def judged(self, look: Look, absent: Callable[[], bool]) -> Iterator[None]:
+        """An operation that may fail for the faults' sake, and for no other."""
+        try:
+            yield
+        except OSError as error:
+            number, now = error.errno or 0, time.monotonic()
+            if self._was_down(look.began, now) and number in DEAD:
+                return
+            name = errno.errorcode.get(number, str(number))
+            with self._note:
+                self.report.errors[name] += 1
+            if number == errno.ENOENT:
+                with look.house.world.lock:
+                    allowed = absent()
+            else:
+                numbers = look.house.faults.errnos(look.steps, look.began, now)
+                allowed = number in numbers or (number == errno.EIO and bool(numbers) and self.rotten)
+            if not allowed:
+                self.fail(f"{look.what} {name} after {now - look.began:.1f} s: {error.filename}")
+
+    def _was_down(self, began: float, ended: float) -> bool:
+        return any(first <= ended and began <= last for first, last in self.downs)
+
+    def fail(self, what: str) -> None:
+        faults = [
+            [f"{each.kind} {each.began:.1f}-{each.ended:.1f}" for each in h.faults.past[-2:]]
+            for h in self.village.houses
+        ]
+        with self._note:
+            self.report.failures.append(
+                f"{time.monotonic():.1f} {what} (faults {faults}, recently {list(self.recent)})"
+            )
+
+    def _count(self, name: str) -> None:
+        with self._note:
+            self.report.operations[name] += 1
+
+    def add(self, count: int) -> None:
+        with self._note:
+            self.report.compared += count
+
+    def _inspect(self) -> None:
+        """Hold what the daemon has used against its bounds."""
+        blobs = sum(len(each.layers) + 2 for house in self.village.houses for each in house.world.artifacts.values())
+        hosts = sum(len(house.proxies()) for house in self.village.houses)
+        try:
+            complaints = self.timed(self.report.held.complaints, self.mount, blobs, hosts, deadline=CONTROL_DEADLINE)
+        except OSError as error:
+            complaints = [f"the daemon cannot be inspected: {error}"]
+        for complaint in complaints:
+            self.fail(complaint)
+
+    def _recover(self) -> None:
+        """After the faults, everything that the registries have is readable, at first within a while, then at once."""
+        deadline = time.monotonic() + RECOVERY
+        for allowance in (deadline, 0.0):
+            for house in self.village.houses:
+                for (repository, digest), artifact in house.world.artifacts.items():
+                    for path, content in contents(self.path(house, repository, digest), artifact):
+                        self._must_read(path, content, allowance)
+        while self._fetches() and time.monotonic() < deadline + RECOVERY:
+            time.sleep(0.2)  # read-ahead that was begun ends by itself
+        if self._fetches():
+            self.fail(f"fetches are under way that no reader waits for: {self._fetches()}")
+        self._inspect()
+
+    def _must_read(self, path: Path, content: bytes, deadline: float) -> None:
+        while True:
+            try:
+                found = self.timed(read_whole, path)
+            except OSError as error:
+                if time.monotonic() > deadline or error.errno == errno.ENOENT:
+                    return self.fail(f"{path} after all faults: {error}")
+                time.sleep(0.2)  # pauses after failures; nothing reports when one ends
+            else:
+                self.add(len(found))
+                return None if found == content else self.fail(f"{path} after all faults: wrong bytes")
+
+    def _fetches(self) -> int:
+        status = json.loads((self.mount.path / ".ocifs/status.json").read_bytes())
+        return sum(registry["fetches"] for registry in status["registries"])
+
+
+def phases(chance: random.Random, kinds: Sequence[str], house: House) -> Iterator[tuple[str, str]]:
+    """Phases without end: each kind of fault in turn, each followed by some that explain no errno."""
+    decks = {"fault": deck(chance, kinds), "once": deck(chance, REPEATED), "mirror": deck(chance, MIRRORED)}
+    while True:
+        yield "fault", next(decks["fault"])
+        yield CALM, ""
+        for _ in range(3):
+            phase = chance.choice(("once", "mirror" if house.mirror else "once", CALM))
+            yield phase, next(decks[phase]) if phase in decks else ""
+
+
+def deck(chance: random.Random, kinds: Sequence[str]) -> Iterator[str]:
+    """Each of them once in a random order, and again."""
+    while True:
+        yield from chance.sample(kinds, len(kinds))
+
+
+def contents(place: Path, artifact: Artifact) -> Iterator[tuple[Path, bytes]]:
+    """Every file that an artifact's directory must have, unless it was deleted."""
+    if artifact.gone is None:
+        for number, content in enumerate(artifact.layers):
+            yield place / f"layers/{number}/blob", content
+        for name, content in artifact.files.items():
+            yield place / "rootfs" / name, content
+
+
+class Worker:
+    """A thread that reads. It keeps some files open."""
+
+    def __init__(self, soak: Soak, chance: random.Random) -> None:
+        self.soak, self.chance = soak, chance
+        self.held: list[Open] = []
+        self._daemon = soak.mount
+
+    def step(self) -> None:
+        acts: list[tuple[Callable[[], None], int]] = [
+            *((self.read_tag, 30), (self.read_digest, 15), (self.hold, 6), (self.read_held, 14), (self.list_tags, 6)),
+            *((self.absent, 5), (self.control, 4)),
+        ]
+        if self._daemon is not self.soak.mount:
+            self.drop()  # what the last daemon had open is dead
+            self._daemon = self.soak.mount
+        act = self.chance.choices([each for each, _ in acts], [weight for _, weight in acts])[0]
+        self.soak._count(act.__name__)
+        act()
+
+    def drop(self) -> None:
         for each in self.held:
             with contextlib.suppress(OSError):
                 os.close(each.descriptor)
         self.held.clear()
 
-    def run(self, seconds: float) -> Report:
-        """Operations by chance for so long, then the quiet time in which all must come back."""
-        for repository in REPOSITORIES:
-            self.world.push(repository, "v1")
-        choices: list[tuple[Callable[[], None], int]] = [
-            *((self.read_tag, 30), (self.read_digest, 15), (self.hold, 6), (self.read_held, 14), (self.list_tags, 6)),
-            *((self.absent, 5), (self.burst, 4), (self.push, 8), (self.delete, 3), (self.set_fault, 10)),
-            *((self.kill, 1), (self.restart, 1), (self.evict, 2)),
-        ]
-        end = time.monotonic() + seconds
-        while time.monotonic() < end and len(self.report.failures) < 20:
-            act = self.chance.choices([each for each, _ in choices], [weight for _, weight in choices])[0]
-            self.report.operations[act.__name__] += 1
-            began = time.monotonic()
-            act()
-            took = time.monotonic() - began
-            if act not in (self.kill, self.restart) and took > (MAX_WAIT + 5) * 4:  # a handful of calls, each bounded
-                self.fail(f"{act.__name__} took {took:.1f} s")
-        self.recover()
-        return self.report
-
-    def fail(self, what: str) -> None:
-        self.report.failures.append(f"{what} (fault {self.proxy.fault!r}, {dict(self.report.operations)})")
-
-    @contextlib.contextmanager
-    def judged(self, what: str, *, absent_is_fine: bool = False) -> Iterator[None]:
-        """An operation that may fail for the faults' sake, and for no other."""
-        try:
-            yield
-        except OSError as error:
-            number = error.errno or 0
-            name = errno.errorcode.get(number, str(number))
-            self.report.errors[name] += 1
-            outage = number in OUTAGES and self.seen_fault()
-            if not outage and not (absent_is_fine and number == errno.ENOENT):
-                self.fail(f"{what}: {name} {error.filename}")
-
-    def seen_fault(self) -> bool:
-        """Whether a fault can still be felt: pauses after failures grow while the registry fails."""
-        return bool(self.proxy.fault) or time.monotonic() - self.last_fault < RECOVERY
-
-    def pick(self) -> tuple[str, str]:
-        return self.chance.choice(REPOSITORIES), self.chance.choice(TAGS)
-
-    def path(self, repository: str, name: str) -> str:
-        return str(self.mount.path / repository / "_manifests" / name)
-
     def read_tag(self) -> None:
         """Whatever a tag's directory holds belongs to one manifest, and to one that the tag may mean."""
-        repository, tag = self.pick()
-        began = time.monotonic()
-        since = (self.quiet_since if self.seen_fault() else began) - TTL - SLACK
-        maybe_absent = None in self.world.allowed(repository, tag, since)
-        with self.judged(f"{repository}:{tag}", absent_is_fine=maybe_absent):
-            directory = os.open(self.path(repository, tag), os.O_RDONLY)
+        house = self.soak._house(self.chance)
+        repository, tag = self.chance.choice(REPOSITORIES), self.chance.choice(TAGS)
+        look = Look(house, f"{repository}:{tag}", (NAME, MANIFEST, CONTENT), seen=house.seen(repository, tag))
+
+        def absent() -> bool:
+            may_be = None in house.may_mean(repository, tag, look.began, look.seen)
+            if may_be:
+                house.saw(repository, tag, None, look.seen)
+            return may_be
+
+        with self.soak.judged(look, absent):
+            directory = self.soak.timed(os.open, self.soak.path(house, repository, tag), os.O_RDONLY)
             try:
-                digest = read_at(directory, "digest").decode().strip()
-                if digest not in self.world.allowed(repository, tag, since):
-                    self.fail(f"{repository}:{tag} is {digest}, which it has not been")
-                self.compare_layers(repository, digest, directory)
+                digest = self.soak.timed(read_at, directory, "digest").decode().strip()
+                with house.world.lock:
+                    if digest not in house.may_mean(repository, tag, look.began, look.seen):
+                        return self.soak.fail(f"{repository}:{tag} is {digest}, which it has not been")
+                    house.saw(repository, tag, digest, look.seen)
+                self.compare(house, repository, digest, directory)
             finally:
                 os.close(directory)
 
     def read_digest(self) -> None:
-        known = [key for key in self.world.artifacts if key[0] in REPOSITORIES]
-        repository, digest = self.chance.choice(known)
-        gone = self.world.artifacts[repository, digest].gone is not None
-        with self.judged(f"{repository}@{digest}", absent_is_fine=gone):
-            directory = os.open(self.path(repository, digest), os.O_RDONLY)
+        house = self.soak._house(self.chance)
+        repository, digest, artifact = self.pick(house)
+        look = Look(house, f"{repository}@{digest}", (MANIFEST, CONTENT))
+        with self.soak.judged(look, lambda: artifact.gone is not None):
+            directory = self.soak.timed(os.open, self.soak.path(house, repository, digest), os.O_RDONLY)
             try:
-                self.compare_layers(repository, digest, directory)
+                self.compare(house, repository, digest, directory)
             finally:
                 os.close(directory)
 
-    def compare_layers(self, repository: str, digest: str, directory: int) -> None:
-        artifact = self.world.artifacts.get((repository, digest))
+    def pick(self, house: House) -> tuple[str, str, Artifact]:
+        with house.world.lock:
+            (repository, digest), artifact = self.chance.choice(list(house.world.artifacts.items()))
+        return repository, digest, artifact
+
+    def compare(self, house: House, repository: str, digest: str, directory: int) -> None:
+        """Read a layer's blob, or a file of an image."""
+        artifact = house.world.artifacts.get((repository, digest))
         if artifact is None:
-            return self.fail(f"{repository} shows {digest}, which nobody pushed there")
+            return self.soak.fail(f"{repository} shows {digest}, which was not pushed there")
         number = self.chance.randrange(len(artifact.layers))
-        content = artifact.layers[number]
-        descriptor = os.open(f"layers/{number}/blob", os.O_RDONLY, dir_fd=directory)
+        name, content = f"layers/{number}/blob", artifact.layers[number]
+        if artifact.files and self.chance.random() < 0.6:
+            file = self.chance.choice(sorted(artifact.files))
+            name, content = f"rootfs/{file}", artifact.files[file]
+            if self.chance.random() < 0.3:
+                self.list_root(house, artifact, directory)
+        descriptor = self.soak.timed(os.open, name, os.O_RDONLY, dir_fd=directory)
         try:
             if self.chance.random() < 0.3:
                 os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-            self.compare(descriptor, content)
+            self.read(descriptor, content, f"{repository}@{digest} {name}")
         finally:
             os.close(descriptor)
         return None
 
-    def compare(self, descriptor: int, content: bytes) -> None:
-        """Some bytes of a file, or all of them, with what was pushed."""
-        if self.chance.random() < 0.4:
-            start, stop = 0, len(content)
-        else:
+    def list_root(self, house: House, artifact: Artifact, directory: int) -> None:
+        """An image's root has what its layers leave of it."""
+        opened = self.soak.timed(os.open, "rootfs/d", os.O_RDONLY, dir_fd=directory)
+        try:
+            found = {f"d/{name}" for name in self.soak.timed(os.listdir, opened)}
+        finally:
+            os.close(opened)
+        if found != {name for name in artifact.files if "/" in name}:
+            self.soak.fail(f"the root of {artifact.digest} at {house.host} has {found}")
+
+    def read(self, descriptor: int, content: bytes, what: str) -> None:
+        """Some bytes of a file, or all of them, are those that were pushed."""
+        start, stop = 0, len(content)
+        if self.chance.random() < 0.6:
             start = self.chance.randrange(len(content) + 1)
             stop = min(len(content), start + self.chance.choice((1, 4096, 100_000, 1_000_000)))
-        found = read_span(descriptor, start, stop)
-        self.report.compared += len(found)
+        found = bytearray()
+        while start + len(found) < stop:
+            piece = self.soak.timed(read_span, descriptor, start + len(found), min(stop, start + len(found) + 65_536))
+            if not piece:
+                break
+            found += piece
+        self.soak.add(len(found))
         if found != content[start:stop]:
-            self.fail(f"wrong bytes at {start}:{stop} of {len(content)}, {len(found)} came")
+            self.soak.fail(f"wrong bytes at {start}:{stop} of {len(content)} of {what}, {len(found)} came")
 
     def hold(self) -> None:
         """Open a file and keep it open."""
-        repository, digest = self.chance.choice(list(self.world.artifacts))
-        artifact = self.world.artifacts[repository, digest]
+        house = self.soak._house(self.chance)
+        repository, digest, artifact = self.pick(house)
         number = self.chance.randrange(len(artifact.layers))
-        with self.judged("hold", absent_is_fine=artifact.gone is not None):
-            descriptor = os.open(f"{self.path(repository, digest)}/layers/{number}/blob", os.O_RDONLY)
-            self.held.append(Held(descriptor, artifact.layers[number]))
-        if len(self.held) > 12:
+        look = Look(house, f"hold {repository}@{digest}", (MANIFEST, CONTENT))
+        with self.soak.judged(look, lambda: artifact.gone is not None):
+            path = self.soak.path(house, repository, digest) / f"layers/{number}/blob"
+            self.held.append(Open(house, self.soak.timed(os.open, path, os.O_RDONLY), artifact.layers[number]))
+        if len(self.held) > HELD:
             os.close(self.held.pop(0).descriptor)
 
     def read_held(self) -> None:
-        if self.held:
-            each = self.chance.choice(self.held)
-            with self.judged("a held file"):
-                self.compare(each.descriptor, each.content)
+        if not self.held:
+            return
+        each = self.chance.choice(self.held)
+        with self.soak.judged(Look(each.house, "a held file", (CONTENT,)), lambda: False):
+            self.read(each.descriptor, each.content, "a held file")
 
     def list_tags(self) -> None:
+        house = self.soak._house(self.chance)
         repository = self.chance.choice(REPOSITORIES)
-        with self.judged(f"tags of {repository}"):
-            extra = set(os.listdir(self.mount.path / repository / "_tags")) - set(TAGS)
+        with self.soak.judged(Look(house, f"tags of {repository}", (NAME,)), lambda: False):
+            place = self.soak.mount.path / house.host / repository / "_tags"
+            extra = set(self.soak.timed(os.listdir, place)) - set(TAGS)
             if extra:
-                self.fail(f"tags of {repository} that nobody made: {extra}")
+                self.soak.fail(f"{repository} lists tags that were never pushed: {extra}")
 
     def absent(self) -> None:
         """What was never there is absent when the registry can say so, and an outage otherwise: never there."""
+        house = self.soak._house(self.chance)
         repository = self.chance.choice(REPOSITORIES)
-        with self.judged("something absent", absent_is_fine=True):
-            os.stat(self.path(repository, "never-pushed") + "/digest")
-            self.fail("a tag that was never pushed is there")
+        with self.soak.judged(Look(house, "something absent", (NAME,)), lambda: True):
+            self.soak.timed(os.stat, self.soak.path(house, repository, "never-pushed") / "digest")
+            self.soak.fail("a tag that was never pushed is there")
 
-    def burst(self) -> None:
-        """Several readers of one file at once."""
-        repository, digest = self.chance.choice(list(self.world.artifacts))
-        artifact = self.world.artifacts[repository, digest]
-        number = self.chance.randrange(len(artifact.layers))
-        path, content = f"{self.path(repository, digest)}/layers/{number}/blob", artifact.layers[number]
-
-        def read(_: int) -> bytes | OSError:
-            try:
-                return read_whole(Path(path))
-            except OSError as error:
-                return error
-
-        with ThreadPoolExecutor(READERS) as pool:
-            for found in pool.map(read, range(READERS)):
-                with self.judged("a burst", absent_is_fine=artifact.gone is not None):
-                    if isinstance(found, OSError):
-                        raise found
-                    self.report.compared += len(found)
-                    if found != content:
-                        self.fail("wrong bytes in a burst")
-
-    def push(self) -> None:
-        self.world.push(*self.pick())
-
-    def delete(self) -> None:
-        self.world.delete(*self.pick())
-
-    def set_fault(self) -> None:
-        """Another fault, or none."""
-        kinds = (*WAYS, *SIZES, *(LIES * self.full))
-        if self.proxy.fault:
-            self.last_fault = time.monotonic()
-        elif not self.seen_fault():
-            self.quiet_since = time.monotonic()
-        self.proxy.fault = "" if self.chance.random() < 0.5 else self.chance.choice(kinds)
-        self.proxy.share = self.chance.choice((0.1, 0.5, 1.0))
-
-    def kill(self) -> None:
-        """End the daemon as a crash would, in the middle of a fetch; the next mount takes its place."""
-        with ThreadPoolExecutor(1) as pool:
-            pool.submit(self._read_quietly)
-            time.sleep(self.chance.random() * 0.2)  # a moment by chance, which is what is tried
-            self.mount.kill()
-        self._again()
-
-    def _read_quietly(self) -> None:
-        with contextlib.suppress(OSError):
-            repository, digest = random.choice(list(self.world.artifacts))
-            Path(self.path(repository, digest), "layers", "0", "blob").read_bytes()
-
-    def restart(self) -> None:
-        self._again()
-
-    def _again(self) -> None:
-        self._drop()
-        self._stack.close()
-        self.mount = self._mount()
-
-    def evict(self) -> None:
-        run_ocifs("cache", "gc", cache=self.place, check=False)
-
-    def recover(self) -> None:
-        """With the faults over, all that the registry has must be there, and nothing may be left under way."""
-        self.proxy.fault = ""
-        deadline = time.monotonic() + RECOVERY
-        for (repository, digest), artifact in self.world.artifacts.items():
-            if artifact.gone is not None:
-                continue
-            for number, content in enumerate(artifact.layers):
-                found = self._in_time(Path(self.path(repository, digest), "layers", str(number), "blob"), deadline)
-                if found != content:
-                    self.fail(f"after all faults {repository}@{digest} layer {number} is not what was pushed")
-                self.report.compared += len(content)
-        status = self._status()
-        while any(registry["fetches"] for registry in status["registries"]) and time.monotonic() < deadline:
-            time.sleep(0.5)  # a fetch that was stalled ends by its own deadline, the stall time-out
-            status = self._status()
-        if any(registry["fetches"] for registry in status["registries"]):
-            self.fail(f"fetches are under way that nobody waits for: {status['registries']}")
-        if status["unexpected"]:
-            self.fail(f"{status['unexpected']} unexpected exceptions")
-
-    def _status(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads((self.mount.path / ".ocifs" / "status.json").read_bytes())
-        return found
-
-    def _in_time(self, path: Path, deadline: float) -> bytes | str:
-        while True:
-            try:
-                return read_whole(path)
-            except OSError as error:
-                if time.monotonic() > deadline or error.errno == errno.ENOENT:
-                    return str(error)
-                time.sleep(0.5)  # pauses after failures are up to a minute; nothing says when one ends
+    def control(self) -> None:
+        """The mount's own files and statfs never wait for a network."""
+        began, place = time.monotonic(), self.soak.mount.path
+        try:
+            status = self.soak.timed(read_whole, place / ".ocifs/status.json", deadline=CONTROL_DEADLINE)
+            self.soak.timed(read_whole, place / ".ocifs/errors", deadline=CONTROL_DEADLINE)
+            self.soak.timed(os.statvfs, place, deadline=CONTROL_DEADLINE)
+            hosts = {registry["host"] for registry in json.loads(status)["registries"]}
+            if hosts != {house.host for house in self.soak.village.houses}:
+                self.soak.fail(f"status.json has the hosts {hosts}")
+        except (OSError, ValueError) as error:
+            if not self.soak._was_down(began, time.monotonic()):
+                self.soak.fail(f"a control file: {error}")
 
 
-def read_at(directory: int, name: str) -> bytes:
-    """A small file of an open directory."""
-    descriptor = os.open(name, os.O_RDONLY, dir_fd=directory)
-    try:
-        return os.read(descriptor, 4096)
-    finally:
-        os.close(descriptor)
-
-
-def read_whole(path: Path) -> bytes:
-    """A whole file. Python's own `read` gives None in place of EAGAIN."""
-    with path.open("rb", buffering=0) as file:
-        found = file.readall()
-    if found is None:
-        raise BlockingIOError(errno.EAGAIN, "the registry asks for patience", str(path))
-    return found
-
-
-def read_span(descriptor: int, start: int, stop: int) -> bytes:
-    """Bytes [start, stop) of a file, less only where it ends."""
-    found = bytearray()
-    while start + len(found) < stop:
-        piece = os.pread(descriptor, stop - start - len(found), start + len(found))
-        if not piece:
-            break
-        found += piece
-    return bytes(found)
-
-
-def soak(seed: int, seconds: float, place: Path, *, full: bool) -> tuple[Report, str]:
-    """One run in a directory of its own: the report, and its line."""
-    data = place / "registry"
-    data.mkdir()
-    with running_registry(data) as registry, fault_proxy(registry.host, seed) as proxy:
-        world = World(registry, random.Random(seed))
-        run = Soak(world, proxy, place, full=full)
+def soak(seed: int, seconds: float, place: Path, *, full: bool, most: int = FAILURES) -> tuple[Report, str]:
+    """One run in a directory of its own, until the time is over or so many failures were seen: the report, and its line."""
+    with village(place, seed) as built:
+        run = Soak(built, place, seed, full=full, most=most)
         try:
             report = run.run(seconds)
         finally:
-            run.close()
-        return report, report.line(proxy)
+            run._stack.close()
+        made = sum((proxy.made for house in built.houses for proxy in house.proxies()), Counter[str]())
+        return report, line(report, made)
+
+
+def line(report: Report, made: Counter[str]) -> str:
+    """Everything, as one line of JSON."""
+    facts = {
+        "seed": report.seed,
+        "operations": sum(report.operations.values()),
+        "bytes_compared": report.compared,
+        "faults": sum(made.values()),
+        "kinds_of_fault": len(made),
+        **{name: report.operations[name] for name in ("kill", "restart", "evict", "rot", "push", "delete")},
+        "slowest_call": round(report.slowest, 1),
+        "memory_mib": report.held.memory_kib >> 10,
+        "descriptors": report.held.descriptors,
+        "threads": report.held.threads,
+        "errors_seen": dict(report.errors),
+        "failures": report.failures,
+    }
+    return json.dumps(facts)

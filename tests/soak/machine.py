@@ -36,7 +36,7 @@ from hypothesis.stateful import (
 )
 
 from tests.soak.clock import Clock
-from tests.soak.driver import read_at, read_span, read_whole
+from tests.soak.reads import read_at, read_span, read_whole
 from tests.soak.reference import TTL, Reference
 from tests.soak.world import REPOSITORIES, TAGS, World
 from tests.support.faultproxy import LIES, SIZES, WAYS, fault_proxy

@@ -27,6 +27,7 @@ CLASSES: dict[str, set[int]] = {
     "cut": _LOST | _BROKEN,
     "reset": _LOST | _BROKEN,
     "drip": _LOST,
+    "trickle": _LOST,
     "no http": _LOST | _BROKEN,
     "429 until a date": {errno.EAGAIN, errno.ETIMEDOUT},
     "429 for a second": {errno.EAGAIN, errno.ETIMEDOUT},

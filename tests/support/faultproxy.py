@@ -30,7 +30,7 @@ STATUSES = {
     "429 for a second": b"HTTP/1.1 429 Slow down\r\nRetry-After: 1\r\n\r\n",
     "401": b'HTTP/1.1 401 Who\r\nWWW-Authenticate: Basic realm="soak"\r\n\r\n',
 }
-WAYS = ("refuse", "silent", "stall", "cut", "reset", "drip", "no http", "429 until a date", *STATUSES)
+WAYS = ("refuse", "silent", "stall", "trickle", "cut", "reset", "drip", "no http", "429 until a date", *STATUSES)
 """Faults under which what comes through is true."""
 SIZES = ("short", "long", "other range", "whole for a part")
 """Faults of an answer's form, which its headers or its length show."""
@@ -78,6 +78,8 @@ def twice(parts: Iterable[Part]) -> list[tuple[Part, Part]]:
 class FaultProxy:
     """A running proxy: `fault` is what happens to the next answers ("" for nothing), to each with the chance `share`.
 
+    `once`: only the first request of a method for a path meets it; `met` has these requests.
+
     `parts`: what came of blobs, request by request, in the order of the answers. `holding`: something is held until `gate` is set.
     """
 
@@ -85,6 +87,8 @@ class FaultProxy:
     listener: socket.socket
     fault: str = ""
     share: float = 1.0
+    once: bool = False
+    met: set[bytes] = field(default_factory=set)
     seed: int = 0
     made: Counter[str] = field(default_factory=Counter)
     requests: int = 0
@@ -123,20 +127,26 @@ class FaultProxy:
         self._open.discard(client)
 
     def _answer(self, client: socket.socket, fault: str) -> None:
-        if fault == "refuse":
-            self.made[fault] += 1
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        if fault == "refuse" and not self.once:
+            self._refuse(client)
             return
         head = read_head(client)
         self.requests += 1
+        if fault and self.once:
+            asked = head.partition(b" HTTP/")[0]
+            if asked in self.met:
+                fault = ""
+            self.met.add(asked)
         by_digest = (
             b"/blobs/sha256:" in head.partition(b"\r\n")[0] or b"/manifests/sha256:" in head.partition(b"\r\n")[0]
         )
         if fault in SIZES + LIES and (not by_digest or not head.startswith(b"GET")):
             fault = ""
-        if fault:
+        if fault and fault != "refuse":
             self.made[fault] += 1
-        if fault == "silent":
+        if fault == "refuse":
+            self._refuse(client)
+        elif fault == "silent":
             client.recv(1)  # until the other side gives up
         elif fault == "no http":
             client.sendall(b"\x00\x01 this is no HTTP\r\n\r\n")
@@ -152,6 +162,10 @@ class FaultProxy:
             self._note(head, answer)
             self._relay(client, answer, fault)
 
+    def _refuse(self, client: socket.socket) -> None:
+        self.made["refuse"] += 1
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+
     def _note(self, head: bytes, answer: Answer) -> None:
         asked = re.match(rb"GET /v2/\S+/blobs/(\S+) ", head)
         if asked and answer.lines[0].split()[1] in (b"200", b"206"):
@@ -162,7 +176,7 @@ class FaultProxy:
     def _relay(self, client: socket.socket, answer: Answer, fault: str) -> None:
         head, body = CHANGES.get(fault, Answer.bytes)(answer)
         held = fault == HELD and len(body) >= LARGE
-        if fault not in ("stall", "cut", "reset", "drip") and not held:
+        if fault not in ("stall", "trickle", "cut", "reset", "drip") and not held:
             client.sendall(head + body)
             return
         client.sendall(head + body[: len(body) // 2])
@@ -174,11 +188,11 @@ class FaultProxy:
             client.recv(1)
         elif fault == "reset":
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-        elif fault == "drip":
-            rest, step = body[len(body) // 2 :], max(1, len(body) // 20)
+        elif fault in ("drip", "trickle"):
+            rest, step = body[len(body) // 2 :], max(1, len(body) // 20) if fault == "drip" else 1
             for start in range(0, len(rest), step):
                 client.sendall(rest[start : start + step])
-                time.sleep(0.05)  # the fault itself
+                time.sleep(0.05 if fault == "drip" else 0.2)  # the fault itself
 
 
 def _corrupt(answer: Answer) -> tuple[bytes, bytes]:
