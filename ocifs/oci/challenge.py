@@ -40,12 +40,12 @@ def parse_challenges(header: str) -> list[Challenge]:
     return [Challenge(scheme, parameters) for scheme, parameters in parse_challenge_list(header)]
 
 
-def read_token(body: bytes) -> Token:
+def read_token(body: bytes, server: str = "the token server") -> Token:
     """The token in a token server's answer, under either of its names. Raises Malformed."""
-    members = as_object(load_json(body, "the token server's answer"), "the token server's answer")
+    members = as_object(load_json(body, f"{server}: the answer"), f"{server}: the answer")
     value = members.get("token") or members.get("access_token")
     if not isinstance(value, str) or not (value.isascii() and value.isprintable()):
-        raise Malformed("the token server's answer has no token")
+        raise Malformed(f"{server}: the answer has no token")
     expires = members.get("expires_in")
     usable = isinstance(expires, int | float) and not isinstance(expires, bool) and 0 < expires < 10**7
     return Token(value, float(expires) if usable and isinstance(expires, int | float) else DEFAULT_EXPIRY)

@@ -7,32 +7,22 @@ is made of is forgotten as soon as it is refused, and read again; a header is se
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Mapping
-from contextlib import aclosing
 from dataclasses import dataclass
-from urllib.parse import urlencode, urlsplit
 
 import httpx
 import trio
 
-from ocifs.errors import AccessDenied, NotFound, OcifsError
-from ocifs.oci.challenge import Challenge, Token, parse_challenges, read_token
-from ocifs.oci.codings import codings, decoded
-from ocifs.oci.replies import error_of
+from ocifs.errors import AccessDenied
+from ocifs.oci.challenge import Challenge, Token, parse_challenges
 from ocifs.registry.credential import Credential
 from ocifs.registry.credentials import Sources
 from ocifs.registry.guards import Origin, check_realm, may_have_credentials
 from ocifs.registry.helpers import Helpers
-from ocifs.registry.transport import pieces, send
+from ocifs.registry.tokens import TokenRequest, fetch_token
 from ocifs.settings import Settings
 
 _EARLY = 10.0  # seconds before its end at which a token is replaced
-_TOKEN_BYTES = 1 << 20
 _SCOPES = 8  # scopes that are asked for at once, at the most
-# What token servers answer that know no OAuth2 (seen by other clients: GCR 404, Artifactory 401, ACR 400): they are asked in the older way.
-_NO_OAUTH2 = frozenset({400, 401, 404, 405})
-CLIENT_ID = "ocifs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +40,7 @@ class Authenticator:
         self.registry = registry
         helpers = Helpers(settings.timing.helper_timeout)
         self._sources = Sources(helpers, os.environ, settings.network.authfile, settings.network.named_host)
+        self._redirects = settings.limits.redirects
         self._held: dict[str, _Held] = {}
         self._basic: dict[str, str] = {}
         self._credentials: dict[str, Credential | None] = {}
@@ -143,57 +134,18 @@ class Authenticator:
             raise
 
     async def _request(self, challenge: Challenge, scope: str, credential: Credential | None) -> Token:
-        realm, service = challenge.parameters["realm"], challenge.parameters.get("service", "")
         scopes = self._scopes.get(scope) or ((scope,) if scope else ())
-        if credential is not None and credential.kind == "identity":
-            form = {"service": service, "scope": " ".join(scopes), **_grant(credential)}
-            answer = await send(self._client, "POST", realm, {}, {name: value for name, value in form.items() if value})
-            if answer.status_code not in _NO_OAUTH2:
-                return await self._taken(answer, scope)
-            await answer.aclose()
-        query = [("service", service)] * bool(service) + [("scope", each) for each in scopes]
-        glue = "&" if urlsplit(realm).query else "?"
-        headers = {"Authorization": credential.basic()} if credential else {}
-        return await self._taken(await send(self._client, "GET", f"{realm}{glue}{urlencode(query)}", headers), scope)
-
-    async def _taken(self, answer: httpx.Response, scope: str) -> Token:
+        realm, service = challenge.parameters["realm"], challenge.parameters.get("service", "")
+        request = TokenRequest(self.registry, realm, service, scopes, credential, self._redirects)
         try:
-            return await self._read(answer, scope)
-        finally:
-            await answer.aclose()
-
-    async def _read(self, answer: httpx.Response, scope: str) -> Token:
-        body = b""
-        async with aclosing(pieces(answer)) as coming:
-            async for piece in coming:
-                body += piece
-                if len(body) > _TOKEN_BYTES:
-                    raise AccessDenied(f"the token server of {self._host} answers without end")
-        headers = {name.lower(): value for name, value in answer.headers.items()}
-        if codings(headers):
-            body = await trio.to_thread.run_sync(decoded, headers, body, _TOKEN_BYTES, f"the token for {self._host}")
-        if answer.status_code == 200:
-            return read_token(body)
-        subject = f"a token for {scope or self._host}: the token server {answer.request.url.host}"
-        error = error_of(answer.status_code, headers, body, subject, time.time())
-        if isinstance(error, AccessDenied):
-            known = self._credentials.get(scope)
-            hint = (
-                f"the credentials of {known.username} are not accepted"
-                if known and known.username
+            return await fetch_token(self._client, request)
+        except AccessDenied as error:
+            found = (
+                f"the credentials of {credential.username} are not accepted"
+                if credential and credential.username
                 else "no credentials were found"
             )
             error.hint = (
-                f"{hint}: log in with docker, podman or oras login; `ocifs doctor {self._host}` says what is found"
+                f"{found}: log in with docker, podman or oras login; `ocifs doctor {self._host}` says what is found"
             )
-        raise _refusal(error)
-
-
-def _grant(credential: Credential) -> Mapping[str, str]:
-    """An identity token, as OAuth2 takes it (oauth.md)."""
-    return {"grant_type": "refresh_token", "refresh_token": credential.secret, "client_id": CLIENT_ID}
-
-
-def _refusal(error: OcifsError) -> OcifsError:
-    """A token server that knows nothing of a scope refuses it: that is no absence."""
-    return AccessDenied(str(error)) if isinstance(error, NotFound) else error
+            raise

@@ -52,7 +52,7 @@ def check_realm(registry: Origin, realm: str) -> None:
     there = _read(realm)
     if (there.scheme, there.host, there.port) == registry:
         return
-    if there.scheme != "https" and not (registry[0] == "http" and there.host == registry[1]):
+    if there.scheme != "https" and not (registry[0] == "http" and _same_machine(registry, there.host)):
         raise AccessDenied(f"{registry[1]} sends us for a token to a place without TLS: {there.host}")
     if (zone := _forbidden_zone(registry, there.host)) is not None:
         raise AccessDenied(f"{registry[1]} sends us for a token to {zone.value}: {there.host}")
@@ -65,6 +65,11 @@ def may_have_credentials(registry: Origin, realm: str) -> bool:
     """
     there = _read(realm)
     return there.scheme == "https" or (there.scheme, there.host, there.port) == registry
+
+
+def _same_machine(registry: Origin, host: str) -> bool:
+    """Whether a host is the registry's own, or another name of loopback beside it (`localhost`, `127.0.0.1`, `::1`)."""
+    return host == registry[1] or zone_of(host) is zone_of(registry[1]) is Zone.MACHINE
 
 
 def _forbidden_zone(registry: Origin, host: str) -> Zone | None:

@@ -94,7 +94,7 @@ async def test_the_next_page_of_a_list_is_not_asked_of_another_host(storage: Fau
 
 
 async def test_a_token_is_not_asked_for_at_a_place_without_tls(nobodys_home: Path, storage: FaultServer) -> None:
-    elsewhere = storage.host.replace("127.0.0.1", "127.0.0.2")  # another host, on which the same listens not
+    elsewhere = storage.host.replace("127.0.0.1", "192.0.2.1")  # another host (RFC 5737), where nothing listens
     with fault_server(in_turn(http(401, www_authenticate=f'Bearer realm="http://{elsewhere}/token"'))) as server:
         log_in(nobodys_home, server.host)
         async with open_registry(server.host, ONCE) as client:

@@ -71,6 +71,12 @@ def test_credentials_go_to_token_servers_with_tls_or_to_the_registry_itself(
 def test_a_registry_on_this_machine_may_stay_on_it() -> None:
     assert redirect_target(HERE, "http://127.0.0.1:5000/v2/a", "http://localhost:9/x") == "http://localhost:9/x"
     check_realm(HERE, "http://127.0.0.1:5001/token")
+    check_realm(HERE, "http://localhost:5001/token")
+    check_realm(HERE, "http://[::1]:5001/token")
+    with pytest.raises(AccessDenied):
+        check_realm(PLAIN, "http://localhost:5001/token")
+    with pytest.raises(AccessDenied):
+        check_realm(HERE, "http://auth.example.com/token")
 
 
 def test_a_redirect_never_gives_up_tls() -> None:
