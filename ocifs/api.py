@@ -15,51 +15,26 @@ import io
 import os
 import stat
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
-from typing import TypedDict, TypeVar, Unpack
+from typing import TypeVar, Unpack
 
 import trio
 
 from ocifs.app import open_tree, run_to_end
 from ocifs.concurrency import patience
-from ocifs.errors import InvalidReference, IsADirectory, NotADirectory, OcifsError, UsageError
-from ocifs.oci.platform import Platform
+from ocifs.errors import IsADirectory, NotADirectory, UsageError
 from ocifs.oci.reference import hosts_of, parse_source
+from ocifs.options import Options, path_of, settings_of
 from ocifs.registry.registries_conf import expand
-from ocifs.settings import CacheSettings, NetworkSettings, Settings, Timing, ViewSettings, default_cache_directory
+from ocifs.settings import Timing
 from ocifs.tree.node import Directory, File, Node, Symlink
 from ocifs.tree.walk import walk
 
 T = TypeVar("T")
 _PIECE = 1 << 20
-
-
-class Options(TypedDict, total=False):
-    """What can be said besides the source; names and meanings are those of the command line (docs/reference/cli.md)."""
-
-    plain_http: bool
-    insecure_tls: bool
-    ca_file: str | os.PathLike[str]
-    authfile: str | os.PathLike[str]
-    hosts_dir: str | os.PathLike[str]
-    registries_conf: str | os.PathLike[str]
-    cache_dir: str | os.PathLike[str]
-    cache_size: int
-    cache_free: int
-    offline: bool
-    verify: str
-    timeout: float
-    max_wait: float
-    tag_ttl: float
-    platform: str
-    owner: str
-    links: str
-    soci: bool
-    repo: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +119,8 @@ class AsyncTree:
                     yield below
 
 
-class Tree:
-    """A source, blocking. Its methods are those of AsyncTree; it may be used from several threads. Close it, or use it in a `with`."""
+class _Loop:
+    """A thread with the event loop of one tree, in the process that started it."""
 
     def __init__(self, source: str, options: Options) -> None:
         self._source = source
@@ -170,13 +145,13 @@ class Tree:
 
         try:
             run_to_end(main)
-        except BaseException as error:  # whoever opens it is to have it
+        except BaseException as error:  # raised in the thread that opens the tree
             self._failed = error
         finally:
             self._tree = None
             self._ready.set()
 
-    def _call(self, work: Callable[[AsyncTree], Awaitable[T]]) -> T:
+    def call(self, work: Callable[[AsyncTree], Awaitable[T]]) -> T:
         tree, token = self._tree, self._token
         if tree is None or token is None:
             raise UsageError(f"{self._source} is closed")
@@ -184,6 +159,41 @@ class Tree:
             return trio.from_thread.run(work, tree, trio_token=token)
         except (trio.RunFinishedError, trio.Cancelled):
             raise UsageError(f"{self._source} is closed") from None
+
+    def close(self) -> None:
+        if self._token is not None and self._ended is not None and self._thread.is_alive():
+            try:
+                self._token.run_sync_soon(self._ended.set)
+            except trio.RunFinishedError:
+                return
+            self._thread.join(10)
+
+
+class Tree:
+    """A source, blocking.
+
+    Its methods are those of AsyncTree. Several threads may use it, and a forked child too: the
+    loop's thread is not in the child, so the first call there opens the source anew. Close it, or
+    use it in a `with`.
+    """
+
+    def __init__(self, source: str, options: Options) -> None:
+        self._source = source
+        self._options = options
+        self._closed = False
+        # By process, so that a child takes neither a dead loop nor a lock that was held at the fork.
+        self._loops = {os.getpid(): _Loop(source, options)}
+        self._locks: dict[int, threading.Lock] = {}
+
+    def _call(self, work: Callable[[AsyncTree], Awaitable[T]]) -> T:
+        pid = os.getpid()
+        loop = self._loops.get(pid)
+        if loop is None:
+            with self._locks.setdefault(pid, threading.Lock()):
+                if self._closed:
+                    raise UsageError(f"{self._source} is closed")
+                loop = self._loops.get(pid) or self._loops.setdefault(pid, _Loop(self._source, self._options))
+        return loop.call(work)
 
     def stat(self, path: str = "", *, follow: bool = True) -> Stat:
         """See AsyncTree."""
@@ -212,13 +222,11 @@ class Tree:
         return io.BufferedReader(_Raw(self, path, found.size), 128 << 10)
 
     def close(self) -> None:
-        """End it; twice is once."""
-        if self._token is not None and self._ended is not None and self._thread.is_alive():
-            try:
-                self._token.run_sync_soon(self._ended.set)
-            except trio.RunFinishedError:
-                return
-            self._thread.join(10)
+        """Close it; a second call does nothing. A child's loop and its parent's are closed by each."""
+        self._closed = True
+        loop = self._loops.get(os.getpid())
+        if loop is not None:
+            loop.close()
 
     def __enter__(self) -> Tree:
         return self
@@ -263,60 +271,11 @@ def open(source: str, **options: Unpack[Options]) -> Tree:
 @asynccontextmanager
 async def open_async(source: str, **options: Unpack[Options]) -> AsyncIterator[AsyncTree]:
     """The same for programs that run on trio, for as long as the block lasts."""
-    conf = _path(options.get("registries_conf"))
+    conf = path_of(options.get("registries_conf"))
     parsed = parse_source(await trio.to_thread.run_sync(expand, source, os.environ, conf))
     settings = settings_of(hosts_of(parsed), options)
     async with open_tree(parsed, settings) as root:
         yield AsyncTree(root, settings.timing)
-
-
-def settings_of(named: Collection[str], options: Options) -> Settings:
-    """The settings that options mean for a source on the named hosts. Raises UsageError."""
-    unknown = sorted(options.keys() - Options.__annotations__.keys())
-    if unknown:
-        raise UsageError(
-            f"{', '.join(unknown)}: no such option", hint=f"there are: {', '.join(Options.__annotations__)}"
-        )
-    paths = {name: _path(options.get(name)) for name in _PATHS}
-    seconds = {name: float(options[name]) for name in ("timeout", "max_wait", "tag_ttl") if name in options}
-    hosts = frozenset(named)
-    try:
-        platform = Platform.parse(options["platform"]) if options.get("platform") else None
-    except OcifsError as error:
-        raise InvalidReference(str(error)) from None
-    return Settings(
-        timing=Timing.within(**seconds),
-        cache=CacheSettings(
-            directory=paths["cache_dir"] or default_cache_directory(),
-            size=options.get("cache_size"),
-            free_space=options.get("cache_free"),
-            verify_full=options.get("verify", "end") == "full",
-            offline=options.get("offline", False),
-        ),
-        network=NetworkSettings(
-            plain_http=hosts if options.get("plain_http") else frozenset(),
-            insecure_tls=hosts if options.get("insecure_tls") else frozenset(),
-            ca_file=paths["ca_file"],
-            authfile=paths["authfile"],
-            hosts_directory=paths["hosts_dir"],
-            registries_conf=paths["registries_conf"],
-            named_host=next(iter(hosts)) if len(hosts) == 1 else "",
-        ),
-        view=ViewSettings(
-            platform=platform,
-            owner=options.get("owner", "user"),
-            links=options.get("links", "inside"),
-            soci=options.get("soci", False),
-            repositories=tuple(options.get("repo", ())),
-        ),
-    )
-
-
-_PATHS = ("ca_file", "authfile", "hosts_dir", "registries_conf", "cache_dir")
-
-
-def _path(given: object) -> Path | None:
-    return Path(str(given)).absolute() if given else None
 
 
 def _stat(node: Node) -> Stat:

@@ -6,13 +6,17 @@ are fetched as they are read. The name is not `oci`, which fsspec gives to Oracl
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
 
-from ocifs.api import Options, Stat, Tree
+from ocifs.api import Stat, Tree
 from ocifs.errors import AccessDenied, BlobMissing, IsADirectory, NotADirectory, NotFound, OcifsError, ReadOnly
+from ocifs.options import Options
 
 PROTOCOL = "oci-registry"
 
@@ -27,18 +31,19 @@ class RegistryFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec ha
         known = {name: options.pop(name) for name in list(options) if name in Options.__annotations__}
         super().__init__(**options)
         self._options: Options = known  # type: ignore[assignment]
-        self._trees: dict[str, Tree] = {}
-        self._lock = threading.Lock()
+        # By process: a forked child (PyTorch's DataLoader) opens registries of its own.
+        self._opened: dict[int, _Opened] = {}
 
     def _split(self, path: str) -> tuple[Tree, str]:
         """The registry's tree, opened once, and the path in it."""
         host, _, rest = str(self._strip_protocol(path)).partition("/")
         if not host:
             raise FileNotFoundError(f"{PROTOCOL}:// needs a host")
-        with self._lock:
-            if host not in self._trees:
-                self._trees[host] = Tree(f"{host}/", self._options)
-            return self._trees[host], rest
+        opened = self._opened.setdefault(os.getpid(), _Opened())
+        with opened.lock:
+            if host not in opened.trees:
+                opened.trees[host] = Tree(f"{host}/", self._options)
+            return opened.trees[host], rest
 
     def info(self, path: str, **_: object) -> dict[str, object]:
         """What a path is; links are followed, so that a tag is a directory."""
@@ -97,17 +102,33 @@ class RegistryFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec ha
 
     def _open(self, path: str, mode: str = "rb", **options: object) -> AbstractBufferedFile:
         if mode != "rb":
-            raise OSError(30, "registries are read-only", path)
+            raise OSError(errno.EROFS, "registries are read-only", path)
         options = {
             name: value for name, value in options.items() if name in ("block_size", "cache_type", "cache_options")
         }
         return _File(self, path, mode, size=self.info(path)["size"], **options)
 
     def close(self) -> None:
-        """End what was opened."""
-        with self._lock:
-            while self._trees:
-                self._trees.popitem()[1].close()
+        """Close the registries that this process opened."""
+        opened = self._opened.pop(os.getpid(), _Opened())
+        with opened.lock:
+            while opened.trees:
+                opened.trees.popitem()[1].close()
+
+    def _refuse(self, path: object, *_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "registries are read-only", path)
+
+    # fsspec's own do nothing, without an error, or raise NotImplementedError.
+    mkdir = makedirs = mkdirs = rmdir = rm = rm_file = _rm = _refuse
+    touch = pipe_file = put_file = cp_file = copy = mv = move = sign = _refuse
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """The registries that one process has opened, by host."""
+
+    trees: dict[str, Tree] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 class _File(AbstractBufferedFile):  # type: ignore[misc]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -115,6 +118,62 @@ def test_errors_are_those_of_files(filesystem: fsspec.AbstractFileSystem, url: s
         filesystem.open(f"{url}/new", "wb")
     with pytest.raises(OSError, match="refuses"):
         filesystem.ls("oci-registry://127.0.0.1:1/x")
+
+
+WRITES = {
+    "mkdir": ("x",),
+    "makedirs": ("x",),
+    "mkdirs": ("x",),
+    "rmdir": ("x",),
+    "rm": ("x",),
+    "rm_file": ("x",),
+    "touch": ("x",),
+    "pipe": ("x", b""),
+    "pipe_file": ("x", b""),
+    "put_file": (__file__, "x"),
+    "cp_file": ("x", "y"),
+    "copy": ("x", "y"),
+    "mv": ("x", "y"),
+    "move": ("x", "y"),
+}
+
+
+@pytest.mark.parametrize(("name", "arguments"), WRITES.items())
+def test_whatever_would_write_is_erofs(
+    filesystem: fsspec.AbstractFileSystem, name: str, arguments: tuple[object, ...]
+) -> None:
+    with pytest.raises(OSError) as error:
+        getattr(filesystem, name)(*arguments)
+    assert error.value.errno == errno.EROFS
+
+
+FORK = """
+import fsspec, multiprocessing, ocifs, signal, sys
+
+url, cache = sys.argv[1:]
+path = url.removeprefix("oci-registry://") + "/table.csv"
+host, _, rest = path.partition("/")
+signal.alarm(100)
+filesystem = fsspec.filesystem("oci-registry", cache_dir=cache)
+with ocifs.open(f"{host}/", cache_dir=cache) as tree:
+    before = filesystem.cat_file(path), tree.read(rest)
+
+    def read(_):
+        return filesystem.cat_file(path), tree.read(rest)
+
+    with multiprocessing.get_context("fork").Pool(3) as pool:
+        for found in pool.map(read, range(12), chunksize=1):
+            assert found == before, found
+    assert read(0) == before
+print("read")
+"""
+
+
+def test_a_forked_child_reads_from_an_instance_of_its_parent(url: str, tmp_path: Path) -> None:
+    """fsspec: instances are used from workers. The parent's event loop is not in the child."""
+    command = [sys.executable, "-c", FORK, url, str(tmp_path / "cache")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
+    assert done.stdout == "read\n", done.stderr
 
 
 def test_files_are_copied_to_disk(
