@@ -98,7 +98,7 @@ MUTANTS = (
         "_Cache = TTLCache\ndef TTLCache(size, ttl, timer=None):\n    _reached()\n    return _Cache(size, 3600, timer=timer)\n",
     ),
     wrapped(
-        *("let the error of a background fetch end the daemon", "ocifs.store.blobs", "CachedBlobs._fetch"),
+        *("let the error of a background fetch end the daemon", "ocifs.store.fetches", "Fetches._fetch"),
         "_reached()\nawait _original(self, *a, **k)\nif a[-1].error is not None:\n    raise a[-1].error",
     ),
     Mutant(
