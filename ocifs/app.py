@@ -203,6 +203,16 @@ async def _open_layout(source: LayoutSource, parts: Parts, on_progress: OnProgre
     return RepositoryDirectory(context, "", ("repository",), repository=True)
 
 
+async def look_at_layout(source: LayoutSource, settings: Settings) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The names of a local source's images, and what is odd about it. Raises what keeps it from being opened."""
+    disk = await trio.to_thread.run_sync(Disk, settings.cache.directory)
+    async with trio.open_nursery() as nursery:
+        layout = await Layout.open(source, nursery, settings, DiskShelf(disk))
+        found = (await layout.names()).shown, await layout.notes()
+        nursery.cancel_scope.cancel()
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class MountRequest:
     """What is to be mounted, and where."""

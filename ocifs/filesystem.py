@@ -22,44 +22,54 @@ PROTOCOL = "oci-registry"
 
 
 class RegistryFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no types
-    """Registries as an fsspec filesystem. Storage options are those of `ocifs.open`."""
+    """Registries as an fsspec filesystem. Storage options are those of `ocifs.open`.
+
+    With `source`, paths are those in that source, as in `ocifs.open(source)`: a reference, an archive on this machine.
+    """
 
     protocol = PROTOCOL
     root_marker = ""
 
     def __init__(self, **options: object) -> None:
+        source = options.pop("source", None)
         known = {name: options.pop(name) for name in list(options) if name in Options.__annotations__}
         super().__init__(**options)
         self._options: Options = known  # type: ignore[assignment]
+        self._source = None if source is None else str(source)
         # By process: a forked child (PyTorch's DataLoader) opens registries of its own.
         self._opened: dict[int, _Opened] = {}
 
-    def _split(self, path: str) -> tuple[Tree, str]:
-        """The registry's tree, opened once, and the path in it."""
-        host, _, rest = str(self._strip_protocol(path)).partition("/")
+    def _split(self, path: str) -> tuple[Tree, str, str]:
+        """The tree that a path is in, opened once; what the path begins with before that in the tree; and that."""
+        path = str(self._strip_protocol(path))
+        host, _, rest = path.partition("/")
+        if self._source is not None:
+            return self._tree(self._source), "", path.lstrip("/")
         if not host:
             raise FileNotFoundError(f"{PROTOCOL}:// needs a host")
+        return self._tree(f"{host}/"), f"{host}/", rest
+
+    def _tree(self, source: str) -> Tree:
         opened = self._opened.setdefault(os.getpid(), _Opened())
         with opened.lock:
-            if host not in opened.trees:
-                opened.trees[host] = Tree(f"{host}/", self._options)
-            return opened.trees[host], rest
+            if source not in opened.trees:
+                opened.trees[source] = Tree(source, self._options)
+            return opened.trees[source]
 
     def info(self, path: str, **_: object) -> dict[str, object]:
         """What a path is; links are followed, so that a tag is a directory."""
         path = str(self._strip_protocol(path))
         with _Errors(path):
-            tree, rest = self._split(path)
+            tree, _before, rest = self._split(path)
             return _info(path, tree.stat(rest))
 
     def ls(self, path: str, detail: bool = True, **_: object) -> Sequence[object]:
         """What a directory lists, or the file itself."""
         path = str(self._strip_protocol(path))
         with _Errors(path):
-            tree, rest = self._split(path)
+            tree, before, rest = self._split(path)
             try:
-                host = path.partition("/")[0]
-                found = [self._listed(tree, host, each.path, each.stat) for each in tree.list(rest)]
+                found = [self._listed(tree, before, each.path, each.stat) for each in tree.list(rest)]
             except NotADirectory:
                 if not tree.stat(rest).is_file:
                     raise
@@ -67,14 +77,14 @@ class RegistryFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec ha
         return found if detail else [str(each["name"]) for each in found]
 
     @staticmethod
-    def _listed(tree: Tree, host: str, path: str, found: Stat) -> dict[str, object]:
+    def _listed(tree: Tree, before: str, path: str, found: Stat) -> dict[str, object]:
         """A listed link is what it leads to, where that is at hand; where not, it is a link."""
         if found.is_link:
             try:
-                return {**_info(f"{host}/{path}", tree.stat(path)), "islink": True, "destination": found.target}
+                return {**_info(f"{before}{path}", tree.stat(path)), "islink": True, "destination": found.target}
             except OcifsError:
                 pass
-        return _info(f"{host}/{path}", found)
+        return _info(f"{before}{path}", found)
 
     def modified(self, path: str) -> object:
         """When it was made, as its publisher says."""
@@ -92,7 +102,7 @@ class RegistryFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec ha
     def cat_file(self, path: str, start: int | None = None, end: int | None = None, **_: object) -> bytes:
         """Bytes of a file; negative positions count from its end."""
         with _Errors(path):
-            tree, rest = self._split(path)
+            tree, _before, rest = self._split(path)
             if (start or 0) < 0 or (end or 0) < 0:
                 size = tree.stat(rest).size
                 start = size + start if start is not None and start < 0 else start

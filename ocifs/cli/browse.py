@@ -5,12 +5,16 @@ Rules that hold here: the same tree, and the same code, as in a mount; every wai
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 
 from ocifs.app import Facts, open_tree, run_to_end
 from ocifs.cli.options import SharedOptions, settings_from
 from ocifs.cli.sources import how_to_look, read_sources
 from ocifs.cli.suggest import around, likely
+from ocifs.cli.terminal import progress
 from ocifs.concurrency import patience
 from ocifs.errors import DeadlineExceeded, NotFound, OcifsError
 from ocifs.oci.reference import Source, hosts_of
@@ -31,12 +35,17 @@ def browse(
     settings = settings_from(options, *hosts_of(source))
     say_warnings()
 
+    unpacking = _Unpacking()
+
     async def run() -> None:
-        async with open_tree(source, settings, {} if facts is None else facts) as root:
+        gathered = {} if facts is None else facts
+        async with open_tree(source, settings, gathered, on_progress=unpacking.show) as root:
+            unpacking.close()
             await visit(root, settings.timing)
 
     try:
-        run_to_end(run)
+        with unpacking:
+            run_to_end(run)
     except NotFound as error:
         error.hint = error.hint or _instead_of(source, settings) or how_to_look(source)
         raise
@@ -45,6 +54,21 @@ def browse(
             error.hint or f"`ocifs doctor {source}` says whether it answers; --timeout and --max-wait are for how long"
         )
         raise
+
+
+class _Unpacking(ExitStack):
+    """A bar on the terminal for an archive that is unpacked, from the first report of progress on."""
+
+    _advance: Callable[[int], None] | None = None
+    _shown = 0
+
+    def show(self, name: str, done: int, total: int) -> None:
+        """Show how many bytes of a file are done."""
+        if self._advance is None:
+            label = f"unpacking {os.path.basename(name)} into the cache"
+            self._advance = self.enter_context(progress(total, label, sys.stderr))
+        self._advance(done - self._shown)
+        self._shown = done
 
 
 def _instead_of(source: Source, settings: Settings) -> str:

@@ -24,6 +24,7 @@ from ocifs.concurrency import ungrouped
 from ocifs.errors import NotFound, OcifsError
 from ocifs.fuse.mounts import mounts
 from ocifs.oci.digest import Digest
+from ocifs.oci.local import PREFIXES, is_local
 from ocifs.oci.reference import RegistrySource, Source, hosts_of, is_host, parse_source
 from ocifs.registry.credentials import hosts_in_files
 from ocifs.settings import Settings
@@ -37,6 +38,8 @@ SECONDS = 1.5
 FRESH = 60.0
 """For so long the cache's names are offered without asking."""
 _MOST = 2000
+# A directory with one of these is a layout, or skopeo's `dir:`: what completes a path.
+_WHOLE = ("oci-layout", "manifest.json")
 # What is below these is unpacked when it is looked at.
 _UNPACKED = frozenset({b"rootfs", b"tree", b"files"})
 OPEN = "open"
@@ -48,14 +51,13 @@ Look: TypeAlias = Callable[[Directory, list[CompletionItem]], Awaitable[None]]
 
 def sources(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
     """What a source could be that begins so."""
-    for scheme in ("oci-archive:", "oci:"):
-        if incomplete.startswith(scheme):
-            return list(_on_disk(scheme, incomplete.removeprefix(scheme)))
+    if is_local(incomplete):
+        return _local(ctx, incomplete)
     config = ctx.obj if isinstance(ctx.obj, Config) else Config()
     if "/" not in incomplete:
         named = config.mounts if ctx.info_name == "mount" else ()
         found = [*_starting(named, incomplete, "plain"), *_starting(sorted(_hosts(config)), incomplete, OPEN)]
-        return found or list(_starting(("oci:", "oci-archive:"), incomplete, OPEN))
+        return found or list(_starting(PREFIXES, incomplete, OPEN))
     host, _, rest = incomplete.partition("/")
     if not is_host(host):
         return []
@@ -93,8 +95,22 @@ def _hosts(config: Config) -> set[str]:
     return {f"{host}/" for host in known if is_host(host)}
 
 
+def _local(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+    """Paths on this machine and, behind a path and a colon, the names in what is there."""
+    scheme = next((prefix for prefix in PREFIXES if incomplete.startswith(prefix)), "")
+    text = incomplete.removeprefix(scheme)
+    path, colon, _ = text.partition(":")
+    if not colon or scheme == "dir:":
+        return list(_on_disk(scheme, text))
+    try:
+        source = parse_source(scheme + path)
+    except OcifsError:
+        return []
+    return _ask(ctx, source, lambda root, found: _names_in(root, f"{scheme}{path}:", found), incomplete)
+
+
 def _on_disk(scheme: str, text: str) -> Iterator[CompletionItem]:
-    """Directories and, of an archive, files that begin so."""
+    """Directories and, of archives, files that begin so."""
     above, slash, start = text.rpartition("/")
     try:
         with os.scandir(os.path.expanduser(above + slash) or ".") as entries:
@@ -102,12 +118,20 @@ def _on_disk(scheme: str, text: str) -> Iterator[CompletionItem]:
                 if entry.name.startswith(start) and (start or not entry.name.startswith(".")):
                     whole = f"{scheme}{above}{slash}{entry.name}"
                     if entry.is_dir():
-                        layout = os.path.exists(os.path.join(entry.path, "oci-layout"))
-                        yield CompletionItem(whole if layout else f"{whole}/", type="plain" if layout else OPEN)
-                    elif scheme == "oci-archive:":
+                        ends = any(os.path.exists(os.path.join(entry.path, name)) for name in _WHOLE)
+                        yield CompletionItem(whole if ends else f"{whole}/", type="plain" if ends else OPEN)
+                    elif scheme not in ("oci:", "dir:") and entry.is_file():
                         yield CompletionItem(whole)
     except OSError:
         return
+
+
+async def _names_in(root: Directory, before: str, found: list[CompletionItem]) -> None:
+    """The names of the images of a local source."""
+    with contextlib.suppress(NotFound):
+        directory = await walk(root, b"_tags")
+        if isinstance(directory, Directory):
+            found += [CompletionItem(before + unmangle(entry.name).decode()) for entry in await directory.entries()]
 
 
 def _ask(ctx: click.Context, source: Source, look: Look, incomplete: str) -> list[CompletionItem]:

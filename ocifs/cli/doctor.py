@@ -16,7 +16,7 @@ import click
 import trio
 
 from ocifs import __version__
-from ocifs.app import run_to_end
+from ocifs.app import look_at_layout, run_to_end
 from ocifs.cli.checks import BAD, NOTE, OK, WARNING, Finding, cache, credentials, fuse, registries
 from ocifs.cli.options import SharedOptions, settings_from, shared
 from ocifs.cli.terminal import coloured, say
@@ -89,11 +89,23 @@ def findings(source: OneSource | None, settings: Settings) -> Iterator[Finding]:
             todo = f"ocifs umount {mount.mountpoint}, or mount there again"
             yield Finding(WARNING, "mount", f"{mount.mountpoint} ({mount.source}) is {state}", todo)
     if isinstance(source, LayoutSource):
-        yield Finding(OK, "source", f"{source} is a layout on disk: nobody is asked")
+        yield from _local(source, settings)
     elif source is not None and settings.cache.offline:
         yield Finding(NOTE, "registry", f"{source.host} is not asked, since --offline was given")
     elif source is not None:
         yield from _registry(source.host, lambda: question(source, settings), settings)
+
+
+def _local(source: LayoutSource, settings: Settings) -> Iterator[Finding]:
+    found = _outcome(lambda: look_at_layout(source, settings), settings)
+    if isinstance(found, OcifsError):
+        yield Finding(BAD, "source", str(found), found.hint or "is the path right, and may this user read it?")
+        return
+    names, notes = found
+    count = f"{len(names)} image{'s' * (len(names) != 1)}"
+    yield Finding(OK, "source", f"{source} is on this machine and lists {count}: no registry is asked")
+    for note in notes:
+        yield Finding(WARNING, "source", note, "other tools may refuse it, or find another image")
 
 
 def _registry(host: str, ask: Callable[[], Awaitable[str]], settings: Settings) -> Iterator[Finding]:

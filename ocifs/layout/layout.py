@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
 
 import trio
@@ -38,7 +38,7 @@ log = logging.getLogger("ocifs.layout")
 T = TypeVar("T")
 
 _THREADS = 16
-_WARNINGS = 10  # about names that several images have
+_NOTES = 10  # about names that several images have
 
 
 class Layout:
@@ -207,16 +207,16 @@ class Layout:
         """Read the disk in a thread, which is left behind when its caller gives up."""
         return await trio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._threads)
 
+    async def notes(self) -> tuple[str, ...]:
+        """What is odd about the source, for people. Raises what listing it raises."""
+        ambiguous = (await self.names()).ambiguous[:_NOTES]
+        said = [f"several images are called {name!r}, which names none of them" for name in ambiguous]
+        return (*await self._run(self._contents.notes), *said)
+
     async def _warn(self, source: LayoutSource) -> None:
-        """Log what is odd about the source."""
-        try:
-            notes, names = await self._run(self._contents.notes), await self.names()
-        except OcifsError:
-            return  # which every question about names meets as well
-        for note in notes:
-            log.warning("%s: %s", source, note)
-        for name in names.ambiguous[:_WARNINGS]:
-            log.warning("%s: several images are called %r, which names none of them", source, name)
+        with suppress(OcifsError):  # which every question about names meets as well
+            for note in await self.notes():
+                log.warning("%s: %s", source, note)
 
     def _know(self, repository: str) -> None:
         if repository:

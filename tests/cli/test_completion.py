@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from ocifs.cli.completion import SHELLS, script
+from tests.support.archives import archive_of, saved
 from tests.support.push import push_blob, push_manifest
 from tests.support.registry import Registry
 from tests.support.silent import silent_server
@@ -210,3 +211,14 @@ def test_layouts_are_found_on_disk(place: Path) -> None:
     (place / "deep" / "layout" / "oci-layout").touch()
     assert candidates(place, f"ocifs ls oci:{place}/de") == [f"open,oci:{place}/deep/"]
     assert candidates(place, f"ocifs ls oci:{place}/deep/", OCIFS_BREAKS=" :=") == [f"plain,{place}/deep/layout"]
+
+
+def test_archives_and_the_names_in_them_are_found_on_disk(place: Path) -> None:
+    (place / "deep").mkdir(exist_ok=True)
+    (place / "deep" / "app.tar").write_bytes(archive_of(saved([("a", ["app:1"]), ("b", ["app:2"])])))
+    for prefix in ("docker-archive:", "oci-archive:", ""):
+        assert candidates(place, f"ocifs ls {prefix}{place}/deep/ap") == [f"plain,{prefix}{place}/deep/app.tar"]
+    assert candidates(place, f"ocifs ls oci:{place}/deep/ap") == []
+    for prefix in ("docker-archive:", ""):
+        names = [f"plain,{prefix}{place}/deep/app.tar:app:{number}" for number in (1, 2)]
+        assert candidates(place, f"ocifs ls {prefix}{place}/deep/app.tar:") == names
