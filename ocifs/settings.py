@@ -109,6 +109,9 @@ class NetworkSettings:
     authfile: Path | None = None  # credentials, before every other place
     named_host: str = ""  # the one host that the user named, which OCIFS_USERNAME is for
     hosts_directory: Path | None = None  # containerd's hosts.toml directories
+    credential_helpers: tuple[
+        str, ...
+    ] = ()  # of registries.conf: where credentials are looked for; empty: in the files
     registries_conf: Path | None = None  # instead of the usual containers-registries.conf places
     connections: int = 16  # connections to one host at a time
     foreign_urls: bool = False  # follow the `urls` of descriptors

@@ -39,7 +39,8 @@ class Authenticator:
         self._host = host
         self.registry = registry
         helpers = Helpers(settings.timing.helper_timeout)
-        self._sources = Sources(helpers, os.environ, settings.network.authfile, settings.network.named_host)
+        network = settings.network
+        self._sources = Sources(helpers, os.environ, network.authfile, network.named_host, network.credential_helpers)
         self._redirects = settings.limits.redirects
         self._held: dict[str, _Held] = {}
         self._basic: dict[str, str] = {}

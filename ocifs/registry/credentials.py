@@ -27,19 +27,27 @@ log = logging.getLogger("ocifs.registry")
 
 _HUB = "docker.io"
 _HUB_KEY = "https://index.docker.io/v1/"
-_HUB_KEYS = (_HUB_KEY, "index.docker.io", "registry-1.docker.io")
+_HUB_HOSTS = frozenset({_HUB, "index.docker.io", "registry-1.docker.io"})
+# A login by browser writes these beside Docker Hub's entry. They hold tokens for Docker's own programs (docker/cli).
+_SESSION_KEYS = frozenset({"access-token", "refresh-token"})
+_AUTH_FILES = "containers-auth.json"  # the name of the files among `credential-helpers` (containers-registries.conf(5))
 _FILE_BYTES = 4 << 20
 _RUN = Path("/run/containers")
 
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where to look, and what runs helpers. `named`: the host that the environment's credential is for."""
+    """Where to look, and what runs helpers.
+
+    `named`: the host that the environment's credential is for. `order`: helpers and the word for the files, as registries.conf
+    lists them; empty: the files alone.
+    """
 
     helpers: Helpers
     environ: Mapping[str, str]
     authfile: Path | None = None
     named: str = ""
+    order: tuple[str, ...] = ()
 
     async def find(self, host: str, repository: str, *, anew: bool = False) -> Credential | None:
         """The credential for a repository; None where there is none. `anew`: the one that was found before was refused."""
@@ -55,11 +63,15 @@ class Sources:
             from_environment = _environment(self.environ)
             if from_environment is not None:
                 yield from_environment
-        for path in files(self.environ, self.authfile):
-            members = _members(path)
-            if path.name == ".dockercfg":
-                members = {"auths": members}
-            yield from _in_file(members, host, repository)
+        order = self.order or (_AUTH_FILES,)
+        if self.authfile is not None and _AUTH_FILES not in order:
+            yield from _in_file(self.authfile, host, repository)  # the user named it
+        for name in order:
+            if name == _AUTH_FILES:
+                for path in files(self.environ, self.authfile):
+                    yield from _in_file(path, host, repository)
+            elif (helper := _helper(name, host)) is not None:
+                yield helper
 
 
 def files(environ: Mapping[str, str], first: Path | None) -> Iterator[Path]:
@@ -83,7 +95,7 @@ def hosts_in_files(environ: Mapping[str, str], first: Path | None = None) -> dic
         members = _members(path)
         tables = [members] if path.name == ".dockercfg" else [members.get("auths"), members.get("credHelpers")]
         for table in tables:
-            for key in _normal_keys(table):
+            for key in _by_key(table):
                 places = found.setdefault(key.partition("/")[0], [])
                 if path not in places:
                     places.append(path)
@@ -102,31 +114,40 @@ def _members(path: Path) -> dict[str, object]:
     return members if isinstance(members, dict) else {}
 
 
-def _in_file(members: dict[str, object], host: str, repository: str) -> Iterator[Credential | Helper]:
+def _in_file(path: Path, host: str, repository: str) -> Iterator[Credential | Helper]:
     """A helper for the host first, then what is written down, then the helper for all (docker/cli: credHelpers beats credsStore)."""
-    known = _normal_keys(members.get("credHelpers"))
-    server = _HUB_KEY if host == _HUB else host
-    own = helpers.named(next((known[key] for key in keys(host, repository) if key in known), None), server)
+    members = _members(path)
+    if path.name == ".dockercfg":
+        members = {"auths": members}
+    known = _by_key(members.get("credHelpers"))
+    fitting = next((key for key in keys(host, repository) if key in known), None)
+    own = None if fitting is None else _helper(known[fitting], host)
     if own is not None:
         yield own
-    entries = _normal_keys(members.get("auths"))
+    entries = _by_key(members.get("auths"))
     for key in keys(host, repository):
-        credential = _credential(entries.get(key))
+        credential = _credential(entries.get(key), f"{path}: the entry of {key}")
         if credential is not None:
             yield credential
             break
-    store = helpers.named(members.get("credsStore"), server)
+    if fitting is not None and not known[fitting]:
+        return  # an empty entry keeps the store from being asked for this host (docker/cli)
+    store = _helper(members.get("credsStore"), host)
     if store is not None and store != own:
         yield store
 
 
-def _normal_keys(entries: object) -> dict[str, object]:
-    """Entries by keys as `keys` makes them; one that is written so beats those of old that mean the same."""
+def _helper(suffix: object, host: str) -> Helper | None:
+    """A helper for a host. docker and podman know Docker Hub under different keys."""
+    return helpers.named(suffix, *((_HUB_KEY, _HUB) if host == _HUB else (host,)))
+
+
+def _by_key(entries: object) -> dict[str, object]:
+    """Entries by keys as `keys` makes them. Of several that mean the same, the one that needs the least interpretation."""
     if not isinstance(entries, dict):
         return {}
-    return {_normal(key): value for key, value in entries.items()} | {
-        key: value for key, value in entries.items() if _normal(key) == key
-    }
+    readings = [(rank, key, value) for written, value in entries.items() for rank, key in _readings(written)]
+    return {key: value for _, key, value in sorted(readings, key=lambda each: each[0], reverse=True)}
 
 
 def _environment(environ: Mapping[str, str]) -> Credential | None:
@@ -145,21 +166,29 @@ def _environment(environ: Mapping[str, str]) -> Credential | None:
 def keys(host: str, repository: str) -> list[str]:
     """The keys that fit a repository, longest first."""
     parts = repository.split("/") if repository else []
-    return ["/".join([host, *parts[:n]]) for n in range(len(parts), -1, -1)]
+    return ["/".join([host.lower(), *parts[:n]]) for n in range(len(parts), -1, -1)]
 
 
-def _normal(key: str) -> str:
-    """A key as `keys` makes them. With a scheme it is docker's of old, which names a host and nothing below it."""
-    if key in _HUB_KEYS:
-        return _HUB
-    for scheme in ("https://", "http://"):
-        if key.startswith(scheme):
-            host = key.removeprefix(scheme).partition("/")[0]
-            return _HUB if host in _HUB_KEYS else host
-    return key.removesuffix("/v1/").removesuffix("/v2/").removesuffix("/")
+def _readings(written: str) -> Iterator[tuple[int, str]]:
+    """What a key may mean, as keys that `keys` makes, each with a rank: 0 needs no interpretation."""
+    scheme, _, rest = written.rpartition("://")
+    host, _, path = rest.partition("/")
+    path = path.rstrip("/")
+    if path.rpartition("/")[2] in _SESSION_KEYS or scheme.lower() not in ("", "http", "https"):
+        return
+    host = _HUB if host.lower() in _HUB_HOSTS else host.lower()
+    is_root = path in ("", "v1", "v2")
+    if scheme:  # docker's of old, which names a host and nothing below it
+        yield (1 if is_root else 2), host
+        return
+    key = f"{host}/{path}" if path else host
+    yield (0 if key == written else 1), key
+    if is_root and path:
+        yield 1, host
 
 
-def _credential(entry: object) -> Credential | None:
+def _credential(entry: object, what: str) -> Credential | None:
+    """The credential in an entry, which messages call `what`."""
     if not isinstance(entry, dict):
         return None
     identity, registry, packed = (entry.get(name) for name in ("identitytoken", "registrytoken", "auth"))
@@ -168,10 +197,17 @@ def _credential(entry: object) -> Credential | None:
     if isinstance(registry, str) and registry.isascii() and registry.isprintable() and registry:
         return Credential("", registry, "registry")
     if isinstance(packed, str) and packed:
-        try:
-            name, colon, secret = base64.b64decode(packed).decode().partition(":")
-        except (binascii.Error, UnicodeDecodeError, ValueError):
-            return None
-        return Credential(name, secret.rstrip("\0"), "identity" if name == "<token>" else "password") if colon else None
+        found = _unpacked(packed)
+        if found is not None:
+            return found
+        log.warning("%s cannot be read: its auth is not NAME:PASSWORD in Base64", what)
     user, password = entry.get("username"), entry.get("password")
     return Credential(user, password) if isinstance(user, str) and user and isinstance(password, str) else None
+
+
+def _unpacked(packed: str) -> Credential | None:
+    try:
+        name, colon, secret = base64.b64decode(packed).decode().partition(":")
+    except (binascii.Error, UnicodeDecodeError, ValueError):
+        return None
+    return Credential(name, secret.rstrip("\0"), "identity" if name == "<token>" else "password") if colon else None

@@ -2,9 +2,13 @@
 
 The server's name goes in on standard input; `{"Username": …, "Secret": …}` comes out on standard output, with status 0.
 
-Rules that hold here: no shell, and no name that is a path; off the event loop, within a time, with all that it started; its output is
-bounded, its errors are never read; what it said is remembered, and that it failed for a while, so that a helper that hangs costs its time
-once and not once for each repository.
+Called from the task that asks a registry. State: the last answer of each helper for each key, for the life of the mount.
+
+- No shell, and no name that is a path.
+- Off the event loop, within a time, together with all that it started. Its output is bounded; its standard error is never read.
+- "No such credential" is status 1 with NOT_FOUND on standard output. Every other failure is logged with the helper's own words,
+  which the protocol has on standard output too, unless they might be a credential.
+- An answer is remembered; a failure for FAILURE_HOLDS seconds, so that a helper that hangs costs its time once.
 """
 
 from __future__ import annotations
@@ -20,32 +24,35 @@ from dataclasses import dataclass
 
 import trio
 
+from ocifs.oci.words import clean
 from ocifs.programs import find_program
 from ocifs.registry.credential import Credential
 
 log = logging.getLogger("ocifs.registry")
 
 FAILURE_HOLDS = 60.0  # seconds for which a helper that failed is not run again
+_NOT_FOUND = b"credentials not found in native keychain"  # errCredentialsNotFound of docker-credential-helpers
 _OUTPUT_BYTES = 1 << 20  # tokens of clouds have some 5 KiB
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True, slots=True)
 class Helper:
-    """A program that may know a credential, and the key that it is asked for."""
+    """A program that may know a credential, and the key that it is asked for; `also`: another key of the same host."""
 
     program: str
     key: str
+    also: str = ""
 
 
 class _Failed(Exception):
-    """It could not say whether there is a credential. The message has nothing that the helper said."""
+    """It could not say whether there is a credential. The message has no secret."""
 
 
-def named(suffix: object, key: str) -> Helper | None:
+def named(suffix: object, key: str, also: str = "") -> Helper | None:
     """The helper that a configuration file calls `suffix`; None for what can be no name of one."""
     if isinstance(suffix, str) and _NAME.fullmatch(suffix):
-        return Helper(f"docker-credential-{suffix}", key)
+        return Helper(f"docker-credential-{suffix}", key, also)
     if suffix:
         log.warning("a credential helper of a name that cannot be one is not run")
     return None
@@ -75,13 +82,16 @@ class Helpers:
 
     async def _answer(self, helper: Helper) -> tuple[Credential | None, float | None]:
         try:
-            return await self._run(helper), None
+            found = await self._run(helper.program, helper.key)
+            if found is None and helper.also:
+                found = await self._run(helper.program, helper.also)
+            return found, None
         except _Failed as error:
             log.warning("%s %s; it is not asked again for %g s", helper.program, error, FAILURE_HOLDS)
             return None, trio.current_time() + FAILURE_HOLDS
 
-    async def _run(self, helper: Helper) -> Credential | None:
-        program = await trio.to_thread.run_sync(find_program, helper.program)
+    async def _run(self, name: str, key: str) -> Credential | None:
+        program = await trio.to_thread.run_sync(find_program, name)
         if program is None:
             raise _Failed("cannot be run: No such file or directory")
         try:
@@ -97,9 +107,12 @@ class Helpers:
             raise _Failed(f"cannot be run: {error.strerror}") from None
         try:
             with trio.move_on_after(self._timeout):
-                output = await _talk(process, helper.key)
-                if await process.wait() != 0:
-                    log.debug("%s has no credential for %s", helper.program, helper.key)
+                output = await _talk(process, key)
+                status = await process.wait()
+                if status != 0 and _NOT_FOUND not in output:
+                    raise _Failed(f"failed for {key}: {_reason(output) or f'status {status}'}")
+                if status != 0:
+                    log.debug("%s has no credential for %s", name, key)
                     return None
                 return _read(output)
         finally:
@@ -130,6 +143,12 @@ async def _end(process: trio.Process) -> None:
             if stream is not None:
                 await stream.aclose()
         await process.wait()
+
+
+def _reason(output: bytes) -> str:
+    """Why a helper failed, in its own words; "" for output that is not words, such as JSON, which may hold a secret."""
+    text = output.decode(errors="replace").strip()
+    return "" if "{" in text or not text else clean(text.splitlines()[0])
 
 
 def _read(output: bytes) -> Credential | None:

@@ -36,6 +36,10 @@ class Locations:
         conf = await trio.to_thread.run_sync(registries_conf.load, os.environ, network.registries_conf)
         return cls(conf, network.hosts_directory or CONTAINERD)
 
+    def complete(self, network: NetworkSettings) -> NetworkSettings:
+        """Settings with what registries.conf has for every registry: where credentials are looked for."""
+        return replace(network, credential_helpers=self._conf.credential_helpers)
+
     async def prepare(self, host: str) -> None:
         """Read what there is about a host. Raises UsageError."""
         await self._load(host)

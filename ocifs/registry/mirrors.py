@@ -53,7 +53,7 @@ class Mirrored:
     def __init__(self, host: str, locations: Locations, settings: Settings, stack: AsyncExitStack) -> None:
         self.host = host
         self._locations = locations
-        self._settings = settings
+        self._settings = replace(settings, network=locations.complete(settings.network))
         self._stack = stack
         self._members: dict[tuple[Site, bool], Member] = {}
         self._served: dict[Digest, set[Member]] = {}

@@ -2,6 +2,7 @@
 
     [[registry]]           prefix, location, insecure, blocked, proxy, mirror-by-digest-only
     [[registry.mirror]]    location, insecure, proxy, pull-from-mirror
+    credential-helpers = ["containers-auth.json", "secretservice"]
     [aliases]              "short" = "registry.example.com/namespace/image"
 
 Called from worker threads (`load`) and from the event loop (everything else, which is pure).
@@ -65,6 +66,7 @@ class RegistriesConf:
 
     rules: Mapping[str, Rule] = field(default_factory=dict)
     names: ShortNames = field(default_factory=ShortNames)
+    credential_helpers: tuple[str, ...] = ()  # where credentials are looked for, in order; empty: in the files
 
     def expand(self, text: str) -> str:
         """A reference with its host, if it is a short name that needs one. Raises UsageError."""
@@ -96,12 +98,13 @@ def parse(text: str, file: str) -> RegistriesConf:
     old = _version_1(top)
     if old and (rules or names.search):
         raise UsageError(f"{file}: registries is of version 1, and the file has version 2 beside it")
-    return RegistriesConf({**old, **rules}, names)
+    return RegistriesConf({**old, **rules}, names, top.texts("credential-helpers"))
 
 
 def merge(first: RegistriesConf, second: RegistriesConf) -> RegistriesConf:
     """Both files, read one after the other: rules of the same prefix and aliases of the same name are replaced."""
-    return RegistriesConf({**first.rules, **second.rules}, merge_short_names(first.names, second.names))
+    helpers = second.credential_helpers or first.credential_helpers
+    return RegistriesConf({**first.rules, **second.rules}, merge_short_names(first.names, second.names), helpers)
 
 
 def files(environ: Mapping[str, str], given: Path | None = None) -> tuple[Path, tuple[Path, ...]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,12 @@ async def test_the_longest_key_is_the_entry(tmp_path: Path) -> None:
         ("https://r.example/some/path", "r.example"),
         ("r.example/v2/", "r.example"),
         ("r.example/", "r.example"),
+        ("r.example/v1", "r.example"),
+        ("https://r.example/v1", "r.example"),
+        ("R.Example", "r.example"),
+        ("HTTPS://r.example:5000/", "r.example:5000"),
+        ("r.example", "R.EXAMPLE"),
+        ("index.docker.io/v1/", "docker.io"),
     ],
 )
 async def test_keys_of_old_are_understood(tmp_path: Path, key: str, host: str) -> None:
@@ -88,6 +95,38 @@ async def test_keys_of_old_are_understood(tmp_path: Path, key: str, host: str) -
 async def test_a_key_that_is_written_as_it_should_be_beats_one_of_old(tmp_path: Path) -> None:
     docker(tmp_path, auths={"r.example": packed("new"), "https://r.example/v1/": packed("old")})
     assert await user(sources(tmp_path), "r.example") == "new"
+
+
+async def test_a_key_that_may_be_a_namespace_is_both(tmp_path: Path) -> None:
+    docker(tmp_path, auths={"r.example/v1": packed("v1")})
+    assert [await user(sources(tmp_path), "r.example", name) for name in ("v1/app", "app")] == ["v1", "v1"]
+    docker(tmp_path, auths={"r.example/v1": packed("v1"), "r.example": packed("host")})
+    assert [await user(sources(tmp_path), "r.example", name) for name in ("v1/app", "app")] == ["v1", "host"]
+
+
+@pytest.mark.parametrize("host", ["docker.io", "r.example"])
+@pytest.mark.parametrize("word", ["access-token", "refresh-token", "refresh-token/"])
+@pytest.mark.parametrize("first", [True, False])
+async def test_tokens_of_a_login_by_browser_are_not_the_registrys(
+    tmp_path: Path, host: str, word: str, first: bool
+) -> None:
+    server = "index.docker.io" if host == "docker.io" else host
+    session, own = (f"https://{server}/v1/{word}", packed("session")), (f"https://{server}/v1/", packed("me"))
+    docker(tmp_path, auths=dict([session, own] if first else [own, session]))
+    assert await user(sources(tmp_path), host) == "me"
+    docker(tmp_path, auths=dict([session]))
+    assert await sources(tmp_path).find(host, "") is None
+
+
+@pytest.mark.parametrize("auth", ["bWU", "bWU6cHc", "=", "bWU=", "\u00fc", "/w=="])
+async def test_an_auth_that_cannot_be_read_is_a_warning_with_file_and_key(
+    tmp_path: Path, auth: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    docker(tmp_path, auths={"r.example": {"auth": auth}})
+    assert await sources(tmp_path).find("r.example", "") is None
+    assert f"{tmp_path}/.docker/config.json: the entry of r.example cannot be read" in caplog.text
+    docker(tmp_path, auths={"r.example": {"auth": auth, "username": "me", "password": SECRET}})
+    assert await sources(tmp_path).find("r.example", "") == ME
 
 
 async def test_files_are_believed_in_their_order_and_read_anew(tmp_path: Path) -> None:
@@ -167,6 +206,78 @@ async def test_a_helper_for_the_host_beats_what_is_written_and_that_the_store(
     )
     found = sources(tmp_path)
     assert [await user(found, f"{each}.example") for each in "abc"] == ["own", "written", "store"]
+
+
+@pytest.mark.parametrize("nothing", ["", None])
+async def test_an_empty_entry_keeps_the_store_from_being_asked(
+    tmp_path: Path, bin_directory: Path, nothing: object
+) -> None:
+    helper(bin_directory, WELL)
+    docker(
+        tmp_path,
+        credsStore="test",
+        credHelpers={"a.example": nothing, "b.example": nothing},
+        auths={"b.example": packed("b")},
+    )
+    found = sources(tmp_path)
+    assert [await user(found, f"{each}.example") for each in "abc"] == ["", "b", "me"]
+
+
+@pytest.mark.parametrize("key", ["https://index.docker.io/v1/", "docker.io"])
+async def test_a_helper_is_asked_for_docker_hub_under_both_of_its_keys(
+    tmp_path: Path, bin_directory: Path, key: str
+) -> None:
+    lacking = f'test "$server" = "{key}" || {{ echo credentials not found in native keychain; exit 1; }}\n'
+    helper(bin_directory, WELL.replace("echo '{", lacking + "echo '{"))
+    for place in ({"credsStore": "test"}, {"credHelpers": {"docker.io": "test"}}):
+        docker(tmp_path, **place)
+        assert await sources(tmp_path).find("docker.io", "library/alpine") == ME
+
+
+@pytest.mark.parametrize(
+    ("order", "found"),
+    [
+        ((), "file"),
+        (("containers-auth.json",), "file"),
+        (("test",), "me"),
+        (("test", "containers-auth.json"), "me"),
+        (("containers-auth.json", "test"), "file"),
+        (("lacking", "containers-auth.json"), "file"),
+        (("lacking", "test"), "me"),
+        (("lacking",), ""),
+        (("../x", "containers-auth.json"), "file"),
+    ],
+)
+async def test_registries_conf_says_where_credentials_are_looked_for(
+    tmp_path: Path, bin_directory: Path, order: tuple[str, ...], found: str
+) -> None:
+    helper(bin_directory, WELL)
+    helper(bin_directory, "#!/bin/sh\necho credentials not found in native keychain\nexit 1\n", "lacking")
+    docker(tmp_path, auths={"r.example": packed("file")})
+    assert await user(replace(sources(tmp_path), order=order), "r.example") == found
+    (tmp_path / "named.json").write_text(json.dumps({"auths": {"r.example": packed("named")}}))
+    named = replace(sources(tmp_path), order=order, authfile=tmp_path / "named.json")
+    assert await user(named, "r.example") == ("me" if order[:1] == ("test",) and len(order) == 2 else "named")
+
+
+@pytest.mark.parametrize(
+    ("script", "logged"),
+    [
+        ("echo credentials not found in native keychain; exit 1", ""),
+        ("echo pass is not initialized; exit 1", "failed for r.example: pass is not initialized;"),
+        ("echo; exit 3", "failed for r.example: status 3;"),
+        (f'echo \'{{"Secret": "{SECRET}"}}\'; exit 1', "failed for r.example: status 1;"),
+    ],
+)
+async def test_a_helper_that_fails_is_logged_and_one_that_lacks_the_host_is_not(
+    tmp_path: Path, bin_directory: Path, script: str, logged: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    helper(bin_directory, f"#!/bin/sh\n{script}\n")
+    docker(tmp_path, credsStore="test")
+    assert await sources(tmp_path).find("r.example", "") is None
+    assert (logged or "has no credential for r.example") in caplog.text
+    assert bool(logged) == ("is not asked again" in caplog.text)
+    assert SECRET not in caplog.text
 
 
 async def test_an_identity_token_of_a_helper_is_one(tmp_path: Path, bin_directory: Path) -> None:

@@ -423,3 +423,21 @@ async def test_dial_timeout_holds_for_the_registry_itself_and_for_a_mirror(serve
                 await asked.mirrored.resolve("team/app", "v1")
         for each in waiting:
             each.close()
+
+
+async def test_helpers_of_registries_conf_are_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = keep_secret("of-the-h3lper", "me:of-the-h3lper")
+    program = tmp_path / "bin/docker-credential-kept"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\necho \'{{"Username": "me", "Secret": "{secret}"}}\'\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+    locations = Locations(parse('credential-helpers = ["kept"]', "registries.conf"))
+
+    def handler(request: Request) -> Reply:
+        known = request.headers.get("authorization", "").startswith("Basic ")
+        return http(200, b'{"tags": ["v1"]}') if known else http(401, www_authenticate='Basic realm="x"')
+
+    with fault_server(handler) as server:
+        async with open_mirrored(server.host, locations, Settings()) as mirrored:
+            assert await mirrored.tags("a/b") == ("v1",)

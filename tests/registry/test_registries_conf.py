@@ -309,3 +309,11 @@ def test_any_text_is_read_or_refused(text: str) -> None:
         parse(text, "conf")
     except UsageError as error:
         assert str(error).startswith("conf")
+
+
+def test_helpers_for_credentials_are_those_of_the_last_file_that_has_some() -> None:
+    first, second = parse('credential-helpers = ["containers-auth.json", "secretservice"]', "1"), parse("", "2")
+    assert merge(first, second).credential_helpers == ("containers-auth.json", "secretservice")
+    assert merge(first, parse('credential-helpers = ["pass"]', "3")).credential_helpers == ("pass",)
+    with pytest.raises(UsageError, match="credential-helpers"):
+        parse("credential-helpers = 3", "4")
