@@ -46,6 +46,20 @@ def who_waits() -> Waiting | None:
     return _waiting.get()
 
 
+SMALL = 64 << 10
+"""Bytes that are parsed or hashed on the event loop: at most two milliseconds of work."""
+
+
+async def off_loop(size: int, work: Callable[[], T]) -> T:
+    """The result of pure work on `size` bytes, done in a worker thread if they are many.
+
+    A caller that is cancelled leaves at once, and the result is dropped; so the work must be bounded.
+    """
+    if size <= SMALL:
+        return work()
+    return await trio.to_thread.run_sync(work, abandon_on_cancel=True)
+
+
 class Patience:
     """One caller's patience: `timeout` seconds without progress, `max_wait` seconds in all."""
 

@@ -66,7 +66,7 @@ class Limits:
     referrers: int = 10_000  # referrers of one digest
     layers: int = 4_096  # layers of one manifest
     index_depth: int = 8  # indices within indices
-    config_bytes: int = 16 * MIB  # a config that is read to be understood
+    config_bytes: int = 4 * MIB  # a config that is interpreted (as much as containers/image takes)
     hosts: int = 1_000  # hosts of one mount
     retries: int = 4  # attempts of one request, the first one included
     redirects: int = 5  # hops of one request

@@ -20,7 +20,8 @@ from ocifs.errors import LimitExceeded, Malformed, NotFound, OcifsError, Unsuppo
 from ocifs.layout.place import Place, Version
 from ocifs.oci.descriptor import Descriptor, as_object, parse_descriptor
 from ocifs.oci.digest import Digest
-from ocifs.oci.manifest import Manifest, load_json, parse_manifest, verify_manifest
+from ocifs.oci.jsontext import load_json
+from ocifs.oci.manifest import Manifest, parse_manifest, verify_manifest
 from ocifs.settings import Limits
 
 REF_NAME = "org.opencontainers.image.ref.name"

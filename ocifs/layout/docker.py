@@ -28,7 +28,7 @@ from ocifs.layout.place import Place, in_memory
 from ocifs.oci import mediatype
 from ocifs.oci.descriptor import Descriptor, as_object, as_text
 from ocifs.oci.digest import Digest
-from ocifs.oci.manifest import load_json
+from ocifs.oci.jsontext import load_json
 from ocifs.settings import MIB, Limits
 
 MANIFEST, LEGACY = "manifest.json", "repositories"

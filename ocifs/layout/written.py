@@ -20,7 +20,7 @@ from ocifs.layout.contents import REF_NAME
 from ocifs.oci import mediatype
 from ocifs.oci.descriptor import as_object
 from ocifs.oci.digest import Digest
-from ocifs.oci.manifest import load_json
+from ocifs.oci.jsontext import load_json
 from ocifs.settings import MIB, Limits
 
 TEMPORARY = ".ocifs-"

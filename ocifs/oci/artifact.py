@@ -17,9 +17,10 @@ from ocifs.errors import Malformed
 from ocifs.oci import mediatype
 from ocifs.oci.children import child_role
 from ocifs.oci.descriptor import Descriptor
+from ocifs.oci.jsontext import load_json
 from ocifs.oci.kinds import IMAGE_CONFIGS, PACKAGE_TYPE, Kind, informs, matches_any, matching_annotation
 from ocifs.oci.kinds_table import KINDS
-from ocifs.oci.manifest import Form, Manifest, load_json
+from ocifs.oci.manifest import Form, Manifest
 
 _CHUNKED = ("io.github.containers.zstd-chunked.", "io.containers.zstd-chunked.")  # the latter by podman 4 and older
 _UNKNOWN_CONFIG = "application/vnd.unknown.config.v1+json"

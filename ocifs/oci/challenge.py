@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from ocifs.errors import Malformed
 from ocifs.oci.descriptor import as_object
 from ocifs.oci.headers import HEADER_BYTES, parse_challenge_list
-from ocifs.oci.manifest import load_json
+from ocifs.oci.jsontext import load_json
 
 DEFAULT_EXPIRY = 60.0  # seconds, where a token does not say (token.md)
 

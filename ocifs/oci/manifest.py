@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -22,6 +21,7 @@ from ocifs.errors import IntegrityError, Malformed
 from ocifs.oci import mediatype
 from ocifs.oci.descriptor import UNKNOWN_SIZE, Descriptor, as_annotations, as_object, as_text, parse_descriptor
 from ocifs.oci.digest import Digest
+from ocifs.oci.jsontext import load_json
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -93,9 +93,11 @@ def signed_payload(body: bytes) -> bytes | None:
     if b'"signatures"' not in body:
         return None
     try:
-        header = json.loads(_base64url(json.loads(body)["signatures"][0]["protected"]))
-        length, tail = header["formatLength"], _base64url(header["formatTail"])
-    except (ValueError, KeyError, IndexError, TypeError, RecursionError):
+        signatures = as_object(load_json(body, "the manifest"), "the manifest")["signatures"]
+        protected = as_object(signatures[0], "signatures[0]")["protected"] if isinstance(signatures, list) else ""
+        header = as_object(load_json(_base64url(as_text(protected, "protected")), "protected"), "protected")
+        length, tail = header["formatLength"], _base64url(as_text(header["formatTail"], "formatTail"))
+    except (Malformed, ValueError, KeyError, IndexError):
         return None
     return body[:length] + tail if isinstance(length, int) and 0 <= length <= len(body) else None
 
@@ -104,36 +106,6 @@ def digest_of_manifest(body: bytes) -> Digest:
     """The digest by which a registry knows this body."""
     payload = signed_payload(body)
     return Digest.of(body if payload is None else payload)
-
-
-def load_json(body: bytes, what: str) -> object:
-    """Decode I-JSON (image-spec, considerations.md): UTF-8, no member twice, no depth without end. Raises Malformed."""
-    try:
-        value = json.loads(body, object_pairs_hook=_no_duplicates)
-    except (ValueError, RecursionError) as error:
-        raise Malformed(f"{what} is no JSON: {error or 'nested too deep'}") from None
-    if body.count(b"{") + body.count(b"[") > JSON_DEPTH and _depth_passes(value, JSON_DEPTH):
-        raise Malformed(f"{what} is nested more than {JSON_DEPTH} deep")
-    return value
-
-
-JSON_DEPTH = 100
-"""How deep JSON of a registry's may be nested. Schemas, the deepest of what is seen in configs, stay below 30."""
-
-
-def _depth_passes(value: object, most: int) -> bool:
-    """Whether lists and objects stand in more than `most` others. Level by level, since a stack has an end."""
-    level = [value]
-    for _ in range(most):
-        level = [
-            inner
-            for each in level
-            if isinstance(each, (dict, list))
-            for inner in (each.values() if isinstance(each, dict) else each)
-        ]
-        if not level:
-            return False
-    return any(isinstance(each, (dict, list)) for each in level)
 
 
 def parse_manifest(body: bytes, digest: Digest, served_type: str = "", descriptor_type: str = "") -> Manifest:
@@ -252,13 +224,6 @@ def _is_throwaway(entry: object) -> bool:
         return as_object(load_json(text.encode(), "history[].v1Compatibility"), "history[]").get("throwaway") is True
     except Malformed:
         return False
-
-
-def _no_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise ValueError("a member stands twice")
-    return members
 
 
 def _base64url(text: str) -> bytes:

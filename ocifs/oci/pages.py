@@ -18,7 +18,7 @@ from ocifs.errors import Malformed
 from ocifs.oci import mediatype
 from ocifs.oci.descriptor import Descriptor, as_object, parse_descriptor
 from ocifs.oci.digest import Digest
-from ocifs.oci.manifest import load_json
+from ocifs.oci.jsontext import load_json
 from ocifs.oci.reference import is_repository, is_tag
 
 

@@ -21,9 +21,10 @@ from ocifs.oci.children import child_role
 from ocifs.oci.descriptor import UNKNOWN_SIZE, Descriptor
 from ocifs.oci.digest import Digest
 from ocifs.oci.extensions import HEAD_SIZE, extension_of
+from ocifs.oci.jsontext import load_json
 from ocifs.oci.kinds import TITLE, Kind, matches_any, matching_annotation
 from ocifs.oci.kinds_table import BY_WORD
-from ocifs.oci.manifest import Form, Manifest, load_json
+from ocifs.oci.manifest import Form, Manifest
 from ocifs.oci.payload_names import MAKERS
 
 _UNPACK = "io.deis.oras.content.unpack"

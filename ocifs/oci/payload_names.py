@@ -12,7 +12,7 @@ from ocifs.errors import Malformed
 from ocifs.oci import mediatype
 from ocifs.oci.descriptor import Descriptor
 from ocifs.oci.extensions import extension_of
-from ocifs.oci.manifest import load_json
+from ocifs.oci.jsontext import load_json
 
 Maker = Callable[[dict[str, object], Descriptor], str]
 

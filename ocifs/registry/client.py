@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 
+from ocifs.concurrency import off_loop
 from ocifs.content import Blob, BlobStream, RawManifest
 from ocifs.errors import (
     AccessDenied,
@@ -95,9 +97,9 @@ class RegistryClient:
         answer = await self._connection.ask(Question("GET", target, _ACCEPT, _OK, self._limits.manifest_bytes))
         digest = replies.read_digest(answer.headers)
         if digest is None:
-            digest = digest_of_manifest(answer.body)
+            digest = await off_loop(len(answer.body), partial(digest_of_manifest, answer.body))
         try:
-            verify_manifest(answer.body, digest)
+            await off_loop(len(answer.body), partial(verify_manifest, answer.body, digest))
         except IntegrityError:
             return await self.manifest(repository, digest)  # what came is not what was meant: asked for by its name
         return RawManifest(digest, answer.headers.get("content-type", ""), answer.body)
@@ -109,7 +111,7 @@ class RegistryClient:
         digest.hasher()  # what cannot be verified is not asked for
         target = endpoints.manifest(repository, digest)
         answer = await self._connection.ask(Question("GET", target, _ACCEPT, _OK, self._limits.manifest_bytes))
-        verify_manifest(answer.body, digest)
+        await off_loop(len(answer.body), partial(verify_manifest, answer.body, digest))
         return RawManifest(digest, answer.headers.get("content-type", ""), answer.body)
 
     async def referrers(self, repository: str, digest: Digest) -> tuple[Descriptor, ...]:

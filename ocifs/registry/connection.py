@@ -231,16 +231,17 @@ class Connection:
         return origin_in(str(answer.request.url)) == self._own
 
     async def _error(self, answer: httpx.Response, target: str) -> OcifsError:
-        body = b""
+        read = bytearray()
         try:
             if answer.request.method != "HEAD":
                 async with aclosing(pieces(answer)) as parts:
                     async for piece in parts:
-                        body = (body + piece)[: self.limits.error_bytes]
-                        if len(body) == self.limits.error_bytes:
+                        read += piece
+                        if len(read) >= self.limits.error_bytes:
                             break
         finally:
             await answer.aclose()
+        body = bytes(read[: self.limits.error_bytes])
         with suppress(Malformed, LimitExceeded):
             body = decoded(headers_of(answer), body, self.limits.error_bytes, self.host)
         what = f"{self.host}{target.partition('?')[0]}"
@@ -264,17 +265,16 @@ class Connection:
         return await trio.to_thread.run_sync(decoded, headers, body, question.limit, what)
 
     async def _whole(self, answer: httpx.Response, question: Question) -> bytes:
-        parts, size = [], 0
+        body = bytearray()  # and not a list: pieces can be of one byte
         async with aclosing(pieces(answer)) as coming:
             async for piece in coming:
-                parts.append(piece)
-                size += len(piece)
-                if size > question.limit:
+                body += piece
+                if len(body) > question.limit:
                     what = f"{self.host}{question.target.partition('?')[0]}"
                     setting = "manifest_bytes" if "/manifests/" in what else "answer_bytes"
                     raise LimitExceeded(f"{what} answers with more than {question.limit} bytes (limits.{setting})")
                 note_progress()
-        return b"".join(parts)
+        return bytes(body)
 
 
 def headers_of(answer: httpx.Response) -> dict[str, str]:

@@ -16,9 +16,9 @@ import logging
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 
-import trio
-
+from ocifs.concurrency import off_loop
 from ocifs.errors import (
     DeadlineExceeded,
     LimitExceeded,
@@ -33,12 +33,10 @@ from ocifs.oci import endpoints
 from ocifs.oci.pages import NamesPage, read_names
 from ocifs.registry.connection import Connection, Question
 from ocifs.registry.validators import Answer
-from ocifs.settings import KIB
 
 log = logging.getLogger("ocifs.registry")
 
 _IDLE_PAGES = 8  # pages in a row without a new entry: empty ones are seen of registries that filter after cutting
-_LARGE_PAGE = 64 * KIB  # takes about 2 ms to parse
 _TRANSIENT = frozenset({408, 502, 503, 504})
 
 
@@ -86,10 +84,7 @@ class Lists:
 
         async def take(answer: Answer) -> bool:
             nonlocal page
-            if len(answer.body) > _LARGE_PAGE:
-                page = await trio.to_thread.run_sync(read_names, answer.body, member)
-            else:
-                page = read_names(answer.body, member)
+            page = await off_loop(len(answer.body), partial(read_names, answer.body, member))
             known = len(names)
             names.update(dict.fromkeys(page.names))
             if len(names) > self._limits.names:

@@ -12,6 +12,9 @@ Rules that hold here:
 
 from __future__ import annotations
 
+from functools import partial
+
+from ocifs.concurrency import off_loop
 from ocifs.errors import AccessDenied, LimitExceeded, Malformed, NotFound, OcifsError, RegistryFailed
 from ocifs.oci import endpoints
 from ocifs.oci.descriptor import Descriptor
@@ -63,7 +66,8 @@ class Referrers:
         found: dict[Descriptor, None] = {}
 
         async def take(page: Answer) -> bool:
-            listed = read_referrers(page.body, page.headers.get("content-type", ""))
+            parse = partial(read_referrers, page.body, page.headers.get("content-type", ""))
+            listed = await off_loop(len(page.body), parse)
             if listed is None:
                 raise Malformed(f"{self._connection.host} answers the referrers API with something else than an index")
             known = len(found)
@@ -86,7 +90,8 @@ class Referrers:
             answer = await self._connection.ask(Question("GET", target, _ACCEPT, _OK, self._limits.manifest_bytes))
         except NotFound:
             return None
-        listed = read_fallback(answer.body, answer.headers.get("content-type", ""), digest)
+        parse = partial(read_fallback, answer.body, answer.headers.get("content-type", ""), digest)
+        listed = await off_loop(len(answer.body), parse)
         if listed is not None and len(listed) > self._limits.referrers:
             host, most = self._connection.host, self._limits.referrers
             raise LimitExceeded(f"{host} lists more than {most} referrers of one digest (limits.referrers)")

@@ -15,11 +15,13 @@ from __future__ import annotations
 import time
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from urllib.parse import urlencode, urlsplit
 
 import httpx
 import trio
 
+from ocifs.concurrency import off_loop
 from ocifs.errors import AccessDenied, Malformed, NotFound, RateLimited
 from ocifs.oci.challenge import Token, read_token
 from ocifs.oci.codings import codings, decoded
@@ -114,19 +116,20 @@ def _may_follow_with_secret(registry: Origin, url: str, target: str) -> bool:
 async def _read(answer: httpx.Response, request: TokenRequest) -> Token:
     server = f"the token server {answer.request.url.host}"
     try:
-        body = b""
+        read = bytearray()
         async with aclosing(pieces(answer)) as coming:
             async for piece in coming:
-                body += piece
-                if len(body) > _TOKEN_BYTES:
+                read += piece
+                if len(read) > _TOKEN_BYTES:
                     raise AccessDenied(f"{request}: {server} answers with more than {_TOKEN_BYTES} bytes")
     finally:
         await answer.aclose()
+    body = bytes(read)
     headers = {name.lower(): value for name, value in answer.headers.items()}
     if codings(headers):
         body = await trio.to_thread.run_sync(decoded, headers, body, _TOKEN_BYTES, server)
     if 200 <= answer.status_code < 300:
-        return read_token(body, f"{request}: {server}")
+        return await off_loop(len(body), partial(read_token, body, f"{request}: {server}"))
     error = error_of(answer.status_code, headers, body, f"{request}: {server}", time.time())
     if isinstance(error, RateLimited):
         error.hint = "the token server limits how often it is asked"

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import ssl
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from math import inf
@@ -28,7 +30,7 @@ from ocifs.registry.addresses import Zone, zone_of, zone_of_address
 from ocifs.registry.failures import THEIRS, causes_of, our_error, our_errors
 from ocifs.registry.guards import Origin
 from ocifs.registry.trust import Trust, proxy_for
-from ocifs.settings import MIB, Timing
+from ocifs.settings import KIB, MIB, Timing
 
 log = logging.getLogger("ocifs.registry")
 
@@ -36,20 +38,64 @@ SocketOption: TypeAlias = tuple[int, int, int] | tuple[int, int, bytes | bytearr
 
 USER_AGENT = f"ocifs/{__version__}"
 _HANDSHAKE = 3.0  # seconds in which a host on loopback shows that it has TLS
+HEAD_LINES = 256  # of an answer
+HEAD_READ = 64 * KIB  # read of it at a time
+_END_OF_HEAD = re.compile(rb"\n\r?\n")
+_INTERIM = re.compile(rb"HTTP/1\.. 1(?!01)")
 _PEERS = 64  # addresses of a registry that are remembered
 _KEPT_ALIVE = 30.0  # seconds for which an idle connection is kept
 
 
+class _Head:
+    """The head of an answer as it arrives, interim answers before it included: it has few lines."""
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+        self._counted = 0  # bytes of it whose lines are counted
+        self._lines = 0
+        self.chunked = False
+
+    def add(self, data: bytes) -> bool:
+        """Take further bytes; whether the head is complete. Raises httpcore.RemoteProtocolError for one of too many lines."""
+        searched = max(0, len(self._data) - 3)
+        self._data += data
+        while (end := _END_OF_HEAD.search(self._data, searched)) is not None:
+            self._count(end.end())
+            if not _INTERIM.match(self._data):
+                self.chunked = b"chunked" in bytes(self._data[: end.end()]).lower()
+                return True
+            del self._data[: end.end()]
+            self._counted = searched = 0
+        self._count(len(self._data))
+        return False
+
+    def _count(self, stop: int) -> None:
+        self._lines += self._data.count(b"\n", self._counted, stop)
+        self._counted = stop
+        if self._lines > HEAD_LINES:
+            raise httpcore.RemoteProtocolError(f"more than {HEAD_LINES} lines of headers")
+
+
 class _LargeReads(httpcore.AsyncNetworkStream):
-    """A stream whose reads are large."""
+    """A stream whose reads are large once the head of an answer is there.
+
+    h11 parses what it is given at once: a mebibyte of headers, or of trailers, would take a second of the event loop.
+    """
 
     def __init__(self, inner: httpcore.AsyncNetworkStream) -> None:
         self._inner = inner
+        self._head: _Head | None = None
+        self._size = MIB
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return await self._inner.read(max(max_bytes, MIB), timeout)
+        data = await self._inner.read(max(max_bytes, self._size), timeout)
+        if self._head is not None and self._head.add(data):
+            self._size = HEAD_READ if self._head.chunked else MIB
+            self._head = None
+        return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._head, self._size = _Head(), HEAD_READ
         await self._inner.write(buffer, timeout)
 
     async def aclose(self) -> None:
@@ -261,11 +307,21 @@ async def speaks_tls(client: httpx.AsyncClient, host: str) -> bool:
     return False
 
 
+_TURN = 0.005  # seconds of work on one answer before others have their turn
+
+
 async def pieces(answer: httpx.Response) -> AsyncGenerator[bytes, None]:
-    """The body as it comes, not decoded. Raises Unreachable when it ends early."""
+    """The body as it comes, not decoded. Raises Unreachable when it ends early.
+
+    Pieces that are there already are given without waiting, and a mebibyte of chunks of one byte is 170,000 of them.
+    """
+    turn_ends = time.perf_counter() + _TURN
     with our_errors(_host_in(str(answer.request.url))):
         async for piece in answer.aiter_raw():
             yield piece
+            if time.perf_counter() > turn_ends:
+                await trio.lowlevel.checkpoint()
+                turn_ends = time.perf_counter() + _TURN
 
 
 def _host_in(url: str) -> str:

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from functools import partial
 
+from ocifs.concurrency import off_loop
 from ocifs.content import Blob
 from ocifs.errors import Malformed, NotFound
 from ocifs.layers.lazy import AskTables
@@ -32,7 +34,8 @@ def tables_apart(where: Whereabouts, image: Manifest) -> AskTables:
         for tag in where.context.tags_of(where.repository, image.digest):
             try:
                 raw = await where.context.origin.catalog.tagged(where.repository, tag + SUFFIX)
-                for table in parse_manifest(raw.body, raw.digest, raw.media_type).layers:
+                parse = partial(parse_manifest, raw.body, raw.digest, raw.media_type)
+                for table in (await off_loop(len(raw.body), parse)).layers:
                     if LAYER_DIGEST in table.annotations:
                         of = Digest.parse(table.annotations[LAYER_DIGEST])
                         found.setdefault(of, Blob.of(where.repository, table))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from ocifs.concurrency import off_loop
 from ocifs.content import Blob
 from ocifs.errors import OcifsError
 from ocifs.oci.artifact import Classification, classify, classify_config
@@ -52,10 +53,17 @@ async def load(where: Whereabouts) -> Bound:
     """Read and understand a manifest and, where it is small, its config."""
     manifest, classification = await identify(where)
     schema1 = manifest.form is Form.SCHEMA1
-    config = schema1_config(manifest.raw) if schema1 else await read_config(where, manifest, classification)
+    config = None if schema1 else await read_config(where, manifest, classification)
+    size = len(manifest.raw) + len(config or b"")
+    return await off_loop(size, lambda: _bound(manifest, classification, config))
+
+
+def _bound(manifest: Manifest, classification: Classification, config: bytes | None) -> Bound:
+    if manifest.form is Form.SCHEMA1:
+        config = schema1_config(manifest.raw)
     if classification.kind == "image" and config:
-        told = classify_config(config)
-        classification = replace(classification, flavours=(*classification.flavours, *told))
+        flavours = (*classification.flavours, *classify_config(config))
+        classification = replace(classification, flavours=flavours)
     return Bound(manifest, classification, config, created_ns(manifest, config))
 
 
@@ -70,8 +78,12 @@ async def identify(where: Whereabouts) -> tuple[Manifest, Classification]:
     else:
         raw = await catalog.manifest(where.repository, version)
     where.context.visited.add(where.repository)
-    manifest = parse_manifest(raw.body, raw.digest, raw.media_type, descriptor_type)
-    return manifest, classify(manifest, tag=tag)
+
+    def understand() -> tuple[Manifest, Classification]:
+        manifest = parse_manifest(raw.body, raw.digest, raw.media_type, descriptor_type)
+        return manifest, classify(manifest, tag=tag)
+
+    return await off_loop(len(raw.body), understand)
 
 
 async def read_config(where: Whereabouts, manifest: Manifest, classification: Classification) -> bytes | None:

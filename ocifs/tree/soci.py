@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from functools import partial
 
+from ocifs.concurrency import off_loop
 from ocifs.content import Blob
 from ocifs.errors import IntegrityError, Malformed, NotFound
 from ocifs.layers.lazy import AskTables
@@ -54,7 +56,8 @@ async def _index(where: Whereabouts, image: Manifest) -> Manifest | None:
 
 async def _load(where: Whereabouts, digest: Digest, kind: str) -> Manifest | None:
     raw = await where.context.origin.catalog.manifest(where.repository, digest)
-    index = parse_manifest(raw.body, raw.digest, raw.media_type)
+    parse = partial(parse_manifest, raw.body, raw.digest, raw.media_type)
+    index = await off_loop(len(raw.body), parse)
     own = index.artifact_type or (index.config.media_type if index.config is not None else "")
     if own != kind:
         log.warning("%s is no SOCI index of the kind that is asked for, but %r", digest, own)

@@ -5,10 +5,11 @@ Rules that hold here: pure; what cannot be read is the epoch, so that a strange 
 
 from __future__ import annotations
 
-import json
 import re
 from datetime import UTC, datetime
 
+from ocifs.errors import Malformed
+from ocifs.oci.jsontext import load_json
 from ocifs.oci.manifest import Manifest
 
 CREATED = "org.opencontainers.image.created"
@@ -46,7 +47,7 @@ def created_ns(manifest: Manifest, config: bytes | None) -> int:
 def config_members(config: bytes | None) -> dict[str, object]:
     """The members of a config that is a JSON object; none for anything else."""
     try:
-        members = json.loads(config or b"{}")
-    except (ValueError, RecursionError):
+        members = load_json(config or b"{}", "the config")
+    except Malformed:
         return {}
     return members if isinstance(members, dict) else {}

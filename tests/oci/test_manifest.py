@@ -13,7 +13,8 @@ from ocifs.errors import IntegrityError, Malformed
 from ocifs.oci import mediatype
 from ocifs.oci.descriptor import UNKNOWN_SIZE
 from ocifs.oci.digest import Digest
-from ocifs.oci.manifest import JSON_DEPTH, Form, digest_of_manifest, load_json, parse_manifest, verify_manifest
+from ocifs.oci.jsontext import JSON_CONTAINERS, JSON_DEPTH, JSON_VALUES, load_json
+from ocifs.oci.manifest import Form, digest_of_manifest, parse_manifest, verify_manifest
 
 LAYER = {"mediaType": mediatype.OCI_LAYER_GZIP, "digest": "sha256:" + "b" * 64, "size": 5}
 CONFIG = {"mediaType": mediatype.OCI_CONFIG, "digest": "sha256:" + "c" * 64, "size": 7}
@@ -168,3 +169,29 @@ def test_json_is_as_deep_as_it_may_be_and_no_deeper(lists: list[bool]) -> None:
     else:
         with pytest.raises(Malformed, match="deep"):
             load_json(body, "it")
+
+
+def test_values_are_counted_outside_strings() -> None:
+    words = json.dumps({"annotations": {"x": '[],"{}' * JSON_CONTAINERS}}).encode()
+    assert load_json(words, "it") == json.loads(words)
+    many = b"[" + b"0," * JSON_VALUES + b"0]"
+    with pytest.raises(Malformed, match="values"):
+        load_json(many, "it")
+    with pytest.raises(Malformed, match="arrays and objects"):
+        load_json(b"[" + b"[]," * JSON_CONTAINERS + b"[]]", "it")
+    assert load_json(b"[" + b"0," * (JSON_VALUES - 2) + b"0]", "it")
+    assert load_json(b"[" + b"[]," * (JSON_CONTAINERS - 2) + b"[]]", "it")
+
+
+@pytest.mark.parametrize("tail", [b'"', b'"\\', b'"\\"', b'"x'])
+def test_a_string_without_an_end_hides_no_values(tail: bytes) -> None:
+    with pytest.raises(Malformed, match="arrays and objects"):
+        load_json(b"[" * (JSON_CONTAINERS + 1) + tail, "it")
+
+
+def test_a_manifest_of_too_many_values_is_shown_raw() -> None:
+    body = b'{"schemaVersion": 2, "layers": [], "x": [' + b"[]," * JSON_CONTAINERS + b"[]]}"
+    manifest = parse_manifest(body, Digest.of(body), mediatype.OCI_MANIFEST)
+    assert manifest.form is Form.UNKNOWN
+    assert "arrays and objects" in manifest.form_reason
+    assert manifest.raw == body

@@ -6,6 +6,7 @@ import base64
 import inspect
 import json
 import ssl
+import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -274,14 +275,76 @@ async def test_a_body_over_its_bound_is_refused() -> None:
 
 @pytest.mark.parametrize(
     "head",
-    [b"x: " + b"y" * 300_000 + b"\r\n", b"".join(b"x%d: y\r\n" % number for number in range(50_000))],
-    ids=["long", "many"],
+    [
+        b"x: " + b"y" * 300_000 + b"\r\n",
+        b"".join(b"x%d: y\r\n" % number for number in range(50_000)),
+        b"x: y\r\n" * 300,
+        b"x: y\r\n" + b" z\r\n" * 300,
+    ],
+    ids=["long", "many", "few too many", "folded"],
 )
 async def test_headers_without_end_are_unreachable_and_cost_no_memory(head: bytes) -> None:
     with fault_server(in_turn(Reply(b"HTTP/1.1 200 OK\r\n" + head + b"content-length: 0\r\n\r\n"))) as server:
         async with asking(server.host) as client:
             with pytest.raises(errors.Unreachable):
                 await client.tags("a/b")
+
+
+async def test_interim_answers_without_end_are_unreachable() -> None:
+    with fault_server(
+        in_turn(Reply(b"HTTP/1.1 100 Continue\r\n\r\n" * 200 + http(200, b'{"tags": []}').data))
+    ) as server:
+        async with asking(server.host) as client:
+            with pytest.raises(errors.Unreachable):
+                await client.tags("a/b")
+
+
+@pytest.mark.parametrize("status", [200, 403])
+async def test_chunks_of_one_byte_leave_others_their_turns(status: int) -> None:
+    """What has arrived is read without waiting: other tasks have their turns only if they are given."""
+    body = b'{"tags": ["v1"]}' + b" " * 60_000
+    chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n"
+    head = b"HTTP/1.1 %d Said\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n" % status
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    with fault_server(in_turn(Reply(head + chunks))) as server:
+        async with asking(server.host) as client, trio.open_nursery() as nursery:
+            nursery.start_soon(count)
+            if status == 200:
+                assert await client.tags("a/b") == ("v1",)
+            else:
+                with pytest.raises(errors.AccessDenied):
+                    await client.tags("a/b")
+            nursery.cancel_scope.cancel()
+    assert turns > 25
+
+
+MANY_VALUES = {
+    "lists": b'{"tags": [' + b"[]," * 2_000_000 + b"[]]}",
+    "objects": b'{"tags": [' + b"{}," * 2_000_000 + b"{}]}",
+    "strings": b'{"tags": [' + b'"",' * 2_000_000 + b'""]}',
+    "numbers": b'{"tags": [' + b"1," * 2_000_000 + b"1]}",
+    "in a member that means nothing": b'{"tags": ["v1"], "x": [' + b"[]," * 2_000_000 + b"[]]}",
+}
+
+
+@pytest.mark.parametrize("body", MANY_VALUES.values(), ids=MANY_VALUES)
+async def test_json_of_many_values_is_malformed_before_it_takes_memory(body: bytes) -> None:
+    with fault_server(in_turn(http(200, body, content_type=mediatype.OCI_INDEX))) as server:
+        async with asking(server.host) as client:
+            tracemalloc.start()
+            try:
+                with pytest.raises(errors.Malformed, match="more than"):
+                    await client.tags("a/b")
+                assert tracemalloc.get_traced_memory()[1] < 5 * len(body)
+            finally:
+                tracemalloc.stop()
 
 
 DEEP = [b"[" * 1_000_000, b'{"tags":' * 500_000, b'{"tags": ["a"], "x":' + b"[" * 1_000_000]
