@@ -231,7 +231,7 @@ def pin_command(what: str, **options: Unpack[SharedOptions]) -> None:
     names = names_of(disk, source.host, source.repository, source.tag or "", found.manifests)
     put_pin(disk, Pin(str(source), frozenset({*found.manifests, *found.blobs}), names))
     here = [each for each in found.blobs if disk.whole(each).exists()]
-    missing = sum(size for each, size in found.blobs.items() if each not in here)
+    missing = sum(max(0, size) for each, size in found.blobs.items() if each not in here)
     click.echo(f"pinned {source}: {len(found.manifests)} manifests, {len(found.blobs)} blobs")
     if missing > 0:
         click.echo(f"{amount(missing)} of them are not here yet: `ocifs prefetch {what}` fetches them", err=True)

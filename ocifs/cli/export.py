@@ -22,7 +22,7 @@ from ocifs.concurrency import patience
 from ocifs.content import RawManifest
 from ocifs.errors import NotFound, Unsupported, UsageError
 from ocifs.layout.written import WrittenLayout
-from ocifs.oci.children import child_role
+from ocifs.oci.children import child_role, listed_blobs
 from ocifs.oci.descriptor import Descriptor
 from ocifs.oci.digest import Digest
 from ocifs.oci.local import LayoutSource
@@ -30,7 +30,7 @@ from ocifs.oci.manifest import Form, Manifest, parse_manifest
 from ocifs.oci.platform import first_match
 from ocifs.oci.reference import parse_source
 from ocifs.settings import MIB, Timing
-from ocifs.tree.blob import BlobFile
+from ocifs.tree.blob import BlobFile, sized
 from ocifs.tree.bound import Whereabouts
 from ocifs.tree.closure import check_depth
 from ocifs.tree.node import Directory
@@ -135,19 +135,29 @@ class Export:
         for part in (manifest.config, *manifest.layers):
             if part is not None:
                 self._blobs[part.digest] = part
-        for child in manifest.manifests:
-            if child_role(child) == "blob":
-                self._blobs[child.digest] = child
-            elif child.digest not in self._manifests:
+        blobs = listed_blobs(manifest)
+        self._blobs.update((blob.digest, blob) for blob in blobs)
+        for child in () if blobs else manifest.manifests:
+            if child.digest not in self._manifests:
                 where = replace(self.where, version=child.digest)
                 try:
                     found = await self._read(where, child)
                 except NotFound as error:
                     hint = "--platform exports one child alone"
                     raise NotFound(f"a child of the index is not there: {error}", hint=hint) from None
-                await self._collect(found, depth + 1)
+                if child_role(child) == "blob":  # of a type that is not known: the bytes are all there is to it
+                    self._manifests[found.digest] = found
+                else:
+                    await self._collect(found, depth + 1)
+
+    async def _with_size(self, blob: Descriptor) -> Descriptor:
+        """The same with its size, which is asked for if the descriptor does not have it."""
+        with patience(self.timing.timeout, self.timing.max_wait):
+            found = await sized(self.where.context.origin.blobs, self.where.blob(blob))
+        return replace(blob, size=found.size)
 
     async def _copy(self, blobs: list[Descriptor]) -> None:
+        blobs = [await self._with_size(each) for each in blobs]
         total = sum(each.size for each in blobs)
         with progress(total, f"{total / MIB:.1f} MiB", sys.stderr) as advance:
             for each in blobs:

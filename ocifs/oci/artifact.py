@@ -51,6 +51,10 @@ _ANNOTATED = tuple(kind for kind in KINDS if not kind.index and (kind.annotation
 _LAYERED = tuple(kind for kind in KINDS if kind.layer_types)
 
 
+UNKNOWN_KINDS = frozenset({"artifact", "files", "unknown"})
+"""Kinds of which nothing is known but their types."""
+
+
 @dataclass(frozen=True, slots=True)
 class Classification:
     """What a manifest is. `decided_by` names the field that said so and `value` what it held; `rule` is the rule's name."""

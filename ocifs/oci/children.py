@@ -26,7 +26,7 @@ _NAMES = (TITLE, "io.cnab.component.name", _CNAB, _REF_NAME, "type")
 
 
 def child_role(descriptor: Descriptor) -> str:
-    """`platform`, `attestation`, `artifact`, `manifest` (nothing says which), or `blob` where caches list blobs as if manifests."""
+    """`platform`, `attestation`, `artifact`, `manifest` (nothing says which), or `blob` for a type that is not a manifest's."""
     if mediatype.essence(descriptor.media_type) not in _MANIFEST_TYPES:
         return "blob"
     if descriptor.annotations.get("vnd.docker.reference.type") == "attestation-manifest":
@@ -39,6 +39,15 @@ def child_role(descriptor: Descriptor) -> str:
     if platform is not None and (platform.os, platform.architecture) not in _NO_PLATFORM:
         return "platform"
     return "artifact" if informs(descriptor.artifact_type) or platform is not None else "manifest"
+
+
+def listed_blobs(index: Manifest) -> tuple[Descriptor, ...]:
+    """The children of an index that is one of blobs, as BuildKit's older cache is: all have types that are not manifests'.
+
+    Among manifests such a child is one of a type that is not known yet, which must not change what the others are (image-index.md).
+    """
+    blobs = all(child_role(child) == "blob" for child in index.manifests)
+    return index.manifests if blobs else ()
 
 
 def attached_to(descriptor: Descriptor) -> Digest | None:

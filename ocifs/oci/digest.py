@@ -16,8 +16,8 @@ from ocifs.errors import Malformed, Unsupported
 _GRAMMAR = re.compile(r"(?P<algorithm>[a-z0-9]+(?:[+._-][a-z0-9]+)*):(?P<encoded>[a-zA-Z0-9=_-]+)")
 _REGISTERED = {"sha256": re.compile(r"[a-f0-9]{64}"), "sha512": re.compile(r"[a-f0-9]{128}")}
 
-# A digest is one component of a path, and a component may have 255 bytes at the most on every file system we know.
-MAX_DIGEST_LENGTH = 200
+MAX_DIGEST_LENGTH = 4096
+"""Characters of a digest. Those that can be read have 135 at most. The grammar has no bound: the specification's own example has 202."""
 
 
 class Hasher(Protocol):
@@ -29,7 +29,7 @@ class Hasher(Protocol):
 
 
 class Digest(NamedTuple):
-    """`algorithm:encoded`. Make one with `Digest.parse`; its parts are safe as components of a path.
+    """`algorithm:encoded`. Make one with `Digest.parse`; the parts of a `verifiable` one are safe as components of a path.
 
     A named tuple, whose hash takes no call of Python's: every request looks some up.
     """

@@ -31,10 +31,10 @@ _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)  # on
 
 
 def load_json(body: bytes, what: str) -> object:
-    """Decode a text in UTF-8. Raises Malformed."""
+    """Decode a text in UTF-8, which is the only encoding of I-JSON. Raises Malformed."""
     _check_size(body, what)
     try:
-        value = json.loads(body, object_pairs_hook=_no_duplicates)
+        value = json.loads(body.decode("utf-8"), object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise Malformed(f"{what} is no JSON: {error or 'nested too deep'}") from None
     if body.count(b"{") + body.count(b"[") > JSON_DEPTH and _depth_passes(value, JSON_DEPTH):
@@ -83,6 +83,10 @@ def _depth_passes(value: object, most: int) -> bool:
         if not level:
             return False
     return any(isinstance(each, (dict, list)) for each in level)
+
+
+def _no_constant(text: str) -> object:
+    raise ValueError(f"{text} is not a number of JSON")
 
 
 def _no_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:

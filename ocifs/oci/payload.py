@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from ocifs.errors import Malformed
 from ocifs.oci import mediatype
 from ocifs.oci.artifact import Classification, is_image_config
-from ocifs.oci.children import child_role
+from ocifs.oci.children import listed_blobs
 from ocifs.oci.descriptor import UNKNOWN_SIZE, Descriptor
 from ocifs.oci.digest import Digest
 from ocifs.oci.extensions import HEAD_SIZE, extension_of
@@ -79,7 +79,7 @@ def payload_files(
     kind = BY_WORD.get(classification.kind) or Kind(classification.kind, "")
     layers = manifest.layers
     if manifest.form is Form.INDEX:
-        layers = tuple(child for child in manifest.manifests if child_role(child) == "blob")
+        layers = listed_blobs(manifest)
     files = list(_joined(kind, _layer_files(kind, _load(config), layers)))
     own = _config_file(manifest, kind, not files)
     files += [] if own is None else [own]

@@ -10,8 +10,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from ocifs.content import Blob, BlobReader
-from ocifs.errors import NoAttribute, NotFound, RegistryFailed, Unsupported
+from ocifs.errors import LimitExceeded, Malformed, NoAttribute, NotFound, RegistryFailed, Unsupported
 from ocifs.oci.descriptor import UNKNOWN_SIZE
+from ocifs.oci.digest import Digest
 from ocifs.tree.names import to_bytes
 from ocifs.tree.node import FILE, Attributes, Plain
 
@@ -106,6 +107,19 @@ def elsewhere(urls: Sequence[str]) -> Iterator[None]:
         raise Unsupported(
             f"the registry does not have this blob; its descriptor says that {place} has it, and ocifs asks nobody but the registry"
         ) from None
+
+
+@contextmanager
+def named_in_errors(image: str, layer: Digest | None = None) -> Iterator[None]:
+    """Name the image, and the layer, in an error about what is in it, unless the error names it already."""
+    try:
+        yield
+    except (Malformed, LimitExceeded) as error:
+        text = str(error)
+        names = [name for name in (image, f"layer {layer}" if layer is not None else "") if name and name not in text]
+        if not names:
+            raise
+        raise type(error)(f"{', '.join(names)}: {text}", hint=error.hint) from None
 
 
 def gone(error: NotFound) -> RegistryFailed:

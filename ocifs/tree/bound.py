@@ -10,12 +10,13 @@ from dataclasses import dataclass, replace
 from ocifs.concurrency import off_loop
 from ocifs.content import Blob
 from ocifs.errors import OcifsError
-from ocifs.oci.artifact import Classification, classify, classify_config
-from ocifs.oci.descriptor import Descriptor
+from ocifs.oci.artifact import UNKNOWN_KINDS, Classification, classify, classify_config, is_image_config
+from ocifs.oci.descriptor import UNKNOWN_SIZE, Descriptor
 from ocifs.oci.digest import Digest
 from ocifs.oci.manifest import Form, Manifest, parse_manifest, schema1_config
 from ocifs.oci.mediatype import is_json
 from ocifs.oci.payload import wants_config
+from ocifs.tree.blob import sized
 from ocifs.tree.context import Context
 from ocifs.tree.times import created_ns
 
@@ -52,6 +53,7 @@ class Bound:
 async def load(where: Whereabouts) -> Bound:
     """Read and understand a manifest and, where it is small, its config."""
     manifest, classification = await identify(where)
+    manifest = await _with_config_size(where, manifest)
     schema1 = manifest.form is Form.SCHEMA1
     config = None if schema1 else await read_config(where, manifest, classification)
     size = len(manifest.raw) + len(config or b"")
@@ -65,6 +67,18 @@ def _bound(manifest: Manifest, classification: Classification, config: bytes | N
         flavours = (*classification.flavours, *classify_config(config))
         classification = replace(classification, flavours=flavours)
     return Bound(manifest, classification, config, created_ns(manifest, config))
+
+
+async def _with_config_size(where: Whereabouts, manifest: Manifest) -> Manifest:
+    """The same with the size of its config, which is asked for if the descriptor does not have it; unknown if it cannot be had."""
+    config = manifest.config
+    if config is None or config.size != UNKNOWN_SIZE or config.is_empty:
+        return manifest
+    try:
+        blob = await sized(where.context.origin.blobs, where.blob(config))
+    except OcifsError:
+        return manifest
+    return replace(manifest, config=replace(config, size=blob.size))
 
 
 async def identify(where: Whereabouts) -> tuple[Manifest, Classification]:
@@ -87,22 +101,26 @@ async def identify(where: Whereabouts) -> tuple[Manifest, Classification]:
 
 
 async def read_config(where: Whereabouts, manifest: Manifest, classification: Classification) -> bytes | None:
-    """The config's bytes where it is small and JSON by its type or its kind (Spin's has a type that does not say so).
+    """The config's bytes, if it is small and of a known type, that of an image or of a known kind of artifact.
 
-    None where there is none to be had, which must keep nobody from the manifest.
+    A config of an unknown type is opaque (image-spec, manifest.md). None also for one that cannot be had, which must not hide the manifest.
     """
     config = manifest.config
-    if (
-        config is None
-        or not (is_json(config.media_type) or wants_config(classification))
-        or config.is_empty
-        or config.size > where.context.limits.config_bytes
-    ):
+    if config is None or config.is_empty or not _is_understood(config, classification):
+        return None
+    if not 0 <= config.size <= where.context.limits.config_bytes:
         return None
     try:
         return await where.context.origin.blobs.read_blob(where.blob(config), 0, config.size)
     except OcifsError:
         return None
+
+
+def _is_understood(config: Descriptor, classification: Classification) -> bool:
+    if wants_config(classification):
+        return True
+    known = classification.kind not in UNKNOWN_KINDS or is_image_config(config.media_type)
+    return known and is_json(config.media_type)
 
 
 def facts(bound: Bound) -> dict[str, str]:

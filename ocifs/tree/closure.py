@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from ocifs.errors import LimitExceeded
-from ocifs.oci.children import child_role
+from ocifs.oci.children import child_role, listed_blobs
 from ocifs.oci.digest import Digest
 from ocifs.oci.manifest import Manifest
 from ocifs.oci.platform import first_match
@@ -55,7 +55,7 @@ def check_depth(depth: int, limits: Limits) -> None:
 def _children(where: Whereabouts, manifest: Manifest) -> tuple[list[Digest], dict[Digest, int]]:
     """The children that are manifests and belong to the whole, and those that are blobs."""
     machines = [each for each in manifest.manifests if child_role(each) == "platform" and each.platform]
-    blobs = {each.digest: each.size for each in manifest.manifests if child_role(each) == "blob"}
+    blobs = {each.digest: each.size for each in listed_blobs(manifest)}
     chosen = first_match([each.platform for each in machines], where.context.platform)
     if chosen is not None:
         return [machines[chosen].digest], blobs

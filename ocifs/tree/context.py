@@ -6,9 +6,10 @@ Rules that hold here: nothing in here asks anybody; whatever can be derived is d
 from __future__ import annotations
 
 import itertools
+import logging
 import platform as machine
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import trio
@@ -21,6 +22,8 @@ from ocifs.oci.digest import Digest
 from ocifs.oci.manifest import Manifest
 from ocifs.oci.platform import Platform
 from ocifs.settings import Limits, ViewSettings
+
+log = logging.getLogger("ocifs.tree")
 
 # The kernel asks again after a second whether a name still means the same; the answer comes from memory until the tag's time to live
 # is over. With the whole time to live here a moved tag could stay unseen for twice that time.
@@ -45,6 +48,8 @@ class Context:
     limits: Limits
     workshop: Workshop
     tag_ttl: float = 60.0
+    report: Callable[[str], None] = log.warning
+    """Notes for the user about what no program that reads can notice; a mount shows them in `.ocifs/errors`."""
     visited: set[str] = field(default_factory=set)
     serials: Iterator[int] = field(default_factory=itertools.count)
     """Numbers that tell nodes with the same name apart."""

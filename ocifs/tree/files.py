@@ -15,6 +15,7 @@ from ocifs.tree.bound import Bound, Whereabouts
 from ocifs.tree.layerroot import LayerStack, open_layer_tree
 from ocifs.tree.names import components, split_path, to_bytes, unique_paths
 from ocifs.tree.node import DIRECTORY, Attributes, Directory, Entry, Node, Plain, TextFile
+from ocifs.tree.rootfs import image_name
 from ocifs.tree.static import StaticDirectory
 
 Tree = dict[bytes, "Node | Tree"]
@@ -23,11 +24,12 @@ Tree = dict[bytes, "Node | Tree"]
 class FilesDirectory(Plain):
     """The payload of one manifest."""
 
-    __slots__ = ("_payload", "_root", "_where")
+    __slots__ = ("_image", "_payload", "_root", "_where")
 
     def __init__(self, where: Whereabouts, bound: Bound, key: Hashable) -> None:
         super().__init__(key, Attributes(DIRECTORY, mtime_ns=bound.mtime_ns, nlink=2))
         self._where = where
+        self._image = image_name(where, bound)
         self._payload = payload_files(bound.manifest, bound.classification, bound.config)
         self._root: Directory | None = None
 
@@ -69,6 +71,7 @@ class FilesDirectory(Plain):
             markers=False,
             alone=True,
             within=components(item.path),
+            image=self._image,
             mtime_ns=self.attributes.mtime_ns,
         )
         context = self._where.context

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Sequence
 
 from ocifs.errors import NotFound
-from ocifs.oci.children import attached_to, child_name, child_role, platform_name, stands_for_all
+from ocifs.oci.children import attached_to, child_name, child_role, listed_blobs, platform_name, stands_for_all
 from ocifs.oci.descriptor import Descriptor
 from ocifs.oci.manifest import Manifest
 from ocifs.oci.platform import first_match
@@ -30,16 +30,17 @@ def index_links(where: Whereabouts, bound: Bound, key: Hashable) -> Iterable[tup
     """`manifests`, `platforms`, `artifacts` and the shortcuts into the child that is wanted, as names and nodes."""
     manifest, kind = bound.manifest, bound.classification.kind
     children = [(str(n).encode(), child) for n, child in enumerate(manifest.manifests)]
-    yield b"manifests", _links((key, b"manifests"), children, where)
+    room = where.blobs if listed_blobs(manifest) else where.siblings
+    yield b"manifests", _links((key, b"manifests"), children, room)
     machines = _machines(manifest)
     names = _names(platform_name(manifest, child) for child in machines)
     if machines:
-        yield b"platforms", _links((key, b"platforms"), list(zip(names, machines, strict=True)), where)
+        yield b"platforms", _links((key, b"platforms"), list(zip(names, machines, strict=True)), room)
     others = [child for child in manifest.manifests if is_artifact(child)]
     if others:
         named = zip(_names(child_name(child) for child in others), others, strict=True)
-        yield b"artifacts", _links((key, b"artifacts"), list(named), where)
-    if any(child_role(child) == "blob" for child in manifest.manifests):
+        yield b"artifacts", _links((key, b"artifacts"), list(named), room)
+    if listed_blobs(manifest):
         yield b"files", FilesDirectory(where, bound, (key, b"files"))
         return
     way = _wanted(manifest, machines, names, where)
@@ -82,14 +83,9 @@ def _names(texts: Iterable[str]) -> list[bytes]:
     return unique([mangle(to_bytes(text)) for text in texts])
 
 
-def _links(key: Hashable, children: list[tuple[bytes, Descriptor]], where: Whereabouts) -> StaticDirectory:
-    """A directory of links to children; it lies one level below the manifest's own."""
+def _links(key: Hashable, children: list[tuple[bytes, Descriptor]], room: bytes) -> StaticDirectory:
+    """A directory of links to children in another one; it lies one level below the manifest's own."""
     return StaticDirectory(
         key,
-        ((name, Link((key, name), b"../" + _way(child, where))) for name, child in children),
+        ((name, Link((key, name), b"../" + room + b"/" + str(child.digest).encode())) for name, child in children),
     )
-
-
-def _way(child: Descriptor, where: Whereabouts) -> bytes:
-    room = where.blobs if child_role(child) == "blob" else where.siblings
-    return room + b"/" + str(child.digest).encode()

@@ -10,7 +10,7 @@ of change is the same before the first look and after it, since by that GNU tar 
 from __future__ import annotations
 
 import stat
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ocifs.content import Blob
@@ -23,8 +23,8 @@ from ocifs.layers.workshop import Workshop
 from ocifs.oci.descriptor import Descriptor
 from ocifs.oci.digest import Digest
 from ocifs.settings import ViewSettings
-from ocifs.tree.blob import elsewhere, gone, sized
-from ocifs.tree.layertree import open_inside
+from ocifs.tree.blob import elsewhere, gone, named_in_errors, sized
+from ocifs.tree.layertree import Place, open_inside
 from ocifs.tree.node import FOREVER, Attributes, Directory, Entry, Node, Plain
 from ocifs.tree.xattrs import possible
 
@@ -39,6 +39,7 @@ class LayerStack:
 
     `tables`: asks for tables of contents that are to be believed; `apart`: for those that layers' annotations name. `within`: names above
     everything in the layers that are shown already, by whoever has this tree. `mtime_ns`: the root's, until it is looked into.
+    `image`: what errors call the whole; `warning`: what is to be reported, by `report`, when the tree is first looked into.
     """
 
     repository: str
@@ -50,6 +51,9 @@ class LayerStack:
     mtime_ns: int = 0
     tables: AskTables | None = None
     apart: AskTables | None = None
+    image: str = ""
+    warning: str = ""
+    report: Callable[[str], None] | None = None
 
 
 def open_layer_tree(workshop: Workshop, stack: LayerStack, view: ViewSettings, key: Hashable) -> Directory:
@@ -111,14 +115,16 @@ class _Root(Plain):
     async def _look(self) -> None:
         stack, workshop = self._stack, self._workshop
         tables = await stack.tables() if stack.tables is not None else {}
-        with elsewhere([url for descriptor in stack.layers for url in descriptor.urls]):
+        with named_in_errors(stack.image), elsewhere([url for descriptor in stack.layers for url in descriptor.urls]):
             layers = self._layers([await sized(workshop.blobs, blob) for blob in self._blobs()], tables)
             tree = await workshop.tree(layers, markers=stack.markers, alone=stack.alone)
         top, path = _descend(tree.root, stack.within)
         root = Root(top.member, top.links)
         await workshop.roots.keep(self._name(), root)
-        self._inner = open_inside(self.key, workshop, layers, self._view, (top, path))
+        self._inner = open_inside(self.key, workshop, layers, self._view, Place(top, path, stack.image))
         self._learn(root)
+        if stack.warning and stack.report is not None:
+            stack.report(stack.warning)
 
     def _blobs(self) -> list[Blob]:
         return [Blob.of(self._stack.repository, descriptor) for descriptor in self._stack.layers]

@@ -16,7 +16,7 @@ from ocifs.tree.context import Context
 from ocifs.tree.layerroot import LayerStack, open_layer_tree
 from ocifs.tree.names import to_bytes
 from ocifs.tree.node import DIRECTORY, Attributes, Entry, Node, Plain, TextFile
-from ocifs.tree.rootfs import diff_ids, holds_tree
+from ocifs.tree.rootfs import diff_ids, holds_tree, image_name
 from ocifs.tree.soci import soci_tables
 from ocifs.tree.static import StaticDirectory, annotation_directory
 
@@ -24,7 +24,7 @@ from ocifs.tree.static import StaticDirectory, annotation_directory
 class LayersDirectory(Plain):
     """`layers/0`, `layers/1`, …"""
 
-    __slots__ = ("_apart", "_diff_ids", "_is_image", "_layers", "_tables", "_where")
+    __slots__ = ("_apart", "_diff_ids", "_image", "_is_image", "_layers", "_tables", "_where")
 
     def __init__(self, where: Whereabouts, bound: Bound, key: Hashable) -> None:
         super().__init__(key, Attributes(DIRECTORY, mtime_ns=bound.mtime_ns, nlink=2))
@@ -33,6 +33,7 @@ class LayersDirectory(Plain):
         self._diff_ids = diff_ids(bound.config, len(self._layers))
         self._tables = soci_tables(where, bound.manifest)
         self._apart = tables_apart(where, bound.manifest)
+        self._image = image_name(where, bound)
         self._is_image = bound.classification.kind in ("image", "docker-schema1")
 
     async def lookup(self, name: bytes) -> Node:
@@ -56,6 +57,7 @@ class LayersDirectory(Plain):
             alone=True,
             mtime_ns=self.attributes.mtime_ns,
             tables=self._tables,
+            image=self._image,
             apart=self._apart,
         )
         return LayerDirectory(self._where.context, stack, (self.key, number))

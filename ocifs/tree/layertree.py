@@ -10,6 +10,7 @@ from __future__ import annotations
 import stat
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from ocifs.errors import NoAttribute, NotFound
 from ocifs.layers.member import Kind, Member
@@ -18,7 +19,7 @@ from ocifs.layers.merged import PLACE, UPWARD, Item, Tree, code_of, layer_of, pl
 from ocifs.layers.unpack import Layer
 from ocifs.layers.workshop import Workshop
 from ocifs.settings import ViewSettings
-from ocifs.tree.blob import gone, scope_of
+from ocifs.tree.blob import gone, named_in_errors, scope_of
 from ocifs.tree.inside import inside
 from ocifs.tree.names import mangle
 from ocifs.tree.node import (
@@ -55,6 +56,7 @@ class _Shown:
     layers: tuple[Layer, ...]
     links_inside: bool
     owners_kept: bool
+    image: str
     crowds: tuple[_Crowd, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -63,16 +65,24 @@ class _Shown:
         object.__setattr__(self, "crowds", crowds)
 
 
+class Place(NamedTuple):
+    """A directory of a tree, the names from the tree's root to it, and what errors call the whole."""
+
+    top: Item
+    path: tuple[bytes, ...] = ()
+    image: str = ""
+
+
 def open_inside(
     key: Hashable,
     workshop: Workshop,
     layers: tuple[Layer, ...],
     view: ViewSettings,
-    place: tuple[Item, tuple[bytes, ...]],
+    place: Place,
 ) -> Directory:
-    """A directory of a tree and all below it. `key`: the tree's; `place`: the directory, and the names from the tree's root to it."""
-    top, path = place
-    shown = _Shown(key, workshop, top.tree, layers, view.links == "inside", view.owner == "keep")
+    """A directory of a tree and all below it. `key`: the tree's."""
+    top, path, image = place
+    shown = _Shown(key, workshop, top.tree, layers, view.links == "inside", view.owner == "keep", image)
     return _Directory(shown, top.code, path)
 
 
@@ -151,10 +161,13 @@ class _File(_Leaf):
         member = self._member
         if not member.size:
             return b""
+        layer = self._layer
         try:
-            return await self._shown.workshop.read(self._layer, member, offset, size)
+            with named_in_errors(self._shown.image, layer.blob.digest):
+                return await self._shown.workshop.read(layer, member, offset, size)
         except NotFound as error:
             raise gone(error) from None
+        raise AssertionError("named_in_errors raises what it catches")
 
     def read_at_hand(self, offset: int, size: int) -> bytes | None:
         member = self._member

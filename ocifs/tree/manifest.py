@@ -12,6 +12,7 @@ from collections.abc import Hashable, Iterable, Sequence
 
 from ocifs.content import Blob
 from ocifs.errors import NoAttribute, NotFound
+from ocifs.oci.descriptor import UNKNOWN_SIZE
 from ocifs.oci.digest import Digest
 from ocifs.oci.manifest import Form
 from ocifs.oci.mediatype import is_json
@@ -116,11 +117,10 @@ def manifest_nodes(where: Whereabouts, bound: Bound, key: Hashable) -> Iterable[
         return
     yield b"annotations", annotation_directory((key, b"annotations"), manifest.annotations, when)
     if manifest.config is not None:
-        name = "config.json" if is_json(manifest.config.media_type) else "config"
-        yield (
-            name.encode(),
-            BlobFile(where.context.origin.blobs, where.blob(manifest.config), manifest.config.media_type, when),
-        )
+        if manifest.config.size != UNKNOWN_SIZE:  # else there is no telling how long the file is
+            name = "config.json" if is_json(manifest.config.media_type) else "config"
+            blob = where.blob(manifest.config)
+            yield name.encode(), BlobFile(where.context.origin.blobs, blob, manifest.config.media_type, when)
         yield text("config.media-type", f"{manifest.config.media_type}\n")
         yield text("config.digest", f"{manifest.config.digest}\n")
     if manifest.form is Form.INDEX:

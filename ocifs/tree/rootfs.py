@@ -48,6 +48,23 @@ def diff_ids(config: bytes | None, count: int) -> tuple[Digest | None, ...]:
     return tuple(_digest(value) for value in named)
 
 
+def check_config(config: bytes | None, count: int) -> tuple[str, str]:
+    """What keeps an image from being unpacked, by its config, and what a user should know; both may be empty (image-spec, config.md)."""
+    rootfs = config_members(config).get("rootfs") if config else None
+    if not isinstance(rootfs, dict):
+        return "", ""
+    kind, named = rootfs.get("type", "layers"), rootfs.get("diff_ids")
+    if kind != "layers":
+        return f"its config has a rootfs.type that is not known: {str(kind)[:100]!r}", ""
+    there = len(named) if isinstance(named, list) else 0
+    if there == count:
+        return "", ""
+    return (
+        "",
+        f"the image has {count} layers and {there} diff IDs: what its layers unpack to is not checked against these",
+    )
+
+
 def _digest(value: object) -> Digest | None:
     try:
         return Digest.parse(value) if isinstance(value, str) else None
@@ -71,6 +88,11 @@ class Unreadable(Plain):
         raise Unsupported(self._why)
 
 
+def image_name(where: Whereabouts, bound: Bound) -> str:
+    """What errors call a manifest."""
+    return f"{where.repository}@{bound.manifest.digest}" if where.repository else str(bound.manifest.digest)
+
+
 def open_rootfs(where: Whereabouts, bound: Bound, key: Hashable) -> Directory:
     """All layers of an image, merged."""
     layers = bound.manifest.layers
@@ -79,11 +101,18 @@ def open_rootfs(where: Whereabouts, bound: Bound, key: Hashable) -> Directory:
             what = _other_form(essence(layer.media_type)) or "of an unknown type"
             why = f"layer {number} of {bound.manifest.digest} is {what}, not a tar: {layer.media_type}"
             return Unreadable(why, key, bound.mtime_ns)
+    error, warning = check_config(bound.config, len(layers))
+    name = image_name(where, bound)
+    if error:
+        return Unreadable(f"{name} cannot be unpacked: {error}", key, bound.mtime_ns)
     stack = LayerStack(
         where.repository,
         layers,
         diff_ids(bound.config, len(layers)),
         mtime_ns=bound.mtime_ns,
+        image=name,
+        warning=f"{name}: {warning}" if warning else "",
+        report=where.context.report,
         tables=soci_tables(where, bound.manifest),
         apart=tables_apart(where, bound.manifest),
     )

@@ -16,12 +16,14 @@ from ocifs.errors import IntegrityError, Malformed, NotFound
 from ocifs.layers.lazy import AskTables
 from ocifs.oci.digest import Digest
 from ocifs.oci.manifest import Manifest, parse_manifest
+from ocifs.oci.mediatype import essence
 from ocifs.tree.bound import Whereabouts
 
 log = logging.getLogger(__name__)
 
 REFERRING = "application/vnd.amazon.soci.index.v1+json"
 NAMED = "application/vnd.amazon.soci.index.v2+json"
+TABLE = "application/octet-stream"
 INDEX_DIGEST = "com.amazon.soci.index-digest"
 LAYER_DIGEST = "com.amazon.soci.image-layer-digest"
 
@@ -66,9 +68,14 @@ async def _load(where: Whereabouts, digest: Digest, kind: str) -> Manifest | Non
 
 
 def _tables(repository: str, index: Manifest) -> list[tuple[Digest, Blob]]:
+    """The tables of an index. Lists of files to prefetch, which name layers in the same way, have a type of their own."""
     found = []
     for table in index.layers:
         of = table.annotations.get(LAYER_DIGEST)
-        if of is not None:
+        if of is None or essence(table.media_type) != TABLE:
+            continue
+        try:
             found.append((Digest.parse(of), Blob.of(repository, table)))
+        except Malformed as error:
+            log.warning("a table of SOCI's index %s is left alone: %s", index.digest, error)
     return found

@@ -16,6 +16,7 @@ from ocifs.oci.kinds_table import BY_WORD
 from ocifs.oci.manifest import Form, Manifest
 from ocifs.oci.payload import payload_files
 from ocifs.tree.files import payload_paths
+from ocifs.tree.rootfs import check_config
 from ocifs.tree.times import CREATED, config_members
 
 _TITLE, _VERSION = "org.opencontainers.image.title", "org.opencontainers.image.version"
@@ -74,6 +75,8 @@ def _facts(manifest: Manifest, classification: Classification, config: bytes | N
     yield "Created", manifest.annotations.get(CREATED) or _text(said.get("created"))
     yield "Platform", "/".join(filter(None, (_text(said.get(part)) for part in ("os", "architecture", "variant"))))
     yield "Runs", _command(said)
+    if classification.kind == "image":
+        yield "Warning", next((text for text in check_config(config, len(manifest.layers)) if text), "")
     yield "Subject", str(manifest.subject.digest) if manifest.subject else ""
     yield "Content", _amount("layer", manifest.layers)
     yield "Children", _amount("manifest", manifest.manifests, sizes=False)

@@ -10,6 +10,7 @@ import pytest
 
 from ocifs.oci import mediatype
 from ocifs.oci.artifact import Classification, classify
+from ocifs.oci.digest import Digest
 from ocifs.oci.extensions import extension_of
 from ocifs.oci.kinds_table import KINDS
 from ocifs.oci.manifest import Manifest, digest_of_manifest, parse_manifest
@@ -67,8 +68,16 @@ def test_oras_directories_are_to_be_unpacked(value: str, unpack: bool) -> None:
 
 
 def test_the_empty_descriptor_is_no_file_and_does_not_shift_the_numbers() -> None:
-    manifest = manifest_of("a/b", layer(mediatype.OCI_EMPTY), layer("application/zip"))
+    empty = layer(mediatype.OCI_EMPTY) | {"digest": str(Digest.of(b"{}")), "size": 2}
+    manifest = manifest_of("a/b", empty, layer("application/zip"))
     assert files_of(manifest) == [("layer-1.zip", False)]
+
+
+def test_a_layer_of_the_empty_type_with_other_content_is_a_file() -> None:
+    """manifest.md, "Guidance for an Empty Descriptor": it is `{}`, by its digest and its size of 2."""
+    assert files_of(manifest_of("a/b", layer(mediatype.OCI_EMPTY))) == [("layer-0.json", False)]
+    seven = layer(mediatype.OCI_EMPTY) | {"digest": str(Digest.of(b"{}")), "size": 7}
+    assert files_of(manifest_of("a/b", seven)) == [("layer-0.json", False)]
 
 
 @pytest.mark.parametrize(
@@ -121,7 +130,9 @@ def test_a_config_with_a_title_is_a_file() -> None:
 
 
 def test_a_config_that_is_empty_is_no_file() -> None:
-    assert files_of(manifest_of("application/vnd.cnab.config.v1+json", size=0)) == []
+    config = {"mediaType": "application/vnd.cnab.config.v1+json", "digest": str(Digest.of(b"")), "size": 0}
+    raw = json.dumps({"config": config, "layers": []}).encode()
+    assert files_of(parse_manifest(raw, digest_of_manifest(raw))) == []
 
 
 def test_the_config_is_wanted_only_by_kinds_that_take_names_from_it() -> None:

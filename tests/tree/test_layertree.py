@@ -6,8 +6,9 @@ import gzip
 import hashlib
 import json
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 import trio
@@ -53,13 +54,17 @@ def put_image(registry: MemoryRegistry, *tars: bytes, diff_ids: list[str] | None
 
 @asynccontextmanager
 async def opened(
-    registry: MemoryRegistry, shelf: MemoryShelf | None = None, **view: object
+    registry: MemoryRegistry,
+    shelf: MemoryShelf | None = None,
+    report: Callable[[str], None] | None = None,
+    **view: object,
 ) -> AsyncIterator[Directory]:
     """The directory of app:v1."""
     async with trio.open_nursery() as nursery:
         workshop = Workshop(registry, shelf or MemoryShelf(), nursery, Limits())
         shown = ViewSettings(platform=Platform("linux", "amd64"), **view)
-        yield await open_single(Context(registry.origin, shown, Limits(), workshop), "app", "v1")
+        context = Context(registry.origin, shown, Limits(), workshop)
+        yield await open_single(context if report is None else replace(context, report=report), "app", "v1")
         nursery.cancel_scope.cancel()
 
 
