@@ -102,7 +102,7 @@ class Parts:
         workshop = Workshop(origin.blobs, DiskShelf(self.disk), self.nursery, settings.limits, tables=tables)
         self.keepers.append(workshop)
         view = replace(settings.view, repositories=seeds)
-        return Context(origin, view, settings.limits, workshop, settings.timing.tag_ttl)
+        return Context(origin, view, settings.limits, workshop, settings.timing.tag_ttl, self.disk.report)
 
 
 class Hosts:

@@ -57,17 +57,14 @@ class Promise:
 
 
 def promised(annotations: Mapping[str, str], apart: Blob | None = None, ask: AskTables | None = None) -> Promise | None:
-    """The table that annotations of a layer name, else the one `apart`; None if they name none, or make no sense.
+    """The table that annotations of a layer name, else the one `apart`; None if they name none. Raises Malformed for what
+    makes no sense.
 
     Annotations of both eStargz and zstd:chunked are those of one table, which has to be what both say.
     """
-    try:
-        chunked = zstd_chunked.promise(annotations)
-        named = annotations.get(estargz.ANNOTATION)
-        starred = None if named is None else Promise("estargz", Digest.parse(named), ask=ask)
-    except Malformed as error:
-        log.warning("a layer's table of contents is left alone: %s", error)
-        return None
+    chunked = zstd_chunked.promise(annotations)
+    named = annotations.get(estargz.ANNOTATION)
+    starred = None if named is None else Promise("estargz", Digest.parse(named), ask=ask)
     if chunked is None and starred is None and apart is not None:
         return Promise(SOCI, apart.digest, apart=apart)
     if chunked is None:
@@ -84,7 +81,7 @@ async def fetch_table(blobs: BlobReader, blob: Blob, promise: Promise, limits: L
             return await _chunked(blobs, blob, promise.chunked, limits)
         return await _estargz(blobs, blob, promise, limits)
     except (Malformed, LimitExceeded, Unsupported) as error:
-        log.warning("layer %s is taken as a plain tar: %s", blob.digest, error)
+        log.warning("layer %s of %s is taken as a plain tar: %s", blob.digest, blob.repository or "the image", error)
         return None
 
 
@@ -129,6 +126,8 @@ async def _beside(blobs: BlobReader, blob: Blob, promise: Promise, limits: Limit
 
 
 def _bound(size: int, limits: Limits) -> None:
+    if size < 0:
+        raise Malformed("the table of contents has a descriptor without a size")
     if size > limits.toc_bytes:
         raise LimitExceeded(f"the table of contents has more than limits.toc_bytes ({limits.toc_bytes})")
 

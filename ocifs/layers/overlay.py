@@ -149,7 +149,10 @@ class _Stack(GrowingTree):
 
     def _is_marker(self, place: int, member: Member) -> bool:
         """Whether an entry is a whiteout or AUFS' own, or lies in one; the latter may be what hard links of this layer mean."""
-        if not any(part.startswith(_WHITEOUT) for part in member.path.split(b"/")):
+        parts = member.path.split(b"/")
+        if parts[-1] == _WHITEOUT:  # umoci takes it for one of its directory (image-spec, layer.md "Whiteouts")
+            raise Malformed(f"layer {self._layer} has a whiteout without a name: {_show(member.path)}")
+        if not any(part.startswith(_WHITEOUT) for part in parts):
             return False
         if member.path.startswith(_AUFS) and member.kind is Kind.FILE:
             self._plinks[member.path] = code_of(self._layer, place)

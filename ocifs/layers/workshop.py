@@ -22,7 +22,7 @@ from weakref import WeakValueDictionary
 
 import trio
 
-from ocifs.concurrency import SingleFlight, note_progress, ungrouped
+from ocifs.concurrency import SingleFlight, note_progress
 from ocifs.content import Blob, BlobReader, Shelf
 from ocifs.errors import CacheFull, IntegrityError, LimitExceeded, Malformed, OcifsError, RegistryFailed
 from ocifs.layers import merged
@@ -39,6 +39,7 @@ from ocifs.layers.roots import Roots
 from ocifs.layers.span import PLAIN_TAR
 from ocifs.layers.toc import Table
 from ocifs.layers.unpack import Layer, Unpacking, check
+from ocifs.layers.waiting import side_by_side, with_progress
 from ocifs.oci.digest import Digest
 from ocifs.settings import MIB, Limits
 
@@ -46,6 +47,7 @@ log = logging.getLogger("ocifs.layers")
 
 BY_TABLE = "layer-index-toc.4"  # an index by a table of contents that came with the layer
 _PIECE = 2 * MIB  # read of a blob at a time
+_WARNED = 1000  # layers with a warning that are remembered at a time
 
 
 class Workshop:
@@ -61,6 +63,7 @@ class Workshop:
         self._limits = limits
         self._tables = tables
         self._prefetched: set[Digest] = set()
+        self._warned: set[Digest] = set()
         self._indexing: SingleFlight[Digest, LayerIndex] = SingleFlight(nursery)
         self._unpacking: SingleFlight[tuple[Digest, bool], LayerIndex] = SingleFlight(nursery)
         self._merging: SingleFlight[tuple[object, ...], Tree] = SingleFlight(nursery)
@@ -83,14 +86,33 @@ class Workshop:
         """A layer as its descriptor and its image's config describe it. `table`: a table of contents beside it that is to be believed;
         `ask`: for tables of layers that have none, though their annotations name it.
         """
-        return Layer(blob, diff_id, promised(annotations, table, ask) if self._tables else None)
+        promise = None
+        try:
+            promise = promised(annotations, table, ask) if self._tables else None
+        except Malformed as error:
+            self._warn(blob, error)
+        return Layer(blob, diff_id, promise)
+
+    def _warn(self, blob: Blob, error: Malformed) -> None:
+        """Log, once a layer, that its table of contents is not used."""
+        if blob.digest in self._warned:
+            return
+        if len(self._warned) >= _WARNED:
+            self._warned.clear()
+        self._warned.add(blob.digest)
+        log.warning("the table of contents of layer %s of %s is left alone: %s", blob.digest, blob.repository, error)
 
     async def index(self, layer: Layer) -> LayerIndex:
         """The entries of a layer. Raises Malformed, IntegrityError, LimitExceeded and whatever reading the blob raises."""
-        index = self._indices.get(layer.key)
-        if index is None:
-            index = await self._indexing.run(layer.key, lambda: self._index(layer))
-        check(layer, index)
+        try:
+            index = self._indices.get(layer.key)
+            if index is None:
+                index = await self._indexing.run(layer.key, lambda: self._index(layer))
+            check(layer, index)
+        except (Malformed, LimitExceeded) as error:
+            if str(layer.blob.digest) in str(error):
+                raise
+            raise type(error)(f"layer {layer.blob.digest}: {error}", hint=error.hint) from None
         return index
 
     async def tree(self, layers: Sequence[Layer], *, markers: bool = True, alone: bool = False) -> Tree:
@@ -105,7 +127,7 @@ class Workshop:
             async def one(number: int) -> None:
                 indices[number] = await self.index(layers[number])
 
-            await _side_by_side(one, len(layers))
+            await side_by_side(one, len(layers))
             found = [index for index in indices if index is not None]
 
             def make() -> Tree:
@@ -115,7 +137,7 @@ class Workshop:
                 name = _name(keys, markers, alone)
                 return self._merged(name, found, lambda: merge(found, self._limits, markers=markers, alone=alone))
 
-            tree = await _telling(make)
+            tree = await with_progress(make)
             self._trees[key] = tree
             return tree
 
@@ -199,7 +221,8 @@ class Workshop:
         try:
             return await reader.read(layer.blob, spans, start, size)
         except (IntegrityError, Malformed) as error:
-            log.warning("layer %s is read as a whole again: %s", layer.blob.digest, error)
+            blob = layer.blob
+            log.warning("layer %s of %s is read as a whole again: %s", blob.digest, blob.repository, error)
         # Bytes or spans are bad. Reading all of the blob finds out whether it is the blob's bytes; everything else is made anew.
         if index.compression == SOCI:  # its places are those of the plain tar
             index = await self.index(replace(layer, promise=None))
@@ -299,37 +322,3 @@ class _Kept:
         if plain is None:
             raise RegistryFailed(f"what was unpacked of layer {blob.digest} went from the cache at once")
         return await plain.read(offset, length)
-
-
-async def _telling(make: Callable[[], Tree]) -> Tree:
-    """Work in a thread that waits for nobody, and whose bounds are those of its layers: as long as it lasts there is progress."""
-
-    async def tell() -> None:
-        while True:
-            note_progress()
-            await trio.sleep(1)
-
-    with ungrouped():
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(tell)
-            tree = await trio.to_thread.run_sync(make)
-            nursery.cancel_scope.cancel()
-    return tree
-
-
-async def _side_by_side(work: Callable[[int], Awaitable[None]], count: int) -> None:
-    """Do the work for each number at once. The first error of ours is raised as itself, not in a group."""
-    failed: list[OcifsError] = []
-
-    async def one(number: int) -> None:
-        try:
-            await work(number)
-        except OcifsError as error:
-            failed.append(error)
-            nursery.cancel_scope.cancel()
-
-    async with trio.open_nursery() as nursery:
-        for number in range(count):
-            nursery.start_soon(one, number)
-    if failed:
-        raise failed[0]

@@ -14,6 +14,7 @@ import trio
 import zstandard
 
 from ocifs.content import Blob
+from ocifs.errors import Malformed
 from ocifs.layers import estargz
 from ocifs.layers.lazy import fetch_table, promised
 from ocifs.layers.toc import Table
@@ -179,7 +180,10 @@ class Memory:
 def read(made: Made, limits: Limits | None = None) -> Table | None:
     """The table of a layer as it is taken, or None where it is refused or none is named."""
     blob = Blob("app", Digest.of(made.blob), len(made.blob))
-    promise = promised(made.annotations)
+    try:
+        promise = promised(made.annotations)
+    except Malformed:
+        return None
     if promise is None:
         return None
     return trio.run(fetch_table, Memory(made.blob), blob, promise, limits or Limits())

@@ -42,11 +42,19 @@ def test_an_opaque_directory_hides_what_is_below_and_nothing_beside(turn: int) -
     assert shape([directory("d"), file("d/old"), file("e")], upper) == {"d": D, "d/new": ("f", 2), "e": ("f", 0)}
 
 
-def test_whiteouts_of_nothing_and_bare_ones_do_nothing() -> None:
+@pytest.mark.parametrize("path", [".wh.", "d/.wh.", "none/.wh."])
+def test_a_whiteout_without_a_name_is_an_error(path: str) -> None:
+    """layer.md, "Whiteouts". Of its own directory it would be a deletion."""
+    for layers in ([[file("a")], [file(path)]], [[file("a"), file(path)]]):
+        with pytest.raises(Malformed, match="without a name"):
+            merged(*layers)
+    assert path in merged([file(path)], markers=False)
+
+
+def test_whiteouts_of_nothing_do_nothing() -> None:
     upper = [
         file(".wh.none"),
         file("none/.wh.x"),
-        file(".wh."),
         file(".wh..wh..opq/x"),
         file("a/.wh.b"),
         file(".wh..."),

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ocifs.errors import Malformed
 from ocifs.layers import estargz
 from ocifs.layers.lazy import promised
 from ocifs.layers.member import Kind, Member
@@ -175,10 +176,13 @@ def test_older_annotations_and_footers_are_read() -> None:
 def test_what_no_annotation_names_is_not_believed() -> None:
     made = starred(usual(zipped))
     assert promised({}) is None
-    assert promised({"containerd.io/snapshot/stargz/toc.digest": "nonsense"}) is None
-    assert promised({CHECKSUM: f"sha256:{'0' * 64}"}) is None
-    assert promised({CHECKSUM: f"sha256:{'0' * 64}", POSITION: "1:2:3:2"}) is None
-    assert promised({**made.annotations, **chunked(usual(zstd)).annotations}) is None
+    zeros = f"sha256:{'0' * 64}"
+    nonsense = {"containerd.io/snapshot/stargz/toc.digest": "nonsense"}
+    for each in (nonsense, {CHECKSUM: zeros}, {CHECKSUM: zeros, POSITION: "1:2:3:2"}):
+        with pytest.raises(Malformed):
+            promised(each)
+    both = {**made.annotations, **chunked(usual(zstd)).annotations}
+    assert read(replace(chunked(usual(zstd)), annotations={**both, estargz.ANNOTATION: f"sha256:{'1' * 64}"})) is None
 
 
 @both

@@ -18,7 +18,7 @@ import trio.testing
 
 from ocifs import concurrency
 from ocifs.errors import IntegrityError, LimitExceeded, Malformed, Unreachable
-from ocifs.layers import workshop
+from ocifs.layers import waiting
 from ocifs.layers.codec import KIND as INDEX
 from ocifs.layers.member import LayerIndex, Member
 from ocifs.layers.merged import Tree
@@ -303,7 +303,7 @@ async def test_there_is_progress_as_long_as_layers_are_merged() -> None:
 
     token = concurrency._waiting.set(Waiting())
     try:
-        assert await workshop._telling(lambda: enough.wait(30))
+        assert await waiting.with_progress(lambda: enough.wait(30))
     finally:
         concurrency._waiting.reset(token)
 
@@ -311,4 +311,4 @@ async def test_there_is_progress_as_long_as_layers_are_merged() -> None:
         raise LimitExceeded("too much")
 
     with pytest.raises(LimitExceeded):
-        await workshop._telling(refuse)
+        await waiting.with_progress(refuse)
