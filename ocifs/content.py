@@ -42,11 +42,15 @@ class Blob:
 
 @dataclass(frozen=True, slots=True)
 class RawManifest:
-    """A manifest as it was served: its bytes, already verified against `digest`, and the Content-Type that came with them."""
+    """A manifest as it was served: its bytes, already verified against `digest`, and the Content-Type that came with them.
+
+    `notes`: what is odd about where it comes from, for people.
+    """
 
     digest: Digest
     media_type: str
     body: bytes
+    notes: tuple[str, ...] = ()
 
 
 class Catalog(Protocol):

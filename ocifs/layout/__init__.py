@@ -1,1 +1,1 @@
-"""Reads an OCI image layout on disk, a directory or a tar of one: the same Protocols as a registry, no network."""
+"""Images on this machine, behind the same Protocols as a registry: layouts, archives, directories. No network."""

@@ -7,24 +7,29 @@ Rules that hold here:
 - A name never leaves the archive: it is made relative, and one with `..` is not listed. Links are resolved among the members.
 - The file is read through the descriptor that was opened, also after it was renamed or replaced. Content that changed is an error.
 - Of two members with one name the later holds, as when a tar is unpacked.
-- tarfile decodes each header, and is not asked for more: it reads an extended header of any size, and takes quadratic time for some.
+- Headers are decoded as those of layers are (`layers/header.py`, `layers/pax.py`). What lies between them is not read.
 """
 
 from __future__ import annotations
 
 import os
-import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from ocifs.errors import LimitExceeded, Malformed, NotFound, RegistryFailed
+from ocifs.layers.header import BLOCK, Header, parse_header
+from ocifs.layers.magic import describe
+from ocifs.layers.pax import decoded, number_of, parse_records
 from ocifs.layout.place import Place, Version, explained, read_exactly, version_of
 from ocifs.settings import Limits
 
-_BLOCK = tarfile.BLOCKSIZE
+_OLD_FILE, _HARD, _SYMBOLIC, _SPARSE, _LONG_NAME, _LONG_LINK, _GLOBAL = b"\0", b"1", b"2", b"S", b"L", b"K", b"g"
+_FILES = frozenset((b"\0", b"0", b"7", _SPARSE))
+_PAX = frozenset((b"x", b"X"))
+_NO_DATA = frozenset((b"1", b"2", b"3", b"4", b"5", b"6"))  # whatever size they claim
 _CONTENT = 4  # parts of a version that change with content; a rename changes the others
 _LINKS = 40  # that are followed on the way to one member
-_SPARSE_MORE, _SPARSE_FIRST = 504, 482  # where a header of GNU's sparse files records that another block follows
+_MORE_IN_HEADER, _MORE_IN_MAP = 482, 504  # where GNU's sparse files record that another block follows
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,104 +176,78 @@ class _Reader:
         self._position = 0
 
     def members(self) -> Iterator[tuple[str, ArchiveMember]]:
-        """Names and members in order, also those that are neither files nor links: they are directories to `_resolved`."""
-        long: dict[str, str] = {}
+        """Names and members in order: files and links. Directories are not listed."""
+        name, link = b"", b""
         records: dict[str, str] = {}  # of two PAX headers before one member the latter holds
-        while (info := self._next()) is not None:
+        while (header := self._next()) is not None:
             self._advance()
-            if info.type in (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK):
-                key = "path" if info.type == tarfile.GNUTYPE_LONGNAME else "linkpath"
-                long[key] = self._extension(info).partition(b"\0")[0].decode("utf-8", "surrogateescape")
-            elif info.type in (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE):
-                records = pax_records(self._extension(info))
-            elif info.type == tarfile.XGLTYPE:
-                self._extension(info)
+            if header.kind == _LONG_NAME:
+                name = self._about(header).partition(b"\0")[0]
+            elif header.kind == _LONG_LINK:
+                link = self._about(header).partition(b"\0")[0]
+            elif header.kind in _PAX:
+                records = parse_records(self._about(header))
+            elif header.kind == _GLOBAL:
+                self._about(header)
             else:
-                found = self._member(info, {**long, **records})
-                long, records = {}, {}
-                if found is not None:
-                    yield found
+                path = decoded(name) or records.get("path") or decoded(header.name)
+                member = self._member(header, records, decoded(link) or records.get("linkpath") or decoded(header.link))
+                if member is not None and not (header.kind == _OLD_FILE and path.endswith("/")):
+                    yield records.get("GNU.sparse.name") or path, member
+                name, link, records = b"", b"", {}
 
-    def _next(self) -> tarfile.TarInfo | None:
+    def _next(self) -> Header | None:
         """The next header, None at the end."""
-        block = self._read(_BLOCK)
+        block = self._read(BLOCK)
         if not block or not any(block):
             return None
         where = self._position - len(block)
         try:
-            return tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
-        except (tarfile.HeaderError, ValueError) as error:
-            what = "not a tar file" if where == 0 else f"a damaged header at byte {where}"
+            return parse_header(block)
+        except Malformed as error:
+            what = f"it is {describe(block)}" if where == 0 else f"a damaged header at byte {where}"
             raise Malformed(f"{self._shown} cannot be read: {what} ({error})") from None
 
-    def _member(self, info: tarfile.TarInfo, records: dict[str, str]) -> tuple[str, ArchiveMember] | None:
-        name, link = records.get("path") or info.name, records.get("linkpath") or info.linkname
-        if info.type in (tarfile.SYMTYPE, tarfile.LNKTYPE):
-            return name, ArchiveMember(0, 0, link, info.type == tarfile.SYMTYPE)
-        problem = ""
-        if info.type == tarfile.GNUTYPE_SPARSE or any(key.startswith("GNU.sparse.") for key in records):
-            problem = "it is stored as a sparse file"
-            name = records.get("GNU.sparse.name") or name
-        size = self._size_of(info, records)
+    def _member(self, header: Header, records: dict[str, str], link: str) -> ArchiveMember | None:
+        """What a header describes, whose content is passed over; None for what cannot be read by a name."""
+        if header.kind in (_SYMBOLIC, _HARD):
+            return ArchiveMember(0, 0, link, header.kind == _SYMBOLIC)
+        sparse = header.kind == _SPARSE or any(key.startswith("GNU.sparse.") for key in records)
+        if header.kind == _SPARSE:
+            self._pass_map(header)
+        size = 0
+        if header.kind not in _NO_DATA:
+            size = number_of(records, "size") or header.size
         begin = self._position
-        self._skip(size)
-        if info.isdir() or not (info.isreg() or problem):
+        if size < 0 or begin + size > self._size:
+            raise Malformed(f"{self._shown} is truncated, or damaged before byte {begin}")
+        self._position += size + -size % BLOCK
+        if header.kind not in _FILES:
             return None
-        return name, ArchiveMember(begin, size, problem=problem)
+        return ArchiveMember(begin, size, problem="it is stored as a sparse file" if sparse else "")
 
-    def _size_of(self, info: tarfile.TarInfo, records: dict[str, str]) -> int:
-        """The bytes that follow a header. Only files have some; GNU's sparse files have more headers before them."""
-        if info.type == tarfile.GNUTYPE_SPARSE:
-            more = self._peek(self._position - _BLOCK + _SPARSE_FIRST)
-            while more:
-                block = self._read(_BLOCK)
-                more = block[_SPARSE_MORE] if len(block) == _BLOCK else 0
-        if info.isdev() or info.isdir() or info.issym():
-            return 0
-        text = records.get("size", "")
-        size = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else info.size
-        if size < 0 or self._position + size > self._size:
-            raise Malformed(f"{self._shown} is truncated, or damaged before byte {self._position}")
-        return size
+    def _pass_map(self, header: Header) -> None:
+        """Pass over the blocks that go on with a map of GNU's older sparse files."""
+        more = header.raw[_MORE_IN_HEADER]
+        while more:
+            block = self._read(BLOCK)
+            self._advance()
+            more = block[_MORE_IN_MAP] if block else 0
 
-    def _extension(self, info: tarfile.TarInfo) -> bytes:
+    def _about(self, header: Header) -> bytes:
         """The content of a header that is about the next member."""
         most = self._limits.layer_header_bytes
-        if not 0 <= info.size <= most:
+        if not 0 <= header.size <= most:
             raise LimitExceeded(f"an extended header in {self._shown} passes limits.layer_header_bytes ({most})")
-        body = self._read(info.size)
-        self._skip(-info.size % _BLOCK, padded=False)
+        body = self._read(header.size)
+        self._position += -header.size % BLOCK
         return body
 
     def _read(self, length: int) -> bytes:
+        """The next bytes: all of them, or none at the end of the file."""
         with explained(self._shown):
             body = os.pread(self._descriptor, length, self._position)
         self._position += len(body)
-        if len(body) == length or (not body and length == _BLOCK):
-            return body
-        raise Malformed(f"{self._shown} is truncated at byte {self._position}")
-
-    def _peek(self, position: int) -> int:
-        with explained(self._shown):
-            found = os.pread(self._descriptor, 1, position)
-        return found[0] if found else 0
-
-    def _skip(self, size: int, *, padded: bool = True) -> None:
-        self._position += size + (-size % _BLOCK if padded else 0)
-
-
-def pax_records(body: bytes) -> dict[str, str]:
-    """The records of a PAX header (POSIX pax, "pax Extended Header"): `LENGTH KEY=VALUE\\n`. Raises Malformed."""
-    records: dict[str, str] = {}
-    start = 0
-    while start < len(body) and body[start]:
-        space = body.find(b" ", start, start + 20)
-        digits = body[start:space] if space > 0 else b""
-        stop = start + int(digits) if digits.isdigit() else 0
-        equals = body.find(b"=", space, stop) if stop else -1
-        if equals < 0 or stop > len(body) or body[stop - 1 : stop] != b"\n":
-            raise Malformed("a PAX header in the archive is damaged")
-        key, value = body[space + 1 : equals], body[equals + 1 : stop - 1]
-        records[key.decode("utf-8", "surrogateescape")] = value.decode("utf-8", "surrogateescape")
-        start = stop
-    return records
+        if body and len(body) < length:
+            raise Malformed(f"{self._shown} is truncated at byte {self._position}")
+        return body

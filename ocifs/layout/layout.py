@@ -27,7 +27,7 @@ from ocifs.layout.opening import Opening
 from ocifs.layout.place import Place, Version
 from ocifs.layout.referring import Referring
 from ocifs.layout.unpacked import OnProgress, running
-from ocifs.oci.descriptor import Descriptor
+from ocifs.oci.descriptor import UNKNOWN_SIZE, Descriptor
 from ocifs.oci.digest import Digest
 from ocifs.oci.local import LayoutSource, split_digest
 from ocifs.oci.manifest import verify_manifest
@@ -124,8 +124,12 @@ class Layout:
 
         body = await self._run(read)
         listed = (await self.names()).of_digest(str(digest))
-        known = listed.descriptor.media_type if listed is not None and listed.descriptor is not None else ""
-        return RawManifest(digest, known, body)
+        if listed is None or listed.descriptor is None:
+            return RawManifest(digest, "", body)
+        notes = await self._run(self._contents.notes)
+        if listed.descriptor.size not in (len(body), UNKNOWN_SIZE):
+            notes += (f"its descriptor in index.json records {listed.descriptor.size} bytes, it has {len(body)}",)
+        return RawManifest(digest, listed.descriptor.media_type, body, notes)
 
     async def referrers(self, repository: str, digest: Digest) -> tuple[Descriptor, ...]:
         self._know(repository)

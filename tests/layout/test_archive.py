@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocifs.errors import LimitExceeded, Malformed, NotFound, OcifsError, UsageError
-from ocifs.layout.archive import ArchiveFiles, pax_records
+from ocifs.layout.archive import ArchiveFiles
 from ocifs.layout.unpacked import KIND
 from ocifs.oci.local import LayoutSource, Transport
 from ocifs.settings import Limits, Settings
@@ -327,25 +327,6 @@ def test_a_damaged_tar_is_an_error_of_ours_or_a_list(noise: bytes, place: int) -
         for name in ("index.json", "a", "c", "n" * 200):
             files.find(name).read(0, 1000)
     except OcifsError:
-        pass
-
-
-@given(st.dictionaries(NAMES.filter(lambda key: "=" not in key), NAMES, max_size=5))
-def test_pax_records_are_those_that_were_written(records: dict[str, str]) -> None:
-    body = b""
-    for key, value in records.items():
-        rest = b" " + key.encode() + b"=" + value.encode() + b"\n"
-        length = len(rest) + len(str(len(rest)))
-        length += len(str(length)) != len(str(len(rest)))
-        body += str(length).encode() + rest
-    assert pax_records(body) == records
-
-
-@given(st.binary(max_size=200))
-def test_damaged_pax_records_are_malformed(body: bytes) -> None:
-    try:
-        pax_records(body)
-    except Malformed:
         pass
 
 
