@@ -25,10 +25,10 @@ from ocifs.layout.written import WrittenLayout
 from ocifs.oci.children import child_role, listed_blobs
 from ocifs.oci.descriptor import Descriptor
 from ocifs.oci.digest import Digest
-from ocifs.oci.local import LayoutSource
+from ocifs.oci.local import LayoutSource, split_digest
 from ocifs.oci.manifest import Form, Manifest, parse_manifest
 from ocifs.oci.platform import first_match
-from ocifs.oci.reference import parse_source
+from ocifs.oci.reference import is_tag, parse_source
 from ocifs.settings import MIB, Timing
 from ocifs.tree.blob import BlobFile, sized
 from ocifs.tree.bound import Whereabouts
@@ -67,7 +67,7 @@ def command(reference: str, destination: str, **options: Unpack[SharedOptions]) 
 
 def _target(text: str) -> LayoutSource:
     found = parse_source(text) if text.startswith("oci:") else None
-    if not isinstance(found, LayoutSource):
+    if not isinstance(found, LayoutSource) or found.ref.startswith("@") or split_digest(found.ref)[1] is not None:
         raise UsageError(f"{text} is no place to export to", hint="a destination looks like oci:DIR or oci:DIR:TAG")
     return found
 
@@ -93,7 +93,7 @@ class Export:
         # Children before their indices, so that whoever reads the layout meanwhile finds what leads to something.
         for manifest in reversed(self._manifests.values()):
             await trio.to_thread.run_sync(self.layout.put, manifest.digest, manifest.raw)
-        tag = name or (version if isinstance(version, str) and ":" not in version else "")
+        tag = name or (version if isinstance(version, str) and is_tag(version) else "")
         size = len(top.raw)
         await trio.to_thread.run_sync(self.layout.list_manifest, top.digest, top.media_type, size, tag)
         return top.digest

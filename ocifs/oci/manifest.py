@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -58,7 +59,10 @@ _DEFAULT_TYPES = {
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """One manifest. `layers` are in the order in which they are applied, also for schema 1, whose own order is the reverse."""
+    """One manifest. `layers` are in the order in which they are applied, also for schema 1, whose own order is the reverse.
+
+    `notes`: what is odd about it without making it unreadable, for people.
+    """
 
     raw: bytes
     digest: Digest
@@ -71,6 +75,7 @@ class Manifest:
     manifests: tuple[Descriptor, ...] = ()
     subject: Descriptor | None = None
     annotations: Mapping[str, str] = field(default_factory=lambda: _NOTHING, hash=False)
+    notes: tuple[str, ...] = ()
 
 
 def verify_manifest(body: bytes, digest: Digest) -> None:
@@ -136,7 +141,16 @@ def parse_manifest(body: bytes, digest: Digest, served_type: str = "", descripto
         manifests=_descriptors(members, "manifests"),
         subject=_optional(members, "subject"),
         annotations=annotations,
+        notes=() if form is Form.ARTIFACT else _version_notes(members.get("schemaVersion")),
     )
+
+
+def _version_notes(version: object) -> tuple[str, ...]:
+    """Other tools may refuse a manifest or an index whose schemaVersion is not 2 (image-spec, manifest.md, image-index.md)."""
+    if version == 2 and isinstance(version, int):
+        return ()
+    found = f"its schemaVersion is {json.dumps(version)[:40]}" if version is not None else "it has no schemaVersion"
+    return (f"{found}, the specification wants 2",)
 
 
 def _decide_form(members: dict[str, object], own: str, served: str, descriptor: str) -> tuple[Form, str, str]:

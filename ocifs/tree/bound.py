@@ -92,9 +92,11 @@ async def identify(where: Whereabouts) -> tuple[Manifest, Classification]:
     else:
         raw = await catalog.manifest(where.repository, version)
     where.context.visited.add(where.repository)
+    odd = (*raw.notes, *where.context.size_notes(where.repository, raw.digest, len(raw.body)))
 
     def understand() -> tuple[Manifest, Classification]:
         manifest = parse_manifest(raw.body, raw.digest, raw.media_type, descriptor_type)
+        manifest = replace(manifest, notes=(*manifest.notes, *odd)) if odd else manifest
         return manifest, classify(manifest, tag=tag)
 
     return await off_loop(len(raw.body), understand)

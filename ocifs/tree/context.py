@@ -17,7 +17,7 @@ import trio
 from ocifs.content import Origin
 from ocifs.layers.workshop import Workshop
 from ocifs.oci.children import attached_to
-from ocifs.oci.descriptor import Descriptor
+from ocifs.oci.descriptor import UNKNOWN_SIZE, Descriptor
 from ocifs.oci.digest import Digest
 from ocifs.oci.manifest import Manifest
 from ocifs.oci.platform import Platform
@@ -31,6 +31,9 @@ NAME_LIFETIME = 1.0
 
 # Indexes whose attached children are remembered at a time.
 MAX_INDEXES = 256
+
+# Children of indexes whose sizes are remembered.
+MAX_SIZES = 10_000
 
 # Tags whose manifests are remembered at a time.
 MAX_TAGS = 256
@@ -55,6 +58,7 @@ class Context:
     """Numbers that tell nodes with the same name apart."""
     _tags: dict[tuple[str, str], frozenset[Digest]] = field(default_factory=dict)
     _indexes: dict[tuple[str, Digest], dict[Digest, tuple[Descriptor, ...]]] = field(default_factory=dict)
+    _sizes: dict[tuple[str, Digest], int] = field(default_factory=dict)
     _listed: dict[str, tuple[float, frozenset[str]]] = field(default_factory=dict)
 
     @property
@@ -75,7 +79,11 @@ class Context:
         return tag in tags and trio.current_time() < when + self.tag_ttl
 
     def note_siblings(self, repository: str, index: Manifest) -> None:
-        """Remember which children of an index say that they are about another of its children."""
+        """Remember the children of an index: their sizes, and which are about another of its children."""
+        for child in index.manifests[:MAX_SIZES]:
+            self._sizes[repository, child.digest] = child.size
+        while len(self._sizes) > MAX_SIZES:
+            del self._sizes[next(iter(self._sizes))]
         about: dict[Digest, tuple[Descriptor, ...]] = {}
         for child in index.manifests:
             subject = attached_to(child)
@@ -86,6 +94,13 @@ class Context:
         self._indexes[repository, index.digest] = about
         while len(self._indexes) > MAX_INDEXES:
             del self._indexes[next(iter(self._indexes))]
+
+    def size_notes(self, repository: str, digest: Digest, size: int) -> tuple[str, ...]:
+        """What is odd about the size of a manifest, by the index that led to it (image-spec, descriptor.md "Properties")."""
+        recorded = self._sizes.get((repository, digest), UNKNOWN_SIZE)
+        if recorded in (UNKNOWN_SIZE, size):
+            return ()
+        return (f"its descriptor in an index records {recorded} bytes, it has {size}",)
 
     def note_tag(self, repository: str, tag: str, manifest: Manifest) -> None:
         """Remember to which manifest a tag led, and to which children of that."""

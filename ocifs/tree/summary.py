@@ -80,6 +80,8 @@ def _facts(manifest: Manifest, classification: Classification, config: bytes | N
     yield "Subject", str(manifest.subject.digest) if manifest.subject else ""
     yield "Content", _amount("layer", manifest.layers)
     yield "Children", _amount("manifest", manifest.manifests, sizes=False)
+    for note in manifest.notes:
+        yield "Note", note
 
 
 def _name(manifest: Manifest, config: dict[str, object]) -> str:

@@ -22,14 +22,16 @@ from ocifs.fuse.errno import errno_of
 from ocifs.layout.contents import Listed
 from ocifs.layout.names import NameTable
 from ocifs.oci.descriptor import Descriptor
-from ocifs.oci.digest import Digest
+from ocifs.oci.digest import EMPTY_JSON, Digest
 from ocifs.oci.local import LayoutSource, Transport
+from ocifs.oci.mediatype import OCI_EMPTY, OCI_INDEX, OCI_MANIFEST
 from ocifs.settings import CacheSettings, Settings
 from tests.layout.opened import layer_of, manifest_of, opened
 from tests.support.image import make_layout, put
 from tests.support.tars import a_tar
 
 ARCHIVE = Transport.OCI_ARCHIVE
+EMPTY = {"mediaType": OCI_EMPTY, "digest": str(EMPTY_JSON), "size": 2}
 MEBIBYTE = os.urandom(1 << 20)
 
 
@@ -280,3 +282,69 @@ def test_every_name_that_is_shown_leads_to_its_manifest(names: list[dict[str, st
         assert name not in table.shown
         with pytest.raises(NotFound):
             table.find(name)
+
+
+async def test_what_is_odd_about_a_layout_is_noted_with_its_manifests(directory: Path) -> None:
+    """image-spec, descriptor.md "Properties" and image-layout.md "oci-layout file"."""
+    index = json.loads((directory / "index.json").read_text())
+    size = index["manifests"][0]["size"]
+    index["manifests"][0]["size"] = 7
+    (directory / "index.json").write_text(json.dumps(index))
+    (directory / "oci-layout").write_text('{"imageLayoutVersion": "9"}')
+    async with opened(LayoutSource(str(directory))) as layout:
+        raw = await layout.tagged("", "v1")
+        assert raw.notes == (
+            'the layout has version "9", ocifs knows 1.0.0',
+            f"its descriptor in index.json records 7 bytes, it has {size}",
+        )
+
+
+def referring(directory: Path, to: dict[str, object], kind: str) -> dict[str, object]:
+    """A manifest about another, in the layout but in no index."""
+    body = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "artifactType": kind, "config": EMPTY, "layers": []}
+    return put(directory, json.dumps({**body, "subject": to}).encode(), OCI_MANIFEST)
+
+
+def indexed(directory: Path, *children: dict[str, object]) -> dict[str, object]:
+    body = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": list(children)}
+    return put(directory, json.dumps(body).encode(), OCI_INDEX)
+
+
+async def test_referrers_are_found_in_nested_indices_and_under_the_fallback_tag(directory: Path) -> None:
+    """distribution-spec, "Referrers Tag Schema", as regctl keeps it in layouts."""
+    put(directory, b"{}", "")
+    index = json.loads((directory / "index.json").read_text())
+    image = {name: index["manifests"][0][name] for name in ("mediaType", "digest", "size")}
+    top, nested, tagged, sparse = (referring(directory, image, f"application/x.{name}") for name in "abcd")
+    other = referring(directory, {**image, "digest": f"sha256:{'0' * 64}"}, "application/x.other")
+    tag = {REF: str(image["digest"]).replace(":", "-")}
+    index["manifests"] += [
+        top,
+        other,
+        indexed(directory, indexed(directory, nested)),
+        {**indexed(directory, tagged, {**sparse, "artifactType": "application/x.d"}), "annotations": tag},
+        {**image, "digest": f"sha256:{'1' * 64}"},  # which the layout does not hold
+    ]
+    (directory / "blobs" / str(sparse["digest"]).replace(":", "/")).unlink()
+    (directory / "index.json").write_text(json.dumps(index))
+    async with opened(LayoutSource(str(directory))) as layout:
+        found = await layout.referrers("", Digest.parse(str(image["digest"])))
+        kinds = {str(each.digest): each.artifact_type for each in found}
+        assert kinds == {
+            str(each["digest"]): f"application/x.{n}"
+            for each, n in zip((top, nested, tagged, sparse), "abcd", strict=True)
+        }
+        assert await layout.referrers("", Digest.parse(f"sha256:{'2' * 64}")) == ()
+
+
+async def test_indices_that_hold_each_other_many_times_are_looked_into_once(directory: Path) -> None:
+    """2^8 paths lead to one manifest. Work is counted in files that are read."""
+    index = json.loads((directory / "index.json").read_text())
+    child = index["manifests"][0]
+    for _ in range(7):
+        child = indexed(directory, *[child] * 50)
+    index["manifests"].append(child)
+    (directory / "index.json").write_text(json.dumps(index))
+    async with opened(LayoutSource(str(directory))) as layout:
+        with trio.fail_after(30):
+            assert await layout.referrers("", Digest.parse(f"sha256:{'2' * 64}")) == ()

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from ocifs.oci import mediatype
 from ocifs.oci.artifact import classify
 from ocifs.oci.manifest import Manifest, digest_of_manifest, parse_manifest
+from ocifs.tree.node import File
+from ocifs.tree.single import open_single
 from ocifs.tree.summary import summarise
+from ocifs.tree.walk import walk
+from tests.tree.memory import MemoryRegistry
+from tests.tree.test_semantics import context_of
 
 DIGEST = "sha256:" + "3c" * 32
 TITLE = "org.opencontainers.image.title"
@@ -90,3 +97,32 @@ def test_text_of_strangers_stays_on_its_line() -> None:
     assert "a  x?y?[31m\n" in text
     assert f"b  {'z' * 160}… (3000 characters)\n" in text
     assert all(c.isprintable() or c == "\n" for c in text)
+
+
+@pytest.mark.parametrize(
+    ("version", "note"),
+    [
+        (2, ""),
+        (3, "its schemaVersion is 3"),
+        ("2", 'its schemaVersion is "2"'),
+        (True, "its schemaVersion is true"),
+        (2.0, "its schemaVersion is 2.0"),
+        (None, "it has no schemaVersion"),
+    ],
+)
+@pytest.mark.parametrize("member", ["layers", "manifests"])
+def test_a_schema_version_that_is_not_2_is_noted(version: object, note: str, member: str) -> None:
+    """image-spec, manifest.md and image-index.md "schemaVersion"."""
+    shown = page(parsed(schemaVersion=version, **{member: []}))
+    assert (f"{note}, the specification wants 2" in shown) if note else ("Note:" not in shown)
+
+
+async def test_a_child_of_another_size_than_its_descriptor_is_noted() -> None:
+    """image-spec, descriptor.md "Properties": size."""
+    registry = MemoryRegistry()
+    child = registry.put_manifest("app", "child", {"layers": []})
+    registry.put_manifest("app", "v1", {"manifests": [{**child, "size": 7}]})
+    root = await open_single(context_of(registry), "app", "v1")
+    shown = await walk(root, b"manifests/0/summary.txt")
+    assert isinstance(shown, File)
+    assert b"its descriptor in an index records 7 bytes, it has" in await shown.read(0, 4096)
