@@ -272,6 +272,7 @@ def status_of(source: Source, journal: Journal, parts: Facts) -> Status:
             "source": str(source),
             "pid": os.getpid(),
             "version": __version__,
+            "started": round(began, 3),
             "seconds": round(time.time() - began, 1),
             "operations": dict(journal.operations),
             "operation_seconds": {name: round(seconds, 6) for name, seconds in journal.seconds.items()},

@@ -74,7 +74,7 @@ def _info(facts: Facts) -> Iterator[Value]:
 _HOST = ("host",)
 METRICS = (
     Metric("ocifs_info", "gauge", "Always 1; which ocifs serves what.", ("version", "source"), _info),
-    Metric("ocifs_mounted_seconds", "gauge", "Seconds since the mount was made.", (), _top("seconds")),
+    Metric("ocifs_start_time_seconds", "gauge", "Unix time at which the mount was made.", (), _top("started")),
     Metric(
         "ocifs_operations", "counter", "Operations that the kernel asked for.", ("operation",), _counts("operations")
     ),

@@ -99,7 +99,7 @@ PANELS = (
         "s",
         (
             (
-                f"ocifs_mounted_seconds{{{_HERE}}} * on (instance) group_left (source, version) ocifs_info",
+                f"(time() - ocifs_start_time_seconds{{{_HERE}}}) * on (instance) group_left (source, version) ocifs_info",
                 "{{source}} ({{version}})",
             ),
         ),

@@ -39,7 +39,7 @@ def test_it_holds_what_it_must(package: Path) -> None:
         "/usr/sbin/mount.fuse.ocifs -> mount.ocifs",
         "/usr/sbin/mount.ocifs -> ../lib/ocifs/bin/mount.ocifs",
         "/etc/ocifs/config.toml",
-        "/lib/systemd/system/ocifs@.service",
+        "/usr/lib/systemd/system/ocifs@.service",
         "/usr/lib/systemd/user/ocifs@.service",
         "/usr/share/bash-completion/completions/ocifs",
         "/usr/share/fish/vendor_completions.d/ocifs.fish",
@@ -58,7 +58,7 @@ def test_it_holds_what_it_must(package: Path) -> None:
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd here")
 def test_its_units_are_units(package: Path, tmp_path: Path) -> None:
     run("dpkg-deb", "--extract", package, tmp_path / "root")
-    for kind, unit in (("--system", "lib/systemd/system"), ("--user", "usr/lib/systemd/user")):
+    for kind, unit in (("--system", "usr/lib/systemd/system"), ("--user", "usr/lib/systemd/user")):
         text = (tmp_path / "root" / unit / "ocifs@.service").read_text()
         assert "ExecStart=/usr/bin/ocifs mount --foreground %i\n" in text
         verified = tmp_path / "ocifs@work.service"
