@@ -8,7 +8,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("docs/SECURITY.md", "docs/explanation/reliability.md", "docs/reference/registries.md")
+PAGES = (
+    "docs/SECURITY.md",
+    "docs/explanation/reliability.md",
+    "docs/reference/registries.md",
+    "docs/reference/conformance.md",
+)
 
 
 @pytest.mark.parametrize("page", PAGES)
