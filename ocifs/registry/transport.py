@@ -194,14 +194,22 @@ class _Transport(httpx.AsyncBaseTransport):
             extensions=request.extensions,
         )
         answer = await self._pool(request.url).handle_async_request(asked)
-        if request.url.host == self._registry[1]:
-            self._learn_zone(answer)
-        return httpx.Response(answer.status, headers=answer.headers, stream=_Body(answer), extensions=answer.extensions)
+        try:
+            if request.url.host == self._registry[1]:
+                self._learn_zone(answer)
+            body = _Body(answer)
+            return httpx.Response(answer.status, headers=answer.headers, stream=body, extensions=answer.extensions)
+        except BaseException:  # an answer that nobody gets would keep its connection for ever
+            await answer.aclose()
+            raise
 
     def _learn_zone(self, answer: httpcore.Response) -> None:
         """Note that the registry is on this machine, now that it has answered."""
         stream = answer.extensions.get("network_stream")
-        address = stream.get_extra_info("server_addr") if stream is not None else None
+        try:
+            address = stream.get_extra_info("server_addr") if stream is not None else None
+        except OSError:  # the connection was reset meanwhile, and has no peer any more
+            return
         peer = str(address[0]) if address else ""
         if peer and peer not in self._peers and len(self._peers) < _PEERS:
             self._peers.add(peer)

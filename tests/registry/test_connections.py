@@ -1,0 +1,95 @@
+"""The connections to a registry come back, whatever its answers do."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+
+import pytest
+import trio
+
+from ocifs.content import Blob
+from ocifs.errors import OcifsError, RateLimited, RegistryFailed
+from ocifs.oci.digest import Digest
+from ocifs.registry.client import RegistryClient, open_registry
+from ocifs.settings import Limits, NetworkSettings, Settings
+from tests.mount.test_registry_mount import push_files
+from tests.support.faultproxy import LIES, SIZES, WAYS, FaultProxy, fault_proxy
+from tests.support.registry import Registry
+
+pytestmark = [pytest.mark.servers, pytest.mark.usefixtures("nobodys_home")]
+
+CONNECTIONS, ROUNDS = 2, 4  # each round asks four times
+CONTENT = random.Random(3).randbytes(200_000)
+BLOB = Blob("pool/app", Digest.of(CONTENT), len(CONTENT))
+
+
+@pytest.fixture
+def proxy(registry: Registry) -> Iterator[FaultProxy]:
+    push_files(registry, "pool/app", "v1", CONTENT)
+    with fault_proxy(registry.host) as running:
+        yield running
+
+
+@asynccontextmanager
+async def client(proxy: FaultProxy) -> AsyncIterator[RegistryClient]:
+    settings = Settings(limits=Limits(retries=1), network=NetworkSettings(connections=CONNECTIONS))
+    timing = replace(settings.timing, stall_timeout=0.2, connect_timeout=5)
+    async with open_registry(proxy.host, replace(settings, timing=timing)) as opened:
+        yield opened
+
+
+async def ask_everything(asked: RegistryClient) -> bytes:
+    """A list, a tag, a manifest and a blob; the blob's bytes."""
+    await asked.tags("pool/app")
+    found = await asked.resolve("pool/app", "v1")
+    await asked.manifest("pool/app", found.digest)
+    return await read(asked)
+
+
+async def read(asked: RegistryClient) -> bytes:
+    async with asked.open_blob(BLOB, 0, BLOB.size) as stream:
+        return b"".join([piece async for piece in stream])
+
+
+@pytest.mark.parametrize("fault", (*WAYS, *SIZES, *LIES))
+async def test_after_any_fault_every_connection_is_free_again(proxy: FaultProxy, fault: str) -> None:
+    async with client(proxy) as asked:
+        assert await ask_everything(asked) == CONTENT
+        digest = (await asked.resolve("pool/app", "v1")).digest
+        proxy.fault = fault
+        for _ in range(ROUNDS):
+            questions = (
+                lambda: asked.tags("pool/app"),
+                lambda: asked.resolve("pool/app", "v1"),
+                lambda: asked.manifest("pool/app", digest),
+                lambda: read(asked),
+            )
+            for question in questions:
+                with suppress(OcifsError), trio.move_on_after(0.5):
+                    await question()
+        proxy.fault = ""
+        with trio.fail_after(60):
+            assert await when_it_may_be_asked(asked) == CONTENT
+
+
+async def when_it_may_be_asked(asked: RegistryClient) -> bytes:
+    while True:
+        try:
+            return await ask_everything(asked)
+        except (RateLimited, RegistryFailed):  # it has asked for patience
+            await trio.sleep(0.3)  # nothing reports that this is over
+
+
+async def test_callers_that_leave_at_any_moment_leave_no_connection_taken(proxy: FaultProxy) -> None:
+    async with client(proxy) as asked:
+        assert await ask_everything(asked) == CONTENT
+        proxy.fault = "drip"
+        for milliseconds in range(0, 200, 10):
+            with trio.move_on_after(milliseconds / 1000):
+                await ask_everything(asked)
+        proxy.fault = ""
+        with trio.fail_after(60):
+            assert await ask_everything(asked) == CONTENT
