@@ -16,6 +16,7 @@ import trio
 
 from ocifs.cli.browse import browse
 from ocifs.cli.options import SharedOptions, shared
+from ocifs.cli.sources import no_single_manifest
 from ocifs.cli.terminal import progress
 from ocifs.cli.words import SOURCE
 from ocifs.concurrency import patience
@@ -57,7 +58,7 @@ def command(reference: str, destination: str, **options: Unpack[SharedOptions]) 
 
     async def visit(root: Directory, timing: Timing) -> None:
         if not isinstance(root, SingleManifest):
-            raise UsageError(f"{reference} names no single manifest", hint="add :TAG or @DIGEST")
+            raise no_single_manifest(reference)
         with WrittenLayout(Path(target.path), root.where.context.limits) as layout:
             done = await Export(root.where, layout, timing).run(target.ref, chosen=options["platform"] is not None)
         click.echo(str(done))

@@ -11,9 +11,10 @@ import click
 from ocifs.cli.browse import browse
 from ocifs.cli.failure import text_of
 from ocifs.cli.options import SharedOptions, shared
+from ocifs.cli.sources import no_single_manifest
 from ocifs.cli.words import SOURCE
 from ocifs.concurrency import patience
-from ocifs.errors import OcifsError, UsageError
+from ocifs.errors import OcifsError
 from ocifs.oci.children import child_role
 from ocifs.oci.descriptor import Descriptor
 from ocifs.oci.digest import Digest
@@ -40,7 +41,7 @@ def command(reference: str, as_json: bool, **options: Unpack[SharedOptions]) -> 
 
     async def visit(root: Directory, timing: Timing) -> None:
         if not isinstance(root, ManifestDirectory):
-            raise UsageError(f"{reference} names no single manifest", hint="add :TAG or @DIGEST")
+            raise no_single_manifest(reference)
         with patience(timing.timeout, timing.max_wait):
             bound = await root.bind()
         referrers = await _referrers(root, timing)

@@ -58,3 +58,9 @@ def how_to_look(source: Source) -> str:
     if isinstance(source, LayoutSource) and source.ref:
         return f"`ocifs ls {source.whole} _tags` lists the names that there are"
     return ""
+
+
+def no_single_manifest(source: str) -> UsageError:
+    """The error of a command that is about one manifest, for a source that has several."""
+    hint = f"add a name: `ocifs ls {source} _tags` lists them" if is_local(source) else "add :TAG or @DIGEST"
+    return UsageError(f"{source} names no single manifest", hint=hint)

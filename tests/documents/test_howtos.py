@@ -25,6 +25,7 @@ import pytest
 from ocifs.oci import mediatype
 from tests.documents.session import Step, blocks, plain, run, steps
 from tests.registry.private import private_house
+from tests.support.archives import archive_of, saved_layers
 from tests.support.image import make_layout
 from tests.support.ports import free_port
 from tests.support.push import push_blob, push_manifest
@@ -206,6 +207,14 @@ def test_a_registry_is_looked_at_without_a_mount_as_the_page_says(tmp_path: Path
         for name, reference in pushed.items():
             subprocess.run([*copy, f"oci:{example}:{name}", f"docker://{registry.host}/{reference}"], check=True)
         assert follow("browse-without-mounting.md", registry.host, tmp_path / "home", environment) == 7
+
+
+def test_saved_images_are_read_as_the_page_says(tmp_path: Path) -> None:
+    with home(tmp_path / "home") as environment:
+        releases = [(f"app:{tag}", [BASE, layer]) for tag, layer in RELEASES.items()]
+        for name, images in (("image.tar", releases[:1]), ("two.tar", releases)):
+            (tmp_path / "home" / name).write_bytes(archive_of(saved_layers(images)))
+        assert follow("read-saved-images.md", "registry.example.com", tmp_path / "home", environment) == 14
 
 
 def test_the_head_of_a_model_is_fetched_and_not_the_model(registry: Registry, tmp_path: Path) -> None:

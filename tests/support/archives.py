@@ -24,6 +24,8 @@ OUTER: dict[str, Callable[[bytes], bytes]] = {
     "zst": lambda data: zstandard.ZstdCompressor().compress(data),
 }
 
+Members = list[tuple[str, bytes] | tarfile.TarInfo]
+
 
 def link(name: str, target: str, *, hard: bool = False) -> tarfile.TarInfo:
     """A member that leads to another."""
@@ -67,12 +69,25 @@ def image(text: str) -> tuple[bytes, list[bytes]]:
 
 def saved(
     images: Sequence[tuple[str, Sequence[str] | None]], compress: Callable[[bytes], bytes] = lambda data: data
-) -> list[tuple[str, bytes] | tarfile.TarInfo]:
-    """The members of `docker save` before Docker 25, with the second image's common layer a link, as Docker writes it."""
-    members: list[tuple[str, bytes] | tarfile.TarInfo] = []
-    listed, written = [], {}
-    for number, (text, tags) in enumerate(images):
-        config, layers = image(text)
+) -> Members:
+    """The members of `docker save` before Docker 25 of images that have a file `hello` of a text, with their names."""
+    return _members([(image(text)[1], tags) for text, tags in images], compress)
+
+
+def saved_layers(images: Sequence[tuple[str, Sequence[bytes]]]) -> Members:
+    """The same of named images with layers of one's own."""
+    return _members([(layers, [name]) for name, layers in images], lambda data: data)
+
+
+def _members(
+    images: Sequence[tuple[Sequence[bytes], Sequence[str] | None]], compress: Callable[[bytes], bytes]
+) -> Members:
+    """A layer that an earlier image has is a link, as Docker writes it."""
+    members: Members = []
+    listed = []
+    written: dict[bytes, str] = {}
+    for number, (layers, tags) in enumerate(images):
+        config = config_of(layers)
         names = []
         for place, layer in enumerate(layers):
             name = f"{hashlib.sha256(f'{number} {place}'.encode()).hexdigest()}/layer.tar"
