@@ -168,8 +168,10 @@ def _open_origin(mirrored: Mirrored, traffic: Traffic, parts: Parts, *, alone: b
     catalog = CachedCatalog(WatchedCatalog(mirrored, traffic), host, parts.disk, parts.nursery, settings)
     outage = Outage(settings.timing.outage_pause)
     catalog.on_answer = outage.over
+    catalog.identify = mirrored.identity
     source = PatientSource(WatchedSource(mirrored, traffic), outage)
     blobs = CachedBlobs(source, parts.disk, parts.nursery, settings)
+    blobs.has_seen = catalog.has_seen
     parts.keepers.append(blobs)
     parts.facts[f"registry {host}"] = lambda: {
         **traffic.facts(),

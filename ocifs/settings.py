@@ -96,6 +96,7 @@ class CacheSettings:
     memory_bytes: int = 256 * MIB  # of blobs that are read while the disk is full
     verify_full: bool = False  # serve nothing of a blob before all of it is verified
     offline: bool = False  # touch no network
+    believe_names: float = 0.0  # seconds for which a name on disk is believed without asking (completion)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from ocifs.store import check
 from ocifs.store.disk import Disk
 from ocifs.store.eviction import bounds, evict, is_pinned, pinned, remove
 from ocifs.store.inventory import INDICES, LEFTOVER, NAME, PARTIAL, Item, inventory
-from ocifs.store.names import names_of
+from ocifs.store.names import CachedCatalog
 from ocifs.store.pins import Pin, pins, put_pin, remove_pin
 from ocifs.store.provenance import provenance
 from ocifs.store.shelf import DiskShelf
@@ -219,16 +219,18 @@ def pin_command(what: str, **options: Unpack[SharedOptions]) -> None:
     from ocifs.tree.single import SingleManifest
 
     source = _reference(what)
-    found = Closure()
+    found, names = Closure(), frozenset[str]()
 
     async def visit(root: Directory, timing: Timing) -> None:
-        nonlocal found
+        nonlocal found, names
         assert isinstance(root, SingleManifest)
+        catalog = root.where.context.origin.catalog
         with patience(timing.timeout, timing.max_wait):
             found = await closure(root.where)
+            if isinstance(catalog, CachedCatalog):
+                names = await catalog.name_files(source.repository, source.tag or "", found.manifests)
 
     browse(what, options, visit)
-    names = names_of(disk, source.host, source.repository, source.tag or "", found.manifests)
     put_pin(disk, Pin(str(source), frozenset({*found.manifests, *found.blobs}), names))
     here = [each for each in found.blobs if disk.whole(each).exists()]
     missing = sum(max(0, size) for each, size in found.blobs.items() if each not in here)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import TypeAlias, cast
@@ -23,12 +22,10 @@ from ocifs.cli.options import SharedOptions, settings_from
 from ocifs.concurrency import ungrouped
 from ocifs.errors import NotFound, OcifsError
 from ocifs.fuse.mounts import mounts
-from ocifs.oci.digest import Digest
 from ocifs.oci.local import PREFIXES, is_local
 from ocifs.oci.reference import RegistrySource, Source, hosts_of, is_host, parse_source
 from ocifs.registry.credentials import hosts_in_files
 from ocifs.settings import Settings
-from ocifs.store.disk import Disk
 from ocifs.tree.names import unmangle
 from ocifs.tree.node import Directory, Symlink
 from ocifs.tree.walk import walk
@@ -138,11 +135,9 @@ def _ask(ctx: click.Context, source: Source, look: Look, incomplete: str) -> lis
     """Candidates from a tree: as the cache learned within the last minute, else as the registry says, else as the cache last knew."""
     settings = _settings(ctx, *hosts_of(source))
     offline = replace(settings, cache=replace(settings.cache, offline=True))
-    tries = [settings, offline]
-    if _is_fresh(source, settings, incomplete):
-        tries.insert(0, offline)
+    fresh = replace(settings, cache=replace(settings.cache, believe_names=FRESH))
     found: list[CompletionItem] = []
-    for each in tries:
+    for each in (fresh, offline):
         found = []
         if _in_time(source, each, lambda root: look(root, found)) and found:  # noqa: B023 (called before the next turn)
             break
@@ -174,19 +169,6 @@ def _settings(ctx: click.Context, *hosts: str) -> Settings:
     settings = settings_from(cast(SharedOptions, given), *hosts)
     timing = replace(settings.timing, connect_timeout=SECONDS, stall_timeout=SECONDS, helper_timeout=SECONDS)
     return replace(settings, timing=timing, limits=replace(settings.limits, retries=1))
-
-
-def _is_fresh(source: Source, settings: Settings, incomplete: str) -> bool:
-    """Whether what the cache knows of these names was learned just now."""
-    if not isinstance(source, RegistrySource):
-        return False
-    repository = incomplete.partition("/")[2].partition(":")
-    key = f"tags {repository[0]}" if repository[1] else "catalog"
-    try:
-        kept = Disk(settings.cache.directory).name(source.host, Digest.of(key.encode()))
-        return time.time() - kept.stat().st_mtime < FRESH
-    except (OcifsError, OSError):
-        return False
 
 
 async def _names(root: Directory, host: str, text: str, found: list[CompletionItem]) -> None:

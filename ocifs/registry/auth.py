@@ -88,6 +88,10 @@ class Authenticator:
         if named and named not in known:
             self._scopes[scope] = (named, *known)[:_SCOPES]
 
+    async def credential(self, repository: str) -> Credential | None:
+        """The credential that the registry is shown for a repository (empty: its catalog), if it asks for one."""
+        return await self._credential(f"repository:{repository}:pull" if repository else "registry:catalog:*")
+
     async def _credential(self, scope: str, *, anew: bool = False) -> Credential | None:
         if anew or scope not in self._credentials:
             kind, _, rest = scope.partition(":")

@@ -28,6 +28,7 @@ from ocifs.oci.digest import Digest
 from ocifs.oci.manifest import digest_of_manifest, verify_manifest
 from ocifs.registry.blobstream import BlobStreams
 from ocifs.registry.connection import Connection, Question
+from ocifs.registry.credential import Credential
 from ocifs.registry.endpoint import Site
 from ocifs.registry.lists import Lists
 from ocifs.registry.referrers import Referrers
@@ -54,6 +55,10 @@ class RegistryClient:
     async def check(self) -> None:
         """Ask whether anybody is there. Raises Unreachable, RegistryFailed."""
         await self._connection.check()
+
+    async def credential(self, repository: str) -> Credential | None:
+        """The credential that the registry is shown for a repository. Asks the registry nothing."""
+        return await self._connection.credential(repository)
 
     def facts(self) -> dict[str, object]:
         """What the registry said of itself, for status.json."""

@@ -30,6 +30,7 @@ from ocifs.oci.endpoints import PING, kind_of, scope_of
 from ocifs.oci.replies import error_of, is_verdict, next_page
 from ocifs.oci.words import words_of
 from ocifs.registry.auth import Authenticator
+from ocifs.registry.credential import Credential
 from ocifs.registry.endpoint import Site
 from ocifs.registry.guards import origin_in, redirect_target
 from ocifs.registry.manners import Manners
@@ -94,6 +95,10 @@ class Connection:
 
     async def aclose(self) -> None:
         await self._client.aclose()
+
+    async def credential(self, repository: str) -> Credential | None:
+        """The credential for a repository, whether the registry asks for it or not."""
+        return await self._auth.credential(repository)
 
     def following(self, target: str, headers: Mapping[str, str]) -> str | None:
         """The target of the page that an answer to `target` says follows; None: there is none."""

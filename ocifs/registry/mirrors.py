@@ -13,6 +13,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+import trio
+
 from ocifs.content import Blob, BlobStream, RawManifest
 from ocifs.errors import (
     CatalogUnavailable,
@@ -28,6 +30,7 @@ from ocifs.oci.digest import Digest
 from ocifs.registry.client import RegistryClient, open_registry
 from ocifs.registry.endpoint import Endpoint, Site
 from ocifs.registry.health import Health
+from ocifs.registry.identity import Proof, identity_of
 from ocifs.registry.locations import Locations
 from ocifs.settings import Settings
 
@@ -59,6 +62,7 @@ class Mirrored:
         self._served: dict[Digest, set[Member]] = {}
         self._distrusted: dict[Digest, set[Member]] = {}
         self._by_tag_only: dict[str, Endpoint] = {}
+        self._identities: dict[frozenset[Proof], str] = {}
 
     @property
     def has_mirrors(self) -> bool:
@@ -127,6 +131,19 @@ class Mirrored:
             member, stream = await self._first(endpoints, work, begun=True)
             self._remember(blob.digest, member)
             yield _Served(stream, member)
+
+    async def identity(self, repository: str) -> str:
+        """Who the registry and its mirrors take us for (identity.py). Asks none of them anything."""
+        endpoints = await self._locations.endpoints(self.host, repository)
+        last = next((each for each in reversed(endpoints) if each.own), None)
+        proofs = []
+        for endpoint in endpoints:
+            member = await self._member(endpoint, patient=endpoint is last)
+            proofs.append(Proof(endpoint.site, await member.client.credential(endpoint.repository)))
+        key = frozenset(proofs)
+        if key not in self._identities:
+            self._identities[key] = await trio.to_thread.run_sync(identity_of, proofs)
+        return self._identities[key]
 
     def distrust(self, digest: Digest) -> bool:
         served = self._served.pop(digest, set())

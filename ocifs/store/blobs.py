@@ -14,6 +14,7 @@ Rules that hold here:
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import trio
@@ -42,6 +43,11 @@ class _Elsewhere(IntegrityError):
     """What came was wrong, none of it was served, and there is another place to ask."""
 
 
+async def _always(_repository: str, _digest: Digest) -> bool:
+    """Of a source without credentials."""
+    return True
+
+
 class CachedBlobs:
     """A BlobReader over a BlobSource, which caches what it reads."""
 
@@ -57,15 +63,21 @@ class CachedBlobs:
         self._fetches = Fetches(source, disk, nursery, settings)
         self._held: dict[Digest, int] = {}
         self._spare = Spare(settings.cache.memory_bytes)
+        self.has_seen: Callable[[str, Digest], Awaitable[bool]] = _always
 
     async def blob_size(self, repository: str, digest: Digest) -> int:
-        """The registry is asked first, also for what is cached: who may not read a blob must not learn that another account did."""
+        """The size, from the registry, also of a cached blob: others may be allowed to read what this account is not.
+
+        If the registry cannot be asked, the blob has to be in a manifest that this credential has seen.
+        """
         outage = Unreachable(OFFLINE)
         if not self._settings.cache.offline:
             try:
                 return await self._source.blob_size(repository, digest)
             except Unreachable as error:
                 outage = error
+        if not await self.has_seen(repository, digest):
+            raise outage
         try:
             return (await in_thread(self._disk.whole(digest).stat)).st_size
         except OSError:

@@ -4,7 +4,7 @@
     v1/partial/<algorithm>/<hex>        blobs of which some blocks are here, and beside each its map, <hex>.map
     v1/sums/<algorithm>/<hex>           of a whole blob that was fetched, its map: a checksum for each 64 KiB (blockmap.py)
     v1/derived/<kind>/<algorithm>/<hex> what was made from a blob (shelf.py)
-    v1/names/<host>/<hash>.json         what a tag, a list or a manifest's type last was
+    v1/names/<host>/<hash>.json         what a tag, a list or a manifest's type last was, for one credential
     v1/pins/<hash>.json                 what is never evicted (pins.py)
 
 Rules that hold here: a path is made from `Digest`s and hashes alone; a whole file appears by rename after fsync, so that nobody ever

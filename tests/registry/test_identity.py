@@ -1,0 +1,44 @@
+"""The name under which the cache files what a credential saw."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ocifs.registry.credential import Credential
+from ocifs.registry.endpoint import Site
+from ocifs.registry.identity import ANONYMOUS, Proof, identity_of
+from tests.support.secrets import keep_secret
+
+TEXT = st.text(max_size=12)
+CREDENTIALS = st.none() | st.builds(Credential, TEXT, TEXT, st.sampled_from(["password", "identity", "registry"]))
+PROOFS = st.builds(
+    Proof, st.builds(Site, TEXT, headers=st.lists(st.tuples(TEXT, TEXT), max_size=1).map(tuple)), CREDENTIALS
+)
+
+
+@settings(max_examples=40)
+@given(st.lists(PROOFS, max_size=3), st.lists(PROOFS, max_size=3))
+def test_equal_proofs_are_one_identity_and_others_are_others(one: list[Proof], two: list[Proof]) -> None:
+    def shown(proofs: list[Proof]) -> list[str]:
+        return sorted(
+            repr((each.site.host, each.site.headers, _all(each.credential))) for each in proofs if not each.is_empty
+        )
+
+    assert (identity_of(one) == identity_of(two)) == (shown(one) == shown(two))
+    assert identity_of(one) == identity_of(one[::-1])
+
+
+def _all(credential: Credential | None) -> object:
+    return credential and (credential.kind, credential.username, credential.secret)
+
+
+def test_without_proofs_there_is_one_identity_for_everybody() -> None:
+    assert identity_of([]) == identity_of([Proof(Site("a.example"), None)]) == ANONYMOUS
+
+
+def test_an_identity_tells_nothing_of_the_secret() -> None:
+    secret = keep_secret("an-identity-secret")
+    made = identity_of([Proof(Site("a.example"), Credential("alice", secret))])
+    assert made != ANONYMOUS and len(made) == 32
+    assert "alice" not in made and secret not in made
