@@ -38,6 +38,15 @@ ERRNO: dict[type[errors.OcifsError], int] = {
 }
 
 
+# Two names have the number 95 on Linux, and the standard library gives the one that nothing documents.
+_NAMES = {errno.EOPNOTSUPP: "EOPNOTSUPP"}
+
+
+def name_of(number: int) -> str:
+    """The name of an errno, as the manual pages have it."""
+    return _NAMES.get(number) or errno.errorcode.get(number, str(number))
+
+
 def errno_of(error: BaseException) -> int:
     """The errno that a caller gets for an error."""
     return next((ERRNO[kind] for kind in type(error).__mro__ if kind in ERRNO), errno.EIO)

@@ -23,7 +23,7 @@ import trio
 
 from ocifs.concurrency import patience
 from ocifs.errors import Interrupted, NoAttribute, NotFound, OcifsError, Unreachable
-from ocifs.fuse.errno import errno_of
+from ocifs.fuse.errno import errno_of, name_of
 from ocifs.fuse.journal import Journal
 from ocifs.settings import Timing
 from ocifs.telemetry import OPERATIONS_TOO, begin_operation
@@ -131,10 +131,10 @@ class Guard:
 
     def _refuse(self, name: str, error: OcifsError) -> pyfuse3.FUSEError:
         number = errno_of(error)
-        self._journal.note(name, errno.errorcode.get(number, str(number)), str(error), error.hint)
+        self._journal.note(name, name_of(number), str(error), error.hint)
         # That a registry is away is said once, where it is noticed, and not by each operation that meets it.
         level = logging.DEBUG if isinstance(error, Unreachable) else logging.INFO
-        log.log(level, "%s: %s: %s", name, errno.errorcode.get(number, number), error)
+        log.log(level, "%s: %s: %s", name, name_of(number), error)
         return pyfuse3.FUSEError(number)
 
     async def watch(self) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from ocifs import errors
-from ocifs.fuse.errno import ERRNO, errno_of
+from ocifs.fuse.errno import ERRNO, errno_of, name_of
 
 
 def kinds(root: type[errors.OcifsError] = errors.OcifsError) -> Iterator[type[errors.OcifsError]]:
@@ -28,6 +28,15 @@ def test_every_error_has_its_own_row(kind: type[errors.OcifsError]) -> None:
 def test_the_tree_in_the_docstring_is_the_tree() -> None:
     assert errors.__doc__ is not None
     assert [kind.__name__ for kind in kinds() if kind.__name__ not in errors.__doc__] == []
+
+
+def test_errors_have_the_names_of_the_manual_pages() -> None:
+    assert [name_of(number) for number in (errno.EOPNOTSUPP, errno.EAGAIN, errno.EIO, 4000)] == [
+        "EOPNOTSUPP",
+        "EAGAIN",
+        "EIO",
+        "4000",
+    ]
 
 
 def test_only_absence_is_absence() -> None:
