@@ -1,12 +1,13 @@
 """Drive a mount of a real registry through faults, kills, evictions and changes, and compare every byte that is read.
 
-    scripts/soak [--minutes M] [--seed N] [--runs R] [--crowd | --fuzz | --model | --mutants [WORD]]
+    scripts/soak [--minutes M] [--seed N] [--runs R] [--crowd | --fuzz | --model | --overlay | --mutants [WORD]]
 
 Prints a line of JSON a run; exits with 1 if anything was wrong. Every other run verifies in full, and its faults include corrupt content.
 
 - `--crowd`: no faults, but four mounts on one cache that is too small, and eight processes of sixteen readers each.
 - `--fuzz`: inputs of every kind that comes from outside are generated and tried, without a mount.
 - `--model`: Hypothesis chooses what is done, the daemons' clock is moved, and a model judges every answer.
+- `--overlay`: random stacks of layers are compared with what overlayfs shows of them; needs root.
 - `--mutants`: the soak runs on faulty variants of ocifs (those whose names contain WORD), for at most `--minutes` each. It must notice
   nine of ten. A mutant that no longer applies, or that is never reached, is a failure.
 """
@@ -17,9 +18,11 @@ import argparse
 import json
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from tests.fuzz.fuzz import fuzz
+from tests.layers.overlaid import compare_for
 from tests.soak.crowd import crowd
 from tests.soak.driver import soak
 from tests.soak.machine import drive_for
@@ -52,11 +55,16 @@ def main() -> int:
         "--fuzz", action="store_true", help="inputs from strangers and from damaged disks, without a mount"
     )
     parser.add_argument("--model", action="store_true", help="Hypothesis and a model, under a clock that jumps")
+    parser.add_argument("--overlay", action="store_true", help="random stacks of layers, and overlayfs")
     parser.add_argument("--mutants", nargs="?", const="", metavar="WORD", help="faulty variants of ocifs")
     parser.add_argument("--first", action="store_true", help="stop at the first failure")
     options = parser.parse_args()
     if options.mutants is not None:
         return try_mutants(options.mutants, options.minutes * 60, options.seed)
+    if options.overlay:
+        count, differing = compare_for(options.minutes * 60, options.seed, time.monotonic)
+        print(json.dumps({"stacks": count, "first seed": options.seed, "differences": differing}))
+        return 1 if differing else 0
     if options.model:
         modelled = drive_for(options.minutes * 60, options.seed)
         print(modelled.line())

@@ -1,0 +1,88 @@
+"""Stacks of overlayfs made in a mount namespace of their own, and compared with what a mount of ocifs shows of their layers.
+
+python -m tests.layers.overlaid DIRECTORY FIRST COUNT     # makes stacks, as root
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import pickle
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from tests.layers.overlayfs import Stack, make
+from tests.support.image import make_layout
+from tests.support.mount import mounted
+from tests.support.oracle import differences, facts
+
+CANNOT = 77
+"""The exit status where overlayfs cannot be mounted."""
+
+
+def main(directory: str, first: str, count: str) -> int:
+    base = Path(directory, "base")
+    base.mkdir()
+    for seed in range(int(first), int(first) + int(count)):
+        try:
+            stack = make(seed, base)
+        except OSError as error:
+            if error.errno == errno.EPERM:
+                print(error.strerror, file=sys.stderr)
+                return CANNOT
+            raise
+        Path(directory, str(seed)).write_bytes(pickle.dumps(stack))
+    return 0
+
+
+class CannotMount(Exception):
+    """This machine does not let us mount overlayfs."""
+
+
+def compare(first: int, count: int, place: Path) -> list[str]:
+    """What ocifs shows otherwise than the kernel, of the stacks of some seeds, as lines. Raises CannotMount."""
+    made, layout = place / "made", place / "layout"
+    made.mkdir()
+    command = ["unshare", "--mount", sys.executable, "-m", "tests.layers.overlaid", str(made), str(first), str(count)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode == CANNOT:
+        raise CannotMount(done.stderr)
+    if done.returncode:
+        raise AssertionError(done.stderr)
+    truths, listed = {}, []
+    for seed in range(first, first + count):
+        stack: Stack = pickle.loads((made / str(seed)).read_bytes())
+        make_layout(layout, stack.tars, tag=f"s{seed}")
+        listed += json.loads((layout / "index.json").read_text())["manifests"]
+        truths[seed] = stack.truth
+    (layout / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": listed}))
+    found: list[str] = []
+    with mounted(f"oci:{layout}", place / "mount", place / "cache", ["--owner", "keep", "--links", "raw"]) as mount:
+        for seed, truth in truths.items():
+            root = mount.path / "_manifests" / f"s{seed}" / "rootfs"
+            os.listdir(root)  # until then its attributes are a guess
+            ours = facts(root)
+            alone = {path: replace(fact, names=(), nlink=0) for path, fact in ours.items()}
+            found += [f"seed {seed}: {line}" for line in differences(alone, truth)]
+    return found
+
+
+def compare_for(seconds: float, seed: int, clock: Callable[[], float]) -> tuple[int, list[str]]:
+    """Compare stacks from a seed on until the time is over, or something differs: how many, and what differs."""
+    end, count, batch = clock() + seconds, 0, 40
+    while clock() < end:
+        with tempfile.TemporaryDirectory(prefix="ocifs-overlay-") as place:
+            found = compare(seed + count, batch, Path(place))
+        count += batch
+        if found:
+            return count, found
+    return count, []
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
