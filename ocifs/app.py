@@ -176,6 +176,7 @@ def _open_origin(mirrored: Mirrored, traffic: Traffic, parts: Parts, *, alone: b
     parts.facts[f"registry {host}"] = lambda: {
         **traffic.facts(),
         "stale": catalog.stale,
+        "catalog_error": catalog.catalog_error,
         **mirrored.facts(),
     }
     return Origin(host, catalog, blobs if alone else OfHost(host, blobs))

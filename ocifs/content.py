@@ -60,6 +60,10 @@ class Catalog(Protocol):
         """Every repository that is listed, sorted. A hint: others may exist. Raises CatalogUnavailable where none are listed."""
         ...
 
+    async def brief_list(self) -> tuple[str, ...] | None:
+        """The same if one request lists them all, else None: for a lookup, which can do without. Raises what `repositories` does."""
+        ...
+
     async def tags(self, repository: str) -> tuple[str, ...]:
         """The tags of a repository, each once, in the registry's order. Raises NotFound for an unknown repository."""
         ...

@@ -19,6 +19,7 @@
     ├── RegistryFailed         5xx after retries, or an answer of a kind that nothing provides for
     ├── Unsupported            a refusal of our own: foreign URLs, encrypted layers, a digest algorithm nobody knows
     ├── CatalogUnavailable     the registry lists no repositories (refused or absent); names can still be looked up
+    │   └── CatalogFailed      the same, since it answered with a failure or with something that is not a list
     ├── Malformed              an answer, manifest, layer or table that breaks its specification
     │   └── IntegrityError     bytes that are not those of their digest or size
     ├── LimitExceeded          a bound of ours was passed; the message says which setting
@@ -130,6 +131,10 @@ class Unsupported(OcifsError):
 
 class CatalogUnavailable(OcifsError):
     """The registry does not list its repositories; names can still be looked up."""
+
+
+class CatalogFailed(CatalogUnavailable):
+    """The registry answered the question for its repositories with a failure, or with something that is not a list."""
 
 
 class Malformed(OcifsError):

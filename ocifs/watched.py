@@ -16,7 +16,7 @@ from typing import TypeVar
 import trio
 
 from ocifs.content import Blob, BlobSource, BlobStream, Catalog, RawManifest
-from ocifs.errors import DeadlineExceeded, NotFound, OcifsError, Unreachable
+from ocifs.errors import CatalogUnavailable, DeadlineExceeded, NotFound, OcifsError, Unreachable
 from ocifs.oci.descriptor import Descriptor
 from ocifs.oci.digest import Digest
 
@@ -65,8 +65,13 @@ class Traffic:
             raise
         except OcifsError as error:
             self.failures += 1
-            self.reachable = False
             self.errors.append((time.time(), str(error)))
+            if isinstance(error, CatalogUnavailable) and not isinstance(
+                error.__cause__, Unreachable | DeadlineExceeded
+            ):
+                self._answered()
+                raise
+            self.reachable = False
             if isinstance(error, Unreachable | DeadlineExceeded) and not self._away:
                 self._away = True
                 log.info("%s cannot be reached: %s; what is known of it is shown", self.host, error)
@@ -133,6 +138,9 @@ class WatchedCatalog:
 
     async def repositories(self) -> tuple[str, ...]:
         return await self._watch(self._catalog.repositories())
+
+    async def brief_list(self) -> tuple[str, ...] | None:
+        return await self._watch(self._catalog.brief_list())
 
     async def tags(self, repository: str) -> tuple[str, ...]:
         return await self._watch(self._catalog.tags(repository))

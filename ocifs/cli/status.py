@@ -119,6 +119,8 @@ def _registry(registry: Mapping[str, object]) -> Iterator[str]:
     came, rate = (amount(registry.get(key)) for key in ("bytes_received", "bytes_per_second"))
     fetches = registry.get("fetches", 0)
     yield f"{registry.get('host')}: {reachable}{stale}; {came} received, {rate}/s, {fetches} fetches under way"
+    if registry.get("catalog_error"):
+        yield f"  repositories are not listed: {registry.get('catalog_error')}"
     fetching = registry.get("fetching")
     for each in fetching if isinstance(fetching, list) else []:
         if isinstance(each, Mapping):

@@ -29,6 +29,7 @@ ERRNO: dict[type[errors.OcifsError], int] = {
     errors.RegistryFailed: errno.EIO,
     errors.Unsupported: errno.EOPNOTSUPP,
     errors.CatalogUnavailable: errno.EACCES,
+    errors.CatalogFailed: errno.EIO,
     errors.Malformed: errno.EIO,
     errors.IntegrityError: errno.EIO,
     errors.LimitExceeded: errno.EFBIG,

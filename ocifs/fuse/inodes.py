@@ -14,6 +14,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Generic, NewType, TypeVar
 
+from ocifs.errors import OcifsError
 from ocifs.tree.node import Crowd, Directory, Entry, Node
 
 Inode = NewType("Inode", int)
@@ -190,6 +191,7 @@ class OpenDirectory:
     pid: int
     inode: Inode
     entries: Sequence[Entry] | None = None
+    error: OcifsError | None = None  # ends the listing after the entries
 
 
 def _hash(key: Hashable) -> int:

@@ -16,12 +16,12 @@ from typing import NoReturn
 
 import pyfuse3
 
-from ocifs.errors import IntegrityError, NoAttribute, NotADirectory, NotFound
+from ocifs.errors import IntegrityError, NoAttribute, NotADirectory, NotFound, OcifsError
 from ocifs.fuse.attributes import absent, entry_of
 from ocifs.fuse.guard import Guard
 from ocifs.fuse.inodes import Handle, Handles, Inode, Inodes, OpenDirectory
 from ocifs.settings import KIB, Timing
-from ocifs.tree.node import Directory, File, Node, is_directory, is_file, is_symlink
+from ocifs.tree.node import Directory, Entry, File, Node, entries_before, is_directory, is_file, is_symlink
 
 log = logging.getLogger("ocifs.fuse")
 
@@ -197,10 +197,22 @@ class Operations(pyfuse3.Operations):
         if opened is None:
             raise pyfuse3.FUSEError(errno.EBADF)
         if opened.entries is None or start_id == 0:  # rewinddir(3) looks anew
+            opened.error = None
             directory = opened.directory
-            opened.entries = await self._guard.run("readdir", opened.pid, directory.entries, directory.entries_at_hand)
-        if start_id < len(opened.entries) + len(_DOTS):
+            opened.entries = await self._guard.run(
+                "readdir", opened.pid, lambda: self._entries(opened), directory.entries_at_hand
+            )
+        if start_id < len(opened.entries) + len(_DOTS) or opened.error is not None:
             self._guard.now("readdir", self._reply, opened, start_id, token)
+
+    async def _entries(self, opened: OpenDirectory) -> Sequence[Entry]:
+        try:
+            return await opened.directory.entries()
+        except OcifsError as error:
+            if not error.listed:
+                raise
+            opened.error = error
+            return entries_before(error)
 
     def _reply(self, opened: OpenDirectory, start: int, token: pyfuse3.ReaddirToken) -> None:
         if start < len(_DOTS):  # the kernel counts no lookup of these, and takes number and type alone
@@ -210,6 +222,8 @@ class Operations(pyfuse3.Operations):
                 if not pyfuse3.readdir_reply(token, _DOTS[position], dot, position + 1):
                     return
         entries = opened.entries or ()
+        if opened.error is not None and start >= len(entries) + len(_DOTS):
+            raise opened.error
         remember, reply = self.inodes.remember, pyfuse3.readdir_reply
         for position in range(max(0, start - len(_DOTS)), len(entries)):
             name, node = entries[position]

@@ -96,6 +96,9 @@ class Layout:
     async def repositories(self) -> tuple[str, ...]:
         return ("",)
 
+    async def brief_list(self) -> tuple[str, ...] | None:
+        return ("",)
+
     async def tags(self, repository: str) -> tuple[str, ...]:
         self._know(repository)
         return (await self.names()).shown

@@ -50,6 +50,19 @@ class Authenticator:
         self._bearer: Challenge | None = None
         self._wants_basic = False
 
+    @property
+    def wants_tokens(self) -> bool:
+        """Whether the registry has asked for a bearer token."""
+        return self._bearer is not None
+
+    def learn(self, challenge_header: str) -> bool:
+        """Remember a challenge for a token, so that the next question brings one; whether it is such a challenge."""
+        for challenge in parse_challenges(challenge_header):
+            if challenge.scheme == "bearer" and challenge.parameters.get("realm"):
+                self._bearer = challenge
+                return True
+        return False
+
     async def header(self, scope: str) -> str | None:
         """What to send for a scope, as far as is known before the registry has asked for anything."""
         if self._wants_basic and scope not in self._basic:

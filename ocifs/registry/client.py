@@ -7,14 +7,15 @@ it verifies it, but what its headers say is held against its size.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from functools import partial
 
 from ocifs.concurrency import off_loop
 from ocifs.content import Blob, BlobStream, RawManifest
 from ocifs.errors import (
     AccessDenied,
+    CatalogFailed,
     CatalogUnavailable,
     IntegrityError,
     LimitExceeded,
@@ -66,16 +67,33 @@ class RegistryClient:
 
     async def repositories(self) -> tuple[str, ...]:
         """The catalog. Whatever the registry answers instead of a list, names can still be looked up: CatalogUnavailable."""
-        try:
+        with self._unavailable():
             return tuple(sorted(await self._lists.names(endpoints.catalog(), "repositories")))
+
+    async def brief_list(self) -> tuple[str, ...] | None:
+        """The catalog if it has one page, and no token is needed that is good for the catalog alone."""
+        if self._connection.wants_tokens:
+            return None
+        with self._unavailable():
+            try:
+                names = await self._lists.single_page(endpoints.catalog(), "repositories")
+            except AccessDenied:
+                return None
+        return None if names is None else tuple(sorted(names))
+
+    @contextmanager
+    def _unavailable(self) -> Iterator[None]:
+        try:
+            yield
         except (NotFound, AccessDenied, RegistryFailed, Malformed, LimitExceeded) as error:
             if error.listed:
                 raise
-            refused = isinstance(error, NotFound | AccessDenied) or getattr(error, "status", None) == 405
-            raise CatalogUnavailable(
-                f"{self._connection.host} does not list its repositories" + ("" if refused else f": {error}"),
-                hint="write the name of one after it; in a mount enter it, or have it listed with --repo",
-            ) from error
+            host, hint = self._connection.host, "write the name of one after it; in a mount enter it, or use --repo"
+            if isinstance(error, NotFound | AccessDenied) or (
+                isinstance(error, RegistryFailed) and error.status == 405
+            ):
+                raise CatalogUnavailable(f"{host} does not list its repositories", hint=hint) from error
+            raise CatalogFailed(f"{host} does not list its repositories: {error}", hint=hint) from error
 
     async def tags(self, repository: str) -> tuple[str, ...]:
         return await self._lists.names(endpoints.tags(repository), "tags")

@@ -17,6 +17,7 @@ import trio
 
 from ocifs.concurrency import note_progress
 from ocifs.errors import (
+    AccessDenied,
     ConnectionRefused,
     DeadlineExceeded,
     LimitExceeded,
@@ -48,7 +49,7 @@ _PLACES = 256  # redirects that are remembered
 class Question:
     """What is asked: any status not in `allow` is an error. `limit`: bytes of the answer's body, where it is taken whole.
 
-    `changes`: it will be asked again, so what came with an ETag is kept.
+    `changes`: it will be asked again, so what came with an ETag is kept. `tokens`: whether it is worth a token.
     """
 
     method: str
@@ -57,6 +58,7 @@ class Question:
     allow: frozenset[int] = frozenset({200})
     limit: int = 0
     changes: bool = False
+    tokens: bool = True
 
     @property
     def kind(self) -> str:
@@ -99,6 +101,11 @@ class Connection:
     async def credential(self, repository: str) -> Credential | None:
         """The credential for a repository, whether the registry asks for it or not."""
         return await self._auth.credential(repository)
+
+    @property
+    def wants_tokens(self) -> bool:
+        """Whether the registry is known to want a token for each scope."""
+        return self._auth.wants_tokens
 
     def following(self, target: str, headers: Mapping[str, str]) -> str | None:
         """The target of the page that an answer to `target` says follows; None: there is none."""
@@ -149,6 +156,8 @@ class Connection:
                 break
             challenge = answer.headers.get("www-authenticate", "")
             await answer.aclose()
+            if not question.tokens and self._auth.learn(challenge):
+                raise AccessDenied(f"{self.host} wants a token for {question.target.partition('?')[0]}")
             authorization = await self._auth.answer(challenge or await self._ping(), scope, authorization)
         raise await self._error(answer, question.target)
 

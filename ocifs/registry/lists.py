@@ -78,6 +78,15 @@ class Lists:
                     break
         return tuple(names)
 
+    async def single_page(self, target: str, member: str) -> tuple[str, ...] | None:
+        """The names of a list that has one page, or None: one request, whatever the length of the list."""
+        question = Question("GET", target, {}, frozenset({200}), self._limits.answer_bytes, True, tokens=False)
+        answer = await self._connection.ask(question)
+        page = await off_loop(len(answer.body), partial(read_names, answer.body, member))
+        if page.count == endpoints.PAGE or self._connection.following(target, answer.headers) is not None:
+            return None
+        return tuple(dict.fromkeys(page.names))
+
     async def _collect(self, question: Question, member: str, names: dict[str, None]) -> NamesPage:
         """Add the names of a list; its last page."""
         page = NamesPage((), 0, "")
@@ -113,12 +122,14 @@ def carrying(listed: Collection[object]) -> Iterator[None]:
     """Let an error that leaves the block carry the entries that were listed until then."""
     try:
         yield
-    except NotFound as error:
-        if not listed:
+    except (NotFound, RegistryFailed) as error:
+        error.listed = tuple(listed)
+        if not listed or (isinstance(error, RegistryFailed) and error.status in _TRANSIENT):
             raise
-        missing = Malformed(f"a further page of the list is missing: {error}", hint=error.hint)
-        missing.listed = tuple(listed)
-        raise missing from error
+        # Neither absence nor an outage: the registry has just answered.
+        cut = Malformed(f"a further page of the list is missing: {error}", hint=error.hint)
+        cut.listed = error.listed
+        raise cut from error
     except OcifsError as error:
         error.listed = tuple(listed)
         raise

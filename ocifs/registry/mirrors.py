@@ -70,18 +70,25 @@ class Mirrored:
         return self._locations.has_mirrors(self.host)
 
     async def repositories(self) -> tuple[str, ...]:
+        within, names = await self._listed(lambda client: client.repositories())
+        return _below(within, names)
+
+    async def brief_list(self) -> tuple[str, ...] | None:
+        within, names = await self._listed(lambda client: client.brief_list())
+        return None if names is None else _below(within, names)
+
+    async def _listed(self, work: Callable[[RegistryClient], Awaitable[T]]) -> tuple[str, T]:
+        """The registry's own list, and the namespace in it that this registry stands for."""
         endpoints = await self._locations.endpoints(self.host, "")
         within = {each.site: each.repository for each in endpoints}
-
         own = [each for each in endpoints if each.own]
         try:
-            member, names = await self._first(own, lambda member, _: member.client.repositories())
+            member, names = await self._first(own, lambda member, _: work(member.client))
         except _OUTAGES as error:
             if not self.has_mirrors:
                 raise
             raise CatalogUnavailable(f"{error}; its mirrors are not asked for lists") from error
-        prefix = f"{within[member.site]}/" if within[member.site] else ""
-        return tuple(name.removeprefix(prefix) for name in names if name.startswith(prefix) and name != prefix)
+        return within[member.site], names
 
     async def tags(self, repository: str) -> tuple[str, ...]:
         endpoints = await self._own(repository)
@@ -238,6 +245,12 @@ class _Served:
         except OcifsError as error:
             health.failed(error)
             raise
+
+
+def _below(namespace: str, names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names below a namespace, without it."""
+    prefix = f"{namespace}/" if namespace else ""
+    return tuple(name.removeprefix(prefix) for name in names if name.startswith(prefix) and name != prefix)
 
 
 def _for_a_mirror(settings: Settings, site: Site) -> Settings:

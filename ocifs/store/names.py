@@ -28,6 +28,7 @@ from ocifs.errors import (
     IntegrityError,
     NotFound,
     OcifsError,
+    RateLimited,
     Unreachable,
 )
 from ocifs.oci.descriptor import Descriptor
@@ -64,6 +65,7 @@ class CachedCatalog:
         self._max_wait = settings.timing.max_wait
         self.on_answer: Callable[[], None] = lambda: None
         self.stale = False
+        self.catalog_error = ""
         self.identify: Callable[[str], Awaitable[str]] = _nobody
         """Who the registry takes us for, by repository (empty: the catalog). Called once for each."""
         self._owners: LRUCache[str, str] = LRUCache(_KEPT)
@@ -89,19 +91,60 @@ class CachedCatalog:
         return await trio.to_thread.run_sync(self._files.names_blob, owner, repository, digest)
 
     async def repositories(self) -> tuple[str, ...]:
-        async def ask() -> tuple[str, ...]:
-            known = await trio.to_thread.run_sync(self._files.any)
-            return await (self._soon(self._catalog.repositories) if known else self._catalog.repositories())
-
         try:
-            listed = _names(await self._ask("", "catalog", ask))
-        except OUTAGES:
+            listed = _names(await self._ask("", "catalog", lambda: self._hurried(self._catalog.repositories)))
+        except (CatalogUnavailable, *OUTAGES) as error:
+            if isinstance(error, CatalogUnavailable) and not isinstance(error.__cause__, OUTAGES):
+                raise
             kept = await self._met()
             if not kept:
                 raise
             self.stale = True
             return kept
-        return tuple(sorted({*listed, *await self._met()})) if self.stale else listed
+        if not self.stale:
+            return listed
+        return tuple(sorted({*listed, *await self._met()}))
+
+    async def brief_list(self) -> tuple[str, ...] | None:
+        """The catalog if it is believed, or can be had with one request; else None, until a listing has brought it."""
+        listed = self._known.get("catalog")
+        if listed is not None:
+            return _names(listed)
+        if "catalog" in self._absent or "no brief catalog" in self._known:
+            return None
+        try:
+            return await self._flights.run("brief catalog", self._ask_briefly)  # type: ignore[return-value]
+        except OUTAGES:
+            return await self.repositories()  # what is known of it, if anything is
+
+    async def _ask_briefly(self) -> tuple[str, ...] | None:
+        owner = await self._owner("")
+        if self._fresh:
+            fresh = await trio.to_thread.run_sync(self._files.last, owner, "catalog", self._fresh)
+            if fresh is not None:
+                return _names(fresh)
+        try:
+            found = await self._reach(lambda: self._hurried(self._catalog.brief_list))
+        except (CatalogUnavailable, RateLimited) as error:
+            log.debug("no catalog for a lookup: %s", error)
+            found = None
+        if found is None:
+            self._known["no brief catalog"] = ()
+            return None
+        self._known["catalog"] = found
+        await trio.to_thread.run_sync(self._files.write, owner, "catalog", found)
+        return found
+
+    async def _hurried(self, question: Callable[[], Awaitable[T]]) -> T:
+        """Ask for the catalog: not for long, if the repositories that something is known of can be listed instead."""
+        known = await trio.to_thread.run_sync(self._files.any)
+        try:
+            found = await (self._soon(question) if known else question())
+        except OcifsError as error:
+            self.catalog_error = str(error)
+            raise
+        self.catalog_error = ""
+        return found
 
     async def _met(self) -> tuple[str, ...]:
         """The repositories that something is known of on disk, looked for once: a catalog that cannot be asked for hides none of them."""
@@ -211,14 +254,23 @@ class CachedCatalog:
             if last is not None and isinstance(error, NotFound):
                 await trio.to_thread.run_sync(self._files.forget, owner, key)
             raise
-        except OUTAGES:
+        except OUTAGES as error:
             if last is None:
+                self._note_cut(key, error)
                 raise
             self.stale = True
             return last
+        except OcifsError as error:
+            self._note_cut(key, error)
+            raise
         self._known[key] = found
         await trio.to_thread.run_sync(self._files.write, owner, key, found)
         return found
+
+    def _note_cut(self, key: str, error: OcifsError) -> None:
+        """Remember a list that was cut short, so that not each lookup follows it again."""
+        if error.listed:
+            self._absent[key] = error
 
     async def _soon(self, question: Callable[[], Awaitable[T]]) -> T:
         """Ask who may be silent: where an answer is known from before, that is not waited for as long as where none is."""

@@ -6,6 +6,7 @@ the outage, a refusal too, since somebody gave it.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
@@ -40,7 +41,8 @@ class Outage:
         """Nobody could be reached: the next pause is twice as long."""
         self._pause = min(self._longest, max(_FIRST_PAUSE, self._pause * 2))
         self._resume_at = trio.current_time() + self._pause
-        self._error = error
+        self._error = copy.copy(error)
+        self._error.listed = ()  # which is about one question, and the outage about all
 
     def over(self) -> None:
         """Somebody answered."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import platform as machine
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -22,6 +23,7 @@ from ocifs.oci.digest import Digest
 from ocifs.oci.manifest import Manifest
 from ocifs.oci.platform import Platform
 from ocifs.settings import Limits, ViewSettings
+from ocifs.tree.nameindex import NameIndex
 
 log = logging.getLogger("ocifs.tree")
 
@@ -42,6 +44,10 @@ MAX_TAGS = 256
 MAX_LISTED = 64
 
 
+# Names whose index takes longer than 10 ms to build, and whose listing does.
+MANY_NAMES = 2_000
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """Shared by the nodes of one origin. `visited`: repositories that were found to exist though no catalog lists them."""
@@ -53,7 +59,8 @@ class Context:
     tag_ttl: float = 60.0
     report: Callable[[str], None] = log.warning
     """Notes for the user about what no program that reads can notice; a mount shows them in `.ocifs/errors`."""
-    visited: set[str] = field(default_factory=set)
+    visited: NameIndex = field(default_factory=NameIndex)
+    _catalog: list[tuple[tuple[str, ...], NameIndex]] = field(default_factory=list)
     serials: Iterator[int] = field(default_factory=itertools.count)
     """Numbers that tell nodes with the same name apart."""
     _tags: dict[tuple[str, str], frozenset[Digest]] = field(default_factory=dict)
@@ -65,6 +72,18 @@ class Context:
     def name_lifetime(self) -> float:
         """For how long the kernel may believe what a name means."""
         return min(NAME_LIFETIME, self.tag_ttl)
+
+    async def index_of(self, names: tuple[str, ...]) -> NameIndex:
+        """The index of a catalog, made once for each list."""
+        if not self._catalog or (self._catalog[0][0] is not names and self._catalog[0][0] != names):
+            made = NameIndex(names) if len(names) < MANY_NAMES else await trio.to_thread.run_sync(NameIndex, names)
+            self._catalog[:] = [(names, made)]
+        return self._catalog[0][1]
+
+    def list_lifetime(self, repository: str) -> float:
+        """For how many seconds the tag list that was shown last is still believed."""
+        when, _ = self._listed.get(repository, (-math.inf, frozenset()))
+        return max(0.0, when + self.tag_ttl - trio.current_time())
 
     def note_tags(self, repository: str, tags: Iterable[str]) -> None:
         """Remember a tag list that was just shown, so that what it names exists without a request a tag."""

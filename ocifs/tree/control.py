@@ -9,7 +9,8 @@ from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from typing import TypeVar
 
-from ocifs.tree.node import FILE, Attributes, Directory, Entry, Node, Plain
+from ocifs.errors import OcifsError
+from ocifs.tree.node import FILE, Attributes, Directory, Entry, Node, Plain, cut_short, entries_before
 from ocifs.tree.static import StaticDirectory
 
 T = TypeVar("T")
@@ -60,8 +61,14 @@ class MountRoot(Plain):
         return self._control if name == NAME else self._known(await self._inner.lookup(name))
 
     async def entries(self) -> Sequence[Entry]:
-        entries = self._known(await self._inner.entries())
-        return entries if self._hidden else [Entry(NAME, self._control), *entries]
+        control = [] if self._hidden else [Entry(NAME, self._control)]
+        try:
+            entries = self._known(await self._inner.entries())
+        except OcifsError as error:
+            if not error.listed:
+                raise
+            raise cut_short(error, [*control, *entries_before(error)]) from error
+        return [*control, *entries] if control else entries
 
     def _known(self, found: T) -> T:
         """The root of layers has its attributes once it was looked into."""

@@ -8,13 +8,14 @@ attributes, only by the methods that are async; what these would give without wa
 
 from __future__ import annotations
 
+import copy
 import math
 import stat
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from typing import NamedTuple, Protocol, TypeAlias, TypeGuard, runtime_checkable
 
-from ocifs.errors import NoAttribute
+from ocifs.errors import NoAttribute, OcifsError
 
 FOREVER = math.inf
 """The lifetime of what a digest names."""
@@ -46,6 +47,18 @@ class Entry(NamedTuple):
 
     name: bytes
     node: Node
+
+
+def cut_short(error: OcifsError, entries: Sequence[Entry]) -> OcifsError:
+    """The error that ends a listing after these entries."""
+    made = copy.copy(error)  # the original may be remembered, with what it listed
+    made.listed = tuple(entries)
+    return made
+
+
+def entries_before(error: OcifsError) -> tuple[Entry, ...]:
+    """The entries that a listing had before this error ended it."""
+    return tuple(each for each in error.listed if isinstance(each, Entry))
 
 
 # As named tuples make themselves, without a call of Python's for each.
@@ -106,7 +119,7 @@ class Directory(_Common, Protocol):
         ...
 
     async def entries(self) -> Sequence[Entry]:
-        """What a listing shows, without `.` and `..`, each name once."""
+        """What a listing shows, without `.` and `..`, each name once. An error may carry a part of it (`entries_before`)."""
         ...
 
     def entries_at_hand(self) -> Sequence[Entry] | None:

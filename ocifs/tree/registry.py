@@ -1,21 +1,29 @@
 """A registry's repositories as directories within directories.
 
-A directory here may be a repository, a namespace of others, or both. What a catalog lists is listed; any valid name can be entered:
-where the catalog is refused without a request, else after the registry said that it has such a repository.
+A directory here may be a repository, a namespace of others, or both. The catalog is a hint: it decides what is listed, and
+any valid name can be entered. A lookup never waits for a long catalog: it asks for the name's tags if one request has listed
+all repositories and the name is not among them, else it takes the name as it is.
 
-Rules that hold here: a name that cannot be a repository is absent without a request; control names begin with `_`, which no component
-of a repository can; an outage is never absence.
+Rules that hold here:
+
+- A name that cannot be a repository is absent without a request.
+- Control names begin with `_`, which a component of a repository cannot.
+- An outage is never absence.
+- A catalog that fails keeps nothing from being entered. A listing that it cuts short is shown, and then the error.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 
-from ocifs.errors import AccessDenied, CatalogUnavailable, Malformed, NotFound
+import trio
+
+from ocifs.errors import AccessDenied, CatalogFailed, CatalogUnavailable, Malformed, NotFound, OcifsError
 from ocifs.oci.digest import Digest
 from ocifs.oci.reference import MAX_REPOSITORY_LENGTH, is_component, is_tag
-from ocifs.tree.context import Context
-from ocifs.tree.node import DIRECTORY, Attributes, Entry, Link, Node, Plain
+from ocifs.tree.context import MANY_NAMES, Context
+from ocifs.tree.nameindex import NameIndex
+from ocifs.tree.node import DIRECTORY, Attributes, Entry, Link, Node, Plain, cut_short
 from ocifs.tree.repository import BlobsDirectory, ManifestsDirectory, TagsDirectory
 
 
@@ -25,7 +33,7 @@ class RepositoryDirectory(Plain):
     `is_source` (`repository`): it was named as the source, so it is asked for where no catalog lists it.
     """
 
-    __slots__ = ("_context", "_controls", "_name", "is_source", "lifetime")
+    __slots__ = ("_context", "_made", "_name", "is_source", "lifetime")
 
     def __init__(self, context: Context, name: str, key: Hashable, *, repository: bool = False) -> None:
         super().__init__(key, Attributes(DIRECTORY, nlink=2))
@@ -33,15 +41,21 @@ class RepositoryDirectory(Plain):
         self._context = context
         self._name = name
         self.is_source = repository
-        controls: dict[bytes, Node] = {}
-        if name or repository:
-            manifests = ManifestsDirectory(context, name, (key, b"_manifests"))
-            controls = {
-                b"_tags": TagsDirectory(context, name, (key, b"_tags")),
-                b"_manifests": manifests,
-                b"_blobs": BlobsDirectory(context, name, (key, b"_blobs")),
-            }
-        self._controls = controls
+        self._made: dict[bytes, Node] | None = None
+
+    @property
+    def _controls(self) -> dict[bytes, Node]:
+        """What a repository has besides further repositories. Made when it is first used: a listing shows many directories."""
+        if self._made is None:
+            context, name, key = self._context, self._name, self.key
+            self._made = {}
+            if name or self.is_source:
+                self._made = {
+                    b"_tags": TagsDirectory(context, name, (key, b"_tags")),
+                    b"_manifests": ManifestsDirectory(context, name, (key, b"_manifests")),
+                    b"_blobs": BlobsDirectory(context, name, (key, b"_blobs")),
+                }
+        return self._made
 
     async def lookup(self, name: bytes) -> Node:
         control = self._controls.get(name)
@@ -59,20 +73,29 @@ class RepositoryDirectory(Plain):
         return RepositoryDirectory(self._context, child, (self.key, name))
 
     async def entries(self) -> Sequence[Entry]:
-        known = await self._known()
-        prefix = f"{self._name}/" if self._name else ""
-        below = {
-            name[len(prefix) :].partition("/")[0]
-            for name in known
-            if name.startswith(prefix) and len(name) > len(prefix)
-        }
-        shown = [Entry(name, node) for name, node in self._controls.items()] if self._name in known else []
-        for component in sorted(below):
-            key = (self.key, component.encode())
-            shown.append(Entry(component.encode(), RepositoryDirectory(self._context, prefix + component, key)))
-        if not shown and self.is_source and await self._exists(self._name):
-            return [Entry(name, node) for name, node in self._controls.items()]
+        listed, error = await self._listed()
+        context = self._context
+        indexes = [listed, context.visited, NameIndex(context.view.repositories if error else ())]
+        components = {component for index in indexes for component in index.children(self._name)}
+        is_known = any(index.lists(self._name) for index in indexes)
+        if not is_known and not components and (self._name or self.is_source):
+            is_known = await self._has_tags(error)
+        shown = [Entry(name, node) for name, node in self._controls.items()] if is_known else []
+        if len(components) < MANY_NAMES:
+            shown += self._children(components)
+        else:
+            shown += await trio.to_thread.run_sync(self._children, components)
+        if error is not None and (error.listed or (isinstance(error, CatalogFailed) and not shown)):
+            raise cut_short(error, shown) from error
         return shown
+
+    def _children(self, components: Iterable[str]) -> list[Entry]:
+        prefix = f"{self._name}/" if self._name else ""
+        return [
+            Entry(name, RepositoryDirectory(self._context, prefix + component, (self.key, name)))
+            for component in sorted(components)
+            for name in (component.encode(),)
+        ]
 
     async def explain_emptiness(self) -> None:
         """Raise what there is to say of a listing with nothing in it: CatalogUnavailable, or NotFound where the source is not there."""
@@ -86,21 +109,42 @@ class RepositoryDirectory(Plain):
             raise _absent(component.encode())
         return name
 
-    async def _known(self) -> set[str]:
-        """The repositories that are known to exist."""
+    async def _listed(self) -> tuple[NameIndex, OcifsError | None]:
+        """The repositories that the catalog lists, and the error that there is no list, or none to its end."""
+        error: OcifsError | None = None
         try:
-            listed = set(await self._context.origin.catalog.repositories())
-        except CatalogUnavailable:
-            listed = set(self._context.view.repositories)
-        return listed | self._context.visited
+            names = await self._context.origin.catalog.repositories()
+        except OcifsError as cause:
+            if not cause.listed and not isinstance(cause, CatalogUnavailable):
+                raise
+            error, names = cause, tuple(map(str, cause.listed))
+        return await self._context.index_of(names), error
+
+    async def _has_tags(self, no_list: OcifsError | None) -> bool:
+        """Whether it is a repository though nothing lists it. Raises NotFound if the registry denies it and has listed all others."""
+        try:
+            await self._context.origin.catalog.tags(self._name)
+        except AccessDenied:
+            return self.is_source
+        except NotFound:
+            if no_list is None:
+                raise
+            return self.is_source  # a namespace that is not listed has no tags
+        self._context.visited.add(self._name)
+        return True
 
     async def _exists(self, name: str) -> bool:
-        catalog = self._context.origin.catalog
+        """Whether to enter a name, as far as it can be told without a long list. A name that is not there fails when it is used."""
+        catalog, visited = self._context.origin.catalog, self._context.visited
+        if visited.has(name):
+            return True
         try:
-            listed = await catalog.repositories()
-        except CatalogUnavailable:
-            return True  # nobody can say; what is not there says so when it is read
-        if any(known == name or known.startswith(f"{name}/") for known in (*listed, *self._context.visited)):
+            listed = await catalog.brief_list()
+        except OcifsError as error:
+            if not error.listed and not isinstance(error, CatalogUnavailable):
+                raise
+            listed = None
+        if listed is None or (await self._context.index_of(listed)).has(name):
             return True
         try:
             await catalog.tags(name)
@@ -108,7 +152,7 @@ class RepositoryDirectory(Plain):
             return False
         except AccessDenied:
             return True  # it may be a namespace of something that this user may read
-        self._context.visited.add(name)
+        visited.add(name)
         return True
 
     async def _reference(self, text: str) -> Node:

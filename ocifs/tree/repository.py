@@ -9,15 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 
+import trio
+
 from ocifs.content import Blob
-from ocifs.errors import DeadlineExceeded, Malformed, NotFound, RegistryFailed, Unreachable
+from ocifs.errors import DeadlineExceeded, Malformed, NotFound, OcifsError, RegistryFailed, Unreachable
 from ocifs.oci.digest import EMPTY_JSON, Digest
 from ocifs.tree.blob import BlobFile, sized
 from ocifs.tree.bound import Whereabouts
-from ocifs.tree.context import Context
+from ocifs.tree.context import MANY_NAMES, Context
 from ocifs.tree.manifest import ManifestDirectory
 from ocifs.tree.names import mangle, to_bytes, unmangle
-from ocifs.tree.node import DIRECTORY, Attributes, Entry, Link, Node, Plain
+from ocifs.tree.node import DIRECTORY, Attributes, Entry, Link, Node, Plain, cut_short
+
+_OUTAGES = (Unreachable, DeadlineExceeded, RegistryFailed)
 
 
 class _Control(Plain):
@@ -41,24 +45,45 @@ class TagsDirectory(_Control):
     __slots__ = ()
 
     async def lookup(self, name: bytes) -> Node:
+        return self.lookup_at_hand(name) or await self._look_up(_text(name))
+
+    def lookup_at_hand(self, name: bytes) -> Node | None:
         tag = _text(name)
+        context = self._context
+        return self._link(tag, context.name_lifetime) if context.is_listed(self._repository, tag) else None
+
+    async def _look_up(self, tag: str) -> Node:
+        """Ask for the tag and not for the list, which may be long."""
         catalog = self._context.origin.catalog
         try:
-            listed = tag in await catalog.tags(self._repository)
-        except (Unreachable, DeadlineExceeded, RegistryFailed):
-            listed = False  # a mirror may know what it means, though it is asked for no list
-        if not listed:
             await catalog.resolve(self._repository, tag)
-        return self._link(tag)
+        except _OUTAGES:
+            if tag not in await catalog.tags(self._repository):  # a list from before may have it
+                raise
+        return self._link(tag, self._context.name_lifetime)
 
     async def entries(self) -> Sequence[Entry]:
-        tags = await self._context.origin.catalog.tags(self._repository)
+        try:
+            tags = await self._context.origin.catalog.tags(self._repository)
+        except OcifsError as error:
+            if not error.listed:
+                raise
+            listed = tuple(map(str, error.listed))
+            self._context.note_tags(self._repository, listed)
+            raise cut_short(error, self._links(listed, self._context.name_lifetime)) from error
         self._context.note_tags(self._repository, tags)
-        return [Entry(mangle(to_bytes(tag)), self._link(tag)) for tag in sorted(tags)]
+        lifetime = max(self._context.name_lifetime, self._context.list_lifetime(self._repository))
+        if len(tags) < MANY_NAMES:
+            return self._links(tags, lifetime)
+        return await trio.to_thread.run_sync(self._links, tags, lifetime)
 
-    def _link(self, tag: str) -> Link:
+    def _links(self, tags: Sequence[str], lifetime: float) -> list[Entry]:
+        """Links that are believed as long as the list is: `ls -l` asks for each again, later than a second in a long list."""
+        return [Entry(mangle(to_bytes(tag)), self._link(tag, lifetime)) for tag in sorted(tags)]
+
+    def _link(self, tag: str, lifetime: float) -> Link:
         target = b"../_manifests/" + mangle(to_bytes(tag))
-        return Link((self.key, tag), target, lifetime=self._context.name_lifetime)
+        return Link((self.key, tag), target, lifetime=lifetime)
 
 
 class ManifestsDirectory(_Control):

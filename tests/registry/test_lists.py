@@ -92,7 +92,8 @@ def with_ping(handler: Handler) -> Handler:
 LATER: dict[str, tuple[Callable[[Request], Reply], type[OcifsError]]] = {
     "missing": (lambda _: http(404), Malformed),
     "refused": (lambda _: http(403), AccessDenied),
-    "failing": (lambda _: http(500), RegistryFailed),
+    "failing": (lambda _: http(500), Malformed),
+    "failing for now": (lambda _: http(503), RegistryFailed),
     "a page of HTML": (lambda _: http(200, b"<html>sign in</html>", content_type="text/html"), Malformed),
     "an error with status 200": (lambda _: http(200, b'{"errors": [{"code": "UNKNOWN"}]}'), Malformed),
     "a link to another host": (lambda _: page(["x"], link="<http://elsewhere.example/v2/>; rel=next"), Malformed),

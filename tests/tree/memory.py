@@ -54,6 +54,9 @@ class MemoryRegistry:
             raise CatalogUnavailable("the catalog is refused")
         return tuple(sorted(self.known))
 
+    async def brief_list(self) -> tuple[str, ...] | None:
+        return await self.repositories()
+
     async def tags(self, repository: str) -> tuple[str, ...]:
         self._ask(f"tags {repository}")
         return tuple(self._repository(repository))
