@@ -32,6 +32,7 @@ from ocifs.settings import Timing
 from ocifs.tree.manifest import ManifestDirectory
 from ocifs.tree.names import unmangle
 from ocifs.tree.node import Directory, Node
+from ocifs.tree.single import SingleManifest
 
 
 class Bar(Protocol):
@@ -137,7 +138,7 @@ async def _search(root: Directory, search: Search) -> None:
                 nursery.start_soon(_identify, receive.clone(), search)
             receive.close()
             async with send:
-                if isinstance(root, ManifestDirectory):
+                if isinstance(root, ManifestDirectory) and not _lists_tags(root):
                     search.repositories += 1
                     await send.send((".", root))
                     return
@@ -145,6 +146,11 @@ async def _search(root: Directory, search: Search) -> None:
                     await send.send((path, node))
     if not search.repositories:
         raise NotFound("no repository is listed here", hint="name a repository, or give some with --repo")
+
+
+def _lists_tags(directory: Directory) -> bool:
+    """Whether it is the only manifest of a local source, which stands for the source."""
+    return isinstance(directory, SingleManifest) and directory.lists_tags
 
 
 async def _tags(directory: Directory, path: str, search: Search) -> AsyncIterator[tuple[str, Node]]:
@@ -175,7 +181,7 @@ async def _tags(directory: Directory, path: str, search: Search) -> AsyncIterato
         for name in names:
             text = f"{path}:{unmangle(name).decode(errors='surrogateescape')}"
             yield text, await search.pace.run(partial(manifests.lookup, name))
-    for name, node in entries.items():
+    for name, node in () if _lists_tags(directory) else entries.items():
         if not name.startswith(b"_") and isinstance(node, Directory):
             below = name.decode(errors="surrogateescape")
             async for found in _tags(node, f"{path}/{below}" if path else below, search):

@@ -7,7 +7,8 @@ Rules that hold here:
   are followed; one that leads out of it is an error.
 - The directory's own path is resolved once, when the layout is opened. A link put into it later is not followed.
 - A layout is read as it is now: whoever owns it may add to it, or replace it, while it is mounted.
-- A file with several names, or of another owner than the directory, may be someone else's file, linked here. It is not trusted.
+- A file of another owner than the directory may be someone else's, linked here, and so may one with several names if others can write
+  to the directory. It is not trusted.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ class DirectoryFiles:
         with explained(path):
             self._root = os.path.realpath(path, strict=True)
         with self._open_root() as root, explained(path):
-            self._owner = os.fstat(root).st_uid
+            status = os.fstat(root)
+        self._owner = status.st_uid
+        self._shared = bool(status.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
 
     def find(self, name: str) -> Place:
         """The regular file of a relative path. Raises NotFound, Malformed for what must not be opened."""
@@ -49,7 +52,7 @@ class DirectoryFiles:
                 check_version(descriptor, version, shown)
                 return read_exactly(descriptor, offset, length, shown)
 
-        trusted = status.st_nlink == 1 and status.st_uid == self._owner
+        trusted = status.st_uid == self._owner and (status.st_nlink == 1 or not self._shared)
         return Place(status.st_size, version, read_at, trusted)
 
     def has(self, name: str) -> bool:

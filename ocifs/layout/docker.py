@@ -24,7 +24,7 @@ from ocifs.content import Shelf
 from ocifs.errors import IntegrityError, LimitExceeded, Malformed, NotFound, OcifsError
 from ocifs.layers.inflate import sniff
 from ocifs.layout.contents import BLOBS, Files, Listed, OciContents, read_manifest, read_small
-from ocifs.layout.place import Place, in_memory
+from ocifs.layout.place import Place, check_trusted, in_memory
 from ocifs.oci import mediatype
 from ocifs.oci.descriptor import Descriptor, as_object, as_text
 from ocifs.oci.digest import Digest
@@ -40,6 +40,14 @@ _HEAD = 6
 _SUFFIXES = {"none": "", "gzip": "+gzip", "zstd": "+zstd", "bzip2": "+bzip2", "xz": "+xz"}
 _EXTENSIONS = (".tar.gz", ".tar", ".json", ".tgz")
 Advance: TypeAlias = Callable[[], None]
+
+
+def is_saved(files: Files, limits: Limits) -> bool:
+    """Whether there is a manifest.json that is a list of images, and not a manifest."""
+    try:
+        return isinstance(load_json(read_small(files, MANIFEST, limits), MANIFEST), list)
+    except OcifsError:
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +102,10 @@ class DockerContents:
             raise LimitExceeded(f"{image.config} is larger than limits.config_bytes ({self._limits.config_bytes})")
         config = place.read(0, place.size)
         digest = Digest.of(config)
-        if _claims(image.config, digest):
+        claimed = _claimed(image.config)
+        if claimed is None:
+            check_trusted(place, image.config)
+        elif claimed != digest:
             raise IntegrityError(f"the config {image.config} has another digest: {digest}")
         diff_ids = _diff_ids(config)
         if len(diff_ids) != len(image.layers):
@@ -138,6 +149,7 @@ class DockerContents:
             digest = Digest(parts[1], parts[2])
             if digest.verifiable:
                 return digest
+        check_trusted(place, name)
         with self._lock:
             if name not in self._hashed:
                 self._hashed[name] = self._kept_digest(place) or self._hash(place)
@@ -192,12 +204,13 @@ def _key(place: Place) -> Digest:
     return Digest.of(" ".join(map(str, (*place.version, place.size))).encode())
 
 
-def _claims(name: str, digest: Digest) -> bool:
-    """Whether a member's name is a digest, and another than this."""
+def _claimed(name: str) -> Digest | None:
+    """The digest that a config's name is, if it is one."""
     stem = name.rpartition("/")[2]
     for extension in _EXTENSIONS:
         stem = stem.removesuffix(extension)
-    return Digest("sha256", stem).verifiable and stem != digest.encoded
+    digest = Digest("sha256", stem.removeprefix("sha256:"))
+    return digest if digest.verifiable else None
 
 
 def _images(body: bytes, limits: Limits) -> list[_Image]:

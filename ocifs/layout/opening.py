@@ -11,6 +11,7 @@ Rules that hold here:
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 
 from ocifs.content import Shelf
@@ -47,20 +48,31 @@ class Opening:
             if stat.S_ISREG(mode):
                 return self._archive(path)
         except NotFound as error:
-            raise UsageError(str(error), hint=error.hint) from None
+            raise UsageError(str(error), hint=error.hint or self._with_colon()) from None
         raise UsageError(f"not a directory or a regular file: {path} ({kind_of(mode)})")
+
+    def _with_colon(self) -> str:
+        """What to do if the path that was meant has a colon in it."""
+        path = f"{self._source.path}:{self._source.ref}"
+        while ":" in path.rpartition("/")[2]:
+            if os.path.lexists(path):
+                return f"a path ends at its first colon: ln -s {shlex.quote(path)} layout, and name that"
+            path = path.rpartition(":")[0]
+        return ""
 
     def _directory(self, path: str) -> Contents:
         transport = self._source.transport
-        if transport.is_file:
+        if transport is Transport.OCI_ARCHIVE:
             raise UsageError(f"not a file: {path}", hint=f"a directory is named by its path: {_shown_path(path)}")
         files = DirectoryFiles(path)
-        is_layout = _is_layout(files)
-        is_dir = files.has(skopeo_dir.MANIFEST) and not is_layout
+        is_layout, is_saved = _is_layout(files), docker.is_saved(files, self._limits)
+        is_dir = files.has(skopeo_dir.MANIFEST) and not is_layout and not is_saved
         if transport in (Transport.ANY, Transport.OCI) and is_layout:
             return OciContents(files, self._limits)
         if transport in (Transport.ANY, Transport.DIR) and is_dir:
             return DirContents(files, self._limits)
+        if is_saved and transport in (Transport.ANY, Transport.DOCKER_ARCHIVE):  # `docker save | tar x`
+            return DockerContents(files, self._limits, self._shelf, self._work.advance)
         raise self._not_a(path, files)
 
     def _archive(self, path: str) -> Contents:
@@ -103,7 +115,7 @@ class Opening:
         if _is_layout(files):
             fitting = "oci-archive" if is_archive else "oci"
         elif files.has(docker.MANIFEST):
-            fitting = "docker-archive" if is_archive else "dir"
+            fitting = "docker-archive" if is_archive or docker.is_saved(files, self._limits) else "dir"
         if fitting:
             return UsageError(
                 f"{path} is not of the kind {source.transport.value}:", hint=f"name it as {fitting}:{path}"

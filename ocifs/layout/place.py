@@ -46,6 +46,13 @@ class Place:
         return Place(size, (*self.version, offset), lambda start, length: self.read_at(offset + start, length))
 
 
+def check_trusted(place: Place, shown: str) -> None:
+    """Raise Malformed for a file that may be someone else's, where no digest vouches for its content."""
+    if not place.trusted:
+        hint = "a copy of the directory, made with `cp -r`, can be read"
+        raise Malformed(f"{shown} has another owner than its directory, or several names on disk", hint=hint)
+
+
 def in_memory(body: bytes) -> Place:
     """Bytes that were made here."""
     return Place(len(body), (), lambda start, length: body[start : start + length])

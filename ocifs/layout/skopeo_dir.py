@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from ocifs.errors import NotFound, Unsupported
 from ocifs.layout.contents import Files, Listed, read_small
-from ocifs.layout.place import Place
+from ocifs.layout.place import Place, check_trusted
 from ocifs.oci.descriptor import Descriptor
 from ocifs.oci.digest import Digest
 from ocifs.oci.manifest import digest_of_manifest, parse_manifest
@@ -27,6 +27,7 @@ class DirContents:
 
     def listed(self) -> tuple[Listed, ...]:
         """The manifest that was copied; those of an index beside it are not listed."""
+        check_trusted(self._files.find(MANIFEST), MANIFEST)
         body = read_small(self._files, MANIFEST, self._limits)
         digest = digest_of_manifest(body)
         media_type = parse_manifest(body, digest).media_type

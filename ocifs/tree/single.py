@@ -26,7 +26,7 @@ WHOLE = "manifest"  # the view that is the manifest's directory
 class SingleManifest(ManifestDirectory):
     """The directory of the one manifest that is mounted; `_manifests` and `_blobs` are entered by name."""
 
-    __slots__ = ("_rooms",)
+    __slots__ = ("_rooms", "lists_tags")
 
     def __init__(self, context: Context, repository: str, version: str | Digest, *, tags: bool = False) -> None:
         """With `tags` it stands for the whole source, whose tags are listed in it."""
@@ -35,6 +35,7 @@ class SingleManifest(ManifestDirectory):
             SIBLINGS: ManifestsDirectory(context, repository, (self.key, SIBLINGS)),
             BLOBS: BlobsDirectory(context, repository, (self.key, BLOBS)),
         }
+        self.lists_tags = tags
         if tags:
             self._rooms[TAGS] = TagsDirectory(context, repository, (self.key, TAGS))
 

@@ -21,7 +21,9 @@ from ocifs.settings import Limits, Settings
 from tests.layout.opened import layer_of, manifest_of, opened
 from tests.support.archives import OUTER, archive_of, config_of, files_of, image, link, saved
 from tests.support.image import make_layout
+from tests.support.registry import Registry
 from tests.support.tars import a_tar
+from tests.support.tools import tool
 
 DOCKER, ANY = Transport.DOCKER_ARCHIVE, Transport.ANY
 Members = list[tuple[str, bytes] | tarfile.TarInfo]
@@ -242,3 +244,41 @@ async def test_what_skopeo_and_podman_write_is_read(tmp_path: Path) -> None:
 
 async def test_an_image_with_no_layers_is_read(tmp_path: Path) -> None:
     assert await texts(written(tmp_path, single(config_of([]), [], Layers=None)), "a:1") == []
+
+
+async def test_an_archive_that_was_unpacked_is_read_from_its_directory(tmp_path: Path) -> None:
+    path = written(tmp_path, saved([("a", ["a:1"]), ("b", ["b:1"])]))
+    (tmp_path / "unpacked").mkdir()
+    subprocess.run(["tar", "-C", tmp_path / "unpacked", "-xf", path], check=True)
+    for transport in (DOCKER, ANY):
+        assert await texts(tmp_path / "unpacked", "b:1", transport) == image("b")[1]
+    with pytest.raises(UsageError) as raised:
+        await texts(tmp_path / "unpacked", "b:1", Transport.DIR)
+    assert "docker-archive:" in raised.value.hint
+
+
+@pytest.mark.servers
+async def test_what_crane_pulls_is_read(tmp_path: Path, registry: Registry) -> None:
+    (tmp_path / "layout").mkdir()
+    layers = [a_tar(hello=b"hello"), a_tar(other=b"other")]
+    make_layout(tmp_path / "layout", layers)
+    reference = f"{registry.host}/saved/app:v1"
+    copy = ["skopeo", "copy", "-q", "--dest-tls-verify=false", f"oci:{tmp_path}/layout:v1", f"docker://{reference}"]
+    subprocess.run(copy, check=True)
+    crane = tool("crane", tmp_path)
+    for form, transport in (("tarball", DOCKER), ("legacy", DOCKER), ("oci", Transport.OCI)):
+        crane("pull", "--insecure", f"--format={form}", reference, tmp_path / form)
+        async with opened(LayoutSource(str(tmp_path / form), transport)) as layout:
+            [name] = await layout.tags("")
+        for kind in (transport, ANY):
+            assert await texts(tmp_path / form, name, kind) == layers
+
+
+async def test_a_directory_whose_path_has_a_colon_is_named_in_the_hint(tmp_path: Path) -> None:
+    (tmp_path / "a:b").mkdir()
+    make_layout(tmp_path / "a:b", [a_tar(hello=b"hello")])
+    for ref in ("b", "b:v1"):
+        with pytest.raises(UsageError, match="does not exist") as raised:
+            async with opened(LayoutSource(str(tmp_path / "a"), ANY, ref)):
+                pass
+        assert "ln -s" in raised.value.hint

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import os
 import shutil
 import socket
 import stat
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +19,7 @@ from ocifs.errors import Malformed, OcifsError, UsageError
 from ocifs.layout.directory import DirectoryFiles
 from ocifs.oci.local import LayoutSource, Transport
 from tests.layout.opened import layer_of, opened
+from tests.support.archives import config_of
 from tests.support.image import make_layout
 from tests.support.tars import a_tar
 
@@ -183,20 +187,60 @@ async def test_the_path_of_a_source_may_be_a_link(directory: Path, tmp_path: Pat
     assert await tags_of(tmp_path / "link") == ("v1",)
 
 
-async def test_a_blob_with_another_name_is_verified_before_its_first_byte(directory: Path, tmp_path: Path) -> None:
-    """A hard link to someone else's file, which its owner may not read: possible without fs.protected_hardlinks."""
+def someone_elses(path: Path, tmp_path: Path, content: bytes, how: str) -> None:
+    """Put a hard link to another user's file there: possible without fs.protected_hardlinks."""
+    secret = tmp_path / "secret"
+    secret.write_bytes(content)
+    path.unlink(missing_ok=True)
+    os.link(secret, path)
+    if how == "owner":
+        if os.geteuid():
+            pytest.skip("needs root")
+        os.chown(secret, 12345, 12345)
+    else:  # in a directory that others write to, like /tmp, the owner proves nothing
+        path.parents[2 if "blobs" in str(path) else 0].chmod(0o1777)
+
+
+FOREIGN = ["owner", "shared directory"]
+
+
+@pytest.mark.parametrize("how", FOREIGN)
+async def test_a_blob_that_may_be_someone_elses_is_verified_before_its_first_byte(
+    directory: Path, tmp_path: Path, how: str
+) -> None:
     async with opened(LayoutSource(str(directory))) as layout:
         layer = await layer_of(layout)
         path = directory / "blobs" / "sha256" / layer.digest.encoded
-        secret = tmp_path / "secret"
-        secret.write_bytes(SECRET.ljust(layer.size))
-        path.unlink()
-        os.link(secret, path)
+        content = path.read_bytes()
+        someone_elses(path, tmp_path, SECRET.ljust(layer.size), how)
+    async with opened(LayoutSource(str(directory))) as layout:
         with pytest.raises(Malformed, match="not that of its digest"):
             await layout.read_blob(layer, 0, 10)
         with pytest.raises(Malformed, match="not that of its digest"):
             async with layout.open_blob(layer, 0, 10):
                 pass
+        (tmp_path / "secret").write_bytes(content)  # what its digest vouches for is served
+        assert await layout.read_blob(layer, 0, 10) == content[:10]
+
+
+@pytest.mark.parametrize("how", FOREIGN)
+async def test_nothing_that_may_be_someone_elses_becomes_a_manifest_or_a_config(tmp_path: Path, how: str) -> None:
+    """Where no digest vouches for a file: the manifest of `dir:`, and configs and compressed layers of an unpacked archive."""
+    secret = json.dumps({"auths": {"registry.example": {"auth": "secret"}}, "rootfs": {"diff_ids": []}}).encode()
+    (tmp_path / "dir").mkdir()
+    someone_elses(tmp_path / "dir" / "manifest.json", tmp_path, secret, how)
+    with pytest.raises(Malformed, match="another owner"):
+        async with opened(LayoutSource(str(tmp_path / "dir"), Transport.DIR)) as layout:
+            await layout.tags("")
+    for name, config, layers in (("config", "x", []), ("layer", "config.json", ["x"])):
+        (tmp_path / name).mkdir()
+        listed = [{"Config": config, "RepoTags": ["a:1"], "Layers": layers}]
+        (tmp_path / name / "manifest.json").write_text(json.dumps(listed))
+        (tmp_path / name / "config.json").write_bytes(config_of([b"x"]))
+        someone_elses(tmp_path / name / "x", tmp_path, secret if name == "config" else gzip.compress(SECRET), how)
+        async with opened(LayoutSource(str(tmp_path / name), Transport.ANY)) as layout:
+            with pytest.raises(Malformed, match="another owner"):
+                await layout.resolve("", "a:1")
 
 
 async def test_a_file_that_is_written_while_it_is_read_is_an_error(directory: Path) -> None:
@@ -205,3 +249,44 @@ async def test_a_file_that_is_written_while_it_is_read_is_an_error(directory: Pa
     (directory / "index.json").write_text("{}")
     with pytest.raises(OcifsError, match="changed while it was read"):
         place.read(0, 10)
+
+
+async def test_a_blob_that_is_swapped_for_a_link_again_and_again_never_shows_what_is_outside(
+    directory: Path, tmp_path: Path
+) -> None:
+    """A race with whoever owns the layout: every read gives the layout's bytes or an error."""
+    secret = outside(tmp_path)
+    files = DirectoryFiles(str(directory))
+    async with opened(LayoutSource(str(directory))) as layout:
+        layer = await layer_of(layout)
+    path = directory / "blobs" / "sha256" / layer.digest.encoded
+    content = path.read_bytes()
+    away = path.parent.with_name("away")
+    ended = threading.Event()
+
+    def swap() -> None:
+        while not ended.is_set():
+            path.with_suffix(".link").symlink_to(secret)
+            path.with_suffix(".link").replace(path)
+            path.with_suffix(".file").write_bytes(content)
+            path.with_suffix(".file").replace(path)
+            path.parent.rename(away)
+            path.parent.symlink_to(tmp_path)
+            path.parent.unlink()
+            away.rename(path.parent)
+
+    swapping = threading.Thread(target=swap)
+    swapping.start()
+    read = refused = 0
+    try:
+        for _ in range(3000):
+            try:
+                assert files.find(f"blobs/sha256/{path.name}").read(0, 1 << 20) in (content, b"")
+                read += 1
+            except OcifsError:
+                refused += 1
+    finally:
+        ended.set()
+        swapping.join(20)
+    assert read
+    assert refused

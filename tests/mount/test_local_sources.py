@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -85,7 +86,7 @@ def test_the_commands_read_the_only_image_and_touch_no_network(
         (("ls", source, "rootfs"), b"hello"),
         (("cat", source, "rootfs/hello"), b"hello\n"),
         (("tree", source, "rootfs"), b"hello"),
-        (("find", source), b"image\t"),
+        (("find", source), b"image\t:"),
         (("inspect", source), b"Kind:"),
         (("doctor", source), b"on this machine"),
         (("prefetch", source), b""),
@@ -163,3 +164,24 @@ def test_fsspec_reads_it(sources: dict[str, str], tmp_path: Path, kind: str) -> 
     with fsspec.open("oci-registry://rootfs/hello", source=sources[kind], cache_dir=str(tmp_path / "cache")) as file:
         assert file.read() == b"hello\n"
     system.close()
+
+
+@pytest.mark.mount
+@pytest.mark.parametrize("name", ["layout", "image.tar"])
+def test_a_source_on_a_file_system_that_hangs_is_an_error_within_the_deadlines(tmp_path: Path, name: str) -> None:
+    """The file system is a mount of ocifs whose daemon is stopped."""
+    (tmp_path / "inner").mkdir()
+    make_layout(tmp_path / "inner", [a_tar(hello=b"hello")])
+    members = [(f"layout/{path}", body) for path, body in files_of(tmp_path / "inner")]
+    (tmp_path / "outer").mkdir()
+    make_layout(tmp_path / "outer", [archive_of([*members, ("image.tar", archive_of(files_of(tmp_path / "inner")))])])
+    view = ["--view", "rootfs"]
+    with mounted(f"oci:{tmp_path}/outer", tmp_path / "mnt", tmp_path / "cache", view) as mount:
+        mount.process.send_signal(signal.SIGSTOP)
+        try:
+            limits = ("--timeout", "2", "--max-wait", "3")
+            done = guarded("ls", *limits, f"{mount.path}/{name}", cache=tmp_path / "other")
+        finally:
+            mount.process.send_signal(signal.SIGCONT)
+        assert done.returncode == 1
+        assert b"nothing came" in done.stderr
