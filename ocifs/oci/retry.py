@@ -33,6 +33,6 @@ def pause_before(attempt: int, error: OcifsError, attempts: int, chance: float, 
         asked: float | None = error.retry_after
         if asked is not None:
             later = asked + chance * min(1.0, asked / 10)  # not sooner than asked, and not all at once
-            return max(later, min(backoff, patience)) if later <= patience else None
+            return max(later, min(max(backoff, FIRST_PAUSE), patience)) if later <= patience else None
         return backoff
     return backoff if isinstance(error, Unreachable) else None

@@ -213,7 +213,12 @@ class Connection:
                 if own
                 else {}
             )
-            answer = await send(self._client, question.method, url, {**question.headers, **extra})
+            try:
+                answer = await send(self._client, question.method, url, {**question.headers, **extra})
+            except Unreachable as error:
+                if not hop or own:
+                    raise
+                raise _after_redirect(error, self.host) from None
             if answer.status_code not in _REDIRECTS or "location" not in answer.headers:
                 if hop and not own and answer.status_code in (200, 206) and question.may_be_elsewhere:
                     self._remember(question.target, url)
@@ -289,6 +294,16 @@ class Connection:
                     raise LimitExceeded(f"{what} answers with more than {question.limit} bytes (limits.{setting})")
                 note_progress()
         return bytes(body)
+
+
+def _after_redirect(error: Unreachable, host: str) -> Unreachable:
+    """A failure at the end of a redirect. What the user may say about TLS is about the registry, not about where it leads."""
+    hint = error.hint
+    if "--plain-http" in hint:
+        hint = (
+            f"{host} leads there: is its address right, and does what it leads to have TLS? --ca-file adds an authority"
+        )
+    return type(error)(f"{host} redirects, and {error}", hint=hint)
 
 
 def headers_of(answer: httpx.Response) -> dict[str, str]:

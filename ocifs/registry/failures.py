@@ -7,10 +7,12 @@ signed one is a secret.
 from __future__ import annotations
 
 import errno
+import re
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpcore
 import httpx
@@ -20,6 +22,9 @@ from ocifs.errors import ConnectionRefused, Malformed, OcifsError, RegistryFaile
 _NAME = "is it spelt right, and is there a network? behind a proxy, https_proxy names it"
 _WAY = "is there a way to it from here? behind a proxy, https_proxy names it"
 _AGAIN = "try again; if it stays so, something on the way, or the registry, is in trouble"
+
+# X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT and the like: nobody that is trusted has signed it (openssl/x509_vfy.h).
+_NO_ISSUER = frozenset({2, 18, 19, 20, 21})
 
 THEIRS = (
     httpx.HTTPError,
@@ -60,22 +65,28 @@ _TLS = (
         "its certificate is for another name: is the host spelt as the certificate has it?",
     ),
     ("mismatch", "its certificate is for another name: is the host spelt as the certificate has it?"),
+    ("certificate required", "it wants a client certificate: keep it in certs.d/{host} as NAME.cert with NAME.key"),
+    ("handshake failure", "it may want a client certificate: keep it in certs.d/{host} as NAME.cert with NAME.key"),
+    ("alert", "it does not accept the client certificate of certs.d/{host}, or no certificate was sent"),
 )
+_CLOSED = "try again; a registry that wants a client certificate ends connections so: keep it in certs.d/{host} as NAME.cert with NAME.key"
+# What OpenSSL puts around a reason, and Python's repr of bytes, which h11 puts after one.
+_OPENSSL = re.compile(r"^\[[A-Z0-9_]+: [A-Z0-9_]+\] | \(_ssl\.c:[0-9]+\)$")
 
 
-def _tls_hint(text: str) -> str:
+def _tls_hint(text: str, host: str) -> str:
     for words, hint in _TLS:
         if words in text:
-            return hint
+            return hint.format(host=host)
     return "add its certificate authority with --ca-file; for a registry without TLS use --plain-http"
 
 
 def our_error(error: Exception, host: str) -> OcifsError:  # noqa: PLR0911 (a table of cases)
     """The error of ours for one of theirs; `host` is all that it may name of an address."""
     causes = list(causes_of(error))
-    text = next((str(cause) for cause in causes if str(cause)), type(error).__name__)
+    text = reason_of(error)
     if any(isinstance(cause, ssl.SSLError) for cause in causes):
-        return Unreachable(f"TLS with {host} fails: {text}", hint=_tls_hint(text))
+        return Unreachable(f"TLS with {host} fails: {text}", hint=_tls_hint(text, host))
     if any(isinstance(cause, OSError) and cause.errno == errno.ECONNREFUSED for cause in causes):
         return ConnectionRefused(f"{host} refuses connections", hint="is the registry running, and is the port right?")
     if any(isinstance(cause, socket.gaierror) for cause in causes):
@@ -97,7 +108,31 @@ def our_error(error: Exception, host: str) -> OcifsError:  # noqa: PLR0911 (a ta
         return Malformed(f"{host} sent us somewhere that is no place: {text}")
     if isinstance(error, httpx.StreamError):
         return RegistryFailed(f"the answer of {host} cannot be read: {text}")
+    if not text:  # all that trio knows of a connection that was closed while a request was sent by TLS
+        return Unreachable(f"{host} closed the connection", hint=_CLOSED.format(host=host))
     return Unreachable(f"the connection with {host} failed: {text}", hint=_WAY)
+
+
+def reason_of(error: BaseException) -> str:
+    """The reason for a failure in the words of the library, without what only its developers read; "" if it has none."""
+    text = next((str(cause) for cause in causes_of(error) if str(cause)), "")
+    text = _OPENSSL.sub("", _OPENSSL.sub("", text))
+    return text.partition(": bytearray(")[0].partition(": b'")[0]
+
+
+def untrusted(error: BaseException, host: str, anchors: Sequence[Path]) -> OcifsError | None:
+    """The error for a certificate that none of the given files vouches for; None for any other failure."""
+    unknown = any(
+        isinstance(cause, ssl.SSLCertVerificationError) and cause.verify_code in _NO_ISSUER
+        for cause in causes_of(error)
+    )
+    if not anchors or not unknown:
+        return None
+    files = ", ".join(map(str, anchors))
+    return Unreachable(
+        f"TLS with {host} fails: {reason_of(error)}",
+        hint=f"no certificate in {files} is the server's or that of an issuer of it: add one that is",
+    )
 
 
 def causes_of(error: BaseException | None) -> Iterator[BaseException]:

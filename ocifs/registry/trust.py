@@ -1,4 +1,4 @@
-"""How a registry's host is reached: scheme, address, TLS and proxies.
+"""How a registry's host is reached: scheme, address and TLS.
 
 Rules that hold here: without TLS only where the user said so, and on loopback, where nobody is in between, unless something says that the
 registry there has TLS; a registry's own authorities are believed of wherever it sends us, as in docker and podman, since it is often a
@@ -8,18 +8,19 @@ token server of the same house; that a certificate is not checked, and a client 
 from __future__ import annotations
 
 import ipaddress
+import logging
 import os
 import ssl
-import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ocifs.directories import config_home
 from ocifs.errors import UsageError
 from ocifs.oci.reference import DOCKER_HUB
-from ocifs.registry.addresses import is_inner
 from ocifs.registry.endpoint import Site
 from ocifs.settings import NetworkSettings
+
+log = logging.getLogger("ocifs.registry")
 
 _ADDRESSES = {DOCKER_HUB: "registry-1.docker.io"}
 _CERTIFICATES = ("containers/certs.d", "docker/certs.d")
@@ -51,7 +52,7 @@ def _is_plain_here(host: str, network: NetworkSettings) -> bool:
     """Loopback without a sign of TLS: its port, certificates kept for it, --insecure-tls."""
     if not is_loopback(host) or host.endswith(":443") or host in network.insecure_tls:
         return False
-    return not any((directory / host).is_dir() for directory in certificate_directories(os.environ))
+    return not any(os.path.isdir(directory / host) for directory in certificate_directories(os.environ))
 
 
 class Trust:
@@ -73,7 +74,7 @@ class Trust:
         """For `host` or `host:port`. Raises UsageError for certificates that cannot be read. Blocks on disk."""
         site = self._site if authority == _ADDRESSES.get(self._site.host, self._site.host) else Site("")
         insecure = site.unverified or authority in self._network.insecure_tls
-        directories = [directory for directory in self._places(authority) if directory.is_dir()]
+        directories = [directory for directory in self._places(authority) if os.path.isdir(directory)]
         if not (insecure or directories or site.authorities or site.identities):
             # Where a registry sends us is believed as it is itself, so this one is for all such hosts.
             if self._usual is None:
@@ -100,8 +101,18 @@ class Trust:
         if self._network.ca_file is not None:
             _authorities(context, self._network.ca_file)
         for path in self._own_authorities():
-            _authorities(context, path)
+            _load_kept(context.load_verify_locations, path)
+        # A certificate that the user gives is an anchor, be it a root, an intermediate or the server's own, as in Go's clients.
+        # Python 3.13 does so by default, and checks strictly (RFC 5280), which no other client does.
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         return context
+
+    def anchors(self, authority: str) -> list[Path]:
+        """The files of certificates that were given for `host` or `host:port`, for a message. Blocks on disk."""
+        site = self._site.authorities if authority == _ADDRESSES.get(self._site.host, self._site.host) else ()
+        kept = [path for directory in self._places(authority) for path in sorted(directory.glob("*.crt"))]
+        return [*filter(None, [self._network.ca_file]), *site, *kept]
 
     def _own_authorities(self) -> list[Path]:
         directories = self._places(self._site.host) if self._site.host else []
@@ -109,14 +120,22 @@ class Trust:
 
 
 def _load(context: ssl.SSLContext, directory: Path) -> None:
-    """A host's own authorities (*.crt) and client certificates (*.cert, each with its *.key)."""
+    """A host's own authorities (*.crt) and client certificates (*.cert, each with its *.key).
+
+    A file that cannot be used is skipped with a warning: the directory is the machine's, and another host's mount must not end
+    because of it. What is missing then fails by itself.
+    """
     for path in sorted(directory.glob("*.crt")):
-        _authorities(context, path)
+        _load_kept(context.load_verify_locations, path)
     for path in sorted(directory.glob("*.cert")):
-        try:
-            context.load_cert_chain(path, path.with_suffix(".key"), password=_no_password)
-        except (OSError, ssl.SSLError) as error:
-            raise UsageError(f"{path} and its .key are no client certificate: {error}") from None
+        _load_kept(context.load_cert_chain, path, path.with_suffix(".key"), _no_password)
+
+
+def _load_kept(load: Callable[..., None], path: Path, *more: object) -> None:
+    try:
+        load(path, *more)
+    except (OSError, ssl.SSLError) as error:
+        log.warning("%s is skipped: %s", path, _why(error))
 
 
 def _load_site(context: ssl.SSLContext, site: Site) -> None:
@@ -140,21 +159,16 @@ def _authorities(context: ssl.SSLContext, path: Path) -> None:
         context.load_verify_locations(path)
     except (OSError, ssl.SSLError) as error:
         hint = "a file of certificates in PEM has lines -----BEGIN CERTIFICATE-----"
-        raise UsageError(f"{path} has no certificate authorities: {error}", hint=hint) from None
+        raise UsageError(f"{path} has no certificate authorities: {_why(error)}", hint=hint) from None
 
 
-def proxy_for(scheme: str, host: str, environ: Mapping[str, str]) -> str | None:
-    """The proxy that the environment names for a host (http_proxy, https_proxy, all_proxy, no_proxy); None: ask directly.
-
-    This machine is never asked through a proxy, as in the container tools written in Go.
-    """
-    if is_inner(host):
-        return None
-    lower = {name.lower(): value for name, value in environ.items() if value}
-    proxy = lower.get(f"{scheme}_proxy") or lower.get("all_proxy")
-    if not proxy or urllib.request.proxy_bypass_environment(host, {"no": lower.get("no_proxy", "")}):  # type: ignore[attr-defined]
-        return None
-    return proxy if "://" in proxy else f"http://{proxy}"
+def _why(error: OSError) -> str:
+    """A failure to read a file of certificates, without OpenSSL's own names."""
+    return (
+        error.strerror
+        if error.errno is not None and error.strerror and not isinstance(error, ssl.SSLError)
+        else "no PEM in it"
+    )
 
 
 def is_loopback(host: str) -> bool:

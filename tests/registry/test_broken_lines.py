@@ -67,7 +67,7 @@ async def reaching(
                 yield client
 
 
-TRY = {"expired": "renewed", "of another name": "spelt as the certificate", "of another authority": "--ca-file"}
+TRY = {"expired": "renewed", "of another name": "spelt as the certificate", "of another authority": "no certificate in"}
 CERTIFICATES: dict[str, Callable[[trustme.CA], ssl.SSLContext]] = {
     "expired": lambda authority: context_of(authority, "registry.example", until=LONG_AGO),
     "of another name": lambda authority: context_of(authority, "other.example"),

@@ -5,16 +5,19 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator
 
+import httpx
 import pytest
 import trustme
+from hypothesis import given
+from hypothesis import strategies as st
 
-from ocifs.errors import Unreachable
+from ocifs.errors import Unreachable, UsageError
 from ocifs.registry.client import open_registry
-from ocifs.registry.trust import proxy_for
+from ocifs.registry.proxies import proxy_for
 from ocifs.settings import Limits, NetworkSettings, Settings
 from tests.support.faults import fault_server, http, in_turn
 from tests.support.nginx import Front, tls_front
-from tests.support.proxy import proxy_to
+from tests.support.proxy import proxy_to, socks_to
 from tests.support.secrets import keep_secret
 
 PASSWORD = keep_secret("s3cr3t-of-the-proxy", "me:s3cr3t-of-the-proxy")
@@ -89,4 +92,69 @@ async def test_a_proxy_that_is_not_there_is_unreachable_and_its_password_not_sho
     ],
 )
 def test_the_environment_says_which_proxy(host: str, environ: dict[str, str], proxy: str | None) -> None:
-    assert proxy_for("https", host, environ) == proxy
+    assert proxy_for("https", host, None, environ) == proxy
+
+
+EXEMPT = {
+    "10.9.9.0/24": ["10.9.9.1", "10.9.9.255"],
+    "10.9.9.1/8": ["10.1.2.3"],
+    "fd00::/8": ["[fd00::1]"],
+    "10.9.9.1": ["10.9.9.1", "10.9.9.1:5000"],
+    "10.9.9.1:5000": ["10.9.9.1:5000"],
+    "::1,2001:db8::1": ["[2001:db8::1]"],
+    "[2001:db8::1]": ["[2001:db8::1]", "[2001:0db8::1]:443"],
+    "[2001:db8::1]:5000": ["[2001:db8::1]:5000"],
+    "r.example": ["r.example", "a.r.example", "R.EXAMPLE", "r.example."],
+    "r.example.": ["r.example", "a.r.example"],
+    ".r.example": ["a.r.example", "r.example"],
+    "*.r.example": ["a.r.example", "b.a.r.example"],
+    "r.example:443": ["r.example", "r.example:443", "a.r.example"],
+    "r.example:5000": ["r.example:5000"],
+    "x, r.example\ty": ["r.example", "y"],
+    "X,R.Example": ["r.example"],
+}
+ASKED_THROUGH = {
+    "10.9.9.0/24": ["10.9.10.1", "10.9.9.1.example"],
+    "10.9.9.1:5000": ["10.9.9.1", "10.9.9.1:443"],
+    "9.9.1": ["10.9.9.1"],
+    "r.example:5000": ["r.example", "r.example:443"],
+    "r.example": ["ar.example", "example", "r.example.org"],
+    "[2001:db8::1]:5000": ["[2001:db8::1]"],
+    "10.9.9.0/99,a/b/c,[::,:,]": ["10.9.9.1", "r.example"],
+    ".": ["r.example"],
+    "": ["r.example"],
+}
+
+
+@pytest.mark.parametrize("table", [EXEMPT, ASKED_THROUGH], ids=["exempt", "asked through it"])
+def test_no_proxy_has_names_addresses_networks_and_ports(table: dict[str, list[str]]) -> None:
+    for no_proxy, hosts in table.items():
+        for each in hosts:
+            url = httpx.URL(f"https://{each}/")
+            proxy = proxy_for("https", url.host, url.port, {"all_proxy": "p:1", "no_proxy": no_proxy})
+            assert proxy == (None if table is EXEMPT else "http://p:1"), (no_proxy, each)
+
+
+@given(st.text(alphabet="a1.:*/[], \t", max_size=30), st.sampled_from(["r.example", "10.9.9.1", "2001:db8::1"]))
+def test_any_no_proxy_is_read(no_proxy: str, host: str) -> None:
+    assert proxy_for("https", host, 5000, {"all_proxy": "p:1", "no_proxy": no_proxy}) in (None, "http://p:1")
+
+
+@pytest.mark.parametrize("login", ["", f"me:{PASSWORD}@"])
+async def test_a_registry_is_asked_through_a_socks_proxy(registry: Front, monkeypatch, login: str) -> None:
+    with socks_to(registry.host, f"me:{PASSWORD}" if login else "") as proxy:
+        for scheme in ("socks5", "socks5h"):
+            monkeypatch.setenv("all_proxy", f"{scheme}://{login}{proxy.address}")
+            async with open_registry(
+                "registry.example", Settings(network=NetworkSettings(ca_file=registry.ca))
+            ) as client:
+                assert await client.tags("a/b") == ("v1",)
+    assert proxy.asked == [("CONNECT registry.example:443", f"me:{PASSWORD}" if login else "")] * 2
+
+
+@pytest.mark.parametrize("proxy", ["socks4://127.0.0.1:1", "ftp://127.0.0.1:1", "http://", "http://[", "socks5://"])
+async def test_a_proxy_that_cannot_be_used_is_an_error_of_the_command(monkeypatch, proxy: str) -> None:
+    monkeypatch.setenv("all_proxy", proxy)
+    async with open_registry("registry.example", Settings()) as client:
+        with pytest.raises(UsageError):
+            await client.tags("a/b")

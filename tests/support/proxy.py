@@ -64,6 +64,43 @@ def proxy_to(place: str) -> Iterator[Proxy]:
         listening.server_close()
 
 
+@contextlib.contextmanager
+def socks_to(place: str, login: str = "") -> Iterator[Proxy]:
+    """A SOCKS5 proxy (RFC 1928) that takes every connection to `place`; `login`: the NAME:PASSWORD that it wants (RFC 1929)."""
+    host, _, port = place.partition(":")
+    listener = socket.create_server(("127.0.0.1", 0))
+    proxy = Proxy(f"127.0.0.1:{listener.getsockname()[1]}")
+
+    def serve(here: socket.socket) -> None:
+        with here, contextlib.suppress(OSError):
+            taken = here.makefile("rb")
+            taken.read(taken.read(2)[1])  # the methods that are offered
+            here.sendall(b"\x05\x02" if login else b"\x05\x00")
+            given = ""
+            if login:
+                taken.read(1)
+                given = ":".join(taken.read(taken.read(1)[0]).decode() for _ in range(2))
+                here.sendall(b"\x01" + (b"\x00" if given == login else b"\x01"))
+            taken.read(4)
+            wanted = taken.read(taken.read(1)[0]).decode()
+            proxy.asked.append((f"CONNECT {wanted}:{int.from_bytes(taken.read(2), 'big')}", given))
+            with socket.create_connection((host, int(port)), 10) as there:
+                here.sendall(b"\x05\x00\x00\x01" + bytes(6))
+                _relay(here, there)
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    try:
+        yield proxy
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+
+
 def _relay(here: socket.socket, there: socket.socket) -> None:
     """Both ways, until either side has had enough."""
 
