@@ -24,7 +24,7 @@ from pathlib import Path
 from tests.fuzz.fuzz import fuzz
 from tests.layers.overlaid import compare_for
 from tests.soak.crowd import crowd
-from tests.soak.driver import soak
+from tests.soak.driver import FAILURES, Plan, soak
 from tests.soak.machine import drive_for
 from tests.soak.mutants import MUTANTS, try_mutant
 
@@ -58,6 +58,9 @@ def main() -> int:
     parser.add_argument("--overlay", action="store_true", help="random stacks of layers, and overlayfs")
     parser.add_argument("--mutants", nargs="?", const="", metavar="WORD", help="faulty variants of ocifs")
     parser.add_argument("--first", action="store_true", help="stop at the first failure")
+    parser.add_argument(
+        "--fault", action="append", default=[], metavar="KIND", help="begin with this fault; repeatable"
+    )
     options = parser.parse_args()
     if options.mutants is not None:
         return try_mutants(options.mutants, options.minutes * 60, options.seed)
@@ -82,8 +85,8 @@ def main() -> int:
     for number in range(options.runs):
         with tempfile.TemporaryDirectory(prefix="ocifs-soak-") as place:
             seconds = options.minutes * 60 / options.runs
-            most = {"most": 1} if options.first else {}
-            report, line = soak(options.seed + number, seconds, Path(place), full=bool(number % 2), **most)
+            plan = Plan(bool(number % 2), 1 if options.first else FAILURES, tuple(options.fault))
+            report, line = soak(options.seed + number, seconds, Path(place), plan)
         print(line, flush=True)
         wrong += len(report.failures)
     return 1 if wrong else 0

@@ -21,11 +21,12 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
 from tests.soak.daemons import Held, traces
-from tests.soak.expect import FAULTS, MAX_WAIT, MIRRORED, REPEATED, TIMEOUT, TTL
+from tests.soak.expect import FAULTS, MAX_WAIT, MIRRORED, REPEATED, SLOW, TIMEOUT, TTL
 from tests.soak.house import House, Village, village
 from tests.soak.reads import read_at, read_span, read_whole
 from tests.soak.world import REPOSITORIES, TAGS, Artifact
@@ -59,6 +60,28 @@ class Report:
 
 
 @dataclass
+class Call:
+    """System calls under way. `reported`: they have outlived their deadline."""
+
+    name: str
+    began: float
+    deadline: float
+    reported: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run is like.
+
+    `full`: blobs are verified before anything of them is served. `most`: failures after which it ends. `first`: the first faults.
+    """
+
+    full: bool = False
+    most: int = FAILURES
+    first: tuple[str, ...] = ()
+
+
+@dataclass
 class Open:
     """A file that a worker keeps open: what it must read as, whatever becomes of its tag."""
 
@@ -79,10 +102,10 @@ class Look:
 
 
 class Soak:
-    """One run, until the time is over or `most` failures were seen. `full`: blobs are verified before anything of them is served."""
+    """One run."""
 
-    def __init__(self, village: Village, place: Path, seed: int, *, full: bool, most: int = FAILURES) -> None:
-        self.village, self.place, self.full, self.most = village, place, full, most
+    def __init__(self, village: Village, place: Path, seed: int, plan: Plan) -> None:
+        self.village, self.place, self.full, self.most = village, place, plan.full, plan.most
         self.report = Report(seed)
         self.chance = random.Random(seed)
         self.recent: deque[str] = deque(maxlen=12)
@@ -90,9 +113,13 @@ class Soak:
         self.downs: list[list[float]] = []  # when there was no daemon: from, until
         self.rotten = False
         self._note = threading.Lock()
+        self._calls: dict[int, Call] = {}  # by thread
         self._changes: dict[int, float] = {}  # when each house gets its next phase
-        kinds = tuple(kind for kind in FAULTS if full or kind not in LIES)
-        self.plans = [phases(random.Random(seed + number), kinds, house) for number, house in enumerate(village.houses)]
+        kinds = [kind for kind in FAULTS if plan.full or kind not in LIES]
+        self.plans = [
+            phases(random.Random(seed + number), kinds, house, plan.first)
+            for number, house in enumerate(village.houses)
+        ]
         self._stack = contextlib.ExitStack()
         self.mount = self._mount()
 
@@ -119,9 +146,11 @@ class Soak:
         finally:
             self.over.set()
             for worker in workers:
-                worker.join(DEADLINE * 10)
+                worker.join(DEADLINE + TIMEOUT)
+            self._watch()
         if any(worker.is_alive() for worker in workers):
             self.fail("a worker is stuck")
+            self.mount.kill()  # which frees it
         elif len(self.report.failures) < self.most:
             self._recover()
         self._end()
@@ -138,9 +167,11 @@ class Soak:
             for number in range(len(self.village.houses)):
                 if time.monotonic() >= self._changes.get(number, 0.0):
                     self._next_phase(number)
+            self._watch()
             act = self.chance.choices([each for each, _ in acts], [weight for _, weight in acts])[0]
-            self._count(act.__name__.strip("_"))
-            act()
+            if act not in (self._kill, self._restart) or not self._is_slow():
+                self._count(act.__name__.strip("_"))
+                act()
             self.over.wait(self.chance.uniform(0.0, 0.8))
 
     def _next_phase(self, number: int) -> None:
@@ -160,6 +191,12 @@ class Soak:
         self.recent.append(f"{now:.1f} host {number}: {phase} {kind}")
         self.report.phases[f"{phase} {kind}".strip()] += 1
         self._changes[number] = now + seconds * self.chance.uniform(0.7, 1.3)
+
+    def _is_slow(self) -> bool:
+        """Whether calls wait under a slow fault: they must meet their deadline, and not the end of the daemon."""
+        now = time.monotonic()
+        felt = [fault for house in self.village.houses for fault in house.faults.felt(now - DEADLINE, now)]
+        return any(fault.kind in SLOW for fault in felt)
 
     def _quiet(self, house: House) -> None:
         for proxy in house.proxies():
@@ -244,14 +281,23 @@ class Soak:
 
     def timed(self, work: Callable[..., T], *arguments: object, deadline: float = DEADLINE, **named: object) -> T:
         """What a handful of system calls give; failed if they outlive their deadline."""
-        began = time.monotonic()
+        began, name = time.monotonic(), getattr(work, "__name__", str(work))
+        call = self._calls[threading.get_ident()] = Call(name, began, deadline)
         try:
             return work(*arguments, **named)
         finally:
             took = time.monotonic() - began
             self.report.slowest = max(self.report.slowest, took)
-            if took > deadline:
-                self.fail(f"{getattr(work, '__name__', work)} took {took:.1f} s, more than {deadline:g}")
+            if took > deadline and not call.reported:
+                self.fail(f"{name} took {took:.1f} s, more than {deadline:g}")
+            del self._calls[threading.get_ident()]
+
+    def _watch(self) -> None:
+        """Report the calls that outlive their deadline, while they do."""
+        for call in list(self._calls.values()):
+            if time.monotonic() > call.began + call.deadline and not call.reported:
+                call.reported = True
+                self.fail(f"{call.name} takes longer than {call.deadline:g} s")
 
     @contextlib.contextmanager
     def judged(self, look: Look, absent: Callable[[], bool]) -> Iterator[None]:
@@ -345,13 +391,19 @@ class Soak:
         return sum(registry["fetches"] for registry in status["registries"])
 
 
-def phases(chance: random.Random, kinds: Sequence[str], house: House) -> Iterator[tuple[str, str]]:
-    """Phases without end: each kind of fault in turn, each followed by some that explain no errno."""
-    decks = {"fault": deck(chance, kinds), "once": deck(chance, REPEATED), "mirror": deck(chance, MIRRORED)}
+def phases(
+    chance: random.Random, kinds: Sequence[str], house: House, first: Sequence[str] = ()
+) -> Iterator[tuple[str, str]]:
+    """Phases without end: each kind of fault in turn, `first` before the others, each followed by some that explain no errno."""
+    decks = {
+        "fault": chain(first, deck(chance, kinds)),
+        "once": deck(chance, REPEATED),
+        "mirror": deck(chance, MIRRORED),
+    }
     while True:
         yield "fault", next(decks["fault"])
         yield CALM, ""
-        for _ in range(3):
+        for _ in range(chance.choice((0, 3))):
             phase = chance.choice(("once", "mirror" if house.mirror else "once", CALM))
             yield phase, next(decks[phase]) if phase in decks else ""
 
@@ -535,10 +587,10 @@ class Worker:
                 self.soak.fail(f"a control file: {error}")
 
 
-def soak(seed: int, seconds: float, place: Path, *, full: bool, most: int = FAILURES) -> tuple[Report, str]:
-    """One run in a directory of its own, until the time is over or so many failures were seen: the report, and its line."""
+def soak(seed: int, seconds: float, place: Path, plan: Plan) -> tuple[Report, str]:
+    """One run in a directory of its own, until the time is over or there are too many failures: the report, and its line."""
     with village(place, seed) as built:
-        run = Soak(built, place, seed, full=full, most=most)
+        run = Soak(built, place, seed, plan)
         try:
             report = run.run(seconds)
         finally:

@@ -19,6 +19,7 @@ from tests.support.faultproxy import LIES, SIZES, STATUSES, WAYS
 
 TTL, TIMEOUT, MAX_WAIT = 1.0, 6.0, 12.0  # --tag-ttl, --timeout, --max-wait
 LONGEST_PAUSE = 2 * TIMEOUT  # between questions to a registry that was not reached
+MOMENT = 3.0  # in which a request that is repeated succeeds once the fault is over
 ASKED_PAUSE = 2.0  # seconds that the faulty answers ask for, and what is added by chance
 
 STEPS = ("name", "manifest", "content")
@@ -75,6 +76,8 @@ REPEATED = (
 """Faults that no caller notices if only the first request for something meets them."""
 MIRRORED = ("refuse", "silent", "stall", "cut", "reset", "no http", "429 for a second", "500", "502 of html", "401")
 """Faults of a mirror that no caller notices."""
+SLOW = ("silent", "stall", "trickle", "drip")
+"""Faults under which a request may still be under way when they are over."""
 FAULTS = (*WAYS, *SIZES, *LIES)
 
 assert set(FAULTS) == set(ALLOWED) and set(STATUSES) <= set(ALLOWED)
@@ -121,4 +124,5 @@ class Faults:
                 break
             first = other.began
         outage = max(0.0, fault.ended - first)
-        return TIMEOUT + ASKED_PAUSE + min(LONGEST_PAUSE, outage + 1)
+        under_way = TIMEOUT if fault.kind in SLOW else MOMENT
+        return under_way + ASKED_PAUSE + min(LONGEST_PAUSE, outage + 1)

@@ -38,11 +38,12 @@ def _reached():
 
 @dataclass(frozen=True)
 class Mutant:
-    """A fault: the module that it is in, and the code that makes it."""
+    """A fault: the module that it is in, and the code that makes it. `faults`: those of the registry under which it shows."""
 
     name: str
     module: str
     code: str
+    faults: tuple[str, ...] = ()
 
 
 def wrapped(name: str, module: str, method: str, body: str) -> Mutant:
@@ -71,6 +72,7 @@ MUTANTS = (
         "apply no deadline to operations",
         "ocifs.concurrency",
         "_original = patience\ndef patience(*a, **k):\n    _reached()\n    return _original(1e9, 1e9)\n",
+        ("trickle",),
     ),
     wrapped(
         *("read from one byte later at the start of a block", "ocifs.store.opened", "OpenBlob.read"),
@@ -80,9 +82,10 @@ MUTANTS = (
     Mutant(
         "take an outage for absence",
         "ocifs.fuse.errno",
-        "import errno as _errno\nfrom ocifs.errors import Unreachable as _Unreachable\n_original = errno_of\n"
-        "def errno_of(error):\n    if isinstance(error, _Unreachable):\n        _reached()\n        return _errno.ENOENT\n"
-        "    return _original(error)\n",
+        "import errno as _errno\nfrom ocifs.errors import DeadlineExceeded, Unreachable\n_original = errno_of\n"
+        "def errno_of(error):\n    if not isinstance(error, (DeadlineExceeded, Unreachable)):\n        return _original(error)\n"
+        "    _reached()\n    return _errno.ENOENT\n",
+        ("refuse", "silent"),
     ),
     wrapped(
         *("leak a descriptor with each read", "ocifs.store.blobs", "CachedBlobs.read_blob"),
@@ -178,6 +181,7 @@ def try_mutant(mutant: Mutant, seconds: float, seed: int, place: Path) -> Verdic
     if why := why_not_applicable(mutant, place):
         return verdict("no longer applies", why)
     words = ["--minutes", str(seconds / 60), "--runs", "1", "--seed", str(seed), "--first"]
+    words += [word for fault in mutant.faults for word in ("--fault", fault)]
     command = [sys.executable, "-m", "scripts.soak", *words]
     with subprocess.Popen(
         command, cwd=place, env=environment_of(place), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
