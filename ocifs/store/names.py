@@ -61,6 +61,9 @@ class CachedCatalog:
         self._manifests: TTLCache[tuple[str, Digest], RawManifest] = TTLCache(_MANIFESTS, 3600, timer=clock)
         self._flights: SingleFlight[str, object] = SingleFlight(nursery)
         self._outage = Outage(settings.timing.outage_pause)
+        self._slow = Outage(
+            settings.timing.outage_pause
+        )  # for names with an answer from before, which are not waited for
         self._hurry = min(settings.timing.stale_after, settings.timing.timeout / 3)
         self._max_wait = settings.timing.max_wait
         self.on_answer: Callable[[], None] = lambda: None
@@ -92,7 +95,7 @@ class CachedCatalog:
 
     async def repositories(self) -> tuple[str, ...]:
         try:
-            listed = _names(await self._ask("", "catalog", lambda: self._hurried(self._catalog.repositories)))
+            listed = _names(await self._ask("", "catalog", self._catalog.repositories))
         except (CatalogUnavailable, *OUTAGES) as error:
             if isinstance(error, CatalogUnavailable) and not isinstance(error.__cause__, OUTAGES):
                 raise
@@ -124,7 +127,7 @@ class CachedCatalog:
             if fresh is not None:
                 return _names(fresh)
         try:
-            found = await self._reach(lambda: self._hurried(self._catalog.brief_list))
+            found = await self._reach_catalog(self._catalog.brief_list)
         except (CatalogUnavailable, RateLimited) as error:
             log.debug("no catalog for a lookup: %s", error)
             found = None
@@ -135,11 +138,11 @@ class CachedCatalog:
         await trio.to_thread.run_sync(self._files.write, owner, "catalog", found)
         return found
 
-    async def _hurried(self, question: Callable[[], Awaitable[T]]) -> T:
+    async def _reach_catalog(self, question: Callable[[], Awaitable[T]]) -> T:
         """Ask for the catalog: not for long, if the repositories that something is known of can be listed instead."""
         known = await trio.to_thread.run_sync(self._files.any)
         try:
-            found = await (self._soon(question) if known else question())
+            found = await (self._reach_soon(question) if known else self._reach(question))
         except OcifsError as error:
             self.catalog_error = str(error)
             raise
@@ -244,8 +247,9 @@ class CachedCatalog:
             if fresh is not None:
                 return fresh
         last = await trio.to_thread.run_sync(self._files.last, owner, key)
+        reach = self._reach_catalog if key == "catalog" else self._reach if last is None else self._reach_soon
         try:
-            found = await self._reach(question if last is None else lambda: self._soon(question))
+            found = await reach(question)
         except (NotFound, CatalogUnavailable) as error:
             if isinstance(error.__cause__, OUTAGES) and last is not None:
                 self.stale = True
@@ -272,11 +276,18 @@ class CachedCatalog:
         if error.listed:
             self._absent[key] = error
 
-    async def _soon(self, question: Callable[[], Awaitable[T]]) -> T:
-        """Ask who may be silent: where an answer is known from before, that is not waited for as long as where none is."""
-        with patience(self._hurry, self._max_wait):
-            return await question()
-        raise AssertionError("patience raises when it ends")
+    async def _reach_soon(self, question: Callable[[], Awaitable[T]]) -> T:
+        """Ask for something with an answer from before, which is not waited for as long as if there were none.
+
+        No answer in this time is an outage for such questions, and for no others: those may wait longer, and get one.
+        """
+
+        async def soon() -> T:
+            with patience(self._hurry, self._max_wait):
+                return await self._reach(question)
+            raise AssertionError("patience raises when it ends")
+
+        return await self._slow.ask(soon)
 
     async def _reach(self, question: Callable[[], Awaitable[T]]) -> T:
         """Ask the registry, unless it could not be reached just now."""
@@ -286,6 +297,7 @@ class CachedCatalog:
                 hint="`ocifs prefetch` brings what is wanted while there is a network; without --offline the registry is asked",
             )
         found = await self._outage.ask(question)
+        self._slow.over()
         self.stale = False
         self.on_answer()
         return found

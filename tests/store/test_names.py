@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 from trio.testing import MockClock
 
 from ocifs.errors import (
@@ -324,3 +325,34 @@ async def test_silence_is_not_waited_for_where_an_answer_is_known(clock, memory,
                     clock.jump(0.5)
     assert answers == [known]
     assert catalog.stale
+
+
+async def test_a_known_name_that_is_slow_is_no_outage_for_one_of_which_nothing_is_known(
+    clock, memory, tmp_path: Path
+) -> None:
+    """A registry that takes longer than a known name is waited for, and no longer than an unknown one is."""
+    second = memory.put_manifest("a/b", "v2", {"layers": []})
+    timing = Settings().timing
+    async with caching(memory, tmp_path) as catalog:
+        known = await catalog.resolve("a/b", "v1")
+        clock.jump(TTL + 1)
+        answer = memory.resolve
+
+        async def slow(repository: str, tag: str) -> Descriptor:
+            await trio.sleep(timing.stale_after + 1)
+            return await answer(repository, tag)
+
+        memory.resolve = slow
+        answers: list[Descriptor] = []
+
+        async def ask() -> None:
+            for tag in ("v1", "v2"):  # the second one while the pause after the first would last
+                answers.append(await catalog.resolve("a/b", tag))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            while len(answers) < 2:
+                await trio.testing.wait_all_tasks_blocked(0.01)
+                clock.jump(0.1)
+    assert answers[0] == known
+    assert str(answers[1].digest) == second["digest"]
