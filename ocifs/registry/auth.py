@@ -34,13 +34,16 @@ class _Held:
 class Authenticator:
     """Authorization headers for one registry. A scope is what we think that a question needs; a registry may name others for it."""
 
-    def __init__(self, client: httpx.AsyncClient, host: str, registry: Origin, settings: Settings) -> None:
+    def __init__(
+        self, client: httpx.AsyncClient, host: str, registry: Origin, settings: Settings, *, anonymous: bool = False
+    ) -> None:
         self._client = client
         self._host = host
         self.registry = registry
         helpers = Helpers(settings.timing.helper_timeout)
         network = settings.network
         self._sources = Sources(helpers, os.environ, network.authfile, network.named_host, network.credential_helpers)
+        self._anonymous = anonymous
         self._redirects = settings.limits.redirects
         self._held: dict[str, _Held] = {}
         self._basic: dict[str, str] = {}
@@ -106,6 +109,8 @@ class Authenticator:
         return await self._credential(f"repository:{repository}:pull" if repository else "registry:catalog:*")
 
     async def _credential(self, scope: str, *, anew: bool = False) -> Credential | None:
+        if self._anonymous:
+            return None
         if anew or scope not in self._credentials:
             kind, _, rest = scope.partition(":")
             repository = rest.rpartition(":")[0] if kind == "repository" else ""

@@ -1,8 +1,12 @@
 """One registry's answers: requests with the right headers, redirects by hand, retries, bounds.
 
-Rules that hold here: Authorization goes to the registry's own origin and nowhere else, and only the registry's own challenge is answered;
-a redirect is followed at most so often, and never past `guards`; what a storage host says is the registry's failure, never absence (unless
-it is a registry itself, behind a front) and never a refusal; every body is bounded, and so is the time that a small answer may take.
+Called from the tasks that ask. State: the registry's origin, redirects that were seen, and what manners and validators keep.
+
+- Authorization goes to the registry's own origin and nowhere else. Another registry to which it leads has its own (`others`).
+- Redirects are followed by hand, a bounded number of times, and never past `guards`.
+- What a storage host answers is the registry's failure: neither absence nor a refusal. It is a verdict only of a registry, behind a
+  front or with a token of its own.
+- Every body is bounded, and so is the time that a small answer may take.
 """
 
 from __future__ import annotations
@@ -35,6 +39,7 @@ from ocifs.registry.credential import Credential
 from ocifs.registry.endpoint import Site
 from ocifs.registry.guards import origin_in, redirect_target
 from ocifs.registry.manners import Manners
+from ocifs.registry.others import OtherRegistries
 from ocifs.registry.transport import make_client, pieces, send, speaks_tls
 from ocifs.registry.trust import Trust, may_have_tls, origin_of
 from ocifs.registry.validators import Answer, Validators
@@ -42,6 +47,7 @@ from ocifs.settings import Settings
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _PLACE_HOLDS = 60.0  # seconds for which a redirect is believed; signed addresses hold for some 300
+_CHALLENGES = 4  # answered for one question: two of the registry, two of another that it leads to
 _PLACES = 256  # redirects that are remembered
 
 
@@ -93,6 +99,7 @@ class Connection:
         trust = Trust(settings.network, site)
         self._client = make_client(self._own, trust, settings.network.connections, settings.timing)
         self._auth = Authenticator(self._client, host, self._own, settings)
+        self._others = OtherRegistries(self._client, settings)
         self._places: dict[str, _Place] = {}
 
     async def aclose(self) -> None:
@@ -144,7 +151,7 @@ class Connection:
         """An open answer with an allowed status: authenticated, redirects followed."""
         scope = scope_of(question.target)
         authorization = await self._auth.header(scope)
-        for last in (False, False, True):
+        for last in (*(False,) * _CHALLENGES, True):
             answer = await self._first(question) if self._may_have_tls else await self._follow(question, authorization)
             if self._is_own(answer):
                 self.manners.heard(answer.headers)
@@ -152,6 +159,8 @@ class Connection:
             if answer.status_code in question.allow and (last or not refused):
                 note_progress()
                 return answer
+            if answer.status_code == 401 and not refused and not last and await self._take_up(answer):
+                continue
             if last or not refused:
                 break
             challenge = answer.headers.get("www-authenticate", "")
@@ -160,6 +169,17 @@ class Connection:
                 raise AccessDenied(f"{self.host} wants a token for {question.target.partition('?')[0]}")
             authorization = await self._auth.answer(challenge or await self._ping(), scope, authorization)
         raise await self._error(answer, question.target)
+
+    async def _take_up(self, answer: httpx.Response) -> bool:
+        """Whether another registry, to which this one led, may be asked again; its answer is closed then."""
+        try:
+            again = await self._others.take_up(answer)
+        except BaseException:
+            await answer.aclose()
+            raise
+        if again:
+            await answer.aclose()
+        return again
 
     async def _first(self, question: Question) -> httpx.Response:
         """The first answer of a registry on loopback, which has TLS where it does not understand plain http and does understand TLS."""
@@ -208,11 +228,7 @@ class Connection:
         url = self.origin + self.site.path_of(question.target)
         for hop in range(self.limits.redirects + 1):
             own = origin_in(url) == self._own
-            extra = (
-                {**dict(self.site.headers), **({"Authorization": authorization} if authorization else {})}
-                if own
-                else {}
-            )
+            extra = self._own_headers(authorization) if own else await self._others.headers(url)
             try:
                 answer = await send(self._client, question.method, url, {**question.headers, **extra})
             except Unreachable as error:
@@ -220,12 +236,15 @@ class Connection:
                     raise
                 raise _after_redirect(error, self.host) from None
             if answer.status_code not in _REDIRECTS or "location" not in answer.headers:
-                if hop and not own and answer.status_code in (200, 206) and question.may_be_elsewhere:
+                if hop and not (own or extra) and answer.status_code in (200, 206) and question.may_be_elsewhere:
                     self._remember(question.target, url)
                 return answer
             await answer.aclose()
             url = redirect_target(self._own, url, answer.headers["location"])
         raise Malformed(f"{self.host} redirects more than {self.limits.redirects} times (limits.redirects)")
+
+    def _own_headers(self, authorization: str | None) -> dict[str, str]:
+        return {**dict(self.site.headers), **({"Authorization": authorization} if authorization else {})}
 
     async def _from_place(self, question: Question, place: _Place) -> httpx.Response | None:
         """An answer from where the registry sent us last; None where it must be asked again."""
@@ -268,7 +287,8 @@ class Connection:
         if status < 400:
             return RegistryFailed(f"{what}: the registry answered {status}, which nothing provides for", status=status)
         absent = status == 404 and is_verdict(target, answer.request.url.path, body)
-        if not self._is_own(answer) and status != 429 and not absent:
+        is_registry = self._is_own(answer) or "authorization" in answer.request.headers
+        if not is_registry and status != 429 and not absent:
             place = answer.request.url.host
             words = words_of(headers_of(answer), body)
             text = f"{what}: {place}, to which the registry sends us, answered {status}"
