@@ -1,6 +1,6 @@
 """The files of a layout that is a directory. It may belong to a stranger, and change while it is read.
 
-Everything blocks: callers are worker threads. An object may be used from several threads; it has no state but the path.
+Everything blocks: callers are worker threads. An object may be used from several threads.
 
 Rules that hold here:
 - A path is walked by descriptors, one component at a time, so that no change in the meantime leads elsewhere. Links inside the layout
@@ -34,9 +34,9 @@ class DirectoryFiles:
         """Raises NotFound, Malformed and the like if it is not a directory that can be read."""
         self.shown = path
         with explained(path):
-            self._root = os.path.realpath(path, strict=True)
-        with self._open_root() as root, explained(path):
-            status = os.fstat(root)
+            self._path = os.path.realpath(path, strict=True)
+        self._opened_root: _Root | None = None
+        status = os.fstat(self._root().descriptor)
         self._owner = status.st_uid
         self._shared = bool(status.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
 
@@ -57,37 +57,51 @@ class DirectoryFiles:
 
     def has(self, name: str) -> bool:
         """Whether there is something of this name, of whatever type. Follows no link."""
-        with self._open_root() as root:
-            try:
-                os.stat(name, dir_fd=root, follow_symlinks=False)
-            except OSError:
-                return False
+        root = self._root()
+        try:
+            os.stat(name, dir_fd=root.descriptor, follow_symlinks=False)
+        except OSError:
+            return False
         return True
 
-    @contextmanager
-    def _open_root(self) -> Iterator[int]:
-        """A descriptor of the directory, reached without following a link."""
-        descriptor = os.open("/", _DIRECTORY)
-        try:
-            for part in self._root.split("/"):
-                if part:
-                    with explained(self.shown):
-                        below = os.open(part, _DIRECTORY, dir_fd=descriptor)
-                    os.close(descriptor)
-                    descriptor = below
-            yield descriptor
-        finally:
-            os.close(descriptor)
+    def _root(self) -> _Root:
+        """The directory as it is now: the open one as long as its path leads to it, else what the path leads to without a link."""
+        with explained(self.shown):
+            status = os.stat(self._path, follow_symlinks=False)
+        opened = self._opened_root
+        if opened is None or (status.st_dev, status.st_ino) != opened.identity:
+            opened = self._opened_root = _Root(self._path, self.shown)
+        return opened
 
     @contextmanager
     def _opened(self, name: str) -> Iterator[int]:
         """A descriptor of a file of the layout."""
-        with self._open_root() as root:
-            descriptor = _Walk(root, f"{self.shown}/{name}").open(name)
+        root = self._root()
+        descriptor = _Walk(root.descriptor, f"{self.shown}/{name}").open(name)
         try:
             yield descriptor
         finally:
             os.close(descriptor)
+
+
+class _Root:
+    """An open directory that was reached without following a link. It is closed when no thread uses it."""
+
+    __slots__ = ("descriptor", "identity")
+
+    def __init__(self, path: str, shown: str) -> None:
+        self.descriptor = os.open("/", _DIRECTORY)
+        for part in path.split("/"):
+            if part:
+                with explained(shown):
+                    below = os.open(part, _DIRECTORY, dir_fd=self.descriptor)
+                os.close(self.descriptor)
+                self.descriptor = below
+        status = os.fstat(self.descriptor)
+        self.identity = (status.st_dev, status.st_ino)
+
+    def __del__(self) -> None:
+        os.close(self.descriptor)
 
 
 class _Walk:

@@ -123,6 +123,9 @@ class Opening:
         if is_archive and files.has(docker.LEGACY):
             hint = "load it with Docker 25 or older and save it again: docker load -i FILE && docker save -o image.tar NAME"
             return UsageError(f"{path} was saved by Docker before 1.10, and has no manifest.json", hint=hint)
+        if is_archive and files.has("etc") and files.has("usr"):  # `docker export`
+            hint = "it looks like a root filesystem; `docker save -o image.tar NAME` writes an image"
+            return UsageError(f"not an OCI image layout or a saved image: {path}", hint=hint)
         hint = "`skopeo copy docker://HOST/REPOSITORY:TAG oci:DIR` makes a layout"
         return UsageError(f"not an OCI image layout or a saved image: {path}", hint=hint)
 

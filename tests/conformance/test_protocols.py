@@ -5,6 +5,7 @@ A real registry, the same with mirrors, a layout, a registry in memory, and each
 
 from __future__ import annotations
 
+import gzip
 import json
 import random
 from collections.abc import AsyncIterator
@@ -21,7 +22,7 @@ from ocifs.layout.contents import REF_NAME
 from ocifs.layout.layout import Layout
 from ocifs.oci import mediatype
 from ocifs.oci.digest import EMPTY_JSON, Digest
-from ocifs.oci.local import LayoutSource
+from ocifs.oci.local import LayoutSource, Transport
 from ocifs.registry.client import open_registry
 from ocifs.registry.locations import Locations
 from ocifs.registry.mirrors import open_mirrored
@@ -33,6 +34,7 @@ from ocifs.store.names import CachedCatalog
 from ocifs.store.shelf import DiskShelf
 from ocifs.watched import Traffic, WatchedCatalog, WatchedSource
 from tests.store.source import MemorySource
+from tests.support.archives import archive_of, files_of
 from tests.support.faults import fault_server, http
 from tests.support.push import push_blob, push_manifest
 from tests.support.registry import Registry
@@ -107,7 +109,7 @@ async def with_mirrors(registry: Registry, tmp_path: Path) -> AsyncIterator[Worl
 
 
 @asynccontextmanager
-async def a_layout(registry: Registry, tmp_path: Path) -> AsyncIterator[World]:
+async def a_layout(registry: Registry, tmp_path: Path, transport: Transport = Transport.OCI) -> AsyncIterator[World]:
     root = tmp_path / "layout"
     (root / "blobs" / "sha256").mkdir(parents=True)
     (root / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
@@ -117,10 +119,20 @@ async def a_layout(registry: Registry, tmp_path: Path) -> AsyncIterator[World]:
     listed = [{**image, "annotations": {REF_NAME: tag}} for tag in ("v1", "v2")]
     listed.append(describe(SIGNATURE_BODY, mediatype.OCI_MANIFEST))
     (root / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": listed}))
+    source = LayoutSource(str(root))
+    if transport.is_file:
+        (tmp_path / "layout.tar.gz").write_bytes(gzip.compress(archive_of(files_of(root))))
+        source = LayoutSource(f"{root}.tar.gz", transport)
     async with trio.open_nursery() as nursery:
-        layout = await Layout.open(LayoutSource(str(root)), nursery, Settings(), DiskShelf(Disk(tmp_path / "cache")))
+        layout = await Layout.open(source, nursery, Settings(), DiskShelf(Disk(tmp_path / "cache")))
         yield World("", layout, layout, layout)
         nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def an_archive(registry: Registry, tmp_path: Path) -> AsyncIterator[World]:
+    async with a_layout(registry, tmp_path, Transport.OCI_ARCHIVE) as world:
+        yield world
 
 
 @asynccontextmanager
@@ -138,7 +150,13 @@ async def in_memory(registry: Registry, tmp_path: Path) -> AsyncIterator[World]:
     yield World("a/b", memory, memory, source)
 
 
-MAKERS = {"registry": a_registry, "mirrored": with_mirrors, "layout": a_layout, "memory": in_memory}
+MAKERS = {
+    "registry": a_registry,
+    "mirrored": with_mirrors,
+    "layout": a_layout,
+    "archive": an_archive,
+    "memory": in_memory,
+}
 
 
 @pytest.fixture(

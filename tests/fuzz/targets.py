@@ -7,11 +7,12 @@ depends on nothing but its input, so that what failed once fails again.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -28,9 +29,13 @@ from ocifs.layers.member import LayerIndex
 from ocifs.layers.merged import decode as decode_tree
 from ocifs.layers.merged import encode as encode_tree
 from ocifs.layers.overlay import merge
+from ocifs.layout.names import NameTable
+from ocifs.layout.opening import Opening
+from ocifs.layout.unpacked import Work
 from ocifs.oci import mediatype, pages, replies
 from ocifs.oci.challenge import parse_challenges, read_token
 from ocifs.oci.digest import Digest
+from ocifs.oci.local import LayoutSource, Transport
 from ocifs.registry import hosts_toml, registries_conf
 from ocifs.registry.credential import Credential
 from ocifs.registry.credentials import Sources
@@ -40,6 +45,7 @@ from ocifs.store.blobs import CachedBlobs
 from ocifs.store.disk import Disk
 from ocifs.store.names import CachedCatalog
 from ocifs.store.pins import pins
+from ocifs.store.shelf import DiskShelf
 from ocifs.tree.node import Directory, File, Symlink
 from ocifs.tree.single import open_single
 from tests.fuzz.inputs import as_json_bytes, damaged_bytes, damaged_text
@@ -51,6 +57,7 @@ from tests.layers.test_fuzz import SEED as TAR
 from tests.layers.test_toc import in_order, usual
 from tests.registry.test_registries_conf import MAN_PAGE
 from tests.store.source import MemorySource
+from tests.support.archives import OUTER, archive_of, saved
 from tests.tree.memory import MemoryRegistry
 from tests.tree.test_semantics import context_of
 
@@ -289,6 +296,58 @@ def tars(given: tuple[bytes, Callable[[bytes], bytes]]) -> None:
     data, pack = given
     judged(data)
     judged(pack(data))
+
+
+_SAVED = archive_of(saved([("a", ["a:1"]), ("b", None)]))
+_INDEX: dict[str, object] = {"digest": _DIGEST, "size": 5, "annotations": {"org.opencontainers.image.ref.name": "v1"}}
+_LISTED = archive_of(
+    [("oci-layout", b'{"imageLayoutVersion": "1.0.0"}'), ("index.json", json.dumps({"manifests": [_INDEX]}).encode())]
+)
+
+
+@target(
+    "archives of images",
+    st.tuples(
+        damaged_bytes([_SAVED, _LISTED], [b"manifest.json", b"index.json", b"./", b"/", b"2", b"1"]),
+        st.sampled_from(list(OUTER.values())),
+    ),
+)
+def archives(given: tuple[bytes, Callable[[bytes], bytes]]) -> None:
+    data, pack = given
+    with tempfile.TemporaryDirectory() as place:
+        (Path(place) / "image").write_bytes(pack(data))
+        in_order_on_disk(Path(place) / "image", Path(place) / "cache")
+
+
+@target(
+    "what a layout lists",
+    st.tuples(
+        st.sampled_from(["index.json", "manifest.json"]),
+        as_json_bytes([{"manifests": [_INDEX]}, [{"Config": "c", "RepoTags": ["a:1"], "Layers": ["l"]}]]),
+    ),
+)
+def listings(given: tuple[str, bytes]) -> None:
+    name, body = given
+    with tempfile.TemporaryDirectory() as place:
+        (Path(place) / "layout" / "blobs").mkdir(parents=True)
+        (Path(place) / "layout" / name).write_bytes(body)
+        (Path(place) / "layout" / "c").write_bytes(CONFIG)
+        in_order_on_disk(Path(place) / "layout", Path(place) / "cache")
+
+
+def in_order_on_disk(path: Path, cache: Path) -> None:
+    """Every image that is listed is shown under a name that leads to it, and has a manifest or an error of ours."""
+    with contextlib.suppress(OcifsError):
+        source, shelf = LayoutSource(str(path), Transport.ANY), DiskShelf(Disk(cache))
+        contents = Opening(source, shelf, replace(Limits(), layer_bytes=1 << 20), Work()).open()
+        names = NameTable(contents.listed())
+        assert {names.find(name).identity for name in names.shown} == {each.identity for each in names.listed}
+        for each in names.listed:
+            assert each.descriptor is not None or each.problem is not None
+            if each.descriptor is not None:
+                with contextlib.suppress(OcifsError):
+                    place = contents.find(each.descriptor.digest)
+                    assert len(place.read(0, place.size)) == place.size
 
 
 @target("compressed streams", damaged_bytes([pack(TAR) for pack in PACKED[1:]]))

@@ -185,3 +185,22 @@ def test_a_source_on_a_file_system_that_hangs_is_an_error_within_the_deadlines(t
             mount.process.send_signal(signal.SIGCONT)
         assert done.returncode == 1
         assert b"nothing came" in done.stderr
+
+
+@pytest.mark.mount
+def test_mount_ocifs_takes_a_path_of_fstab(sources: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "mnt").mkdir()
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    helper = [str(Path(sys.executable).parent / "mount.ocifs"), sources["path-docker.tar.gz"], str(tmp_path / "mnt")]
+    subprocess.run([*helper, "-o", "ro,view=rootfs,noauto"], env=environment, check=True, timeout=60)
+    try:
+        assert (tmp_path / "mnt" / "hello").read_bytes() == b"hello\n"
+    finally:
+        run_ocifs("umount", str(tmp_path / "mnt"), cache=tmp_path / "cache")
+
+
+def test_a_tar_of_a_root_filesystem_is_told_from_an_image(tmp_path: Path) -> None:
+    (tmp_path / "rootfs.tar").write_bytes(archive_of([("etc/passwd", b""), ("usr/bin/su", b"")]))
+    done = run_ocifs("ls", f"{tmp_path}/rootfs.tar", cache=tmp_path / "cache", check=False)
+    assert done.returncode == 2
+    assert b"docker save" in done.stderr
