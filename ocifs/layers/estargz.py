@@ -52,7 +52,7 @@ def table_place(tail: bytes, size: int) -> tuple[int, int]:
     for footer in (_FOOTER, _LEGACY):
         for match in footer.finditer(tail[-TAIL:]):
             start, stop = int(match[1], 16), size - len(match[0])
-            if match.end() == len(tail[-TAIL:]) and 0 < start < stop:
+            if match.end() == len(tail[-TAIL:]) and 0 <= start < stop:
                 return start, stop
     raise Malformed("the layer has no footer of eStargz, though it is said to be one")
 

@@ -96,9 +96,7 @@ def read_tar(pieces: Iterator[bytes], limits: Limits, add: Callable[[Member], No
         if member is not None:
             counter.count(member)
             add(member)
-    if before.some:
-        raise Malformed("the layer's tar ends after a header about an entry that is not there")
-    return stream.drain()
+    return stream.drain()  # headers about an entry that does not come mean nothing, as Go has it
 
 
 def _next_header(stream: PlainStream) -> Header | None:
@@ -152,6 +150,8 @@ def _entry(stream: PlainStream, header: Header, before: _Before) -> Member | Non
         pieces = sparse_map(records, stream.read)
         if pieces is not None:
             size = _real_size(records, stored)
+            if stored == size and header.size:  # some writers give the size of the whole in place of what is stored
+                stored = header.size
     data = stream.tell()
     _pass_content(stream, begins + (0 if header.kind in _NO_DATA else stored))
     if header.kind in _NO_ENTRIES:

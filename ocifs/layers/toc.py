@@ -218,7 +218,21 @@ class _Builder:
             self._members[file.place] = self._members[file.place]._replace(extents=tuple(extents))
         if plain > self._limits.layer_bytes:
             raise LimitExceeded(f"the layer has more content than limits.layer_bytes ({self._limits.layer_bytes})")
-        return Table(tuple(self._members), spans, plain, self._prefetch)
+        return Table(_with_links_behind(self._members), spans, plain, self._prefetch)
+
+
+def _with_links_behind(members: list[Member]) -> tuple[Member, ...]:
+    """The members, with each hard link behind what it leads to: older tables have links of files to prefetch before these files."""
+    if not any(member.kind is Kind.HARDLINK for member in members):
+        return tuple(members)
+    seen: set[bytes] = set()
+    ordered: list[Member] = []
+    early: list[Member] = []
+    for member in members:
+        is_early = member.kind is Kind.HARDLINK and member.link not in seen
+        (early if is_early else ordered).append(member)
+        seen.add(member.path)
+    return (*ordered, *early)
 
 
 def _extend(extents: list[Extent], extent: Extent) -> None:

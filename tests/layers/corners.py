@@ -526,3 +526,81 @@ CORNERS["sparse of GNU's older form"] = [
 CORNERS["sparse and nothing but a hole"] = [
     block(b"sp", b"S", magic=GNU, tail=sparse_map(0, 0, size=2000)) + block(b"after") + END
 ]
+
+# After public reports; each is compared with what umoci, GNU tar and bsdtar unpack.
+LONGEST = b"w" * 255
+CORNERS |= {
+    # GoogleContainerTools/kaniko#2308: a directory becomes a link, and its content is whited out before that.
+    "whiteout in a directory that becomes a link": [
+        tar(entry("a", DIRECTORY), entry("a/a", content=b"1"), entry("b", DIRECTORY), entry("b/a", content=b"2")),
+        tar(entry("a/.wh.a"), entry("/", DIRECTORY), entry("a", SYMLINK, linkname="b"), entry("b/", DIRECTORY)),
+    ],
+    # GoogleContainerTools/kaniko#1151: the root as a hard link to itself.
+    "root as a hard link": [
+        block(b".", b"5") + block(b"/", b"1", link=b".") + block(b"link", b"2", link=b"nowhere") + END
+    ],
+    # containers/fuse-overlayfs#236: with its prefix the whiteout's own name is longer than a file system allows.
+    "whiteout of the longest name": [
+        block(b"d/", b"5") + pax((b"path", b"d/" + LONGEST)) + block(b"x", content=b"1") + block(b"d/y") + END,
+        pax((b"path", b"d/.wh." + LONGEST)) + block(b"x") + END,
+    ],
+    # anchore/stereoscope#670: an installed file is linked into a cache, then replaced by a link to the cache's name.
+    "hard link whose other name becomes a link to it": [
+        tar(entry("f", content=b"1"), entry("cache/f", HARDLINK, linkname="f")),
+        tar(entry("f", SYMLINK, linkname="cache/f")),
+    ],
+    # A3S-Lab/Box#78: an upper hard link replaces one of the names of the file that it leads to.
+    "hard link over a name of the same file": [
+        tar(entry("perl", content=b"1"), entry("perl5", HARDLINK, linkname="perl"), entry("other", content=b"2")),
+        tar(
+            entry("perl", content=b"3"),
+            entry("perl5", HARDLINK, linkname="perl"),
+            entry("other", HARDLINK, linkname="perl5"),
+        ),
+    ],
+    # containerd/containerd#6991: an opaque directory whose links have the names of what is below.
+    "opaque directory with links of the same names": [
+        tar(
+            entry("doc/curl", DIRECTORY),
+            entry("doc/curl/a", SYMLINK, linkname="../b"),
+            entry("doc/curl/c", content=b"1"),
+        ),
+        tar(
+            entry("doc/curl/", DIRECTORY),
+            entry("doc/curl/.wh..wh..opq", mode=0o755, mtime=0),
+            entry("doc/curl/a", SYMLINK, linkname="../d"),
+        ),
+    ],
+    # apple/container#1797: nothing but a hard link makes its parents.
+    "hard link without parents": [
+        tar(entry("bin/app", content=b"1"), entry("run/main/app_/app", HARDLINK, linkname="bin/app"))
+    ],
+    # smol-machines/smolvm#397: a whiteout that is a hard link to a file below.
+    "whiteout as a hard link to what is below": [BELOW, tar(entry("d/.wh.g", HARDLINK, linkname="d/f"))],
+    # libarchive/libarchive#485, #2434: headers about an entry that does not come.
+    "stray pax header at the end": [block(b"a", content=b"1") + pax((b"path", b"never")) + END],
+    "stray long names at the end": [
+        block(b"a", content=b"1") + block(b"././@LongLink", b"L", b"n" * 150 + b"\0", magic=GNU) * 3 + END
+    ],
+    # aquaproj/aqua#5001, libarchive/libarchive#1653: bsdtar gave the size of the whole file in place of what is stored.
+    "sparse size of the whole file": [sparse((b"GNU.sparse.name", b"sp"), (b"size", b"2000"))],
+    # alexcrichton/tar-rs#373: offsets and sizes beyond 8 GiB in GNU's older form are binary.
+    "sparse of GNU's older form, binary numbers": [
+        block(
+            b"sp",
+            b"S",
+            b"abc",
+            magic=GNU,
+            tail=bytes(41)
+            + (base256(1000, 12) + base256(3, 12) + base256(2000, 12) + base256(0, 12)).ljust(97, b"\0")
+            + base256(2000, 12),
+        )
+        + block(b"after")
+        + END
+    ],
+    # opencontainers/image-spec#1204: two entries of one path, one of them a hard link to a name of the layer below.
+    "hard link to the lower file of its own name": [
+        BELOW,
+        tar(entry("f", HARDLINK, linkname="d/f"), entry("g", HARDLINK, linkname="f")),
+    ],
+}

@@ -37,6 +37,7 @@ REFUSES = _listed(
         "an entry of a type that the image specification does not name is a file (POSIX), or none where it is about the archive",
         _UMOCI,
         ["gnu dumpdir", "sparse of GNU's older form", "sparse and nothing but a hole", "type 7", "type X pax"]
+        + ["sparse of GNU's older form, binary numbers"]
         + [f"type {letter}" for letter in "ZMVNAE89"],
     ),
     (
@@ -72,7 +73,17 @@ REFUSES = _listed(
         _TARS,
         [f"device {which}" for which in ("beyond major", "beyond minor", "most", "base-256", "negative")],
     ),
-    ("a hard link to itself changes nothing", ("umoci", "bsdtar"), ["hard to itself"]),
+    ("a hard link to itself changes nothing", ("umoci", "bsdtar"), ["hard to itself", "root as a hard link"]),
+    (
+        "headers about an entry that does not come mean nothing, as Go and GNU tar have it",
+        _BSDTAR,
+        ["stray pax header at the end", "stray long names at the end"],
+    ),
+    (
+        "a size record of a sparse file that is that of the whole gives way to the header's",
+        _UMOCI,
+        ["sparse size of the whole file"],
+    ),
     (
         "names never lead out of the root, so `..` and links in them can be followed",
         _BSDTAR,
@@ -151,6 +162,12 @@ DIFFERENCES = _what(
         _TARS,
         "pax then gnu long",
         [f"+ {_LONG_GNU}", "- pax"],
+    ),
+    (
+        "a size record of a sparse file that is that of the whole gives way to the header's",
+        _TARS,
+        "sparse size of the whole file",
+        ["+ after"],
     ),
     (
         "the name of a sparse file holds before all others, as Go and GNU tar have it",

@@ -19,6 +19,7 @@ from ocifs.layers.member import Kind, Member
 from ocifs.layers.seekable import decode
 from ocifs.layers.toc import Table
 from ocifs.settings import KIB, MIB, Limits
+from tests.layers.stacks import shape
 from tests.layers.tables import (
     CHECKSUM,
     POSITION,
@@ -196,6 +197,45 @@ def test_a_table_of_another_digest_is_refused(compress: Callable[[bytes], bytes]
         for key, value in made.annotations.items()
     }
     assert read(replace(made, annotations=wrong)) is None
+
+
+@both
+def test_a_hard_link_before_its_target_is_a_link_to_it(
+    compress: Callable[[bytes], bytes], make: Callable[..., Made]
+) -> None:
+    """containerd/stargz-snapshotter#181: files to be prefetched were moved to the front without what they link to."""
+    contents = Contents(compress)
+    contents.put("h", type="hardlink", linkName="f")
+    contents.put("f", b"content")
+    contents.put("h2", type="hardlink", linkName="f")
+    found = read(make(contents))
+    assert found is not None
+    assert [member.path for member in found.members] == [b"f", b"h2", b"h"]
+    assert shape(list(found.members))["h"] == ("f", found.members[0].mtime_ns)
+
+
+@both
+def test_a_table_without_entries_is_an_empty_layer(
+    compress: Callable[[bytes], bytes], make: Callable[..., Made]
+) -> None:
+    """containerd/stargz-snapshotter#2137."""
+    found = read(make(Contents(compress)))
+    assert found is not None
+    assert (found.members, found.size) == ((), 0)
+
+
+@pytest.mark.parametrize("name", ["", "./", "/", "."])
+@both
+def test_the_root_may_have_any_of_its_names(
+    compress: Callable[[bytes], bytes], make: Callable[..., Made], name: str
+) -> None:
+    """containers/storage#2191."""
+    contents = Contents(compress)
+    contents.put(name, type="dir", mode=0o711)
+    contents.put("f", b"content")
+    found = read(make(contents))
+    assert found is not None
+    assert (found.members[0].path, found.members[0].mode) == (b"", 0o711)
 
 
 def lie(entries: list[Entry], path: str, **facts: object) -> list[Entry]:
