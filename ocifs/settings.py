@@ -77,7 +77,11 @@ class Limits:
     implied_directories: int = (
         500_000  # directories of one image that no entry makes: 350 bytes each, of which a path asks for thousands
     )
+    layer_link_bytes: int = 4_095  # the target of a symbolic link (PATH_MAX: Linux makes and shows no longer one)
+    layer_link_steps: int = 4_000_000  # names in links' targets that are walked while the layers of an image are merged
     layer_file_bytes: int = 16 * 1024 * GIB  # one file, its holes included (what ext4 can hold)
+    layer_streams: int = 4_000_000  # gzip members, zstd frames and their like in one layer
+    layer_empty_streams: int = 1_000  # of these that are empty, besides one for each that is not
     layer_header_bytes: int = 1 * MIB  # headers of one entry: long names, PAX records, maps of holes
     layer_index_bytes: int = 256 * MIB  # names, links and extended attributes of one layer together
     toc_bytes: int = 64 * MIB  # a table of contents that comes with a layer (eStargz, zstd:chunked), as plain JSON

@@ -9,6 +9,8 @@ Rules that hold here:
 - nothing leads above the root
 - a way through more than _MAX_LINKS links is a circle
 - `names` is valid until the next `pack_idle`
+- links' targets are walked at most limits.layer_link_steps names in all: each entry behind a link walks its target again
+- what takes long looks for cancellation (`check_cancelled`)
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from array import array
 from collections import Counter
 from collections.abc import Sequence
 
+from ocifs.concurrency import check_cancelled
 from ocifs.errors import LimitExceeded
 from ocifs.layers.member import Kind, LayerIndex
 from ocifs.layers.merged import DIRECTORY, NOWHERE, Directories, Item, Tree
@@ -27,6 +30,7 @@ ROOT = DIRECTORY
 _MAX_LINKS = 255  # followed on the way to one entry, as many as Go's unpackers follow
 OPEN = 32
 """Directories that stay in use when the others are packed."""
+_OFTEN = 1 << 16  # names that are walked or unpacked between two looks for cancellation
 MANY = 2 * OPEN
 """More directories in use than these are too many: `pack_idle` is due."""
 
@@ -63,6 +67,8 @@ class GrowingTree:
         self._lookup = Tree(self._layers, Directories(), {})
         self._limits = limits
         self._implied = 0
+        self._link_steps = 0
+        self._unchecked = 0  # names walked or unpacked since the last look for cancellation
         self._directories = [_Directory()]
         self.open: list[_Directory] = []  # those in use
         self._shared: set[int] = set()  # codes that hard links lead to
@@ -100,6 +106,7 @@ class GrowingTree:
         directory = self._directories[code ^ DIRECTORY]
         if directory.open is None:
             self.open.append(directory)
+            self.work(len(directory.codes))
             return directory.unpack()
         return directory.open
 
@@ -131,10 +138,28 @@ class GrowingTree:
                 if links > _MAX_LINKS:
                     return None
                 stack = stack[:1] if target.startswith(b"/") else stack
-                todo += target.split(b"/")[::-1]
+                names = target.split(b"/")
+                self._count_link_steps(len(names))
+                todo += names[::-1]
                 continue
             stack.append((name, found))
         return stack, []
+
+    def _count_link_steps(self, count: int) -> None:
+        self._link_steps += count
+        most = self._limits.layer_link_steps
+        if self._link_steps > most:
+            raise LimitExceeded(
+                f"symbolic links on the way to entries have more names than limits.layer_link_steps ({most})"
+            )
+        self.work(count)
+
+    def work(self, count: int) -> None:
+        """Count work, in names, and look for cancellation from time to time."""
+        self._unchecked += count
+        if self._unchecked > _OFTEN:
+            self._unchecked = 0
+            check_cancelled()
 
     def _link(self, code: int) -> bytes | None:
         """Where an entry leads to, if it is a symbolic link."""
@@ -151,6 +176,7 @@ class GrowingTree:
             directory = self._directories[old]
             names = directory.pack()
             codes = directory.codes
+            self.work(1 + len(codes))
             for position, code in enumerate(codes):
                 if code & DIRECTORY:
                     todo.append(code ^ DIRECTORY)

@@ -2,19 +2,25 @@
 
 A first block whose checksum as a tar header holds is a tar, whatever magic bytes its first name begins with.
 
-Rules that hold here: blocking, for a worker thread; output is made in pieces of bounded size, whatever the input asks for; the size, the
-ratio and the decoder's memory are bounded; what follows a complete gzip, bzip2 or xz stream and is no further one is padding.
+Rules that hold here:
+
+- blocking, for a worker thread
+- output is made in pieces of bounded size, whatever the input asks for
+- the size, the ratio, the number of streams and the decoder's memory are bounded
+- what follows a complete gzip, bzip2 or xz stream and is not a further one is padding
 """
 
 from __future__ import annotations
 
 import bz2
 import lzma
-from collections.abc import Callable, Generator, Iterator
+import re
+from collections.abc import Callable, Iterator
 from typing import Protocol, cast
 
 from isal import igzip_lib
 
+from ocifs.concurrency import check_cancelled
 from ocifs.errors import LimitExceeded, Malformed
 from ocifs.layers import zstd
 from ocifs.layers.deflate import BlockInflater, open_inflate
@@ -26,8 +32,9 @@ from ocifs.settings import KIB, MIB, Limits
 _STORED = 256 * KIB
 # One output piece at the most, so that a bomb costs this much memory and no more.
 _OUTPUT = 1 * MIB
-# A decoder copies what follows the end of a member; eStargz has a member a file, so it gets the input in small slices.
-_SLICE = 64 * KIB
+# A decoder copies what follows the end of a member, and eStargz has a member a file, so slices are small at first.
+_FIRST_SLICE, _SLICE = 512, 64 * KIB
+_OFTEN = 1 << 8  # streams between two looks for cancellation
 # Below this much output no ratio is judged: a tiny layer of zeros is no bomb.
 _RATIO_FREE = 64 * MIB
 
@@ -35,6 +42,7 @@ _MAGIC = ((b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"BZh", "bzip2"
 _HEAD = max(len(magic) for magic, _ in _MAGIC)
 _SKIPPABLE = b"\x2a\x4d\x18"  # after a byte 0x50 to 0x5f (RFC 8878, 3.1.2)
 
+_ZEROS = re.compile(rb"\0*")
 # What libzstd and liblzma say of a stream that asks for more memory than it may have.
 _TOO_MUCH = ("too much memory", "memory usage limit")
 _IGZIP_ERROR = cast(type[Exception], igzip_lib.error)  # the stubs say less than the module has
@@ -60,6 +68,42 @@ def sniff(head: bytes) -> str:
     return "zstd" if head[1:4] == _SKIPPABLE and head[:1] and head[0] >> 4 == 5 else "none"
 
 
+class _Source:
+    """The bytes of a layer for one decoder after the other. `place`: where in the layer the next byte is."""
+
+    def __init__(self, first: bytes, take: Callable[[], bytes]) -> None:
+        self._piece = first
+        self._at = 0
+        self._take = take
+        self.place = 0
+
+    def head(self) -> bytes:
+        """The first bytes behind padding, which is passed over. Nothing else is taken."""
+        while True:
+            zeros = _ZEROS.match(self._piece, self._at)
+            assert zeros is not None
+            self._advance(zeros.end() - self._at)
+            if len(self._piece) - self._at >= _HEAD or not (more := self._take()):
+                return self._piece[self._at : self._at + _HEAD]
+            self._piece, self._at = self._piece[self._at :] + more, 0
+
+    def take(self, size: int) -> bytes:
+        """At most so many bytes, none at the end."""
+        if self._at == len(self._piece):
+            self._piece, self._at = self._take(), 0
+        part = self._piece[self._at : self._at + size]
+        self._advance(len(part))
+        return part
+
+    def give_back(self, rest: bytes) -> None:
+        """The end of the part that was taken last was not used."""
+        self._advance(-len(rest))
+
+    def _advance(self, count: int) -> None:
+        self._at += count
+        self.place += count
+
+
 class Inflater:
     """Plain pieces of a compressed stream. `take` gives its next bytes, none at its end.
 
@@ -71,7 +115,7 @@ class Inflater:
         self._limits = limits
         self._cutter = cutter or Cutter()
         self._taken = 0  # bytes of the input
-        self._sliced = 0  # those of them that were given to a decoder
+        self._streams = self._empty = 0  # complete ones, and those without content
         self._made = 0
         self.compression = ""
 
@@ -128,7 +172,7 @@ class Inflater:
 
     def _gzip(self, decoder: BlockInflater, data: bytes) -> Iterator[bytes]:
         """Like `_members`, with the places between blocks offered too."""
-        end = len(data)  # where in the blob what was fed ends
+        end, made = len(data), 0  # where in the blob what was fed ends; plain bytes before this member
         decoder.feed(data)
         while True:
             if self._cutter.offer(end - decoder.left):
@@ -145,6 +189,8 @@ class Inflater:
                     yield piece
                 if decoder.between is not None and self._cutter.offer(end - decoder.left, decoder.between):
                     yield b""
+            self._count_stream(empty=made == self._made)
+            made = self._made
             here = len(data) - decoder.left
             if sniff(data[here : here + _HEAD]) != "gzip":
                 data = data[here:].lstrip(b"\0")
@@ -167,44 +213,45 @@ class Inflater:
             return bz2.BZ2Decompressor()
         return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=2 * self._limits.layer_window)
 
-    def _slices(self, piece: bytes) -> Iterator[bytes]:
-        while piece:
-            for start in range(0, len(piece), _SLICE):
-                part = piece[start : start + _SLICE]
-                self._sliced += len(part)
-                yield part
-            piece = self._next()
-
     def _members(self, head: bytes) -> Iterator[bytes]:
-        slices = self._slices(head)
-        data = b""
-        while True:
-            while len(data) < _HEAD and (more := next(slices, b"")):
-                data = (data + more).lstrip(b"\0")
-            if sniff(data) != self.compression:
-                break
-            if self._cutter.offer(self._sliced - len(data)):
+        source = _Source(head, self._next)
+        while sniff(source.head()) == self.compression:
+            if self._cutter.offer(source.place):
                 yield b""
-            data = (yield from self._member(data, slices)).lstrip(b"\0")
-        for _ in slices:  # padding is read too: the digest covers it
+            yield from self._member(source)
+        while self._next():  # padding is read too: the digest covers it
             pass
 
-    def _member(self, data: bytes, slices: Iterator[bytes]) -> Generator[bytes, None, bytes]:
-        """One complete stream; gives what follows it in the slice that it ends in."""
-        decoder = self._decoder()
+    def _member(self, source: _Source) -> Iterator[bytes]:
+        """One complete stream."""
+        decoder, size, made = self._decoder(), _FIRST_SLICE, self._made
         try:
             while not decoder.eof:
+                data = source.take(size) if decoder.needs_input else b""
                 if not data and decoder.needs_input:
-                    data = next(slices, b"")
-                    if not data:
-                        raise Malformed(f"the layer ends in the middle of its {self.compression} stream")
+                    raise Malformed(f"the layer ends in the middle of its {self.compression} stream")
+                size = min(2 * size, _SLICE)
                 piece = decoder.decompress(data, _OUTPUT)
-                data = b""
                 if piece:
                     yield piece
         except (_IGZIP_ERROR, OSError, EOFError, lzma.LZMAError, zstd.ZstdError, ValueError) as error:
             raise self._explained(error) from None
-        return decoder.unused_data
+        source.give_back(decoder.unused_data)
+        self._count_stream(empty=made == self._made)
+
+    def _count_stream(self, *, empty: bool) -> None:
+        """Streams cost time also if there is nothing in them: 2,000,000 empty frames are 16 MB and took a minute."""
+        self._streams += 1
+        self._empty += empty
+        limits = self._limits
+        if self._streams > limits.layer_streams:
+            raise LimitExceeded(f"the layer has more than limits.layer_streams ({limits.layer_streams}) streams")
+        if self._empty > limits.layer_empty_streams + self._streams - self._empty:
+            raise LimitExceeded(
+                f"the layer has more empty streams than limits.layer_empty_streams ({limits.layer_empty_streams}) allows"
+            )
+        if not self._streams % _OFTEN:
+            check_cancelled()
 
     def _explained(self, error: Exception) -> Malformed | LimitExceeded:
         """What a decoder's error means: a stream that wants more memory than it may have is not a damaged one."""

@@ -63,6 +63,7 @@ class _Stack(GrowingTree):
         self._last = (b"", ROOT)
         removed = self._prepare(members, markers) if number else {}
         for place, member in enumerate(members):
+            self.work(1)
             if markers and b".wh." in member.path and self._is_marker(place, member):
                 continue
             self._put(place, member, removed.get(place))
@@ -75,6 +76,7 @@ class _Stack(GrowingTree):
         made: list[bytes] = []
         whiteouts: list[bytes] = []
         for place, member in enumerate(members):
+            self.work(1)
             kind = member.kind
             if kind is Kind.HARDLINK:
                 found = self.find(member.link)
@@ -89,12 +91,14 @@ class _Stack(GrowingTree):
                 made.append(member.path)
         made.sort(key=_depth)
         for path in made:
+            self.work(1)
             self._replace_by_directory(path)
             if len(self.open) > MANY:
                 self.pack_idle()
         whiteouts.sort(key=_depth)
         self._parents.clear()
         for path in whiteouts:
+            self.work(1)
             self._white_out(path)
             if len(self.open) > MANY:
                 self.pack_idle()

@@ -248,6 +248,10 @@ class Counter:
             self._weight += sum(len(name) + len(value) for name, value in member.xattrs)
         if self._entries > self._limits.layer_members:
             raise LimitExceeded(f"the layer has more entries than limits.layer_members ({self._limits.layer_members})")
+        if len(member.link) > self._limits.layer_link_bytes and member.kind is Kind.SYMLINK:
+            raise LimitExceeded(
+                f"a symbolic link in the layer has a target longer than limits.layer_link_bytes ({self._limits.layer_link_bytes})"
+            )
         if member.size > self._limits.layer_file_bytes:
             raise LimitExceeded(
                 f"a file in the layer is larger than limits.layer_file_bytes ({self._limits.layer_file_bytes})"

@@ -18,6 +18,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from ocifs.concurrency import check_cancelled
 from ocifs.errors import LimitExceeded, Malformed
 from ocifs.layers.member import Extent, Kind, Member
 from ocifs.layers.span import Checksum, Span, SpanMap
@@ -25,6 +26,8 @@ from ocifs.layers.tar import Counter
 from ocifs.layers.toc_entry import ALGORITHM, WIDTH, Entry, parse_checksum, parse_member, parse_number, parse_text
 from ocifs.settings import KIB, Limits
 
+_OFTEN = 1 << 10  # entries between two looks for cancellation
+_SIZES = (4 * KIB, 64 * KIB, 1024 * KIB)  # characters of an entry: of nearly all, and of the longest
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 
@@ -59,7 +62,9 @@ def read_table(text: bytes, form: Form, limits: Limits) -> Table:
     except UnicodeDecodeError:
         raise Malformed("the table of contents is no UTF-8") from None
     builder = _Builder(form, limits)
-    for entry in _entries(decoded):
+    for number, entry in enumerate(_entries(decoded)):
+        if not number % _OFTEN:
+            check_cancelled()
         builder.add(entry)
     return builder.finish()
 
@@ -99,13 +104,22 @@ class _Walk:
         self._decoder = json.JSONDecoder()
 
     def value(self) -> object:
+        """The next value. It is decoded from a part of the text that is long enough, and never from too long a one."""
         self._skip()
-        try:
-            found: object
-            found, self._at = self._decoder.raw_decode(self._text, self._at)
-        except (ValueError, RecursionError):
-            raise Malformed(f"the table of contents is no JSON at character {self._at}") from None
-        return found
+        for size in _SIZES:
+            part = self._text[self._at : self._at + size]
+            whole = len(part) < size
+            try:
+                found: object
+                found, end = self._decoder.raw_decode(part)
+            except (ValueError, RecursionError):
+                if whole:
+                    break
+                continue
+            if whole or end < size:  # a number that ends with the part may go on
+                self._at += end
+                return found
+        raise Malformed(f"the table of contents has invalid or too long JSON at character {self._at}")
 
     def expect(self, character: str) -> None:
         if not self._take(character):

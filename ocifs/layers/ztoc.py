@@ -19,6 +19,7 @@ from itertools import pairwise
 from flatbuffers import number_types
 from flatbuffers.table import Table as Buffer
 
+from ocifs.concurrency import check_cancelled
 from ocifs.errors import LimitExceeded, Malformed
 from ocifs.layers.deflate import WINDOW
 from ocifs.layers.member import Extent, Kind, Member, clean
@@ -33,13 +34,14 @@ _GZIP, _UNCOMPRESSED = 1, 2  # CompressionAlgorithm of ztoc.fbs
 _POINT = struct.Struct("<qqB")  # of the blob, of the plain tar, bits; then the window
 _HEAD = struct.Struct("<iq")  # checkpoints, span size
 _FIRST = 10  # where the first span of a gzip without a name begins, which the first version of zinfo leaves out
+_OFTEN = 1 << 10  # entries between two looks for cancellation
 _NOT_SHOWN = b"GNU.sparse."
 
 
 def read_ztoc(data: bytes, size: int, limits: Limits) -> Table:
     """A table from a zTOC, for a blob of `size` bytes. Raises Malformed and LimitExceeded."""
     try:
-        root = _Row(Buffer(data, 0), limits).root()
+        root = _Row(Buffer(data, 0), limits, _Budget(len(data) // 4)).root()
         if root.number(2) != size:
             raise Malformed("the zTOC is of a blob of another size")
         plain = root.number(3)
@@ -51,12 +53,25 @@ def read_ztoc(data: bytes, size: int, limits: Limits) -> Table:
         raise Malformed("the zTOC is no flatbuffer that makes sense") from None
 
 
+@dataclass(slots=True)
+class _Budget:
+    """How many elements of vectors are still to be visited. Each takes four bytes, unless several tables share one vector."""
+
+    left: int
+
+    def take(self, count: int) -> None:
+        self.left -= count
+        if self.left < 0:
+            raise Malformed("the zTOC uses parts of itself several times")
+
+
 @dataclass(frozen=True, slots=True)
 class _Row:
     """A table of flatbuffers: its fields by their numbers in the schema."""
 
     buffer: Buffer
     limits: Limits
+    budget: _Budget
 
     def root(self) -> _Row:
         return self._at(self.buffer.Indirect(0))
@@ -100,7 +115,7 @@ class _Row:
         return bytes(self.buffer.Bytes[start : start + length])
 
     def _at(self, place: int) -> _Row:
-        return _Row(Buffer(self.buffer.Bytes, place), self.limits)
+        return _Row(Buffer(self.buffer.Bytes, place), self.limits, self.budget)
 
     def _place(self, field: int) -> int:
         offset = self.buffer.Offset(4 + 2 * field)
@@ -113,6 +128,7 @@ class _Row:
         start, length = self.buffer.Vector(offset), self.buffer.VectorLen(offset)
         if start + 4 * length > len(self.buffer.Bytes):
             raise Malformed("the zTOC ends before a part of it does")
+        self.budget.take(length)
         return range(start, start + 4 * length, 4)
 
     def _string(self, place: int) -> bytes:
@@ -124,7 +140,9 @@ class _Row:
 
 def _members(toc: _Row, plain: int, limits: Limits) -> Iterator[Member]:
     counter = Counter(limits)
-    for row in toc.rows(0):
+    for number, row in enumerate(toc.rows(0)):
+        if not number % _OFTEN:
+            check_cancelled()
         member = _member(row, plain)
         counter.count(member)
         yield member
@@ -172,14 +190,14 @@ def _xattrs(row: _Row) -> tuple[tuple[bytes, bytes], ...]:
 
 
 def _spans(info: _Row, size: int, plain: int, limits: Limits) -> SpanMap:
+    digests = [parse_checksum(text.decode("ascii", "replace")) for text in info.texts(2)]
     algorithm = info.byte(0, _GZIP)
     if algorithm == _GZIP:
         points, compression = list(_points(info.data(3))), "gzip"
     elif algorithm == _UNCOMPRESSED:
-        points, compression = list(_plain_points(info.data(3), size)), "none"
+        points, compression = list(_plain_points(info.data(3), size, len(digests))), "none"
     else:
         raise Malformed("the zTOC is of a compression that SOCI does not have")
-    digests = [parse_checksum(text.decode("ascii", "replace")) for text in info.texts(2)]
     if len(digests) != len(points):
         raise Malformed("the zTOC has another number of spans than of digests")
     spans = SpanMap(compression, algorithm=ALGORITHM, width=WIDTH, packed=True)
@@ -228,10 +246,10 @@ def _window(bits: int, before: bytes) -> Window:
     return Window(-bits % 8, zlib.compress(before, 1))
 
 
-def _plain_points(data: bytes, size: int) -> Iterator[_Point]:
-    """A plain tar has a point at each multiple of a length."""
+def _plain_points(data: bytes, size: int, count: int) -> Iterator[_Point]:
+    """A plain tar has a point at each multiple of a length, `count` in all."""
     buffer = Buffer(data, 0)
     length = int(Buffer(data, buffer.Indirect(0)).GetSlot(6, 0, number_types.Int64Flags))
-    if not 0 < length <= size or size // length > len(data) * 1_000_000:
+    if not 0 < length <= size or -(-size // length) != count:
         raise Malformed("the zTOC's spans make no sense")
     return (_Point(place, place, 0, None) for place in range(0, size, length))

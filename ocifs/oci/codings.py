@@ -20,6 +20,7 @@ GZIP = frozenset({"gzip", "x-gzip"})
 _DEFLATE = frozenset({"deflate"})
 _REAL = GZIP | _DEFLATE | {"compress", "x-compress", "br", "zstd", "dcb", "dcz"}
 _MAGIC = b"\x1f\x8b"
+_MEMBERS = 16  # one after the other in one body
 _ZLIB_CMF = 0x78  # the first byte of zlib data with the usual window
 
 
@@ -43,7 +44,7 @@ def decoded(headers: Mapping[str, str], body: bytes, limit: int, what: str) -> b
     parts: list[bytes] = []
     left = body
     size = 0
-    while left:
+    for _ in range(_MEMBERS):
         decoder = decoder_for(left)
         try:
             part = decoder.decompress(left, limit + 1 - size)
@@ -55,8 +56,10 @@ def decoded(headers: Mapping[str, str], body: bytes, limit: int, what: str) -> b
             raise LimitExceeded(f"{what} unpacks to more than {limit} bytes")
         if not decoder.eof:
             raise Malformed(f"{what}: the compressed data end early")
-        left = decoder.unused_data
-    return b"".join(parts)
+        left = decoder.unused_data  # a copy of the rest, so members are few
+        if not left:
+            return b"".join(parts)
+    raise Malformed(f"{what}: more than {_MEMBERS} gzip members")
 
 
 def decoder_for(start: bytes) -> zlib._Decompress:

@@ -37,6 +37,7 @@ log = logging.getLogger("ocifs.registry")
 
 RANGES_PAUSE = 600.0  # seconds for which a registry without ranges is asked for wholes
 _SNIFFED = MIB  # bytes of the largest labelled blob of unknown length that is hashed to see whether it is encoded
+_MEMBERS = 1_000  # of gzip in one encoded blob: each costs a copy of what follows it
 _WHOLES = frozenset({200, 206})  # 206 from those that answer every question with a Content-Range
 # A 500 is retried for any other question. Here the whole is asked for at once, which is a retry and more.
 _ANSWERS = (frozenset({*range(200, 300), *range(400, 600)}) - RETRIED - {401, 407, 429}) | {500}
@@ -198,17 +199,18 @@ class _MaybeEncoded:
     async def _plain(self) -> AsyncGenerator[bytes, None]:
         """The content without its coding, if it has one."""
         async with aclosing(pieces(self._answer)) as coming:
-            start = b""
+            read = bytearray()
             async for piece in coming:
-                start += piece
-                if len(start) >= _SNIFFED or (len(start) > 1 and self._blob.size > _SNIFFED):
+                read += piece
+                if len(read) >= _SNIFFED or (len(read) > 1 and self._blob.size > _SNIFFED):
                     break
+            start = bytes(read)
             if not self._is_encoded(start):
                 yield start
                 async for piece in coming:
                     yield piece
                 return
-            decoder, piece = decoder_for(start), start
+            decoder, piece, members = decoder_for(start), start, 1
             while piece:
                 try:
                     part = await trio.to_thread.run_sync(decoder.decompress, piece, MIB)
@@ -218,6 +220,9 @@ class _MaybeEncoded:
                     yield part
                 piece = decoder.unconsumed_tail or decoder.unused_data or await anext(coming, b"")
                 if decoder.eof and piece:
+                    members += 1
+                    if members > _MEMBERS:
+                        raise Malformed(f"{self._name}: more than {_MEMBERS} gzip members")
                     decoder = decoder_for(piece)
 
     def _is_encoded(self, start: bytes) -> bool:

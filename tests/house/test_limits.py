@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from ocifs.errors import LimitExceeded, OcifsError
 from ocifs.layers.overlay import merge
@@ -21,8 +23,8 @@ from ocifs.tree.closure import closure
 from ocifs.tree.node import Directory, File
 from ocifs.tree.single import SingleManifest, open_single
 from ocifs.tree.walk import walk
-from tests.layers.stacks import file, layer
-from tests.layers.tars import DIRECTORY, entry, inflate, members, tar
+from tests.layers.stacks import file, layer, symlink
+from tests.layers.tars import DIRECTORY, SYMLINK, entry, inflate, members, tar
 from tests.support.faults import Handler, Reply, Request, fault_server, http
 from tests.tree.memory import MemoryRegistry
 from tests.tree.test_semantics import context_of
@@ -135,6 +137,7 @@ async def test_tries_are_bounded() -> None:
 
 SOME = tar(entry("a", DIRECTORY), entry("a/b", content=b"x" * 5000), entry("a/c", content=b"y"))
 HOLES = [entry("holes", pax_headers={"GNU.sparse.map": "0,1", "GNU.sparse.size": str(1 << 40)}, content=b"x")]
+SKIPPED = b"\x50\x2a\x4d\x18" + bytes(4)  # a zstd frame that decoders skip (RFC 8878, 3.1.2)
 LAYER: dict[str, tuple[Callable[[Limits], object], int, int]] = {
     "layer_bytes": (lambda limits: inflate(SOME, limits), len(SOME), len(SOME) - 1),
     "layer_members": (lambda limits: members(SOME, limits), 3, 2),
@@ -142,6 +145,10 @@ LAYER: dict[str, tuple[Callable[[Limits], object], int, int]] = {
     "layer_index_bytes": (lambda limits: members(SOME, limits), 10_000, 3),
     "layer_file_bytes": (lambda limits: members(tar(*HOLES), limits), 1 << 40, (1 << 40) - 1),
     "layer_header_bytes": (lambda limits: members(tar(entry("n" * 5000)), limits), 20_000, 1000),
+    "layer_link_bytes": (lambda limits: members(tar(entry("a", SYMLINK, linkname="b" * 4095)), limits), 4095, 4094),
+    "layer_link_steps": (lambda limits: merge([layer(symlink("a", "./" * 9 + "b"), file("a/c"))], limits), 10, 9),
+    "layer_streams": (lambda limits: inflate(b"".join(map(gzip.compress, (SOME, b"", b""))), limits), 3, 2),
+    "layer_empty_streams": (lambda limits: inflate(zstandard.compress(SOME) + SKIPPED * 3, limits), 2, 1),
 }
 
 
