@@ -7,7 +7,7 @@ is made of is forgotten as soon as it is refused, and read again; a header is se
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import httpx
 import trio
@@ -22,6 +22,7 @@ from ocifs.registry.tokens import TokenRequest, fetch_token
 from ocifs.settings import Settings
 
 _EARLY = 10.0  # seconds before its end at which a token is replaced
+_RENEWED = 30.0  # seconds for which a header is not suspected to be too old
 _SCOPES = 8  # scopes that are asked for at once, at the most
 
 
@@ -29,6 +30,7 @@ _SCOPES = 8  # scopes that are asked for at once, at the most
 class _Held:
     token: Token
     until: float
+    since: float
 
 
 class Authenticator:
@@ -47,6 +49,7 @@ class Authenticator:
         self._redirects = settings.limits.redirects
         self._held: dict[str, _Held] = {}
         self._basic: dict[str, str] = {}
+        self._basic_since: dict[str, float] = {}
         self._credentials: dict[str, Credential | None] = {}
         self._scopes: dict[str, tuple[str, ...]] = {}
         self._locks: dict[str, trio.Lock] = {}
@@ -90,6 +93,7 @@ class Authenticator:
                 if credential is not None and credential.kind == "password" and credential.basic() != refused:
                     self._wants_basic = True
                     self._basic[scope] = credential.basic()
+                    self._basic_since[scope] = trio.current_time()
                     return credential.basic()
         self._basic.pop(scope, None)
         self._credentials.pop(scope, None)
@@ -97,6 +101,27 @@ class Authenticator:
             f"{self._host} asks for credentials, and none that were found are accepted",
             hint=f"log in with docker, podman or oras login; `ocifs doctor {self._host}` says which credentials are found",
         )
+
+    async def renew(self, scope: str, refused: str) -> str | None:
+        """Another header than one that was refused without a challenge; None if there is none, or that one is not old."""
+        now = trio.current_time()
+        if refused == self._basic.get(scope):
+            if now - self._basic_since.get(scope, -_RENEWED) < _RENEWED:
+                return None
+            self._basic_since[scope] = now
+            credential = await self._credential(scope, anew=True)
+            if credential is None or credential.kind != "password" or credential.basic() == refused:
+                return None
+            self._basic[scope] = credential.basic()
+            return credential.basic()
+        held = self._held.get(scope)
+        if held is None or self._bearer is None or now - held.since < _RENEWED:
+            return None
+        self._held[scope] = replace(held, since=now)  # a refusal of this token is asked about once in a while
+        try:
+            return f"Bearer {(await self._token(self._bearer, scope, refused)).value}"
+        except AccessDenied:  # the same token again, or none: what the registry answered stands
+            return None
 
     def _learn(self, scope: str, named: str) -> None:
         """Keep what a registry says that a scope of ours is called (seen: ACR wants metadata_read for tags)."""
@@ -126,7 +151,8 @@ class Authenticator:
             if refused == f"Bearer {token.value}":
                 raise AccessDenied(f"{self._host} refuses the token that its own server gives for {scope}")
             lasts = max(token.expires_in - _EARLY, token.expires_in / 2)
-            self._held[scope] = _Held(token, trio.current_time() + lasts)
+            now = trio.current_time()
+            self._held[scope] = _Held(token, now + lasts, now)
             return token
 
     async def _fetch(self, challenge: Challenge, scope: str) -> Token:

@@ -12,9 +12,10 @@ Called from the tasks that ask. State: the registry's origin, redirects that wer
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import httpx
 import trio
@@ -45,8 +46,12 @@ from ocifs.registry.trust import Trust, may_have_tls, origin_of
 from ocifs.registry.validators import Answer, Validators
 from ocifs.settings import Settings
 
+T = TypeVar("T")
+
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _PLACE_HOLDS = 60.0  # seconds for which a redirect is believed; signed addresses hold for some 300
+# What ECR answers instead of a challenge to a token or password that has expired (400 the public one, 403 the private one).
+_EXPIRED = frozenset({400, 403})
 _CHALLENGES = 4  # answered for one question: two of the registry, two of another that it leads to
 _PLACES = 256  # redirects that are remembered
 
@@ -156,10 +161,19 @@ class Connection:
             if self._is_own(answer):
                 self.manners.heard(answer.headers)
             refused = answer.status_code == 401 and self._is_own(answer)
+            old = authorization if answer.status_code in _EXPIRED and self._is_own(answer) and not last else None
+            if old and (renewed := await _closing(answer, self._auth.renew(scope, old))):
+                authorization = renewed
+                continue
             if answer.status_code in question.allow and (last or not refused):
                 note_progress()
                 return answer
-            if answer.status_code == 401 and not refused and not last and await self._take_up(answer):
+            if (
+                answer.status_code == 401
+                and not refused
+                and not last
+                and await _closing(answer, self._others.take_up(answer))
+            ):
                 continue
             if last or not refused:
                 break
@@ -169,17 +183,6 @@ class Connection:
                 raise AccessDenied(f"{self.host} wants a token for {question.target.partition('?')[0]}")
             authorization = await self._auth.answer(challenge or await self._ping(), scope, authorization)
         raise await self._error(answer, question.target)
-
-    async def _take_up(self, answer: httpx.Response) -> bool:
-        """Whether another registry, to which this one led, may be asked again; its answer is closed then."""
-        try:
-            again = await self._others.take_up(answer)
-        except BaseException:
-            await answer.aclose()
-            raise
-        if again:
-            await answer.aclose()
-        return again
 
     async def _first(self, question: Question) -> httpx.Response:
         """The first answer of a registry on loopback, which has TLS where it does not understand plain http and does understand TLS."""
@@ -314,6 +317,18 @@ class Connection:
                     raise LimitExceeded(f"{what} answers with more than {question.limit} bytes (limits.{setting})")
                 note_progress()
         return bytes(body)
+
+
+async def _closing(answer: httpx.Response, work: Awaitable[T]) -> T:
+    """What `work` finds. The answer is closed if that makes another one likely, or if the work fails."""
+    try:
+        found = await work
+    except BaseException:
+        await answer.aclose()
+        raise
+    if found:
+        await answer.aclose()
+    return found
 
 
 def _after_redirect(error: Unreachable, host: str) -> Unreachable:
