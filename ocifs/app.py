@@ -24,7 +24,7 @@ from ocifs.fuse.journal import Journal
 from ocifs.layers.workshop import Workshop
 from ocifs.layout.layout import Layout
 from ocifs.layout.unpacked import OnProgress
-from ocifs.memory import collect_seldom, keep_freed_memory
+from ocifs.memory import collect_seldom, keep_freed_memory, raise_descriptor_limit
 from ocifs.oci.local import LayoutSource
 from ocifs.oci.reference import HostsSource, Reference, RegistrySource, Source, seeds_of
 from ocifs.registry.locations import Locations
@@ -166,11 +166,11 @@ def _open_origin(mirrored: Mirrored, traffic: Traffic, parts: Parts, *, alone: b
     if mirrored.has_mirrors:  # which leaves alone who does not answer, one by one
         settings = replace(settings, timing=replace(settings.timing, outage_pause=0.0))
     catalog = CachedCatalog(WatchedCatalog(mirrored, traffic), host, parts.disk, parts.nursery, settings)
-    outage = Outage(settings.timing.outage_pause)
+    outage = Outage(settings.timing.outage_pause, settings.timing.timeout / 2)
     catalog.on_answer = outage.over
     catalog.identify = mirrored.identity
     source = PatientSource(WatchedSource(mirrored, traffic), outage)
-    blobs = CachedBlobs(source, parts.disk, parts.nursery, settings)
+    blobs = CachedBlobs(source, parts.disk, parts.nursery, settings, host)
     blobs.has_seen = catalog.has_seen
     parts.keepers.append(blobs)
     parts.facts[f"registry {host}"] = lambda: {
@@ -232,6 +232,7 @@ def mount(request: MountRequest, settings: Settings, on_ready: Callable[[], None
     from ocifs.fuse.session import MountOptions, serve
 
     keep_freed_memory()
+    raise_descriptor_limit()
     place = request.mountpoint
     clear_dead_mount(place)
     refuse_live_mount(place)

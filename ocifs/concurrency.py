@@ -30,6 +30,10 @@ class Waiting(Protocol):
         """Something arrived: the time without progress starts again."""
         ...
 
+    def waits_for(self, place: str) -> None:
+        """The work waits for a host."""
+        ...
+
 
 _waiting: ContextVar[Waiting | None] = ContextVar("waiting", default=None)
 
@@ -39,6 +43,13 @@ def note_progress() -> None:
     waiting = _waiting.get()
     if waiting is not None:
         waiting.progress()
+
+
+def note_waiting_for(place: str) -> None:
+    """Record for the waiter of this task which host is waited for."""
+    waiting = _waiting.get()
+    if waiting is not None:
+        waiting.waits_for(place)
 
 
 def who_waits() -> Waiting | None:
@@ -61,15 +72,16 @@ async def off_loop(size: int, work: Callable[[], T]) -> T:
 
 
 class Patience:
-    """One caller's patience: `timeout` seconds without progress, `max_wait` seconds in all."""
+    """One caller's patience: `timeout` seconds without progress, `max_wait` seconds in all. `place`: the host that it waits for."""
 
-    __slots__ = ("_end", "_outer", "_timeout", "scope")
+    __slots__ = ("_end", "_outer", "_timeout", "place", "scope")
 
     def __init__(self, timeout: float, max_wait: float, outer: Waiting | None = None) -> None:
         self._outer = outer
         now = trio.current_time()
         self._timeout = timeout
         self._end = now + max_wait
+        self.place: str | None = None
         self.scope = trio.CancelScope(deadline=min(now + timeout, self._end))
 
     def progress(self) -> None:
@@ -77,6 +89,11 @@ class Patience:
             self.scope.deadline = min(trio.current_time() + self._timeout, self._end)
         if self._outer is not None:
             self._outer.progress()
+
+    def waits_for(self, place: str) -> None:
+        self.place = place
+        if self._outer is not None:
+            self._outer.waits_for(place)
 
 
 @contextmanager
@@ -151,17 +168,23 @@ def check_cancelled() -> None:
 class _Flight(Generic[T]):
     """Work under way: who waits for it, and what came of it."""
 
-    __slots__ = ("done", "error", "value", "waiters")
+    __slots__ = ("done", "error", "place", "value", "waiters")
 
     def __init__(self) -> None:
         self.done = trio.Event()
         self.value: T | None = None
         self.error: Exception | None = None
         self.waiters: list[Waiting] = []
+        self.place: str | None = None
 
     def progress(self) -> None:
         for waiter in self.waiters:
             waiter.progress()
+
+    def waits_for(self, place: str) -> None:
+        self.place = place
+        for waiter in self.waiters:
+            waiter.waits_for(place)
 
 
 class SingleFlight(Generic[K, T]):
@@ -183,6 +206,8 @@ class SingleFlight(Generic[K, T]):
         waiting = who_waits()
         if waiting is not None:
             flight.waiters.append(waiting)
+            if flight.place is not None:
+                waiting.waits_for(flight.place)
         try:
             await flight.done.wait()
         finally:

@@ -1,12 +1,16 @@
-"""How this process takes memory from the system and gives it back: in a mount, mebibytes and many small objects come and go all the time.
+"""What this process takes from the system: memory, which it gives back, and file descriptors.
 
-Rules that hold here: a matter of speed alone, so whatever is not there (another C library than glibc) is done without.
+Called once, when a mount starts. In a mount, mebibytes and many small objects come and go all the time.
+
+Rules that hold here: what the system does not offer (another C library than glibc, a hard limit) is done without.
 """
 
 from __future__ import annotations
 
 import ctypes
 import gc
+import resource
+from contextlib import suppress
 
 from ocifs.settings import MIB
 
@@ -37,3 +41,15 @@ def collect_seldom() -> None:
     """
     gc.freeze()
     gc.set_threshold(_YOUNG, _MIDDLE, _OLD)
+
+
+_DESCRIPTORS = 65_536
+
+
+def raise_descriptor_limit() -> None:
+    """Raise the soft limit of descriptors, 1,024 by default: each open blob takes two, each connection one. select(2) is not used here."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -21,8 +21,9 @@ from typing import ParamSpec, TypeVar
 import pyfuse3
 import trio
 
-from ocifs.concurrency import patience
+from ocifs.concurrency import Patience, guarded, patience
 from ocifs.errors import Interrupted, NoAttribute, NotFound, OcifsError, Unreachable
+from ocifs.fuse import background
 from ocifs.fuse.errno import errno_of, name_of
 from ocifs.fuse.journal import Journal
 from ocifs.settings import Timing
@@ -44,11 +45,20 @@ _LEAVING_MASK = sum(1 << (number - 1) for number in _LEAVING)
 
 @dataclass(slots=True, eq=False)
 class _Operation:
-    """An operation under way. `pid`: the thread that waits for it, or 0 where that is not known."""
+    """An operation under way. `pid`: the thread that waits for it, or 0 where that is not known.
+
+    `on_early`: called when it is answered early; None: it must not be.
+    """
 
     pid: int
-    scope: trio.CancelScope
+    waiting: Patience
     began: float
+    on_early: Callable[[], None] | None = None
+    early: bool = False
+
+
+class _Early(Exception):
+    """The operation is read-ahead, and is answered before its host has answered."""
 
 
 class Guard:
@@ -58,6 +68,7 @@ class Guard:
         self._timing = timing
         self._journal = journal
         self._under_way: set[_Operation] = set()
+        self.background_limit = background.DEFAULT
         self._begun = 0  # operations, which numbers them in the log
 
     def busy(self) -> bool:
@@ -69,7 +80,12 @@ class Guard:
         self._journal.bytes_read += count
 
     async def run(
-        self, name: str, pid: int, work: Callable[[], Awaitable[T]], at_hand: Callable[[], T | None] | None = None
+        self,
+        name: str,
+        pid: int,
+        work: Callable[[], Awaitable[T]],
+        at_hand: Callable[[], T | None] | None = None,
+        on_early: Callable[[], None] | None = None,
     ) -> T:
         """What `work` gives, or `at_hand` where that gives something, without waiting; raises FUSEError for whatever they raise.
 
@@ -81,7 +97,7 @@ class Guard:
                 found = at_hand()
                 if found is not None:
                     return found
-            return await self._bounded(pid, work)
+            return await self._bounded(pid, work, on_early)
         except Exception as error:
             raise self._refusal(name, error) from None
         finally:
@@ -109,6 +125,8 @@ class Guard:
         """The FUSEError for whatever was raised; counted, and logged where a person would want to know."""
         if isinstance(error, pyfuse3.FUSEError):
             return error
+        if isinstance(error, _Early):
+            return pyfuse3.FUSEError(errno.EAGAIN)
         if isinstance(error, (NotFound, NoAttribute, Interrupted)):
             return pyfuse3.FUSEError(errno_of(error))
         if isinstance(error, OcifsError):
@@ -119,15 +137,16 @@ class Guard:
         log.exception("unexpected error in %s", name)
         return pyfuse3.FUSEError(errno.EIO)
 
-    async def _bounded(self, pid: int, work: Callable[[], Awaitable[T]]) -> T:
+    async def _bounded(self, pid: int, work: Callable[[], Awaitable[T]], on_early: Callable[[], None] | None) -> T:
         with patience(self._timing.timeout, self._timing.max_wait) as waiting:
-            operation = _Operation(pid, waiting.scope, trio.current_time())
+            operation = _Operation(pid, waiting, trio.current_time(), on_early)
             self._under_way.add(operation)
             try:
                 return await work()
             finally:
                 self._under_way.discard(operation)
-        raise Interrupted("the caller was interrupted")  # the scope was cancelled, and not by its deadline
+        # The scope was cancelled, and not by its deadline.
+        raise _Early if operation.early else Interrupted("the caller was interrupted")
 
     def _refuse(self, name: str, error: OcifsError) -> pyfuse3.FUSEError:
         number = errno_of(error)
@@ -141,10 +160,23 @@ class Guard:
         """Free callers that were interrupted, for ever."""
         while True:
             await trio.sleep(LOOK_EVERY)
-            old = trio.current_time() - LOOK_EVERY / 2
-            for operation in [each for each in self._under_way if each.began < old]:
-                if operation.pid and wants_to_leave(operation.pid):
-                    operation.scope.cancel()
+            await guarded("looking at callers", self._look)
+
+    async def _look(self) -> None:
+        self._answer_early()
+        old = trio.current_time() - LOOK_EVERY / 2
+        for operation in [each for each in self._under_way if each.began < old]:
+            if operation.pid and wants_to_leave(operation.pid):
+                operation.waiting.scope.cancel()
+
+    def _answer_early(self) -> None:
+        reads = [operation for operation in self._under_way if operation.on_early is not None]
+        for operation in background.surplus(reads, trio.current_time(), self.background_limit):
+            assert operation.on_early is not None
+            operation.on_early()
+            operation.early = True
+            operation.on_early = None
+            operation.waiting.scope.cancel()
 
 
 def wants_to_leave(pid: int) -> bool:

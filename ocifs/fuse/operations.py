@@ -18,6 +18,7 @@ import pyfuse3
 
 from ocifs.errors import IntegrityError, NoAttribute, NotADirectory, NotFound, OcifsError
 from ocifs.fuse.attributes import absent, entry_of
+from ocifs.fuse.background import EarlyAnswers
 from ocifs.fuse.guard import Guard
 from ocifs.fuse.inodes import Handle, Handles, Inode, Inodes, OpenDirectory
 from ocifs.settings import KIB, Timing
@@ -49,6 +50,9 @@ class Operations(pyfuse3.Operations):
         self._wrong: dict[Hashable, Handle] = {}  # files whose content was found wrong, and the newest handle then
         self._doubtful: set[Hashable] = set()  # files whose pages in the kernel may be wrong: dropped at the next open
         self._users: dict[int, int] = {}  # how often each file is open, by its inode
+        self._early = EarlyAnswers()
+        self._direct: set[Handle] = set()  # those of files that were opened with O_DIRECT
+        self._openers: dict[Handle, int] = {}  # the thread that opened each handle
         self._stores = True  # whether the kernel takes what it has not asked for
         self._negative = min(timing.negative_ttl, timing.tag_ttl)
 
@@ -110,7 +114,11 @@ class Operations(pyfuse3.Operations):
     async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
         if flags & _WRITING:
             raise pyfuse3.FUSEError(errno.EROFS)
-        return self._guard.now("open", self._open, inode)
+        opened = self._guard.now("open", self._open, inode)
+        self._openers[Handle(opened.fh)] = ctx.pid
+        if flags & os.O_DIRECT:
+            self._direct.add(Handle(opened.fh))
+        return opened
 
     def _open(self, inode: int) -> pyfuse3.FileInfo:
         node = self._node(inode)
@@ -143,13 +151,20 @@ class Operations(pyfuse3.Operations):
         opened = self.files.get(Handle(fh))
         if opened is None:
             raise pyfuse3.FUSEError(errno.EBADF)
-        node = opened[0]
-        # Who reads is not known here, only who opened. The kernel itself frees a killed reader, who waits for a page.
+        node, inode = opened
+
+        def on_early() -> None:
+            self._early.add(inode, off, size)
+
+        # The kernel frees a killed reader that waits for a page. One that asks in the foreground, after an early answer, it does not
+        # free; which thread reads is not known here, but mostly it is the one that opened the file.
+        again = (inode, off) in self._early
         data = await self._guard.run(
             "read",
-            0,
+            self._openers.get(Handle(fh), 0) if again else 0,
             lambda: self._read(node, Handle(fh), off, size),
             lambda: self._read_at_hand(node, Handle(fh), off, size),
+            None if again or Handle(fh) in self._direct else on_early,
         )
         self._guard.note_read(len(data))
         return data
@@ -182,6 +197,10 @@ class Operations(pyfuse3.Operations):
         left = self._users.pop(inode) - 1
         if left:
             self._users[inode] = left
+        else:
+            self._early.forget(inode)
+        self._direct.discard(Handle(fh))
+        self._openers.pop(Handle(fh), None)
         node.closed()
 
     async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:

@@ -17,7 +17,9 @@ from pathlib import Path
 import pyfuse3
 import trio
 
+from ocifs.concurrency import in_thread
 from ocifs.errors import UsageError
+from ocifs.fuse.background import raise_limit
 from ocifs.fuse.guard import Guard
 from ocifs.fuse.journal import Journal
 from ocifs.fuse.mounts import restrict
@@ -56,7 +58,7 @@ async def serve(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(guard.watch)
             nursery.start_soon(_end_on_signal, nursery.cancel_scope)
-            nursery.start_soon(_announce, options, on_ready)
+            nursery.start_soon(_announce, options, guard, on_ready)
             await pyfuse3.main(max_tasks=MAX_TASKS)
             nursery.cancel_scope.cancel()
     finally:
@@ -85,15 +87,16 @@ def _may_remount() -> bool:
     return os.geteuid() == 0
 
 
-async def _announce(options: MountOptions, on_ready: Callable[[], None]) -> None:
+async def _announce(options: MountOptions, guard: Guard, on_ready: Callable[[], None]) -> None:
     """Report that the mount is ready, once it has answered and has all flags."""
     mountpoint = options.mountpoint
-    found = await trio.to_thread.run_sync(os.stat, mountpoint)
-    await trio.to_thread.run_sync(_read_ahead, found.st_dev)
+    found = await in_thread(os.stat, mountpoint)
+    await in_thread(_read_ahead, found.st_dev)
+    guard.background_limit = await in_thread(raise_limit, found.st_dev)
     if options.flags.nosymfollow and _may_remount():
         flags = ["nosymfollow", *(["noexec"] if options.flags.noexec else [])]
         # The thread's program asks the mount, so it must not run on the event loop.
-        await trio.to_thread.run_sync(restrict, mountpoint, flags)
+        await in_thread(restrict, mountpoint, flags)
     log.info("mounted at %s", mountpoint)
     on_ready()
 

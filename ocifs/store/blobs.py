@@ -19,7 +19,7 @@ from contextlib import suppress
 
 import trio
 
-from ocifs.concurrency import SingleFlight, guarded, in_thread, note_progress, who_waits
+from ocifs.concurrency import SingleFlight, guarded, in_thread, note_progress, note_waiting_for, who_waits
 from ocifs.content import Blob, BlobSource
 from ocifs.errors import CacheFailed, CacheFull, IntegrityError, Unreachable
 from ocifs.oci.digest import Digest
@@ -51,8 +51,11 @@ async def _always(_repository: str, _digest: Digest) -> bool:
 class CachedBlobs:
     """A BlobReader over a BlobSource, which caches what it reads."""
 
-    def __init__(self, source: BlobSource, disk: Disk, nursery: trio.Nursery, settings: Settings) -> None:
+    def __init__(
+        self, source: BlobSource, disk: Disk, nursery: trio.Nursery, settings: Settings, host: str = ""
+    ) -> None:
         self._source = source
+        self._host = host
         self._disk = disk
         self._nursery = nursery
         self._settings = settings
@@ -234,6 +237,7 @@ class CachedBlobs:
             if not others.has_left(opened, missing) and await others.wait(opened, missing):
                 return
             fetch = self._fetches.take_over(blob, opened, wanted, reads)
+        note_waiting_for(self._host)
         with fetch.waited_for():
             await opened.changed.wait()
         note_progress()

@@ -60,7 +60,7 @@ class CachedCatalog:
         self._absent: TTLCache[str, OcifsError] = TTLCache(_KEPT, settings.timing.negative_ttl, timer=clock)
         self._manifests: TTLCache[tuple[str, Digest], RawManifest] = TTLCache(_MANIFESTS, 3600, timer=clock)
         self._flights: SingleFlight[str, object] = SingleFlight(nursery)
-        self._outage = Outage(settings.timing.outage_pause)
+        self._outage = Outage(settings.timing.outage_pause, settings.timing.timeout / 2)
         self._slow = Outage(
             settings.timing.outage_pause
         )  # for names with an answer from before, which are not waited for
@@ -284,19 +284,19 @@ class CachedCatalog:
 
         async def soon() -> T:
             with patience(self._hurry, self._max_wait):
-                return await self._reach(question)
+                return await self._reach(question, patient=False)
             raise AssertionError("patience raises when it ends")
 
         return await self._slow.ask(soon)
 
-    async def _reach(self, question: Callable[[], Awaitable[T]]) -> T:
-        """Ask the registry, unless it could not be reached just now."""
+    async def _reach(self, question: Callable[[], Awaitable[T]], *, patient: bool = True) -> T:
+        """Ask the registry, unless it could not be reached just now. `patient` as `Outage.ask` has it."""
         if self._offline:
             raise Unreachable(
                 f"{self._host} is not asked, since --offline was given, and the cache does not know",
                 hint="`ocifs prefetch` brings what is wanted while there is a network; without --offline the registry is asked",
             )
-        found = await self._outage.ask(question)
+        found = await self._outage.ask(question, patient=patient)
         self._slow.over()
         self.stale = False
         self.on_answer()

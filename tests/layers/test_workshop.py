@@ -296,6 +296,9 @@ async def test_there_is_progress_as_long_as_layers_are_merged() -> None:
     class Waiting:
         told = 0
 
+        def waits_for(self, place: str) -> None:
+            pass
+
         def progress(self) -> None:
             self.told += 1
             if self.told == 2:

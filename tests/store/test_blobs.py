@@ -20,6 +20,7 @@ from ocifs.oci.digest import Digest
 from ocifs.settings import CacheSettings, Settings
 from ocifs.store.blobs import CachedBlobs
 from ocifs.store.disk import Disk
+from ocifs.store.opened import LEFT
 from ocifs.store.partial import BLOCK
 from tests.store.source import Fault, MemorySource, broken
 
@@ -379,3 +380,39 @@ def test_a_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(UsageError, match="cannot be made"):
         Disk(tmp_path / "file" / "cache")
+
+
+async def test_a_fetch_ends_when_its_last_reader_has_left(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    source = MemorySource(gate=trio.Event())
+    blob = source.put(CONTENT)
+    async with caching(source, tmp_path) as blobs:
+        for _ in range(3):
+            with trio.move_on_after(1):
+                await blobs.read_blob(blob, 0, 10)
+        opened = blobs._opened[blob.digest]
+        assert len(source.opened) == 1  # each reader joined it, since the one before had just left
+        assert opened.fetches
+        await trio.sleep(LEFT + 1)
+        assert not opened.fetches
+        assert opened.idle
+        assert source.gate is not None
+        source.gate.set()
+        assert await whole(blobs, blob) == CONTENT
+
+
+async def test_a_fetch_goes_on_while_a_reader_waits_for_it(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    source = MemorySource(gate=trio.Event())
+    blob = source.put(CONTENT)
+    async with caching(source, tmp_path) as blobs, trio.open_nursery() as nursery:
+        nursery.start_soon(blobs.read_blob, blob, 0, 10)
+        while not source.opened:
+            await trio.lowlevel.checkpoint()
+        await trio.sleep(10 * LEFT)
+        assert len(blobs._opened[blob.digest].fetches) == 1
+        assert len(source.opened) == 1
+        assert source.gate is not None
+        source.gate.set()
