@@ -13,7 +13,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
@@ -48,6 +48,7 @@ _FORMS = {
     mediatype.ORAS_ARTIFACT_MANIFEST: Form.ARTIFACT,
 }
 
+_SHOWN = 100  # characters of a media type in a note
 _DEFAULT_TYPES = {
     Form.MANIFEST: mediatype.OCI_MANIFEST,
     Form.INDEX: mediatype.OCI_INDEX,
@@ -141,7 +142,10 @@ def parse_manifest(body: bytes, digest: Digest, served_type: str = "", descripto
         manifests=_descriptors(members, "manifests"),
         subject=_optional(members, "subject"),
         annotations=annotations,
-        notes=() if form is Form.ARTIFACT else _version_notes(members.get("schemaVersion")),
+        notes=(
+            *(() if form is Form.ARTIFACT else _version_notes(members.get("schemaVersion"))),
+            *_type_notes(own, served_type, descriptor_type),
+        ),
     )
 
 
@@ -151,6 +155,14 @@ def _version_notes(version: object) -> tuple[str, ...]:
         return ()
     found = f"its schemaVersion is {json.dumps(version)[:40]}" if version is not None else "it has no schemaVersion"
     return (f"{found}, the specification wants 2",)
+
+
+def _type_notes(own: str, served: str, descriptor: str) -> Iterator[str]:
+    """Types that contradict the manifest's own one. Other tools may refuse it (distribution-spec, "Pulling manifests")."""
+    for text, source in ((served, "it came with the Content-Type"), (descriptor, "its descriptor has the mediaType")):
+        kind = mediatype.essence(text)
+        if own and kind and kind not in _VAGUE and kind != mediatype.essence(own):
+            yield f"{source} {text[:_SHOWN]}, its own mediaType is {own[:_SHOWN]}"
 
 
 def _decide_form(members: dict[str, object], own: str, served: str, descriptor: str) -> tuple[Form, str, str]:

@@ -65,6 +65,31 @@ def test_the_form_is_decided_by_descriptor_then_body_then_header_then_structure(
         assert (manifest.layers, manifest.manifests, manifest.config) == ((), (), None)
 
 
+@pytest.mark.parametrize(
+    ("own", "served", "descriptor", "notes"),
+    [
+        (mediatype.OCI_MANIFEST, mediatype.OCI_INDEX, "", ["the Content-Type application/vnd.oci.image.index"]),
+        (mediatype.OCI_MANIFEST, "", mediatype.DOCKER_MANIFEST, ["its descriptor has the mediaType"]),
+        (
+            mediatype.OCI_MANIFEST,
+            mediatype.OCI_INDEX,
+            mediatype.DOCKER_MANIFEST,
+            ["the Content-Type", "its descriptor"],
+        ),
+        ("application/x", mediatype.OCI_MANIFEST, "", ["its own mediaType is application/x"]),
+        (mediatype.OCI_MANIFEST, f"{mediatype.OCI_MANIFEST}; charset=utf-8", mediatype.OCI_MANIFEST, []),
+        (mediatype.OCI_MANIFEST, "application/json", "", []),
+        ("", mediatype.OCI_MANIFEST, mediatype.DOCKER_MANIFEST, []),
+    ],
+)
+def test_types_that_contradict_the_manifests_own_are_notes(
+    own: str, served: str, descriptor: str, notes: list[str]
+) -> None:
+    manifest = parse({**IMAGE, "mediaType": own}, served, descriptor)
+    assert manifest.form is Form.MANIFEST
+    assert [note in given for note, given in zip(notes, manifest.notes, strict=True)] == [True] * len(notes)
+
+
 def test_bytes_are_kept_as_they_came() -> None:
     body = b'{ "schemaVersion":2,\n\n "layers": [ ] }'
     assert parse_manifest(body, Digest.of(body)).raw is body

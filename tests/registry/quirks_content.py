@@ -12,7 +12,9 @@ import pytest
 
 from ocifs.content import Blob
 from ocifs.errors import AccessDenied, IntegrityError, LimitExceeded, Malformed, NotFound
+from ocifs.oci import mediatype
 from ocifs.oci.digest import Digest
+from ocifs.oci.manifest import Form, parse_manifest
 from ocifs.registry.client import open_registry
 from ocifs.settings import Limits, Settings
 from tests.registry.quirks import BLOB, CONTENT, DIGEST, MANIFEST, TAGS, acting, quirk, read, with_tokens
@@ -160,3 +162,12 @@ async def gzip_of_small_answers(home: Path, monkeypatch: pytest.MonkeyPatch) -> 
     async with acting(lambda request: http(200, b"\x1f\x8b no gzip", content_encoding="gzip")) as (client, _):
         with pytest.raises(Malformed):
             await client.tags("a/b")
+
+
+@quirk("mislabelled-manifest")
+async def mislabelled_manifest(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with acting(lambda request: http(200, MANIFEST, content_type=mediatype.OCI_INDEX)) as (client, _):
+        raw = await client.manifest("a/b", DIGEST)
+    manifest = parse_manifest(raw.body, raw.digest, raw.media_type)
+    assert manifest.form is Form.MANIFEST
+    assert [mediatype.OCI_INDEX in note and mediatype.OCI_MANIFEST in note for note in manifest.notes] == [True]
