@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.mount.test_registry_mount import push_files
-from tests.soak.expect import REPEATED
+from tests.soak.expect import ASKED, REPEATED
 from tests.support.faultproxy import FaultProxy, fault_proxy
 from tests.support.mount import mounted
 from tests.support.registry import Registry
@@ -28,7 +28,7 @@ def proxy(registry: Registry) -> Iterator[FaultProxy]:
         yield running
 
 
-@pytest.mark.parametrize("fault", REPEATED)
+@pytest.mark.parametrize("fault", (*REPEATED, *ASKED))
 def test_the_first_request_for_something_fails_and_no_reader_notices(
     proxy: FaultProxy, tmp_path: Path, fault: str
 ) -> None:

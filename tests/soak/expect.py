@@ -61,19 +61,10 @@ ALLOWED: dict[str, dict[str, frozenset[int]]] = {
     "corrupt": _by_digest(_BROKEN),
 }
 
-REPEATED = (
-    "refuse",
-    "silent",
-    "stall",
-    "cut",
-    "reset",
-    "no http",
-    "429 for a second",
-    "500",
-    "502 of html",
-    "503 for a second",
-)
+REPEATED = ("refuse", "silent", "stall", "cut", "reset", "no http", "500", "502 of html")
 """Faults that no caller notices if only the first request for something meets them."""
+ASKED = ("429 for a second", "503 for a second")
+"""The same, but only for a single caller: the others wait for the pause that one was asked for, and then meet their own."""
 MIRRORED = ("refuse", "silent", "stall", "cut", "reset", "no http", "429 for a second", "500", "502 of html", "401")
 """Faults of a mirror that no caller notices."""
 SLOW = ("silent", "stall", "trickle", "drip")

@@ -19,13 +19,12 @@ from pathlib import Path
 
 import trustme
 
-from tests.soak.expect import TTL, Faults
+from tests.soak.expect import Faults
 from tests.soak.world import World
 from tests.support.faultproxy import FaultProxy, fault_proxy
 from tests.support.registry import running_registry
 from tests.support.tokens import TokenServer, token_server
 
-SLACK = 6.0  # the time to live of absence, and a moment between an answer and the judgement
 TOKEN_SECONDS = 4.0  # a token is replaced that often
 PASSWORD = "the password of the soak"
 
@@ -38,6 +37,7 @@ class House:
     proxy: FaultProxy
     mirror: FaultProxy | None = None
     faults: Faults = field(default_factory=Faults)
+    delays: Faults = field(default_factory=Faults)  # under which a known name may be as it last was, and nothing fails
     _seen: dict[tuple[str, str], int] = field(default_factory=dict)
 
     @property
@@ -51,11 +51,14 @@ class House:
         """The moment of a tag's history that was seen last."""
         return self._seen.get((repository, tag), 0)
 
-    def may_mean(self, repository: str, tag: str, began: float, seen: int) -> list[str | None]:
-        """What an operation may see that began when `seen` was the last moment seen; now is its end. The caller holds the lock."""
-        first = seen
-        if not self.faults.felt(began - TTL - SLACK, time.monotonic()):
-            first = max(first, self.world.first_since(repository, tag, began - TTL - SLACK))
+    def may_mean(self, repository: str, tag: str, since: float, seen: int) -> list[str | None]:
+        """What an operation may see that ends now. `since`: what was believed then may be believed still; `seen`: the last moment seen.
+
+        The caller holds the lock.
+        """
+        first, now = seen, time.monotonic()
+        if not self.faults.felt(since, now) and not self.delays.felt(since, now):
+            first = max(first, self.world.first_since(repository, tag, since))
         return [meaning for _, meaning in self.world.moments(repository, tag)[first:]]
 
     def saw(self, repository: str, tag: str, meaning: str | None, seen: int) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from tests.soak.machine import Machine, drive
 
-pytestmark = [pytest.mark.mount, pytest.mark.servers, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.mount, pytest.mark.servers, pytest.mark.timeout(900)]
 
 
 def test_every_answer_is_one_that_the_model_allows() -> None:

@@ -8,6 +8,8 @@ import pytest
 
 from tests.soak.mutants import MUTANTS, Mutant, copy_with, try_mutant, why_not_applicable
 
+pytestmark = pytest.mark.timeout(900)
+
 QUICK = ("fail a fifth of the reads", "read from one byte later")
 SECONDS = 60  # most are killed within ten
 

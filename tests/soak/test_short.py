@@ -9,7 +9,7 @@ import pytest
 from tests.soak.crowd import crowd
 from tests.soak.driver import Plan, soak
 
-pytestmark = [pytest.mark.mount, pytest.mark.servers, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.mount, pytest.mark.servers, pytest.mark.timeout(900)]
 
 
 @pytest.mark.parametrize(("seed", "full"), [(1, False), (2, True)])
