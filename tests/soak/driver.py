@@ -332,7 +332,7 @@ class Soak:
             look.began
             - TTL
             - SLACK
-            - 2 * max((took for ended, took in self._took if ended > now - RECOVERY), default=0)
+            - 2 * max((took for ended, took in list(self._took) if ended > now - RECOVERY), default=0)
         )
 
     def _was_down(self, began: float, ended: float) -> bool:
