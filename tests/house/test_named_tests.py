@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = (
     "docs/SECURITY.md",
     "docs/explanation/reliability.md",
+    "docs/explanation/verification.md",
     "docs/reference/registries.md",
     "docs/reference/conformance.md",
 )
@@ -19,8 +20,8 @@ PAGES = (
 @pytest.mark.parametrize("page", PAGES)
 def test_every_test_that_a_page_names_is_there(page: str) -> None:
     named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", (ROOT / page).read_text())
-    assert len(named) > 15
+    assert len(named) > 12
     for path, name in named:
         text = (ROOT / path).read_text()
-        assert name or not page.endswith("reliability.md"), f"{path}: which of its tests?"
+        assert name or not page.startswith("docs/explanation/"), f"{path}: which of its tests?"
         assert not name or re.search(rf"def {name}\(", text), f"{path}::{name}"
