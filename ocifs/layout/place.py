@@ -125,6 +125,8 @@ def explained(shown: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise _error_of(error, shown) from None
+    except ValueError:  # a NUL in a name, or text that is not one
+        raise NotFound(f"{shown!r} does not exist") from None
 
 
 def _error_of(error: OSError, shown: str) -> NotFound | AccessDenied | RegistryFailed | Malformed:

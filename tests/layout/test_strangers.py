@@ -290,3 +290,9 @@ async def test_a_blob_that_is_swapped_for_a_link_again_and_again_never_shows_wha
         swapping.join(20)
     assert read
     assert refused
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800", "x" * 300, "a/" * 3000 + "b"])
+def test_a_name_that_no_file_can_have_is_an_error(directory: Path, name: str) -> None:
+    with pytest.raises(OcifsError):
+        DirectoryFiles(str(directory)).find(name)
