@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ocifs.cli.status import amount
 from ocifs.errors import UsageError
+from ocifs.fuse.mounts import mount_table
 from ocifs.programs import find_program
 from ocifs.registry import registries_conf
 from ocifs.registry.credentials import hosts_in_files
@@ -143,7 +144,7 @@ def registries(settings: Settings) -> Iterator[Finding]:
 def filesystem_of(path: Path) -> str:
     """The type of the file system that a path is on (proc_pid_mountinfo(5))."""
     device, found = os.stat(path).st_dev, "unknown"
-    for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
+    for line in mount_table():
         left, _, right = line.partition(" - ")
         if left.split(" ")[2] == f"{os.major(device)}:{os.minor(device)}":
             found = right.split(" ")[0]

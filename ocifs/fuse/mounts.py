@@ -43,7 +43,7 @@ class Mount:
 def parse_mountinfo(text: str) -> list[Mount]:
     """The ocifs mounts in a mountinfo table (proc_pid_mountinfo(5)), in its order."""
     found = []
-    for line in text.splitlines():
+    for line in text.split("\n"):
         left, _, right = line.partition(" - ")
         fields, kinds = left.split(" "), right.split(" ")
         if len(fields) > 4 and len(kinds) > 1 and kinds[0] == FILESYSTEM:
@@ -54,7 +54,13 @@ def parse_mountinfo(text: str) -> list[Mount]:
 
 def mounts() -> list[Mount]:
     """The ocifs mounts that this process can see."""
-    return parse_mountinfo(Path("/proc/self/mountinfo").read_text(errors="surrogateescape"))
+    return parse_mountinfo("\n".join(mount_table()))
+
+
+def mount_table() -> list[str]:
+    """The lines of the mount table. Names in it may have any character but a newline, other ends of lines included."""
+    text = Path("/proc/self/mountinfo").read_bytes().decode("utf-8", "surrogateescape")
+    return text.split("\n")[:-1]
 
 
 def state_of(mountpoint: Path) -> str:
@@ -120,8 +126,7 @@ def clear_dead_mount(mountpoint: Path) -> bool:
 
 def refuse_live_mount(mountpoint: Path) -> None:
     """Raise UsageError where a mount of ours is at a place: another one would hide it, and the first `umount` would show it again."""
-    table = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
-    here = [line for line in table if line.count(" ") > 4 and Path(_unescape(line.split(" ")[4])) == mountpoint]
+    here = [line for line in mount_table() if line.count(" ") > 4 and Path(_unescape(line.split(" ")[4])) == mountpoint]
     for mount in parse_mountinfo("".join(here[-1:])):
         hint = f"`ocifs umount {mountpoint}` ends it"
         raise UsageError(f"{mount.source} is mounted at {mountpoint} already", hint=hint)
@@ -178,8 +183,7 @@ def _program(*names: str) -> str:
 
 def busy_hint(mountpoint: Path) -> str:
     """Who has something open below a mount, and what to do about it; empty when nobody is seen."""
-    table = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
-    places = [Path(_unescape(line.split(" ")[4])) for line in table if line.count(" ") > 4]
+    places = [Path(_unescape(line.split(" ")[4])) for line in mount_table() if line.count(" ") > 4]
     found = [f"the mount at {place}" for place in places if mountpoint in place.parents]
     for mount in mounts():
         if mount.mountpoint == mountpoint:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -158,4 +158,17 @@ def _entries(body: bytes) -> tuple[Listed, ...]:
 
 
 def _names(annotations: Mapping[str, str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(filter(None, (annotations.get(REF_NAME), annotations.get(IMAGE_NAME)))))
+    return usable_names((annotations.get(REF_NAME, ""), annotations.get(IMAGE_NAME, "")))
+
+
+def usable_names(names: Iterable[str]) -> tuple[str, ...]:
+    """The names that can be shown, each once: not empty, and text that can be written as UTF-8."""
+    return tuple(dict.fromkeys(name for name in names if name and _is_text(name)))
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -23,7 +23,7 @@ from typing import TypeAlias
 from ocifs.content import Shelf
 from ocifs.errors import IntegrityError, LimitExceeded, Malformed, NotFound, OcifsError
 from ocifs.layers.inflate import sniff
-from ocifs.layout.contents import BLOBS, Files, Listed, OciContents, read_manifest, read_small
+from ocifs.layout.contents import BLOBS, Files, Listed, OciContents, read_manifest, read_small, usable_names
 from ocifs.layout.place import Place, check_trusted, in_memory
 from ocifs.oci import mediatype
 from ocifs.oci.descriptor import Descriptor, as_object, as_text
@@ -225,7 +225,7 @@ def _images(body: bytes, limits: Limits) -> list[_Image]:
         layers = _texts(members.get("Layers"), f"{where}.Layers")
         if len(layers) > limits.layers:
             raise LimitExceeded(f"{where} has {len(layers)} layers, limits.layers allows {limits.layers}")
-        tags = _texts(members.get("RepoTags"), f"{where}.RepoTags")
+        tags = usable_names(_texts(members.get("RepoTags"), f"{where}.RepoTags"))
         found.append(_Image(_path(as_text(members.get("Config"), f"{where}.Config")), tags, tuple(map(_path, layers))))
     return found
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import ocifs
 from ocifs.errors import UsageError
-from ocifs.fuse.mounts import Mount, clear_dead_mount, is_dead, parse_mountinfo, unmount
+from ocifs.fuse.mounts import Mount, clear_dead_mount, is_dead, mount_table, parse_mountinfo, unmount
 
 OURS = "100 29 0:50 / /mnt/x ro,nosuid shared:7 master:1 - fuse.ocifs localhost:5000 ro,user_id=0"
 
@@ -27,6 +27,15 @@ def test_only_our_mounts_are_found_in_the_tables_order() -> None:
         ]
     )
     assert parse_mountinfo(table) == [Mount(Path("/mnt/x"), "localhost:5000"), Mount(Path("/mnt/z"), "localhost:5000")]
+
+
+@pytest.mark.parametrize("end", ["\r", "\v", "\f", "\x1c", "\x85", "\u2028"])
+def test_other_ends_of_lines_in_a_name_end_no_line(end: str) -> None:
+    """The kernel escapes a newline only, and any user can mount at a name of their own."""
+    assert [each.mountpoint for each in parse_mountinfo(OURS.replace("/mnt/x", f"/mnt/{end}x"))] == [
+        Path(f"/mnt/{end}x")
+    ]
+    assert [len(line.split(" ")) > 5 for line in mount_table()].count(False) == 0
 
 
 def test_spaces_and_the_like_are_written_as_octal() -> None:

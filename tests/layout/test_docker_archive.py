@@ -282,3 +282,11 @@ async def test_a_directory_whose_path_has_a_colon_is_named_in_the_hint(tmp_path:
             async with opened(LayoutSource(str(tmp_path / "a"), ANY, ref)):
                 pass
         assert "ln -s" in raised.value.hint
+
+
+async def test_a_name_that_is_not_text_names_nothing(tmp_path: Path) -> None:
+    path = written(tmp_path, saved([("a", ["\ud800x", "", "a:1", "a:1"]), ("b", ["\udfff"])]))
+    async with opened(LayoutSource(str(path), DOCKER)) as layout:
+        first, second = await layout.tags("")
+        assert first == "a:1"
+        assert second.startswith("sha256:")
