@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,6 +27,7 @@ from ocifs.layout.unpacked import OnProgress
 from ocifs.memory import collect_seldom, keep_freed_memory, raise_descriptor_limit
 from ocifs.oci.local import LayoutSource
 from ocifs.oci.reference import HostsSource, Reference, RegistrySource, Source, seeds_of
+from ocifs.registry.admission import admit
 from ocifs.registry.locations import Locations
 from ocifs.registry.mirrors import Mirrored, open_mirrored
 from ocifs.settings import MountFlags, Settings
@@ -50,17 +51,24 @@ Status: TypeAlias = Callable[[], dict[str, object]]
 Facts: TypeAlias = dict[str, Status]
 
 
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What is called while a tree is open."""
+
+    report: Callable[[str], None] | None = None
+    """Called with damage that was found in the cache."""
+    on_progress: OnProgress | None = None
+    on_warning: Callable[[str], None] | None = None
+    """If given, a registry is asked once whether the tree can be read, and this is called with what keeps it from answering."""
+
+
 @asynccontextmanager
 async def open_tree(
-    source: Source,
-    settings: Settings,
-    facts: Facts | None = None,
-    report: Callable[[str], None] | None = None,
-    on_progress: OnProgress | None = None,
+    source: Source, settings: Settings, facts: Facts | None = None, hooks: Hooks = Hooks()
 ) -> AsyncIterator[Directory]:
     """The root directory of a source, for as long as the block lasts. Raises what keeps it from being opened.
 
-    `facts` is given what can be told about the parts; `report` is told of what was found damaged in the cache.
+    `facts` is given what can be told about the parts.
     """
     facts = {} if facts is None else facts
     async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
@@ -68,13 +76,15 @@ async def open_tree(
         keepers: list[Keeps] = []
         housekeeper = Housekeeper(disk, settings.cache, keepers)
         parts = Parts(disk, nursery, settings, facts, keepers)
-        disk.report = report or disk.report
+        disk.report = hooks.report or disk.report
         if isinstance(source, LayoutSource):
-            root = await _open_layout(source, parts, on_progress)
+            root = await _open_layout(source, parts, hooks.on_progress)
         else:
             hosts = Hosts(parts, stack, await Locations.read(settings.network), source)
             with patience(settings.timing.timeout, settings.timing.max_wait):
                 root = await hosts.root()
+                if hooks.on_warning is not None and isinstance(source, RegistrySource) and not settings.cache.offline:
+                    await hosts.admit(source, hooks.on_warning)
         nursery.start_soon(housekeeper.run)
         facts["cache"] = lambda: {
             "directory": str(settings.cache.directory),
@@ -122,6 +132,7 @@ class Hosts:
         self._opening = trio.Lock()
         self._opened: dict[str, Directory] = {}
         self._traffic: dict[str, Traffic] = {}
+        self._asked: dict[str, tuple[Mirrored, CachedCatalog, tuple[str, ...]]] = {}
 
     async def root(self) -> Directory:
         """The root of the tree. Raises what keeps one of the named hosts from being opened; none of several is asked anything."""
@@ -134,6 +145,17 @@ class Hosts:
         for host in source.hosts:
             await self.open(host)
         return HostsDirectory(self.open, self.listed, None if source.any else frozenset(source.hosts))
+
+    async def admit(self, source: RegistrySource, on_warning: Callable[[str], None]) -> None:
+        """Ask the registry once whether a source can be read. Raises what it said no with; warns of what kept it from answering."""
+        timing = self._parts.settings.timing
+        mirrored, catalog, seeds = self._asked[source.host]
+        warning = f"{source.host} has not answered yet; the mount shows what the cache has until it does"
+        with trio.move_on_after(min(timing.stale_after, timing.timeout / 3)):
+            is_cached = await catalog.is_known()
+            warning = await admit(mirrored, catalog, source.path, seeds, is_cached=is_cached)
+        if warning:
+            on_warning(warning)
 
     async def open(self, host: str) -> Directory:
         """The directory of one of several hosts. Asks nobody."""
@@ -158,10 +180,12 @@ class Hosts:
         seeds = seeds_of(host, self._parts.settings.view.repositories, alone=alone)
         if isinstance(self._source, HostsSource):
             seeds += tuple(part.path for part in self._source.parts if part.host == host and part.path)
-        return self._parts.context(_open_origin(mirrored, traffic, self._parts, alone=alone), seeds)
+        catalog, origin = _open_origin(mirrored, traffic, self._parts, alone=alone)
+        self._asked[host] = mirrored, catalog, seeds
+        return self._parts.context(origin, seeds)
 
 
-def _open_origin(mirrored: Mirrored, traffic: Traffic, parts: Parts, *, alone: bool) -> Origin:
+def _open_origin(mirrored: Mirrored, traffic: Traffic, parts: Parts, *, alone: bool) -> tuple[CachedCatalog, Origin]:
     host, settings = mirrored.host, parts.settings
     if mirrored.has_mirrors:  # which leaves alone who does not answer, one by one
         settings = replace(settings, timing=replace(settings.timing, outage_pause=0.0))
@@ -179,7 +203,7 @@ def _open_origin(mirrored: Mirrored, traffic: Traffic, parts: Parts, *, alone: b
         "catalog_error": catalog.catalog_error,
         **mirrored.facts(),
     }
-    return Origin(host, catalog, blobs if alone else OfHost(host, blobs))
+    return catalog, Origin(host, catalog, blobs if alone else OfHost(host, blobs))
 
 
 async def _open_layout(source: LayoutSource, parts: Parts, on_progress: OnProgress | None) -> Directory:
@@ -226,8 +250,8 @@ class MountRequest:
     flags: MountFlags = field(default_factory=MountFlags)
 
 
-def mount(request: MountRequest, settings: Settings, on_ready: Callable[[], None]) -> None:
-    """Mount a source and stay until the mount ends. Raises what keeps it from being made."""
+def mount(request: MountRequest, settings: Settings, on_ready: Callable[[Sequence[str]], None]) -> None:
+    """Mount a source and stay until the mount ends. Raises what keeps it from being made. `on_ready` is called with warnings."""
     from ocifs.fuse.mounts import clear_dead_mount, refuse_live_mount
     from ocifs.fuse.session import MountOptions, serve
 
@@ -240,11 +264,16 @@ def mount(request: MountRequest, settings: Settings, on_ready: Callable[[], None
         hint = "name a directory" if place.exists() else f"mkdir -p {place}"
         raise UsageError(f"{place} is no directory", hint=hint)
     journal = Journal()
+    warnings: list[str] = []
+
+    def warn(text: str) -> None:
+        warnings.append(text)
+        journal.tell(text)
 
     async def run() -> None:
         facts: Facts = {}
         async with (
-            open_tree(request.source, settings, facts, journal.tell) as tree,
+            open_tree(request.source, settings, facts, Hooks(journal.tell, on_warning=warn)) as tree,
             trio.open_nursery() as nursery,
         ):
             status = status_of(request.source, journal, facts)
@@ -252,7 +281,7 @@ def mount(request: MountRequest, settings: Settings, on_ready: Callable[[], None
             options = MountOptions(place, request.flags.fsname or str(request.source), request.flags)
             if request.metrics:
                 await _serve_metrics(nursery, request.metrics, status)
-            await serve(root, options, settings.timing, journal, on_ready)
+            await serve(root, options, settings.timing, journal, lambda: on_ready(warnings))
             nursery.cancel_scope.cancel()
 
     collect_seldom()

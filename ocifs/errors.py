@@ -84,11 +84,15 @@ class ReadOnly(OcifsError):
 
 
 class AccessDenied(OcifsError):
-    """The registry refused (401, 403), also with the credentials that were found."""
+    """The registry refused (401, 403), also with the credentials that were found. `status`: of HTTP, if it was an answer."""
+
+    status: int | None = None
 
 
 class Unreachable(OcifsError):
-    """Nobody could be asked. Never to be taken for absence."""
+    """Nobody could be asked. Never to be taken for absence. `is_unknown_host`: the host's name does not exist."""
+
+    is_unknown_host = False
 
 
 class ConnectionRefused(Unreachable):

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 
-from ocifs.app import Facts, open_tree, run_to_end
+from ocifs.app import Facts, Hooks, open_tree, run_to_end
 from ocifs.cli.options import SharedOptions, settings_from
 from ocifs.cli.sources import how_to_look, read_sources
 from ocifs.cli.suggest import around, likely
@@ -39,7 +39,7 @@ def browse(
 
     async def run() -> None:
         gathered = {} if facts is None else facts
-        async with open_tree(source, settings, gathered, on_progress=unpacking.show) as root:
+        async with open_tree(source, settings, gathered, Hooks(on_progress=unpacking.show)) as root:
             unpacking.close()
             await visit(root, settings.timing)
 

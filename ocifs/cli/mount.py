@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, Unpack
@@ -183,10 +184,12 @@ def _serve(what: Request, settings: Settings, ready: Ready | None, *, told: bool
 
     request = MountRequest(*what)
 
-    def announce() -> None:
+    def announce(warnings: Sequence[str]) -> None:
         if ready is not None:
-            ready.ok()
+            ready.ok("".join(f"ocifs: {text}\n" for text in warnings))
             return
+        for text in warnings if told else ():
+            click.echo(f"ocifs: {text}", err=True)
         if told:  # a log of objects has no other lines
             click.echo(f"mounted {request.source} at {request.mountpoint}", err=True)
         notify_systemd("READY=1")

@@ -25,11 +25,11 @@ class Ready:
     def __init__(self, pipe: int) -> None:
         self._pipe: int | None = pipe
 
-    def ok(self) -> None:
-        """The mount answers; from here on this process is a session of its own."""
+    def ok(self, warnings: str = "") -> None:
+        """The mount answers; from here on this process is a session of its own. The parent prints the warnings."""
         if self._pipe is not None:
             os.setsid()
-        self._say(_READY)
+        self._say(_READY + warnings.encode(errors="replace"))
 
     def fail(self, message: str, status: int) -> None:
         """The mount could not be made, and the parent is to end with this status."""
@@ -87,7 +87,8 @@ def _wait(reader: int, child: int) -> None:
     """What the child says is what this process ends with."""
     with os.fdopen(reader, "rb") as pipe:
         said = pipe.read()
-    if said == _READY:
+    if said.startswith(_READY):
+        os.write(2, said.removeprefix(_READY))
         os._exit(0)
     status, _, message = said.decode(errors="replace").partition(" ")
     if not status.isdigit():

@@ -33,6 +33,11 @@ def tags(repository: str) -> str:
     return f"/v2/{repository}/tags/list?n={PAGE}"
 
 
+def one_tag(repository: str) -> str:
+    """A page with one tag, for whether there is such a repository."""
+    return f"/v2/{repository}/tags/list?n=1"
+
+
 def following(page: str, last: str) -> str:
     """The page of a list after a name (end-8b), for registries that do not say where it is."""
     return f"{page}&last={quote(last, safe='')}"

@@ -52,10 +52,12 @@ def error_of(status: int, headers: Mapping[str, str], body: bytes, subject: str,
     if status == 404:
         return NotFound(text)
     if status in (401, 403):
-        return AccessDenied(
+        denied = AccessDenied(
             text,
             hint="is it spelt right, and do your credentials reach it? Many registries say this of what is not there",
         )
+        denied.status = status
+        return denied
     if status == 429:
         return RateLimited(
             text, retry_after=retry_after(headers, now), hint="the registry limits how often it is asked"

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import httpx
 import trio
 
-from ocifs.errors import AccessDenied
+from ocifs.errors import AccessDenied, OcifsError
 from ocifs.oci.challenge import Challenge, Token, parse_challenges
 from ocifs.registry.credential import Credential
 from ocifs.registry.credentials import Sources
@@ -68,6 +68,20 @@ class Authenticator:
                 self._bearer = challenge
                 return True
         return False
+
+    async def sign_in(self, challenge_header: str) -> None:
+        """Find out whether the credentials are accepted. Raises AccessDenied, also if none are found and some are needed."""
+        if not self.learn(challenge_header):
+            await self.answer(challenge_header, "", None)
+            return
+        try:
+            await self.header("")
+        except AccessDenied as error:
+            # Without credentials and a scope some token servers refuse a token that they give for a public repository (GitLab).
+            if error.status != 403 or await self.credential("") is not None:
+                raise
+        except OcifsError:
+            return  # such as 400 for a token without a scope
 
     async def header(self, scope: str) -> str | None:
         """What to send for a scope, as far as is known before the registry has asked for anything."""

@@ -57,6 +57,14 @@ class RegistryClient:
         """Ask whether anybody is there. Raises Unreachable, RegistryFailed."""
         await self._connection.check()
 
+    async def admit(self, repository: str) -> None:
+        """Ask once whether a repository (empty: the registry) can be read. Raises NotFound, AccessDenied, and what else goes wrong."""
+        if not repository:
+            await self._connection.sign_in()
+            return
+        limit = self._connection.limits.answer_bytes
+        await self._connection.ask(Question("GET", endpoints.one_tag(repository), {}, limit=limit))
+
     async def credential(self, repository: str) -> Credential | None:
         """The credential that the registry is shown for a repository. Asks the registry nothing."""
         return await self._connection.credential(repository)

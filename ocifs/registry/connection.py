@@ -27,6 +27,7 @@ from ocifs.errors import (
     DeadlineExceeded,
     LimitExceeded,
     Malformed,
+    NotFound,
     OcifsError,
     RegistryFailed,
     Unreachable,
@@ -215,6 +216,21 @@ class Connection:
         answer = await (self._first(question) if self._may_have_tls else self._follow(question, None))
         await answer.aclose()
         return Answer(answer.status_code, headers_of(answer), b"")
+
+    async def sign_in(self) -> None:
+        """Find out whether this is a registry that lets us in. Raises NotFound, AccessDenied, Unreachable and the like."""
+        answer = await self.greet()
+        if answer.status == 401:
+            await self._auth.sign_in(answer.headers.get("www-authenticate", ""))
+            if self.wants_tokens:
+                return
+        elif answer.status == 200:
+            return
+        try:
+            await self.ask(Question("GET", PING, {}, limit=self.limits.answer_bytes))
+        except NotFound as error:
+            error.hint = f"is this a registry? `ocifs doctor {self.host}` shows what answers"
+            raise
 
     async def check(self) -> None:
         """Ask whether anybody is there; a refusal is an answer. Raises Unreachable, RegistryFailed."""

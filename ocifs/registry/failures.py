@@ -89,8 +89,11 @@ def our_error(error: Exception, host: str) -> OcifsError:  # noqa: PLR0911 (a ta
         return Unreachable(f"TLS with {host} fails: {text}", hint=_tls_hint(text, host))
     if any(isinstance(cause, OSError) and cause.errno == errno.ECONNREFUSED for cause in causes):
         return ConnectionRefused(f"{host} refuses connections", hint="is the registry running, and is the port right?")
-    if any(isinstance(cause, socket.gaierror) for cause in causes):
-        return Unreachable(f"the name {host} cannot be resolved", hint=_NAME)
+    unresolved = [cause.errno for cause in causes if isinstance(cause, socket.gaierror)]
+    if unresolved:
+        unreachable = Unreachable(f"the name {host} cannot be resolved", hint=_NAME)
+        unreachable.is_unknown_host = socket.EAI_NONAME in unresolved
+        return unreachable
     if isinstance(error, httpcore.ConnectTimeout | httpx.ConnectTimeout):
         return Unreachable(f"{host} does not answer", hint=_WAY)
     if isinstance(error, httpcore.TimeoutException | httpx.TimeoutException):

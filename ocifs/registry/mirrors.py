@@ -69,6 +69,12 @@ class Mirrored:
         """Whether anything of it may be answered by another registry."""
         return self._locations.has_mirrors(self.host)
 
+    async def admit(self, repository: str) -> None:
+        """Ask the registry itself, once, whether a repository (empty: all of it) can be read. Raises as `RegistryClient.admit`."""
+        for endpoint in (await self._own(repository))[-1:]:
+            member = await self._member(endpoint, patient=True)
+            await member.client.admit(endpoint.repository)
+
     async def repositories(self) -> tuple[str, ...]:
         within, names = await self._listed(lambda client: client.repositories())
         return _below(within, names)

@@ -88,6 +88,10 @@ class CachedCatalog:
             await self._owner(repository), [*keys, *([f"tag {repository}:{tag}"] if tag else [])]
         )
 
+    async def is_known(self) -> bool:
+        """Whether anything of the registry is in the cache."""
+        return await trio.to_thread.run_sync(self._files.any)
+
     async def has_seen(self, repository: str, digest: Digest) -> bool:
         """Whether this credential has seen a manifest of the repository that names a blob."""
         owner = await self._owner(repository)

@@ -65,7 +65,7 @@ def with_tokens(answer: Handler, server: Callable[[], FaultServer]) -> Handler:
     return handler
 
 
-@pytest.mark.parametrize(("tokens", "most"), [(False, 6), (True, 6)])
+@pytest.mark.parametrize(("tokens", "most"), [(False, 6), (True, 5)])
 def test_the_first_look_at_a_manifest_takes_few_requests_however_many_repositories_there_are(
     tmp_path: Path, tokens: bool, most: int
 ) -> None:

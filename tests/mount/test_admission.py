@@ -1,0 +1,163 @@
+"""`ocifs mount` asks once whether the mount can work: a "no" is an error with a hint, an outage is a warning."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support.faults import FaultServer, Handler, Reply, Request, fault_server, http
+from tests.support.mount import run_ocifs
+from tests.support.secrets import keep_secret
+from tests.support.tools import tool
+
+pytestmark = pytest.mark.mount
+
+PASSWORD = keep_secret("wr0ng-at-the-door", "me:wr0ng-at-the-door")
+
+
+def registry(request: Request) -> Reply:
+    path = request.target.partition("?")[0]
+    if path == "/v2/":
+        return http(200)
+    if path == "/v2/_catalog":
+        return http(200, b'{"repositories": ["team/app"]}')
+    return http(200, b'{"tags": ["v1"]}') if path == "/v2/team/app/tags/list" else http(404)
+
+
+def without_catalog(request: Request) -> Reply:
+    return http(404) if "_catalog" in request.target else registry(request)
+
+
+def with_basic(request: Request) -> Reply:
+    return http(401, www_authenticate='Basic realm="x"')
+
+
+def with_tokens(status: int, server: Callable[[], FaultServer]) -> Handler:
+    """Wants tokens; its token server answers with `status`."""
+
+    def handler(request: Request) -> Reply:
+        if request.target.startswith("/token"):
+            return http(status, b'{"token": "t0ken"}')
+        if request.headers.get("authorization") == "Bearer t0ken":
+            return registry(request)
+        return http(401, www_authenticate=f'Bearer realm="http://{server().host}/token",service="x"')
+
+    return handler
+
+
+@contextmanager
+def mounting(tmp_path: Path, source: str, *options: str) -> Iterator[subprocess.CompletedProcess[bytes]]:
+    """`ocifs mount` as a user types it; ends the mount if there is one."""
+    place = tmp_path / "mnt"
+    place.mkdir(exist_ok=True)
+    done = run_ocifs("mount", *options, source, str(place), cache=tmp_path / "cache", check=False)
+    try:
+        yield done
+    finally:
+        if done.returncode == 0:
+            run_ocifs("umount", str(place), cache=tmp_path / "cache")
+
+
+REFUSED: dict[str, tuple[Handler, str, str]] = {
+    "a repository that is not there": (registry, "/team/nope", "ocifs ls"),
+    "a name that is neither a repository nor a namespace": (registry, "/nope", "ocifs ls"),
+    "a repository that is not there, and no catalog": (without_catalog, "/team/nope", "ocifs ls"),
+    "a registry that wants a login": (with_basic, "", "log in"),
+    "a repository that wants a login": (with_basic, "/team/app", "log in"),
+    "a registry that lets nobody in": (lambda _: http(403), "", "credentials"),
+    "a server that is not a registry": (lambda _: http(404, b"<html>"), "", "ocifs doctor"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_a_registry_denies_is_not_mounted(tmp_path: Path, name: str) -> None:
+    handler, path, hint = REFUSED[name]
+    with fault_server(handler) as server, mounting(tmp_path, server.host + path) as done:
+        assert done.returncode == 1
+        assert hint in done.stderr.decode()
+    assert not (tmp_path / "mnt").is_mount()
+
+
+@pytest.mark.servers
+def test_skopeo_and_crane_are_denied_the_same(tmp_path: Path) -> None:
+    for name in ("a repository that is not there", "a repository that wants a login"):
+        handler, path, _ = REFUSED[name]
+        with fault_server(handler) as server:
+            place = f"{server.host}{path}"
+            assert not tool("skopeo", tmp_path)("list-tags", "--tls-verify=false", f"docker://{place}", check=False)
+            assert not tool("crane", tmp_path)("ls", "--insecure", place, check=False)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_credentials_that_are_not_accepted_are_an_error(
+    tmp_path: Path, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "password").write_text(PASSWORD)
+    monkeypatch.setenv("OCIFS_USERNAME", "me")
+    monkeypatch.setenv("OCIFS_PASSWORD_FILE", str(tmp_path / "password"))
+    with fault_server(with_tokens(status, lambda: server)) as server, mounting(tmp_path, server.host) as done:
+        assert done.returncode == 1
+        assert "not accepted" in done.stderr.decode()
+
+
+@pytest.mark.parametrize(("status", "expected"), [(200, 0), (400, 0), (403, 0), (401, 1)])
+def test_a_token_without_a_scope_that_is_refused_to_strangers_is_no_verdict(
+    tmp_path: Path, status: int, expected: int
+) -> None:
+    """GitLab answers 403 to a stranger who asks for no scope, and gives tokens for public repositories."""
+    with fault_server(with_tokens(status, lambda: server)) as server, mounting(tmp_path, server.host) as done:
+        assert done.returncode == expected, done.stderr.decode()
+        assert len(server.requests) == 2
+
+
+MOUNTED: dict[str, tuple[Handler, str]] = {
+    "a registry": (registry, ""),
+    "a repository": (registry, "/team/app"),
+    "a namespace": (registry, "/team"),
+}
+
+
+@pytest.mark.parametrize("name", MOUNTED)
+def test_what_is_there_is_mounted_without_a_word(tmp_path: Path, name: str) -> None:
+    handler, path = MOUNTED[name]
+    with fault_server(handler) as server, mounting(tmp_path, server.host + path) as done:
+        assert (done.returncode, done.stderr) == (0, b"")
+
+
+TROUBLED: dict[str, tuple[Handler, str, str]] = {
+    "a registry that fails": (lambda _: http(503), "", "503"),
+    "a repository of a registry that fails": (lambda _: http(500), "/team/app", "500"),
+    "a name that may be a namespace": (without_catalog, "/team", "namespace"),
+}
+
+
+@pytest.mark.parametrize("name", TROUBLED)
+def test_what_cannot_be_told_is_a_warning_and_the_mount_stays(tmp_path: Path, name: str) -> None:
+    handler, path, words = TROUBLED[name]
+    with fault_server(handler) as server, mounting(tmp_path, server.host + path) as done:
+        assert done.returncode == 0
+        assert words in done.stderr.decode()
+        assert words in (tmp_path / "mnt/.ocifs/errors").read_text()
+
+
+def test_a_namespace_of_a_registry_without_a_catalog_is_mounted_with_repo(tmp_path: Path) -> None:
+    with fault_server(without_catalog) as server:
+        with mounting(tmp_path, f"{server.host}/team", "--repo", "team/app") as done:
+            assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_registry_that_is_down_is_a_warning_and_one_that_does_not_exist_an_error(tmp_path: Path) -> None:
+    with mounting(tmp_path, "127.0.0.1:1") as done:
+        assert done.returncode == 0
+        assert "refuses connections" in done.stderr.decode()
+    with mounting(tmp_path, "no-such-host.invalid") as done:
+        if b"cannot be resolved" in done.stderr and done.returncode == 0:
+            pytest.skip("the resolver of this machine reports an outage for names that do not exist")
+        assert done.returncode == 1
+        assert "spelt right" in done.stderr.decode()
+    with mounting(tmp_path, "no-such-host.invalid", "--offline") as done:
+        assert (done.returncode, done.stderr) == (0, b"")
