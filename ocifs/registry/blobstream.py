@@ -29,7 +29,8 @@ from ocifs.oci.codings import codings, decoder_for, looks_encoded
 from ocifs.oci.descriptor import UNKNOWN_SIZE
 from ocifs.oci.digest import Digest
 from ocifs.oci.retry import RETRIED
-from ocifs.registry.connection import Connection, Question, headers_of
+from ocifs.registry.connection import Connection, headers_of
+from ocifs.registry.question import Question
 from ocifs.registry.transport import pieces
 from ocifs.settings import MIB
 

@@ -28,10 +28,11 @@ from ocifs.oci.descriptor import Descriptor
 from ocifs.oci.digest import Digest
 from ocifs.oci.manifest import digest_of_manifest, verify_manifest
 from ocifs.registry.blobstream import BlobStreams
-from ocifs.registry.connection import Connection, Question
+from ocifs.registry.connection import Connection
 from ocifs.registry.credential import Credential
 from ocifs.registry.endpoint import Site
 from ocifs.registry.lists import Lists
+from ocifs.registry.question import Question
 from ocifs.registry.referrers import Referrers
 from ocifs.settings import Settings
 

@@ -33,7 +33,7 @@ from ocifs.errors import (
     Unreachable,
 )
 from ocifs.oci.codings import codings, decoded
-from ocifs.oci.endpoints import PING, kind_of, scope_of
+from ocifs.oci.endpoints import PING, scope_of
 from ocifs.oci.replies import error_of, is_verdict, next_page
 from ocifs.oci.words import words_of
 from ocifs.registry.auth import Authenticator
@@ -42,6 +42,7 @@ from ocifs.registry.endpoint import Site
 from ocifs.registry.guards import origin_in, redirect_target
 from ocifs.registry.manners import Manners
 from ocifs.registry.others import OtherRegistries
+from ocifs.registry.question import Question
 from ocifs.registry.transport import make_client, pieces, send, speaks_tls
 from ocifs.registry.trust import Trust, may_have_tls, origin_of
 from ocifs.registry.validators import Answer, Validators
@@ -55,32 +56,6 @@ _PLACE_HOLDS = 60.0  # seconds for which a redirect is believed; signed addresse
 _EXPIRED = frozenset({400, 403})
 _CHALLENGES = 4  # answered for one question: two of the registry, two of another that it leads to
 _PLACES = 256  # redirects that are remembered
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What is asked: any status not in `allow` is an error. `limit`: bytes of the answer's body, where it is taken whole.
-
-    `changes`: it will be asked again, so what came with an ETag is kept. `tokens`: whether it is worth a token.
-    """
-
-    method: str
-    target: str
-    headers: Mapping[str, str]
-    allow: frozenset[int] = frozenset({200})
-    limit: int = 0
-    changes: bool = False
-    tokens: bool = True
-
-    @property
-    def kind(self) -> str:
-        """What a registry's limits are about: questions with this method to this endpoint."""
-        return f"{self.method} {kind_of(self.target)}"
-
-    @property
-    def may_be_elsewhere(self) -> bool:
-        """Whether a redirect of it is worth remembering: content by digest, fetched in many parts."""
-        return self.method == "GET" and "/blobs/" in self.target
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,8 @@ from ocifs.errors import (
 )
 from ocifs.oci import endpoints
 from ocifs.oci.pages import NamesPage, read_names
-from ocifs.registry.connection import Connection, Question
+from ocifs.registry.connection import Connection
+from ocifs.registry.question import Question
 from ocifs.registry.validators import Answer
 
 log = logging.getLogger("ocifs.registry")

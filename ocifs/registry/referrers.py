@@ -20,8 +20,9 @@ from ocifs.oci import endpoints
 from ocifs.oci.descriptor import Descriptor
 from ocifs.oci.digest import Digest
 from ocifs.oci.pages import read_fallback, read_referrers
-from ocifs.registry.connection import Connection, Question
+from ocifs.registry.connection import Connection
 from ocifs.registry.lists import Lists, carrying
+from ocifs.registry.question import Question
 from ocifs.registry.validators import Answer
 
 _ACCEPT = {"Accept": endpoints.ACCEPT_MANIFESTS}
