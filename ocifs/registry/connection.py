@@ -282,12 +282,16 @@ class Connection:
             return RegistryFailed(f"{what}: the registry answered {status}, which nothing provides for", status=status)
         absent = status == 404 and is_verdict(target, answer.request.url.path, body)
         is_registry = self._is_own(answer) or "authorization" in answer.request.headers
+        who = "the registry" if self._is_own(answer) else f"{answer.request.url.host}, to which the registry sends us,"
+        if status == 407:
+            return Unreachable(
+                f"{what}: the proxy wants credentials", hint="write http://NAME:PASSWORD@PROXY in http_proxy"
+            )
         if not is_registry and status != 429 and not absent:
-            place = answer.request.url.host
             words = words_of(headers_of(answer), body)
-            text = f"{what}: {place}, to which the registry sends us, answered {status}"
+            text = f"{what}: {who} answered {status}"
             return RegistryFailed(f"{text} ({words})" if words else text, status=status)
-        return error_of(status, headers_of(answer), body, f"{what}: the registry", time.time())
+        return error_of(status, headers_of(answer), body, f"{what}: {who}", time.time())
 
     async def _without_coding(self, answer: httpx.Response, body: bytes, question: Question) -> bytes:
         """A body that was encoded although identity was asked for, decoded off the event loop."""

@@ -6,7 +6,7 @@ Rules that hold here: one request without credentials, then one question as any 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 
 from ocifs.errors import CatalogUnavailable
@@ -14,6 +14,7 @@ from ocifs.oci.reference import Reference, RegistrySource
 from ocifs.registry.client import RegistryClient
 from ocifs.registry.connection import Connection
 from ocifs.registry.endpoint import Site
+from ocifs.registry.locations import Locations
 from ocifs.settings import Settings
 
 
@@ -47,7 +48,8 @@ async def knock(host: str, settings: Settings) -> Probe:
 
 async def question(source: Reference | RegistrySource, settings: Settings) -> str:
     """Ask what a mount of the source would ask first; what came, for a person. Raises what the mount would meet."""
-    connection = Connection(Site(source.host), settings)
+    locations = await Locations.read(settings.network)
+    connection = Connection(Site(source.host), replace(settings, network=locations.complete(settings.network)))
     client = RegistryClient(connection)
     try:
         if isinstance(source, Reference):

@@ -122,8 +122,8 @@ class Trust:
 def _load(context: ssl.SSLContext, directory: Path) -> None:
     """A host's own authorities (*.crt) and client certificates (*.cert, each with its *.key).
 
-    A file that cannot be used is skipped with a warning: the directory is the machine's, and another host's mount must not end
-    because of it. What is missing then fails by itself.
+    A file that cannot be used is skipped with a warning, here and in `_load_site`: it is the machine's configuration, and TLS may
+    work without it. If it does not, the error names the files. A file named on the command line is an error (`_authorities`).
     """
     for path in sorted(directory.glob("*.crt")):
         _load_kept(context.load_verify_locations, path)
@@ -141,12 +141,9 @@ def _load_kept(load: Callable[..., None], path: Path, *more: object) -> None:
 def _load_site(context: ssl.SSLContext, site: Site) -> None:
     """What a configuration file names for one site."""
     for path in site.authorities:
-        _authorities(context, path)
+        _load_kept(context.load_verify_locations, path)
     for certificate, key in site.identities:
-        try:
-            context.load_cert_chain(certificate, key, password=_no_password)
-        except (OSError, ssl.SSLError) as error:
-            raise UsageError(f"{certificate} is no client certificate: {error}") from None
+        _load_kept(context.load_cert_chain, certificate, key, _no_password)
 
 
 def _no_password() -> str:

@@ -181,6 +181,31 @@ async def proxy_that_refuses(home: Path, monkeypatch: pytest.MonkeyPatch) -> Non
             await client.tags("a/b")
 
 
+@quirk("proxy-that-wants-credentials")
+async def proxy_that_wants_credentials(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = NetworkSettings(plain_http=frozenset({"registry.example"}))
+    with fault_server(lambda request: http(407, proxy_authenticate='Basic realm="x"')) as proxy:
+        monkeypatch.setenv("all_proxy", f"http://{proxy.host}")
+        for network in (plain, NetworkSettings()):
+            settings = Settings(limits=Limits(retries=1), network=network)
+            async with open_registry("registry.example", settings) as client:
+                with pytest.raises(Unreachable, match="the proxy") as caught:
+                    await client.tags("a/b")
+            assert "http_proxy" in caught.value.hint and "the registry answered" not in str(caught.value)
+
+
+@quirk("configured-certificates-that-cannot-be-read")
+async def configured_certificates_that_cannot_be_read(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(home / "good.pem"))
+    (home / "bad.pem").write_bytes(b"no PEM")
+    with fault_server(lambda request: TAGS, serving(authority)) as server:
+        for authorities in ((home / "good.pem", home / "bad.pem"), (home / "gone.pem", home / "good.pem")):
+            site = Site(server.host, "https", authorities=authorities, identities=((home / "bad.pem", None),))
+            async with open_registry(site, Settings()) as client:
+                assert await client.tags("a/b") == ("v1",)
+
+
 @quirk("status-line-without-a-reason")
 async def status_line_without_a_reason(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     body = json.dumps({"tags": ["v1"]}).encode()
