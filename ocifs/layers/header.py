@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 import zlib
+from itertools import pairwise
 from typing import NamedTuple
 
 from ocifs.errors import Malformed
@@ -22,6 +23,7 @@ _KINDS = {48: Kind.FILE, 49: Kind.HARDLINK, 50: Kind.SYMLINK, 53: Kind.DIRECTORY
 _NUMBERS = re.compile(rb"([0-7]{7})[\0 ]([0-7]{7})[\0 ]([0-7]{7})[\0 ]([0-7]{11})[\0 ]([0-7]{11})[\0 ]([0-7]{6})\0 ")
 _NAME, _MODE, _CHECKSUM, _TYPE, _LINK, _MAGIC = 100, 100, 148, 156, 157, 257
 _DEVICE, _PREFIX = 329, 345
+_FIELDS = (100, 108, 116, 124, 136, 148)  # where mode, owner, group, size and time begin, and end
 _MAGICS = (b"ustar\x0000", b"ustar  \0")  # POSIX, GNU
 _DEVICES = (bytes(16), b"0000000\0" * 2, b"000000 \0" * 2)
 _REST = bytes(BLOCK - _PREFIX)  # no prefix of the name, and nothing of GNU's or star's
@@ -85,17 +87,12 @@ def parse_header(block: bytes) -> Header:
     end = _end_of_prefix(block)
     if end > _PREFIX and kind not in _GNU_TYPES and (prefix := _text(block[_PREFIX:end])):
         name = b"/".join(part for part in (prefix, name) if part)
-    return Header(
-        name=name,
-        mode=number(block[100:108]),
-        uid=number(block[108:116]),
-        gid=number(block[116:124]),
-        size=number(block[124:136]),
-        mtime=number(block[136:148]),
-        kind=kind,
-        link=_text(block[_LINK:_MAGIC]),
-        raw=block,
-    )
+    usual = _NUMBERS.match(block, _MODE)  # which saves most of the time
+    if usual is not None:
+        mode, uid, gid, size, mtime = [int(digits, 8) for digits in usual.groups()[:5]]
+    else:
+        mode, uid, gid, size, mtime = (number(block[start:stop]) for start, stop in pairwise(_FIELDS))
+    return Header(name, mode, uid, gid, size, mtime, kind, _text(block[_LINK:_MAGIC]), block)
 
 
 def checksum_holds(block: bytes) -> bool:
@@ -106,9 +103,11 @@ def checksum_holds(block: bytes) -> bool:
         stated = number(block[_CHECKSUM:_TYPE])
     except Malformed:
         return False
+    unsigned = sum(block) - sum(block[_CHECKSUM:_TYPE]) + 8 * 32
+    if stated == unsigned:
+        return True
     rest = block[:_CHECKSUM] + block[_TYPE:]
-    unsigned = sum(rest) + 8 * 32
-    return stated in (unsigned, unsigned - 256 * sum(byte > 127 for byte in rest))
+    return stated == unsigned - 256 * sum(byte > 127 for byte in rest)
 
 
 def number(field: bytes) -> int:
