@@ -238,6 +238,28 @@ async def test_a_401_in_the_middle_of_a_blob_is_answered_and_the_read_goes_on(tm
     assert all(start > 0 for start, _ in rest), "what had come was asked for again"
 
 
+@pytest.mark.parametrize("status", [499, 502, 522, 530])
+async def test_a_failure_that_passes_in_the_middle_of_a_blob_is_not_noticed(status: int, tmp_path: Path) -> None:
+    """The line breaks off in the middle, and the first question about the rest is answered by a gateway."""
+    left = [lambda request: given(request, 100_000), lambda request: http(status, b"<html>")]
+    with fault_server(lambda request: (left.pop(0) if left else given)(request)) as server:
+        async with reading(server, tmp_path / "cache") as read:
+            assert await read() == CONTENT
+    assert all(span(request)[0] > 0 for request in server.requests[1:]), "what had come was asked for again"
+
+
+async def test_ranges_that_are_refused_in_the_middle_of_a_blob_end_no_read(tmp_path: Path) -> None:
+    def handler(request: Request) -> Reply:
+        if "range" in request.headers and len(server.requests) > 1:
+            return http(400)
+        return given(request, None if len(server.requests) > 1 else 100_000)
+
+    with fault_server(handler) as server:
+        async with reading(server, tmp_path / "cache") as read:
+            assert await read() == CONTENT
+    assert len(server.requests) == 3
+
+
 async def test_a_401_that_stays_in_the_middle_of_a_blob_is_a_refusal_and_never_an_end(tmp_path: Path) -> None:
     given_once: list[int] = []
 
