@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -74,3 +75,34 @@ def test_the_commands_read_a_layout_without_a_mount(layout: Path, tmp_path: Path
     path = "_manifests/v1/manifest.json" if command == "cat" else "_manifests/v1"
     said = run_ocifs(command, f"oci:{layout}", path, cache=tmp_path / "cache").stdout
     assert b"layers" in said
+
+
+def test_of_a_sparse_layout_everything_that_is_there_is_read(layout: Path, tmp_path: Path) -> None:
+    index = json.loads((layout / "index.json").read_text())
+    manifest = (layout / "blobs" / index["manifests"][0]["digest"].replace(":", "/")).read_bytes()
+    digest = json.loads(manifest)["layers"][0]["digest"]
+    (layout / "blobs" / digest.replace(":", "/")).unlink()
+    with mounted(f"oci:{layout}", tmp_path / "mnt", tmp_path / "cache") as mount:
+        assert (mount.path / "manifest.json").read_bytes() == manifest
+        assert json.loads((mount.path / "config.json").read_bytes())["os"] == "linux"
+        assert (mount.path / "layers" / "0" / "digest").read_text() == f"{digest}\n"
+        for path in ("layers/0/blob", "rootfs/hello", "layers/0/tree/hello"):
+            with pytest.raises(OSError) as raised:
+                (mount.path / path).read_bytes()
+            assert raised.value.errno == errno.EIO
+        said = (mount.path / ".ocifs" / "errors").read_text()
+        assert "this layout does not hold" in said
+        assert "registry" not in said
+
+
+def test_a_fifo_in_a_mounted_layout_is_an_error_at_once_and_the_daemon_ends(layout: Path, tmp_path: Path) -> None:
+    with mounted(f"oci:{layout}", tmp_path / "mnt", tmp_path / "cache") as mount:
+        digest = json.loads((mount.path / "manifest.json").read_bytes())["layers"][0]["digest"]
+        for path in (layout / "blobs" / digest.replace(":", "/"), layout / "index.json"):
+            path.unlink()
+            os.mkfifo(path)
+        for path in ("layers/0/blob", "rootfs/hello", "_blobs/" + digest, "_manifests/v2/manifest.json"):
+            read = subprocess.run(["cat", mount.path / path], capture_output=True, timeout=20, check=False)
+            assert b"Input/output error" in read.stderr, path
+        mount.process.terminate()
+        mount.process.wait(20)
