@@ -6,6 +6,7 @@ Rules that hold here: no decision of its own, only assembly; whatever lives as l
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -45,6 +46,8 @@ from ocifs.tree.node import Directory
 from ocifs.tree.registry import RepositoryDirectory
 from ocifs.tree.single import WHOLE, open_single
 from ocifs.watched import Traffic, WatchedCatalog, WatchedSource
+
+log = logging.getLogger("ocifs.layout")
 
 # Each says what is so now, for `.ocifs/status.json`; it blocks on nothing and asks nobody.
 Status: TypeAlias = Callable[[], dict[str, object]]
@@ -219,9 +222,10 @@ async def _open_layout(source: LayoutSource, parts: Parts, on_progress: OnProgre
         if only is not None and only.descriptor is not None:
             try:
                 return await open_single(context, "", only.descriptor.digest, tags=True)
-            except OcifsError:
+            except OcifsError as error:
                 if settings.view.view != WHOLE:
                     raise
+                log.warning("%s: the only image cannot be read: %s", source, error)
     if settings.view.view != WHOLE:
         hint = f"there are: {', '.join(names.shown[:8])}" if names.shown else ""
         raise UsageError(

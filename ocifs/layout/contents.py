@@ -146,7 +146,7 @@ def _marker_notes(files: Files, limits: Limits) -> list[str]:
 def _entries(body: bytes) -> tuple[Listed, ...]:
     members = as_object(load_json(body, INDEX), INDEX)
     values = members.get("manifests")
-    if values is None and "manifests" in members:  # Go's empty list
+    if values is None and ("manifests" in members or "schemaVersion" in members):  # Go's empty list
         return ()
     if not isinstance(values, list):
         raise Malformed("index.json lists no manifests")

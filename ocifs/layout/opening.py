@@ -67,13 +67,21 @@ class Opening:
         files = DirectoryFiles(path)
         is_layout, is_saved = _is_layout(files), docker.is_saved(files, self._limits)
         is_dir = files.has(skopeo_dir.MANIFEST) and not is_layout and not is_saved
-        if transport in (Transport.ANY, Transport.OCI) and is_layout:
+        if transport is Transport.ANY:
+            transport = self._form(is_layout, is_saved, files)
+        if transport is Transport.OCI and is_layout:
             return OciContents(files, self._limits)
-        if transport in (Transport.ANY, Transport.DIR) and is_dir:
+        if transport is Transport.DIR and is_dir:
             return DirContents(files, self._limits)
-        if is_saved and transport in (Transport.ANY, Transport.DOCKER_ARCHIVE):  # `docker save | tar x`
+        if is_saved and transport is Transport.DOCKER_ARCHIVE:  # `docker save | tar x`
             return DockerContents(files, self._limits, self._shelf, self._work.advance)
         raise self._not_a(path, files)
+
+    def _form(self, is_layout: bool, is_saved: bool, files: Files) -> Transport:
+        """What a directory is read as that was named by its path."""
+        if is_saved and not (is_layout and self._lists_something(files)):
+            return Transport.DOCKER_ARCHIVE
+        return Transport.OCI if is_layout else Transport.DIR
 
     def _archive(self, path: str) -> Contents:
         transport = self._source.transport

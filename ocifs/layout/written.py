@@ -226,7 +226,7 @@ class BlobWriter:
 
 def _manifests(index: Mapping[str, object]) -> list[dict[str, object]]:
     listed = index.get("manifests")
-    if listed is None and "manifests" in index:  # Go's empty list
+    if listed is None and ("manifests" in index or "schemaVersion" in index):  # Go's empty list
         return []
     if not isinstance(listed, list):
         raise Malformed("index.json lists no manifests")

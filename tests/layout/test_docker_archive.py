@@ -136,6 +136,7 @@ async def test_the_manifest_of_the_newer_form_is_the_genuine_one(tmp_path: Path)
 async def test_an_image_that_was_saved_by_its_id_is_found_by_a_bare_path(tmp_path: Path) -> None:
     path = written(tmp_path, newer(tmp_path, listed=False))
     assert await texts(path, "@0", ANY) == [a_tar(hello=b"new")]
+    assert await texts(tmp_path / "newer", "@0", ANY) == [a_tar(hello=b"new")]
 
 
 def single(config: bytes, layers: Sequence[bytes], **changed: object) -> Members:

@@ -137,8 +137,11 @@ async def test_a_manifest_with_other_content_is_refused(directory: Path) -> None
             await layout.manifest("", found.digest)
 
 
-async def test_a_list_of_manifests_that_is_null_is_empty(directory: Path) -> None:
-    (directory / "index.json").write_text('{"schemaVersion": 2, "manifests": null}')
+@pytest.mark.parametrize(
+    "index", ['{"schemaVersion": 2, "manifests": null}', '{"schemaVersion": 2}', '{"manifests": []}']
+)
+async def test_a_list_of_manifests_that_is_null_is_empty(directory: Path, index: str) -> None:
+    (directory / "index.json").write_text(index)
     async with opened(LayoutSource(str(directory))) as layout:
         assert await layout.tags("") == ()
 
