@@ -59,6 +59,16 @@ async def failures_of_what_stands_before(home: Path, monkeypatch: pytest.MonkeyP
             assert await client.tags("a/b") == ("v1",)
         async with acting(in_turn(page, http(200, CONTENT))) as (client, _):
             assert await read(client, 0, len(CONTENT)) == (0, CONTENT)
+    tokens = in_turn(http(522), http(200, b'{"token": "t0ken"}'))
+
+    def guarded(request: Request) -> Reply:
+        if request.target.startswith("/token"):
+            return tokens(request)
+        known = request.headers.get("authorization") == "Bearer t0ken"
+        return TAGS if known else http(401, www_authenticate=f'Bearer realm="http://{server.host}/token"')
+
+    async with acting(guarded) as (client, server):
+        assert await client.tags("a/b") == ("v1",)
     async with acting(in_turn(http(526), TAGS)) as (client, server):  # a certificate does not mend itself
         with pytest.raises(RegistryFailed):
             await client.tags("a/b")
