@@ -61,7 +61,7 @@ async def failures_of_what_stands_before(home: Path, monkeypatch: pytest.MonkeyP
             assert await read(client, 0, len(CONTENT)) == (0, CONTENT)
     tokens = in_turn(http(522), http(200, b'{"token": "t0ken"}'))
 
-    def guarded(request: Request) -> Reply:
+    def guarded(request: Request, tokens: Handler = tokens) -> Reply:
         if request.target.startswith("/token"):
             return tokens(request)
         known = request.headers.get("authorization") == "Bearer t0ken"
