@@ -8,7 +8,7 @@ import pytest
 
 from ocifs.errors import AccessDenied, OcifsError, RegistryFailed
 from tests.registry.quirks import CONTENT, TAGS, acting, quirk, read
-from tests.support.faults import Reply, fault_server, http, in_turn
+from tests.support.faults import Handler, Reply, Request, fault_server, http, in_turn
 
 
 async def said_by(reply: Reply) -> OcifsError:
