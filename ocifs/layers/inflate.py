@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import bz2
 import lzma
-import re
 from collections.abc import Callable, Iterator
 from typing import Protocol, cast
 
@@ -26,14 +25,13 @@ from ocifs.layers import zstd
 from ocifs.layers.deflate import BlockInflater, open_inflate
 from ocifs.layers.header import BLOCK, checksum_holds
 from ocifs.layers.seekable import Cutter
+from ocifs.layers.streams import StreamInput
 from ocifs.settings import KIB, MIB, Limits
 
 # A layer that is not compressed can be entered anywhere; it is cut so finely that a small file costs little.
 _STORED = 256 * KIB
 # One output piece at the most, so that a bomb costs this much memory and no more.
 _OUTPUT = 1 * MIB
-# A decoder copies what follows the end of a member, and eStargz has a member a file, so slices are small at first.
-_FIRST_SLICE, _SLICE = 512, 64 * KIB
 _OFTEN = 1 << 8  # streams between two looks for cancellation
 # Below this much output no ratio is judged: a tiny layer of zeros is no bomb.
 _RATIO_FREE = 64 * MIB
@@ -42,7 +40,6 @@ _MAGIC = ((b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"BZh", "bzip2"
 _HEAD = max(len(magic) for magic, _ in _MAGIC)
 _SKIPPABLE = b"\x2a\x4d\x18"  # after a byte 0x50 to 0x5f (RFC 8878, 3.1.2)
 
-_ZEROS = re.compile(rb"\0*")
 # What libzstd and liblzma say of a stream that asks for more memory than it may have.
 _TOO_MUCH = ("too much memory", "memory usage limit")
 _IGZIP_ERROR = cast(type[Exception], igzip_lib.error)  # the stubs say less than the module has
@@ -66,42 +63,6 @@ def sniff(head: bytes) -> str:
         if head.startswith(magic):
             return name
     return "zstd" if head[1:4] == _SKIPPABLE and head[:1] and head[0] >> 4 == 5 else "none"
-
-
-class _Source:
-    """The bytes of a layer for one decoder after the other. `place`: where in the layer the next byte is."""
-
-    def __init__(self, first: bytes, take: Callable[[], bytes]) -> None:
-        self._piece = first
-        self._at = 0
-        self._take = take
-        self.place = 0
-
-    def head(self) -> bytes:
-        """The first bytes behind padding, which is passed over. Nothing else is taken."""
-        while True:
-            zeros = _ZEROS.match(self._piece, self._at)
-            assert zeros is not None
-            self._advance(zeros.end() - self._at)
-            if len(self._piece) - self._at >= _HEAD or not (more := self._take()):
-                return self._piece[self._at : self._at + _HEAD]
-            self._piece, self._at = self._piece[self._at :] + more, 0
-
-    def take(self, size: int) -> bytes:
-        """At most so many bytes, none at the end."""
-        if self._at == len(self._piece):
-            self._piece, self._at = self._take(), 0
-        part = self._piece[self._at : self._at + size]
-        self._advance(len(part))
-        return part
-
-    def give_back(self, rest: bytes) -> None:
-        """The end of the part that was taken last was not used."""
-        self._advance(-len(rest))
-
-    def _advance(self, count: int) -> None:
-        self._at += count
-        self.place += count
 
 
 class Inflater:
@@ -214,23 +175,23 @@ class Inflater:
         return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=2 * self._limits.layer_window)
 
     def _members(self, head: bytes) -> Iterator[bytes]:
-        source = _Source(head, self._next)
-        while sniff(source.head()) == self.compression:
+        source = StreamInput(head, self._next)
+        while sniff(source.head(_HEAD)) == self.compression:
             if self._cutter.offer(source.place):
                 yield b""
             yield from self._member(source)
         while self._next():  # padding is read too: the digest covers it
             pass
 
-    def _member(self, source: _Source) -> Iterator[bytes]:
+    def _member(self, source: StreamInput) -> Iterator[bytes]:
         """One complete stream."""
-        decoder, size, made = self._decoder(), _FIRST_SLICE, self._made
+        decoder, made = self._decoder(), self._made
+        source.begin()
         try:
             while not decoder.eof:
-                data = source.take(size) if decoder.needs_input else b""
+                data = source.take() if decoder.needs_input else b""
                 if not data and decoder.needs_input:
                     raise Malformed(f"the layer ends in the middle of its {self.compression} stream")
-                size = min(2 * size, _SLICE)
                 piece = decoder.decompress(data, _OUTPUT)
                 if piece:
                     yield piece

@@ -19,6 +19,7 @@ from ocifs.errors import IntegrityError, Malformed
 from ocifs.layers import zstd
 from ocifs.layers.deflate import WINDOW
 from ocifs.layers.span import PLAIN_TAR, TAKEN, Checksum, Span, SpanMap, Window
+from ocifs.layers.streams import StreamInput
 from ocifs.settings import KIB, MIB
 
 SPACING = 1 * MIB
@@ -181,13 +182,20 @@ def _inflated(span: Span, data: bytes) -> Iterator[bytes]:
     else:
         decoder = isal_zlib.decompressobj(_RAW, zdict=zlib.decompressobj().decompress(span.window.deflated, WINDOW))
         data = _lead_in(span.window.bit, data[0]) + data[1:]
-    while True:
-        piece = decoder.decompress(data, left)
-        left -= len(piece)
-        yield piece
-        data = decoder.unconsumed_tail
-        if decoder.eof and span.window is None:
-            data = decoder.unused_data.lstrip(b"\0")
-            decoder = isal_zlib.decompressobj(_GZIP)
-        if not left or not data:
+    source, data = StreamInput(data), b""
+    source.begin()
+    while left:
+        if decoder.eof:
+            source.give_back(decoder.unused_data)
+            if span.window is not None or not source.head(1):
+                return
+            decoder, data = isal_zlib.decompressobj(_GZIP), b""
+            source.begin()
+        data = data or source.take()
+        if not data:
             return
+        piece = decoder.decompress(data, left)
+        data = decoder.unconsumed_tail
+        if piece:
+            left -= len(piece)
+            yield piece

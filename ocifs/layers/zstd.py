@@ -8,6 +8,8 @@ from __future__ import annotations
 import sys
 from typing import TypeAlias
 
+from ocifs.layers.streams import StreamInput
+
 if sys.version_info >= (3, 14):
     from compression import zstd
 else:
@@ -27,11 +29,17 @@ def open_frame(window: int) -> Frame:
 def first_of(data: bytes, size: int, window: int) -> bytes:
     """The first `size` plain bytes of one frame after the other; fewer where they have no more. Raises ZstdError."""
     parts: list[bytes] = []
-    while data and size:
+    source = StreamInput(data)
+    while size and source.head(1):
         frame = open_frame(window)
-        while size and not frame.eof and (data or not frame.needs_input):
-            parts.append(frame.decompress(data, size))
-            size -= len(parts[-1])
-            data = b""
-        data = frame.unused_data
+        source.begin()
+        while size and not frame.eof:
+            taken = source.take() if frame.needs_input else b""
+            if not taken and frame.needs_input:
+                return b"".join(parts)
+            piece = frame.decompress(taken, size)
+            if piece:
+                parts.append(piece)
+            size -= len(piece)
+        source.give_back(frame.unused_data if frame.eof else b"")
     return b"".join(parts)
