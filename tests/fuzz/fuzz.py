@@ -12,6 +12,7 @@ from typing import Any
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
+from tests.fuzz.bounds import bounded
 from tests.fuzz.targets import TARGETS
 
 ROUND = 500  # inputs between two looks at the clock
@@ -31,13 +32,14 @@ class Fuzzed:
 
 
 def tried(name: str, many: int, chance: int | None = None) -> int:
-    """Try many inputs of a target; how many it were. Raises what broke the law, with the smallest input for which it does."""
+    """Try many inputs of a target; how many it were. Raises what broke the law or took too much, with the smallest such input."""
     target, count = TARGETS[name], 0
 
     def law(value: Any) -> None:
         nonlocal count
         count += 1
-        target.law(value)
+        with bounded():
+            target.law(value)
 
     phases = [Phase.explicit, Phase.generate, Phase.shrink]
     chosen = settings(
