@@ -20,10 +20,10 @@ from ocifs.cli.pace import AT_A_TIME, Pace
 from ocifs.cli.sources import any_option, below_any
 from ocifs.cli.words import PATH, SOURCE
 from ocifs.concurrency import ungrouped
-from ocifs.errors import Malformed, NotFound
+from ocifs.errors import Malformed, NotFound, OcifsError
 from ocifs.settings import Timing
 from ocifs.tree.manifest import ManifestDirectory
-from ocifs.tree.node import Directory, Entry, Link, Node, Symlink
+from ocifs.tree.node import Directory, Entry, Link, Node, Symlink, entries_before
 from ocifs.tree.registry import RepositoryDirectory
 from ocifs.tree.walk import walk
 
@@ -56,7 +56,12 @@ def command(source: str, path: str, any_host: bool, long: bool, **options: Unpac
             _show(Entry(path.rpartition("/")[2].encode(), node), long, "")
             return
         pace.timing = timing
-        entries = await pace.run(node.entries)
+        try:
+            entries = await pace.run(node.entries)
+        except OcifsError as error:
+            for entry in entries_before(error):
+                _show(entry, long, "")
+            raise
         if not entries and isinstance(node, RepositoryDirectory):
             await pace.run(node.explain_emptiness)
         if long:

@@ -21,6 +21,7 @@ from ocifs.tree.manifest import ManifestDirectory
 from ocifs.tree.names import mangle, to_bytes, unmangle
 from ocifs.tree.node import DIRECTORY, Attributes, Entry, Link, Node, Plain, cut_short
 
+_MANIFESTS = b"../_manifests/"
 _OUTAGES = (Unreachable, DeadlineExceeded, RegistryFailed)
 
 
@@ -79,11 +80,11 @@ class TagsDirectory(_Control):
 
     def _links(self, tags: Sequence[str], lifetime: float) -> list[Entry]:
         """Links that are believed as long as the list is: `ls -l` asks for each again, later than a second in a long list."""
-        return [Entry(mangle(to_bytes(tag)), self._link(tag, lifetime)) for tag in sorted(tags)]
+        links = (self._link(tag, lifetime) for tag in sorted(tags))
+        return [Entry(link.target[len(_MANIFESTS) :], link) for link in links]
 
     def _link(self, tag: str, lifetime: float) -> Link:
-        target = b"../_manifests/" + mangle(to_bytes(tag))
-        return Link((self.key, tag), target, lifetime=lifetime)
+        return Link((self.key, tag), _MANIFESTS + mangle(to_bytes(tag)), lifetime=lifetime)
 
 
 class ManifestsDirectory(_Control):

@@ -15,7 +15,7 @@ import pytest
 from ocifs.oci import mediatype
 from ocifs.oci.digest import Digest
 from tests.support.faults import FaultServer, Handler, Reply, Request, fault_server, http
-from tests.support.mount import mounted
+from tests.support.mount import mounted, run_ocifs
 
 pytestmark = pytest.mark.mount
 
@@ -117,3 +117,14 @@ def test_a_list_that_is_cut_short_is_shown_and_then_an_error(tmp_path: Path) -> 
                 assert caught.value.errno == errno.EIO
                 assert set(seen) == set(expected)
             assert (mount.path / "team" / "app:t000001" / "kind").read_text() == "image\n"
+
+
+def test_ocifs_ls_shows_what_a_list_had_before_its_error(tmp_path: Path) -> None:
+    def cut(request: Request) -> Reply:
+        return http(404, then="keep") if "last=" in request.target else registry(request)
+
+    with fault_server(cut) as server:
+        done = run_ocifs("ls", f"{server.host}/team/app", "_tags", cache=tmp_path / "cache", check=False)
+    assert done.returncode == 1
+    assert done.stdout.decode().split() == TAGS[:1000]
+    assert "missing" in done.stderr.decode()
