@@ -21,7 +21,7 @@ from typing import TypeVar
 import trio
 from cachetools import LRUCache, TTLCache
 
-from ocifs.concurrency import SingleFlight, patience
+from ocifs.concurrency import SingleFlight, note_progress, patience
 from ocifs.content import Catalog, RawManifest
 from ocifs.errors import (
     CatalogUnavailable,
@@ -267,6 +267,7 @@ class CachedCatalog:
                 self._note_cut(key, error)
                 raise
             self.stale = True
+            note_progress()  # an answer from before is one: what comes next is not short of the time that this took
             return last
         except OcifsError as error:
             self._note_cut(key, error)

@@ -36,6 +36,8 @@ from tests.support.mount import Mounted, mounted, run_ocifs
 T = TypeVar("T")
 
 DEADLINE = MAX_WAIT * 1.5  # of one system call
+# Of a read, which may wait for pages that another reader has asked for, and ask itself when that one's request fails.
+READ_DEADLINE = MAX_WAIT * 2.5
 CONTROL_DEADLINE = 5.0  # of one that needs no network
 RECOVERY = 3 * TIMEOUT + 2  # seconds after the last fault within which everything is readable
 DEAD = frozenset({errno.ENOTCONN, errno.ECONNABORTED, errno.EBADF, errno.ENODEV, errno.ENOENT, errno.EIO})
@@ -148,7 +150,7 @@ class Soak:
         finally:
             self.over.set()
             for worker in workers:
-                worker.join(DEADLINE + TIMEOUT)
+                worker.join(READ_DEADLINE + TIMEOUT)
             self._watch()
         if any(worker.is_alive() for worker in workers):
             self.fail("a worker is stuck")
@@ -181,7 +183,7 @@ class Soak:
         house, plan, now = self.village.houses[number], self.plans[number], time.monotonic()
         self._quiet(house)
         phase, kind = next(plan)
-        seconds = 3.0 if phase == "fault" else 7.0
+        seconds = self.chance.choice((3.0, 3.0, 9.0)) if phase == "fault" else 7.0
         if phase == "fault":
             house.faults.begin(kind, now)
             house.proxy.fault, house.proxy.share = kind, self.chance.choice((0.3, 1.0, 1.0))
@@ -386,7 +388,7 @@ class Soak:
     def _must_read(self, path: Path, content: bytes, deadline: float) -> None:
         while True:
             try:
-                found = self.timed(read_whole, path)
+                found = self.timed(read_whole, path, deadline=READ_DEADLINE)
             except OSError as error:
                 if time.monotonic() > deadline or error.errno == errno.ENOENT:
                     return self.fail(f"{path} after all faults: {error}")
@@ -543,7 +545,8 @@ class Worker:
             stop = min(len(content), start + self.chance.choice((1, 4096, 100_000, 1_000_000)))
         found = bytearray()
         while start + len(found) < stop:
-            piece = self.soak.timed(read_span, descriptor, start + len(found), min(stop, start + len(found) + 65_536))
+            until = min(stop, start + len(found) + 65_536)
+            piece = self.soak.timed(read_span, descriptor, start + len(found), until, deadline=READ_DEADLINE)
             if not piece:
                 break
             found += piece

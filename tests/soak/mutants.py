@@ -46,12 +46,12 @@ class Mutant:
     faults: tuple[str, ...] = ()
 
 
-def wrapped(name: str, module: str, method: str, body: str) -> Mutant:
+def wrapped(name: str, module: str, method: str, body: str, *faults: str) -> Mutant:
     """A mutant of `Class.method`: `body` has the original as `_original`, and the arguments as `self, *a, **k`."""
     keyword = "async def" if "await" in body else "def"
     lines = "\n".join(f"    {line}" for line in body.strip().splitlines())
     code = f"_original = {method}\n{keyword} _mutant(self, *a, **k):\n{lines}\n{method} = _mutant\n"
-    return Mutant(name, module, code)
+    return Mutant(name, module, code, faults)
 
 
 MUTANTS = (
@@ -114,6 +114,7 @@ MUTANTS = (
     wrapped(
         *("believe that an outage goes on for ever", "ocifs.store.outage", "Outage.failed"),
         "_reached()\n_original(self, *a, **k)\nself._resume_at += 3600",
+        *("refuse", "silent"),
     ),
     wrapped(
         *("block the event loop for seconds now and then", "ocifs.store.blobs", "CachedBlobs.read_blob"),
