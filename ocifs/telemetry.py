@@ -23,7 +23,7 @@ _PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), 
 _SILENT = ("httpx", "httpcore", "hpack")
 # Nothing of ours logs one. This holds back what some library puts into an exception's text.
 _SECRET = re.compile(
-    r"(?i)(\b(?:bearer|basic)\s+)[\w.~+/=-]{6,}|(://[^\s/:@]*:)[^\s/@]+(?=@)|([?&][^\s=&]+=)[^\s&\"']+"
+    r"(?i)(\b(?:bearer|basic)\s+)[\w.~+/=-]{6,}|(://[^\s/:@]*:)[^\s/@]+(?=@)|([?&][^\s=&?]+=)[^\s&\"']+"
 )
 
 
