@@ -66,7 +66,12 @@ class Stream(httpcore.AsyncNetworkStream):
     async def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.AsyncNetworkStream:
-        return Stream(await self._inner.start_tls(ssl_context, server_hostname, timeout))
+        try:
+            return Stream(await self._inner.start_tls(ssl_context, server_hostname, timeout))
+        except BaseException:  # httpcore closes it for errors, not if the caller leaves in the middle of the handshake
+            with trio.CancelScope(shield=True):
+                await self._inner.aclose()
+            raise
 
     def get_extra_info(self, info: str) -> object:
         return self._inner.get_extra_info(info)

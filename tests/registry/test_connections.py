@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import random
+import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -14,6 +16,7 @@ from ocifs.content import Blob
 from ocifs.errors import OcifsError, RateLimited, RegistryFailed
 from ocifs.oci.digest import Digest
 from ocifs.registry.client import RegistryClient, open_registry
+from ocifs.registry.endpoint import Site
 from ocifs.settings import Limits, NetworkSettings, Settings
 from tests.mount.test_registry_mount import push_files
 from tests.support.faultproxy import LIES, SIZES, WAYS, FaultProxy, fault_proxy
@@ -93,3 +96,32 @@ async def test_callers_that_leave_at_any_moment_leave_no_connection_taken(proxy:
         proxy.fault = ""
         with trio.fail_after(60):
             assert await ask_everything(asked) == CONTENT
+
+
+async def test_a_caller_that_leaves_in_the_middle_of_a_handshake_leaves_no_socket() -> None:
+    """Not even until the garbage is collected: the other end sees at once that the connection is over."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(60)
+        gc.disable()
+        try:
+            async with open_registry(Site(f"127.0.0.1:{listener.getsockname()[1]}", "https"), Settings()) as asked:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(asked.tags, "a/b")
+                    connection = await trio.to_thread.run_sync(lambda: listener.accept()[0])
+                    connection.settimeout(60)
+                    assert await trio.to_thread.run_sync(connection.recv, 1) == b"\x16"  # a ClientHello begins
+                    nursery.cancel_scope.cancel()
+                with connection:
+                    assert await trio.to_thread.run_sync(drained, connection)
+        finally:
+            gc.enable()
+
+
+def drained(connection: socket.socket) -> bool:
+    """Whether a connection comes to an end."""
+    try:
+        while connection.recv(4096):
+            pass
+    except ConnectionResetError:
+        pass
+    return True

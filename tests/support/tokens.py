@@ -112,7 +112,8 @@ def token_server(
     if authority is not None:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         authority.issue_cert("127.0.0.1").configure_cert(context)
-        listening.socket = context.wrap_socket(listening.socket, server_side=True)
+        # The handshake belongs to the thread of its connection: one that stops in the middle must not stop the others.
+        listening.socket = context.wrap_socket(listening.socket, server_side=True, do_handshake_on_connect=False)
     scheme = "http" if authority is None else "https"
     server.realm = f"{scheme}://127.0.0.1:{listening.server_port}/token"
     told = {
