@@ -14,6 +14,8 @@ import os
 import re
 import time
 
+from ocifs.printable import printable, printable_lines
+
 OPERATION: contextvars.ContextVar[int] = contextvars.ContextVar("ocifs_operation", default=0)
 _LEVELS = (logging.INFO, logging.DEBUG, 5)
 OPERATIONS_TOO = _LEVELS[2]
@@ -43,9 +45,13 @@ class TextFormatter(logging.Formatter):
     def __init__(self, form: str = "%(asctime)s %(levelname)s %(name)s: %(message)s") -> None:
         super().__init__(form)
 
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (the name that logging has)
+        record.message = printable(record.message)  # so that no message begins a line of its own
+        return super().formatMessage(record)
+
     def format(self, record: logging.LogRecord) -> str:
         number = OPERATION.get()
-        text = without_secrets(super().format(record))
+        text = without_secrets(printable_lines(super().format(record)))
         return f"{text} #{number}" if number and not record.exc_info else text
 
 

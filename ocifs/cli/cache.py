@@ -17,7 +17,7 @@ import click
 from ocifs.cli.browse import browse
 from ocifs.cli.options import CacheOptions, SharedOptions, cache_settings, caching, shared
 from ocifs.cli.status import amount
-from ocifs.cli.terminal import progress
+from ocifs.cli.terminal import progress, write, write_lines
 from ocifs.errors import IntegrityError, Malformed, NotFound, UsageError
 from ocifs.layers import codec
 from ocifs.layers.plain import PLAIN
@@ -49,12 +49,12 @@ def path_command(digest: str | None, **options: Unpack[CacheOptions]) -> None:
     """Print the cache's directory, or the file that has the blob of DIGEST: whole, or the parts of it that are here."""
     settings = cache_settings(options)
     if digest is None:
-        click.echo(settings.directory)
+        write(str(settings.directory))
         return
     disk, wanted = Disk(settings.directory), _digest(digest)
     for path in (disk.whole(wanted), disk.partial(wanted)):
         if path.exists():
-            click.echo(path)
+            write(str(path))
             return
     raise NotFound(f"nothing of {wanted} is in the cache")
 
@@ -87,13 +87,13 @@ def list_command(as_json: bool, **options: Unpack[CacheOptions]) -> None:
     if as_json:
         facts = {"directory": str(settings.directory), "size": total, "limit": limits.size, "free_space": limits.free}
         kept = [{"what": pin.what, "digests": sorted(map(str, pin.digests))} for pin in pins(disk)]
-        click.echo(json.dumps({**facts, "names": len(others), "pins": kept, "items": rows}, indent=2))
+        write_lines(json.dumps({**facts, "names": len(others), "pins": kept, "items": rows}, indent=2))
         return
     for row in rows:
         _show(row)
-    click.echo(f"{amount(total)} of {amount(limits.size)} in {settings.directory}; {len(others)} names", err=True)
+    write(f"{amount(total)} of {amount(limits.size)} in {settings.directory}; {len(others)} names", err=True)
     for pin in pins(disk):
-        click.echo(f"pinned: {pin.what}, {len(pin.digests)} digests", err=True)
+        write(f"pinned: {pin.what}, {len(pin.digests)} digests", err=True)
 
 
 def _show(row: Mapping[str, object]) -> None:
@@ -103,7 +103,7 @@ def _show(row: Mapping[str, object]) -> None:
     found = row["repositories"]
     origin = ", ".join(found) if isinstance(found, list) and found else "-"
     size = amount(row["size"])
-    click.echo(f"{row['kind']:<13}  {size:>10}  {_age(used):>8}  {mark:<6}  {row['digest']}  {origin}")
+    write(f"{row['kind']:<13}  {size:>10}  {_age(used):>8}  {mark:<6}  {row['digest']}  {origin}")
 
 
 def _age(used: float) -> str:
@@ -123,12 +123,12 @@ def verify_command(as_json: bool, **options: Unpack[CacheOptions]) -> int:
         findings = check.verify(disk, items, lambda item: _expected(disk, item), advance)
     if as_json:
         wrong = [{"kind": item.kind, "path": str(item.paths[0]), "problem": text} for item, text in findings.wrong]
-        click.echo(json.dumps({"good": findings.good, "unknown": findings.unknown, "dropped": wrong}, indent=2))
+        write_lines(json.dumps({"good": findings.good, "unknown": findings.unknown, "dropped": wrong}, indent=2))
     else:
         for item, text in findings.wrong:
-            click.echo(f"{item.kind} {item.digest or item.paths[0].name}: {text}; dropped")
+            write(f"{item.kind} {item.digest or item.paths[0].name}: {text}; dropped")
         passed = f", {findings.unknown} passed over (in use, or nothing to compare with)" if findings.unknown else ""
-        click.echo(f"{findings.good} are good, {len(findings.wrong)} were not{passed}", err=True)
+        write(f"{findings.good} are good, {len(findings.wrong)} were not{passed}", err=True)
     return 1 if findings.wrong else 0
 
 
@@ -169,12 +169,12 @@ def gc_command(as_json: bool, **options: Unpack[CacheOptions]) -> int:
         raise UsageError("another process is evicting, and has been for ten seconds", hint="try again")
     facts = {"evicted": len(report.evicted), "freed": report.freed, "size": report.size, "over": report.over}
     if as_json:
-        click.echo(json.dumps({**facts, "leftovers": len(report.leftovers)}, indent=2))
+        write_lines(json.dumps({**facts, "leftovers": len(report.leftovers)}, indent=2))
     else:
         gone, left = len(report.evicted), len(report.leftovers)
-        click.echo(f"evicted {gone} ({amount(report.freed)}) and {left} leftovers; {amount(report.size)} are kept")
+        write(f"evicted {gone} ({amount(report.freed)}) and {left} leftovers; {amount(report.size)} are kept")
         if report.over:
-            click.echo(f"still {amount(report.over)} too much: the rest is in use or pinned", err=True)
+            write(f"still {amount(report.over)} too much: the rest is in use or pinned", err=True)
     return 1 if report.over else 0
 
 
@@ -192,10 +192,10 @@ def clear_command(force: bool, **options: Unpack[CacheOptions]) -> int:
     going = [item for item in items if force or not is_pinned(item, digests, names)]
     gone = [item for item in going if remove(item, forced=force)]
     freed = amount(sum(item.size for item in gone))
-    click.echo(f"removed {len(gone)} ({freed}); {len(items) - len(going)} are pinned")
+    write(f"removed {len(gone)} ({freed}); {len(items) - len(going)} are pinned")
     stayed = len(going) - len(gone)
     if stayed:
-        click.echo(f"{stayed} are in use and stay; end the mounts (`ocifs status`), or use --force", err=True)
+        write(f"{stayed} are in use and stay; end the mounts (`ocifs status`), or use --force", err=True)
     return 1 if stayed else 0
 
 
@@ -211,7 +211,7 @@ def pin_command(what: str, **options: Unpack[SharedOptions]) -> None:
     digest = _digest_or_none(what)
     if digest is not None:
         put_pin(disk, Pin(str(digest), frozenset({digest})))
-        click.echo(f"pinned {digest}")
+        write(f"pinned {digest}")
         return
     from ocifs.concurrency import patience
     from ocifs.tree.closure import Closure, closure
@@ -234,9 +234,9 @@ def pin_command(what: str, **options: Unpack[SharedOptions]) -> None:
     put_pin(disk, Pin(str(source), frozenset({*found.manifests, *found.blobs}), names))
     here = [each for each in found.blobs if disk.whole(each).exists()]
     missing = sum(max(0, size) for each, size in found.blobs.items() if each not in here)
-    click.echo(f"pinned {source}: {len(found.manifests)} manifests, {len(found.blobs)} blobs")
+    write(f"pinned {source}: {len(found.manifests)} manifests, {len(found.blobs)} blobs")
     if missing > 0:
-        click.echo(f"{amount(missing)} of them are not here yet: `ocifs prefetch {what}` fetches them", err=True)
+        write(f"{amount(missing)} of them are not here yet: `ocifs prefetch {what}` fetches them", err=True)
 
 
 @command.command("unpin")
@@ -249,7 +249,7 @@ def unpin_command(what: str, **options: Unpack[CacheOptions]) -> None:
     text = str(digest) if digest is not None else str(_reference(what))
     if not remove_pin(disk, text):
         raise NotFound(f"{text} is not pinned", hint=_hint(pin.what for pin in pins(disk)))
-    click.echo(f"unpinned {text}")
+    write(f"unpinned {text}")
 
 
 def _hint(known: Iterable[str]) -> str:

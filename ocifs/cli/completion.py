@@ -85,7 +85,14 @@ complete --no-files --command %(prog_name)s --arguments "(%(complete_func)s)"
 """
 
 
-class Bash(BashComplete):
+class Printable(ShellComplete):
+    """Offers no name that would act on the terminal: shells write candidates as they are."""
+
+    def get_completions(self, args: list[str], incomplete: str) -> list[CompletionItem]:
+        return [item for item in super().get_completions(args, incomplete) if str(item.value).isprintable()]
+
+
+class Bash(Printable, BashComplete):
     """The line up to the cursor, in which references are still whole."""
 
     source_template = _BASH
@@ -111,7 +118,7 @@ class Bash(BashComplete):
         return found
 
 
-class Zsh(ZshComplete):
+class Zsh(Printable, ZshComplete):
     """One candidate a line."""
 
     source_template = _ZSH
@@ -120,7 +127,7 @@ class Zsh(ZshComplete):
         return f"{item.type},{item.value}"
 
 
-class FishComplete(Fish):
+class FishComplete(Printable, Fish):
     """fish asks for plain candidates, and writes no space after a slash or a colon by itself."""
 
     source_template = _FISH

@@ -11,6 +11,7 @@ from click.core import ParameterSource
 from ocifs.cli import config
 from ocifs.cli.failure import nearest
 from ocifs.cli.mount import command as mount
+from ocifs.cli.terminal import write, write_lines
 from ocifs.errors import UsageError
 
 Row: TypeAlias = dict[str, object]
@@ -36,13 +37,13 @@ def show(name: str | None, as_json: bool) -> None:
     rows = [_row(context, each, loaded, name) for each in mount.params]
     rows = [row for row in rows if row["from"]]
     if as_json:
-        click.echo(json.dumps({"options": rows, "mounts": sorted(loaded.mounts)}, indent=2))
+        write_lines(json.dumps({"options": rows, "mounts": sorted(loaded.mounts)}, indent=2))
         return
     width = max(len(str(row["option"])) for row in rows)
     for row in rows:
-        click.echo(f"{row['option']:<{width}}  {json.dumps(row['value'])}  ({row['from']})")
+        write(f"{row['option']:<{width}}  {json.dumps(row['value'])}  ({row['from']})")
     for each in sorted(loaded.mounts) if name is None else ():
-        click.echo(f"[mounts.{each}]")
+        write(f"[mounts.{each}]")
 
 
 def _row(context: click.Context, parameter: click.Parameter, loaded: config.Config, mount_name: str | None) -> Row:

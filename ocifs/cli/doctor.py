@@ -19,7 +19,7 @@ from ocifs import __version__
 from ocifs.app import look_at_layout, run_to_end
 from ocifs.cli.checks import BAD, NOTE, OK, WARNING, Finding, cache, credentials, fuse, registries
 from ocifs.cli.options import SharedOptions, settings_from, shared
-from ocifs.cli.terminal import coloured, say
+from ocifs.cli.terminal import coloured, write, write_lines
 from ocifs.cli.words import SOURCE
 from ocifs.errors import AccessDenied, DeadlineExceeded, OcifsError
 from ocifs.fuse.mounts import mounts, state_of
@@ -61,18 +61,18 @@ def command(source: str | None, as_json: bool, **options: Unpack[SharedOptions])
     bad = sum(finding.level == BAD for finding in found)
     if as_json:
         rows = [{"level": f.level, "topic": f.topic, "text": f.text, "todo": f.todo} for f in found]
-        click.echo(json.dumps(rows, indent=2))
+        write_lines(json.dumps(rows, indent=2))
     else:
         warnings = sum(finding.level == WARNING for finding in found)
-        click.echo(f"{bad} to put right, {warnings} to look at" if bad or warnings else "all is well")
+        write(f"{bad} to put right, {warnings} to look at" if bad or warnings else "all is well")
     return 1 if bad else 0
 
 
 def _show(finding: Finding) -> None:
     level = coloured(f"{finding.level:<8}", _COLOURS.get(finding.level, ""), sys.stdout)
-    say(f"{level} {finding.topic}: {finding.text}", sys.stdout)
+    write(level, f" {finding.topic}: {finding.text}")
     if finding.todo:
-        click.echo(f"         -> {finding.todo}")
+        write(f"         -> {finding.todo}")
 
 
 def findings(source: OneSource | None, settings: Settings) -> Iterator[Finding]:

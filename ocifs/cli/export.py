@@ -17,7 +17,7 @@ import trio
 from ocifs.cli.browse import browse
 from ocifs.cli.options import SharedOptions, shared
 from ocifs.cli.sources import no_single_manifest
-from ocifs.cli.terminal import progress
+from ocifs.cli.terminal import progress, write
 from ocifs.cli.words import SOURCE
 from ocifs.concurrency import patience
 from ocifs.content import RawManifest
@@ -61,7 +61,7 @@ def command(reference: str, destination: str, **options: Unpack[SharedOptions]) 
             raise no_single_manifest(reference)
         with WrittenLayout(Path(target.path), root.where.context.limits) as layout:
             done = await Export(root.where, layout, timing).run(target.ref, chosen=options["platform"] is not None)
-        click.echo(str(done))
+        write(str(done))
 
     browse(reference, options, visit)
 

@@ -6,14 +6,17 @@ Rules that hold here: exit statuses are those of docs/reference/cli.md, and are 
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Iterable
 from itertools import islice
+from types import TracebackType
 
 import click
 from click.core import ParameterSource
 
-from ocifs.cli.terminal import coloured, say
+from ocifs.cli.terminal import coloured, write
 from ocifs.errors import InvalidReference, OcifsError, UsageError
+from ocifs.printable import printable
 
 FAILURE = 1
 USAGE = 2
@@ -29,12 +32,21 @@ def status_of(error: BaseException) -> int:
 
 def text_of(error: OcifsError) -> str:
     """What happened and, indented below it, what to try."""
-    return f"{error}\n  {error.hint}" if error.hint else str(error)
+    what, hint = printable(str(error)), printable(error.hint)
+    return f"{what}\n  {hint}" if hint else what
 
 
 def fail(error: OcifsError) -> None:
     """Say it."""
-    say(f"{coloured('ocifs:', 'red', sys.stderr)} {text_of(error)}", sys.stderr)
+    write(coloured("ocifs:", "red", sys.stderr), f" {error}", err=True)
+    if error.hint:
+        write(f"  {error.hint}", err=True)
+
+
+def show_crash(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Write the traceback of a bug (sys.excepthook): its message may have text of a stranger."""
+    for line in "".join(traceback.format_exception(kind, error, trace)).splitlines():
+        write(line, err=True)
 
 
 def nearest(wanted: str, names: Iterable[str], alike: float = 0.6) -> str:

@@ -23,11 +23,12 @@ from ocifs.cli.browse import browse
 from ocifs.cli.failure import FAILURE, nearest, text_of
 from ocifs.cli.options import SharedOptions, shared
 from ocifs.cli.pace import AT_A_TIME, Pace
-from ocifs.cli.terminal import is_screen
+from ocifs.cli.terminal import CLEAR_LINE, Mark, is_screen, write
 from ocifs.cli.words import SOURCE
 from ocifs.concurrency import ungrouped
 from ocifs.errors import AccessDenied, LimitExceeded, Malformed, NotFound, OcifsError, UsageError
 from ocifs.oci.kinds_table import BY_WORD
+from ocifs.printable import printable
 from ocifs.settings import Timing
 from ocifs.tree.manifest import ManifestDirectory
 from ocifs.tree.names import unmangle
@@ -92,8 +93,8 @@ def command(source: tuple[str, ...], kinds: tuple[str, ...], **options: Unpack[S
 
     def show(line: str) -> None:
         if terminal and sys.stdout.isatty():
-            click.echo("\r\033[K", nl=False)  # the bar stands on this line, and is drawn again below
-        click.echo(line)
+            write(CLEAR_LINE, end="")  # the bar stands on this line, and is drawn again below
+        write(line)
 
     odd: list[str] = []
     with _bar(terminal) as bar:
@@ -111,17 +112,17 @@ def command(source: tuple[str, ...], kinds: tuple[str, ...], **options: Unpack[S
             except OcifsError as error:
                 if len(source) == 1:
                     raise
-                odd.append(f"{each}: {text_of(error)}")
+                odd.append(f"{printable(each)}: {text_of(error)}")
             odd += map(search.place, search.odd)
     for line in odd:
-        click.echo(f"ocifs: {line}", err=True)
+        write("ocifs: ", Mark(line), err=True)
     return FAILURE if odd else 0
 
 
 def _tell(terminal: bool) -> Callable[[str], None]:
     """How a person is told something while the search goes on."""
-    start = "\r\033[K" if terminal else ""  # over the bar
-    return lambda text: click.echo(f"{start}ocifs: {text}", err=True)
+    start = CLEAR_LINE if terminal else Mark()  # over the bar
+    return lambda text: write(start, f"ocifs: {text}", err=True)
 
 
 def _bar(terminal: bool) -> AbstractContextManager[Bar | None]:
@@ -173,7 +174,7 @@ async def _tags(directory: Directory, path: str, search: Search) -> AsyncIterato
             ):
                 raise
             if listed:
-                search.odd.append(f"{path}: {text_of(error)}")
+                search.odd.append(f"{printable(path)}: {text_of(error)}")
         search.repositories += listed or bool(names)
         search.tags += len(names)
         if search.bar is not None:
@@ -195,7 +196,7 @@ async def _identify(todo: trio.MemoryReceiveChannel[tuple[str, Node]], search: S
             try:
                 kind = await search.pace.run(node.kind)
             except (NotFound, AccessDenied, Malformed, LimitExceeded) as error:
-                search.odd.append(f"{path}: {text_of(error)}")
+                search.odd.append(f"{printable(path)}: {text_of(error)}")
             else:
                 if not search.kinds or kind in search.kinds:
                     search.show(f"{kind}\t{search.place(path)}")

@@ -12,6 +12,7 @@ from ocifs.cli.browse import browse
 from ocifs.cli.failure import text_of
 from ocifs.cli.options import SharedOptions, shared
 from ocifs.cli.sources import no_single_manifest
+from ocifs.cli.terminal import Mark, write, write_lines
 from ocifs.cli.words import SOURCE
 from ocifs.concurrency import patience
 from ocifs.errors import OcifsError
@@ -46,9 +47,9 @@ def command(reference: str, as_json: bool, **options: Unpack[SharedOptions]) -> 
             bound = await root.bind()
         referrers = await _referrers(root, timing)
         if as_json:
-            click.echo(json.dumps(facts(bound, referrers), indent=2))
+            write_lines(json.dumps(facts(bound, referrers), indent=2))
         else:
-            click.echo(summarise(bound.manifest, bound.classification, bound.config, referrers), nl=False)
+            write_lines(summarise(bound.manifest, bound.classification, bound.config, referrers).rstrip("\n"))
 
     browse(reference, options, visit)
 
@@ -59,7 +60,7 @@ async def _referrers(root: ManifestDirectory, timing: Timing) -> list[tuple[str,
         with patience(timing.timeout, timing.max_wait):
             return await root.referrers()
     except OcifsError as error:
-        click.echo(f"ocifs: what refers to it is not known: {text_of(error)}", err=True)
+        write("ocifs: what refers to it is not known: ", Mark(text_of(error)), err=True)
     return None
 
 

@@ -18,6 +18,7 @@ from ocifs.cli.browse import browse, patiently
 from ocifs.cli.options import SharedOptions, shared
 from ocifs.cli.pace import AT_A_TIME, Pace
 from ocifs.cli.sources import any_option, below_any
+from ocifs.cli.terminal import write
 from ocifs.cli.words import PATH, SOURCE
 from ocifs.concurrency import ungrouped
 from ocifs.errors import Malformed, NotFound, OcifsError
@@ -48,7 +49,7 @@ def command(source: str, path: str, any_host: bool, long: bool, **options: Unpac
     what, path = below_any(source, path, any_host)
 
     facts: Facts = {}
-    pace = Pace(Timing(), lambda text: click.echo(f"ocifs: {text}", err=True), facts)
+    pace = Pace(Timing(), lambda text: write(f"ocifs: {text}", err=True), facts)
 
     async def visit(root: Directory, timing: Timing) -> None:
         node = await patiently(timing, root, path)
@@ -123,7 +124,7 @@ async def _kind(listing: Listing, entry: Entry) -> str:
 
 def _show(entry: Entry, long: bool, kind: str) -> None:
     name = entry.name.decode(errors="surrogateescape")
-    click.echo(f"{_facts(entry.node)} {kind or '-':<18} {name}{_target(entry.node)}" if long else name)
+    write(f"{_facts(entry.node)} {kind or '-':<18} {name}{_target(entry.node)}" if long else name)
 
 
 def _facts(node: Node) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ocifs.cli import failure
+from ocifs.cli.terminal import write
 from ocifs.errors import OcifsError, UsageError
 from ocifs.programs import leave_out_current_directory
 
@@ -87,7 +88,7 @@ def show_version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
     if asked and not ctx.resilient_parsing:
         from ocifs import __version__
 
-        click.echo(f"ocifs, version {__version__}")
+        write(f"ocifs, version {__version__}")
         ctx.exit()
 
 
@@ -121,6 +122,7 @@ def main() -> None:
         from ocifs.cli.completion import answer
 
         answer(group, asked)
+    sys.excepthook = failure.show_crash
     try:
         ended = group(prog_name="ocifs", standalone_mode=False)
     except click.ClickException as error:

@@ -14,7 +14,7 @@ import click
 from ocifs.cli.failure import nearest, status_of, text_of
 from ocifs.cli.options import SharedOptions, give_variables, settings_from, shared
 from ocifs.cli.sources import how_to_look, read_sources
-from ocifs.cli.terminal import say
+from ocifs.cli.terminal import write
 from ocifs.cli.words import SOURCE
 from ocifs.errors import NotFound, OcifsError, UsageError
 from ocifs.metrics import parse_address
@@ -191,7 +191,7 @@ def _serve(what: Request, settings: Settings, ready: Ready | None, *, told: bool
         for text in warnings if told else ():
             click.echo(f"ocifs: {text}", err=True)
         if told:  # a log of objects has no other lines
-            click.echo(f"mounted {request.source} at {request.mountpoint}", err=True)
+            write(f"mounted {request.source} at {request.mountpoint}", err=True)
         notify_systemd("READY=1")
 
     try:
@@ -209,7 +209,7 @@ def _tell_what_is_hidden(place: Path) -> None:
     """Tell a person what a mount hides. A place that autofs or systemd watches must not be looked into, and those have no terminal."""
     with contextlib.suppress(OSError):
         if sys.stderr.isatty() and next(place.iterdir(), None):
-            say(f"ocifs: {place} is not empty; what is in it is hidden while the mount lasts", sys.stderr)
+            write(f"ocifs: {place} is not empty; what is in it is hidden while the mount lasts", err=True)
 
 
 def _viewed(settings: Settings, source: Source, view: str) -> Settings:

@@ -29,6 +29,7 @@ import click
 
 from ocifs.cli import main as program
 from ocifs.cli.mount import command as mount
+from ocifs.cli.terminal import write
 from ocifs.errors import InvalidReference, UsageError
 from ocifs.fuse.mounts import mounts, real_place, restrict
 from ocifs.oci.local import is_local
@@ -79,7 +80,7 @@ def main() -> None:
         command = [*words, "--", *sources(asked.source), asked.mountpoint]
         check(command, asked.source)
     except (argparse.ArgumentError, ValueError, UsageError, InvalidReference) as error:
-        print(f"mount.ocifs: {error}", file=sys.stderr)
+        write(f"mount.ocifs: {error}", err=True)
         sys.exit(WRONG)
     except SystemExit as end:
         sys.exit(WRONG if end.code else 0)
@@ -90,7 +91,7 @@ def main() -> None:
         command.insert(0, f"--fsname={asked.source}")
     command = ["ocifs", "mount", *command]
     if asked.verbose:
-        print(shlex.join(command))
+        write(shlex.join(command))
     if asked.fake:
         return
     sys.exit(FAILED if _run(command) else 0)
@@ -112,12 +113,12 @@ def remount(mountpoint: str, options: str) -> int:
     """Change the flags of a mount; the status. Everything else of a mount stays as it is."""
     place = real_place(Path(mountpoint))
     if place not in {each.mountpoint for each in mounts()}:
-        print(f"mount.ocifs: not mounted: {place}", file=sys.stderr)
+        write(f"mount.ocifs: not mounted: {place}", err=True)
         return FAILED
     try:
         restrict(place, [name for name, on in flags(options).items() if on])
     except UsageError as error:
-        print(f"mount.ocifs: {error}", file=sys.stderr)
+        write(f"mount.ocifs: {error}", err=True)
         return FAILED
     return 0
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import click
 
-from ocifs.cli.terminal import begin_screen, coloured, say
+from ocifs.cli.terminal import begin_screen, coloured, write, write_lines
 from ocifs.cli.words import MountType
 from ocifs.fuse.mounts import mounts, real_place, state_of, told_by
 
@@ -41,7 +41,7 @@ def command(mountpoint: tuple[Path, ...], as_json: bool, watch: bool, every: flo
             time.sleep(every)
         found = look(places)
         if as_json:
-            click.echo(json.dumps(found, indent=None if watch else 2))
+            write_lines(json.dumps(found, indent=None if watch else 2))
         else:
             if watch:
                 begin_screen(sys.stdout, first=first)
@@ -65,17 +65,17 @@ def look(places: Sequence[Path] = ()) -> list[dict[str, object]]:
 
 def _show(found: list[dict[str, object]]) -> None:
     if not found:
-        click.echo("nothing is mounted")
+        write("nothing is mounted")
     for row in found:
         state = str(row["state"])
         shown = coloured(state, _COLOURS.get(state, "red"), sys.stdout)
-        say(f"{row['mountpoint']}  {row['source']}  {shown}", sys.stdout)
+        write(f"{row['mountpoint']}  {row['source']}  ", shown)
         if state == "dead":
-            click.echo(f"  its daemon is gone; `ocifs umount {row['mountpoint']}` takes it away")
+            write(f"  its daemon is gone; `ocifs umount {row['mountpoint']}` takes it away")
         if state == "EACCES":
-            click.echo("  another user's, who alone sees what is in it; --allow-other lets others in")
+            write("  another user's, who alone sees what is in it; --allow-other lets others in")
         for line in lines(row["status"]):
-            click.echo(f"  {line}")
+            write(f"  {line}")
 
 
 def lines(told: object) -> Iterator[str]:

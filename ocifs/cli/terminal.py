@@ -1,17 +1,25 @@
-"""What a terminal is given and nobody else: colours, and lines that are drawn anew.
+"""All that the commands write, but for the bytes of `ocifs cat`.
 
-Rules that hold here: a colour says nothing that the words do not say; NO_COLOR (https://no-color.org), TERM=dumb and an output that is no
-terminal get none; CLICOLOR_FORCE gives them to a pipe.
+Rules that hold here:
+
+- Text for a person is cleaned by `printable`: on a terminal, and on standard error wherever that leads. Escape
+  sequences of our own are `Mark`s.
+- Into a pipe or a file standard output has names as they are, byte for byte, as ls(1) and find(1) have them.
+- A colour adds nothing to the words. NO_COLOR (https://no-color.org), TERM=dumb and an output that is not a terminal
+  get none; CLICOLOR_FORCE gives them to a pipe, which is then cleaned as a terminal.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
 import click
+
+from ocifs.printable import printable, printable_lines
 
 _CLEAR = "\033[H\033[2J\033[3J"
 
@@ -30,14 +38,41 @@ def has_colours(stream: TextIO) -> bool:
     return is_screen(stream)
 
 
-def coloured(text: str, colour: str, stream: TextIO) -> str:
-    """A text in one of click's colours, where the stream has them."""
-    return click.style(text, fg=colour) if colour and has_colours(stream) else text
+class Mark(str):
+    """Text of our own that may have escape sequences."""
+
+    __slots__ = ()
 
 
-def say(text: str, stream: TextIO) -> None:
-    """Write a line whose colours were decided by `coloured`."""
-    click.echo(text, file=stream, color=has_colours(stream))
+CLEAR_LINE = Mark("\r\033[K")
+
+
+def coloured(text: str, colour: str, stream: TextIO) -> Mark:
+    """A text, cleaned, in one of click's colours if the stream has them."""
+    plain = printable(text)
+    return Mark(click.style(plain, fg=colour) if colour and has_colours(stream) else plain)
+
+
+def write(*parts: str, err: bool = False, end: str = "\n") -> None:
+    """Write a line of parts to standard output or standard error."""
+    stream = sys.stderr if err else sys.stdout
+    if err or stream.isatty() or has_colours(stream):
+        text = "".join(part if isinstance(part, Mark) else printable(part) for part in parts)
+        click.echo(text + end, file=stream, nl=False, color=True)
+    else:
+        click.echo(_bytes("".join(parts) + end), file=stream, nl=False)
+
+
+def write_lines(text: str) -> None:
+    """Write a text of several lines of our own (JSON, a page) to standard output."""
+    write(Mark(printable_lines(text)) if sys.stdout.isatty() else text)
+
+
+def _bytes(text: str) -> bytes:
+    try:
+        return text.encode(errors="surrogateescape")
+    except UnicodeEncodeError:  # half a character, in JSON of a stranger
+        return text.encode(errors="backslashreplace")
 
 
 def begin_screen(stream: TextIO, *, first: bool) -> None:
@@ -57,5 +92,5 @@ def progress(total: int, label: str, stream: TextIO) -> Iterator[Callable[[int],
     if not is_screen(stream):
         yield lambda count: None
         return
-    with click.progressbar(length=total, label=label, file=stream) as bar:
+    with click.progressbar(length=total, label=printable(label), file=stream) as bar:
         yield bar.update

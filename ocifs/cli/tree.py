@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Unpack
 
 import click
@@ -9,6 +10,7 @@ import click
 from ocifs.cli.browse import browse, patiently
 from ocifs.cli.options import SharedOptions, shared
 from ocifs.cli.sources import any_option, below_any
+from ocifs.cli.terminal import write
 from ocifs.cli.words import PATH, SOURCE
 from ocifs.concurrency import patience
 from ocifs.errors import NotADirectory
@@ -32,8 +34,8 @@ def command(source: str, path: str, any_host: bool, level: int | None, **options
             entries = await node.entries()
         for number, entry in enumerate(entries):
             last = number == len(entries) - 1
-            target = f" -> {entry.node.target.decode(errors='replace')}" if isinstance(entry.node, Symlink) else ""
-            click.echo(f"{indent}{'└── ' if last else '├── '}{entry.name.decode(errors='replace')}{target}")
+            target = f" -> {os.fsdecode(entry.node.target)}" if isinstance(entry.node, Symlink) else ""
+            write(f"{indent}{'└── ' if last else '├── '}{os.fsdecode(entry.name)}{target}")
             if isinstance(entry.node, Directory) and (level is None or depth < level):
                 await show(entry.node, timing, indent + ("    " if last else "│   "), depth + 1)
 
@@ -45,7 +47,7 @@ def command(source: str, path: str, any_host: bool, level: int | None, **options
             with patience(timing.timeout, timing.max_wait):
                 if not await node.entries():
                     await node.explain_emptiness()
-        click.echo(path or source)
+        write(path or source)
         await show(node, timing, "", 1)
 
     browse(what, options, visit)

@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 from ocifs.errors import UsageError
+from ocifs.printable import printable_lines
 
 _READY = b"ready"
 
@@ -33,7 +34,7 @@ class Ready:
 
     def fail(self, message: str, status: int) -> None:
         """The mount could not be made, and the parent is to end with this status."""
-        self._say(f"{status} {message}".encode(errors="replace"))
+        self._say(f"{status} {printable_lines(message)}".encode(errors="replace"))
 
     def _say(self, text: bytes) -> None:
         if self._pipe is not None:

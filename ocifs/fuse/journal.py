@@ -9,6 +9,8 @@ import time
 from collections import Counter, defaultdict, deque
 from dataclasses import dataclass, field
 
+from ocifs.printable import printable
+
 KEPT = 200
 
 
@@ -52,4 +54,4 @@ class Journal:
                 f"{when} {trouble.operation} {trouble.errno}: {trouble.message}"
                 + (f" ({trouble.hint})" if trouble.hint else "")
             )
-        return "".join(line + "\n" for line in lines).encode()
+        return "".join(printable(line) + "\n" for line in lines).encode()

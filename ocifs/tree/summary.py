@@ -15,6 +15,7 @@ from ocifs.oci.digest import Digest
 from ocifs.oci.kinds_table import BY_WORD
 from ocifs.oci.manifest import Form, Manifest
 from ocifs.oci.payload import payload_files
+from ocifs.printable import printable
 from ocifs.tree.files import payload_paths
 from ocifs.tree.rootfs import check_config
 from ocifs.tree.times import CREATED, config_members
@@ -161,4 +162,4 @@ def _table(rows: Sequence[Row]) -> list[str]:
 
 def _clean(text: str) -> str:
     cut = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}… ({len(text)} characters)"
-    return "".join(c if c.isprintable() else "?" for c in cut)
+    return printable(cut)
