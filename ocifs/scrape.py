@@ -6,7 +6,9 @@ request; nothing that a client sends is logged or believed. h11 says what HTTP i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import ipaddress
+import re
+from collections.abc import Callable, Iterable
 
 import h11
 import trio
@@ -15,6 +17,7 @@ from ocifs.errors import UsageError
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = 5.0
+_HOST = re.compile(r"(?:\[([^\]]*)\]|([^:\[\]]*))(?::\d{1,5})?")
 _AT_A_TIME = 16
 _REQUEST_BYTES = 16 << 10
 
@@ -52,6 +55,31 @@ async def serve_metrics(listeners: list[trio.SocketListener], render: Callable[[
     await trio.serve_listeners(handle, listeners)
 
 
+def _may_ask(address: str, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether a request is for the name that it came to.
+
+    At loopback that is a loopback address or localhost. Any other name is that of a page in a browser on this machine,
+    whose address was changed to loopback (DNS rebinding).
+    """
+    if not _is_loopback(address.partition("%")[0]):
+        return True
+    for name, value in headers:
+        if name.lower() == b"host":
+            host = _HOST.fullmatch(value.decode("latin-1").strip())
+            if host is None or not _is_loopback(host[1] or host[2]):
+                return False
+    return True
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        found = ipaddress.ip_address(host)
+    except ValueError:
+        return host.lower() == "localhost"
+    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
+    return (mapped or found).is_loopback
+
+
 async def _answer(stream: trio.SocketStream, render: Callable[[], bytes]) -> None:
     connection = h11.Connection(h11.SERVER, max_incomplete_event_size=_REQUEST_BYTES)
     event = connection.next_event()
@@ -62,7 +90,9 @@ async def _answer(stream: trio.SocketStream, render: Callable[[], bytes]) -> Non
         return
     path = event.target.partition(b"?")[0]
     status, body = 200, b""
-    if event.method not in (b"GET", b"HEAD"):
+    if not _may_ask(stream.socket.getsockname()[0], event.headers):
+        status, body = 421, b"the metrics of this machine are asked for by its address, or as localhost\n"
+    elif event.method not in (b"GET", b"HEAD"):
         status = 405
     elif path == b"/metrics":
         body = render()

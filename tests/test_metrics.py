@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from ocifs.errors import UsageError
 from ocifs.metrics import METRICS, exposition, name_in_text, parse_address
 from ocifs.oci import mediatype
+from ocifs.scrape import _may_ask
 from scripts.generate_metrics import REFERENCE, dashboard, page
 from tests.support.mount import mounted, run_ocifs
 from tests.support.ports import free_port
@@ -140,3 +141,30 @@ def test_the_dashboard_asks_for_metrics_and_labels_that_there_are() -> None:
         assert used and labels.keys() >= set(used), query
         wanted = set(re.findall(r"(\w+)=~", query)) | set(re.findall(r"by \((\w+)\)", query))
         assert all(wanted <= labels[name] for name in used if "group_left" not in query), query
+
+
+@pytest.mark.parametrize(
+    ("host", "allowed"),
+    [
+        ("127.0.0.1:9469", True),
+        ("127.9.9.9", True),
+        ("[::1]:9469", True),
+        ("localhost:1", True),
+        ("LOCALHOST", True),
+        ("rebind.example.com", False),
+        ("localhost.example.com:9469", False),
+        ("127.0.0.1.example.com", False),
+        ("127.0.0.1:9469@example.com", False),
+        ("10.0.0.1", False),
+        ("0.0.0.0", False),
+        ("[::1", False),
+        ("", False),
+    ],
+)
+def test_at_loopback_metrics_are_asked_for_by_its_own_names(host: str, allowed: bool) -> None:
+    headers = [(b"Accept", b"*/*"), (b"hOsT", host.encode())]
+    assert (
+        _may_ask("127.0.0.1", headers) == _may_ask("::1", headers) == _may_ask("::ffff:127.0.0.1", headers) == allowed
+    )
+    assert _may_ask("192.0.2.1", headers)  # there a scraper may use any name that leads there
+    assert _may_ask("127.0.0.1", [])  # HTTP/1.0, which no browser speaks

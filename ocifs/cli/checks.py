@@ -21,6 +21,7 @@ from ocifs.programs import find_program
 from ocifs.registry import registries_conf
 from ocifs.registry.credentials import hosts_in_files
 from ocifs.settings import GIB, Settings
+from ocifs.userfiles import who_may_change
 
 OK, NOTE, WARNING, BAD = "ok", "note", "warning", "bad"
 # Locks, and renames over what is open, are not what they are elsewhere.
@@ -84,6 +85,8 @@ def credentials(settings: Settings) -> Iterator[Finding]:
         for place in places:
             if place.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
                 yield Finding(WARNING, "credentials", f"others can read {place}", f"chmod 600 {place}")
+            if why := who_may_change(place):
+                yield Finding(WARNING, "credentials", why, "whoever changes it decides which helper is run")
     name, file = os.environ.get("OCIFS_USERNAME"), os.environ.get("OCIFS_PASSWORD_FILE")
     if name and file:
         readable = os.access(file, os.R_OK)

@@ -23,8 +23,10 @@ from pathlib import Path
 
 import click
 
+from ocifs.cli.terminal import write
 from ocifs.directories import config_home
 from ocifs.errors import UsageError
+from ocifs.userfiles import read_user_file, who_may_change
 
 SYSTEM = Path("/etc/ocifs/config.toml")
 _LARGEST = 1 << 20
@@ -104,8 +106,9 @@ def _mount(options: dict[str, object], known: Mapping[str, click.Parameter], pla
 
 def _read(path: Path) -> dict[str, object]:
     try:
-        with path.open("rb") as file:
-            content = file.read(_LARGEST + 1)
+        content = read_user_file(path, _LARGEST + 1)
+        if why := who_may_change(path):
+            write(f"ocifs: the configuration is read from a file that is not safe: {why}", err=True)
     except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
         if os.environ.get("OCIFS_CONFIG"):
             raise UsageError(f"{path} cannot be read: {error.strerror}", hint="OCIFS_CONFIG names it") from None

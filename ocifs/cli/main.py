@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import resource
 import sys
 from typing import TYPE_CHECKING
 
@@ -118,6 +119,8 @@ def group() -> None:
 def main() -> None:
     """Run the command line; the one place where errors become messages and exit statuses."""
     leave_out_current_directory()
+    os.umask(os.umask(0o077) | 0o022)  # what is made is never for others to write
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would have credentials in it
     if asked := os.environ.get("_OCIFS_COMPLETE"):
         from ocifs.cli.completion import answer
 

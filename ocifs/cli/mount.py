@@ -79,9 +79,7 @@ class NamedMount(click.Command):
 @click.option("--noexec", is_flag=True, help="Let no program be run from the mount.")
 @click.option("--nosymfollow", is_flag=True, help="Let the kernel follow no symbolic link in the mount, tags included.")
 @click.option("--fsname", metavar="NAME", help="Source that the mount table shows.  [the source in normal form]")
-@click.option(
-    "--log-file", type=click.Path(path_type=Path, resolve_path=True), help="Where a daemon writes what it has to say."
-)
+@click.option("--log-file", type=click.Path(path_type=Path), help="Where a daemon writes what it has to say.")
 @click.option(
     "--log-format",
     type=click.Choice(["text", "json", "journald"]),
@@ -145,7 +143,7 @@ def command(  # noqa: PLR0913, PLR0917 (click gives each option as an argument)
     address = parse_address(metrics) if metrics else None
     place = real_place(mountpoint)  # absolute, since a daemon leaves the directory that it was started in
     _tell_what_is_hidden(place)
-    ready = None if foreground else detach(log_file)
+    ready = None if foreground else detach(log_file and log_file.absolute())
     start_logging(verbose, log_format)
     _serve((parsed, place, address, _flags(options)), settings, ready, told=log_format != "json")
 

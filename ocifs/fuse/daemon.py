@@ -9,8 +9,11 @@ Documentation/filesystems/autofs.rst), and a daemon that had left it would wait 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import signal
 import socket
+import stat
 import sys
 from pathlib import Path
 
@@ -55,6 +58,7 @@ def detach(log_file: Path | None) -> Ready:
         os.close(writer)
         _wait(reader, child)
     os.close(reader)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a daemon has no terminal whose end it would share
     os.chdir("/")
     silence = os.open(os.devnull, os.O_RDWR)
     os.dup2(silence, 0)
@@ -66,12 +70,26 @@ def detach(log_file: Path | None) -> Ready:
 
 
 def _opened(path: Path) -> int:
+    """The log file, never through a symbolic link: in a directory of others that may lead to any file of this user's."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     try:
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        descriptor = os.open(path, flags, 0o600)
+        _check_log(os.fstat(descriptor))
+        os.set_blocking(descriptor, True)
+        return descriptor
     except OSError as error:
         raise UsageError(
             f"the log cannot be written to {path}: {error.strerror}", hint="name another with --log-file"
         ) from None
+
+
+def _check_log(found: os.stat_result) -> None:
+    """Raise OSError for what is not to be appended to: a FIFO, another user's file, a further name of some file."""
+    regular = stat.S_ISREG(found.st_mode)
+    if not regular and not stat.S_ISCHR(found.st_mode):
+        raise OSError(errno.EINVAL, "Not a regular file")
+    if regular and (found.st_uid not in (0, os.geteuid()) or found.st_nlink > 1):
+        raise OSError(errno.EPERM, "the file belongs to another user, or has other names")
 
 
 def notify_systemd(state: str) -> None:

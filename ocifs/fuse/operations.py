@@ -114,14 +114,16 @@ class Operations(pyfuse3.Operations):
     async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
         if flags & _WRITING:
             raise pyfuse3.FUSEError(errno.EROFS)
-        opened = self._guard.now("open", self._open, inode)
+        opened = self._guard.now("open", self._open, inode, ctx.uid)
         self._openers[Handle(opened.fh)] = ctx.pid
         if flags & os.O_DIRECT:
             self._direct.add(Handle(opened.fh))
         return opened
 
-    def _open(self, inode: int) -> pyfuse3.FileInfo:
+    def _open(self, inode: int, uid: int) -> pyfuse3.FileInfo:
         node = self._node(inode)
+        if getattr(type(node), "owner_only", False) and uid not in (0, os.getuid()):
+            raise pyfuse3.FUSEError(errno.EACCES)
         if not is_file(node):
             raise pyfuse3.FUSEError(errno.EISDIR if is_directory(node) else errno.ELOOP)
         node.opened()

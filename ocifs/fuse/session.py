@@ -10,7 +10,7 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,6 +30,22 @@ from ocifs.settings import MountFlags, Timing
 from ocifs.tree.node import Directory
 
 log = logging.getLogger("ocifs.fuse")
+
+# signal(7): those whose default is to end the process. A terminal that goes away sends SIGHUP.
+_ENDING = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGALRM,
+    signal.SIGVTALRM,
+    signal.SIGPROF,
+    signal.SIGIO,
+    signal.SIGPWR,
+    signal.SIGXCPU,
+)
 
 # A reader that waits for a silent registry holds a task until its deadline; others must find one free.
 MAX_TASKS = 1024
@@ -53,11 +69,31 @@ async def serve(
     """Mount a tree and answer the kernel until the mount ends. Raises UsageError where it cannot be made."""
     guard = Guard(timing, journal)
     take_turns(guard.busy)
-    _mount(Operations(root, guard, timing), options)
+    # Before there is a mount: a signal that ended the process would leave it dead.
+    with trio.open_signal_receiver(*_ending()) as signals:
+        _mount(Operations(root, guard, timing), options)
+        await _serve(guard, options, signals, on_ready)
+
+
+def _ending() -> list[signal.Signals]:
+    """The signals that end a process, except those that stop it at once or show a bug.
+
+    One that the caller had ignored (nohup) stays ignored, except SIGINT and SIGTERM.
+    """
+    return [
+        number
+        for number in _ENDING
+        if number in (signal.SIGINT, signal.SIGTERM) or signal.getsignal(number) is not signal.SIG_IGN
+    ]
+
+
+async def _serve(
+    guard: Guard, options: MountOptions, signals: AsyncIterator[int], on_ready: Callable[[], None]
+) -> None:
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(guard.watch)
-            nursery.start_soon(_end_on_signal, nursery.cancel_scope)
+            nursery.start_soon(_end_on_signal, signals, nursery.cancel_scope)
             nursery.start_soon(_announce, options, guard, on_ready)
             await pyfuse3.main(max_tasks=MAX_TASKS)
             nursery.cancel_scope.cancel()
@@ -106,9 +142,8 @@ def _read_ahead(device: int) -> None:
         Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb").write_text(str(READ_AHEAD_KIB))
 
 
-async def _end_on_signal(whole: trio.CancelScope) -> None:
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async for number in signals:
-            log.info("ending on %s", signal.Signals(number).name)
-            pyfuse3.terminate()
-            whole.cancel()  # handlers that wait for a registry would keep the mount until their deadlines
+async def _end_on_signal(signals: AsyncIterator[int], whole: trio.CancelScope) -> None:
+    async for number in signals:
+        log.info("ending on %s", signal.Signals(number).name)
+        pyfuse3.terminate()
+        whole.cancel()  # handlers that wait for a registry would keep the mount until their deadlines

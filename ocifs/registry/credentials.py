@@ -13,7 +13,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import trio
@@ -22,6 +22,7 @@ from ocifs.directories import config_home, home, runtime_directory
 from ocifs.registry import helpers
 from ocifs.registry.credential import Credential
 from ocifs.registry.helpers import Helper, Helpers
+from ocifs.userfiles import read_user_file, who_may_change
 
 log = logging.getLogger("ocifs.registry")
 
@@ -48,6 +49,7 @@ class Sources:
     authfile: Path | None = None
     named: str = ""
     order: tuple[str, ...] = ()
+    _warned: set[Path] = field(default_factory=set, repr=False)
 
     async def find(self, host: str, repository: str, *, anew: bool = False) -> Credential | None:
         """The credential for a repository; None where there is none. `anew`: the one that was found before was refused."""
@@ -61,17 +63,27 @@ class Sources:
         """Credentials, and helpers that may know one, in the order in which they are believed. Blocks on disk."""
         if host == self.named:
             from_environment = _environment(self.environ)
+            self._warn_of_others(Path(self.environ.get("OCIFS_PASSWORD_FILE") or "/"))
             if from_environment is not None:
                 yield from_environment
         order = self.order or (_AUTH_FILES,)
         if self.authfile is not None and _AUTH_FILES not in order:
+            self._warn_of_others(self.authfile)
             yield from _in_file(self.authfile, host, repository)  # the user named it
         for name in order:
             if name == _AUTH_FILES:
                 for path in files(self.environ, self.authfile):
+                    self._warn_of_others(path)
                     yield from _in_file(path, host, repository)
             elif (helper := _helper(name, host)) is not None:
                 yield helper
+
+    def _warn_of_others(self, path: Path) -> None:
+        """Warn, once, of credentials that others may have put there: they decide what is shown, and which helper is run."""
+        why = who_may_change(path) if path not in self._warned else ""
+        if why:
+            self._warned.add(path)
+            log.warning("credentials are read from a file that is not safe: %s", why)
 
 
 def files(environ: Mapping[str, str], first: Path | None) -> Iterator[Path]:
@@ -104,14 +116,15 @@ def hosts_in_files(environ: Mapping[str, str], first: Path | None = None) -> dic
 
 def _members(path: Path) -> dict[str, object]:
     try:
-        if not path.is_file():  # a pipe could keep us waiting, and has nothing to say a second time
-            return {}
-        with path.open("rb") as file:
-            members = json.loads(file.read(_FILE_BYTES))
+        members = json.loads(read_user_file(path, _FILE_BYTES))
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
     except (OSError, ValueError, RecursionError) as error:
         log.warning("%s cannot be read for credentials: %s", path, type(error).__name__)
         return {}
-    return members if isinstance(members, dict) else {}
+    if not isinstance(members, dict):
+        return {}
+    return members
 
 
 def _in_file(path: Path, host: str, repository: str) -> Iterator[Credential | Helper]:
@@ -155,8 +168,8 @@ def _environment(environ: Mapping[str, str]) -> Credential | None:
     if not name or not path:
         return None
     try:
-        with Path(path).open(encoding="utf-8") as file:
-            return Credential(name, file.read(_FILE_BYTES).rstrip("\r\n"))
+        secret = read_user_file(Path(path), _FILE_BYTES).decode().rstrip("\r\n")
+        return Credential(name, secret)
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is no UTF-8"
         log.warning("OCIFS_PASSWORD_FILE, %s, cannot be read: %s", path, why)

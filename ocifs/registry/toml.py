@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ocifs.errors import UsageError
+from ocifs.userfiles import read_user_file
 
 _FILE_BYTES = 4 << 20
 
@@ -21,8 +22,7 @@ _FILE_BYTES = 4 << 20
 def read_text(path: Path) -> str:
     """A configuration file. Raises UsageError for what cannot be read, but FileNotFoundError where there is none. Blocks on disk."""
     try:
-        with path.open("rb") as file:
-            content = file.read(_FILE_BYTES + 1)
+        content = read_user_file(path, _FILE_BYTES + 1)
         if len(content) > _FILE_BYTES:
             raise UsageError(f"{path} has more than {_FILE_BYTES} bytes")
         return content.decode()

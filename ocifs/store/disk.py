@@ -45,6 +45,16 @@ _USE_NOTED_EVERY = 60.0  # seconds between two notes that a small file was used
 _SMALL_FILE = 64 * MIB  # the largest that is read at once: the names of a repository's tags
 
 
+def make_directory(path: Path) -> None:
+    """Make a directory and those above it that are missing, each for this user alone, whatever the umask. Raises OSError."""
+    missing = []
+    while not path.is_dir() and path != path.parent:
+        missing.append(path)
+        path = path.parent
+    for each in reversed(missing):
+        each.mkdir(mode=0o700, exist_ok=True)
+
+
 class Disk:
     """A cache directory. Everything here blocks.
 
@@ -59,8 +69,7 @@ class Disk:
         self.report: Callable[[str], None] = log.warning
         self._room = threading.Lock()
         try:
-            for path in (directory, self.root):
-                path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_directory(self.root)
             found = directory.stat()
             inside = self.root.stat()
         except OSError as error:
@@ -122,7 +131,7 @@ class Disk:
             raise of_disk(error, path) from None
 
     def _keep(self, path: Path, content: bytes) -> None:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_directory(path.parent)
         number, temporary = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY)
         try:
             with os.fdopen(number, "wb") as file:

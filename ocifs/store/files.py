@@ -29,7 +29,7 @@ from ocifs.errors import IntegrityError
 from ocifs.oci.digest import Digest
 from ocifs.settings import MIB
 from ocifs.store.blockmap import BLOCK, BlockMap, find_map, header_of, is_at, is_map, map_length
-from ocifs.store.disk import TEMPORARY, Disk, clear_away, hold, open_regular
+from ocifs.store.disk import TEMPORARY, Disk, clear_away, hold, make_directory, open_regular
 
 _OPENINGS = 100  # tries to open what other processes remove
 
@@ -48,7 +48,7 @@ def open_parts(disk: Disk, digest: Digest, size: int, *, regardless: bool = Fals
     Raises BlockingIOError while another process holds the map, unless `regardless` (a block is believed only by its checksum), and OSError.
     """
     path, map_path = disk.partial(digest), disk.partial_map(digest)
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_directory(path.parent)
     for _ in range(_OPENINGS):
         try:
             found = find_map(map_path, size)
@@ -213,7 +213,7 @@ def _checksums_of(digest: Digest, descriptor: int, length: int, progress: Callab
 def _keep_map(path: Path, length: int, content: bytes) -> BlockMap:
     """A new map in its place, or in memory for this process alone, if the disk does not take it."""
     with contextlib.suppress(OSError):
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_directory(path.parent)
         number, temporary = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY)
         try:
             with os.fdopen(number, "wb") as file:
@@ -237,5 +237,5 @@ def _adopt(disk: Disk, digest: Digest) -> None:
     rest, sums = disk.partial_map(digest), disk.sums(digest)
     with contextlib.suppress(OSError):
         if not sums.exists() and rest.exists() and not disk.partial(digest).exists():
-            sums.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_directory(sums.parent)
             os.rename(rest, sums)

@@ -30,7 +30,7 @@ from ocifs.errors import CacheFailed, IntegrityError
 from ocifs.oci.digest import Digest
 from ocifs.settings import MIB
 from ocifs.store.blockmap import BLOCK, is_at
-from ocifs.store.disk import Disk, clear_away, of_disk
+from ocifs.store.disk import Disk, clear_away, make_directory, of_disk
 from ocifs.store.files import BlobFiles, open_parts
 
 _MAX_PIECES = 512  # the kernel takes 1,024 in one call
@@ -276,7 +276,7 @@ class Partial:
             if not is_at(path, self.fd):
                 return target  # it is in its place, or in memory, or was cleared by force: the name is not ours
             for each in (target, sums):
-                each.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                make_directory(each.parent)
             os.fdatasync(self.fd)
             self.map.sync()
             if self._lock_header():

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from ocifs.oci.digest import Digest
 from ocifs.settings import MIB
-from ocifs.store.disk import TEMPORARY, Disk, hold, of_disk
+from ocifs.store.disk import TEMPORARY, Disk, hold, make_directory, of_disk
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -63,7 +63,7 @@ class DiskShelf:
         """A file to write the thing to; kept whole when the block ends, dropped when it raises. Raises CacheFull."""
         path = self.path(kind, key)
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_directory(path.parent)
             number, temporary = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY)
             try:
                 with io.BufferedWriter(_Growing(self._disk, number), MIB) as file:

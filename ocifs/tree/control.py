@@ -25,9 +25,11 @@ class LiveFile(Plain):
     __slots__ = ("_lately", "_render")
     lifetime = 0.0
     changes = True
+    owner_only = True
+    """With --allow-other: for the user who mounted, and root. It has paths, hosts and errors."""
 
     def __init__(self, key: Hashable, render: Callable[[], bytes]) -> None:
-        super().__init__(key, Attributes(FILE))
+        super().__init__(key, Attributes(FILE & ~0o044))
         self._render = render
         self._lately: deque[bytes] = deque(maxlen=_RENDERINGS)
 
