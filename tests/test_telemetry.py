@@ -88,5 +88,9 @@ def test_the_journal_gets_priorities_where_it_listens(
     found = os.fstat(2)
     monkeypatch.setenv("JOURNAL_STREAM", f"{found.st_dev}:{found.st_ino}")
     assert telemetry.journal_listens()
+    # A message is one line, so that none forges another; a traceback has several.
     record = logging.LogRecord("ocifs.x", logging.WARNING, "", 1, "two\nlines", (), None)
-    assert telemetry.JournalFormatter().format(record) == "<4>ocifs.x: two\n<4>lines"
+    assert telemetry.JournalFormatter().format(record) == "<4>ocifs.x: two\\nlines"
+    error = ValueError("two\nlines")
+    record = logging.LogRecord("ocifs.x", logging.WARNING, "", 1, "x", (), (ValueError, error, None))
+    assert telemetry.JournalFormatter().format(record) == "<4>ocifs.x: x\n<4>ValueError: two\n<4>lines"
