@@ -112,7 +112,7 @@ WORDS = (
     "inspect {source}:{hostile}",
     "prefetch {source} {hostile}",
     "export {source} {hostile}",
-    "export {source} oci:{hostile}/x",
+    "export {source} oci:{place}/{hostile}/x",
     "doctor {source}",
     "doctor {hostile}",
     "status {hostile}",
@@ -121,7 +121,7 @@ WORDS = (
     "cache pin {hostile}",
     "cache unpin {hostile}",
     "cache path {hostile}",
-    "mount {source} {hostile}",
+    "mount {source} {place}/absent/{hostile}",
     "mount {hostile}",
     "ls {hostile}",
     "{hostile}",
@@ -133,6 +133,7 @@ WORDS = (
 def arguments(words: str, layout: Path) -> list[str]:
     manifest = manifest_of(layout)
     known = {"source": f"oci:{layout}", "manifest": manifest, "digest": manifest.partition("/")[2], "hostile": HOSTILE}
+    known["place"] = str(layout.parent)
     return [word.format(**known) for word in words.split()]
 
 
