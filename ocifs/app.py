@@ -25,7 +25,7 @@ from ocifs.fuse.journal import Journal
 from ocifs.layers.workshop import Workshop
 from ocifs.layout.layout import Layout
 from ocifs.layout.unpacked import OnProgress
-from ocifs.memory import collect_seldom, keep_freed_memory, raise_descriptor_limit
+from ocifs.memory import collect_seldom, fitted, keep_freed_memory, raise_descriptor_limit
 from ocifs.oci.local import LayoutSource
 from ocifs.oci.reference import HostsSource, Reference, RegistrySource, Source, seeds_of
 from ocifs.registry.admission import admit
@@ -73,6 +73,7 @@ async def open_tree(
 
     `facts` is given what can be told about the parts.
     """
+    settings = await trio.to_thread.run_sync(fitted, settings)
     facts = {} if facts is None else facts
     async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
         disk = await trio.to_thread.run_sync(Disk, settings.cache.directory)

@@ -72,7 +72,7 @@ class Limits:
     redirects: int = 5  # hops of one request
     layer_bytes: int = 64 * GIB  # what one layer unpacks to
     layer_ratio: int = 1_100  # times its own size that a layer unpacks to (gzip cannot do more than 1,032)
-    layer_window: int = 128 * MIB  # memory that a zstd frame may ask for (what the zstd command allows)
+    layer_window: int = 128 * MIB  # memory that a zstd frame may ask for, as the zstd command allows; twice that for xz
     layer_members: int = 2_000_000  # entries of one layer
     implied_directories: int = (
         500_000  # directories of one image that no entry makes: 350 bytes each, of which a path asks for thousands

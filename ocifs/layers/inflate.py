@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import bz2
 import lzma
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol, cast
 
 from isal import igzip_lib
@@ -32,6 +33,8 @@ from ocifs.settings import KIB, MIB, Limits
 _STORED = 256 * KIB
 # One output piece at the most, so that a bomb costs this much memory and no more.
 _OUTPUT = 1 * MIB
+# The window that several unpackings may have at a time: what zstd makes up to level 19, and xz up to level 6.
+_SMALL_WINDOW = 8 * MIB
 _OFTEN = 1 << 8  # streams between two looks for cancellation
 # Below this much output no ratio is judged: a tiny layer of zeros is no bomb.
 _RATIO_FREE = 64 * MIB
@@ -65,6 +68,14 @@ def sniff(head: bytes) -> str:
     return "zstd" if head[1:4] == _SKIPPABLE and head[:1] and head[0] >> 4 == 5 else "none"
 
 
+class _LargeWindow(Exception):
+    """A stream needs more memory than several may have at a time. `begun`: its first bytes."""
+
+    def __init__(self, begun: bytes) -> None:
+        super().__init__()
+        self.begun = begun
+
+
 class Inflater:
     """Plain pieces of a compressed stream. `take` gives its next bytes, none at its end.
 
@@ -79,6 +90,9 @@ class Inflater:
         self._streams = self._empty = 0  # complete ones, and those without content
         self._made = 0
         self.compression = ""
+        self.alone: Callable[[], AbstractContextManager[None]] = (
+            nullcontext  # entered for as long as a large window is needed
+        )
 
     def pieces(self) -> Iterator[bytes]:
         """The plain bytes in order, with an empty piece wherever a span ends. Reads the input to its end.
@@ -165,14 +179,15 @@ class Inflater:
         while self._next():  # padding is read too: the digest covers it
             pass
 
-    def _decoder(self) -> _Decoder:
+    def _decoder(self, window: int) -> _Decoder:
+        window = min(window, self._limits.layer_window)
         if self.compression == "gzip":
             return igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
         if self.compression == "zstd":
-            return zstd.open_frame(self._limits.layer_window)
+            return zstd.open_frame(window)
         if self.compression == "bzip2":
             return bz2.BZ2Decompressor()
-        return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=2 * self._limits.layer_window)
+        return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=2 * window)
 
     def _members(self, head: bytes) -> Iterator[bytes]:
         source = StreamInput(head, self._next)
@@ -185,20 +200,35 @@ class Inflater:
 
     def _member(self, source: StreamInput) -> Iterator[bytes]:
         """One complete stream."""
-        decoder, made = self._decoder(), self._made
+        made = self._made
         source.begin()
         try:
+            decoder = yield from self._decode(source, self._decoder(_SMALL_WINDOW), b"")
+        except _LargeWindow as needed:
+            with self.alone():
+                decoder = yield from self._decode(source, self._decoder(self._limits.layer_window), needed.begun)
+        source.give_back(decoder.unused_data)
+        self._count_stream(empty=made == self._made)
+
+    def _decode(self, source: StreamInput, decoder: _Decoder, begun: bytes) -> Generator[bytes, None, _Decoder]:
+        """Decode one stream, whose first bytes may have been taken. Raises _LargeWindow before it has made anything."""
+        small, fed, plain = not begun, b"", 0
+        try:
             while not decoder.eof:
-                data = source.take() if decoder.needs_input else b""
+                data, begun = begun or (source.take() if decoder.needs_input else b""), b""
                 if not data and decoder.needs_input:
                     raise Malformed(f"the layer ends in the middle of its {self.compression} stream")
+                fed = fed + data if small and not plain else b""
                 piece = decoder.decompress(data, _OUTPUT)
+                plain += len(piece)
                 if piece:
                     yield piece
         except (_IGZIP_ERROR, OSError, EOFError, lzma.LZMAError, zstd.ZstdError, ValueError) as error:
-            raise self._explained(error) from None
-        source.give_back(decoder.unused_data)
-        self._count_stream(empty=made == self._made)
+            explained = self._explained(error)
+            if small and not plain and isinstance(explained, LimitExceeded):
+                raise _LargeWindow(fed) from None
+            raise explained from None
+        return decoder
 
     def _count_stream(self, *, empty: bool) -> None:
         """Streams cost time also if there is nothing in them: 2,000,000 empty frames are 16 MB and took a minute."""

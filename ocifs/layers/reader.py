@@ -31,7 +31,7 @@ class Source(Protocol):
         ...
 
 
-_KEPT = 48 * MIB
+_KEPT = 12 * MIB  # of decoded spans; each layer service has two readers
 _ROWS = 256  # readers who read on
 _ROW = 3  # times a span's length that somebody has read in a row, for whom it is fetched and decoded ahead
 _FURTHER, _AHEAD = 6, 8 * MIB  # times the length of several spans that are so, and their length at the most

@@ -6,15 +6,17 @@ diff ID (here) were verified; the plain tar is kept only where the compression c
 
 from __future__ import annotations
 
+import functools
+import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import BinaryIO
 
 import trio
 
-from ocifs.concurrency import ungrouped
+from ocifs.concurrency import check_cancelled, in_thread, note_progress, ungrouped
 from ocifs.content import Blob, BlobReader, Shelf
 from ocifs.errors import IntegrityError
 from ocifs.layers.beside import Beside
@@ -35,6 +37,9 @@ from ocifs.settings import Limits
 
 # Nearly always these can be entered in the middle, so their plain tars are not kept at once; of the others, few can.
 _ENTERED = ("gzip", "none")
+
+
+_LOOK = 0.5  # seconds between two looks for cancellation
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,17 +75,32 @@ class Unpacking:
         wanted = layer.diff_id
         self._sums = Sums(wanted.algorithm if wanted is not None and wanted.verifiable else "sha256")
 
-    async def run(self, threads: trio.CapacityLimiter) -> LayerIndex:
-        """Do it, and keep what was made. Raises Malformed, IntegrityError, LimitExceeded and whatever reading the blob raises."""
+    async def run(self, threads: trio.CapacityLimiter, large: threading.Lock) -> LayerIndex:
+        """Do it, and keep what was made. `large`: held while the decoder needs much memory.
+
+        Raises Malformed, IntegrityError, LimitExceeded and whatever reading the blob raises.
+        """
         async with (
             threads
         ):  # before anything is read: an image can have more layers than there is memory for their first pieces
             with ungrouped():
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._feed.bring)
-                    index = await trio.to_thread.run_sync(self._pass, limiter=trio.CapacityLimiter(1))
+                    self._inflater.alone = functools.partial(self._alone, large)
+                    index = await in_thread(self._pass, limiter=trio.CapacityLimiter(1))
                     nursery.cancel_scope.cancel()
         return index
+
+    @contextmanager
+    def _alone(self, large: threading.Lock) -> Iterator[None]:
+        """Wait, in the worker thread, until no other unpacking needs much memory. That one has bounds, so there is progress."""
+        while not large.acquire(timeout=_LOOK):
+            check_cancelled()
+            trio.from_thread.run_sync(note_progress)
+        try:
+            yield
+        finally:
+            large.release()
 
     def _pass(self) -> LayerIndex:
         packer = Packer()

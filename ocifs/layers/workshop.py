@@ -14,7 +14,7 @@ wait for reads that need threads too.
 from __future__ import annotations
 
 import logging
-import os
+import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -46,6 +46,7 @@ from ocifs.settings import MIB, Limits
 log = logging.getLogger("ocifs.layers")
 
 BY_TABLE = "layer-index-toc.4"  # an index by a table of contents that came with the layer
+_UNPACKINGS = 2  # at a time, whatever the number of processors: each takes its decoder's window and pieces of the blob
 _PIECE = 2 * MIB  # read of a blob at a time
 _WARNED = 1000  # layers with a warning that are remembered at a time
 
@@ -73,7 +74,8 @@ class Workshop:
         self._tars = PlainTars(shelf)
         self._reader = SpanReader(blobs, nursery)
         self._kept_reader = SpanReader(_Kept(self._tars, self._unpack), nursery)
-        self._threads = trio.CapacityLimiter(max(2, os.cpu_count() or 2))
+        self._threads = trio.CapacityLimiter(_UNPACKINGS)
+        self._large = threading.Lock()  # held by the unpacking whose decoder needs much memory
 
     def layer(
         self,
@@ -295,7 +297,7 @@ class Workshop:
 
         async def work() -> LayerIndex:
             unpacking = Unpacking(self.blobs, self._shelf, self._limits, layer, keep_plain=keep_plain)
-            index = await unpacking.run(self._threads)
+            index = await unpacking.run(self._threads, self._large)
             self._indices[layer.blob.digest] = index
             return index
 

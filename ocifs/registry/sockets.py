@@ -1,7 +1,7 @@
 """Sockets for httpcore: connections to the addresses that a host may have, reads in large pieces.
 
 httpcore calls this module from the task that asks. httpcore asks its sockets for 64 KiB at a time, which in Python limits a
-download to a few hundred MB/s; the streams here ask for a mebibyte.
+download to a few hundred MB/s; the streams here ask for 256 KiB.
 
 - A host that a registry chose is resolved here, its addresses are checked against `zones`, and only these are connected to.
 - Addresses are tried in turn, each DELAY seconds after the one before or once that has failed, families alternating
@@ -23,13 +23,14 @@ import trio
 from ocifs.errors import AccessDenied
 from ocifs.registry.addresses import Zone, zone_of_address
 from ocifs.registry.heads import Head
-from ocifs.settings import KIB, MIB
+from ocifs.settings import KIB
 
 SocketOption: TypeAlias = tuple[int, int, int] | tuple[int, int, bytes | bytearray] | tuple[int, int, None, int]
 Connect: TypeAlias = Callable[[str], Awaitable[httpcore.AsyncNetworkStream]]
 
 DELAY = 0.25  # seconds, RFC 8305, 8: "Connection Attempt Delay"
 HEAD_READ = 64 * KIB  # read of a head at a time
+BODY_READ = 256 * KIB  # of a body: h11 copies what is read twice, and 16 connections of a host are read at a time
 _NOT_CONNECTED = (httpcore.ConnectError, httpcore.ConnectTimeout)
 
 
@@ -42,7 +43,7 @@ class Stream(httpcore.AsyncNetworkStream):
     def __init__(self, inner: httpcore.AsyncNetworkStream) -> None:
         self._inner = inner
         self._head: Head | None = None
-        self._size = MIB
+        self._size = BODY_READ
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         while True:
@@ -51,7 +52,7 @@ class Stream(httpcore.AsyncNetworkStream):
                 return data
             passed = self._head.feed(data) if data else self._head.rest()
             if self._head.done or not data:
-                self._size = MIB if self._head.complete and not self._head.chunked else HEAD_READ
+                self._size = BODY_READ if self._head.complete and not self._head.chunked else HEAD_READ
                 self._head = None
             if passed or not data:  # an empty read would be the end
                 return passed

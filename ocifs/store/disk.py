@@ -31,6 +31,7 @@ from typing import TypeVar
 from ocifs.errors import CacheFailed, CacheFull, OcifsError, UsageError
 from ocifs.oci.digest import Digest
 from ocifs.settings import MIB
+from ocifs.store.runs import Runs
 
 log = logging.getLogger("ocifs.store")
 
@@ -67,6 +68,7 @@ class Disk:
         self.on_growth: Callable[[int], None] = lambda count: None
         self.make_room: Callable[[], bool] = lambda: False
         self.report: Callable[[str], None] = log.warning
+        self.runs = Runs()
         self._room = threading.Lock()
         try:
             make_directory(self.root)

@@ -125,7 +125,7 @@ class Fetches:
                     asked = trio.current_time()
                     async with self._source.open_blob(blob, missing * BLOCK, stop) as stream:
                         answered = trio.current_time()
-                        await carry(blob, stream, functools.partial(self._write, opened))
+                        await carry(blob, stream, functools.partial(self._write, opened), self._disk.runs)
                     self._pace.note(answered - asked, stop - missing * BLOCK, trio.current_time() - answered)
             except Unreachable:
                 failures = 0 if partial.has(missing) else failures + 1

@@ -13,19 +13,17 @@ import trio
 
 from ocifs.content import Blob, BlobStream
 from ocifs.errors import IntegrityError, Unreachable
-from ocifs.settings import MIB
 from ocifs.store.blockmap import BLOCK
+from ocifs.store.runs import Runs
 
 Pieces: TypeAlias = list[bytes | memoryview]
 
-_RUN = 2 * MIB  # what goes to a worker thread at a time
 
-
-async def carry(blob: Blob, stream: BlobStream, write: Callable[[int, Pieces], Awaitable[None]]) -> None:
+async def carry(blob: Blob, stream: BlobStream, write: Callable[[int, Pieces], Awaitable[None]], runs: Runs) -> None:
     """Give the pieces of a stream to `write`, each run with its offset. Raises what ends the stream or the writing."""
     if stream.total not in (None, blob.size) or stream.start % BLOCK:
         raise IntegrityError(f"{blob.digest} is served with {stream.total} bytes, its descriptor says {blob.size}")
-    send, receive = trio.open_memory_channel[Pieces](1)
+    send, receive = trio.open_memory_channel[Pieces](0)
 
     async def keep() -> None:
         position = stream.start
@@ -34,15 +32,16 @@ async def carry(blob: Blob, stream: BlobStream, write: Callable[[int, Pieces], A
                 await write(position, run)
                 position += sum(map(len, run))
 
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(keep)
-        async with send:
-            lost = await _cut(blob, stream, send)
+    with runs.one():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(keep)
+            async with send:
+                lost = await _cut(blob, stream, send, runs)
     if lost is not None:
         raise lost
 
 
-async def _cut(blob: Blob, stream: BlobStream, send: trio.MemorySendChannel[Pieces]) -> Unreachable | None:
+async def _cut(blob: Blob, stream: BlobStream, send: trio.MemorySendChannel[Pieces], runs: Runs) -> Unreachable | None:
     """Hand the pieces of a stream on in runs of whole blocks; what came before the connection was lost (returned) is kept."""
     pending: Pieces = []
     held = 0
@@ -56,7 +55,7 @@ async def _cut(blob: Blob, stream: BlobStream, send: trio.MemorySendChannel[Piec
                 position += len(piece)
                 if position > blob.size:
                     raise IntegrityError(f"{blob.digest} has more bytes than its descriptor says")
-                if held >= _RUN:
+                if held >= runs.size:
                     pending, held = await _send_blocks(pending, held, send)
         except Unreachable as error:
             lost = error

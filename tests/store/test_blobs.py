@@ -382,36 +382,44 @@ def test_a_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
         Disk(tmp_path / "file" / "cache")
 
 
-async def test_a_fetch_ends_when_its_last_reader_has_left(
-    tmp_path: Path, autojump_clock: trio.testing.MockClock
-) -> None:
+async def read_and_leave(blobs: CachedBlobs, blob: Blob) -> None:
+    """Wait for bytes that do not come, and leave once a fetch is under way."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(blobs.read_blob, blob, 0, 10)
+        while blob.digest not in blobs._opened or not any(
+            fetch._waiters for fetch in blobs._opened[blob.digest].fetches
+        ):
+            await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_fetch_ends_when_its_last_reader_has_left(tmp_path: Path, mock_clock: trio.testing.MockClock) -> None:
     source = MemorySource(gate=trio.Event())
     blob = source.put(CONTENT)
     async with caching(source, tmp_path) as blobs:
         for _ in range(3):
-            with trio.move_on_after(1):
-                await blobs.read_blob(blob, 0, 10)
+            await read_and_leave(blobs, blob)
+            mock_clock.jump(LEFT / 2)
         opened = blobs._opened[blob.digest]
         assert len(source.opened) == 1  # each reader joined it, since the one before had just left
-        assert opened.fetches
-        await trio.sleep(LEFT + 1)
-        assert not opened.fetches
-        assert opened.idle
+        assert len(opened.fetches) == 1
+        mock_clock.jump(LEFT)
+        while opened.fetches:
+            await trio.lowlevel.checkpoint()
         assert source.gate is not None
         source.gate.set()
         assert await whole(blobs, blob) == CONTENT
 
 
-async def test_a_fetch_goes_on_while_a_reader_waits_for_it(
-    tmp_path: Path, autojump_clock: trio.testing.MockClock
-) -> None:
+async def test_a_fetch_goes_on_while_a_reader_waits_for_it(tmp_path: Path, mock_clock: trio.testing.MockClock) -> None:
     source = MemorySource(gate=trio.Event())
     blob = source.put(CONTENT)
     async with caching(source, tmp_path) as blobs, trio.open_nursery() as nursery:
         nursery.start_soon(blobs.read_blob, blob, 0, 10)
         while not source.opened:
             await trio.lowlevel.checkpoint()
-        await trio.sleep(10 * LEFT)
+        mock_clock.jump(10 * LEFT)
+        await trio.testing.wait_all_tasks_blocked()
         assert len(blobs._opened[blob.digest].fetches) == 1
         assert len(source.opened) == 1
         assert source.gate is not None
