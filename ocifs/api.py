@@ -264,7 +264,7 @@ class _Raw(io.RawIOBase):
 
 
 def open(source: str, **options: Unpack[Options]) -> Tree:
-    """Open a source: a registry, a part of one, a reference, a layout (docs/semantics.md). Raises what keeps it from being opened."""
+    """Open a source: a registry, a part of one, a reference, an image on disk (docs/semantics.md). Raises what prevents that."""
     return Tree(source, options)
 
 

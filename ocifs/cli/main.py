@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 # name: (module, one line for --help). The line stands here so that listing them imports none of them.
 COMMANDS = {
-    "mount": ("ocifs.cli.mount", "Mount a registry, a part of one, or an OCI layout as a directory."),
+    "mount": ("ocifs.cli.mount", "Mount a registry, a part of one, or an image on disk as a directory."),
     "config": ("ocifs.cli.config_show", "Show the configuration, and where each value comes from."),
     "umount": ("ocifs.cli.umount", "End a mount, also one whose daemon has died."),
     "status": ("ocifs.cli.status", "Show the mounts of this machine and how they are."),

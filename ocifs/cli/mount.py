@@ -115,13 +115,14 @@ def command(  # noqa: PLR0913, PLR0917 (click gives each option as an argument)
 ) -> None:
     """Mount SOURCE at the directory MOUNTPOINT, read-only.
 
-    SOURCE is a registry, a namespace or repository in one, a reference to one manifest, or an OCI image layout on disk:
+    SOURCE is a registry, a namespace or repository in one, a reference to one manifest, or an image on disk:
 
     \b
         ocifs mount registry.example.com /mnt/reg
         ocifs mount registry.example.com/team/app:v1 /mnt/app
         ocifs mount registry.example.com/team/app:v1 /mnt/root --view rootfs
         ocifs mount oci:./layout /mnt/layout
+        ocifs mount ./image.tar /mnt/image
 
     With several, or with --any, hosts are at the top: MOUNTPOINT/registry.example.com/team/app:v1.
 
