@@ -144,6 +144,8 @@ def unmount(mountpoint: Path, *, lazy: bool = False) -> None:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise UsageError(f"cannot unmount {mountpoint}: {error}") from None
+    except UsageError as error:  # no program that unmounts
+        raise UsageError(f"cannot unmount {mountpoint}: {error}", hint=error.hint) from None
     if done.returncode != 0:
         raise UsageError(f"cannot unmount {mountpoint}: {done.stderr.strip()}", hint=busy_hint(mountpoint))
 

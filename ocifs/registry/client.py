@@ -102,7 +102,8 @@ class RegistryClient:
                 isinstance(error, RegistryFailed) and error.status == 405
             ):
                 raise CatalogUnavailable(f"{host} does not list its repositories", hint=hint) from error
-            raise CatalogFailed(f"{host} does not list its repositories: {error}", hint=hint) from error
+            message = f"{host} does not list its repositories: {error}"
+            raise CatalogFailed(message, hint=error.hint or hint) from error
 
     async def tags(self, repository: str) -> tuple[str, ...]:
         return await self._lists.names(endpoints.tags(repository), "tags")

@@ -101,7 +101,10 @@ class RepositoryDirectory(Plain):
         """Raise what there is to say of a listing with nothing in it: CatalogUnavailable, or NotFound where the source is not there."""
         await self._context.origin.catalog.repositories()
         if self.is_source:
-            raise NotFound(f"no repository or namespace is called {self._name!r} there")
+            raise self._no_such_source()
+
+    def _no_such_source(self) -> NotFound:
+        return NotFound(f"no repository or namespace is called {self._name!r} there")
 
     def _child(self, component: str) -> str:
         name = f"{self._name}/{component}" if self._name else component
@@ -126,9 +129,9 @@ class RepositoryDirectory(Plain):
             await self._context.origin.catalog.tags(self._name)
         except AccessDenied:
             return self.is_source
-        except NotFound:
+        except NotFound as error:
             if no_list is None:
-                raise
+                raise self._no_such_source() from None if self.is_source else error
             return self.is_source  # a namespace that is not listed has no tags
         self._context.visited.add(self._name)
         return True

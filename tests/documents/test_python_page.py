@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import io
 import json
+import tarfile
 from pathlib import Path
 
 import duckdb
@@ -14,6 +15,7 @@ import pytest
 from ocifs.oci import mediatype
 from tests.documents.session import blocks
 from tests.registry.conftest import nobodys_home  # noqa: F401 (a fixture, for all tests here)
+from tests.support.image import make_layout
 from tests.support.push import push_blob, push_manifest
 from tests.support.registry import Registry, running_registry
 from tests.support.tars import a_tar
@@ -48,6 +50,10 @@ def test_the_examples_do_what_they_say(tmp_path: Path, monkeypatch: pytest.Monke
     layer = a_tar(**{"etc/motd": b"hello"})
     image = {"rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]}}
     table = (tmp_path / "t.parquet").read_bytes()
+    monkeypatch.chdir(tmp_path)
+    layout = make_layout(tmp_path / "layout", [a_tar(**{"etc/os-release": b"ID=here"})])
+    with tarfile.open(tmp_path / "image.tar", "w") as archive:
+        archive.add(layout, ".")
     with running_registry(tmp_path / "r") as registry:
         push(registry, "team/app", (mediatype.OCI_CONFIG, image), (mediatype.OCI_LAYER, layer))
         push(registry, "team/data", (mediatype.OCI_EMPTY, {}), ("application/x.table", table), "table.parquet")
@@ -58,7 +64,7 @@ def test_the_examples_do_what_they_say(tmp_path: Path, monkeypatch: pytest.Monke
             for block in found:
                 exec(compile(block, str(PAGE), "exec"), names)
         names["fs"].close()  # type: ignore[attr-defined]
-    assert len(found) == 5
+    assert len(found) == 6
     for words in (
         "rootfs/etc/motd 5",
         "app/_tags/v1 image",
@@ -66,6 +72,7 @@ def test_the_examples_do_what_they_say(tmp_path: Path, monkeypatch: pytest.Monke
         "['etc/motd']",
         "a manifest's directory has no 'absent'",
         "team/data/_tags/v1",
+        "ID=here",
         "499500",
         "1000",
     ):
