@@ -7,6 +7,8 @@ Rules that hold here:
 - An answer that says "no" (not there, not allowed, not a registry) is raised. It has a hint.
 - Anything else that goes wrong is a warning: an outage passes, and what is in the cache can be read meanwhile.
 - A host whose name does not exist is a "no", unless the cache knows the host: names of private networks come and go.
+- A whole registry that needs a login is a "no", except with --repo: then the mount is not empty, and
+  credentials are read again whenever they are asked for.
 - A namespace is not a repository. It is admitted if the catalog has it, if --repo names something below it, or if the
   catalog cannot tell and it has one component, as no repository of a registry without a catalog has.
 - Few requests: `/v2/` and a token for a whole registry, one page with one tag for a repository.
@@ -20,6 +22,8 @@ from ocifs.content import Catalog
 from ocifs.errors import AccessDenied, NotFound, OcifsError, Unreachable
 from ocifs.registry.mirrors import Mirrored
 
+_NAMED = 5  # repositories in a warning
+
 
 async def admit(mirrored: Mirrored, catalog: Catalog, path: str, seeds: Iterable[str], *, is_cached: bool) -> str:
     """A warning, or "" if the mount can work. Raises what the registry said no with."""
@@ -28,9 +32,12 @@ async def admit(mirrored: Mirrored, catalog: Catalog, path: str, seeds: Iterable
     except (NotFound, AccessDenied) as error:
         if mirrored.has_mirrors:
             return f"{error}; its mirrors are asked"
-        if not path or any(seed == path or seed.startswith(f"{path}/") for seed in seeds):
-            if path:
-                return ""
+        named = [seed for seed in seeds if not path or seed == path or seed.startswith(f"{path}/")]
+        if named and path:
+            return ""
+        if named and isinstance(error, AccessDenied):
+            return f"{error}; the mount lists {', '.join(named[:_NAMED])} and waits for a login"
+        if not path:
             raise
         return await _namespace(mirrored.host, catalog, path, error)
     except OcifsError as error:

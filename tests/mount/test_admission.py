@@ -73,6 +73,15 @@ REFUSED: dict[str, tuple[Handler, str, str]] = {
 }
 
 
+def test_a_registry_that_wants_a_login_is_mounted_for_the_repositories_that_are_named(tmp_path: Path) -> None:
+    with fault_server(with_basic) as server, mounting(tmp_path, server.host, "--repo", "team/app") as done:
+        assert done.returncode == 0, done.stderr
+        assert b"team/app" in done.stderr and b"login" in done.stderr
+        assert [path.name for path in (tmp_path / "mnt").iterdir() if not path.name.startswith(".")] == ["team"]
+        with pytest.raises(PermissionError):
+            (tmp_path / "mnt/team/app/_manifests/v1/manifest.json").read_bytes()
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_a_registry_denies_is_not_mounted(tmp_path: Path, name: str) -> None:
     handler, path, hint = REFUSED[name]
