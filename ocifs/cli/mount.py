@@ -20,6 +20,7 @@ from ocifs.errors import NotFound, OcifsError, UsageError
 from ocifs.metrics import parse_address
 from ocifs.oci.local import LayoutSource
 from ocifs.oci.reference import Reference, Source, hosts_of
+from ocifs.printable import printable
 from ocifs.settings import MountFlags, Settings
 from ocifs.telemetry import start_logging
 
@@ -185,10 +186,10 @@ def _serve(what: Request, settings: Settings, ready: Ready | None, *, told: bool
 
     def announce(warnings: Sequence[str]) -> None:
         if ready is not None:
-            ready.ok("".join(f"ocifs: {text}\n" for text in warnings))
+            ready.ok("".join(f"ocifs: {printable(text)}\n" for text in warnings))
             return
         for text in warnings if told else ():
-            click.echo(f"ocifs: {text}", err=True)
+            write(f"ocifs: {text}", err=True)
         if told:  # a log of objects has no other lines
             write(f"mounted {request.source} at {request.mountpoint}", err=True)
         notify_systemd("READY=1")

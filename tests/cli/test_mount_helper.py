@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from ocifs.cli.mount_helper import sources, translate
+from ocifs.oci import mediatype
 from tests.support.image import make_layout
 from tests.support.mount import mounted
+from tests.support.push import push_manifest
 from tests.support.registry import Registry
 from tests.support.tars import a_tar
 
@@ -198,6 +200,7 @@ def test_flags_of_mount_are_those_of_the_last_option_about_them(options: str, wo
     assert translate(options) == words
 
 
+EMPTY = {"schemaVersion": 2, "mediaType": mediatype.OCI_INDEX, "manifests": []}
 TWICE = """mount -a -T {place}/fstab
 mount -a -T {place}/fstab
 cat /proc/self/mountinfo
@@ -208,10 +211,11 @@ cat /proc/self/mountinfo
 def test_mount_a_succeeds_twice_for_every_form_of_source(registry: Registry, tmp_path: Path) -> None:
     """mount(8), -a: file systems that are mounted already are skipped."""
     layout = make_layout(tmp_path / "lay out", [a_tar(x=b"x")])
+    push_manifest(registry.url, "mounted/twice", EMPTY, "v1")
     sources = {
         "host": registry.host,
         "slash": f"{registry.host}/",
-        "scheme": f"docker://{registry.host}/team/app",
+        "scheme": f"docker://{registry.host}/mounted/twice",
         "short": "alpine",
         "hub": "index.docker.io/library/alpine",
         "several": f"{registry.host},localhost",
