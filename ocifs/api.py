@@ -24,7 +24,7 @@ from typing import TypeVar, Unpack
 import trio
 
 from ocifs.app import open_tree, run_to_end
-from ocifs.concurrency import patience
+from ocifs.concurrency import in_thread, patience
 from ocifs.errors import IsADirectory, NotADirectory, UsageError
 from ocifs.oci.reference import hosts_of, parse_source
 from ocifs.options import Options, path_of, settings_of
@@ -272,7 +272,7 @@ def open(source: str, **options: Unpack[Options]) -> Tree:
 async def open_async(source: str, **options: Unpack[Options]) -> AsyncIterator[AsyncTree]:
     """The same for programs that run on trio, for as long as the block lasts."""
     conf = path_of(options.get("registries_conf"))
-    parsed = parse_source(await trio.to_thread.run_sync(expand, source, os.environ, conf))
+    parsed = parse_source(await in_thread(expand, source, os.environ, conf))
     settings = settings_of(hosts_of(parsed), options)
     async with open_tree(parsed, settings) as root:
         yield AsyncTree(root, settings.timing)

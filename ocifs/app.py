@@ -18,7 +18,7 @@ from typing import TypeAlias
 import trio
 
 from ocifs import __version__
-from ocifs.concurrency import patience, ungrouped
+from ocifs.concurrency import guarded, in_thread, patience, ungrouped
 from ocifs.content import Origin
 from ocifs.errors import LimitExceeded, OcifsError, UsageError
 from ocifs.fuse.journal import Journal
@@ -73,10 +73,10 @@ async def open_tree(
 
     `facts` is given what can be told about the parts.
     """
-    settings = await trio.to_thread.run_sync(fitted, settings)
+    settings = await in_thread(fitted, settings)
     facts = {} if facts is None else facts
     async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
-        disk = await trio.to_thread.run_sync(Disk, settings.cache.directory)
+        disk = await in_thread(Disk, settings.cache.directory)
         keepers: list[Keeps] = []
         housekeeper = Housekeeper(disk, settings.cache, keepers)
         parts = Parts(disk, nursery, settings, facts, keepers)
@@ -89,7 +89,7 @@ async def open_tree(
                 root = await hosts.root()
                 if hooks.on_warning is not None and isinstance(source, RegistrySource) and not settings.cache.offline:
                     await hosts.admit(source, hooks.on_warning)
-        nursery.start_soon(housekeeper.run)
+        nursery.start_soon(guarded, "tidying the cache", housekeeper.run)
         facts["cache"] = lambda: {
             "directory": str(settings.cache.directory),
             "offline": settings.cache.offline,
@@ -237,7 +237,7 @@ async def _open_layout(source: LayoutSource, parts: Parts, on_progress: OnProgre
 
 async def look_at_layout(source: LayoutSource, settings: Settings) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The names of a local source's images, and what is odd about it. Raises what keeps it from being opened."""
-    disk = await trio.to_thread.run_sync(Disk, settings.cache.directory)
+    disk = await in_thread(Disk, settings.cache.directory)
     async with trio.open_nursery() as nursery:
         layout = await Layout.open(source, nursery, settings, DiskShelf(disk))
         found = (await layout.names()).shown, await layout.notes()
@@ -298,7 +298,7 @@ async def _serve_metrics(nursery: trio.Nursery, address: tuple[str, int], status
     from ocifs.scrape import open_listeners, serve_metrics
 
     listeners = await open_listeners(address)
-    nursery.start_soon(serve_metrics, listeners, lambda: exposition(status()))
+    nursery.start_soon(guarded, "serving metrics", serve_metrics, listeners, lambda: exposition(status()))
 
 
 def status_of(source: Source, journal: Journal, parts: Facts) -> Status:

@@ -7,6 +7,8 @@ a nursery that outlives each of them, so that a caller who gives up takes nothin
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from collections.abc import Awaitable, Callable, Hashable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -68,7 +70,7 @@ async def off_loop(size: int, work: Callable[[], T]) -> T:
     """
     if size <= SMALL:
         return work()
-    return await trio.to_thread.run_sync(work, abandon_on_cancel=True)
+    return await in_thread(work, abandon_on_cancel=True)
 
 
 class Patience:
@@ -142,10 +144,29 @@ async def in_thread(
             if started:  # the work itself raised it
                 raise
             if trio.current_time() >= end:
-                raise DeadlineExceeded("the system gives this process no further thread", hint=_THREADS_HINT) from None
+                raise DeadlineExceeded(_NO_THREAD, hint=_THREADS_HINT) from None
         await trio.sleep(_THREADS_AGAIN)
 
 
+def start_thread(thread: threading.Thread) -> None:
+    """Start a thread. If the system gives none, wait for one, in the calling worker thread.
+
+    Raises DeadlineExceeded as `in_thread` does.
+    """
+    end = time.monotonic() + _THREADS_WAIT
+    while True:
+        try:
+            return thread.start()
+        except RuntimeError:
+            if thread.ident is not None:  # it has run already
+                raise
+            if time.monotonic() >= end:
+                raise DeadlineExceeded(_NO_THREAD, hint=_THREADS_HINT) from None
+        check_cancelled()
+        time.sleep(_THREADS_AGAIN)
+
+
+_NO_THREAD = "the system gives this process no further thread"
 _THREADS_HINT = "raise the limit of tasks: pids.max, TasksMax or ulimit -u"
 
 

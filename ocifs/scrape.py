@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 import h11
 import trio
 
+from ocifs.concurrency import guarded
 from ocifs.errors import UsageError
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -52,7 +53,10 @@ async def serve_metrics(listeners: list[trio.SocketListener], render: Callable[[
             with trio.move_on_after(1, shield=True):
                 await stream.aclose()
 
-    await trio.serve_listeners(handle, listeners)
+    async def handle_guarded(stream: trio.SocketStream) -> None:
+        await guarded("answering a request for metrics", handle, stream)
+
+    await trio.serve_listeners(handle_guarded, listeners)
 
 
 def _may_ask(address: str, headers: Iterable[tuple[bytes, bytes]]) -> bool:

@@ -6,13 +6,12 @@ import sys
 from typing import Unpack
 
 import click
-import trio
 
 from ocifs.cli.browse import browse, patiently
 from ocifs.cli.options import SharedOptions, shared
 from ocifs.cli.sources import any_option, below_any
 from ocifs.cli.words import PATH, SOURCE
-from ocifs.concurrency import patience
+from ocifs.concurrency import in_thread, patience
 from ocifs.errors import IsADirectory, UsageError
 from ocifs.settings import MIB, Timing
 from ocifs.tree.node import Directory, File
@@ -44,7 +43,7 @@ def command(source: str, path: str, any_host: bool, **options: Unpack[SharedOpti
             if not piece:
                 break
             offset += len(piece)
-            await trio.to_thread.run_sync(sys.stdout.buffer.write, piece)
+            await in_thread(sys.stdout.buffer.write, piece)
         sys.stdout.buffer.flush()
 
     browse(what, options, visit)

@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Unpack
 
 import click
-import trio
 
 from ocifs.cli.browse import browse
 from ocifs.cli.options import SharedOptions, shared
 from ocifs.cli.sources import no_single_manifest
 from ocifs.cli.terminal import progress, write
 from ocifs.cli.words import SOURCE
-from ocifs.concurrency import patience
+from ocifs.concurrency import in_thread, patience
 from ocifs.content import RawManifest
 from ocifs.errors import NotFound, Unsupported, UsageError
 from ocifs.layout.written import WrittenLayout
@@ -93,10 +92,10 @@ class Export:
         await self._copy(list(self._blobs.values()))
         # Children before their indices, so that whoever reads the layout meanwhile finds what leads to something.
         for manifest in reversed(self._manifests.values()):
-            await trio.to_thread.run_sync(self.layout.put, manifest.digest, manifest.raw)
+            await in_thread(self.layout.put, manifest.digest, manifest.raw)
         tag = name or (version if isinstance(version, str) and is_tag(version) else "")
         size = len(top.raw)
-        await trio.to_thread.run_sync(self.layout.list_manifest, top.digest, top.media_type, size, tag)
+        await in_thread(self.layout.list_manifest, top.digest, top.media_type, size, tag)
         return top.digest
 
     def _child(self, index: Manifest) -> Descriptor:
@@ -113,7 +112,7 @@ class Export:
         catalog, version = where.context.origin.catalog, where.version
         raw = None
         if known is not None:
-            body = await trio.to_thread.run_sync(self.layout.small, known.digest, known.size)
+            body = await in_thread(self.layout.small, known.digest, known.size)
             raw = None if body is None else RawManifest(known.digest, known.media_type, body)
         if raw is None:
             with patience(self.timing.timeout, self.timing.max_wait):
@@ -162,7 +161,7 @@ class Export:
         total = sum(each.size for each in blobs)
         with progress(total, f"{total / MIB:.1f} MiB", sys.stderr) as advance:
             for each in blobs:
-                if await trio.to_thread.run_sync(self.layout.has, each.digest, each.size, abandon_on_cancel=True):
+                if await in_thread(self.layout.has, each.digest, each.size, abandon_on_cancel=True):
                     advance(each.size)
                     continue
                 file = BlobFile(self.where.context.origin.blobs, self.where.blob(each), each.media_type)
@@ -172,7 +171,7 @@ class Export:
                         for offset in range(0, each.size, MIB):
                             with patience(self.timing.timeout, self.timing.max_wait):
                                 piece = await file.read(offset, MIB)
-                            await trio.to_thread.run_sync(writer.write, piece)
+                            await in_thread(writer.write, piece)
                             advance(len(piece))
                 finally:
                     file.closed()

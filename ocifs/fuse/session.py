@@ -17,7 +17,7 @@ from pathlib import Path
 import pyfuse3
 import trio
 
-from ocifs.concurrency import in_thread
+from ocifs.concurrency import guarded, in_thread
 from ocifs.errors import UsageError
 from ocifs.fuse.background import raise_limit
 from ocifs.fuse.guard import Guard
@@ -92,8 +92,8 @@ async def _serve(
 ) -> None:
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(guard.watch)
-            nursery.start_soon(_end_on_signal, signals, nursery.cancel_scope)
+            nursery.start_soon(guarded, "looking at callers", guard.watch)
+            nursery.start_soon(guarded, "waiting for signals", _end_on_signal, signals, nursery.cancel_scope)
             nursery.start_soon(_announce, options, guard, on_ready)
             await pyfuse3.main(max_tasks=MAX_TASKS)
             nursery.cancel_scope.cancel()
@@ -145,5 +145,7 @@ def _read_ahead(device: int) -> None:
 async def _end_on_signal(signals: AsyncIterator[int], whole: trio.CancelScope) -> None:
     async for number in signals:
         log.info("ending on %s", signal.Signals(number).name)
-        pyfuse3.terminate()
-        whole.cancel()  # handlers that wait for a registry would keep the mount until their deadlines
+        try:
+            pyfuse3.terminate()
+        finally:
+            whole.cancel()  # handlers that wait for a registry would keep the mount until their deadlines

@@ -12,6 +12,8 @@ from queue import Queue
 from types import TracebackType
 from typing import Generic, TypeVar
 
+from ocifs.concurrency import start_thread
+
 T = TypeVar("T")
 
 _WAITING = 8
@@ -33,7 +35,7 @@ class Beside(Generic[T]):
         self._thread = threading.Thread(target=self._run, name="ocifs-list", daemon=True)
 
     def __enter__(self) -> Beside[T]:
-        self._thread.start()
+        start_thread(self._thread)
         return self
 
     def put(self, piece: bytes) -> bool:

@@ -12,8 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-import trio
-
+from ocifs.concurrency import in_thread
 from ocifs.content import Blob, BlobReader
 from ocifs.errors import IntegrityError, LimitExceeded, Malformed, Unsupported
 from ocifs.layers import estargz, zstd_chunked
@@ -91,13 +90,13 @@ async def _ztoc(blobs: BlobReader, blob: Blob, table: Blob, limits: Limits) -> T
     from ocifs.layers.ztoc import read_ztoc
 
     data = await _exactly(blobs, table, 0, table.size)
-    return await trio.to_thread.run_sync(read_ztoc, data, blob.size, limits)
+    return await in_thread(read_ztoc, data, blob.size, limits)
 
 
 async def _chunked(blobs: BlobReader, blob: Blob, said: zstd_chunked.Promise, limits: Limits) -> Table:
     zstd_chunked.check_place(said, blob.size, limits)
     data = await _exactly(blobs, blob, said.start, said.length)
-    return await trio.to_thread.run_sync(zstd_chunked.read, data, said, limits)
+    return await in_thread(zstd_chunked.read, data, said, limits)
 
 
 async def _estargz(blobs: BlobReader, blob: Blob, promise: Promise, limits: Limits) -> Table:
@@ -112,7 +111,7 @@ async def _estargz(blobs: BlobReader, blob: Blob, promise: Promise, limits: Limi
         missing = max(0, blob.size - length - start)
         data = await _exactly(blobs, blob, start, missing) if missing else b""
         data += tail[max(0, length - (blob.size - start)) : length - (blob.size - stop)]
-    return await trio.to_thread.run_sync(estargz.read, data, start, promise.digest, limits)
+    return await in_thread(estargz.read, data, start, promise.digest, limits)
 
 
 async def _beside(blobs: BlobReader, blob: Blob, promise: Promise, limits: Limits) -> bytes:

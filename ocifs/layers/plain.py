@@ -10,8 +10,9 @@ from contextlib import suppress
 
 import trio
 
+from ocifs.concurrency import in_thread
 from ocifs.content import Shelf
-from ocifs.errors import IntegrityError, RegistryFailed
+from ocifs.errors import CacheFailed, IntegrityError
 from ocifs.oci.digest import Digest
 
 PLAIN = "layer-plain.1"
@@ -36,15 +37,15 @@ class PlainTar:
         os.close(self._descriptor)
 
     async def read(self, start: int, size: int) -> bytes:
-        """Bytes [start, start+size). Raises IntegrityError where it has less, RegistryFailed."""
+        """Bytes [start, start+size). Raises IntegrityError where it has less, CacheFailed."""
         self.last_used = trio.current_time()
-        return await trio.to_thread.run_sync(self._exactly, start, size)
+        return await in_thread(self._exactly, start, size)
 
     def _exactly(self, start: int, size: int) -> bytes:
         try:
             piece = os.pread(self._descriptor, size, start)
         except OSError as error:
-            raise RegistryFailed(f"the cache cannot be read: {error.strerror}") from None
+            raise CacheFailed(f"cannot read the cache: {error.strerror}", hint="check the disk that it is on") from None
         if len(piece) != size:
             raise IntegrityError("an unpacked layer in the cache is shorter than it was")
         return piece
@@ -60,7 +61,7 @@ class PlainTars:
 
     async def find(self, digest: Digest) -> PlainTar | None:
         """The plain tar of a layer, where it is kept."""
-        plain = self._open.get(digest) or await trio.to_thread.run_sync(self._find, digest)
+        plain = self._open.get(digest) or await in_thread(self._find, digest)
         if plain is not None:
             self._open[digest] = plain
         while len(self._open) > _OPEN:  # readers still hold those that they read from
@@ -71,8 +72,9 @@ class PlainTars:
         file = self._shelf.find(PLAIN, digest)
         if file is None:
             return None
-        with file:
+        with file, suppress(OSError):  # no further descriptor
             return PlainTar(os.dup(file.fileno()))
+        return None
 
     def forget(self, digest: Digest) -> None:
         """The one that is open is not to be used any more."""

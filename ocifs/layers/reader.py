@@ -14,7 +14,7 @@ from typing import Protocol, TypeAlias
 
 import trio
 
-from ocifs.concurrency import SingleFlight, note_progress
+from ocifs.concurrency import SingleFlight, guarded, in_thread, note_progress
 from ocifs.content import Blob
 from ocifs.errors import OcifsError
 from ocifs.layers.seekable import decode
@@ -123,7 +123,7 @@ class SpanReader:
             key = (blob.digest, start, plain, length)
             if key not in self._kept and key not in self._coming:
                 self._coming.add(key)
-                self._nursery.start_soon(self._ahead, blob, spans.compression, spans[number])
+                self._nursery.start_soon(guarded, "reading ahead", self._ahead, blob, spans.compression, spans[number])
         self._looked = spans, following, least
 
     def _row(self, digest: Digest, start: int, length: int) -> int:
@@ -168,7 +168,7 @@ class SpanReader:
     async def _decode(self, blob: Blob, compression: str, span: Span) -> bytes:
         data = await self._blobs.read_blob(blob, span.start, span.stop - span.start)
         note_progress()
-        plain = await trio.to_thread.run_sync(decode, compression, span, data)
+        plain = await in_thread(decode, compression, span, data)
         key = _key(blob, span)
         if key not in self._kept:
             self._kept[key] = plain

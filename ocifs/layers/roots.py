@@ -9,13 +9,11 @@ cannot be kept is found again at the next look.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any, NamedTuple
 
-import trio
-
+from ocifs.concurrency import in_thread
 from ocifs.content import Shelf
-from ocifs.errors import CacheFull
+from ocifs.layers.derived import load, save
 from ocifs.layers.member import Kind, Member
 from ocifs.layers.sealed import seal, unseal
 from ocifs.layers.unpack import Layer
@@ -44,23 +42,18 @@ class Roots:
 
     async def find(self, name: Digest) -> Root | None:
         """A root that was kept."""
-        return await trio.to_thread.run_sync(self._find, name)
+        return await in_thread(self._find, name)
 
     async def keep(self, name: Digest, root: Root) -> None:
         """Keep a root, unless it is kept already."""
-        await trio.to_thread.run_sync(self._keep, name, root)
+        await in_thread(self._keep, name, root)
 
     def _find(self, name: Digest) -> Root | None:
-        file = self._shelf.find(KIND, name)
-        if file is None:
-            return None
-        with file:
-            return decode(file.read())
+        return load(self._shelf, KIND, name, decode)
 
     def _keep(self, name: Digest, root: Root) -> None:
         if self._find(name) != root:
-            with suppress(CacheFull), self._shelf.put(KIND, name) as file:
-                file.write(encode(root))
+            save(self._shelf, KIND, name, encode(root))
 
 
 def encode(root: Root) -> bytes:

@@ -7,21 +7,23 @@ diff ID (here) were verified; the plain tar is kept only where the compression c
 from __future__ import annotations
 
 import functools
+import logging
 import threading
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import trio
 
 from ocifs.concurrency import check_cancelled, in_thread, note_progress, ungrouped
 from ocifs.content import Blob, BlobReader, Shelf
-from ocifs.errors import IntegrityError
+from ocifs.errors import IntegrityError, OcifsError
 from ocifs.layers.beside import Beside
 from ocifs.layers.codec import KIND as INDEX
 from ocifs.layers.codec import encode
+from ocifs.layers.derived import save
 from ocifs.layers.feed import Feed
 from ocifs.layers.inflate import Inflater
 from ocifs.layers.lazy import Promise
@@ -37,6 +39,10 @@ from ocifs.settings import Limits
 
 # Nearly always these can be entered in the middle, so their plain tars are not kept at once; of the others, few can.
 _ENTERED = ("gzip", "none")
+
+log = logging.getLogger("ocifs.layers")
+
+T = TypeVar("T")
 
 
 _LOOK = 0.5  # seconds between two looks for cancellation
@@ -80,16 +86,32 @@ class Unpacking:
 
         Raises Malformed, IntegrityError, LimitExceeded and whatever reading the blob raises.
         """
-        async with (
-            threads
-        ):  # before anything is read: an image can have more layers than there is memory for their first pieces
+        return await self._fed(self._pass, threads, large)
+
+    async def part(self, start: int, length: int, threads: trio.CapacityLimiter, large: threading.Lock) -> bytes:
+        """Bytes [start, start+length) of the plain tar, none of which is kept: for a disk that takes no plain tar."""
+        return await self._fed(lambda: self._only(start, start + length), threads, large)
+
+    async def _fed(self, work: Callable[[], T], threads: trio.CapacityLimiter, large: threading.Lock) -> T:
+        # Before anything is read: an image can have more layers than there is memory for their first pieces.
+        async with threads:
             with ungrouped():
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._feed.bring)
                     self._inflater.alone = functools.partial(self._alone, large)
-                    index = await in_thread(self._pass, limiter=trio.CapacityLimiter(1))
+                    result = await in_thread(work, limiter=trio.CapacityLimiter(1))
                     nursery.cancel_scope.cancel()
-        return index
+        return result
+
+    def _only(self, start: int, stop: int) -> bytes:
+        position, wanted = 0, bytearray()
+        for piece in self._inflater.pieces():
+            wanted += piece[max(0, start - position) : max(0, stop - position)]
+            position += len(piece)
+            self._feed.used()
+            if position >= stop:
+                return bytes(wanted)
+        raise IntegrityError(f"layer {self._layer.blob.digest} is shorter than its index")
 
     @contextmanager
     def _alone(self, large: threading.Lock) -> Iterator[None]:
@@ -119,8 +141,7 @@ class Unpacking:
                 check(self._layer, index)
             if self._keep_plain or spans.compression == PLAIN_TAR:
                 spool.keep()
-        with self._shelf.put(INDEX, digest) as file:
-            file.write(encode(index))
+        save(self._shelf, INDEX, digest, encode(index))
         return index
 
     def _spooled(self, spool: _Spool) -> Iterator[bytes]:
@@ -138,21 +159,40 @@ class _Spool:
         self._digest = digest
         self._put: AbstractContextManager[BinaryIO] | None = None
         self._file: BinaryIO | None = None
+        self._failed = False
 
     def __enter__(self) -> _Spool:
         return self
 
     def write(self, piece: bytes) -> None:
-        if self._file is None:
-            self._put = self._shelf.put(PLAIN, self._digest)
-            self._file = self._put.__enter__()
-        self._file.write(piece)
+        if self._failed:
+            return
+        try:
+            if self._file is None:
+                put = self._shelf.put(PLAIN, self._digest)
+                self._file = put.__enter__()
+                self._put = put
+            self._file.write(piece)
+        except (OSError, OcifsError) as error:
+            self._fail(error)
 
     def keep(self) -> None:
         """Put it in its place."""
         put, self._put = self._put, None
+        try:
+            if put is not None:
+                put.__exit__(None, None, None)
+        except (OSError, OcifsError) as error:
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        """The layer is listed all the same; what is read of it is unpacked once more."""
+        self._failed = True
+        log.warning("cannot keep the unpacked layer %s in the cache: %s", self._digest, error)
+        put, self._put = self._put, None
         if put is not None:
-            put.__exit__(None, None, None)
+            with suppress(OSError, OcifsError, _Dropped):
+                put.__exit__(_Dropped, _Dropped(), None)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

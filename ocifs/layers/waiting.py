@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from ocifs.concurrency import note_progress, ungrouped
+from ocifs.concurrency import in_thread, note_progress, ungrouped
 from ocifs.errors import OcifsError
 from ocifs.layers.merged import Tree
 
@@ -27,7 +27,7 @@ async def with_progress(make: Callable[[], Tree]) -> Tree:
     with ungrouped():
         async with trio.open_nursery() as nursery:
             nursery.start_soon(tell)
-            tree = await trio.to_thread.run_sync(make)
+            tree = await in_thread(make)
             nursery.cancel_scope.cancel()
     return tree
 

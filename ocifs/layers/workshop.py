@@ -22,12 +22,13 @@ from weakref import WeakValueDictionary
 
 import trio
 
-from ocifs.concurrency import SingleFlight, note_progress
+from ocifs.concurrency import SingleFlight, guarded, in_thread, note_progress
 from ocifs.content import Blob, BlobReader, Shelf
-from ocifs.errors import CacheFull, IntegrityError, LimitExceeded, Malformed, OcifsError, RegistryFailed
+from ocifs.errors import CacheFailed, IntegrityError, LimitExceeded, Malformed, OcifsError
 from ocifs.layers import merged
 from ocifs.layers.codec import KIND as INDEX
 from ocifs.layers.codec import decode, encode
+from ocifs.layers.derived import load, save
 from ocifs.layers.lazy import SOCI, AskTables, Promise, fetch_table, promised
 from ocifs.layers.member import LayerIndex, Member
 from ocifs.layers.merged import Tree
@@ -73,7 +74,7 @@ class Workshop:
         self.roots = Roots(shelf)
         self._tars = PlainTars(shelf)
         self._reader = SpanReader(blobs, nursery)
-        self._kept_reader = SpanReader(_Kept(self._tars, self._unpack), nursery)
+        self._kept_reader = SpanReader(_Kept(self._tars, self._unpack, self._part), nursery)
         self._threads = trio.CapacityLimiter(_UNPACKINGS)
         self._large = threading.Lock()  # held by the unpacking whose decoder needs much memory
 
@@ -147,15 +148,11 @@ class Workshop:
 
     def _merged(self, name: Digest, layers: Sequence[LayerIndex], make: Callable[[], Tree]) -> Tree:
         """A merged tree from the shelf, or made and put there."""
-        file = self._shelf.find(merged.KIND, name)
-        if file is not None:
-            with file:
-                kept = merged.decode(file.read(), layers)
-            if kept is not None:
-                return kept
+        kept = load(self._shelf, merged.KIND, name, lambda data: merged.decode(data, layers))
+        if kept is not None:
+            return kept
         tree = make()
-        with suppress(CacheFull), self._shelf.put(merged.KIND, name) as target:  # it is quickly made again
-            target.write(merged.encode(tree))
+        save(self._shelf, merged.KIND, name, merged.encode(tree))
         return tree
 
     async def read(self, layer: Layer, member: Member, offset: int, size: int) -> bytes:
@@ -251,7 +248,7 @@ class Workshop:
             return
         if index.spans[index.spans.numbers(start, start + 1)[0]].start < length:
             self._prefetched.add(layer.key)
-            self._nursery.start_soon(self._fetch_first, layer.blob, length)
+            self._nursery.start_soon(guarded, "prefetching", self._fetch_first, layer.blob, length)
 
     async def _fetch_first(self, blob: Blob, length: int) -> None:
         try:
@@ -261,7 +258,7 @@ class Workshop:
 
     async def _index(self, layer: Layer) -> LayerIndex:
         kind = INDEX if layer.promise is None else BY_TABLE
-        index = await trio.to_thread.run_sync(self._find_index, kind, layer.key)
+        index = await in_thread(self._find_index, kind, layer.key)
         if index is None and layer.promise is not None:
             index = await self._list(layer, layer.promise)
             if index is None:  # its table was refused
@@ -274,20 +271,19 @@ class Workshop:
     async def _list(self, layer: Layer, promise: Promise) -> LayerIndex | None:
         """The index by the table of contents that came with a layer; None where that is refused."""
         table = await fetch_table(self.blobs, layer.blob, promise, self._limits)
-        return None if table is None else await trio.to_thread.run_sync(self._keep_table, layer.key, promise, table)
+        return None if table is None else await in_thread(self._keep_table, layer.key, promise, table)
 
     def _keep_table(self, key: Digest, promise: Promise, table: Table) -> LayerIndex:
         index = LayerIndex(pack(table.members), None, table.size, promise.form, table.spans, table.prefetch)
-        with self._shelf.put(BY_TABLE, key) as file:
-            file.write(encode(index))
+        save(self._shelf, BY_TABLE, key, encode(index))
         return index
 
     def _find_index(self, kind: str, key: Digest) -> LayerIndex | None:
-        file = self._shelf.find(kind, key)
-        if file is None:
-            return None
-        with file:
-            return decode(file.read())
+        return load(self._shelf, kind, key, decode)
+
+    async def _part(self, blob: Blob, start: int, length: int) -> bytes:
+        unpacking = Unpacking(self.blobs, self._shelf, self._limits, Layer(blob))
+        return await unpacking.part(start, length, self._threads, self._large)
 
     async def _unpack(self, layer: Layer, *, keep_plain: bool = False) -> LayerIndex:
         if layer.blob.size > self._limits.layer_bytes:
@@ -310,17 +306,25 @@ def _name(digests: Sequence[Digest], markers: bool, alone: bool) -> Digest:
 
 
 class _Kept:
-    """Plain tars in place of blobs, made where they are gone."""
+    """Plain tars in place of blobs, made where they are gone. If the disk takes none, each part is unpacked anew."""
 
-    def __init__(self, tars: PlainTars, unpack: Callable[..., Awaitable[LayerIndex]]) -> None:
+    def __init__(
+        self,
+        tars: PlainTars,
+        unpack: Callable[..., Awaitable[LayerIndex]],
+        part: Callable[[Blob, int, int], Awaitable[bytes]],
+    ) -> None:
         self._tars = tars
         self._unpack = unpack
+        self._part = part
 
     async def read_blob(self, blob: Blob, offset: int, length: int, toward: int = 0) -> bytes:
-        plain = await self._tars.find(blob.digest)
-        if plain is None:
-            await self._unpack(Layer(blob), keep_plain=True)
+        for is_cached in (True, False):
+            if not is_cached:
+                await self._unpack(Layer(blob), keep_plain=True)
             plain = await self._tars.find(blob.digest)
-        if plain is None:
-            raise RegistryFailed(f"what was unpacked of layer {blob.digest} went from the cache at once")
-        return await plain.read(offset, length)
+            if plain is not None:
+                with suppress(CacheFailed):
+                    return await plain.read(offset, length)
+                self._tars.forget(blob.digest)
+        return await self._part(blob, offset, length)

@@ -22,6 +22,7 @@ from typing import TypeAlias
 
 from ocifs.content import Shelf
 from ocifs.errors import IntegrityError, LimitExceeded, Malformed, NotFound, OcifsError
+from ocifs.layers.derived import load, save
 from ocifs.layers.inflate import sniff
 from ocifs.layout.contents import BLOBS, Files, Listed, OciContents, read_manifest, read_small, usable_names
 from ocifs.layout.place import Place, check_trusted, in_memory
@@ -156,15 +157,8 @@ class DockerContents:
             return self._hashed[name]
 
     def _kept_digest(self, place: Place) -> Digest | None:
-        file = self._shelf.find(_KIND, _key(place))
-        if file is None:
-            return None
-        with file:
-            try:
-                found = Digest.parse(file.read(200).decode())
-            except (Malformed, UnicodeDecodeError):
-                return None
-        return found if found.verifiable else None
+        found = load(self._shelf, _KIND, _key(place), lambda data: Digest.parse(data.decode()))
+        return found if found is not None and found.verifiable else None
 
     def _hash(self, place: Place) -> Digest:
         hasher = Digest.of(b"").hasher()
@@ -172,8 +166,7 @@ class DockerContents:
             hasher.update(place.read(start, MIB))
             self._advance()
         digest = Digest("sha256", hasher.hexdigest())
-        with self._shelf.put(_KIND, _key(place)) as file:
-            file.write(str(digest).encode())
+        save(self._shelf, _KIND, _key(place), str(digest).encode())
         return digest
 
 

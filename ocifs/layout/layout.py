@@ -18,7 +18,7 @@ from typing import TypeVar
 
 import trio
 
-from ocifs.concurrency import SingleFlight, note_progress
+from ocifs.concurrency import SingleFlight, in_thread, note_progress
 from ocifs.content import Blob, BlobStream, RawManifest, Shelf
 from ocifs.errors import BlobMissing, IntegrityError, LimitExceeded, NotFound, OcifsError, RegistryFailed
 from ocifs.layout.contents import Contents
@@ -69,7 +69,7 @@ class Layout:
         """
         async with running(on_progress) as work:
             opening = Opening(source, shelf, settings.limits, work)
-            contents = await trio.to_thread.run_sync(opening.open, abandon_on_cancel=True)
+            contents = await in_thread(opening.open, abandon_on_cancel=True)
         layout = cls(contents, nursery, settings.limits, verify_full=settings.cache.verify_full)
         await layout._warn(source)
         return layout
@@ -212,7 +212,7 @@ class Layout:
 
     async def _run(self, work: Callable[[], T]) -> T:
         """Read the disk in a thread, which is left behind when its caller gives up."""
-        return await trio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._threads)
+        return await in_thread(work, abandon_on_cancel=True, limiter=self._threads)
 
     async def notes(self) -> tuple[str, ...]:
         """What is odd about the source, for people. Raises what listing it raises."""
@@ -244,9 +244,7 @@ class _Stream:
         position = self.start
         while position < self._stop:
             length = min(MIB, self._stop - position)
-            piece = await trio.to_thread.run_sync(
-                self._place.read, position, length, abandon_on_cancel=True, limiter=self._threads
-            )
+            piece = await in_thread(self._place.read, position, length, abandon_on_cancel=True, limiter=self._threads)
             if not piece:
                 raise RegistryFailed("the file became shorter while it was read")
             position += len(piece)

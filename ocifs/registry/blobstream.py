@@ -21,7 +21,7 @@ from contextlib import aclosing, asynccontextmanager
 import httpx
 import trio
 
-from ocifs.concurrency import note_progress
+from ocifs.concurrency import in_thread, note_progress
 from ocifs.content import Blob, BlobStream
 from ocifs.errors import IntegrityError, Malformed, Unreachable
 from ocifs.oci import endpoints, replies
@@ -214,7 +214,7 @@ class _MaybeEncoded:
             decoder, piece, members = decoder_for(start), start, 1
             while piece:
                 try:
-                    part = await trio.to_thread.run_sync(decoder.decompress, piece, MIB)
+                    part = await in_thread(decoder.decompress, piece, MIB)
                 except zlib.error:
                     raise Malformed(f"{self._name}: invalid compressed data") from None
                 if part:

@@ -20,7 +20,7 @@ from typing import TypeVar
 import httpx
 import trio
 
-from ocifs.concurrency import note_progress
+from ocifs.concurrency import in_thread, note_progress
 from ocifs.errors import (
     AccessDenied,
     ConnectionRefused,
@@ -299,7 +299,7 @@ class Connection:
         if not body or not codings(headers):
             return body
         what = f"{self.host}{question.target.partition('?')[0]}"
-        return await trio.to_thread.run_sync(decoded, headers, body, question.limit, what)
+        return await in_thread(decoded, headers, body, question.limit, what)
 
     async def _whole(self, answer: httpx.Response, question: Question) -> bytes:
         body = bytearray()  # and not a list: pieces can be of one byte

@@ -16,8 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import trio
-
+from ocifs.concurrency import in_thread
 from ocifs.directories import config_home, home, runtime_directory
 from ocifs.registry import helpers
 from ocifs.registry.credential import Credential
@@ -53,7 +52,7 @@ class Sources:
 
     async def find(self, host: str, repository: str, *, anew: bool = False) -> Credential | None:
         """The credential for a repository; None where there is none. `anew`: the one that was found before was refused."""
-        for found in await trio.to_thread.run_sync(lambda: list(self.candidates(host, repository))):
+        for found in await in_thread(lambda: list(self.candidates(host, repository))):
             credential = await self.helpers.ask(found, anew=anew) if isinstance(found, Helper) else found
             if credential is not None:
                 return credential

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 
 import trio
 
+from ocifs.concurrency import in_thread
 from ocifs.oci.words import clean
 from ocifs.programs import find_program
 from ocifs.registry.credential import Credential
@@ -91,7 +92,7 @@ class Helpers:
             return None, trio.current_time() + FAILURE_HOLDS
 
     async def _run(self, name: str, key: str) -> Credential | None:
-        program = await trio.to_thread.run_sync(find_program, name)
+        program = await in_thread(find_program, name)
         if program is None:
             raise _Failed("cannot be run: No such file or directory")
         try:

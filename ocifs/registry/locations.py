@@ -10,8 +10,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-import trio
-
+from ocifs.concurrency import in_thread
 from ocifs.registry import hosts_toml, registries_conf
 from ocifs.registry.endpoint import Endpoint
 from ocifs.registry.hosts_toml import Host
@@ -33,7 +32,7 @@ class Locations:
     @classmethod
     async def read(cls, network: NetworkSettings) -> Locations:
         """Those of this machine. Raises UsageError."""
-        conf = await trio.to_thread.run_sync(registries_conf.load, os.environ, network.registries_conf)
+        conf = await in_thread(registries_conf.load, os.environ, network.registries_conf)
         return cls(conf, network.hosts_directory or CONTAINERD)
 
     def complete(self, network: NetworkSettings) -> NetworkSettings:
@@ -62,7 +61,7 @@ class Locations:
 
     async def _load(self, host: str) -> tuple[Host, ...]:
         if host not in self._hosts:
-            self._hosts[host] = await trio.to_thread.run_sync(hosts_toml.load, self._directory, host)
+            self._hosts[host] = await in_thread(hosts_toml.load, self._directory, host)
         return self._hosts[host]
 
 

@@ -13,8 +13,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-import trio
-
+from ocifs.concurrency import in_thread
 from ocifs.content import Blob, BlobStream, RawManifest
 from ocifs.errors import (
     CatalogUnavailable,
@@ -155,7 +154,7 @@ class Mirrored:
             proofs.append(Proof(endpoint.site, await member.client.credential(endpoint.repository)))
         key = frozenset(proofs)
         if key not in self._identities:
-            self._identities[key] = await trio.to_thread.run_sync(identity_of, proofs)
+            self._identities[key] = await in_thread(identity_of, proofs)
         return self._identities[key]
 
     def distrust(self, digest: Digest) -> bool:

@@ -19,9 +19,8 @@ from functools import partial
 from urllib.parse import urlencode, urlsplit
 
 import httpx
-import trio
 
-from ocifs.concurrency import off_loop
+from ocifs.concurrency import in_thread, off_loop
 from ocifs.errors import AccessDenied, Malformed, NotFound, RateLimited
 from ocifs.oci.challenge import Token, read_token
 from ocifs.oci.codings import codings, decoded
@@ -127,7 +126,7 @@ async def _read(answer: httpx.Response, request: TokenRequest) -> Token:
     body = bytes(read)
     headers = {name.lower(): value for name, value in answer.headers.items()}
     if codings(headers):
-        body = await trio.to_thread.run_sync(decoded, headers, body, _TOKEN_BYTES, server)
+        body = await in_thread(decoded, headers, body, _TOKEN_BYTES, server)
     if 200 <= answer.status_code < 300:
         return await off_loop(len(body), partial(read_token, body, f"{request}: {server}"))
     error = error_of(answer.status_code, headers, body, f"{request}: {server}", time.time())

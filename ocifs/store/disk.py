@@ -108,14 +108,7 @@ class Disk:
 
     def read(self, path: Path) -> bytes | None:
         """The content of a small file, or None when it cannot be read or is not small. Notes that it was used."""
-        try:
-            with open(open_regular(path, os.O_RDONLY), "rb") as file:
-                if os.fstat(file.fileno()).st_mtime < time.time() - _USE_NOTED_EVERY:
-                    note_use(file.fileno())
-                content = file.read(_SMALL_FILE + 1)
-        except OSError:
-            return None
-        return content if len(content) <= _SMALL_FILE else None
+        return read_small(path, note=True)
 
     def keep(self, path: Path, content: bytes) -> None:
         """Put a small file in its place, whole or not at all."""
@@ -141,7 +134,7 @@ class Disk:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-                os.rename(temporary, path)
+                move_into_place(temporary, path)
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
@@ -168,6 +161,27 @@ def open_regular(path: Path, flags: int, mode: int = 0o600) -> int:
         os.close(descriptor)
         raise OSError(errno.EINVAL, "not a regular file", str(path))
     return descriptor
+
+
+def read_small(path: Path, *, note: bool = False) -> bytes | None:
+    """The content of a small regular file, or None if it cannot be read or is not small. `note`: record that it was used."""
+    try:
+        with open(open_regular(path, os.O_RDONLY), "rb") as file:
+            if note and os.fstat(file.fileno()).st_mtime < time.time() - _USE_NOTED_EVERY:
+                note_use(file.fileno())
+            content = file.read(_SMALL_FILE + 1)
+    except OSError:
+        return None
+    return content if len(content) <= _SMALL_FILE else None
+
+
+def move_into_place(temporary: str, path: Path) -> None:
+    """Rename a file to its place, also if a directory is there. Raises OSError."""
+    try:
+        os.rename(temporary, path)
+    except (IsADirectoryError, NotADirectoryError):
+        clear_away(path)
+        os.rename(temporary, path)
 
 
 def clear_away(*paths: Path) -> None:

@@ -88,7 +88,7 @@ class Fetches:
 
     def _begin(self, blob: Blob, opened: OpenBlob, fetch: Fetch) -> Fetch:
         opened.fetches.append(fetch)
-        self._nursery.start_soon(self._fetch, blob, opened, fetch)
+        self._nursery.start_soon(guarded, "fetching a blob", self._fetch, blob, opened, fetch)
         return fetch
 
     async def _fetch(self, blob: Blob, opened: OpenBlob, fetch: Fetch) -> None:

@@ -12,6 +12,7 @@ from typing import Protocol
 
 import trio
 
+from ocifs.concurrency import guarded, in_thread
 from ocifs.settings import MIB, CacheSettings
 from ocifs.store.disk import Disk
 from ocifs.store.eviction import AT_LEAST, Bounds, Report, bounds, evict, free_space
@@ -50,14 +51,17 @@ class Housekeeper:
         self._token = trio.lowlevel.current_trio_token()
         self._disk.on_growth = self._grew
         self._disk.make_room = self._make_room
-        await self._look()
+        await guarded("looking through the cache", self._look)
         while True:
             with trio.move_on_after(EVERY):
                 await self._due.wait()
             self._due = trio.Event()
-            self._tend(IDLE)
-            if self._grown or self.report.over or await trio.to_thread.run_sync(self._is_full):
-                await self._look()
+            await guarded("looking through the cache", self._turn)
+
+    async def _turn(self) -> None:
+        self._tend(IDLE)
+        if self._grown or self.report.over or await in_thread(self._is_full):
+            await self._look()
 
     def facts(self) -> dict[str, object]:
         """For status.json: bytes at the last look."""
@@ -79,7 +83,7 @@ class Housekeeper:
     async def _evict(self) -> None:
         self._grown = 0
         try:
-            report = await trio.to_thread.run_sync(self._evict_now, abandon_on_cancel=True)
+            report = await in_thread(self._evict_now, abandon_on_cancel=True)
         except OSError as error:
             log.warning("the cache cannot be looked through: %s", error.strerror)
             return
@@ -97,10 +101,10 @@ class Housekeeper:
 
     def _grew(self, count: int) -> None:
         """Bytes were written, in whichever thread. A count that two threads lose between them is made good by the next look."""
-        before = self._grown
-        self._grown = before + count
-        if before < self._step <= self._grown and self._token is not None:
-            self._token.run_sync_soon(self._wake)
+        self._grown += count
+        # Not only as the step is passed: the first look, which finds out how long a step is, may still be under way.
+        if self._grown >= self._step and self._token is not None:
+            self._token.run_sync_soon(self._wake, idempotent=True)
 
     def _wake(self) -> None:
         self._due.set()

@@ -13,13 +13,15 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from ocifs.errors import Malformed, OcifsError
 from ocifs.oci.digest import Digest
-from ocifs.store.disk import Disk
+from ocifs.store.disk import Disk, read_small
 
 log = logging.getLogger("ocifs.store")
 
@@ -66,12 +68,12 @@ class NameFiles:
 
     def any(self) -> bool:
         """Whether anything of the registry is known, to anybody."""
-        return next(self._directory.glob("*.json"), None) is not None
+        return next(self._paths(), None) is not None
 
     def repositories(self, owners: Collection[str]) -> tuple[str, ...]:
         """The repositories that names known to these owners are about."""
         found = set()
-        for path in self._directory.glob("*.json"):
+        for path in self._paths():
             kept = _read(path)
             kind, _, name = str(kept.get("key")).partition(" ")
             if kind in _ABOUT and kept.get("owner") in owners:
@@ -81,17 +83,24 @@ class NameFiles:
     def names_blob(self, owner: str, repository: str, digest: Digest) -> bool:
         """Whether a manifest of the repository that this owner has seen names a blob."""
         start, wanted = f"manifest {repository}@", str(digest).encode()
-        for number, path in enumerate(self._directory.glob("*.json")):
+        for number, path in enumerate(self._paths()):
             kept = _read(path) if number < _LOOKED_AT else {}
             key = str(kept.get("key"))
             if kept.get("owner") == owner and key.startswith(start):
                 try:
                     manifest = Digest.parse(key.removeprefix(start))
-                    if wanted in self._disk.whole(manifest).read_bytes():
+                    if wanted in (read_small(self._disk.whole(manifest)) or b""):
                         return True
-                except (Malformed, OSError):
+                except Malformed:
                     continue
         return False
+
+    def _paths(self) -> Iterator[Path]:
+        """The files of all names. A directory that cannot be listed has none."""
+        with suppress(OSError), os.scandir(self._directory) as entries:
+            for entry in entries:
+                if entry.name.endswith(".json"):
+                    yield Path(entry.path)
 
     def relative(self, owner: str, keys: Iterable[str]) -> frozenset[str]:
         """The paths of keys below `names/`, whether anything is known of them yet or not."""
@@ -99,10 +108,7 @@ class NameFiles:
 
 
 def _read(path: Path) -> dict[str, object]:
-    try:
-        return _record(path.read_bytes())
-    except OSError:
-        return {}
+    return _record(read_small(path))
 
 
 def _record(body: bytes | None) -> dict[str, object]:
@@ -120,7 +126,12 @@ def _fits(key: str, value: object) -> bool:
     if not isinstance(value, list):
         return False
     if key.startswith("tag "):
-        return len(value) == 3 and [type(each) for each in value] == [str, str, int] and _is_digest(value[1])
+        return (
+            len(value) == 3
+            and [type(each) for each in value] == [str, str, int]
+            and value[2] >= 0
+            and _is_digest(value[1])
+        )
     return all(isinstance(each, str) for each in value)
 
 

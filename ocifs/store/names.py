@@ -21,7 +21,7 @@ from typing import TypeVar
 import trio
 from cachetools import LRUCache, TTLCache
 
-from ocifs.concurrency import SingleFlight, note_progress, patience
+from ocifs.concurrency import SingleFlight, in_thread, note_progress, patience
 from ocifs.content import Catalog, RawManifest
 from ocifs.errors import (
     CatalogUnavailable,
@@ -90,12 +90,12 @@ class CachedCatalog:
 
     async def is_known(self) -> bool:
         """Whether anything of the registry is in the cache."""
-        return await trio.to_thread.run_sync(self._files.any)
+        return await in_thread(self._files.any)
 
     async def has_seen(self, repository: str, digest: Digest) -> bool:
         """Whether this credential has seen a manifest of the repository that names a blob."""
         owner = await self._owner(repository)
-        return await trio.to_thread.run_sync(self._files.names_blob, owner, repository, digest)
+        return await in_thread(self._files.names_blob, owner, repository, digest)
 
     async def repositories(self) -> tuple[str, ...]:
         try:
@@ -127,7 +127,7 @@ class CachedCatalog:
     async def _ask_briefly(self) -> tuple[str, ...] | None:
         owner = await self._owner("")
         if self._fresh:
-            fresh = await trio.to_thread.run_sync(self._files.last, owner, "catalog", self._fresh)
+            fresh = await in_thread(self._files.last, owner, "catalog", self._fresh)
             if fresh is not None:
                 return _names(fresh)
         try:
@@ -139,12 +139,12 @@ class CachedCatalog:
             self._known["no brief catalog"] = ()
             return None
         self._known["catalog"] = found
-        await trio.to_thread.run_sync(self._files.write, owner, "catalog", found)
+        await in_thread(self._files.write, owner, "catalog", found)
         return found
 
     async def _reach_catalog(self, question: Callable[[], Awaitable[T]]) -> T:
         """Ask for the catalog: not for long, if the repositories that something is known of can be listed instead."""
-        known = await trio.to_thread.run_sync(self._files.any)
+        known = await in_thread(self._files.any)
         try:
             found = await (self._reach_soon(question) if known else self._reach(question))
         except OcifsError as error:
@@ -157,7 +157,7 @@ class CachedCatalog:
         """The repositories that something is known of on disk, looked for once: a catalog that cannot be asked for hides none of them."""
         if self._kept is None:
             await self._owner("")
-            self._kept = await trio.to_thread.run_sync(self._files.repositories, frozenset(self._owners.values()))
+            self._kept = await in_thread(self._files.repositories, frozenset(self._owners.values()))
         return self._kept
 
     async def tags(self, repository: str) -> tuple[str, ...]:
@@ -177,7 +177,7 @@ class CachedCatalog:
         """One request for a tag of which nothing is known; for another, what it means now and a manifest that may be here already."""
         key = f"tag {repository}:{tag}"
         owner = await self._owner(repository)
-        known = key in self._known or await trio.to_thread.run_sync(self._files.last, owner, key) is not None
+        known = key in self._known or await in_thread(self._files.last, owner, key) is not None
         ask = self._meaning if known else self._bring
         _, digest, _ = _triple(await self._ask(repository, key, lambda: ask(repository, tag)))
         return await self.manifest(repository, Digest.parse(digest))
@@ -185,7 +185,7 @@ class CachedCatalog:
     async def _bring(self, repository: str, tag: str) -> list[object]:
         raw = await self._catalog.tagged(repository, tag)
         self._manifests[repository, raw.digest] = raw
-        await trio.to_thread.run_sync(self._keep_manifest, await self._owner(repository), repository, raw)
+        await in_thread(self._keep_manifest, await self._owner(repository), repository, raw)
         return [raw.media_type, str(raw.digest), len(raw.body)]
 
     async def referrers(self, repository: str, digest: Digest) -> tuple[Descriptor, ...]:
@@ -201,7 +201,7 @@ class CachedCatalog:
         held = self._manifests.get((repository, digest))
         if held is None:
             owner = await self._owner(repository)
-            held = await trio.to_thread.run_sync(self._manifest_on_disk, owner, repository, digest)
+            held = await in_thread(self._manifest_on_disk, owner, repository, digest)
             if held is None:
                 key = f"manifest {repository}@{digest}"
                 found = await self._flights.run(key, lambda: self._fetch_manifest(repository, digest))
@@ -212,7 +212,7 @@ class CachedCatalog:
 
     async def _fetch_manifest(self, repository: str, digest: Digest) -> RawManifest:
         raw = await self._reach(lambda: self._catalog.manifest(repository, digest))
-        await trio.to_thread.run_sync(self._keep_manifest, await self._owner(repository), repository, raw)
+        await in_thread(self._keep_manifest, await self._owner(repository), repository, raw)
         return raw
 
     def _manifest_on_disk(self, owner: str, repository: str, digest: Digest) -> RawManifest | None:
@@ -247,10 +247,10 @@ class CachedCatalog:
     async def _renew(self, repository: str, key: str, question: Callable[[], Awaitable[object]]) -> object:
         owner = await self._owner(repository)
         if self._fresh:
-            fresh = await trio.to_thread.run_sync(self._files.last, owner, key, self._fresh)
+            fresh = await in_thread(self._files.last, owner, key, self._fresh)
             if fresh is not None:
                 return fresh
-        last = await trio.to_thread.run_sync(self._files.last, owner, key)
+        last = await in_thread(self._files.last, owner, key)
         reach = self._reach_catalog if key == "catalog" else self._reach if last is None else self._reach_soon
         try:
             found = await reach(question)
@@ -260,7 +260,7 @@ class CachedCatalog:
                 return last
             self._absent[key] = error
             if last is not None and isinstance(error, NotFound):
-                await trio.to_thread.run_sync(self._files.forget, owner, key)
+                await in_thread(self._files.forget, owner, key)
             raise
         except OUTAGES as error:
             if last is None:
@@ -273,7 +273,7 @@ class CachedCatalog:
             self._note_cut(key, error)
             raise
         self._known[key] = found
-        await trio.to_thread.run_sync(self._files.write, owner, key, found)
+        await in_thread(self._files.write, owner, key, found)
         return found
 
     def _note_cut(self, key: str, error: OcifsError) -> None:

@@ -1,13 +1,18 @@
 """What was made from blobs, kept beside them: `derived/<kind>/<algorithm>/<hex>` in the cache's directory.
 
-Rules that hold here: a thing appears by rename after fsync, so that nobody ever sees a part of one; two that are made at once are equal,
-and the later takes the earlier's place; a path is made from a kind, which is a word of ours, and a Digest.
+Rules that hold here:
+
+- A thing appears by rename after fsync, so that no reader ever sees a part of one.
+- Two that are made at once are equal. The later replaces the earlier, and anything else that is in its place.
+- What cannot be opened is missing, with a warning: it can be made again.
+- A path is made from a kind, which is a word of ours, and a Digest.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -17,10 +22,13 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from ocifs.oci.digest import Digest
 from ocifs.settings import MIB
-from ocifs.store.disk import TEMPORARY, Disk, hold, make_directory, of_disk
+from ocifs.store.disk import TEMPORARY, Disk, hold, make_directory, move_into_place, of_disk, open_regular
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
+
+
+log = logging.getLogger("ocifs.store")
 
 
 class _Growing(io.FileIO):
@@ -31,7 +39,7 @@ class _Growing(io.FileIO):
         self._disk = disk
 
     def write(self, data: ReadableBuffer, /) -> int:
-        count = self._disk.with_room(lambda: super(_Growing, self).write(data))
+        count = self._disk.with_room(lambda: os.write(self.fileno(), data))
         self._disk.on_growth(count)
         return count
 
@@ -48,15 +56,17 @@ class DiskShelf:
         return self._root / kind / key.algorithm / key.encoded
 
     def find(self, kind: str, key: Digest) -> BinaryIO | None:
-        """The thing, open for reading, or None."""
+        """The thing, open for reading, or None. What cannot be opened is as good as missing."""
+        path = self.path(kind, key)
         try:
-            file = self.path(kind, key).open("rb")
-            hold(file.fileno())
-            return file
+            descriptor = open_regular(path, os.O_RDONLY)
+            hold(descriptor)
+            return os.fdopen(descriptor, "rb")
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise of_disk(error, self.path(kind, key)) from None
+            log.warning("cannot open %s in the cache, it is made again: %s", path, error.strerror or error)
+            return None
 
     @contextmanager
     def put(self, kind: str, key: Digest) -> Iterator[BinaryIO]:
@@ -71,7 +81,7 @@ class DiskShelf:
                     yield file
                     file.flush()
                     os.fsync(number)
-                    os.rename(temporary, path)
+                    move_into_place(temporary, path)
             except BaseException:
                 with contextlib.suppress(OSError):
                     os.unlink(temporary)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 import trio
 
+from ocifs.concurrency import in_thread
 from ocifs.content import Origin
 from ocifs.layers.workshop import Workshop
 from ocifs.oci.children import attached_to
@@ -76,7 +77,7 @@ class Context:
     async def index_of(self, names: tuple[str, ...]) -> NameIndex:
         """The index of a catalog, made once for each list."""
         if not self._catalog or (self._catalog[0][0] is not names and self._catalog[0][0] != names):
-            made = NameIndex(names) if len(names) < MANY_NAMES else await trio.to_thread.run_sync(NameIndex, names)
+            made = NameIndex(names) if len(names) < MANY_NAMES else await in_thread(NameIndex, names)
             self._catalog[:] = [(names, made)]
         return self._catalog[0][1]
 

@@ -16,8 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
 
-import trio
-
+from ocifs.concurrency import in_thread
 from ocifs.errors import AccessDenied, CatalogFailed, CatalogUnavailable, Malformed, NotFound, OcifsError
 from ocifs.oci.digest import Digest
 from ocifs.oci.reference import MAX_REPOSITORY_LENGTH, is_component, is_tag
@@ -84,7 +83,7 @@ class RepositoryDirectory(Plain):
         if len(components) < MANY_NAMES:
             shown += self._children(components)
         else:
-            shown += await trio.to_thread.run_sync(self._children, components)
+            shown += await in_thread(self._children, components)
         if error is not None and (error.listed or (isinstance(error, CatalogFailed) and not shown)):
             raise cut_short(error, shown) from error
         return shown

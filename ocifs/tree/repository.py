@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 
-import trio
-
+from ocifs.concurrency import in_thread
 from ocifs.content import Blob
 from ocifs.errors import DeadlineExceeded, Malformed, NotFound, OcifsError, RegistryFailed, Unreachable
 from ocifs.oci.digest import EMPTY_JSON, Digest
@@ -76,7 +75,7 @@ class TagsDirectory(_Control):
         lifetime = max(self._context.name_lifetime, self._context.list_lifetime(self._repository))
         if len(tags) < MANY_NAMES:
             return self._links(tags, lifetime)
-        return await trio.to_thread.run_sync(self._links, tags, lifetime)
+        return await in_thread(self._links, tags, lifetime)
 
     def _links(self, tags: Sequence[str], lifetime: float) -> list[Entry]:
         """Links that are believed as long as the list is: `ls -l` asks for each again, later than a second in a long list."""
