@@ -57,7 +57,7 @@ class Failing:
 
 
 REAL: dict[str, Callable[..., Any]] = {
-    **{name: getattr(os, name) for name in (*READS, *WRITES, *NAMES, "readlink")},
+    **{name: getattr(os, name) for name in (*READS, *WRITES, *NAMES, "write", "scandir", "readlink")},
     "fcntl": fcntl.fcntl,
     "flock": fcntl.flock,
 }
@@ -71,7 +71,7 @@ def failing(directory: Path, calls: tuple[str, ...], number: int, times: int = -
         return lambda *arguments, **more: fails.call(name, *arguments, **more)
 
     with pytest.MonkeyPatch.context() as patch:
-        for name in CALLS:
+        for name in (*CALLS, "write", "scandir"):
             patch.setattr(fcntl if name in ("fcntl", "flock") else os, name, through(name))
         yield fails
 
