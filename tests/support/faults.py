@@ -117,6 +117,9 @@ def _read(connection: socket.socket) -> Request:
         if not piece:
             raise OSError("the client left")
         data += piece
+        if data.startswith(b"\x16\x03"):  # a TLS handshake, which plain servers refuse at once
+            connection.close()
+            raise OSError("a client that speaks TLS")
     head, _, body = data.partition(b"\r\n\r\n")
     first, *lines = head.decode("latin-1").split("\r\n")
     method, target, _ = first.split(" ")
