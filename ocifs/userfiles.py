@@ -11,12 +11,17 @@ import os
 import stat
 from pathlib import Path
 
+_NULL = os.makedev(1, 3)  # /dev/null, a common name for an empty file (admin-guide/devices.txt)
+
 
 def read_user_file(path: Path, most: int) -> bytes:
-    """At most `most` bytes of a regular file. Raises OSError: EINVAL for what is none, without waiting for a writer."""
+    """At most `most` bytes of a regular file, none of /dev/null. Raises OSError: EINVAL for what is none, without waiting for a writer."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     with os.fdopen(descriptor, "rb") as file:
-        mode = os.fstat(descriptor).st_mode
+        found = os.fstat(descriptor)
+        mode = found.st_mode
+        if stat.S_ISCHR(mode) and found.st_rdev == _NULL:
+            return b""
         if stat.S_ISDIR(mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         if not stat.S_ISREG(mode):

@@ -162,17 +162,21 @@ class Connection:
 
     async def _first(self, question: Question) -> httpx.Response:
         """The first answer of a registry on loopback, which has TLS where it does not understand plain http and does understand TLS."""
+        failure: Unreachable | None = None
         try:
             answer = await self._follow(question, None)
         except ConnectionRefused:
             raise
-        except Unreachable:
+        except Unreachable as error:
+            failure = error
+        # Outside the handler: the failure, which may be about TLS elsewhere, must not become the context of the next.
+        if failure is not None:
             if not await speaks_tls(self._client, self.host):
-                raise
+                raise failure
+        elif answer.status_code != 400 or not await speaks_tls(self._client, self.host):
+            self._may_have_tls = False
+            return answer
         else:
-            if answer.status_code != 400 or not await speaks_tls(self._client, self.host):
-                self._may_have_tls = False
-                return answer
             await answer.aclose()
         self._may_have_tls = False
         self.origin = f"https://{self.host}"

@@ -147,7 +147,7 @@ async def redirect_to_tls_that_fails(home: Path, monkeypatch: pytest.MonkeyPatch
         async with acting(lambda request: http(307, location=f"https://{other.host}/x")) as (client, server):
             with pytest.raises(Unreachable) as caught:
                 await client.tags("a/b")
-            assert f"{server.host} redirects, and TLS with {other.host} fails" in str(caught.value)
+            assert f"{server.host} redirects, and TLS with {other.host} fails" in str(caught.value), caught.value
             assert "--plain-http" not in caught.value.hint
 
 

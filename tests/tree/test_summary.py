@@ -94,7 +94,7 @@ def test_text_of_strangers_stays_on_its_line() -> None:
     text = page(
         parsed(config=descriptor("a/b"), layers=[descriptor("c/d", annotations={TITLE: "r\rs"})], annotations=notes)
     )
-    assert "a  x?y?[31m\n" in text
+    assert "a  x\\ny\\x1b[31m\n" in text
     assert f"b  {'z' * 160}… (3000 characters)\n" in text
     assert all(c.isprintable() or c == "\n" for c in text)
 
