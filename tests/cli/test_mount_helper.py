@@ -204,6 +204,7 @@ EMPTY = {"schemaVersion": 2, "mediaType": mediatype.OCI_INDEX, "manifests": []}
 TWICE = """mount -a -T {place}/fstab
 mount -a -T {place}/fstab
 cat /proc/self/mountinfo
+while read -r source point rest; do umount "$point"; done <{place}/fstab
 """
 
 
@@ -243,6 +244,7 @@ mount -t ocifs -o remount,ro,nosymfollow {host} {place}/mnt
 grep {place}/mnt /proc/self/mountinfo
 ls -A {place}/mnt
 mount.ocifs {host} {place} -o remount,ro || echo status $?
+umount {place}/mnt
 """
 
 
