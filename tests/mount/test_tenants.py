@@ -89,7 +89,7 @@ def test_nobody_reads_what_another_one_may(private: Private, tmp_path: Path, oth
         private.registry.stop()
     elif state == "offline":
         quick.append("--offline")
-    with mounted(repository, tmp_path / "mnt", cache, quick) as mount:
+    with mounted(repository, tmp_path / "mnt", cache, [*quick, "--repo", "team/secret"]) as mount:
         for way in WAYS.values():
             path = way.format(digest=private.digest, blob=private.blob)
             with pytest.raises(OSError):

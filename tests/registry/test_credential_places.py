@@ -115,7 +115,7 @@ def run_in_namespace(place: Path, user: int, run: bool, variables: list[str], co
 @pytest.mark.parametrize("user", [0, 65534], ids=["root", "nobody"])
 @pytest.mark.parametrize(("named", "run"), CASES)
 def test_skopeo_and_ocifs_find_the_same_login(place: Path, user: int, named: set[str], run: bool) -> None:
-    with fault_server(echo) as server:
+    with fault_server(echo, plain=True) as server:
         host = server.host
         write_logins(place, host, user)
         variables = [f"{name}={place}/{VARIABLES[name]}" for name in sorted(named)]

@@ -57,6 +57,7 @@ class FaultServer:
     listener: socket.socket
     requests: list[Request] = field(default_factory=list)
     tls: ssl.SSLContext | None = None
+    plain: bool = False
     connections: int = 0
     _open: list[socket.socket] = field(default_factory=list)
 
@@ -87,7 +88,7 @@ class FaultServer:
                 connection = self.tls.wrap_socket(connection, server_side=True)
             reply = Reply(b"", "keep")
             while reply.then == "keep":
-                request = _read(connection)
+                request = _read(connection, self.plain)
                 self.requests.append(request)
                 reply = self.handler(request)
                 _send(connection, reply)
@@ -110,14 +111,14 @@ def _send(connection: socket.socket, reply: Reply) -> None:
     return None
 
 
-def _read(connection: socket.socket) -> Request:
+def _read(connection: socket.socket, plain: bool = False) -> Request:
     data = b""
     while b"\r\n\r\n" not in data:
         piece = connection.recv(65536)
         if not piece:
             raise OSError("the client left")
         data += piece
-        if data.startswith(b"\x16\x03"):  # a TLS handshake, which plain servers refuse at once
+        if plain and data.startswith(b"\x16\x03"):  # a TLS handshake, which plain servers refuse at once
             connection.close()
             raise OSError("a client that speaks TLS")
     head, _, body = data.partition(b"\r\n\r\n")
@@ -139,10 +140,10 @@ def in_turn(*replies: Reply) -> Handler:
 
 @contextlib.contextmanager
 def fault_server(
-    handler: Handler, tls: ssl.SSLContext | None = None, address: str = "127.0.0.1"
+    handler: Handler, tls: ssl.SSLContext | None = None, address: str = "127.0.0.1", *, plain: bool = False
 ) -> Iterator[FaultServer]:
-    """A server on a port of its own, for the length of the block."""
-    server = FaultServer(handler, socket.create_server((address, 0)), tls=tls)
+    """A server on a port of its own, for the length of the block. `plain`: it ends TLS handshakes at once."""
+    server = FaultServer(handler, socket.create_server((address, 0)), tls=tls, plain=plain)
     threading.Thread(target=server.accept, daemon=True).start()
     try:
         yield server

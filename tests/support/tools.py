@@ -14,6 +14,9 @@ from pathlib import Path
 
 import pytest
 
+# Looked up when the suite begins: many tests have a home of their own.
+_KEPT = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ocifs-dev"
+
 
 @dataclass(frozen=True)
 class Tool:
@@ -36,8 +39,7 @@ class Tool:
 
 def tool(name: str, home: Path, *, optional: bool = False) -> Tool:
     """A tool by its name; skips the test where there is none, except in CI unless it is `optional`."""
-    kept = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ocifs-dev"
-    built = [str(path) for path in sorted(kept.glob(f"{name}-v*/{name}")) if os.access(path, os.X_OK)]
+    built = [str(path) for path in sorted(_KEPT.glob(f"{name}-v*/{name}")) if os.access(path, os.X_OK)]
     path = built[-1] if built else shutil.which(name)
     if path is None:
         assert optional or not os.environ.get("CI"), f"{name} must be there in CI: see scripts/setup"
