@@ -93,8 +93,11 @@ def test_whatever_there_is_the_bound_is_kept_and_the_newest_stay(
 
 def test_space_that_others_take_is_freed(disk: Disk) -> None:
     old, new = put(disk, 100, 8 * MIB), put(disk, 200, 8 * MIB)
-    report = evict(disk, Bounds(1 << 60, free_space(disk) + MIB), exactly=True)
-    assert report is not None
+    for _ in range(100):  # others may free more of the disk meanwhile than is wanted here
+        report = evict(disk, Bounds(1 << 60, free_space(disk) + MIB), exactly=True)
+        assert report is not None
+        if report.evicted:
+            break
     assert old not in left(disk)
     assert report.evicted[0].digest == old
     assert new not in left(disk) or len(report.evicted) == 1  # others may have filled the disk meanwhile
