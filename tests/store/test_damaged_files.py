@@ -13,6 +13,7 @@ import pytest
 
 from ocifs.content import Blob
 from ocifs.errors import IntegrityError, Unreachable
+from ocifs.oci.digest import Digest
 from ocifs.settings import CacheSettings, Settings
 from ocifs.store.blobs import CachedBlobs
 from ocifs.store.blockmap import BLOCK, map_length
@@ -146,38 +147,33 @@ async def test_a_blob_of_which_parts_are_cached(tmp_path: Path, which: str, dama
     await read_twice(source, tmp_path, blob)
 
 
+async def read_while_truncated(
+    place: Path, path_of: Callable[[Disk, Digest], Path], length: int, *, is_whole: bool
+) -> None:
+    """Truncate a file of a blob that is open, whole or in parts, and read all of the blob."""
+    source = MemorySource()
+    blob = source.put(CONTENT)
+    async with caching(source, place) as blobs:
+        if is_whole:
+            await kept(blobs, blob, place)
+        else:
+            await blobs.read_blob(blob, 4 * BLOCK, 3 * BLOCK)
+        os.truncate(path_of(Disk(place), blob.digest), length)
+        for start in range(0, SIZE, 3 * BLOCK):
+            assert await blobs.read_blob(blob, start, 3 * BLOCK) == CONTENT[start : start + 3 * BLOCK]
+    await read_twice(source, place, blob)
+
+
 @pytest.mark.parametrize("is_whole", [False, True], ids=["parts", "whole"])
 @pytest.mark.parametrize("length", [0, 1, 10, 24, 100, MAP - 3, MAP - 8, MAP + 800])
 async def test_a_map_that_is_truncated_while_it_is_open(tmp_path: Path, length: int, is_whole: bool) -> None:
-    source = MemorySource()
-    blob = source.put(CONTENT)
-    async with caching(source, tmp_path) as blobs:
-        if is_whole:
-            await kept(blobs, blob, tmp_path)
-        else:
-            await blobs.read_blob(blob, 4 * BLOCK, 3 * BLOCK)
-        disk = Disk(tmp_path)
-        os.truncate(disk.sums(blob.digest) if is_whole else disk.partial_map(blob.digest), length)
-        for start in range(0, SIZE, 3 * BLOCK):
-            assert await blobs.read_blob(blob, start, 3 * BLOCK) == CONTENT[start : start + 3 * BLOCK]
-    await read_twice(source, tmp_path, blob)
+    await read_while_truncated(tmp_path, Disk.sums if is_whole else Disk.partial_map, length, is_whole=is_whole)
 
 
 @pytest.mark.parametrize("is_whole", [False, True], ids=["parts", "whole"])
 @pytest.mark.parametrize("length", [0, 1, 5 * BLOCK, SIZE - 1, SIZE + BLOCK])
 async def test_a_blob_that_is_truncated_while_it_is_open(tmp_path: Path, length: int, is_whole: bool) -> None:
-    source = MemorySource()
-    blob = source.put(CONTENT)
-    async with caching(source, tmp_path) as blobs:
-        if is_whole:
-            await kept(blobs, blob, tmp_path)
-        else:
-            await blobs.read_blob(blob, 4 * BLOCK, 3 * BLOCK)
-        disk = Disk(tmp_path)
-        os.truncate(disk.whole(blob.digest) if is_whole else disk.partial(blob.digest), length)
-        for start in range(0, SIZE, 3 * BLOCK):
-            assert await blobs.read_blob(blob, start, 3 * BLOCK) == CONTENT[start : start + 3 * BLOCK]
-    await read_twice(source, tmp_path, blob)
+    await read_while_truncated(tmp_path, Disk.whole if is_whole else Disk.partial, length, is_whole=is_whole)
 
 
 @pytest.mark.parametrize("vanishes", ["cache", "v1", "blobs", "sums", "partial"])
