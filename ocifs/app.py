@@ -28,7 +28,7 @@ from ocifs.layout.unpacked import OnProgress
 from ocifs.memory import collect_seldom, fitted, keep_freed_memory, raise_descriptor_limit
 from ocifs.oci.local import LayoutSource
 from ocifs.oci.reference import HostsSource, Reference, RegistrySource, Source, seeds_of
-from ocifs.registry.admission import admit
+from ocifs.registry.admission import Applicant, admit_all
 from ocifs.registry.locations import Locations
 from ocifs.registry.mirrors import Mirrored, open_mirrored
 from ocifs.settings import MountFlags, Settings
@@ -62,7 +62,7 @@ class Hooks:
     """Called with damage that was found in the cache."""
     on_progress: OnProgress | None = None
     on_warning: Callable[[str], None] | None = None
-    """If given, a registry is asked once whether the tree can be read, and this is called with what keeps it from answering."""
+    """If given, each named source is asked once whether it can be read, and this is called with what may keep it from that."""
 
 
 @asynccontextmanager
@@ -87,8 +87,8 @@ async def open_tree(
             hosts = Hosts(parts, stack, await Locations.read(settings.network), source)
             with patience(settings.timing.timeout, settings.timing.max_wait):
                 root = await hosts.root()
-                if hooks.on_warning is not None and isinstance(source, RegistrySource) and not settings.cache.offline:
-                    await hosts.admit(source, hooks.on_warning)
+                if hooks.on_warning is not None and not settings.cache.offline:
+                    await hosts.admit(hooks.on_warning)
         nursery.start_soon(guarded, "tidying the cache", housekeeper.run)
         facts["cache"] = lambda: {
             "directory": str(settings.cache.directory),
@@ -136,10 +136,10 @@ class Hosts:
         self._opening = trio.Lock()
         self._opened: dict[str, Directory] = {}
         self._traffic: dict[str, Traffic] = {}
-        self._asked: dict[str, tuple[Mirrored, CachedCatalog, tuple[str, ...]]] = {}
+        self._asked: dict[str, tuple[Mirrored, CachedCatalog, tuple[str, ...]]] = {}  # seeds are those of --repo
 
     async def root(self) -> Directory:
-        """The root of the tree. Raises what keeps one of the named hosts from being opened; none of several is asked anything."""
+        """The root of the tree. Raises what keeps a reference, or one of several hosts, from being opened."""
         source = self._source
         if not isinstance(source, HostsSource):
             context = await self._context(source.host)
@@ -150,15 +150,18 @@ class Hosts:
             await self.open(host)
         return HostsDirectory(self.open, self.listed, None if source.any else frozenset(source.hosts))
 
-    async def admit(self, source: RegistrySource, on_warning: Callable[[str], None]) -> None:
-        """Ask the registry once whether a source can be read. Raises what it said no with; warns of what kept it from answering."""
-        timing = self._parts.settings.timing
-        mirrored, catalog, seeds = self._asked[source.host]
-        warning = f"{source.host} has not answered yet; the mount shows what the cache has until it does"
-        with trio.move_on_after(min(timing.stale_after, timing.timeout / 3)):
-            is_cached = await catalog.is_known()
-            warning = await admit(mirrored, catalog, source.path, seeds, is_cached=is_cached)
-        if warning:
+    async def admit(self, on_warning: Callable[[str], None]) -> None:
+        """Ask once for each source that is named whether it can be read. Raises as `admit_all`; opening a reference has asked."""
+        source, timing = self._source, self._parts.settings.timing
+        if isinstance(source, Reference):
+            return
+        several = source if isinstance(source, HostsSource) else HostsSource((source,))
+        applicants = []
+        for part in several.parts:
+            mirrored, catalog, seeds = self._asked[part.host]
+            applicants.append(Applicant(part, mirrored, catalog, seeds, catalog.is_known))
+        seconds = min(timing.stale_after, timing.timeout / 3)
+        for warning in await admit_all(applicants, seconds, or_any=several.any):
             on_warning(warning)
 
     async def open(self, host: str) -> Directory:
@@ -182,10 +185,10 @@ class Hosts:
         traffic = self._traffic[host] = Traffic(host)
         alone = not isinstance(self._source, HostsSource)
         seeds = seeds_of(host, self._parts.settings.view.repositories, alone=alone)
-        if isinstance(self._source, HostsSource):
-            seeds += tuple(part.path for part in self._source.parts if part.host == host and part.path)
         catalog, origin = _open_origin(mirrored, traffic, self._parts, alone=alone)
         self._asked[host] = mirrored, catalog, seeds
+        if isinstance(self._source, HostsSource):
+            seeds += tuple(part.path for part in self._source.parts if part.host == host and part.path)
         return self._parts.context(origin, seeds)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -50,11 +51,11 @@ def with_tokens(status: int, server: Callable[[], FaultServer]) -> Handler:
 
 
 @contextmanager
-def mounting(tmp_path: Path, source: str, *options: str) -> Iterator[subprocess.CompletedProcess[bytes]]:
+def mounting(tmp_path: Path, *arguments: str) -> Iterator[subprocess.CompletedProcess[bytes]]:
     """`ocifs mount` as a user types it; ends the mount if there is one."""
     place = tmp_path / "mnt"
     place.mkdir(exist_ok=True)
-    done = run_ocifs("mount", *options, source, str(place), cache=tmp_path / "cache", check=False)
+    done = run_ocifs("mount", *arguments, str(place), cache=tmp_path / "cache", check=False)
     try:
         yield done
     finally:
@@ -170,3 +171,55 @@ def test_a_registry_that_is_down_is_a_warning_and_one_that_does_not_exist_an_err
         assert "spelt right" in done.stderr.decode()
     with mounting(tmp_path, "no-such-host.invalid", "--offline") as done:
         assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_of_several_hosts_each_is_asked_once_and_a_no_is_a_warning_that_names_it(tmp_path: Path) -> None:
+    with fault_server(registry) as good, fault_server(lambda _: http(403)) as refusing:
+        with mounting(tmp_path, good.host, f"{good.host}/team/nope", refusing.host, "127.0.0.1:1") as done:
+            assert done.returncode == 0
+            said = done.stderr.decode().splitlines()
+            assert len(said) == 3, said
+            assert f"{good.host}/team/nope cannot be read" in said[0]
+            assert f"{refusing.host} cannot be read" in said[1]
+            assert "refuses connections" in said[2]
+            assert "403" in (tmp_path / "mnt/.ocifs/errors").read_text()
+            assert [request.target for request in refusing.requests] == ["/v2/", "/v2/"]  # the second for its words
+            assert sorted(request.target for request in good.requests if "catalog" not in request.target) == [
+                "/v2/",
+                "/v2/team/nope/tags/list?n=1",
+            ]
+            assert [each.name for each in (tmp_path / "mnt" / good.host / "team/app/_tags").iterdir()] == ["v1"]
+
+
+def test_several_sources_that_are_all_refused_are_an_error_that_names_them(tmp_path: Path) -> None:
+    with fault_server(lambda _: http(403)) as one, fault_server(registry) as other:
+        with mounting(tmp_path, one.host, f"{other.host}/team/nope") as done:
+            assert done.returncode == 1
+            assert one.host in done.stderr.decode() and f"{other.host}/v2/team/nope" in done.stderr.decode()
+        assert not (tmp_path / "mnt").is_mount()
+
+
+def test_a_mount_of_any_host_stays_whatever_the_named_ones_answer(tmp_path: Path) -> None:
+    with fault_server(lambda _: http(403)) as server:
+        with mounting(tmp_path, "--any", server.host) as done:
+            assert done.returncode == 0
+            assert f"{server.host} cannot be read" in done.stderr.decode()
+
+
+def test_hosts_that_do_not_answer_are_waited_for_side_by_side(tmp_path: Path) -> None:
+    """Five silent hosts and one deadline of 2 s: one after the other they would take 10 s, and `--timeout` is 6 s."""
+    with contextlib.ExitStack() as stack:
+        servers = [stack.enter_context(fault_server(lambda _: Reply(b"", "stall"))) for _ in range(5)]
+        with mounting(tmp_path, "--timeout", "6", *(server.host for server in servers)) as done:
+            assert done.returncode == 0, done.stderr.decode()
+            assert done.stderr.count(b"has not answered yet") == 5
+            assert [len(server.requests) for server in servers] == [1] * 5
+
+
+def test_nothing_is_asked_for_any_host_or_offline(tmp_path: Path) -> None:
+    with mounting(tmp_path, "--any") as done:
+        assert (done.returncode, done.stderr) == (0, b"")
+    with fault_server(lambda _: http(403)) as one, fault_server(lambda _: http(403)) as other:
+        with mounting(tmp_path, "--offline", one.host, other.host) as done:
+            assert (done.returncode, done.stderr) == (0, b"")
+        assert not one.requests + other.requests
