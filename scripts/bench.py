@@ -127,7 +127,7 @@ def sequential(world: World) -> Iterator[Sample]:
     skopeo, skopeo_memory = skopeo_copy(world)
     yield Sample("cold read, verified", ours, "s", "curl -o; sha256sum", curl, most_ratio=1.0)
     yield Sample("cold read, verified", ours, "s", "skopeo copy", skopeo, most_ratio=0.75)
-    yield Sample("cold read until synced in its place", until_kept, "s", "skopeo copy", skopeo)
+    yield Sample("cold read, until synced to disk", until_kept, "s", "skopeo copy", skopeo)
     yield from again
     yield Sample("peak memory, large read", int(peak) / 1024, "MiB", "skopeo copy", skopeo_memory, most=100e6 / MIB)
 
@@ -205,9 +205,9 @@ def random_reads(world: World) -> Iterator[Sample]:
     if ours != theirs:
         raise RuntimeError("random reads differ from what the registry serves")
     what = f"{RANDOM_READS} random reads of {RANDOM_SIZE} bytes"
-    yield Sample(what, seconds, "s", "the same by httpx", peer)
-    yield Sample(f"{what}: fetched", fetched / 1e6, "MB", "what was read", RANDOM_READS * RANDOM_SIZE / 1e6, most=30)
-    yield Sample(f"{what}: requests", requests, "", "the same by httpx", RANDOM_READS)
+    yield Sample(what, seconds, "s", "the same with httpx", peer)
+    yield Sample(f"{what}: fetched", fetched / 1e6, "MB", "bytes read", RANDOM_READS * RANDOM_SIZE / 1e6, most=30)
+    yield Sample(f"{what}: requests", requests, "", "the same with httpx", RANDOM_READS)
 
 
 def listing(world: World) -> Iterator[Sample]:

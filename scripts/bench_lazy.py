@@ -85,7 +85,7 @@ def one_file(host: str, source: str, size: float, form: str, place: Path) -> Ite
         received, requests = line.received, line.requests
     what = f"a file of 100 KB, {form}, cold"
     yield Sample(f"{what}: fetched", received / 1e6, "MB", "the layer as gzip", size / 1e6, most=3)
-    yield Sample(f"{what}: requests", requests, "", "the bound", 10, most_ratio=1)
+    yield Sample(f"{what}: requests", requests, "", "the limit", 10, most_ratio=1)
 
 
 def node(host: str, source: str, form: str, place: Path) -> Iterator[Sample]:

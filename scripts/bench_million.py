@@ -31,10 +31,10 @@ def million(directory: Path) -> Iterator[Sample]:
                 found = subprocess.run(command, capture_output=True, check=True).stdout
                 assert len(found) == ENTRIES
                 yield Sample(
-                    f"a million entries, listed {when}: peak memory",
+                    f"a million entries, {when} listing: peak memory",
                     peak(mount),
                     "MiB",
-                    "the bound",
+                    "the limit",
                     BOUND,
                     most_ratio=1,
                 )

@@ -121,8 +121,8 @@ def second_mount(image: Image, directory: Path) -> Iterator[Sample]:
             read = read_all(mount.path / "rootfs")
         with floor(image) as bare:
             least, least_read = find(bare), read_all(bare)
-        yield Sample("kept index", index / image.tar.stat().st_size * 100, "%", "the plain tar", 100.0, most=3)
-        yield Sample("second mount, peak memory", memory, "MiB", "the bound", 250e6 / MIB, most_ratio=1)
+        yield Sample("layer index", index / image.tar.stat().st_size * 100, "%", "the uncompressed tar", 100.0, most=3)
+        yield Sample("second mount, peak memory", memory, "MiB", "the limit", 250e6 / MIB, most_ratio=1)
         yield Sample("second mount, find rootfs", again, "s", "the same from memory, bare pyfuse3", least)
         yield Sample("read every file", read, "s", "the same from memory, bare pyfuse3", least_read)
         with ratarmount(image) as theirs:
@@ -134,7 +134,7 @@ def second_mount(image: Image, directory: Path) -> Iterator[Sample]:
                 yield Sample("second mount, find rootfs", again, "s", "0.6 s", 0.6, most_ratio=1)
             else:
                 yield Sample(
-                    "second mount, find rootfs", again, "s", "ratarmount, its index kept", theirs[0], most_ratio=1 / 6
+                    "second mount, find rootfs", again, "s", "ratarmount, index cached", theirs[0], most_ratio=1 / 6
                 )
                 yield Sample(
                     "second mount, find rootfs", again, "s", "ratarmount, from the layer", theirs[2], most_ratio=1 / 6
@@ -149,14 +149,14 @@ def second_mount(image: Image, directory: Path) -> Iterator[Sample]:
             path.read_bytes()
             received, requests = line.received, line.requests
         yield Sample(
-            "a file of 100 KB, index kept: fetched",
+            "a file of 100 KB, index cached: fetched",
             received / 1e6,
             "MB",
             "the layer",
             compressed(image.tar).stat().st_size / 1e6,
             most=3,
         )
-        yield Sample("a file of 100 KB, index kept: requests", requests, "", "the bound", 10, most_ratio=1)
+        yield Sample("a file of 100 KB, index cached: requests", requests, "", "the limit", 10, most_ratio=1)
 
 
 def a_file_of(root: Path, size: int) -> Path:
@@ -218,7 +218,7 @@ def ratarmount(image: Image) -> Iterator[tuple[float, float, float] | None]:
 def chroot_node(image: Image, directory: Path) -> Iterator[Sample]:
     """`chroot rootfs node -v` over a line of 3 MB/s: with nothing here, and with a kept index alone."""
     with cache_of_its_own(directory) as cache:
-        for what in ("nothing kept", "index kept"):
+        for what in ("empty cache", "index cached"):
             with (
                 line_to(image.host, SLOW) as line,
                 mounted(
@@ -231,8 +231,8 @@ def chroot_node(image: Image, directory: Path) -> Iterator[Sample]:
                 received = line.received / 1e6
             for kind in ("blobs", "partial"):
                 shutil.rmtree(cache / "ocifs/v1" / kind, ignore_errors=True)
-            published = (126.0, 353.0) if what == "nothing kept" else (15.0, 29.0)
-            peer = "nydus: plain pull" if what == "nothing kept" else "nydus: index over gzip"
+            published = (126.0, 353.0) if what == "empty cache" else (15.0, 29.0)
+            peer = "nydus: plain pull" if what == "empty cache" else "nydus: index over gzip"
             yield Sample(f"chroot node -v at 3 MB/s, {what}", seconds, "s", peer, published[0], most_ratio=1)
             yield Sample(f"chroot node -v, {what}: fetched", received, "MB", peer, published[1], most_ratio=1)
 

@@ -38,7 +38,7 @@ def demo() -> Iterator[Sample]:
     with tempfile.TemporaryDirectory(prefix="ocifs-bench-") as place:
         subprocess.run(["git", "clone", "--quiet", ROOT, f"{place}/clone"], check=True)
         seconds = _seconds(f"{place}/clone/scripts/demo")
-    yield Sample("scripts/demo in a fresh clone", seconds, "s", "the bound", DEMO_SECONDS, most=DEMO_SECONDS)
+    yield Sample("scripts/demo in a fresh clone", seconds, "s", "the limit", DEMO_SECONDS, most=DEMO_SECONDS)
 
 
 def _seconds(*command: str | Path) -> float:

@@ -2,8 +2,9 @@
 
     scripts/pictures
 
-Writes docs/pictures/session.svg from what scripts/demo prints, and from docs/explanation/bench.json, which `scripts/bench --json` writes,
-docs/pictures/bench.svg and the tables of docs/explanation/performance.md and comparison.md. All are the same for the same input.
+Writes docs/pictures/session.svg from the output of scripts/demo. Writes docs/pictures/bench.svg
+and the tables of figures from docs/explanation/bench.json, which `scripts/bench --json` writes.
+The same input gives the same files.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ PICTURES = ROOT / "docs/pictures"
 FIGURES = ROOT / "docs/explanation/bench.json"
 PAGE = ROOT / "docs/explanation/performance.md"
 COMPARISON = ROOT / "docs/explanation/comparison.md"
+TARGETS = ROOT / "docs/decisions/0055-performance-targets.md"
 NEIGHBOURS = ("skopeo", "ratarmount", "nydus", "curl")  # peers that the comparison is about
 BEGIN, END = "<!-- From bench.json, by scripts/pictures. -->", "<!-- To here. -->"
-BOUNDS = ("the bound", "0.6 s")  # peers that are no programs
+BOUNDS = ("the limit", "0.6 s")  # peers that are not programs
 WIDTH = 110
 SHOWN = (
     "ls mnt/_tags",
@@ -56,7 +58,7 @@ def session() -> None:
 
 
 def bench() -> None:
-    """One bar a figure that has a peer: how much of it ours takes for each of theirs."""
+    """One bar for each figure that has a peer: the ratio of ocifs to the peer."""
     import matplotlib as mpl
 
     mpl.use("svg")
@@ -78,33 +80,47 @@ def bench() -> None:
     axes.tick_params(axis="y", labelsize=8)
     axes.margins(x=0.12)
     axes.invert_yaxis()
-    axes.set_xlabel("of ocifs for each of the peer, in one run (less is better)")
+    axes.set_xlabel("ocifs divided by the peer, measured in one run (less is better)")
     figure.tight_layout()
     figure.savefig(PICTURES / "bench.svg", metadata={"Date": None})
 
 
-def rows(measured: Sequence[Figure]) -> str:
-    """The page's table."""
-    lines = ["| what | ocifs | peer | | ratio | target |", "|---|---|---|---|---|---|"]
+def rows(measured: Sequence[Figure], targets: bool) -> str:
+    """A table of figures, with or without their targets."""
+    header = ["measurement", "ocifs", "peer", "compared with", "ratio", *["target"] * targets]
+    lines = [_row(header), "|" + "---|" * len(header)]
     for each in measured:
         ours, theirs = with_unit(each.ours, each.unit), with_unit(each.theirs, each.unit)
-        peer = each.peer.replace("|", "\\|")
-        lines.append(f"| {each.what} | {ours} | {theirs} | {peer} | {each.ratio:.2f} | {each.target} |")
+        cells = [each.what, ours, theirs, each.peer.replace("|", "\\|"), f"{each.ratio:.2f}"]
+        lines.append(_row([*cells, *[each.target] * targets]))
     return "\n".join(lines)
 
 
-def page(text: str, measured: Sequence[Figure]) -> str:
-    """A page with the table of these figures in its place."""
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def page(text: str, measured: Sequence[Figure], targets: bool = False) -> str:
+    """A page whose table has been replaced."""
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{rows(measured)}\n{END}{after}"
+    return f"{before}{BEGIN}\n{rows(measured, targets)}\n{END}{after}"
 
 
 def pages() -> dict[Path, str]:
-    """The pages that show figures, as they are to be: all of them, and those that compare with a neighbour."""
+    """The pages with tables of figures, with their current content.
+
+    Pages for users compare ocifs with other programs. The page for developers has the targets.
+    """
     every = kept(FIGURES)
+    with_peers = [each for each in every if each.peer not in BOUNDS]
     compared = [each for each in every if each.peer.startswith(NEIGHBOURS)]
-    return {PAGE: page(PAGE.read_text(), every), COMPARISON: page(COMPARISON.read_text(), compared)}
+    targets = [each for each in every if each.target]
+    return {
+        PAGE: page(PAGE.read_text(), with_peers),
+        COMPARISON: page(COMPARISON.read_text(), compared),
+        TARGETS: page(TARGETS.read_text(), targets, targets=True),
+    }
 
 
 def main() -> None:
