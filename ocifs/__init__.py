@@ -3,8 +3,10 @@
     ocifs.open(source) -> Tree             blocking          see ocifs/api.py
     ocifs.open_async(source) -> AsyncTree  on trio
 
-Rules that hold here: importing this imports nothing else, since `ocifs --help` does; the version is that of the installed distribution,
-which has it from a tag of git (docs/decisions/0120-versions-from-tags.md), and is looked up when it is asked for: that takes 45 ms.
+Rules that hold here: importing this imports nothing else, since `ocifs --help` does; the version is
+that of the installed distribution, which has it from a tag of git
+(docs/decisions/0120-versions-from-tags.md), and is looked up when it is asked for: that takes 45
+ms.
 """
 
 __version__: str

@@ -1,6 +1,7 @@
 """The entry points: the `ocifs` command, which `python -m ocifs` is also, and `mount.ocifs`.
 
-Rules that hold here: only the standard library is imported before the current directory is off the search paths.
+Rules that hold here: only the standard library is imported before the current directory is off the
+search paths.
 """
 
 from ocifs.programs import leave_out_current_directory

@@ -5,8 +5,9 @@
     async with ocifs.open_async("oci:./layout") as tree:              for programs that run on trio
         await tree.read("_manifests/1.0/manifest.json")
 
-Rules that hold here: paths are those of docs/semantics.md, relative to the source, as text (bytes that are no UTF-8 as surrogate escapes);
-links are followed, as open(2) does, unless `follow=False`; every wait is bounded by `timeout` and `max_wait`; what is raised is OcifsError.
+Rules that hold here: paths are those of docs/semantics.md, relative to the source, as text (bytes
+that are no UTF-8 as surrogate escapes); links are followed, as open(2) does, unless `follow=False`;
+every wait is bounded by `timeout` and `max_wait`; what is raised is OcifsError.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from ocifs.concurrency import in_thread, patience
 from ocifs.errors import IsADirectory, NotADirectory, UsageError
 from ocifs.oci.reference import hosts_of, parse_source
 from ocifs.options import Options, path_of, settings_of
-from ocifs.registry.registries_conf import expand
+from ocifs.registry.config.registries_conf import expand
 from ocifs.settings import Timing
 from ocifs.tree.node import Directory, File, Node, Symlink
 from ocifs.tree.walk import walk
@@ -94,7 +95,10 @@ class AsyncTree:
         return [Entry(prefix + os.fsdecode(entry.name), _stat(entry.node)) for entry in entries]
 
     async def read(self, path: str, offset: int = 0, size: int | None = None) -> bytes:
-        """Bytes [offset, offset+size) of a file, or all from offset; fewer only at its end. Raises IsADirectory, IntegrityError, …"""
+        """Bytes [offset, offset+size) of a file, or all from offset; fewer only at its end.
+
+        Raises IsADirectory, IntegrityError, …
+        """
         node = await self._node(path)
         if not isinstance(node, File):
             raise IsADirectory(f"{path!r} is a directory")
@@ -111,7 +115,10 @@ class AsyncTree:
         return b"".join(parts)
 
     async def walk(self, path: str = "") -> AsyncIterator[Entry]:
-        """Everything below a directory, each directory before what is in it. Links are given, and not followed."""
+        """Everything below a directory, each directory before what is in it.
+
+        Links are given, and not followed.
+        """
         for entry in await self.list(path):
             yield entry
             if entry.stat.is_dir:
@@ -139,7 +146,11 @@ class _Loop:
     def _run(self) -> None:
         async def main() -> None:
             async with open_async(self._source, **self._options) as tree:
-                self._tree, self._token, self._ended = tree, trio.lowlevel.current_trio_token(), trio.Event()
+                self._tree, self._token, self._ended = (
+                    tree,
+                    trio.lowlevel.current_trio_token(),
+                    trio.Event(),
+                )
                 self._ready.set()
                 await self._ended.wait()
 
@@ -181,7 +192,8 @@ class Tree:
         self._source = source
         self._options = options
         self._closed = False
-        # By process, so that a child takes neither a dead loop nor a lock that was held at the fork.
+        # By process, so that a child takes neither a dead loop nor a lock that was held at the
+        # fork.
         self._loops = {os.getpid(): _Loop(source, options)}
         self._locks: dict[int, threading.Lock] = {}
 
@@ -192,7 +204,9 @@ class Tree:
             with self._locks.setdefault(pid, threading.Lock()):
                 if self._closed:
                     raise UsageError(f"{self._source} is closed")
-                loop = self._loops.get(pid) or self._loops.setdefault(pid, _Loop(self._source, self._options))
+                loop = self._loops.get(pid) or self._loops.setdefault(
+                    pid, _Loop(self._source, self._options)
+                )
         return loop.call(work)
 
     def stat(self, path: str = "", *, follow: bool = True) -> Stat:
@@ -215,14 +229,19 @@ class Tree:
                 yield from self.walk(entry.path)
 
     def open(self, path: str) -> io.BufferedReader:
-        """A file to read and seek in, as tarfile, zipfile and the like want it; only what is read is fetched."""
+        """A file to read and seek in, as tarfile, zipfile and the like want it; only what is read
+        is fetched.
+        """
         found = self.stat(path)
         if found.is_dir:
             raise IsADirectory(f"{path!r} is a directory")
         return io.BufferedReader(_Raw(self, path, found.size), 128 << 10)
 
     def close(self) -> None:
-        """Close it; a second call does nothing. A child's loop and its parent's are closed by each."""
+        """Close it; a second call does nothing.
+
+        A child's loop and its parent's are closed by each.
+        """
         self._closed = True
         loop = self._loops.get(os.getpid())
         if loop is not None:
@@ -232,7 +251,10 @@ class Tree:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         self.close()
 
@@ -264,7 +286,10 @@ class _Raw(io.RawIOBase):
 
 
 def open(source: str, **options: Unpack[Options]) -> Tree:
-    """Open a source: a registry, a part of one, a reference, an image on disk (docs/semantics.md). Raises what prevents that."""
+    """Open a source: a registry, a part of one, a reference, an image on disk (docs/semantics.md).
+
+    Raises what prevents that.
+    """
     return Tree(source, options)
 
 

@@ -1,6 +1,7 @@
 """The composition root: the only module that joins what users see with where bytes come from.
 
-Rules that hold here: no decision of its own, only assembly; whatever lives as long as a mount belongs to the one nursery opened here.
+Rules that hold here: no decision of its own, only assembly; whatever lives as long as a mount
+belongs to the one nursery opened here.
 """
 
 from __future__ import annotations
@@ -21,30 +22,30 @@ from ocifs import __version__
 from ocifs.concurrency import guarded, in_thread, patience, ungrouped
 from ocifs.content import Origin
 from ocifs.errors import LimitExceeded, OcifsError, UsageError
-from ocifs.fuse.journal import Journal
-from ocifs.layers.workshop import Workshop
+from ocifs.fuse.stats import Journal
+from ocifs.layers.service import Workshop
 from ocifs.layout.layout import Layout
 from ocifs.layout.unpacked import OnProgress
 from ocifs.memory import collect_seldom, fitted, keep_freed_memory, raise_descriptor_limit
 from ocifs.oci.local import LayoutSource
 from ocifs.oci.reference import HostsSource, Reference, RegistrySource, Source, seeds_of
 from ocifs.registry.admission import Applicant, admit_all
-from ocifs.registry.locations import Locations
-from ocifs.registry.mirrors import Mirrored, open_mirrored
+from ocifs.registry.config.endpoints import Locations
+from ocifs.registry.mirrors.mirrored import Mirrored, open_mirrored
 from ocifs.settings import MountFlags, Settings
-from ocifs.store.blobs import CachedBlobs
+from ocifs.store.blobs.cached import CachedBlobs
+from ocifs.store.derived import DiskShelf
 from ocifs.store.disk import Disk
-from ocifs.store.housekeeper import Housekeeper, Keeps
-from ocifs.store.names import CachedCatalog
-from ocifs.store.outage import Outage, PatientSource
-from ocifs.store.shelf import DiskShelf
+from ocifs.store.names.cached import CachedCatalog
+from ocifs.store.names.outage import Outage, PatientSource
+from ocifs.store.upkeep.housekeeper import Housekeeper, Keeps
 from ocifs.tree.blob import OfHost
-from ocifs.tree.context import Context
 from ocifs.tree.control import MountRoot
-from ocifs.tree.hosts import HostsDirectory
+from ocifs.tree.manifest.context import Context
 from ocifs.tree.node import Directory
-from ocifs.tree.registry import RepositoryDirectory
-from ocifs.tree.single import WHOLE, open_single
+from ocifs.tree.registry.hosts import HostsDirectory
+from ocifs.tree.registry.namespace import RepositoryDirectory
+from ocifs.tree.registry.single import WHOLE, open_single
 from ocifs.watched import Traffic, WatchedCatalog, WatchedSource
 
 log = logging.getLogger("ocifs.layout")
@@ -69,7 +70,9 @@ class Hooks:
 async def open_tree(
     source: Source, settings: Settings, facts: Facts | None = None, hooks: Hooks = Hooks()
 ) -> AsyncIterator[Directory]:
-    """The root directory of a source, for as long as the block lasts. Raises what keeps it from being opened.
+    """The root directory of a source, for as long as the block lasts.
+
+    Raises what keeps it from being opened.
 
     `facts` is given what can be told about the parts.
     """
@@ -113,14 +116,20 @@ class Parts:
         """What the nodes of one origin share."""
         settings = self.settings
         tables = not settings.cache.verify_full
-        workshop = Workshop(origin.blobs, DiskShelf(self.disk), self.nursery, settings.limits, tables=tables)
+        workshop = Workshop(
+            origin.blobs, DiskShelf(self.disk), self.nursery, settings.limits, tables=tables
+        )
         self.keepers.append(workshop)
         view = replace(settings.view, repositories=seeds)
-        return Context(origin, view, settings.limits, workshop, settings.timing.tag_ttl, self.disk.report)
+        return Context(
+            origin, view, settings.limits, workshop, settings.timing.tag_ttl, self.disk.report
+        )
 
 
 class Hosts:
-    """The registries of a tree, each opened when it is first wanted, with its own client, credentials and caches of names."""
+    """The registries of a tree, each opened when it is first wanted, with its own client,
+    credentials and caches of names.
+    """
 
     def __init__(
         self,
@@ -136,22 +145,34 @@ class Hosts:
         self._opening = trio.Lock()
         self._opened: dict[str, Directory] = {}
         self._traffic: dict[str, Traffic] = {}
-        self._asked: dict[str, tuple[Mirrored, CachedCatalog, tuple[str, ...]]] = {}  # seeds are those of --repo
+        self._asked: dict[
+            str, tuple[Mirrored, CachedCatalog, tuple[str, ...]]
+        ] = {}  # seeds are those of --repo
 
     async def root(self) -> Directory:
-        """The root of the tree. Raises what keeps a reference, or one of several hosts, from being opened."""
+        """The root of the tree.
+
+        Raises what keeps a reference, or one of several hosts, from being opened.
+        """
         source = self._source
         if not isinstance(source, HostsSource):
             context = await self._context(source.host)
             if isinstance(source, Reference):
                 return await open_single(context, source.repository, source.digest or source.tag)
-            return RepositoryDirectory(context, source.path, ("repository",), repository=bool(source.path))
+            return RepositoryDirectory(
+                context, source.path, ("repository",), repository=bool(source.path)
+            )
         for host in source.hosts:
             await self.open(host)
-        return HostsDirectory(self.open, self.listed, None if source.any else frozenset(source.hosts))
+        return HostsDirectory(
+            self.open, self.listed, None if source.any else frozenset(source.hosts)
+        )
 
     async def admit(self, on_warning: Callable[[str], None]) -> None:
-        """Ask once for each source that is named whether it can be read. Raises as `admit_all`; opening a reference has asked."""
+        """Ask once for each source that is named whether it can be read.
+
+        Raises as `admit_all`; opening a reference has asked.
+        """
         source, timing = self._source, self._parts.settings.timing
         if isinstance(source, Reference):
             return
@@ -170,7 +191,9 @@ class Hosts:
             if host not in self._opened:
                 most = self._parts.settings.limits.hosts
                 if len(self._opened) >= most:
-                    raise LimitExceeded(f"more than {most} hosts were looked up in this mount (limits.hosts)")
+                    raise LimitExceeded(
+                        f"more than {most} hosts were looked up in this mount (limits.hosts)"
+                    )
                 context = await self._context(host)
                 self._opened[host] = RepositoryDirectory(context, "", ("host", host))
             return self._opened[host]
@@ -181,22 +204,30 @@ class Hosts:
         return [*named, *(host for host, traffic in self._traffic.items() if traffic.reachable)]
 
     async def _context(self, host: str) -> Context:
-        mirrored = await self._stack.enter_async_context(open_mirrored(host, self._locations, self._parts.settings))
+        mirrored = await self._stack.enter_async_context(
+            open_mirrored(host, self._locations, self._parts.settings)
+        )
         traffic = self._traffic[host] = Traffic(host)
         alone = not isinstance(self._source, HostsSource)
         seeds = seeds_of(host, self._parts.settings.view.repositories, alone=alone)
         catalog, origin = _open_origin(mirrored, traffic, self._parts, alone=alone)
         self._asked[host] = mirrored, catalog, seeds
         if isinstance(self._source, HostsSource):
-            seeds += tuple(part.path for part in self._source.parts if part.host == host and part.path)
+            seeds += tuple(
+                part.path for part in self._source.parts if part.host == host and part.path
+            )
         return self._parts.context(origin, seeds)
 
 
-def _open_origin(mirrored: Mirrored, traffic: Traffic, parts: Parts, *, alone: bool) -> tuple[CachedCatalog, Origin]:
+def _open_origin(
+    mirrored: Mirrored, traffic: Traffic, parts: Parts, *, alone: bool
+) -> tuple[CachedCatalog, Origin]:
     host, settings = mirrored.host, parts.settings
     if mirrored.has_mirrors:  # which leaves alone who does not answer, one by one
         settings = replace(settings, timing=replace(settings.timing, outage_pause=0.0))
-    catalog = CachedCatalog(WatchedCatalog(mirrored, traffic), host, parts.disk, parts.nursery, settings)
+    catalog = CachedCatalog(
+        WatchedCatalog(mirrored, traffic), host, parts.disk, parts.nursery, settings
+    )
     outage = Outage(settings.timing.outage_pause, settings.timing.timeout / 2)
     catalog.on_answer = outage.over
     catalog.identify = mirrored.identity
@@ -213,7 +244,9 @@ def _open_origin(mirrored: Mirrored, traffic: Traffic, parts: Parts, *, alone: b
     return catalog, Origin(host, catalog, blobs if alone else OfHost(host, blobs))
 
 
-async def _open_layout(source: LayoutSource, parts: Parts, on_progress: OnProgress | None) -> Directory:
+async def _open_layout(
+    source: LayoutSource, parts: Parts, on_progress: OnProgress | None
+) -> Directory:
     """The root of a local source: the manifest that is named, or the only one, or all of them."""
     settings, shelf = parts.settings, DiskShelf(parts.disk)
     with patience(settings.timing.timeout, settings.timing.max_wait):
@@ -233,13 +266,19 @@ async def _open_layout(source: LayoutSource, parts: Parts, on_progress: OnProgre
     if settings.view.view != WHOLE:
         hint = f"there are: {', '.join(names.shown[:8])}" if names.shown else ""
         raise UsageError(
-            f"--view {settings.view.view} is for one image, and {source} has {len(names.shown)}", hint=hint
+            f"--view {settings.view.view} is for one image, and {source} has {len(names.shown)}",
+            hint=hint,
         )
     return RepositoryDirectory(context, "", ("repository",), repository=True)
 
 
-async def look_at_layout(source: LayoutSource, settings: Settings) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The names of a local source's images, and what is odd about it. Raises what keeps it from being opened."""
+async def look_at_layout(
+    source: LayoutSource, settings: Settings
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The names of a local source's images, and what is odd about it.
+
+    Raises what keeps it from being opened.
+    """
     disk = await in_thread(Disk, settings.cache.directory)
     async with trio.open_nursery() as nursery:
         layout = await Layout.open(source, nursery, settings, DiskShelf(disk))
@@ -258,8 +297,13 @@ class MountRequest:
     flags: MountFlags = field(default_factory=MountFlags)
 
 
-def mount(request: MountRequest, settings: Settings, on_ready: Callable[[Sequence[str]], None]) -> None:
-    """Mount a source and stay until the mount ends. Raises what keeps it from being made. `on_ready` is called with warnings."""
+def mount(
+    request: MountRequest, settings: Settings, on_ready: Callable[[Sequence[str]], None]
+) -> None:
+    """Mount a source and stay until the mount ends.
+
+    Raises what keeps it from being made. `on_ready` is called with warnings.
+    """
     from ocifs.fuse.mounts import clear_dead_mount, refuse_live_mount
     from ocifs.fuse.session import MountOptions, serve
 
@@ -281,12 +325,18 @@ def mount(request: MountRequest, settings: Settings, on_ready: Callable[[Sequenc
     async def run() -> None:
         facts: Facts = {}
         async with (
-            open_tree(request.source, settings, facts, Hooks(journal.tell, on_warning=warn)) as tree,
+            open_tree(
+                request.source, settings, facts, Hooks(journal.tell, on_warning=warn)
+            ) as tree,
             trio.open_nursery() as nursery,
         ):
             status = status_of(request.source, journal, facts)
-            root = MountRoot(tree, control_files(status, journal), hidden=settings.view.view != WHOLE)
-            options = MountOptions(place, request.flags.fsname or str(request.source), request.flags)
+            root = MountRoot(
+                tree, control_files(status, journal), hidden=settings.view.view != WHOLE
+            )
+            options = MountOptions(
+                place, request.flags.fsname or str(request.source), request.flags
+            )
             if request.metrics:
                 await _serve_metrics(nursery, request.metrics, status)
             await serve(root, options, settings.timing, journal, lambda: on_ready(warnings))
@@ -301,7 +351,9 @@ async def _serve_metrics(nursery: trio.Nursery, address: tuple[str, int], status
     from ocifs.scrape import open_listeners, serve_metrics
 
     listeners = await open_listeners(address)
-    nursery.start_soon(guarded, "serving metrics", serve_metrics, listeners, lambda: exposition(status()))
+    nursery.start_soon(
+        guarded, "serving metrics", serve_metrics, listeners, lambda: exposition(status())
+    )
 
 
 def status_of(source: Source, journal: Journal, parts: Facts) -> Status:
@@ -316,7 +368,9 @@ def status_of(source: Source, journal: Journal, parts: Facts) -> Status:
             "started": round(began, 3),
             "seconds": round(time.time() - began, 1),
             "operations": dict(journal.operations),
-            "operation_seconds": {name: round(seconds, 6) for name, seconds in journal.seconds.items()},
+            "operation_seconds": {
+                name: round(seconds, 6) for name, seconds in journal.seconds.items()
+            },
             "bytes_read": journal.bytes_read,
             "errors": dict(journal.errors),
             "unexpected": journal.unexpected,

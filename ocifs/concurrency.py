@@ -1,7 +1,10 @@
-"""Waiting for others: patience with a limit, and one piece of work for all who want it. trio only, no knowledge of the domain.
+"""Waiting for others: patience with a limit, and one piece of work for all who want it.
 
-Rules that hold here: every wait happens within a `patience` (or is bounded by whoever runs it); work that several may wait for belongs to
-a nursery that outlives each of them, so that a caller who gives up takes nothing from the others; a failure goes to every waiter once.
+trio only, no knowledge of the domain.
+
+Rules that hold here: every wait happens within a `patience` (or is bounded by whoever runs it);
+work that several may wait for belongs to a nursery that outlives each of them, so that a caller who
+gives up takes nothing from the others; a failure goes to every waiter once.
 """
 
 from __future__ import annotations
@@ -41,7 +44,10 @@ _waiting: ContextVar[Waiting | None] = ContextVar("waiting", default=None)
 
 
 def note_progress() -> None:
-    """Tell whoever waits for the work of this task that it advances. Cheap; to be called whenever bytes or pages arrive."""
+    """Tell whoever waits for the work of this task that it advances.
+
+    Cheap; to be called whenever bytes or pages arrive.
+    """
     waiting = _waiting.get()
     if waiting is not None:
         waiting.progress()
@@ -66,7 +72,8 @@ SMALL = 64 << 10
 async def off_loop(size: int, work: Callable[[], T]) -> T:
     """The result of pure work on `size` bytes, done in a worker thread if they are many.
 
-    A caller that is cancelled leaves at once, and the result is dropped; so the work must be bounded.
+    A caller that is cancelled leaves at once, and the result is dropped; so the work must be
+    bounded.
     """
     if size <= SMALL:
         return work()
@@ -74,7 +81,10 @@ async def off_loop(size: int, work: Callable[[], T]) -> T:
 
 
 class Patience:
-    """One caller's patience: `timeout` seconds without progress, `max_wait` seconds in all. `place`: the host that it waits for."""
+    """One caller's patience: `timeout` seconds without progress, `max_wait` seconds in all.
+
+    `place`: the host that it waits for.
+    """
 
     __slots__ = ("_end", "_outer", "_timeout", "place", "scope")
 
@@ -87,7 +97,9 @@ class Patience:
         self.scope = trio.CancelScope(deadline=min(now + timeout, self._end))
 
     def progress(self) -> None:
-        if not self.scope.cancel_called:  # too late: the deadline that has passed must stay to be seen
+        if (
+            not self.scope.cancel_called
+        ):  # too late: the deadline that has passed must stay to be seen
             self.scope.deadline = min(trio.current_time() + self._timeout, self._end)
         if self._outer is not None:
             self._outer.progress()
@@ -100,7 +112,9 @@ class Patience:
 
 @contextmanager
 def patience(timeout: float, max_wait: float) -> Iterator[Patience]:
-    """Bound everything awaited inside; raise DeadlineExceeded when the time is up. The scope inside may be cancelled by others.
+    """Bound everything awaited inside; raise DeadlineExceeded when the time is up.
+
+    The scope inside may be cancelled by others.
 
     Whoever waits for this task is told of progress, too.
     """
@@ -112,7 +126,9 @@ def patience(timeout: float, max_wait: float) -> Iterator[Patience]:
     finally:
         _waiting.reset(token)
     if mine.scope.cancelled_caught and trio.current_time() >= mine.scope.deadline:
-        raise DeadlineExceeded(f"nothing came within {timeout:g} s, or not all within {max_wait:g} s")
+        raise DeadlineExceeded(
+            f"nothing came within {timeout:g} s, or not all within {max_wait:g} s"
+        )
 
 
 _THREADS_AGAIN = 0.1  # seconds between two tries to start a thread
@@ -139,7 +155,9 @@ async def in_thread(
 
     while True:
         try:
-            return await trio.to_thread.run_sync(run, abandon_on_cancel=abandon_on_cancel, limiter=limiter)
+            return await trio.to_thread.run_sync(
+                run, abandon_on_cancel=abandon_on_cancel, limiter=limiter
+            )
         except RuntimeError:
             if started:  # the work itself raised it
                 raise
@@ -170,8 +188,14 @@ _NO_THREAD = "the system gives this process no further thread"
 _THREADS_HINT = "raise the limit of tasks: pids.max, TasksMax or ulimit -u"
 
 
-async def guarded(name: str, work: Callable[[Unpack[Ts]], Awaitable[None]], *arguments: *Ts) -> None:
-    """Run a background task. An exception ends the task and is logged; it never reaches the nursery, which holds the whole mount."""
+async def guarded(
+    name: str, work: Callable[[Unpack[Ts]], Awaitable[None]], *arguments: *Ts
+) -> None:
+    """Run a background task.
+
+    An exception ends the task and is logged; it never reaches the nursery, which holds the whole
+    mount.
+    """
     try:
         await work(*arguments)
     except OcifsError as error:
@@ -181,7 +205,10 @@ async def guarded(name: str, work: Callable[[Unpack[Ts]], Awaitable[None]], *arg
 
 
 def check_cancelled() -> None:
-    """In a worker thread: raise trio.Cancelled if the task that waits for it was cancelled. Long work calls it every few MiB."""
+    """In a worker thread: raise trio.Cancelled if the task that waits for it was cancelled.
+
+    Long work calls it every few MiB.
+    """
     with suppress(RuntimeError):  # not a thread of trio's
         trio.from_thread.check_cancelled()
 
@@ -211,7 +238,8 @@ class _Flight(Generic[T]):
 class SingleFlight(Generic[K, T]):
     """At most one piece of work for a key at a time, whoever asks for it and however many.
 
-    The work runs in `nursery`, never in a caller: a caller that is cancelled leaves, and the work goes on.
+    The work runs in `nursery`, never in a caller: a caller that is cancelled leaves, and the work
+    goes on.
     """
 
     def __init__(self, nursery: trio.Nursery) -> None:
@@ -242,7 +270,9 @@ class SingleFlight(Generic[K, T]):
         _waiting.set(flight)
         try:
             flight.value = await work()
-        except Exception as error:  # whatever it was, it belongs to those who wait, not to the nursery
+        except (
+            Exception
+        ) as error:  # whatever it was, it belongs to those who wait, not to the nursery
             flight.error = error
         except BaseException:
             flight.error = DeadlineExceeded("the work was ended before it was done")
@@ -254,9 +284,11 @@ class SingleFlight(Generic[K, T]):
 
 @contextmanager
 def ungrouped() -> Iterator[None]:
-    """Let an error of ours out of the group that a nursery made of it: the first, for callers who can tell about one only.
+    """Let an error of ours out of the group that a nursery made of it: the first, for callers who
+    can tell about one only.
 
-    (`except*` would do, but Python 3.11.2, which Debian 12 has, puts what is raised there into a group again.)
+    (`except*` would do, but Python 3.11.2, which Debian 12 has, puts what is raised there into a
+    group again.)
     """
     try:
         yield

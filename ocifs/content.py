@@ -1,13 +1,16 @@
-"""The questions that anyone may ask of the world, as small Protocols, and the values that go with them.
+"""The questions that anyone may ask of the world, as small Protocols, and the values that go with
+them.
 
-    Catalog      names, which change: repositories, tags, what a tag means now, what refers to a digest
-    BlobSource   bytes by digest, which never change, as streams: what a registry or a layout can do
-    BlobReader   the same bytes for those who read: any range, verified and kept. What tree and layers see
-    Shelf        things made from blobs (indices, merged trees), kept under a digest. What layers sees
+    Catalog      names, which change: repositories, tags, what a tag means now, what refers to a
+    digest BlobSource   bytes by digest, which never change, as streams: what a registry or a layout
+    can do BlobReader   the same bytes for those who read: any range, verified and kept. What tree
+    and layers see Shelf        things made from blobs (indices, merged trees), kept under a digest.
+    What layers sees
 
-Rules that hold here: every method raises nothing but `OcifsError`s; NotFound only when somebody who knows said so; repository names are
-those of the registry itself, without host; spans are half-open, in bytes. One suite in tests/conformance runs over every
-implementation and every wrapper of each Protocol.
+Rules that hold here: every method raises nothing but `OcifsError`s; NotFound only when somebody who
+knows said so; repository names are those of the registry itself, without host; spans are half-open,
+in bytes. One suite in tests/conformance runs over every implementation and every wrapper of each
+Protocol.
 """
 
 from __future__ import annotations
@@ -23,9 +26,11 @@ from ocifs.oci.digest import Digest
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """A blob as somebody reaches it: by which repository, of which digest, how many bytes (UNKNOWN_SIZE: to be asked).
+    """A blob as somebody reaches it: by which repository, of which digest, how many bytes
+    (UNKNOWN_SIZE: to be asked).
 
-    `data`: the content itself where the descriptor carried it. `urls`: other places that claim to have it.
+    `data`: the content itself where the descriptor carried it. `urls`: other places that claim to
+    have it.
     """
 
     repository: str
@@ -37,12 +42,15 @@ class Blob:
     @classmethod
     def of(cls, repository: str, descriptor: Descriptor) -> Blob:
         """The blob that a descriptor of a manifest in this repository points at."""
-        return cls(repository, descriptor.digest, descriptor.size, descriptor.embedded, descriptor.urls)
+        return cls(
+            repository, descriptor.digest, descriptor.size, descriptor.embedded, descriptor.urls
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class RawManifest:
-    """A manifest as it was served: its bytes, already verified against `digest`, and the Content-Type that came with them.
+    """A manifest as it was served: its bytes, already verified against `digest`, and the
+    Content-Type that came with them.
 
     `notes`: what is odd about where it comes from, for people.
     """
@@ -57,15 +65,24 @@ class Catalog(Protocol):
     """Names, which change."""
 
     async def repositories(self) -> tuple[str, ...]:
-        """Every repository that is listed, sorted. A hint: others may exist. Raises CatalogUnavailable where none are listed."""
+        """Every repository that is listed, sorted.
+
+        A hint: others may exist. Raises CatalogUnavailable where none are listed.
+        """
         ...
 
     async def brief_list(self) -> tuple[str, ...] | None:
-        """The same if one request lists them all, else None: for a lookup, which can do without. Raises what `repositories` does."""
+        """The same if one request lists them all, else None: for a lookup, which can do without.
+
+        Raises what `repositories` does.
+        """
         ...
 
     async def tags(self, repository: str) -> tuple[str, ...]:
-        """The tags of a repository, each once, in the registry's order. Raises NotFound for an unknown repository."""
+        """The tags of a repository, each once, in the registry's order.
+
+        Raises NotFound for an unknown repository.
+        """
         ...
 
     async def resolve(self, repository: str, tag: str) -> Descriptor:
@@ -73,7 +90,9 @@ class Catalog(Protocol):
         ...
 
     async def tagged(self, repository: str, tag: str) -> RawManifest:
-        """The manifest that a tag means now, for whoever wants its bytes at once: `resolve` and `manifest` in one. Raises as they do."""
+        """The manifest that a tag means now, for whoever wants its bytes at once: `resolve` and
+        `manifest` in one. Raises as they do.
+        """
         ...
 
     async def manifest(self, repository: str, digest: Digest) -> RawManifest:
@@ -81,15 +100,20 @@ class Catalog(Protocol):
         ...
 
     async def referrers(self, repository: str, digest: Digest) -> tuple[Descriptor, ...]:
-        """The manifests whose subject is this digest; empty where there are none (distribution-spec "Listing Referrers")."""
+        """The manifests whose subject is this digest; empty where there are none (distribution-spec
+        "Listing Referrers").
+        """
         ...
 
 
 class BlobStream(Protocol):
-    """Bytes of a blob on their way. It begins at `start`, which is 0 when the server ignored the range that was asked for.
+    """Bytes of a blob on their way.
 
-    `total` is the size of the whole blob as the server gave it, or None. Iterating yields pieces of any length in order; an error
-    ends it. The stream ends at the end of the range asked for, or of the blob.
+    It begins at `start`, which is 0 when the server ignored the range that was asked for.
+
+    `total` is the size of the whole blob as the server gave it, or None. Iterating yields pieces of
+    any length in order; an error ends it. The stream ends at the end of the range asked for, or of
+    the blob.
     """
 
     start: int
@@ -105,12 +129,19 @@ class BlobSource(Protocol):
         """The size of a blob, in bytes. Raises NotFound."""
         ...
 
-    def open_blob(self, blob: Blob, start: int, stop: int) -> AbstractAsyncContextManager[BlobStream]:
-        """Open bytes [start, stop) of a blob. Raises NotFound. Leaving the context ends the transfer."""
+    def open_blob(
+        self, blob: Blob, start: int, stop: int
+    ) -> AbstractAsyncContextManager[BlobStream]:
+        """Open bytes [start, stop) of a blob.
+
+        Raises NotFound. Leaving the context ends the transfer.
+        """
         ...
 
     def distrust(self, digest: Digest) -> bool:
-        """What came for a digest was not what it names. Whether it is worth another try: from now on it comes from elsewhere.
+        """What came for a digest was not what it names.
+
+        Whether it is worth another try: from now on it comes from elsewhere.
 
         Each True takes a place away, so that whoever asks again after it ends.
         """
@@ -127,14 +158,17 @@ class BlobReader(Protocol):
     async def read_blob(self, blob: Blob, offset: int, length: int, toward: int = 0) -> bytes:
         """Bytes [offset, offset+length), shorter only at the blob's end. `blob.size` must be known.
 
-        Verified against the digest before the last missing byte of a blob is served; kept, so that no byte is fetched twice.
-        `toward`: where the reader will go on to without leaving anything out, as far as it knows; it may be asked for at once.
-        Raises NotFound, IntegrityError, Unreachable and the like.
+        Verified against the digest before the last missing byte of a blob is served; kept, so that
+        no byte is fetched twice. `toward`: where the reader will go on to without leaving anything
+        out, as far as it knows; it may be asked for at once. Raises NotFound, IntegrityError,
+        Unreachable and the like.
         """
         ...
 
     def hold(self, digest: Digest) -> None:
-        """Somebody opened the blob: what is kept of it stays until it is `let_go` as often as it was held."""
+        """Somebody opened the blob: what is kept of it stays until it is `let_go` as often as it
+        was held.
+        """
         ...
 
     def let_go(self, digest: Digest) -> None:
@@ -143,23 +177,34 @@ class BlobReader(Protocol):
 
 
 class Shelf(Protocol):
-    """Things that were made from blobs, kept on disk by a name that says what they are made from. Any of them may vanish.
+    """Things that were made from blobs, kept on disk by a name that says what they are made from.
 
-    `kind` is a word with a format version (`layer-index.1`), `key` is a digest that names what it was made from.
+    Any of them may vanish.
+
+    `kind` is a word with a format version (`layer-index.1`), `key` is a digest that names what it
+    was made from.
     """
 
     def find(self, kind: str, key: Digest) -> BinaryIO | None:
-        """The thing, open for reading and mmap, or None when it has not been made or was evicted. Blocks on disk only."""
+        """The thing, open for reading and mmap, or None when it has not been made or was evicted.
+
+        Blocks on disk only.
+        """
         ...
 
     def put(self, kind: str, key: Digest) -> AbstractContextManager[BinaryIO]:
-        """A file to write the thing to; kept whole when the block ends, dropped when it raises. Blocks on disk only."""
+        """A file to write the thing to; kept whole when the block ends, dropped when it raises.
+
+        Blocks on disk only.
+        """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a part of the tree comes from: the names and the bytes of one registry or layout, under the name it has for people."""
+    """Where a part of the tree comes from: the names and the bytes of one registry or layout, under
+    the name it has for people.
+    """
 
     name: str
     catalog: Catalog

@@ -1,34 +1,31 @@
 """Every error that ocifs raises on purpose, as one tree.
 
-    OcifsError
-    ├── InvalidReference       the user wrote a reference that the grammar refuses
-    ├── UsageError             the user asked for something that cannot be (a mount point that is a file, ...)
-    ├── NotFound               the repository, tag, digest or file is not there: somebody who knows said so
-    │   └── BlobMissing        a layout lists a blob and does not hold it
-    ├── NotADirectory          a path goes through something that is no directory
-    ├── IsADirectory           a directory was read as if it were a file
-    ├── TooManyLinks           symbolic links that lead in circles
-    ├── NoAttribute            the node has no such extended attribute
-    ├── ReadOnly               an attempt to write
-    ├── AccessDenied           401 or 403, also after credentials were tried
-    ├── Unreachable            nobody could be asked: no route, name not resolved, TLS that fails, connection lost
-    │   └── ConnectionRefused
-    ├── DeadlineExceeded       nothing came within the time that the caller was willing to wait
-    ├── Interrupted            the caller received a signal while it waited
-    ├── RateLimited            429 after the allowed patience
-    ├── RegistryFailed         5xx after retries, or an answer of a kind that nothing provides for
-    ├── Unsupported            a refusal of our own: foreign URLs, encrypted layers, a digest algorithm nobody knows
-    ├── CatalogUnavailable     the registry lists no repositories (refused or absent); names can still be looked up
-    │   └── CatalogFailed      the same, since it answered with a failure or with something that is not a list
-    ├── Malformed              an answer, manifest, layer or table that breaks its specification
-    │   └── IntegrityError     bytes that are not those of their digest or size
-    ├── LimitExceeded          a bound of ours was passed; the message says which setting
-    ├── CacheFull              no room on the cache's disk and nothing to evict
-    ├── CacheFailed            the cache's disk fails, or another process keeps a file of it locked
-    └── WriteFailed            what was to be written elsewhere than in the cache (`ocifs export`) could not be
+    OcifsError ├── InvalidReference       the user wrote a reference that the grammar refuses ├──
+    UsageError             the user asked for something that cannot be (a mount point that is a
+    file, ...) ├── NotFound               the repository, tag, digest or file is not there: somebody
+    who knows said so │   └── BlobMissing        a layout lists a blob and does not hold it ├──
+    NotADirectory          a path goes through something that is no directory ├── IsADirectory
+    a directory was read as if it were a file ├── TooManyLinks           symbolic links that lead in
+    circles ├── NoAttribute            the node has no such extended attribute ├── ReadOnly
+    an attempt to write ├── AccessDenied           401 or 403, also after credentials were tried ├──
+    Unreachable            nobody could be asked: no route, name not resolved, TLS that fails,
+    connection lost │   └── ConnectionRefused ├── DeadlineExceeded       nothing came within the
+    time that the caller was willing to wait ├── Interrupted            the caller received a signal
+    while it waited ├── RateLimited            429 after the allowed patience ├── RegistryFailed
+    5xx after retries, or an answer of a kind that nothing provides for ├── Unsupported            a
+    refusal of our own: foreign URLs, encrypted layers, a digest algorithm nobody knows ├──
+    CatalogUnavailable     the registry lists no repositories (refused or absent); names can still
+    be looked up │   └── CatalogFailed      the same, since it answered with a failure or with
+    something that is not a list ├── Malformed              an answer, manifest, layer or table that
+    breaks its specification │   └── IntegrityError     bytes that are not those of their digest or
+    size ├── LimitExceeded          a bound of ours was passed; the message says which setting ├──
+    CacheFull              no room on the cache's disk and nothing to evict ├── CacheFailed
+    the cache's disk fails, or another process keeps a file of it locked └── WriteFailed
+    what was to be written elsewhere than in the cache (`ocifs export`) could not be
 
-Rules that hold here: this module imports nothing of ocifs; an outage is never NotFound; each class has exactly one errno (the table is
-in ocifs/fuse/errno.py); a message says what happened to what, `hint` what to try. No message ever carries a secret.
+Rules that hold here: this module imports nothing of ocifs; an outage is never NotFound; each class
+has exactly one errno (the table is in ocifs/fuse/errno.py); a message says what happened to what,
+`hint` what to try. No message ever carries a secret.
 """
 
 from __future__ import annotations
@@ -37,7 +34,8 @@ from __future__ import annotations
 class OcifsError(Exception):
     """What every deliberate error of ocifs derives from.
 
-    `hint` is one sentence that tells a person what to try, or empty. `listed`: the entries of a list that this error cut short.
+    `hint` is one sentence that tells a person what to try, or empty. `listed`: the entries of a
+    list that this error cut short.
     """
 
     listed: tuple[object, ...] = ()
@@ -60,7 +58,10 @@ class NotFound(OcifsError):
 
 
 class BlobMissing(NotFound):
-    """A sparse layout lists a blob that it does not hold. What is listed exists, so this is an error of reading."""
+    """A sparse layout lists a blob that it does not hold.
+
+    What is listed exists, so this is an error of reading.
+    """
 
 
 class NotADirectory(OcifsError):
@@ -84,13 +85,19 @@ class ReadOnly(OcifsError):
 
 
 class AccessDenied(OcifsError):
-    """The registry refused (401, 403), also with the credentials that were found. `status`: of HTTP, if it was an answer."""
+    """The registry refused (401, 403), also with the credentials that were found.
+
+    `status`: of HTTP, if it was an answer.
+    """
 
     status: int | None = None
 
 
 class Unreachable(OcifsError):
-    """Nobody could be asked. Never to be taken for absence. `is_unknown_host`: the host's name does not exist."""
+    """Nobody could be asked.
+
+    Never to be taken for absence. `is_unknown_host`: the host's name does not exist.
+    """
 
     is_unknown_host = False
 
@@ -108,7 +115,10 @@ class Interrupted(OcifsError):
 
 
 class RateLimited(OcifsError):
-    """The registry asks for patience (429) beyond what was allowed. `retry_after`: seconds, or None when it did not say."""
+    """The registry asks for patience (429) beyond what was allowed.
+
+    `retry_after`: seconds, or None when it did not say.
+    """
 
     def __init__(self, message: str, *, retry_after: float | None = None, hint: str = "") -> None:
         super().__init__(message, hint=hint)
@@ -116,13 +126,19 @@ class RateLimited(OcifsError):
 
 
 class RegistryFailed(OcifsError):
-    """The registry answered, with a failure of its own (5xx after retries) or with something that nothing provides for.
+    """The registry answered, with a failure of its own (5xx after retries) or with something that
+    nothing provides for.
 
     `status`: of HTTP, where there is one; `retry_after`: seconds, or None when it did not say.
     """
 
     def __init__(
-        self, message: str, *, status: int | None = None, retry_after: float | None = None, hint: str = ""
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        retry_after: float | None = None,
+        hint: str = "",
     ) -> None:
         super().__init__(message, hint=hint)
         self.status = status
@@ -138,7 +154,9 @@ class CatalogUnavailable(OcifsError):
 
 
 class CatalogFailed(CatalogUnavailable):
-    """The registry answered the question for its repositories with a failure, or with something that is not a list."""
+    """The registry answered the question for its repositories with a failure, or with something
+    that is not a list.
+    """
 
 
 class Malformed(OcifsError):

@@ -1,7 +1,9 @@
-"""Registries for fsspec: `oci-registry://HOST/REPOSITORY:TAG/PATH`, so that pandas, pyarrow, duckdb and dask read from them.
+"""Registries for fsspec: `oci-registry://HOST/REPOSITORY:TAG/PATH`, so that pandas, pyarrow, duckdb
+and dask read from them.
 
-Rules that hold here: read-only; what follows the host is a path in a mount of that host (docs/semantics.md), so a reference is one; ranges
-are fetched as they are read. The name is not `oci`, which fsspec gives to Oracle's object storage (docs/decisions/0080-names-in-python.md).
+Rules that hold here: read-only; what follows the host is a path in a mount of that host
+(docs/semantics.md), so a reference is one; ranges are fetched as they are read. The name is not
+`oci`, which fsspec gives to Oracle's object storage (docs/decisions/0080-names-in-python.md).
 """
 
 from __future__ import annotations
@@ -15,7 +17,15 @@ from dataclasses import dataclass, field
 from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
 
 from ocifs.api import Stat, Tree
-from ocifs.errors import AccessDenied, BlobMissing, IsADirectory, NotADirectory, NotFound, OcifsError, ReadOnly
+from ocifs.errors import (
+    AccessDenied,
+    BlobMissing,
+    IsADirectory,
+    NotADirectory,
+    NotFound,
+    OcifsError,
+    ReadOnly,
+)
 from ocifs.options import Options
 
 PROTOCOL = "oci-registry"
@@ -24,7 +34,8 @@ PROTOCOL = "oci-registry"
 class RegistryFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no types
     """Registries as an fsspec filesystem. Storage options are those of `ocifs.open`.
 
-    With `source`, paths are those in that source, as in `ocifs.open(source)`: a reference, an archive on this machine.
+    With `source`, paths are those in that source, as in `ocifs.open(source)`: a reference, an
+    archive on this machine.
     """
 
     protocol = PROTOCOL
@@ -32,7 +43,9 @@ class RegistryFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec ha
 
     def __init__(self, **options: object) -> None:
         source = options.pop("source", None)
-        known = {name: options.pop(name) for name in list(options) if name in Options.__annotations__}
+        known = {
+            name: options.pop(name) for name in list(options) if name in Options.__annotations__
+        }
         super().__init__(**options)
         self._options: Options = known  # type: ignore[assignment]
         self._source = None if source is None else str(source)
@@ -40,7 +53,9 @@ class RegistryFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec ha
         self._opened: dict[int, _Opened] = {}
 
     def _split(self, path: str) -> tuple[Tree, str, str]:
-        """The tree that a path is in, opened once; what the path begins with before that in the tree; and that."""
+        """The tree that a path is in, opened once; what the path begins with before that in the
+        tree; and that.
+        """
         path = str(self._strip_protocol(path))
         host, _, rest = path.partition("/")
         if self._source is not None:
@@ -69,7 +84,9 @@ class RegistryFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec ha
         with _Errors(path):
             tree, before, rest = self._split(path)
             try:
-                found = [self._listed(tree, before, each.path, each.stat) for each in tree.list(rest)]
+                found = [
+                    self._listed(tree, before, each.path, each.stat) for each in tree.list(rest)
+                ]
             except NotADirectory:
                 if not tree.stat(rest).is_file:
                     raise
@@ -81,7 +98,11 @@ class RegistryFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec ha
         """A listed link is what it leads to, where that is at hand; where not, it is a link."""
         if found.is_link:
             try:
-                return {**_info(f"{before}{path}", tree.stat(path)), "islink": True, "destination": found.target}
+                return {
+                    **_info(f"{before}{path}", tree.stat(path)),
+                    "islink": True,
+                    "destination": found.target,
+                }
             except OcifsError:
                 pass
         return _info(f"{before}{path}", found)
@@ -99,7 +120,9 @@ class RegistryFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec ha
         found = self.info(path)
         return f"{found['name']}-{found['size']}-{found['mtime']}"
 
-    def cat_file(self, path: str, start: int | None = None, end: int | None = None, **_: object) -> bytes:
+    def cat_file(
+        self, path: str, start: int | None = None, end: int | None = None, **_: object
+    ) -> bytes:
         """Bytes of a file; negative positions count from its end."""
         with _Errors(path):
             tree, _before, rest = self._split(path)
@@ -114,7 +137,9 @@ class RegistryFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec ha
         if mode != "rb":
             raise OSError(errno.EROFS, "registries are read-only", path)
         options = {
-            name: value for name, value in options.items() if name in ("block_size", "cache_type", "cache_options")
+            name: value
+            for name, value in options.items()
+            if name in ("block_size", "cache_type", "cache_options")
         }
         return _File(self, path, mode, size=self.info(path)["size"], **options)
 
@@ -176,7 +201,15 @@ _THEIRS: dict[type[OcifsError], type[OSError]] = {
 
 
 def _info(path: str, found: Stat) -> dict[str, object]:
-    kind = "directory" if found.is_dir else "file" if found.is_file else "link" if found.is_link else "other"
+    kind = (
+        "directory"
+        if found.is_dir
+        else "file"
+        if found.is_file
+        else "link"
+        if found.is_link
+        else "other"
+    )
     return {
         "name": path.rstrip("/"),
         "size": 0 if found.is_dir else found.size,

@@ -1,8 +1,10 @@
 """What this process takes from the system: memory, which it gives back, and file descriptors.
 
-Called once, when a mount starts. In a mount, mebibytes and many small objects come and go all the time.
+Called once, when a mount starts. In a mount, mebibytes and many small objects come and go all the
+time.
 
-Rules that hold here: what the system does not offer (another C library than glibc, a hard limit) is done without.
+Rules that hold here: what the system does not offer (another C library than glibc, a hard limit) is
+done without.
 """
 
 from __future__ import annotations
@@ -21,25 +23,34 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -2, -3, -8
 
 
 def keep_freed_memory() -> None:
-    """Let the allocator use freed memory again, up to 8 MiB of it, where it would give it back and take new pages at once.
+    """Let the allocator use freed memory again, up to 8 MiB of it, where it would give it back and
+    take new pages at once.
 
-    Of 1 GiB that was read through a mount this made 10,000 page faults out of 110,000. Two arenas serve all threads: by default there are
-    eight for each processor, each of which keeps freed memory of its own.
+    Of 1 GiB that was read through a mount this made 10,000 page faults out of 110,000. Two arenas
+    serve all threads: by default there are eight for each processor, each of which keeps freed
+    memory of its own.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return
-    limits = ((_M_MMAP_THRESHOLD, 4 * MIB), (_M_TRIM_THRESHOLD, 8 * MIB), (_M_TOP_PAD, 1 * MIB), (_M_ARENA_MAX, 2))
+    limits = (
+        (_M_MMAP_THRESHOLD, 4 * MIB),
+        (_M_TRIM_THRESHOLD, 8 * MIB),
+        (_M_TOP_PAD, 1 * MIB),
+        (_M_ARENA_MAX, 2),
+    )
     for option, value in limits:
         mallopt(option, value)
 
 
-# A listing makes tens of thousands of objects that stay and are in no cycle: by Python's default, 700 of them begin a collection.
+# A listing makes tens of thousands of objects that stay and are in no cycle: by Python's default,
+# 700 of them begin a collection.
 _YOUNG, _MIDDLE, _OLD = 20_000, 20, 20
 
 
 def collect_seldom() -> None:
-    """Look for cycles of objects seldom, and never among what is here now: nearly everything is freed by its count of references.
+    """Look for cycles of objects seldom, and never among what is here now: nearly everything is
+    freed by its count of references.
 
     Listing 12,000 entries had one collection of everything, of 0.1 s.
     """
@@ -51,7 +62,9 @@ _DESCRIPTORS = 65_536
 
 
 def raise_descriptor_limit() -> None:
-    """Raise the soft limit of descriptors, 1,024 by default: each open blob takes two, each connection one. select(2) is not used here."""
+    """Raise the soft limit of descriptors, 1,024 by default: each open blob takes two, each
+    connection one. select(2) is not used here.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -65,11 +78,15 @@ _WINDOW, _SPARE_SHARE = 32 * MIB, 4
 
 
 def memory_limit(groups: str, root: Path = _CGROUPS) -> int | None:
-    """The memory that a process may take whose /proc/PID/cgroup (cgroups(7)) is given; None: as much as there is. Blocks."""
+    """The memory that a process may take whose /proc/PID/cgroup (cgroups(7)) is given; None: as
+    much as there is. Blocks.
+    """
     limits = []
     for line in groups.splitlines():
         _, controllers, path = [*line.split(":", 2), "", ""][:3]
-        place, name = (root, "memory.max") if not controllers else (root / "memory", "memory.limit_in_bytes")
+        place, name = (
+            (root, "memory.max") if not controllers else (root / "memory", "memory.limit_in_bytes")
+        )
         if controllers and "memory" not in controllers.split(","):
             continue
         group = place / path.lstrip("/")
@@ -83,7 +100,9 @@ def memory_limit(groups: str, root: Path = _CGROUPS) -> int | None:
 
 
 def fit(settings: Settings, limit: int | None) -> Settings:
-    """Settings for a process with little memory: it refuses layers that need much, and keeps less of a full disk's blobs."""
+    """Settings for a process with little memory: it refuses layers that need much, and keeps less
+    of a full disk's blobs.
+    """
     if limit is None or limit >= _ROOMY:
         return settings
     window = min(settings.limits.layer_window, _WINDOW)

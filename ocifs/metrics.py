@@ -1,8 +1,9 @@
 """What a mount says of itself in numbers, for Prometheus: which metrics there are, and their text.
 
-Rules that hold here: the table is the documentation (scripts/generate_metrics.py writes docs/reference/metrics.md from it); every number is
-one of status.json's, read from the same facts at the same look, so that the two never differ; labels are of a bounded set: hosts of the
-mount, kinds of operation, names of errnos. No digest, no repository, no path is ever a label.
+Rules that hold here: the table is the documentation (scripts/generate_metrics.py writes
+docs/reference/metrics.md from it); every number is one of status.json's, read from the same facts
+at the same look, so that the two never differ; labels are of a bounded set: hosts of the mount,
+kinds of operation, names of errnos. No digest, no repository, no path is ever a label.
 """
 
 from __future__ import annotations
@@ -73,10 +74,22 @@ def _info(facts: Facts) -> Iterator[Value]:
 
 _HOST = ("host",)
 METRICS = (
-    Metric("ocifs_info", "gauge", "Always 1; which ocifs serves what.", ("version", "source"), _info),
-    Metric("ocifs_start_time_seconds", "gauge", "Unix time at which the mount was made.", (), _top("started")),
     Metric(
-        "ocifs_operations", "counter", "Operations that the kernel asked for.", ("operation",), _counts("operations")
+        "ocifs_info", "gauge", "Always 1; which ocifs serves what.", ("version", "source"), _info
+    ),
+    Metric(
+        "ocifs_start_time_seconds",
+        "gauge",
+        "Unix time at which the mount was made.",
+        (),
+        _top("started"),
+    ),
+    Metric(
+        "ocifs_operations",
+        "counter",
+        "Operations that the kernel asked for.",
+        ("operation",),
+        _counts("operations"),
     ),
     Metric(
         "ocifs_operation_seconds",
@@ -92,8 +105,16 @@ METRICS = (
         ("errno",),
         _counts("errors"),
     ),
-    Metric("ocifs_bugs", "counter", "Errors that nobody thought of; each is a bug.", (), _top("unexpected")),
-    Metric("ocifs_read_bytes", "counter", "Bytes that were given to readers.", (), _top("bytes_read")),
+    Metric(
+        "ocifs_bugs",
+        "counter",
+        "Errors that nobody thought of; each is a bug.",
+        (),
+        _top("unexpected"),
+    ),
+    Metric(
+        "ocifs_read_bytes", "counter", "Bytes that were given to readers.", (), _top("bytes_read")
+    ),
     Metric(
         "ocifs_registry_reachable",
         "gauge",
@@ -102,25 +123,60 @@ METRICS = (
         _registry("reachable"),
     ),
     Metric(
-        "ocifs_registry_stale", "gauge", "Whether names are shown as they last were: 1 or 0.", _HOST, _registry("stale")
+        "ocifs_registry_stale",
+        "gauge",
+        "Whether names are shown as they last were: 1 or 0.",
+        _HOST,
+        _registry("stale"),
     ),
-    Metric("ocifs_registry_questions", "counter", "Questions to the registry.", _HOST, _registry("questions")),
-    Metric("ocifs_registry_failures", "counter", "Questions that got no answer.", _HOST, _registry("failures")),
-    Metric("ocifs_registry_received_bytes", "counter", "Bytes of blobs that came.", _HOST, _registry("bytes_received")),
-    Metric("ocifs_registry_fetches", "gauge", "Ranges of blobs on their way.", _HOST, _registry("fetches")),
-    Metric("ocifs_cache_bytes", "gauge", "What the cache takes on its disk.", (), _top("size", "cache")),
+    Metric(
+        "ocifs_registry_questions",
+        "counter",
+        "Questions to the registry.",
+        _HOST,
+        _registry("questions"),
+    ),
+    Metric(
+        "ocifs_registry_failures",
+        "counter",
+        "Questions that got no answer.",
+        _HOST,
+        _registry("failures"),
+    ),
+    Metric(
+        "ocifs_registry_received_bytes",
+        "counter",
+        "Bytes of blobs that came.",
+        _HOST,
+        _registry("bytes_received"),
+    ),
+    Metric(
+        "ocifs_registry_fetches",
+        "gauge",
+        "Ranges of blobs on their way.",
+        _HOST,
+        _registry("fetches"),
+    ),
+    Metric(
+        "ocifs_cache_bytes", "gauge", "What the cache takes on its disk.", (), _top("size", "cache")
+    ),
     Metric("ocifs_cache_limit_bytes", "gauge", "What it may take.", (), _top("limit", "cache")),
 )
 
 
 def parse_address(text: str) -> tuple[str, int]:
-    """Where to serve: `HOST:PORT`, `:PORT` or `PORT` (both on loopback), `HOST`. Raises UsageError."""
+    """Where to serve: `HOST:PORT`, `:PORT` or `PORT` (both on loopback), `HOST`.
+
+    Raises UsageError.
+    """
     host, colon, port = ("", ":", text) if text.isdigit() else text.rpartition(":")
     if not colon or text.endswith("]"):
         host, port = text, str(DEFAULT_PORT)
     host = host.strip("[]") or "127.0.0.1"
     if not (_is_address(host) and port.isdigit() and int(port) <= 65535):
-        raise UsageError(f"{text} is no address to serve at", hint="write 127.0.0.1:9469, [::1]:9469 or 9469")
+        raise UsageError(
+            f"{text} is no address to serve at", hint="write 127.0.0.1:9469, [::1]:9469 or 9469"
+        )
     return host, int(port)
 
 

@@ -12,11 +12,20 @@ from typing import TypedDict
 
 from ocifs.errors import InvalidReference, OcifsError, UsageError
 from ocifs.oci.platform import Platform
-from ocifs.settings import CacheSettings, NetworkSettings, Settings, Timing, ViewSettings, default_cache_directory
+from ocifs.settings import (
+    CacheSettings,
+    NetworkSettings,
+    Settings,
+    Timing,
+    ViewSettings,
+    default_cache_directory,
+)
 
 
 class Options(TypedDict, total=False):
-    """What can be said besides the source; names and meanings are those of the command line (docs/reference/cli.md)."""
+    """What can be said besides the source; names and meanings are those of the command line
+    (docs/reference/cli.md).
+    """
 
     plain_http: bool
     insecure_tls: bool
@@ -44,10 +53,13 @@ def settings_of(named: Collection[str], options: Options) -> Settings:
     unknown = sorted(options.keys() - Options.__annotations__.keys())
     if unknown:
         raise UsageError(
-            f"{', '.join(unknown)}: no such option", hint=f"there are: {', '.join(Options.__annotations__)}"
+            f"{', '.join(unknown)}: no such option",
+            hint=f"there are: {', '.join(Options.__annotations__)}",
         )
     paths = {name: path_of(options.get(name)) for name in _PATHS}
-    seconds = {name: float(options[name]) for name in ("timeout", "max_wait", "tag_ttl") if name in options}
+    seconds = {
+        name: float(options[name]) for name in ("timeout", "max_wait", "tag_ttl") if name in options
+    }
     hosts = frozenset(named)
     try:
         platform = Platform.parse(options["platform"]) if options.get("platform") else None

@@ -1,13 +1,15 @@
 """Where programs and modules come from: never the current directory.
 
-An empty or relative entry of PATH or PYTHONPATH (`export PATH=$PATH:`, `PYTHONPATH=:/opt/x`) means the current
-directory. A command that root runs in another user's directory would run that user's programs and modules.
+An empty or relative entry of PATH or PYTHONPATH (`export PATH=$PATH:`, `PYTHONPATH=:/opt/x`) means
+the current directory. A command that root runs in another user's directory would run that user's
+programs and modules.
 
 Rules that hold here:
 
 - A program is named by its absolute path before it is run.
-- `leave_out_current_directory` runs first in every entry point, before modules outside the standard library are
-  imported. What the interpreter imports earlier is out of reach: the Debian package starts it with -I.
+- `leave_out_current_directory` runs first in every entry point, before modules outside the standard
+  library are imported. What the interpreter imports earlier is out of reach: the Debian package
+  starts it with -I.
 - Whatever is absolute in PATH and PYTHONPATH is trusted.
 """
 
@@ -33,7 +35,9 @@ def find_program(name: str, environ: Mapping[str, str] = os.environ) -> str | No
 
 
 def leave_out_current_directory(environ: MutableMapping[str, str] = os.environ) -> None:
-    """Look for programs and modules at absolute places only, here and in every program that is started."""
+    """Look for programs and modules at absolute places only, here and in every program that is
+    started.
+    """
     # Unset rather than empty: an empty PATH is the current directory again.
     for name in ("PATH", "PYTHONPATH"):
         if name in environ:
@@ -49,7 +53,9 @@ def leave_out_current_directory(environ: MutableMapping[str, str] = os.environ) 
 
 
 def _leave_out(relative: set[str]) -> None:
-    """Take directories off the module search path, except the one that this package was imported from."""
+    """Take directories off the module search path, except the one that this package was imported
+    from.
+    """
     home = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     here = _current_directory()
     gone = {os.path.normpath(os.path.join(here, entry)) for entry in relative} - {home}

@@ -1,7 +1,9 @@
-"""The little HTTP server behind `--metrics ADDRESS`: it answers GET and HEAD of /metrics, and nothing else.
+"""The little HTTP server behind `--metrics ADDRESS`: it answers GET and HEAD of /metrics, and
+nothing else.
 
-Rules that hold here: one request a connection, bounded in size and time, so many connections and no more; what it serves is made at the
-request; nothing that a client sends is logged or believed. h11 says what HTTP is.
+Rules that hold here: one request a connection, bounded in size and time, so many connections and no
+more; what it serves is made at the request; nothing that a client sends is logged or believed. h11
+says what HTTP is.
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ async def open_listeners(address: tuple[str, int]) -> list[trio.SocketListener]:
         return list(await trio.open_tcp_listeners(port, host=host))
     except OSError as error:
         hint = "another mount may have it: give each its own port"
-        raise UsageError(f"cannot listen at {host}:{port}: {error.strerror or error}", hint=hint) from None
+        raise UsageError(
+            f"cannot listen at {host}:{port}: {error.strerror or error}", hint=hint
+        ) from None
 
 
 async def serve_metrics(listeners: list[trio.SocketListener], render: Callable[[], bytes]) -> None:
@@ -62,8 +66,8 @@ async def serve_metrics(listeners: list[trio.SocketListener], render: Callable[[
 def _may_ask(address: str, headers: Iterable[tuple[bytes, bytes]]) -> bool:
     """Whether a request is for the name that it came to.
 
-    At loopback that is a loopback address or localhost. Any other name is that of a page in a browser on this machine,
-    whose address was changed to loopback (DNS rebinding).
+    At loopback that is a loopback address or localhost. Any other name is that of a page in a
+    browser on this machine, whose address was changed to loopback (DNS rebinding).
     """
     if not _is_loopback(address.partition("%")[0]):
         return True
@@ -95,15 +99,24 @@ async def _answer(stream: trio.SocketStream, render: Callable[[], bytes]) -> Non
     path = event.target.partition(b"?")[0]
     status, body = 200, b""
     if not _may_ask(stream.socket.getsockname()[0], event.headers):
-        status, body = 421, b"the metrics of this machine are asked for by its address, or as localhost\n"
+        status, body = (
+            421,
+            b"the metrics of this machine are asked for by its address, or as localhost\n",
+        )
     elif event.method not in (b"GET", b"HEAD"):
         status = 405
     elif path == b"/metrics":
         body = render()
     else:
         status, body = 404, b"the metrics are at /metrics\n"
-    headers = [("Content-Type", CONTENT_TYPE), ("Content-Length", str(len(body))), ("Connection", "close")]
-    parts: list[h11.Response | h11.Data | h11.EndOfMessage] = [h11.Response(status_code=status, headers=headers)]
+    headers = [
+        ("Content-Type", CONTENT_TYPE),
+        ("Content-Length", str(len(body))),
+        ("Connection", "close"),
+    ]
+    parts: list[h11.Response | h11.Data | h11.EndOfMessage] = [
+        h11.Response(status_code=status, headers=headers)
+    ]
     if event.method != b"HEAD":
         parts.append(h11.Data(body))
     parts.append(h11.EndOfMessage())

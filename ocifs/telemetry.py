@@ -1,8 +1,9 @@
 """What a person or a machine reads in the log, and the number by which lines belong together.
 
-Rules that hold here: httpx and httpcore never log, since they write whole addresses, and a signed one is a secret; a line of ours names
-method, host, path and status, never a query or a header; the number is that of the operation that a caller waits for, and work that is
-started on its behalf inherits it.
+Rules that hold here: httpx and httpcore never log, since they write whole addresses, and a signed
+one is a secret; a line of ours names method, host, path and status, never a query or a header; the
+number is that of the operation that a caller waits for, and work that is started on its behalf
+inherits it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,12 @@ _LEVELS = (logging.INFO, logging.DEBUG, 5)
 OPERATIONS_TOO = _LEVELS[2]
 """The level of a line for each operation: a listing makes thousands of them."""
 
-_PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))  # syslog(3)
+_PRIORITIES = (
+    (logging.CRITICAL, 2),
+    (logging.ERROR, 3),
+    (logging.WARNING, 4),
+    (logging.INFO, 6),
+)  # syslog(3)
 _SILENT = ("httpx", "httpcore", "hpack")
 # Nothing of ours logs one. This holds back what some library puts into an exception's text.
 _SECRET = re.compile(
@@ -74,7 +80,9 @@ class JsonFormatter(logging.Formatter):
 
 
 class JournalFormatter(TextFormatter):
-    """Lines for systemd's journal, which has the time itself: each begins with its priority (sd-daemon(3))."""
+    """Lines for systemd's journal, which has the time itself: each begins with its priority
+    (sd-daemon(3)).
+    """
 
     def __init__(self) -> None:
         super().__init__("%(name)s: %(message)s")
@@ -97,7 +105,8 @@ _FORMATTERS = {"text": TextFormatter, "json": JsonFormatter, "journald": Journal
 
 
 def start_logging(verbosity: int, form: str = "text") -> None:
-    """Log to standard error, as `form` says (text, json, journald; the journal gets its own instead of text).
+    """Log to standard error, as `form` says (text, json, journald; the journal gets its own instead
+    of text).
 
     Errors that callers got; with 1 each request to a registry, too; with 2 each operation, too.
     """
@@ -112,7 +121,9 @@ def say_warnings() -> None:
 
 
 def _write_as(formatter: logging.Formatter) -> None:
-    """Warnings on standard error in a form; the libraries that must not log do not, whoever has what form."""
+    """Warnings on standard error in a form; the libraries that must not log do not, whoever has
+    what form.
+    """
     handler = logging.StreamHandler()
     handler.setFormatter(formatter)
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)

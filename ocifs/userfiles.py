@@ -1,7 +1,9 @@
-"""Files of the user's own that decide what this program does: configuration, credentials, passwords.
+"""Files of the user's own that decide what this program does: configuration, credentials,
+passwords.
 
-Rules that hold here: blocks, but never without end: a FIFO or a device is not read; what is read is bounded; a file
-that others can write is read, since the other tools do so, and `who_may_change` says why that deserves a warning.
+Rules that hold here: blocks, but never without end: a FIFO or a device is not read; what is read is
+bounded; a file that others can write is read, since the other tools do so, and `who_may_change`
+says why that deserves a warning.
 """
 
 from __future__ import annotations
@@ -15,7 +17,10 @@ _NULL = os.makedev(1, 3)  # /dev/null, a common name for an empty file (admin-gu
 
 
 def read_user_file(path: Path, most: int) -> bytes:
-    """At most `most` bytes of a regular file, none of /dev/null. Raises OSError: EINVAL for what is none, without waiting for a writer."""
+    """At most `most` bytes of a regular file, none of /dev/null.
+
+    Raises OSError: EINVAL for what is none, without waiting for a writer.
+    """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     with os.fdopen(descriptor, "rb") as file:
         found = os.fstat(descriptor)
@@ -47,6 +52,9 @@ def who_may_change(path: Path) -> str:
 
 
 def _others_write(found: os.stat_result) -> bool:
-    """Whether others may write. Many systems give each user a group of their own, in which nobody else is."""
+    """Whether others may write.
+
+    Many systems give each user a group of their own, in which nobody else is.
+    """
     group = found.st_mode & stat.S_IWGRP and found.st_gid not in (0, os.getegid())
     return bool(found.st_mode & stat.S_IWOTH or group)

@@ -1,6 +1,8 @@
-"""A registry, watched on its way to the caches: what is being fetched, how fast, what went wrong last.
+"""A registry, watched on its way to the caches: what is being fetched, how fast, what went wrong
+last.
 
-Rules that hold here: answers and errors pass as they are; bounded, whatever is asked; looking at it asks nobody.
+Rules that hold here: answers and errors pass as they are; bounded, whatever is asked; looking at it
+asks nobody.
 """
 
 from __future__ import annotations
@@ -96,7 +98,10 @@ class Traffic:
     def rate(self) -> float:
         """Bytes of blobs a second, over the last whole seconds."""
         now = int(trio.current_time())
-        return sum(count for second, count in self._seconds if now - RATE_SECONDS <= second < now) / RATE_SECONDS
+        return (
+            sum(count for second, count in self._seconds if now - RATE_SECONDS <= second < now)
+            / RATE_SECONDS
+        )
 
     def facts(self) -> dict[str, object]:
         """For status.json."""
@@ -121,7 +126,9 @@ class Traffic:
                 }
                 for each in self.under_way[:_SHOWN]
             ],
-            "errors": [{"time": round(when, 3), "message": message} for when, message in self.errors],
+            "errors": [
+                {"time": round(when, 3), "message": message} for when, message in self.errors
+            ],
         }
 
 

@@ -1,9 +1,11 @@
-"""Measure ocifs against its peers in the same run: Debian's docker-registry on loopback, real mounts, real tools.
+"""Measure ocifs against its peers in the same run: Debian's docker-registry on loopback, real
+mounts, real tools.
 
     scripts/bench [--size MIB] [--tags N] [--runs N] [--only NAME] [--json FILE]
 
-Rules that hold here: a figure of ours stands beside a peer's from the same run, and what counts is their ratio; each cold measurement has
-a mount and a cache of its own; what is read is checked, outside the time that counts; of several runs the median is shown.
+Rules that hold here: a figure of ours stands beside a peer's from the same run, and what counts is
+their ratio; each cold measurement has a mount and a cache of its own; what is read is checked,
+outside the time that counts; of several runs the median is shown.
 """
 
 from __future__ import annotations
@@ -67,7 +69,9 @@ class World:
 
 
 def timed(*command: str, output: Path | None = None) -> tuple[float, float]:
-    """Run a program to its end: its seconds, and its peak memory in MiB, which is never below this process's own."""
+    """Run a program to its end: its seconds, and its peak memory in MiB, which is never below this
+    process's own.
+    """
     with (output or Path(os.devnull)).open("wb") as file:
         began = time.perf_counter()
         process = subprocess.Popen(command, stdout=file, env={**os.environ, "LS_COLORS": COLORS})
@@ -95,10 +99,15 @@ def kept(mount: Mounted, kind: str, digest: str) -> Path:
 
 
 def settle(world: World) -> None:
-    """The same start for everybody: nothing left to be written, the registry's file in the page cache."""
+    """The same start for everybody: nothing left to be written, the registry's file in the page
+    cache.
+    """
     encoded = world.digest.partition(":")[2]
     os.sync()
-    timed("cat", f"{world.directory}/data/docker/registry/v2/blobs/sha256/{encoded[:2]}/{encoded}/data")
+    timed(
+        "cat",
+        f"{world.directory}/data/docker/registry/v2/blobs/sha256/{encoded[:2]}/{encoded}/data",
+    )
 
 
 def drop_caches() -> bool:
@@ -111,7 +120,8 @@ def drop_caches() -> bool:
 
 def sequential(world: World) -> Iterator[Sample]:
     """A large blob from end to end: cold, and again from the cache."""
-    # Not counted: who first touches a virtual machine's memory pays for it. The first to read 1 GiB took 7.8 s, the third 3.8 s.
+    # Not counted: who first touches a virtual machine's memory pays for it. The first to read 1 GiB
+    # took 7.8 s, the third 3.8 s.
     curl_and_sum(world)
     with fresh(world) as mount:
         path, place = mount.path / BIG / "_blobs" / world.digest, kept(mount, "blobs", world.digest)
@@ -120,7 +130,9 @@ def sequential(world: World) -> Iterator[Sample]:
         ours = timed("cat", str(path))[0]
         until_kept = wait_for(place) - began
         # VmHWM: the largest resident set so far, in KiB (proc_pid_status(5)).
-        peak = Path(f"/proc/{mount.process.pid}/status").read_text().partition("VmHWM:")[2].split()[0]
+        peak = (
+            Path(f"/proc/{mount.process.pid}/status").read_text().partition("VmHWM:")[2].split()[0]
+        )
         check_digest(world, path)
         again = list(second_read(path, place))
     curl = curl_and_sum(world)
@@ -129,7 +141,14 @@ def sequential(world: World) -> Iterator[Sample]:
     yield Sample("cold read, verified", ours, "s", "skopeo copy", skopeo, most_ratio=0.75)
     yield Sample("cold read, until synced to disk", until_kept, "s", "skopeo copy", skopeo)
     yield from again
-    yield Sample("peak memory, large read", int(peak) / 1024, "MiB", "skopeo copy", skopeo_memory, most=100e6 / MIB)
+    yield Sample(
+        "peak memory, large read",
+        int(peak) / 1024,
+        "MiB",
+        "skopeo copy",
+        skopeo_memory,
+        most=100e6 / MIB,
+    )
 
 
 def second_read(path: Path, place: Path) -> Iterator[Sample]:
@@ -139,7 +158,13 @@ def second_read(path: Path, place: Path) -> Iterator[Sample]:
         return
     ours = timed("cat", str(path))[0]
     drop_caches()
-    yield Sample("second read, page cache dropped", ours, "s", "cat of the cached file", timed("cat", str(place))[0])
+    yield Sample(
+        "second read, page cache dropped",
+        ours,
+        "s",
+        "cat of the cached file",
+        timed("cat", str(place))[0],
+    )
 
 
 def wait_for(place: Path) -> float:
@@ -152,7 +177,9 @@ def wait_for(place: Path) -> float:
 
 
 def check_digest(world: World, path: Path) -> None:
-    said = subprocess.run(["sha256sum", path], capture_output=True, text=True, check=True).stdout.lstrip("\\")
+    said = subprocess.run(
+        ["sha256sum", path], capture_output=True, text=True, check=True
+    ).stdout.lstrip("\\")
     if said.split()[0] != world.digest.partition(":")[2]:
         raise RuntimeError(f"{path} has other content than was pushed")
 
@@ -174,14 +201,18 @@ def skopeo_copy(world: World) -> tuple[float, float]:
         settle(world)
         source = f"docker://{world.registry.host}/{BIG}:latest"
         options = ("-q", "--preserve-digests", "--src-tls-verify=false")
-        ended = timed("skopeo", "--insecure-policy", "copy", *options, source, f"oci:{place}/layout:latest")
+        ended = timed(
+            "skopeo", "--insecure-policy", "copy", *options, source, f"oci:{place}/layout:latest"
+        )
         if Path(place, "layout/blobs", world.digest.replace(":", "/")).stat().st_size != world.size:
             raise RuntimeError("skopeo copied something else")
         return ended
 
 
 def random_reads(world: World) -> Iterator[Sample]:
-    """Small reads here and there in a cold blob, against the same ranges asked of the registry over one connection."""
+    """Small reads here and there in a cold blob, against the same ranges asked of the registry over
+    one connection.
+    """
     dice = random.Random(world.size)  # the same places in every run
     offsets = [dice.randrange(world.size - RANDOM_SIZE) for _ in range(RANDOM_READS)]
     with fresh(world) as mount:
@@ -206,7 +237,14 @@ def random_reads(world: World) -> Iterator[Sample]:
         raise RuntimeError("random reads differ from what the registry serves")
     what = f"{RANDOM_READS} random reads of {RANDOM_SIZE} bytes"
     yield Sample(what, seconds, "s", "the same with httpx", peer)
-    yield Sample(f"{what}: fetched", fetched / 1e6, "MB", "bytes read", RANDOM_READS * RANDOM_SIZE / 1e6, most=30)
+    yield Sample(
+        f"{what}: fetched",
+        fetched / 1e6,
+        "MB",
+        "bytes read",
+        RANDOM_READS * RANDOM_SIZE / 1e6,
+        most=30,
+    )
     yield Sample(f"{what}: requests", requests, "", "the same with httpx", RANDOM_READS)
 
 
@@ -214,7 +252,9 @@ def listing(world: World) -> Iterator[Sample]:
     """A repository with many tags, listed in three ways, each on a mount of its own."""
     output = world.directory / "listed"
     before = world.requests()
-    peer = timed("skopeo", "list-tags", "--tls-verify=false", f"docker://{world.registry.host}/{MANY}")[0]
+    peer = timed(
+        "skopeo", "list-tags", "--tls-verify=false", f"docker://{world.registry.host}/{MANY}"
+    )[0]
     pages = -(-world.tags // 1000)
     peer_requests = world.requests() - before
     for options in ((), ("-l",), ("--color=always",)):
@@ -222,13 +262,17 @@ def listing(world: World) -> Iterator[Sample]:
             before = world.requests()
             seconds = timed("ls", *options, str(mount.path / MANY / "_tags"), output=output)[0]
             requests = world.requests() - before
-        lines = [line for line in output.read_bytes().splitlines() if not line.startswith(b"total ")]
+        lines = [
+            line for line in output.read_bytes().splitlines() if not line.startswith(b"total ")
+        ]
         if len(lines) != world.tags:
             raise RuntimeError(f"ls shows {len(lines)} tags, {world.tags} were pushed")
         what = " ".join(("ls", *options, f"of {world.tags} tags"))
         yield Sample(what, seconds, "s", "skopeo list-tags", peer, most=3)
         # One more than the pages: the catalog, in which the path to the repository is looked up.
-        yield Sample(f"{what}: requests", requests, "", "skopeo list-tags", peer_requests, most=pages + 1)
+        yield Sample(
+            f"{what}: requests", requests, "", "skopeo list-tags", peer_requests, most=pages + 1
+        )
 
 
 def mounting(world: World) -> Iterator[Sample]:
@@ -282,16 +326,22 @@ def push_large(url: str, size: int) -> str:
     with httpx.Client(base_url=url, trust_env=False, timeout=120) as client:
         answer = client.post(f"/v2/{BIG}/blobs/uploads/").raise_for_status()
         headers = {"content-type": "application/octet-stream"}
-        answer = client.patch(answer.headers["location"], content=stream(), headers=headers).raise_for_status()
+        answer = client.patch(
+            answer.headers["location"], content=stream(), headers=headers
+        ).raise_for_status()
         digest = f"sha256:{hasher.hexdigest()}"
-        place = client.base_url.join(answer.headers["location"]).copy_merge_params({"digest": digest})
+        place = client.base_url.join(answer.headers["location"]).copy_merge_params(
+            {"digest": digest}
+        )
         client.put(place).raise_for_status()
     layer = {"mediaType": LAYER_TYPE, "digest": digest, "size": size}
     push_manifest(url, BIG, manifest_of(url, BIG, [layer]), "latest")
     return digest
 
 
-def manifest_of(url: str, repository: str, layers: Sequence[dict[str, object]]) -> dict[str, object]:
+def manifest_of(
+    url: str, repository: str, layers: Sequence[dict[str, object]]
+) -> dict[str, object]:
     """An image's manifest over these layers; its config is pushed."""
     config = b'{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}'
     digest = push_blob(url, repository, config)
@@ -307,31 +357,55 @@ def push_tags(url: str, tags: int) -> None:
     """One manifest under many tags."""
     manifest = manifest_of(url, MANY, [])
     headers, body = {"content-type": str(manifest["mediaType"])}, json.dumps(manifest).encode()
-    with httpx.Client(base_url=url, trust_env=False, timeout=60) as client, ThreadPoolExecutor(PUSHERS) as pool:
+    with (
+        httpx.Client(base_url=url, trust_env=False, timeout=60) as client,
+        ThreadPoolExecutor(PUSHERS) as pool,
+    ):
 
         def put(number: int) -> None:
-            client.put(f"/v2/{MANY}/manifests/v{number}", content=body, headers=headers).raise_for_status()
+            client.put(
+                f"/v2/{MANY}/manifests/v{number}", content=body, headers=headers
+            ).raise_for_status()
 
         list(pool.map(put, range(tags)))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure ocifs against its peers on this machine.")
-    parser.add_argument("--size", type=int, default=1024, metavar="MIB", help="of the large blob (%(default)s)")
-    parser.add_argument("--tags", type=int, default=10_000, metavar="N", help="of the repository (%(default)s)")
-    parser.add_argument("--runs", type=int, default=1, metavar="N", help="the median is shown (%(default)s)")
+    parser.add_argument(
+        "--size", type=int, default=1024, metavar="MIB", help="of the large blob (%(default)s)"
+    )
+    parser.add_argument(
+        "--tags", type=int, default=10_000, metavar="N", help="of the repository (%(default)s)"
+    )
+    parser.add_argument(
+        "--runs", type=int, default=1, metavar="N", help="the median is shown (%(default)s)"
+    )
     parser.add_argument("--only", choices=GROUPS, help="one group of measurements")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="keep the figures there, for scripts/pictures")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="keep the figures there, for scripts/pictures"
+    )
     chosen = parser.parse_args()
     wanted = [chosen.only] if chosen.only else list(GROUPS)
-    with tempfile.TemporaryDirectory(prefix="ocifs-bench-") as place, running_registry(Path(place)) as registry:
-        digest = push_large(registry.url, chosen.size * MIB) if {"sequential", "random"} & {*wanted} else ""
+    with (
+        tempfile.TemporaryDirectory(prefix="ocifs-bench-") as place,
+        running_registry(Path(place)) as registry,
+    ):
+        digest = (
+            push_large(registry.url, chosen.size * MIB)
+            if {"sequential", "random"} & {*wanted}
+            else ""
+        )
         if {"list", "opens"} & {*wanted}:
             push_tags(registry.url, chosen.tags)
         world = World(registry, Path(place), digest, chosen.size * MIB, chosen.tags)
-        samples = [sample for _ in range(chosen.runs) for name in wanted for sample in GROUPS[name](world)]
+        samples = [
+            sample for _ in range(chosen.runs) for name in wanted for sample in GROUPS[name](world)
+        ]
         measured = list(figures(samples))
-        print(f"{chosen.size} MiB, {chosen.tags} tags, {chosen.runs} runs, {os.cpu_count()} processors, loopback")
+        print(
+            f"{chosen.size} MiB, {chosen.tags} tags, {chosen.runs} runs, {os.cpu_count()} processors, loopback"
+        )
         print("\n".join(table(measured)))
         if chosen.json:
             keep(chosen.json, measured)

@@ -1,10 +1,14 @@
-"""The least that a file system on pyfuse3 can take: a tar's tree from memory, every attribute and byte made beforehand.
+"""The least that a file system on pyfuse3 can take: a tar's tree from memory, every attribute and
+byte made beforehand.
 
-    python -m scripts.bench_floor TAR MOUNTPOINT       mounts in the foreground until it is unmounted
+    python -m scripts.bench_floor TAR MOUNTPOINT       mounts in the foreground until it is
+    unmounted
 
-The peer of ocifs where its own work is to be told from that of the kernel, libfuse, pyfuse3 and trio. Rules that hold here: a handler looks
-up and answers; nothing is checked, counted, logged or awaited; the kernel may keep everything for good. Its workers take turns as those of
-ocifs do, and the kernel is given a small file when it is opened first: without these two it is not the least (decision 0054).
+The peer of ocifs where its own work is to be told from that of the kernel, libfuse, pyfuse3 and
+trio. Rules that hold here: a handler looks up and answers; nothing is checked, counted, logged or
+awaited; the kernel may keep everything for good. Its workers take turns as those of ocifs do, and
+the kernel is given a small file when it is opened first: without these two it is not the least
+(decision 0054).
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ from dataclasses import dataclass, field
 import pyfuse3
 import trio
 
-from ocifs.fuse.turns import take_turns
+from ocifs.fuse.worker_patch import take_turns
 
 _FOR_GOOD = 3600.0
 _AT_OPENING = 128 << 10
@@ -68,7 +72,9 @@ class Floor(pyfuse3.Operations):
         return thing
 
     def _add(self, root: Thing, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
-        *parents, name = [part.encode() for part in member.name.split("/") if part not in ("", ".")] or [b""]
+        *parents, name = [
+            part.encode() for part in member.name.split("/") if part not in ("", ".")
+        ] or [b""]
         directory = root
         for part in parents:
             if part not in directory.children:
@@ -81,10 +87,18 @@ class Floor(pyfuse3.Operations):
         thing.content = opened.read() if opened else member.linkname.encode()
         directory.children[name] = thing
         attributes = thing.attributes
-        attributes.st_size, attributes.st_uid, attributes.st_gid = len(thing.content), member.uid, member.gid
-        attributes.st_mtime_ns = attributes.st_ctime_ns = attributes.st_atime_ns = int(member.mtime * 1e9)
+        attributes.st_size, attributes.st_uid, attributes.st_gid = (
+            len(thing.content),
+            member.uid,
+            member.gid,
+        )
+        attributes.st_mtime_ns = attributes.st_ctime_ns = attributes.st_atime_ns = int(
+            member.mtime * 1e9
+        )
 
-    async def lookup(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
+    async def lookup(
+        self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
         child = self._things[parent_inode].children.get(name)
         if child is None:
             raise pyfuse3.FUSEError(errno.ENOENT)

@@ -1,7 +1,9 @@
-"""Images for measurements: Debian root filesystems made with mmdebstrap, kept between runs, pushed to a registry.
+"""Images for measurements: Debian root filesystems made with mmdebstrap, kept between runs, pushed
+to a registry.
 
-Rules that hold here: what takes minutes to make is kept in `~/.cache/ocifs-dev`, and made again when it is deleted; a tool that is not
-there ends the run with a message that says which package has it.
+Rules that hold here: what takes minutes to make is kept in `~/.cache/ocifs-dev`, and made again
+when it is deleted; a tool that is not there ends the run with a message that says which package has
+it.
 """
 
 from __future__ import annotations
@@ -39,7 +41,10 @@ def needs(*programs: str) -> None:
 
 
 def debian_tar(packages: Sequence[str]) -> Path:
-    """The tar of a small Debian with these packages. Making it takes some three minutes and needs root."""
+    """The tar of a small Debian with these packages.
+
+    Making it takes some three minutes and needs root.
+    """
     path = KEPT / f"debian-{'-'.join(packages)}.tar"
     if not path.exists():
         needs("mmdebstrap")
@@ -47,7 +52,14 @@ def debian_tar(packages: Sequence[str]) -> Path:
         KEPT.mkdir(parents=True, exist_ok=True)
         making = path.with_suffix(".making.tar")
         include = ",".join(packages)
-        command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={include}", "bookworm", str(making)]
+        command = [
+            "mmdebstrap",
+            "--quiet",
+            "--variant=minbase",
+            f"--include={include}",
+            "bookworm",
+            str(making),
+        ]
         subprocess.run(command, check=True)
         making.rename(path)
     return path
@@ -58,7 +70,10 @@ def compressed(path: Path) -> Path:
     packed = path.with_suffix(".tar.gz")
     if not packed.exists():
         making = packed.with_suffix(".making")
-        with path.open("rb") as source, gzip.GzipFile(making, "wb", compresslevel=6, mtime=0) as target:
+        with (
+            path.open("rb") as source,
+            gzip.GzipFile(making, "wb", compresslevel=6, mtime=0) as target,
+        ):
             shutil.copyfileobj(source, target, 1 << 20)
         making.rename(packed)
     return packed
@@ -79,7 +94,11 @@ def push_gzip(url: str, repository: str, tar: Path) -> str:
     manifest = {
         "schemaVersion": 2,
         "mediaType": mediatype.OCI_MANIFEST,
-        "config": {"mediaType": mediatype.OCI_CONFIG, "digest": push_blob(url, repository, body), "size": len(body)},
+        "config": {
+            "mediaType": mediatype.OCI_CONFIG,
+            "digest": push_blob(url, repository, body),
+            "size": len(body),
+        },
         "layers": [{"mediaType": mediatype.OCI_LAYER_GZIP, "digest": digest, "size": len(layer)}],
     }
     push_manifest(url, repository, manifest, "latest")
@@ -88,7 +107,10 @@ def push_gzip(url: str, repository: str, tar: Path) -> str:
 
 @dataclass
 class Line:
-    """A line to a registry that is slow, or only counted. `received`: bytes that came from the registry so far."""
+    """A line to a registry that is slow, or only counted.
+
+    `received`: bytes that came from the registry so far.
+    """
 
     host: str
     received: int = 0
@@ -97,7 +119,9 @@ class Line:
 
 @contextlib.contextmanager
 def line_to(host: str, rate: float | None = None) -> Iterator[Line]:
-    """A port on loopback whose connections go on to `host`, with so many bytes a second from there, all together."""
+    """A port on loopback whose connections go on to `host`, with so many bytes a second from there,
+    all together.
+    """
     name, _, port = host.rpartition(":")
     listener = socket.create_server(("127.0.0.1", 0), backlog=64)
     line = Line(f"127.0.0.1:{listener.getsockname()[1]}")

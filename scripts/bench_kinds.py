@@ -1,6 +1,8 @@
-"""How long it takes to say what many manifests are: the rows of tests/oci/test_artifact.py, over and over, each a manifest of its own.
+"""How long it takes to say what many manifests are: the rows of tests/oci/test_artifact.py, over
+and over, each a manifest of its own.
 
-Rules that hold here: only the classification is timed; the peer is Python's own reading of the same bytes as JSON.
+Rules that hold here: only the classification is timed; the peer is Python's own reading of the same
+bytes as JSON.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ import json
 import time
 from collections.abc import Iterator
 
-from ocifs.oci.artifact import classify
+from ocifs.oci.kinds.artifact import classify
 from scripts.bench_sample import Sample
 from tests.oci.test_artifact import ROWS, parse
 
@@ -32,4 +34,6 @@ def kinds() -> Iterator[Sample]:
     for manifest in manifests:
         json.loads(manifest.raw)
     theirs = time.perf_counter() - began
-    yield Sample(f"classification of {MANIFESTS:,} manifests", ours, "s", "json.loads", theirs, most=1)
+    yield Sample(
+        f"classification of {MANIFESTS:,} manifests", ours, "s", "json.loads", theirs, most=1
+    )

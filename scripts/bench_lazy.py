@@ -1,10 +1,12 @@
-"""Layers with a table of contents (eStargz, zstd:chunked) against what nydus publishes: what is fetched for one file, and for a program.
+"""Layers with a table of contents (eStargz, zstd:chunked) against what nydus publishes: what is
+fetched for one file, and for a program.
 
-    scripts/bench --only lazy
-    OCIFS_BENCH_NODE=1 scripts/bench --only lazy     with `chroot rootfs node -v` over a line of 3 MB/s
+    scripts/bench --only lazy OCIFS_BENCH_NODE=1 scripts/bench --only lazy     with `chroot rootfs
+    node -v` over a line of 3 MB/s
 
-Rules that hold here: each form is the same Debian of scripts/bench_image.py, written by the tool that people use for it; every measurement
-has a mount and a cache of its own, and counts what comes over its line to the registry.
+Rules that hold here: each form is the same Debian of scripts/bench_image.py, written by the tool
+that people use for it; every measurement has a mount and a cache of its own, and counts what comes
+over its line to the registry.
 """
 
 from __future__ import annotations
@@ -35,7 +37,15 @@ def push_chunked(host: str, repository: str, tar: Path) -> str:
     form = ("--dest-tls-verify=false", "--dest-compress-format", "zstd:chunked")
     with tempfile.TemporaryDirectory() as place:
         layout = make_layout(Path(place, "layout"), [tar.read_bytes()])
-        command = ["skopeo", "--insecure-policy", "copy", "-q", *form, f"oci:{layout}:v1", f"docker://{target}"]
+        command = [
+            "skopeo",
+            "--insecure-policy",
+            "copy",
+            "-q",
+            *form,
+            f"oci:{layout}:v1",
+            f"docker://{target}",
+        ]
         subprocess.run(command, check=True)
     return target
 
@@ -44,14 +54,20 @@ def push_starred(host: str, repository: str, tar: Path) -> str:
     """The image as eStargz, by go-containerregistry; a reference."""
     target = f"{host}/{repository}:starred"
     command = [str(STARCRANE), "append", "--insecure", "-t", target, "--new_layer", str(tar)]
-    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "GGCR_EXPERIMENT_ESTARGZ": "1"})
+    subprocess.run(
+        command, check=True, capture_output=True, env={**os.environ, "GGCR_EXPERIMENT_ESTARGZ": "1"}
+    )
     return target
 
 
 def push_small(host: str, repository: str, tar: Path) -> str:
-    """The image as eStargz with chunks of 1 MiB, by stargz-snapshotter's package (`ctr-remote … --estargz-chunk-size`); a reference."""
+    """The image as eStargz with chunks of 1 MiB, by stargz-snapshotter's package (`ctr-remote …
+    --estargz-chunk-size`); a reference.
+    """
     with tempfile.TemporaryDirectory() as place:
-        return f"{host}/{push_stars(f'http://{host}', repository, [tar], Path(place), chunk=1 << 20)}"
+        return (
+            f"{host}/{push_stars(f'http://{host}', repository, [tar], Path(place), chunk=1 << 20)}"
+        )
 
 
 FORMS: dict[str, Callable[[str, str, Path], str]] = {
@@ -66,7 +82,10 @@ def forms() -> Iterator[tuple[str, Callable[[str, str, Path], str]]]:
     for name, push in FORMS.items():
         program = PROGRAMS.get(push)
         if program is not None and not program.exists():
-            print(f"skipped: {name} ({program.name} is built by scripts/setup --dev, where Go is)", file=sys.stderr)
+            print(
+                f"skipped: {name} ({program.name} is built by scripts/setup --dev, where Go is)",
+                file=sys.stderr,
+            )
         else:
             yield name, push
 

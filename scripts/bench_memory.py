@@ -1,9 +1,10 @@
-"""How much memory a mount takes, at the most, for each pattern of reading: the peak of resident memory (VmHWM), with default options.
+"""How much memory a mount takes, at the most, for each pattern of reading: the peak of resident
+memory (VmHWM), with default options.
 
     python -m scripts.bench_memory [--json FILE] [PATTERN...]
 
-Rules that hold here: each pattern has a mount and a cache of its own; the goal is `GOAL_MB` for all of them, whatever the number of
-processors; the exit status is 1 if one exceeds it.
+Rules that hold here: each pattern has a mount and a cache of its own; the goal is `GOAL_MB` for all
+of them, whatever the number of processors; the exit status is 1 if one exceeds it.
 """
 
 from __future__ import annotations
@@ -68,19 +69,34 @@ def zstd_with_window(data: bytes, log: int) -> bytes:
     from ocifs.layers.zstd import zstd as library
 
     parameter = library.CompressionParameter
-    options = {parameter.compression_level: 1, parameter.window_log: log, parameter.enable_long_distance_matching: 1}
+    options = {
+        parameter.compression_level: 1,
+        parameter.window_log: log,
+        parameter.enable_long_distance_matching: 1,
+    }
     compressor = library.ZstdCompressor(options=options)
     step = 8 * MIB  # in pieces, so that the frame has a window and not its content's size
-    return b"".join(compressor.compress(data[at : at + step]) for at in range(0, len(data), step)) + compressor.flush()
+    return (
+        b"".join(compressor.compress(data[at : at + step]) for at in range(0, len(data), step))
+        + compressor.flush()
+    )
 
 
 def push_image(registry: Registry, name: str, layers: list[tuple[bytes, bytes, str]]) -> None:
     """Push an image of layers: the tar, its bytes as they are pushed, and how its type ends."""
     diff_ids = [f"sha256:{hashlib.sha256(plain).hexdigest()}" for plain, _, _ in layers]
-    config = {"os": "linux", "architecture": "amd64", "rootfs": {"type": "layers", "diff_ids": diff_ids}}
+    config = {
+        "os": "linux",
+        "architecture": "amd64",
+        "rootfs": {"type": "layers", "diff_ids": diff_ids},
+    }
 
     def pushed(content: bytes, media_type: str) -> dict[str, object]:
-        return {"mediaType": media_type, "digest": push_blob(registry.url, name, content), "size": len(content)}
+        return {
+            "mediaType": media_type,
+            "digest": push_blob(registry.url, name, content),
+            "size": len(content),
+        }
 
     manifest = {
         "schemaVersion": 2,
@@ -94,10 +110,17 @@ def push_image(registry: Registry, name: str, layers: list[tuple[bytes, bytes, s
 def push_blobs(registry: Registry, name: str, blobs: list[bytes]) -> None:
     """Push an artifact of blobs."""
     layers = [
-        {"mediaType": "application/octet-stream", "digest": push_blob(registry.url, name, blob), "size": len(blob)}
+        {
+            "mediaType": "application/octet-stream",
+            "digest": push_blob(registry.url, name, blob),
+            "size": len(blob),
+        }
         for blob in blobs
     ]
-    config = {"mediaType": "application/vnd.oci.empty.v1+json", "digest": push_blob(registry.url, name, b"{}")}
+    config = {
+        "mediaType": "application/vnd.oci.empty.v1+json",
+        "digest": push_blob(registry.url, name, b"{}"),
+    }
     manifest = {
         "schemaVersion": 2,
         "mediaType": "application/vnd.oci.image.manifest.v1+json",
@@ -154,7 +177,9 @@ def one_layer(
     return push
 
 
-def many_layers(count: int, pack: Callable[[bytes], bytes], ending: str) -> Callable[[Registry, str], None]:
+def many_layers(
+    count: int, pack: Callable[[bytes], bytes], ending: str
+) -> Callable[[Registry, str], None]:
     def push(registry: Registry, name: str) -> None:
         plains = [small_files(150, 100_000, f"layer{number}-") for number in range(count)]
         push_image(registry, name, [(plain, pack(plain), ending) for plain in plains])
@@ -181,7 +206,9 @@ PATTERNS: dict[str, Pattern] = {
         at_random,
     ),
     f"{READERS} blobs side by side": (
-        lambda registry, name: push_blobs(registry, name, [DICE.randbytes(4 * MIB) for _ in range(READERS)]),
+        lambda registry, name: push_blobs(
+            registry, name, [DICE.randbytes(4 * MIB) for _ in range(READERS)]
+        ),
         lambda mount: at_once(blobs_of(mount)),
     ),
     "3,000 small files, gzip": (
@@ -209,7 +236,9 @@ PATTERNS: dict[str, Pattern] = {
         lambda mount: read(*files_of(mount)),
     ),
     "small files, xz": (
-        one_layer(lambda: small_files(300, 40_000), lambda data: lzma.compress(data, preset=1), "+xz"),
+        one_layer(
+            lambda: small_files(300, 40_000), lambda data: lzma.compress(data, preset=1), "+xz"
+        ),
         lambda mount: read(*files_of(mount)),
     ),
     "12 layers at once, zstd": (

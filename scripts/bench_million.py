@@ -1,8 +1,10 @@
-"""An image of a million entries: the memory that the daemon takes for listing all of them, when it first sees the layer and later.
+"""An image of a million entries: the memory that the daemon takes for listing all of them, when it
+first sees the layer and later.
 
     scripts/bench --only million
 
-Rules that hold here: each listing is by a mount of its own, of an image layout on disk; what counts is the largest resident set.
+Rules that hold here: each listing is by a mount of its own, of an image layout on disk; what counts
+is the largest resident set.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Whether a daemon grows over many opens: its memory and file descriptors after 10,000, 50,000 and 100,000 opens of files of many kinds."""
+"""Whether a daemon grows over many opens: its memory and file descriptors after 10,000, 50,000 and
+100,000 opens of files of many kinds.
+"""
 
 from __future__ import annotations
 
@@ -29,12 +31,28 @@ def opens(mount: Mounted, directory: Path) -> Iterator[Sample]:
     first = seen[COUNTS[0]]
     for count in COUNTS[1:]:
         what = f"after {count:,} opens of {len(files)} files"
-        yield Sample(f"memory {what}", seen[count][0], "MiB", f"after {COUNTS[0]:,}", first[0], most_ratio=1.05)
-        yield Sample(f"descriptors {what}", seen[count][1], "", f"after {COUNTS[0]:,}", first[1], most_ratio=1.0)
+        yield Sample(
+            f"memory {what}",
+            seen[count][0],
+            "MiB",
+            f"after {COUNTS[0]:,}",
+            first[0],
+            most_ratio=1.05,
+        )
+        yield Sample(
+            f"descriptors {what}",
+            seen[count][1],
+            "",
+            f"after {COUNTS[0]:,}",
+            first[1],
+            most_ratio=1.0,
+        )
 
 
 def forget() -> None:
-    """Drop names and inodes from the kernel's cache, so that the daemon is told to forget them; root only."""
+    """Drop names and inodes from the kernel's cache, so that the daemon is told to forget them;
+    root only.
+    """
     try:
         Path("/proc/sys/vm/drop_caches").write_text("2")
     except OSError:

@@ -1,7 +1,9 @@
-"""What scripts/bench says of its samples: a table for people, and figures that are kept for the documents.
+"""What scripts/bench says of its samples: a table for people, and figures that are kept for the
+documents.
 
-Rules that hold here: of several runs the median is shown, and the median of each run's ratio; figures that are kept replace those of the
-same name, so that groups can be measured one after the other.
+Rules that hold here: of several runs the median is shown, and the median of each run's ratio;
+figures that are kept replace those of the same name, so that groups can be measured one after the
+other.
 """
 
 from __future__ import annotations
@@ -33,7 +35,9 @@ class Figure:
     def target(self) -> str:
         """The target and whether it is met, or nothing."""
         if self.most_ratio is not None:
-            return f"<= {self.most_ratio:.3g} {'met' if self.ratio <= self.most_ratio else 'MISSED'}"
+            return (
+                f"<= {self.most_ratio:.3g} {'met' if self.ratio <= self.most_ratio else 'MISSED'}"
+            )
         if self.most is not None:
             return f"<= {with_unit(self.most, self.unit)} {'met' if self.ours <= self.most else 'MISSED'}"
         return ""
@@ -55,7 +59,9 @@ def figures(samples: Sequence[Sample]) -> Iterator[Figure]:
             peer,
             statistics.median(sample.ours for sample in same),
             statistics.median(sample.theirs or 0 for sample in same),
-            statistics.median(sample.ours / sample.theirs if sample.theirs else 0 for sample in same),
+            statistics.median(
+                sample.ours / sample.theirs if sample.theirs else 0 for sample in same
+            ),
             same[0].most,
             same[0].most_ratio,
             len(same),

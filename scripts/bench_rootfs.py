@@ -1,10 +1,12 @@
-"""An image's root filesystem against its peers: listed cold, listed again, read, and read from with the layer gone.
+"""An image's root filesystem against its peers: listed cold, listed again, read, and read from with
+the layer gone.
 
-    scripts/bench --only rootfs
-    OCIFS_BENCH_NODE=1 scripts/bench --only rootfs     with `chroot rootfs node -v` over a line of 3 MB/s
+    scripts/bench --only rootfs OCIFS_BENCH_NODE=1 scripts/bench --only rootfs     with `chroot
+    rootfs node -v` over a line of 3 MB/s
 
-Rules that hold here: each cold measurement has a mount and a cache of its own; the image is Debian with python3, perl and git, in one layer
-of gzip; ratarmount (PyPI) is measured where it is installed, else its rows say so.
+Rules that hold here: each cold measurement has a mount and a cache of its own; the image is Debian
+with python3, perl and git, in one layer of gzip; ratarmount (PyPI) is measured where it is
+installed, else its rows say so.
 """
 
 from __future__ import annotations
@@ -52,7 +54,9 @@ def shell(command: str, **variables: str) -> float:
 
 
 def settle(image: Image) -> None:
-    """The same start for everybody: nothing left to be written, the layer in the page cache of whoever serves it."""
+    """The same start for everybody: nothing left to be written, the layer in the page cache of
+    whoever serves it.
+    """
     os.sync()
     url = f"http://{image.host}/v2/{image.repository}/blobs/{image.digest}"
     shell('curl -sSf --noproxy "*" -o /dev/null "$URL"', URL=url)
@@ -84,11 +88,15 @@ def mount_of(image: Image, cache: Path, host: str = "") -> Iterator[Mounted]:
 
 
 def first_look(image: Image, directory: Path) -> Iterator[Sample]:
-    """With the registry on this machine, and over a line as fast as a good one to a registry elsewhere."""
+    """With the registry on this machine, and over a line as fast as a good one to a registry
+    elsewhere.
+    """
     needs("skopeo", "umoci", "curl", "igzip")
     yield from _first_looks(image, image.host, directory, "first find rootfs")
     with line_to(image.host, GOOD) as line:
-        yield from _first_looks(image, line.host, directory, f"first find rootfs at {GOOD / 1e6:.0f} MB/s")
+        yield from _first_looks(
+            image, line.host, directory, f"first find rootfs at {GOOD / 1e6:.0f} MB/s"
+        )
 
 
 def _first_looks(image: Image, host: str, directory: Path, what: str) -> Iterator[Sample]:
@@ -121,9 +129,20 @@ def second_mount(image: Image, directory: Path) -> Iterator[Sample]:
             read = read_all(mount.path / "rootfs")
         with floor(image) as bare:
             least, least_read = find(bare), read_all(bare)
-        yield Sample("layer index", index / image.tar.stat().st_size * 100, "%", "the uncompressed tar", 100.0, most=3)
-        yield Sample("second mount, peak memory", memory, "MiB", "the limit", 250e6 / MIB, most_ratio=1)
-        yield Sample("second mount, find rootfs", again, "s", "the same from memory, bare pyfuse3", least)
+        yield Sample(
+            "layer index",
+            index / image.tar.stat().st_size * 100,
+            "%",
+            "the uncompressed tar",
+            100.0,
+            most=3,
+        )
+        yield Sample(
+            "second mount, peak memory", memory, "MiB", "the limit", 250e6 / MIB, most_ratio=1
+        )
+        yield Sample(
+            "second mount, find rootfs", again, "s", "the same from memory, bare pyfuse3", least
+        )
         yield Sample("read every file", read, "s", "the same from memory, bare pyfuse3", least_read)
         with ratarmount(image) as theirs:
             if theirs is None:
@@ -134,10 +153,20 @@ def second_mount(image: Image, directory: Path) -> Iterator[Sample]:
                 yield Sample("second mount, find rootfs", again, "s", "0.6 s", 0.6, most_ratio=1)
             else:
                 yield Sample(
-                    "second mount, find rootfs", again, "s", "ratarmount, index cached", theirs[0], most_ratio=1 / 6
+                    "second mount, find rootfs",
+                    again,
+                    "s",
+                    "ratarmount, index cached",
+                    theirs[0],
+                    most_ratio=1 / 6,
                 )
                 yield Sample(
-                    "second mount, find rootfs", again, "s", "ratarmount, from the layer", theirs[2], most_ratio=1 / 6
+                    "second mount, find rootfs",
+                    again,
+                    "s",
+                    "ratarmount, from the layer",
+                    theirs[2],
+                    most_ratio=1 / 6,
                 )
                 yield Sample("second mount, find rootfs", again, "s", "0.6 s", 0.6, most_ratio=1)
                 yield Sample("read every file", read, "s", "ratarmount", theirs[1], most_ratio=0.25)
@@ -156,13 +185,18 @@ def second_mount(image: Image, directory: Path) -> Iterator[Sample]:
             compressed(image.tar).stat().st_size / 1e6,
             most=3,
         )
-        yield Sample("a file of 100 KB, index cached: requests", requests, "", "the limit", 10, most_ratio=1)
+        yield Sample(
+            "a file of 100 KB, index cached: requests", requests, "", "the limit", 10, most_ratio=1
+        )
 
 
 def a_file_of(root: Path, size: int) -> Path:
     """The file whose size is nearest."""
     listed = subprocess.run(
-        ["find", root, "-type", "f", "-printf", "%s %p\n"], capture_output=True, text=True, check=True
+        ["find", root, "-type", "f", "-printf", "%s %p\n"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     lines = (line.partition(" ") for line in listed.stdout.splitlines())
     return Path(min(lines, key=lambda line: abs(int(line[0]) - size))[2])
@@ -170,14 +204,19 @@ def a_file_of(root: Path, size: int) -> Path:
 
 def peak(mount: Mounted) -> float:
     """The largest resident set of the daemon so far, in MiB (VmHWM, proc_pid_status(5))."""
-    return int(Path(f"/proc/{mount.process.pid}/status").read_text().partition("VmHWM:")[2].split()[0]) / 1024
+    return (
+        int(Path(f"/proc/{mount.process.pid}/status").read_text().partition("VmHWM:")[2].split()[0])
+        / 1024
+    )
 
 
 @contextlib.contextmanager
 def floor(image: Image) -> Iterator[Path]:
     """The same tree from memory, by a file system that does nothing else (scripts/bench_floor.py)."""
     with tempfile.TemporaryDirectory() as place:
-        process = subprocess.Popen([sys.executable, "-m", "scripts.bench_floor", str(image.tar), place])
+        process = subprocess.Popen(
+            [sys.executable, "-m", "scripts.bench_floor", str(image.tar), place]
+        )
         try:
             while not os.path.ismount(place):
                 if process.poll() is not None:
@@ -191,8 +230,9 @@ def floor(image: Image) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def ratarmount(image: Image) -> Iterator[tuple[float, float, float] | None]:
-    """Seconds, for the same layer on disk: of `find` and of reading every file where ratarmount has kept its index, and of mounting without
-    one and `find`."""
+    """Seconds, for the same layer on disk: of `find` and of reading every file where ratarmount has
+    kept its index, and of mounting without one and `find`.
+    """
     program = os.environ.get("OCIFS_RATARMOUNT") or shutil.which("ratarmount")
     if program is None:
         yield None
@@ -200,7 +240,13 @@ def ratarmount(image: Image) -> Iterator[tuple[float, float, float] | None]:
     with tempfile.TemporaryDirectory() as place:
         point = Path(place, "mnt")
         point.mkdir()
-        command = [program, "--index-file", f"{place}/index.sqlite", str(compressed(image.tar)), str(point)]
+        command = [
+            program,
+            "--index-file",
+            f"{place}/index.sqlite",
+            str(compressed(image.tar)),
+            str(point),
+        ]
         runs = []
         for _ in range(2):  # the first makes the index
             began = time.perf_counter()
@@ -216,32 +262,49 @@ def ratarmount(image: Image) -> Iterator[tuple[float, float, float] | None]:
 
 
 def chroot_node(image: Image, directory: Path) -> Iterator[Sample]:
-    """`chroot rootfs node -v` over a line of 3 MB/s: with nothing here, and with a kept index alone."""
+    """`chroot rootfs node -v` over a line of 3 MB/s: with nothing here, and with a kept index
+    alone.
+    """
     with cache_of_its_own(directory) as cache:
         for what in ("empty cache", "index cached"):
             with (
                 line_to(image.host, SLOW) as line,
                 mounted(
-                    f"{line.host}/{image.repository}:latest", cache.parent / "mnt", cache, ["--links", "raw"]
+                    f"{line.host}/{image.repository}:latest",
+                    cache.parent / "mnt",
+                    cache,
+                    ["--links", "raw"],
                 ) as mount,
             ):
                 began = time.perf_counter()
-                subprocess.run(["chroot", mount.path / "rootfs", "node", "-v"], check=True, stdout=subprocess.DEVNULL)
+                subprocess.run(
+                    ["chroot", mount.path / "rootfs", "node", "-v"],
+                    check=True,
+                    stdout=subprocess.DEVNULL,
+                )
                 seconds = time.perf_counter() - began
                 received = line.received / 1e6
             for kind in ("blobs", "partial"):
                 shutil.rmtree(cache / "ocifs/v1" / kind, ignore_errors=True)
             published = (126.0, 353.0) if what == "empty cache" else (15.0, 29.0)
             peer = "nydus: plain pull" if what == "empty cache" else "nydus: index over gzip"
-            yield Sample(f"chroot node -v at 3 MB/s, {what}", seconds, "s", peer, published[0], most_ratio=1)
-            yield Sample(f"chroot node -v, {what}: fetched", received, "MB", peer, published[1], most_ratio=1)
+            yield Sample(
+                f"chroot node -v at 3 MB/s, {what}", seconds, "s", peer, published[0], most_ratio=1
+            )
+            yield Sample(
+                f"chroot node -v, {what}: fetched", received, "MB", peer, published[1], most_ratio=1
+            )
 
 
 def rootfs(url: str, host: str, directory: Path) -> Iterator[Sample]:
     """All of it."""
-    image = Image(host, "bench/debian", push_gzip(url, "bench/debian", debian_tar(TOOLS)), debian_tar(TOOLS))
+    image = Image(
+        host, "bench/debian", push_gzip(url, "bench/debian", debian_tar(TOOLS)), debian_tar(TOOLS)
+    )
     yield from first_look(image, directory)
     yield from second_mount(image, directory)
     if os.environ.get("OCIFS_BENCH_NODE"):
-        node = Image(host, "bench/node", push_gzip(url, "bench/node", debian_tar(NODE)), debian_tar(NODE))
+        node = Image(
+            host, "bench/node", push_gzip(url, "bench/node", debian_tar(NODE)), debian_tar(NODE)
+        )
         yield from chroot_node(node, directory)

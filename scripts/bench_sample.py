@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Sample:
-    """One figure of ours, a peer's where there is one, and what the figure or the ratio may be at most."""
+    """One figure of ours, a peer's where there is one, and what the figure or the ratio may be at
+    most.
+    """
 
     what: str
     ours: float

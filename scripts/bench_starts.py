@@ -1,7 +1,9 @@
-"""How long it takes until ocifs says something: `ocifs --help`, and the demo in a clone that has nothing yet.
+"""How long it takes until ocifs says something: `ocifs --help`, and the demo in a clone that has
+nothing yet.
 
-Rules that hold here: of HELPS runs the median counts, of both programs in turn; the clone has no environment, and pip may use nothing
-that it kept, so libraries are downloaded and pyfuse3 is compiled; system packages are those of the machine.
+Rules that hold here: of HELPS runs the median counts, of both programs in turn; the clone has no
+environment, and pip may use nothing that it kept, so libraries are downloaded and pyfuse3 is
+compiled; system packages are those of the machine.
 """
 
 from __future__ import annotations
@@ -30,7 +32,14 @@ def helps() -> Iterator[Sample]:
         ours.append(_seconds(program, "--help"))
         theirs.append(_seconds(sys.executable, "-c", "pass"))
     peer = "python -c pass"
-    yield Sample("ocifs --help", statistics.median(ours), "s", peer, statistics.median(theirs), most=HELP_SECONDS)
+    yield Sample(
+        "ocifs --help",
+        statistics.median(ours),
+        "s",
+        peer,
+        statistics.median(theirs),
+        most=HELP_SECONDS,
+    )
 
 
 def demo() -> Iterator[Sample]:
@@ -38,7 +47,9 @@ def demo() -> Iterator[Sample]:
     with tempfile.TemporaryDirectory(prefix="ocifs-bench-") as place:
         subprocess.run(["git", "clone", "--quiet", ROOT, f"{place}/clone"], check=True)
         seconds = _seconds(f"{place}/clone/scripts/demo")
-    yield Sample("scripts/demo in a fresh clone", seconds, "s", "the limit", DEMO_SECONDS, most=DEMO_SECONDS)
+    yield Sample(
+        "scripts/demo in a fresh clone", seconds, "s", "the limit", DEMO_SECONDS, most=DEMO_SECONDS
+    )
 
 
 def _seconds(*command: str | Path) -> float:

@@ -1,7 +1,8 @@
 """Count the patterns that docs/style.md advises against, and reject a count that rises.
 
-The counts are occurrences in 10,000 words, for code (docstrings, comments and messages in `ocifs/`) and
-for documents (Markdown except the change log). Fenced blocks and quoted examples are not counted.
+The counts are occurrences in 10,000 words, for code (docstrings, comments and messages in `ocifs/`)
+and for documents (Markdown except the change log). Fenced blocks and quoted examples are not
+counted.
 """
 
 from __future__ import annotations
@@ -54,7 +55,9 @@ def main() -> int:
         if found[area][pattern] > most
     ]
     for line in risen:
-        print(f"language: {line} (see docs/style.md, and check_language.py --list)", file=sys.stderr)
+        print(
+            f"language: {line} (see docs/style.md, and check_language.py --list)", file=sys.stderr
+        )
     for area, patterns in found.items():
         total = round(sum(patterns.values()), 1)
         print(f"language: {area}: {total} in 10,000 words: {json.dumps(patterns)[1:-1]}")

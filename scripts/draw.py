@@ -1,4 +1,5 @@
-"""Draw the documents' pictures: a session as a terminal shows it, and the bench's figures as ratios.
+"""Draw the documents' pictures: a session as a terminal shows it, and the bench's figures as
+ratios.
 
     scripts/pictures
 
@@ -42,10 +43,14 @@ def session() -> None:
     from rich.console import Console
     from rich.text import Text
 
-    done = subprocess.run([ROOT / "scripts/demo"], capture_output=True, text=True, check=True, timeout=300)
+    done = subprocess.run(
+        [ROOT / "scripts/demo"], capture_output=True, text=True, check=True, timeout=300
+    )
     steps = re.split(r"^\$ ", done.stdout, flags=re.MULTILINE)[1:]
     with open(os.devnull, "w") as nowhere:
-        console = Console(record=True, width=WIDTH, file=nowhere, force_terminal=True, legacy_windows=False)
+        console = Console(
+            record=True, width=WIDTH, file=nowhere, force_terminal=True, legacy_windows=False
+        )
         for step in steps:
             command, _, output = step.partition("\n")
             if command.startswith(SHOWN):
@@ -65,18 +70,27 @@ def bench() -> None:
     mpl.rcParams["svg.hashsalt"] = "ocifs"
     from matplotlib import pyplot as plt
 
-    shown = [each for each in kept(FIGURES) if each.unit in ("s", "MB") and each.theirs and each.peer not in BOUNDS]
+    shown = [
+        each
+        for each in kept(FIGURES)
+        if each.unit in ("s", "MB") and each.theirs and each.peer not in BOUNDS
+    ]
     labels = [f"{each.what}\n{each.peer}" for each in shown]
     ratios = [each.ratio for each in shown]
     figure, axes = plt.subplots(figsize=(10, 0.5 * len(shown) + 1.2))
     axes.barh(
-        labels, [ratio - 1 for ratio in ratios], left=1, color=["#3a7" if ratio <= 1 else "#c85" for ratio in ratios]
+        labels,
+        [ratio - 1 for ratio in ratios],
+        left=1,
+        color=["#3a7" if ratio <= 1 else "#c85" for ratio in ratios],
     )
     axes.set_xscale("log")
     axes.axvline(1, color="#555", linewidth=1)
     for place, ratio in enumerate(ratios):
         left = ratio <= 1
-        axes.text(ratio, place, f" {ratio:.2f} ", va="center", ha="right" if left else "left", fontsize=8)
+        axes.text(
+            ratio, place, f" {ratio:.2f} ", va="center", ha="right" if left else "left", fontsize=8
+        )
     axes.tick_params(axis="y", labelsize=8)
     axes.margins(x=0.12)
     axes.invert_yaxis()

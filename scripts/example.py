@@ -1,9 +1,10 @@
-"""Make the example: an OCI image layout with an image for two platforms, a chart, a WebAssembly module, notes and a signature.
+"""Make the example: an OCI image layout with an image for two platforms, a chart, a WebAssembly
+module, notes and a signature.
 
     python3 scripts/example.py DIRECTORY
 
-Rules that hold here: only the standard library, no network; the same bytes on every run, so every digest is known in advance. The
-compressed layers also depend on the version of zlib.
+Rules that hold here: only the standard library, no network; the same bytes on every run, so every
+digest is known in advance. The compressed layers also depend on the version of zlib.
 """
 
 from __future__ import annotations
@@ -20,7 +21,11 @@ from typing import TypedDict
 
 OCI = "application/vnd.oci."
 MANIFEST, INDEX = OCI + "image.manifest.v1+json", OCI + "image.index.v1+json"
-CONFIG, LAYER, EMPTY = OCI + "image.config.v1+json", OCI + "image.layer.v1.tar+gzip", OCI + "empty.v1+json"
+CONFIG, LAYER, EMPTY = (
+    OCI + "image.config.v1+json",
+    OCI + "image.layer.v1.tar+gzip",
+    OCI + "empty.v1+json",
+)
 TITLE, REF_NAME = "org.opencontainers.image.title", "org.opencontainers.image.ref.name"
 CREATED = "2024-01-01T00:00:00Z"
 EPOCH = 1704067200  # CREATED, in seconds
@@ -61,7 +66,13 @@ class Layout:
 
     def manifest(self, config: Entry, layers: list[Entry], **more: object) -> Entry:
         """Keep a manifest; its descriptor."""
-        value = {"schemaVersion": 2, "mediaType": MANIFEST, **more, "config": config, "layers": layers}
+        value = {
+            "schemaVersion": 2,
+            "mediaType": MANIFEST,
+            **more,
+            "config": config,
+            "layers": layers,
+        }
         return self.document(MANIFEST, value)
 
     def list_as(self, entry: Entry, tag: str = "") -> None:
@@ -98,7 +109,10 @@ def image(layout: Layout, architecture: str) -> Entry:
             "architecture": architecture,
             "os": "linux",
             "config": {"Cmd": ["/bin/cat", "/etc/greeting"]},
-            "rootfs": {"type": "layers", "diff_ids": ["sha256:" + hashlib.sha256(each).hexdigest() for each in tars]},
+            "rootfs": {
+                "type": "layers",
+                "diff_ids": ["sha256:" + hashlib.sha256(each).hexdigest() for each in tars],
+            },
         },
     )
     layers = [layout.blob(LAYER, gzip.compress(each, mtime=0)) for each in tars]
@@ -117,11 +131,17 @@ def make(root: Path) -> None:
     about = b"apiVersion: v2\nname: hello\nversion: 0.1.0\n"
     chart = gzip.compress(tar({"hello/Chart.yaml": about}), mtime=0)
     helm = "application/vnd.cncf.helm."
-    config = layout.document(helm + "config.v1+json", {"apiVersion": "v2", "name": "hello", "version": "0.1.0"})
-    layout.list_as(layout.manifest(config, [layout.blob(helm + "chart.content.v1.tar+gzip", chart)]), "chart-0.1.0")
+    config = layout.document(
+        helm + "config.v1+json", {"apiVersion": "v2", "name": "hello", "version": "0.1.0"}
+    )
+    layout.list_as(
+        layout.manifest(config, [layout.blob(helm + "chart.content.v1.tar+gzip", chart)]),
+        "chart-0.1.0",
+    )
 
     config = layout.document(
-        "application/vnd.wasm.config.v0+json", {"created": CREATED, "architecture": "wasm", "os": "wasip1"}
+        "application/vnd.wasm.config.v0+json",
+        {"created": CREATED, "architecture": "wasm", "os": "wasip1"},
     )
     layout.list_as(layout.manifest(config, [layout.blob("application/wasm", WASM)]), "module")
 
@@ -130,10 +150,18 @@ def make(root: Path) -> None:
         layout.blob("text/plain", b"Buy milk.\n", "todo.txt"),
         layout.blob("text/markdown", b"# Ideas\n", "ideas.md"),
     ]
-    layout.list_as(layout.manifest(empty, notes, artifactType="application/vnd.example.notes"), "notes")
+    layout.list_as(
+        layout.manifest(empty, notes, artifactType="application/vnd.example.notes"), "notes"
+    )
 
-    signature = layout.blob("application/vnd.example.signature", b"an example, not a real signature\n", "signature.txt")
-    layout.list_as(layout.manifest(empty, [signature], artifactType="application/vnd.example.signature", subject=index))
+    signature = layout.blob(
+        "application/vnd.example.signature", b"an example, not a real signature\n", "signature.txt"
+    )
+    layout.list_as(
+        layout.manifest(
+            empty, [signature], artifactType="application/vnd.example.signature", subject=index
+        )
+    )
     layout.finish()
 
 

@@ -1,6 +1,8 @@
-"""Write docs/reference/metrics.md and docs/reference/grafana-dashboard.json from the table of metrics.
+"""Write docs/reference/metrics.md and docs/reference/grafana-dashboard.json from the table of
+metrics.
 
-Run it without arguments after the table has changed. tests/test_metrics.py fails while the page is not what this makes.
+Run it without arguments after the table has changed. tests/test_metrics.py fails while the page is
+not what this makes.
 """
 
 from __future__ import annotations
@@ -41,7 +43,11 @@ def _rate(metric: str, by: str = "") -> str:
 
 # Title, unit, and each line with its name.
 PANELS = (
-    ("Operations a second", "ops", ((_rate("ocifs_operations_total", "operation"), "{{operation}}"),)),
+    (
+        "Operations a second",
+        "ops",
+        ((_rate("ocifs_operations_total", "operation"), "{{operation}}"),),
+    ),
     (
         "Seconds that an operation takes",
         "s",
@@ -55,7 +61,10 @@ PANELS = (
     (
         "Errors that callers got, a second",
         "ops",
-        ((_rate("ocifs_errors_total", "errno"), "{{errno}}"), (_rate("ocifs_bugs_total"), "bugs of ocifs")),
+        (
+            (_rate("ocifs_errors_total", "errno"), "{{errno}}"),
+            (_rate("ocifs_bugs_total"), "bugs of ocifs"),
+        ),
     ),
     (
         "Bytes read by programs, and fetched for them",

@@ -1,6 +1,8 @@
-"""Write the table of keys in docs/reference/configuration.md from the options of `ocifs mount`, which has them all.
+"""Write the table of keys in docs/reference/configuration.md from the options of `ocifs mount`,
+which has them all.
 
-Run it without arguments after an option has changed. tests/house/test_reference.py fails while the page is not what this makes.
+Run it without arguments after an option has changed. tests/house/test_reference.py fails while the
+page is not what this makes.
 """
 
 from __future__ import annotations

@@ -2,10 +2,11 @@
 
     scripts/hostile [--drop-caches SECONDS] [--load N] [--copies N] [--user NAME] [PYTEST ARGUMENTS]
 
-SIGINT, SIGHUP and SIGQUIT are ignored by the parent, as `nohup` and background jobs do. Two other ocifs mounts are present, one of
-them dead. `--drop-caches` makes root drop the kernel's caches at random moments, `--load` adds busy processes, `--copies` runs several
-suites side by side, `--user` runs them as another user (root only; the user needs a readable clone).
-The exit status is that of the first suite to fail.
+SIGINT, SIGHUP and SIGQUIT are ignored by the parent, as `nohup` and background jobs do. Two other
+ocifs mounts are present, one of them dead. `--drop-caches` makes root drop the kernel's caches at
+random moments, `--load` adds busy processes, `--copies` runs several suites side by side, `--user`
+runs them as another user (root only; the user needs a readable clone). The exit status is that of
+the first suite to fail.
 """
 
 from __future__ import annotations
@@ -33,9 +34,15 @@ DROP = Path("/proc/sys/vm/drop_caches")
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--drop-caches", type=float, default=0.0, metavar="SECONDS", help="mean time between two")
-    parser.add_argument("--load", type=int, default=0, metavar="N", help="busy processes (default: none)")
-    parser.add_argument("--copies", type=int, default=1, metavar="N", help="suites side by side (default: 1)")
+    parser.add_argument(
+        "--drop-caches", type=float, default=0.0, metavar="SECONDS", help="mean time between two"
+    )
+    parser.add_argument(
+        "--load", type=int, default=0, metavar="N", help="busy processes (default: none)"
+    )
+    parser.add_argument(
+        "--copies", type=int, default=1, metavar="N", help="suites side by side (default: 1)"
+    )
     parser.add_argument("--user", metavar="NAME", help="the user who runs them")
     options, arguments = parser.parse_known_args()
     for number in IGNORED:
@@ -64,7 +71,9 @@ def other_mounts(place: Path) -> Iterator[None]:
 
 @contextmanager
 def page_cache_dropped(seconds: float) -> Iterator[None]:
-    """The kernel forgets pages, names and inodes at random moments, so many seconds apart in the mean."""
+    """The kernel forgets pages, names and inodes at random moments, so many seconds apart in the
+    mean.
+    """
     ended = threading.Event()
 
     def drop() -> None:
@@ -102,7 +111,13 @@ def run_suite(arguments: list[str], user: str | None, number: int) -> subprocess
         home = Path(tempfile.mkdtemp(prefix=f"ocifs-{user}-{number}-"))
         entry = pwd.getpwnam(user)
         os.chown(home, entry.pw_uid, entry.pw_gid)
-        command = ["setpriv", f"--reuid={entry.pw_uid}", f"--regid={entry.pw_gid}", "--clear-groups", *command]
+        command = [
+            "setpriv",
+            f"--reuid={entry.pw_uid}",
+            f"--regid={entry.pw_gid}",
+            "--clear-groups",
+            *command,
+        ]
         environment |= {"HOME": str(home), "USER": user, "TMPDIR": str(home)}
     return subprocess.Popen(command, env=environment)
 

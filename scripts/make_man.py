@@ -2,8 +2,9 @@
 
     python -m scripts.make_man DIRECTORY [--version VERSION]
 
-Rules that hold here: commands, options, their defaults and what they mean come from click's commands, and nothing of it is written a second
-time; the pages are of man(7), and man(1) has no warning for them; they have no date, so that two builds of one version are the same.
+Rules that hold here: commands, options, their defaults and what they mean come from click's
+commands, and nothing of it is written a second time; the pages are of man(7), and man(1) has no
+warning for them; they have no date, so that two builds of one version are the same.
 """
 
 from __future__ import annotations
@@ -21,19 +22,27 @@ from ocifs.cli.main import COMMANDS, group
 from ocifs.cli.mount import command as mount
 from ocifs.cli.mount_helper import FAILED, PASSED_OVER, PREFIXES, WRONG
 
-ROFF = str.maketrans({"\\": "\\e", "-": "\\-", "'": "\\(aq", "^": "\\(ha", "~": "\\(ti", "`": "\\(ga"})
+ROFF = str.maketrans(
+    {"\\": "\\e", "-": "\\-", "'": "\\(aq", "^": "\\(ha", "~": "\\(ti", "`": "\\(ga"}
+)
 VERSION = "@VERSION@"
 _CODE = re.compile(r"`([^`]+)`")
 
 STATUSES = (
     ("0", "It was done."),
     ("1", "It failed: the registry, the network, a path that is not there, bytes that are wrong."),
-    ("2", "It cannot be done as asked: an unknown option, a reference that is none, something that is no mount."),
+    (
+        "2",
+        "It cannot be done as asked: an unknown option, a reference that is none, something that is no mount.",
+    ),
     ("130", "Ctrl-C."),
 )
 VARIABLES = (
     ("OCIFS_CONFIG", "The only configuration file, see ocifs.toml(5)."),
-    ("OCIFS_USERNAME, OCIFS_PASSWORD_FILE", "A name, and a file with the password, for the source's host alone."),
+    (
+        "OCIFS_USERNAME, OCIFS_PASSWORD_FILE",
+        "A name, and a file with the password, for the source's host alone.",
+    ),
     ("REGISTRY_AUTH_FILE, DOCKER_CONFIG, XDG_RUNTIME_DIR", "Where credentials are looked for."),
     ("CONTAINERS_REGISTRIES_CONF", "A containers-registries.conf(5) in place of the usual one."),
     ("SSL_CERT_FILE", "Certificate authorities instead of the system's."),
@@ -41,7 +50,10 @@ VARIABLES = (
     ("NO_COLOR, CLICOLOR_FORCE", "No colours at all, or also where there is no terminal."),
 )
 FILES = (
-    ("/etc/ocifs/config.toml, ~/.config/ocifs/config.toml", "Options and named mounts, see ocifs.toml(5)."),
+    (
+        "/etc/ocifs/config.toml, ~/.config/ocifs/config.toml",
+        "Options and named mounts, see ocifs.toml(5).",
+    ),
     ("~/.cache/ocifs", "What was fetched, shared by the mounts of a user."),
     ("MOUNTPOINT/.ocifs/errors", "The last errors of a mount, with their messages."),
     ("MOUNTPOINT/.ocifs/status.json", "What a mount says of itself; ocifs status shows it."),
@@ -52,7 +64,8 @@ def text(words: str) -> str:
     """Words for roff: escaped, with what stands between backticks in bold."""
     parts = _CODE.split(" ".join(words.split()))
     marked = "".join(
-        f"\\fB{part.translate(ROFF)}\\fR" if n % 2 else part.translate(ROFF) for n, part in enumerate(parts)
+        f"\\fB{part.translate(ROFF)}\\fR" if n % 2 else part.translate(ROFF)
+        for n, part in enumerate(parts)
     )
     return f"\\&{marked}" if marked.startswith((".", "\\(aq")) else marked
 
@@ -69,13 +82,17 @@ def prose(words: str) -> str:
         if not paragraph.lstrip().startswith("\b"):
             made.append(f".PP\n{text(paragraph)}\n")
             continue
-        lines = [line.strip().translate(ROFF) for line in paragraph.splitlines() if line.strip(" \b")]
+        lines = [
+            line.strip().translate(ROFF) for line in paragraph.splitlines() if line.strip(" \b")
+        ]
         made.append(".PP\n.RS\n.nf\n" + "".join(f"\\&{line}\n" for line in lines) + ".fi\n.RE\n")
     return "".join(made)
 
 
 def commands() -> Iterator[tuple[str, click.Command]]:
-    """Every command by the words that call it, those below others too; without what the configuration file says."""
+    """Every command by the words that call it, those below others too; without what the
+    configuration file says.
+    """
     for name, (module, _) in COMMANDS.items():
         command = importlib.import_module(module).command
         if not isinstance(command, click.Group):
@@ -87,7 +104,11 @@ def commands() -> Iterator[tuple[str, click.Command]]:
 def records(command: click.Command) -> dict[str, str]:
     """What each option of a command is called, with its value, and what it means."""
     context = click.Context(command)
-    found = [option.get_help_record(context) for option in command.params if isinstance(option, click.Option)]
+    found = [
+        option.get_help_record(context)
+        for option in command.params
+        if isinstance(option, click.Option)
+    ]
     return dict(record for record in found if record is not None)
 
 
@@ -116,7 +137,11 @@ def ocifs_1() -> str:
         own = {term: words for term, words in records(command).items() if term not in shared}
         page += "".join(item(term, words) for term, words in own.items())
         if len(own) < len(records(command)):
-            part = "" if set(shared) <= set(records(command)) else ", as far as they are about the cache"
+            part = (
+                ""
+                if set(shared) <= set(records(command))
+                else ", as far as they are about the cache"
+            )
             page += f".PP\nAlso the options under COMMON OPTIONS{part}.\n"
     page += ".SH COMMON OPTIONS\n" + "".join(item(*row) for row in shared.items())
     page += item("-h, --help", "What a command does, and its options.") + item(
@@ -128,7 +153,10 @@ def ocifs_1() -> str:
     page += "".join(item(*row) for row in VARIABLES)
     page += ".SH FILES\n" + "".join(item(*row) for row in FILES)
     page += ".SH EXIT STATUS\n" + "".join(item(*row) for row in STATUSES)
-    return page + ".SH SEE ALSO\n\\fBmount.ocifs\\fR(8), \\fBocifs.toml\\fR(5), \\fBfusermount3\\fR(1)\n"
+    return (
+        page
+        + ".SH SEE ALSO\n\\fBmount.ocifs\\fR(8), \\fBocifs.toml\\fR(5), \\fBfusermount3\\fR(1)\n"
+    )
 
 
 def as_mount_option(option: click.Option) -> str:
@@ -136,9 +164,7 @@ def as_mount_option(option: click.Option) -> str:
     name = (option.name or "").replace("-", "_")
     if option.is_flag or option.count:
         return name
-    return (
-        f"{name}={option.metavar or option.type.get_metavar(option, click.Context(mount)) or option.type.name.upper()}"
-    )
+    return f"{name}={option.metavar or option.type.get_metavar(option, click.Context(mount)) or option.type.name.upper()}"
 
 
 def mount_8() -> str:
@@ -166,9 +192,14 @@ def mount_8() -> str:
         + item("-v", "Say what is run.")
     )
     page += f".PP\nPassed over, since they are for mount(8) and systemd.mount(5): {text(passed)}.\n"
-    page += ".SH EXIT STATUS\n" + item("0", "Mounted.") + item(str(WRONG), "What was asked is wrong.")
+    page += (
+        ".SH EXIT STATUS\n" + item("0", "Mounted.") + item(str(WRONG), "What was asked is wrong.")
+    )
     page += item(str(FAILED), "The mount failed.")
-    return page + ".SH SEE ALSO\n\\fBocifs\\fR(1), \\fBmount\\fR(8), \\fBfstab\\fR(5), \\fBsystemd.automount\\fR(5)\n"
+    return (
+        page
+        + ".SH SEE ALSO\n\\fBocifs\\fR(1), \\fBmount\\fR(8), \\fBfstab\\fR(5), \\fBsystemd.automount\\fR(5)\n"
+    )
 
 
 def value_of(option: click.Option) -> str:
@@ -201,7 +232,9 @@ def toml_5() -> str:
     page += ".SH OPTIONS\n"
     for option in mount.params:
         if isinstance(option, click.Option) and option.name != "any":
-            page += item(f"{(option.name or '').replace('_', '-')} = {value_of(option)}", option.help or "")
+            page += item(
+                f"{(option.name or '').replace('_', '-')} = {value_of(option)}", option.help or ""
+            )
     page += ".SH NAMED MOUNTS\nA table mounts.NAME has any of the options above, and\n"
     page += item("source = string", "What is mounted; or")
     page += item("sources = list of strings", "several, each a directory by its host; or")
@@ -217,7 +250,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("directory", type=Path)
     parser.add_argument(
-        "--version", default=__version__, help="the version that the pages are of, else the installed one"
+        "--version",
+        default=__version__,
+        help="the version that the pages are of, else the installed one",
     )
     options = parser.parse_args()
     for name, page in PAGES.items():

@@ -2,9 +2,10 @@
 
     scripts/docs [--check]      with --check nothing is left behind
 
-Rules that hold here: the list of pages is written once, in docs/README.md; a page that it does not name, and a link or an anchor that leads
-nowhere, are errors. MkDocs looks for them in what is written, and does not see those that leave the documents, so what it made is looked
-through, too. Links to other sites have to be addresses; nobody is asked.
+Rules that hold here: the list of pages is written once, in docs/README.md; a page that it does not
+name, and a link or an anchor that leads nowhere, are errors. MkDocs looks for them in what is
+written, and does not see those that leave the documents, so what it made is looked through, too.
+Links to other sites have to be addresses; nobody is asked.
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ def left_out() -> list[str]:
     """Pages that the list does not name."""
     named = {target for _, target in LINK.findall((DOCS / "README.md").read_text())} | {"README.md"}
     return sorted(
-        str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md") if str(page.relative_to(DOCS)) not in named
+        str(page.relative_to(DOCS))
+        for page in DOCS.rglob("*.md")
+        if str(page.relative_to(DOCS)) not in named
     )
 
 
@@ -71,7 +74,9 @@ def broken(site: Path) -> Iterator[str]:
         for link in page.links:
             parts = urlsplit(link)
             if parts.scheme or parts.netloc:
-                if parts.scheme not in ("https", "mailto", "data") or (parts.scheme == "https" and not _host(link)):
+                if parts.scheme not in ("https", "mailto", "data") or (
+                    parts.scheme == "https" and not _host(link)
+                ):
                     yield f"{path.relative_to(site)}: {link} is no address"
                 continue
             base = site if parts.path.startswith("/") else path.parent
@@ -79,7 +84,11 @@ def broken(site: Path) -> Iterator[str]:
             target = target / "index.html" if target.is_dir() else target
             if not target.is_file() or not target.is_relative_to(site.resolve()):
                 yield f"{path.relative_to(site)}: {link} is not in the site"
-            elif parts.fragment and target in pages and unquote(parts.fragment) not in pages[target].anchors:
+            elif (
+                parts.fragment
+                and target in pages
+                and unquote(parts.fragment) not in pages[target].anchors
+            ):
                 yield f"{path.relative_to(site)}: {link} has no such anchor"
 
 
@@ -100,7 +109,16 @@ def main() -> int:
         settings |= {"docs_dir": str(DOCS), "site_dir": str(ROOT / "site"), "nav": navigation()}
         settings |= {"site_dir": f"{place}/site"} if options.check else {}
         (Path(place) / "mkdocs.yml").write_text(yaml.safe_dump(settings))
-        command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-f", f"{place}/mkdocs.yml"]
+        command = [
+            sys.executable,
+            "-m",
+            "mkdocs",
+            "build",
+            "--strict",
+            "--quiet",
+            "-f",
+            f"{place}/mkdocs.yml",
+        ]
         status = subprocess.run(command, check=False).returncode
         found = sorted(broken(Path(str(settings["site_dir"])).resolve()))
     print("\n".join(found), end="\n" * bool(found), file=sys.stderr)

@@ -1,15 +1,21 @@
-"""Drive a mount of a real registry through faults, kills, evictions and changes, and compare every byte that is read.
+"""Drive a mount of a real registry through faults, kills, evictions and changes, and compare every
+byte that is read.
 
-    scripts/soak [--minutes M] [--seed N] [--runs R] [--crowd | --fuzz | --model | --overlay | --mutants [WORD]]
+    scripts/soak [--minutes M] [--seed N] [--runs R] [--crowd | --fuzz | --model | --overlay |
+    --mutants [WORD]]
 
-Prints a line of JSON a run; exits with 1 if anything was wrong. Every other run verifies in full, and its faults include corrupt content.
+Prints a line of JSON a run; exits with 1 if anything was wrong. Every other run verifies in full,
+and its faults include corrupt content.
 
-- `--crowd`: no faults, but four mounts on one cache that is too small, and eight processes of sixteen readers each.
+- `--crowd`: no faults, but four mounts on one cache that is too small, and eight processes of
+  sixteen readers each.
 - `--fuzz`: inputs of every kind that comes from outside are generated and tried, without a mount.
-- `--model`: Hypothesis chooses what is done, the daemons' clock is moved, and a model judges every answer.
+- `--model`: Hypothesis chooses what is done, the daemons' clock is moved, and a model judges every
+  answer.
 - `--overlay`: random stacks of layers are compared with what overlayfs shows of them; needs root.
-- `--mutants`: the soak runs on faulty variants of ocifs (those whose names contain WORD), for at most `--minutes` each. It must notice
-  nine of ten. A mutant that no longer applies, or that is never reached, is a failure.
+- `--mutants`: the soak runs on faulty variants of ocifs (those whose names contain WORD), for at
+  most `--minutes` each. It must notice nine of ten. A mutant that no longer applies, or that is
+  never reached, is a failure.
 """
 
 from __future__ import annotations
@@ -48,18 +54,34 @@ def try_mutants(word: str, seconds: float, seed: int) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--minutes", type=float, default=5.0, help="in all")
-    parser.add_argument("--seed", type=int, default=1, help="of the first run; the next ones have the next numbers")
-    parser.add_argument("--runs", type=int, default=2)
-    parser.add_argument("--crowd", action="store_true", help="many readers and mounts on one cache, without faults")
     parser.add_argument(
-        "--fuzz", action="store_true", help="inputs from strangers and from damaged disks, without a mount"
+        "--seed", type=int, default=1, help="of the first run; the next ones have the next numbers"
     )
-    parser.add_argument("--model", action="store_true", help="Hypothesis and a model, under a clock that jumps")
-    parser.add_argument("--overlay", action="store_true", help="random stacks of layers, and overlayfs")
-    parser.add_argument("--mutants", nargs="?", const="", metavar="WORD", help="faulty variants of ocifs")
+    parser.add_argument("--runs", type=int, default=2)
+    parser.add_argument(
+        "--crowd", action="store_true", help="many readers and mounts on one cache, without faults"
+    )
+    parser.add_argument(
+        "--fuzz",
+        action="store_true",
+        help="inputs from strangers and from damaged disks, without a mount",
+    )
+    parser.add_argument(
+        "--model", action="store_true", help="Hypothesis and a model, under a clock that jumps"
+    )
+    parser.add_argument(
+        "--overlay", action="store_true", help="random stacks of layers, and overlayfs"
+    )
+    parser.add_argument(
+        "--mutants", nargs="?", const="", metavar="WORD", help="faulty variants of ocifs"
+    )
     parser.add_argument("--first", action="store_true", help="stop at the first failure")
     parser.add_argument(
-        "--fault", action="append", default=[], metavar="KIND", help="begin with this fault; repeatable"
+        "--fault",
+        action="append",
+        default=[],
+        metavar="KIND",
+        help="begin with this fault; repeatable",
     )
     options = parser.parse_args()
     if options.mutants is not None:

@@ -67,7 +67,9 @@ def run(part: Part) -> Outcome:
     began = time.monotonic()
     with tempfile.TemporaryFile() as output:
         command = [sys.executable, "-m", "pytest", *part.paths]
-        done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=False)
+        done = subprocess.run(
+            command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=False
+        )
         output.seek(0)
         text = output.read().decode(errors="replace")
     return Outcome(part, done.returncode, text, time.monotonic() - began)

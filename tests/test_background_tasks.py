@@ -17,19 +17,24 @@ import trio
 import trio.testing
 
 from ocifs.content import Blob
-from ocifs.layers.reader import SpanReader
-from ocifs.layers.unpack import Layer
-from ocifs.layers.workshop import Workshop
+from ocifs.layers.indexing.pipeline import Layer
+from ocifs.layers.service import Workshop
+from ocifs.layers.spans.reader import SpanReader
 from ocifs.oci.digest import Digest
 from ocifs.scrape import open_listeners, serve_metrics
 from ocifs.settings import KIB, MIB, CacheSettings, Limits
 from ocifs.store.disk import Disk
-from ocifs.store.housekeeper import Housekeeper
-from ocifs.store.inventory import inventory
+from ocifs.store.upkeep.housekeeper import Housekeeper
+from ocifs.store.upkeep.inventory import inventory
 from tests.layers.tars import entry, tar
 from tests.tree.memory import MemoryShelf
 
-FAULTS = [OSError(5, "Input/output error"), RuntimeError("can't start new thread"), MemoryError(), ValueError("a bug")]
+FAULTS = [
+    OSError(5, "Input/output error"),
+    RuntimeError("can't start new thread"),
+    MemoryError(),
+    ValueError("a bug"),
+]
 IDS = ["disk", "threads", "memory", "bug"]
 
 
@@ -81,12 +86,16 @@ def put(disk: Disk, number: int) -> None:
 
 
 @pytest.mark.parametrize("error", FAULTS, ids=IDS)
-async def test_the_cache_is_tidied_on(tmp_path: Path, caplog: pytest.LogCaptureFixture, error: Exception) -> None:
+async def test_the_cache_is_tidied_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
     tmp_path.chmod(0o700)
     disk = Disk(tmp_path)
     keeps = Failing(error)
     async with trio.open_nursery() as nursery:
-        housekeeper = Housekeeper(disk, CacheSettings(directory=tmp_path, size=4 * MIB, free_space=0), [keeps])
+        housekeeper = Housekeeper(
+            disk, CacheSettings(directory=tmp_path, size=4 * MIB, free_space=0), [keeps]
+        )
         nursery.start_soon(housekeeper.run)
         with trio.fail_after(60):
             number = 0
@@ -110,7 +119,9 @@ async def test_metrics_are_served_on(error: Exception) -> None:
     async def ask() -> bytes:
         with trio.fail_after(30):
             async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
-                await stream.send_all(f"GET /metrics HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode())
+                await stream.send_all(
+                    f"GET /metrics HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode()
+                )
                 await stream.send_eof()
                 return b"".join([piece async for piece in stream])
 
@@ -123,7 +134,9 @@ async def test_metrics_are_served_on(error: Exception) -> None:
 
 
 @pytest.mark.parametrize("error", FAULTS, ids=IDS)
-async def test_reading_ahead_and_prefetching_end_alone(caplog: pytest.LogCaptureFixture, error: Exception) -> None:
+async def test_reading_ahead_and_prefetching_end_alone(
+    caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
     content = random.Random(1).randbytes(6 * MIB)
     plain = tar(entry("big", content=content))
     blobs = Failing(error, gzip.compress(plain, 1, mtime=0), failing=False)
@@ -134,7 +147,9 @@ async def test_reading_ahead_and_prefetching_end_alone(caplog: pytest.LogCapture
         index = await workshop.index(layer)
         assert index.spans is not None
         reader = SpanReader(blobs, nursery)
-        for span in list(index.spans)[:4]:  # in a row, so that the next are decoded before they are asked for
+        for span in list(index.spans)[
+            :4
+        ]:  # in a row, so that the next are decoded before they are asked for
             blobs.failing = False
             assert len(await reader.read(blob, index.spans, span.plain, span.length)) == span.length
             blobs.failing = True
@@ -153,7 +168,7 @@ async def test_reading_ahead_and_prefetching_end_alone(caplog: pytest.LogCapture
 
 REFUSED = """
 import threading
-from ocifs.layers.beside import Beside
+from ocifs.layers.indexing.worker import Beside
 start, left = threading.Thread.start, 3
 def refuse(self):
     global left

@@ -25,7 +25,9 @@ def test_the_soft_limit_of_descriptors_is_raised_to_the_hard_one(hard: int) -> N
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
 
-    done = subprocess.run([sys.executable, "-c", SHOWN], preexec_fn=limit, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", SHOWN], preexec_fn=limit, capture_output=True, text=True, check=True
+    )
     assert done.stdout.split() == [str(hard), str(hard)]
 
 

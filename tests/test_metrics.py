@@ -25,7 +25,9 @@ from tests.support.registry import Registry
 def parsed(text: str) -> dict[tuple[str, tuple[str, ...]], float]:
     families = text_string_to_metric_families(text)
     return {
-        (sample.name, tuple(sample.labels.values())): sample.value for family in families for sample in family.samples
+        (sample.name, tuple(sample.labels.values())): sample.value
+        for family in families
+        for sample in family.samples
     }
 
 
@@ -33,7 +35,9 @@ def parsed(text: str) -> dict[tuple[str, tuple[str, ...]], float]:
 @pytest.mark.servers
 def test_a_mount_is_scraped(registry: Registry, tmp_path: Path) -> None:
     port = free_port()
-    with mounted(registry.host, tmp_path / "mnt", tmp_path / "cache", ["--metrics", str(port)]) as mount:
+    with mounted(
+        registry.host, tmp_path / "mnt", tmp_path / "cache", ["--metrics", str(port)]
+    ) as mount:
         list(mount.path.iterdir())
         (mount.path / ".ocifs" / "version").read_text()
         answer = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False)
@@ -54,7 +58,13 @@ def test_a_mount_is_scraped(registry: Registry, tmp_path: Path) -> None:
         assert httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).status_code == 200
         (tmp_path / "other").mkdir()
         taken = run_ocifs(
-            "mount", registry.host, str(tmp_path / "other"), "--metrics", str(port), cache=tmp_path, check=False
+            "mount",
+            registry.host,
+            str(tmp_path / "other"),
+            "--metrics",
+            str(port),
+            cache=tmp_path,
+            check=False,
         )
         assert taken.returncode == 2 and b"cannot listen" in taken.stderr
     with pytest.raises(httpx.ConnectError):
@@ -65,7 +75,10 @@ def odd_tag(registry: Registry) -> str:
     """A tag that the registry cannot read itself, so that callers get EIO."""
     manifest = {"schemaVersion": 2, "mediaType": mediatype.OCI_INDEX, "manifests": []}
     push_manifest(registry.url, "measured", manifest, "good")
-    place = registry.log.parent / "data/docker/registry/v2/repositories/measured/_manifests/tags/odd/current"
+    place = (
+        registry.log.parent
+        / "data/docker/registry/v2/repositories/measured/_manifests/tags/odd/current"
+    )
     place.mkdir(parents=True, exist_ok=True)
     (place / "link").write_text("no digest")
     return "measured:odd"
@@ -77,7 +90,9 @@ def test_every_metric_of_the_reference_is_scraped_with_its_type_its_labels_and_i
     registry: Registry, tmp_path: Path
 ) -> None:
     odd, port = odd_tag(registry), free_port()
-    with mounted(registry.host, tmp_path / "mnt", tmp_path / "cache", ["--metrics", str(port)]) as mount:
+    with mounted(
+        registry.host, tmp_path / "mnt", tmp_path / "cache", ["--metrics", str(port)]
+    ) as mount:
         (mount.path / "measured:good" / "kind").read_text()
         with pytest.raises(OSError, match="odd"):
             (mount.path / odd / "kind").read_text()
@@ -88,15 +103,22 @@ def test_every_metric_of_the_reference_is_scraped_with_its_type_its_labels_and_i
         for sample in family.samples
     }
     rows = re.findall(
-        r"^\| `(\w+)` \| (\w+) \| (.*?) \| (.*) \|$", (REFERENCE / "metrics.md").read_text(), re.MULTILINE
+        r"^\| `(\w+)` \| (\w+) \| (.*?) \| (.*) \|$",
+        (REFERENCE / "metrics.md").read_text(),
+        re.MULTILINE,
     )
-    told = {name: (kind, set(re.findall(r"\w+", labels)), meaning) for name, kind, labels, meaning in rows}
+    told = {
+        name: (kind, set(re.findall(r"\w+", labels)), meaning)
+        for name, kind, labels, meaning in rows
+    }
     assert len(told) > 14
     assert found == told
 
 
 def test_what_is_not_known_is_left_out() -> None:
-    text = exposition({"version": "1", "source": 'a "b"\n', "registries": [{"host": "h", "reachable": None}]}).decode()
+    text = exposition(
+        {"version": "1", "source": 'a "b"\n', "registries": [{"host": "h", "reachable": None}]}
+    ).decode()
     ((name, labels),) = parsed(text)
     assert (name, set(labels)) == ("ocifs_info", {"1", 'a "b"\n'})
 
@@ -117,7 +139,9 @@ def test_addresses(text: str, address: tuple[str, int]) -> None:
     assert parse_address(text) == address
 
 
-@pytest.mark.parametrize("text", ["x", "1.2.3:4", "127.0.0.1:65536", "127.0.0.1:x", ":", "http://127.0.0.1:1"])
+@pytest.mark.parametrize(
+    "text", ["x", "1.2.3:4", "127.0.0.1:65536", "127.0.0.1:x", ":", "http://127.0.0.1:1"]
+)
 def test_what_is_no_address(text: str) -> None:
     with pytest.raises(UsageError, match="no address"):
         parse_address(text)
@@ -136,7 +160,10 @@ def test_the_dashboard_asks_for_metrics_and_labels_that_there_are() -> None:
     assert set(re.findall(r"\bocifs_[a-z_]+", alerts)) <= labels.keys() | {"ocifs_"}
     queries = [target["expr"] for panel in made["panels"] for target in panel["targets"]]
     assert {name for name in labels if not any(name in query for query in queries)} == set()
-    for query in [*queries, *(each["query"] for each in made["templating"]["list"] if each["type"] == "query")]:
+    for query in [
+        *queries,
+        *(each["query"] for each in made["templating"]["list"] if each["type"] == "query"),
+    ]:
         used = re.findall(r"\bocifs_\w+", query)
         assert used and labels.keys() >= set(used), query
         wanted = set(re.findall(r"(\w+)=~", query)) | set(re.findall(r"by \((\w+)\)", query))
@@ -164,7 +191,10 @@ def test_the_dashboard_asks_for_metrics_and_labels_that_there_are() -> None:
 def test_at_loopback_metrics_are_asked_for_by_its_own_names(host: str, allowed: bool) -> None:
     headers = [(b"Accept", b"*/*"), (b"hOsT", host.encode())]
     assert (
-        _may_ask("127.0.0.1", headers) == _may_ask("::1", headers) == _may_ask("::ffff:127.0.0.1", headers) == allowed
+        _may_ask("127.0.0.1", headers)
+        == _may_ask("::1", headers)
+        == _may_ask("::ffff:127.0.0.1", headers)
+        == allowed
     )
     assert _may_ask("192.0.2.1", headers)  # there a scraper may use any name that leads there
     assert _may_ask("127.0.0.1", [])  # HTTP/1.0, which no browser speaks

@@ -29,8 +29,14 @@ def test_no_form_of_a_secret_is_written(secret: str) -> None:
     ):
         assert secret not in telemetry.without_secrets(text)
         raised = (ValueError, ValueError(f"in an exception: {text}"), None)
-        record = logging.LogRecord("ocifs.x", logging.ERROR, "", 1, "a line with %s", (text,), raised)
-        for formatter in (telemetry.TextFormatter, telemetry.JsonFormatter, telemetry.JournalFormatter):
+        record = logging.LogRecord(
+            "ocifs.x", logging.ERROR, "", 1, "a line with %s", (text,), raised
+        )
+        for formatter in (
+            telemetry.TextFormatter,
+            telemetry.JsonFormatter,
+            telemetry.JournalFormatter,
+        ):
             record.exc_text = None  # which the formatter before has left
             assert secret not in formatter().format(record)
 
@@ -58,7 +64,9 @@ async def test_work_on_behalf_of_an_operation_has_its_number() -> None:
 
 def test_a_line_for_machines_is_one_object() -> None:
     error = ValueError("two\nlines")
-    record = logging.LogRecord("ocifs.x", logging.ERROR, "", 1, "a %s", ("b",), (ValueError, error, None))
+    record = logging.LogRecord(
+        "ocifs.x", logging.ERROR, "", 1, "a %s", ("b",), (ValueError, error, None)
+    )
     line = telemetry.JsonFormatter().format(record)
     said = json.loads(line)
     assert "\n" not in line
@@ -66,7 +74,9 @@ def test_a_line_for_machines_is_one_object() -> None:
     assert "two\nlines" in said["exception"]
 
 
-@pytest.mark.parametrize(("verbosity", "level"), [(0, logging.INFO), (1, logging.DEBUG), (2, 5), (9, 5)])
+@pytest.mark.parametrize(
+    ("verbosity", "level"), [(0, logging.INFO), (1, logging.DEBUG), (2, 5), (9, 5)]
+)
 def test_each_v_says_more_and_http_libraries_nothing(verbosity: int, level: int) -> None:
     kept, handlers = logging.getLogger().level, logging.getLogger().handlers[:]
     try:
@@ -92,5 +102,9 @@ def test_the_journal_gets_priorities_where_it_listens(
     record = logging.LogRecord("ocifs.x", logging.WARNING, "", 1, "two\nlines", (), None)
     assert telemetry.JournalFormatter().format(record) == "<4>ocifs.x: two\\nlines"
     error = ValueError("two\nlines")
-    record = logging.LogRecord("ocifs.x", logging.WARNING, "", 1, "x", (), (ValueError, error, None))
-    assert telemetry.JournalFormatter().format(record) == "<4>ocifs.x: x\n<4>ValueError: two\n<4>lines"
+    record = logging.LogRecord(
+        "ocifs.x", logging.WARNING, "", 1, "x", (), (ValueError, error, None)
+    )
+    assert (
+        telemetry.JournalFormatter().format(record) == "<4>ocifs.x: x\n<4>ValueError: two\n<4>lines"
+    )

@@ -41,7 +41,10 @@ def test_work_waits_for_a_thread(times: int) -> None:
 
 
 def test_without_threads_for_a_minute_it_is_an_error_of_ours() -> None:
-    assert f"{DeadlineExceeded.__name__}: the system gives this process no further thread" in run_refused(10_000).stderr
+    assert (
+        f"{DeadlineExceeded.__name__}: the system gives this process no further thread"
+        in run_refused(10_000).stderr
+    )
 
 
 async def test_an_error_of_the_work_is_raised_at_once() -> None:

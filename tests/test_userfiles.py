@@ -1,4 +1,6 @@
-"""Files of the user's own: nothing that is not a file is read, and those that others may change are noticed."""
+"""Files of the user's own: nothing that is not a file is read, and those that others may change are
+noticed.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ocifs.registry.credentials import Sources
-from ocifs.registry.helpers import Helpers
+from ocifs.registry.auth.files import Sources
+from ocifs.registry.auth.helpers import Helpers
 from ocifs.userfiles import read_user_file, who_may_change
 from tests.support.mount import run_ocifs
 from tests.support.secrets import keep_secret
@@ -24,7 +26,13 @@ def special(place: Path) -> list[Path]:
     os.mkfifo(place / "fifo")
     (place / "link").symlink_to(place / "fifo")
     (place / "directory").mkdir()
-    return [place / "fifo", place / "link", place / "directory", Path("/dev/zero"), Path("/dev/tty")]
+    return [
+        place / "fifo",
+        place / "link",
+        place / "directory",
+        Path("/dev/zero"),
+        Path("/dev/tty"),
+    ]
 
 
 def test_what_is_not_a_file_is_not_read(tmp_path: Path) -> None:
@@ -65,7 +73,9 @@ def test_configuration_that_is_no_file_holds_nothing_up(
         (0o600, 0o777, "others can replace"),
     ],
 )
-def test_a_file_that_others_may_change_is_noticed(tmp_path: Path, mode: int, above: int, wrong: str) -> None:
+def test_a_file_that_others_may_change_is_noticed(
+    tmp_path: Path, mode: int, above: int, wrong: str
+) -> None:
     place = tmp_path / "place"
     place.mkdir()
     path = place / "file"
@@ -104,7 +114,9 @@ def test_each_such_file_is_warned_of_once(tmp_path: Path, caplog: pytest.LogCapt
     assert all(each.rpartition("go-w ")[2].startswith(str(tmp_path)) for each in warned)
 
 
-def test_a_configuration_that_others_may_change_is_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_configuration_that_others_may_change_is_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "config.toml"
     path.write_text("timeout = 7\n")
     path.chmod(0o666)

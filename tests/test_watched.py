@@ -18,7 +18,11 @@ from tests.store.source import MemorySource
 async def test_reachable_is_what_the_last_question_showed() -> None:
     traffic = Traffic("h")
     assert traffic.facts()["reachable"] is None
-    for error, reachable in ((NotFound("x"), True), (Unreachable("gone"), False), (NotFound("x"), True)):
+    for error, reachable in (
+        (NotFound("x"), True),
+        (Unreachable("gone"), False),
+        (NotFound("x"), True),
+    ):
         with pytest.raises(type(error)), traffic.question():
             raise error
         assert traffic.facts()["reachable"] is reachable
@@ -31,10 +35,18 @@ async def test_errors_are_bounded() -> None:
         with pytest.raises(Unreachable), traffic.question():
             raise Unreachable(str(number))
     kept = traffic.facts()["errors"]
-    assert isinstance(kept, list) and [each["message"] for each in kept] == ["95", "96", "97", "98", "99"]
+    assert isinstance(kept, list) and [each["message"] for each in kept] == [
+        "95",
+        "96",
+        "97",
+        "98",
+        "99",
+    ]
 
 
-async def test_a_transfer_is_seen_while_it_lasts_and_its_rate_for_a_while(mock_clock: MockClock) -> None:
+async def test_a_transfer_is_seen_while_it_lasts_and_its_rate_for_a_while(
+    mock_clock: MockClock,
+) -> None:
     content = bytes(300_000)
     source, traffic = MemorySource(), Traffic("h")
     source.put(content)
@@ -60,7 +72,9 @@ async def test_a_transfer_is_seen_while_it_lasts_and_its_rate_for_a_while(mock_c
 async def test_a_transfer_that_fails_is_over(mock_clock: MockClock) -> None:
     traffic = Traffic("h")
     with pytest.raises(NotFound):
-        async with WatchedSource(MemorySource(), traffic).open_blob(Blob("a", Digest.of(b"x"), 1), 0, 1):
+        async with WatchedSource(MemorySource(), traffic).open_blob(
+            Blob("a", Digest.of(b"x"), 1), 0, 1
+        ):
             pass
     assert traffic.facts()["fetches"] == 0
 
@@ -70,6 +84,8 @@ def test_what_a_daemon_of_another_version_says_is_no_error(told: object) -> None
     list(lines(told))
 
 
-@pytest.mark.parametrize(("count", "text"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (5 << 40, "5.0 TiB")])
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (5 << 40, "5.0 TiB")]
+)
 def test_amounts(count: int, text: str) -> None:
     assert amount(count) == text

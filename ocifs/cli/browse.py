@@ -1,6 +1,7 @@
 """What `ls`, `cat` and `tree` share: a source opened without a mount, and a path walked in it.
 
-Rules that hold here: the same tree, and the same code, as in a mount; every wait is bounded by the same patience.
+Rules that hold here: the same tree, and the same code, as in a mount; every wait is bounded by the
+same patience.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from contextlib import ExitStack
 from ocifs.app import Facts, Hooks, open_tree, run_to_end
 from ocifs.cli.options import SharedOptions, settings_from
 from ocifs.cli.sources import how_to_look, read_sources
-from ocifs.cli.suggest import around, likely
+from ocifs.cli.suggestions import around, likely
 from ocifs.cli.terminal import progress
 from ocifs.concurrency import patience
 from ocifs.errors import DeadlineExceeded, NotFound, OcifsError
@@ -30,7 +31,10 @@ def browse(
     visit: Callable[[Directory, Timing], Awaitable[None]],
     facts: Facts | None = None,
 ) -> None:
-    """Open a source, let `visit` look around in it, close it. Raises what it raises. `facts` is filled with what is known of it."""
+    """Open a source, let `visit` look around in it, close it.
+
+    Raises what it raises. `facts` is filled with what is known of it.
+    """
     source = read_sources([what], options) if isinstance(what, str) else what
     settings = settings_from(options, *hosts_of(source))
     say_warnings()
@@ -51,7 +55,8 @@ def browse(
         raise
     except DeadlineExceeded as error:
         error.hint = (
-            error.hint or f"`ocifs doctor {source}` says whether it answers; --timeout and --max-wait are for how long"
+            error.hint
+            or f"`ocifs doctor {source}` says whether it answers; --timeout and --max-wait are for how long"
         )
         raise
 

@@ -1,7 +1,8 @@
 """`ocifs cache`: what is kept, whether it is still good, what stays, what goes.
 
-Rules that hold here: the commands work while mounts use the same cache; what is in use goes only where `--force` says so; the exit status
-is 1 where something was wrong, or stayed that should have gone.
+Rules that hold here: the commands work while mounts use the same cache; what is in use goes only
+where `--force` says so; the exit status is 1 where something was wrong, or stayed that should have
+gone.
 """
 
 from __future__ import annotations
@@ -19,20 +20,20 @@ from ocifs.cli.options import CacheOptions, SharedOptions, cache_settings, cachi
 from ocifs.cli.status import amount
 from ocifs.cli.terminal import progress, write, write_lines
 from ocifs.errors import IntegrityError, Malformed, NotFound, UsageError
-from ocifs.layers import codec
-from ocifs.layers.plain import PLAIN
-from ocifs.layers.sealed import intact
+from ocifs.layers.checksummed import intact
+from ocifs.layers.index import codec
+from ocifs.layers.spans.uncompressed import PLAIN
 from ocifs.oci.digest import Digest
 from ocifs.oci.reference import Reference, parse_source
 from ocifs.settings import Timing
-from ocifs.store import check
+from ocifs.store.derived import DiskShelf
 from ocifs.store.disk import Disk
-from ocifs.store.eviction import bounds, evict, is_pinned, pinned, remove
-from ocifs.store.inventory import INDICES, LEFTOVER, NAME, PARTIAL, Item, inventory
-from ocifs.store.names import CachedCatalog
-from ocifs.store.pins import Pin, pins, put_pin, remove_pin
-from ocifs.store.provenance import provenance
-from ocifs.store.shelf import DiskShelf
+from ocifs.store.names.cached import CachedCatalog
+from ocifs.store.upkeep import verify as check
+from ocifs.store.upkeep.eviction import bounds, evict, is_pinned, pinned, remove
+from ocifs.store.upkeep.inventory import INDICES, LEFTOVER, NAME, PARTIAL, Item, inventory
+from ocifs.store.upkeep.pins import Pin, pins, put_pin, remove_pin
+from ocifs.store.upkeep.repositories import provenance
 
 _AGES = ((86400, "d"), (3600, "h"), (60, "min"))
 
@@ -46,7 +47,9 @@ def command() -> None:
 @click.argument("digest", required=False)
 @caching
 def path_command(digest: str | None, **options: Unpack[CacheOptions]) -> None:
-    """Print the cache's directory, or the file that has the blob of DIGEST: whole, or the parts of it that are here."""
+    """Print the cache's directory, or the file that has the blob of DIGEST: whole, or the parts of
+    it that are here.
+    """
     settings = cache_settings(options)
     if digest is None:
         write(str(settings.directory))
@@ -63,7 +66,9 @@ def path_command(digest: str | None, **options: Unpack[CacheOptions]) -> None:
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @caching
 def list_command(as_json: bool, **options: Unpack[CacheOptions]) -> None:
-    """Show what is kept, what was used last first: kind, size on disk, last use, digest, pin, repositories."""
+    """Show what is kept, what was used last first: kind, size on disk, last use, digest, pin,
+    repositories.
+    """
     settings = cache_settings(options)
     disk = Disk(settings.directory)
     items, limits = inventory(disk), bounds(disk, settings)
@@ -85,13 +90,23 @@ def list_command(as_json: bool, **options: Unpack[CacheOptions]) -> None:
     others = [item for item in items if item.digest is None]
     total = sum(item.size for item in items)
     if as_json:
-        facts = {"directory": str(settings.directory), "size": total, "limit": limits.size, "free_space": limits.free}
+        facts = {
+            "directory": str(settings.directory),
+            "size": total,
+            "limit": limits.size,
+            "free_space": limits.free,
+        }
         kept = [{"what": pin.what, "digests": sorted(map(str, pin.digests))} for pin in pins(disk)]
-        write_lines(json.dumps({**facts, "names": len(others), "pins": kept, "items": rows}, indent=2))
+        write_lines(
+            json.dumps({**facts, "names": len(others), "pins": kept, "items": rows}, indent=2)
+        )
         return
     for row in rows:
         _show(row)
-    write(f"{amount(total)} of {amount(limits.size)} in {settings.directory}; {len(others)} names", err=True)
+    write(
+        f"{amount(total)} of {amount(limits.size)} in {settings.directory}; {len(others)} names",
+        err=True,
+    )
     for pin in pins(disk):
         write(f"pinned: {pin.what}, {len(pin.digests)} digests", err=True)
 
@@ -122,18 +137,32 @@ def verify_command(as_json: bool, **options: Unpack[CacheOptions]) -> int:
     with progress(total, amount(total), sys.stderr) as advance:
         findings = check.verify(disk, items, lambda item: _expected(disk, item), advance)
     if as_json:
-        wrong = [{"kind": item.kind, "path": str(item.paths[0]), "problem": text} for item, text in findings.wrong]
-        write_lines(json.dumps({"good": findings.good, "unknown": findings.unknown, "dropped": wrong}, indent=2))
+        wrong = [
+            {"kind": item.kind, "path": str(item.paths[0]), "problem": text}
+            for item, text in findings.wrong
+        ]
+        write_lines(
+            json.dumps(
+                {"good": findings.good, "unknown": findings.unknown, "dropped": wrong}, indent=2
+            )
+        )
     else:
         for item, text in findings.wrong:
             write(f"{item.kind} {item.digest or item.paths[0].name}: {text}; dropped")
-        passed = f", {findings.unknown} passed over (in use, or nothing to compare with)" if findings.unknown else ""
+        passed = (
+            f", {findings.unknown} passed over (in use, or nothing to compare with)"
+            if findings.unknown
+            else ""
+        )
         write(f"{findings.good} are good, {len(findings.wrong)} were not{passed}", err=True)
     return 1 if findings.wrong else 0
 
 
 def _expected(disk: Disk, item: Item) -> Digest | None:
-    """What a derived thing must hash to. Indices, trees and roots have a checksum of their own; a plain tar's digest is in its index."""
+    """What a derived thing must hash to.
+
+    Indices, trees and roots have a checksum of their own; a plain tar's digest is in its index.
+    """
     assert item.digest is not None
     if item.kind == PLAIN:
         index = codec.decode(_kept(disk, codec.KIND, item.digest))
@@ -158,7 +187,8 @@ def _kept(disk: Disk, kind: str, digest: Digest) -> bytes:
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @caching
 def gc_command(as_json: bool, **options: Unpack[CacheOptions]) -> int:
-    """Evict down to the bounds, what was used longest ago first, and remove what processes that ended left behind.
+    """Evict down to the bounds, what was used longest ago first, and remove what processes that
+    ended left behind.
 
     The exit status is 1 where the bounds are still passed, since the rest is in use or pinned.
     """
@@ -166,23 +196,39 @@ def gc_command(as_json: bool, **options: Unpack[CacheOptions]) -> int:
     disk = Disk(settings.directory)
     report = evict(disk, bounds(disk, settings), exactly=True)
     if report is None:
-        raise UsageError("another process is evicting, and has been for ten seconds", hint="try again")
-    facts = {"evicted": len(report.evicted), "freed": report.freed, "size": report.size, "over": report.over}
+        raise UsageError(
+            "another process is evicting, and has been for ten seconds", hint="try again"
+        )
+    facts = {
+        "evicted": len(report.evicted),
+        "freed": report.freed,
+        "size": report.size,
+        "over": report.over,
+    }
     if as_json:
         write_lines(json.dumps({**facts, "leftovers": len(report.leftovers)}, indent=2))
     else:
         gone, left = len(report.evicted), len(report.leftovers)
-        write(f"evicted {gone} ({amount(report.freed)}) and {left} leftovers; {amount(report.size)} are kept")
+        write(
+            f"evicted {gone} ({amount(report.freed)}) and {left} leftovers; {amount(report.size)} are kept"
+        )
         if report.over:
             write(f"still {amount(report.over)} too much: the rest is in use or pinned", err=True)
     return 1 if report.over else 0
 
 
 @command.command("clear")
-@click.option("--force", is_flag=True, help="Also what is in use or pinned. Who has it open keeps what they have.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Also what is in use or pinned. Who has it open keeps what they have.",
+)
 @caching
 def clear_command(force: bool, **options: Unpack[CacheOptions]) -> int:
-    """Remove everything that is neither in use nor pinned. The exit status is 1 where something in use stayed."""
+    """Remove everything that is neither in use nor pinned.
+
+    The exit status is 1 where something in use stayed.
+    """
     disk = Disk(cache_settings(options).directory)
     digests, names = pinned(disk)
     items = inventory(disk)
@@ -195,7 +241,10 @@ def clear_command(force: bool, **options: Unpack[CacheOptions]) -> int:
     write(f"removed {len(gone)} ({freed}); {len(items) - len(going)} are pinned")
     stayed = len(going) - len(gone)
     if stayed:
-        write(f"{stayed} are in use and stay; end the mounts (`ocifs status`), or use --force", err=True)
+        write(
+            f"{stayed} are in use and stay; end the mounts (`ocifs status`), or use --force",
+            err=True,
+        )
     return 1 if stayed else 0
 
 
@@ -203,7 +252,8 @@ def clear_command(force: bool, **options: Unpack[CacheOptions]) -> int:
 @click.argument("what")
 @shared
 def pin_command(what: str, **options: Unpack[SharedOptions]) -> None:
-    """Keep WHAT from being evicted: a digest, or a reference with its manifest, config, layers, and the child for the platform.
+    """Keep WHAT from being evicted: a digest, or a reference with its manifest, config, layers, and
+    the child for the platform.
 
     What is not here yet is not fetched, but stays once it is: `ocifs prefetch` fetches.
     """
@@ -214,9 +264,9 @@ def pin_command(what: str, **options: Unpack[SharedOptions]) -> None:
         write(f"pinned {digest}")
         return
     from ocifs.concurrency import patience
-    from ocifs.tree.closure import Closure, closure
+    from ocifs.tree.manifest.reachable import Closure, closure
     from ocifs.tree.node import Directory
-    from ocifs.tree.single import SingleManifest
+    from ocifs.tree.registry.single import SingleManifest
 
     source = _reference(what)
     found, names = Closure(), frozenset[str]()
@@ -228,7 +278,9 @@ def pin_command(what: str, **options: Unpack[SharedOptions]) -> None:
         with patience(timing.timeout, timing.max_wait):
             found = await closure(root.where)
             if isinstance(catalog, CachedCatalog):
-                names = await catalog.name_files(source.repository, source.tag or "", found.manifests)
+                names = await catalog.name_files(
+                    source.repository, source.tag or "", found.manifests
+                )
 
     browse(what, options, visit)
     put_pin(disk, Pin(str(source), frozenset({*found.manifests, *found.blobs}), names))
@@ -236,7 +288,10 @@ def pin_command(what: str, **options: Unpack[SharedOptions]) -> None:
     missing = sum(max(0, size) for each, size in found.blobs.items() if each not in here)
     write(f"pinned {source}: {len(found.manifests)} manifests, {len(found.blobs)} blobs")
     if missing > 0:
-        write(f"{amount(missing)} of them are not here yet: `ocifs prefetch {what}` fetches them", err=True)
+        write(
+            f"{amount(missing)} of them are not here yet: `ocifs prefetch {what}` fetches them",
+            err=True,
+        )
 
 
 @command.command("unpin")
@@ -261,7 +316,8 @@ def _reference(text: str) -> Reference:
     source = parse_source(text)
     if not isinstance(source, Reference):
         raise UsageError(
-            f"{text} is neither a digest nor a reference", hint="a reference looks like host/repository:tag"
+            f"{text} is neither a digest nor a reference",
+            hint="a reference looks like host/repository:tag",
         )
     return source
 
@@ -269,7 +325,9 @@ def _reference(text: str) -> Reference:
 def _digest(text: str) -> Digest:
     found = _digest_or_none(text)
     if found is None:
-        raise UsageError(f"{text} is no digest", hint="a digest looks like sha256:<64 hexadecimal digits>")
+        raise UsageError(
+            f"{text} is no digest", hint="a digest looks like sha256:<64 hexadecimal digits>"
+        )
     return found
 
 

@@ -9,8 +9,8 @@ import click
 
 from ocifs.cli.browse import browse, patiently
 from ocifs.cli.options import SharedOptions, shared
+from ocifs.cli.param_types import PATH, SOURCE
 from ocifs.cli.sources import any_option, below_any
-from ocifs.cli.words import PATH, SOURCE
 from ocifs.concurrency import in_thread, patience
 from ocifs.errors import IsADirectory, UsageError
 from ocifs.settings import MIB, Timing

@@ -1,7 +1,7 @@
 """What `ocifs doctor` looks at on this machine: FUSE, permissions, credentials, the cache.
 
-Rules that hold here: looking changes nothing; a finding says what is, and where something is wrong what to do; a credential is named by
-host and place, never shown.
+Rules that hold here: looking changes nothing; a finding says what is, and where something is wrong
+what to do; a credential is named by host and place, never shown.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from ocifs.cli.status import amount
 from ocifs.errors import UsageError
 from ocifs.fuse.mounts import mount_table
 from ocifs.programs import find_program
-from ocifs.registry import registries_conf
-from ocifs.registry.credentials import hosts_in_files
+from ocifs.registry.auth.files import hosts_in_files
+from ocifs.registry.config import registries_conf
 from ocifs.settings import GIB, Settings
 from ocifs.userfiles import who_may_change
 
@@ -38,7 +38,9 @@ class Finding:
     todo: str = ""
 
 
-def fuse(device: Path = Path("/dev/fuse"), conf: Path = Path("/etc/fuse.conf")) -> Iterator[Finding]:
+def fuse(
+    device: Path = Path("/dev/fuse"), conf: Path = Path("/etc/fuse.conf")
+) -> Iterator[Finding]:
     """Whether this user can mount."""
     if not device.exists():
         todo = "modprobe fuse; in a container, run it with --device /dev/fuse and the capability SYS_ADMIN"
@@ -65,15 +67,25 @@ def _helper() -> Finding:
     if program is None:
         level = NOTE if os.geteuid() == 0 else BAD
         return Finding(
-            level, "fusermount3", "fusermount3 is not on the PATH", "apt install fuse3, or dnf install fuse3"
+            level,
+            "fusermount3",
+            "fusermount3 is not on the PATH",
+            "apt install fuse3, or dnf install fuse3",
         )
     found = os.stat(program)
     if os.geteuid() != 0 and not (found.st_uid == 0 and found.st_mode & stat.S_ISUID):
         return Finding(BAD, "fusermount3", f"{program} is not setuid root", f"chmod u+s {program}")
     try:
-        said = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=5, check=False).stdout
+        said = subprocess.run(
+            [program, "--version"], capture_output=True, text=True, timeout=5, check=False
+        ).stdout
     except (OSError, subprocess.TimeoutExpired) as error:
-        return Finding(BAD, "fusermount3", f"{program} cannot be run: {error}", "install the package fuse3 again")
+        return Finding(
+            BAD,
+            "fusermount3",
+            f"{program} cannot be run: {error}",
+            "install the package fuse3 again",
+        )
     return Finding(OK, "fusermount3", f"{program} ({said.strip() or 'of unknown version'})")
 
 
@@ -84,9 +96,13 @@ def credentials(settings: Settings) -> Iterator[Finding]:
         yield Finding(OK, "credentials", f"{host}: {', '.join(map(str, places))}")
         for place in places:
             if place.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
-                yield Finding(WARNING, "credentials", f"others can read {place}", f"chmod 600 {place}")
+                yield Finding(
+                    WARNING, "credentials", f"others can read {place}", f"chmod 600 {place}"
+                )
             if why := who_may_change(place):
-                yield Finding(WARNING, "credentials", why, "whoever changes it decides which helper is run")
+                yield Finding(
+                    WARNING, "credentials", why, "whoever changes it decides which helper is run"
+                )
     name, file = os.environ.get("OCIFS_USERNAME"), os.environ.get("OCIFS_PASSWORD_FILE")
     if name and file:
         readable = os.access(file, os.R_OK)
@@ -95,7 +111,12 @@ def credentials(settings: Settings) -> Iterator[Finding]:
         yield Finding(OK if readable else BAD, "credentials", text, todo)
     elif name or file:
         todo = "set OCIFS_USERNAME and OCIFS_PASSWORD_FILE, both or none"
-        yield Finding(WARNING, "credentials", "only one of OCIFS_USERNAME and OCIFS_PASSWORD_FILE is set", todo)
+        yield Finding(
+            WARNING,
+            "credentials",
+            "only one of OCIFS_USERNAME and OCIFS_PASSWORD_FILE is set",
+            todo,
+        )
     elif not known:
         todo = "for a private registry: skopeo login, podman login or docker login"
         yield Finding(NOTE, "credentials", "none are found: registries are asked as anybody", todo)
@@ -109,26 +130,41 @@ def cache(settings: Settings) -> Iterator[Finding]:
         here = here.parent
     found = here.stat()
     if here == directory and found.st_uid != os.geteuid():
-        text = f"{directory} belongs to {_name_of(found.st_uid)}, and you are {_name_of(os.geteuid())}"
-        yield Finding(BAD, "cache", text, "name another with --cache-dir; each user has a cache of their own")
+        text = (
+            f"{directory} belongs to {_name_of(found.st_uid)}, and you are {_name_of(os.geteuid())}"
+        )
+        yield Finding(
+            BAD, "cache", text, "name another with --cache-dir; each user has a cache of their own"
+        )
     elif here == directory and found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         yield Finding(BAD, "cache", f"others can write to {directory}", f"chmod go-w {directory}")
     elif not os.access(here, os.W_OK | os.X_OK) or not here.is_dir():
         yield Finding(
-            BAD, "cache", f"{directory} cannot be written: {here} is the obstacle", "name another with --cache-dir"
+            BAD,
+            "cache",
+            f"{directory} cannot be written: {here} is the obstacle",
+            "name another with --cache-dir",
         )
     else:
-        yield Finding(OK, "cache", f"{directory} {'can be written' if here == directory else 'can be made'}")
+        yield Finding(
+            OK, "cache", f"{directory} {'can be written' if here == directory else 'can be made'}"
+        )
     space = os.statvfs(here)
     free = space.f_bavail * space.f_frsize
     todo = "free some space, or name another place with --cache-dir" if free < 2 * GIB else ""
     yield Finding(
-        WARNING if todo else OK, "cache", f"{amount(free)} are free on its file system ({filesystem_of(here)})", todo
+        WARNING if todo else OK,
+        "cache",
+        f"{amount(free)} are free on its file system ({filesystem_of(here)})",
+        todo,
     )
     if filesystem_of(here) in _REMOTE:
         todo = "name a local directory with --cache-dir"
         yield Finding(
-            WARNING, "cache", "its file system is over a network, which is slow and whose locks may not hold", todo
+            WARNING,
+            "cache",
+            "its file system is over a network, which is slow and whose locks may not hold",
+            todo,
         )
 
 
@@ -137,7 +173,12 @@ def registries(settings: Settings) -> Iterator[Finding]:
     try:
         problems = registries_conf.load(os.environ, settings.network.registries_conf).problems()
     except UsageError as error:
-        yield Finding(BAD, "registries.conf", str(error), "correct the file, or name another with --registries-conf")
+        yield Finding(
+            BAD,
+            "registries.conf",
+            str(error),
+            "correct the file, or name another with --registries-conf",
+        )
         return
     for problem in problems:
         todo = "correct the entry: the names that it is about cannot be used"

@@ -1,7 +1,9 @@
-"""`ocifs completion`: the script that makes a shell complete, and the answers that the shell then asks for.
+"""`ocifs completion`: the script that makes a shell complete, and the answers that the shell then
+asks for.
 
-Rules that hold here: an answer is words or nothing: no error, no message, within SECONDS; bash, which splits words at colons, is given what
-follows the last one; what more is to follow (a host, a namespace) gets no space after it.
+Rules that hold here: an answer is words or nothing: no error, no message, within SECONDS; bash,
+which splits words at colons, is given what follows the last one; what more is to follow (a host, a
+namespace) gets no space after it.
 """
 
 from __future__ import annotations
@@ -12,15 +14,21 @@ import sys
 from typing import NoReturn
 
 import click
-from click.shell_completion import BashComplete, CompletionItem, ShellComplete, ZshComplete, split_arg_string
+from click.shell_completion import (
+    BashComplete,
+    CompletionItem,
+    ShellComplete,
+    ZshComplete,
+    split_arg_string,
+)
 from click.shell_completion import FishComplete as Fish
 
 VARIABLE = "_OCIFS_COMPLETE"
 SECONDS = 4
 """After which an answer is given up, whatever hangs: a home directory on a dead server, too."""
 
-# Each script runs the program that the PATH has at an absolute place, and not the word on the command line: with `./ocifs <TAB>`
-# in a directory of somebody else that would be their program.
+# Each script runs the program that the PATH has at an absolute place, and not the word on the
+# command line: with `./ocifs <TAB>` in a directory of somebody else that would be their program.
 _BASH = """\
 %(complete_func)s() {
     local IFS=$'\\n' kind value last="" program
@@ -89,7 +97,11 @@ class Printable(ShellComplete):
     """Offers no name that would act on the terminal: shells write candidates as they are."""
 
     def get_completions(self, args: list[str], incomplete: str) -> list[CompletionItem]:
-        return [item for item in super().get_completions(args, incomplete) if str(item.value).isprintable()]
+        return [
+            item
+            for item in super().get_completions(args, incomplete)
+            if str(item.value).isprintable()
+        ]
 
 
 class Bash(Printable, BashComplete):
@@ -146,8 +158,8 @@ def command(shell: str) -> None:
     """Print the script that makes SHELL complete commands, options, repositories, tags and paths.
 
     \b
-        eval "$(ocifs completion bash)"                                    # in ~/.bashrc
-        eval "$(ocifs completion zsh)"                                     # in ~/.zshrc, after compinit
+        eval "$(ocifs completion bash)"                                    # in ~/.bashrc eval
+        "$(ocifs completion zsh)"                                     # in ~/.zshrc, after compinit
         ocifs completion fish > ~/.config/fish/completions/ocifs.fish
     """
     click.echo(script(shell), nl=False)

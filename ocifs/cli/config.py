@@ -8,8 +8,9 @@
     mountpoint = "/mnt/work"
     platform = "linux/arm64"          any option of `ocifs mount`
 
-Rules that hold here: the command line wins over the environment, that over the file, that over the default, and click is what decides so;
-a name that no option has is an error which says where it stands; no secret is in the file, only where to find it.
+Rules that hold here: the command line wins over the environment, that over the file, that over the
+default, and click is what decides so; a name that no option has is an error which says where it
+stands; no secret is in the file, only where to find it.
 """
 
 from __future__ import annotations
@@ -56,7 +57,13 @@ class Config:
         """What a named mount mounts."""
         found = self.mounts[mount].get("source")
         value = found.value if found else ()
-        return (value,) if isinstance(value, str) else tuple(map(str, value)) if isinstance(value, list) else ()
+        return (
+            (value,)
+            if isinstance(value, str)
+            else tuple(map(str, value))
+            if isinstance(value, list)
+            else ()
+        )
 
     def place_of(self, name: str, mount: str | None) -> str:
         """Which part of which file an option's value comes from."""
@@ -73,7 +80,10 @@ def files() -> list[Path]:
 
 
 def load(known: Mapping[str, click.Parameter]) -> Config:
-    """Read the files; `known` are the parameters of `ocifs mount`, which has them all. Raises UsageError."""
+    """Read the files; `known` are the parameters of `ocifs mount`, which has them all.
+
+    Raises UsageError.
+    """
     config = Config()
     for path in files():
         table = _read(path)
@@ -89,7 +99,9 @@ def load(known: Mapping[str, click.Parameter]) -> Config:
     return config
 
 
-def _mount(options: dict[str, object], known: Mapping[str, click.Parameter], place: str) -> dict[str, Value]:
+def _mount(
+    options: dict[str, object], known: Mapping[str, click.Parameter], place: str
+) -> dict[str, Value]:
     """A named mount: `source`, or `sources`, or `any = true`, and options beside it."""
     several = options.pop("sources", None)
     if several is None:
@@ -99,7 +111,11 @@ def _mount(options: dict[str, object], known: Mapping[str, click.Parameter], pla
         return _checked(options, known, place)
     if "source" in options:
         raise UsageError(f"{place} has source and sources", hint="one of them is enough")
-    if not isinstance(several, list) or not several or not all(isinstance(each, str) for each in several):
+    if (
+        not isinstance(several, list)
+        or not several
+        or not all(isinstance(each, str) for each in several)
+    ):
         raise UsageError(f"{place}: sources is no list of strings")
     return {**_checked(options, known, place), "source": Value(several, place)}
 
@@ -111,7 +127,9 @@ def _read(path: Path) -> dict[str, object]:
             write(f"ocifs: the configuration is read from a file that is not safe: {why}", err=True)
     except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
         if os.environ.get("OCIFS_CONFIG"):
-            raise UsageError(f"{path} cannot be read: {error.strerror}", hint="OCIFS_CONFIG names it") from None
+            raise UsageError(
+                f"{path} cannot be read: {error.strerror}", hint="OCIFS_CONFIG names it"
+            ) from None
         return {}
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from None
@@ -127,7 +145,10 @@ def _read(path: Path) -> dict[str, object]:
 
 
 def _checked(
-    table: Mapping[str, object], known: Mapping[str, click.Parameter], place: str, without: Iterable[str] = ()
+    table: Mapping[str, object],
+    known: Mapping[str, click.Parameter],
+    place: str,
+    without: Iterable[str] = (),
 ) -> dict[str, Value]:
     """The options of a table, each one known and of a value that it can have."""
     found = {}

@@ -9,7 +9,7 @@ import click
 from click.core import ParameterSource
 
 from ocifs.cli import config
-from ocifs.cli.failure import nearest
+from ocifs.cli.errors import nearest
 from ocifs.cli.mount import command as mount
 from ocifs.cli.terminal import write, write_lines
 from ocifs.errors import UsageError
@@ -26,14 +26,19 @@ def command() -> None:
 @click.argument("name", required=False)
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def show(name: str | None, as_json: bool) -> None:
-    """Show every option of `ocifs mount`, or of the named mount NAME, with its value and where that comes from."""
+    """Show every option of `ocifs mount`, or of the named mount NAME, with its value and where that
+    comes from.
+    """
     known = {each.name: each for each in mount.params if each.name}
     loaded = config.load(known)
     if name is not None and name not in loaded.mounts:
         hint = nearest(name, loaded.mounts) or "the configuration file names none"
         raise UsageError(f"there is no mount {name}", hint=hint)
-    # The words stand for what the command line would give; the options are decided as a mount would decide them.
-    context = mount.make_context("mount", ["SOURCE", "MOUNTPOINT"], default_map=loaded.defaults(name))
+    # The words stand for what the command line would give; the options are decided as a mount would
+    # decide them.
+    context = mount.make_context(
+        "mount", ["SOURCE", "MOUNTPOINT"], default_map=loaded.defaults(name)
+    )
     rows = [_row(context, each, loaded, name) for each in mount.params]
     rows = [row for row in rows if row["from"]]
     if as_json:
@@ -46,8 +51,15 @@ def show(name: str | None, as_json: bool) -> None:
         write(f"[mounts.{each}]")
 
 
-def _row(context: click.Context, parameter: click.Parameter, loaded: config.Config, mount_name: str | None) -> Row:
-    """An option, its value, and where that comes from (empty for an argument that the file does not give)."""
+def _row(
+    context: click.Context,
+    parameter: click.Parameter,
+    loaded: config.Config,
+    mount_name: str | None,
+) -> Row:
+    """An option, its value, and where that comes from (empty for an argument that the file does not
+    give).
+    """
     name = parameter.name or ""
     value, where = context.params[name], loaded.place_of(name, mount_name)
     if isinstance(parameter, click.Argument):

@@ -1,7 +1,8 @@
 """`ocifs doctor`: why it does not work, and what to do.
 
-Rules that hold here: each finding is one line, with a second one that says what to do where something is to be done; only what keeps a
-mount from working makes the exit status 1; every question has a deadline.
+Rules that hold here: each finding is one line, with a second one that says what to do where
+something is to be done; only what keeps a mount from working makes the exit status 1; every
+question has a deadline.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from ocifs import __version__
 from ocifs.app import look_at_layout, run_to_end
 from ocifs.cli.checks import BAD, NOTE, OK, WARNING, Finding, cache, credentials, fuse, registries
 from ocifs.cli.options import SharedOptions, settings_from, shared
+from ocifs.cli.param_types import SOURCE
 from ocifs.cli.terminal import coloured, write, write_lines
-from ocifs.cli.words import SOURCE
 from ocifs.errors import AccessDenied, DeadlineExceeded, OcifsError
 from ocifs.fuse.mounts import mounts, state_of
 from ocifs.oci.local import LayoutSource
 from ocifs.oci.reference import OneSource, hosts_of, parse_source
+from ocifs.registry.config.registries_conf import expand
 from ocifs.registry.probe import Probe, knock, question
-from ocifs.registry.registries_conf import expand
 from ocifs.settings import Settings
 from ocifs.telemetry import say_warnings
 
@@ -42,7 +43,8 @@ _SKEW = 30.0
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @shared
 def command(source: str | None, as_json: bool, **options: Unpack[SharedOptions]) -> int:
-    """Look for what keeps mounts from working: FUSE, permissions, credentials, the cache and, with SOURCE, its registry.
+    """Look for what keeps mounts from working: FUSE, permissions, credentials, the cache and, with
+    SOURCE, its registry.
 
     \b
         ocifs doctor
@@ -50,7 +52,9 @@ def command(source: str | None, as_json: bool, **options: Unpack[SharedOptions])
 
     The exit status is 1 where something is wrong that must be put right.
     """
-    parsed = parse_source(expand(source, os.environ, options["registries_conf"])) if source else None
+    parsed = (
+        parse_source(expand(source, os.environ, options["registries_conf"])) if source else None
+    )
     settings = settings_from(options, *(hosts_of(parsed) if parsed else ()))
     say_warnings()
     found: list[Finding] = []
@@ -99,27 +103,42 @@ def findings(source: OneSource | None, settings: Settings) -> Iterator[Finding]:
 def _local(source: LayoutSource, settings: Settings) -> Iterator[Finding]:
     found = _outcome(lambda: look_at_layout(source, settings), settings)
     if isinstance(found, OcifsError):
-        yield Finding(BAD, "source", str(found), found.hint or "is the path right, and may this user read it?")
+        yield Finding(
+            BAD, "source", str(found), found.hint or "is the path right, and may this user read it?"
+        )
         return
     names, notes = found
     count = f"{len(names)} image{'s' * (len(names) != 1)}"
-    yield Finding(OK, "source", f"{source} is on this machine and lists {count}: no registry is asked")
+    yield Finding(
+        OK, "source", f"{source} is on this machine and lists {count}: no registry is asked"
+    )
     for note in notes:
         yield Finding(WARNING, "source", note, "other tools may refuse it, or find another image")
 
 
-def _registry(host: str, ask: Callable[[], Awaitable[str]], settings: Settings) -> Iterator[Finding]:
+def _registry(
+    host: str, ask: Callable[[], Awaitable[str]], settings: Settings
+) -> Iterator[Finding]:
     probe = _outcome(lambda: knock(host, settings), settings)
     if isinstance(probe, OcifsError):
-        yield Finding(BAD, "registry", str(probe), probe.hint or "is there a way to it from here? curl -v says more")
+        yield Finding(
+            BAD,
+            "registry",
+            str(probe),
+            probe.hint or "is there a way to it from here? curl -v says more",
+        )
         return
     yield from _about(host, probe)
     said = _outcome(ask, settings)
     if isinstance(said, OcifsError):
         todo = said.hint
         if isinstance(said, AccessDenied) and not todo:
-            todo = f"log in: skopeo login {host}; the lines about credentials above say what was found"
-        yield Finding(BAD, "source", str(said), todo or "is the name right? `ocifs ls` shows what is there")
+            todo = (
+                f"log in: skopeo login {host}; the lines about credentials above say what was found"
+            )
+        yield Finding(
+            BAD, "source", str(said), todo or "is the name right? `ocifs ls` shows what is there"
+        )
     else:
         yield Finding(OK, "source", said)
 
@@ -131,7 +150,10 @@ def _about(host: str, probe: Probe) -> Iterator[Finding]:
         yield Finding(OK, "registry", text)
     else:
         yield Finding(
-            WARNING, "registry", text, "a registry answers 200 or 401 at /v2/: is this one, or a proxy before it?"
+            WARNING,
+            "registry",
+            text,
+            "a registry answers 200 or 401 at /v2/: is this one, or a proxy before it?",
         )
     if probe.origin.startswith("http:"):
         yield Finding(WARNING if not _is_here(host) else OK, "tls", "it is spoken to without TLS")
@@ -145,11 +167,19 @@ def _about(host: str, probe: Probe) -> Iterator[Finding]:
             if bad
             else ""
         )
-        yield Finding(WARNING if bad else OK, "clock", text if probe.skew else "the registry's clock is ours", todo)
+        yield Finding(
+            WARNING if bad else OK,
+            "clock",
+            text if probe.skew else "the registry's clock is ours",
+            todo,
+        )
 
 
 def _is_here(host: str) -> bool:
-    return host.rpartition(":")[0].strip("[]") in ("localhost", "127.0.0.1", "::1") or host == "localhost"
+    return (
+        host.rpartition(":")[0].strip("[]") in ("localhost", "127.0.0.1", "::1")
+        or host == "localhost"
+    )
 
 
 def _outcome(ask: Callable[[], Awaitable[T]], settings: Settings) -> T | OcifsError:
@@ -164,4 +194,6 @@ def _outcome(ask: Callable[[], Awaitable[T]], settings: Settings) -> T | OcifsEr
         run_to_end(run)
     except OcifsError as error:
         return error
-    return found[0] if found else DeadlineExceeded(f"no answer within {settings.timing.timeout:g} s")
+    return (
+        found[0] if found else DeadlineExceeded(f"no answer within {settings.timing.timeout:g} s")
+    )

@@ -1,7 +1,8 @@
 """`ocifs export`: write a manifest and all that belongs to it as an OCI image layout.
 
-Rules that hold here: bytes are written as the registry has them, so that every digest stays; what is in the destination and right is not
-fetched again; nothing that was not exported whole is listed in the destination's index.json.
+Rules that hold here: bytes are written as the registry has them, so that every digest stays; what
+is in the destination and right is not fetched again; nothing that was not exported whole is listed
+in the destination's index.json.
 """
 
 from __future__ import annotations
@@ -15,26 +16,26 @@ import click
 
 from ocifs.cli.browse import browse
 from ocifs.cli.options import SharedOptions, shared
+from ocifs.cli.param_types import SOURCE
 from ocifs.cli.sources import no_single_manifest
 from ocifs.cli.terminal import progress, write
-from ocifs.cli.words import SOURCE
 from ocifs.concurrency import in_thread, patience
 from ocifs.content import RawManifest
 from ocifs.errors import NotFound, Unsupported, UsageError
 from ocifs.layout.written import WrittenLayout
-from ocifs.oci.children import child_role, listed_blobs
 from ocifs.oci.descriptor import Descriptor
 from ocifs.oci.digest import Digest
+from ocifs.oci.kinds.children import child_role, listed_blobs
 from ocifs.oci.local import LayoutSource, split_digest
 from ocifs.oci.manifest import Form, Manifest, parse_manifest
 from ocifs.oci.platform import first_match
 from ocifs.oci.reference import is_tag, parse_source
 from ocifs.settings import MIB, Timing
 from ocifs.tree.blob import BlobFile, sized
-from ocifs.tree.bound import Whereabouts
-from ocifs.tree.closure import check_depth
+from ocifs.tree.manifest.load import Whereabouts
+from ocifs.tree.manifest.reachable import check_depth
 from ocifs.tree.node import Directory
-from ocifs.tree.single import SingleManifest
+from ocifs.tree.registry.single import SingleManifest
 
 _WHOLE = (Form.MANIFEST, Form.INDEX, Form.ARTIFACT)
 
@@ -44,10 +45,11 @@ _WHOLE = (Form.MANIFEST, Form.INDEX, Form.ARTIFACT)
 @click.argument("destination")
 @shared
 def command(reference: str, destination: str, **options: Unpack[SharedOptions]) -> None:
-    """Write what REFERENCE names, whole and verified, as the OCI image layout DESTINATION: oci:DIR[:TAG].
+    """Write what REFERENCE names, whole and verified, as the OCI image layout DESTINATION:
+    oci:DIR[:TAG].
 
-    An index is written with all its children; with --platform only the child for that platform is. What DIR has already is not
-    fetched again. Prints the digest of what was exported.
+    An index is written with all its children; with --platform only the child for that platform is.
+    What DIR has already is not fetched again. Prints the digest of what was exported.
 
     \b
         ocifs export registry.example.com/team/app:v1 oci:./app
@@ -59,7 +61,9 @@ def command(reference: str, destination: str, **options: Unpack[SharedOptions]) 
         if not isinstance(root, SingleManifest):
             raise no_single_manifest(reference)
         with WrittenLayout(Path(target.path), root.where.context.limits) as layout:
-            done = await Export(root.where, layout, timing).run(target.ref, chosen=options["platform"] is not None)
+            done = await Export(root.where, layout, timing).run(
+                target.ref, chosen=options["platform"] is not None
+            )
         write(str(done))
 
     browse(reference, options, visit)
@@ -67,8 +71,15 @@ def command(reference: str, destination: str, **options: Unpack[SharedOptions]) 
 
 def _target(text: str) -> LayoutSource:
     found = parse_source(text) if text.startswith("oci:") else None
-    if not isinstance(found, LayoutSource) or found.ref.startswith("@") or split_digest(found.ref)[1] is not None:
-        raise UsageError(f"{text} is no place to export to", hint="a destination looks like oci:DIR or oci:DIR:TAG")
+    if (
+        not isinstance(found, LayoutSource)
+        or found.ref.startswith("@")
+        or split_digest(found.ref)[1] is not None
+    ):
+        raise UsageError(
+            f"{text} is no place to export to",
+            hint="a destination looks like oci:DIR or oci:DIR:TAG",
+        )
     return found
 
 
@@ -83,14 +94,18 @@ class Export:
     _blobs: dict[Digest, Descriptor] = field(default_factory=dict)
 
     async def run(self, name: str, *, chosen: bool) -> Digest:
-        """Export; `chosen`: of an index only the child for the platform. Gives the digest of what is listed under `name`."""
+        """Export; `chosen`: of an index only the child for the platform.
+
+        Gives the digest of what is listed under `name`.
+        """
         version = self.where.version
         top = await self._read(self.where)
         if chosen and top.form is Form.INDEX:
             top = await self._read(replace(self.where, version=self._child(top).digest))
         await self._collect(top, 0)
         await self._copy(list(self._blobs.values()))
-        # Children before their indices, so that whoever reads the layout meanwhile finds what leads to something.
+        # Children before their indices, so that whoever reads the layout meanwhile finds what leads
+        # to something.
         for manifest in reversed(self._manifests.values()):
             await in_thread(self.layout.put, manifest.digest, manifest.raw)
         tag = name or (version if isinstance(version, str) and is_tag(version) else "")
@@ -104,7 +119,10 @@ class Export:
         number = first_match([each.platform for each in machines], wanted)
         if number is None:
             there = ", ".join(dict.fromkeys(str(each.platform) for each in machines))
-            raise NotFound(f"{index.digest} has nothing for {wanted}", hint=f"there are: {there}" if there else "")
+            raise NotFound(
+                f"{index.digest} has nothing for {wanted}",
+                hint=f"there are: {there}" if there else "",
+            )
         return machines[number]
 
     async def _read(self, where: Whereabouts, known: Descriptor | None = None) -> Manifest:
@@ -121,7 +139,9 @@ class Export:
                 else:
                     raw = await catalog.manifest(where.repository, version)
         assert raw is not None
-        return parse_manifest(raw.body, raw.digest, raw.media_type, known.media_type if known else "")
+        return parse_manifest(
+            raw.body, raw.digest, raw.media_type, known.media_type if known else ""
+        )
 
     async def _collect(self, manifest: Manifest, depth: int) -> None:
         if manifest.form not in _WHOLE:
@@ -144,8 +164,12 @@ class Export:
                     found = await self._read(where, child)
                 except NotFound as error:
                     hint = "--platform exports one child alone"
-                    raise NotFound(f"a child of the index is not there: {error}", hint=hint) from None
-                if child_role(child) == "blob":  # of a type that is not known: the bytes are all there is to it
+                    raise NotFound(
+                        f"a child of the index is not there: {error}", hint=hint
+                    ) from None
+                if (
+                    child_role(child) == "blob"
+                ):  # of a type that is not known: the bytes are all there is to it
                     self._manifests[found.digest] = found
                 else:
                     await self._collect(found, depth + 1)
@@ -164,7 +188,9 @@ class Export:
                 if await in_thread(self.layout.has, each.digest, each.size, abandon_on_cancel=True):
                     advance(each.size)
                     continue
-                file = BlobFile(self.where.context.origin.blobs, self.where.blob(each), each.media_type)
+                file = BlobFile(
+                    self.where.context.origin.blobs, self.where.blob(each), each.media_type
+                )
                 file.opened()
                 try:
                     with self.layout.writer(each.digest) as writer:

@@ -1,8 +1,9 @@
 """`ocifs find`: the tags of a source by what they are.
 
-Rules that hold here: a line is written when it is known; manifests are asked for at the registry's pace, and nothing but manifests; a
-registry that says "too often" is waited for (`pace.py`), one that cannot be reached ends the search with its error; one odd manifest does
-not, but is told and makes the exit status 1.
+Rules that hold here: a line is written when it is known; manifests are asked for at the registry's
+pace, and nothing but manifests; a registry that says "too often" is waited for (`pace.py`), one
+that cannot be reached ends the search with its error; one odd manifest does not, but is told and
+makes the exit status 1.
 """
 
 from __future__ import annotations
@@ -20,20 +21,20 @@ import trio
 
 from ocifs.app import Facts
 from ocifs.cli.browse import browse
-from ocifs.cli.failure import FAILURE, nearest, text_of
+from ocifs.cli.errors import FAILURE, nearest, text_of
 from ocifs.cli.options import SharedOptions, shared
-from ocifs.cli.pace import AT_A_TIME, Pace
+from ocifs.cli.param_types import SOURCE
 from ocifs.cli.terminal import CLEAR_LINE, Mark, is_screen, write
-from ocifs.cli.words import SOURCE
+from ocifs.cli.throttle import AT_A_TIME, Pace
 from ocifs.concurrency import ungrouped
 from ocifs.errors import AccessDenied, LimitExceeded, Malformed, NotFound, OcifsError, UsageError
-from ocifs.oci.kinds_table import BY_WORD
+from ocifs.oci.kinds.table import BY_WORD
 from ocifs.printable import printable
 from ocifs.settings import Timing
-from ocifs.tree.manifest import ManifestDirectory
+from ocifs.tree.manifest.directory import ManifestDirectory
 from ocifs.tree.names import unmangle
 from ocifs.tree.node import Directory, Node
-from ocifs.tree.single import SingleManifest
+from ocifs.tree.registry.single import SingleManifest
 
 
 class Bar(Protocol):
@@ -61,29 +62,45 @@ class Search:
         """A path in the source, and with it which source that is where there are several."""
         if not self.source:
             return path
-        return self.source if path == "." else f"{self.source}{'' if path[:1] in (':', '') else '/'}{path}"
+        return (
+            self.source
+            if path == "."
+            else f"{self.source}{'' if path[:1] in (':', '') else '/'}{path}"
+        )
 
 
 class Kind(click.Choice):  # type: ignore[type-arg]  # click 8.1 has no arguments there
     """A kind of artifact; there are more of them than anybody wants to read in an error."""
 
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> str:
         if value not in BY_WORD:
-            raise UsageError(f"there is no kind {value}", hint=nearest(str(value), sorted(BY_WORD), 0.4))
+            raise UsageError(
+                f"there is no kind {value}", hint=nearest(str(value), sorted(BY_WORD), 0.4)
+            )
         return str(value)
 
 
 @click.command("find")
 @click.argument("source", type=SOURCE, nargs=-1, required=True)
 @click.option(
-    "--kind", "kinds", multiple=True, type=Kind(sorted(BY_WORD)), metavar="KIND", help="Only these; repeatable."
+    "--kind",
+    "kinds",
+    multiple=True,
+    type=Kind(sorted(BY_WORD)),
+    metavar="KIND",
+    help="Only these; repeatable.",
 )
 @shared
-def command(source: tuple[str, ...], kinds: tuple[str, ...], **options: Unpack[SharedOptions]) -> int:
-    """Find the tags of SOURCE (a registry, a namespace, a repository or a layout) by the kind of artifact that they lead to.
+def command(
+    source: tuple[str, ...], kinds: tuple[str, ...], **options: Unpack[SharedOptions]
+) -> int:
+    """Find the tags of SOURCE (a registry, a namespace, a repository or a layout) by the kind of
+    artifact that they lead to.
 
-    Each line has the kind, a tab, and the path of the tag in SOURCE; of several, the source before it. A manifest is fetched for each
-    tag, and kept.
+    Each line has the kind, a tab, and the path of the tag in SOURCE; of several, the source before
+    it. A manifest is fetched for each tag, and kept.
 
     \b
         ocifs find registry.example.com --kind helm-chart
@@ -146,7 +163,9 @@ async def _search(root: Directory, search: Search) -> None:
                 async for path, node in _tags(root, "", search):
                     await send.send((path, node))
     if not search.repositories:
-        raise NotFound("no repository is listed here", hint="name a repository, or give some with --repo")
+        raise NotFound(
+            "no repository is listed here", hint="name a repository, or give some with --repo"
+        )
 
 
 def _lists_tags(directory: Directory) -> bool:

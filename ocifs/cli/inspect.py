@@ -9,23 +9,23 @@ from typing import Unpack
 import click
 
 from ocifs.cli.browse import browse
-from ocifs.cli.failure import text_of
+from ocifs.cli.errors import text_of
 from ocifs.cli.options import SharedOptions, shared
+from ocifs.cli.param_types import SOURCE
 from ocifs.cli.sources import no_single_manifest
 from ocifs.cli.terminal import Mark, write, write_lines
-from ocifs.cli.words import SOURCE
 from ocifs.concurrency import patience
 from ocifs.errors import OcifsError
-from ocifs.oci.children import child_role
 from ocifs.oci.descriptor import Descriptor
 from ocifs.oci.digest import Digest
-from ocifs.oci.payload import payload_files
+from ocifs.oci.kinds.children import child_role
+from ocifs.oci.kinds.payload import payload_files
 from ocifs.settings import Timing
-from ocifs.tree.bound import Bound
-from ocifs.tree.files import payload_paths
-from ocifs.tree.manifest import ManifestDirectory
+from ocifs.tree.manifest.directory import ManifestDirectory
+from ocifs.tree.manifest.files import payload_paths
+from ocifs.tree.manifest.load import Bound
+from ocifs.tree.manifest.summary import summarise
 from ocifs.tree.node import Directory
-from ocifs.tree.summary import summarise
 
 
 @click.command("inspect")
@@ -33,7 +33,8 @@ from ocifs.tree.summary import summarise
 @click.option("--json", "as_json", is_flag=True, help="For programs: the whole classification.")
 @shared
 def command(reference: str, as_json: bool, **options: Unpack[SharedOptions]) -> None:
-    """Say what the manifest that REFERENCE names is: its kind, which field decided, its layers and files.
+    """Say what the manifest that REFERENCE names is: its kind, which field decided, its layers and
+    files.
 
     \b
         ocifs inspect registry.example.com/charts/app:1.2.0
@@ -49,7 +50,11 @@ def command(reference: str, as_json: bool, **options: Unpack[SharedOptions]) -> 
         if as_json:
             write_lines(json.dumps(facts(bound, referrers), indent=2))
         else:
-            write_lines(summarise(bound.manifest, bound.classification, bound.config, referrers).rstrip("\n"))
+            write_lines(
+                summarise(bound.manifest, bound.classification, bound.config, referrers).rstrip(
+                    "\n"
+                )
+            )
 
     browse(reference, options, visit)
 
@@ -65,11 +70,18 @@ async def _referrers(root: ManifestDirectory, timing: Timing) -> list[tuple[str,
 
 
 def _descriptor(descriptor: Descriptor) -> dict[str, object]:
-    return {"digest": str(descriptor.digest), "media_type": descriptor.media_type, "size": descriptor.size}
+    return {
+        "digest": str(descriptor.digest),
+        "media_type": descriptor.media_type,
+        "size": descriptor.size,
+    }
 
 
 def facts(bound: Bound, referrers: list[tuple[str, Digest]] | None) -> dict[str, object]:
-    """Everything that is known of a manifest, for programs. `referrers` are null where they are not known."""
+    """Everything that is known of a manifest, for programs.
+
+    `referrers` are null where they are not known.
+    """
     manifest = bound.manifest
     payload = payload_files(manifest, bound.classification, bound.config)
     files = [
@@ -91,7 +103,8 @@ def facts(bound: Bound, referrers: list[tuple[str, Digest]] | None) -> dict[str,
         "subject": str(manifest.subject.digest) if manifest.subject else None,
         "annotations": dict(manifest.annotations),
         "files": files,
-        "referrers": referrers and [{"kind": kind, "digest": str(digest)} for kind, digest in referrers],
+        "referrers": referrers
+        and [{"kind": kind, "digest": str(digest)} for kind, digest in referrers],
         "layers": [_descriptor(layer) for layer in manifest.layers],
         "manifests": [
             {

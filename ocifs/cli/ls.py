@@ -16,16 +16,16 @@ import trio
 from ocifs.app import Facts
 from ocifs.cli.browse import browse, patiently
 from ocifs.cli.options import SharedOptions, shared
-from ocifs.cli.pace import AT_A_TIME, Pace
+from ocifs.cli.param_types import PATH, SOURCE
 from ocifs.cli.sources import any_option, below_any
 from ocifs.cli.terminal import write
-from ocifs.cli.words import PATH, SOURCE
+from ocifs.cli.throttle import AT_A_TIME, Pace
 from ocifs.concurrency import ungrouped
 from ocifs.errors import Malformed, NotFound, OcifsError
 from ocifs.settings import Timing
-from ocifs.tree.manifest import ManifestDirectory
+from ocifs.tree.manifest.directory import ManifestDirectory
 from ocifs.tree.node import Directory, Entry, Link, Node, Symlink, entries_before
-from ocifs.tree.registry import RepositoryDirectory
+from ocifs.tree.registry.namespace import RepositoryDirectory
 from ocifs.tree.walk import walk
 
 # Links to manifests: by tag, or by digest from beside them.
@@ -35,10 +35,14 @@ _MANIFEST = re.compile(rb"_manifests/[^/]+\Z|(?:\A|\.\./)[a-z0-9]+:[0-9a-f]+\Z")
 @click.command("ls")
 @click.argument("source", type=SOURCE)
 @click.argument("path", default="", type=PATH)
-@click.option("-l", "long", is_flag=True, help="Show type, size, time, kind of artifact and a link's target.")
+@click.option(
+    "-l", "long", is_flag=True, help="Show type, size, time, kind of artifact and a link's target."
+)
 @any_option
 @shared
-def command(source: str, path: str, any_host: bool, long: bool, **options: Unpack[SharedOptions]) -> None:
+def command(
+    source: str, path: str, any_host: bool, long: bool, **options: Unpack[SharedOptions]
+) -> None:
     """List PATH of SOURCE, as `ls` would in a mount of it.
 
     \b
@@ -84,7 +88,9 @@ class Listing:
 
 
 async def _show_kinds(listing: Listing, entries: Sequence[Entry]) -> None:
-    """Show entries in their order, each as soon as its kind and those of all before it are known; a few are asked for at a time."""
+    """Show entries in their order, each as soon as its kind and those of all before it are known; a
+    few are asked for at a time.
+    """
     kinds: list[str | None] = [None] * len(entries)
     shown = 0
     numbers = iter(range(len(entries)))
@@ -104,12 +110,16 @@ async def _show_kinds(listing: Listing, entries: Sequence[Entry]) -> None:
 
 
 async def _kind(listing: Listing, entry: Entry) -> str:
-    """What the manifest is that an entry leads to; empty for what leads to none, or to one that is not there."""
+    """What the manifest is that an entry leads to; empty for what leads to none, or to one that is
+    not there.
+    """
     node: Node = entry.node
     if not node.settled:
         await node.recall()
     if isinstance(node, Link) and _MANIFEST.search(node.target):
-        way = f"{listing.path}/{entry.name.decode(errors='surrogateescape')}".encode(errors="surrogateescape")
+        way = f"{listing.path}/{entry.name.decode(errors='surrogateescape')}".encode(
+            errors="surrogateescape"
+        )
         try:
             node = await listing.pace.run(partial(walk, listing.root, way))
         except NotFound:
@@ -134,4 +144,6 @@ def _facts(node: Node) -> str:
 
 
 def _target(node: Node) -> str:
-    return f" -> {node.target.decode(errors='surrogateescape')}" if isinstance(node, Symlink) else ""
+    return (
+        f" -> {node.target.decode(errors='surrogateescape')}" if isinstance(node, Symlink) else ""
+    )

@@ -1,7 +1,8 @@
 """The `ocifs` command: which subcommands there are, and where each lives.
 
-Rules that hold here: a subcommand's module is imported when it is used, so that `ocifs --help` answers at once; an error of ours ends the
-command with one message and, where we know one, a hint on what to try; exit statuses are those of docs/reference/cli.md.
+Rules that hold here: a subcommand's module is imported when it is used, so that `ocifs --help`
+answers at once; an error of ours ends the command with one message and, where we know one, a hint
+on what to try; exit statuses are those of docs/reference/cli.md.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ocifs.cli import failure
+from ocifs.cli import errors as failure
 from ocifs.cli.terminal import write
 from ocifs.errors import OcifsError, UsageError
 from ocifs.programs import leave_out_current_directory
@@ -22,9 +23,13 @@ from ocifs.programs import leave_out_current_directory
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-# name: (module, one line for --help). The line stands here so that listing them imports none of them.
+# name: (module, one line for --help). The line stands here so that listing them imports none of
+# them.
 COMMANDS = {
-    "mount": ("ocifs.cli.mount", "Mount a registry, a part of one, or an image on disk as a directory."),
+    "mount": (
+        "ocifs.cli.mount",
+        "Mount a registry, a part of one, or an image on disk as a directory.",
+    ),
     "config": ("ocifs.cli.config_show", "Show the configuration, and where each value comes from."),
     "umount": ("ocifs.cli.umount", "End a mount, also one whose daemon has died."),
     "status": ("ocifs.cli.status", "Show the mounts of this machine and how they are."),
@@ -52,14 +57,20 @@ class Commands(click.Group):
 
         if incomplete.startswith("-"):
             return super().shell_complete(ctx, incomplete)
-        return [CompletionItem(name, help=text) for name, (_, text) in COMMANDS.items() if name.startswith(incomplete)]
+        return [
+            CompletionItem(name, help=text)
+            for name, (_, text) in COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
         command = importlib.import_module(COMMANDS[cmd_name][0]).command
         assert isinstance(command, click.Command)
-        from ocifs.cli.options import configurable  # here: it brings the settings, and --help would take a third more
+        from ocifs.cli.options import (
+            configurable,  # here: it brings the settings, and --help would take a third more
+        )
 
         if configurable(command):
             from ocifs.cli import config
@@ -68,7 +79,9 @@ class Commands(click.Group):
             loaded = config.load({each.name: each for each in mount.params if each.name})
             ctx.obj = loaded
             below = command.commands if isinstance(command, click.Group) else ()
-            ctx.default_map = {cmd_name: {**loaded.defaults(), **{each: loaded.defaults() for each in below}}}
+            ctx.default_map = {
+                cmd_name: {**loaded.defaults(), **{each: loaded.defaults() for each in below}}
+            }
         return command
 
     def resolve_command(
@@ -105,8 +118,8 @@ def show_version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
 def group() -> None:
     """A container registry as a filesystem.
 
-    Mount a registry and every repository, tag, manifest and layer in it is a path that ls, cat, cp, diff and every other
-    program can read:
+    Mount a registry and every repository, tag, manifest and layer in it is a path that ls, cat, cp,
+    diff and every other program can read:
 
     \b
         ocifs mount registry.example.com /mnt/reg
@@ -129,7 +142,9 @@ def main() -> None:
     try:
         ended = group(prog_name="ocifs", standalone_mode=False)
     except click.ClickException as error:
-        if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):  # click 8.1 prints the help itself
+        if isinstance(
+            error, getattr(click.exceptions, "NoArgsIsHelpError", ())
+        ):  # click 8.1 prints the help itself
             error.show()
         else:
             failure.fail_usage(error)
@@ -137,7 +152,9 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         sys.exit(failure.INTERRUPTED)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # `ocifs ls … | head`: Python flushes once more at its end
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), 1
+        )  # `ocifs ls … | head`: Python flushes once more at its end
         sys.exit(failure.FAILURE)
     except OcifsError as error:
         failure.fail(error)

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, TypeAlias, Unpack
 
 import click
 
-from ocifs.cli.failure import nearest, status_of, text_of
+from ocifs.cli.errors import nearest, status_of, text_of
 from ocifs.cli.options import SharedOptions, give_variables, settings_from, shared
+from ocifs.cli.param_types import SOURCE
 from ocifs.cli.sources import how_to_look, read_sources
 from ocifs.cli.terminal import write
-from ocifs.cli.words import SOURCE
 from ocifs.errors import NotFound, OcifsError, UsageError
 from ocifs.metrics import parse_address
 from ocifs.oci.local import LayoutSource
@@ -53,7 +53,12 @@ class NamedMount(click.Command):
         several = isinstance(before, tuple) and bool(
             before
         )  # where there is none, newer clicks have a mark of their own
-        if several or words.get("any") is True or not isinstance(name, str) or name not in config.mounts:
+        if (
+            several
+            or words.get("any") is True
+            or not isinstance(name, str)
+            or name not in config.mounts
+        ):
             return super().parse_args(ctx, args)
         given = config.defaults(name)
         place = given.pop("mountpoint", None)
@@ -74,13 +79,29 @@ class NamedMount(click.Command):
 @click.option("--any", is_flag=True, help="Any host can be looked up: MOUNTPOINT/HOST/REPOSITORY.")
 @click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground; Ctrl-C unmounts.")
 @click.option(
-    "--allow-other", is_flag=True, help="Let other users in (needs user_allow_other in /etc/fuse.conf, or root)."
+    "--allow-other",
+    is_flag=True,
+    help="Let other users in (needs user_allow_other in /etc/fuse.conf, or root).",
 )
-@click.option("--auto-unmount", is_flag=True, help="Take the mount away when the daemon dies; a helper waits for that.")
+@click.option(
+    "--auto-unmount",
+    is_flag=True,
+    help="Take the mount away when the daemon dies; a helper waits for that.",
+)
 @click.option("--noexec", is_flag=True, help="Let no program be run from the mount.")
-@click.option("--nosymfollow", is_flag=True, help="Let the kernel follow no symbolic link in the mount, tags included.")
-@click.option("--fsname", metavar="NAME", help="Source that the mount table shows.  [the source in normal form]")
-@click.option("--log-file", type=click.Path(path_type=Path), help="Where a daemon writes what it has to say.")
+@click.option(
+    "--nosymfollow",
+    is_flag=True,
+    help="Let the kernel follow no symbolic link in the mount, tags included.",
+)
+@click.option(
+    "--fsname",
+    metavar="NAME",
+    help="Source that the mount table shows.  [the source in normal form]",
+)
+@click.option(
+    "--log-file", type=click.Path(path_type=Path), help="Where a daemon writes what it has to say."
+)
 @click.option(
     "--log-format",
     type=click.Choice(["text", "json", "journald"]),
@@ -95,9 +116,16 @@ class NamedMount(click.Command):
     help="What a mount of one reference is: the manifest's directory, the root file system, or the payload.",
 )
 @click.option(
-    "--metrics", metavar="ADDRESS", help="Serve metrics for Prometheus at [HOST:]PORT; loopback without a HOST."
+    "--metrics",
+    metavar="ADDRESS",
+    help="Serve metrics for Prometheus at [HOST:]PORT; loopback without a HOST.",
 )
-@click.option("-v", "--verbose", count=True, help="Log each request to the registry; twice: each operation, too.")
+@click.option(
+    "-v",
+    "--verbose",
+    count=True,
+    help="Log each request to the registry; twice: each operation, too.",
+)
 @shared
 @click.pass_context
 def command(  # noqa: PLR0913, PLR0917 (click gives each option as an argument)
@@ -116,7 +144,8 @@ def command(  # noqa: PLR0913, PLR0917 (click gives each option as an argument)
 ) -> None:
     """Mount SOURCE at the directory MOUNTPOINT, read-only.
 
-    SOURCE is a registry, a namespace or repository in one, a reference to one manifest, or an image on disk:
+    SOURCE is a registry, a namespace or repository in one, a reference to one manifest, or an image
+    on disk:
 
     \b
         ocifs mount registry.example.com /mnt/reg
@@ -143,14 +172,18 @@ def command(  # noqa: PLR0913, PLR0917 (click gives each option as an argument)
     from ocifs.fuse.mounts import real_place
 
     address = parse_address(metrics) if metrics else None
-    place = real_place(mountpoint)  # absolute, since a daemon leaves the directory that it was started in
+    place = real_place(
+        mountpoint
+    )  # absolute, since a daemon leaves the directory that it was started in
     _tell_what_is_hidden(place)
     ready = None if foreground else detach(log_file and log_file.absolute())
     start_logging(verbose, log_format)
     _serve((parsed, place, address, _flags(options)), settings, ready, told=log_format != "json")
 
 
-give_variables(each for each in command.params if each.name != "any")  # which is about what is mounted
+give_variables(
+    each for each in command.params if each.name != "any"
+)  # which is about what is mounted
 
 
 def _flags(options: MountOptions) -> MountFlags:
@@ -178,7 +211,9 @@ def _one_word(word: str, context: click.Context) -> UsageError:
 
 
 def _serve(what: Request, settings: Settings, ready: Ready | None, *, told: bool) -> None:
-    """Mount, and stay; `ready` hears how that began, where this is a daemon, else standard error is told, where it may be."""
+    """Mount, and stay; `ready` hears how that began, where this is a daemon, else standard error is
+    told, where it may be.
+    """
     from ocifs.app import MountRequest, mount
     from ocifs.fuse.daemon import notify_systemd
 
@@ -200,23 +235,37 @@ def _serve(what: Request, settings: Settings, ready: Ready | None, *, told: bool
         if isinstance(error, NotFound):
             error.hint = error.hint or how_to_look(request.source)
         if ready is not None:
-            text = text_of(error) if isinstance(error, OcifsError) else f"unexpected {type(error).__name__}: {error}"
+            text = (
+                text_of(error)
+                if isinstance(error, OcifsError)
+                else f"unexpected {type(error).__name__}: {error}"
+            )
             ready.fail(text, status_of(error))
         raise
 
 
 def _tell_what_is_hidden(place: Path) -> None:
-    """Tell a person what a mount hides. A place that autofs or systemd watches must not be looked into, and those have no terminal."""
+    """Tell a person what a mount hides.
+
+    A place that autofs or systemd watches must not be looked into, and those have no terminal.
+    """
     with contextlib.suppress(OSError):
         if sys.stderr.isatty() and next(place.iterdir(), None):
-            write(f"ocifs: {place} is not empty; what is in it is hidden while the mount lasts", err=True)
+            write(
+                f"ocifs: {place} is not empty; what is in it is hidden while the mount lasts",
+                err=True,
+            )
 
 
 def _viewed(settings: Settings, source: Source, view: str) -> Settings:
     """The settings with the view that was asked for, which only one manifest has."""
-    single = isinstance(source, Reference | LayoutSource)  # of a layout it is found out when that is opened
+    single = isinstance(
+        source, Reference | LayoutSource
+    )  # of a layout it is found out when that is opened
     if view != settings.view.view and not single:
-        raise UsageError(f"--view {view} is for one reference, and {source} is none", hint="add :TAG or @DIGEST")
+        raise UsageError(
+            f"--view {view} is for one reference, and {source} is none", hint="add :TAG or @DIGEST"
+        )
     return replace(settings, view=replace(settings.view, view=view))
 
 

@@ -156,15 +156,22 @@ def _become(command: Sequence[str]) -> NoReturn:
 
 
 def sources(text: str) -> list[str]:
-    """The sources that the first field of fstab(5) names: several are separated by commas; `none` is for `-o any`."""
+    """The sources that the first field of fstab(5) names: several are separated by commas; `none`
+    is for `-o any`.
+    """
     if is_local(text):
         return [text]
     return [each for each in text.split(",") if each not in ("", "none")]
 
 
 def translate(options: str, sloppy: bool = False) -> list[str]:
-    """The words of `ocifs mount` for options of mount(8). Raises ValueError for one that it does not have."""
-    known = {each.name: each for each in mount.params if isinstance(each, click.Option) and each.name}
+    """The words of `ocifs mount` for options of mount(8).
+
+    Raises ValueError for one that it does not have.
+    """
+    known = {
+        each.name: each for each in mount.params if isinstance(each, click.Option) and each.name
+    }
     words = [f"--{name}" for name, on in flags(options).items() if on]
     listed = options.split(",")
     foreign = (*PREFIXES, *(("remount", *_OF_FUSE) if "remount" in listed else ()))

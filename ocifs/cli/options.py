@@ -1,6 +1,7 @@
 """Options that several commands share, and how they become settings.
 
-Rules that hold here: an option has the same name and meaning in every command; what the user wrote is parsed here, once.
+Rules that hold here: an option has the same name and meaning in every command; what the user wrote
+is parsed here, once.
 """
 
 from __future__ import annotations
@@ -14,7 +15,14 @@ from typing import TypedDict, TypeVar
 import click
 
 from ocifs.oci.platform import Platform
-from ocifs.settings import CacheSettings, NetworkSettings, Settings, Timing, ViewSettings, default_cache_directory
+from ocifs.settings import (
+    CacheSettings,
+    NetworkSettings,
+    Settings,
+    Timing,
+    ViewSettings,
+    default_cache_directory,
+)
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -49,11 +57,15 @@ class SharedOptions(CacheOptions):
 
 
 class Size(click.ParamType):  # type: ignore[type-arg]  # generic in click's newest releases only
-    """A number of bytes: `500M`, `20GiB`, `1.5T`; K, M, G, T, with or without iB, are powers of 1,024."""
+    """A number of bytes: `500M`, `20GiB`, `1.5T`; K, M, G, T, with or without iB, are powers of
+    1,024.
+    """
 
     name = "size"
 
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
         found = _SIZE.fullmatch(str(value).strip())
         if found is None or isinstance(value, bool):
             self.fail(f"{value!r} is no size; write it like 500M or 20G", param, ctx)
@@ -68,7 +80,9 @@ class Seconds(click.FloatRange):
     def __init__(self) -> None:
         super().__init__(min=0)
 
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
         try:
             number = float(str(value))
         except ValueError:
@@ -82,7 +96,11 @@ _EXISTING = click.Path(path_type=Path, exists=True, resolve_path=True)
 _TIMING = Timing()
 
 _NETWORK = (
-    click.option("--plain-http", is_flag=True, help="Speak http, not https. On loopback addresses that is understood."),
+    click.option(
+        "--plain-http",
+        is_flag=True,
+        help="Speak http, not https. On loopback addresses that is understood.",
+    ),
     click.option("--insecure-tls", is_flag=True, help="Do not check the registry's certificate."),
     click.option("--ca-file", type=_EXISTING, help="Further certificate authorities (PEM)."),
     click.option("--authfile", type=_EXISTING, help="Credentials, before the usual places."),
@@ -96,12 +114,18 @@ _NETWORK = (
         type=_EXISTING,
         help="The only containers-registries.conf(5).  [the usual places; /dev/null for none]",
     ),
-    click.option("--repo", multiple=True, help="A repository to list where the registry lists none. May be repeated."),
+    click.option(
+        "--repo",
+        multiple=True,
+        help="A repository to list where the registry lists none. May be repeated.",
+    ),
 )
 
 
 def _seconds(name: str, default: float, what: str) -> Callable[[F], F]:
-    return click.option(name, type=Seconds(), default=default, show_default=True, help=f"Seconds {what}.")
+    return click.option(
+        name, type=Seconds(), default=default, show_default=True, help=f"Seconds {what}."
+    )
 
 
 _CACHE = (
@@ -110,8 +134,14 @@ _CACHE = (
         type=click.Path(path_type=Path, resolve_path=True),
         help="Where fetched bytes are kept.  [$XDG_CACHE_HOME/ocifs]",
     ),
-    click.option("--cache-size", type=SIZE, help="What the cache may take, like 20G.  [10G or 10 % of the disk]"),
-    click.option("--cache-free", type=SIZE, help="What is left free on its disk.  [1G or 5 % of the disk]"),
+    click.option(
+        "--cache-size",
+        type=SIZE,
+        help="What the cache may take, like 20G.  [10G or 10 % of the disk]",
+    ),
+    click.option(
+        "--cache-free", type=SIZE, help="What is left free on its disk.  [1G or 5 % of the disk]"
+    ),
 )
 
 _KEEPING = (
@@ -129,7 +159,9 @@ _KEEPING = (
 )
 
 _SHOWING = (
-    click.option("--platform", help="os/architecture[/variant] that an index stands for.  [this machine's]"),
+    click.option(
+        "--platform", help="os/architecture[/variant] that an index stands for.  [this machine's]"
+    ),
     click.option(
         "--owner",
         type=click.Choice(["user", "keep"]),
@@ -144,7 +176,11 @@ _SHOWING = (
         show_default=True,
         help="Links in images that lead outside: shown so that they stay inside, or as they are.",
     ),
-    click.option("--soci", is_flag=True, help="Believe SOCI indices of images: list layers by them, and fetch parts."),
+    click.option(
+        "--soci",
+        is_flag=True,
+        help="Believe SOCI indices of images: list layers by them, and fetch parts.",
+    ),
 )
 
 
@@ -154,7 +190,9 @@ def shared(function: F) -> F:
 
 
 def caching(function: F) -> F:
-    """Give a command the options that say where the cache is and how large it may become, as in CacheOptions."""
+    """Give a command the options that say where the cache is and how large it may become, as in
+    CacheOptions.
+    """
     return _given(function, _CACHE)
 
 
@@ -173,7 +211,9 @@ def give_variables(parameters: Iterable[click.Parameter]) -> None:
 
 
 def configurable(command: click.Command) -> bool:
-    """Whether a command, or one below it, takes options that the environment and the configuration file can give."""
+    """Whether a command, or one below it, takes options that the environment and the configuration
+    file can give.
+    """
     if isinstance(command, click.Group):
         return any(map(configurable, command.commands.values()))
     return "cache_dir" in {each.name for each in command.params}
@@ -193,7 +233,11 @@ def settings_from(options: SharedOptions, *named: str) -> Settings:
     hosts = frozenset(named)
     return Settings(
         timing=Timing.within(options["timeout"], options["max_wait"], options["tag_ttl"]),
-        cache=replace(cache_settings(options), verify_full=options["verify"] == "full", offline=options["offline"]),
+        cache=replace(
+            cache_settings(options),
+            verify_full=options["verify"] == "full",
+            offline=options["offline"],
+        ),
         network=NetworkSettings(
             plain_http=hosts if options["plain_http"] else frozenset(),
             insecure_tls=hosts if options["insecure_tls"] else frozenset(),

@@ -1,7 +1,8 @@
-"""`ocifs prefetch`: bring what is below paths of a source into the cache, so that a mount finds it there.
+"""`ocifs prefetch`: bring what is below paths of a source into the cache, so that a mount finds it
+there.
 
-Rules that hold here: links in a PATH are followed, links below it are not; what is here already is not fetched again, so a prefetch that
-was ended goes on where it was.
+Rules that hold here: links in a PATH are followed, links below it are not; what is here already is
+not fetched again, so a prefetch that was ended goes on where it was.
 """
 
 from __future__ import annotations
@@ -14,14 +15,15 @@ import click
 
 from ocifs.cli.browse import browse, patiently
 from ocifs.cli.options import SharedOptions, shared
+from ocifs.cli.param_types import PATH, SOURCE
 from ocifs.cli.terminal import progress
-from ocifs.cli.words import PATH, SOURCE
 from ocifs.concurrency import patience
 from ocifs.errors import NotFound
 from ocifs.settings import MIB, Timing
 from ocifs.tree.node import Directory, File, Node
 
-# What a reference means to somebody who names no path: the bytes of every layer, then the tree that they make.
+# What a reference means to somebody who names no path: the bytes of every layer, then the tree that
+# they make.
 _WHOLE = ("layers", "rootfs")
 
 
@@ -32,8 +34,8 @@ _WHOLE = ("layers", "rootfs")
 def command(source: str, paths: tuple[str, ...], **options: Unpack[SharedOptions]) -> None:
     """Fetch what is at each PATH of SOURCE, and below, into the cache.
 
-    SOURCE is a reference to one manifest. Without a PATH all of it is fetched, and an image is unpacked, so that nothing has to be asked
-    when it is mounted later.
+    SOURCE is a reference to one manifest. Without a PATH all of it is fetched, and an image is
+    unpacked, so that nothing has to be asked when it is mounted later.
 
     \b
         ocifs prefetch registry.example.com/team/app:v1
@@ -61,7 +63,8 @@ async def _collect(node: Node, timing: Timing, files: dict[Hashable, File]) -> N
         here = todo.pop()
         if isinstance(here, Directory):
             with patience(timing.timeout, timing.max_wait):
-                # In the order of the listing, which is about that of the tar: one request then brings many small files.
+                # In the order of the listing, which is about that of the tar: one request then
+                # brings many small files.
                 todo += [entry.node for entry in await here.entries()][::-1]
         elif isinstance(here, File):
             files[here.key] = here
@@ -72,7 +75,8 @@ async def _collect_blobs(root: Directory, timing: Timing, files: dict[Hashable, 
         layers = await patiently(timing, root, _WHOLE[0])
     except NotFound:
         raise NotFound(
-            "there are no layers here", hint="name one manifest (registry/repository:tag), or a PATH"
+            "there are no layers here",
+            hint="name one manifest (registry/repository:tag), or a PATH",
         ) from None
     if isinstance(layers, Directory):
         with patience(timing.timeout, timing.max_wait):

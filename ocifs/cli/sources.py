@@ -1,7 +1,7 @@
 """From what a user wrote to a source: names for short, several sources, any host.
 
-Rules that hold here: a name is replaced by its alias (containers-registries.conf(5)) before anything else is read into it; what has a
-scheme is no name for short.
+Rules that hold here: a name is replaced by its alias (containers-registries.conf(5)) before
+anything else is read into it; what has a scheme is no name for short.
 """
 
 from __future__ import annotations
@@ -15,8 +15,15 @@ import click
 from ocifs.cli.options import SharedOptions
 from ocifs.errors import UsageError
 from ocifs.oci.local import LayoutSource, is_local
-from ocifs.oci.reference import HostsSource, Reference, RegistrySource, Source, join_sources, parse_source
-from ocifs.registry.registries_conf import expand
+from ocifs.oci.reference import (
+    HostsSource,
+    Reference,
+    RegistrySource,
+    Source,
+    join_sources,
+    parse_source,
+)
+from ocifs.registry.config.registries_conf import expand
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -34,14 +41,23 @@ def read_sources(texts: Sequence[str], options: SharedOptions, *, any_host: bool
 
 
 def _refuse_file(text: str) -> None:
-    """Raise UsageError for the name of an archive that is here: as a source it would be sent to a registry."""
+    """Raise UsageError for the name of an archive that is here: as a source it would be sent to a
+    registry.
+    """
     if not is_local(text) and text.endswith(_ARCHIVES) and os.path.isfile(text):
-        raise UsageError(f"{text} is a file here, and a path begins with a dot or a slash", hint=f"name it as ./{text}")
+        raise UsageError(
+            f"{text} is a file here, and a path begins with a dot or a slash",
+            hint=f"name it as ./{text}",
+        )
 
 
 def any_option(function: F) -> F:
-    """The option `--any` of commands that take a SOURCE and a PATH: it makes SOURCE the beginning of the PATH."""
-    return click.option("--any", "any_host", is_flag=True, help="SOURCE is a path that begins with any host.")(function)
+    """The option `--any` of commands that take a SOURCE and a PATH: it makes SOURCE the beginning
+    of the PATH.
+    """
+    return click.option(
+        "--any", "any_host", is_flag=True, help="SOURCE is a path that begins with any host."
+    )(function)
 
 
 def below_any(source: str, path: str, any_host: bool) -> tuple[str | Source, str]:
@@ -50,7 +66,9 @@ def below_any(source: str, path: str, any_host: bool) -> tuple[str | Source, str
 
 
 def how_to_look(source: Source) -> str:
-    """The command that shows what there is in place of a source that is not there; empty where there is none."""
+    """The command that shows what there is in place of a source that is not there; empty where
+    there is none.
+    """
     if isinstance(source, Reference):
         return f"`ocifs ls {source.host}/{source.repository} _tags` lists the tags that there are"
     if isinstance(source, RegistrySource) and source.path:
@@ -62,5 +80,9 @@ def how_to_look(source: Source) -> str:
 
 def no_single_manifest(source: str) -> UsageError:
     """The error of a command that is about one manifest, for a source that has several."""
-    hint = f"add a name: `ocifs ls {source} _tags` lists them" if is_local(source) else "add :TAG or @DIGEST"
+    hint = (
+        f"add a name: `ocifs ls {source} _tags` lists them"
+        if is_local(source)
+        else "add :TAG or @DIGEST"
+    )
     return UsageError(f"{source} names no single manifest", hint=hint)

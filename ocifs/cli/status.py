@@ -1,8 +1,9 @@
 """`ocifs status`: the mounts of this machine and how they are.
 
-Rules that hold here: which mounts there are is the kernel's word, how one is its own; a mount that does not answer delays nobody long;
-of mounts that were named, each has to answer for the status 0; what a mount says of itself is not trusted to be of a shape, since its
-daemon may be of another version.
+Rules that hold here: which mounts there are is the kernel's word, how one is its own; a mount that
+does not answer delays nobody long; of mounts that were named, each has to answer for the status 0;
+what a mount says of itself is not trusted to be of a shape, since its daemon may be of another
+version.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from pathlib import Path
 
 import click
 
+from ocifs.cli.param_types import MountType
 from ocifs.cli.terminal import begin_screen, coloured, write, write_lines
-from ocifs.cli.words import MountType
 from ocifs.fuse.mounts import mounts, real_place, state_of, told_by
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
@@ -26,10 +27,19 @@ _COLOURS = {"answers": "green", "silent": "yellow", "dead": "red"}
 @click.command("status")
 @click.argument("mountpoint", type=MountType(path_type=Path), nargs=-1)
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
-@click.option("--watch", is_flag=True, help="Again and again, until Ctrl-C; with --json a line each time.")
-@click.option("--every", type=click.FloatRange(min=0.1), default=2.0, show_default=True, help="Seconds between looks.")
+@click.option(
+    "--watch", is_flag=True, help="Again and again, until Ctrl-C; with --json a line each time."
+)
+@click.option(
+    "--every",
+    type=click.FloatRange(min=0.1),
+    default=2.0,
+    show_default=True,
+    help="Seconds between looks.",
+)
 def command(mountpoint: tuple[Path, ...], as_json: bool, watch: bool, every: float) -> int:
-    """Show the mounts of this machine, from the kernel's table, whether each answers, and what it says of itself.
+    """Show the mounts of this machine, from the kernel's table, whether each answers, and what it
+    says of itself.
 
     With MOUNTPOINTs, show these alone; the exit status is 1 unless each is a mount that answers.
     """
@@ -52,14 +62,24 @@ def command(mountpoint: tuple[Path, ...], as_json: bool, watch: bool, every: flo
 
 
 def look(places: Sequence[Path] = ()) -> list[dict[str, object]]:
-    """Each mount: `mountpoint`, `source`, `state` and what it says of itself, `status`. Where `places` are given, of these alone."""
+    """Each mount: `mountpoint`, `source`, `state` and what it says of itself, `status`.
+
+    Where `places` are given, of these alone.
+    """
     rows: list[dict[str, object]] = []
     for mount in mounts():
         if places and mount.mountpoint not in places:
             continue
         state = state_of(mount.mountpoint)
         told = told_by(mount.mountpoint) if state == "answers" else {}
-        rows.append({"mountpoint": str(mount.mountpoint), "source": mount.source, "state": state, "status": told})
+        rows.append(
+            {
+                "mountpoint": str(mount.mountpoint),
+                "source": mount.source,
+                "state": state,
+                "status": told,
+            }
+        )
     return rows
 
 
@@ -94,9 +114,17 @@ def lines(told: object) -> Iterator[str]:
 
 def _about(told: Mapping[str, object]) -> str:
     counts = told.get("operations")
-    done = sum(each for each in counts.values() if isinstance(each, int)) if isinstance(counts, Mapping) else 0
+    done = (
+        sum(each for each in counts.values() if isinstance(each, int))
+        if isinstance(counts, Mapping)
+        else 0
+    )
     failed = told.get("errors")
-    errors = ", ".join(f"{number} {name}" for name, number in failed.items()) if isinstance(failed, Mapping) else ""
+    errors = (
+        ", ".join(f"{number} {name}" for name, number in failed.items())
+        if isinstance(failed, Mapping)
+        else ""
+    )
     since = duration(told.get("seconds"))
     text = f"mounted {since} ago by process {told.get('pid')} (ocifs {told.get('version')}); {done:,} operations"
     return (
@@ -114,7 +142,9 @@ def _cache(cache: Mapping[str, object]) -> str:
 
 
 def _registry(registry: Mapping[str, object]) -> Iterator[str]:
-    reachable = {"True": "reachable", "False": "unreachable"}.get(str(registry.get("reachable")), "not asked yet")
+    reachable = {"True": "reachable", "False": "unreachable"}.get(
+        str(registry.get("reachable")), "not asked yet"
+    )
     stale = ", names as they last were" if registry.get("stale") else ""
     came, rate = (amount(registry.get(key)) for key in ("bytes_received", "bytes_per_second"))
     fetches = registry.get("fetches", 0)
@@ -136,7 +166,9 @@ def _registry(registry: Mapping[str, object]) -> Iterator[str]:
 
 
 def _transfer(each: Mapping[str, object]) -> str:
-    start, stop = (value if isinstance(value, int) else 0 for value in (each.get("start"), each.get("stop")))
+    start, stop = (
+        value if isinstance(value, int) else 0 for value in (each.get("start"), each.get("stop"))
+    )
     done = amount(each.get("received"))
     text = f"  fetching {each.get('repository')}@{str(each.get('digest'))[:19]}…: {done} of {amount(stop - start)}"
     size = each.get("size")

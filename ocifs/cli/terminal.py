@@ -2,11 +2,13 @@
 
 Rules that hold here:
 
-- Text for a person is cleaned by `printable`: on a terminal, and on standard error wherever that leads. Escape
-  sequences of our own are `Mark`s.
-- Into a pipe or a file standard output has names as they are, byte for byte, as ls(1) and find(1) have them.
-- A colour adds nothing to the words. NO_COLOR (https://no-color.org), TERM=dumb and an output that is not a terminal
-  get none; CLICOLOR_FORCE gives them to a pipe, which is then cleaned as a terminal.
+- Text for a person is cleaned by `printable`: on a terminal, and on standard error wherever that
+  leads. Escape sequences of our own are `Mark`s.
+- Into a pipe or a file standard output has names as they are, byte for byte, as ls(1) and find(1)
+  have them.
+- A colour adds nothing to the words. NO_COLOR (https://no-color.org), TERM=dumb and an output that
+  is not a terminal get none; CLICOLOR_FORCE gives them to a pipe, which is then cleaned as a
+  terminal.
 """
 
 from __future__ import annotations
@@ -76,7 +78,9 @@ def _bytes(text: str) -> bytes:
 
 
 def begin_screen(stream: TextIO, *, first: bool) -> None:
-    """Before a screen that replaces the last one; elsewhere than on a terminal, a blank line between them."""
+    """Before a screen that replaces the last one; elsewhere than on a terminal, a blank line
+    between them.
+    """
     if is_screen(stream):
         stream.write(_CLEAR)
     elif not first:
@@ -85,7 +89,9 @@ def begin_screen(stream: TextIO, *, first: bool) -> None:
 
 @contextmanager
 def progress(total: int, label: str, stream: TextIO) -> Iterator[Callable[[int], None]]:
-    """A bar for work of `total` steps, told of each count that was done. Elsewhere than on a screen nothing is written at all.
+    """A bar for work of `total` steps, told of each count that was done.
+
+    Elsewhere than on a screen nothing is written at all.
 
     (click's own bar writes its label there, which is a line that no script asked for.)
     """

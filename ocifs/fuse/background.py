@@ -1,12 +1,14 @@
 """The kernel's limit of background requests, and how one host is kept from using it up.
 
-The kernel sends read-ahead in the background, 12 requests of a mount at a time by default, whichever files they are for. While as many
-wait for one host that does not answer, no other file of the mount is read. So the limit is raised where the system allows, and what
-exceeds a share of it is answered early with an error, which no program sees: the kernel drops the read-ahead, and a reader that needs
-the page asks for it again in the foreground, where there is no limit.
+The kernel sends read-ahead in the background, 12 requests of a mount at a time by default,
+whichever files they are for. While as many wait for one host that does not answer, no other file of
+the mount is read. So the limit is raised where the system allows, and what exceeds a share of it is
+answered early with an error, which no program sees: the kernel drops the read-ahead, and a reader
+that needs the page asks for it again in the foreground, where there is no limit.
 
 Rules that hold here:
-- a request is answered early only if its host is slow, and if more than a third of the limit waits for slow hosts;
+- a request is answered early only if its host is slow, and if more than a third of the limit waits
+  for slow hosts;
 - what was answered early is not answered early again: the next request for it is a reader's;
 - reads with O_DIRECT are never answered early, since their reader would see the error.
 """
@@ -54,7 +56,9 @@ def surplus(reads: Iterable[R], now: float, limit: int) -> list[R]:
     """The reads to answer early."""
     waiting = [read for read in reads if read.waiting.place is not None]
     slow = {read.waiting.place for read in waiting if now - read.began > SLOW}
-    stuck = sorted((read for read in waiting if read.waiting.place in slow), key=lambda read: read.began)
+    stuck = sorted(
+        (read for read in waiting if read.waiting.place in slow), key=lambda read: read.began
+    )
     return stuck[max(1, limit // _SHARE) :]
 
 
@@ -80,7 +84,9 @@ class EarlyAnswers:
 
 
 def raise_limit(device: int) -> int:
-    """Raise the limit of the mount with this device number, as far as the system allows; the limit that holds. Blocks."""
+    """Raise the limit of the mount with this device number, as far as the system allows; the limit
+    that holds. Blocks.
+    """
     connection = str(os.minor(device))
     with contextlib.suppress(OSError):
         return _raise(_CONNECTIONS / connection)
@@ -100,7 +106,9 @@ def _raise(connection: Path) -> int:
 
 @contextlib.contextmanager
 def _control_files() -> Iterator[Path]:
-    """FUSE's control file system, where it is not mounted: a mount of our own, without a place, that nothing else sees. Root only."""
+    """FUSE's control file system, where it is not mounted: a mount of our own, without a place,
+    that nothing else sees. Root only.
+    """
     call = ctypes.CDLL(None, use_errno=True).syscall
     opened = _checked(call(_FSOPEN, b"fusectl", 1))
     try:

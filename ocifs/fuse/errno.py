@@ -1,6 +1,7 @@
 """Which errno each error has: one table, and nothing is decided anywhere else.
 
-Rules that hold here: every class of `ocifs.errors` has a row; an error without one, which is a bug, is EIO.
+Rules that hold here: every class of `ocifs.errors` has a row; an error without one, which is a bug,
+is EIO.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ ERRNO: dict[type[errors.OcifsError], int] = {
 }
 
 
-# Two names have the number 95 on Linux, and the standard library gives the one that nothing documents.
+# Two names have the number 95 on Linux, and the standard library gives the one that nothing
+# documents.
 _NAMES = {errno.EOPNOTSUPP: "EOPNOTSUPP"}
 
 

@@ -1,11 +1,14 @@
-"""The one guard round every handler: deadlines, callers that were interrupted, errors into errnos, what is logged and counted.
+"""The one guard round every handler: deadlines, callers that were interrupted, errors into errnos,
+what is logged and counted.
 
-pyfuse3 ends the mount at the first exception that is no FUSEError, and knows no INTERRUPT: a caller that waits in lookup or open cannot
-be killed until the handler answers. So a watchman looks at the callers of operations that take long, and cancels the operation of one
-that has a signal to act on, or is gone.
+pyfuse3 ends the mount at the first exception that is no FUSEError, and knows no INTERRUPT: a caller
+that waits in lookup or open cannot be killed until the handler answers. So a watchman looks at the
+callers of operations that take long, and cancels the operation of one that has a signal to act on,
+or is gone.
 
-Rules that hold here: a handler raises FUSEError and nothing else; an exception that nobody thought of is logged with its traceback,
-counted, and EIO; ENOENT and what a program asks all day are not logged.
+Rules that hold here: a handler raises FUSEError and nothing else; an exception that nobody thought
+of is logged with its traceback, counted, and EIO; ENOENT and what a program asks all day are not
+logged.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from ocifs.concurrency import Patience, guarded, patience
 from ocifs.errors import Interrupted, NoAttribute, NotFound, OcifsError, Unreachable
 from ocifs.fuse import background
 from ocifs.fuse.errno import errno_of, name_of
-from ocifs.fuse.journal import Journal
+from ocifs.fuse.stats import Journal
 from ocifs.settings import Timing
 from ocifs.telemetry import OPERATIONS_TOO, begin_operation
 
@@ -34,11 +37,13 @@ P = ParamSpec("P")
 
 log = logging.getLogger("ocifs.fuse")
 
-# The watchman looks this often, at operations older than that: together well under the half second in which a caller must be free.
+# The watchman looks this often, at operations older than that: together well under the half second
+# in which a caller must be free.
 LOOK_EVERY = 0.15
 
 
-# What makes a waiting program leave. Any other signal (a resized window, a child's end) it would handle and go on waiting.
+# What makes a waiting program leave. Any other signal (a resized window, a child's end) it would
+# handle and go on waiting.
 _LEAVING = (signal.SIGKILL, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _LEAVING_MASK = sum(1 << (number - 1) for number in _LEAVING)
 
@@ -87,9 +92,11 @@ class Guard:
         at_hand: Callable[[], T | None] | None = None,
         on_early: Callable[[], None] | None = None,
     ) -> T:
-        """What `work` gives, or `at_hand` where that gives something, without waiting; raises FUSEError for whatever they raise.
+        """What `work` gives, or `at_hand` where that gives something, without waiting; raises
+        FUSEError for whatever they raise.
 
-        A deadline and a number in the list of what is under way cost as much as an answer from memory.
+        A deadline and a number in the list of what is under way cost as much as an answer from
+        memory.
         """
         began = self._begin(name)
         try:
@@ -122,7 +129,9 @@ class Guard:
         return time.perf_counter()
 
     def _refusal(self, name: str, error: Exception) -> pyfuse3.FUSEError:
-        """The FUSEError for whatever was raised; counted, and logged where a person would want to know."""
+        """The FUSEError for whatever was raised; counted, and logged where a person would want to
+        know.
+        """
         if isinstance(error, pyfuse3.FUSEError):
             return error
         if isinstance(error, _Early):
@@ -137,7 +146,9 @@ class Guard:
         log.exception("unexpected error in %s", name)
         return pyfuse3.FUSEError(errno.EIO)
 
-    async def _bounded(self, pid: int, work: Callable[[], Awaitable[T]], on_early: Callable[[], None] | None) -> T:
+    async def _bounded(
+        self, pid: int, work: Callable[[], Awaitable[T]], on_early: Callable[[], None] | None
+    ) -> T:
         with patience(self._timing.timeout, self._timing.max_wait) as waiting:
             operation = _Operation(pid, waiting, trio.current_time(), on_early)
             self._under_way.add(operation)
@@ -151,7 +162,8 @@ class Guard:
     def _refuse(self, name: str, error: OcifsError) -> pyfuse3.FUSEError:
         number = errno_of(error)
         self._journal.note(name, name_of(number), str(error), error.hint)
-        # That a registry is away is said once, where it is noticed, and not by each operation that meets it.
+        # That a registry is away is said once, where it is noticed, and not by each operation that
+        # meets it.
         level = logging.DEBUG if isinstance(error, Unreachable) else logging.INFO
         log.log(level, "%s: %s: %s", name, name_of(number), error)
         return pyfuse3.FUSEError(number)
@@ -180,9 +192,14 @@ class Guard:
 
 
 def wants_to_leave(pid: int) -> bool:
-    """Whether a thread has a signal that makes it leave (proc_pid_status(5)). One that waits in the kernel cannot be gone."""
+    """Whether a thread has a signal that makes it leave (proc_pid_status(5)).
+
+    One that waits in the kernel cannot be gone.
+    """
     try:
-        with open(f"/proc/{pid}/status", "rb") as file:  # a file of the kernel's: it never waits for a disk
+        with open(
+            f"/proc/{pid}/status", "rb"
+        ) as file:  # a file of the kernel's: it never waits for a disk
             text = file.read()
     except OSError:
         return False

@@ -1,7 +1,9 @@
-"""Who keeps a mount busy: processes that stand in it, have a file of it open or mapped, and mounts below it.
+"""Who keeps a mount busy: processes that stand in it, have a file of it open or mapped, and mounts
+below it.
 
-Rules that hold here: the mount itself is asked nothing, since it may be dead or silent: /proc says of an open file which mount it is on, of
-a mapping which device; what this user may not see is passed over.
+Rules that hold here: the mount itself is asked nothing, since it may be dead or silent: /proc says
+of an open file which mount it is on, of a mapping which device; what this user may not see is
+passed over.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ _SHOWN = 60  # characters of a command line
 
 @dataclass(frozen=True, slots=True, order=True)
 class Holder:
-    """A process, the command that it runs, and how it holds the mount: `stands in it`, `has a file open`, `has a file mapped`."""
+    """A process, the command that it runs, and how it holds the mount: `stands in it`, `has a file
+    open`, `has a file mapped`.
+    """
 
     pid: int
     command: str
@@ -73,7 +77,9 @@ def _field(path: Path, name: str) -> str:
 
 def _command(process: Path) -> str:
     with suppress(OSError):
-        words = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+        words = (
+            (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+        )
         text = words or (process / "comm").read_text().strip()
         return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
     return "?"

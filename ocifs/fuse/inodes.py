@@ -1,8 +1,9 @@
 """Inodes and handles: which number the kernel has for which node.
 
-Rules that hold here: pure; equal keys are one inode for as long as the kernel knows it; a number is made from its key, so that it is the
-same in every mount and whatever was looked up before; a node is dropped when the kernel has forgotten it as often as it was told of it;
-nodes of a crowd are never kept, only counted.
+Rules that hold here: pure; equal keys are one inode for as long as the kernel knows it; a number is
+made from its key, so that it is the same in every mount and whatever was looked up before; a node
+is dropped when the kernel has forgotten it as often as it was told of it; nodes of a crowd are
+never kept, only counted.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ Handle = NewType("Handle", int)
 ROOT = Inode(1)
 
 _FIRST_FREE = 16  # below it are the root's number and, in some tools, numbers with a meaning
-# An inode is unsigned, yet some programs keep it in a signed type, so 63 bits are used. The highest tells nodes of crowds: below it are
-# 22 bits for the crowd and 40 for the place in it.
+# An inode is unsigned, yet some programs keep it in a signed type, so 63 bits are used. The highest
+# tells nodes of crowds: below it are 22 bits for the crowd and 40 for the place in it.
 _CROWDS = 1 << 62
 _MASK = _CROWDS - 1
 _PLACE_BITS = 40
@@ -43,7 +44,10 @@ class _Known:
 
 
 class _Counted:
-    """The places of a crowd that the kernel knows: how often it was told of each. Four bytes a place, where a node takes 600."""
+    """The places of a crowd that the kernel knows: how often it was told of each.
+
+    Four bytes a place, where a node takes 600.
+    """
 
     __slots__ = ("crowd", "known", "lookups")
 
@@ -61,7 +65,8 @@ class Inodes:
         self._numbers: dict[Hashable, Inode] = {root.key: ROOT}
         self._crowds: dict[int, _Counted] = {}
         self._blocks: dict[Hashable, int] = {}
-        # The crowd of the node that was counted last, what is counted of it, and the number of its first place: mostly the next is of it.
+        # The crowd of the node that was counted last, what is counted of it, and the number of its
+        # first place: mostly the next is of it.
         self._latest: tuple[Crowd | None, _Counted | None, int] = (None, None, 0)
 
     def __len__(self) -> int:
@@ -81,7 +86,10 @@ class Inodes:
         return Inode(candidate)
 
     def remember(self, node: Node) -> Inode:
-        """Count one lookup of a node, which the kernel is told of. The first node of a key is the one that is kept."""
+        """Count one lookup of a node, which the kernel is told of.
+
+        The first node of a key is the one that is kept.
+        """
         spot = getattr(node, "spot", None)
         if spot is not None:
             crowd, place = spot
@@ -136,7 +144,9 @@ class Inodes:
         return block
 
     def _counted(self, crowd: Crowd) -> tuple[_Counted, int]:
-        """What is counted of a crowd, and the number of its first place: from here on that of the latest."""
+        """What is counted of a crowd, and the number of its first place: from here on that of the
+        latest.
+        """
         block = self._block(crowd.key)
         counted = self._crowds.get(block)
         if counted is None:
@@ -185,7 +195,9 @@ class Handles(Generic[T]):
 
 @dataclass(slots=True)
 class OpenDirectory:
-    """A directory that is being listed: a listing is made once and stays as it was while the handle is open."""
+    """A directory that is being listed: a listing is made once and stays as it was while the handle
+    is open.
+    """
 
     directory: Directory
     pid: int

@@ -1,7 +1,9 @@
-"""The mounts of this machine, from the kernel's own table: which are ours, which are dead, who keeps one busy.
+"""The mounts of this machine, from the kernel's own table: which are ours, which are dead, who
+keeps one busy.
 
-Rules that hold here: the table is the truth, no pid file is; a dead mount is recognised by ENOTCONN, which the kernel gives once the
-daemon's connection is gone; nothing here asks a live mount for more than its root.
+Rules that hold here: the table is the truth, no pid file is; a dead mount is recognised by
+ENOTCONN, which the kernel gives once the daemon's connection is gone; nothing here asks a live
+mount for more than its root.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ _NAMED = 8  # of those that keep a mount busy
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """One ocifs mount: where, and what is mounted there; the kernel's number for it, and its device as major:minor."""
+    """One ocifs mount: where, and what is mounted there; the kernel's number for it, and its device
+    as major:minor.
+    """
 
     mountpoint: Path
     source: str
@@ -58,21 +62,31 @@ def mounts() -> list[Mount]:
 
 
 def mount_table() -> list[str]:
-    """The lines of the mount table. Names in it may have any character but a newline, other ends of lines included."""
+    """The lines of the mount table.
+
+    Names in it may have any character but a newline, other ends of lines included.
+    """
     text = Path("/proc/self/mountinfo").read_bytes().decode("utf-8", "surrogateescape")
     return text.split("\n")[:-1]
 
 
 def state_of(mountpoint: Path) -> str:
-    """How a mount is: `answers`, `dead` (its daemon is gone), `silent` (it does not answer in time), or what stat says of it."""
+    """How a mount is: `answers`, `dead` (its daemon is gone), `silent` (it does not answer in
+    time), or what stat says of it.
+    """
 
     def look() -> str:
         try:
             mountpoint.stat()
-            # The kernel answers stat from what it remembers, of a dead mount too; this it always asks.
+            # The kernel answers stat from what it remembers, of a dead mount too; this it always
+            # asks.
             os.statvfs(mountpoint)
         except OSError as error:
-            return "dead" if error.errno == errno.ENOTCONN else errno.errorcode.get(error.errno or 0, "unknown")
+            return (
+                "dead"
+                if error.errno == errno.ENOTCONN
+                else errno.errorcode.get(error.errno or 0, "unknown")
+            )
         return "answers"
 
     return _in_time(look) or "silent"
@@ -107,13 +121,18 @@ def is_dead(mountpoint: Path) -> bool:
 
 
 def real_place(path: Path) -> Path:
-    """A mount point as the kernel's table has it; the last component is not looked at, since it may be a dead mount."""
+    """A mount point as the kernel's table has it; the last component is not looked at, since it may
+    be a dead mount.
+    """
     absolute = Path(os.path.abspath(path))
     return Path(os.path.realpath(absolute.parent)) / absolute.name
 
 
 def clear_dead_mount(mountpoint: Path) -> bool:
-    """Take away the dead mounts of ours at a place; whether there were any. Raises UsageError when one cannot be taken away."""
+    """Take away the dead mounts of ours at a place; whether there were any.
+
+    Raises UsageError when one cannot be taken away.
+    """
     cleared = False
     # One may lie upon another, where each was mounted by something else than `ocifs mount`.
     for _ in [mount for mount in mounts() if mount.mountpoint == mountpoint]:
@@ -125,15 +144,24 @@ def clear_dead_mount(mountpoint: Path) -> bool:
 
 
 def refuse_live_mount(mountpoint: Path) -> None:
-    """Raise UsageError where a mount of ours is at a place: another one would hide it, and the first `umount` would show it again."""
-    here = [line for line in mount_table() if line.count(" ") > 4 and Path(_unescape(line.split(" ")[4])) == mountpoint]
+    """Raise UsageError where a mount of ours is at a place: another one would hide it, and the
+    first `umount` would show it again.
+    """
+    here = [
+        line
+        for line in mount_table()
+        if line.count(" ") > 4 and Path(_unescape(line.split(" ")[4])) == mountpoint
+    ]
     for mount in parse_mountinfo("".join(here[-1:])):
         hint = f"`ocifs umount {mountpoint}` ends it"
         raise UsageError(f"{mount.source} is mounted at {mountpoint} already", hint=hint)
 
 
 def unmount(mountpoint: Path, *, lazy: bool = False) -> None:
-    """End a mount. Raises UsageError with the helper's own words when that fails, and who holds the mount."""
+    """End a mount.
+
+    Raises UsageError with the helper's own words when that fails, and who holds the mount.
+    """
     try:
         done = subprocess.run(
             [*_helper(lazy), "--", str(mountpoint)],
@@ -147,7 +175,9 @@ def unmount(mountpoint: Path, *, lazy: bool = False) -> None:
     except UsageError as error:  # no program that unmounts
         raise UsageError(f"cannot unmount {mountpoint}: {error}", hint=error.hint) from None
     if done.returncode != 0:
-        raise UsageError(f"cannot unmount {mountpoint}: {done.stderr.strip()}", hint=busy_hint(mountpoint))
+        raise UsageError(
+            f"cannot unmount {mountpoint}: {done.stderr.strip()}", hint=busy_hint(mountpoint)
+        )
 
 
 def restrict(mountpoint: Path, flags: Sequence[str]) -> None:
@@ -157,9 +187,20 @@ def restrict(mountpoint: Path, flags: Sequence[str]) -> None:
     """
     options = ",".join(("remount", "bind", "ro", "nosuid", "nodev", *flags))
     # -i runs no mount.ocifs, and `ignore` reads no options from fstab.
-    command = [_program("mount"), "-i", "--options-mode", "ignore", "-o", options, "--", str(mountpoint)]
+    command = [
+        _program("mount"),
+        "-i",
+        "--options-mode",
+        "ignore",
+        "-o",
+        options,
+        "--",
+        str(mountpoint),
+    ]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_HELPER_TIMEOUT, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=_HELPER_TIMEOUT, check=False
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise UsageError(f"cannot remount {mountpoint}: {error}") from None
     if done.returncode != 0:
@@ -167,7 +208,9 @@ def restrict(mountpoint: Path, flags: Sequence[str]) -> None:
 
 
 def _helper(lazy: bool) -> list[str]:
-    """The command that may unmount: for root umount, for others FUSE's helper, by whichever of its names it is there."""
+    """The command that may unmount: for root umount, for others FUSE's helper, by whichever of its
+    names it is there.
+    """
     if os.geteuid() == 0:
         return [_program("umount"), *(["-l"] if lazy else [])]
     return [_program("fusermount3", "fusermount"), "-u", *(["-z"] if lazy else [])]
@@ -178,7 +221,8 @@ def _program(*names: str) -> str:
     found = next(filter(None, map(find_program, names)), None)
     if found is None:
         raise UsageError(
-            f"{names[0]} is not on the PATH", hint="apt install fuse3 mount, or dnf install fuse3 util-linux"
+            f"{names[0]} is not on the PATH",
+            hint="apt install fuse3 mount, or dnf install fuse3 util-linux",
         )
     return found
 

@@ -1,9 +1,12 @@
-"""The handlers: find the node, await it, convert. What is decided here is only what FUSE makes necessary.
+"""The handlers: find the node, await it, convert.
 
-Rules that hold here: every handler that may wait runs behind the guard; a handler holds no state of its own but inodes and handles; nothing
-can be written. Only NotFound becomes a negative entry of the kernel's, and only for a short time; an outage never does. The kernel is
-given content that it did not ask for only while it answers the one who opens the file, and nobody else has it open: whoever reads has
-pages of it locked until we answer, and we would wait for them.
+What is decided here is only what FUSE makes necessary.
+
+Rules that hold here: every handler that may wait runs behind the guard; a handler holds no state of
+its own but inodes and handles; nothing can be written. Only NotFound becomes a negative entry of
+the kernel's, and only for a short time; an outage never does. The kernel is given content that it
+did not ask for only while it answers the one who opens the file, and nobody else has it open:
+whoever reads has pages of it locked until we answer, and we would wait for them.
 """
 
 from __future__ import annotations
@@ -22,15 +25,28 @@ from ocifs.fuse.background import EarlyAnswers
 from ocifs.fuse.guard import Guard
 from ocifs.fuse.inodes import Handle, Handles, Inode, Inodes, OpenDirectory
 from ocifs.settings import KIB, Timing
-from ocifs.tree.node import Directory, Entry, File, Node, entries_before, is_directory, is_file, is_symlink
+from ocifs.tree.node import (
+    Directory,
+    Entry,
+    File,
+    Node,
+    entries_before,
+    is_directory,
+    is_file,
+    is_symlink,
+)
 
 log = logging.getLogger("ocifs.fuse")
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_TRUNC | os.O_APPEND | os.O_CREAT
 _NAME_MAX = 255
 _DOTS = (b".", b"..")  # first in each listing, as ls -a is used to
-_UNKNOWN = Inode(0xFFFFFFFF)  # what FUSE's own library says for the directory above, of which nothing is known below
-_TARGET_MAX = 4095  # of a link; the kernel takes no longer answer, and calls it an error of the disk
+_UNKNOWN = Inode(
+    0xFFFFFFFF
+)  # what FUSE's own library says for the directory above, of which nothing is known below
+_TARGET_MAX = (
+    4095  # of a link; the kernel takes no longer answer, and calls it an error of the disk
+)
 _AT_OPENING = 128 * KIB
 """What the kernel is given of a file before it asks has no more bytes: as many as it reads ahead of itself, where nobody told it more."""
 
@@ -47,8 +63,12 @@ class Operations(pyfuse3.Operations):
         self.files: Handles[tuple[File, int]] = Handles()
         self.directories: Handles[OpenDirectory] = Handles()
         self._guard = guard
-        self._wrong: dict[Hashable, Handle] = {}  # files whose content was found wrong, and the newest handle then
-        self._doubtful: set[Hashable] = set()  # files whose pages in the kernel may be wrong: dropped at the next open
+        self._wrong: dict[
+            Hashable, Handle
+        ] = {}  # files whose content was found wrong, and the newest handle then
+        self._doubtful: set[Hashable] = (
+            set()
+        )  # files whose pages in the kernel may be wrong: dropped at the next open
         self._users: dict[int, int] = {}  # how often each file is open, by its inode
         self._early = EarlyAnswers()
         self._direct: set[Handle] = set()  # those of files that were opened with O_DIRECT
@@ -68,7 +88,9 @@ class Operations(pyfuse3.Operations):
             raise NotADirectory("a name is looked up in something that is no directory")
         return node
 
-    async def lookup(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
+    async def lookup(
+        self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
         if len(name) > _NAME_MAX:  # FUSE itself lets more through than statfs says
             raise pyfuse3.FUSEError(errno.ENAMETOOLONG)
 
@@ -137,7 +159,9 @@ class Operations(pyfuse3.Operations):
         return pyfuse3.FileInfo(fh=handle, direct_io=changes, keep_cache=not (changes or doubtful))
 
     def _give(self, node: File, inode: int) -> None:
-        """Give the kernel a small file that is read next before it asks: to answer it costs as much, and this once less."""
+        """Give the kernel a small file that is read next before it asks: to answer it costs as
+        much, and this once less.
+        """
         content = node.read_on_at_hand(_AT_OPENING)
         if content is None:
             return
@@ -158,8 +182,9 @@ class Operations(pyfuse3.Operations):
         def on_early() -> None:
             self._early.add(inode, off, size)
 
-        # The kernel frees a killed reader that waits for a page. One that asks in the foreground, after an early answer, it does not
-        # free; which thread reads is not known here, but mostly it is the one that opened the file.
+        # The kernel frees a killed reader that waits for a page. One that asks in the foreground,
+        # after an early answer, it does not free; which thread reads is not known here, but mostly
+        # it is the one that opened the file.
         again = (inode, off) in self._early
         data = await self._guard.run(
             "read",
@@ -172,13 +197,16 @@ class Operations(pyfuse3.Operations):
         return data
 
     async def _read(self, node: File, handle: Handle, offset: int, size: int) -> bytes:
-        """Whoever had a file open when its content was found wrong may have read some of it, and reads no more of it.
+        """Whoever had a file open when its content was found wrong may have read some of it, and
+        reads no more of it.
 
-        An error alone does not say so: the kernel ends a large read early, without one, and the program asks for the rest, which
-        may by now have come from elsewhere.
+        An error alone does not say so: the kernel ends a large read early, without one, and the
+        program asks for the rest, which may by now have come from elsewhere.
         """
         if self._wrong and handle <= self._wrong.get(node.key, 0):
-            raise IntegrityError("what was read from this file before was found to be wrong; open it again")
+            raise IntegrityError(
+                "what was read from this file before was found to be wrong; open it again"
+            )
         try:
             return await node.read(offset, size)
         except IntegrityError:
@@ -236,7 +264,9 @@ class Operations(pyfuse3.Operations):
             return entries_before(error)
 
     def _reply(self, opened: OpenDirectory, start: int, token: pyfuse3.ReaddirToken) -> None:
-        if start < len(_DOTS):  # the kernel counts no lookup of these, and takes number and type alone
+        if start < len(
+            _DOTS
+        ):  # the kernel counts no lookup of these, and takes number and type alone
             dot = entry_of(opened.directory, opened.inode)
             for position in range(start, len(_DOTS)):
                 dot.st_ino = pyfuse3.InodeT(_UNKNOWN if position else opened.inode)
@@ -270,7 +300,9 @@ class Operations(pyfuse3.Operations):
         return self._guard.now("listxattr", self._listxattr, inode, ctx.uid)
 
     def _listxattr(self, inode: int, user: int) -> Sequence[bytes]:
-        """As on a disk, only root is told of what the kernel gives to root alone (xattr(7)): rsync -X fails where it reads none."""
+        """As on a disk, only root is told of what the kernel gives to root alone (xattr(7)): rsync
+        -X fails where it reads none.
+        """
         names = self._node(inode).attribute_names()
         return names if user == 0 else [name for name in names if not name.startswith(b"trusted.")]
 
@@ -286,7 +318,11 @@ class Operations(pyfuse3.Operations):
         return not mode & os.W_OK
 
     async def flush(self, fh: int) -> None:
-        """Nothing is ever written. After this answer close(2) succeeds, and the kernel asks no more: a request less for each file."""
+        """Nothing is ever written.
+
+        After this answer close(2) succeeds, and the kernel asks no more: a request less for each
+        file.
+        """
         raise pyfuse3.FUSEError(errno.ENOSYS)
 
     async def fsync(self, fh: int, datasync: bool) -> None:

@@ -1,7 +1,8 @@
 """One mount, from the call that makes it to its end.
 
-Rules that hold here: `serve` returns when the mount has ended, whoever ended it (a signal, `ocifs umount`, `fusermount3 -u`); readiness is
-said only after the mount answered; nothing is invalidated from within a handler.
+Rules that hold here: `serve` returns when the mount has ended, whoever ended it (a signal, `ocifs
+umount`, `fusermount3 -u`); readiness is said only after the mount answered; nothing is invalidated
+from within a handler.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ import trio
 from ocifs.concurrency import guarded, in_thread
 from ocifs.errors import UsageError
 from ocifs.fuse.background import raise_limit
+from ocifs.fuse.diagnose import obstacle
 from ocifs.fuse.guard import Guard
-from ocifs.fuse.journal import Journal
 from ocifs.fuse.mounts import restrict
-from ocifs.fuse.obstacles import obstacle
 from ocifs.fuse.operations import Operations
-from ocifs.fuse.turns import take_turns
+from ocifs.fuse.stats import Journal
+from ocifs.fuse.worker_patch import take_turns
 from ocifs.settings import MountFlags, Timing
 from ocifs.tree.node import Directory
 
@@ -47,10 +48,12 @@ _ENDING = (
     signal.SIGXCPU,
 )
 
-# A reader that waits for a silent registry holds a task until its deadline; others must find one free.
+# A reader that waits for a silent registry holds a task until its deadline; others must find one
+# free.
 MAX_TASKS = 1024
 
-# The kernel reads ahead 128 KiB a request unless told otherwise; with 1 MiB a cached file is read about three times as fast.
+# The kernel reads ahead 128 KiB a request unless told otherwise; with 1 MiB a cached file is read
+# about three times as fast.
 READ_AHEAD_KIB = 1024
 
 
@@ -64,9 +67,16 @@ class MountOptions:
 
 
 async def serve(
-    root: Directory, options: MountOptions, timing: Timing, journal: Journal, on_ready: Callable[[], None]
+    root: Directory,
+    options: MountOptions,
+    timing: Timing,
+    journal: Journal,
+    on_ready: Callable[[], None],
 ) -> None:
-    """Mount a tree and answer the kernel until the mount ends. Raises UsageError where it cannot be made."""
+    """Mount a tree and answer the kernel until the mount ends.
+
+    Raises UsageError where it cannot be made.
+    """
     guard = Guard(timing, journal)
     take_turns(guard.busy)
     # Before there is a mount: a signal that ended the process would leave it dead.
@@ -83,7 +93,8 @@ def _ending() -> list[signal.Signals]:
     return [
         number
         for number in _ENDING
-        if number in (signal.SIGINT, signal.SIGTERM) or signal.getsignal(number) is not signal.SIG_IGN
+        if number in (signal.SIGINT, signal.SIGTERM)
+        or signal.getsignal(number) is not signal.SIG_IGN
     ]
 
 
@@ -93,7 +104,9 @@ async def _serve(
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(guarded, "looking at callers", guard.watch)
-            nursery.start_soon(guarded, "waiting for signals", _end_on_signal, signals, nursery.cancel_scope)
+            nursery.start_soon(
+                guarded, "waiting for signals", _end_on_signal, signals, nursery.cancel_scope
+            )
             nursery.start_soon(_announce, options, guard, on_ready)
             await pyfuse3.main(max_tasks=MAX_TASKS)
             nursery.cancel_scope.cancel()
@@ -139,7 +152,9 @@ async def _announce(options: MountOptions, guard: Guard, on_ready: Callable[[], 
 
 def _read_ahead(device: int) -> None:
     with contextlib.suppress(OSError):  # only root may; it is a matter of speed alone
-        Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb").write_text(str(READ_AHEAD_KIB))
+        Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb").write_text(
+            str(READ_AHEAD_KIB)
+        )
 
 
 async def _end_on_signal(signals: AsyncIterator[int], whole: trio.CancelScope) -> None:
@@ -148,4 +163,5 @@ async def _end_on_signal(signals: AsyncIterator[int], whole: trio.CancelScope) -
         try:
             pyfuse3.terminate()
         finally:
-            whole.cancel()  # handlers that wait for a registry would keep the mount until their deadlines
+            # handlers that wait for a registry would keep the mount until their deadlines
+            whole.cancel()

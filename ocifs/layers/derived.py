@@ -1,4 +1,5 @@
-"""Small derived things on a Shelf: they are made again if they are missing or damaged, and not kept if the disk fails.
+"""Small derived things on a Shelf: they are made again if they are missing or damaged, and not kept
+if the disk fails.
 
 Worker threads of a mount call this.
 

@@ -1,7 +1,9 @@
-"""The input of decoders that follow one another: gzip members, zstd frames and their like in one layer, chunk or table.
+"""The input of decoders that follow one another: gzip members, zstd frames and their like in one
+layer, chunk or table.
 
-A decoder that comes to the end of its stream returns a copy of the input behind it. With a mebibyte of input and a stream of ten
-bytes, that copy is all the work there is. So a stream gets little input at first, and more as it goes on.
+A decoder that comes to the end of its stream returns a copy of the input behind it. With a mebibyte
+of input and a stream of ten bytes, that copy is all the work there is. So a stream gets little
+input at first, and more as it goes on.
 
 `inflate`, `seekable` and `zstd` use this in worker threads. A `StreamInput` belongs to one thread.
 
@@ -29,7 +31,10 @@ def _nothing() -> bytes:
 
 
 class StreamInput:
-    """Bytes for one decoder after the other. `place`: how many were taken; `more`: gives further bytes, none at the end."""
+    """Bytes for one decoder after the other.
+
+    `place`: how many were taken; `more`: gives further bytes, none at the end.
+    """
 
     def __init__(self, first: bytes, more: Callable[[], bytes] = _nothing) -> None:
         self._piece = first

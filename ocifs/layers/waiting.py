@@ -2,7 +2,8 @@
 
 Tasks of a mount call this when they make trees of layers.
 
-Rules that hold here: the first error of ours is raised as itself, not in a group; no work is left behind.
+Rules that hold here: the first error of ours is raised as itself, not in a group; no work is left
+behind.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ import trio
 
 from ocifs.concurrency import in_thread, note_progress, ungrouped
 from ocifs.errors import OcifsError
-from ocifs.layers.merged import Tree
+from ocifs.layers.merge.tree import Tree
 
 
 async def with_progress(make: Callable[[], Tree]) -> Tree:
-    """Work in a thread that waits for nobody, and whose bounds are those of its layers: as long as it lasts there is progress."""
+    """Work in a thread that waits for nobody, and whose bounds are those of its layers: as long as
+    it lasts there is progress.
+    """
 
     async def tell() -> None:
         while True:
@@ -33,7 +36,10 @@ async def with_progress(make: Callable[[], Tree]) -> Tree:
 
 
 async def side_by_side(work: Callable[[int], Awaitable[None]], count: int) -> None:
-    """Do the work for each number at once. The first error of ours is raised as itself, not in a group."""
+    """Do the work for each number at once.
+
+    The first error of ours is raised as itself, not in a group.
+    """
     failed: list[OcifsError] = []
 
     async def one(number: int) -> None:

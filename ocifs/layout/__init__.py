@@ -1,1 +1,4 @@
-"""Images on this machine, behind the same Protocols as a registry: layouts, archives, directories. No network."""
+"""Images on this machine, behind the same Protocols as a registry: layouts, archives, directories.
+
+No network.
+"""

@@ -1,13 +1,18 @@
 """The members of an uncompressed tar: where each lies, and where its links lead.
 
-Everything blocks: callers are worker threads. The archive is opened and listed once; the open file is read from then on.
+Everything blocks: callers are worker threads. The archive is opened and listed once; the open file
+is read from then on.
 
 Rules that hold here:
-- An archive is a stranger's. Members, the length of names and extended headers are bounded, and the time is linear in their sum.
-- A name never leaves the archive: it is made relative, and one with `..` is not listed. Links are resolved among the members.
-- The file is read through the descriptor that was opened, also after it was renamed or replaced. Content that changed is an error.
+- An archive is a stranger's. Members, the length of names and extended headers are bounded, and the
+  time is linear in their sum.
+- A name never leaves the archive: it is made relative, and one with `..` is not listed. Links are
+  resolved among the members.
+- The file is read through the descriptor that was opened, also after it was renamed or replaced.
+  Content that changed is an error.
 - Of two members with one name the later holds, as when a tar is unpacked.
-- Headers are decoded as those of layers are (`layers/header.py`, `layers/pax.py`). What lies between them is not read.
+- Headers are decoded as those of layers are (`layers/tar/header.py`, `layers/tar/pax.py`). What
+  lies between them is not read.
 """
 
 from __future__ import annotations
@@ -17,24 +22,37 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from ocifs.errors import LimitExceeded, Malformed, NotFound, RegistryFailed
-from ocifs.layers.header import BLOCK, Header, parse_header
-from ocifs.layers.magic import describe
-from ocifs.layers.pax import decoded, number_of, parse_records
+from ocifs.layers.tar.header import BLOCK, Header, parse_header
+from ocifs.layers.tar.magic import describe
+from ocifs.layers.tar.pax import decoded, number_of, parse_records
 from ocifs.layout.place import Place, Version, explained, read_exactly, version_of
 from ocifs.settings import Limits
 
-_OLD_FILE, _HARD, _SYMBOLIC, _SPARSE, _LONG_NAME, _LONG_LINK, _GLOBAL = b"\0", b"1", b"2", b"S", b"L", b"K", b"g"
+_OLD_FILE, _HARD, _SYMBOLIC, _SPARSE, _LONG_NAME, _LONG_LINK, _GLOBAL = (
+    b"\0",
+    b"1",
+    b"2",
+    b"S",
+    b"L",
+    b"K",
+    b"g",
+)
 _FILES = frozenset((b"\0", b"0", b"7", _SPARSE))
 _PAX = frozenset((b"x", b"X"))
 _NO_DATA = frozenset((b"1", b"2", b"3", b"4", b"5", b"6"))  # whatever size they claim
 _CONTENT = 4  # parts of a version that change with content; a rename changes the others
 _LINKS = 40  # that are followed on the way to one member
-_MORE_IN_HEADER, _MORE_IN_MAP = 482, 504  # where GNU's sparse files record that another block follows
+_MORE_IN_HEADER, _MORE_IN_MAP = (
+    482,
+    504,
+)  # where GNU's sparse files record that another block follows
 
 
 @dataclass(frozen=True, slots=True)
 class ArchiveMember:
-    """A regular member (`link` is None) or one that leads to another: `symbolic` links are relative to their directory."""
+    """A regular member (`link` is None) or one that leads to another: `symbolic` links are relative
+    to their directory.
+    """
 
     offset: int
     size: int
@@ -47,11 +65,19 @@ class ArchiveFiles:
     """The files of an archive, by their paths in it."""
 
     def __init__(
-        self, descriptor: int, shown: str, limits: Limits, advance: Callable[[], None], version: Version | None = None
+        self,
+        descriptor: int,
+        shown: str,
+        limits: Limits,
+        advance: Callable[[], None],
+        version: Version | None = None,
     ) -> None:
-        """Takes over an open regular file. `advance` is called while it is listed. Raises Malformed, LimitExceeded.
+        """Takes over an open regular file.
 
-        `version`: that of the file which this one was unpacked from. No process writes to this one then.
+        `advance` is called while it is listed. Raises Malformed, LimitExceeded.
+
+        `version`: that of the file which this one was unpacked from. No process writes to this one
+        then.
         """
         self.shown = shown
         self._descriptor = descriptor
@@ -78,13 +104,18 @@ class ArchiveFiles:
         return Place(member.size, (*version, begin), read_at)
 
     def _checked_version(self) -> Version:
-        """The version of the file now. Raises RegistryFailed when its content is another than that which was listed."""
+        """The version of the file now.
+
+        Raises RegistryFailed when its content is another than that which was listed.
+        """
         if not self._changes:
             return self.version
         with explained(self.shown):
             version = version_of(os.fstat(self._descriptor))
         if version[:_CONTENT] != self.version[:_CONTENT]:
-            raise RegistryFailed(f"{self.shown} changed after it was opened", hint="open it again, or mount it again")
+            raise RegistryFailed(
+                f"{self.shown} changed after it was opened", hint="open it again, or mount it again"
+            )
         return version
 
     def has(self, name: str) -> bool:
@@ -123,9 +154,14 @@ class ArchiveFiles:
         if len(tops) != 1 or not tops:
             return
         [top] = tops
-        if top in self._members or not {f"{top}/index.json", f"{top}/manifest.json"} & self._members.keys():
+        if (
+            top in self._members
+            or not {f"{top}/index.json", f"{top}/manifest.json"} & self._members.keys()
+        ):
             return
-        self._members = {name[len(top) + 1 :]: _moved(member, top) for name, member in self._members.items()}
+        self._members = {
+            name[len(top) + 1 :]: _moved(member, top) for name, member in self._members.items()
+        }
 
 
 def _moved(member: ArchiveMember, top: str) -> ArchiveMember:
@@ -135,16 +171,22 @@ def _moved(member: ArchiveMember, top: str) -> ArchiveMember:
     return ArchiveMember(member.offset, member.size, member.link[len(top) + 1 :])
 
 
-def list_members(descriptor: int, shown: str, limits: Limits, advance: Callable[[], None]) -> dict[str, ArchiveMember]:
+def list_members(
+    descriptor: int, shown: str, limits: Limits, advance: Callable[[], None]
+) -> dict[str, ArchiveMember]:
     """The members of a tar that can be found by a name. Raises Malformed, LimitExceeded."""
     members: dict[str, ArchiveMember] = {}
     weight = 0
     for number, (name, member) in enumerate(_Reader(descriptor, shown, limits, advance).members()):
         weight += len(name) + len(member.link or "")
         if number >= limits.archive_members:
-            raise LimitExceeded(f"{shown} has more members than limits.archive_members ({limits.archive_members})")
+            raise LimitExceeded(
+                f"{shown} has more members than limits.archive_members ({limits.archive_members})"
+            )
         if weight > limits.layer_index_bytes:
-            raise LimitExceeded(f"the names in {shown} pass limits.layer_index_bytes ({limits.layer_index_bytes})")
+            raise LimitExceeded(
+                f"the names in {shown} pass limits.layer_index_bytes ({limits.layer_index_bytes})"
+            )
         path = _joined("", name)
         if path:
             members[path] = member
@@ -167,7 +209,9 @@ def _joined(directory: str, name: str) -> str:
 class _Reader:
     """Reads the headers of a tar, and passes over what is between them."""
 
-    def __init__(self, descriptor: int, shown: str, limits: Limits, advance: Callable[[], None]) -> None:
+    def __init__(
+        self, descriptor: int, shown: str, limits: Limits, advance: Callable[[], None]
+    ) -> None:
         self._descriptor = descriptor
         self._shown = shown
         self._limits = limits
@@ -191,7 +235,11 @@ class _Reader:
                 self._about(header)
             else:
                 path = decoded(name) or records.get("path") or decoded(header.name)
-                member = self._member(header, records, decoded(link) or records.get("linkpath") or decoded(header.link))
+                member = self._member(
+                    header,
+                    records,
+                    decoded(link) or records.get("linkpath") or decoded(header.link),
+                )
                 if member is not None and not (header.kind == _OLD_FILE and path.endswith("/")):
                     yield records.get("GNU.sparse.name") or path, member
                 name, link, records = b"", b"", {}
@@ -209,7 +257,9 @@ class _Reader:
             raise Malformed(f"{self._shown} cannot be read: {what} ({error})") from None
 
     def _member(self, header: Header, records: dict[str, str], link: str) -> ArchiveMember | None:
-        """What a header describes, whose content is passed over; None for what cannot be read by a name."""
+        """What a header describes, whose content is passed over; None for what cannot be read by a
+        name.
+        """
         if header.kind in (_SYMBOLIC, _HARD):
             return ArchiveMember(0, 0, link, header.kind == _SYMBOLIC)
         sparse = header.kind == _SPARSE or any(key.startswith("GNU.sparse.") for key in records)
@@ -238,7 +288,9 @@ class _Reader:
         """The content of a header that is about the next member."""
         most = self._limits.layer_header_bytes
         if not 0 <= header.size <= most:
-            raise LimitExceeded(f"an extended header in {self._shown} passes limits.layer_header_bytes ({most})")
+            raise LimitExceeded(
+                f"an extended header in {self._shown} passes limits.layer_header_bytes ({most})"
+            )
         body = self._read(header.size)
         self._position += -header.size % BLOCK
         return body

@@ -1,11 +1,14 @@
-"""What a local source holds, whatever its form: manifests that are listed, with their names, and content by digest.
+"""What a local source holds, whatever its form: manifests that are listed, with their names, and
+content by digest.
 
-    Files       the files of a directory or an archive, by their paths in it
-    Contents    manifests and blobs: an OCI layout (here), an archive of `docker save` (docker.py), skopeo's `dir:` (skopeo_dir.py)
+    Files       the files of a directory or an archive, by their paths in it Contents    manifests
+    and blobs: an OCI layout (here), an archive of `docker save` (docker.py), skopeo's `dir:`
+    (skopeo_dir.py)
 
 Everything blocks: callers are worker threads, several at a time.
 
-Rules that hold here: a path is made from fixed names and `Digest`s only, never from text of the layout.
+Rules that hold here: a path is made from fixed names and `Digest`s only, never from text of the
+layout.
 """
 
 from __future__ import annotations
@@ -46,7 +49,8 @@ class Files(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A manifest that a source lists: its place in the list, its descriptor, its names with the preferred one first.
+    """A manifest that a source lists: its place in the list, its descriptor, its names with the
+    preferred one first.
 
     `problem`: why there is no descriptor.
     """
@@ -82,16 +86,23 @@ def read_small(files: Files, name: str, limits: Limits) -> bytes:
     """A file that is read into memory. Raises LimitExceeded."""
     place = files.find(name)
     if place.size > limits.manifest_bytes:
-        raise LimitExceeded(f"{name} has {place.size} bytes, limits.manifest_bytes allows {limits.manifest_bytes}")
+        raise LimitExceeded(
+            f"{name} has {place.size} bytes, limits.manifest_bytes allows {limits.manifest_bytes}"
+        )
     return place.read(0, place.size)
 
 
 def read_manifest(contents: Contents, descriptor: Descriptor, limits: Limits) -> Manifest:
-    """A manifest that a descriptor leads to, verified. Raises NotFound, Malformed, LimitExceeded."""
+    """A manifest that a descriptor leads to, verified.
+
+    Raises NotFound, Malformed, LimitExceeded.
+    """
     place = contents.find(descriptor.digest)
     if place.size > limits.manifest_bytes:
         most = limits.manifest_bytes
-        raise LimitExceeded(f"the manifest has {place.size} bytes, limits.manifest_bytes allows {most}")
+        raise LimitExceeded(
+            f"the manifest has {place.size} bytes, limits.manifest_bytes allows {most}"
+        )
     body = place.read(0, place.size)
     verify_manifest(body, descriptor.digest)
     return parse_manifest(body, descriptor.digest, "", descriptor.media_type)
@@ -123,7 +134,9 @@ class OciContents:
             return self._files.find(f"{BLOBS}/{digest.algorithm}/{digest.encoded}")
         except NotFound:
             hint = "the layout is sparse: its index lists more than it holds. Copy the missing blob into it"
-            raise NotFound(f"this layout does not hold {digest}: {self._files.shown}", hint=hint) from None
+            raise NotFound(
+                f"this layout does not hold {digest}: {self._files.shown}", hint=hint
+            ) from None
 
     def notes(self) -> tuple[str, ...]:
         return tuple(_marker_notes(self._files, self._limits))
@@ -140,7 +153,11 @@ def _marker_notes(files: Files, limits: Limits) -> list[str]:
     version = value.get("imageLayoutVersion")
     if not isinstance(version, str):
         return ["the layout's file oci-layout has no imageLayoutVersion"]
-    return [] if version == "1.0.0" else [f"the layout has version {json.dumps(version)}, ocifs knows 1.0.0"]
+    return (
+        []
+        if version == "1.0.0"
+        else [f"the layout has version {json.dumps(version)}, ocifs knows 1.0.0"]
+    )
 
 
 def _entries(body: bytes) -> tuple[Listed, ...]:

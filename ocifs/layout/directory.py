@@ -1,14 +1,17 @@
-"""The files of a layout that is a directory. It may belong to a stranger, and change while it is read.
+"""The files of a layout that is a directory.
+
+It may belong to a stranger, and change while it is read.
 
 Everything blocks: callers are worker threads. An object may be used from several threads.
 
 Rules that hold here:
-- A path is walked by descriptors, one component at a time, so that no change in the meantime leads elsewhere. Links inside the layout
-  are followed; one that leads out of it is an error.
-- The directory's own path is resolved once, when the layout is opened. A link put into it later is not followed.
+- A path is walked by descriptors, one component at a time, so that no change in the meantime leads
+  elsewhere. Links inside the layout are followed; one that leads out of it is an error.
+- The directory's own path is resolved once, when the layout is opened. A link put into it later is
+  not followed.
 - A layout is read as it is now: whoever owns it may add to it, or replace it, while it is mounted.
-- A file of another owner than the directory may be someone else's, linked here, and so may one with several names if others can write
-  to the directory. It is not trusted.
+- A file of another owner than the directory may be someone else's, linked here, and so may one with
+  several names if others can write to the directory. It is not trusted.
 """
 
 from __future__ import annotations
@@ -19,7 +22,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ocifs.errors import Malformed
-from ocifs.layout.place import Place, check_version, explained, open_regular, read_exactly, version_of
+from ocifs.layout.place import (
+    Place,
+    check_version,
+    explained,
+    open_regular,
+    read_exactly,
+    version_of,
+)
 
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LINKS = 40  # that are followed on the way to one file, as in Linux
@@ -41,7 +51,10 @@ class DirectoryFiles:
         self._shared = bool(status.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
 
     def find(self, name: str) -> Place:
-        """The regular file of a relative path. Raises NotFound, Malformed for what must not be opened."""
+        """The regular file of a relative path.
+
+        Raises NotFound, Malformed for what must not be opened.
+        """
         shown = f"{self.shown}/{name}"
         with self._opened(name) as descriptor, explained(shown):
             status = os.fstat(descriptor)
@@ -65,7 +78,9 @@ class DirectoryFiles:
         return True
 
     def _root(self) -> _Root:
-        """The directory as it is now: the open one as long as its path leads to it, else what the path leads to without a link."""
+        """The directory as it is now: the open one as long as its path leads to it, else what the
+        path leads to without a link.
+        """
         with explained(self.shown):
             status = os.stat(self._path, follow_symlinks=False)
         opened = self._opened_root
@@ -85,7 +100,10 @@ class DirectoryFiles:
 
 
 class _Root:
-    """An open directory that was reached without following a link. It is closed when no thread uses it."""
+    """An open directory that was reached without following a link.
+
+    It is closed when no thread uses it.
+    """
 
     __slots__ = ("descriptor", "identity")
 
@@ -105,7 +123,10 @@ class _Root:
 
 
 class _Walk:
-    """One walk below a directory. `..` goes back to the directory that the walk came through, never to a parent on disk."""
+    """One walk below a directory.
+
+    `..` goes back to the directory that the walk came through, never to a parent on disk.
+    """
 
     def __init__(self, root: int, shown: str) -> None:
         self._above = [root]

@@ -1,14 +1,17 @@
-"""An archive of `docker save`, in every form that has a manifest.json: images without manifests of their own.
+"""An archive of `docker save`, in every form that has a manifest.json: images without manifests of
+their own.
 
-An image is derived: its config and its layers are the archive's, its manifest is made here. The manifest's annotation records that.
-Docker 25 and later write a layout as well. If that has a manifest of the same config and layers, it is used.
+An image is derived: its config and its layers are the archive's, its manifest is made here. The
+manifest's annotation records that. Docker 25 and later write a layout as well. If that has a
+manifest of the same config and layers, it is used.
 
 Everything blocks: callers are worker threads, several at a time.
 
 Rules that hold here:
 - A derived manifest depends on the archive's content only, so its digest stays the same.
-- An uncompressed layer has its diff ID as digest, which the config vouches for. A compressed one is hashed once, since names in the
-  archive prove nothing; only those below `blobs/` are content-addressed, and verified when they are read.
+- An uncompressed layer has its diff ID as digest, which the config vouches for. A compressed one is
+  hashed once, since names in the archive prove nothing; only those below `blobs/` are
+  content-addressed, and verified when they are read.
 - One image that cannot be derived is listed with its problem, and spoils no other.
 """
 
@@ -23,8 +26,16 @@ from typing import TypeAlias
 from ocifs.content import Shelf
 from ocifs.errors import IntegrityError, LimitExceeded, Malformed, NotFound, OcifsError
 from ocifs.layers.derived import load, save
-from ocifs.layers.inflate import sniff
-from ocifs.layout.contents import BLOBS, Files, Listed, OciContents, read_manifest, read_small, usable_names
+from ocifs.layers.indexing.decompress import sniff
+from ocifs.layout.contents import (
+    BLOBS,
+    Files,
+    Listed,
+    OciContents,
+    read_manifest,
+    read_small,
+    usable_names,
+)
 from ocifs.layout.place import Place, check_trusted, in_memory
 from ocifs.oci import mediatype
 from ocifs.oci.descriptor import Descriptor, as_object, as_text
@@ -61,7 +72,10 @@ class _Image:
 
 
 class DockerContents:
-    """The images of an archive. The list is made when it is opened; `advance` is called while digests are computed."""
+    """The images of an archive.
+
+    The list is made when it is opened; `advance` is called while digests are computed.
+    """
 
     def __init__(self, files: Files, limits: Limits, shelf: Shelf, advance: Advance) -> None:
         self._files = files
@@ -93,14 +107,20 @@ class DockerContents:
         try:
             descriptor = self._derive(image)
         except OcifsError as error:
-            return [Listed(number, None, (tag,), error) for tag in image.tags] or [Listed(number, None, (), error)]
-        return [Listed(number, descriptor, (tag,)) for tag in image.tags] or [Listed(number, descriptor)]
+            return [Listed(number, None, (tag,), error) for tag in image.tags] or [
+                Listed(number, None, (), error)
+            ]
+        return [Listed(number, descriptor, (tag,)) for tag in image.tags] or [
+            Listed(number, descriptor)
+        ]
 
     def _derive(self, image: _Image) -> Descriptor:
         """Make the manifest of an image. Raises Malformed, NotFound, LimitExceeded."""
         place = self._files.find(image.config)
         if place.size > self._limits.config_bytes:
-            raise LimitExceeded(f"{image.config} is larger than limits.config_bytes ({self._limits.config_bytes})")
+            raise LimitExceeded(
+                f"{image.config} is larger than limits.config_bytes ({self._limits.config_bytes})"
+            )
         config = place.read(0, place.size)
         digest = Digest.of(config)
         claimed = _claimed(image.config)
@@ -110,8 +130,12 @@ class DockerContents:
             raise IntegrityError(f"the config {image.config} has another digest: {digest}")
         diff_ids = _diff_ids(config)
         if len(diff_ids) != len(image.layers):
-            raise Malformed(f"the image has {len(image.layers)} layers, its config lists {len(diff_ids)}")
-        layers = [self._layer(name, diff_id) for name, diff_id in zip(image.layers, diff_ids, strict=True)]
+            raise Malformed(
+                f"the image has {len(image.layers)} layers, its config lists {len(diff_ids)}"
+            )
+        layers = [
+            self._layer(name, diff_id) for name, diff_id in zip(image.layers, diff_ids, strict=True)
+        ]
         self._places[digest] = place
         genuine = self._genuine.get((digest, *(each["digest"] for each in layers)))
         if genuine is not None:
@@ -123,7 +147,11 @@ class DockerContents:
             {
                 "schemaVersion": 2,
                 "mediaType": mediatype.OCI_MANIFEST,
-                "config": {"mediaType": mediatype.OCI_CONFIG, "digest": str(digest), "size": len(config)},
+                "config": {
+                    "mediaType": mediatype.OCI_CONFIG,
+                    "digest": str(digest),
+                    "size": len(config),
+                },
                 "layers": layers,
                 "annotations": {
                     DERIVED: "from manifest.json of an archive of docker save; config and layers are genuine"
@@ -171,7 +199,9 @@ class DockerContents:
 
 
 def _manifests(files: Files, limits: Limits) -> dict[tuple[object, ...], Descriptor]:
-    """The manifests of the layout in the archive, if there is one, by the digests of their configs and layers."""
+    """The manifests of the layout in the archive, if there is one, by the digests of their configs
+    and layers.
+    """
     found: dict[tuple[object, ...], Descriptor] = {}
     contents = OciContents(files, limits)
     try:
@@ -217,9 +247,17 @@ def _images(body: bytes, limits: Limits) -> list[_Image]:
         members = as_object(each, where)
         layers = _texts(members.get("Layers"), f"{where}.Layers")
         if len(layers) > limits.layers:
-            raise LimitExceeded(f"{where} has {len(layers)} layers, limits.layers allows {limits.layers}")
+            raise LimitExceeded(
+                f"{where} has {len(layers)} layers, limits.layers allows {limits.layers}"
+            )
         tags = usable_names(_texts(members.get("RepoTags"), f"{where}.RepoTags"))
-        found.append(_Image(_path(as_text(members.get("Config"), f"{where}.Config")), tags, tuple(map(_path, layers))))
+        found.append(
+            _Image(
+                _path(as_text(members.get("Config"), f"{where}.Config")),
+                tags,
+                tuple(map(_path, layers)),
+            )
+        )
     return found
 
 

@@ -1,11 +1,15 @@
-"""A source on this machine, asked the same questions as a registry: an OCI image layout, an archive, a directory of skopeo's.
+"""A source on this machine, asked the same questions as a registry: an OCI image layout, an
+archive, a directory of skopeo's.
 
-It is one repository, whose name is empty, and whose tags are the names of its images (names.py). A manifest without one is listed by
-its digest. What it holds is found by `Contents`; disk is read in worker threads of this object's own, at most `_THREADS` at a time.
+It is one repository, whose name is empty, and whose tags are the names of its images (names.py). A
+manifest without one is listed by its digest. What it holds is found by `Contents`; disk is read in
+worker threads of this object's own, at most `_THREADS` at a time.
 
 Rules that hold here:
-- A blob is verified before its last byte is served, once for each state of its file. It is not copied into the cache.
-- A thread that hangs on its disk is abandoned by its caller, so every wait ends with the caller's deadline.
+- A blob is verified before its last byte is served, once for each state of its file. It is not
+  copied into the cache.
+- A thread that hangs on its disk is abandoned by its caller, so every wait ends with the caller's
+  deadline.
 - No network access.
 """
 
@@ -20,7 +24,14 @@ import trio
 
 from ocifs.concurrency import SingleFlight, in_thread, note_progress
 from ocifs.content import Blob, BlobStream, RawManifest, Shelf
-from ocifs.errors import BlobMissing, IntegrityError, LimitExceeded, NotFound, OcifsError, RegistryFailed
+from ocifs.errors import (
+    BlobMissing,
+    IntegrityError,
+    LimitExceeded,
+    NotFound,
+    OcifsError,
+    RegistryFailed,
+)
 from ocifs.layout.contents import Contents
 from ocifs.layout.names import NameTable
 from ocifs.layout.opening import Opening
@@ -44,7 +55,14 @@ _NOTES = 10  # about names that several images have
 class Layout:
     """A Catalog, a BlobSource and a BlobReader over one local source."""
 
-    def __init__(self, contents: Contents, nursery: trio.Nursery, limits: Limits, *, verify_full: bool = False) -> None:
+    def __init__(
+        self,
+        contents: Contents,
+        nursery: trio.Nursery,
+        limits: Limits,
+        *,
+        verify_full: bool = False,
+    ) -> None:
         self._contents = contents
         self._limits = limits
         self._verify_full = verify_full
@@ -63,7 +81,9 @@ class Layout:
         shelf: Shelf,
         on_progress: OnProgress | None = None,
     ) -> Layout:
-        """Open a local source. Raises UsageError for what is not one, and whatever keeps it from being read.
+        """Open a local source.
+
+        Raises UsageError for what is not one, and whatever keeps it from being read.
 
         `on_progress` is called while an archive is unpacked into the shelf.
         """
@@ -85,7 +105,9 @@ class Layout:
         return self._names
 
     async def version(self, ref: str) -> str | Digest:
-        """What a reference of a source is to the tree: a name, or a digest, which need not be listed. Raises NotFound."""
+        """What a reference of a source is to the tree: a name, or a digest, which need not be
+        listed. Raises NotFound.
+        """
         name, digest = split_digest(ref)
         if digest is None or (name and ref in (await self.names()).shown):
             return ref
@@ -120,7 +142,9 @@ class Layout:
         def read() -> bytes:
             place = self._contents.find(digest)
             if place.size > limit:
-                raise LimitExceeded(f"the manifest has {place.size} bytes, limits.manifest_bytes allows {limit}")
+                raise LimitExceeded(
+                    f"the manifest has {place.size} bytes, limits.manifest_bytes allows {limit}"
+                )
             body = place.read(0, place.size)
             verify_manifest(body, digest)
             return body
@@ -131,7 +155,9 @@ class Layout:
             return RawManifest(digest, "", body)
         notes = await self._run(self._contents.notes)
         if listed.descriptor.size not in (len(body), UNKNOWN_SIZE):
-            notes += (f"its descriptor in index.json records {listed.descriptor.size} bytes, it has {len(body)}",)
+            notes += (
+                f"its descriptor in index.json records {listed.descriptor.size} bytes, it has {len(body)}",
+            )
         return RawManifest(digest, listed.descriptor.media_type, body, notes)
 
     async def referrers(self, repository: str, digest: Digest) -> tuple[Descriptor, ...]:
@@ -174,11 +200,15 @@ class Layout:
                     f"{blob.digest} has {place.size} bytes on disk, its descriptor records {blob.size}"
                 )
             wanted = not self._verify_full and place.trusted
-            return place, place.read(offset, length) if wanted or self._is_checked(blob.digest, place) else b""
+            return place, place.read(offset, length) if wanted or self._is_checked(
+                blob.digest, place
+            ) else b""
 
         place, piece = await self._run(read)
         last = offset + length >= blob.size
-        if (last or self._verify_full or not place.trusted) and not self._is_checked(blob.digest, place):
+        if (last or self._verify_full or not place.trusted) and not self._is_checked(
+            blob.digest, place
+        ):
             await self._verify(blob.digest, place)
             piece = piece or await self._run(lambda: place.read(offset, length))
         return piece
@@ -202,7 +232,9 @@ class Layout:
                 position += count
                 note_progress()
             if position != place.size or hasher.hexdigest() != digest.encoded:
-                raise IntegrityError(f"the content of {digest} in the layout is not that of its digest")
+                raise IntegrityError(
+                    f"the content of {digest} in the layout is not that of its digest"
+                )
             self._checked[digest] = place.version
 
         await self._checks.run((digest, place.version), check)
@@ -217,7 +249,9 @@ class Layout:
     async def notes(self) -> tuple[str, ...]:
         """What is odd about the source, for people. Raises what listing it raises."""
         ambiguous = (await self.names()).ambiguous[:_NOTES]
-        said = [f"several images are called {name!r}, which names none of them" for name in ambiguous]
+        said = [
+            f"several images are called {name!r}, which names none of them" for name in ambiguous
+        ]
         return (*await self._run(self._contents.notes), *said)
 
     async def _warn(self, source: LayoutSource) -> None:
@@ -244,7 +278,9 @@ class _Stream:
         position = self.start
         while position < self._stop:
             length = min(MIB, self._stop - position)
-            piece = await in_thread(self._place.read, position, length, abandon_on_cancel=True, limiter=self._threads)
+            piece = await in_thread(
+                self._place.read, position, length, abandon_on_cancel=True, limiter=self._threads
+            )
             if not piece:
                 raise RegistryFailed("the file became shorter while it was read")
             position += len(piece)

@@ -2,8 +2,10 @@
 
 Rules that hold here:
 - Pure, and made once for each state of the list.
-- Every manifest is shown under at least one name, and every name that is shown leads to its manifest.
-- A name that two manifests have is not shown and leads to neither: the error lists the names that do.
+- Every manifest is shown under at least one name, and every name that is shown leads to its
+  manifest.
+- A name that two manifests have is not shown and leads to neither: the error lists the names that
+  do.
 """
 
 from __future__ import annotations
@@ -46,8 +48,13 @@ class NameTable:
         if not found:
             raise NotFound(f"no image is called {text!r} here", hint=_choice(self.shown))
         if _differ(found):
-            names = list(dict.fromkeys(self._shown[self.listed.index(each)] for each in found[:_SHOWN]))
-            raise NotFound(f"{len(found)} images are called {text!r}", hint=f"name one of them: {', '.join(names)}")
+            names = list(
+                dict.fromkeys(self._shown[self.listed.index(each)] for each in found[:_SHOWN])
+            )
+            raise NotFound(
+                f"{len(found)} images are called {text!r}",
+                hint=f"name one of them: {', '.join(names)}",
+            )
         return found[0]
 
     def only(self) -> Listed | None:
@@ -59,7 +66,9 @@ class NameTable:
         return self._digests.get(text, [None])[0]
 
     def _of_other_forms(self, text: str) -> list[Listed]:
-        """By position, by digest, and by a name that means the same (`alpine` for docker.io/library/alpine:latest)."""
+        """By position, by digest, and by a name that means the same (`alpine` for
+        docker.io/library/alpine:latest).
+        """
         number = index_of(text)
         if number is not None:
             return [each for each in self.listed if each.number == number]
@@ -95,4 +104,8 @@ def _name_of(each: Listed, clear: set[str]) -> str:
 
 def _choice(names: Sequence[str]) -> str:
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"there {'is' if len(names) == 1 else 'are'}: {', '.join(names[:_SHOWN])}{more}" if names else ""
+    return (
+        f"there {'is' if len(names) == 1 else 'are'}: {', '.join(names[:_SHOWN])}{more}"
+        if names
+        else ""
+    )

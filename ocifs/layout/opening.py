@@ -4,7 +4,8 @@ Everything blocks: it runs in a worker thread, whose `Work` is told of each step
 
 Rules that hold here:
 - The path that the user gave may be a link. Everything below it is a stranger's.
-- A bare path is told apart by content: a layout before an archive of `docker save`, if its index lists anything.
+- A bare path is told apart by content: a layout before an archive of `docker save`, if its index
+  lists anything.
 - A refusal names the transport that fits.
 """
 
@@ -38,7 +39,10 @@ class Opening:
         self._work = work
 
     def open(self) -> Contents:
-        """What the source holds. Raises UsageError for what is not such a source, and whatever keeps it from being read."""
+        """What the source holds.
+
+        Raises UsageError for what is not such a source, and whatever keeps it from being read.
+        """
         path = self._source.path
         try:
             with explained(path):
@@ -63,7 +67,9 @@ class Opening:
     def _directory(self, path: str) -> Contents:
         transport = self._source.transport
         if transport is Transport.OCI_ARCHIVE:
-            raise UsageError(f"not a file: {path}", hint=f"a directory is named by its path: {_shown_path(path)}")
+            raise UsageError(
+                f"not a file: {path}", hint=f"a directory is named by its path: {_shown_path(path)}"
+            )
         files = DirectoryFiles(path)
         is_layout, is_saved = _is_layout(files), docker.is_saved(files, self._limits)
         is_dir = files.has(skopeo_dir.MANIFEST) and not is_layout and not is_saved
@@ -86,7 +92,10 @@ class Opening:
     def _archive(self, path: str) -> Contents:
         transport = self._source.transport
         if transport in (Transport.OCI, Transport.DIR):
-            raise UsageError(f"not a directory: {path}", hint=f"an archive is named by its path: {_shown_path(path)}")
+            raise UsageError(
+                f"not a directory: {path}",
+                hint=f"an archive is named by its path: {_shown_path(path)}",
+            )
         try:
             descriptor = open_regular(path, path)
             with explained(path):
@@ -123,23 +132,33 @@ class Opening:
         if _is_layout(files):
             fitting = "oci-archive" if is_archive else "oci"
         elif files.has(docker.MANIFEST):
-            fitting = "docker-archive" if is_archive or docker.is_saved(files, self._limits) else "dir"
+            fitting = (
+                "docker-archive" if is_archive or docker.is_saved(files, self._limits) else "dir"
+            )
         if fitting:
             return UsageError(
-                f"{path} is not of the kind {source.transport.value}:", hint=f"name it as {fitting}:{path}"
+                f"{path} is not of the kind {source.transport.value}:",
+                hint=f"name it as {fitting}:{path}",
             )
         if is_archive and files.has(docker.LEGACY):
             hint = "load it with Docker 25 or older and save it again: docker load -i FILE && docker save -o image.tar NAME"
-            return UsageError(f"{path} was saved by Docker before 1.10, and has no manifest.json", hint=hint)
+            return UsageError(
+                f"{path} was saved by Docker before 1.10, and has no manifest.json", hint=hint
+            )
         if is_archive and files.has("etc") and files.has("usr"):  # `docker export`
-            hint = "it looks like a root filesystem; `docker save -o image.tar NAME` writes an image"
+            hint = (
+                "it looks like a root filesystem; `docker save -o image.tar NAME` writes an image"
+            )
             return UsageError(f"not an OCI image layout or a saved image: {path}", hint=hint)
         hint = "`skopeo copy docker://HOST/REPOSITORY:TAG oci:DIR` makes a layout"
         return UsageError(f"not an OCI image layout or a saved image: {path}", hint=hint)
 
 
 def _is_layout(files: Files) -> bool:
-    """Whether it is an OCI layout. Without the file `oci-layout` it needs both its index and blobs."""
+    """Whether it is an OCI layout.
+
+    Without the file `oci-layout` it needs both its index and blobs.
+    """
     return files.has(MARKER) or (files.has(INDEX) and files.has(BLOBS))
 
 

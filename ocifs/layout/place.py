@@ -3,7 +3,8 @@
 Everything blocks: callers are worker threads. A Place may be used from several threads.
 
 Rules that hold here:
-- Only regular files are opened, with O_NOFOLLOW and O_NONBLOCK: a FIFO, a device or a socket is an error, and never waited for.
+- Only regular files are opened, with O_NOFOLLOW and O_NONBLOCK: a FIFO, a device or a socket is an
+  error, and never waited for.
 - A file that changed since it was found is an error, never other bytes.
 """
 
@@ -27,8 +28,8 @@ _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 class Place:
     """A run of bytes. `version` changes when the bytes may have.
 
-    `trusted`: the bytes may be served before they are verified. False for a file that others may have linked into the layout.
-    `read_at(offset, length)` reads within the run.
+    `trusted`: the bytes may be served before they are verified. False for a file that others may
+    have linked into the layout. `read_at(offset, length)` reads within the run.
     """
 
     size: int
@@ -43,14 +44,22 @@ class Place:
 
     def part(self, offset: int, size: int) -> Place:
         """A run within this one."""
-        return Place(size, (*self.version, offset), lambda start, length: self.read_at(offset + start, length))
+        return Place(
+            size,
+            (*self.version, offset),
+            lambda start, length: self.read_at(offset + start, length),
+        )
 
 
 def check_trusted(place: Place, shown: str) -> None:
-    """Raise Malformed for a file that may be someone else's, where no digest vouches for its content."""
+    """Raise Malformed for a file that may be someone else's, where no digest vouches for its
+    content.
+    """
     if not place.trusted:
         hint = "a copy of the directory, made with `cp -r`, can be read"
-        raise Malformed(f"{shown} has another owner than its directory, or several names on disk", hint=hint)
+        raise Malformed(
+            f"{shown} has another owner than its directory, or several names on disk", hint=hint
+        )
 
 
 def in_memory(body: bytes) -> Place:
@@ -59,12 +68,18 @@ def in_memory(body: bytes) -> Place:
 
 
 def version_of(status: os.stat_result) -> Version:
-    """What changes whenever a file's content does. The inode's change time cannot be set by its owner."""
+    """What changes whenever a file's content does.
+
+    The inode's change time cannot be set by its owner.
+    """
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def open_regular(name: str, shown: str, *, within: int | None = None) -> int:
-    """Open a regular file for reading, in the directory `within` without following a link. Raises NotFound and the like."""
+    """Open a regular file for reading, in the directory `within` without following a link.
+
+    Raises NotFound and the like.
+    """
     with explained(shown):
         follow = 0 if within is None else os.O_NOFOLLOW
         descriptor = os.open(name, _FLAGS | follow, dir_fd=within)
@@ -101,7 +116,9 @@ def check_version(descriptor: int, version: Version, shown: str) -> None:
     with explained(shown):
         same = version_of(os.fstat(descriptor)) == version
     if not same:
-        raise RegistryFailed(f"{shown} changed while it was read", hint="wait until it is written, then try again")
+        raise RegistryFailed(
+            f"{shown} changed while it was read", hint="wait until it is written, then try again"
+        )
 
 
 def kind_of(mode: int) -> str:

@@ -1,12 +1,14 @@
-"""What refers to a manifest of a local source: entries of its index, those of indices in it, and regctl's fallback tags.
+"""What refers to a manifest of a local source: entries of its index, those of indices in it, and
+regctl's fallback tags.
 
 Everything blocks: callers are worker threads, several at a time.
 
 Rules that hold here:
-- A referrer is a manifest with this `subject`, or an entry of an index that is tagged `ALGORITHM-HEX` (distribution-spec, "Referrers Tag
-  Schema"), which tools write into layouts too.
+- A referrer is a manifest with this `subject`, or an entry of an index that is tagged
+  `ALGORITHM-HEX` (distribution-spec, "Referrers Tag Schema"), which tools write into layouts too.
 - What a sparse layout does not hold, or what cannot be understood, refers to nothing.
-- The manifests and the depth that are looked into are bounded. What a digest refers to is remembered.
+- The manifests and the depth that are looked into are bounded. What a digest refers to is
+  remembered.
 """
 
 from __future__ import annotations
@@ -19,14 +21,16 @@ from ocifs.errors import OcifsError
 from ocifs.layout.contents import REF_NAME, Contents, read_manifest
 from ocifs.oci.descriptor import Descriptor
 from ocifs.oci.digest import Digest
-from ocifs.oci.endpoints import referrers_tag
+from ocifs.oci.distribution.endpoints import referrers_tag
 from ocifs.oci.manifest import Manifest
 from ocifs.settings import Limits
 
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What is remembered of a manifest: its subject, its descriptor as a referrer, and the children of an index."""
+    """What is remembered of a manifest: its subject, its descriptor as a referrer, and the children
+    of an index.
+    """
 
     subject: Digest | None
     descriptor: Descriptor
@@ -43,7 +47,10 @@ class Referring:
         self._lock = threading.Lock()
 
     def to(self, digest: Digest) -> tuple[Descriptor, ...]:
-        """The descriptors of what refers to a digest, each once. Raises what listing the source raises."""
+        """The descriptors of what refers to a digest, each once.
+
+        Raises what listing the source raises.
+        """
         with self._lock:
             return self._to(digest)
 
@@ -62,7 +69,9 @@ class Referring:
         return tuple(found.values())
 
     def _all(self) -> Iterator[Descriptor]:
-        """Every manifest that is listed, at whatever depth, each digest once unless it is listed under another name."""
+        """Every manifest that is listed, at whatever depth, each digest once unless it is listed
+        under another name.
+        """
         level = [each.descriptor for each in self._contents.listed() if each.descriptor is not None]
         passed: set[Digest] = set()
         for _ in range(self._limits.index_depth):
@@ -94,6 +103,10 @@ class Referring:
 def _look(manifest: Manifest, descriptor: Descriptor) -> _Seen:
     kind = manifest.artifact_type or (manifest.config.media_type if manifest.config else "")
     shown = Descriptor(
-        manifest.media_type, descriptor.digest, len(manifest.raw), manifest.annotations, artifact_type=kind
+        manifest.media_type,
+        descriptor.digest,
+        len(manifest.raw),
+        manifest.annotations,
+        artifact_type=kind,
     )
     return _Seen(manifest.subject.digest if manifest.subject else None, shown, manifest.manifests)

@@ -1,4 +1,5 @@
-"""What `skopeo copy … dir:DIR` writes: one manifest, its blobs by the hexadecimal part of their digests.
+"""What `skopeo copy … dir:DIR` writes: one manifest, its blobs by the hexadecimal part of their
+digests.
 
 Everything blocks: callers are worker threads. The directory is read as it is now.
 
@@ -36,7 +37,11 @@ class DirContents:
     def find(self, digest: Digest) -> Place:
         if not digest.verifiable:
             raise Unsupported(f"content named {digest} cannot be verified")
-        stem = digest.encoded if digest.algorithm == "sha256" else f"{digest.algorithm}-{digest.encoded}"
+        stem = (
+            digest.encoded
+            if digest.algorithm == "sha256"
+            else f"{digest.algorithm}-{digest.encoded}"
+        )
         for name in (stem, f"{stem}.manifest.json"):
             try:
                 return self._files.find(name)

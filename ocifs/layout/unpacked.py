@@ -1,4 +1,6 @@
-"""Compressed archives, unpacked once into the cache. Kept by what identifies the file, and evictable once no process reads it.
+"""Compressed archives, unpacked once into the cache.
+
+Kept by what identifies the file, and evictable once no process reads it.
 
 Everything blocks, except `running`: callers are worker threads.
 
@@ -20,7 +22,7 @@ import trio
 from ocifs.concurrency import note_progress, ungrouped
 from ocifs.content import Shelf
 from ocifs.errors import DeadlineExceeded, LimitExceeded, Malformed, RegistryFailed
-from ocifs.layers.inflate import Inflater, sniff
+from ocifs.layers.indexing.decompress import Inflater, sniff
 from ocifs.layout.place import Version, check_version, explained, read_exactly, version_of
 from ocifs.oci.digest import Digest
 from ocifs.settings import MIB, Limits
@@ -36,7 +38,10 @@ _PULSE = 0.25  # seconds between two looks at how far a thread has come
 
 
 class Work:
-    """How far a thread has come, and whether it should go on. Shared by the thread and the event loop."""
+    """How far a thread has come, and whether it should go on.
+
+    Shared by the thread and the event loop.
+    """
 
     def __init__(self) -> None:
         self.name = ""
@@ -46,7 +51,10 @@ class Work:
         self._ended = threading.Event()
 
     def advance(self) -> None:
-        """Something was done. Raises DeadlineExceeded in the thread when its caller has given up."""
+        """Something was done.
+
+        Raises DeadlineExceeded in the thread when its caller has given up.
+        """
         self.steps += 1
         if self._ended.is_set():
             raise DeadlineExceeded("the work was ended before it was done")
@@ -58,7 +66,10 @@ class Work:
 
 @asynccontextmanager
 async def running(on_progress: OnProgress | None) -> AsyncIterator[Work]:
-    """Work for a thread, whose progress is reported to the waiting task. The thread is told to end when the block does."""
+    """Work for a thread, whose progress is reported to the waiting task.
+
+    The thread is told to end when the block does.
+    """
     work = Work()
 
     def report() -> None:
@@ -92,7 +103,9 @@ def compression_of(descriptor: int, shown: str, offset: int = 0) -> str:
 
 
 def open_unpacked(descriptor: int, shown: str, shelf: Shelf, limits: Limits, work: Work) -> int:
-    """A descriptor of the uncompressed archive: `descriptor` itself, or the unpacked file in the cache, and then that is closed."""
+    """A descriptor of the uncompressed archive: `descriptor` itself, or the unpacked file in the
+    cache, and then that is closed.
+    """
     if compression_of(descriptor, shown) == "none":
         return descriptor
     try:
@@ -115,7 +128,9 @@ def _key(version: Version) -> Digest:
     return Digest.of(" ".join(map(str, version)).encode())
 
 
-def _unpack(descriptor: int, shown: str, where: tuple[Shelf, Digest, Version], limits: Limits, work: Work) -> None:
+def _unpack(
+    descriptor: int, shown: str, where: tuple[Shelf, Digest, Version], limits: Limits, work: Work
+) -> None:
     shelf, key, version = where
     work.name, work.total = shown, version[2]
 

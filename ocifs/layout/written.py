@@ -1,8 +1,10 @@
-"""An OCI image layout that is being written (image-spec, image-layout.md): blobs by their digests, then the index that leads to them.
+"""An OCI image layout that is being written (image-spec, image-layout.md): blobs by their digests,
+then the index that leads to them.
 
-Rules that hold here: everything blocks; a file appears by rename after fsync, whole and with the bytes of its digest, and index.json is
-written last, so that an export that was ended leaves a layout in which everything that is listed is there; what others listed stays; one
-export at a time writes to a directory.
+Rules that hold here: everything blocks; a file appears by rename after fsync, whole and with the
+bytes of its digest, and index.json is written last, so that an export that was ended leaves a
+layout in which everything that is listed is there; what others listed stays; one export at a time
+writes to a directory.
 """
 
 from __future__ import annotations
@@ -27,13 +29,19 @@ TEMPORARY = ".ocifs-"
 """How files begin that are being written. What an export that was killed left of them is removed by the next one."""
 
 _LAYOUT = b'{"imageLayoutVersion": "1.0.0"}'
-_EMPTY: Mapping[str, object] = {"schemaVersion": 2, "mediaType": mediatype.OCI_INDEX, "manifests": []}
+_EMPTY: Mapping[str, object] = {
+    "schemaVersion": 2,
+    "mediaType": mediatype.OCI_INDEX,
+    "manifests": [],
+}
 
 
 class WrittenLayout:
-    """A layout in `directory`, which is made where it is not there; this process alone writes to it until the block ends.
+    """A layout in `directory`, which is made where it is not there; this process alone writes to it
+    until the block ends.
 
-    Raises UsageError where the directory holds something else, or another export writes to it, WriteFailed where its disk fails.
+    Raises UsageError where the directory holds something else, or another export writes to it,
+    WriteFailed where its disk fails.
     """
 
     def __init__(self, directory: Path, limits: Limits) -> None:
@@ -46,7 +54,9 @@ class WrittenLayout:
         try:
             self._root.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError):
-            raise UsageError(f"{self._root} is no directory", hint="name a new or an empty one") from None
+            raise UsageError(
+                f"{self._root} is no directory", hint="name a new or an empty one"
+            ) from None
         except OSError as error:
             raise self.failed(error) from None
         try:
@@ -55,7 +65,9 @@ class WrittenLayout:
             self._begin(os.listdir(self._root))
         except BlockingIOError:
             self._unlock()
-            raise UsageError(f"another export is writing to {self._root}", hint="wait for its end") from None
+            raise UsageError(
+                f"another export is writing to {self._root}", hint="wait for its end"
+            ) from None
         except OSError as error:
             self._unlock()
             raise self.failed(error) from None
@@ -65,7 +77,10 @@ class WrittenLayout:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._unlock()
 
@@ -121,7 +136,9 @@ class WrittenLayout:
         return BlobWriter(self, digest)
 
     def list_manifest(self, digest: Digest, media_type: str, size: int, name: str) -> None:
-        """Let index.json lead to a manifest under a ref name, or under none; what had that name before loses it, and stays listed."""
+        """Let index.json lead to a manifest under a ref name, or under none; what had that name
+        before loses it, and stays listed.
+        """
         index = self._index()
         listed = []
         for each in _manifests(index):
@@ -144,7 +161,9 @@ class WrittenLayout:
         path = self._root / "index.json"
         try:
             if path.stat().st_size > self._limits.manifest_bytes:
-                raise LimitExceeded(f"{path} is larger than manifest_bytes allows ({self._limits.manifest_bytes})")
+                raise LimitExceeded(
+                    f"{path} is larger than manifest_bytes allows ({self._limits.manifest_bytes})"
+                )
             found = as_object(load_json(path.read_bytes(), str(path)), str(path))
         except FileNotFoundError:
             return dict(_EMPTY)
@@ -179,12 +198,19 @@ class WrittenLayout:
 
     def failed(self, error: OSError) -> WriteFailed:
         """What an error of the destination's disk is to whoever exports."""
-        hint = "free some space there; the next export goes on from here" if error.errno == errno.ENOSPC else ""
+        hint = (
+            "free some space there; the next export goes on from here"
+            if error.errno == errno.ENOSPC
+            else ""
+        )
         return WriteFailed(f"{self._root} cannot be written: {error.strerror}", hint=hint)
 
 
 class BlobWriter:
-    """Writes one blob; it has its place when the block ends. Raises IntegrityError where the bytes are not those of the digest."""
+    """Writes one blob; it has its place when the block ends.
+
+    Raises IntegrityError where the bytes are not those of the digest.
+    """
 
     def __init__(self, layout: WrittenLayout, digest: Digest) -> None:
         self._layout = layout
@@ -208,7 +234,10 @@ class BlobWriter:
             raise self._layout.failed(error) from None
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         try:
             with self._file:

@@ -1,7 +1,8 @@
 """Descriptors: how one piece of content points at another (image-spec, descriptor.md).
 
-Rules that hold here: a descriptor either parses whole or is refused with Malformed, and the message says which member; unknown
-members are ignored; embedded `data` is kept only when it has the size and the digest that it claims.
+Rules that hold here: a descriptor either parses whole or is refused with Malformed, and the message
+says which member; unknown members are ignored; embedded `data` is kept only when it has the size
+and the digest that it claims.
 """
 
 from __future__ import annotations
@@ -29,7 +30,10 @@ _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:
-    """What is known about a piece of content before it is read. `size` is in bytes, or UNKNOWN_SIZE."""
+    """What is known about a piece of content before it is read.
+
+    `size` is in bytes, or UNKNOWN_SIZE.
+    """
 
     media_type: str
     digest: Digest
@@ -42,16 +46,19 @@ class Descriptor:
 
     @property
     def is_empty(self) -> bool:
-        """Whether it is the empty descriptor, which stands for "no content here": `{}`, whatever type it is given.
+        """Whether it is the empty descriptor, which stands for "no content here": `{}`, whatever
+        type it is given.
 
-        Tools older than the empty type give `{}` other types. The type alone means nothing (manifest.md,
-        "Guidance for an Empty Descriptor").
+        Tools older than the empty type give `{}` other types. The type alone means nothing
+        (manifest.md, "Guidance for an Empty Descriptor").
         """
         return self.digest in _EMPTY_JSON and self.size in (_EMPTY_JSON_SIZE, UNKNOWN_SIZE)
 
     @property
     def embedded(self) -> bytes | None:
-        """The content, when the descriptor carries it and it is what it claims to be; `{}` needs no registry either."""
+        """The content, when the descriptor carries it and it is what it claims to be; `{}` needs no
+        registry either.
+        """
         if self.is_empty:
             return b"{}"
         if self.data is None or len(self.data) != self.size or not self.digest.verifiable:
@@ -71,7 +78,9 @@ def parse_descriptor(value: object, where: str) -> Descriptor:
         size=_parse_size(members.get("size"), digest, where),
         annotations=as_annotations(members.get("annotations"), f"{where}.annotations"),
         artifact_type=as_text(members.get("artifactType"), f"{where}.artifactType"),
-        platform=None if platform is None else _parse_platform(as_object(platform, f"{where}.platform")),
+        platform=None
+        if platform is None
+        else _parse_platform(as_object(platform, f"{where}.platform")),
         urls=tuple(url for url in urls if isinstance(url, str)) if isinstance(urls, list) else (),
         data=_parse_data(members.get("data")),
     )
@@ -98,7 +107,9 @@ def as_annotations(value: object, where: str) -> Mapping[str, str]:
     if value is None:
         return _NOTHING
     members = as_object(value, where)
-    return MappingProxyType({key: text if isinstance(text, str) else _as_json(text) for key, text in members.items()})
+    return MappingProxyType(
+        {key: text if isinstance(text, str) else _as_json(text) for key, text in members.items()}
+    )
 
 
 def _as_json(value: object) -> str:
@@ -106,7 +117,9 @@ def _as_json(value: object) -> str:
 
 
 def _parse_size(value: object, digest: Digest, where: str) -> int:
-    """The size in bytes; UNKNOWN_SIZE if it is missing, or if it is 0 and the digest is not that of no bytes."""
+    """The size in bytes; UNKNOWN_SIZE if it is missing, or if it is 0 and the digest is not that of
+    no bytes.
+    """
     if value is None:
         return UNKNOWN_SIZE
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:

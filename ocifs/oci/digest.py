@@ -1,8 +1,9 @@
 """Digests: the names of content (image-spec, descriptor.md "Digests").
 
-Rules that hold here: nothing but a `Digest` ever names content or makes a path in the cache, so that a string from outside is parsed
-before it is used (CVE-2024-3727). The general grammar lets unknown algorithms pass, as the specification asks; only a digest that is
-`verifiable` can be read, since nothing else can be checked.
+Rules that hold here: nothing but a `Digest` ever names content or makes a path in the cache, so
+that a string from outside is parsed before it is used (CVE-2024-3727). The general grammar lets
+unknown algorithms pass, as the specification asks; only a digest that is `verifiable` can be read,
+since nothing else can be checked.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ class Hasher(Protocol):
 
 
 class Digest(NamedTuple):
-    """`algorithm:encoded`. Make one with `Digest.parse`; the parts of a `verifiable` one are safe as components of a path.
+    """`algorithm:encoded`.
+
+    Make one with `Digest.parse`; the parts of a `verifiable` one are safe as components of a path.
 
     A named tuple, whose hash takes no call of Python's: every request looks some up.
     """
@@ -42,7 +45,10 @@ class Digest(NamedTuple):
         """Read a digest by the general grammar; raise Malformed for what is none."""
         match = _GRAMMAR.fullmatch(text) if len(text) <= MAX_DIGEST_LENGTH else None
         if match is None:
-            raise Malformed(f"not a digest: {text[:100]!r}", hint="a digest looks like sha256:<64 hexadecimal digits>")
+            raise Malformed(
+                f"not a digest: {text[:100]!r}",
+                hint="a digest looks like sha256:<64 hexadecimal digits>",
+            )
         return cls(match["algorithm"], match["encoded"])
 
     @classmethod
@@ -52,7 +58,9 @@ class Digest(NamedTuple):
 
     @property
     def verifiable(self) -> bool:
-        """Whether content can be checked against it: a registered algorithm and a value of its shape."""
+        """Whether content can be checked against it: a registered algorithm and a value of its
+        shape.
+        """
         shape = _REGISTERED.get(self.algorithm)
         return shape is not None and shape.fullmatch(self.encoded) is not None
 
@@ -62,7 +70,9 @@ class Digest(NamedTuple):
         return self.encoded[:12]
 
     def hasher(self) -> Hasher:
-        """A fresh hash for content that claims this digest; raise Unsupported where none can be had."""
+        """A fresh hash for content that claims this digest; raise Unsupported where none can be
+        had.
+        """
         if not self.verifiable:
             raise Unsupported(
                 f"content named {self} cannot be verified: no known algorithm or not a value of its shape"

@@ -1,7 +1,8 @@
-"""JSON of strangers: I-JSON (image-spec, considerations.md) within bounds on depth and on the number of values.
+"""JSON of strangers: I-JSON (image-spec, considerations.md) within bounds on depth and on the
+number of values.
 
-Everything that decodes a registry's, a publisher's or a layout's JSON calls `load_json`, on the event loop for small texts
-and in a worker thread for large ones (`concurrency.off_loop`).
+Everything that decodes a registry's, a publisher's or a layout's JSON calls `load_json`, on the
+event loop for small texts and in a worker thread for large ones (`concurrency.off_loop`).
 
 Rules that hold here:
 
@@ -27,14 +28,18 @@ JSON_VALUES = 1 << 20
 JSON_CONTAINERS = 200_000
 """How many of them may be arrays and objects, which take up to 180 bytes each."""
 
-_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)  # one that is not closed ends with the text
+_STRING = re.compile(
+    rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL
+)  # one that is not closed ends with the text
 
 
 def load_json(body: bytes, what: str) -> object:
     """Decode a text in UTF-8, which is the only encoding of I-JSON. Raises Malformed."""
     _check_size(body, what)
     try:
-        value = json.loads(body.decode("utf-8"), object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+        value = json.loads(
+            body.decode("utf-8"), object_pairs_hook=_no_duplicates, parse_constant=_no_constant
+        )
     except (ValueError, RecursionError) as error:
         raise Malformed(f"{what} is no JSON: {error or 'nested too deep'}") from None
     if body.count(b"{") + body.count(b"[") > JSON_DEPTH and _depth_passes(value, JSON_DEPTH):
@@ -43,7 +48,9 @@ def load_json(body: bytes, what: str) -> object:
 
 
 def _check_size(body: bytes, what: str) -> None:
-    """Count the values by their brackets and commas: at first all of them, then those outside strings."""
+    """Count the values by their brackets and commas: at first all of them, then those outside
+    strings.
+    """
     containers, values = _count(body, 0, len(body))
     if containers > JSON_CONTAINERS or values > JSON_VALUES:
         containers, values = _count_outside_strings(body)
@@ -56,7 +63,9 @@ def _check_size(body: bytes, what: str) -> None:
 def _count_outside_strings(body: bytes) -> tuple[int, int]:
     """The same counts as `_count`, or the first ones that pass a bound."""
     containers = values = at = 0
-    for start, stop in chain((string.span() for string in _STRING.finditer(body)), [(len(body), 0)]):
+    for start, stop in chain(
+        (string.span() for string in _STRING.finditer(body)), [(len(body), 0)]
+    ):
         more_containers, more_values = _count(body, at, start)
         containers, values, at = containers + more_containers, values + more_values, stop
         if containers > JSON_CONTAINERS or values > JSON_VALUES:
@@ -71,7 +80,10 @@ def _count(body: bytes, start: int, stop: int) -> tuple[int, int]:
 
 
 def _depth_passes(value: object, most: int) -> bool:
-    """Whether lists and objects stand in more than `most` others. Level by level, since a stack has an end."""
+    """Whether lists and objects stand in more than `most` others.
+
+    Level by level, since a stack has an end.
+    """
     level = [value]
     for _ in range(most):
         level = [

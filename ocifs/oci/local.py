@@ -1,15 +1,17 @@
-"""Sources on this machine: image layouts, archives and directories that other tools write (containers-transports(5)).
+"""Sources on this machine: image layouts, archives and directories that other tools write
+(containers-transports(5)).
 
-    oci:DIR[:REF][@DIGEST]                an OCI image layout; `:@N` is the Nth entry of its index.json
-    oci-archive:FILE[:REF][@DIGEST]       the same in a tar, compressed or not
-    docker-archive:FILE[:NAME[:TAG]]      what `docker save` writes; `:@N` is the Nth entry of its manifest.json
-    dir:DIR                               what `skopeo copy … dir:DIR` writes; it has no references
-    ./PATH  ../PATH  /PATH                any of these, told apart by content
+    oci:DIR[:REF][@DIGEST]                an OCI image layout; `:@N` is the Nth entry of its
+    index.json oci-archive:FILE[:REF][@DIGEST]       the same in a tar, compressed or not
+    docker-archive:FILE[:NAME[:TAG]]      what `docker save` writes; `:@N` is the Nth entry of its
+    manifest.json dir:DIR                               what `skopeo copy … dir:DIR` writes; it has
+    no references ./PATH  ../PATH  /PATH                any of these, told apart by content
 
 Rules that hold here:
 - Pure: the paths are not looked at. `ocifs.layout` does that.
 - The path ends at the first colon, as in skopeo. Only `dir:` allows colons in paths.
-- A transport that other tools have and ocifs has not is refused. It is never taken for a host or a repository.
+- A transport that other tools have and ocifs has not is refused. It is never taken for a host or a
+  repository.
 """
 
 from __future__ import annotations
@@ -40,7 +42,10 @@ class Transport(Enum):
 
 @dataclass(frozen=True, slots=True)
 class LayoutSource:
-    """A local source. `ref` selects one of its manifests: a name, `@N`, a digest, or a name and a digest."""
+    """A local source.
+
+    `ref` selects one of its manifests: a name, `@N`, a digest, or a name and a digest.
+    """
 
     path: str
     transport: Transport = Transport.OCI
@@ -63,7 +68,8 @@ PREFIXES = tuple(f"{each.value}:" for each in Transport if each.value)
 _DIGEST = re.compile(r"sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}")
 _PATHS = ("/", "./", "../")
 _INDEX = re.compile(r"@(0|[1-9][0-9]{0,5})")
-# Transports of other tools, and the command that makes a copy that can be read. `{}` is what follows the colon.
+# Transports of other tools, and the command that makes a copy that can be read. `{}` is what
+# follows the colon.
 _REFUSED = {
     "docker-daemon": "docker save -o image.tar {}; then name ./image.tar",
     "containers-storage": "podman save --format oci-archive -o image.tar {}; then name ./image.tar",
@@ -113,7 +119,9 @@ def parse_local(text: str) -> LayoutSource:
     path, ref = _split(text, rest, transport)
     if not path:
         what = "file" if transport.is_file else "directory"
-        raise InvalidReference(f"invalid source: the path of the {what} is missing\n    {text}\n    {'^' * len(text)}")
+        raise InvalidReference(
+            f"invalid source: the path of the {what} is missing\n    {text}\n    {'^' * len(text)}"
+        )
     return LayoutSource(path, transport, ref)
 
 
@@ -145,4 +153,6 @@ def _refusal(prefix: str, rest: str) -> InvalidReference:
 def _wrong(text: str, part: str, why: str, *, hint: str = "") -> InvalidReference:
     """The error, with a line of carets below the part that is wrong."""
     start = max(text.rfind(part), 0)
-    return InvalidReference(f"invalid source: {why}\n    {text}\n    {' ' * start}{'^' * max(len(part), 1)}", hint=hint)
+    return InvalidReference(
+        f"invalid source: {why}\n    {text}\n    {' ' * start}{'^' * max(len(part), 1)}", hint=hint
+    )

@@ -1,11 +1,13 @@
 """Manifests of every form that is out there, read into one value.
 
-Which form a body has is decided in this order (image-spec, media-types.md "Media Type Conflicts"; CVE-2021-41190): the type in the
-descriptor that led to it, its own `mediaType`, the Content-Type that it came with, its structure. A body whose structure fits two
-forms, or contradicts the type that was decided, is shown raw and nothing in it is interpreted: its form is UNKNOWN.
+Which form a body has is decided in this order (image-spec, media-types.md "Media Type Conflicts";
+CVE-2021-41190): the type in the descriptor that led to it, its own `mediaType`, the Content-Type
+that it came with, its structure. A body whose structure fits two forms, or contradicts the type
+that was decided, is shown raw and nothing in it is interpreted: its form is UNKNOWN.
 
-Rules that hold here: the bytes are kept as they came and never written again; what is not understood is kept as UNKNOWN with a reason,
-since an unknown manifest is still readable; a known form that breaks its own rules raises Malformed.
+Rules that hold here: the bytes are kept as they came and never written again; what is not
+understood is kept as UNKNOWN with a reason, since an unknown manifest is still readable; a known
+form that breaks its own rules raises Malformed.
 """
 
 from __future__ import annotations
@@ -20,7 +22,14 @@ from types import MappingProxyType
 
 from ocifs.errors import IntegrityError, Malformed
 from ocifs.oci import mediatype
-from ocifs.oci.descriptor import UNKNOWN_SIZE, Descriptor, as_annotations, as_object, as_text, parse_descriptor
+from ocifs.oci.descriptor import (
+    UNKNOWN_SIZE,
+    Descriptor,
+    as_annotations,
+    as_object,
+    as_text,
+    parse_descriptor,
+)
 from ocifs.oci.digest import Digest
 from ocifs.oci.jsontext import load_json
 
@@ -60,7 +69,10 @@ _DEFAULT_TYPES = {
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """One manifest. `layers` are in the order in which they are applied, also for schema 1, whose own order is the reverse.
+    """One manifest.
+
+    `layers` are in the order in which they are applied, also for schema 1, whose own order is the
+    reverse.
 
     `notes`: what is odd about it without making it unreadable, for people.
     """
@@ -80,7 +92,9 @@ class Manifest:
 
 
 def verify_manifest(body: bytes, digest: Digest) -> None:
-    """Raise IntegrityError unless the body is what the digest names; a signed schema 1 is named by its payload alone."""
+    """Raise IntegrityError unless the body is what the digest names; a signed schema 1 is named by
+    its payload alone.
+    """
     if digest.matches(body):
         return
     payload = signed_payload(body)
@@ -91,18 +105,28 @@ def verify_manifest(body: bytes, digest: Digest) -> None:
 
 
 def signed_payload(body: bytes) -> bytes | None:
-    """What a signed schema 1 manifest was before its signatures were put in, or None for anything else.
+    """What a signed schema 1 manifest was before its signatures were put in, or None for anything
+    else.
 
-    The first signature's protected header says how many bytes of the body to keep and what to append (distribution
-    docs/spec/manifest-v2-1.md, "Signed Manifests").
+    The first signature's protected header says how many bytes of the body to keep and what to
+    append (distribution docs/spec/manifest-v2-1.md, "Signed Manifests").
     """
     if b'"signatures"' not in body:
         return None
     try:
         signatures = as_object(load_json(body, "the manifest"), "the manifest")["signatures"]
-        protected = as_object(signatures[0], "signatures[0]")["protected"] if isinstance(signatures, list) else ""
-        header = as_object(load_json(_base64url(as_text(protected, "protected")), "protected"), "protected")
-        length, tail = header["formatLength"], _base64url(as_text(header["formatTail"], "formatTail"))
+        protected = (
+            as_object(signatures[0], "signatures[0]")["protected"]
+            if isinstance(signatures, list)
+            else ""
+        )
+        header = as_object(
+            load_json(_base64url(as_text(protected, "protected")), "protected"), "protected"
+        )
+        length, tail = (
+            header["formatLength"],
+            _base64url(as_text(header["formatTail"], "formatTail")),
+        )
     except (Malformed, ValueError, KeyError, IndexError):
         return None
     return body[:length] + tail if isinstance(length, int) and 0 <= length <= len(body) else None
@@ -114,13 +138,23 @@ def digest_of_manifest(body: bytes) -> Digest:
     return Digest.of(body if payload is None else payload)
 
 
-def parse_manifest(body: bytes, digest: Digest, served_type: str = "", descriptor_type: str = "") -> Manifest:
-    """Read a manifest. `served_type` is the Content-Type, `descriptor_type` the type of the descriptor that led here. Raises Malformed."""
+def parse_manifest(
+    body: bytes, digest: Digest, served_type: str = "", descriptor_type: str = ""
+) -> Manifest:
+    """Read a manifest.
+
+    `served_type` is the Content-Type, `descriptor_type` the type of the descriptor that led here.
+    Raises Malformed.
+    """
     try:
         members = as_object(load_json(body, "the manifest"), "the manifest")
     except Malformed as error:
         return Manifest(
-            body, digest, descriptor_type or served_type or mediatype.OCTET_STREAM, Form.UNKNOWN, str(error)
+            body,
+            digest,
+            descriptor_type or served_type or mediatype.OCTET_STREAM,
+            Form.UNKNOWN,
+            str(error),
         )
     own_type = members.get("mediaType")
     own = own_type if isinstance(own_type, str) else ""
@@ -150,22 +184,36 @@ def parse_manifest(body: bytes, digest: Digest, served_type: str = "", descripto
 
 
 def _version_notes(version: object) -> tuple[str, ...]:
-    """Other tools may refuse a manifest or an index whose schemaVersion is not 2 (image-spec, manifest.md, image-index.md)."""
+    """Other tools may refuse a manifest or an index whose schemaVersion is not 2 (image-spec,
+    manifest.md, image-index.md).
+    """
     if version == 2 and isinstance(version, int):
         return ()
-    found = f"its schemaVersion is {json.dumps(version)[:40]}" if version is not None else "it has no schemaVersion"
+    found = (
+        f"its schemaVersion is {json.dumps(version)[:40]}"
+        if version is not None
+        else "it has no schemaVersion"
+    )
     return (f"{found}, the specification wants 2",)
 
 
 def _type_notes(own: str, served: str, descriptor: str) -> Iterator[str]:
-    """Types that contradict the manifest's own one. Other tools may refuse it (distribution-spec, "Pulling manifests")."""
-    for text, source in ((served, "it came with the Content-Type"), (descriptor, "its descriptor has the mediaType")):
+    """Types that contradict the manifest's own one.
+
+    Other tools may refuse it (distribution-spec, "Pulling manifests").
+    """
+    for text, source in (
+        (served, "it came with the Content-Type"),
+        (descriptor, "its descriptor has the mediaType"),
+    ):
         kind = mediatype.essence(text)
         if own and kind and kind not in _VAGUE and kind != mediatype.essence(own):
             yield f"{source} {text[:_SHOWN]}, its own mediaType is {own[:_SHOWN]}"
 
 
-def _decide_form(members: dict[str, object], own: str, served: str, descriptor: str) -> tuple[Form, str, str]:
+def _decide_form(
+    members: dict[str, object], own: str, served: str, descriptor: str
+) -> tuple[Form, str, str]:
     """Form, why, and the media type to show."""
     by_structure = _structure(members)
     candidates = (
@@ -178,19 +226,33 @@ def _decide_form(members: dict[str, object], own: str, served: str, descriptor: 
         if form is None:
             continue
         if by_structure not in (form, None):
-            return Form.UNKNOWN, f"{reason} says {form.value}, its members say {by_structure.value}", text
+            return (
+                Form.UNKNOWN,
+                f"{reason} says {form.value}, its members say {by_structure.value}",
+                text,
+            )
         return form, reason, text
-    first = next((text for text, _ in candidates if text and mediatype.essence(text) not in _VAGUE), "")
+    first = next(
+        (text for text, _ in candidates if text and mediatype.essence(text) not in _VAGUE), ""
+    )
     if by_structure in (None, Form.UNKNOWN) or first:
-        return Form.UNKNOWN, "no type or structure that is known", first or served or mediatype.OCTET_STREAM
+        return (
+            Form.UNKNOWN,
+            "no type or structure that is known",
+            first or served or mediatype.OCTET_STREAM,
+        )
     return by_structure, "its members", _DEFAULT_TYPES[by_structure]
 
 
-_VAGUE = frozenset({mediatype.OCTET_STREAM, "application/json", "text/plain", "binary/octet-stream"})
+_VAGUE = frozenset(
+    {mediatype.OCTET_STREAM, "application/json", "text/plain", "binary/octet-stream"}
+)
 
 
 def _structure(members: dict[str, object]) -> Form | None:
-    """The form that the members fit: None when they fit none, UNKNOWN when they fit two that differ."""
+    """The form that the members fit: None when they fit none, UNKNOWN when they fit two that
+    differ.
+    """
     found = set()
     if "manifests" in members:
         found.add(Form.INDEX)
@@ -226,16 +288,24 @@ def _schema1_layers(members: dict[str, object]) -> tuple[Descriptor, ...]:
     listed = members.get("fsLayers")
     if not isinstance(listed, list):
         raise Malformed("fsLayers is no JSON array")
-    digests = [as_text(as_object(layer, "fsLayers[]").get("blobSum"), "fsLayers[].blobSum") for layer in listed]
+    digests = [
+        as_text(as_object(layer, "fsLayers[]").get("blobSum"), "fsLayers[].blobSum")
+        for layer in listed
+    ]
     history = members.get("history")
     thrown = [_is_throwaway(entry) for entry in history] if isinstance(history, list) else []
     thrown += [False] * (len(digests) - len(thrown))
     kept = [text for text, throwaway in zip(digests, thrown, strict=False) if not throwaway]
-    return tuple(Descriptor(mediatype.DOCKER_LAYER_GZIP, Digest.parse(text), UNKNOWN_SIZE) for text in reversed(kept))
+    return tuple(
+        Descriptor(mediatype.DOCKER_LAYER_GZIP, Digest.parse(text), UNKNOWN_SIZE)
+        for text in reversed(kept)
+    )
 
 
 def schema1_config(body: bytes) -> bytes | None:
-    """What schema 1 has in place of a config: the topmost layer's v1Compatibility, with `created`, `os` and `config`; None without it."""
+    """What schema 1 has in place of a config: the topmost layer's v1Compatibility, with `created`,
+    `os` and `config`; None without it.
+    """
     try:
         history = as_object(load_json(body, "the manifest"), "the manifest").get("history")
         top = as_object(history[0], "history[0]") if isinstance(history, list) and history else {}
@@ -246,8 +316,15 @@ def schema1_config(body: bytes) -> bytes | None:
 
 def _is_throwaway(entry: object) -> bool:
     try:
-        text = as_text(as_object(entry, "history[]").get("v1Compatibility"), "history[].v1Compatibility")
-        return as_object(load_json(text.encode(), "history[].v1Compatibility"), "history[]").get("throwaway") is True
+        text = as_text(
+            as_object(entry, "history[]").get("v1Compatibility"), "history[].v1Compatibility"
+        )
+        return (
+            as_object(load_json(text.encode(), "history[].v1Compatibility"), "history[]").get(
+                "throwaway"
+            )
+            is True
+        )
     except Malformed:
         return False
 

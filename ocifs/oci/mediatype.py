@@ -1,7 +1,8 @@
 """Media types by name, and how two of them are compared.
 
-Rules that hold here: types are compared without parameters and without regard to case (RFC 6838, 4.2; distribution-spec "client
-SHOULD ignore parameters"); what a user is shown is the string as it stood.
+Rules that hold here: types are compared without parameters and without regard to case (RFC 6838,
+4.2; distribution-spec "client SHOULD ignore parameters"); what a user is shown is the string as it
+stood.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ def essence(media_type: str) -> str:
 
 
 def is_json(media_type: str) -> bool:
-    """Whether the type says that the content is JSON (a `+json` suffix or `application/json`, RFC 6839)."""
+    """Whether the type says that the content is JSON (a `+json` suffix or `application/json`, RFC
+    6839).
+    """
     plain = essence(media_type)
     return plain.endswith(("+json", "/json"))

@@ -1,14 +1,18 @@
-"""Platforms: which child of an index is for which machine (image-spec, image-index.md "Platform Variants").
+"""Platforms: which child of an index is for which machine (image-spec, image-index.md "Platform
+Variants").
 
-The specification leaves the choice among several fitting children open. The order here is that of containerd's package `platforms`:
-a machine also runs what is built for lower variants of its architecture, then 32-bit builds of its family; of equal ones the entry with
-most of the wanted features is taken, then the first.
+The specification leaves the choice among several fitting children open. The order here is that of
+containerd's package `platforms`: a machine also runs what is built for lower variants of its
+architecture, then 32-bit builds of its family; of equal ones the entry with most of the wanted
+features is taken, then the first.
 
 Rules that hold here:
 
 - pure; nothing is asked of the machine
-- spellings of one platform compare equal: `x86_64` is amd64, amd64/v1 is amd64, arm64/v8 is arm64, arm is arm/v7
-- an entry with a feature that is not wanted is passed over, since each of `os.features` is mandatory
+- spellings of one platform compare equal: `x86_64` is amd64, amd64/v1 is amd64, arm64/v8 is arm64,
+  arm is arm/v7
+- an entry with a feature that is not wanted is passed over, since each of `os.features` is
+  mandatory
 """
 
 from __future__ import annotations
@@ -20,7 +24,8 @@ from urllib.parse import quote, unquote
 
 from ocifs.errors import InvalidReference
 
-# What uname(2) and publishers call architectures, as GOARCH and a variant. Of mips and powerpc the byte order is in the name only of some.
+# What uname(2) and publishers call architectures, as GOARCH and a variant. Of mips and powerpc the
+# byte order is in the name only of some.
 _ARCHITECTURES = {
     **dict.fromkeys(("x86_64", "x86-64"), ("amd64", "")),
     **dict.fromkeys(("i386", "i486", "i586", "i686", "x86"), ("386", "")),
@@ -48,7 +53,9 @@ _BUILD = 3  # parts of a version of Windows that must agree: major, minor and bu
 
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """An operating system, an architecture and what tells one build of them from another; absent parts are empty."""
+    """An operating system, an architecture and what tells one build of them from another; absent
+    parts are empty.
+    """
 
     os: str
     architecture: str
@@ -58,10 +65,16 @@ class Platform:
 
     @classmethod
     def parse(cls, text: str) -> Platform:
-        """Read `os[(version[+feature…])]/architecture[/variant]`, as containerd writes it; raise InvalidReference for anything else."""
+        """Read `os[(version[+feature…])]/architecture[/variant]`, as containerd writes it; raise
+        InvalidReference for anything else.
+        """
         system, *parts = text.split("/")
         match = _OS.fullmatch(system)
-        if match is None or len(parts) not in (1, 2) or not all(_PART.fullmatch(part) for part in parts):
+        if (
+            match is None
+            or len(parts) not in (1, 2)
+            or not all(_PART.fullmatch(part) for part in parts)
+        ):
             raise InvalidReference(
                 f"not a platform: {text!r}",
                 hint="write os/architecture[/variant], as in linux/arm64, or os(version)/architecture",
@@ -71,7 +84,9 @@ class Platform:
 
     @classmethod
     def of_machine(cls, machine: str, byteorder: str) -> Platform:
-        """The platform of a Linux machine, by uname(2)'s word for it and its byte order (`little` or `big`)."""
+        """The platform of a Linux machine, by uname(2)'s word for it and its byte order (`little`
+        or `big`).
+        """
         name = machine.lower() or "amd64"
         return cls("linux", _LITTLE.get(name, name) if byteorder == "little" else name).normal
 
@@ -105,14 +120,24 @@ class Platform:
         return bool(self.os and self.architecture) and "unknown" not in (self.os, self.architecture)
 
     def satisfies(self, wanted: Platform) -> bool:
-        """Whether something built for exactly this platform is what `wanted` asks for, lower variants left aside."""
+        """Whether something built for exactly this platform is what `wanted` asks for, lower
+        variants left aside.
+        """
         mine, theirs = self.normal, wanted.normal
-        same = (mine.os, mine.architecture, mine.variant) == (theirs.os, theirs.architecture, theirs.variant)
+        same = (mine.os, mine.architecture, mine.variant) == (
+            theirs.os,
+            theirs.architecture,
+            theirs.variant,
+        )
         return same and _fits(mine, theirs)
 
     def __str__(self) -> str:
-        """`linux-arm-v7`, `windows-amd64-10.0.20348.643`, `linux-amd64+erofs`: the form in which it is a name in a directory."""
-        name = "-".join(part for part in (self.os, self.architecture, self.variant, self.os_version) if part)
+        """`linux-arm-v7`, `windows-amd64-10.0.20348.643`, `linux-amd64+erofs`: the form in which it
+        is a name in a directory.
+        """
+        name = "-".join(
+            part for part in (self.os, self.architecture, self.variant, self.os_version) if part
+        )
         return "+".join((name, *self.os_features))
 
 
@@ -127,7 +152,9 @@ def _usual_variant(architecture: str, variant: str) -> str:
 
 
 def _fits(mine: Platform, wanted: Platform) -> bool:
-    """Whether version and features of a platform, in its normal spelling, are those that are wanted."""
+    """Whether version and features of a platform, in its normal spelling, are those that are
+    wanted.
+    """
     return _version_fits(mine, wanted) and _features(mine) <= frozenset(wanted.os_features)
 
 
@@ -160,7 +187,13 @@ def runnable(wanted: Platform) -> list[Platform]:
         ]
     if own.architecture == "arm":
         major = _numbers(own.variant)[0]
-        return [own, *(replace(own, variant=f"v{number}") for number in range(major - 1, _LOWEST_ARM - 1, -1))]
+        return [
+            own,
+            *(
+                replace(own, variant=f"v{number}")
+                for number in range(major - 1, _LOWEST_ARM - 1, -1)
+            ),
+        ]
     if own.architecture == "arm64":
         return _arm64(own)
     return [own]

@@ -1,12 +1,14 @@
-"""References and sources: what a user may write to say which registry, repository or manifest is meant.
+"""References and sources: what a user may write to say which registry, repository or manifest is
+meant.
 
-    [HOST[:PORT]/]REPOSITORY[:TAG][@DIGEST]        a reference (distribution-spec "Pulling manifests"; Docker's defaults)
-    HOST[:PORT][/NAMESPACE...]                     a source that is a registry or a part of one
-    several of the kinds above, or any host         a source of several hosts
-    oci:DIR[:REF], ./FILE and others               a source on this machine (local.py)
+    [HOST[:PORT]/]REPOSITORY[:TAG][@DIGEST]        a reference (distribution-spec "Pulling
+    manifests"; Docker's defaults) HOST[:PORT][/NAMESPACE...]                     a source that is a
+    registry or a part of one several of the kinds above, or any host         a source of several
+    hosts oci:DIR[:REF], ./FILE and others               a source on this machine (local.py)
 
-Rules that hold here: the first component is a host when it has a dot or a colon, is `localhost`, or is followed by nothing but a slash;
-everything else is on docker.io, where one component means `library/`; a refusal quotes the text and points at the part that is wrong.
+Rules that hold here: the first component is a host when it has a dot or a colon, is `localhost`, or
+is followed by nothing but a slash; everything else is on docker.io, where one component means
+`library/`; a refusal quotes the text and points at the part that is wrong.
 """
 
 from __future__ import annotations
@@ -33,7 +35,10 @@ _SCHEMES = ("docker://", "oci://")
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """One manifest of one repository. At least one of `tag` and `digest` is there; with both, the digest decides."""
+    """One manifest of one repository.
+
+    At least one of `tag` and `digest` is there; with both, the digest decides.
+    """
 
     host: str
     repository: str
@@ -47,7 +52,9 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class RegistrySource:
-    """A registry, or the part of it below `path` (a namespace or a repository); empty `path`: all of it."""
+    """A registry, or the part of it below `path` (a namespace or a repository); empty `path`: all
+    of it.
+    """
 
     host: str
     path: str = ""
@@ -58,7 +65,10 @@ class RegistrySource:
 
 @dataclass(frozen=True, slots=True)
 class HostsSource:
-    """Several registries, a directory each. `parts`: what was named of them, which is listed; `any`: every other can be entered, too."""
+    """Several registries, a directory each.
+
+    `parts`: what was named of them, which is listed; `any`: every other can be entered, too.
+    """
 
     parts: tuple[RegistrySource, ...]
     any: bool = False
@@ -83,7 +93,9 @@ def is_component(text: str) -> bool:
 
 def is_repository(text: str) -> bool:
     """Whether it can be the whole name of a repository."""
-    return len(text) <= MAX_REPOSITORY_LENGTH and all(is_component(part) for part in text.split("/"))
+    return len(text) <= MAX_REPOSITORY_LENGTH and all(
+        is_component(part) for part in text.split("/")
+    )
 
 
 def is_tag(text: str) -> bool:
@@ -98,7 +110,9 @@ def is_host(text: str) -> bool:
 
 
 def is_registry_name(text: str) -> bool:
-    """Whether it is read as a host where it stands before a repository: with a dot or a port, or `localhost`."""
+    """Whether it is read as a host where it stands before a repository: with a dot or a port, or
+    `localhost`.
+    """
     name = text.partition(":")[0]
     return is_host(text) and ("." in name or ":" in text or name == "localhost")
 
@@ -116,7 +130,10 @@ def hosts_of(source: Source) -> tuple[str, ...]:
 
 
 def join_sources(sources: Sequence[Source], any_host: bool) -> Source:
-    """What several sources are together. Raises InvalidReference for a layout among them, and for none at all."""
+    """What several sources are together.
+
+    Raises InvalidReference for a layout among them, and for none at all.
+    """
     if len(sources) == 1 and not any_host:
         return sources[0]
     parts: list[RegistrySource] = []
@@ -134,7 +151,8 @@ def join_sources(sources: Sequence[Source], any_host: bool) -> Source:
 
 
 def seeds_of(host: str, names: Iterable[str], *, alone: bool) -> tuple[str, ...]:
-    """The repositories of a host among names with or without hosts; `alone`: it is the only host, whose names need none.
+    """The repositories of a host among names with or without hosts; `alone`: it is the only host,
+    whose names need none.
 
     Raises InvalidReference.
     """
@@ -144,7 +162,9 @@ def seeds_of(host: str, names: Iterable[str], *, alone: bool) -> tuple[str, ...]
         if alone:
             name = rest if rest and normal_host(first) == host else text
             if not is_repository(name):
-                raise InvalidReference(f"{text!r} is no name of a repository", hint="components are a-z and 0-9")
+                raise InvalidReference(
+                    f"{text!r} is no name of a repository", hint="components are a-z and 0-9"
+                )
             found.append(name)
             continue
         source = parse_source(text)
@@ -154,7 +174,9 @@ def seeds_of(host: str, names: Iterable[str], *, alone: bool) -> tuple[str, ...]
 
 
 def is_short_name(text: str) -> bool:
-    """Whether a reference leaves out its host (containers-registries.conf(5), "short-name aliasing")."""
+    """Whether a reference leaves out its host (containers-registries.conf(5), "short-name
+    aliasing").
+    """
     try:
         return bool(text) and "://" not in text and not _split_host(text, text)[0]
     except InvalidReference:
@@ -180,10 +202,16 @@ def _parse_remote(text: str, rest: str, *, reference: bool) -> RegistrySource | 
         rest = rest.removeprefix(scheme)
     if "://" in rest:
         scheme = rest.partition("://")[0] + "://"
-        raise _wrong(text, scheme, "a registry is named without a scheme", hint="for plain http use --plain-http")
+        raise _wrong(
+            text,
+            scheme,
+            "a registry is named without a scheme",
+            hint="for plain http use --plain-http",
+        )
     if not rest:
         raise InvalidReference(
-            "empty reference", hint="write HOST/REPOSITORY:TAG, for example docker.io/library/alpine:3.19"
+            "empty reference",
+            hint="write HOST/REPOSITORY:TAG, for example docker.io/library/alpine:3.19",
         )
     host, path = _split_host(text, rest)
     path, tag, digest = _split_version(text, path)
@@ -209,7 +237,9 @@ def _split_host(text: str, rest: str) -> tuple[str, str]:
     if slash:
         looks_like_host = looks_like_host or bool(colon) or not path
     elif colon and not port.isdigit() and not first.startswith("["):
-        looks_like_host = False  # alpine.old:v1 without a slash can only be a repository and its tag
+        looks_like_host = (
+            False  # alpine.old:v1 without a slash can only be a repository and its tag
+        )
     if not looks_like_host or "@" in first:
         return "", rest
     if not is_host(first):
@@ -255,9 +285,17 @@ def _check_repository(text: str, path: str) -> None:
         )
     for part in path.split("/"):
         if not part:
-            raise _wrong(text, "//" if "//" in text else path, "a component of the repository's name is empty")
+            raise _wrong(
+                text,
+                "//" if "//" in text else path,
+                "a component of the repository's name is empty",
+            )
         if not is_component(part):
-            why = "has capital letters" if is_component(part.lower()) else "is no component of a repository's name"
+            why = (
+                "has capital letters"
+                if is_component(part.lower())
+                else "is no component of a repository's name"
+            )
             hint = "components are a-z and 0-9, joined by '.', '_', '__' or '-'"
             if ":" in part or "@" in part:
                 hint = "what is in it comes after a space: HOST/REPOSITORY:TAG PATH"

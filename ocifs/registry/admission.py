@@ -1,18 +1,22 @@
 """One question before a mount is made: whether it can work.
 
-`app.Hosts` asks it in the task that opens the tree, before the daemon reports that it is ready; commands that read a tree do not.
+`app.Hosts` asks it in the task that opens the tree, before the daemon reports that it is ready;
+commands that read a tree do not.
 
 Rules that hold here:
 
 - An answer that says "no" (not there, not allowed, not a registry) is raised. It has a hint.
-- Anything else that goes wrong is a warning: an outage passes, and what is in the cache can be read meanwhile.
-- A host whose name does not exist is a "no", unless the cache knows the host: names of private networks come and go.
-- A whole registry that needs a login is a "no", except with --repo: then the mount is not empty, and
-  credentials are read again whenever they are asked for.
-- Several sources are asked side by side, within one deadline. A "no" to some of them is a warning that names the source. It is
-  an error if all are refused and --any lets no others in.
-- A namespace is not a repository. It is admitted if the catalog has it, if --repo names something below it, or if the
-  catalog cannot tell and it has one component, as no repository of a registry without a catalog has.
+- Anything else that goes wrong is a warning: an outage passes, and what is in the cache can be read
+  meanwhile.
+- A host whose name does not exist is a "no", unless the cache knows the host: names of private
+  networks come and go.
+- A whole registry that needs a login is a "no", except with --repo: then the mount is not empty,
+  and credentials are read again whenever they are asked for.
+- Several sources are asked side by side, within one deadline. A "no" to some of them is a warning
+  that names the source. It is an error if all are refused and --any lets no others in.
+- A namespace is not a repository. It is admitted if the catalog has it, if --repo names something
+  below it, or if the catalog cannot tell and it has one component, as no repository of a registry
+  without a catalog has.
 - Few requests: `/v2/` and a token for a whole registry, one page with one tag for a repository.
 """
 
@@ -26,14 +30,17 @@ import trio
 from ocifs.content import Catalog
 from ocifs.errors import AccessDenied, NotFound, OcifsError, Unreachable
 from ocifs.oci.reference import RegistrySource
-from ocifs.registry.mirrors import Mirrored
+from ocifs.registry.mirrors.mirrored import Mirrored
 
 _NAMED = 5  # repositories in a warning, refusals in an error
 
 
 @dataclass(frozen=True, slots=True)
 class Applicant:
-    """A source that is to be mounted. `seeds`: the repositories that --repo names. `is_cached`: whether the cache has its host."""
+    """A source that is to be mounted.
+
+    `seeds`: the repositories that --repo names. `is_cached`: whether the cache has its host.
+    """
 
     source: RegistrySource
     mirrored: Mirrored
@@ -42,14 +49,21 @@ class Applicant:
     is_cached: Callable[[], Awaitable[bool]]
 
 
-async def admit_all(applicants: Sequence[Applicant], seconds: float, *, or_any: bool = False) -> list[str]:
-    """Warnings of what may not work. Raises the refusal if every source was refused, unless the mount is for any host (`or_any`)."""
+async def admit_all(
+    applicants: Sequence[Applicant], seconds: float, *, or_any: bool = False
+) -> list[str]:
+    """Warnings of what may not work.
+
+    Raises the refusal if every source was refused, unless the mount is for any host (`or_any`).
+    """
     warnings: dict[RegistrySource, str] = {}
     refusals: dict[RegistrySource, OcifsError] = {}
 
     async def ask(applicant: Applicant) -> None:
         source, host = applicant.source, applicant.source.host
-        warnings[source] = f"{host} has not answered yet; the mount shows what the cache has until it does"
+        warnings[source] = (
+            f"{host} has not answered yet; the mount shows what the cache has until it does"
+        )
         try:
             with trio.move_on_after(seconds):
                 warnings[source] = await admit(applicant)
@@ -92,7 +106,12 @@ async def admit(applicant: Applicant) -> str:
             raise
         return await _namespace(mirrored.host, applicant.catalog, path, error)
     except OcifsError as error:
-        if isinstance(error, Unreachable) and error.is_unknown_host and not is_cached and not mirrored.has_mirrors:
+        if (
+            isinstance(error, Unreachable)
+            and error.is_unknown_host
+            and not is_cached
+            and not mirrored.has_mirrors
+        ):
             raise
         return f"{error}; the mount shows what the cache has until it can be asked"
     return ""

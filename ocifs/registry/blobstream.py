@@ -1,14 +1,18 @@
-"""Blobs on their way: one request for a whole or a part, and a second one for the whole if the first was answered badly.
+"""Blobs on their way: one request for a whole or a part, and a second one for the whole if the
+first was answered badly.
 
-`RegistryClient.open_blob` calls this module, from the store's tasks. State: until when this registry is not asked for ranges.
+`RegistryClient.open_blob` calls this module, from the store's tasks. State: until when this
+registry is not asked for ranges.
 
 - Nothing is verified here: the store verifies. Headers are checked against the blob's size.
-- A range that is refused or answered oddly is asked for once more, as the whole. If that succeeds, the registry is asked for
-  wholes only, for RANGES_PAUSE seconds: a server that cannot do ranges today may after its next update.
+- A range that is refused or answered oddly is asked for once more, as the whole. If that succeeds,
+  the registry is asked for wholes only, for RANGES_PAUSE seconds: a server that cannot do ranges
+  today may after its next update.
 - The status of the whole is the verdict: only then is a 404 absence, a 403 a refusal.
-- Failures that pass (429, 408, 502 to 504, 52x) say nothing about ranges and are retried as they are.
-- A Content-Encoding is a label. Content of the blob's own size is served as it is; gzip data of another size are decoded. The
-  digest decides whether that was right.
+- Failures that pass (429, 408, 502 to 504, 52x) say nothing about ranges and are retried as they
+  are.
+- A Content-Encoding is a label. Content of the blob's own size is served as it is; gzip data of
+  another size are decoded. The digest decides whether that was right.
 """
 
 from __future__ import annotations
@@ -24,23 +28,25 @@ import trio
 from ocifs.concurrency import in_thread, note_progress
 from ocifs.content import Blob, BlobStream
 from ocifs.errors import IntegrityError, Malformed, Unreachable
-from ocifs.oci import endpoints, replies
-from ocifs.oci.codings import codings, decoder_for, looks_encoded
 from ocifs.oci.descriptor import UNKNOWN_SIZE
 from ocifs.oci.digest import Digest
-from ocifs.oci.retry import RETRIED
+from ocifs.oci.distribution import endpoints, replies
+from ocifs.oci.distribution.codings import codings, decoder_for, looks_encoded
+from ocifs.oci.distribution.retry import RETRIED
 from ocifs.registry.connection import Connection, headers_of
+from ocifs.registry.http.transport import pieces
 from ocifs.registry.question import Question
-from ocifs.registry.transport import pieces
 from ocifs.settings import MIB
 
 log = logging.getLogger("ocifs.registry")
 
 RANGES_PAUSE = 600.0  # seconds for which a registry without ranges is asked for wholes
-_SNIFFED = MIB  # bytes of the largest labelled blob of unknown length that is hashed to see whether it is encoded
+# bytes of the largest labelled blob of unknown length that is hashed to see whether it is encoded
+_SNIFFED = MIB
 _MEMBERS = 1_000  # of gzip in one encoded blob: each costs a copy of what follows it
 _WHOLES = frozenset({200, 206})  # 206 from those that answer every question with a Content-Range
-# A 500 is retried for any other question. Here the whole is asked for at once, which is a retry and more.
+# A 500 is retried for any other question. Here the whole is asked for at once, which is a retry and
+# more.
 _ANSWERS = (frozenset({*range(200, 300), *range(400, 600)}) - RETRIED - {401, 407, 429}) | {500}
 
 
@@ -53,12 +59,17 @@ class BlobStreams:
 
     @asynccontextmanager
     async def open(self, blob: Blob, start: int, stop: int) -> AsyncIterator[BlobStream]:
-        """Bytes [start, stop), or the whole. Raises NotFound, AccessDenied, IntegrityError and so on."""
+        """Bytes [start, stop), or the whole.
+
+        Raises NotFound, AccessDenied, IntegrityError and so on.
+        """
         target = endpoints.blob(blob.repository, blob.digest)
         fault = ""
         if (start, stop) != (0, blob.size) and trio.current_time() >= self._wholes_until:
             headers = {"Range": f"bytes={start}-{max(start, stop - 1)}"}
-            async with self._connection.stream(Question("GET", target, headers, _ANSWERS)) as answer:
+            async with self._connection.stream(
+                Question("GET", target, headers, _ANSWERS)
+            ) as answer:
                 fault = _fault_of(answer, blob, start)
                 if not fault:
                     yield self._stream(answer, blob, start, stop)
@@ -70,13 +81,19 @@ class BlobStreams:
             yield stream
 
     async def size(self, repository: str, digest: Digest) -> int | None:
-        """The size of a blob as a GET has it, of which nothing but its head is read; None if it has none either."""
+        """The size of a blob as a GET has it, of which nothing but its head is read; None if it has
+        none either.
+        """
         target = endpoints.blob(repository, digest)
         question = Question("GET", target, {"Range": "bytes=0-0"}, _ANSWERS)
         async with self._connection.stream(question) as answer:
             headers = headers_of(answer)
             good = answer.status_code == 416 or not _fault_of(answer, Blob(repository, digest), 0)
-            size = replies.read_size(answer.status_code, headers) if good and not codings(headers) else None
+            size = (
+                replies.read_size(answer.status_code, headers)
+                if good and not codings(headers)
+                else None
+            )
         if size is not None or answer.status_code == 200:
             return size
         async with self._connection.stream(Question("GET", target, {}, _WHOLES)) as answer:
@@ -86,9 +103,16 @@ class BlobStreams:
     def _remember(self, fault: str) -> None:
         host = self._connection.host
         self._wholes_until = trio.current_time() + RANGES_PAUSE
-        log.info("%s answers a range with %s: only wholes are asked for during %g s", host, fault, RANGES_PAUSE)
+        log.info(
+            "%s answers a range with %s: only wholes are asked for during %g s",
+            host,
+            fault,
+            RANGES_PAUSE,
+        )
 
-    def _stream(self, answer: httpx.Response, blob: Blob, start: int, stop: int | None) -> BlobStream:
+    def _stream(
+        self, answer: httpx.Response, blob: Blob, start: int, stop: int | None
+    ) -> BlobStream:
         """The bytes of an answer; `stop`: None if the whole was asked for.
 
         Raises IntegrityError or Malformed if its headers cannot be those of this blob.
@@ -102,13 +126,17 @@ class BlobStreams:
             part = replies.read_part(206, headers, start)
             assert part.stop is not None
             if stop is None and part.stop != (part.total if size is None else size):
-                raise Malformed(f"{name}: the registry answered with 206 and a part, and the whole was asked for")
+                raise Malformed(
+                    f"{name}: the registry answered with 206 and a part, and the whole was asked for"
+                )
             return _Part(answer, part, part.stop if stop is None else min(stop, part.stop), name)
         part = replies.read_part(200, headers, 0)
         if codings(headers) and size is not None and part.total != size:
             return _MaybeEncoded(answer, blob, name)
         if part.total is not None and size is not None and part.total != size:
-            raise IntegrityError(f"{name} is served with {part.total} bytes, its descriptor has {size}")
+            raise IntegrityError(
+                f"{name} is served with {part.total} bytes, its descriptor has {size}"
+            )
         return _Part(answer, part, part.total if size is None else size, name)
 
 
@@ -117,7 +145,11 @@ def _fault_of(answer: httpx.Response, blob: Blob, start: int) -> str:
     size = None if blob.size == UNKNOWN_SIZE else blob.size
     if answer.status_code == 200:
         return _fault_of_200(headers_of(answer), size)
-    return _fault_of_206(headers_of(answer), size, start) if answer.status_code == 206 else str(answer.status_code)
+    return (
+        _fault_of_206(headers_of(answer), size, start)
+        if answer.status_code == 206
+        else str(answer.status_code)
+    )
 
 
 def _fault_of_200(headers: Mapping[str, str], size: int | None) -> str:
@@ -141,13 +173,19 @@ def _fault_of_206(headers: Mapping[str, str], size: int | None, start: int) -> s
         return f"206 of {part.total or stop} bytes"
     if codings(headers) and part.total is None:
         return "206 of encoded content"
-    return "206 and the whole" if length is not None and length == size and length > stop - start else ""
+    return (
+        "206 and the whole"
+        if length is not None and length == size and length > stop - start
+        else ""
+    )
 
 
 class _Part:
     """A BlobStream over an answer: never more than was announced, an error if it is less."""
 
-    def __init__(self, answer: httpx.Response, part: replies.Part, end: int | None, name: str) -> None:
+    def __init__(
+        self, answer: httpx.Response, part: replies.Part, end: int | None, name: str
+    ) -> None:
         self.start = part.start
         self.total = part.total
         self._answer = answer
@@ -168,14 +206,18 @@ class _Part:
                 position += len(piece)
                 yield piece
         if self._end is not None and position < self._end:
-            raise Unreachable(f"{self._name}: the connection was lost after {position - self.start} bytes")
+            raise Unreachable(
+                f"{self._name}: the connection was lost after {position - self.start} bytes"
+            )
 
 
 class _MaybeEncoded:
-    """A BlobStream over a whole that is labelled as encoded and is not announced with the blob's size.
+    """A BlobStream over a whole that is labelled as encoded and is not announced with the blob's
+    size.
 
-    Of a chunked answer the length is not known, so it may be the blob itself under a wrong label. A small one is hashed to find
-    out. A large one is decoded if its length was announced: it cannot be the blob.
+    Of a chunked answer the length is not known, so it may be the blob itself under a wrong label. A
+    small one is hashed to find out. A large one is decoded if its length was announced: it cannot
+    be the blob.
     """
 
     def __init__(self, answer: httpx.Response, blob: Blob, name: str) -> None:

@@ -1,8 +1,9 @@
 """A registry as a Catalog and a BlobSource (distribution-spec).
 
-Rules that hold here: what to ask is in `oci.endpoints` and what an answer means in `oci.replies`; lists are followed by their Link header
-until there is none, and no list goes on without end; a manifest is verified before it is given away; a blob is not, since whoever keeps
-it verifies it, but what its headers say is held against its size.
+Rules that hold here: what to ask is in `oci.endpoints` and what an answer means in `oci.replies`;
+lists are followed by their Link header until there is none, and no list goes on without end; a
+manifest is verified before it is given away; a blob is not, since whoever keeps it verifies it, but
+what its headers say is held against its size.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ from ocifs.errors import (
     NotFound,
     RegistryFailed,
 )
-from ocifs.oci import endpoints, replies
 from ocifs.oci.descriptor import Descriptor
 from ocifs.oci.digest import Digest
+from ocifs.oci.distribution import endpoints, replies
 from ocifs.oci.manifest import digest_of_manifest, verify_manifest
+from ocifs.registry.auth.credential import Credential
 from ocifs.registry.blobstream import BlobStreams
+from ocifs.registry.config.endpoint import Site
 from ocifs.registry.connection import Connection
-from ocifs.registry.credential import Credential
-from ocifs.registry.endpoint import Site
 from ocifs.registry.lists import Lists
 from ocifs.registry.question import Question
 from ocifs.registry.referrers import Referrers
@@ -39,7 +40,8 @@ from ocifs.settings import Settings
 _ACCEPT = {"Accept": endpoints.ACCEPT_MANIFESTS}
 _KEPT = 32  # manifests that came along with a tag and are kept until they are asked for by digest
 _OK = frozenset({200})
-# All but those of a wait (429) and of a challenge (401), which are dealt with as for any other question.
+# All but those of a wait (429) and of a challenge (401), which are dealt with as for any other
+# question.
 _ANY_OF_HEAD = frozenset(range(200, 600)) - {401, 429}
 
 
@@ -59,7 +61,10 @@ class RegistryClient:
         await self._connection.check()
 
     async def admit(self, repository: str) -> None:
-        """Ask once whether a repository (empty: the registry) can be read. Raises NotFound, AccessDenied, and what else goes wrong."""
+        """Ask once whether a repository (empty: the registry) can be read.
+
+        Raises NotFound, AccessDenied, and what else goes wrong.
+        """
         if not repository:
             await self._connection.sign_in()
             return
@@ -75,12 +80,18 @@ class RegistryClient:
         return self._connection.manners.facts()
 
     async def repositories(self) -> tuple[str, ...]:
-        """The catalog. Whatever the registry answers instead of a list, names can still be looked up: CatalogUnavailable."""
+        """The catalog.
+
+        Whatever the registry answers instead of a list, names can still be looked up:
+        CatalogUnavailable.
+        """
         with self._unavailable():
             return tuple(sorted(await self._lists.names(endpoints.catalog(), "repositories")))
 
     async def brief_list(self) -> tuple[str, ...] | None:
-        """The catalog if it has one page, and no token is needed that is good for the catalog alone."""
+        """The catalog if it has one page, and no token is needed that is good for the catalog
+        alone.
+        """
         if self._connection.wants_tokens:
             return None
         with self._unavailable():
@@ -97,11 +108,16 @@ class RegistryClient:
         except (NotFound, AccessDenied, RegistryFailed, Malformed, LimitExceeded) as error:
             if error.listed:
                 raise
-            host, hint = self._connection.host, "write the name of one after it; in a mount enter it, or use --repo"
+            host, hint = (
+                self._connection.host,
+                "write the name of one after it; in a mount enter it, or use --repo",
+            )
             if isinstance(error, NotFound | AccessDenied) or (
                 isinstance(error, RegistryFailed) and error.status == 405
             ):
-                raise CatalogUnavailable(f"{host} does not list its repositories", hint=hint) from error
+                raise CatalogUnavailable(
+                    f"{host} does not list its repositories", hint=hint
+                ) from error
             message = f"{host} does not list its repositories: {error}"
             raise CatalogFailed(message, hint=error.hint or hint) from error
 
@@ -109,7 +125,10 @@ class RegistryClient:
         return await self._lists.names(endpoints.tags(repository), "tags")
 
     async def resolve(self, repository: str, tag: str) -> Descriptor:
-        """What a tag means. HEAD is only a hint: what it refuses is asked for by GET, whose answer is the verdict."""
+        """What a tag means.
+
+        HEAD is only a hint: what it refuses is asked for by GET, whose answer is the verdict.
+        """
         target = endpoints.manifest(repository, tag)
         answer = await self._connection.ask(Question("HEAD", target, _ACCEPT, _ANY_OF_HEAD))
         known = replies.read_head(answer.headers) if answer.status == 200 else None
@@ -127,14 +146,18 @@ class RegistryClient:
         return await self._tagged(repository, endpoints.manifest(repository, tag))
 
     async def _tagged(self, repository: str, target: str) -> RawManifest:
-        answer = await self._connection.ask(Question("GET", target, _ACCEPT, _OK, self._limits.manifest_bytes))
+        answer = await self._connection.ask(
+            Question("GET", target, _ACCEPT, _OK, self._limits.manifest_bytes)
+        )
         digest = replies.read_digest(answer.headers)
         if digest is None:
             digest = await off_loop(len(answer.body), partial(digest_of_manifest, answer.body))
         try:
             await off_loop(len(answer.body), partial(verify_manifest, answer.body, digest))
         except IntegrityError:
-            return await self.manifest(repository, digest)  # what came is not what was meant: asked for by its name
+            return await self.manifest(
+                repository, digest
+            )  # what came is not what was meant: asked for by its name
         return RawManifest(digest, answer.headers.get("content-type", ""), answer.body)
 
     async def manifest(self, repository: str, digest: Digest) -> RawManifest:
@@ -143,7 +166,9 @@ class RegistryClient:
             return kept
         digest.hasher()  # what cannot be verified is not asked for
         target = endpoints.manifest(repository, digest)
-        answer = await self._connection.ask(Question("GET", target, _ACCEPT, _OK, self._limits.manifest_bytes))
+        answer = await self._connection.ask(
+            Question("GET", target, _ACCEPT, _OK, self._limits.manifest_bytes)
+        )
         await off_loop(len(answer.body), partial(verify_manifest, answer.body, digest))
         return RawManifest(digest, answer.headers.get("content-type", ""), answer.body)
 
@@ -161,7 +186,9 @@ class RegistryClient:
             raise Malformed(f"{self._connection.host} does not say how large {digest} is")
         return size
 
-    def open_blob(self, blob: Blob, start: int, stop: int) -> AbstractAsyncContextManager[BlobStream]:
+    def open_blob(
+        self, blob: Blob, start: int, stop: int
+    ) -> AbstractAsyncContextManager[BlobStream]:
         return self._blobs.open(blob, start, stop)
 
     def distrust(self, digest: Digest) -> bool:

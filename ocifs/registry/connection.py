@@ -1,11 +1,13 @@
 """One registry's answers: requests with the right headers, redirects by hand, retries, bounds.
 
-Called from the tasks that ask. State: the registry's origin, redirects that were seen, and what manners and validators keep.
+Called from the tasks that ask. State: the registry's origin, redirects that were seen, and what
+manners and validators keep.
 
-- Authorization goes to the registry's own origin and nowhere else. Another registry to which it leads has its own (`others`).
+- Authorization goes to the registry's own origin and nowhere else. Another registry to which it
+  leads has its own (`others`).
 - Redirects are followed by hand, a bounded number of times, and never past `guards`.
-- What a storage host answers is the registry's failure: neither absence nor a refusal. It is a verdict only of a registry, behind a
-  front or with a token of its own.
+- What a storage host answers is the registry's failure: neither absence nor a refusal. It is a
+  verdict only of a registry, behind a front or with a token of its own.
 - Every body is bounded, and so is the time that a small answer may take.
 """
 
@@ -32,27 +34,28 @@ from ocifs.errors import (
     RegistryFailed,
     Unreachable,
 )
-from ocifs.oci.codings import codings, decoded
-from ocifs.oci.endpoints import PING, scope_of
-from ocifs.oci.replies import error_of, is_verdict, next_page
-from ocifs.oci.words import words_of
-from ocifs.registry.auth import Authenticator
-from ocifs.registry.credential import Credential
-from ocifs.registry.endpoint import Site
-from ocifs.registry.guards import origin_in, redirect_target
-from ocifs.registry.manners import Manners
-from ocifs.registry.others import OtherRegistries
+from ocifs.oci.distribution.codings import codings, decoded
+from ocifs.oci.distribution.endpoints import PING, scope_of
+from ocifs.oci.distribution.error_body import words_of
+from ocifs.oci.distribution.replies import error_of, is_verdict, next_page
+from ocifs.registry.auth.authenticator import Authenticator
+from ocifs.registry.auth.credential import Credential
+from ocifs.registry.auth.foreign import OtherRegistries
+from ocifs.registry.config.endpoint import Site
+from ocifs.registry.http.etags import Answer, Validators
+from ocifs.registry.http.origins import origin_in, redirect_target
+from ocifs.registry.http.throttle import Manners
+from ocifs.registry.http.tls import Trust, may_have_tls, origin_of
+from ocifs.registry.http.transport import make_client, pieces, send, speaks_tls
 from ocifs.registry.question import Question
-from ocifs.registry.transport import make_client, pieces, send, speaks_tls
-from ocifs.registry.trust import Trust, may_have_tls, origin_of
-from ocifs.registry.validators import Answer, Validators
 from ocifs.settings import Settings
 
 T = TypeVar("T")
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _PLACE_HOLDS = 60.0  # seconds for which a redirect is believed; signed addresses hold for some 300
-# What ECR answers instead of a challenge to a token or password that has expired (400 the public one, 403 the private one).
+# What ECR answers instead of a challenge to a token or password that has expired (400 the public
+# one, 403 the private one).
 _EXPIRED = frozenset({400, 403})
 _CHALLENGES = 4  # answered for one question: two of the registry, two of another that it leads to
 _PLACES = 256  # redirects that are remembered
@@ -73,9 +76,13 @@ class Connection:
         self.limits = settings.limits
         self.origin = origin_of(host, settings.network, site.scheme)
         self._own = origin_in(self.origin)
-        self._may_have_tls = not site.scheme and self._own[0] == "http" and may_have_tls(host, settings.network)
+        self._may_have_tls = (
+            not site.scheme and self._own[0] == "http" and may_have_tls(host, settings.network)
+        )
         self._max_wait = settings.timing.max_wait
-        self.manners = Manners(host, self.limits.retries, min(settings.timing.timeout, settings.timing.max_wait))
+        self.manners = Manners(
+            host, self.limits.retries, min(settings.timing.timeout, settings.timing.max_wait)
+        )
         self._validators = Validators(self.limits.validated_bytes)
         trust = Trust(settings.network, site)
         self._client = make_client(self._own, trust, settings.network.connections, settings.timing)
@@ -116,7 +123,11 @@ class Connection:
             body = b"" if question.method == "HEAD" else await self._whole(answer, question)
         finally:
             await answer.aclose()
-        whole = Answer(answer.status_code, headers_of(answer), await self._without_coding(answer, body, question))
+        whole = Answer(
+            answer.status_code,
+            headers_of(answer),
+            await self._without_coding(answer, body, question),
+        )
         return self._validators.take(question.target, whole) if question.changes else whole
 
     @asynccontextmanager
@@ -133,11 +144,19 @@ class Connection:
         scope = scope_of(question.target)
         authorization = await self._auth.header(scope)
         for last in (*(False,) * _CHALLENGES, True):
-            answer = await self._first(question) if self._may_have_tls else await self._follow(question, authorization)
+            answer = (
+                await self._first(question)
+                if self._may_have_tls
+                else await self._follow(question, authorization)
+            )
             if self._is_own(answer):
                 self.manners.heard(answer.headers)
             refused = answer.status_code == 401 and self._is_own(answer)
-            old = authorization if answer.status_code in _EXPIRED and self._is_own(answer) and not last else None
+            old = (
+                authorization
+                if answer.status_code in _EXPIRED and self._is_own(answer) and not last
+                else None
+            )
             if old and (renewed := await _closing(answer, self._auth.renew(scope, old))):
                 authorization = renewed
                 continue
@@ -156,12 +175,18 @@ class Connection:
             challenge = answer.headers.get("www-authenticate", "")
             await answer.aclose()
             if not question.tokens and self._auth.learn(challenge):
-                raise AccessDenied(f"{self.host} wants a token for {question.target.partition('?')[0]}")
-            authorization = await self._auth.answer(challenge or await self._ping(), scope, authorization)
+                raise AccessDenied(
+                    f"{self.host} wants a token for {question.target.partition('?')[0]}"
+                )
+            authorization = await self._auth.answer(
+                challenge or await self._ping(), scope, authorization
+            )
         raise await self._error(answer, question.target)
 
     async def _first(self, question: Question) -> httpx.Response:
-        """The first answer of a registry on loopback, which has TLS where it does not understand plain http and does understand TLS."""
+        """The first answer of a registry on loopback, which has TLS where it does not understand
+        plain http and does understand TLS.
+        """
         failure: Unreachable | None = None
         try:
             answer = await self._follow(question, None)
@@ -169,7 +194,8 @@ class Connection:
             raise
         except Unreachable as error:
             failure = error
-        # Outside the handler: the failure, which may be about TLS elsewhere, must not become the context of the next.
+        # Outside the handler: the failure, which may be about TLS elsewhere, must not become the
+        # context of the next.
         if failure is not None:
             if not await speaks_tls(self._client, self.host):
                 raise failure
@@ -185,19 +211,28 @@ class Connection:
 
     async def _ping(self) -> str:
         """The registry's own challenge, for registries whose refusals carry none (seen: gcr.io)."""
-        answer = await send(self._client, "GET", self.origin + self.site.path_of(PING), dict(self.site.headers))
+        answer = await send(
+            self._client, "GET", self.origin + self.site.path_of(PING), dict(self.site.headers)
+        )
         await answer.aclose()
         return str(answer.headers.get("www-authenticate", ""))
 
     async def greet(self) -> Answer:
-        """The front door's answer to somebody without credentials, whatever its status; without its body."""
+        """The front door's answer to somebody without credentials, whatever its status; without its
+        body.
+        """
         question = Question("GET", PING, {})
-        answer = await (self._first(question) if self._may_have_tls else self._follow(question, None))
+        answer = await (
+            self._first(question) if self._may_have_tls else self._follow(question, None)
+        )
         await answer.aclose()
         return Answer(answer.status_code, headers_of(answer), b"")
 
     async def sign_in(self) -> None:
-        """Find out whether this is a registry that lets us in. Raises NotFound, AccessDenied, Unreachable and the like."""
+        """Find out whether this is a registry that lets us in.
+
+        Raises NotFound, AccessDenied, Unreachable and the like.
+        """
         answer = await self.greet()
         if answer.status == 401:
             await self._auth.sign_in(answer.headers.get("www-authenticate", ""))
@@ -212,7 +247,10 @@ class Connection:
             raise
 
     async def check(self) -> None:
-        """Ask whether anybody is there; a refusal is an answer. Raises Unreachable, RegistryFailed."""
+        """Ask whether anybody is there; a refusal is an answer.
+
+        Raises Unreachable, RegistryFailed.
+        """
         answer = await self.greet()
         if answer.status >= 500:
             raise RegistryFailed(f"{self.host} answers {answer.status}", status=answer.status)
@@ -228,21 +266,33 @@ class Connection:
             own = origin_in(url) == self._own
             extra = self._own_headers(authorization) if own else await self._others.headers(url)
             try:
-                answer = await send(self._client, question.method, url, {**question.headers, **extra})
+                answer = await send(
+                    self._client, question.method, url, {**question.headers, **extra}
+                )
             except Unreachable as error:
                 if not hop or own:
                     raise
                 raise _after_redirect(error, self.host) from None
             if answer.status_code not in _REDIRECTS or "location" not in answer.headers:
-                if hop and not (own or extra) and answer.status_code in (200, 206) and question.may_be_elsewhere:
+                if (
+                    hop
+                    and not (own or extra)
+                    and answer.status_code in (200, 206)
+                    and question.may_be_elsewhere
+                ):
                     self._remember(question.target, url)
                 return answer
             await answer.aclose()
             url = redirect_target(self._own, url, answer.headers["location"])
-        raise Malformed(f"{self.host} redirects more than {self.limits.redirects} times (limits.redirects)")
+        raise Malformed(
+            f"{self.host} redirects more than {self.limits.redirects} times (limits.redirects)"
+        )
 
     def _own_headers(self, authorization: str | None) -> dict[str, str]:
-        return {**dict(self.site.headers), **({"Authorization": authorization} if authorization else {})}
+        return {
+            **dict(self.site.headers),
+            **({"Authorization": authorization} if authorization else {}),
+        }
 
     async def _from_place(self, question: Question, place: _Place) -> httpx.Response | None:
         """An answer from where the registry sent us last; None where it must be asked again."""
@@ -283,13 +333,20 @@ class Connection:
         what = f"{self.host}{target.partition('?')[0]}"
         status = answer.status_code
         if status < 400:
-            return RegistryFailed(f"{what}: the registry answered {status}, which nothing provides for", status=status)
+            return RegistryFailed(
+                f"{what}: the registry answered {status}, which nothing provides for", status=status
+            )
         absent = status == 404 and is_verdict(target, answer.request.url.path, body)
         is_registry = self._is_own(answer) or "authorization" in answer.request.headers
-        who = "the registry" if self._is_own(answer) else f"{answer.request.url.host}, to which the registry sends us,"
+        who = (
+            "the registry"
+            if self._is_own(answer)
+            else f"{answer.request.url.host}, to which the registry sends us,"
+        )
         if status == 407:
             return Unreachable(
-                f"{what}: the proxy wants credentials", hint="write http://NAME:PASSWORD@PROXY in http_proxy"
+                f"{what}: the proxy wants credentials",
+                hint="write http://NAME:PASSWORD@PROXY in http_proxy",
             )
         if not is_registry and status != 429 and not absent:
             words = words_of(headers_of(answer), body)
@@ -297,7 +354,9 @@ class Connection:
             return RegistryFailed(f"{text} ({words})" if words else text, status=status)
         return error_of(status, headers_of(answer), body, f"{what}: {who}", time.time())
 
-    async def _without_coding(self, answer: httpx.Response, body: bytes, question: Question) -> bytes:
+    async def _without_coding(
+        self, answer: httpx.Response, body: bytes, question: Question
+    ) -> bytes:
         """A body that was encoded although identity was asked for, decoded off the event loop."""
         headers = headers_of(answer)
         if not body or not codings(headers):
@@ -313,13 +372,18 @@ class Connection:
                 if len(body) > question.limit:
                     what = f"{self.host}{question.target.partition('?')[0]}"
                     setting = "manifest_bytes" if "/manifests/" in what else "answer_bytes"
-                    raise LimitExceeded(f"{what} answers with more than {question.limit} bytes (limits.{setting})")
+                    raise LimitExceeded(
+                        f"{what} answers with more than {question.limit} bytes (limits.{setting})"
+                    )
                 note_progress()
         return bytes(body)
 
 
 async def _closing(answer: httpx.Response, work: Awaitable[T]) -> T:
-    """What `work` finds. The answer is closed if that makes another one likely, or if the work fails."""
+    """What `work` finds.
+
+    The answer is closed if that makes another one likely, or if the work fails.
+    """
     try:
         found = await work
     except BaseException:
@@ -331,12 +395,13 @@ async def _closing(answer: httpx.Response, work: Awaitable[T]) -> T:
 
 
 def _after_redirect(error: Unreachable, host: str) -> Unreachable:
-    """A failure at the end of a redirect. What the user may say about TLS is about the registry, not about where it leads."""
+    """A failure at the end of a redirect.
+
+    What the user may say about TLS is about the registry, not about where it leads.
+    """
     hint = error.hint
     if "--plain-http" in hint:
-        hint = (
-            f"{host} leads there: is its address right, and does what it leads to have TLS? --ca-file adds an authority"
-        )
+        hint = f"{host} leads there: is its address right, and does what it leads to have TLS? --ca-file adds an authority"
     return type(error)(f"{host} redirects, and {error}", hint=hint)
 
 

@@ -1,12 +1,15 @@
 """Lists that come in pages: tags, repositories, referrers (distribution-spec "Listing Tags").
 
-`RegistryClient` and `Referrers` call this from the task that asks. One instance a registry; it holds no state of its own.
+`RegistryClient` and `Referrers` call this from the task that asks. One instance a registry; it
+holds no state of its own.
 
 Rules that hold here:
 
-- Nothing is cut silently. If a list cannot be followed to its end, the error that ended it carries the entries in `listed`.
+- Nothing is cut silently. If a list cannot be followed to its end, the error that ended it carries
+  the entries in `listed`.
 - That a further page is missing is never absence: NotFound can only come from the first page.
-- Every list ends: a target is asked for once, pages without a new entry and pages in all are bounded.
+- Every list ends: a target is asked for once, pages without a new entry and pages in all are
+  bounded.
 - A large page is parsed in a worker thread.
 """
 
@@ -29,15 +32,16 @@ from ocifs.errors import (
     RegistryFailed,
     Unreachable,
 )
-from ocifs.oci import endpoints
-from ocifs.oci.pages import NamesPage, read_names
+from ocifs.oci.distribution import endpoints
+from ocifs.oci.distribution.pages import NamesPage, read_names
 from ocifs.registry.connection import Connection
+from ocifs.registry.http.etags import Answer
 from ocifs.registry.question import Question
-from ocifs.registry.validators import Answer
 
 log = logging.getLogger("ocifs.registry")
 
-_IDLE_PAGES = 8  # pages in a row without a new entry: empty ones are seen of registries that filter after cutting
+# pages in a row without a new entry: empty ones are seen of registries that filter after cutting
+_IDLE_PAGES = 8
 _TRANSIENT = frozenset({408, 502, 503, 504})
 
 
@@ -65,13 +69,16 @@ class Lists:
             following = self._connection.following(following, page.headers)
 
     async def names(self, target: str, member: str) -> tuple[str, ...]:
-        """The names of a list, each once. Raises the error that ended it, with the names so far in `listed`."""
+        """The names of a list, each once.
+
+        Raises the error that ended it, with the names so far in `listed`.
+        """
         names: dict[str, None] = {}
         question = Question("GET", target, {}, frozenset({200}), self._limits.answer_bytes, True)
         with carrying(names):
             page = await self._collect(question, member, names)
-            # Some registries cut a list at the length that was asked for and name no further page (seen:
-            # go-containerregistry's).
+            # Some registries cut a list at the length that was asked for and name no further page
+            # (seen: go-containerregistry's).
             while page.count == endpoints.PAGE and page.last:
                 known = len(names)
                 page = await self._ask_further(question, member, names, page.last)
@@ -80,11 +87,18 @@ class Lists:
         return tuple(names)
 
     async def single_page(self, target: str, member: str) -> tuple[str, ...] | None:
-        """The names of a list that has one page, or None: one request, whatever the length of the list."""
-        question = Question("GET", target, {}, frozenset({200}), self._limits.answer_bytes, True, tokens=False)
+        """The names of a list that has one page, or None: one request, whatever the length of the
+        list.
+        """
+        question = Question(
+            "GET", target, {}, frozenset({200}), self._limits.answer_bytes, True, tokens=False
+        )
         answer = await self._connection.ask(question)
         page = await off_loop(len(answer.body), partial(read_names, answer.body, member))
-        if page.count == endpoints.PAGE or self._connection.following(target, answer.headers) is not None:
+        if (
+            page.count == endpoints.PAGE
+            or self._connection.following(target, answer.headers) is not None
+        ):
             return None
         return tuple(dict.fromkeys(page.names))
 
@@ -98,14 +112,21 @@ class Lists:
             known = len(names)
             names.update(dict.fromkeys(page.names))
             if len(names) > self._limits.names:
-                raise LimitExceeded(f"{self._host} lists more than {self._limits.names} {member} (limits.names)")
+                raise LimitExceeded(
+                    f"{self._host} lists more than {self._limits.names} {member} (limits.names)"
+                )
             return len(names) > known
 
         await self.follow(question, take)
         return page
 
-    async def _ask_further(self, question: Question, member: str, names: dict[str, None], last: str) -> NamesPage:
-        """Ask for the names after the last one, which the registry did not offer. That it refuses is the end of the list."""
+    async def _ask_further(
+        self, question: Question, member: str, names: dict[str, None], last: str
+    ) -> NamesPage:
+        """Ask for the names after the last one, which the registry did not offer.
+
+        That it refuses is the end of the list.
+        """
         further = replace(question, target=endpoints.following(question.target, last))
         try:
             return await self._collect(further, member, names)

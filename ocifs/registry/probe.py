@@ -1,6 +1,8 @@
-"""A first word with a registry, for somebody who wants to know why things do not work: does it answer, how, when.
+"""A first word with a registry, for somebody who wants to know why things do not work: does it
+answer, how, when.
 
-Rules that hold here: one request without credentials, then one question as any mount would ask it; nothing is kept.
+Rules that hold here: one request without credentials, then one question as any mount would ask it;
+nothing is kept.
 """
 
 from __future__ import annotations
@@ -12,17 +14,20 @@ from email.utils import parsedate_to_datetime
 from ocifs.errors import CatalogUnavailable
 from ocifs.oci.reference import Reference, RegistrySource
 from ocifs.registry.client import RegistryClient
+from ocifs.registry.config.endpoint import Site
+from ocifs.registry.config.endpoints import Locations
 from ocifs.registry.connection import Connection
-from ocifs.registry.endpoint import Site
-from ocifs.registry.locations import Locations
 from ocifs.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What a registry's front door says. `skew`: seconds by which its clock is ahead of ours, None where it does not say.
+    """What a registry's front door says.
 
-    `wants`: how it wants to be convinced of who asks (the scheme of its challenge), empty where anybody may.
+    `skew`: seconds by which its clock is ahead of ours, None where it does not say.
+
+    `wants`: how it wants to be convinced of who asks (the scheme of its challenge), empty where
+    anybody may.
     """
 
     origin: str
@@ -33,7 +38,10 @@ class Probe:
 
 
 async def knock(host: str, settings: Settings) -> Probe:
-    """Ask for `/v2/` without credentials (distribution-spec "Determining Support"). Raises Unreachable and the like."""
+    """Ask for `/v2/` without credentials (distribution-spec "Determining Support").
+
+    Raises Unreachable and the like.
+    """
     connection = Connection(Site(host), settings)
     try:
         began = time.time()
@@ -43,13 +51,24 @@ async def knock(host: str, settings: Settings) -> Probe:
         await connection.aclose()
     challenge = answer.headers.get("www-authenticate", "").partition(" ")[0]
     skew = _skew(answer.headers.get("date", ""), began, ended)
-    return Probe(connection.origin, answer.status, ended - began, skew, challenge if answer.status == 401 else "")
+    return Probe(
+        connection.origin,
+        answer.status,
+        ended - began,
+        skew,
+        challenge if answer.status == 401 else "",
+    )
 
 
 async def question(source: Reference | RegistrySource, settings: Settings) -> str:
-    """Ask what a mount of the source would ask first; what came, for a person. Raises what the mount would meet."""
+    """Ask what a mount of the source would ask first; what came, for a person.
+
+    Raises what the mount would meet.
+    """
     locations = await Locations.read(settings.network)
-    connection = Connection(Site(source.host), replace(settings, network=locations.complete(settings.network)))
+    connection = Connection(
+        Site(source.host), replace(settings, network=locations.complete(settings.network))
+    )
     client = RegistryClient(connection)
     try:
         if isinstance(source, Reference):
@@ -68,7 +87,9 @@ async def question(source: Reference | RegistrySource, settings: Settings) -> st
 
 
 def _skew(date: str, began: float, ended: float) -> float | None:
-    """By how much a Date header is ahead of our clock; within its own second and the request it is 0."""
+    """By how much a Date header is ahead of our clock; within its own second and the request it is
+    0.
+    """
     try:
         theirs = parsedate_to_datetime(date).timestamp()
     except ValueError:

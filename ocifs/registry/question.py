@@ -1,4 +1,6 @@
-"""A question to a registry, as `Connection` sends it. Made by whatever asks: lists, referrers, blobs, admission.
+"""A question to a registry, as `Connection` sends it.
+
+Made by whatever asks: lists, referrers, blobs, admission.
 
 Rules that hold here: a value without behaviour; it knows what was asked and not what came.
 """
@@ -8,14 +10,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ocifs.oci.endpoints import kind_of
+from ocifs.oci.distribution.endpoints import kind_of
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked: any status not in `allow` is an error. `limit`: bytes of the answer's body, where it is taken whole.
+    """What is asked: any status not in `allow` is an error.
 
-    `changes`: it will be asked again, so what came with an ETag is kept. `tokens`: whether it is worth a token.
+    `limit`: bytes of the answer's body, where it is taken whole.
+
+    `changes`: it will be asked again, so what came with an ETag is kept. `tokens`: whether it is
+    worth a token.
     """
 
     method: str

@@ -1,11 +1,15 @@
-"""What refers to a manifest, from the referrers API or from the tag that stands in for it (distribution-spec "Listing Referrers").
+"""What refers to a manifest, from the referrers API or from the tag that stands in for it
+(distribution-spec "Listing Referrers").
 
-`RegistryClient` calls this from the task that asks. One instance a registry; it remembers whether the registry has the API.
+`RegistryClient` calls this from the task that asks. One instance a registry; it remembers whether
+the registry has the API.
 
 Rules that hold here:
 
-- Whatever the API answers instead of an index, the fallback tag is asked for: an error, a redirect to a page, HTML.
-- A fallback tag that is absent or not an image index lists nothing. One that is the subject itself lists nothing.
+- Whatever the API answers instead of an index, the fallback tag is asked for: an error, a redirect
+  to a page, HTML.
+- A fallback tag that is absent or not an image index lists nothing. One that is the subject itself
+  lists nothing.
 - A failure of the registry (5xx) without a fallback tag is an error, never an empty list.
 - An entry that cannot be read does not hide the others.
 """
@@ -15,15 +19,22 @@ from __future__ import annotations
 from functools import partial
 
 from ocifs.concurrency import off_loop
-from ocifs.errors import AccessDenied, LimitExceeded, Malformed, NotFound, OcifsError, RegistryFailed
-from ocifs.oci import endpoints
+from ocifs.errors import (
+    AccessDenied,
+    LimitExceeded,
+    Malformed,
+    NotFound,
+    OcifsError,
+    RegistryFailed,
+)
 from ocifs.oci.descriptor import Descriptor
 from ocifs.oci.digest import Digest
-from ocifs.oci.pages import read_fallback, read_referrers
+from ocifs.oci.distribution import endpoints
+from ocifs.oci.distribution.pages import read_fallback, read_referrers
 from ocifs.registry.connection import Connection
+from ocifs.registry.http.etags import Answer
 from ocifs.registry.lists import Lists, carrying
 from ocifs.registry.question import Question
-from ocifs.registry.validators import Answer
 
 _ACCEPT = {"Accept": endpoints.ACCEPT_MANIFESTS}
 _ACCEPT_INDEX = {"Accept": endpoints.ACCEPT_INDEX}
@@ -59,7 +70,8 @@ class Referrers:
         if by_tag is None and _failed(refusal):
             raise refusal
         if self._has_api is None and not isinstance(refusal, AccessDenied) and not _failed(refusal):
-            # A repository that is not there is refused with the same 404, which is no fact about the registry.
+            # A repository that is not there is refused with the same 404, which is no fact about
+            # the registry.
             self._has_api = None if await self._is_unknown(repository) else False
         return by_tag or ()
 
@@ -70,12 +82,16 @@ class Referrers:
             parse = partial(read_referrers, page.body, page.headers.get("content-type", ""))
             listed = await off_loop(len(page.body), parse)
             if listed is None:
-                raise Malformed(f"{self._connection.host} answers the referrers API with something else than an index")
+                raise Malformed(
+                    f"{self._connection.host} answers the referrers API with something else than an index"
+                )
             known = len(found)
             found.update(dict.fromkeys(listed))
             if len(found) > self._limits.referrers:
                 host, most = self._connection.host, self._limits.referrers
-                raise LimitExceeded(f"{host} lists more than {most} referrers of one digest (limits.referrers)")
+                raise LimitExceeded(
+                    f"{host} lists more than {most} referrers of one digest (limits.referrers)"
+                )
             return len(found) > known
 
         target = endpoints.referrers(repository, digest)
@@ -88,18 +104,24 @@ class Referrers:
         """What the fallback tag lists; None without a tag that lists anything."""
         target = endpoints.manifest(repository, endpoints.referrers_tag(digest))
         try:
-            answer = await self._connection.ask(Question("GET", target, _ACCEPT, _OK, self._limits.manifest_bytes))
+            answer = await self._connection.ask(
+                Question("GET", target, _ACCEPT, _OK, self._limits.manifest_bytes)
+            )
         except NotFound:
             return None
         parse = partial(read_fallback, answer.body, answer.headers.get("content-type", ""), digest)
         listed = await off_loop(len(answer.body), parse)
         if listed is not None and len(listed) > self._limits.referrers:
             host, most = self._connection.host, self._limits.referrers
-            raise LimitExceeded(f"{host} lists more than {most} referrers of one digest (limits.referrers)")
+            raise LimitExceeded(
+                f"{host} lists more than {most} referrers of one digest (limits.referrers)"
+            )
         return listed
 
     async def _is_unknown(self, repository: str) -> bool:
-        question = Question("GET", endpoints.tags(repository), {}, _OK | {404}, self._limits.answer_bytes)
+        question = Question(
+            "GET", endpoints.tags(repository), {}, _OK | {404}, self._limits.answer_bytes
+        )
         return (await self._connection.ask(question)).status == 404
 
 

@@ -1,15 +1,17 @@
 """The cache's directory: which file holds what.
 
-    v1/blobs/<algorithm>/<hex>          whole blobs, verified: readable by any tool as the blobs of an image layout
-    v1/partial/<algorithm>/<hex>        blobs of which some blocks are here, and beside each its map, <hex>.map
-    v1/sums/<algorithm>/<hex>           of a whole blob that was fetched, its map: a checksum for each 64 KiB (blockmap.py)
-    v1/derived/<kind>/<algorithm>/<hex> what was made from a blob (shelf.py)
-    v1/names/<host>/<hash>.json         what a tag, a list or a manifest's type last was, for one credential
-    v1/pins/<hash>.json                 what is never evicted (pins.py)
+    v1/blobs/<algorithm>/<hex>          whole blobs, verified: readable by any tool as the blobs of
+    an image layout v1/partial/<algorithm>/<hex>        blobs of which some blocks are here, and
+    beside each its map, <hex>.map v1/sums/<algorithm>/<hex>           of a whole blob that was
+    fetched, its map: a checksum for each 64 KiB (blockmap.py) v1/derived/<kind>/<algorithm>/<hex>
+    what was made from a blob (shelf.py) v1/names/<host>/<hash>.json         what a tag, a list or a
+    manifest's type last was, for one credential v1/pins/<hash>.json                 what is never
+    evicted (pins.py)
 
-Rules that hold here: a path is made from `Digest`s and hashes alone; a whole file appears by rename after fsync, so that nobody ever
-sees a part of one; the directory belongs to one user, and one that others can write is refused. Who uses a file holds a shared lock on
-it (flock), and who takes one away an exclusive one; the time of a file's content is when it was last used.
+Rules that hold here: a path is made from `Digest`s and hashes alone; a whole file appears by rename
+after fsync, so that nobody ever sees a part of one; the directory belongs to one user, and one that
+others can write is refused. Who uses a file holds a shared lock on it (flock), and who takes one
+away an exclusive one; the time of a file's content is when it was last used.
 """
 
 from __future__ import annotations
@@ -47,7 +49,9 @@ _SMALL_FILE = 64 * MIB  # the largest that is read at once: the names of a repos
 
 
 def make_directory(path: Path) -> None:
-    """Make a directory and those above it that are missing, each for this user alone, whatever the umask. Raises OSError."""
+    """Make a directory and those above it that are missing, each for this user alone, whatever the
+    umask. Raises OSError.
+    """
     missing = []
     while not path.is_dir() and path != path.parent:
         missing.append(path)
@@ -59,8 +63,9 @@ def make_directory(path: Path) -> None:
 class Disk:
     """A cache directory. Everything here blocks.
 
-    `on_growth` is called with each count of bytes that were written; `make_room` where the disk is full: whether trying again makes
-    sense. Both are called in any thread. `report` is told of what was found damaged, in the event loop.
+    `on_growth` is called with each count of bytes that were written; `make_room` where the disk is
+    full: whether trying again makes sense. Both are called in any thread. `report` is told of what
+    was found damaged, in the event loop.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -81,10 +86,14 @@ class Disk:
             ) from None
         if {found.st_uid, inside.st_uid} != {os.geteuid()}:
             raise UsageError(
-                f"the cache directory {directory} belongs to another user", hint="name one of your own with --cache-dir"
+                f"the cache directory {directory} belongs to another user",
+                hint="name one of your own with --cache-dir",
             )
         if (found.st_mode | inside.st_mode) & (stat.S_IWGRP | stat.S_IWOTH):
-            raise UsageError(f"others can write to the cache directory {directory}", hint=f"chmod -R go-w {directory}")
+            raise UsageError(
+                f"others can write to the cache directory {directory}",
+                hint=f"chmod -R go-w {directory}",
+            )
 
     def whole(self, digest: Digest) -> Path:
         """Where a whole blob is, when it is here."""
@@ -107,7 +116,10 @@ class Disk:
         return self.root / "names" / Digest.of(host.encode()).encoded[:32] / f"{key.encoded}.json"
 
     def read(self, path: Path) -> bytes | None:
-        """The content of a small file, or None when it cannot be read or is not small. Notes that it was used."""
+        """The content of a small file, or None when it cannot be read or is not small.
+
+        Notes that it was used.
+        """
         return read_small(path, note=True)
 
     def keep(self, path: Path, content: bytes) -> None:
@@ -141,7 +153,9 @@ class Disk:
             raise
 
     def with_room(self, write: Callable[[], T]) -> T:
-        """What `write` gives; where the disk is full it is called once more after something was evicted. Raises OSError."""
+        """What `write` gives; where the disk is full it is called once more after something was
+        evicted. Raises OSError.
+        """
         try:
             return write()
         except OSError as error:
@@ -155,7 +169,10 @@ class Disk:
 
 
 def open_regular(path: Path, flags: int, mode: int = 0o600) -> int:
-    """A descriptor of a regular file. Raises OSError, also for a link, a FIFO, a device or a directory in its place."""
+    """A descriptor of a regular file.
+
+    Raises OSError, also for a link, a FIFO, a device or a directory in its place.
+    """
     descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, mode)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
@@ -164,7 +181,10 @@ def open_regular(path: Path, flags: int, mode: int = 0o600) -> int:
 
 
 def read_small(path: Path, *, note: bool = False) -> bytes | None:
-    """The content of a small regular file, or None if it cannot be read or is not small. `note`: record that it was used."""
+    """The content of a small regular file, or None if it cannot be read or is not small.
+
+    `note`: record that it was used.
+    """
     try:
         with open(open_regular(path, os.O_RDONLY), "rb") as file:
             if note and os.fstat(file.fileno()).st_mtime < time.time() - _USE_NOTED_EVERY:
@@ -195,7 +215,8 @@ def clear_away(*paths: Path) -> None:
 
 
 def hold(descriptor: int) -> None:
-    """Keep a file from being evicted for as long as the descriptor is open, and note that it is used.
+    """Keep a file from being evicted for as long as the descriptor is open, and note that it is
+    used.
 
     One that is just being evicted stays readable through the descriptor all the same.
     """
@@ -214,6 +235,10 @@ def of_disk(error: OSError, path: Path) -> OcifsError:
     """What an error of the cache's own disk is to a reader."""
     if error.errno in _FULL:
         return CacheFull(
-            f"the cache's disk is full ({path.parent})", hint="free some space, or name another place with --cache-dir"
+            f"the cache's disk is full ({path.parent})",
+            hint="free some space, or name another place with --cache-dir",
         )
-    return CacheFailed(f"cannot use the cache: {error.strerror or error} ({path})", hint="check the disk that it is on")
+    return CacheFailed(
+        f"cannot use the cache: {error.strerror or error} ({path})",
+        hint="check the disk that it is on",
+    )

@@ -1,6 +1,7 @@
 """How many bytes of each transfer are in memory on their way to the disk.
 
-Used in the event loop. One for the cache directory of a process, since memory is shared by all hosts.
+Used in the event loop. One for the cache directory of a process, since memory is shared by all
+hosts.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ _RUNS = 4 * MIB  # what is gathered in all transfers together, as long as each m
 
 
 class Runs:
-    """How much each of the transfers of a process gathers at a time, so that all together take little memory."""
+    """How much each of the transfers of a process gathers at a time, so that all together take
+    little memory.
+    """
 
     def __init__(self) -> None:
         self._transfers = 0

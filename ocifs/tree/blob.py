@@ -1,7 +1,7 @@
 """A blob as a file: the exact bytes that its digest names.
 
-Rules that hold here: one inode a blob of a host, whatever names lead to it; making the node asks nobody; what was cut into several blobs is
-read as one file, each part from its own blob.
+Rules that hold here: one inode a blob of a host, whatever names lead to it; making the node asks
+nobody; what was cut into several blobs is read as one file, each part from its own blob.
 """
 
 from __future__ import annotations
@@ -10,7 +10,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from ocifs.content import Blob, BlobReader
-from ocifs.errors import LimitExceeded, Malformed, NoAttribute, NotFound, RegistryFailed, Unsupported
+from ocifs.errors import (
+    LimitExceeded,
+    Malformed,
+    NoAttribute,
+    NotFound,
+    RegistryFailed,
+    Unsupported,
+)
 from ocifs.oci.descriptor import UNKNOWN_SIZE
 from ocifs.oci.digest import Digest
 from ocifs.tree.names import to_bytes
@@ -18,7 +25,10 @@ from ocifs.tree.node import FILE, Attributes, Plain
 
 
 class OfHost:
-    """The reader of one of several hosts. Its files are other inodes than those of the same bytes on another host, which may be down."""
+    """The reader of one of several hosts.
+
+    Its files are other inodes than those of the same bytes on another host, which may be down.
+    """
 
     def __init__(self, host: str, reader: BlobReader) -> None:
         self.host = host
@@ -39,7 +49,9 @@ class BlobFile(Plain):
     changes = False
 
     def __init__(self, reader: BlobReader, blob: Blob, media_type: str, mtime_ns: int = 0) -> None:
-        super().__init__(("blob", str(blob.digest), *scope_of(reader)), Attributes(FILE, blob.size, mtime_ns))
+        super().__init__(
+            ("blob", str(blob.digest), *scope_of(reader)), Attributes(FILE, blob.size, mtime_ns)
+        )
         self._reader = reader
         self._blob = blob
         self._media_type = media_type
@@ -59,7 +71,11 @@ class BlobFile(Plain):
         self._reader.let_go(self._blob.digest)
 
     def attribute_names(self) -> Sequence[bytes]:
-        return (b"user.oci.digest", b"user.oci.media-type") if self._media_type else (b"user.oci.digest",)
+        return (
+            (b"user.oci.digest", b"user.oci.media-type")
+            if self._media_type
+            else (b"user.oci.digest",)
+        )
 
     async def attribute(self, name: bytes) -> bytes:
         if name == b"user.oci.digest":
@@ -77,7 +93,9 @@ class JoinedFile(Plain):
 
     def __init__(self, parts: Sequence[BlobFile], mtime_ns: int = 0) -> None:
         size = sum(part.attributes.size for part in parts)
-        super().__init__(("joined", *(part.key for part in parts)), Attributes(FILE, size, mtime_ns))
+        super().__init__(
+            ("joined", *(part.key for part in parts)), Attributes(FILE, size, mtime_ns)
+        )
         self._parts = tuple(parts)
 
     async def read(self, offset: int, size: int) -> bytes:
@@ -94,9 +112,11 @@ class JoinedFile(Plain):
 
 @contextmanager
 def elsewhere(urls: Sequence[str]) -> Iterator[None]:
-    """Say of a blob that the registry does not have, though its descriptor says where else it is, that this is why.
+    """Say of a blob that the registry does not have, though its descriptor says where else it is,
+    that this is why.
 
-    Nobody checks what stands in a descriptor's `urls`: a publisher could have any address asked from this machine.
+    Nobody checks what stands in a descriptor's `urls`: a publisher could have any address asked
+    from this machine.
     """
     try:
         yield
@@ -111,12 +131,18 @@ def elsewhere(urls: Sequence[str]) -> Iterator[None]:
 
 @contextmanager
 def named_in_errors(image: str, layer: Digest | None = None) -> Iterator[None]:
-    """Name the image, and the layer, in an error about what is in it, unless the error names it already."""
+    """Name the image, and the layer, in an error about what is in it, unless the error names it
+    already.
+    """
     try:
         yield
     except (Malformed, LimitExceeded) as error:
         text = str(error)
-        names = [name for name in (image, f"layer {layer}" if layer is not None else "") if name and name not in text]
+        names = [
+            name
+            for name in (image, f"layer {layer}" if layer is not None else "")
+            if name and name not in text
+        ]
         if not names:
             raise
         raise type(error)(f"{', '.join(names)}: {text}", hint=error.hint) from None
@@ -132,9 +158,15 @@ def gone(error: NotFound) -> RegistryFailed:
 
 
 async def sized(reader: BlobReader, blob: Blob) -> Blob:
-    """The same blob with its size, asked for where nothing recorded it (Docker's schema 1, a blob entered by name)."""
+    """The same blob with its size, asked for where nothing recorded it (Docker's schema 1, a blob
+    entered by name).
+    """
     if blob.size != UNKNOWN_SIZE:
         return blob
     return Blob(
-        blob.repository, blob.digest, await reader.blob_size(blob.repository, blob.digest), blob.data, blob.urls
+        blob.repository,
+        blob.digest,
+        await reader.blob_size(blob.repository, blob.digest),
+        blob.data,
+        blob.urls,
     )

@@ -10,7 +10,16 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import TypeVar
 
 from ocifs.errors import OcifsError
-from ocifs.tree.node import FILE, Attributes, Directory, Entry, Node, Plain, cut_short, entries_before
+from ocifs.tree.node import (
+    FILE,
+    Attributes,
+    Directory,
+    Entry,
+    Node,
+    Plain,
+    cut_short,
+    entries_before,
+)
 from ocifs.tree.static import StaticDirectory
 
 T = TypeVar("T")
@@ -34,23 +43,34 @@ class LiveFile(Plain):
         self._lately: deque[bytes] = deque(maxlen=_RENDERINGS)
 
     async def read(self, offset: int, size: int) -> bytes:
-        """Made anew at its start; who reads on gets the end of what they began with, not that of what it is by now."""
+        """Made anew at its start; who reads on gets the end of what they began with, not that of
+        what it is by now.
+        """
         if offset == 0:
             self._lately.append(self._render())
             return self._lately[-1][:size]
         if any(len(content) == offset for content in self._lately):
             return b""
         return next(
-            (content[offset : offset + size] for content in reversed(self._lately) if len(content) > offset), b""
+            (
+                content[offset : offset + size]
+                for content in reversed(self._lately)
+                if len(content) > offset
+            ),
+            b"",
         )
 
 
 class MountRoot(Plain):
-    """The root of a mount: another directory, and `.ocifs` beside what it holds; `hidden`: not listed, where a tree is to be as it is."""
+    """The root of a mount: another directory, and `.ocifs` beside what it holds; `hidden`: not
+    listed, where a tree is to be as it is.
+    """
 
     __slots__ = ("_control", "_hidden", "_inner", "lifetime", "settled")
 
-    def __init__(self, inner: Directory, files: dict[bytes, Callable[[], bytes]], *, hidden: bool = False) -> None:
+    def __init__(
+        self, inner: Directory, files: dict[bytes, Callable[[], bytes]], *, hidden: bool = False
+    ) -> None:
         super().__init__(("root", inner.key), inner.attributes)
         self.lifetime = inner.lifetime
         self.settled = inner.settled
@@ -75,7 +95,11 @@ class MountRoot(Plain):
     def _known(self, found: T) -> T:
         """The root of layers has its attributes once it was looked into."""
         inner = self._inner
-        self.attributes, self.lifetime, self.settled = inner.attributes, inner.lifetime, inner.settled
+        self.attributes, self.lifetime, self.settled = (
+            inner.attributes,
+            inner.lifetime,
+            inner.settled,
+        )
         return found
 
     async def recall(self) -> None:

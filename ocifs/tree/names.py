@@ -1,15 +1,21 @@
-"""Names from strangers (titles, annotation keys, ref names of layouts, paths in tars) made into names of one directory.
+"""Names from strangers (titles, annotation keys, ref names of layouts, paths in tars) made into
+names of one directory.
 
 The rule, for one name:
   - the bytes that no name can have, `/` and NUL, are written as `%2F` and `%00`;
   - the names that mean something else are written as `%` (empty), `%2E` (`.`) and `%2E%2E` (`..`);
-  - a `%` that two hexadecimal digits follow is written as `%25`, and so is the name `%`, so that nothing else is ever changed;
-  - what is then longer than 255 bytes keeps its beginning and its extension, with `~` and 16 hexadecimal digits of its SHA-256 between;
-  - of equal names in one directory the first keeps its name and the others get `~2`, `~3`, … before the extension.
-All other bytes stay as they are, also those that are no UTF-8: `100%.txt` and `a b` are what they were.
+  - a `%` that two hexadecimal digits follow is written as `%25`, and so is the name `%`, so that
+    nothing else is ever changed;
+  - what is then longer than 255 bytes keeps its beginning and its extension, with `~` and 16
+    hexadecimal digits of its SHA-256 between;
+  - of equal names in one directory the first keeps its name and the others get `~2`, `~3`, … before
+    the extension.
+All other bytes stay as they are, also those that are no UTF-8: `100%.txt` and `a b` are what they
+were.
 
-Rules that hold here: pure; `unmangle(mangle(name)) == name` for every name that was not shortened; a mangled name is one component, never
-`.` or `..`; the same names in the same order always give the same result.
+Rules that hold here: pure; `unmangle(mangle(name)) == name` for every name that was not shortened;
+a mangled name is one component, never `.` or `..`; the same names in the same order always give the
+same result.
 """
 
 from __future__ import annotations
@@ -31,7 +37,9 @@ _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
 
 
 def to_bytes(text: str) -> bytes:
-    """A string of JSON as the bytes of a name; half a surrogate pair, which JSON can spell, has bytes too."""
+    """A string of JSON as the bytes of a name; half a surrogate pair, which JSON can spell, has
+    bytes too.
+    """
     return text.encode("utf-8", "surrogatepass")
 
 
@@ -44,12 +52,16 @@ def mangle(name: bytes) -> bytes:
 
 
 def unmangle(name: bytes) -> bytes:
-    """What `mangle` was given, unless it had to shorten it: then the shortened name without its escapes."""
+    """What `mangle` was given, unless it had to shorten it: then the shortened name without its
+    escapes.
+    """
     return b"" if name == b"%" else _ESCAPE.sub(lambda match: bytes([int(match[1], 16)]), name)
 
 
 def unique(names: Sequence[bytes]) -> list[bytes]:
-    """The names in the same order, each once: those that repeat get `~2`, `~3`, … before their extension."""
+    """The names in the same order, each once: those that repeat get `~2`, `~3`, … before their
+    extension.
+    """
     taken = set(names)
     seen: set[bytes] = set()
     last: dict[bytes, int] = {}
@@ -65,7 +77,8 @@ def unique(names: Sequence[bytes]) -> list[bytes]:
 
 
 def unique_paths(paths: Sequence[tuple[bytes, ...]]) -> list[tuple[bytes, ...]]:
-    """Paths of files in the same order, each once and none where another path has a directory; `()` stays as it is.
+    """Paths of files in the same order, each once and none where another path has a directory; `()`
+    stays as it is.
 
     So of the titles `a` and `a/b` the first becomes `a~2`, since `a` has to be the directory.
     """
@@ -76,7 +89,9 @@ def unique_paths(paths: Sequence[tuple[bytes, ...]]) -> list[tuple[bytes, ...]]:
     result = []
     for path in paths:
         chosen = path
-        while path and (chosen in seen or chosen in directories or (chosen != path and chosen in taken)):
+        while path and (
+            chosen in seen or chosen in directories or (chosen != path and chosen in taken)
+        ):
             last[path] = last.get(path, 1) + 1
             chosen = (*path[:-1], _numbered(path[-1], last[path]))
         seen.add(chosen)
@@ -85,10 +100,12 @@ def unique_paths(paths: Sequence[tuple[bytes, ...]]) -> list[tuple[bytes, ...]]:
 
 
 def split_path(title: str | bytes) -> tuple[bytes, ...]:
-    """A title with directories as mangled components, relative and without `.`: empty when the title means the directory itself.
+    """A title with directories as mangled components, relative and without `.`: empty when the
+    title means the directory itself.
 
-    A `..` is kept as a name (`%2E%2E`), not followed, so that two different titles cannot fall together and none leads outside. What
-    is deeper than MAX_DEPTH stays together as the last component.
+    A `..` is kept as a name (`%2E%2E`), not followed, so that two different titles cannot fall
+    together and none leads outside. What is deeper than MAX_DEPTH stays together as the last
+    component.
     """
     parts = list(components(title))
     if len(parts) > MAX_DEPTH:
@@ -97,7 +114,9 @@ def split_path(title: str | bytes) -> tuple[bytes, ...]:
 
 
 def components(title: str | bytes) -> tuple[bytes, ...]:
-    """A title's components as they were written, without those that mean the place where they stand."""
+    """A title's components as they were written, without those that mean the place where they
+    stand.
+    """
     raw = to_bytes(title) if isinstance(title, str) else title
     return tuple(part for part in raw.split(b"/") if part not in (b"", b"."))
 
@@ -110,7 +129,9 @@ def _escape(match: re.Match[bytes]) -> bytes:
 
 
 def _extension(name: bytes) -> bytes:
-    """From the last dot on, or from the one before where a compression stands last; none for a hidden file or an odd length."""
+    """From the last dot on, or from the one before where a compression stands last; none for a
+    hidden file or an odd length.
+    """
     stem, dot, last = name.rpartition(b".")
     if not dot or not stem:
         return b""

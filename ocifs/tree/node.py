@@ -1,9 +1,13 @@
-"""Nodes: what a path leads to. A directory, a file or a symbolic link, as the tree room gives them to whoever serves them.
+"""Nodes: what a path leads to.
 
-Rules that hold here: names and link targets are bytes, as the kernel has them; a node's `key` is its identity: two nodes with equal keys
-are one inode, so a file under a digest has a key made from the digest, and a directory, which can have one parent only, a key made
-from its parent's and its name; methods raise nothing but `OcifsError`s; nothing is asked of the world to make a node or to read its
-attributes, only by the methods that are async; what these would give without waiting, those in `at_hand` may give at once.
+A directory, a file or a symbolic link, as the tree room gives them to whoever serves them.
+
+Rules that hold here: names and link targets are bytes, as the kernel has them; a node's `key` is
+its identity: two nodes with equal keys are one inode, so a file under a digest has a key made from
+the digest, and a directory, which can have one parent only, a key made from its parent's and its
+name; methods raise nothing but `OcifsError`s; nothing is asked of the world to make a node or to
+read its attributes, only by the methods that are async; what these would give without waiting,
+those in `at_hand` may give at once.
 """
 
 from __future__ import annotations
@@ -22,7 +26,10 @@ FOREVER = math.inf
 
 
 class Attributes(NamedTuple):
-    """What stat shows. `mode` has type and permissions; `uid` and `gid` of None mean the mounting user; times in nanoseconds.
+    """What stat shows.
+
+    `mode` has type and permissions; `uid` and `gid` of None mean the mounting user; times in
+    nanoseconds.
 
     `ctime_ns` of None is `mtime_ns`.
     """
@@ -62,9 +69,9 @@ def entries_before(error: OcifsError) -> tuple[Entry, ...]:
 
 
 # As named tuples make themselves, without a call of Python's for each.
-make_attributes: Callable[[tuple[int, int, int, int, int | None, int | None, int, int | None]], Attributes] = partial(
-    tuple.__new__, Attributes
-)
+make_attributes: Callable[
+    [tuple[int, int, int, int, int | None, int | None, int, int | None]], Attributes
+] = partial(tuple.__new__, Attributes)
 make_entry: Callable[[tuple[bytes, Node]], Entry] = partial(tuple.__new__, Entry)
 
 
@@ -81,7 +88,9 @@ class _Common(Protocol):
 
     @property
     def lifetime(self) -> float:
-        """For how many seconds the kernel may believe that this name leads here: FOREVER under a digest."""
+        """For how many seconds the kernel may believe that this name leads here: FOREVER under a
+        digest.
+        """
         ...
 
     @property
@@ -119,7 +128,10 @@ class Directory(_Common, Protocol):
         ...
 
     async def entries(self) -> Sequence[Entry]:
-        """What a listing shows, without `.` and `..`, each name once. An error may carry a part of it (`entries_before`)."""
+        """What a listing shows, without `.` and `..`, each name once.
+
+        An error may carry a part of it (`entries_before`).
+        """
         ...
 
     def entries_at_hand(self) -> Sequence[Entry] | None:
@@ -140,12 +152,16 @@ class File(_Common, Protocol):
         ...
 
     def read_on_at_hand(self, most: int) -> bytes | None:
-        """All of it where that is at hand, no more than `most` bytes, and what somebody who reads file after file reads next; else None."""
+        """All of it where that is at hand, no more than `most` bytes, and what somebody who reads
+        file after file reads next; else None.
+        """
         ...
 
     @property
     def changes(self) -> bool:
-        """Whether the content may differ at the next open (then nothing of it is kept by the kernel)."""
+        """Whether the content may differ at the next open (then nothing of it is kept by the
+        kernel).
+        """
         ...
 
     def opened(self) -> None:
@@ -169,7 +185,8 @@ Node: TypeAlias = Directory | File | Symlink
 
 
 # isinstance looks for every attribute of a Protocol, which takes 10 µs. Each kind has one that no
-# other has; the class is asked, since an attribute of the node may be a property that reads an index.
+# other has; the class is asked, since an attribute of the node may be a property that reads an
+# index.
 def is_directory(node: Node) -> TypeGuard[Directory]:
     """Whether a node is a directory."""
     return hasattr(type(node), "lookup")
@@ -186,7 +203,9 @@ def is_symlink(node: Node) -> TypeGuard[Symlink]:
 
 
 class Crowd(Protocol):
-    """Very many nodes that are made again whenever they are asked for, so that nobody needs to keep them."""
+    """Very many nodes that are made again whenever they are asked for, so that nobody needs to keep
+    them.
+    """
 
     @property
     def key(self) -> Hashable:
@@ -214,7 +233,9 @@ make_spot: Callable[[tuple[Crowd, int]], Spot] = partial(tuple.__new__, Spot)
 
 
 class Simple:
-    """Base of nodes without extended attributes that are known from the first, live for ever and have nothing at hand."""
+    """Base of nodes without extended attributes that are known from the first, live for ever and
+    have nothing at hand.
+    """
 
     __slots__ = ()
     lifetime: float = FOREVER
@@ -284,7 +305,9 @@ class Link(Plain):
 
     __slots__ = ("lifetime", "target")
 
-    def __init__(self, key: Hashable, target: bytes, *, lifetime: float = FOREVER, mtime_ns: int = 0) -> None:
+    def __init__(
+        self, key: Hashable, target: bytes, *, lifetime: float = FOREVER, mtime_ns: int = 0
+    ) -> None:
         super().__init__(key, Attributes(SYMLINK, len(target), mtime_ns))
         self.target = target
         self.lifetime = lifetime

@@ -14,7 +14,9 @@ class StaticDirectory(Plain):
 
     __slots__ = ("_nodes",)
 
-    def __init__(self, key: Hashable, nodes: Iterable[tuple[bytes, Node]], mtime_ns: int = 0) -> None:
+    def __init__(
+        self, key: Hashable, nodes: Iterable[tuple[bytes, Node]], mtime_ns: int = 0
+    ) -> None:
         super().__init__(key, Attributes(DIRECTORY, mtime_ns=mtime_ns, nlink=2))
         self._nodes = dict(nodes)
 
@@ -34,7 +36,11 @@ class StaticDirectory(Plain):
         return [Entry(name, node) for name, node in self._nodes.items()]
 
 
-def annotation_directory(key: Hashable, annotations: Mapping[str, str], mtime_ns: int = 0) -> StaticDirectory:
+def annotation_directory(
+    key: Hashable, annotations: Mapping[str, str], mtime_ns: int = 0
+) -> StaticDirectory:
     """`annotations/`: one file an annotation, whose content is the exact value."""
     files = ((mangle(to_bytes(name)), to_bytes(value)) for name, value in annotations.items())
-    return StaticDirectory(key, ((name, TextFile((key, name), value, mtime_ns)) for name, value in files), mtime_ns)
+    return StaticDirectory(
+        key, ((name, TextFile((key, name), value, mtime_ns)) for name, value in files), mtime_ns
+    )

@@ -1,4 +1,5 @@
-"""Say of each library in a directory which version it is and under which licence, for a package's copyright file.
+"""Say of each library in a directory which version it is and under which licence, for a package's
+copyright file.
 
 python scripts/packaging/bundled.py SITE_PACKAGES
 """
@@ -16,7 +17,9 @@ def licence(library: Distribution) -> str:
 
 
 def main() -> int:
-    for library in sorted(distributions(path=sys.argv[1:]), key=lambda each: each.metadata["Name"].lower()):
+    for library in sorted(
+        distributions(path=sys.argv[1:]), key=lambda each: each.metadata["Name"].lower()
+    ):
         name = library.metadata["Name"]
         if name == "ocifs-mount":
             continue

@@ -1,7 +1,9 @@
-"""What the build of a wheel or a source distribution adds: manual pages, completions and the unit, made before by scripts/package.
+"""What the build of a wheel or a source distribution adds: manual pages, completions and the unit,
+made before by scripts/package.
 
-Rules that hold here: nothing is made here, since a build sees none of the libraries that ocifs needs to say what its options are; where
-nothing was made (`pip install .`, an editable install) nothing is added, and that is no error.
+Rules that hold here: nothing is made here, since a build sees none of the libraries that ocifs
+needs to say what its options are; where nothing was made (`pip install .`, an editable install)
+nothing is added, and that is no error.
 """
 
 from __future__ import annotations
@@ -15,7 +17,9 @@ MADE = "build/share"
 
 
 class SharedFiles(BuildHookInterface[Any]):
-    """`build/share` is `share` of the place where a wheel is installed, and is kept in a source distribution for wheels made of it."""
+    """`build/share` is `share` of the place where a wheel is installed, and is kept in a source
+    distribution for wheels made of it.
+    """
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         if version == "editable" or not (Path(self.root) / MADE).is_dir():

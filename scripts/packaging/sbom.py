@@ -2,8 +2,8 @@
 
 python scripts/packaging/sbom.py VERSION SITE_PACKAGES LOCK
 
-Rules that hold here: reproducible, so without a time or a serial number; the hashes are those of the lock file that the libraries were
-installed by, of all files that the index has for a version.
+Rules that hold here: reproducible, so without a time or a serial number; the hashes are those of
+the lock file that the libraries were installed by, of all files that the index has for a version.
 """
 
 from __future__ import annotations
@@ -53,7 +53,9 @@ def bill(version: str, place: str, lock: str) -> dict[str, object]:
     for each in libraries:
         name = re.sub(r"[-_.]+", "-", each.metadata["Name"]).lower()
         if name != OWN:
-            components.append(component(name, each.version, licence(each), hashes[f"{name}=={each.version}"]))
+            components.append(
+                component(name, each.version, licence(each), hashes[f"{name}=={each.version}"])
+            )
     return {
         "bomFormat": "CycloneDX",
         "specVersion": "1.5",

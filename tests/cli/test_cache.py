@@ -31,7 +31,8 @@ def cached(cache: Path, *words: str, check: bool = True) -> subprocess.Completed
 def listed(cache: Path) -> dict[str, dict[str, object]]:
     """What `list --json` says, by digest and kind."""
     return {
-        f"{each['kind']} {each['digest']}": each for each in json.loads(cached(cache, "list", "--json").stdout)["items"]
+        f"{each['kind']} {each['digest']}": each
+        for each in json.loads(cached(cache, "list", "--json").stdout)["items"]
     }
 
 
@@ -39,7 +40,9 @@ def digest_of(content: bytes) -> str:
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
-def push_image(registry: Registry, repository: str, seed: int, machine: str = "amd64") -> tuple[dict[str, object], str]:
+def push_image(
+    registry: Registry, repository: str, seed: int, machine: str = "amd64"
+) -> tuple[dict[str, object], str]:
     """An image of one layer for a platform: its descriptor, and the digest of the layer."""
     plain = a_tar(file=random.Random(seed).randbytes(100_000))
     layer = COMPRESSIONS["+bzip2"](plain)  # of which the plain tar is kept beside the index
@@ -59,13 +62,22 @@ def push_image(registry: Registry, repository: str, seed: int, machine: str = "a
             "size": len(body),
         },
         "layers": [
-            {"mediaType": f"{LAYER}+gzip", "digest": push_blob(registry.url, repository, layer), "size": len(layer)}
+            {
+                "mediaType": f"{LAYER}+gzip",
+                "digest": push_blob(registry.url, repository, layer),
+                "size": len(layer),
+            }
         ],
     }
     digest = push_manifest(registry.url, repository, manifest, f"image-{seed}")
     platform = {"architecture": machine, "os": "linux"}
     size = len(json.dumps(manifest).encode())
-    return {"mediaType": mediatype.OCI_MANIFEST, "digest": digest, "size": size, "platform": platform}, digest_of(layer)
+    return {
+        "mediaType": mediatype.OCI_MANIFEST,
+        "digest": digest,
+        "size": size,
+        "platform": platform,
+    }, digest_of(layer)
 
 
 def test_path_is_the_directory_or_the_file_of_a_digest(registry: Registry, tmp_path: Path) -> None:
@@ -95,7 +107,9 @@ def test_list_says_what_is_there_and_where_it_is_from(registry: Registry, tmp_pa
     assert [line.split()[0] for line in lines if digest_of(content) in line] == ["partial"]
 
 
-def test_verify_drops_what_is_wrong_and_the_next_read_heals_it(registry: Registry, tmp_path: Path) -> None:
+def test_verify_drops_what_is_wrong_and_the_next_read_heals_it(
+    registry: Registry, tmp_path: Path
+) -> None:
     child, layer = push_image(registry, "cache/verify", 3)
     reference = f"{registry.host}/cache/verify@{child['digest']}"
     run_ocifs("prefetch", reference, cache=tmp_path)
@@ -118,11 +132,16 @@ def test_verify_drops_what_is_wrong_and_the_next_read_heals_it(registry: Registr
 
 
 @pytest.mark.parametrize("kind", ["layer-index", "layer-tree", "layer-root"])
-def test_verify_checks_what_was_made_of_layers(registry: Registry, tmp_path: Path, kind: str) -> None:
+def test_verify_checks_what_was_made_of_layers(
+    registry: Registry, tmp_path: Path, kind: str
+) -> None:
     child, _ = push_image(registry, "cache/made", 5)
     reference = f"{registry.host}/cache/made@{child['digest']}"
     run_ocifs("ls", reference, "rootfs", cache=tmp_path)
-    assert b"0 were not" in (good := cached(tmp_path, "verify")).stderr and b"passed over" not in good.stderr
+    assert (
+        b"0 were not" in (good := cached(tmp_path, "verify")).stderr
+        and b"passed over" not in good.stderr
+    )
     [made] = (Disk(tmp_path / "ocifs").root / "derived").glob(f"{kind}.*/sha256/*")
     before = made.read_bytes()
     made.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
@@ -133,7 +152,9 @@ def test_verify_checks_what_was_made_of_layers(registry: Registry, tmp_path: Pat
     assert made.read_bytes() == before
 
 
-def test_verify_checks_names_and_the_blocks_of_partial_blobs(registry: Registry, tmp_path: Path) -> None:
+def test_verify_checks_names_and_the_blocks_of_partial_blobs(
+    registry: Registry, tmp_path: Path
+) -> None:
     content = random.Random(4).randbytes(2_000_000)
     push_files(registry, "cache/blocks", "v1", content)
     with mounted(registry.host, tmp_path / "mnt", tmp_path) as mount:
@@ -180,10 +201,13 @@ def test_gc_keeps_the_bound_and_what_is_pinned(registry: Registry, tmp_path: Pat
     assert not listed(tmp_path)
 
 
-def test_a_pinned_index_keeps_the_child_for_the_platform(registry: Registry, tmp_path: Path) -> None:
+def test_a_pinned_index_keeps_the_child_for_the_platform(
+    registry: Registry, tmp_path: Path
+) -> None:
     repository = "cache/index"
     (amd, amd_layer), (arm, arm_layer) = (
-        push_image(registry, repository, seed, machine) for seed, machine in ((7, "amd64"), (8, "arm64"))
+        push_image(registry, repository, seed, machine)
+        for seed, machine in ((7, "amd64"), (8, "arm64"))
     )
     index = {"schemaVersion": 2, "mediaType": mediatype.OCI_INDEX, "manifests": [amd, arm]}
     top = push_manifest(registry.url, repository, index, "v1")
@@ -196,7 +220,9 @@ def test_a_pinned_index_keeps_the_child_for_the_platform(registry: Registry, tmp
 def test_a_digest_is_pinned_before_it_is_here(tmp_path: Path) -> None:
     digest = digest_of(b"later")
     cached(tmp_path, "pin", digest)
-    assert [pin["what"] for pin in json.loads(cached(tmp_path, "list", "--json").stdout)["pins"]] == [digest]
+    assert [
+        pin["what"] for pin in json.loads(cached(tmp_path, "list", "--json").stdout)["pins"]
+    ] == [digest]
     assert cached(tmp_path, "pin", "registry.example.com/a", check=False).returncode == 2
 
 
@@ -219,7 +245,9 @@ def test_clear_refuses_what_is_in_use_unless_forced(registry: Registry, tmp_path
         assert (mount.path / "cache/clear:v1/layers/1/blob").read_bytes() == other
 
 
-def test_the_blobs_are_those_of_an_image_layout_that_others_read(registry: Registry, tmp_path: Path) -> None:
+def test_the_blobs_are_those_of_an_image_layout_that_others_read(
+    registry: Registry, tmp_path: Path
+) -> None:
     described, _ = push_image(registry, "cache/layout", 3)
     run_ocifs("prefetch", f"{registry.host}/cache/layout:image-3", cache=tmp_path)
     layout = tmp_path / "layout"

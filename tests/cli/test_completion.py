@@ -1,4 +1,6 @@
-"""Completion in real shells: bash and zsh by pressing the key on a terminal, fish by its own `complete -C`."""
+"""Completion in real shells: bash and zsh by pressing the key on a terminal, fish by its own
+`complete -C`.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ def place(tmp_path: Path) -> Path:
     program.chmod(0o755)
     for shell in SHELLS:
         (tmp_path / shell).write_text(script(shell))
-    (tmp_path / "zshrc").write_text(f"autoload -U compinit; compinit -u -D\nsource {tmp_path}/zsh\nunsetopt beep\n")
+    (tmp_path / "zshrc").write_text(
+        f"autoload -U compinit; compinit -u -D\nsource {tmp_path}/zsh\nunsetopt beep\n"
+    )
     return tmp_path
 
 
@@ -52,7 +56,13 @@ def shell(name: str) -> str:
 
 def environment(place: Path) -> dict[str, str]:
     kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
-    own = {"HOME": str(place), "TERM": "dumb", "PS1": "> ", "LANG": "C.UTF-8", "PYTHONPATH": str(ROOT)}
+    own = {
+        "HOME": str(place),
+        "TERM": "dumb",
+        "PS1": "> ",
+        "LANG": "C.UTF-8",
+        "PYTHONPATH": str(ROOT),
+    }
     return {**kept, **own, "PATH": f"{place}/bin:{kept['PATH']}"}
 
 
@@ -70,7 +80,9 @@ class Terminal:
         """Wait until something new on the terminal has this text."""
         deadline = time.monotonic() + 60
         while text.encode() not in self.seen:
-            assert select.select([self._file], [], [], max(0, deadline - time.monotonic()))[0], self.seen
+            assert select.select([self._file], [], [], max(0, deadline - time.monotonic()))[0], (
+                self.seen
+            )
             self.seen += os.read(self._file, 4096)
         self.seen = self.seen.partition(text.encode())[2]
 
@@ -105,7 +117,11 @@ def terminal(name: str, place: Path) -> Iterator[Terminal]:
 def pushed(registry: Registry) -> Registry:
     config = push_blob(registry.url, "completion/app", b"{}")
     kind = "application/vnd.oci.image.manifest.v1+json"
-    descriptor = {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": config, "size": 2}
+    descriptor = {
+        "mediaType": "application/vnd.oci.image.config.v1+json",
+        "digest": config,
+        "size": 2,
+    }
     for tag in ("first-1.0", "second"):
         push_manifest(
             registry.url,
@@ -156,7 +172,10 @@ def test_fish_completes_the_same(place: Path, pushed: Registry) -> None:
     assert asked("ocifs ls --tag-t") == ["--tag-ttl"]
     assert asked(f"ocifs ls {pushed.host}/completion/a") == [f"{pushed.host}/completion/app"]
     tags = [f"{pushed.host}/completion/app:{tag}" for tag in ("first-1.0", "second")]
-    assert asked(f"ocifs ls {pushed.host}/completion/app") == [f"{pushed.host}/completion/app", *tags]
+    assert asked(f"ocifs ls {pushed.host}/completion/app") == [
+        f"{pushed.host}/completion/app",
+        *tags,
+    ]
     assert asked(f"ocifs ls {pushed.host}/completion/app:") == tags
     assert asked(f"ocifs cat {pushed.host}/completion/app:second mani") == ["manifest.json"]
 
@@ -165,7 +184,9 @@ def candidates(place: Path, line: str, **more: str) -> list[str]:
     """What bash's function is told."""
     command = [sys.executable, "-m", "ocifs"]
     asked = {**environment(place), "_OCIFS_COMPLETE": "bash_complete", "COMP_WORDS": line, **more}
-    done = subprocess.run(command, env=asked, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        command, env=asked, capture_output=True, text=True, timeout=60, check=False
+    )
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.split()
 
@@ -199,10 +220,16 @@ def test_a_registry_that_says_nothing_gives_no_candidates_and_no_words(place: Pa
 
 def test_hosts_are_those_of_credentials_and_of_the_configuration(place: Path) -> None:
     (place / ".docker").mkdir()
-    (place / ".docker" / "config.json").write_text('{"auths": {"https://one.example.com/v1/": {"auth": "eDp5"}}}')
-    (place / "c.toml").write_text("[mounts.work]\nsource = 'two.example.com/team'\nmountpoint = '/mnt/w'\n")
+    (place / ".docker" / "config.json").write_text(
+        '{"auths": {"https://one.example.com/v1/": {"auth": "eDp5"}}}'
+    )
+    (place / "c.toml").write_text(
+        "[mounts.work]\nsource = 'two.example.com/team'\nmountpoint = '/mnt/w'\n"
+    )
     config = {"OCIFS_CONFIG": str(place / "c.toml")}
-    assert {"open,one.example.com/", "open,two.example.com/"} <= set(candidates(place, "ocifs ls ", **config))
+    assert {"open,one.example.com/", "open,two.example.com/"} <= set(
+        candidates(place, "ocifs ls ", **config)
+    )
     assert "plain,work" in candidates(place, "ocifs mount w", **config)
     assert candidates(place, "ocifs ls w", **config) == []
 
@@ -211,14 +238,20 @@ def test_layouts_are_found_on_disk(place: Path) -> None:
     (place / "deep" / "layout").mkdir(parents=True)
     (place / "deep" / "layout" / "oci-layout").touch()
     assert candidates(place, f"ocifs ls oci:{place}/de") == [f"open,oci:{place}/deep/"]
-    assert candidates(place, f"ocifs ls oci:{place}/deep/", OCIFS_BREAKS=" :=") == [f"plain,{place}/deep/layout"]
+    assert candidates(place, f"ocifs ls oci:{place}/deep/", OCIFS_BREAKS=" :=") == [
+        f"plain,{place}/deep/layout"
+    ]
 
 
 def test_archives_and_the_names_in_them_are_found_on_disk(place: Path) -> None:
     (place / "deep").mkdir(exist_ok=True)
-    (place / "deep" / "app.tar").write_bytes(archive_of(saved([("a", ["app:1"]), ("b", ["app:2"])])))
+    (place / "deep" / "app.tar").write_bytes(
+        archive_of(saved([("a", ["app:1"]), ("b", ["app:2"])]))
+    )
     for prefix in ("docker-archive:", "oci-archive:", ""):
-        assert candidates(place, f"ocifs ls {prefix}{place}/deep/ap") == [f"plain,{prefix}{place}/deep/app.tar"]
+        assert candidates(place, f"ocifs ls {prefix}{place}/deep/ap") == [
+            f"plain,{prefix}{place}/deep/app.tar"
+        ]
     assert candidates(place, f"ocifs ls oci:{place}/deep/ap") == []
     for prefix in ("docker-archive:", ""):
         names = [f"plain,{prefix}{place}/deep/app.tar:app:{number}" for number in (1, 2)]

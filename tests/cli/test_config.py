@@ -41,13 +41,22 @@ def test_environment_wins_over_file_and_file_over_default(
     assert shown(tmp_path, "work")["source"] == ("r.example.com", f"{config}: mounts.work")
 
 
-def test_the_command_line_wins(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_line_wins(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config.write_text("platform = 'file/wrong/variant/x'\n")
     monkeypatch.setenv("OCIFS_OWNER", "nobody-knows")
     refused = run_ocifs("ls", "127.0.0.1:1", cache=tmp_path, check=False)
     assert (refused.returncode, b"--owner" in refused.stderr) == (2, True)
     refused = run_ocifs(
-        "ls", "--owner", "keep", "--platform", "linux/arm64", "127.0.0.1:1/a/b:c", cache=tmp_path, check=False
+        "ls",
+        "--owner",
+        "keep",
+        "--platform",
+        "linux/arm64",
+        "127.0.0.1:1/a/b:c",
+        cache=tmp_path,
+        check=False,
     )
     assert (refused.returncode, b"refuses connections" in refused.stderr) == (1, True)
 
@@ -71,11 +80,16 @@ def test_the_command_line_wins(config: Path, tmp_path: Path, monkeypatch: pytest
         ("[mounts.work]\nsource = 'x'\nsources = ['y']", "mounts.work has source and sources"),
         ("[mounts.work]\nsources = 'y'", "mounts.work: sources is no list of strings"),
         ("[mounts.work]\nsources = []", "mounts.work: sources is no list of strings"),
-        ("[mounts.work]\nsource = 'x'\nplatfrom = 'y'", "mounts.work: platfrom is no option\n  did you mean platform?"),
+        (
+            "[mounts.work]\nsource = 'x'\nplatfrom = 'y'",
+            "mounts.work: platfrom is no option\n  did you mean platform?",
+        ),
         ("a = " + "[" * 5000, "config.toml: "),
     ],
 )
-def test_what_is_wrong_is_told_by_its_place(config: Path, tmp_path: Path, text: str, said: str) -> None:
+def test_what_is_wrong_is_told_by_its_place(
+    config: Path, tmp_path: Path, text: str, said: str
+) -> None:
     config.write_text(text)
     done = run_ocifs("ls", "127.0.0.1:1", cache=tmp_path, check=False)
     assert (done.returncode, done.stdout) == (2, b"")

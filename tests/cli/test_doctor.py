@@ -42,7 +42,11 @@ def doctor(place: Path, *arguments: str) -> tuple[int, dict[str, list[tuple[str,
 def test_all_is_well(registry: Registry, tmp_path: Path) -> None:
     config = push_blob(registry.url, "doctor/app", b"{}")
     kind = "application/vnd.oci.image.manifest.v1+json"
-    descriptor = {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": config, "size": 2}
+    descriptor = {
+        "mediaType": "application/vnd.oci.image.config.v1+json",
+        "digest": config,
+        "size": 2,
+    }
     manifest = {"schemaVersion": 2, "mediaType": kind, "config": descriptor, "layers": []}
     digest = push_manifest(registry.url, "doctor/app", manifest, "v1")
     status, found = doctor(tmp_path, f"{registry.host}/doctor/app:v1")
@@ -72,7 +76,9 @@ def test_credentials_are_named_and_never_shown(home: Path) -> None:
 @pytest.mark.servers
 def test_a_registry_that_wants_credentials_says_so(tmp_path: Path) -> None:
     (tmp_path / "r").mkdir()
-    (tmp_path / "htpasswd").write_text("a:$2y$05$0JXn0pGzpZ7c1n9YkRrZ8uE5m9n5sM8p4X1c7Jt8cE2u1k1m5p0rG\n")
+    (tmp_path / "htpasswd").write_text(
+        "a:$2y$05$0JXn0pGzpZ7c1n9YkRrZ8uE5m9n5sM8p4X1c7Jt8cE2u1k1m5p0rG\n"
+    )
     auth = f"auth: {{htpasswd: {{realm: x, path: {tmp_path}/htpasswd}}}}\n"
     with running_registry(tmp_path / "r", more=auth) as private:
         status, found = doctor(tmp_path, f"{private.host}/a/b:c")

@@ -1,4 +1,6 @@
-"""`ocifs export`: layouts that skopeo and umoci read, compared with skopeo's own; ended and begun again; in a directory that has others."""
+"""`ocifs export`: layouts that skopeo and umoci read, compared with skopeo's own; ended and begun
+again; in a directory that has others.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +26,17 @@ from tests.support.tools import tool
 
 pytestmark = [pytest.mark.servers]
 
-CONFIG = json.dumps({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []}}).encode()
+CONFIG = json.dumps(
+    {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []}}
+).encode()
 
 
 def blobs(layout: Path) -> dict[str, bytes]:
     """Every blob by its name, which must be its hash."""
     found = {path.name: path.read_bytes() for path in (layout / "blobs/sha256").iterdir()}
-    assert [name for name, content in found.items() if hashlib.sha256(content).hexdigest() != name] == []
+    assert [
+        name for name, content in found.items() if hashlib.sha256(content).hexdigest() != name
+    ] == []
     return found
 
 
@@ -40,7 +46,9 @@ def listed(layout: Path) -> dict[str, str]:
     return {each.get("annotations", {}).get(REF_NAME, ""): each["digest"] for each in manifests}
 
 
-def image(registry: Registry, repository: str, seed: int, layers: int = 2) -> tuple[dict[str, object], list[bytes]]:
+def image(
+    registry: Registry, repository: str, seed: int, layers: int = 2
+) -> tuple[dict[str, object], list[bytes]]:
     contents = [random.Random(f"{repository} {seed} {n}").randbytes(200_000) for n in range(layers)]
     manifest = {
         "schemaVersion": 2,
@@ -70,12 +78,17 @@ def index(registry: Registry, repository: str) -> list[dict[str, object]]:
         child, _ = image(registry, repository, seed)
         children.append({**child, "platform": {"os": "linux", "architecture": machine}})
     push_manifest(
-        registry.url, repository, {"schemaVersion": 2, "mediaType": mediatype.OCI_INDEX, "manifests": children}, "v1"
+        registry.url,
+        repository,
+        {"schemaVersion": 2, "mediaType": mediatype.OCI_INDEX, "manifests": children},
+        "v1",
     )
     return children
 
 
-def test_an_image_is_what_skopeo_copies_and_umoci_unpacks(registry: Registry, tmp_path: Path) -> None:
+def test_an_image_is_what_skopeo_copies_and_umoci_unpacks(
+    registry: Registry, tmp_path: Path
+) -> None:
     skopeo, umoci = tool("skopeo", tmp_path / "home"), tool("umoci", tmp_path / "home")
     made = make_layout(tmp_path / "made", [a_tar(**{"etc/a": b"1\n"}), a_tar(**{"etc/b": b"2\n"})])
     reference = f"{registry.host}/export/image:v1"
@@ -84,7 +97,11 @@ def test_an_image_is_what_skopeo_copies_and_umoci_unpacks(registry: Registry, tm
     done = run_ocifs("export", reference, f"oci:{tmp_path}/ours", cache=tmp_path / "cache")
     assert done.stderr == b""
     assert blobs(tmp_path / "ours") == blobs(tmp_path / "theirs")
-    assert listed(tmp_path / "ours") == listed(tmp_path / "theirs") == {"v1": done.stdout.decode().strip()}
+    assert (
+        listed(tmp_path / "ours")
+        == listed(tmp_path / "theirs")
+        == {"v1": done.stdout.decode().strip()}
+    )
     shown = json.loads(skopeo("inspect", f"oci:{tmp_path}/ours:v1"))
     assert shown["Digest"] == done.stdout.decode().strip()
     umoci("unpack", "--rootless", "--image", f"{tmp_path}/ours:v1", tmp_path / "bundle")
@@ -111,11 +128,28 @@ def test_an_index_is_exported_with_all_its_children(registry: Registry, tmp_path
 def test_with_a_platform_its_child_is_exported_alone(registry: Registry, tmp_path: Path) -> None:
     children = index(registry, "export/platform")
     reference = f"{registry.host}/export/platform:v1"
-    done = run_ocifs("export", "--platform", "linux/arm64", reference, f"oci:{tmp_path}/ours", cache=tmp_path / "c")
-    assert listed(tmp_path / "ours") == {"v1": children[1]["digest"]} == {"v1": done.stdout.decode().strip()}
+    done = run_ocifs(
+        "export",
+        "--platform",
+        "linux/arm64",
+        reference,
+        f"oci:{tmp_path}/ours",
+        cache=tmp_path / "c",
+    )
+    assert (
+        listed(tmp_path / "ours")
+        == {"v1": children[1]["digest"]}
+        == {"v1": done.stdout.decode().strip()}
+    )
     assert len(blobs(tmp_path / "ours")) == 4
     none = run_ocifs(
-        "export", "--platform", "linux/s390x", reference, f"oci:{tmp_path}/no", cache=tmp_path / "c", check=False
+        "export",
+        "--platform",
+        "linux/s390x",
+        reference,
+        f"oci:{tmp_path}/no",
+        cache=tmp_path / "c",
+        check=False,
     )
     assert (none.returncode, b"linux-amd64, linux-arm64" in none.stderr) == (1, True)
     assert not (tmp_path / "no/index.json").exists()
@@ -139,7 +173,9 @@ def test_what_is_there_and_right_is_not_fetched_again(registry: Registry, tmp_pa
     assert registry.requests("GET", path) == 1
 
 
-def test_what_is_damaged_is_fetched_again_and_leftovers_go(registry: Registry, tmp_path: Path) -> None:
+def test_what_is_damaged_is_fetched_again_and_leftovers_go(
+    registry: Registry, tmp_path: Path
+) -> None:
     _, (first, _) = image(registry, "export/damage", 1)
     reference, where = f"{registry.host}/export/damage:image-1", f"oci:{tmp_path}/ours"
     run_ocifs("export", reference, where, cache=tmp_path / "cache")
@@ -177,7 +213,9 @@ def test_a_prefetched_image_is_exported_without_its_registry(tmp_path: Path) -> 
     run_ocifs("export", "--offline", reference, f"oci:{tmp_path}/ours", cache=tmp_path / "cache")
     assert listed(tmp_path / "ours") == {"image-1": manifest["digest"]}
     assert len(blobs(tmp_path / "ours")) == 4
-    run_ocifs("export", f"oci:{tmp_path}/ours:image-1", f"oci:{tmp_path}/copy", cache=tmp_path / "cache")
+    run_ocifs(
+        "export", f"oci:{tmp_path}/ours:image-1", f"oci:{tmp_path}/copy", cache=tmp_path / "cache"
+    )
     assert blobs(tmp_path / "copy") == blobs(tmp_path / "ours")
 
 
@@ -192,13 +230,24 @@ def test_a_directory_of_something_else_is_left_alone(registry: Registry, tmp_pat
     fcntl.flock(holder, fcntl.LOCK_EX)
     try:
         for where in ("home", "file", "held"):
-            done = run_ocifs("export", reference, f"oci:{tmp_path}/{where}", cache=tmp_path / "cache", check=False)
-            assert (done.returncode, f"{tmp_path}/{where}" in done.stderr.decode()) == (2, True), done.stderr
+            done = run_ocifs(
+                "export",
+                reference,
+                f"oci:{tmp_path}/{where}",
+                cache=tmp_path / "cache",
+                check=False,
+            )
+            assert (done.returncode, f"{tmp_path}/{where}" in done.stderr.decode()) == (2, True), (
+                done.stderr
+            )
     finally:
         os.close(holder)
     assert os.listdir(tmp_path / "home") == ["letter"]
     for source, where in ((reference, "ours"), (registry.host, "oci:ours")):
-        assert run_ocifs("export", source, where, cache=tmp_path / "cache", check=False).returncode == 2
+        assert (
+            run_ocifs("export", source, where, cache=tmp_path / "cache", check=False).returncode
+            == 2
+        )
 
 
 def test_a_terminal_is_shown_a_bar(registry: Registry, tmp_path: Path) -> None:
@@ -206,5 +255,7 @@ def test_a_terminal_is_shown_a_bar(registry: Registry, tmp_path: Path) -> None:
     words = f"export {registry.host}/export/bar:image-1 oci:{tmp_path}/ours"
     script = ["script", "-qec", f"XDG_CACHE_HOME={tmp_path}/cache ocifs {words}", "/dev/null"]
     path = f"{Path('.venv/bin').resolve()}:{os.environ['PATH']}"
-    done = subprocess.run(script, env={**os.environ, "PATH": path}, capture_output=True, timeout=60, check=True)
+    done = subprocess.run(
+        script, env={**os.environ, "PATH": path}, capture_output=True, timeout=60, check=True
+    )
     assert b"100%" in done.stdout

@@ -32,12 +32,18 @@ FAILED = [
 ]
 
 
-@pytest.mark.parametrize("arguments", [*((words, 2) for words in WRONG), *((words, 1) for words in FAILED)], ids=str)
-def test_a_command_ends_with_the_status_that_is_documented(tmp_path: Path, arguments: tuple[list[str], int]) -> None:
+@pytest.mark.parametrize(
+    "arguments", [*((words, 2) for words in WRONG), *((words, 1) for words in FAILED)], ids=str
+)
+def test_a_command_ends_with_the_status_that_is_documented(
+    tmp_path: Path, arguments: tuple[list[str], int]
+) -> None:
     words, status = arguments
     (tmp_path / "file").touch()
     (tmp_path / "mnt").mkdir()
-    done = run_ocifs(*(word.format(place=tmp_path) for word in words), cache=tmp_path / "cache", check=False)
+    done = run_ocifs(
+        *(word.format(place=tmp_path) for word in words), cache=tmp_path / "cache", check=False
+    )
     assert (done.returncode, done.stdout) == (status, b""), done.stderr
     assert done.stderr and b"Traceback" not in done.stderr
     assert not os.path.ismount(tmp_path / "mnt")

@@ -36,7 +36,13 @@ def push(registry: Registry, repository: str, tag: str, config_type: str, layer_
 @pytest.fixture(scope="module")
 def source(registry: Registry) -> str:
     for tag in ("1", "2"):
-        push(registry, "found/charts/web", tag, HELM + "config.v1+json", HELM + "chart.content.v1.tar+gzip")
+        push(
+            registry,
+            "found/charts/web",
+            tag,
+            HELM + "config.v1+json",
+            HELM + "chart.content.v1.tar+gzip",
+        )
     push(registry, "found/app", "v1", mediatype.OCI_CONFIG, mediatype.OCI_LAYER_GZIP)
     return f"{registry.host}/found"
 
@@ -46,7 +52,9 @@ def test_tags_are_found_by_what_they_are_and_nothing_but_manifests_is_fetched(
     registry: Registry, source: str, tmp_path: Path
 ) -> None:
     before = registry.log.read_text(errors="replace").count("/blobs/")
-    done = run_ocifs("find", registry.host, "--repo", "found/app", "--kind", "helm-chart", cache=tmp_path)
+    done = run_ocifs(
+        "find", registry.host, "--repo", "found/app", "--kind", "helm-chart", cache=tmp_path
+    )
     lines = set(done.stdout.decode().splitlines())
     assert lines >= {"helm-chart\tfound/charts/web:1", "helm-chart\tfound/charts/web:2"}
     assert {line.partition("\t")[0] for line in lines} == {"helm-chart"}
@@ -62,37 +70,59 @@ def test_tags_are_found_by_what_they_are_and_nothing_but_manifests_is_fetched(
 
 
 @pytest.mark.servers
-def test_an_odd_manifest_is_told_and_the_others_are_found(registry: Registry, tmp_path: Path) -> None:
+def test_an_odd_manifest_is_told_and_the_others_are_found(
+    registry: Registry, tmp_path: Path
+) -> None:
     push(registry, "oddities", "good", HELM + "config.v1+json", HELM + "chart.content.v1.tar+gzip")
     index = {"schemaVersion": 2, "mediaType": mediatype.OCI_INDEX, "manifests": []}
     push_manifest(registry.url, "oddities", index, "gone")
-    place = registry.log.parent / "data/docker/registry/v2/repositories/oddities/_manifests/tags/gone/current/link"
+    place = (
+        registry.log.parent
+        / "data/docker/registry/v2/repositories/oddities/_manifests/tags/gone/current/link"
+    )
     place.write_text("sha256:" + "0" * 64)
     done = run_ocifs("find", f"{registry.host}/oddities", cache=tmp_path, check=False)
     assert (done.returncode, done.stdout) == (1, b"helm-chart\t:good\n")
     assert b"ocifs: :gone: " in done.stderr
 
 
-def test_a_kind_that_does_not_exist_and_a_registry_that_lists_nothing_are_errors(tmp_path: Path) -> None:
-    assert run_ocifs("find", "127.0.0.1:1", "--kind", "helm", cache=tmp_path, check=False).returncode == 2
+def test_a_kind_that_does_not_exist_and_a_registry_that_lists_nothing_are_errors(
+    tmp_path: Path,
+) -> None:
+    assert (
+        run_ocifs("find", "127.0.0.1:1", "--kind", "helm", cache=tmp_path, check=False).returncode
+        == 2
+    )
     assert run_ocifs("find", "127.0.0.1:1", cache=tmp_path, check=False).returncode == 1
 
 
 @pytest.mark.servers
 def test_a_long_listing_has_the_kind_of_what_a_link_leads_to(source: str, tmp_path: Path) -> None:
-    tags = run_ocifs("ls", "-l", f"{source}/charts/web", "_tags", cache=tmp_path).stdout.decode().splitlines()
+    tags = (
+        run_ocifs("ls", "-l", f"{source}/charts/web", "_tags", cache=tmp_path)
+        .stdout.decode()
+        .splitlines()
+    )
     assert [line.split()[4:] for line in tags] == [
         ["helm-chart", "1", "->", "../_manifests/1"],
         ["helm-chart", "2", "->", "../_manifests/2"],
     ]
-    files = run_ocifs("ls", "-l", f"{source}/charts/web:1", "layers/0", cache=tmp_path).stdout.decode().splitlines()
+    files = (
+        run_ocifs("ls", "-l", f"{source}/charts/web:1", "layers/0", cache=tmp_path)
+        .stdout.decode()
+        .splitlines()
+    )
     assert {line.split()[4] for line in files} == {"-"}
 
 
 def test_inspect_says_everything_to_programs(tmp_path: Path) -> None:
     layout = make_layout(tmp_path / "layout", [b"\0" * 1024])
     said = json.loads(run_ocifs("inspect", "--json", f"oci:{layout}:v1", cache=tmp_path).stdout)
-    assert (said["kind"], said["rule"], said["decided_by"]) == ("image", "image", "config.mediaType")
+    assert (said["kind"], said["rule"], said["decided_by"]) == (
+        "image",
+        "image",
+        "config.mediaType",
+    )
     assert [layer["media_type"] for layer in said["layers"]] == [mediatype.OCI_LAYER_GZIP]
     assert said["referrers"] == []
     assert said["files"][0] == {
@@ -106,8 +136,14 @@ def test_inspect_says_everything_to_programs(tmp_path: Path) -> None:
 @pytest.mark.servers
 def test_inspect_says_what_refers_to_a_manifest(registry: Registry, tmp_path: Path) -> None:
     push(registry, "inspected", "v1", mediatype.OCI_CONFIG, mediatype.OCI_LAYER_GZIP)
-    empty = {"mediaType": mediatype.OCI_EMPTY, "digest": push_blob(registry.url, "inspected", b"{}"), "size": 2}
-    said = json.loads(run_ocifs("inspect", "--json", f"{registry.host}/inspected:v1", cache=tmp_path).stdout)
+    empty = {
+        "mediaType": mediatype.OCI_EMPTY,
+        "digest": push_blob(registry.url, "inspected", b"{}"),
+        "size": 2,
+    }
+    said = json.loads(
+        run_ocifs("inspect", "--json", f"{registry.host}/inspected:v1", cache=tmp_path).stdout
+    )
     subject = {"mediaType": mediatype.OCI_MANIFEST, "digest": said["digest"], "size": said["size"]}
     kind = "application/spdx+json"
     sbom = {
@@ -118,15 +154,27 @@ def test_inspect_says_what_refers_to_a_manifest(registry: Registry, tmp_path: Pa
         "layers": [],
     }
     digest = push_manifest(registry.url, "inspected", {**sbom, "subject": subject})
-    listed = {"mediaType": mediatype.OCI_MANIFEST, "digest": digest, "size": 9, "artifactType": kind}
+    listed = {
+        "mediaType": mediatype.OCI_MANIFEST,
+        "digest": digest,
+        "size": 9,
+        "artifactType": kind,
+    }
     fallback = {"schemaVersion": 2, "mediaType": mediatype.OCI_INDEX, "manifests": [listed]}
     push_manifest(registry.url, "inspected", fallback, said["digest"].replace(":", "-"))
-    page = run_ocifs("inspect", f"{registry.host}/inspected:v1", cache=tmp_path / "fresh").stdout.decode()
+    page = run_ocifs(
+        "inspect", f"{registry.host}/inspected:v1", cache=tmp_path / "fresh"
+    ).stdout.decode()
     assert f"Referrers\n  sbom  {digest}\n" in page
     signed = push_manifest(
-        registry.url, "inspected", {**sbom, "annotations": {"n": "1"}}, said["digest"].replace(":", "-") + ".sig"
+        registry.url,
+        "inspected",
+        {**sbom, "annotations": {"n": "1"}},
+        said["digest"].replace(":", "-") + ".sig",
     )
-    again = run_ocifs("inspect", "--json", f"{registry.host}/inspected:v1", cache=tmp_path / "again").stdout
+    again = run_ocifs(
+        "inspect", "--json", f"{registry.host}/inspected:v1", cache=tmp_path / "again"
+    ).stdout
     assert json.loads(again)["referrers"] == [
         {"kind": "sbom", "digest": digest},
         {"kind": "cosign-signature", "digest": signed},
@@ -136,7 +184,9 @@ def test_inspect_says_what_refers_to_a_manifest(registry: Registry, tmp_path: Pa
 def test_several_sources_are_searched_one_after_the_other_and_one_that_is_down_is_told(
     registry: Registry, source: str, tmp_path: Path
 ) -> None:
-    done = run_ocifs("find", "127.0.0.1:1/x", f"{source}/charts", f"{source}/app", cache=tmp_path, check=False)
+    done = run_ocifs(
+        "find", "127.0.0.1:1/x", f"{source}/charts", f"{source}/app", cache=tmp_path, check=False
+    )
     assert done.stdout.decode().splitlines()[-1] == f"image\t{source}/app:v1"
     assert f"helm-chart\t{source}/charts/web:1" in done.stdout.decode()
     assert done.returncode == 1
@@ -144,11 +194,15 @@ def test_several_sources_are_searched_one_after_the_other_and_one_that_is_down_i
 
 
 @pytest.mark.servers
-def test_a_terminal_sees_how_far_the_search_is_and_the_results_stay_clean(source: str, tmp_path: Path) -> None:
+def test_a_terminal_sees_how_far_the_search_is_and_the_results_stay_clean(
+    source: str, tmp_path: Path
+) -> None:
     seen, terminal = os.openpty()
     command = [sys.executable, "-m", "ocifs", "find", source]
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "TERM": "xterm"}
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=terminal, timeout=60, check=True)
+    done = subprocess.run(
+        command, env=environment, stdout=subprocess.PIPE, stderr=terminal, timeout=60, check=True
+    )
     os.close(terminal)
     shown = os.read(seen, 1 << 16)
     os.close(seen)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import ocifs
 from ocifs.cli.completion import SHELLS
 from ocifs.fuse.holders import Holder
-from ocifs.fuse.journal import Journal
+from ocifs.fuse.stats import Journal
 from ocifs.oci.digest import Digest
 from ocifs.printable import printable, printable_lines
 from ocifs.telemetry import JournalFormatter, TextFormatter
@@ -27,7 +27,18 @@ from tests.support.mount import mounted
 
 HOSTILE = "x\x1b]0;PWNED\x07\x1b[2J\u009b31m\u202egnp\u2066\u200f\x7f\r"
 MARKS = [
-    each.encode() for each in ("\x1b]0", "\x1b[2J", "\x07", "\u009b", "\u202e", "\u2066", "\u200f", "\x7f", "gnp\r\r")
+    each.encode()
+    for each in (
+        "\x1b]0",
+        "\x1b[2J",
+        "\x07",
+        "\u009b",
+        "\u202e",
+        "\u2066",
+        "\u200f",
+        "\x7f",
+        "gnp\r\r",
+    )
 ]
 TEXT = st.text(st.characters(), max_size=40)
 
@@ -84,7 +95,9 @@ def layout(tmp_path: Path) -> Path:
         for number in range(2)
     ]
     (tmp_path / "layout/oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
-    (tmp_path / "layout/index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": entries}))
+    (tmp_path / "layout/index.json").write_text(
+        json.dumps({"schemaVersion": 2, "manifests": entries})
+    )
     return tmp_path / "layout"
 
 
@@ -132,7 +145,12 @@ WORDS = (
 
 def arguments(words: str, layout: Path) -> list[str]:
     manifest = manifest_of(layout)
-    known = {"source": f"oci:{layout}", "manifest": manifest, "digest": manifest.partition("/")[2], "hostile": HOSTILE}
+    known = {
+        "source": f"oci:{layout}",
+        "manifest": manifest,
+        "digest": manifest.partition("/")[2],
+        "hostile": HOSTILE,
+    }
     known["place"] = str(layout.parent)
     return [word.format(**known) for word in words.split()]
 
@@ -146,7 +164,9 @@ def test_on_a_terminal_it_does_nothing(layout: Path, tmp_path: Path, words: str)
 
 
 @pytest.mark.parametrize("words", WORDS)
-def test_standard_error_is_clean_wherever_it_leads(layout: Path, tmp_path: Path, words: str) -> None:
+def test_standard_error_is_clean_wherever_it_leads(
+    layout: Path, tmp_path: Path, words: str
+) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "ocifs", *arguments(words, layout)],
         stdout=subprocess.DEVNULL,
@@ -185,7 +205,12 @@ def test_the_files_for_a_person_are_clean(layout: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("formatter", [TextFormatter(), JournalFormatter()])
 def test_a_log_line_is_one_line(formatter: logging.Formatter) -> None:
     error = ValueError(f"{HOSTILE}\n<0>forged")
-    members = {"msg": "%s\n<0>forged", "args": (HOSTILE,), "levelno": logging.ERROR, "levelname": "ERROR"}
+    members = {
+        "msg": "%s\n<0>forged",
+        "args": (HOSTILE,),
+        "levelno": logging.ERROR,
+        "levelname": "ERROR",
+    }
     record = logging.makeLogRecord({**members, "exc_info": (ValueError, error, None)})
     text = formatter.format(record)
     assert [mark for mark in MARKS if mark in text.encode()] == []
@@ -218,7 +243,11 @@ def calls() -> Iterator[str]:
     """Where a command writes by anything else than the functions that clean."""
     for path in sorted((Path(ocifs.__file__).parent).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("print", "click.echo", "click.secho"):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in (
+                "print",
+                "click.echo",
+                "click.secho",
+            ):
                 yield f"{path.name}: {ast.unparse(node)[:60]}"
 
 

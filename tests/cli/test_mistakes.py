@@ -1,4 +1,6 @@
-"""Mistakes that people make: each is told what happened, in one line without a traceback, and what to try, in a second one."""
+"""Mistakes that people make: each is told what happened, in one line without a traceback, and what
+to try, in a second one.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ocifs.fuse.obstacles import NOTHING_SEEN, obstacle
+from ocifs.fuse.diagnose import NOTHING_SEEN, obstacle
 from ocifs.oci import mediatype
 from tests.registry.conftest import nobodys_home  # noqa: F401 (a fixture, for all tests here)
 from tests.registry.private import House, private_house
@@ -29,15 +31,30 @@ MISTAKES = [
     # What is not there, where something like it is.
     (["ls", "{host}/mistakes/app:v1.2"], 1, "answered 404", "did you mean v1.1 or v1?"),
     (["ls", "{host}", "mistakes/app:nightly"], 1, "answered 404", "there are: v1, v1.1"),
-    (["ls", "{host}/mistakes/ap"], 1, "no repository or namespace is called 'mistakes/ap'", "did you mean app?"),
+    (
+        ["ls", "{host}/mistakes/ap"],
+        1,
+        "no repository or namespace is called 'mistakes/ap'",
+        "did you mean app?",
+    ),
     (
         ["cat", "{host}", "mistake/app:v1/kind"],
         1,
         "no repository or reference is called 'mistake'",
         "did you mean mistakes?",
     ),
-    (["ls", "{host}/mistakes/app/v1"], 1, "is called 'mistakes/app/v1'", "did you mean mistakes/app:v1"),
-    (["ls", "{host}", "mistakes/app/v1.1/kind"], 1, "is called 'v1.1' here", "did you mean mistakes/app:v1.1"),
+    (
+        ["ls", "{host}/mistakes/app/v1"],
+        1,
+        "is called 'mistakes/app/v1'",
+        "did you mean mistakes/app:v1",
+    ),
+    (
+        ["ls", "{host}", "mistakes/app/v1.1/kind"],
+        1,
+        "is called 'v1.1' here",
+        "did you mean mistakes/app:v1.1",
+    ),
     (["ls", "{host}/mistakes/app", "v1"], 1, "is called 'v1' here", "did you mean _tags/v1"),
     (["ls", "{host}/mistakes/app:v1", "layer/0"], 1, "has no 'layer'", "did you mean layers?"),
     (["ls", "{host}", "mistakes/app/_manifests/v11"], 1, "answered 404", "did you mean v1.1"),
@@ -52,38 +69,95 @@ MISTAKES = [
     (["ls", "{host}/mistakes/app:v1/layers"], 2, "'app:v1' is no component", "comes after a space"),
     (["mout", "{host}", "mnt"], 2, "there is no command mout", "did you mean mount"),
     (["ls", "{host}", "--tag-tl", "3"], 2, "no such option '--tag-tl'", "did you mean '--tag-ttl'"),
-    (["ls", "{host}", "--timeout", "soon"], 2, "'soon' is no number of seconds", "`ocifs ls --help` says"),
+    (
+        ["ls", "{host}", "--timeout", "soon"],
+        2,
+        "'soon' is no number of seconds",
+        "`ocifs ls --help` says",
+    ),
     (["ls"], 2, "missing argument 'SOURCE'", "`ocifs ls --help` says"),
     (["find", "{host}", "--kind", "helm"], 2, "there is no kind helm", "did you mean helm-chart"),
     (["config", "show", "wrok"], 2, "there is no mount wrok", "did you mean work?"),
     (["cache", "pin", "x"], 2, "x is neither a digest nor a reference", "host/repository:tag"),
     # Mounts that cannot be made.
     (["mount", "{host}"], 2, "where is {host} to be mounted?", "ocifs mount SOURCE MOUNTPOINT"),
-    (["mount", "{place}/mnt"], 2, "what is to be mounted at {place}/mnt?", "ocifs mount SOURCE MOUNTPOINT"),
+    (
+        ["mount", "{place}/mnt"],
+        2,
+        "what is to be mounted at {place}/mnt?",
+        "ocifs mount SOURCE MOUNTPOINT",
+    ),
     (["mount", "wrok"], 2, "the configuration file names no mount wrok", "did you mean work?"),
-    (["mount", "work"], 2, "work has no mountpoint in the configuration", 'mountpoint = "/mnt/work"'),
-    (["mount", "{host}", "{place}/absent"], 2, "{place}/absent is no directory", "mkdir -p {place}/absent"),
+    (
+        ["mount", "work"],
+        2,
+        "work has no mountpoint in the configuration",
+        'mountpoint = "/mnt/work"',
+    ),
+    (
+        ["mount", "{host}", "{place}/absent"],
+        2,
+        "{place}/absent is no directory",
+        "mkdir -p {place}/absent",
+    ),
     (["mount", "{host}", "{place}/file"], 2, "{place}/file is no directory", "name a directory"),
-    (["mount", "{host}", "{place}/mnt", "--log-file", "/proc/x/y"], 2, "the log cannot be written", "--log-file"),
-    (["mount", "{host}", "{place}/mnt", "--metrics", "{port}"], 2, "cannot listen", "give each its own port"),
+    (
+        ["mount", "{host}", "{place}/mnt", "--log-file", "/proc/x/y"],
+        2,
+        "the log cannot be written",
+        "--log-file",
+    ),
+    (
+        ["mount", "{host}", "{place}/mnt", "--metrics", "{port}"],
+        2,
+        "cannot listen",
+        "give each its own port",
+    ),
     (["umount", "-l", "{place}/mnt"], 2, "no mount of ocifs", "`ocifs status` lists them"),
     # Registries that are something else, or elsewhere.
     (["ls", "{page}"], 1, "is no JSON", "is this a registry"),
-    (["ls", "reg.example.com/a:b", "--offline"], 1, "is not asked, since --offline", "`ocifs prefetch` brings"),
-    (["ls", "{silent}/a:b", "--timeout", "0.5"], 1, "nothing came within 0.5 s", "`ocifs doctor {silent}/a:b` says"),
-    (["ls", "reg.example.com", "--ca-file", "{place}/file"], 2, "has no certificate authorities", "BEGIN CERTIFICATE"),
+    (
+        ["ls", "reg.example.com/a:b", "--offline"],
+        1,
+        "is not asked, since --offline",
+        "`ocifs prefetch` brings",
+    ),
+    (
+        ["ls", "{silent}/a:b", "--timeout", "0.5"],
+        1,
+        "nothing came within 0.5 s",
+        "`ocifs doctor {silent}/a:b` says",
+    ),
+    (
+        ["ls", "reg.example.com", "--ca-file", "{place}/file"],
+        2,
+        "has no certificate authorities",
+        "BEGIN CERTIFICATE",
+    ),
 ]
 
 
 @pytest.fixture(scope="module")
-def places(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def places(
+    registry: Registry, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, str]]:
     """Registries, files and a configuration to make mistakes about."""
     place = tmp_path_factory.mktemp("mistakes")
     make_layout(place / "layout", [b"\0" * 1024], tag="v1")
-    empty = {"mediaType": mediatype.OCI_EMPTY, "digest": push_blob(registry.url, "mistakes/app", b"{}"), "size": 2}
-    manifest = {"schemaVersion": 2, "mediaType": mediatype.OCI_MANIFEST, "artifactType": "application/x.mistake"}
+    empty = {
+        "mediaType": mediatype.OCI_EMPTY,
+        "digest": push_blob(registry.url, "mistakes/app", b"{}"),
+        "size": 2,
+    }
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": mediatype.OCI_MANIFEST,
+        "artifactType": "application/x.mistake",
+    }
     for tag in ("v1", "v1.1"):
-        push_manifest(registry.url, "mistakes/app", {**manifest, "config": empty, "layers": [empty]}, tag)
+        push_manifest(
+            registry.url, "mistakes/app", {**manifest, "config": empty, "layers": [empty]}, tag
+        )
     (place / "mnt").mkdir()
     (place / "file").write_text("")
     (place / "c.toml").write_text(f"[mounts.work]\nsource = '{registry.host}'\n")
@@ -101,7 +175,9 @@ def places(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iter
         }
 
 
-@pytest.mark.parametrize(("words", "status", "what", "hint"), MISTAKES, ids=lambda each: str(each)[:40])
+@pytest.mark.parametrize(
+    ("words", "status", "what", "hint"), MISTAKES, ids=lambda each: str(each)[:40]
+)
 def test_a_mistake_is_told_with_what_to_try(
     words: list[str],
     status: int,
@@ -112,7 +188,9 @@ def test_a_mistake_is_told_with_what_to_try(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("OCIFS_CONFIG", f"{places['place']}/c.toml")
-    done = run_ocifs(*(word.format(**places) for word in words), cache=tmp_path / "cache", check=False)
+    done = run_ocifs(
+        *(word.format(**places) for word in words), cache=tmp_path / "cache", check=False
+    )
     said = done.stderr.decode()
     first, _, rest = said.partition("\n")
     assert done.returncode == status, said
@@ -138,18 +216,33 @@ def test_help_without_a_command_is_no_error_in_disguise(tmp_path: Path) -> None:
 @pytest.mark.mount
 def test_a_place_is_mounted_once(registry: Registry, tmp_path: Path) -> None:
     with mounted(registry.host, tmp_path / "mnt", tmp_path / "cache"):
-        again = run_ocifs("mount", registry.host, str(tmp_path / "mnt"), cache=tmp_path / "cache", check=False)
+        again = run_ocifs(
+            "mount", registry.host, str(tmp_path / "mnt"), cache=tmp_path / "cache", check=False
+        )
         table = Path("/proc/self/mountinfo").read_text()
     assert again.returncode == 2
-    assert f"{registry.host} is mounted at {tmp_path}/mnt already\n  `ocifs umount" in again.stderr.decode()
+    assert (
+        f"{registry.host} is mounted at {tmp_path}/mnt already\n  `ocifs umount"
+        in again.stderr.decode()
+    )
     assert table.count(f" {tmp_path}/mnt ") == 1
 
 
 @pytest.mark.mount
-def test_a_person_is_told_what_a_mount_hides_and_a_script_is_not(registry: Registry, tmp_path: Path) -> None:
+def test_a_person_is_told_what_a_mount_hides_and_a_script_is_not(
+    registry: Registry, tmp_path: Path
+) -> None:
     (tmp_path / "mnt" / "mine").mkdir(parents=True)
     seen, terminal = os.openpty()
-    words = [sys.executable, "-m", "ocifs", "mount", registry.host, str(tmp_path / "mnt"), "--cache-dir"]
+    words = [
+        sys.executable,
+        "-m",
+        "ocifs",
+        "mount",
+        registry.host,
+        str(tmp_path / "mnt"),
+        "--cache-dir",
+    ]
     for stderr in (terminal, subprocess.DEVNULL):
         try:
             subprocess.run([*words, str(tmp_path / "c")], stderr=stderr, check=True, timeout=60)
@@ -163,10 +256,16 @@ def test_a_person_is_told_what_a_mount_hides_and_a_script_is_not(registry: Regis
     assert quiet.stderr == b""
 
 
-def test_a_repository_that_no_catalog_lists_is_listed_where_it_is_the_source(tmp_path: Path) -> None:
+def test_a_repository_that_no_catalog_lists_is_listed_where_it_is_the_source(
+    tmp_path: Path,
+) -> None:
     def answer(request: object) -> object:
         target = getattr(request, "target", "")
-        bodies = {"/v2/": b"{}", "/v2/_catalog": b'{"repositories": ["other"]}', "/v2/mine/tags/list": b'{"tags": []}'}
+        bodies = {
+            "/v2/": b"{}",
+            "/v2/_catalog": b'{"repositories": ["other"]}',
+            "/v2/mine/tags/list": b'{"tags": []}',
+        }
         found = next((bodies[each] for each in bodies if target.partition("?")[0] == each), None)
         return http(404) if found is None else http(200, found)
 
@@ -176,7 +275,9 @@ def test_a_repository_that_no_catalog_lists_is_listed_where_it_is_the_source(tmp
 
 
 def test_a_registry_that_lists_nothing_is_not_taken_for_an_empty_one(tmp_path: Path) -> None:
-    with fault_server(lambda request: http(200, b"{}") if request.target == "/v2/" else http(404)) as server:
+    with fault_server(
+        lambda request: http(200, b"{}") if request.target == "/v2/" else http(404)
+    ) as server:
         done = run_ocifs("ls", server.host, cache=tmp_path, check=False)
         seeded = run_ocifs("ls", server.host, "--repo", "a/b", cache=tmp_path)
     assert (done.returncode, done.stdout) == (1, b"")
@@ -186,7 +287,9 @@ def test_a_registry_that_lists_nothing_is_not_taken_for_an_empty_one(tmp_path: P
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    with private_house(tmp_path_factory.mktemp("house"), TokenServer("me", keep_secret("of-the-mistakes"))) as house:
+    with private_house(
+        tmp_path_factory.mktemp("house"), TokenServer("me", keep_secret("of-the-mistakes"))
+    ) as house:
         yield house
 
 
@@ -195,21 +298,32 @@ def test_credentials_that_are_missing_or_wrong_are_told_apart(
 ) -> None:
     words = ["ls", f"{house.host}/team/one:v1", "--ca-file", str(house.front.ca)]
     none = run_ocifs(*words, cache=tmp_path, check=False).stderr.decode()
-    assert "the token server 127.0.0.1 answered 401" in none and "no credentials were found: log in with" in none
+    assert (
+        "the token server 127.0.0.1 answered 401" in none
+        and "no credentials were found: log in with" in none
+    )
     monkeypatch.setenv("OCIFS_USERNAME", "me")
     monkeypatch.setenv("OCIFS_PASSWORD_FILE", str(tmp_path / "pw"))
     absent = run_ocifs(*words, cache=tmp_path, check=False).stderr.decode()
-    assert absent.startswith(f"ocifs: OCIFS_PASSWORD_FILE, {tmp_path}/pw, cannot be read: No such file or directory\n")
+    assert absent.startswith(
+        f"ocifs: OCIFS_PASSWORD_FILE, {tmp_path}/pw, cannot be read: No such file or directory\n"
+    )
     (tmp_path / "pw").write_text(keep_secret("that-is-wrong"))
     wrong = run_ocifs(*words, cache=tmp_path, check=False).stderr.decode()
     assert "the credentials of me are not accepted" in wrong
-    plain = run_ocifs("ls", f"{house.host}/team/one:v1", "--plain-http", cache=tmp_path, check=False).stderr
+    plain = run_ocifs(
+        "ls", f"{house.host}/team/one:v1", "--plain-http", cache=tmp_path, check=False
+    ).stderr
     assert b"the registry wants TLS: leave out --plain-http" in plain
 
 
-def test_what_keeps_the_kernel_from_mounting_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_keeps_the_kernel_from_mounting_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert "is not there" in obstacle(tmp_path, allow_other=False, device=tmp_path / "fuse")
-    assert "is not the kernel's FUSE device" in obstacle(tmp_path, allow_other=False, device=Path("/dev/null"))
+    assert "is not the kernel's FUSE device" in obstacle(
+        tmp_path, allow_other=False, device=Path("/dev/null")
+    )
     if os.geteuid() == 0:
         assert obstacle(tmp_path, allow_other=True) == NOTHING_SEEN
     monkeypatch.setattr(os, "geteuid", lambda: 1)  # who is not root needs the helper
@@ -223,7 +337,9 @@ def test_what_keeps_the_kernel_from_mounting_is_found(tmp_path: Path, monkeypatc
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may make a mount namespace")
 def test_a_daemon_whose_mount_is_refused_says_why(registry: Registry, tmp_path: Path) -> None:
     (tmp_path / "mnt").mkdir()
-    mount = f"{sys.executable} -m ocifs mount {registry.host} {tmp_path}/mnt --cache-dir {tmp_path}/c"
+    mount = (
+        f"{sys.executable} -m ocifs mount {registry.host} {tmp_path}/mnt --cache-dir {tmp_path}/c"
+    )
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-c", f"mount --bind /dev/null /dev/fuse || exit 77\n{mount}"],
         capture_output=True,
@@ -233,4 +349,7 @@ def test_a_daemon_whose_mount_is_refused_says_why(registry: Registry, tmp_path: 
     )
     if done.returncode == 77:
         pytest.skip(f"no bind mounts in a namespace here: {done.stderr}")
-    assert (done.returncode, "/dev/fuse is not the kernel's FUSE device" in done.stderr) == (2, True), done.stderr
+    assert (done.returncode, "/dev/fuse is not the kernel's FUSE device" in done.stderr) == (
+        2,
+        True,
+    ), done.stderr

@@ -23,8 +23,17 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_options_become_those_of_mount() -> None:
-    words = translate("rw,noauto,_netdev,x-systemd.automount,allow_other,tag-ttl=5,repo=a/b,repo=c,plain_http,verbose")
-    assert words == ["--allow-other", "--tag-ttl=5", "--repo=a/b", "--repo=c", "--plain-http", "--verbose"]
+    words = translate(
+        "rw,noauto,_netdev,x-systemd.automount,allow_other,tag-ttl=5,repo=a/b,repo=c,plain_http,verbose"
+    )
+    assert words == [
+        "--allow-other",
+        "--tag-ttl=5",
+        "--repo=a/b",
+        "--repo=c",
+        "--plain-http",
+        "--verbose",
+    ]
 
 
 def test_sources_are_separated_by_commas() -> None:
@@ -34,7 +43,9 @@ def test_sources_are_separated_by_commas() -> None:
     assert translate("any,ro") == ["--any"]
 
 
-@pytest.mark.parametrize("option", ["tag_tll=5", "timeout", "allow_other=1", "foreground", "password=x"])
+@pytest.mark.parametrize(
+    "option", ["tag_tll=5", "timeout", "allow_other=1", "foreground", "password=x"]
+)
 def test_an_option_that_is_none_is_refused(option: str) -> None:
     with pytest.raises(ValueError, match=option.partition("=")[0]):
         translate(option)
@@ -57,14 +68,24 @@ def test_the_helper_ends_as_mount_documents(tmp_path: Path) -> None:
     place = str(tmp_path / "mnt")
     assert helper("127.0.0.1:1/a/b:c", place, "-o", "rw,tag_tll=5", cache=tmp_path).returncode == 1
     assert helper("127.0.0.1:1", cache=tmp_path).returncode == 1
-    assert helper("127.0.0.1:1/a/b:c", place, "-o", "rw,timeout=soon", cache=tmp_path).returncode == 1
+    assert (
+        helper("127.0.0.1:1/a/b:c", place, "-o", "rw,timeout=soon", cache=tmp_path).returncode == 1
+    )
     assert helper("127.0.0.1:1/A//b:c", place, "-o", "rw", cache=tmp_path).returncode == 1
     assert helper("none", place, "-o", "rw", cache=tmp_path).returncode == 1
-    # A mount point that does not exist is a mount failure, not a wrong call: mount(8) ends with 32 too.
-    assert helper("127.0.0.1:1/a/b:c", f"{place}/absent", "-o", "rw", cache=tmp_path).returncode == 32
+    # A mount point that does not exist is a mount failure, not a wrong call: mount(8) ends with 32
+    # too.
+    assert (
+        helper("127.0.0.1:1/a/b:c", f"{place}/absent", "-o", "rw", cache=tmp_path).returncode == 32
+    )
     assert helper(f"oci:{place}/absent", place, "-o", "rw", cache=tmp_path).returncode == 32
     assert helper("127.0.0.1:1/a/b:c", place, "-o", "rw", cache=tmp_path).returncode == 32
-    assert helper("127.0.0.1:1/a/b:c", place, "-s", "-f", "-o", "rw,unknown", cache=tmp_path).returncode == 0
+    assert (
+        helper(
+            "127.0.0.1:1/a/b:c", place, "-s", "-f", "-o", "rw,unknown", cache=tmp_path
+        ).returncode
+        == 0
+    )
     assert not os.path.ismount(place)
 
 
@@ -109,12 +130,16 @@ def test_mount_and_fstab_mount_a_registry(registry: Registry, tmp_path: Path) ->
     for name in ("mnt", "later"):
         (tmp_path / name).mkdir()
     lines = ("mnt ocifs tag_ttl=5,_netdev,nofail", "later ocifs noauto,_netdev,x-systemd.automount")
-    (tmp_path / "fstab").write_text("".join(f"{registry.host} {tmp_path}/{line} 0 0\n" for line in lines))
+    (tmp_path / "fstab").write_text(
+        "".join(f"{registry.host} {tmp_path}/{line} 0 0\n" for line in lines)
+    )
     done = in_namespace(SCRIPT.format(place=tmp_path, host=registry.host), tmp_path)
     assert (done.returncode, done.stdout.count(".ocifs")) == (0, 3), done.stderr
 
 
-def test_systemd_hears_when_the_mount_answers(registry: Registry, tmp_path: Path, monkeypatch) -> None:
+def test_systemd_hears_when_the_mount_answers(
+    registry: Registry, tmp_path: Path, monkeypatch
+) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(str(tmp_path / "notify"))
         listener.settimeout(60)
@@ -130,18 +155,31 @@ GENERATOR = Path("/usr/lib/systemd/system-generators/systemd-fstab-generator")
 
 
 @pytest.mark.skipif(not GENERATOR.exists(), reason="no systemd here")
-def test_systemd_makes_sound_units_of_fstab_and_their_mount_is_made(registry: Registry, tmp_path: Path) -> None:
+def test_systemd_makes_sound_units_of_fstab_and_their_mount_is_made(
+    registry: Registry, tmp_path: Path
+) -> None:
     for name in ("units", "early", "late", "sbin", "mnt"):
         (tmp_path / name).mkdir()
     (tmp_path / "fstab").write_text(FSTAB.format(host=registry.host, place=tmp_path))
     environment = {**os.environ, "SYSTEMD_FSTAB": str(tmp_path / "fstab")}
-    subprocess.run([GENERATOR, *(tmp_path / name for name in ("units", "early", "late"))], env=environment, check=True)
-    units = sorted(path for path in (tmp_path / "units").glob("*") if path.suffix in (".mount", ".automount"))
+    subprocess.run(
+        [GENERATOR, *(tmp_path / name for name in ("units", "early", "late"))],
+        env=environment,
+        check=True,
+    )
+    units = sorted(
+        path for path in (tmp_path / "units").glob("*") if path.suffix in (".mount", ".automount")
+    )
     assert [path.suffix for path in units] == [".automount", ".mount", ".mount"]
     one, two = (path.stem for path in units[1:])
-    wanted = {each.relative_to(tmp_path / "units") for each in (tmp_path / "units").glob("remote-fs.target.*/*")}
+    wanted = {
+        each.relative_to(tmp_path / "units")
+        for each in (tmp_path / "units").glob("remote-fs.target.*/*")
+    }
     assert wanted == {
-        Path("remote-fs.target.requires", f"{one}.automount"),  # and not the mount, which waits for a look
+        Path(
+            "remote-fs.target.requires", f"{one}.automount"
+        ),  # and not the mount, which waits for a look
         Path("remote-fs.target.wants", f"{two}.mount"),
     }
     done = subprocess.run(
@@ -152,7 +190,11 @@ def test_systemd_makes_sound_units_of_fstab_and_their_mount_is_made(registry: Re
         timeout=60,
         check=False,
     )
-    said = [line for line in done.stderr.splitlines() if str(tmp_path) in line or one in line or two in line]
+    said = [
+        line
+        for line in done.stderr.splitlines()
+        if str(tmp_path) in line or one in line or two in line
+    ]
     assert (done.returncode, said) == (0, [])
     if os.geteuid() != 0:
         return
@@ -160,7 +202,8 @@ def test_systemd_makes_sound_units_of_fstab_and_their_mount_is_made(registry: Re
     # systemd.mount(5): systemd runs mount(8) with what the unit says.
     mount = f"mount {unit['What']} {unit['Where']} -t {unit['Type']} -o {unit['Options']}"
     done = in_namespace(
-        f"{mount}\ngrep ' {tmp_path}/mnt fuse.ocifs ' /proc/self/mounts\numount {tmp_path}/mnt", tmp_path
+        f"{mount}\ngrep ' {tmp_path}/mnt fuse.ocifs ' /proc/self/mounts\numount {tmp_path}/mnt",
+        tmp_path,
     )
     assert (done.returncode, done.stdout.split()[:1]) == (0, [registry.host]), done.stderr
 
@@ -170,7 +213,9 @@ def test_the_unit_is_one(tmp_path: Path) -> None:
     text = (ROOT / "scripts/packaging/systemd/user/ocifs@.service").read_text()
     unit = tmp_path / "ocifs@work.service"
     lines = text.replace("%h/.local/bin/ocifs", "/bin/true").splitlines(keepends=True)
-    unit.write_text("".join(line for line in lines if not line.startswith("Documentation=")))  # not installed here
+    unit.write_text(
+        "".join(line for line in lines if not line.startswith("Documentation="))
+    )  # not installed here
     environment = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
     done = subprocess.run(
         ["systemd-analyze", "--user", "verify", str(unit)],
@@ -193,10 +238,15 @@ def test_the_unit_is_one(tmp_path: Path) -> None:
         ("rw,nosuid,nodev,noexec,user=me,exec", []),
         ("nosymfollow", ["--nosymfollow"]),
         ("nosymfollow,symfollow", []),
-        ("noexec,nosymfollow,iversion,nomand,uhelper=udisks2,helper=x", ["--noexec", "--nosymfollow"]),
+        (
+            "noexec,nosymfollow,iversion,nomand,uhelper=udisks2,helper=x",
+            ["--noexec", "--nosymfollow"],
+        ),
     ],
 )
-def test_flags_of_mount_are_those_of_the_last_option_about_them(options: str, words: list[str]) -> None:
+def test_flags_of_mount_are_those_of_the_last_option_about_them(
+    options: str, words: list[str]
+) -> None:
     assert translate(options) == words
 
 
@@ -209,7 +259,9 @@ while read -r source point rest; do umount "$point"; done <{place}/fstab
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may make a mount namespace")
-def test_mount_a_succeeds_twice_for_every_form_of_source(registry: Registry, tmp_path: Path) -> None:
+def test_mount_a_succeeds_twice_for_every_form_of_source(
+    registry: Registry, tmp_path: Path
+) -> None:
     """mount(8), -a: file systems that are mounted already are skipped."""
     layout = make_layout(tmp_path / "lay out", [a_tar(x=b"x")])
     push_manifest(registry.url, "mounted/twice", EMPTY, "v1")
@@ -232,7 +284,11 @@ def test_mount_a_succeeds_twice_for_every_form_of_source(registry: Registry, tmp
     (tmp_path / "fstab").write_text("".join(lines))
     done = in_namespace(TWICE.format(place=tmp_path), tmp_path)
     assert done.returncode == 0, done.stderr
-    mounted_at = [line for line in done.stdout.splitlines() if f" {tmp_path}/" in line and "fuse.ocifs" in line]
+    mounted_at = [
+        line
+        for line in done.stdout.splitlines()
+        if f" {tmp_path}/" in line and "fuse.ocifs" in line
+    ]
     assert len(mounted_at) == len(sources), done.stdout
 
 
@@ -249,11 +305,17 @@ umount {place}/mnt
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may make a mount namespace")
-def test_noexec_reaches_the_kernel_and_remount_changes_it(registry: Registry, tmp_path: Path) -> None:
+def test_noexec_reaches_the_kernel_and_remount_changes_it(
+    registry: Registry, tmp_path: Path
+) -> None:
     (tmp_path / "mnt").mkdir()
     done = in_namespace(REMOUNT.format(place=tmp_path, host=registry.host), tmp_path)
     assert done.returncode == 0, done.stderr
-    flags = [set(line.split(" ")[5].split(",")) for line in done.stdout.splitlines() if f" {tmp_path}/mnt " in line]
+    flags = [
+        set(line.split(" ")[5].split(","))
+        for line in done.stdout.splitlines()
+        if f" {tmp_path}/mnt " in line
+    ]
     always = {"ro", "nosuid", "nodev"}
     changing = [{"noexec", "nosymfollow"} & each for each in flags]
     assert changing == [{"noexec"}, set(), {"nosymfollow"}]
@@ -264,13 +326,19 @@ def test_noexec_reaches_the_kernel_and_remount_changes_it(registry: Registry, tm
 
 @pytest.mark.mount
 @pytest.mark.skipif(os.geteuid() != 0, reason="nosymfollow needs root, or a new libfuse")
-def test_a_program_of_a_noexec_mount_is_not_run_and_nosymfollow_follows_nothing(tmp_path: Path) -> None:
+def test_a_program_of_a_noexec_mount_is_not_run_and_nosymfollow_follows_nothing(
+    tmp_path: Path,
+) -> None:
     script = b"#!/bin/sh\necho ran\n"
     layout = make_layout(tmp_path / "layout", [a_tar(program=script)])
     flags = ["--noexec", "--nosymfollow", "--view", "rootfs", "--fsname", "a name, with a comma"]
     with mounted(f"oci:{layout}:v1", tmp_path / "mnt", tmp_path / "cache", flags) as mount:
         assert (mount.path / "program").read_bytes() == script
-        found = [each for each in Path("/proc/self/mountinfo").read_text().splitlines() if str(mount.path) in each]
+        found = [
+            each
+            for each in Path("/proc/self/mountinfo").read_text().splitlines()
+            if str(mount.path) in each
+        ]
         fields = found[0].split(" ")
         assert {"ro", "nosuid", "nodev", "noexec", "nosymfollow"} <= set(fields[5].split(","))
         assert "a\\040name,\\040with\\040a\\040comma" in fields

@@ -1,4 +1,6 @@
-"""How `ocifs find` and `ocifs ls -l` ask a registry that counts: a few at a time, slower when it says so, and never without an end."""
+"""How `ocifs find` and `ocifs ls -l` ask a registry that counts: a few at a time, slower when it
+says so, and never without an end.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ import pytest
 import trio
 import trio.testing
 
-from ocifs.cli.pace import AT_A_TIME, FEW_LEFT, Pace
+from ocifs.cli.throttle import AT_A_TIME, FEW_LEFT, Pace
 from ocifs.errors import NotFound, RateLimited
 from ocifs.oci import mediatype
 from ocifs.oci.digest import Digest
@@ -63,7 +65,9 @@ async def test_a_few_are_asked_at_a_time(clock) -> None:
     assert (desk.most, len(desk.times), said) == (AT_A_TIME, 10, [])
 
 
-async def test_a_registry_that_asks_for_patience_is_left_alone_by_all_and_then_asked_by_one(clock) -> None:
+async def test_a_registry_that_asks_for_patience_is_left_alone_by_all_and_then_asked_by_one(
+    clock,
+) -> None:
     desk, said = Desk(60.0), list[str]()
     began = trio.current_time()
     assert await ask_often(Pace(Timing(), said.append), desk.ask, 10) == ["answer"] * 10
@@ -76,7 +80,9 @@ async def test_a_registry_that_asks_for_patience_is_left_alone_by_all_and_then_a
     assert said == ["the registry asks for patience: going on in 60 s, one question at a time"]
 
 
-async def test_a_registry_that_does_not_say_for_how_long_is_left_alone_for_longer_each_time(clock) -> None:
+async def test_a_registry_that_does_not_say_for_how_long_is_left_alone_for_longer_each_time(
+    clock,
+) -> None:
     desk, said = Desk(None, None), list[str]()
     assert await Pace(Timing(), said.append).run(desk.ask) == "answer"
     gaps = [later - earlier for earlier, later in zip(desk.times, desk.times[1:], strict=False)]
@@ -101,11 +107,17 @@ async def test_what_is_not_there_is_no_reason_to_wait(clock) -> None:
     assert trio.current_time() == began
 
 
-@pytest.mark.parametrize(("left", "most"), [(f"{FEW_LEFT};w=21600", 1), (f"{FEW_LEFT + 1};w=21600", AT_A_TIME)])
-async def test_few_questions_that_are_left_are_asked_one_at_a_time(clock, left: str, most: int) -> None:
+@pytest.mark.parametrize(
+    ("left", "most"), [(f"{FEW_LEFT};w=21600", 1), (f"{FEW_LEFT + 1};w=21600", AT_A_TIME)]
+)
+async def test_few_questions_that_are_left_are_asked_one_at_a_time(
+    clock, left: str, most: int
+) -> None:
     desk, said = Desk(), list[str]()
     pace = Pace(
-        Timing(), said.append, {"registry x": lambda: {"rate_limits": {"ratelimit-remaining": left, "time": 1.0}}}
+        Timing(),
+        said.append,
+        {"registry x": lambda: {"rate_limits": {"ratelimit-remaining": left, "time": 1.0}}},
     )
     await pace.run(desk.ask)
     desk.most = 0
@@ -116,7 +128,11 @@ async def test_few_questions_that_are_left_are_asked_one_at_a_time(clock, left: 
 
 def limited(refuse_at: int) -> Callable[[Request], Reply]:
     """A registry of one repository with ten charts, that refuses one of the questions."""
-    config = {"mediaType": "application/vnd.cncf.helm.config.v1+json", "digest": "sha256:" + "0" * 64, "size": 9}
+    config = {
+        "mediaType": "application/vnd.cncf.helm.config.v1+json",
+        "digest": "sha256:" + "0" * 64,
+        "size": 9,
+    }
     body = json.dumps(
         {"schemaVersion": 2, "mediaType": mediatype.OCI_MANIFEST, "config": config, "layers": []}
     ).encode()
@@ -126,7 +142,9 @@ def limited(refuse_at: int) -> Callable[[Request], Reply]:
     def answer(request: Request) -> Reply:
         nonlocal asked
         if request.target.startswith("/v2/charts/tags/list"):
-            return http(200, json.dumps({"name": "charts", "tags": [str(n) for n in range(10)]}).encode())
+            return http(
+                200, json.dumps({"name": "charts", "tags": [str(n) for n in range(10)]}).encode()
+            )
         if not request.target.startswith("/v2/charts/manifests/"):
             return http(200 if request.target == "/v2/" else 404)
         asked += 1
@@ -134,7 +152,9 @@ def limited(refuse_at: int) -> Callable[[Request], Reply]:
             return http(429, retry_after="1")
         if request.method == "HEAD":
             size = {"content_length": str(len(body))}
-            return http(200, content_type=mediatype.OCI_MANIFEST, docker_content_digest=digest, **size)
+            return http(
+                200, content_type=mediatype.OCI_MANIFEST, docker_content_digest=digest, **size
+            )
         return http(200, body, content_type=mediatype.OCI_MANIFEST, docker_content_digest=digest)
 
     return answer
@@ -142,10 +162,14 @@ def limited(refuse_at: int) -> Callable[[Request], Reply]:
 
 @pytest.mark.servers
 @pytest.mark.parametrize("command", [("find",), ("ls", "-l")], ids=["find", "ls -l"])
-def test_nothing_is_lost_to_a_registry_that_asks_for_patience(command: tuple[str, ...], tmp_path: Path) -> None:
+def test_nothing_is_lost_to_a_registry_that_asks_for_patience(
+    command: tuple[str, ...], tmp_path: Path
+) -> None:
     with fault_server(limited(refuse_at=7)) as server:
         place = ("_tags",) if command[0] == "ls" else ()
-        done = run_ocifs(*command, "--timeout", "0.9", f"{server.host}/charts", *place, cache=tmp_path)
+        done = run_ocifs(
+            *command, "--timeout", "0.9", f"{server.host}/charts", *place, cache=tmp_path
+        )
     lines = done.stdout.decode().splitlines()
     assert len([line for line in lines if "helm-chart" in line]) == 10
     assert b"asks for patience" in done.stderr

@@ -23,8 +23,26 @@ from tests.cli.test_completion import COMMANDS, shell
 
 BIN = Path(sys.executable).parent
 PACKAGES = ("ocifs", "trio", "click", "httpx", "pyfuse3", "cachetools", "isal", "h11", "encodings")
-MODULES = ("sitecustomize", "usercustomize", "argparse", "difflib", "json", "re", "tomllib", "subprocess", "startup")
-PROGRAMS = ("python", "python3", "fusermount3", "fusermount", "umount", "mount", "docker-credential-case")
+MODULES = (
+    "sitecustomize",
+    "usercustomize",
+    "argparse",
+    "difflib",
+    "json",
+    "re",
+    "tomllib",
+    "subprocess",
+    "startup",
+)
+PROGRAMS = (
+    "python",
+    "python3",
+    "fusermount3",
+    "fusermount",
+    "umount",
+    "mount",
+    "docker-credential-case",
+)
 LATE = (
     "trio",
     "httpx",
@@ -72,7 +90,9 @@ def ran(place: Path) -> str:
 def start(
     place: Path, *command: str | Path, environment: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command in that directory, to its end; without the variables of these tests' own interpreter."""
+    """Run a command in that directory, to its end; without the variables of these tests' own
+    interpreter.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     own = {"HOME": str(place.parent / "home"), "XDG_CACHE_HOME": str(place.parent / "cache")}
     return subprocess.run(
@@ -100,7 +120,9 @@ ENVIRONMENTS = {
 
 @pytest.mark.mount
 @pytest.mark.parametrize("environment", ENVIRONMENTS.values(), ids=ENVIRONMENTS)
-def test_no_entry_point_runs_code_of_the_current_directory(stranger: Path, environment: dict[str, str]) -> None:
+def test_no_entry_point_runs_code_of_the_current_directory(
+    stranger: Path, environment: dict[str, str]
+) -> None:
     mnt, layout = stranger.parent / "mnt", f"oci:{stranger.parent}/example"
     for words in (
         (BIN / "mount.ocifs", layout, mnt, "-o", "ro,_netdev"),
@@ -119,7 +141,9 @@ def test_no_entry_point_runs_code_of_the_current_directory(stranger: Path, envir
 
 @pytest.mark.parametrize("path", [":", ".", "", "./:{place}", "../stranger"])
 @pytest.mark.parametrize("command", ["ocifs ls", "mount.ocifs"])
-def test_relative_entries_of_the_module_path_are_left_out(tmp_path: Path, path: str, command: str) -> None:
+def test_relative_entries_of_the_module_path_are_left_out(
+    tmp_path: Path, path: str, command: str
+) -> None:
     place = tmp_path / "stranger"
     place.mkdir()
     poison(place, LATE)
@@ -128,7 +152,10 @@ def test_relative_entries_of_the_module_path_are_left_out(tmp_path: Path, path: 
     (tmp_path / "empty").mkdir()
     environment = {"PYTHONPATH": path.format(place=tmp_path / "empty")}
     program, *words = command.split()
-    arguments = [f"oci:{tmp_path}/example", *([str(tmp_path / "mnt")] if program == "mount.ocifs" else [])]
+    arguments = [
+        f"oci:{tmp_path}/example",
+        *([str(tmp_path / "mnt")] if program == "mount.ocifs" else []),
+    ]
     done = start(place, BIN / program, *words, *arguments, environment=environment)
     start(place, BIN / "ocifs", "umount", tmp_path / "mnt")
     assert (done.returncode, ran(place)) == (0, ""), done.stderr
@@ -136,7 +163,11 @@ def test_relative_entries_of_the_module_path_are_left_out(tmp_path: Path, path: 
 
 def test_the_answer_to_a_shell_runs_no_code_of_the_current_directory(stranger: Path) -> None:
     for name in ("bash", "zsh", "fish"):
-        asked = {"_OCIFS_COMPLETE": f"{name}_complete", "COMP_WORDS": "ocifs ls loc", "COMP_CWORD": "2"}
+        asked = {
+            "_OCIFS_COMPLETE": f"{name}_complete",
+            "COMP_WORDS": "ocifs ls loc",
+            "COMP_CWORD": "2",
+        }
         start(stranger, BIN / "ocifs", environment=asked)
     assert ran(stranger) == ""
 
@@ -157,9 +188,13 @@ KEY = {
 @pytest.mark.parametrize("path", [":{bin}:{usual}", ".:{bin}:{usual}", "{bin}:{usual}"])
 @pytest.mark.parametrize("word", ["ocifs", "./ocifs"])
 @pytest.mark.parametrize("name", KEY)
-def test_the_key_runs_the_installed_program(stranger: Path, name: str, word: str, path: str) -> None:
+def test_the_key_runs_the_installed_program(
+    stranger: Path, name: str, word: str, path: str
+) -> None:
     shutil.rmtree(stranger / "ocifs")
-    (stranger / "ocifs").write_text(f"#!/bin/sh\necho the program of the directory >>{stranger.parent}/ran\n")
+    (stranger / "ocifs").write_text(
+        f"#!/bin/sh\necho the program of the directory >>{stranger.parent}/ran\n"
+    )
     (stranger / "ocifs").chmod(0o755)
     (stranger.parent / "script").write_text(script(name))
     options = [option for option in COMMANDS.get(name, ["-N"]) if option != "-i"]
@@ -171,7 +206,9 @@ def test_the_key_runs_the_installed_program(stranger: Path, name: str, word: str
         assert "status" in done.stdout, done.stderr
 
 
-def test_a_program_is_found_at_absolute_places_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_program_is_found_at_absolute_places_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     program = tmp_path / "true"
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)

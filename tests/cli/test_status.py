@@ -27,12 +27,18 @@ def test_a_watch_sees_a_mount_come(registry: Registry, tmp_path: Path) -> None:
             assert process.stdout is not None
             before = json.loads(process.stdout.readline())
             with mounted(registry.host, tmp_path / "mnt", tmp_path / "cache"):
-                seen = next(rows for rows in map(json.loads, process.stdout) if _here(rows, tmp_path))
+                seen = next(
+                    rows for rows in map(json.loads, process.stdout) if _here(rows, tmp_path)
+                )
         finally:
             process.terminate()
     assert not _here(before, tmp_path)
     (row,) = _here(seen, tmp_path)
-    assert (row["source"], row["state"], row["status"]["source"]) == (registry.host, "answers", registry.host)
+    assert (row["source"], row["state"], row["status"]["source"]) == (
+        registry.host,
+        "answers",
+        registry.host,
+    )
 
 
 def _here(rows: list[dict[str, object]], place: Path) -> list[dict[str, object]]:
@@ -41,7 +47,9 @@ def _here(rows: list[dict[str, object]], place: Path) -> list[dict[str, object]]
 
 @pytest.mark.mount
 @pytest.mark.servers
-def test_people_see_the_registry_the_cache_and_what_to_do_with_a_dead_mount(registry: Registry, tmp_path: Path) -> None:
+def test_people_see_the_registry_the_cache_and_what_to_do_with_a_dead_mount(
+    registry: Registry, tmp_path: Path
+) -> None:
     with mounted(registry.host, tmp_path / "mnt", tmp_path / "cache") as mount:
         list(mount.path.iterdir())
         text = run_ocifs("status", cache=tmp_path).stdout.decode()
@@ -74,12 +82,25 @@ def test_a_mount_that_is_named_has_to_answer(registry: Registry, tmp_path: Path)
 @pytest.mark.mount
 @pytest.mark.servers
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may become somebody else")
-def test_a_mount_of_another_user_is_called_so_and_is_nothing_to_put_right(registry: Registry) -> None:
-    place = Path(tempfile.mkdtemp(prefix="ocifs-status-"))  # pytest's own directories are closed to others
+def test_a_mount_of_another_user_is_called_so_and_is_nothing_to_put_right(
+    registry: Registry,
+) -> None:
+    place = Path(
+        tempfile.mkdtemp(prefix="ocifs-status-")
+    )  # pytest's own directories are closed to others
     place.chmod(0o755)
     (place / "home").mkdir()
     shutil.chown(place / "home", "nobody")
-    nobody = ["setpriv", "--reuid", "nobody", "--regid", "nogroup", "--clear-groups", "env", f"HOME={place}/home"]
+    nobody = [
+        "setpriv",
+        "--reuid",
+        "nobody",
+        "--regid",
+        "nogroup",
+        "--clear-groups",
+        "env",
+        f"HOME={place}/home",
+    ]
     try:
         with mounted(registry.host, place / "mnt", place / "cache"):
             said = {
@@ -108,7 +129,9 @@ def test_errors_have_colours_where_they_are_wanted(
     monkeypatch.delenv("NO_COLOR", raising=False)
     for name, value in more.items():
         monkeypatch.setenv(name, value)
-    assert (b"\033[" in run_ocifs("ls", "127.0.0.1:1", cache=tmp_path, check=False).stderr) == coloured
+    assert (
+        b"\033[" in run_ocifs("ls", "127.0.0.1:1", cache=tmp_path, check=False).stderr
+    ) == coloured
     monkeypatch.setenv("NO_COLOR", "1")
     assert b"\033[" not in run_ocifs("ls", "127.0.0.1:1", cache=tmp_path, check=False).stderr
 
@@ -120,9 +143,15 @@ def test_a_terminal_gets_colours_unless_it_says_no(tmp_path: Path) -> None:
         ({"TERM": "dumb"}, False),
     ):
         primary, secondary = os.openpty()
-        environment = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "CLICOLOR_FORCE")}
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if name not in ("NO_COLOR", "CLICOLOR_FORCE")
+        }
         command = [sys.executable, "-m", "ocifs", "ls", "127.0.0.1:1", "--cache-dir", str(tmp_path)]
-        subprocess.run(command, stderr=secondary, env={**environment, **more}, check=False, timeout=60)
+        subprocess.run(
+            command, stderr=secondary, env={**environment, **more}, check=False, timeout=60
+        )
         said = os.read(primary, 4096)
         os.close(primary)
         os.close(secondary)
@@ -131,18 +160,24 @@ def test_a_terminal_gets_colours_unless_it_says_no(tmp_path: Path) -> None:
 
 
 def test_help_imports_nothing_that_takes_long() -> None:
-    """What `ocifs --help` and the words before a command need; 0.15 s is what it may take, and each of these alone takes more than half."""
+    """What `ocifs --help` and the words before a command need; 0.15 s is what it may take, and each
+    of these alone takes more than half.
+    """
     code = (
         "import sys; from ocifs.cli.main import group\n"
         "try: group(['--help'])\n"
         "except SystemExit: pass\n"
         "print([name for name in ('trio', 'httpx', 'pyfuse3', 'ssl', 'asyncio', 'cachetools', 'fsspec') if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
     assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_what_a_mount_may_never_need_is_loaded_when_it_is_needed() -> None:
     code = "import sys, ocifs.app; print([name for name in ('flatbuffers', 'numpy', 'prometheus_client') if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
     assert done.stdout == "[]\n"

@@ -1,4 +1,6 @@
-"""What a terminal gets and a pipe does not: colours, bars and screens that are drawn anew; and who can refuse them."""
+"""What a terminal gets and a pipe does not: colours, bars and screens that are drawn anew; and who
+can refuse them.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,11 @@ WISHES: dict[str, dict[str, str]] = {
 
 def on_terminal(words: list[str], more: Mapping[str, str], cache: Path) -> bytes:
     """What a command writes on a terminal, with standard output and error on it."""
-    environment = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "CLICOLOR_FORCE")}
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("NO_COLOR", "CLICOLOR_FORCE")
+    }
     environment |= {"XDG_CACHE_HOME": str(cache), **more}
     program, seen = [sys.executable, "-m", "ocifs", *words], b""
     child, file = pty.fork()
@@ -49,7 +55,11 @@ def on_terminal(words: list[str], more: Mapping[str, str], cache: Path) -> bytes
 
 
 def in_pipe(words: list[str], cache: Path, **more: str) -> bytes:
-    environment = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "CLICOLOR_FORCE")}
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("NO_COLOR", "CLICOLOR_FORCE")
+    }
     done = subprocess.run(
         [sys.executable, "-m", "ocifs", *words],
         env={**environment, "XDG_CACHE_HOME": str(cache), "TERM": "xterm", **more},
@@ -62,7 +72,11 @@ def in_pipe(words: list[str], cache: Path, **more: str) -> bytes:
 
 
 def colours(written: bytes) -> set[bytes]:
-    return {codes for codes, letter in ESCAPE.findall(written) if letter == b"m" and codes not in (b"", b"0")}
+    return {
+        codes
+        for codes, letter in ESCAPE.findall(written)
+        if letter == b"m" and codes not in (b"", b"0")
+    }
 
 
 @pytest.fixture(scope="module")
@@ -74,20 +88,29 @@ def source(registry: Registry) -> str:
         "mediaType": mediatype.OCI_MANIFEST,
         "artifactType": "application/x.shown",
         "config": {"mediaType": mediatype.OCI_EMPTY, "digest": empty, "size": 2},
-        "layers": [{"mediaType": "application/octet-stream", "digest": layer, "size": len(content)}],
+        "layers": [
+            {"mediaType": "application/octet-stream", "digest": layer, "size": len(content)}
+        ],
     }
     push_manifest(registry.url, "shown/app", manifest, "1")
     return f"{registry.host}/shown/app"
 
 
 @pytest.mark.parametrize("wish", WISHES)
-def test_work_that_takes_long_shows_a_bar_on_a_screen(wish: str, source: str, tmp_path: Path) -> None:
+def test_work_that_takes_long_shows_a_bar_on_a_screen(
+    wish: str, source: str, tmp_path: Path
+) -> None:
     seen = {
         name: on_terminal(words, WISHES[wish], tmp_path)
         for name, words in (("prefetch", ["prefetch", f"{source}:1"]), ("find", ["find", source]))
     }
-    assert b":1\r\n" in seen["find"]  # what was found, which a bar on the same terminal does not spoil
-    for name, (start, end) in {"prefetch": (b"0.2 MiB", b"100%"), "find": (b"tags", b"1/1")}.items():
+    assert (
+        b":1\r\n" in seen["find"]
+    )  # what was found, which a bar on the same terminal does not spoil
+    for name, (start, end) in {
+        "prefetch": (b"0.2 MiB", b"100%"),
+        "find": (b"tags", b"1/1"),
+    }.items():
         bar = start in seen[name] and end in seen[name]
         assert bar == (wish != "dumb"), seen[name]
         assert not colours(seen[name])
@@ -119,17 +142,23 @@ def test_findings_of_doctor_and_errors_have_colours_where_they_are_wanted(
     assert bool(colours(on_terminal(["ls", "127.0.0.1:1"], WISHES[wish], tmp_path))) == wanted
     assert bool(colours(on_terminal(["lss"], WISHES[wish], tmp_path))) == wanted
     assert colours(on_terminal(["ls", source], WISHES[wish], tmp_path)) == set()
-    assert bool(colours(in_pipe(["doctor", source], tmp_path, CLICOLOR_FORCE="1", **WISHES[wish]))) == (
-        wish != "NO_COLOR"
-    )
+    assert bool(
+        colours(in_pipe(["doctor", source], tmp_path, CLICOLOR_FORCE="1", **WISHES[wish]))
+    ) == (wish != "NO_COLOR")
 
 
 @pytest.mark.mount
-def test_the_state_of_a_mount_has_a_colour_and_says_the_same_without(registry: Registry, tmp_path: Path) -> None:
+def test_the_state_of_a_mount_has_a_colour_and_says_the_same_without(
+    registry: Registry, tmp_path: Path
+) -> None:
     with mounted(registry.host, tmp_path / "mnt", tmp_path / "cache"):
         shown = {wish: on_terminal(["status"], more, tmp_path) for wish, more in WISHES.items()}
         piped = in_pipe(["status"], tmp_path)
-    assert colours(shown["terminal"]) and not colours(shown["NO_COLOR"]) and not ESCAPE.search(shown["dumb"])
+    assert (
+        colours(shown["terminal"])
+        and not colours(shown["NO_COLOR"])
+        and not ESCAPE.search(shown["dumb"])
+    )
     for written in (*shown.values(), piped):
         assert f"{tmp_path}/mnt  {registry.host}  answers".encode() in ESCAPE.sub(b"", written)
     assert b"\x1b" not in piped

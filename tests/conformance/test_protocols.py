@@ -24,14 +24,14 @@ from ocifs.oci import mediatype
 from ocifs.oci.digest import EMPTY_JSON, Digest
 from ocifs.oci.local import LayoutSource, Transport
 from ocifs.registry.client import open_registry
-from ocifs.registry.locations import Locations
-from ocifs.registry.mirrors import open_mirrored
-from ocifs.registry.registries_conf import parse
+from ocifs.registry.config.endpoints import Locations
+from ocifs.registry.config.registries_conf import parse
+from ocifs.registry.mirrors.mirrored import open_mirrored
 from ocifs.settings import CacheSettings, Settings
-from ocifs.store.blobs import CachedBlobs
+from ocifs.store.blobs.cached import CachedBlobs
+from ocifs.store.derived import DiskShelf
 from ocifs.store.disk import Disk
-from ocifs.store.names import CachedCatalog
-from ocifs.store.shelf import DiskShelf
+from ocifs.store.names.cached import CachedCatalog
 from ocifs.watched import Traffic, WatchedCatalog, WatchedSource
 from tests.store.source import MemorySource
 from tests.support.archives import archive_of, files_of
@@ -66,7 +66,8 @@ SIGNATURE = {
     "subject": describe(IMAGE_BODY, mediatype.OCI_MANIFEST),
 }
 SIGNATURE_BODY = json.dumps(SIGNATURE).encode()
-# A registry without the referrers API has them under this tag (distribution-spec "Referrers Tag Schema").
+# A registry without the referrers API has them under this tag (distribution-spec "Referrers Tag
+# Schema").
 FALLBACK = {
     "schemaVersion": 2,
     "mediaType": mediatype.OCI_INDEX,
@@ -101,15 +102,21 @@ async def a_registry(registry: Registry, tmp_path: Path) -> AsyncIterator[World]
 async def with_mirrors(registry: Registry, tmp_path: Path) -> AsyncIterator[World]:
     """A registry behind a mirror that lacks everything and one that is down."""
     with fault_server(lambda request: http(200 if request.target == "/v2/" else 404)) as empty:
-        tables = "".join(f'[[registry.mirror]]\nlocation = "{host}"\n' for host in (empty.host, "127.0.0.1:1"))
-        conf = parse(f'[[registry]]\nprefix = "r.example"\nlocation = "{registry.host}"\n{tables}', "conf")
+        tables = "".join(
+            f'[[registry.mirror]]\nlocation = "{host}"\n' for host in (empty.host, "127.0.0.1:1")
+        )
+        conf = parse(
+            f'[[registry]]\nprefix = "r.example"\nlocation = "{registry.host}"\n{tables}', "conf"
+        )
         async with a_registry(registry, tmp_path) as made:
             async with open_mirrored("r.example", Locations(conf), Settings()) as mirrored:
                 yield World(made.repository, mirrored, None, mirrored)
 
 
 @asynccontextmanager
-async def a_layout(registry: Registry, tmp_path: Path, transport: Transport = Transport.OCI) -> AsyncIterator[World]:
+async def a_layout(
+    registry: Registry, tmp_path: Path, transport: Transport = Transport.OCI
+) -> AsyncIterator[World]:
     root = tmp_path / "layout"
     (root / "blobs" / "sha256").mkdir(parents=True)
     (root / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
@@ -163,26 +170,36 @@ MAKERS = {
     params=[(kind, wrapped) for kind in MAKERS for wrapped in ("", "watched", "cached")],
     ids=lambda p: " ".join(p).strip(),
 )
-async def world(request: pytest.FixtureRequest, registry: Registry, tmp_path: Path) -> AsyncIterator[World]:
+async def world(
+    request: pytest.FixtureRequest, registry: Registry, tmp_path: Path
+) -> AsyncIterator[World]:
     kind, wrapped = request.param
     async with AsyncExitStack() as stack:
         made = await stack.enter_async_context(MAKERS[kind](registry, tmp_path))
         if not wrapped:
             yield made
             return
-        disk, settings = Disk(tmp_path / "cache"), Settings(cache=CacheSettings(directory=tmp_path / "cache"))
+        disk, settings = (
+            Disk(tmp_path / "cache"),
+            Settings(cache=CacheSettings(directory=tmp_path / "cache")),
+        )
         nursery = await stack.enter_async_context(trio.open_nursery())
         assert made.source is not None
         traffic = Traffic("host")
         watched = World(
-            made.repository, WatchedCatalog(made.catalog, traffic), None, WatchedSource(made.source, traffic)
+            made.repository,
+            WatchedCatalog(made.catalog, traffic),
+            None,
+            WatchedSource(made.source, traffic),
         )
         if wrapped == "watched":
             yield watched
         else:
             catalog = CachedCatalog(watched.catalog, "host", disk, nursery, settings)
             assert watched.source is not None
-            yield World(made.repository, catalog, CachedBlobs(watched.source, disk, nursery, settings), None)
+            yield World(
+                made.repository, catalog, CachedBlobs(watched.source, disk, nursery, settings), None
+            )
         nursery.cancel_scope.cancel()
 
 

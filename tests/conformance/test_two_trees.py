@@ -1,4 +1,6 @@
-"""Two trees open at once in one process: each in its thread, with an event loop of its own, in the same modules."""
+"""Two trees open at once in one process: each in its thread, with an event loop of its own, in the
+same modules.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +66,11 @@ def pushed(registry: Registry) -> Registry:
                     "size": len(config),
                 },
                 "layers": [
-                    {"mediaType": media_type, "digest": push_blob(registry.url, repository, data), "size": len(data)}
+                    {
+                        "mediaType": media_type,
+                        "digest": push_blob(registry.url, repository, data),
+                        "size": len(data),
+                    }
                 ],
             }
             push_manifest(registry.url, repository, manifest, tag)
@@ -102,7 +108,9 @@ def side_by_side(work: Callable[[int], None]) -> None:
 
 @pytest.mark.parametrize("offline", [False, True])
 @pytest.mark.parametrize("shared", [False, True])
-def test_two_trees_read_their_own_bytes(pushed: Registry, tmp_path: Path, *, shared: bool, offline: bool) -> None:
+def test_two_trees_read_their_own_bytes(
+    pushed: Registry, tmp_path: Path, *, shared: bool, offline: bool
+) -> None:
     together = threading.Barrier(TREES)
 
     def work(number: int) -> None:
@@ -125,7 +133,9 @@ def test_two_trees_show_their_own_files(pushed: Registry, tmp_path: Path) -> Non
 
     def work(number: int) -> None:
         expected = files(number)
-        with ocifs.open(f"{pushed.host}/{REPOSITORY}{number}:image", cache_dir=str(tmp_path / "cache")) as tree:
+        with ocifs.open(
+            f"{pushed.host}/{REPOSITORY}{number}:image", cache_dir=str(tmp_path / "cache")
+        ) as tree:
             together.wait(60)
             for name, data in sorted(expected.items(), key=lambda item: item[1]):
                 assert tree.read(f"rootfs/{name}") == data

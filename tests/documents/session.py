@@ -1,7 +1,9 @@
-"""Commands of a document, run in one shell session, and what they printed beside what the document says they print.
+"""Commands of a document, run in one shell session, and what they printed beside what the document
+says they print.
 
-Rules that hold here: a block of code whose lines begin with `$ ` is a session, whose other lines are output; any other block is commands
-alone; what differs from run to run (times, ports, owners) is made equal on both sides by `plain`, and nothing else is.
+Rules that hold here: a block of code whose lines begin with `$ ` is a session, whose other lines
+are output; any other block is commands alone; what differs from run to run (times, ports, owners)
+is made equal on both sides by `plain`, and nothing else is.
 """
 
 from __future__ import annotations
@@ -17,15 +19,21 @@ MARK = "=~=~= "
 
 @dataclass(frozen=True)
 class Step:
-    """A command, and the output that the document shows; None where it shows none and leaves it open."""
+    """A command, and the output that the document shows; None where it shows none and leaves it
+    open.
+    """
 
     command: str
     output: str | None
 
 
 def blocks(text: str) -> list[str]:
-    """The indented blocks of code of a document, not indented any more, but for one after `<!-- not run: … -->`."""
-    text = re.sub(r"^<!-- not run: [^>]+ -->\n\n(?:^ {4}.*\n|^\n(?= {4}))+", "", text, flags=re.MULTILINE)
+    """The indented blocks of code of a document, not indented any more, but for one after `<!-- not
+    run: … -->`.
+    """
+    text = re.sub(
+        r"^<!-- not run: [^>]+ -->\n\n(?:^ {4}.*\n|^\n(?= {4}))+", "", text, flags=re.MULTILINE
+    )
     found = re.findall(r"(?:^ {4}.*\n|^\n(?= {4}))+", text, re.MULTILINE)
     return [re.sub(r"^ {4}", "", block, flags=re.MULTILINE).strip("\n") for block in found]
 

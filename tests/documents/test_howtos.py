@@ -1,7 +1,9 @@
-"""The commands of the how-to pages, run in a shell as they stand there: each succeeds, and prints what the page shows.
+"""The commands of the how-to pages, run in a shell as they stand there: each succeeds, and prints
+what the page shows.
 
-Rules that hold here: `registry.example.com` is a registry of this test; a block that is no session has to succeed to its last command; a
-block after `<!-- not run: why -->` is left out, and so is one that is no command but a part of a file.
+Rules that hold here: `registry.example.com` is a registry of this test; a block that is no session
+has to succeed to its last command; a block after `<!-- not run: why -->` is left out, and so is one
+that is no command but a part of a file.
 """
 
 from __future__ import annotations
@@ -52,10 +54,10 @@ def a_layer(*entries: tuple[str, bytes, int]) -> bytes:
 
 
 def packages(openssl: str) -> bytes:
-    stanza = (
-        "Package: {}\nStatus: install ok installed\nArchitecture: amd64\nVersion: {}\nMaintainer: x\nDescription: x\n"
-    )
-    return "\n".join(stanza.format(*row) for row in (("libc6", "2.36-9"), ("openssl", openssl))).encode()
+    stanza = "Package: {}\nStatus: install ok installed\nArchitecture: amd64\nVersion: {}\nMaintainer: x\nDescription: x\n"
+    return "\n".join(
+        stanza.format(*row) for row in (("libc6", "2.36-9"), ("openssl", openssl))
+    ).encode()
 
 
 BASE = a_layer(
@@ -87,13 +89,22 @@ def push_releases(registry: Registry, place: Path) -> None:
         index = json.loads((layout / "index.json").read_text())
         blob = layout / "blobs" / index["manifests"][0]["digest"].replace(":", "/")
         manifest = json.loads(blob.read_text())
-        config = json.loads((layout / "blobs" / manifest["config"]["digest"].replace(":", "/")).read_text())
+        config = json.loads(
+            (layout / "blobs" / manifest["config"]["digest"].replace(":", "/")).read_text()
+        )
         config["config"] = {"User": "app", "Env": ["PATH=/usr/bin" + ":/opt/bin" * (tag == "1.1")]}
         config["history"] = [{"created_by": "COPY . /"}]
         body = json.dumps(config).encode()
-        manifest["config"] |= {"digest": push_blob(registry.url, "team/app", body), "size": len(body)}
+        manifest["config"] |= {
+            "digest": push_blob(registry.url, "team/app", body),
+            "size": len(body),
+        }
         for each in manifest["layers"]:
-            push_blob(registry.url, "team/app", (layout / "blobs" / each["digest"].replace(":", "/")).read_bytes())
+            push_blob(
+                registry.url,
+                "team/app",
+                (layout / "blobs" / each["digest"].replace(":", "/")).read_bytes(),
+            )
         push_manifest(registry.url, "team/app", manifest, tag)
 
 
@@ -118,7 +129,12 @@ def push_model(registry: Registry, place: Path) -> None:
         "digest": push_blob(registry.url, "models/q", b"{}"),
         "size": 2,
     }
-    manifest = {"schemaVersion": 2, "mediaType": mediatype.OCI_MANIFEST, "config": empty, "layers": [layer]}
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": mediatype.OCI_MANIFEST,
+        "config": empty,
+        "layers": [layer],
+    }
     manifest["artifactType"] = "application/vnd.example.model"
     push_manifest(registry.url, "models/q", manifest, "8b")
 
@@ -135,17 +151,31 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
 
 @contextmanager
 def home(place: Path) -> Iterator[dict[str, str]]:
-    """The environment of a person with an empty home, and `ocifs` on the PATH; mounts that a page left are ended."""
-    kept = {name: value for name, value in os.environ.items() if not re.match("XDG_|OCIFS_|DOCKER_|REGISTRY_", name)}
+    """The environment of a person with an empty home, and `ocifs` on the PATH; mounts that a page
+    left are ended.
+    """
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not re.match("XDG_|OCIFS_|DOCKER_|REGISTRY_", name)
+    }
     programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     place.mkdir(exist_ok=True)
     for name in PLACES:
         (place / name).mkdir()
     try:
-        yield {**kept, "HOME": str(place), "PATH": programs, "LC_ALL": "C.UTF-8", "REGISTRY_PASSWORD": "x"}
+        yield {
+            **kept,
+            "HOME": str(place),
+            "PATH": programs,
+            "LC_ALL": "C.UTF-8",
+            "REGISTRY_PASSWORD": "x",
+        }
     finally:
         for name in PLACES:
-            subprocess.run(["fusermount3", "-u", "-z", "-q", place / name], check=False, capture_output=True)
+            subprocess.run(
+                ["fusermount3", "-u", "-z", "-q", place / name], check=False, capture_output=True
+            )
 
 
 def follow(page: str, host: str, place: Path, environment: dict[str, str]) -> int:
@@ -157,7 +187,9 @@ def follow(page: str, host: str, place: Path, environment: dict[str, str]) -> in
     found = []
     commands = [block for block in blocks(text) if not re.match(r"[{[]|[\w-]+ = ", block)]
     for step in (step for block in commands for step in steps(block)):
-        trap = "trap 'echo failed: $BASH_COMMAND' ERR\n{}\ntrap - ERR" if step.output is None else "{}"
+        trap = (
+            "trap 'echo failed: $BASH_COMMAND' ERR\n{}\ntrap - ERR" if step.output is None else "{}"
+        )
         found.append(Step(trap.format(step.command), step.output))
     shown = run(found, place, environment)
     for step, printed in shown:
@@ -184,7 +216,9 @@ PAGES = (
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_the_commands_of_a_page_do_what_it_says(page: str, registry: Registry, tmp_path: Path) -> None:
+def test_the_commands_of_a_page_do_what_it_says(
+    page: str, registry: Registry, tmp_path: Path
+) -> None:
     for program in ("jq", "rsync", "dpkg-query"):
         if shutil.which(program) is None:
             assert not os.environ.get("CI"), f"{program} must be there in CI: see scripts/setup"
@@ -193,7 +227,9 @@ def test_the_commands_of_a_page_do_what_it_says(page: str, registry: Registry, t
         settings = tmp_path / "home/.config/containers"
         settings.mkdir(parents=True)
         (settings / "policy.json").write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
-        (settings / "registries.conf").write_text(f"[[registry]]\nlocation = '{registry.host}'\ninsecure = true\n")
+        (settings / "registries.conf").write_text(
+            f"[[registry]]\nlocation = '{registry.host}'\ninsecure = true\n"
+        )
         assert follow(page, registry.host, tmp_path / "home", environment) > 2
 
 
@@ -203,10 +239,22 @@ def test_a_registry_is_looked_at_without_a_mount_as_the_page_says(tmp_path: Path
     with home(tmp_path / "home") as environment, running_registry(tmp_path / "r") as registry:
         example = tmp_path / "home/example"
         subprocess.run([sys.executable, ROOT / "scripts/example.py", example], check=True)
-        copy = ["skopeo", "--insecure-policy", "copy", "--quiet", "--all", "--dest-tls-verify=false"]
+        copy = [
+            "skopeo",
+            "--insecure-policy",
+            "copy",
+            "--quiet",
+            "--all",
+            "--dest-tls-verify=false",
+        ]
         for name, reference in pushed.items():
-            subprocess.run([*copy, f"oci:{example}:{name}", f"docker://{registry.host}/{reference}"], check=True)
-        assert follow("browse-without-mounting.md", registry.host, tmp_path / "home", environment) == 7
+            subprocess.run(
+                [*copy, f"oci:{example}:{name}", f"docker://{registry.host}/{reference}"],
+                check=True,
+            )
+        assert (
+            follow("browse-without-mounting.md", registry.host, tmp_path / "home", environment) == 7
+        )
 
 
 def test_saved_images_are_read_as_the_page_says(tmp_path: Path) -> None:
@@ -214,15 +262,27 @@ def test_saved_images_are_read_as_the_page_says(tmp_path: Path) -> None:
         releases = [(f"app:{tag}", [BASE, layer]) for tag, layer in RELEASES.items()]
         for name, images in (("image.tar", releases[:1]), ("two.tar", releases)):
             (tmp_path / "home" / name).write_bytes(archive_of(saved_layers(images)))
-        assert follow("read-saved-images.md", "registry.example.com", tmp_path / "home", environment) == 14
+        assert (
+            follow("read-saved-images.md", "registry.example.com", tmp_path / "home", environment)
+            == 14
+        )
 
 
-def test_the_head_of_a_model_is_fetched_and_not_the_model(registry: Registry, tmp_path: Path) -> None:
+def test_the_head_of_a_model_is_fetched_and_not_the_model(
+    registry: Registry, tmp_path: Path
+) -> None:
     with home(tmp_path / "home") as environment:
         look = "import gguf; print(gguf.GGUFReader('mnt/models/q:8b/files/model.gguf').tensors[0].name)"
-        script = f'ocifs mount {registry.host} mnt && python3 -c "{look}" && cat mnt/.ocifs/status.json'
+        script = (
+            f'ocifs mount {registry.host} mnt && python3 -c "{look}" && cat mnt/.ocifs/status.json'
+        )
         done = subprocess.run(
-            ["bash", "-ec", script], cwd=tmp_path / "home", env=environment, capture_output=True, timeout=60, check=True
+            ["bash", "-ec", script],
+            cwd=tmp_path / "home",
+            env=environment,
+            capture_output=True,
+            timeout=60,
+            check=True,
         )
     said = json.loads(done.stdout.partition(b"\n")[2])
     received = sum(each["bytes_received"] for each in said["registries"])

@@ -23,7 +23,9 @@ def man(*words: str) -> subprocess.CompletedProcess[str]:
         assert not os.environ.get("CI"), "man must be there in CI: see scripts/setup"
         pytest.skip("man is not installed")
     environment = {**os.environ, "MANWIDTH": "300", "LC_ALL": "C.UTF-8"}
-    return subprocess.run([program, *words], env=environment, capture_output=True, text=True, timeout=60, check=True)
+    return subprocess.run(
+        [program, *words], env=environment, capture_output=True, text=True, timeout=60, check=True
+    )
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +47,9 @@ def test_the_index_of_manuals_can_read_its_name(name: str, pages: Path) -> None:
     title = Path(name).name.rpartition(".")[0]
     assert man("-l", str(pages / name)).stdout.startswith(title.upper())
     if program := shutil.which("lexgrog"):
-        done = subprocess.run([program, pages / name], capture_output=True, text=True, timeout=120, check=True)
+        done = subprocess.run(
+            [program, pages / name], capture_output=True, text=True, timeout=120, check=True
+        )
         assert f'"{title} - ' in done.stdout
 
 
@@ -58,19 +62,25 @@ def sections(text: str) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("name", "command"), list(commands()), ids=lambda value: value if isinstance(value, str) else ""
 )
-def test_every_option_of_every_command_is_in_its_section(name: str, command: click.Command, pages: Path) -> None:
+def test_every_option_of_every_command_is_in_its_section(
+    name: str, command: click.Command, pages: Path
+) -> None:
     page = man("-l", str(pages / "man1/ocifs.1")).stdout
     common = page.partition("COMMON OPTIONS\n")[2].partition("ENVIRONMENT\n")[0]
     section = sections(page)[f"ocifs {name}"]
     for option in (each for each in command.params if isinstance(each, click.Option)):
         where = section + common if "COMMON OPTIONS" in section else section
         for spelled in option.opts:
-            assert re.search(rf"(^|[\s,]){re.escape(spelled)}([\s,]|$)", where, re.MULTILINE), spelled
+            assert re.search(rf"(^|[\s,]){re.escape(spelled)}([\s,]|$)", where, re.MULTILINE), (
+                spelled
+            )
         assert " ".join((option.help or "").split())[:60] in " ".join(where.split())
 
 
 def test_every_option_of_a_mount_is_in_the_pages_of_fstab_and_of_the_file(pages: Path) -> None:
-    helper, file = (man("-l", str(pages / name)).stdout for name in ("man8/mount.ocifs.8", "man5/ocifs.toml.5"))
+    helper, file = (
+        man("-l", str(pages / name)).stdout for name in ("man8/mount.ocifs.8", "man5/ocifs.toml.5")
+    )
     for option in (each for each in mount.params if isinstance(each, click.Option) and each.name):
         if option.name != "foreground":
             assert re.search(rf"^ +{option.name}(=| |$)", helper, re.MULTILINE), option.name

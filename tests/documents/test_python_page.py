@@ -24,7 +24,11 @@ PAGE = Path(__file__).parents[2] / "docs/reference/python.md"
 
 
 def push(
-    registry: Registry, repository: str, config: tuple[str, object], layer: tuple[str, bytes], title: str = ""
+    registry: Registry,
+    repository: str,
+    config: tuple[str, object],
+    layer: tuple[str, bytes],
+    title: str = "",
 ) -> None:
     """A manifest `v1` of one layer, each with its media type."""
 
@@ -46,9 +50,13 @@ def push(
 def test_the_examples_do_what_they_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "r").mkdir()
-    duckdb.sql(f"COPY (SELECT range AS n FROM range(1000)) TO '{tmp_path}/t.parquet' (FORMAT parquet)")
+    duckdb.sql(
+        f"COPY (SELECT range AS n FROM range(1000)) TO '{tmp_path}/t.parquet' (FORMAT parquet)"
+    )
     layer = a_tar(**{"etc/motd": b"hello"})
-    image = {"rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]}}
+    image = {
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]}
+    }
     table = (tmp_path / "t.parquet").read_bytes()
     monkeypatch.chdir(tmp_path)
     layout = make_layout(tmp_path / "layout", [a_tar(**{"etc/os-release": b"ID=here"})])
@@ -56,7 +64,13 @@ def test_the_examples_do_what_they_say(tmp_path: Path, monkeypatch: pytest.Monke
         archive.add(layout, ".")
     with running_registry(tmp_path / "r") as registry:
         push(registry, "team/app", (mediatype.OCI_CONFIG, image), (mediatype.OCI_LAYER, layer))
-        push(registry, "team/data", (mediatype.OCI_EMPTY, {}), ("application/x.table", table), "table.parquet")
+        push(
+            registry,
+            "team/data",
+            (mediatype.OCI_EMPTY, {}),
+            ("application/x.table", table),
+            "table.parquet",
+        )
         said = io.StringIO()
         found = blocks(PAGE.read_text().replace("registry.example.com", registry.host))
         with contextlib.redirect_stdout(said):

@@ -1,4 +1,6 @@
-"""The page about what is wrong has every error and every finding, with the errno and the exit status that the code gives them."""
+"""The page about what is wrong has every error and every finding, with the errno and the exit
+status that the code gives them.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ocifs.cli.failure import status_of
+from ocifs.cli.errors import status_of
 from ocifs.errors import OcifsError
 from ocifs.fuse.errno import errno_of
 
@@ -35,8 +37,13 @@ def test_every_class_has_a_section_and_no_other_has_one() -> None:
 def test_a_section_has_the_errno_the_exit_status_and_what_to_do(kind: type[OcifsError]) -> None:
     error, text = kind("x"), SECTIONS[kind.__name__]
     told = re.match(r"\s*errno (E[A-Z]+), exit status (\d)", text)
-    assert told is not None and (getattr(errno, told[1]), int(told[2])) == (errno_of(error), status_of(error))
-    assert len(re.sub(r"^- .*$", "", text, flags=re.MULTILINE).split()) > 15  # a message alone helps nobody
+    assert told is not None and (getattr(errno, told[1]), int(told[2])) == (
+        errno_of(error),
+        status_of(error),
+    )
+    assert (
+        len(re.sub(r"^- .*$", "", text, flags=re.MULTILINE).split()) > 15
+    )  # a message alone helps nobody
 
 
 def test_the_words_of_programs_are_those_of_the_system() -> None:
@@ -50,12 +57,24 @@ def test_the_words_of_programs_are_those_of_the_system() -> None:
 
 def literals(tree: ast.AST) -> set[str]:
     """What stands in a module between values: the constant parts of its texts."""
-    return {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    return {
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
 
 
 def test_the_messages_are_those_of_the_code() -> None:
-    known = "\n".join(text for path in ROOT.glob("ocifs/**/*.py") for text in literals(ast.parse(path.read_text())))
-    shown = [message for text in SECTIONS.values() for message in re.findall(r"^- `(.*)`$", text, re.MULTILINE)]
+    known = "\n".join(
+        text
+        for path in ROOT.glob("ocifs/**/*.py")
+        for text in literals(ast.parse(path.read_text()))
+    )
+    shown = [
+        message
+        for text in SECTIONS.values()
+        for message in re.findall(r"^- `(.*)`$", text, re.MULTILINE)
+    ]
     assert len(shown) > 40
     for message in shown:
         parts = [re.sub(r" (\d{3}|5)$", "", part.strip(" ()")) for part in message.split("…")]
@@ -65,7 +84,8 @@ def test_the_messages_are_those_of_the_code() -> None:
 def findings() -> Iterator[tuple[str, set[str]]]:
     """The topic and the constant parts of each finding of `ocifs doctor` that is not always well.
 
-    Those about mounts, registries, sources, registries.conf and the owners of files repeat what was found there.
+    Those about mounts, registries, sources, registries.conf and the owners of files repeat what was
+    found there.
     """
     for module in ("checks", "doctor"):
         tree = ast.parse((ROOT / f"ocifs/cli/{module}.py").read_text())
@@ -85,17 +105,24 @@ def findings() -> Iterator[tuple[str, set[str]]]:
                     said = texts.get(text.id, text) if isinstance(text, ast.Name) else text
                     assert isinstance(topic, ast.Constant) and isinstance(topic.value, str)
                     names = [
-                        texts[node.id] for node in ast.walk(said) if isinstance(node, ast.Name) and node.id in texts
+                        texts[node.id]
+                        for node in ast.walk(said)
+                        if isinstance(node, ast.Name) and node.id in texts
                     ]
                     yield topic.value, {part for each in (said, *names) for part in literals(each)}
 
 
 def test_every_finding_of_doctor_is_in_the_table() -> None:
-    rows = re.findall(r"^\| ([\w.-]+) \| [^|]*(?:bad|warning|note)[^|]* \| ([^|]+) \|", PAGE, re.MULTILINE)
+    rows = re.findall(
+        r"^\| ([\w.-]+) \| [^|]*(?:bad|warning|note)[^|]* \| ([^|]+) \|", PAGE, re.MULTILINE
+    )
     found = list(findings())
     assert len(found) > 15
     for topic, parts in found:
         told = [words for row, words in rows if row == topic]
         long = {part.strip(" ,(") for part in parts if len(part) > 8}
         repeats = topic in ("mount", "registry", "source", "registries.conf") or not long
-        assert told and (repeats or any(part in words for part in long for words in told)), (topic, parts)
+        assert told and (repeats or any(part in words for part in long for words in told)), (
+            topic,
+            parts,
+        )

@@ -22,15 +22,20 @@ pytestmark = [pytest.mark.mount, pytest.mark.servers]
 def sessions(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Step, str]]:
     """Every step of the tutorial, and what it printed."""
     home = tmp_path_factory.mktemp("tutorial")
-    found = [step for block in blocks((ROOT / "docs/tutorial.md").read_text()) for step in steps(block)]
-    # The first block sets up the clone that this runs in, which was done, and takes the clone for the current directory.
+    found = [
+        step for block in blocks((ROOT / "docs/tutorial.md").read_text()) for step in steps(block)
+    ]
+    # The first block sets up the clone that this runs in, which was done, and takes the clone for
+    # the current directory.
     setting_up = "./scripts/setup\nsudo apt-get install --yes docker-registry skopeo\n"
     assert found[0].command.startswith(setting_up)
     first = found[0].command.replace(setting_up, f"cd {ROOT}\n")
     environment = {**os.environ, "TMPDIR": str(home), "LC_ALL": "C.UTF-8", "HOME": str(home)}
     # A person types the next command later than a script does.
     wait = "\nfor _ in $(seq 100); do curl -s 127.0.0.1:$port/v2/ && break; sleep 0.1; done; echo port $port"
-    serve = next(number for number, step in enumerate(found) if "docker-registry serve" in step.command)
+    serve = next(
+        number for number, step in enumerate(found) if "docker-registry serve" in step.command
+    )
     found[0] = Step(first, None)
     found[serve] = Step(found[serve].command + wait, None)
     return run(found, home, environment)
@@ -51,13 +56,20 @@ def test_the_tutorial_prints_what_it_says(sessions: list[tuple[Step, str]]) -> N
 @pytest.fixture(scope="module")
 def demo() -> str:
     """What the demo prints."""
-    return subprocess.run([ROOT / "scripts/demo"], capture_output=True, text=True, timeout=100, check=True).stdout
+    return subprocess.run(
+        [ROOT / "scripts/demo"], capture_output=True, text=True, timeout=100, check=True
+    ).stdout
 
 
-def test_the_readme_shows_what_the_demo_and_the_tutorial_print(sessions: list[tuple[Step, str]], demo: str) -> None:
+def test_the_readme_shows_what_the_demo_and_the_tutorial_print(
+    sessions: list[tuple[Step, str]], demo: str
+) -> None:
     port = next(text for _, text in sessions if "port " in text).rpartition("port ")[2].strip()
     known = {step.command: plain(step.output or "") for step in steps(demo[demo.index("$ ") :])}
-    known |= {plain(step.command.replace("$port", port), port): plain(text, port) for step, text in sessions}
+    known |= {
+        plain(step.command.replace("$port", port), port): plain(text, port)
+        for step, text in sessions
+    }
     shown = [step for block in blocks(README) if block.startswith("$ ") for step in steps(block)]
     assert len(shown) > 8
     for step in shown:
@@ -66,21 +78,32 @@ def test_the_readme_shows_what_the_demo_and_the_tutorial_print(sessions: list[tu
 
 
 def test_the_readme_s_other_commands_are_those_that_ci_runs() -> None:
-    other = [line for block in blocks(README) if not block.startswith("$ ") for line in block.splitlines()]
+    other = [
+        line
+        for block in blocks(README)
+        if not block.startswith("$ ")
+        for line in block.splitlines()
+    ]
     assert other
     for line in other:
         assert line.split()[0].removeprefix("./") in (ROOT / ".ci/run").read_text(), line
 
 
 def test_the_readme_names_every_script() -> None:
-    listed = subprocess.run(["git", "ls-files", "-s", "scripts"], cwd=ROOT, capture_output=True, text=True, check=True)
-    programs = [line.split()[-1] for line in listed.stdout.splitlines() if line.startswith("100755")]
+    listed = subprocess.run(
+        ["git", "ls-files", "-s", "scripts"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    programs = [
+        line.split()[-1] for line in listed.stdout.splitlines() if line.startswith("100755")
+    ]
     assert "scripts/demo" in programs
     assert [name for name in programs if f"| `{name}" not in README] == []
 
 
 def test_the_picture_of_a_session_is_what_the_demo_prints(demo: str) -> None:
-    drawn = html.unescape(re.sub(r"<[^>]+>", "", (PICTURES / "session.svg").read_text())).replace("\u00a0", " ")
+    drawn = html.unescape(re.sub(r"<[^>]+>", "", (PICTURES / "session.svg").read_text())).replace(
+        "\u00a0", " "
+    )
     shown = [line.rstrip() for line in drawn[drawn.index("$ ") :].splitlines() if line.strip()]
     assert len(shown) > 10
     printed = [line.rstrip() for line in demo.splitlines()]

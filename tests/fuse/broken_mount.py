@@ -10,8 +10,8 @@ from pathlib import Path
 import trio
 
 from ocifs.errors import IntegrityError, Unreachable
-from ocifs.fuse.journal import Journal
 from ocifs.fuse.session import MountOptions, serve
+from ocifs.fuse.stats import Journal
 from ocifs.settings import Timing
 from ocifs.tree.control import LiveFile
 from ocifs.tree.node import DIRECTORY, FILE, Attributes, Entry, Node, Plain, TextFile
@@ -44,7 +44,11 @@ class RaisingDirectory(Raising):
 
 def tree(journal: Journal) -> StaticDirectory:
     def report() -> bytes:
-        facts = {"unexpected": journal.unexpected, "errors": journal.errors, "last": journal.report().decode()}
+        facts = {
+            "unexpected": journal.unexpected,
+            "errors": journal.errors,
+            "last": journal.report().decode(),
+        }
         return json.dumps(facts).encode()
 
     nodes: list[tuple[bytes, Node]] = [

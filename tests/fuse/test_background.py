@@ -1,4 +1,6 @@
-"""Which reads are answered early, so that one host does not take all of the kernel's background requests."""
+"""Which reads are answered early, so that one host does not take all of the kernel's background
+requests.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ async def test_new_reads_of_a_slow_host_are_answered_at_once() -> None:
     st.lists(st.tuples(st.sampled_from([None, "a", "b", "c"]), st.floats(0, 10)), max_size=60),
     st.integers(1, 300),
 )
-def test_what_waits_for_no_slow_host_is_never_answered_early(facts: list[tuple[str | None, float]], limit: int) -> None:
+def test_what_waits_for_no_slow_host_is_never_answered_early(
+    facts: list[tuple[str | None, float]], limit: int
+) -> None:
     async def check() -> None:
         made = reads(*facts)
         early = surplus(made, 100, limit)
@@ -56,7 +60,9 @@ def test_what_waits_for_no_slow_host_is_never_answered_early(facts: list[tuple[s
     trio.run(check, clock=trio.testing.MockClock())
 
 
-async def test_the_place_reaches_every_waiter_of_shared_work(autojump_clock: trio.testing.MockClock) -> None:
+async def test_the_place_reaches_every_waiter_of_shared_work(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     places: list[str | None] = []
     async with trio.open_nursery() as nursery:
         flights: SingleFlight[str, None] = SingleFlight(nursery)

@@ -33,7 +33,9 @@ def broken(tmp_path: Path) -> Iterator[Path]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait(60)
-        subprocess.run(["fusermount3", "-u", "-z", "-q", str(where)], check=False, capture_output=True)
+        subprocess.run(
+            ["fusermount3", "-u", "-z", "-q", str(where)], check=False, capture_output=True
+        )
 
 
 def test_what_nobody_thought_of_is_eio_counted_and_noted_and_the_mount_lives(broken: Path) -> None:

@@ -44,7 +44,9 @@ def test_only_absence_is_absence() -> None:
     assert absent == {errors.NotFound, errors.InvalidReference}
 
 
-@pytest.mark.parametrize("error", [RuntimeError("x"), KeyError("x"), MemoryError(), OSError(errno.ENOENT, "x")])
+@pytest.mark.parametrize(
+    "error", [RuntimeError("x"), KeyError("x"), MemoryError(), OSError(errno.ENOENT, "x")]
+)
 def test_what_nobody_thought_of_is_eio(error: BaseException) -> None:
     assert errno_of(error) == errno.EIO
 

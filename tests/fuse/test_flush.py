@@ -1,4 +1,6 @@
-"""Closing a file asks the daemon nothing: flush is answered in the one way that lets the kernel stop asking."""
+"""Closing a file asks the daemon nothing: flush is answered in the one way that lets the kernel
+stop asking.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +11,8 @@ import pytest
 import trio
 
 from ocifs.fuse.guard import Guard
-from ocifs.fuse.journal import Journal
 from ocifs.fuse.operations import Operations
+from ocifs.fuse.stats import Journal
 from ocifs.settings import Timing
 from ocifs.tree.static import StaticDirectory
 

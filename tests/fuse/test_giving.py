@@ -11,8 +11,8 @@ import pytest
 from ocifs.errors import IntegrityError
 from ocifs.fuse.guard import Guard
 from ocifs.fuse.inodes import Inode
-from ocifs.fuse.journal import Journal
 from ocifs.fuse.operations import Operations
+from ocifs.fuse.stats import Journal
 from ocifs.settings import Timing
 from ocifs.tree.node import FILE, Attributes, Plain
 from ocifs.tree.static import StaticDirectory
@@ -21,7 +21,10 @@ CONTENT = b"what is read next"
 
 
 class Next(Plain):
-    """A file that is always at hand and read next. `wrong`: its bytes are found to be wrong when they are read."""
+    """A file that is always at hand and read next.
+
+    `wrong`: its bytes are found to be wrong when they are read.
+    """
 
     def __init__(self, *, changes: bool = False, wrong: bool = False) -> None:
         super().__init__("next", Attributes(FILE, len(CONTENT)))
@@ -55,7 +58,9 @@ class Kernel:
 
 def mounted(node: Next) -> tuple[Operations, Journal, Inode]:
     journal = Journal()
-    operations = Operations(StaticDirectory("root", [(b"next", node)]), Guard(Timing(), journal), Timing())
+    operations = Operations(
+        StaticDirectory("root", [(b"next", node)]), Guard(Timing(), journal), Timing()
+    )
     return operations, journal, operations.inodes.remember(node)
 
 
@@ -63,7 +68,9 @@ async def opened(operations: Operations, inode: Inode) -> pyfuse3.FileInfo:
     return await operations.open(inode, os.O_RDONLY, pyfuse3.RequestContext())
 
 
-async def test_a_file_that_is_read_next_is_given_when_it_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_file_that_is_read_next_is_given_when_it_is_opened(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     kernel = Kernel(monkeypatch)
     operations, journal, inode = mounted(Next())
     assert (await opened(operations, inode)).keep_cache
@@ -71,7 +78,9 @@ async def test_a_file_that_is_read_next_is_given_when_it_is_opened(monkeypatch: 
     assert journal.bytes_read == len(CONTENT)
 
 
-async def test_of_a_file_that_somebody_has_open_nothing_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_of_a_file_that_somebody_has_open_nothing_is_given(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     kernel = Kernel(monkeypatch)
     operations, _, inode = mounted(Next())
     first = await opened(operations, inode)
@@ -107,7 +116,9 @@ async def test_of_a_file_that_was_found_wrong_the_pages_are_dropped_and_nothing_
     assert not kernel.given
 
 
-async def test_a_kernel_that_takes_nothing_is_asked_once_and_the_file_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_kernel_that_takes_nothing_is_asked_once_and_the_file_is_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     kernel = Kernel(monkeypatch, refuses=True)
     operations, journal, inode = mounted(Next())
     for _ in range(2):

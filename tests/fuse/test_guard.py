@@ -16,14 +16,20 @@ import trio
 
 from ocifs.errors import NotFound, Unreachable
 from ocifs.fuse.guard import Guard, wants_to_leave
-from ocifs.fuse.journal import Journal
+from ocifs.fuse.stats import Journal
 from ocifs.settings import Timing
 
 
 @contextmanager
 def stopped(program: str) -> Iterator[int]:
-    """A process that ran a program's first lines and is stopped: a signal that is sent to it stays pending."""
-    command = [sys.executable, "-c", f"{program}\nprint('x', flush=True)\nimport time; time.sleep(60)"]
+    """A process that ran a program's first lines and is stopped: a signal that is sent to it stays
+    pending.
+    """
+    command = [
+        sys.executable,
+        "-c",
+        f"{program}\nprint('x', flush=True)\nimport time; time.sleep(60)",
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None

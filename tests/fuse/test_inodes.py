@@ -22,12 +22,16 @@ def node(key: object) -> TextFile:
     return TextFile(key, b"")  # type: ignore[arg-type]
 
 
-STEPS = st.lists(st.tuples(st.sampled_from(["remember", "forget", "forget all"]), st.integers(0, 7)), max_size=60)
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["remember", "forget", "forget all"]), st.integers(0, 7)), max_size=60
+)
 
 
 @settings(deadline=None)
 @given(STEPS)
-def test_a_node_is_known_as_long_as_the_kernel_was_told_more_often_than_it_forgot(steps: list[tuple[str, int]]) -> None:
+def test_a_node_is_known_as_long_as_the_kernel_was_told_more_often_than_it_forgot(
+    steps: list[tuple[str, int]],
+) -> None:
     inodes, told = Inodes(root()), Counter[int]()
     numbers: dict[int, Inode] = {}
     for step, key in steps:
@@ -48,7 +52,9 @@ def test_a_node_is_known_as_long_as_the_kernel_was_told_more_often_than_it_forgo
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.text(), st.integers()), unique=True, max_size=50))
-def test_different_keys_have_different_numbers_that_a_signed_type_holds(keys: list[tuple[str, int]]) -> None:
+def test_different_keys_have_different_numbers_that_a_signed_type_holds(
+    keys: list[tuple[str, int]],
+) -> None:
     inodes = Inodes(root())
     numbers = [inodes.remember(node(key)) for key in keys]
     assert len(set(numbers)) == len(keys)
@@ -121,7 +127,9 @@ class Many:
 
 @settings(deadline=None)
 @given(STEPS, st.integers(1, 3))
-def test_nodes_of_crowds_are_known_just_as_long_and_never_kept(steps: list[tuple[str, int]], crowds: int) -> None:
+def test_nodes_of_crowds_are_known_just_as_long_and_never_kept(
+    steps: list[tuple[str, int]], crowds: int
+) -> None:
     inodes, told = Inodes(root()), Counter[int]()
     numbers: dict[int, Inode] = {}
     for step, key in steps:

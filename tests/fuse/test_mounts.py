@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 
 import ocifs
 from ocifs.errors import UsageError
-from ocifs.fuse.mounts import Mount, clear_dead_mount, is_dead, mount_table, parse_mountinfo, unmount
+from ocifs.fuse.mounts import (
+    Mount,
+    clear_dead_mount,
+    is_dead,
+    mount_table,
+    parse_mountinfo,
+    unmount,
+)
 
 OURS = "100 29 0:50 / /mnt/x ro,nosuid shared:7 master:1 - fuse.ocifs localhost:5000 ro,user_id=0"
 
@@ -26,25 +33,33 @@ def test_only_our_mounts_are_found_in_the_tables_order() -> None:
             OURS.replace("/mnt/x", "/mnt/z").replace("shared:7 master:1 ", ""),
         ]
     )
-    assert parse_mountinfo(table) == [Mount(Path("/mnt/x"), "localhost:5000"), Mount(Path("/mnt/z"), "localhost:5000")]
+    assert parse_mountinfo(table) == [
+        Mount(Path("/mnt/x"), "localhost:5000"),
+        Mount(Path("/mnt/z"), "localhost:5000"),
+    ]
 
 
 @pytest.mark.parametrize("end", ["\r", "\v", "\f", "\x1c", "\x85", "\u2028"])
 def test_other_ends_of_lines_in_a_name_end_no_line(end: str) -> None:
     """The kernel escapes a newline only, and any user can mount at a name of their own."""
-    assert [each.mountpoint for each in parse_mountinfo(OURS.replace("/mnt/x", f"/mnt/{end}x"))] == [
-        Path(f"/mnt/{end}x")
-    ]
+    assert [
+        each.mountpoint for each in parse_mountinfo(OURS.replace("/mnt/x", f"/mnt/{end}x"))
+    ] == [Path(f"/mnt/{end}x")]
     assert [len(line.split(" ")) > 5 for line in mount_table()].count(False) == 0
 
 
 def test_spaces_and_the_like_are_written_as_octal() -> None:
-    line = OURS.replace("/mnt/x", r"/mnt/a\040b\011c\012d\134e").replace("localhost:5000", r"oci:my\040dir")
+    line = OURS.replace("/mnt/x", r"/mnt/a\040b\011c\012d\134e").replace(
+        "localhost:5000", r"oci:my\040dir"
+    )
     assert parse_mountinfo(line) == [Mount(Path("/mnt/a b\tc\nd\\e"), "oci:my dir")]
 
 
 @settings(deadline=None)
-@given(st.text(max_size=300) | st.from_regex(r"(\d+ ){0,4}/ /[a-z\\0-9]* ro - fuse.ocifs( x)?", fullmatch=True))
+@given(
+    st.text(max_size=300)
+    | st.from_regex(r"(\d+ ){0,4}/ /[a-z\\0-9]* ro - fuse.ocifs( x)?", fullmatch=True)
+)
 def test_any_table_is_a_list_of_mounts(table: str) -> None:
     assert all(isinstance(mount, Mount) for mount in parse_mountinfo(table))
 
@@ -61,7 +76,9 @@ def test_a_user_s_mount_is_ended_by_the_helper_under_whichever_name_the_system_h
     assert (tmp_path / "said").read_text() == f"{tmp_path}/{name} -u -z -- /mnt/x\n"
 
 
-def test_where_there_is_no_helper_unmounting_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_there_is_no_helper_unmounting_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(UsageError, match="cannot unmount /mnt/x"):
@@ -69,12 +86,18 @@ def test_where_there_is_no_helper_unmounting_says_so(tmp_path: Path, monkeypatch
 
 
 def test_the_kernel_is_never_told_to_forget_something() -> None:
-    """Telling it from within a handler, or while it unmounts, can lock up; times to live do without.
+    """Telling it from within a handler, or while it unmounts, can lock up; times to live do
+    without.
 
-    What it is given of a file that is being opened, and that nobody else has open, waits for nobody (tests/fuse/test_giving.py).
+    What it is given of a file that is being opened, and that nobody else has open, waits for nobody
+    (tests/fuse/test_giving.py).
     """
     texts = (path.read_text() for path in Path(ocifs.__file__).parent.rglob("*.py"))
-    told = [found for text in texts for found in re.findall(r"pyfuse3\.((?:invalidate|notify)_\w+)", text)]
+    told = [
+        found
+        for text in texts
+        for found in re.findall(r"pyfuse3\.((?:invalidate|notify)_\w+)", text)
+    ]
     assert told == ["notify_store"]
 
 

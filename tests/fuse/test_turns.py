@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from ocifs.fuse.turns import IN_A_ROW, Lock, Lowlevel
+from ocifs.fuse.worker_patch import IN_A_ROW, Lock, Lowlevel
 
 
 async def test_a_worker_that_waits_for_something_else_leaves_the_lock_to_the_next() -> None:
@@ -121,7 +121,7 @@ class Recorded:
 @pytest.fixture
 def recorded(monkeypatch: pytest.MonkeyPatch) -> Recorded:
     recorded = Recorded()
-    monkeypatch.setattr("ocifs.fuse.turns.select.poll", lambda: recorded)
+    monkeypatch.setattr("ocifs.fuse.worker_patch.select.poll", lambda: recorded)
     return recorded
 
 

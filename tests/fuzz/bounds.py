@@ -1,7 +1,7 @@
 """What one input of the fuzz may cost: CPU seconds and resident memory of this process.
 
-Rules that hold here: memory is that of the process (VmHWM), since allocations of C libraries are not Python's; an input that does not
-end is interrupted; to be used in the main thread.
+Rules that hold here: memory is that of the process (VmHWM), since allocations of C libraries are
+not Python's; an input that does not end is interrupted; to be used in the main thread.
 """
 
 from __future__ import annotations

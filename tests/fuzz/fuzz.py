@@ -1,4 +1,6 @@
-"""Runs the targets: some inputs for each in the suite, as many as there is time for in `scripts/soak --fuzz`; and counts them."""
+"""Runs the targets: some inputs for each in the suite, as many as there is time for in
+`scripts/soak --fuzz`; and counts them.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,10 @@ class Fuzzed:
 
 
 def tried(name: str, many: int, chance: int | None = None) -> int:
-    """Try many inputs of a target; how many it were. Raises what broke the law or took too much, with the smallest such input."""
+    """Try many inputs of a target; how many it were.
+
+    Raises what broke the law or took too much, with the smallest such input.
+    """
     target, count = TARGETS[name], 0
 
     def law(value: Any) -> None:
@@ -43,7 +48,11 @@ def tried(name: str, many: int, chance: int | None = None) -> int:
 
     phases = [Phase.explicit, Phase.generate, Phase.shrink]
     chosen = settings(
-        max_examples=many, deadline=None, database=None, phases=phases, suppress_health_check=list(HealthCheck)
+        max_examples=many,
+        deadline=None,
+        database=None,
+        phases=phases,
+        suppress_health_check=list(HealthCheck),
     )
     run = chosen(given(target.inputs)(law))
     if chance is not None:
@@ -53,7 +62,9 @@ def tried(name: str, many: int, chance: int | None = None) -> int:
 
 
 def fuzz(seconds: float, first: int) -> Fuzzed:
-    """Every target in turn, again and again, until the time is over; each round has a seed of its own."""
+    """Every target in turn, again and again, until the time is over; each round has a seed of its
+    own.
+    """
     logging.disable()  # a line for each input
     found, end, number = Fuzzed(seconds), time.monotonic() + seconds, first
     while time.monotonic() < end and len(found.failures) < 20:

@@ -1,7 +1,8 @@
-"""Inputs as strangers, broken programs and dying disks make them: something right, and damage of every kind.
+"""Inputs as strangers, broken programs and dying disks make them: something right, and damage of
+every kind.
 
-Rules that hold here: strategies of Hypothesis only, so that every failure shrinks and is kept; what is damaged is real, since what makes no
-sense from its first byte gets past no first look.
+Rules that hold here: strategies of Hypothesis only, so that every failure shrinks and is kept; what
+is damaged is real, since what makes no sense from its first byte gets past no first look.
 """
 
 from __future__ import annotations
@@ -47,8 +48,21 @@ NASTY_VALUES = st.one_of(
                 "/",
                 "../../etc",
             ),
-            *("\0", "\ud800", "a" * 300, "é" * 200, "\u202e", "sha256:", "sha256:" + "0" * 64, "sha512:" + "f" * 128),
-            *("application/vnd.oci.image.index.v1+json", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999999+23:59"),
+            *(
+                "\0",
+                "\ud800",
+                "a" * 300,
+                "é" * 200,
+                "\u202e",
+                "sha256:",
+                "sha256:" + "0" * 64,
+                "sha512:" + "f" * 128,
+            ),
+            *(
+                "application/vnd.oci.image.index.v1+json",
+                "0001-01-01T00:00:00Z",
+                "9999-12-31T23:59:59.999999999+23:59",
+            ),
             *([], {}, [[]], [{}], {"": ""}, [None] * 3, ["linux", 3]),
         ]
     ),
@@ -87,7 +101,9 @@ def damaged_text(seeds: Sequence[str], tokens: Sequence[str] = ()) -> st.SearchS
 
 @st.composite
 def damaged_json(draw: st.DrawFn, seeds: Sequence[object]) -> object:
-    """One of the seeds (what JSON can say), with up to four of its values replaced, removed, renamed or repeated anywhere in it."""
+    """One of the seeds (what JSON can say), with up to four of its values replaced, removed,
+    renamed or repeated anywhere in it.
+    """
     value = json.loads(json.dumps(draw(st.sampled_from(list(seeds)))))
     for _ in range(draw(st.integers(0, 4))):
         value = _change(draw, value)

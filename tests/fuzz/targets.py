@@ -1,7 +1,9 @@
-"""What is fuzzed: for each kind of input from outside, how it is made, and the law that must hold whatever it is.
+"""What is fuzzed: for each kind of input from outside, how it is made, and the law that must hold
+whatever it is.
 
-Rules that hold here: a law is that an answer is in order, or that an error of ocifs says no; any other exception is a finding. A target
-depends on nothing but its input, so that what failed once fails again.
+Rules that hold here: a law is that an answer is in order, or that an error of ocifs says no; any
+other exception is a finding. A target depends on nothing but its input, so that what failed once
+fails again.
 """
 
 from __future__ import annotations
@@ -24,30 +26,31 @@ from hypothesis import strategies as st
 from ocifs.cli import config as ocifs_config
 from ocifs.cli.mount import command as mount
 from ocifs.errors import OcifsError, UsageError
-from ocifs.layers.codec import decode, encode
-from ocifs.layers.member import LayerIndex
-from ocifs.layers.merged import decode as decode_tree
-from ocifs.layers.merged import encode as encode_tree
-from ocifs.layers.overlay import merge
+from ocifs.layers.index.codec import decode, encode
+from ocifs.layers.index.entry import LayerIndex
+from ocifs.layers.merge.apply import merge
+from ocifs.layers.merge.tree import decode as decode_tree
+from ocifs.layers.merge.tree import encode as encode_tree
 from ocifs.layout.names import NameTable
 from ocifs.layout.opening import Opening
 from ocifs.layout.unpacked import Work
-from ocifs.oci import mediatype, pages, replies
-from ocifs.oci.challenge import parse_challenges, read_token
+from ocifs.oci import mediatype
 from ocifs.oci.digest import Digest
+from ocifs.oci.distribution import pages, replies
+from ocifs.oci.distribution.challenge import parse_challenges, read_token
 from ocifs.oci.local import LayoutSource, Transport
-from ocifs.registry import hosts_toml, registries_conf
-from ocifs.registry.credential import Credential
-from ocifs.registry.credentials import Sources
-from ocifs.registry.helpers import Helper, Helpers
+from ocifs.registry.auth.credential import Credential
+from ocifs.registry.auth.files import Sources
+from ocifs.registry.auth.helpers import Helper, Helpers
+from ocifs.registry.config import hosts_toml, registries_conf
 from ocifs.settings import CacheSettings, Limits, Settings
-from ocifs.store.blobs import CachedBlobs
+from ocifs.store.blobs.cached import CachedBlobs
+from ocifs.store.derived import DiskShelf
 from ocifs.store.disk import Disk
-from ocifs.store.names import CachedCatalog
-from ocifs.store.pins import pins
-from ocifs.store.shelf import DiskShelf
+from ocifs.store.names.cached import CachedCatalog
+from ocifs.store.upkeep.pins import pins
 from ocifs.tree.node import Directory, File, Symlink
-from ocifs.tree.single import open_single
+from ocifs.tree.registry.single import open_single
 from tests.fuzz.inputs import as_json_bytes, damaged_bytes, damaged_text
 from tests.layers.stacks import directory, file, hardlink, layer, symlink
 from tests.layers.tables import chunked, read, starred, zipped, zstd
@@ -64,7 +67,9 @@ from tests.tree.test_semantics import context_of
 KIB = 1024
 Law = Callable[[Any], None]
 
-_YEAR_10000 = 253_402_300_800 * 10**9  # stat has seconds and nanoseconds apart; a date of Python's goes no further
+_YEAR_10000 = (
+    253_402_300_800 * 10**9
+)  # stat has seconds and nanoseconds apart; a date of Python's goes no further
 
 
 @dataclass(frozen=True)
@@ -88,9 +93,7 @@ def target(name: str, inputs: st.SearchStrategy[Any]) -> Callable[[Law], Law]:
 
 # What a registry says.
 
-CONFIG = (
-    b'{"os":"linux","architecture":"amd64","created":"2024-01-02T03:04:05Z","config":{"Cmd":["sh"]},"history":[{}]}'
-)
+CONFIG = b'{"os":"linux","architecture":"amd64","created":"2024-01-02T03:04:05Z","config":{"Cmd":["sh"]},"history":[{}]}'
 _DIGEST = "sha256:" + "1" * 64
 _LAYER = {
     "mediaType": mediatype.OCI_LAYER,
@@ -108,8 +111,16 @@ MANIFESTS = [
         "layers": [_LAYER, {**_LAYER, "data": "eA=="}],
     },
     {
-        **{"schemaVersion": 2, "mediaType": mediatype.OCI_MANIFEST, "artifactType": "application/vnd.x+json"},
-        **{"config": {**_CONFIG, "mediaType": mediatype.OCI_EMPTY}, "layers": [_LAYER], "subject": _LAYER},
+        **{
+            "schemaVersion": 2,
+            "mediaType": mediatype.OCI_MANIFEST,
+            "artifactType": "application/vnd.x+json",
+        },
+        **{
+            "config": {**_CONFIG, "mediaType": mediatype.OCI_EMPTY},
+            "layers": [_LAYER],
+            "subject": _LAYER,
+        },
         "annotations": {"org.opencontainers.image.created": "2024-01-02", "a/../b": "c"},
     },
     {
@@ -158,7 +169,13 @@ def a_manifests_directory(given: tuple[bytes, str, bytes]) -> None:
                 "os": "linux",
                 "architecture": "amd64",
                 "created": "2024-01-02T03:04:05Z",
-                "config": {"Cmd": ["sh"], "Entrypoint": ["x"], "Labels": {"a": "b"}, "Env": ["A=b"], "User": "me"},
+                "config": {
+                    "Cmd": ["sh"],
+                    "Entrypoint": ["x"],
+                    "Labels": {"a": "b"},
+                    "Env": ["A=b"],
+                    "User": "me",
+                },
                 "rootfs": {"type": "layers", "diff_ids": [_DIGEST]},
                 "history": [{"created_by": "RUN x", "empty_layer": True}, {}],
             }
@@ -173,7 +190,9 @@ def a_configs_directory(config: bytes) -> None:
 
 
 async def _walked(registry: MemoryRegistry) -> None:
-    """Everything that can be looked at without a layer has names of one component, numbers that a stat can have, or an error of ours."""
+    """Everything that can be looked at without a layer has names of one component, numbers that a
+    stat can have, or an error of ours.
+    """
     todo: list[tuple[object, int]] = []
     with contextlib.suppress(OcifsError):
         todo = [(await open_single(context_of(registry), "a", "v1"), 0)]
@@ -194,8 +213,17 @@ async def _walked(registry: MemoryRegistry) -> None:
                 names = [entry.name for entry in entries]
                 assert len(names) == len(set(names))
                 for name in names:
-                    assert name and name not in (b".", b"..") and not {0, 0x2F} & set(name) and len(name) <= 255
-                todo += [(entry.node, depth + 1) for entry in entries if entry.name not in (b"rootfs", b"tree")]
+                    assert (
+                        name
+                        and name not in (b".", b"..")
+                        and not {0, 0x2F} & set(name)
+                        and len(name) <= 255
+                    )
+                todo += [
+                    (entry.node, depth + 1)
+                    for entry in entries
+                    if entry.name not in (b"rootfs", b"tree")
+                ]
 
 
 CHALLENGES = [
@@ -214,7 +242,16 @@ def challenges(header: str) -> None:
 
 @target(
     "tokens",
-    as_json_bytes([{"token": "abc", "access_token": "x", "expires_in": 300, "issued_at": "2024-01-01T00:00:00Z"}]),
+    as_json_bytes(
+        [
+            {
+                "token": "abc",
+                "access_token": "x",
+                "expires_in": 300,
+                "issued_at": "2024-01-01T00:00:00Z",
+            }
+        ]
+    ),
 )
 def tokens(body: bytes) -> None:
     with contextlib.suppress(OcifsError):
@@ -230,25 +267,48 @@ LINKS = [
 ]
 
 
-@target("Link headers", damaged_text(LINKS, ["<", ">", ";", ",", '"', "//evil.example/", "rel=next", "\\", "#", "?"]))
+@target(
+    "Link headers",
+    damaged_text(LINKS, ["<", ">", ";", ",", '"', "//evil.example/", "rel=next", "\\", "#", "?"]),
+)
 def links(header: str) -> None:
     with contextlib.suppress(OcifsError):
         found = replies.next_page(_URL, {"link": header})
         if found is not None:
-            assert found.startswith("/") and urlsplit("https://reg.example" + found).netloc == "reg.example"
+            assert (
+                found.startswith("/")
+                and urlsplit("https://reg.example" + found).netloc == "reg.example"
+            )
 
 
-HEADERS = ["bytes 0-9/100", "120", "Wed, 21 Oct 2015 07:28:00 GMT", '299 - "text"', _DIGEST, "99;w=21600"]
+HEADERS = [
+    "bytes 0-9/100",
+    "120",
+    "Wed, 21 Oct 2015 07:28:00 GMT",
+    '299 - "text"',
+    _DIGEST,
+    "99;w=21600",
+]
 
 
 @target(
     "other headers",
-    st.tuples(damaged_text(HEADERS), st.sampled_from([200, 206, 416, 429, 503]), st.integers(0, 1 << 40)),
+    st.tuples(
+        damaged_text(HEADERS), st.sampled_from([200, 206, 416, 429, 503]), st.integers(0, 1 << 40)
+    ),
 )
 def headers(given: tuple[str, int, int]) -> None:
     text, status, start = given
     said = dict.fromkeys(
-        ("content-range", "content-length", "retry-after", "warning", "docker-content-digest", "ratelimit-limit"), text
+        (
+            "content-range",
+            "content-length",
+            "retry-after",
+            "warning",
+            "docker-content-digest",
+            "ratelimit-limit",
+        ),
+        text,
     )
     pause = replies.retry_after(said, 1e9)
     assert pause is None or pause >= 0
@@ -289,7 +349,8 @@ def lists(body: bytes) -> None:
 @target(
     "tars",
     st.tuples(
-        damaged_bytes([TAR], [b"ustar\x0000", b"0" * 11 + b"\0", b"L", b"x", b"g", b"K", b"S"]), st.sampled_from(PACKED)
+        damaged_bytes([TAR], [b"ustar\x0000", b"0" * 11 + b"\0", b"L", b"x", b"g", b"K", b"S"]),
+        st.sampled_from(PACKED),
     ),
 )
 def tars(given: tuple[bytes, Callable[[bytes], bytes]]) -> None:
@@ -299,16 +360,25 @@ def tars(given: tuple[bytes, Callable[[bytes], bytes]]) -> None:
 
 
 _SAVED = archive_of(saved([("a", ["a:1"]), ("b", None)]))
-_INDEX: dict[str, object] = {"digest": _DIGEST, "size": 5, "annotations": {"org.opencontainers.image.ref.name": "v1"}}
+_INDEX: dict[str, object] = {
+    "digest": _DIGEST,
+    "size": 5,
+    "annotations": {"org.opencontainers.image.ref.name": "v1"},
+}
 _LISTED = archive_of(
-    [("oci-layout", b'{"imageLayoutVersion": "1.0.0"}'), ("index.json", json.dumps({"manifests": [_INDEX]}).encode())]
+    [
+        ("oci-layout", b'{"imageLayoutVersion": "1.0.0"}'),
+        ("index.json", json.dumps({"manifests": [_INDEX]}).encode()),
+    ]
 )
 
 
 @target(
     "archives of images",
     st.tuples(
-        damaged_bytes([_SAVED, _LISTED], [b"manifest.json", b"index.json", b"./", b"/", b"2", b"1"]),
+        damaged_bytes(
+            [_SAVED, _LISTED], [b"manifest.json", b"index.json", b"./", b"/", b"2", b"1"]
+        ),
         st.sampled_from(list(OUTER.values())),
     ),
 )
@@ -323,7 +393,9 @@ def archives(given: tuple[bytes, Callable[[bytes], bytes]]) -> None:
     "what a layout lists",
     st.tuples(
         st.sampled_from(["index.json", "manifest.json"]),
-        as_json_bytes([{"manifests": [_INDEX]}, [{"Config": "c", "RepoTags": ["a:1"], "Layers": ["l"]}]]),
+        as_json_bytes(
+            [{"manifests": [_INDEX]}, [{"Config": "c", "RepoTags": ["a:1"], "Layers": ["l"]}]]
+        ),
     ),
 )
 def listings(given: tuple[str, bytes]) -> None:
@@ -336,12 +408,16 @@ def listings(given: tuple[str, bytes]) -> None:
 
 
 def in_order_on_disk(path: Path, cache: Path) -> None:
-    """Every image that is listed is shown under a name that leads to it, and has a manifest or an error of ours."""
+    """Every image that is listed is shown under a name that leads to it, and has a manifest or an
+    error of ours.
+    """
     with contextlib.suppress(OcifsError):
         source, shelf = LayoutSource(str(path), Transport.ANY), DiskShelf(Disk(cache))
         contents = Opening(source, shelf, replace(Limits(), layer_bytes=1 << 20), Work()).open()
         names = NameTable(contents.listed())
-        assert {names.find(name).identity for name in names.shown} == {each.identity for each in names.listed}
+        assert {names.find(name).identity for name in names.shown} == {
+            each.identity for each in names.listed
+        }
         for each in names.listed:
             assert each.descriptor is not None or each.problem is not None
             if each.descriptor is not None:
@@ -355,13 +431,19 @@ def streams(data: bytes) -> None:
     judged(data)
 
 
-@target("tables of contents, eStargz", st.one_of(as_json_bytes([{"version": 1, "entries": usual(zipped).entries}])))
+@target(
+    "tables of contents, eStargz",
+    st.one_of(as_json_bytes([{"version": 1, "entries": usual(zipped).entries}])),
+)
 def stargz(toc: bytes) -> None:
     made = starred(usual(zipped), toc)
     in_order(read(made), made)
 
 
-@target("tables of contents, zstd:chunked", as_json_bytes([{"version": 1, "entries": usual(zstd).entries}]))
+@target(
+    "tables of contents, zstd:chunked",
+    as_json_bytes([{"version": 1, "entries": usual(zstd).entries}]),
+)
 def zstd_chunked(toc: bytes) -> None:
     made = chunked(usual(zstd), toc)
     in_order(read(made), made)
@@ -400,12 +482,22 @@ TOML = [
 
 @target(
     "registries.conf",
-    damaged_text([MAN_PAGE, 'unqualified-search-registries = ["docker.io"]\n[aliases]\n"a" = "b.example/a"\n'], TOML),
+    damaged_text(
+        [
+            MAN_PAGE,
+            'unqualified-search-registries = ["docker.io"]\n[aliases]\n"a" = "b.example/a"\n',
+        ],
+        TOML,
+    ),
 )
 def registries(text: str) -> None:
     try:
         found = registries_conf.parse(text, "conf")
-        for host, path in (("docker.io", "library/a"), ("example.com", "foo/x"), ("localhost:5000", "")):
+        for host, path in (
+            ("docker.io", "library/a"),
+            ("example.com", "foo/x"),
+            ("localhost:5000", ""),
+        ):
             with contextlib.suppress(OcifsError):
                 registries_conf.endpoints_for(found, host, path)
     except UsageError as error:
@@ -419,7 +511,10 @@ HOSTS_TOML = (
 )
 
 
-@target("hosts.toml", damaged_text([HOSTS_TOML], [*TOML, '[host."http://[::1]:5000"]', "capabilities", "header"]))
+@target(
+    "hosts.toml",
+    damaged_text([HOSTS_TOML], [*TOML, '[host."http://[::1]:5000"]', "capabilities", "header"]),
+)
 def hosts(text: str) -> None:
     place = Path("/etc/containerd/certs.d/docker.io/hosts.toml")
     try:
@@ -437,7 +532,8 @@ CONFIG_TOML = (
 @target(
     "config.toml",
     damaged_bytes(
-        [CONFIG_TOML.encode()], [word.encode() for word in (*TOML, "sources = ", "any = true", "[mounts.x]")]
+        [CONFIG_TOML.encode()],
+        [word.encode() for word in (*TOML, "sources = ", "any = true", "[mounts.x]")],
     ),
 )
 def configuration(text: bytes) -> None:
@@ -476,7 +572,9 @@ def credentials(body: bytes) -> None:
 # What lies on the disk.
 
 _INDEX = LayerIndex(tuple(members(TAR)), Digest.of(TAR), len(TAR), "none")
-_TREE = merge([layer(file("a/b"), hardlink("d", "a/b"), directory("e"), symlink("l", "a"))], Limits())
+_TREE = merge(
+    [layer(file("a/b"), hardlink("d", "a/b"), directory("e"), symlink("l", "a"))], Limits()
+)
 
 
 @target("kept indices and trees", damaged_bytes([encode(_INDEX), encode_tree(_TREE)]))
@@ -496,7 +594,9 @@ def _partly_kept() -> tuple[bytes, bytes]:
         source = MemorySource()
         blob = source.put(_CONTENT)
         async with trio.open_nursery() as nursery:
-            blobs = CachedBlobs(source, Disk(place), nursery, Settings(cache=CacheSettings(directory=place)))
+            blobs = CachedBlobs(
+                source, Disk(place), nursery, Settings(cache=CacheSettings(directory=place))
+            )
             await blobs.read_blob(blob, 70 * KIB, 10)
             nursery.cancel_scope.cancel()
 
@@ -521,12 +621,19 @@ def blocks(given: tuple[bytes, bytes, int]) -> None:
     async def look(place: Path) -> None:
         disk, source = Disk(place), MemorySource()
         blob = source.put(_CONTENT)
-        for path, data in ((disk.partial_map(blob.digest), there), (disk.partial(blob.digest), part)):
+        for path, data in (
+            (disk.partial_map(blob.digest), there),
+            (disk.partial(blob.digest), part),
+        ):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
         async with trio.open_nursery() as nursery:
-            blobs = CachedBlobs(source, disk, nursery, Settings(cache=CacheSettings(directory=place)))
-            assert await blobs.read_blob(blob, start, 80 * KIB) == _CONTENT[start : start + 80 * KIB]
+            blobs = CachedBlobs(
+                source, disk, nursery, Settings(cache=CacheSettings(directory=place))
+            )
+            assert (
+                await blobs.read_blob(blob, start, 80 * KIB) == _CONTENT[start : start + 80 * KIB]
+            )
             assert await blobs.read_blob(blob, 0, len(_CONTENT)) == _CONTENT
             nursery.cancel_scope.cancel()
 

@@ -1,8 +1,9 @@
 """Every parser of foreign input does work that grows with the length of the input, and not faster.
 
-What a parser does in C (patterns, copies) cannot be counted from Python, so the work is CPU time, and only its growth is judged:
-an input of 16 times the length may take 64 times as long. A quadratic parser takes 256 times as long, and the smaller
-inputs show it before the larger ones would hang.
+What a parser does in C (patterns, copies) cannot be counted from Python, so the work is CPU time,
+and only its growth is judged: an input of 16 times the length may take 64 times as long. A
+quadratic parser takes 256 times as long, and the smaller inputs show it before the larger ones
+would hang.
 """
 
 from __future__ import annotations
@@ -25,29 +26,31 @@ import pytest
 import zstandard
 
 from ocifs.errors import OcifsError
-from ocifs.layers import estargz, zstd_chunked
 from ocifs.layers import zstd as frames
-from ocifs.layers.seekable import decode as decode_span
-from ocifs.layers.span import Checksum, Span
-from ocifs.layers.tar import read_tar
-from ocifs.layers.toc import Form, read_table
-from ocifs.layers.toc_entry import parse_time
-from ocifs.layers.ztoc import read_ztoc
-from ocifs.oci import codings, headers, mediatype, pages, replies, words
-from ocifs.oci.artifact import classify
-from ocifs.oci.challenge import parse_challenges, read_token
+from ocifs.layers.spans.checkpoints import decode as decode_span
+from ocifs.layers.spans.span import Checksum, Span
+from ocifs.layers.tar.reader import read_tar
+from ocifs.layers.toc import estargz, zstd_chunked
+from ocifs.layers.toc.crfs import Form, read_table
+from ocifs.layers.toc.crfs_entry import parse_time
+from ocifs.layers.toc.soci import read_ztoc
+from ocifs.oci import mediatype
 from ocifs.oci.digest import Digest
+from ocifs.oci.distribution import codings, headers, pages, replies
+from ocifs.oci.distribution import error_body as words
+from ocifs.oci.distribution.challenge import parse_challenges, read_token
 from ocifs.oci.jsontext import load_json
+from ocifs.oci.kinds.artifact import classify
 from ocifs.oci.manifest import digest_of_manifest, parse_manifest
 from ocifs.oci.platform import Platform
 from ocifs.oci.reference import is_host, is_repository, is_tag, parse_reference, parse_source
-from ocifs.registry import hosts_toml, registries_conf
-from ocifs.registry.addresses import zone_of
-from ocifs.registry.guards import check_realm, origin_in, redirect_target
+from ocifs.registry.config import hosts_toml, registries_conf
+from ocifs.registry.http.addresses import zone_of
+from ocifs.registry.http.origins import check_realm, origin_in, redirect_target
 from ocifs.settings import Limits
 from ocifs.telemetry import without_secrets
+from ocifs.tree.manifest.times import parse_time_ns
 from ocifs.tree.names import mangle, split_path, unique, unmangle
-from ocifs.tree.times import parse_time_ns
 from tests.layers.tars import inflate
 from tests.layers.test_work import _ztoc
 
@@ -60,7 +63,9 @@ LIMITS = Limits(layer_empty_streams=1 << 40, layer_streams=1 << 40)
 
 
 def spent(parse: Callable[[object], object], value: object) -> float:
-    """CPU seconds of this thread without garbage collections; the least of three runs, unless one is short."""
+    """CPU seconds of this thread without garbage collections; the least of three runs, unless one
+    is short.
+    """
     runs = []
     gc.disable()
     try:
@@ -76,7 +81,9 @@ def spent(parse: Callable[[object], object], value: object) -> float:
     return min(runs)
 
 
-def grows_faster(parse: Callable[[object], object], make: Callable[[int], object], small: int = SMALL) -> str:
+def grows_faster(
+    parse: Callable[[object], object], make: Callable[[int], object], small: int = SMALL
+) -> str:
     """How the work grows if that is faster than the length, else ""."""
     least = max(spent(parse, make(small)), NOISE / 16)
     for factor in (4, 16):
@@ -89,8 +96,10 @@ def grows_faster(parse: Callable[[object], object], make: Callable[[int], object
 
 @dataclass(frozen=True)
 class Parser:
-    """A parser of texts. `words`: what its grammar is made of, to be repeated, the first ones also in pairs; `around`: what stands
-    before and behind.
+    """A parser of texts.
+
+    `words`: what its grammar is made of, to be repeated, the first ones also in pairs; `around`:
+    what stands before and behind.
     """
 
     parse: Callable[[str], object]
@@ -100,7 +109,10 @@ class Parser:
     def inputs(self) -> Iterator[tuple[str, Callable[[int], str]]]:
         pairs = [a + b for a, b in itertools.permutations(self.words[:_PAIRED], 2)]
         for word, (before, behind) in itertools.product([*self.words, *pairs], self.around):
-            yield f"{before}{word}…{behind}", lambda n, w=word, a=before, b=behind: a + w * (n // len(w)) + b  # type: ignore[misc]
+            yield (
+                f"{before}{word}…{behind}",
+                lambda n, w=word, a=before, b=behind: a + w * (n // len(w)) + b,
+            )  # type: ignore[misc]
 
 
 def _headers(name: str) -> Callable[[str], dict[str, str]]:
@@ -113,7 +125,9 @@ SPACES = (" ", "\t")
 DIGEST = "sha256:" + "0" * 64
 LINK = ("<", ">", ";", ",", '"', "\\", "rel=", "=", "a", " ", "'")
 TEXTS: dict[str, Parser] = {
-    "Link": Parser(lambda t: headers.parse_links(t), LINK, (("", ""), ("</a>; rel=", ""), ('</a>; x="', "\\"))),
+    "Link": Parser(
+        lambda t: headers.parse_links(t), LINK, (("", ""), ("</a>; rel=", ""), ('</a>; x="', "\\"))
+    ),
     "Link, next page": Parser(lambda t: replies.next_page(URL, {"link": t[:8192]}), LINK),
     "WWW-Authenticate": Parser(
         lambda t: list(headers.parse_challenge_list(t)),
@@ -122,25 +136,38 @@ TEXTS: dict[str, Parser] = {
     ),
     "challenges": Parser(lambda t: parse_challenges(t[:8192]), (" ", ",", "=", "Bearer ", '"')),
     "Content-Range": Parser(
-        headers.parse_content_range, ("bytes", " ", "0", "-", "/", "*", ":", "="), (("bytes", "@"), ("", ""))
+        headers.parse_content_range,
+        ("bytes", " ", "0", "-", "/", "*", ":", "="),
+        (("bytes", "@"), ("", "")),
     ),
     "Warning": Parser(
-        lambda t: list(headers.parse_warnings(t)), ("299 ", '"', "\\", "a", " ", ",", "- "), (("299 - ", ""), ("", ""))
+        lambda t: list(headers.parse_warnings(t)),
+        ("299 ", '"', "\\", "a", " ", ",", "- "),
+        (("299 - ", ""), ("", "")),
     ),
     "Retry-After": Parser(
-        lambda t: replies.retry_after({"retry-after": t}, 0), ("9", " ", "Mon, ", "Jan ", ":", "0", "-")
+        lambda t: replies.retry_after({"retry-after": t}, 0),
+        ("9", " ", "Mon, ", "Jan ", ":", "0", "-"),
     ),
     "Docker-Content-Digest": Parser(
         lambda t: replies.read_digest({"docker-content-digest": t}), ("a", ":", "+", "0", "=")
     ),
-    "Content-Length": Parser(lambda t: replies.read_size(200, {"content-length": t}), ("9", " ", "-")),
-    "RateLimit": Parser(lambda t: replies.rate_limits({"ratelimit-limit": t}), ("9", ";", "w=", " ")),
-    "Content-Encoding": Parser(lambda t: codings.codings({"content-encoding": t}), ("gzip", ",", " ")),
+    "Content-Length": Parser(
+        lambda t: replies.read_size(200, {"content-length": t}), ("9", " ", "-")
+    ),
+    "RateLimit": Parser(
+        lambda t: replies.rate_limits({"ratelimit-limit": t}), ("9", ";", "w=", " ")
+    ),
+    "Content-Encoding": Parser(
+        lambda t: codings.codings({"content-encoding": t}), ("gzip", ",", " ")
+    ),
     "Location": Parser(
-        lambda t: redirect_target(REGISTRY, URL, t[:8192]), ("../", "/", "?", "#", "a", "%", "[", "@", ":", ".")
+        lambda t: redirect_target(REGISTRY, URL, t[:8192]),
+        ("../", "/", "?", "#", "a", "%", "[", "@", ":", "."),
     ),
     "realms": Parser(
-        lambda t: check_realm(REGISTRY, f"https://{t[:8192]}"), ("a", ".", "/", "?", "@", "[", ":", "%41", "-")
+        lambda t: check_realm(REGISTRY, f"https://{t[:8192]}"),
+        ("a", ".", "/", "?", "@", "[", ":", "%41", "-"),
     ),
     "hosts": Parser(zone_of, ("0", ".", "x", ":", "[", "%")),
     "content types": Parser(mediatype.essence, (";", "/", " ", "a", '"')),
@@ -154,17 +181,29 @@ TEXTS: dict[str, Parser] = {
         ("a", "-", "_", ".", "/", "a.", "a-", "a__"),
         (("", ""), ("a", "!")),
     ),
-    "digests": Parser(Digest.parse, ("a", "+", "a.", ":", "0", "="), (("", ""), ("sha256:", "!"), ("a", "!"))),
-    "platforms": Parser(Platform.parse, ("a", "/", ".", "linux/", "-", ":"), (("", ""), ("linux/", "!"))),
+    "digests": Parser(
+        Digest.parse, ("a", "+", "a.", ":", "0", "="), (("", ""), ("sha256:", "!"), ("a", "!"))
+    ),
+    "platforms": Parser(
+        Platform.parse, ("a", "/", ".", "linux/", "-", ":"), (("", ""), ("linux/", "!"))
+    ),
     "names": Parser(
-        lambda t: (mangle(t.encode()), unmangle(t.encode()), split_path(t), unique([t.encode()] * 3)),
+        lambda t: (
+            mangle(t.encode()),
+            unmangle(t.encode()),
+            split_path(t),
+            unique([t.encode()] * 3),
+        ),
         ("a", "/", "..", "%", "%41", "\0", ".", "é", "%2"),
     ),
     "times": Parser(
-        lambda t: (parse_time_ns(t), parse_time(t)), ("0", "-", "T", ":", ".", "Z", " ", "2024-01-01T00:00:00")
+        lambda t: (parse_time_ns(t), parse_time(t)),
+        ("0", "-", "T", ":", ".", "Z", " ", "2024-01-01T00:00:00"),
     ),
     "log lines": Parser(
-        without_secrets, ("bearer ", "a", "://", ":", "@", "?", "&", "=", " ", "."), (("", ""), ("://", ""))
+        without_secrets,
+        ("bearer ", "a", "://", ":", "@", "?", "&", "=", " ", "."),
+        (("", ""), ("://", "")),
     ),
     "words of errors, text": Parser(
         lambda t: words.words_of({"content-type": "text/plain"}, t.encode()), ("a", " ", "<", "\n")
@@ -193,15 +232,21 @@ def _json(value: str, before: str = "", behind: str = "") -> Callable[[int], byt
     return lambda n: (before + ",".join([value] * max(1, n // (len(value) + 1))) + behind).encode()
 
 
-DESCRIPTOR = json.dumps({"mediaType": mediatype.OCI_LAYER, "digest": DIGEST, "size": 1, "annotations": {"a": "b"}})
+DESCRIPTOR = json.dumps(
+    {"mediaType": mediatype.OCI_LAYER, "digest": DIGEST, "size": 1, "annotations": {"a": "b"}}
+)
 JSON = {
     "lists": _json("[]", "[", "]"),
     "objects": _json('{"a": 1}', "[", "]"),
     "strings": _json('"a"', '{"tags": [', "]}"),
     "names": _json('"a/b"', '{"repositories": [', "]}"),
-    "layers": _json(DESCRIPTOR, '{"schemaVersion": 2, "config": ' + DESCRIPTOR + ', "layers": [', "]}"),
+    "layers": _json(
+        DESCRIPTOR, '{"schemaVersion": 2, "config": ' + DESCRIPTOR + ', "layers": [', "]}"
+    ),
     "manifests": _json(DESCRIPTOR, '{"schemaVersion": 2, "manifests": [', "]}"),
-    "history": _json('{"v1Compatibility": "{}"}', '{"schemaVersion": 1, "fsLayers": [], "history": [', "]}"),
+    "history": _json(
+        '{"v1Compatibility": "{}"}', '{"schemaVersion": 1, "fsLayers": [], "history": [', "]}"
+    ),
     "layers of schema 1": _json(
         f'{{"blobSum": "{DIGEST}"}}', '{"schemaVersion": 1, "history": [], "fsLayers": [', "]}"
     ),
@@ -249,7 +294,13 @@ def _tar_block(kind: bytes, size: int) -> bytes:
 
 
 def _about(kind: bytes, data: bytes) -> bytes:
-    return _tar_block(kind, len(data)) + data + bytes(-len(data) % 512) + _tar_block(b"0", 0) + bytes(1024)
+    return (
+        _tar_block(kind, len(data))
+        + data
+        + bytes(-len(data) % 512)
+        + _tar_block(b"0", 0)
+        + bytes(1024)
+    )
 
 
 def _record(key: str, value: str) -> bytes:
@@ -264,14 +315,20 @@ TARS: dict[str, Callable[[int], bytes]] = {
     "a long link of dots": lambda n: _about(b"K", b"./" * (n // 2)),
     "PAX records": lambda n: _about(b"x", _record("SCHILY.xattr.user.a", "b") * (n // 30)),
     "PAX digits": lambda n: _about(b"x", b"1" * n),
-    "PAX records of keys": lambda n: _about(b"x", b"".join(_record(f"k{number}", "v") for number in range(n // 10))),
+    "PAX records of keys": lambda n: _about(
+        b"x", b"".join(_record(f"k{number}", "v") for number in range(n // 10))
+    ),
     "PAX, a long value": lambda n: _about(b"x", _record("path", "../" * (n // 3))),
     "PAX, a long number": lambda n: _about(b"x", _record("mtime", "1" * n)),
     "PAX, pieces of a sparse file": lambda n: _about(
         b"x", (_record("GNU.sparse.offset", "0") + _record("GNU.sparse.numbytes", "0")) * (n // 60)
     ),
-    "PAX, a map of a sparse file": lambda n: _about(b"x", _record("GNU.sparse.map", "0,0," * (n // 4) + "0,0")),
-    "PAX, libarchive": lambda n: _about(b"x", _record("LIBARCHIVE.xattr." + "%41" * (n // 6), "QQ" * (n // 4))),
+    "PAX, a map of a sparse file": lambda n: _about(
+        b"x", _record("GNU.sparse.map", "0,0," * (n // 4) + "0,0")
+    ),
+    "PAX, libarchive": lambda n: _about(
+        b"x", _record("LIBARCHIVE.xattr." + "%41" * (n // 6), "QQ" * (n // 4))
+    ),
     "headers about headers": lambda n: (_tar_block(b"x", 0)) * (n // 512),
     "global headers": lambda n: _tar_block(b"g", 0) * (n // 512),
     "zeros": bytes,
@@ -324,13 +381,22 @@ def test_decoders_of_streams_are_linear(name: str) -> None:
 
 
 ENTRY = json.dumps(
-    {"name": "a", "type": "reg", "size": 1, "digest": DIGEST, "offset": 10, "xattrs": {"user.a": "QQ=="}}
+    {
+        "name": "a",
+        "type": "reg",
+        "size": 1,
+        "digest": DIGEST,
+        "offset": 10,
+        "xattrs": {"user.a": "QQ=="},
+    }
 )
 TABLES: dict[str, Callable[[int], bytes]] = {
     "entries": _json('{"name": "a", "type": "dir"}', '{"version": 1, "entries": [', "]}"),
     "files": _json(ENTRY, '{"version": 1, "entries": [', "]}"),
     "chunks": _json(
-        '{"name": "a", "type": "chunk", "chunkSize": 1}', '{"version": 1, "entries": [' + ENTRY + ",", "]}"
+        '{"name": "a", "type": "chunk", "chunkSize": 1}',
+        '{"version": 1, "entries": [' + ENTRY + ",",
+        "]}",
     ),
     "one large entry": lambda n: json.dumps(
         {"version": 1, "entries": [{"name": "a/" * (n // 2), "type": "dir"}]}
@@ -339,11 +405,19 @@ TABLES: dict[str, Callable[[int], bytes]] = {
     "attributes": lambda n: json.dumps(
         {
             "version": 1,
-            "entries": [{"name": "a", "type": "dir", "xattrs": {f"user.{k}": "QQ==" for k in range(n // 20)}}],
+            "entries": [
+                {
+                    "name": "a",
+                    "type": "dir",
+                    "xattrs": {f"user.{k}": "QQ==" for k in range(n // 20)},
+                }
+            ],
         }
     ).encode(),
     "spaces": lambda n: b'{"version": 1, "entries": [' + b" " * n + b"]}",
-    "unknown members": lambda n: b"{" + b",".join(b'"%d": 1' % number for number in range(n // 10)) + b"}",
+    "unknown members": lambda n: (
+        b"{" + b",".join(b'"%d": 1' % number for number in range(n // 10)) + b"}"
+    ),
     "no end": lambda n: b'{"version": 1, "entries": [' + b"{" * n,
     "commas": lambda n: b'{"version": 1, "entries": [' + b"," * n,
 }
@@ -379,7 +453,11 @@ def test_the_reader_of_ztocs_is_linear(shared: bool) -> None:
 
     def make(size: int) -> bytes:
         count = max(2, int((size / 100) ** 0.5))
-        return _ztoc(count, count, shared=False) if not shared else _ztoc(size // 100, size // 100, shared=True)
+        return (
+            _ztoc(count, count, shared=False)
+            if not shared
+            else _ztoc(size // 100, size // 100, shared=True)
+        )
 
     def read(data: object) -> None:
         assert isinstance(data, bytes)

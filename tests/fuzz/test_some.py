@@ -1,4 +1,6 @@
-"""Some inputs of each kind from outside in every run of the suite; `scripts/soak --fuzz` goes on for minutes."""
+"""Some inputs of each kind from outside in every run of the suite; `scripts/soak --fuzz` goes on
+for minutes.
+"""
 
 from __future__ import annotations
 

@@ -16,7 +16,10 @@ def test_the_pages_show_the_figures_that_were_kept() -> None:
 
 
 def test_figures_are_medians_and_take_the_place_of_older_ones(tmp_path: Path) -> None:
-    runs = [Sample("read", ours, "s", "cat", theirs, most_ratio=0.5) for ours, theirs in ((1, 2), (2, 2), (9, 3))]
+    runs = [
+        Sample("read", ours, "s", "cat", theirs, most_ratio=0.5)
+        for ours, theirs in ((1, 2), (2, 2), (9, 3))
+    ]
     (measured,) = figures(runs)
     assert measured == Figure("read", "s", "cat", 2, 2, 1.0, None, 0.5, 3)
     assert measured.target == "<= 0.5 MISSED"

@@ -1,4 +1,6 @@
-"""The suite does not depend on what started it: see tests/support/hermetic.py, and scripts/hostile for the whole suite."""
+"""The suite does not depend on what started it: see tests/support/hermetic.py, and scripts/hostile
+for the whole suite.
+"""
 
 from __future__ import annotations
 
@@ -27,9 +29,9 @@ def test_programs_that_tests_start_have_default_signals_mask_and_settings() -> N
 
 
 def test_a_run_has_a_base_directory_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> None:
-    assert tmp_path_factory.getbasetemp().parent.name.startswith(("ocifs-tests-", "popen-gw")) or "--basetemp" in str(
-        sys.argv
-    )
+    assert tmp_path_factory.getbasetemp().parent.name.startswith(
+        ("ocifs-tests-", "popen-gw")
+    ) or "--basetemp" in str(sys.argv)
 
 
 def test_the_suite_passes_when_its_parent_ignores_signals_and_has_settings_of_its_own() -> None:

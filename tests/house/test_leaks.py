@@ -31,7 +31,16 @@ def test_it(tmp_path):
 def test_a_secret_that_is_shown_fails_the_run(tmp_path: Path, way: str) -> None:
     (tmp_path / "test_it.py").write_text(TEST.format(way=WAYS[way]))
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.support.leaks", "-p", "no:cacheprovider"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "tests.support.leaks",
+        "-p",
+        "no:cacheprovider",
+    ]
     asked = [f"--basetemp={tmp_path / 'base'}", "-c", str(tmp_path / "pytest.ini"), str(tmp_path)]
     done = subprocess.run([*command, *asked], cwd=ROOT, capture_output=True, check=False)
     said = done.stdout.decode() + done.stderr.decode()

@@ -1,4 +1,6 @@
-"""Each bound on what comes from outside: passing it is an error that names it, and what is just within it passes."""
+"""Each bound on what comes from outside: passing it is an error that names it, and what is just
+within it passes.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +15,15 @@ import pytest
 import zstandard
 
 from ocifs.errors import LimitExceeded, OcifsError
-from ocifs.layers.overlay import merge
+from ocifs.layers.merge.apply import merge
 from ocifs.oci import mediatype
 from ocifs.oci.digest import Digest
 from ocifs.registry.client import RegistryClient, open_registry
-from ocifs.registry.validators import Answer, Validators
+from ocifs.registry.http.etags import Answer, Validators
 from ocifs.settings import Limits, Settings
-from ocifs.tree.closure import closure
+from ocifs.tree.manifest.reachable import closure
 from ocifs.tree.node import Directory, File
-from ocifs.tree.single import SingleManifest, open_single
+from ocifs.tree.registry.single import SingleManifest, open_single
 from ocifs.tree.walk import walk
 from tests.layers.stacks import file, layer, symlink
 from tests.layers.tars import DIRECTORY, SYMLINK, entry, inflate, members, tar
@@ -38,7 +40,9 @@ def limited(**bounds: float) -> Settings:
 
 @dataclass(frozen=True)
 class Row:
-    """One bound: what a registry says, what is asked, a bound that lets it pass and one that does not."""
+    """One bound: what a registry says, what is asked, a bound that lets it pass and one that does
+    not.
+    """
 
     handler: Handler
     ask: Callable[[RegistryClient], Awaitable[object]]
@@ -67,7 +71,9 @@ def referrers(count: int) -> bytes:
     digest = "sha256:" + "0" * 64
     one = {"mediaType": mediatype.OCI_MANIFEST, "digest": digest, "size": 2}
     listed = [{**one, "digest": f"sha256:{number:064x}"} for number in range(count)]
-    return json.dumps({"schemaVersion": 2, "mediaType": mediatype.OCI_INDEX, "manifests": listed}).encode()
+    return json.dumps(
+        {"schemaVersion": 2, "mediaType": mediatype.OCI_INDEX, "manifests": listed}
+    ).encode()
 
 
 MANIFEST = b'{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json"}'
@@ -136,7 +142,13 @@ async def test_tries_are_bounded() -> None:
 
 
 SOME = tar(entry("a", DIRECTORY), entry("a/b", content=b"x" * 5000), entry("a/c", content=b"y"))
-HOLES = [entry("holes", pax_headers={"GNU.sparse.map": "0,1", "GNU.sparse.size": str(1 << 40)}, content=b"x")]
+HOLES = [
+    entry(
+        "holes",
+        pax_headers={"GNU.sparse.map": "0,1", "GNU.sparse.size": str(1 << 40)},
+        content=b"x",
+    )
+]
 SKIPPED = b"\x50\x2a\x4d\x18" + bytes(4)  # a zstd frame that decoders skip (RFC 8878, 3.1.2)
 LAYER: dict[str, tuple[Callable[[Limits], object], int, int]] = {
     "layer_bytes": (lambda limits: inflate(SOME, limits), len(SOME), len(SOME) - 1),
@@ -145,10 +157,26 @@ LAYER: dict[str, tuple[Callable[[Limits], object], int, int]] = {
     "layer_index_bytes": (lambda limits: members(SOME, limits), 10_000, 3),
     "layer_file_bytes": (lambda limits: members(tar(*HOLES), limits), 1 << 40, (1 << 40) - 1),
     "layer_header_bytes": (lambda limits: members(tar(entry("n" * 5000)), limits), 20_000, 1000),
-    "layer_link_bytes": (lambda limits: members(tar(entry("a", SYMLINK, linkname="b" * 4095)), limits), 4095, 4094),
-    "layer_link_steps": (lambda limits: merge([layer(symlink("a", "./" * 9 + "b"), file("a/c"))], limits), 10, 9),
-    "layer_streams": (lambda limits: inflate(b"".join(map(gzip.compress, (SOME, b"", b""))), limits), 3, 2),
-    "layer_empty_streams": (lambda limits: inflate(zstandard.compress(SOME) + SKIPPED * 3, limits), 2, 1),
+    "layer_link_bytes": (
+        lambda limits: members(tar(entry("a", SYMLINK, linkname="b" * 4095)), limits),
+        4095,
+        4094,
+    ),
+    "layer_link_steps": (
+        lambda limits: merge([layer(symlink("a", "./" * 9 + "b"), file("a/c"))], limits),
+        10,
+        9,
+    ),
+    "layer_streams": (
+        lambda limits: inflate(b"".join(map(gzip.compress, (SOME, b"", b""))), limits),
+        3,
+        2,
+    ),
+    "layer_empty_streams": (
+        lambda limits: inflate(zstandard.compress(SOME) + SKIPPED * 3, limits),
+        2,
+        1,
+    ),
 }
 
 
@@ -161,7 +189,9 @@ def test_a_layer_that_unpacks_to_more_than_a_bound_allows(name: str) -> None:
 
 
 def test_a_path_as_deep_as_a_header_allows_is_no_trap() -> None:
-    """Nothing that walks a tree may recurse: half a mebibyte of header makes a path of 200,000 directories."""
+    """Nothing that walks a tree may recurse: half a mebibyte of header makes a path of 200,000
+    directories.
+    """
     deep = "/".join(["d"] * 200_000)
     found = members(tar(entry(deep)), SETTINGS.limits)
     assert len(found) == 1
@@ -175,7 +205,9 @@ def test_a_path_as_deep_as_a_header_allows_is_no_trap() -> None:
 async def test_a_manifest_of_more_layers_than_a_bound_allows_lists_none() -> None:
     registry = MemoryRegistry()
     many = [registry.put_blob(bytes([number])) for number in range(3)]
-    registry.put_manifest("a", "v1", {"config": registry.put_blob(b"{}", "application/x"), "layers": many})
+    registry.put_manifest(
+        "a", "v1", {"config": registry.put_blob(b"{}", "application/x"), "layers": many}
+    )
     for allowed in (3, 2):
         context = replace(context_of(registry), limits=Limits(layers=allowed))
         layers = await walk(await open_single(context, "a", "v1"), b"layers")
@@ -189,9 +221,13 @@ async def test_a_manifest_of_more_layers_than_a_bound_allows_lists_none() -> Non
 
 async def test_indices_within_more_indices_than_a_bound_allows_are_not_followed() -> None:
     registry = MemoryRegistry()
-    child = registry.put_manifest("a", "v0", {"config": registry.put_blob(b"{}", "application/x"), "layers": []})
+    child = registry.put_manifest(
+        "a", "v0", {"config": registry.put_blob(b"{}", "application/x"), "layers": []}
+    )
     for number in range(1, 4):
-        child = registry.put_manifest("a", f"v{number}", {"mediaType": mediatype.OCI_INDEX, "manifests": [child]})
+        child = registry.put_manifest(
+            "a", f"v{number}", {"mediaType": mediatype.OCI_INDEX, "manifests": [child]}
+        )
     for allowed in (3, 2):
         context = replace(context_of(registry), limits=Limits(index_depth=allowed))
         root = await open_single(context, "a", "v3")
@@ -205,9 +241,13 @@ async def test_indices_within_more_indices_than_a_bound_allows_are_not_followed(
 
 async def test_a_config_larger_than_a_bound_is_shown_and_not_read_to_be_understood() -> None:
     registry = MemoryRegistry()
-    config = json.dumps({"created": "2024-01-01T00:00:00Z", "os": "linux", "architecture": "amd64"}).encode()
+    config = json.dumps(
+        {"created": "2024-01-01T00:00:00Z", "os": "linux", "architecture": "amd64"}
+    ).encode()
     described = registry.put_blob(config, mediatype.OCI_CONFIG)
-    registry.put_manifest("a", "v1", {"config": described, "layers": [registry.put_blob(b"x", mediatype.OCI_LAYER)]})
+    registry.put_manifest(
+        "a", "v1", {"config": described, "layers": [registry.put_blob(b"x", mediatype.OCI_LAYER)]}
+    )
     for bound, dated in ((len(config), True), (len(config) - 1, False)):
         context = replace(context_of(registry), limits=Limits(config_bytes=bound))
         root = await open_single(context, "a", "v1")
@@ -251,4 +291,6 @@ def test_each_bound_has_a_test(name: str) -> None:
     if name not in HERE:
         place = ELSEWHERE.get(name, "")
         assert place, f"limits.{name} has no test that passes it"
-        assert name in Path(__file__).parents[2].joinpath(place).read_text(), f"{place} does not name limits.{name}"
+        assert name in Path(__file__).parents[2].joinpath(place).read_text(), (
+            f"{place} does not name limits.{name}"
+        )

@@ -1,6 +1,7 @@
 """No module holds state that event loops or threads could share by accident.
 
-`ocifs.open` runs an event loop for each tree, so two trees in one process are two threads in the same modules.
+`ocifs.open` runs an event loop for each tree, so two trees in one process are two threads in the
+same modules.
 """
 
 from __future__ import annotations
@@ -24,7 +25,11 @@ import trio
 
 import ocifs
 
-MODULES = sorted(each.name for each in pkgutil.walk_packages(ocifs.__path__, "ocifs.") if each.name != "ocifs.__main__")
+MODULES = sorted(
+    each.name
+    for each in pkgutil.walk_packages(ocifs.__path__, "ocifs.")
+    if each.name != "ocifs.__main__"
+)
 # Tables: read-only by agreement, which `mutations` holds the module to.
 TABLES = (dict, list, set)
 FIXED = (
@@ -47,7 +52,11 @@ def mutations(tree: ast.Module, names: set[str]) -> set[str]:
             found |= set(node.names)
         elif isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store | ast.Del):
             found |= {node.value.id} if isinstance(node.value, ast.Name) else set()
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in MUTATORS:
+        elif (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and node.func.attr in MUTATORS
+        ):
             found |= {node.func.value.id} if isinstance(node.func.value, ast.Name) else set()
         elif isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name):
             found.add(node.target.id)
@@ -71,7 +80,11 @@ def test_a_module_has_no_state_of_its_own(name: str) -> None:
         target.id
         for node in source.body
         for target in (
-            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+            node.targets
+            if isinstance(node, ast.Assign)
+            else [node.target]
+            if isinstance(node, ast.AnnAssign)
+            else []
         )
         if isinstance(target, ast.Name) and hasattr(module, target.id)
     }

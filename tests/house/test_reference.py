@@ -19,7 +19,7 @@ from ocifs.cli.options import SharedOptions
 from ocifs.errors import OcifsError
 from ocifs.fuse.errno import ERRNO
 from ocifs.settings import GIB
-from ocifs.store.eviction import FLOOR, FLOOR_SHARE, LARGEST, LARGEST_SHARE
+from ocifs.store.upkeep.eviction import FLOOR, FLOOR_SHARE, LARGEST, LARGEST_SHARE
 from ocifs.watched import Traffic
 from scripts import generate_options
 from tests.documents.session import blocks, steps
@@ -32,8 +32,14 @@ CLI = (REFERENCE / "cli.md").read_text()
 
 
 def test_errno_md_is_the_table() -> None:
-    rows = re.findall(r"^\| (E[A-Z]+) \| ([^|]+) \|", (REFERENCE / "errno.md").read_text(), re.MULTILINE)
-    written = {name: getattr(errno, number) for number, classes in rows for name in re.findall(r"`(\w+)`", classes)}
+    rows = re.findall(
+        r"^\| (E[A-Z]+) \| ([^|]+) \|", (REFERENCE / "errno.md").read_text(), re.MULTILINE
+    )
+    written = {
+        name: getattr(errno, number)
+        for number, classes in rows
+        for name in re.findall(r"`(\w+)`", classes)
+    }
     table = {kind.__name__: number for kind, number in ERRNO.items() if kind is not OcifsError}
     assert written == table
 
@@ -49,16 +55,27 @@ def commands() -> list[tuple[str, click.Command]]:
     return found
 
 
-@pytest.mark.parametrize(("name", "command"), commands(), ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(
+    ("name", "command"), commands(), ids=lambda value: value if isinstance(value, str) else ""
+)
 def test_every_command_and_option_is_in_the_reference(name: str, command: click.Command) -> None:
     text = CLI
     assert f"`ocifs {name}" in text
-    spelled = [each for option in command.params if isinstance(option, click.Option) for each in option.opts]
-    assert [each for each in spelled if not re.search(rf"(?<![\w-]){re.escape(each)}(?![\w-])", text)] == []
+    spelled = [
+        each
+        for option in command.params
+        if isinstance(option, click.Option)
+        for each in option.opts
+    ]
+    assert [
+        each for each in spelled if not re.search(rf"(?<![\w-]){re.escape(each)}(?![\w-])", text)
+    ] == []
 
 
 def test_the_reference_has_no_option_that_no_command_has() -> None:
-    known = {each for _, command in commands() for option in command.params for each in option.opts} | {
+    known = {
+        each for _, command in commands() for option in command.params for each in option.opts
+    } | {
         "--help",
         "--version",
     }
@@ -67,15 +84,21 @@ def test_the_reference_has_no_option_that_no_command_has() -> None:
 
 
 ROW = re.compile(r"^\| `--([a-z-]+)[^`]*` \| ([^|]+) \|", re.MULTILINE)
-SHARED = dict(ROW.findall(CLI[CLI.index("## Options that `mount`") : CLI.index("## Other options")]))
+SHARED = dict(
+    ROW.findall(CLI[CLI.index("## Options that `mount`") : CLI.index("## Other options")])
+)
 
 
 def test_every_shared_option_has_a_row_with_its_default() -> None:
-    """`offline` is off, `timeout` 30, `owner` `user`; an option whose default is none of click's has words there."""
+    """`offline` is off, `timeout` 30, `owner` `user`; an option whose default is none of click's
+    has words there.
+    """
     context = click.Context(group)
     ls = group.get_command(context, "ls")
     assert ls is not None
-    shared = {each.name or "": each for each in ls.params if each.name in SharedOptions.__annotations__}
+    shared = {
+        each.name or "": each for each in ls.params if each.name in SharedOptions.__annotations__
+    }
     rows = {name.replace("-", "_"): default for name, default in SHARED.items()}
     assert rows.keys() == shared.keys()
     for name, written in rows.items():
@@ -88,19 +111,36 @@ def test_every_shared_option_has_a_row_with_its_default() -> None:
         elif isinstance(option.default, str):
             assert written == f"`{option.default}`", name
         else:
-            assert (written and not written[0].isdigit()) or name in ("cache_size", "cache_free"), name
+            assert (written and not written[0].isdigit()) or name in ("cache_size", "cache_free"), (
+                name
+            )
 
 
 def test_bounds_of_the_cache_are_told_as_they_are() -> None:
-    assert SHARED["cache-size"] == f"{LARGEST // GIB}G, or {LARGEST_SHARE} % of the disk where that is less"
-    assert SHARED["cache-free"] == f"{FLOOR // GIB}G, or {FLOOR_SHARE} % of the disk where that is less"
+    assert (
+        SHARED["cache-size"]
+        == f"{LARGEST // GIB}G, or {LARGEST_SHARE} % of the disk where that is less"
+    )
+    assert (
+        SHARED["cache-free"]
+        == f"{FLOOR // GIB}G, or {FLOOR_SHARE} % of the disk where that is less"
+    )
 
 
-@pytest.mark.parametrize(("name", "command"), commands(), ids=lambda value: value if isinstance(value, str) else "")
-def test_every_value_that_an_option_can_have_is_in_the_reference(name: str, command: click.Command) -> None:
+@pytest.mark.parametrize(
+    ("name", "command"), commands(), ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_every_value_that_an_option_can_have_is_in_the_reference(
+    name: str, command: click.Command
+) -> None:
     for option in command.params:
-        if isinstance(option.type, click.Choice) and option.name != "kinds":  # those have a page of their own
-            assert re.search(r"\\\|".join(map(re.escape, option.type.choices)), CLI), (name, option.name)
+        if (
+            isinstance(option.type, click.Choice) and option.name != "kinds"
+        ):  # those have a page of their own
+            assert re.search(r"\\\|".join(map(re.escape, option.type.choices)), CLI), (
+                name,
+                option.name,
+            )
 
 
 def test_the_examples_of_the_reference_print_what_it_says(tmp_path: Path) -> None:
@@ -114,8 +154,12 @@ def test_the_examples_of_the_reference_print_what_it_says(tmp_path: Path) -> Non
 def test_every_key_of_the_configuration_is_on_its_page() -> None:
     text = generate_options.PAGE.read_text()
     assert generate_options.page(text) == text, "run python -m scripts.generate_options"
-    assert all(each.envvar == f"OCIFS_{(each.name or '').upper()}" for each in generate_options.options())
-    taken = {each.name for each in mount.params} - {each.name for each in generate_options.options()}
+    assert all(
+        each.envvar == f"OCIFS_{(each.name or '').upper()}" for each in generate_options.options()
+    )
+    taken = {each.name for each in mount.params} - {
+        each.name for each in generate_options.options()
+    }
     assert taken == {"source", "mountpoint", "any"}
     assert all(f"`{name}`" in text for name in (*taken, "sources"))
 
@@ -138,9 +182,17 @@ def test_every_variable_that_is_looked_at_is_in_the_reference() -> None:
                 place, name = node.func.value, node.args[0]
             if isinstance(node, ast.Subscript):
                 place, name = node.value, node.slice
-            if isinstance(node, ast.Call) and ast.unparse(node.func) == "absolute" and len(node.args) == 2:
+            if (
+                isinstance(node, ast.Call)
+                and ast.unparse(node.func) == "absolute"
+                and len(node.args) == 2
+            ):
                 place, name = node.args  # of ocifs.directories
-            if place is not None and ast.unparse(place).endswith("environ") and isinstance(name, ast.Constant):
+            if (
+                place is not None
+                and ast.unparse(place).endswith("environ")
+                and isinstance(name, ast.Constant)
+            ):
                 looked.add(name.value)
     assert len(looked) > 15
     pages = "".join(page.read_text() for page in REFERENCE.glob("*.md"))
@@ -150,14 +202,21 @@ def test_every_variable_that_is_looked_at_is_in_the_reference() -> None:
 def test_every_option_and_method_of_the_python_interface_is_on_its_page() -> None:
     text = (REFERENCE / "python.md").read_text()
     assert [name for name in api.Options.__annotations__ if f"`{name}`" not in text] == []
-    methods = {name for kind in (api.Tree, api.AsyncTree) for name in vars(kind) if not name.startswith("_")}
+    methods = {
+        name
+        for kind in (api.Tree, api.AsyncTree)
+        for name in vars(kind)
+        if not name.startswith("_")
+    }
     assert [name for name in methods if f"`{name}(" not in text] == []
     fields = {field.name for kind in (api.Stat, api.Entry) for field in dataclasses.fields(kind)}
     assert [name for name in fields if f"`{name}`" not in text] == []
 
 
 def named(value: object) -> set[str]:
-    """The fields of an object, and of those in it, but for those whose names are data (operations, errnos, headers)."""
+    """The fields of an object, and of those in it, but for those whose names are data (operations,
+    errnos, headers).
+    """
     found = set()
     for name, below in value.items() if isinstance(value, dict) else ():
         found.add(name)
@@ -170,7 +229,9 @@ def named(value: object) -> set[str]:
 
 @pytest.mark.mount
 @pytest.mark.servers
-def test_every_field_that_a_mount_tells_is_in_status_json_md(registry: Registry, tmp_path: Path) -> None:
+def test_every_field_that_a_mount_tells_is_in_status_json_md(
+    registry: Registry, tmp_path: Path
+) -> None:
     with mounted(registry.host, tmp_path / "mnt", tmp_path / "cache") as mount:
         list(mount.path.iterdir())
         told = named(json.loads((mount.path / ".ocifs/status.json").read_bytes()))

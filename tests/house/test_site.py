@@ -1,4 +1,6 @@
-"""The site of the documents: a link that leads nowhere is found in what was made, wherever it was written."""
+"""The site of the documents: a link that leads nowhere is found in what was made, wherever it was
+written.
+"""
 
 from __future__ import annotations
 
@@ -49,5 +51,11 @@ def test_links_that_lead_nowhere_are_found(link: str, said: str, site: Path) -> 
 def test_links_of_documents_outside_the_site_are_looked_at_too(tmp_path: Path) -> None:
     (tmp_path / "there.md").write_text("# The `head` of it\n")
     page = tmp_path / "page.md"
-    page.write_text("# Top\n[a](there.md#the-head-of-it) [b](#top) [c](there.md#nothing) [d](gone.md) [e](#bottom)\n")
-    assert [problem.split()[2].rstrip(",") for problem in links(page)] == ["there.md#nothing", "gone.md", "#bottom"]
+    page.write_text(
+        "# Top\n[a](there.md#the-head-of-it) [b](#top) [c](there.md#nothing) [d](gone.md) [e](#bottom)\n"
+    )
+    assert [problem.split()[2].rstrip(",") for problem in links(page)] == [
+        "there.md#nothing",
+        "gone.md",
+        "#bottom",
+    ]

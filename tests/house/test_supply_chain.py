@@ -1,4 +1,6 @@
-"""What a release is made of: locked by hashes, listed in a bill, and run with as few rights as a mount can have."""
+"""What a release is made of: locked by hashes, listed in a bill, and run with as few rights as a
+mount can have.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from scripts.packaging.sbom import bill, hashes_of
 
 ROOT = Path(__file__).parents[2]
 LOCK = (ROOT / "scripts/packaging/requirements.lock").read_text()
-LOCKED = {canonicalize_name(each.partition("==")[0]): each.partition("==")[2] for each in hashes_of(LOCK)}
+LOCKED = {
+    canonicalize_name(each.partition("==")[0]): each.partition("==")[2] for each in hashes_of(LOCK)
+}
 
 
 def test_the_lock_has_what_the_project_needs() -> None:
@@ -37,20 +41,27 @@ def test_every_library_is_locked_by_hashes() -> None:
 
 def test_the_package_is_built_by_the_lock() -> None:
     text = (ROOT / "scripts/packaging/deb").read_text()
-    assert "--no-deps" in text and "--require-hashes --requirement scripts/packaging/requirements.lock" in text
+    assert (
+        "--no-deps" in text
+        and "--require-hashes --requirement scripts/packaging/requirements.lock" in text
+    )
 
 
 def test_the_bill_names_each_library_with_its_hashes(tmp_path: Path) -> None:
     place = tmp_path / "site-packages"
     for name, version in (("trio", LOCKED["trio"]), ("ocifs_mount", "1.0")):
         (place / f"{name}-{version}.dist-info").mkdir(parents=True)
-        metadata = f"Metadata-Version: 2.4\nName: {name}\nVersion: {version}\nLicense-Expression: MIT\n"
+        metadata = (
+            f"Metadata-Version: 2.4\nName: {name}\nVersion: {version}\nLicense-Expression: MIT\n"
+        )
         (place / f"{name}-{version}.dist-info/METADATA").write_text(metadata)
     made = json.loads(json.dumps(bill("1.0", str(place), LOCK)))
     assert (made["bomFormat"], made["specVersion"]) == ("CycloneDX", "1.5")
     [component] = made["components"]
     assert component["purl"] == f"pkg:pypi/trio@{LOCKED['trio']}"
-    assert {each["content"] for each in component["hashes"]} == set(hashes_of(LOCK)[f"trio=={LOCKED['trio']}"])
+    assert {each["content"] for each in component["hashes"]} == set(
+        hashes_of(LOCK)[f"trio=={LOCKED['trio']}"]
+    )
     with pytest.raises(KeyError):
         bill("1.0", str(place), LOCK.replace(f"trio=={LOCKED['trio']}", "trio==0.1"))
     assert sysconfig.get_path("purelib")
@@ -59,20 +70,30 @@ def test_the_bill_names_each_library_with_its_hashes(tmp_path: Path) -> None:
 def test_the_units_are_hardened() -> None:
     units = ROOT / "scripts/packaging/systemd"
     system, user = ((units / kind / "ocifs@.service").read_text() for kind in ("system", "user"))
-    for line in ("LimitCORE=0", "MemoryMax=", "WorkingDirectory=/", "UnsetEnvironment=PYTHONPATH PYTHONHOME"):
+    for line in (
+        "LimitCORE=0",
+        "MemoryMax=",
+        "WorkingDirectory=/",
+        "UnsetEnvironment=PYTHONPATH PYTHONHOME",
+    ):
         assert f"\n{line}" in system and f"\n{line}" in user
     assert "\nNoNewPrivileges=yes" in system
-    # Each of these would keep the mount from the rest of the machine, or fusermount3 from its rights.
-    own_namespace = (
-        r"^(Protect\w+|Private\w+|ReadOnlyPaths|ReadWritePaths|InaccessiblePaths|RootDirectory|DynamicUser)="
-    )
+    # Each of these would keep the mount from the rest of the machine, or fusermount3 from its
+    # rights.
+    own_namespace = r"^(Protect\w+|Private\w+|ReadOnlyPaths|ReadWritePaths|InaccessiblePaths|RootDirectory|DynamicUser)="
     assert not re.search(own_namespace, system, re.MULTILINE)
-    assert not re.search(r"^(NoNewPrivileges|Restrict\w+|LockPersonality|SystemCall\w+)=", user, re.MULTILINE)
+    assert not re.search(
+        r"^(NoNewPrivileges|Restrict\w+|LockPersonality|SystemCall\w+)=", user, re.MULTILINE
+    )
 
 
 def test_the_pods_have_no_more_rights_than_they_need() -> None:
-    documents = list(yaml.safe_load_all((ROOT / "docs/how-to/kubernetes/daemonset.yaml").read_text()))
-    pod = next(each for each in documents if each["kind"] == "DaemonSet")["spec"]["template"]["spec"]
+    documents = list(
+        yaml.safe_load_all((ROOT / "docs/how-to/kubernetes/daemonset.yaml").read_text())
+    )
+    pod = next(each for each in documents if each["kind"] == "DaemonSet")["spec"]["template"][
+        "spec"
+    ]
     assert pod["automountServiceAccountToken"] is False
     assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
     for container in pod["initContainers"]:
@@ -82,5 +103,7 @@ def test_the_pods_have_no_more_rights_than_they_need() -> None:
     for container in (*pod["containers"], *pod["initContainers"]):
         assert container["securityContext"]["readOnlyRootFilesystem"] is True
         assert container["resources"]["limits"]["memory"]
-        bidirectional = any(each.get("mountPropagation") == "Bidirectional" for each in container["volumeMounts"])
+        bidirectional = any(
+            each.get("mountPropagation") == "Bidirectional" for each in container["volumeMounts"]
+        )
         assert bool(container["securityContext"].get("privileged")) == bidirectional

@@ -13,7 +13,11 @@ from tests.support.registry import Registry
 def test_what_is_pushed_comes_back_and_requests_are_counted(registry: Registry) -> None:
     config = push_blob(registry.url, "house/support", b"{}")
     kind = "application/vnd.oci.image.manifest.v1+json"
-    descriptor = {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": config, "size": 2}
+    descriptor = {
+        "mediaType": "application/vnd.oci.image.config.v1+json",
+        "digest": config,
+        "size": 2,
+    }
     manifest = {"schemaVersion": 2, "mediaType": kind, "config": descriptor, "layers": []}
     digest = push_manifest(registry.url, "house/support", manifest, "one")
     path = "/v2/house/support/manifests/one"

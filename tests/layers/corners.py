@@ -1,4 +1,5 @@
-"""Tars, and stacks of tars, that something is odd about: byte for byte as tools write them, or as nobody should.
+"""Tars, and stacks of tars, that something is odd about: byte for byte as tools write them, or as
+nobody should.
 
 Rules that hold here: a corner's name says what is odd; a stack of several layers stands on BELOW.
 """
@@ -26,7 +27,10 @@ def base256(value: int, width: int) -> bytes:
 
 
 def block(name: bytes, kind: bytes = b"0", content: bytes = b"", **fields: Number) -> bytes:
-    """A header and its content, padded. Fields are numbers, or bytes as they stand there; `tail` is all from the prefix on."""
+    """A header and its content, padded.
+
+    Fields are numbers, or bytes as they stand there; `tail` is all from the prefix on.
+    """
     header = bytearray(512)
 
     def put(place: int, width: int, default: Number, field: str) -> None:
@@ -68,15 +72,23 @@ def pax(*records: tuple[bytes, bytes], kind: bytes = b"x") -> bytes:
     return block(b"PaxHeaders/x", kind, written)
 
 
-def entry(name: str, kind: bytes = FILE, content: bytes = b"", **facts: object) -> tuple[tarfile.TarInfo, bytes]:
+def entry(
+    name: str, kind: bytes = FILE, content: bytes = b"", **facts: object
+) -> tuple[tarfile.TarInfo, bytes]:
     """One entry for `tar`, with the time of all corners."""
     return bare_entry(name, kind, content, **{"mtime": TIME, **facts})
 
 
-def sparse(*records: tuple[bytes, bytes], name: bytes = b"x", pieces: bytes = b"2\n1000\n3\n2000\n0\n") -> bytes:
+def sparse(
+    *records: tuple[bytes, bytes], name: bytes = b"x", pieces: bytes = b"2\n1000\n3\n2000\n0\n"
+) -> bytes:
     """A sparse file of 2,000 bytes in PAX form 1.0, with `abc` at 1,000, and a file after it."""
     stored = pieces.ljust(512, b"\0") + b"abc".ljust(512, b"\0")
-    said = ((b"GNU.sparse.major", b"1"), (b"GNU.sparse.minor", b"0"), (b"GNU.sparse.realsize", b"2000"))
+    said = (
+        (b"GNU.sparse.major", b"1"),
+        (b"GNU.sparse.minor", b"0"),
+        (b"GNU.sparse.realsize", b"2000"),
+    )
     return pax(*records, *said) + block(name, size=515)[:512] + stored + block(b"after") + END
 
 
@@ -87,7 +99,9 @@ def sparse_map(offset: int, length: int, *, size: int) -> bytes:
 
 
 CORNERS: dict[str, list[bytes]] = {}
-CORNERS["ustar prefix"] = [block(b"n" * 100, prefix=b"p" * 155, content=b"x") + block(b"short", prefix=b"a/b") + END]
+CORNERS["ustar prefix"] = [
+    block(b"n" * 100, prefix=b"p" * 155, content=b"x") + block(b"short", prefix=b"a/b") + END
+]
 CORNERS["v7"] = [
     block(b"d/", b"\0", magic=V7)
     + block(b"d/f", b"\0", b"hello", magic=V7)
@@ -99,10 +113,17 @@ CORNERS["v7 name of 100"] = [block(b"n" * 100, b"\0", b"x", magic=V7) + END]
 CORNERS["slash on a file of type 0"] = [block(b"d/", b"0") + END]
 CORNERS["slash on a file with content"] = [block(b"d/", b"0", b"abc") + block(b"z") + END]
 CORNERS["pax path linkpath"] = [
-    pax((b"path", b"long/" * 60 + b"p"), (b"linkpath", b"t" * 300)) + block(b"s", b"2", link=b"s") + END
+    pax((b"path", b"long/" * 60 + b"p"), (b"linkpath", b"t" * 300))
+    + block(b"s", b"2", link=b"s")
+    + END
 ]
 CORNERS["pax size"] = [
-    pax((b"size", b"5")) + block(b"f", content=b"hello", size=0)[:512] + b"hello" + bytes(507) + block(b"after") + END
+    pax((b"size", b"5"))
+    + block(b"f", content=b"hello", size=0)[:512]
+    + b"hello"
+    + bytes(507)
+    + block(b"after")
+    + END
 ]
 CORNERS["pax times"] = [
     pax((b"mtime", b"1500000000.123456789123"))
@@ -117,14 +138,27 @@ CORNERS["pax times"] = [
 ]
 CORNERS["pax ids"] = [pax((b"uid", b"2097152"), (b"gid", b"4000000000")) + block(b"f") + END]
 CORNERS["base-256"] = [
-    block(b"f", uid=base256(3_000_000, 8), gid=base256(4_000_000_000, 8), mtime=base256(-5, 12), magic=GNU)
+    block(
+        b"f",
+        uid=base256(3_000_000, 8),
+        gid=base256(4_000_000_000, 8),
+        mtime=base256(-5, 12),
+        magic=GNU,
+    )
     + block(b"g", size=base256(3, 12), content=b"abc", magic=GNU, mtime=base256(5_000_000_000, 12))
     + END
 ]
 CORNERS["base-256 uid beyond"] = [block(b"f", uid=base256(1 << 40, 8), magic=GNU) + END]
 CORNERS["base-256 uid negative"] = [block(b"f", uid=base256(-2, 8), magic=GNU) + END]
 CORNERS["numbers with spaces"] = [
-    block(b"f", mode=b"   644 \0", uid=b"    12 \0", size=b"          3 ", mtime=b" 13132027400", content=b"abc")
+    block(
+        b"f",
+        mode=b"   644 \0",
+        uid=b"    12 \0",
+        size=b"          3 ",
+        mtime=b" 13132027400",
+        content=b"abc",
+    )
     + block(b"e", mode=b"644", uid=b"", gid=b"       ", mtime=b"")
     + END
 ]
@@ -140,7 +174,9 @@ CORNERS["gnu link then name"] = [
     + block(b"x", b"2", magic=GNU, link=b"x")
     + END
 ]
-CORNERS["gnu long without nul"] = [block(b"././@LongLink", b"L", b"n" * 150, magic=GNU) + block(b"x", magic=GNU) + END]
+CORNERS["gnu long without nul"] = [
+    block(b"././@LongLink", b"L", b"n" * 150, magic=GNU) + block(b"x", magic=GNU) + END
+]
 CORNERS["gnu long then pax"] = [
     block(b"././@LongLink", b"L", b"gnu" * 50 + b"\0", magic=GNU)
     + pax((b"path", b"pax"))
@@ -174,14 +210,22 @@ for _magic, _form in ((GNU, "gnu"), (POSIX, "posix"), (V7, "v7")):
         + END
     ]
     CORNERS[f"old type, pax path of a directory, {_form}"] = [
-        pax((b"path", Y120 + b"/")) + block(Y120[:100], b"\0", magic=_magic) + block(b"after", content=b"2") + END
+        pax((b"path", Y120 + b"/"))
+        + block(Y120[:100], b"\0", magic=_magic)
+        + block(b"after", content=b"2")
+        + END
     ]
 CORNERS["old type, a prefix and a slash"] = [
     block(b"d/", b"\0", prefix=b"p") + block(b"f", b"\0", prefix=b"p/d/") + END
 ]
-CORNERS["old type, a slash and a pax path without"] = [pax((b"path", b"f")) + block(b"d/", b"\0", b"1") + END]
+CORNERS["old type, a slash and a pax path without"] = [
+    pax((b"path", b"f")) + block(b"d/", b"\0", b"1") + END
+]
 CORNERS["old type of a hard link's target"] = [
-    block(b"f", b"\0", b"1") + block(b"././@LongLink", b"K", b"f\0", magic=GNU) + block(b"h", b"1", link=b"x/") + END
+    block(b"f", b"\0", b"1")
+    + block(b"././@LongLink", b"K", b"f\0", magic=GNU)
+    + block(b"h", b"1", link=b"x/")
+    + END
 ]
 CORNERS["two gnu long names"] = [
     block(b"././@LongLink", b"L", b"first\0", magic=GNU)
@@ -203,16 +247,28 @@ CORNERS["gnu long names about a link between"] = [
     + block(b"x", b"2", magic=GNU, link=b"x")
     + END
 ]
-CORNERS["gnu long name of nothing"] = [block(b"././@LongLink", b"L", b"\0", magic=GNU) + block(b"x", magic=GNU) + END]
+CORNERS["gnu long name of nothing"] = [
+    block(b"././@LongLink", b"L", b"\0", magic=GNU) + block(b"x", magic=GNU) + END
+]
 CORNERS["gnu long name and a sparse name"] = [
     block(b"././@LongLink", b"L", b"gnu\0", magic=GNU) + sparse((b"GNU.sparse.name", b"sp"))
 ]
-CORNERS["two pax headers"] = [pax((b"path", b"first"), (b"uid", b"5")) + pax((b"path", b"second")) + block(b"x") + END]
+CORNERS["two pax headers"] = [
+    pax((b"path", b"first"), (b"uid", b"5")) + pax((b"path", b"second")) + block(b"x") + END
+]
 CORNERS["pax path twice"] = [pax((b"path", b"first"), (b"path", b"second")) + block(b"x") + END]
-CORNERS["pax empty value"] = [pax((b"path", b""), (b"uid", b""), (b"mtime", b"")) + block(b"x", uid=7) + END]
-CORNERS["gnu incremental times"] = [block(b"f", magic=GNU, tail=b"14721352313\x0014721352313\0", content=b"inc") + END]
-CORNERS["gnu dumpdir"] = [block(b"d/", b"D", b"Yf\0\0", magic=GNU) + block(b"d/f", magic=GNU, content=b"1") + END]
-CORNERS["hard pax"] = [tar(entry("a/" * 80 + "f", content=b"x"), entry("h" * 130, HARDLINK, linkname="a/" * 80 + "f"))]
+CORNERS["pax empty value"] = [
+    pax((b"path", b""), (b"uid", b""), (b"mtime", b"")) + block(b"x", uid=7) + END
+]
+CORNERS["gnu incremental times"] = [
+    block(b"f", magic=GNU, tail=b"14721352313\x0014721352313\0", content=b"inc") + END
+]
+CORNERS["gnu dumpdir"] = [
+    block(b"d/", b"D", b"Yf\0\0", magic=GNU) + block(b"d/f", magic=GNU, content=b"1") + END
+]
+CORNERS["hard pax"] = [
+    tar(entry("a/" * 80 + "f", content=b"x"), entry("h" * 130, HARDLINK, linkname="a/" * 80 + "f"))
+]
 CORNERS["hard to symlink"] = [
     tar(
         entry("s", SYMLINK, linkname="nowhere"),
@@ -234,7 +290,9 @@ CORNERS["hard chain"] = [
 CORNERS["hard to itself"] = [tar(entry("a", content=b"1"), entry("a", HARDLINK, linkname="a"))]
 CORNERS["hard forward"] = [tar(entry("b", HARDLINK, linkname="a"), entry("a", content=b"1"))]
 CORNERS["hard to directory"] = [tar(entry("a", DIRECTORY), entry("b", HARDLINK, linkname="a"))]
-CORNERS["hard with size"] = [block(b"a", content=b"123") + block(b"b", b"1", link=b"a", size=3) + block(b"c") + END]
+CORNERS["hard with size"] = [
+    block(b"a", content=b"123") + block(b"b", b"1", link=b"a", size=3) + block(b"c") + END
+]
 CORNERS["hard with data"] = [
     block(b"a", content=b"123") + block(b"b", b"1", link=b"a", content=b"123") + block(b"c") + END
 ]
@@ -247,10 +305,18 @@ CORNERS["hard to device"] = [
     )
 ]
 CORNERS["hard abs"] = [
-    tar(entry("x/f", content=b"1"), entry("g", HARDLINK, linkname="/x/f"), entry("h", HARDLINK, linkname="../../x/f"))
+    tar(
+        entry("x/f", content=b"1"),
+        entry("g", HARDLINK, linkname="/x/f"),
+        entry("h", HARDLINK, linkname="../../x/f"),
+    )
 ]
 CORNERS["hard through symlink"] = [
-    tar(entry("d/f", content=b"1"), entry("l", SYMLINK, linkname="d"), entry("h", HARDLINK, linkname="l/f"))
+    tar(
+        entry("d/f", content=b"1"),
+        entry("l", SYMLINK, linkname="d"),
+        entry("h", HARDLINK, linkname="l/f"),
+    )
 ]
 CORNERS["symlink with size"] = [block(b"s", b"2", link=b"t", size=1) + block(b"c") + END]
 CORNERS["directory with size"] = [block(b"d", b"5", size=512) + block(b"c") + END]
@@ -260,23 +326,35 @@ CORNERS["devices"] = [
     + block(b"max", b"3", major=4095, minor=1048575)
     + END
 ]
-CORNERS["device beyond major"] = [block(b"c", b"3", major=4096, minor=3) + block(b"d", b"3", major=5000, minor=3) + END]
+CORNERS["device beyond major"] = [
+    block(b"c", b"3", major=4096, minor=3) + block(b"d", b"3", major=5000, minor=3) + END
+]
 CORNERS["device beyond minor"] = [
     block(b"c", b"3", major=1, minor=1048576) + block(b"d", b"3", major=1, minor=2000000) + END
 ]
 CORNERS["device most"] = [block(b"c", b"3", major=0o7777777, minor=0o7777777) + END]
-CORNERS["device base-256"] = [block(b"c", b"3", major=base256(1 << 33, 8), minor=base256(1 << 31, 8), magic=GNU) + END]
-CORNERS["device negative"] = [block(b"c", b"3", major=base256(-1, 8), minor=base256(-1, 8), magic=GNU) + END]
+CORNERS["device base-256"] = [
+    block(b"c", b"3", major=base256(1 << 33, 8), minor=base256(1 << 31, 8), magic=GNU) + END
+]
+CORNERS["device negative"] = [
+    block(b"c", b"3", major=base256(-1, 8), minor=base256(-1, 8), magic=GNU) + END
+]
 CORNERS["file with device numbers"] = [block(b"f", major=9999, minor=2000000) + END]
 CORNERS["fifo"] = [block(b"p", b"6", mode=0o600) + END]
 CORNERS["fifo with size"] = [block(b"p", b"6", size=5) + block(b"c") + END]
 CORNERS["implied"] = [tar(entry("a/b/c", content=b"1"), entry("x/y", SYMLINK, linkname="z"))]
 CORNERS["implied then given"] = [
-    tar(entry("a/b/c", content=b"1"), entry("a", DIRECTORY, mode=0o700), entry("a/b", DIRECTORY, mode=0o711, uid=3))
+    tar(
+        entry("a/b/c", content=b"1"),
+        entry("a", DIRECTORY, mode=0o700),
+        entry("a/b", DIRECTORY, mode=0o711, uid=3),
+    )
 ]
 CORNERS["repeated dir"] = [
     tar(
-        entry("a", DIRECTORY, mode=0o700), entry("a/f", content=b"1"), entry("a", DIRECTORY, mode=0o711, mtime=TIME + 5)
+        entry("a", DIRECTORY, mode=0o700),
+        entry("a/f", content=b"1"),
+        entry("a", DIRECTORY, mode=0o711, mtime=TIME + 5),
     )
 ]
 CORNERS["file over file"] = [tar(entry("a", content=b"1", mode=0o600), entry("a", content=b"22"))]
@@ -284,14 +362,27 @@ CORNERS["dir over file"] = [tar(entry("a", content=b"1"), entry("a", DIRECTORY),
 CORNERS["file over dir"] = [tar(entry("a", DIRECTORY), entry("a/b"), entry("a", content=b"1"))]
 CORNERS["file over empty dir"] = [tar(entry("a", DIRECTORY), entry("a", content=b"1"))]
 CORNERS["symlink over dir"] = [
-    tar(entry("b", DIRECTORY), entry("a", DIRECTORY), entry("a/x"), entry("a", SYMLINK, linkname="b"), entry("a/y"))
+    tar(
+        entry("b", DIRECTORY),
+        entry("a", DIRECTORY),
+        entry("a/x"),
+        entry("a", SYMLINK, linkname="b"),
+        entry("a/y"),
+    )
 ]
 CORNERS["dir over symlink"] = [
-    tar(entry("b", DIRECTORY), entry("a", SYMLINK, linkname="b"), entry("a", DIRECTORY, mode=0o700), entry("a/y"))
+    tar(
+        entry("b", DIRECTORY),
+        entry("a", SYMLINK, linkname="b"),
+        entry("a", DIRECTORY, mode=0o700),
+        entry("a/y"),
+    )
 ]
 CORNERS["dir over dangling symlink"] = [tar(entry("a", SYMLINK, linkname="b"), entry("a/y"))]
 CORNERS["file under file"] = [tar(entry("a", content=b"1"), entry("a/b", content=b"2"))]
-CORNERS["symlink over symlink"] = [tar(entry("a", SYMLINK, linkname="b"), entry("a", SYMLINK, linkname="c"))]
+CORNERS["symlink over symlink"] = [
+    tar(entry("a", SYMLINK, linkname="b"), entry("a", SYMLINK, linkname="c"))
+]
 CORNERS["file over symlink"] = [
     tar(entry("b", content=b"old"), entry("a", SYMLINK, linkname="b"), entry("a", content=b"new"))
 ]
@@ -317,9 +408,13 @@ CORNERS["odd names"] = [
     + block(b"%41")
     + END
 ]
-CORNERS["dot prefix"] = [block(b"./", b"5", mode=0o711) + block(b"./a/./b") + block(b".//c//d") + END]
+CORNERS["dot prefix"] = [
+    block(b"./", b"5", mode=0o711) + block(b"./a/./b") + block(b".//c//d") + END
+]
 CORNERS["absolute"] = [block(b"/a/b") + block(b"//c", b"5") + END]
-CORNERS["dotdot"] = [block(b"../../a") + block(b"x/../../b") + block(b"x/../c") + block(b"d/..") + END]
+CORNERS["dotdot"] = [
+    block(b"../../a") + block(b"x/../../b") + block(b"x/../c") + block(b"d/..") + END
+]
 CORNERS["dotdot dir"] = [block(b"..", b"5", mode=0o700) + block(b"a") + END]
 CORNERS["empty name"] = [block(b"", b"5", mode=0o711) + block(b"a") + END]
 CORNERS["empty file name"] = [block(b"", b"0") + block(b"a") + END]
@@ -376,7 +471,12 @@ CORNERS["xattr both"] = [
 CORNERS["xattr libarchive bad"] = [pax((b"LIBARCHIVE.xattr.user.a", b"!!!")) + block(b"f") + END]
 CORNERS["xattr equals in name"] = [pax((b"SCHILY.xattr.user.a=b", b"c=d")) + block(b"f") + END]
 CORNERS["xattr capability"] = [
-    pax((b"SCHILY.xattr.security.capability", bytes.fromhex("0100000200200000000000000000000000000000")))
+    pax(
+        (
+            b"SCHILY.xattr.security.capability",
+            bytes.fromhex("0100000200200000000000000000000000000000"),
+        )
+    )
     + block(b"f")
     + END
 ]
@@ -391,33 +491,50 @@ CORNERS["xattr on hard link"] = [
     + END
 ]
 CORNERS["hard link with other attributes"] = [
-    block(b"f", content=b"1", mode=0o600) + block(b"h", b"1", link=b"f", mode=0o755, mtime=TIME + 9, uid=4) + END
+    block(b"f", content=b"1", mode=0o600)
+    + block(b"h", b"1", link=b"f", mode=0o755, mtime=TIME + 9, uid=4)
+    + END
 ]
 CORNERS["acl"] = [
-    pax((b"SCHILY.acl.access", b"user::rw-,user:1000:rw-,group::r--,mask::rw-,other::r--")) + block(b"f") + END
+    pax((b"SCHILY.acl.access", b"user::rw-,user:1000:rw-,group::r--,mask::rw-,other::r--"))
+    + block(b"f")
+    + END
 ]
 for letter in b"ZMVNXAE89":
-    CORNERS[f"type {chr(letter)}"] = [block(b"a") + block(b"u", bytes([letter]), b"content") + block(b"b") + END]
+    CORNERS[f"type {chr(letter)}"] = [
+        block(b"a") + block(b"u", bytes([letter]), b"content") + block(b"b") + END
+    ]
 CORNERS["type 7"] = [block(b"u", b"7", b"content") + END]
 CORNERS["type X pax"] = [block(b"x", b"X", b"12 path=abc\n") + block(b"f") + END]
 CORNERS["mode with type bits"] = [
-    block(b"f", mode=b"0100644\0") + block(b"d", b"5", mode=b"0040755\0") + block(b"s", mode=0o7777) + END
+    block(b"f", mode=b"0100644\0")
+    + block(b"d", b"5", mode=b"0040755\0")
+    + block(b"s", mode=0o7777)
+    + END
 ]
 CORNERS["size of 12 digits"] = [block(b"f", size=b"%012o" % 3, content=b"abc") + END]
 CORNERS["signed checksum"] = [
     block(
         b"\xff\xfe\xfd",
-        checksum=sum(block(b"\xff\xfe\xfd")[:148]) + 256 + sum(block(b"\xff\xfe\xfd")[156:512]) - 256 * 3,
+        checksum=sum(block(b"\xff\xfe\xfd")[:148])
+        + 256
+        + sum(block(b"\xff\xfe\xfd")[156:512])
+        - 256 * 3,
     )
     + END
 ]
 CORNERS["symlink empty"] = [block(b"s", b"2", link=b"") + END]
 CORNERS["symlink odd"] = [
-    block(b"s", b"2", link=b"//a/../b/") + block(b"t", b"2", link=b"\xff") + block(b"u", b"2", link=b"t" * 100) + END
+    block(b"s", b"2", link=b"//a/../b/")
+    + block(b"t", b"2", link=b"\xff")
+    + block(b"u", b"2", link=b"t" * 100)
+    + END
 ]
 CORNERS["symlink mode"] = [block(b"s", b"2", link=b"a", mode=0o600, uid=3, gid=4) + END]
 CORNERS["name of 256"] = [pax((b"path", b"n" * 256)) + block(b"x") + END]
-CORNERS["whiteout in first layer"] = [block(b"a/.wh.b") + block(b"a/c") + block(b"a/.wh..wh..opq") + END]
+CORNERS["whiteout in first layer"] = [
+    block(b"a/.wh.b") + block(b"a/c") + block(b"a/.wh..wh..opq") + END
+]
 CORNERS["wh name"] = [block(b".wh.", content=b"1") + block(b"a") + END]
 CORNERS["plnk"] = [
     block(b".wh..wh.plnk/1.2", content=b"1")
@@ -435,12 +552,33 @@ BELOW = tar(
     entry("x/y", DIRECTORY),
     entry("x/y/z", content=b"z"),
 )
-CORNERS["hard over layers"] = [BELOW, tar(entry("h", HARDLINK, linkname="d/f"), entry("h2", HARDLINK, linkname="l/g"))]
-CORNERS["hard then target deleted above"] = [BELOW, tar(entry("h", HARDLINK, linkname="f")), tar(entry(".wh.f"))]
-CORNERS["hard then link deleted above"] = [BELOW, tar(entry("h", HARDLINK, linkname="f")), tar(entry(".wh.h"))]
-CORNERS["hard then target replaced"] = [BELOW, tar(entry("h", HARDLINK, linkname="f")), tar(entry("f", content=b"new"))]
-CORNERS["hard to deleted same layer, link first"] = [BELOW, tar(entry("h", HARDLINK, linkname="f"), entry(".wh.f"))]
-CORNERS["hard to deleted same layer, wh first"] = [BELOW, tar(entry(".wh.f"), entry("h", HARDLINK, linkname="f"))]
+CORNERS["hard over layers"] = [
+    BELOW,
+    tar(entry("h", HARDLINK, linkname="d/f"), entry("h2", HARDLINK, linkname="l/g")),
+]
+CORNERS["hard then target deleted above"] = [
+    BELOW,
+    tar(entry("h", HARDLINK, linkname="f")),
+    tar(entry(".wh.f")),
+]
+CORNERS["hard then link deleted above"] = [
+    BELOW,
+    tar(entry("h", HARDLINK, linkname="f")),
+    tar(entry(".wh.h")),
+]
+CORNERS["hard then target replaced"] = [
+    BELOW,
+    tar(entry("h", HARDLINK, linkname="f")),
+    tar(entry("f", content=b"new")),
+]
+CORNERS["hard to deleted same layer, link first"] = [
+    BELOW,
+    tar(entry("h", HARDLINK, linkname="f"), entry(".wh.f")),
+]
+CORNERS["hard to deleted same layer, wh first"] = [
+    BELOW,
+    tar(entry(".wh.f"), entry("h", HARDLINK, linkname="f")),
+]
 CORNERS["hard to symlink below"] = [BELOW, tar(entry("h", HARDLINK, linkname="l"))]
 CORNERS["dir over symlink upper"] = [BELOW, tar(entry("l", DIRECTORY, mode=0o700), entry("l/new"))]
 CORNERS["through symlink upper"] = [BELOW, tar(entry("l/new", content=b"1"))]
@@ -471,21 +609,42 @@ CORNERS["whiteout then new same name"] = [BELOW, tar(entry(".wh.f"), entry("f", 
 CORNERS["new then whiteout same name"] = [BELOW, tar(entry("f", content=b"again"), entry(".wh.f"))]
 CORNERS["overlay opaque xattr"] = [
     BELOW,
-    tar(entry("d", DIRECTORY, pax_headers={"SCHILY.xattr.trusted.overlay.opaque": "y"}), entry("d/n")),
+    tar(
+        entry("d", DIRECTORY, pax_headers={"SCHILY.xattr.trusted.overlay.opaque": "y"}),
+        entry("d/n"),
+    ),
 ]
-CORNERS["dir mtime after children"] = [BELOW, tar(entry("d", DIRECTORY, mtime=TIME + 9), entry("d/n", mtime=TIME + 7))]
+CORNERS["dir mtime after children"] = [
+    BELOW,
+    tar(entry("d", DIRECTORY, mtime=TIME + 9), entry("d/n", mtime=TIME + 7)),
+]
 CORNERS["child without dir entry"] = [BELOW, tar(entry("d/n", mtime=TIME + 7))]
 CORNERS["empty between"] = [BELOW, b"", bytes(1024), tar(entry("n"))]
-CORNERS["star prefix"] = [block(b"f", tail=b"p" * 131 + b"13132027400\x0013132027400\0" + bytes(8) + b"tar\0") + END]
-CORNERS["two pax"] = [pax((b"uid", b"5"), (b"mtime", b"7")) + pax((b"path", b"second")) + block(b"x") + END]
-CORNERS["gnu go1.7 prefix"] = [block(b"f", magic=GNU, prefix=b"a/dir/of/the/old", content=b"x") + END]
-CORNERS["v7 garbage prefix"] = [block(b"f", magic=V7, prefix=b"garbage", content=b"x") + END]
-CORNERS["pax x then global"] = [pax((b"path", b"second")) + pax((b"comment", b"a"), kind=b"g") + block(b"x") + END]
-CORNERS["mtimes"] = [
-    pax((b"mtime", b"9000000000")) + block(b"a") + block(b"b", mtime=base256(9_000_000_000, 12), magic=GNU) + END
+CORNERS["star prefix"] = [
+    block(b"f", tail=b"p" * 131 + b"13132027400\x0013132027400\0" + bytes(8) + b"tar\0") + END
 ]
-CORNERS["mtime far"] = [pax((b"mtime", b"10413792000.000000001")) + block(b"a") + END]  # the year 2300
-CORNERS["pax size of directory"] = [pax((b"size", b"5")) + block(b"d/", b"5") + block(b"after") + END]
+CORNERS["two pax"] = [
+    pax((b"uid", b"5"), (b"mtime", b"7")) + pax((b"path", b"second")) + block(b"x") + END
+]
+CORNERS["gnu go1.7 prefix"] = [
+    block(b"f", magic=GNU, prefix=b"a/dir/of/the/old", content=b"x") + END
+]
+CORNERS["v7 garbage prefix"] = [block(b"f", magic=V7, prefix=b"garbage", content=b"x") + END]
+CORNERS["pax x then global"] = [
+    pax((b"path", b"second")) + pax((b"comment", b"a"), kind=b"g") + block(b"x") + END
+]
+CORNERS["mtimes"] = [
+    pax((b"mtime", b"9000000000"))
+    + block(b"a")
+    + block(b"b", mtime=base256(9_000_000_000, 12), magic=GNU)
+    + END
+]
+CORNERS["mtime far"] = [
+    pax((b"mtime", b"10413792000.000000001")) + block(b"a") + END
+]  # the year 2300
+CORNERS["pax size of directory"] = [
+    pax((b"size", b"5")) + block(b"d/", b"5") + block(b"after") + END
+]
 CORNERS["no padding of a lone file"] = [block(b"a", content=b"1")[:513]]
 CORNERS["cut content"] = [block(b"a", content=b"1234")[:514]]
 CORNERS["sparse size"] = [sparse((b"GNU.sparse.name", b"sp"), (b"size", b"515"))]
@@ -521,7 +680,9 @@ CORNERS["sparse 0.0"] = [
     + END
 ]
 CORNERS["sparse of GNU's older form"] = [
-    block(b"sp", b"S", b"abc", magic=GNU, tail=sparse_map(1000, 3, size=2000)) + block(b"after") + END
+    block(b"sp", b"S", b"abc", magic=GNU, tail=sparse_map(1000, 3, size=2000))
+    + block(b"after")
+    + END
 ]
 CORNERS["sparse and nothing but a hole"] = [
     block(b"sp", b"S", magic=GNU, tail=sparse_map(0, 0, size=2000)) + block(b"after") + END
@@ -530,28 +691,52 @@ CORNERS["sparse and nothing but a hole"] = [
 # After public reports; each is compared with what umoci, GNU tar and bsdtar unpack.
 LONGEST = b"w" * 255
 CORNERS |= {
-    # GoogleContainerTools/kaniko#2308: a directory becomes a link, and its content is whited out before that.
+    # GoogleContainerTools/kaniko#2308: a directory becomes a link, and its content is whited out
+    # before that.
     "whiteout in a directory that becomes a link": [
-        tar(entry("a", DIRECTORY), entry("a/a", content=b"1"), entry("b", DIRECTORY), entry("b/a", content=b"2")),
-        tar(entry("a/.wh.a"), entry("/", DIRECTORY), entry("a", SYMLINK, linkname="b"), entry("b/", DIRECTORY)),
+        tar(
+            entry("a", DIRECTORY),
+            entry("a/a", content=b"1"),
+            entry("b", DIRECTORY),
+            entry("b/a", content=b"2"),
+        ),
+        tar(
+            entry("a/.wh.a"),
+            entry("/", DIRECTORY),
+            entry("a", SYMLINK, linkname="b"),
+            entry("b/", DIRECTORY),
+        ),
     ],
     # GoogleContainerTools/kaniko#1151: the root as a hard link to itself.
     "root as a hard link": [
-        block(b".", b"5") + block(b"/", b"1", link=b".") + block(b"link", b"2", link=b"nowhere") + END
+        block(b".", b"5")
+        + block(b"/", b"1", link=b".")
+        + block(b"link", b"2", link=b"nowhere")
+        + END
     ],
-    # containers/fuse-overlayfs#236: with its prefix the whiteout's own name is longer than a file system allows.
+    # containers/fuse-overlayfs#236: with its prefix the whiteout's own name is longer than a file
+    # system allows.
     "whiteout of the longest name": [
-        block(b"d/", b"5") + pax((b"path", b"d/" + LONGEST)) + block(b"x", content=b"1") + block(b"d/y") + END,
+        block(b"d/", b"5")
+        + pax((b"path", b"d/" + LONGEST))
+        + block(b"x", content=b"1")
+        + block(b"d/y")
+        + END,
         pax((b"path", b"d/.wh." + LONGEST)) + block(b"x") + END,
     ],
-    # anchore/stereoscope#670: an installed file is linked into a cache, then replaced by a link to the cache's name.
+    # anchore/stereoscope#670: an installed file is linked into a cache, then replaced by a link to
+    # the cache's name.
     "hard link whose other name becomes a link to it": [
         tar(entry("f", content=b"1"), entry("cache/f", HARDLINK, linkname="f")),
         tar(entry("f", SYMLINK, linkname="cache/f")),
     ],
     # A3S-Lab/Box#78: an upper hard link replaces one of the names of the file that it leads to.
     "hard link over a name of the same file": [
-        tar(entry("perl", content=b"1"), entry("perl5", HARDLINK, linkname="perl"), entry("other", content=b"2")),
+        tar(
+            entry("perl", content=b"1"),
+            entry("perl5", HARDLINK, linkname="perl"),
+            entry("other", content=b"2"),
+        ),
         tar(
             entry("perl", content=b"3"),
             entry("perl5", HARDLINK, linkname="perl"),
@@ -573,16 +758,24 @@ CORNERS |= {
     ],
     # apple/container#1797: nothing but a hard link makes its parents.
     "hard link without parents": [
-        tar(entry("bin/app", content=b"1"), entry("run/main/app_/app", HARDLINK, linkname="bin/app"))
+        tar(
+            entry("bin/app", content=b"1"), entry("run/main/app_/app", HARDLINK, linkname="bin/app")
+        )
     ],
     # smol-machines/smolvm#397: a whiteout that is a hard link to a file below.
-    "whiteout as a hard link to what is below": [BELOW, tar(entry("d/.wh.g", HARDLINK, linkname="d/f"))],
+    "whiteout as a hard link to what is below": [
+        BELOW,
+        tar(entry("d/.wh.g", HARDLINK, linkname="d/f")),
+    ],
     # libarchive/libarchive#485, #2434: headers about an entry that does not come.
     "stray pax header at the end": [block(b"a", content=b"1") + pax((b"path", b"never")) + END],
     "stray long names at the end": [
-        block(b"a", content=b"1") + block(b"././@LongLink", b"L", b"n" * 150 + b"\0", magic=GNU) * 3 + END
+        block(b"a", content=b"1")
+        + block(b"././@LongLink", b"L", b"n" * 150 + b"\0", magic=GNU) * 3
+        + END
     ],
-    # aquaproj/aqua#5001, libarchive/libarchive#1653: bsdtar gave the size of the whole file in place of what is stored.
+    # aquaproj/aqua#5001, libarchive/libarchive#1653: bsdtar gave the size of the whole file in
+    # place of what is stored.
     "sparse size of the whole file": [sparse((b"GNU.sparse.name", b"sp"), (b"size", b"2000"))],
     # alexcrichton/tar-rs#373: offsets and sizes beyond 8 GiB in GNU's older form are binary.
     "sparse of GNU's older form, binary numbers": [
@@ -592,13 +785,16 @@ CORNERS |= {
             b"abc",
             magic=GNU,
             tail=bytes(41)
-            + (base256(1000, 12) + base256(3, 12) + base256(2000, 12) + base256(0, 12)).ljust(97, b"\0")
+            + (base256(1000, 12) + base256(3, 12) + base256(2000, 12) + base256(0, 12)).ljust(
+                97, b"\0"
+            )
             + base256(2000, 12),
         )
         + block(b"after")
         + END
     ],
-    # opencontainers/image-spec#1204: two entries of one path, one of them a hard link to a name of the layer below.
+    # opencontainers/image-spec#1204: two entries of one path, one of them a hard link to a name of
+    # the layer below.
     "hard link to the lower file of its own name": [
         BELOW,
         tar(entry("f", HARDLINK, linkname="d/f"), entry("g", HARDLINK, linkname="f")),

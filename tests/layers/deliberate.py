@@ -1,6 +1,8 @@
-"""Where an unpacker differs from us over a corner of `corners.py`, each with the reason why we are as we are.
+"""Where an unpacker differs from us over a corner of `corners.py`, each with the reason why we are
+as we are.
 
-Rules that hold here: of each difference it is said which paths differ and in what; `+` is only in ours, `-` only in theirs.
+Rules that hold here: of each difference it is said which paths differ and in what; `+` is only in
+ours, `-` only in theirs.
 """
 
 from __future__ import annotations
@@ -13,7 +15,9 @@ Case = tuple[str, str]
 _UMOCI, _TAR, _BSDTAR = ("umoci",), ("tar",), ("bsdtar",)
 _TARS, _ALL = ("tar", "bsdtar"), ("umoci", "tar", "bsdtar")
 
-DANGEROUS: set[Case] = {(name, "umoci") for name in ("whiteout root-ish", "whiteout prefix only", "wh name")}
+DANGEROUS: set[Case] = {
+    (name, "umoci") for name in ("whiteout root-ish", "whiteout prefix only", "wh name")
+}
 """What must not be tried: umoci 0.4.7 takes a whiteout of `.`, `..` or nothing for one of the directory above."""
 
 TAKES: dict[Case, str] = {
@@ -23,20 +27,32 @@ TAKES: dict[Case, str] = {
     ): "POSIX lets a hard link carry the file's data again; image tools write none, and umoci reads none",
 }
 TAKES |= dict.fromkeys(
-    (("wh name", "tar"), ("wh name", "bsdtar")), "a whiteout without a name is an error (image-spec); tars have none"
+    (("wh name", "tar"), ("wh name", "bsdtar")),
+    "a whiteout without a name is an error (image-spec); tars have none",
 )
 """What we refuse and another takes."""
 
 
 def _listed(*groups: tuple[str, Iterable[str], Iterable[str]]) -> dict[Case, str]:
-    return {(name, unpacker): why for why, unpackers, names in groups for name in names for unpacker in unpackers}
+    return {
+        (name, unpacker): why
+        for why, unpackers, names in groups
+        for name in names
+        for unpacker in unpackers
+    }
 
 
 REFUSES = _listed(
     (
         "an entry of a type that the image specification does not name is a file (POSIX), or none where it is about the archive",
         _UMOCI,
-        ["gnu dumpdir", "sparse of GNU's older form", "sparse and nothing but a hole", "type 7", "type X pax"]
+        [
+            "gnu dumpdir",
+            "sparse of GNU's older form",
+            "sparse and nothing but a hole",
+            "type 7",
+            "type X pax",
+        ]
         + ["sparse of GNU's older form, binary numbers"]
         + [f"type {letter}" for letter in "ZMVNAE89"],
     ),
@@ -57,7 +73,11 @@ REFUSES = _listed(
         ["two pax headers", "two pax"],
     ),
     ("a record without a value is as if it were not there (POSIX)", _TAR, ["pax empty value"]),
-    ("a long name of nothing is as if it were not there, as Go has it", _TARS, ["gnu long name of nothing"]),
+    (
+        "a long name of nothing is as if it were not there, as Go has it",
+        _TARS,
+        ["gnu long name of nothing"],
+    ),
     (
         "a type that says file is believed, whatever its name ends with; its content is not skipped",
         _TAR,
@@ -71,9 +91,16 @@ REFUSES = _listed(
     (
         "device numbers beyond Linux' lose bits as in mknod(2) from umoci; a whole image does not fail for one",
         _TARS,
-        [f"device {which}" for which in ("beyond major", "beyond minor", "most", "base-256", "negative")],
+        [
+            f"device {which}"
+            for which in ("beyond major", "beyond minor", "most", "base-256", "negative")
+        ],
     ),
-    ("a hard link to itself changes nothing", ("umoci", "bsdtar"), ["hard to itself", "root as a hard link"]),
+    (
+        "a hard link to itself changes nothing",
+        ("umoci", "bsdtar"),
+        ["hard to itself", "root as a hard link"],
+    ),
     (
         "headers about an entry that does not come mean nothing, as Go and GNU tar have it",
         _BSDTAR,
@@ -89,7 +116,11 @@ REFUSES = _listed(
         _BSDTAR,
         ["hard abs", "hard through symlink"],
     ),
-    ("names never lead out of the root, so `..` in them can be followed", _TARS, ["dotdot", "dotdot dir"]),
+    (
+        "names never lead out of the root, so `..` in them can be followed",
+        _TARS,
+        ["dotdot", "dotdot dir"],
+    ),
     ("names never lead out of the root; umoci refuses a file called `d/..`", _UMOCI, ["dotdot"]),
     (
         "a later entry of the same layer replaces what is there, a directory with its content too",
@@ -102,7 +133,11 @@ REFUSES = _listed(
         ["dir over dangling symlink"],
     ),
     ("something below a file makes a directory of it", _ALL, ["file under file"]),
-    ("something below a file of a lower layer makes a directory of it", _UMOCI, ["implied over file"]),
+    (
+        "something below a file of a lower layer makes a directory of it",
+        _UMOCI,
+        ["implied over file"],
+    ),
     ("names are bytes", _BSDTAR, ["not utf-8", "sparse name not utf-8"]),
     (
         "an entry without a name is the root; what is no directory is passed over there",
@@ -118,8 +153,16 @@ REFUSES = _listed(
     ),
     ("no bytes are an empty layer", _TAR, ["empty"]),
     ("extended attributes of any namespace are shown", _BSDTAR, ["xattr unknown namespace"]),
-    ("a link without a target can be shown, though no file system makes one", ("umoci", "tar"), ["symlink empty"]),
-    ("names that no file system has are cut with a hash by those who show them", _ALL, ["name of 256"]),
+    (
+        "a link without a target can be shown, though no file system makes one",
+        ("umoci", "tar"),
+        ["symlink empty"],
+    ),
+    (
+        "names that no file system has are cut with a hash by those who show them",
+        _ALL,
+        ["name of 256"],
+    ),
     (
         "whiteouts hide what is below their layer, wherever they stand in it; a hard link leads to what its layer was made on",
         _UMOCI,
@@ -130,7 +173,11 @@ REFUSES = _listed(
 
 
 def _what(*groups: tuple[str, Iterable[str], str, Iterable[str]]) -> dict[Case, frozenset[str]]:
-    return {(name, unpacker): frozenset(what) for _, unpackers, name, what in groups for unpacker in unpackers}
+    return {
+        (name, unpacker): frozenset(what)
+        for _, unpackers, name, what in groups
+        for unpacker in unpackers
+    }
 
 
 _LONG_GNU = "gnu" * 50
@@ -150,7 +197,12 @@ DIFFERENCES = _what(
         "slash on a file with content",
         ["d content", "d mode", "d names", "d nlink", "d size"],
     ),
-    ("times before 1970 are rounded down, as Go and GNU tar do", _BSDTAR, "pax times", ["g mtime_ns", "h mtime_ns"]),
+    (
+        "times before 1970 are rounded down, as Go and GNU tar do",
+        _BSDTAR,
+        "pax times",
+        ["g mtime_ns", "h mtime_ns"],
+    ),
     (
         "GNU's header of a name holds before a PAX path, as Go has it",
         _TAR,
@@ -181,7 +233,12 @@ DIFFERENCES = _what(
         "pax empty value",
         ["x mtime_ns", "x owner"],
     ),
-    ("the last of several entries gives a directory's time", _BSDTAR, "repeated dir", ["a mtime_ns"]),
+    (
+        "the last of several entries gives a directory's time",
+        _BSDTAR,
+        "repeated dir",
+        ["a mtime_ns"],
+    ),
     ("names are bytes, not normalized", _BSDTAR, "utf-8", ["+ e\u0301", "- \u00e9"]),
     ("global PAX headers mean nothing, as Go has it", _TAR, "global", ["+ a", "+ b", "- evil"]),
     ("an empty value is a value; umoci leaves it out", _UMOCI, "xattr schily", ["f xattrs"]),
@@ -197,7 +254,12 @@ DIFFERENCES = _what(
         "xattr libarchive bad",
         ["f xattrs"],
     ),
-    ("of an attribute in both forms star's holds, which all others read", _BSDTAR, "xattr both", ["g xattrs"]),
+    (
+        "of an attribute in both forms star's holds, which all others read",
+        _BSDTAR,
+        "xattr both",
+        ["g xattrs"],
+    ),
     (
         "attributes of any namespace are shown; a file system may not have it",
         ("umoci", "tar"),
@@ -210,14 +272,34 @@ DIFFERENCES = _what(
         "acl",
         ["f mode", "f xattrs"],
     ),
-    ("a rest of a file from another volume, and an old long name, are no entries", _BSDTAR, "type M", ["- u"]),
-    ("a rest of a file from another volume, and an old long name, are no entries", _TARS, "type N", ["- u"]),
+    (
+        "a rest of a file from another volume, and an old long name, are no entries",
+        _BSDTAR,
+        "type M",
+        ["- u"],
+    ),
+    (
+        "a rest of a file from another volume, and an old long name, are no entries",
+        _TARS,
+        "type N",
+        ["- u"],
+    ),
     ("Solaris' ACLs are no entries", _TAR, "type A", ["- u"]),
     ("a link is a link", _BSDTAR, "symlink empty", ["s content", "s mode"]),
-    ("tars have no whiteouts, layers do", _TARS, "whiteout in first layer", ["- a/.wh..wh..opq", "- a/.wh.b"]),
+    (
+        "tars have no whiteouts, layers do",
+        _TARS,
+        "whiteout in first layer",
+        ["- a/.wh..wh..opq", "- a/.wh.b"],
+    ),
     ("what AUFS kept for itself is hidden", _TARS, "plnk", _KEPT_BY_AUFS),
     ("what AUFS kept for itself is hidden", _UMOCI, "plnk", _KEPT_BY_AUFS[1:]),
-    ("an attribute is the layer's; umoci leaves out those of overlayfs", _UMOCI, "overlay opaque xattr", ["d xattrs"]),
+    (
+        "an attribute is the layer's; umoci leaves out those of overlayfs",
+        _UMOCI,
+        "overlay opaque xattr",
+        ["d xattrs"],
+    ),
     (
         "star's headers have a shorter prefix, as Go has it",
         _TAR,
@@ -234,7 +316,15 @@ DIFFERENCES = _what(
         "Go before 1.8 wrote prefixes into GNU's headers, and such layers are about",
         _TARS,
         "gnu go1.7 prefix",
-        ["+ a", "+ a/dir", "+ a/dir/of", "+ a/dir/of/the", "+ a/dir/of/the/old", "+ a/dir/of/the/old/f", "- f"],
+        [
+            "+ a",
+            "+ a/dir",
+            "+ a/dir/of",
+            "+ a/dir/of/the",
+            "+ a/dir/of/the/old",
+            "+ a/dir/of/the/old/f",
+            "- f",
+        ],
     ),
     (
         "a time after 2262 is that time, though 64 bits of nanoseconds have no room for it",

@@ -1,4 +1,5 @@
-"""Stacks of overlayfs made in a mount namespace of their own, and compared with what a mount of ocifs shows of their layers.
+"""Stacks of overlayfs made in a mount namespace of their own, and compared with what a mount of
+ocifs shows of their layers.
 
 python -m tests.layers.overlaid DIRECTORY FIRST COUNT     # makes stacks, as root
 """
@@ -45,10 +46,22 @@ class CannotMount(Exception):
 
 
 def compare(first: int, count: int, place: Path) -> list[str]:
-    """What ocifs shows otherwise than the kernel, of the stacks of some seeds, as lines. Raises CannotMount."""
+    """What ocifs shows otherwise than the kernel, of the stacks of some seeds, as lines.
+
+    Raises CannotMount.
+    """
     made, layout = place / "made", place / "layout"
     made.mkdir()
-    command = ["unshare", "--mount", sys.executable, "-m", "tests.layers.overlaid", str(made), str(first), str(count)]
+    command = [
+        "unshare",
+        "--mount",
+        sys.executable,
+        "-m",
+        "tests.layers.overlaid",
+        str(made),
+        str(first),
+        str(count),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode == CANNOT:
         raise CannotMount(done.stderr)
@@ -62,7 +75,9 @@ def compare(first: int, count: int, place: Path) -> list[str]:
         truths[seed] = stack.truth
     (layout / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": listed}))
     found: list[str] = []
-    with mounted(f"oci:{layout}", place / "mount", place / "cache", ["--owner", "keep", "--links", "raw"]) as mount:
+    with mounted(
+        f"oci:{layout}", place / "mount", place / "cache", ["--owner", "keep", "--links", "raw"]
+    ) as mount:
         for seed, truth in truths.items():
             root = mount.path / "_manifests" / f"s{seed}" / "rootfs"
             os.listdir(root)  # until then its attributes are a guess
@@ -73,7 +88,9 @@ def compare(first: int, count: int, place: Path) -> list[str]:
 
 
 def compare_for(seconds: float, seed: int, clock: Callable[[], float]) -> tuple[int, list[str]]:
-    """Compare stacks from a seed on until the time is over, or something differs: how many, and what differs."""
+    """Compare stacks from a seed on until the time is over, or something differs: how many, and
+    what differs.
+    """
     end, count, batch = clock() + seconds, 0, 40
     while clock() < end:
         with tempfile.TemporaryDirectory(prefix="ocifs-overlay-") as place:

@@ -1,12 +1,17 @@
-"""Random changes on real overlayfs mounts, the layers that they make, and what the kernel shows of the whole: the oracle for merged trees.
+"""Random changes on real overlayfs mounts, the layers that they make, and what the kernel shows of
+the whole: the oracle for merged trees.
 
-A stack is made from its seed alone. Each of its layers is written in one of two styles, its entries in one of several orders:
+A stack is made from its seed alone. Each of its layers is written in one of two styles, its entries
+in one of several orders:
 
-- as overlay2 writes it: the upper directory, a whiteout for each device 0:0, and an opaque marker for each directory that has one
-- as containerd's walking differ writes it: what differs between two trees, and a whiteout for each name that is gone
+- as overlay2 writes it: the upper directory, a whiteout for each device 0:0, and an opaque marker
+  for each directory that has one
+- as containerd's walking differ writes it: what differs between two trees, and a whiteout for each
+  name that is gone
 
-Rules that hold here: nothing outside the directory is changed; of hard links each name is judged by itself, since overlayfs breaks them
-when it copies up; `overlaid.py` calls this in a mount namespace of its own.
+Rules that hold here: nothing outside the directory is changed; of hard links each name is judged by
+itself, since overlayfs breaks them when it copies up; `overlaid.py` calls this in a mount namespace
+of its own.
 """
 
 from __future__ import annotations
@@ -67,14 +72,21 @@ class Changes:
                 self._dice.choice(kinds)()
 
     def _paths(self) -> list[Path]:
-        found = [Path(here, name) for here, dirs, files in os.walk(self._root) for name in (*dirs, *files)]
+        found = [
+            Path(here, name)
+            for here, dirs, files in os.walk(self._root)
+            for name in (*dirs, *files)
+        ]
         return sorted(found)
 
     def _any(self) -> Path:
         return self._dice.choice(self._paths() or [self._root / "a"])
 
     def _fresh(self) -> Path:
-        homes = [self._root, *(path for path in self._paths() if path.is_dir() and not path.is_symlink())]
+        homes = [
+            self._root,
+            *(path for path in self._paths() if path.is_dir() and not path.is_symlink()),
+        ]
         return self._dice.choice(homes) / self._dice.choice(NAMES)
 
     def _away(self, path: Path) -> None:
@@ -135,7 +147,11 @@ class Changes:
         path = self._any()
         if path.is_symlink():
             return
-        path.chmod(self._dice.choice([0o700, 0o755, 0o4755, 0o1777] if path.is_dir() else [0o600, 0o644, 0o2755]))
+        path.chmod(
+            self._dice.choice(
+                [0o700, 0o755, 0o4755, 0o1777] if path.is_dir() else [0o600, 0o644, 0o2755]
+            )
+        )
         os.chown(path, self._dice.choice([0, 1000]), self._dice.choice([0, 42]))
         if self._dice.random() < 0.5:
             os.setxattr(path, "user.note", b"%d" % self._count)
@@ -171,7 +187,11 @@ def _entry(root: Path, path: str, linked: dict[tuple[int, int], str]) -> Entry:
         if not name.startswith("trusted.overlay."):
             value = os.getxattr(place, name, follow_symlinks=False)
             info.pax_headers[f"SCHILY.xattr.{name}"] = value.decode("utf-8", "surrogateescape")
-    kinds = {stat.S_IFDIR: tarfile.DIRTYPE, stat.S_IFLNK: tarfile.SYMTYPE, stat.S_IFCHR: tarfile.CHRTYPE}
+    kinds = {
+        stat.S_IFDIR: tarfile.DIRTYPE,
+        stat.S_IFLNK: tarfile.SYMTYPE,
+        stat.S_IFCHR: tarfile.CHRTYPE,
+    }
     kinds |= {stat.S_IFBLK: tarfile.BLKTYPE, stat.S_IFIFO: tarfile.FIFOTYPE}
     info.type = kinds.get(stat.S_IFMT(status.st_mode), tarfile.REGTYPE)
     if info.type == tarfile.SYMTYPE:
@@ -230,14 +250,21 @@ def _is_opaque(path: Path) -> bool:
 
 
 def of_difference(before: dict[bytes, Facts], root: Path) -> list[Entry]:
-    """As a differ writes it that compares two trees: what is new or changed with the directories above it, and what is gone."""
+    """As a differ writes it that compares two trees: what is new or changed with the directories
+    above it, and what is gone.
+    """
     after = facts(root)
-    changed = {path for path, fact in after.items() if _alone(before.get(path)) != _alone(fact)} | {b""}
+    changed = {path for path, fact in after.items() if _alone(before.get(path)) != _alone(fact)} | {
+        b""
+    }
     for path in list(changed):
         parts = path.split(b"/")
         changed |= {b"/".join(parts[:depth]) for depth in range(1, len(parts))}
     linked: dict[tuple[int, int], str] = {}
-    entries = [_entry(root, os.fsdecode(path), linked) for path in sorted(changed, key=lambda path: path.split(b"/"))]
+    entries = [
+        _entry(root, os.fsdecode(path), linked)
+        for path in sorted(changed, key=lambda path: path.split(b"/"))
+    ]
     for path in sorted(before.keys() - after.keys()):
         parent = path.rpartition(b"/")[0]
         if parent in after and stat.S_ISDIR(after[parent].mode):
@@ -256,17 +283,25 @@ def _tar(entries: list[Entry], order: str, dice: random.Random) -> bytes:
     elif order == "shuffled":
         entries = dice.sample(entries, len(entries))
     elif order != "walk":
-        entries = sorted(entries, key=lambda entry: ("/.wh." in f"/{entry[0].name}") == (order == "whiteouts last"))
+        entries = sorted(
+            entries,
+            key=lambda entry: ("/.wh." in f"/{entry[0].name}") == (order == "whiteouts last"),
+        )
     entries = sorted(entries, key=lambda entry: entry[0].type == tarfile.LNKTYPE)
     file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT, errors="surrogateescape") as archive:
+    with tarfile.open(
+        fileobj=file, mode="w", format=tarfile.PAX_FORMAT, errors="surrogateescape"
+    ) as archive:
         for info, content in entries:
             archive.addfile(info, io.BytesIO(content))
     return file.getvalue()
 
 
 def make(seed: int, base: Path) -> Stack:
-    """The stack of a seed, made on mounts below a directory, which are gone afterwards. Raises OSError where it cannot be mounted."""
+    """The stack of a seed, made on mounts below a directory, which are gone afterwards.
+
+    Raises OSError where it cannot be mounted.
+    """
     dice = random.Random(seed)
     with _mount("tmpfs", "tmpfs", "", base):
         (base / "0/usr/lib").mkdir(parents=True)
@@ -274,20 +309,31 @@ def make(seed: int, base: Path) -> Stack:
         (base / "0/lib").symlink_to("usr/lib")
         Changes(dice, base / "0").some(12)
         order = dice.choice(ORDERS)
-        lower, tars, truth = [base / "0"], [_tar(of_upper(base / "0"), order, dice)], facts(base / "0")
+        lower, tars, truth = (
+            [base / "0"],
+            [_tar(of_upper(base / "0"), order, dice)],
+            facts(base / "0"),
+        )
         for number in range(1, dice.randint(2, 5)):
             upper, work, point = base / f"upper{number}", base / f"work{number}", base / "merged"
             for each in (upper, work, point):
                 each.mkdir(exist_ok=True)
             layers = ":".join(map(str, reversed(lower)))
-            with _mount("overlay", "overlay", f"lowerdir={layers},upperdir={upper},workdir={work},{OPTIONS}", point):
+            with _mount(
+                "overlay",
+                "overlay",
+                f"lowerdir={layers},upperdir={upper},workdir={work},{OPTIONS}",
+                point,
+            ):
                 Changes(dice, point).some(8)
                 before, truth = truth, facts(point)
                 by_upper = dice.random() < 0.7
                 entries = [] if by_upper else of_difference(before, point)
             tars.append(_tar(of_upper(upper) if by_upper else entries, order, dice))
             lower.append(upper)
-        return Stack(tuple(tars), {path: replace(fact, names=(), nlink=0) for path, fact in truth.items()})
+        return Stack(
+            tuple(tars), {path: replace(fact, names=(), nlink=0) for path, fact in truth.items()}
+        )
 
 
 @contextmanager

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ocifs.layers.member import Kind, LayerIndex, Member
-from ocifs.layers.merged import Item, Tree
-from ocifs.layers.overlay import merge
+from ocifs.layers.index.entry import Kind, LayerIndex, Member
+from ocifs.layers.merge.apply import merge
+from ocifs.layers.merge.tree import Item, Tree
 from ocifs.oci.digest import Digest
 from ocifs.settings import Limits
 
@@ -46,9 +46,14 @@ def items(tree: Tree) -> dict[str, Item]:
 
 
 def merged(*layers: Sequence[Member], markers: bool = True, alone: bool = False) -> dict[str, Item]:
-    return items(merge([layer(*members) for members in layers], Limits(), markers=markers, alone=alone))
+    return items(
+        merge([layer(*members) for members in layers], Limits(), markers=markers, alone=alone)
+    )
 
 
 def shape(*layers: Sequence[Member]) -> dict[str, tuple[str, int]]:
     """Each path with its kind and the time that tells files apart."""
-    return {path: (item.member.kind.value, item.member.mtime_ns) for path, item in merged(*layers).items()}
+    return {
+        path: (item.member.kind.value, item.member.mtime_ns)
+        for path, item in merged(*layers).items()
+    }

@@ -1,4 +1,6 @@
-"""Layers with tables of contents, made by hand so that a test can make the table lie; and their tables read over a blob in memory."""
+"""Layers with tables of contents, made by hand so that a test can make the table lie; and their
+tables read over a blob in memory.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +17,9 @@ import zstandard
 
 from ocifs.content import Blob
 from ocifs.errors import Malformed
-from ocifs.layers import estargz
-from ocifs.layers.lazy import fetch_table, promised
-from ocifs.layers.toc import Table
+from ocifs.layers.toc import estargz
+from ocifs.layers.toc.crfs import Table
+from ocifs.layers.toc.formats import fetch_table, promised
 from ocifs.oci.digest import Digest
 from ocifs.settings import Limits
 
@@ -67,12 +69,23 @@ class Contents:
         self.entries += rows
 
     def put_together(self, **files: bytes) -> None:
-        """Files that share one member with their headers, as eStargz has them where its writer was told to make no small members."""
+        """Files that share one member with their headers, as eStargz has them where its writer was
+        told to make no small members.
+        """
         member, place = self.padding, len(self.body)
         for name, content in files.items():
-            entry: Entry = {"type": "reg", "name": name, "mode": 0o644, "size": len(content), "offset": place}
+            entry: Entry = {
+                "type": "reg",
+                "name": name,
+                "mode": 0o644,
+                "size": len(content),
+                "offset": place,
+            }
             member += _header(entry, len(content))
-            entry |= {"innerOffset": len(member), "chunkDigest": f"sha256:{hashlib.sha256(content).hexdigest()}"}
+            entry |= {
+                "innerOffset": len(member),
+                "chunkDigest": f"sha256:{hashlib.sha256(content).hexdigest()}",
+            }
             member += content + bytes(-len(content) % 512)
             self.entries.append(entry)
         self.padding = b""
@@ -93,9 +106,16 @@ _TYPES = {
 def _header(entry: Entry, size: int) -> bytes:
     """The headers of an entry in the tar."""
     info = tarfile.TarInfo(str(entry["name"]))
-    info.type, info.size, info.linkname = _TYPES[str(entry["type"])], size, str(entry.get("linkName", ""))
+    info.type, info.size, info.linkname = (
+        _TYPES[str(entry["type"])],
+        size,
+        str(entry.get("linkName", "")),
+    )
     info.mode = int(str(entry["mode"])) & 0o7777
-    info.devmajor, info.devminor = int(str(entry.get("devMajor", 0))), int(str(entry.get("devMinor", 0)))
+    info.devmajor, info.devminor = (
+        int(str(entry.get("devMajor", 0))),
+        int(str(entry.get("devMinor", 0))),
+    )
     return info.tobuf(tarfile.PAX_FORMAT)
 
 
@@ -126,7 +146,9 @@ def starred_apart(contents: Contents, toc: bytes | None = None) -> tuple[Made, b
     whole = starred(contents, toc)
     body = contents.end()
     beside = whole.blob[len(body) : -len(footer(0))]
-    last = b"\x1f\x8b\x08\x04\0\0\0\0\0\xff\x15\0SG\x11\0STARGZEXTERNALTOC\x01\0\0\xff\xff" + bytes(8)
+    last = b"\x1f\x8b\x08\x04\0\0\0\0\0\xff\x15\0SG\x11\0STARGZEXTERNALTOC\x01\0\0\xff\xff" + bytes(
+        8
+    )
     return Made(body + last, whole.annotations, toc), beside
 
 
@@ -142,14 +164,21 @@ def chunked(contents: Contents, toc: bytes | None = None) -> Made:
     body = contents.end() + zstd(bytes(1024))
     start = len(body) + 8
     blob = body + b"\x50\x2a\x4d\x18" + len(packed).to_bytes(4, "little") + packed
-    annotations = {CHECKSUM: str(Digest.of(packed)), POSITION: f"{start}:{len(packed)}:{len(toc)}:1"}
+    annotations = {
+        CHECKSUM: str(Digest.of(packed)),
+        POSITION: f"{start}:{len(packed)}:{len(toc)}:1",
+    }
     return Made(blob, annotations, toc)
 
 
 def chunked_by_nerdctl(contents: Contents, toc: bytes | None = None) -> Made:
-    """The same as stargz-snapshotter writes it: with eStargz' annotation, of the table's plain JSON."""
+    """The same as stargz-snapshotter writes it: with eStargz' annotation, of the table's plain
+    JSON.
+    """
     made = chunked(contents, toc)
-    return Made(made.blob, {**made.annotations, estargz.ANNOTATION: str(Digest.of(made.toc))}, made.toc)
+    return Made(
+        made.blob, {**made.annotations, estargz.ANNOTATION: str(Digest.of(made.toc))}, made.toc
+    )
 
 
 def table(entries: Sequence[Entry], **more: object) -> bytes:

@@ -6,15 +6,22 @@ import io
 import tarfile
 from collections.abc import Iterable, Iterator
 
-from ocifs.layers.inflate import Inflater
-from ocifs.layers.member import Member
-from ocifs.layers.tar import read_tar
+from ocifs.layers.index.entry import Member
+from ocifs.layers.indexing.decompress import Inflater
+from ocifs.layers.tar.reader import read_tar
 from ocifs.settings import Limits
 
-FILE, DIRECTORY, SYMLINK, HARDLINK = tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE
+FILE, DIRECTORY, SYMLINK, HARDLINK = (
+    tarfile.REGTYPE,
+    tarfile.DIRTYPE,
+    tarfile.SYMTYPE,
+    tarfile.LNKTYPE,
+)
 
 
-def entry(name: str, kind: bytes = FILE, content: bytes = b"", **facts: object) -> tuple[tarfile.TarInfo, bytes]:
+def entry(
+    name: str, kind: bytes = FILE, content: bytes = b"", **facts: object
+) -> tuple[tarfile.TarInfo, bytes]:
     """One entry; `facts` are attributes of TarInfo."""
     info = tarfile.TarInfo(name)
     info.type = kind
@@ -28,7 +35,9 @@ def entry(name: str, kind: bytes = FILE, content: bytes = b"", **facts: object) 
 def tar(*entries: tuple[tarfile.TarInfo, bytes], form: int = tarfile.PAX_FORMAT) -> bytes:
     """A tar of those entries, in order."""
     file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w", format=form, encoding="utf-8", errors="surrogateescape") as archive:
+    with tarfile.open(
+        fileobj=file, mode="w", format=form, encoding="utf-8", errors="surrogateescape"
+    ) as archive:
         for info, content in entries:
             archive.addfile(info, io.BytesIO(content))
     return file.getvalue()
@@ -48,7 +57,11 @@ def members(data: bytes, limits: Limits | None = None) -> list[Member]:
     """The entries of a stream, compressed or not."""
     found: list[Member] = []
     source = pieces(data)
-    read_tar(Inflater(lambda: next(source, b""), limits or Limits()).pieces(), limits or Limits(), found.append)
+    read_tar(
+        Inflater(lambda: next(source, b""), limits or Limits()).pieces(),
+        limits or Limits(),
+        found.append,
+    )
     return found
 
 
@@ -56,7 +69,9 @@ def content(data: bytes, member: Member) -> bytes:
     """What the extents of a member say, over the plain tar."""
     whole = bytearray(member.size)
     for extent in member.extents:
-        whole[extent.offset : extent.offset + extent.length] = data[extent.plain : extent.plain + extent.length]
+        whole[extent.offset : extent.offset + extent.length] = data[
+            extent.plain : extent.plain + extent.length
+        ]
     return bytes(whole)
 
 

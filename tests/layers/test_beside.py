@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ocifs.layers.beside import Beside
+from ocifs.layers.indexing.worker import Beside
 
 PIECES = [b"%d" % number for number in range(100)]
 

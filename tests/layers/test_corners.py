@@ -1,7 +1,10 @@
-"""Every corner of tars and stacks, path by path against umoci, GNU tar and bsdtar. Where they differ from us is listed, with the reason.
+"""Every corner of tars and stacks, path by path against umoci, GNU tar and bsdtar.
 
-Rules that hold here: a difference that is not listed in `deliberate.py` fails; what an unpacker refuses that we show is listed too, and so
-is what we refuse and it takes. umoci never sees a whiteout of `.`, `..` or nothing: version 0.4.7 deletes the directory above its target.
+Where they differ from us is listed, with the reason.
+
+Rules that hold here: a difference that is not listed in `deliberate.py` fails; what an unpacker
+refuses that we show is listed too, and so is what we refuse and it takes. umoci never sees a
+whiteout of `.`, `..` or nothing: version 0.4.7 deletes the directory above its target.
 """
 
 from __future__ import annotations
@@ -19,9 +22,9 @@ from pathlib import Path
 import pytest
 
 from ocifs.errors import Malformed
-from ocifs.layers.member import Kind, LayerIndex, Member
-from ocifs.layers.merged import Item
-from ocifs.layers.overlay import merge
+from ocifs.layers.index.entry import Kind, LayerIndex, Member
+from ocifs.layers.merge.apply import merge
+from ocifs.layers.merge.tree import Item
 from ocifs.oci.digest import Digest
 from ocifs.settings import Limits
 from tests.layers.corners import CORNERS
@@ -30,7 +33,9 @@ from tests.layers.tars import content, members
 from tests.support.image import make_layout
 from tests.support.oracle import Facts, facts
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can unpack owners and devices to compare with")
+pytestmark = pytest.mark.skipif(
+    os.geteuid() != 0, reason="only root can unpack owners and devices to compare with"
+)
 _TYPES = {
     Kind.FILE: stat.S_IFREG,
     Kind.DIRECTORY: stat.S_IFDIR,
@@ -48,7 +53,10 @@ def ours(tars: list[bytes]) -> dict[bytes, Facts]:
     names: dict[Item, list[bytes]] = {}
     for path, item in found.items():
         names.setdefault(item, []).append(path)
-    return {path: _shown(item.member, tars[item.layer], sorted(names[item])) for path, item in found.items()}
+    return {
+        path: _shown(item.member, tars[item.layer], sorted(names[item]))
+        for path, item in found.items()
+    }
 
 
 def _walk(root: Item) -> Iterator[tuple[bytes, Item]]:
@@ -62,7 +70,9 @@ def _walk(root: Item) -> Iterator[tuple[bytes, Item]]:
 
 
 def _shown(member: Member, plain: bytes, names: list[bytes]) -> Facts:
-    is_file, is_link, is_directory = (member.kind is kind for kind in (Kind.FILE, Kind.SYMLINK, Kind.DIRECTORY))
+    is_file, is_link, is_directory = (
+        member.kind is kind for kind in (Kind.FILE, Kind.SYMLINK, Kind.DIRECTORY)
+    )
     return Facts(
         mode=_TYPES[member.kind] | (0o777 if is_link else member.mode),
         owner=(member.uid, member.gid),
@@ -107,13 +117,21 @@ UNPACKERS = {
 
 
 def differing(mine: dict[bytes, Facts], theirs: dict[bytes, Facts], begun: int) -> set[str]:
-    """Each path with what differs: `+` is only ours, `-` only theirs. `begun`: what is of a later time nobody gave one."""
+    """Each path with what differs: `+` is only ours, `-` only theirs.
+
+    `begun`: what is of a later time nobody gave one.
+    """
     found = {f"+ {path.decode(errors='replace')}" for path in mine.keys() - theirs.keys()}
     found |= {f"- {path.decode(errors='replace')}" for path in theirs.keys() - mine.keys() - {b""}}
     for path in mine.keys() & theirs.keys():
         for field in Facts.__dataclass_fields__:
             one, other = getattr(mine[path], field), getattr(theirs[path], field)
-            implied = field == "mtime_ns" and stat.S_ISDIR(mine[path].mode) and one == 0 and other >= begun
+            implied = (
+                field == "mtime_ns"
+                and stat.S_ISDIR(mine[path].mode)
+                and one == 0
+                and other >= begun
+            )
             if one != other and not implied:
                 found.add(f"{path.decode(errors='replace')} {field}")
     return found
@@ -139,7 +157,11 @@ def test_a_corner_is_what_others_unpack(name: str, unpacker: str) -> None:
     with (
         tempfile.TemporaryDirectory() as place
     ):  # pytest's own would be walked through, and some paths are too long for that
-        theirs = facts(Path(place, "unpacked")) if UNPACKERS[unpacker](CORNERS[name], Path(place)) else None
+        theirs = (
+            facts(Path(place, "unpacked"))
+            if UNPACKERS[unpacker](CORNERS[name], Path(place))
+            else None
+        )
     if mine is None:
         assert theirs is None or (name, unpacker) in TAKES
     elif theirs is None:

@@ -1,4 +1,6 @@
-"""A blob for a worker thread: all of it in order, its errors where it is taken, and no thread that waits for ever."""
+"""A blob for a worker thread: all of it in order, its errors where it is taken, and no thread that
+waits for ever.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ import trio.testing
 from ocifs.concurrency import ungrouped
 from ocifs.content import Blob
 from ocifs.errors import IntegrityError, Malformed, Unreachable
-from ocifs.layers.feed import Feed
+from ocifs.layers.indexing.prefetcher import Feed
 from ocifs.oci.digest import Digest
 from ocifs.settings import MIB
 
@@ -20,9 +22,13 @@ BLOB = Blob("r", Digest.of(CONTENT), len(CONTENT))
 
 
 class Source:
-    """A blob of which `there` bytes can be read; then comes `error`, or nothing, or (`stuck`) no answer. `asked`: how much was."""
+    """A blob of which `there` bytes can be read; then comes `error`, or nothing, or (`stuck`) no
+    answer. `asked`: how much was.
+    """
 
-    def __init__(self, there: int = len(CONTENT), error: Exception | None = None, *, stuck: bool = False) -> None:
+    def __init__(
+        self, there: int = len(CONTENT), error: Exception | None = None, *, stuck: bool = False
+    ) -> None:
         self._there = there
         self._error = error
         self._stuck = stuck

@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocifs.errors import OcifsError
-from ocifs.layers.codec import decode, encode
-from ocifs.layers.member import Kind, LayerIndex, Member
-from ocifs.layers.merged import Item, directories
-from ocifs.layers.overlay import merge
+from ocifs.layers.index.codec import decode, encode
+from ocifs.layers.index.entry import Kind, LayerIndex, Member
+from ocifs.layers.merge.apply import merge
+from ocifs.layers.merge.tree import Item, directories
 from ocifs.oci.digest import Digest
 from ocifs.settings import MIB, Limits
-from ocifs.tree.inside import inside
+from ocifs.tree.rootfs.links import inside
 from tests.layers.tars import DIRECTORY, HARDLINK, SYMLINK, entry, members, tar
 
 LIMITS = Limits(
@@ -54,7 +54,9 @@ def judged(data: bytes) -> None:
     """The law: a tree whose every part is in order, or an error of ours."""
     try:
         found = members(data, LIMITS)
-        tree = merge([LayerIndex(tuple(found), Digest.of(data), len(data), "none")], LIMITS, alone=True)
+        tree = merge(
+            [LayerIndex(tuple(found), Digest.of(data), len(data), "none")], LIMITS, alone=True
+        )
     except OcifsError:
         return
     assert len(found) <= LIMITS.layer_members
@@ -99,7 +101,9 @@ def test_any_bytes(data: bytes, pack: Callable[[bytes], bytes]) -> None:
 
 @settings(max_examples=400, deadline=None)
 @given(
-    st.lists(st.tuples(st.integers(0, len(SEED) - 1), st.binary(min_size=1, max_size=12)), max_size=6),
+    st.lists(
+        st.tuples(st.integers(0, len(SEED) - 1), st.binary(min_size=1, max_size=12)), max_size=6
+    ),
     st.integers(0, len(SEED)),
     st.sampled_from(PACKED),
     st.booleans(),
@@ -118,7 +122,9 @@ def test_a_tar_with_damage(
 
 @settings(max_examples=200, deadline=None)
 @given(st.sampled_from(PACKED[1:]), st.integers(0, 10_000), st.binary(min_size=1, max_size=8))
-def test_a_compressed_stream_with_damage(pack: Callable[[bytes], bytes], place: int, value: bytes) -> None:
+def test_a_compressed_stream_with_damage(
+    pack: Callable[[bytes], bytes], place: int, value: bytes
+) -> None:
     data = bytearray(pack(SEED))
     place %= len(data)
     data[place : place + len(value)] = value
@@ -166,4 +172,8 @@ def _mend(data: bytearray) -> None:
 def test_the_seed_itself_is_in_order() -> None:
     found = members(SEED, LIMITS)
     assert len(found) == 7
-    assert list(directories(merge([LayerIndex(tuple(found), Digest.of(SEED), len(SEED), "none")], LIMITS).root))
+    assert list(
+        directories(
+            merge([LayerIndex(tuple(found), Digest.of(SEED), len(SEED), "none")], LIMITS).root
+        )
+    )

@@ -1,4 +1,6 @@
-"""Plain headers, read at once: what they say is what tarfile says, and tarfile is asked wherever anything is special."""
+"""Plain headers, read at once: what they say is what tarfile says, and tarfile is asked wherever
+anything is special.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocifs.errors import OcifsError
-from ocifs.layers import header
-from ocifs.layers import tar as reading
-from ocifs.layers.header import read_plain
-from ocifs.layers.member import Kind, Member
-from ocifs.layers.tar import read_tar
+from ocifs.layers.index.entry import Kind, Member
+from ocifs.layers.tar import header
+from ocifs.layers.tar import reader as reading
+from ocifs.layers.tar.header import read_plain
+from ocifs.layers.tar.reader import read_tar
 from ocifs.settings import Limits
 from tests.layers.corners import CORNERS
 from tests.layers.tars import DIRECTORY, HARDLINK, SYMLINK, entry, pieces, tar
@@ -52,16 +54,28 @@ def with_checksum(block: bytearray) -> None:
 @st.composite
 def damaged_tars(draw: st.DrawFn) -> bytes:
     """Tars with bytes of their headers changed, some of them under a checksum that fits."""
-    names = st.text(st.characters(max_codepoint=255, exclude_characters="\0"), min_size=1, max_size=99)
-    kinds = st.sampled_from((tarfile.REGTYPE, DIRECTORY, SYMLINK, HARDLINK, tarfile.CHRTYPE, tarfile.AREGTYPE))
-    facts = {"mtime": st.integers(0, 8**11 - 1), "uid": st.integers(0, 8**7 - 1), "mode": st.integers(0, 0o7777)}
+    names = st.text(
+        st.characters(max_codepoint=255, exclude_characters="\0"), min_size=1, max_size=99
+    )
+    kinds = st.sampled_from(
+        (tarfile.REGTYPE, DIRECTORY, SYMLINK, HARDLINK, tarfile.CHRTYPE, tarfile.AREGTYPE)
+    )
+    facts = {
+        "mtime": st.integers(0, 8**11 - 1),
+        "uid": st.integers(0, 8**7 - 1),
+        "mode": st.integers(0, 0o7777),
+    }
     made = draw(
         st.lists(
-            st.builds(entry, names, kinds, st.binary(max_size=700), linkname=names, **facts), min_size=1, max_size=4
+            st.builds(entry, names, kinds, st.binary(max_size=700), linkname=names, **facts),
+            min_size=1,
+            max_size=4,
         )
     )
     data = bytearray(tar(*made, form=draw(st.sampled_from((*FORMS, tarfile.PAX_FORMAT)))))
-    starts = [place for place in range(0, len(data), 512) if data[place + 257 : place + 262] == b"ustar"]
+    starts = [
+        place for place in range(0, len(data), 512) if data[place + 257 : place + 262] == b"ustar"
+    ]
     special = st.integers(0, 511) | st.sampled_from(
         (0, 1, 100, 124, 135, 136, 148, 154, 156, 157, 257, 263, 329, 345, 500, 508)
     )
@@ -99,5 +113,9 @@ def test_the_usual_is_read_at_once(form: int) -> None:
         (b"h", Kind.HARDLINK, b"d/f"),
     ]
     assert found[1] is not None
-    assert (found[1].uid, found[1].mtime_ns, found[1].extents) == (1000, 1_700_000_000 * 10**9, ((0, 1024, 3),))
+    assert (found[1].uid, found[1].mtime_ns, found[1].extents) == (
+        1000,
+        1_700_000_000 * 10**9,
+        ((0, 1024, 3),),
+    )
     assert header.read_plain(data[:511], 0) is None

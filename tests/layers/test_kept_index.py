@@ -1,4 +1,6 @@
-"""A kept index without the layer's bytes: it lists, and files are read by fetching their spans alone, or not at all."""
+"""A kept index without the layer's bytes: it lists, and files are read by fetching their spans
+alone, or not at all.
+"""
 
 from __future__ import annotations
 
@@ -14,26 +16,33 @@ import trio
 import zstandard
 
 from ocifs.errors import IntegrityError, Unreachable
-from ocifs.layers.codec import KIND as INDEX
-from ocifs.layers.codec import decode, encode
-from ocifs.layers.span import Checksum, SpanMap
+from ocifs.layers.index.codec import KIND as INDEX
+from ocifs.layers.index.codec import decode, encode
+from ocifs.layers.spans.span import Checksum, SpanMap
 from ocifs.settings import MIB
 from tests.layers.tars import entry, tar
 from tests.layers.test_seekable import PLAIN
 from tests.layers.test_workshop import Site, flipped, member, site
 from tests.store.source import Fault, MemorySource
 
-FILES = {b"%d" % number: PLAIN[number * 60_000 : number * 60_000 + 59_000 + number] for number in range(100)}
+FILES = {
+    b"%d" % number: PLAIN[number * 60_000 : number * 60_000 + 59_000 + number]
+    for number in range(100)
+}
 TAR = tar(*[entry(name.decode(), content=content) for name, content in FILES.items()])
 
 
 def frames(data: bytes) -> bytes:
-    return b"".join(zstandard.compress(data[start : start + 400_000]) for start in range(0, len(data), 400_000))
+    return b"".join(
+        zstandard.compress(data[start : start + 400_000]) for start in range(0, len(data), 400_000)
+    )
 
 
 FORMS: dict[str, Callable[[bytes], bytes]] = {
     "gzip": lambda data: gzip.compress(data, 6, mtime=0),
-    "gzip, members": lambda data: b"".join(gzip.compress(data[n : n + MIB], 1) for n in range(0, len(data), MIB)),
+    "gzip, members": lambda data: b"".join(
+        gzip.compress(data[n : n + MIB], 1) for n in range(0, len(data), MIB)
+    ),
     "plain": lambda data: data,
     "zstd, frames": frames,
 }
@@ -66,7 +75,9 @@ async def test_a_file_is_read_by_fetching_its_part_alone(tmp_path: Path, form: s
 
 
 @pytest.mark.parametrize("form", FORMS)
-async def test_every_file_read_from_the_end_to_the_beginning_is_what_it_was(tmp_path: Path, form: str) -> None:
+async def test_every_file_read_from_the_end_to_the_beginning_is_what_it_was(
+    tmp_path: Path, form: str
+) -> None:
     async with site(tmp_path) as here:
         await here.workshop.index(here.layer(BLOBS[form], TAR))
     without_bytes(tmp_path)
@@ -128,14 +139,19 @@ async def test_an_index_whose_spans_are_wrong_is_made_again(tmp_path: Path) -> N
         path = here.shelf.path(INDEX, layer.blob.digest)
     first = decode(path.read_bytes())
     assert first is not None and first.spans is not None
-    wrong = [replace(s, checksum=Checksum.of(b"else")) if n == 2 else s for n, s in enumerate(first.spans)]
+    wrong = [
+        replace(s, checksum=Checksum.of(b"else")) if n == 2 else s
+        for n, s in enumerate(first.spans)
+    ]
     path.write_bytes(encode(replace(first, spans=SpanMap("gzip", wrong))))
     async with site(tmp_path) as here:
         for name, expected in FILES.items():
             assert await content(here, "gzip", name) == expected
 
 
-async def test_an_index_with_any_byte_damaged_is_made_again_and_never_a_wrong_byte(tmp_path: Path) -> None:
+async def test_an_index_with_any_byte_damaged_is_made_again_and_never_a_wrong_byte(
+    tmp_path: Path,
+) -> None:
     async with site(tmp_path) as here:
         layer = here.layer(BLOBS["gzip"], TAR)
         await here.workshop.index(layer)

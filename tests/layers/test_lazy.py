@@ -1,4 +1,6 @@
-"""Layers with tables of contents in a workshop: listed by the table alone, read by chunks, and as plain tars where the table lies."""
+"""Layers with tables of contents in a workshop: listed by the table alone, read by chunks, and as
+plain tars where the table lies.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +14,13 @@ import trio
 import trio.testing
 
 from ocifs.errors import IntegrityError, Unreachable
-from ocifs.layers import estargz
-from ocifs.layers.member import LayerIndex
-from ocifs.layers.unpack import Layer
-from ocifs.layers.workshop import Workshop
+from ocifs.layers.index.entry import LayerIndex
+from ocifs.layers.indexing.pipeline import Layer
+from ocifs.layers.service import Workshop
+from ocifs.layers.toc import estargz
 from ocifs.oci.digest import Digest
 from ocifs.settings import CacheSettings, Limits, Settings
-from ocifs.store.blobs import CachedBlobs
+from ocifs.store.blobs.cached import CachedBlobs
 from ocifs.store.disk import Disk
 from tests.layers.tables import Contents, Made, chunked, chunked_by_nerdctl, starred, zipped, zstd
 from tests.layers.test_workshop import Site, member, site
@@ -29,7 +31,9 @@ FORMS: list[tuple[Callable[[bytes], bytes], Callable[..., Made]]] = [
     (zstd, chunked),
     (zstd, chunked_by_nerdctl),
 ]
-every = pytest.mark.parametrize(("compress", "make"), FORMS, ids=["estargz", "zstd:chunked", "zstd:chunked by nerdctl"])
+every = pytest.mark.parametrize(
+    ("compress", "make"), FORMS, ids=["estargz", "zstd:chunked", "zstd:chunked by nerdctl"]
+)
 DICE = random.Random(9)
 FIRST, SECOND, THIRD = (DICE.randbytes(600_000) for _ in range(3))
 
@@ -53,7 +57,9 @@ def names(index: LayerIndex) -> list[bytes]:
     return [each.path for each in index.members]
 
 
-async def read(here: Site, which: Layer, path: bytes = b"d/big", offset: int = 0, size: int = 1 << 30) -> bytes:
+async def read(
+    here: Site, which: Layer, path: bytes = b"d/big", offset: int = 0, size: int = 1 << 30
+) -> bytes:
     found = member(await here.workshop.index(which), path)
     return await here.workshop.read(which, found, offset, size)
 
@@ -100,7 +106,9 @@ async def test_a_kept_table_lists_without_a_question(
     async with site(tmp_path) as here:
         first = await here.workshop.index(layer(here, made))
         assert await read(here, layer(here, made), b"d/small") == b"small"
-    async with site(tmp_path, MemorySource(always=Fault(Unreachable("the registry is down")))) as here:
+    async with site(
+        tmp_path, MemorySource(always=Fault(Unreachable("the registry is down")))
+    ) as here:
         index = await here.workshop.index(layer(here, made))
         assert (list(index.members), index.compression) == (list(first.members), first.compression)
         assert await read(here, layer(here, made), b"d/small") == b"small"
@@ -110,7 +118,9 @@ async def test_a_kept_table_lists_without_a_question(
 async def test_an_outage_is_no_refusal(
     tmp_path: Path, compress: Callable[[bytes], bytes], make: Callable[..., Made]
 ) -> None:
-    async with site(tmp_path, MemorySource(always=Fault(Unreachable("the registry is down")))) as here:
+    async with site(
+        tmp_path, MemorySource(always=Fault(Unreachable("the registry is down")))
+    ) as here:
         which = layer(here, make(contents(compress)))
         with pytest.raises(Unreachable):
             await here.workshop.index(which)
@@ -125,7 +135,9 @@ async def test_a_table_that_lies_is_refused_and_the_layer_is_a_plain_tar(
     make: Callable[..., Made],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    made = make(contents(compress), b'{"version":1,"entries":[{"type":"reg","name":"lie","size":3}]}')
+    made = make(
+        contents(compress), b'{"version":1,"entries":[{"type":"reg","name":"lie","size":3}]}'
+    )
     async with site(tmp_path) as here:
         which = layer(here, made)
         with caplog.at_level(logging.WARNING):
@@ -195,14 +207,18 @@ async def test_with_full_verification_tables_are_left_alone(tmp_path: Path) -> N
         async with site(tmp_path, source) as here:
             blobs = CachedBlobs(source, disk, nursery, settings)
             workshop = Workshop(blobs, here.shelf, nursery, Limits(), tables=False)
-            index = await workshop.index(workshop.layer(source.put(made.blob), None, made.annotations))
+            index = await workshop.index(
+                workshop.layer(source.put(made.blob), None, made.annotations)
+            )
             assert index.diff_id is not None
         for opened in blobs._opened.values():
             opened.retire()
         nursery.cancel_scope.cancel()
 
 
-async def test_reading_what_is_before_the_landmark_fetches_all_of_it_and_listing_does_not(tmp_path: Path) -> None:
+async def test_reading_what_is_before_the_landmark_fetches_all_of_it_and_listing_does_not(
+    tmp_path: Path,
+) -> None:
     made = Contents(zipped)
     made.put("first", b"1" * 10)
     made.put("also", DICE.randbytes(700_000))
@@ -245,7 +261,9 @@ async def test_landmarks_of_a_chunked_layer_are_hidden_if_stargz_made_it(tmp_pat
         assert index.prefetch > 0
 
 
-async def test_two_annotations_of_one_table_must_agree(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_two_annotations_of_one_table_must_agree(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     made = chunked_by_nerdctl(contents(zstd))
     other = {**made.annotations, estargz.ANNOTATION: str(Digest.of(b"another table"))}
     async with site(tmp_path) as here:

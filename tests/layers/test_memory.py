@@ -1,4 +1,6 @@
-"""Layers that ask for much, listed by a process that may have little: its address space and its time on a processor are limited."""
+"""Layers that ask for much, listed by a process that may have little: its address space and its
+time on a processor are limited.
+"""
 
 from __future__ import annotations
 
@@ -105,10 +107,28 @@ def limited() -> None:
 def test_a_listing_takes_no_more_than_it_may_have(name: str, tmp_path: Path) -> None:
     make, expected = HOSTILE[name]
     source = layout_of(tmp_path / "layout", make())
-    command = [sys.executable, "-m", "ocifs", "ls", source, "rootfs", "--cache-dir", str(tmp_path / "cache")]
-    environment = {**os.environ, "MALLOC_ARENA_MAX": "2"}  # each further arena maps 64 MiB that it never touches
+    command = [
+        sys.executable,
+        "-m",
+        "ocifs",
+        "ls",
+        source,
+        "rootfs",
+        "--cache-dir",
+        str(tmp_path / "cache"),
+    ]
+    environment = {
+        **os.environ,
+        "MALLOC_ARENA_MAX": "2",
+    }  # each further arena maps 64 MiB that it never touches
     done = subprocess.run(
-        command, preexec_fn=limited, env=environment, capture_output=True, text=True, timeout=110, check=False
+        command,
+        preexec_fn=limited,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
     )
     if isinstance(expected, int):
         assert (done.returncode, len(done.stdout.splitlines()), done.stderr) == (0, expected, "")

@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocifs.errors import LimitExceeded, Malformed
-from ocifs.layers import growing, overlay
-from ocifs.layers.member import Kind, Member
-from ocifs.layers.merged import Tree, decode, encode
-from ocifs.layers.overlay import merge
+from ocifs.layers.index.entry import Kind, Member
+from ocifs.layers.merge import apply as overlay
+from ocifs.layers.merge import builder as growing
+from ocifs.layers.merge.apply import merge
+from ocifs.layers.merge.tree import Tree, decode, encode
 from ocifs.settings import Limits
 from tests.layers.stacks import directory, file, hardlink, items, layer, merged, shape, symlink
 
@@ -23,7 +24,9 @@ def test_a_whiteout_takes_the_lower_name_and_is_never_seen() -> None:
     assert shape([file("a"), file("b")], [file(".wh.a")]) == {"b": ("f", 0)}
 
 
-@pytest.mark.parametrize("mark", [hardlink(".wh.a", "a"), hardlink(".wh.a", "b"), symlink(".wh.a", "b")])
+@pytest.mark.parametrize(
+    "mark", [hardlink(".wh.a", "a"), hardlink(".wh.a", "b"), symlink(".wh.a", "b")]
+)
 def test_a_whiteout_that_is_stored_as_a_link_is_one(mark: Member) -> None:
     """Some builders store equal files once, also those of no bytes."""
     assert shape([file("a"), file("b")], [mark]) == {"b": ("f", 0)}
@@ -39,7 +42,11 @@ def test_a_whiteout_spares_its_own_layer_in_either_order(turn: int) -> None:
 @pytest.mark.parametrize("turn", [1, -1])
 def test_an_opaque_directory_hides_what_is_below_and_nothing_beside(turn: int) -> None:
     upper = [directory("d"), *[file("d/.wh..wh..opq"), file("d/new", 2)][::turn]]
-    assert shape([directory("d"), file("d/old"), file("e")], upper) == {"d": D, "d/new": ("f", 2), "e": ("f", 0)}
+    assert shape([directory("d"), file("d/old"), file("e")], upper) == {
+        "d": D,
+        "d/new": ("f", 2),
+        "e": ("f", 0),
+    }
 
 
 @pytest.mark.parametrize("path", [".wh.", "d/.wh.", "none/.wh."])
@@ -81,7 +88,14 @@ def test_whiteouts_behind_a_link_that_replaces_their_directory_leave_its_target_
     """As umoci writes a directory that became a link."""
     upper = [symlink("email", "asyncio"), file("email/.wh.x"), file("email/.wh.y")]
     found = shape(
-        [directory("asyncio"), file("asyncio/x"), directory("email"), file("email/x"), file("email/y")], upper
+        [
+            directory("asyncio"),
+            file("asyncio/x"),
+            directory("email"),
+            file("email/x"),
+            file("email/y"),
+        ],
+        upper,
     )
     assert found == {"asyncio": D, "asyncio/x": ("f", 0), "email": ("l", 0)}
 
@@ -95,7 +109,12 @@ def test_the_last_of_repeated_entries_holds() -> None:
 
 
 def test_parents_that_are_links_are_followed_within_the_root() -> None:
-    base = [directory("usr/lib"), symlink("lib", "usr/lib"), symlink("up", "../../../usr"), symlink("abs", "/usr/lib")]
+    base = [
+        directory("usr/lib"),
+        symlink("lib", "usr/lib"),
+        symlink("up", "../../../usr"),
+        symlink("abs", "/usr/lib"),
+    ]
     found = shape(base, [file("lib/a"), file("up/b"), file("abs/c"), file("abs/.wh.none")])
     assert {"usr/lib/a", "usr/b", "usr/lib/c"} <= set(found)
     assert found["lib"][0] == "l"
@@ -109,7 +128,11 @@ def test_an_entry_may_change_where_its_own_parent_leads() -> None:
 
 
 def test_a_directory_takes_the_place_of_a_link() -> None:
-    assert shape([directory("x"), symlink("l", "x")], [directory("l"), file("l/a")]).keys() == {"x", "l", "l/a"}
+    assert shape([directory("x"), symlink("l", "x")], [directory("l"), file("l/a")]).keys() == {
+        "x",
+        "l",
+        "l/a",
+    }
 
 
 def test_a_parent_behind_a_link_to_nothing_is_made_where_the_link_leads() -> None:
@@ -135,7 +158,9 @@ def test_a_hard_link_to_what_its_own_layer_deletes_is_kept(turn: int) -> None:
     assert shape([file("a", 1)], [hardlink("b", "a"), file(".wh.a")][::turn]) == {"b": ("f", 1)}
 
 
-def test_a_hard_link_to_nothing_is_an_error_and_in_a_layer_alone_a_link_that_says_where_to() -> None:
+def test_a_hard_link_to_nothing_is_an_error_and_in_a_layer_alone_a_link_that_says_where_to() -> (
+    None
+):
     with pytest.raises(Malformed, match="hard link"):
         merged([file("x")], [hardlink("b", "a")])
     assert merged([hardlink("d/b", "a/x")], alone=True)["d/b"].member.link == b"../a/x"
@@ -170,7 +195,9 @@ def test_links_of_directories_count_their_directories() -> None:
 
 
 def test_the_root_has_the_attributes_of_its_topmost_entry() -> None:
-    root = merge([layer(directory("", 0o700)), layer(directory("", 0o711)), layer(file("a"))], Limits()).root
+    root = merge(
+        [layer(directory("", 0o700)), layer(directory("", 0o711)), layer(file("a"))], Limits()
+    ).root
     assert (root.member.mode, root.layer) == (0o711, 1)
 
 
@@ -179,7 +206,8 @@ def test_paths_that_imply_too_many_directories_meet_a_bound() -> None:
         merge([layer(file("a/" * 100 + "b"))], Limits(implied_directories=99))
 
 
-# A model: a flat dictionary from path to kind and time, applied by the letter of the specification, without links.
+# A model: a flat dictionary from path to kind and time, applied by the letter of the specification,
+# without links.
 
 _NAMES = st.sampled_from(["a", "b", "c", "a/a", "a/b", "a/b/c", "b/a", "b/c", "a/b/c/d"])
 
@@ -240,7 +268,9 @@ def test_any_stack_is_what_the_model_says(layers: tuple[list[Member], ...]) -> N
 
 
 @given(st.tuples(_entries(1), _entries(2), _entries(3)))
-def test_packing_on_the_way_and_on_the_shelf_changes_nothing(layers: tuple[list[Member], ...]) -> None:
+def test_packing_on_the_way_and_on_the_shelf_changes_nothing(
+    layers: tuple[list[Member], ...],
+) -> None:
     stack = [layer(*members) for members in layers]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(growing, "OPEN", 0)

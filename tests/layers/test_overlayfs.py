@@ -16,7 +16,9 @@ from tests.layers.overlaid import CannotMount, compare, compare_for
 pytestmark = [
     pytest.mark.mount,
     pytest.mark.timeout(300),
-    pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount overlayfs with its attributes"),
+    pytest.mark.skipif(
+        os.geteuid() != 0, reason="only root can mount overlayfs with its attributes"
+    ),
 ]
 STACKS = int(os.environ.get("OCIFS_OVERLAYS", "120"))
 

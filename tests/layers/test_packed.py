@@ -12,16 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocifs.errors import Malformed
-from ocifs.layers.member import Extent, Kind, LayerIndex, Member
-from ocifs.layers.overlay import merge
-from ocifs.layers.packed import BLOCK, pack
+from ocifs.layers.index.entry import Extent, Kind, LayerIndex, Member
+from ocifs.layers.index.packed import BLOCK, pack
+from ocifs.layers.merge.apply import merge
 from ocifs.oci.digest import Digest
 from ocifs.settings import Limits
 
 NAMES = st.binary(max_size=20).map(lambda name: name.replace(b"\0", b""))
 EXTENTS = st.lists(st.builds(Extent, *[st.integers(-1, 1 << 64)] * 3), max_size=3).map(tuple)
 IN_ONE = st.builds(
-    lambda plain, size: (size, (Extent(0, plain, size),)), st.integers(0, 1 << 40), st.integers(0, 1 << 40)
+    lambda plain, size: (size, (Extent(0, plain, size),)),
+    st.integers(0, 1 << 40),
+    st.integers(0, 1 << 40),
 )
 CONTENT = IN_ONE | st.just((0, ())) | st.tuples(st.integers(0, 1 << 64), EXTENTS)
 MEMBERS = st.builds(
@@ -46,13 +48,17 @@ def test_entries_come_out_as_they_went_in(members: list[Member]) -> None:
 
 
 def test_entries_of_several_blocks_keep_their_places() -> None:
-    members = [Member(str(place).encode(), Kind.FILE, 0o644, size=place) for place in range(2 * BLOCK + 3)]
+    members = [
+        Member(str(place).encode(), Kind.FILE, 0o644, size=place) for place in range(2 * BLOCK + 3)
+    ]
     packed = pack(members)
     assert len(packed.blocks) == 3
     assert [packed[place] for place in reversed(range(len(members)))] == members[::-1]
 
 
-@pytest.mark.parametrize("member", [Member(b"a\0b", Kind.FILE, 0), Member(b"a", Kind.SYMLINK, 0, link=b"a\0b")])
+@pytest.mark.parametrize(
+    "member", [Member(b"a\0b", Kind.FILE, 0), Member(b"a", Kind.SYMLINK, 0, link=b"a\0b")]
+)
 def test_a_name_with_a_nul_in_it_is_refused(member: Member) -> None:
     with pytest.raises(Malformed):
         pack([member, Member(b"other", Kind.FILE, 0)])

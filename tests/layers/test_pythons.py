@@ -1,4 +1,6 @@
-"""Tars read the same on every Python: nothing depends on what one release of the standard library makes of a header."""
+"""Tars read the same on every Python: nothing depends on what one release of the standard library
+makes of a header.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +19,13 @@ import ocifs
 from tests.layers.corners import CORNERS
 
 HERE = Path(ocifs.__file__).parent.parent
-# Reads tars whose names it gets on standard input, with the standard library and the code under test alone.
+# Reads tars whose names it gets on standard input, with the standard library and the code under
+# test alone.
 READER = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
 from ocifs.errors import OcifsError
-from ocifs.layers.tar import read_tar
+from ocifs.layers.tar.reader import read_tar
 from ocifs.settings import Limits
 for name in sys.stdin.read().split():
     found = []
@@ -45,7 +48,10 @@ def pythons() -> dict[str, str]:
     versions: dict[str, str] = {}
     for path in found:
         asked = subprocess.run(
-            [path, "-c", "import sys; print(sys.version)"], capture_output=True, text=True, check=False
+            [path, "-c", "import sys; print(sys.version)"],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         match = re.match(r"3\.(\d+)\.\d+\S*", asked.stdout)
         if asked.returncode == 0 and match is not None and int(match[1]) >= 11:
@@ -55,7 +61,9 @@ def pythons() -> dict[str, str]:
 
 def read_by(python: str, files: list[Path]) -> list[object]:
     command = [python, "-I", "-c", READER, str(HERE)]
-    done = subprocess.run(command, input="\n".join(map(str, files)), capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        command, input="\n".join(map(str, files)), capture_output=True, text=True, check=True
+    )
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
@@ -75,6 +83,8 @@ def test_every_corner_reads_the_same_on_every_python(version: str, files: list[P
 
 
 def test_tars_are_not_read_by_the_standard_library() -> None:
-    """What tarfile makes of odd headers changed in patch releases (python/cpython#141707, #104201, CVE-2025-8194)."""
+    """What tarfile makes of odd headers changed in patch releases (python/cpython#141707, #104201,
+    CVE-2025-8194).
+    """
     for module in (HERE / "ocifs" / "layers").glob("*.py"):
         assert "import tarfile" not in module.read_text(), module

@@ -1,4 +1,6 @@
-"""What is fetched and decoded of a layer for those who read on and for those who jump: laws over any layer and any reads."""
+"""What is fetched and decoded of a layer for those who read on and for those who jump: laws over
+any layer and any reads.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocifs.content import Blob
-from ocifs.layers import reader
-from ocifs.layers.reader import SpanReader
-from ocifs.layers.span import Checksum, Span, SpanMap
+from ocifs.layers.spans import reader
+from ocifs.layers.spans.reader import SpanReader
+from ocifs.layers.spans.span import Checksum, Span, SpanMap
 from ocifs.oci.digest import Digest
 from tests.layers.tables import Memory
 
@@ -29,13 +31,20 @@ Read = tuple[int, int]
 
 
 class Layer:
-    """A layer cut into spans of these lengths, read by one reader. `asked`: the numbers of the spans in the order of their fetches."""
+    """A layer cut into spans of these lengths, read by one reader.
+
+    `asked`: the numbers of the spans in the order of their fetches.
+    """
 
     def __init__(self, lengths: Sequence[int], nursery: trio.Nursery) -> None:
         self.spans = SpanMap("none")
         place = 0
         for length in lengths:
-            self.spans.add(Span(place, length, place, place + length, Checksum.of(DATA[place : place + length])))
+            self.spans.add(
+                Span(
+                    place, length, place, place + length, Checksum.of(DATA[place : place + length])
+                )
+            )
             place += length
         self.size = place
         self._memory = Memory(DATA)
@@ -74,9 +83,17 @@ def after(lengths: Sequence[int], reads: Sequence[Read]) -> tuple[Layer, list[in
 
 @st.composite
 def reads_on(draw: st.DrawFn) -> tuple[list[int], list[Read]]:
-    """Spans, and reads from end to end of files that stand in them as in a tar: with some bytes between."""
+    """Spans, and reads from end to end of files that stand in them as in a tar: with some bytes
+    between.
+    """
     lengths = draw(SPANS)
-    files = draw(st.lists(st.tuples(st.integers(0, BETWEEN - 1), st.integers(1, 24 * KIB)), min_size=10, max_size=60))
+    files = draw(
+        st.lists(
+            st.tuples(st.integers(0, BETWEEN - 1), st.integers(1, 24 * KIB)),
+            min_size=10,
+            max_size=60,
+        )
+    )
     size, place, reads = sum(lengths), 0, []
     for between, length in files:
         start, stop = place + between, min(place + between + length, size)
@@ -89,7 +106,9 @@ def reads_on(draw: st.DrawFn) -> tuple[list[int], list[Read]]:
 
 @settings(deadline=None)  # threads decode
 @given(reads_on())
-def test_who_reads_on_finds_the_next_span_there_from_file_to_file(made: tuple[list[int], list[Read]]) -> None:
+def test_who_reads_on_finds_the_next_span_there_from_file_to_file(
+    made: tuple[list[int], list[Read]],
+) -> None:
     lengths, reads = made
 
     async def work() -> None:
@@ -111,7 +130,11 @@ def test_who_reads_on_finds_the_next_span_there_from_file_to_file(made: tuple[li
 def any_reads(draw: st.DrawFn) -> tuple[list[int], list[Read]]:
     lengths = draw(SPANS)
     size = sum(lengths)
-    places = draw(st.lists(st.tuples(st.integers(0, size - 1), st.integers(1, 32 * KIB)), min_size=4, max_size=16))
+    places = draw(
+        st.lists(
+            st.tuples(st.integers(0, size - 1), st.integers(1, 32 * KIB)), min_size=4, max_size=16
+        )
+    )
     return lengths, [(start, min(length, size - start)) for start, length in places]
 
 
@@ -150,7 +173,9 @@ def test_who_has_read_far_in_a_row_finds_several_spans_there() -> None:
 
 
 def test_who_leaves_out_little_of_what_it_has_read_reads_on() -> None:
-    """A directory of many links has no file: between the file before and the one behind it lie their entries."""
+    """A directory of many links has no file: between the file before and the one behind it lie
+    their entries.
+    """
     lengths = [64 * KIB] * 32
     row = [(number * 64 * KIB, 64 * KIB) for number in range(2 * FURTHER)]  # brings two spans more
     end = len(row) * 64 * KIB
@@ -162,7 +187,10 @@ def test_who_leaves_out_little_of_what_it_has_read_reads_on() -> None:
 def test_who_jumps_about_gets_what_it_asks_for_alone() -> None:
     dice = random.Random(5)
     lengths = [64 * KIB] * 32
-    reads = [(number * 64 * KIB + dice.randrange(60 * KIB), 4 * KIB) for number in dice.sample(range(32), 16)]
+    reads = [
+        (number * 64 * KIB + dice.randrange(60 * KIB), 4 * KIB)
+        for number in dice.sample(range(32), 16)
+    ]
     layer, asked = after(lengths, reads)
     assert asked == [layer.spans.numbers(start, start + 1)[0] for start, _ in reads]
 

@@ -1,4 +1,6 @@
-"""Layers that are entered in the middle: from what one pass noted, every part is decoded by itself, and nothing else than it was."""
+"""Layers that are entered in the middle: from what one pass noted, every part is decoded by itself,
+and nothing else than it was.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +19,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocifs.errors import IntegrityError, OcifsError
-from ocifs.layers import deflate, inflate
-from ocifs.layers.inflate import Inflater
-from ocifs.layers.seekable import LONGEST, SPACING, Cutter, decode
-from ocifs.layers.span import PLAIN_TAR, SpanMap
-from ocifs.layers.sums import Sums
+from ocifs.layers.indexing import decompress as inflate
+from ocifs.layers.indexing.decompress import Inflater
+from ocifs.layers.indexing.digests import Sums
+from ocifs.layers.spans import deflate
+from ocifs.layers.spans.checkpoints import LONGEST, SPACING, Cutter, decode
+from ocifs.layers.spans.span import PLAIN_TAR, SpanMap
 from ocifs.settings import KIB, MIB, Limits
 
 DICE = random.Random(11)
@@ -67,7 +70,10 @@ FORMS: dict[str, tuple[Callable[[], bytes], str]] = {
     "gzip flushed": (lambda: raw_flushed(6), "gzip"),
     "gzip stored": (stored, "gzip"),
     "gzip, members": (lambda: b"".join(gzip.compress(part, 1) for part in parts(700_001)), "gzip"),
-    "gzip, many small members": (lambda: b"".join(gzip.compress(part, 1) for part in parts(5_001)), "gzip"),
+    "gzip, many small members": (
+        lambda: b"".join(gzip.compress(part, 1) for part in parts(5_001)),
+        "gzip",
+    ),
     "gzip, members with padding": (
         lambda: b"".join(gzip.compress(part, 1) + bytes(9) for part in parts(3_000_000)),
         "gzip",
@@ -75,7 +81,9 @@ FORMS: dict[str, tuple[Callable[[], bytes], str]] = {
     "plain": (lambda: PLAIN, "none"),
     "zstd, frames": (lambda: b"".join(zstandard.compress(part) for part in parts(300_000)), "zstd"),
     "zstd, skippable frames": (
-        lambda: b"".join(b"\x50\x2a\x4d\x18\x03\0\0\0abc" + zstandard.compress(part) for part in parts(900_000)),
+        lambda: b"".join(
+            b"\x50\x2a\x4d\x18\x03\0\0\0abc" + zstandard.compress(part) for part in parts(900_000)
+        ),
         "zstd",
     ),
     "zstd, one frame": (lambda: zstandard.compress(PLAIN + PLAIN), PLAIN_TAR),
@@ -122,13 +130,17 @@ def test_every_span_is_decoded_by_itself(form: str, piece: int) -> None:
         end += span.length
         assert decode(compression, span, source[span.start : span.stop]) == plain[span.plain : end]
     assert end == len(plain)
-    assert sum(len(span.window.deflated) for span in spans if span.window) <= max(40 * KIB, len(plain) // 64)
+    assert sum(len(span.window.deflated) for span in spans if span.window) <= max(
+        40 * KIB, len(plain) // 64
+    )
 
 
 def test_places_are_as_near_as_they_may_be() -> None:
     _, spans, _ = passed(made("gzip"))
     assert len(spans) >= len(PLAIN) // (SPACING * 3)
-    assert {span.window.bit for span in spans if span.window} - {0}, "some blocks begin in the middle of a byte"
+    assert {span.window.bit for span in spans if span.window} - {0}, (
+        "some blocks begin in the middle of a byte"
+    )
 
 
 def test_bytes_that_changed_are_an_error_wherever_they_are() -> None:
@@ -144,7 +156,8 @@ def test_bytes_that_changed_are_an_error_wherever_they_are() -> None:
                 same = decode(compression, span, bytes(data))
             except IntegrityError:
                 continue
-            # A bit that means nothing: of a name in a header, of padding, of what comes before the block.
+            # A bit that means nothing: of a name in a header, of padding, of what comes before the
+            # block.
             assert same == plain[span.plain : span.plain + span.length], form
 
 
@@ -155,7 +168,9 @@ def cut_gzip() -> SpanMap:
 
 @settings(max_examples=200, deadline=None)
 @given(
-    st.sampled_from(["gzip", "zstd", "none", PLAIN_TAR, "else"]), st.binary(min_size=1, max_size=2000), st.booleans()
+    st.sampled_from(["gzip", "zstd", "none", PLAIN_TAR, "else"]),
+    st.binary(min_size=1, max_size=2000),
+    st.booleans(),
 )
 def test_any_bytes_for_a_span_are_an_error(compression: str, data: bytes, middle: bool) -> None:
     span = cut_gzip()[1]
@@ -166,12 +181,17 @@ def test_any_bytes_for_a_span_are_an_error(compression: str, data: bytes, middle
 
 def test_a_bomb_in_a_span_makes_no_more_than_its_length(monkeypatch: pytest.MonkeyPatch) -> None:
     _, spans, _ = passed(zstandard.compress(b"x" * MIB))
-    for compression, bomb in (("gzip", gzip.compress(bytes(64 * MIB))), ("zstd", zstandard.compress(bytes(64 * MIB)))):
+    for compression, bomb in (
+        ("gzip", gzip.compress(bytes(64 * MIB))),
+        ("zstd", zstandard.compress(bytes(64 * MIB))),
+    ):
         with pytest.raises(IntegrityError, match="other content"):
             decode(compression, spans[0], bomb)
 
 
-def test_the_system_s_zlib_does_where_the_package_hides_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_system_s_zlib_does_where_the_package_hides_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def hidden(*arguments: object) -> deflate.Library:
         if arguments[1]:
             raise AttributeError("no such symbol")
@@ -191,7 +211,9 @@ def test_the_system_s_zlib_does_where_the_package_hides_its_own(monkeypatch: pyt
         deflate.find_library.cache_clear()
 
 
-def test_without_any_zlib_a_gzip_is_read_from_its_plain_tar(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_any_zlib_a_gzip_is_read_from_its_plain_tar(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(inflate, "open_inflate", lambda: None)
     plain, spans, _ = passed(gzip.compress(PLAIN + PLAIN, 1))
     assert plain == PLAIN + PLAIN

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocifs.errors import Malformed
-from ocifs.layers.span import Checksum, Span, SpanMap, Window
+from ocifs.layers.spans.span import Checksum, Span, SpanMap, Window
 
 SUM = Checksum.of(b"")
 
@@ -24,7 +24,11 @@ def spans_of(lengths: list[tuple[int, int]]) -> list[Span]:
     return spans
 
 
-@given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 5)), max_size=12), st.integers(0, 90), st.integers(0, 90))
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(1, 5)), max_size=12),
+    st.integers(0, 90),
+    st.integers(0, 90),
+)
 def test_the_spans_of_a_range_are_those_that_have_some_of_it_and_none_where_it_is_not_covered(
     lengths: list[tuple[int, int]], start: int, stop: int
 ) -> None:

@@ -21,16 +21,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocifs.errors import LimitExceeded, Malformed
-from ocifs.layers.inflate import sniff
-from ocifs.layers.member import Extent, Kind, Member, clean
-from ocifs.layers.packed import pack
-from ocifs.layers.tar import read_tar
+from ocifs.layers.index.entry import Extent, Kind, Member, clean
+from ocifs.layers.index.packed import pack
+from ocifs.layers.indexing.decompress import sniff
+from ocifs.layers.tar.reader import read_tar
 from ocifs.settings import Limits
 from tests.layers.corners import GNU, base256, block, pax
-from tests.layers.tars import DIRECTORY, HARDLINK, SYMLINK, content, entry, inflate, members, names, tar
+from tests.layers.tars import (
+    DIRECTORY,
+    HARDLINK,
+    SYMLINK,
+    content,
+    entry,
+    inflate,
+    members,
+    names,
+    tar,
+)
 
 SAMPLE = tar(
-    entry("./etc/", DIRECTORY), entry("etc/passwd", content=b"root\n" * 300), entry("etc/link", SYMLINK, linkname="/x")
+    entry("./etc/", DIRECTORY),
+    entry("etc/passwd", content=b"root\n" * 300),
+    entry("etc/link", SYMLINK, linkname="/x"),
 )
 
 
@@ -42,7 +54,13 @@ def test_entries_have_what_the_tar_says() -> None:
         entry("usr/bin/su2", HARDLINK, linkname="/usr/bin/su"),
     )
     su, null, pipe, link = members(data)
-    assert (su.mode, su.uid, su.gid, su.mtime_ns, su.size) == (0o4755, 7, 9, 1700000000_250000000, 700)
+    assert (su.mode, su.uid, su.gid, su.mtime_ns, su.size) == (
+        0o4755,
+        7,
+        9,
+        1700000000_250000000,
+        700,
+    )
     assert content(data, su) == b"x" * 700
     assert (null.path, null.kind, null.rdev) == (b"dev/null", Kind.CHARACTER, 0x103)
     assert pipe.kind is Kind.FIFO
@@ -50,11 +68,16 @@ def test_entries_have_what_the_tar_says() -> None:
 
 
 def test_times_have_all_their_nanoseconds() -> None:
-    data = tar(entry("a", pax_headers={"mtime": "1700000000.123456789"}), entry("b", pax_headers={"mtime": "-1.5"}))
+    data = tar(
+        entry("a", pax_headers={"mtime": "1700000000.123456789"}),
+        entry("b", pax_headers={"mtime": "-1.5"}),
+    )
     assert [member.mtime_ns for member in members(data)] == [1700000000_123456789, -1_500000000]
 
 
-@pytest.mark.parametrize("seconds", [-62_135_596_799, -(2**31) - 1, 2**33, 10_413_792_000, 253_402_300_799])
+@pytest.mark.parametrize(
+    "seconds", [-62_135_596_799, -(2**31) - 1, 2**33, 10_413_792_000, 253_402_300_799]
+)
 def test_times_are_those_of_the_years_1_to_9999(seconds: int) -> None:
     [member] = members(tar(entry("a", pax_headers={"mtime": f"{seconds}.000000001"[:30]})))
     assert member.mtime_ns == seconds * 10**9 + (1 if seconds > 0 else -1)
@@ -70,9 +93,15 @@ def test_extended_attributes_are_binary_safe_in_both_forms() -> None:
     value = bytes(range(256))
     data = tar(
         entry("a", pax_headers={"SCHILY.xattr.user.x": value.decode("utf-8", "surrogateescape")}),
-        entry("b", pax_headers={"LIBARCHIVE.xattr.user.%3D": base64.b64encode(value).decode().rstrip("=")}),
+        entry(
+            "b",
+            pax_headers={"LIBARCHIVE.xattr.user.%3D": base64.b64encode(value).decode().rstrip("=")},
+        ),
     )
-    assert [member.xattrs for member in members(data)] == [((b"user.x", value),), ((b"user.=", value),)]
+    assert [member.xattrs for member in members(data)] == [
+        ((b"user.x", value),),
+        ((b"user.=", value),),
+    ]
 
 
 def test_names_that_are_no_utf_8_and_long_ones_survive_in_every_form() -> None:
@@ -90,7 +119,8 @@ def test_global_headers_mean_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    "form", ["gnu", "pax --sparse-version=0.0", "pax --sparse-version=0.1", "pax --sparse-version=1.0"]
+    "form",
+    ["gnu", "pax --sparse-version=0.0", "pax --sparse-version=0.1", "pax --sparse-version=1.0"],
 )
 @pytest.mark.parametrize("pieces", [0, 1, 4, 5, 30])
 def test_holes_take_no_bytes(tmp_path: Path, form: str, pieces: int) -> None:
@@ -102,7 +132,9 @@ def test_holes_take_no_bytes(tmp_path: Path, form: str, pieces: int) -> None:
         out.truncate(40_000_000)
     kind, *more = form.split()
     made = subprocess.run(
-        ["tar", "-C", tmp_path, "-S", f"--format={kind}", *more, "-c", "holes"], capture_output=True, check=True
+        ["tar", "-C", tmp_path, "-S", f"--format={kind}", *more, "-c", "holes"],
+        capture_output=True,
+        check=True,
     ).stdout
     [member] = members(made)
     assert (member.path, member.size) == (b"holes", 40_000_000)
@@ -119,7 +151,9 @@ def test_a_file_of_more_than_8_gib_may_be_mostly_holes(tmp_path: Path, form: str
         out.truncate(10 << 30)
     kind, *more = form.split()
     made = subprocess.run(
-        ["tar", "-C", tmp_path, "-S", f"--format={kind}", *more, "-c", "holes"], capture_output=True, check=True
+        ["tar", "-C", tmp_path, "-S", f"--format={kind}", *more, "-c", "holes"],
+        capture_output=True,
+        check=True,
     ).stdout
     [member] = members(made)
     assert member.size == 10 << 30
@@ -148,25 +182,43 @@ def test_a_file_of_more_than_8_gib_is_passed_over(written: str) -> None:
 
 @pytest.mark.parametrize(
     ("path", "cleaned"),
-    [("./a", "a"), ("/a//b/", "a/b"), ("../../a", "a"), ("a/../../b", "b"), (".", ""), ("..", ""), ("a/./b", "a/b")],
+    [
+        ("./a", "a"),
+        ("/a//b/", "a/b"),
+        ("../../a", "a"),
+        ("a/../../b", "b"),
+        (".", ""),
+        ("..", ""),
+        ("a/./b", "a/b"),
+    ],
 )
 def test_names_never_lead_outside(path: str, cleaned: str) -> None:
     assert clean(path.encode()) == cleaned.encode()
 
 
 def _gzip_with_fields(data: bytes) -> bytes:
-    """A member with all that RFC 1952, 2.3.1 lets stand in its header: extra fields, a name, a comment, a checksum of it; it says text."""
+    """A member with all that RFC 1952, 2.3.1 lets stand in its header: extra fields, a name, a
+    comment, a checksum of it; it says text.
+    """
     fixed = b"\x1f\x8b\x08\x1f" + bytes(4) + b"\x02\xff"
     head = fixed + b"\x06\0ab\x02\0cd" + b"a name\0" + b"a comment\0"
     packed = zlib.compressobj(wbits=-15)
     tail = struct.pack("<II", zlib.crc32(data), len(data))
-    return head + struct.pack("<H", zlib.crc32(head) & 0xFFFF) + packed.compress(data) + packed.flush() + tail
+    return (
+        head
+        + struct.pack("<H", zlib.crc32(head) & 0xFFFF)
+        + packed.compress(data)
+        + packed.flush()
+        + tail
+    )
 
 
 FORMS = {
     "none": SAMPLE,
     "gzip": gzip.compress(SAMPLE),
-    "gzip members": b"".join(gzip.compress(SAMPLE[n : n + 512]) for n in range(0, len(SAMPLE), 512)),
+    "gzip members": b"".join(
+        gzip.compress(SAMPLE[n : n + 512]) for n in range(0, len(SAMPLE), 512)
+    ),
     "gzip with fields": _gzip_with_fields(SAMPLE),
     "gzip with empty members": gzip.compress(b"")
     + gzip.compress(SAMPLE[:700])
@@ -174,12 +226,15 @@ FORMS = {
     + gzip.compress(SAMPLE[700:])
     + gzip.compress(b""),
     "gzip without compression": gzip.compress(SAMPLE, 0),
-    "zstd with empty frames": zstandard.compress(b"") + zstandard.compress(SAMPLE) + zstandard.compress(b""),
+    "zstd with empty frames": zstandard.compress(b"")
+    + zstandard.compress(SAMPLE)
+    + zstandard.compress(b""),
     "gzip padded": gzip.compress(SAMPLE) + bytes(3000),
     "gzip then garbage": gzip.compress(SAMPLE) + b"garbage" * 300,
     "zstd": zstandard.compress(SAMPLE),
     "zstd frames": b"".join(
-        b"\x52\x2a\x4d\x18\x04\0\0\0skip" + zstandard.compress(SAMPLE[n : n + 900]) for n in range(0, len(SAMPLE), 900)
+        b"\x52\x2a\x4d\x18\x04\0\0\0skip" + zstandard.compress(SAMPLE[n : n + 900])
+        for n in range(0, len(SAMPLE), 900)
     ),
     "bzip2": bz2.compress(SAMPLE),
     "xz streams": lzma.compress(SAMPLE[:1000]) + lzma.compress(SAMPLE[1000:]),
@@ -206,7 +261,9 @@ def test_a_layer_of_no_bytes_is_empty() -> None:
     assert members(b"") == members(bytes(1024)) == members(gzip.compress(b"")) == []
 
 
-@pytest.mark.parametrize("data", [b"x", b"<html>" * 500, b"\x1f\x8bnope", b"\x28\xb5\x2f\xfdnope nope", b"BZhnope!"])
+@pytest.mark.parametrize(
+    "data", [b"x", b"<html>" * 500, b"\x1f\x8bnope", b"\x28\xb5\x2f\xfdnope nope", b"BZhnope!"]
+)
 def test_what_is_no_tar_is_malformed(data: bytes) -> None:
     with pytest.raises(Malformed):
         members(data)
@@ -234,7 +291,9 @@ def test_bombs_meet_a_bound() -> None:
 
 
 @pytest.mark.parametrize("form", ["zstd", "xz"])
-def test_a_stream_that_wants_more_memory_than_it_may_have_is_too_much_and_not_damaged(form: str) -> None:
+def test_a_stream_that_wants_more_memory_than_it_may_have_is_too_much_and_not_damaged(
+    form: str,
+) -> None:
     if form == "zstd":
         wide = zstandard.ZstdCompressionParameters(window_log=27, write_content_size=False)
         frame = zstandard.ZstdCompressor(compression_params=wide).compressobj()
@@ -248,13 +307,21 @@ def test_a_stream_that_wants_more_memory_than_it_may_have_is_too_much_and_not_da
 
 
 @pytest.mark.parametrize(
-    "name", [b"BZhang/", b"BZh91AY/", b"\x1f\x8b\x08/", b"\x28\xb5\x2f\xfd/", b"\xfd7zXZ", b"P*M\x18/"]
+    "name",
+    [b"BZhang/", b"BZh91AY/", b"\x1f\x8b\x08/", b"\x28\xb5\x2f\xfd/", b"\xfd7zXZ", b"P*M\x18/"],
 )
 @pytest.mark.parametrize("size", [1, 511, 1 << 20])
-def test_a_first_block_whose_checksum_holds_is_a_tar_whatever_its_name_begins_with(name: bytes, size: int) -> None:
+def test_a_first_block_whose_checksum_holds_is_a_tar_whatever_its_name_begins_with(
+    name: bytes, size: int
+) -> None:
     data = block(name, b"5") + block(name.strip(b"/") + b"/f", content=b"1") + bytes(1024)
     assert inflate(data, size=size) == data
-    for packed in (gzip.compress(data), bz2.compress(data), lzma.compress(data), zstandard.compress(data)):
+    for packed in (
+        gzip.compress(data),
+        bz2.compress(data),
+        lzma.compress(data),
+        zstandard.compress(data),
+    ):
         assert names(members(packed)) == [name.strip(b"/"), name.strip(b"/") + b"/f"]
 
 
@@ -289,11 +356,15 @@ def test_a_file_of_exabytes_of_holes_meets_a_bound(size: int) -> None:
 def test_a_negative_size_ends_at_once() -> None:
     for key in ("size", "GNU.sparse.size"):
         with pytest.raises(Malformed):
-            members(tar(entry("a", pax_headers={key: "-600", "GNU.sparse.map": "0,-5"}), entry("b")))
+            members(
+                tar(entry("a", pax_headers={key: "-600", "GNU.sparse.map": "0,-5"}), entry("b"))
+            )
 
 
 def test_magic_decides() -> None:
-    assert [sniff(head) for head in (b"\x1f\x8b", b"\x5f\x2a\x4d\x18", b"\x28\xb5\x2f\xfd", b"PK")] == [
+    assert [
+        sniff(head) for head in (b"\x1f\x8b", b"\x5f\x2a\x4d\x18", b"\x28\xb5\x2f\xfd", b"PK")
+    ] == [
         "gzip",
         "zstd",
         "zstd",

@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocifs.errors import Malformed
-from ocifs.layers import estargz
-from ocifs.layers.lazy import promised
-from ocifs.layers.member import Kind, Member
-from ocifs.layers.seekable import decode
-from ocifs.layers.toc import Table
+from ocifs.layers.index.entry import Kind, Member
+from ocifs.layers.spans.checkpoints import decode
+from ocifs.layers.toc import estargz
+from ocifs.layers.toc.crfs import Table
+from ocifs.layers.toc.formats import promised
 from ocifs.settings import KIB, MIB, Limits
 from tests.layers.stacks import shape
 from tests.layers.tables import (
@@ -36,10 +36,17 @@ from tests.layers.tables import (
 )
 from tests.layers.tars import inflate
 
-FORMS: list[tuple[Callable[[bytes], bytes], Callable[..., Made]]] = [(zipped, starred), (zstd, chunked)]
+FORMS: list[tuple[Callable[[bytes], bytes], Callable[..., Made]]] = [
+    (zipped, starred),
+    (zstd, chunked),
+]
 both = pytest.mark.parametrize(("compress", "make"), FORMS, ids=["estargz", "zstd:chunked"])
 LIMITS = Limits(
-    toc_bytes=64 * KIB, layer_members=200, layer_index_bytes=64 * KIB, layer_bytes=MIB, chunk_bytes=64 * KIB
+    toc_bytes=64 * KIB,
+    layer_members=200,
+    layer_index_bytes=64 * KIB,
+    layer_bytes=MIB,
+    chunk_bytes=64 * KIB,
 )
 
 
@@ -65,13 +72,21 @@ def members(found: Table | None) -> dict[bytes, Member]:
 
 
 @both
-def test_entries_are_what_the_table_says(compress: Callable[[bytes], bytes], make: Callable[..., Made]) -> None:
+def test_entries_are_what_the_table_says(
+    compress: Callable[[bytes], bytes], make: Callable[..., Made]
+) -> None:
     found = members(read(make(usual(compress))))
     assert [member.kind.value for member in found.values()] == list("ddfffl" + "hcbp")
     assert (found[b""].mode, found[b""].mtime_ns) == (0o755, 1_704_164_645 * 10**9)
     assert found[b"d"].mode == 0o1777
     one = found[b"d/one"]
-    assert (one.mode, one.uid, one.gid, one.size, one.xattrs) == (0o4755, 1000, 42, 3, ((b"user.a", b"\0\xff"),))
+    assert (one.mode, one.uid, one.gid, one.size, one.xattrs) == (
+        0o4755,
+        1000,
+        42,
+        3,
+        ((b"user.a", b"\0\xff"),),
+    )
     assert found[b"d/many"].mtime_ns == 981_169_506_500_000_000
     assert found[b"d/link"].link == "../etc/é".encode()
     assert found[b"d/hard"] == Member(b"d/hard", Kind.HARDLINK, 0o644, link=b"d/one")
@@ -80,11 +95,15 @@ def test_entries_are_what_the_table_says(compress: Callable[[bytes], bytes], mak
 
 
 @both
-def test_each_chunk_is_a_span_that_gives_it(compress: Callable[[bytes], bytes], make: Callable[..., Made]) -> None:
+def test_each_chunk_is_a_span_that_gives_it(
+    compress: Callable[[bytes], bytes], make: Callable[..., Made]
+) -> None:
     made = make(usual(compress))
     found = read(made)
     many = members(found)[b"d/many"]
-    assert found is not None and [(extent.offset, extent.length) for extent in many.extents] == [(0, 1501)]
+    assert found is not None and [(extent.offset, extent.length) for extent in many.extents] == [
+        (0, 1501)
+    ]
     content = b""
     for extent in many.extents:
         for number in found.spans.numbers(extent.plain, extent.plain + extent.length):
@@ -112,7 +131,13 @@ def test_chunks_that_share_a_member_are_taken_out_of_it(
         [number] = found.spans.numbers(extent.plain, extent.plain + extent.length)
         span = found.spans[number]
         shown[path] = decode(found.spans.compression, span, made.blob[span.start : span.stop])
-    assert shown == {b"before": b"before", b"one": b"1" * 3000, b"two": b"2", b"three": b"3" * 600, b"after": b"after"}
+    assert shown == {
+        b"before": b"before",
+        b"one": b"1" * 3000,
+        b"two": b"2",
+        b"three": b"3" * 600,
+        b"after": b"after",
+    }
     first, one, two, three, last = found.spans
     assert first.start < one.start == two.start == three.start < last.start
     assert first.skip == last.skip == 0 < one.skip < two.skip < three.skip
@@ -183,11 +208,20 @@ def test_what_no_annotation_names_is_not_believed() -> None:
         with pytest.raises(Malformed):
             promised(each)
     both = {**made.annotations, **chunked(usual(zstd)).annotations}
-    assert read(replace(chunked(usual(zstd)), annotations={**both, estargz.ANNOTATION: f"sha256:{'1' * 64}"})) is None
+    assert (
+        read(
+            replace(
+                chunked(usual(zstd)), annotations={**both, estargz.ANNOTATION: f"sha256:{'1' * 64}"}
+            )
+        )
+        is None
+    )
 
 
 @both
-def test_a_table_of_another_digest_is_refused(compress: Callable[[bytes], bytes], make: Callable[..., Made]) -> None:
+def test_a_table_of_another_digest_is_refused(
+    compress: Callable[[bytes], bytes], make: Callable[..., Made]
+) -> None:
     made = make(usual(compress))
     other = make(usual(compress), table([]))
     assert read(replace(made, blob=other.blob)) is None
@@ -203,7 +237,9 @@ def test_a_table_of_another_digest_is_refused(compress: Callable[[bytes], bytes]
 def test_a_hard_link_before_its_target_is_a_link_to_it(
     compress: Callable[[bytes], bytes], make: Callable[..., Made]
 ) -> None:
-    """containerd/stargz-snapshotter#181: files to be prefetched were moved to the front without what they link to."""
+    """containerd/stargz-snapshotter#181: files to be prefetched were moved to the front without
+    what they link to.
+    """
     contents = Contents(compress)
     contents.put("h", type="hardlink", linkName="f")
     contents.put("f", b"content")
@@ -288,7 +324,10 @@ LIES: list[tuple[str, dict[str, object]]] = [
 @both
 @pytest.mark.parametrize(("path", "facts"), LIES, ids=[f"{path}-{facts}" for path, facts in LIES])
 def test_an_entry_that_makes_no_sense_refuses_the_table(
-    compress: Callable[[bytes], bytes], make: Callable[..., Made], path: str, facts: dict[str, object]
+    compress: Callable[[bytes], bytes],
+    make: Callable[..., Made],
+    path: str,
+    facts: dict[str, object],
 ) -> None:
     contents = usual(compress)
     assert read(make(contents, table(contents.entries))) is not None
@@ -296,7 +335,9 @@ def test_an_entry_that_makes_no_sense_refuses_the_table(
 
 
 @both
-def test_chunks_over_one_another_are_refused(compress: Callable[[bytes], bytes], make: Callable[..., Made]) -> None:
+def test_chunks_over_one_another_are_refused(
+    compress: Callable[[bytes], bytes], make: Callable[..., Made]
+) -> None:
     contents = usual(compress)
     other = next(entry["offset"] for entry in contents.entries if entry["name"] == "d/many")
     assert read(make(contents, table(lie(contents.entries, "d/one", offset=other)))) is None
@@ -325,13 +366,17 @@ def test_chunks_over_one_another_are_refused(compress: Callable[[bytes], bytes],
     ],
     ids=lambda toc: repr(toc[:40]),
 )
-def test_what_is_no_table_is_refused(compress: Callable[[bytes], bytes], make: Callable[..., Made], toc: bytes) -> None:
+def test_what_is_no_table_is_refused(
+    compress: Callable[[bytes], bytes], make: Callable[..., Made], toc: bytes
+) -> None:
     assert read(make(usual(compress), toc)) is None
     assert read(make(usual(compress), b' {"entries" : [ ] ,"version":1 , "x":[{}]}\n')) is not None
 
 
 @both
-def test_tables_that_pass_a_bound_are_refused(compress: Callable[[bytes], bytes], make: Callable[..., Made]) -> None:
+def test_tables_that_pass_a_bound_are_refused(
+    compress: Callable[[bytes], bytes], make: Callable[..., Made]
+) -> None:
     def refused(contents: Contents) -> bool:
         return read(make(contents), LIMITS) is None and read(make(contents)) is not None
 
@@ -349,7 +394,12 @@ def test_tables_that_pass_a_bound_are_refused(compress: Callable[[bytes], bytes]
 
 def test_places_outside_the_blob_are_refused() -> None:
     made = chunked(usual(zstd))
-    for position in (f"{len(made.blob)}:5:5:1", f"0:5:{len(made.toc)}:1", f"5:{10**17}:5:1", "5:0:0:1"):
+    for position in (
+        f"{len(made.blob)}:5:5:1",
+        f"0:5:{len(made.toc)}:1",
+        f"5:{10**17}:5:1",
+        "5:0:0:1",
+    ):
         assert read(replace(made, annotations={**made.annotations, POSITION: position})) is None
     made = starred(usual(zipped))
     for place in (0, len(made.blob), len(made.blob) - 51, 1, 1 << 60):
@@ -390,7 +440,10 @@ KEYS = st.sampled_from(
 
 @both
 @settings(max_examples=150, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 12), KEYS, VALUES), max_size=4), st.lists(st.integers(0, 12), max_size=3))
+@given(
+    st.lists(st.tuples(st.integers(0, 12), KEYS, VALUES), max_size=4),
+    st.lists(st.integers(0, 12), max_size=3),
+)
 def test_any_table_is_refused_or_in_order(
     compress: Callable[[bytes], bytes],
     make: Callable[..., Made],
@@ -408,7 +461,13 @@ def test_any_table_is_refused_or_in_order(
 
 @both
 @settings(max_examples=150, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 1 << 16), st.binary(min_size=1, max_size=4)), min_size=1, max_size=4))
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 1 << 16), st.binary(min_size=1, max_size=4)),
+        min_size=1,
+        max_size=4,
+    )
+)
 def test_a_layer_with_damage_is_refused_or_in_order(
     compress: Callable[[bytes], bytes], make: Callable[..., Made], changes: list[tuple[int, bytes]]
 ) -> None:
@@ -438,7 +497,9 @@ def in_order(found: Table | None, made: Made) -> None:
         assert start < other or stop <= skip
     assert end <= Limits().layer_bytes
     for member in found.members:
-        assert b"\0" not in member.path and not {b"", b".", b".."} & set(member.path.split(b"/") if member.path else [])
+        assert b"\0" not in member.path and not {b"", b".", b".."} & set(
+            member.path.split(b"/") if member.path else []
+        )
         assert 0 <= member.mode <= 0o7777 and member.size >= 0
         reached = 0
         for extent in member.extents:

@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ocifs.errors import Malformed
-from ocifs.layers.member import Kind, LayerIndex, Member
-from ocifs.layers.merged import Item
-from ocifs.layers.overlay import merge
+from ocifs.layers.index.entry import Kind, LayerIndex, Member
+from ocifs.layers.merge.apply import merge
+from ocifs.layers.merge.tree import Item
 from ocifs.oci.digest import Digest
 from ocifs.settings import Limits
 from tests.layers.stacks import items
@@ -25,14 +25,19 @@ from tests.support.image import make_layout
 # How many stacks a run looks at: an unpacking by umoci takes some 50 ms.
 EXAMPLES = int(os.environ.get("OCIFS_STACKS", "60"))
 Entry = tuple[tarfile.TarInfo, bytes]
-PATHS = st.sampled_from(["a", "b", "c", "n", "a/a", "a/b", "a/n", "b/a", "b/n", "a/b/c", "a/b/n", "l/a", "l/n"])
+PATHS = st.sampled_from(
+    ["a", "b", "c", "n", "a/a", "a/b", "a/n", "b/a", "b/n", "a/b/c", "a/b/n", "l/a", "l/n"]
+)
 DIRECTORIES = st.sampled_from(["a", "b", "a/b", "l"])
 # What every stack stands on, so that most of what is laid over it means something.
 BASE: list[Entry] = [
     entry("a", DIRECTORY, mtime=1),
     entry("a/b", DIRECTORY, mtime=1),
     entry("b", DIRECTORY, mtime=1),
-    *[entry(path, content=path.encode(), mtime=1) for path in ("a/a", "a/b/c", "a/b/d", "b/a", "b/c", "c", "base")],
+    *[
+        entry(path, content=path.encode(), mtime=1)
+        for path in ("a/a", "a/b/c", "a/b/d", "b/a", "b/c", "c", "base")
+    ],
     entry("b/base", HARDLINK, linkname="base", mtime=1),
     entry("l", SYMLINK, linkname="a", mtime=1),
 ]
@@ -46,7 +51,9 @@ def _whiteout(path: str) -> str:
 def _entries(number: int) -> st.SearchStrategy[list[Entry]]:
     time = 1_000_000_000 + number
     one = st.one_of(
-        st.builds(lambda path, data: entry(path, content=data, mtime=time), PATHS, st.binary(max_size=5)),
+        st.builds(
+            lambda path, data: entry(path, content=data, mtime=time), PATHS, st.binary(max_size=5)
+        ),
         PATHS.map(lambda path: entry(path, DIRECTORY, mode=0o700 + number, mtime=time)),
         PATHS.map(lambda path: entry(_whiteout(path), mtime=time)),
         DIRECTORIES.map(lambda path: entry(f"{path}/.wh..wh..opq", mtime=time)),
@@ -55,7 +62,9 @@ def _entries(number: int) -> st.SearchStrategy[list[Entry]]:
             PATHS,
             st.sampled_from(["base", "c", "a/a", "b/base"]),
         ),
-        st.sampled_from(["a", "/b", "../a/b", "nothing"]).map(lambda to: entry("l", SYMLINK, linkname=to, mtime=time)),
+        st.sampled_from(["a", "/b", "../a/b", "nothing"]).map(
+            lambda to: entry("l", SYMLINK, linkname=to, mtime=time)
+        ),
     )
     return st.lists(one, max_size=5)
 
@@ -66,7 +75,10 @@ def _ours(tars: list[bytes]) -> dict[str, tuple[object, ...]]:
     names: dict[Item, list[str]] = {}
     for path, item in found.items():
         names.setdefault(item, []).append(path)
-    return {path: _shown(item.member, tars[item.layer], sorted(names[item])) for path, item in found.items()}
+    return {
+        path: _shown(item.member, tars[item.layer], sorted(names[item]))
+        for path, item in found.items()
+    }
 
 
 def _shown(member: Member, plain: bytes, names: list[str]) -> tuple[object, ...]:
@@ -99,14 +111,17 @@ def _theirs(root: Path) -> dict[str, tuple[object, ...]]:
 def _is_defined(tars: list[list[Entry]]) -> bool:
     """Whether unpackers agree on what a stack means.
 
-    Each name once a layer, no whiteout of what its own layer brings anything to, nothing behind a link that its own layer makes: umoci
-    applies whiteouts in the order of the tar, we as if they stood first.
+    Each name once a layer, no whiteout of what its own layer brings anything to, nothing behind a
+    link that its own layer makes: umoci applies whiteouts in the order of the tar, we as if they
+    stood first.
     """
     for entries in tars:
         names = [info.name for info, _ in entries]
         if "l" in names and any(name.startswith("l/") for name in names):
             return False
-        gone = [name.replace(".wh.", "") for name in names if ".wh." in name and ".wh..wh." not in name]
+        gone = [
+            name.replace(".wh.", "") for name in names if ".wh." in name and ".wh..wh." not in name
+        ]
         if any(name.startswith(f"{path}/") for path in gone for name in names):
             return False
         plain = [name.replace(".wh.", "") for name in names if ".wh..wh." not in name]

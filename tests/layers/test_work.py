@@ -11,9 +11,9 @@ import trio
 import zstandard
 
 from ocifs.errors import LimitExceeded, Malformed
-from ocifs.layers.inflate import Inflater
-from ocifs.layers.overlay import merge
-from ocifs.layers.ztoc import read_ztoc
+from ocifs.layers.indexing.decompress import Inflater
+from ocifs.layers.merge.apply import merge
+from ocifs.layers.toc.soci import read_ztoc
 from ocifs.settings import Limits
 from tests.layers.stacks import directory, file, layer, symlink
 from tests.layers.tars import DIRECTORY, SYMLINK, entry, members, tar
@@ -25,13 +25,21 @@ GENEROUS = 120  # seconds, for work that would take hours
 def test_a_link_target_longer_than_linux_allows_is_refused(part: str) -> None:
     """Each entry behind a link walks its target: of 900 KB, 3,000 times."""
     with pytest.raises(LimitExceeded, match="layer_link_bytes"):
-        members(tar(entry("a", SYMLINK, linkname=part * (4096 // len(part) + 1) + "t"), entry("t", DIRECTORY)))
+        members(
+            tar(
+                entry("a", SYMLINK, linkname=part * (4096 // len(part) + 1) + "t"),
+                entry("t", DIRECTORY),
+            )
+        )
 
 
 @pytest.mark.parametrize("part", ["./", "x/../", "t/.././"])
 def test_what_links_cost_is_bounded_in_all(part: str) -> None:
     links = [symlink("a0", part * (4000 // len(part)) + "t")]
-    links += [symlink(f"a{number}", part * (3900 // len(part)) + f"a{number - 1}") for number in range(1, 200)]
+    links += [
+        symlink(f"a{number}", part * (3900 // len(part)) + f"a{number - 1}")
+        for number in range(1, 200)
+    ]
     entries = [file(f"a199/{number}/x") for number in range(3000)]
     with pytest.raises(LimitExceeded, match="layer_link_steps"):
         merge([layer(directory("t"), directory("x"), *links, *entries)], Limits())
@@ -51,7 +59,9 @@ async def test_merging_ends_when_its_caller_is_cancelled() -> None:
     await _ends_when_cancelled(lambda: merge(stack, Limits(layer_link_steps=1 << 60)))
 
 
-@pytest.mark.parametrize("stream", [gzip.compress(b"x"), zstandard.compress(b"x")], ids=["gzip", "zstd"])
+@pytest.mark.parametrize(
+    "stream", [gzip.compress(b"x"), zstandard.compress(b"x")], ids=["gzip", "zstd"]
+)
 async def test_unpacking_ends_when_its_caller_is_cancelled(stream: bytes) -> None:
     def endless() -> Iterator[bytes]:
         inflater = Inflater(lambda: stream * 10_000, Limits(layer_streams=1 << 60))
@@ -67,7 +77,9 @@ def _vector(builder: flatbuffers.Builder, offsets: list[int]) -> int:
     return int(builder.EndVector())
 
 
-def _table(builder: flatbuffers.Builder, fields: dict[int, int], numbers: dict[int, int] | None = None) -> int:
+def _table(
+    builder: flatbuffers.Builder, fields: dict[int, int], numbers: dict[int, int] | None = None
+) -> int:
     builder.StartObject(16)
     for number, offset in fields.items():
         builder.PrependUOffsetTRelativeSlot(number, offset, 0)
@@ -83,7 +95,8 @@ def _ztoc(entries: int, attributes: int, *, shared: bool, points: int = 1) -> by
 
     def some_attributes() -> int:
         pairs = [
-            _table(builder, {0: builder.CreateString(f"SCHILY.xattr.user.{n}"), 1: kind}) for n in range(attributes)
+            _table(builder, {0: builder.CreateString(f"SCHILY.xattr.user.{n}"), 1: kind})
+            for n in range(attributes)
         ]
         return _vector(builder, pairs)
 
@@ -117,6 +130,8 @@ def test_parts_of_a_ztoc_are_used_once() -> None:
 
 def test_spans_of_a_ztoc_are_as_many_as_its_digests() -> None:
     assert len(read_ztoc(_ztoc(1, 0, shared=True, points=3), 300, Limits()).spans) == 3
-    data = _ztoc(1, 0, shared=True, points=3).replace((300).to_bytes(8, "little"), (10**12).to_bytes(8, "little"))
+    data = _ztoc(1, 0, shared=True, points=3).replace(
+        (300).to_bytes(8, "little"), (10**12).to_bytes(8, "little")
+    )
     with pytest.raises(Malformed, match="make no sense"):
         read_ztoc(data, 10**12, Limits(layer_bytes=10**13))

@@ -1,4 +1,6 @@
-"""Layers are unpacked once, verified, kept, and made again when what was kept is gone; over real caches, sources that go wrong."""
+"""Layers are unpacked once, verified, kept, and made again when what was kept is gone; over real
+caches, sources that go wrong.
+"""
 
 from __future__ import annotations
 
@@ -19,22 +21,27 @@ import trio.testing
 from ocifs import concurrency
 from ocifs.errors import IntegrityError, LimitExceeded, Malformed, Unreachable
 from ocifs.layers import waiting
-from ocifs.layers.codec import KIND as INDEX
-from ocifs.layers.member import LayerIndex, Member
-from ocifs.layers.merged import Tree
-from ocifs.layers.plain import PLAIN
-from ocifs.layers.unpack import Layer
-from ocifs.layers.workshop import Workshop
+from ocifs.layers.index.codec import KIND as INDEX
+from ocifs.layers.index.entry import LayerIndex, Member
+from ocifs.layers.indexing.pipeline import Layer
+from ocifs.layers.merge.tree import Tree
+from ocifs.layers.service import Workshop
+from ocifs.layers.spans.uncompressed import PLAIN
 from ocifs.oci.digest import Digest
 from ocifs.settings import CacheSettings, Limits, Settings
-from ocifs.store.blobs import CachedBlobs
+from ocifs.store.blobs.cached import CachedBlobs
+from ocifs.store.derived import DiskShelf
 from ocifs.store.disk import Disk
-from ocifs.store.shelf import DiskShelf
 from tests.layers.tars import DIRECTORY, entry, tar
 from tests.store.source import Fault, MemorySource, broken
 
 CONTENT = random.Random(1).randbytes(700_000)
-TAR = tar(entry("d", DIRECTORY), entry("d/big", content=CONTENT), entry("d/small", content=b"small"), entry("empty"))
+TAR = tar(
+    entry("d", DIRECTORY),
+    entry("d/big", content=CONTENT),
+    entry("d/small", content=b"small"),
+    entry("empty"),
+)
 BLOB = gzip.compress(TAR, 1, mtime=0)
 XZ = lzma.compress(TAR)  # which cannot be entered in the middle
 
@@ -52,17 +59,23 @@ class Site:
         return Layer(self.source.put(data), None if plain is None else Digest.of(plain))
 
     def kept(self, layer: Layer) -> list[str]:
-        return [kind for kind in (PLAIN, INDEX) if self.shelf.path(kind, layer.blob.digest).exists()]
+        return [
+            kind for kind in (PLAIN, INDEX) if self.shelf.path(kind, layer.blob.digest).exists()
+        ]
 
 
 @asynccontextmanager
-async def site(directory: Path, source: MemorySource | None = None, **limits: int) -> AsyncIterator[Site]:
+async def site(
+    directory: Path, source: MemorySource | None = None, **limits: int
+) -> AsyncIterator[Site]:
     """A workshop over a cache in a directory, for the length of the block."""
     directory.chmod(0o700)
     source = source or MemorySource()
     disk = Disk(directory)
     async with trio.open_nursery() as nursery:
-        blobs = CachedBlobs(source, disk, nursery, Settings(cache=CacheSettings(directory=directory)))
+        blobs = CachedBlobs(
+            source, disk, nursery, Settings(cache=CacheSettings(directory=directory))
+        )
         shelf = DiskShelf(disk)
         yield Site(Workshop(blobs, shelf, nursery, Limits(**limits)), shelf, source, nursery)
         nursery.cancel_scope.cancel()
@@ -84,10 +97,23 @@ async def test_a_layer_is_streamed_once_and_read_from_what_was_kept(tmp_path: Pa
         layer = here.layer()
         index = await here.workshop.index(layer)
         assert [each.path for each in index.members] == [b"d", b"d/big", b"d/small", b"empty"]
-        assert (index.diff_id, index.plain_size, index.compression) == (Digest.of(TAR), len(TAR), "gzip")
+        assert (index.diff_id, index.plain_size, index.compression) == (
+            Digest.of(TAR),
+            len(TAR),
+            "gzip",
+        )
         found = member(index, b"d/big")
-        for offset, size in ((0, 100), (699_990, 100), (12_345, 300_000), (700_000, 5), (800_000, 5)):
-            assert await here.workshop.read(layer, found, offset, size) == CONTENT[offset : offset + size]
+        for offset, size in (
+            (0, 100),
+            (699_990, 100),
+            (12_345, 300_000),
+            (700_000, 5),
+            (800_000, 5),
+        ):
+            assert (
+                await here.workshop.read(layer, found, offset, size)
+                == CONTENT[offset : offset + size]
+            )
         assert await here.workshop.read(layer, member(index, b"empty"), 0, 10) == b""
         assert sum(here.source.served) == len(BLOB)
         assert here.kept(layer) == [INDEX]  # a gzip is read from its blob
@@ -102,7 +128,9 @@ async def test_more_layers_than_a_bound_allows_are_not_asked_for(tmp_path: Path)
         await here.workshop.tree([first, second])
 
 
-async def test_of_many_layers_no_more_are_fetched_at_a_time_than_are_unpacked(tmp_path: Path) -> None:
+async def test_of_many_layers_no_more_are_fetched_at_a_time_than_are_unpacked(
+    tmp_path: Path,
+) -> None:
     """Of each some pieces wait in memory."""
     async with site(tmp_path) as here:
         here.source.gate = trio.Event()
@@ -157,7 +185,9 @@ async def test_the_end_of_a_mount_ends_an_unpacking_and_leaves_nothing(tmp_path:
 async def test_what_is_kept_lists_and_serves_without_a_question(tmp_path: Path) -> None:
     async with site(tmp_path) as here:
         first = await here.workshop.index(here.layer())
-    async with site(tmp_path, MemorySource(always=Fault(Unreachable("the registry is down")))) as here:
+    async with site(
+        tmp_path, MemorySource(always=Fault(Unreachable("the registry is down")))
+    ) as here:
         layer = here.layer()
         assert await here.workshop.index(layer) == first
         assert await big(here, layer) == CONTENT
@@ -176,8 +206,12 @@ async def test_a_tar_that_was_evicted_is_made_again(tmp_path: Path) -> None:
         assert await big(here, here.layer(XZ)) == CONTENT
 
 
-@pytest.mark.parametrize("damage", [b"", b"{}\n", b"junk", None], ids=["empty", "other", "junk", "bit"])
-async def test_an_index_that_was_damaged_is_made_again(tmp_path: Path, damage: bytes | None) -> None:
+@pytest.mark.parametrize(
+    "damage", [b"", b"{}\n", b"junk", None], ids=["empty", "other", "junk", "bit"]
+)
+async def test_an_index_that_was_damaged_is_made_again(
+    tmp_path: Path, damage: bytes | None
+) -> None:
     async with site(tmp_path) as here:
         layer = here.layer()
         first = await here.workshop.index(layer)
@@ -199,13 +233,18 @@ def flipped(data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("damage", [cut, flipped])
-async def test_a_tar_that_was_damaged_is_made_again(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+async def test_a_tar_that_was_damaged_is_made_again(
+    tmp_path: Path, damage: Callable[[bytes], bytes]
+) -> None:
     async with site(tmp_path) as here:
         layer = here.layer(XZ)
         index = await here.workshop.index(layer)
         path = here.shelf.path(PLAIN, layer.blob.digest)
         path.write_bytes(damage(path.read_bytes()))
-        assert await here.workshop.read(layer, member(index, b"d/big"), 300_000, 5000) == CONTENT[300_000:305_000]
+        assert (
+            await here.workshop.read(layer, member(index, b"d/big"), 300_000, 5000)
+            == CONTENT[300_000:305_000]
+        )
         assert await big(here, layer) == CONTENT
         assert path.read_bytes() == TAR
 
@@ -218,16 +257,22 @@ async def test_content_that_is_not_the_diff_ids_is_refused_and_not_kept(tmp_path
         assert here.kept(layer) == []
         right = replace(layer, diff_id=Digest.of(TAR))
         assert await big(here, right) == CONTENT
-        with pytest.raises(IntegrityError, match="config says"):  # what was kept is checked against each config
+        with pytest.raises(
+            IntegrityError, match="config says"
+        ):  # what was kept is checked against each config
             await here.workshop.index(layer)
 
 
-@pytest.mark.parametrize("compress", [bytes, lambda data: gzip.compress(data, 1, mtime=0)], ids=["plain", "gzip"])
+@pytest.mark.parametrize(
+    "compress", [bytes, lambda data: gzip.compress(data, 1, mtime=0)], ids=["plain", "gzip"]
+)
 async def test_the_bytes_after_the_tars_end_are_checked_like_all_others(
     tmp_path: Path, compress: Callable[[bytes], bytes]
 ) -> None:
     more = TAR + random.Random(2).randbytes(100_000)  # it has ended before
-    async with site(tmp_path, MemorySource(always=Fault(content=lambda data: data[:-9] + b"x" + data[-8:]))) as here:
+    async with site(
+        tmp_path, MemorySource(always=Fault(content=lambda data: data[:-9] + b"x" + data[-8:]))
+    ) as here:
         layer = here.layer(compress(more), plain=None)
         with pytest.raises((IntegrityError, Malformed)):
             await here.workshop.index(layer)
@@ -236,11 +281,15 @@ async def test_the_bytes_after_the_tars_end_are_checked_like_all_others(
         assert await big(here, layer) == CONTENT
         with pytest.raises(IntegrityError, match="config says"):  # the diff ID is that of all of it
             await here.workshop.index(replace(layer, diff_id=Digest.of(TAR)))
-        assert (await here.workshop.index(replace(layer, diff_id=Digest.of(more)))).diff_id == Digest.of(more)
+        assert (
+            await here.workshop.index(replace(layer, diff_id=Digest.of(more)))
+        ).diff_id == Digest.of(more)
 
 
 @pytest.mark.parametrize("data", [BLOB, TAR], ids=["gzip", "plain"])
-async def test_content_that_is_not_the_digests_is_refused_and_fetched_anew(tmp_path: Path, data: bytes) -> None:
+async def test_content_that_is_not_the_digests_is_refused_and_fetched_anew(
+    tmp_path: Path, data: bytes
+) -> None:
     async with site(tmp_path, MemorySource(always=Fault(content=flipped))) as here:
         layer = here.layer(data)
         with pytest.raises(IntegrityError):

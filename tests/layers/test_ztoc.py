@@ -1,4 +1,6 @@
-"""SOCI's tables, as SOCI's own code makes them, against what is read of the tar itself; and what is made of those that lie."""
+"""SOCI's tables, as SOCI's own code makes them, against what is read of the tar itself; and what is
+made of those that lie.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocifs.errors import IntegrityError, LimitExceeded, Malformed
-from ocifs.layers.codec import decode as decode_index
-from ocifs.layers.codec import encode as encode_index
-from ocifs.layers.member import LayerIndex
-from ocifs.layers.seekable import decode
-from ocifs.layers.toc import Table
-from ocifs.layers.ztoc import _points, read_ztoc
+from ocifs.layers.index.codec import decode as decode_index
+from ocifs.layers.index.codec import encode as encode_index
+from ocifs.layers.index.entry import LayerIndex
+from ocifs.layers.spans.checkpoints import decode
+from ocifs.layers.toc.crfs import Table
+from ocifs.layers.toc.soci import _points, read_ztoc
 from ocifs.settings import MIB, Limits
 from tests.layers.tars import DIRECTORY, HARDLINK, SYMLINK, entry, members, tar
 from tests.support.tools import tool
@@ -37,7 +39,9 @@ TAR = tar(
     entry("block", tarfile.BLKTYPE, devmajor=8, devminor=1),
     entry("pipe", tarfile.FIFOTYPE),
     entry("n" * 300, content=b"long"),
-    entry("x", content=b"x", pax_headers={"LIBARCHIVE.xattr.user.c": "ZA", "SCHILY.xattr.user.a": "b"}),
+    entry(
+        "x", content=b"x", pax_headers={"LIBARCHIVE.xattr.user.c": "ZA", "SCHILY.xattr.user.a": "b"}
+    ),
     entry(".wh.gone"),
     entry("text", content=b"abc\n" * 700_000),
     entry("empty"),
@@ -119,7 +123,12 @@ def test_a_table_of_another_blob_is_refused(ztoc: bytes) -> None:
 
 def test_a_sparse_file_makes_the_table_useless(tmp_path: Path) -> None:
     """SOCI's table does not say where the pieces of one are."""
-    sparse = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "s", "GNU.sparse.realsize": "1000"}
+    sparse = {
+        "GNU.sparse.major": "1",
+        "GNU.sparse.minor": "0",
+        "GNU.sparse.name": "s",
+        "GNU.sparse.realsize": "1000",
+    }
     holes = tar(
         entry("s", content=b"1\n0\n4\n".ljust(512, b"\0") + b"data", pax_headers=sparse),
         entry("t", content=bytes(9000)),
@@ -131,7 +140,12 @@ def test_a_sparse_file_makes_the_table_useless(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("bound", "little"),
-    [("chunk_bytes", 100_000), ("layer_bytes", 5_000_000), ("layer_members", 3), ("layer_header_bytes", 200)],
+    [
+        ("chunk_bytes", 100_000),
+        ("layer_bytes", 5_000_000),
+        ("layer_members", 3),
+        ("layer_header_bytes", 200),
+    ],
 )
 def test_what_a_table_says_has_bounds(ztoc: bytes, bound: str, little: int) -> None:
     with pytest.raises(LimitExceeded, match=bound):
@@ -139,10 +153,16 @@ def test_what_a_table_says_has_bounds(ztoc: bytes, bound: str, little: int) -> N
 
 
 @given(st.data())
-def test_a_table_that_was_tampered_with_is_refused_or_another_table(ztoc: bytes, data: st.DataObject) -> None:
-    """Whoever can make its digest fit can say what they like; but nothing else comes of it than an error of ours, or a table."""
+def test_a_table_that_was_tampered_with_is_refused_or_another_table(
+    ztoc: bytes, data: st.DataObject
+) -> None:
+    """Whoever can make its digest fit can say what they like; but nothing else comes of it than an
+    error of ours, or a table.
+    """
     changed = bytearray(ztoc[: data.draw(st.integers(0, len(ztoc)), label="length")])
-    for place in data.draw(st.lists(st.integers(0, max(0, len(changed) - 1)), max_size=20), label="places"):
+    for place in data.draw(
+        st.lists(st.integers(0, max(0, len(changed) - 1)), max_size=20), label="places"
+    ):
         if changed:
             changed[place] = data.draw(st.integers(0, 255), label="byte")
     try:

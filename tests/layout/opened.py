@@ -16,8 +16,8 @@ from ocifs.layout.unpacked import OnProgress
 from ocifs.oci.local import LayoutSource
 from ocifs.oci.manifest import Manifest, parse_manifest
 from ocifs.settings import Settings
+from ocifs.store.derived import DiskShelf
 from ocifs.store.disk import Disk
-from ocifs.store.shelf import DiskShelf
 
 
 @asynccontextmanager

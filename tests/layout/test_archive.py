@@ -1,4 +1,6 @@
-"""Tars as sources: what tar writers make, what tarfile lists, and what a stranger may have put into one."""
+"""Tars as sources: what tar writers make, what tarfile lists, and what a stranger may have put into
+one.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,9 @@ def files_in(body: bytes, tmp_path: Path, limits: Limits | None = None) -> Archi
     return ArchiveFiles(os.open(path, os.O_RDONLY), str(path), limits or Limits(), nothing)
 
 
-async def read_all(source: LayoutSource, settings: Settings | None = None, cache: Path | None = None) -> bytes:
+async def read_all(
+    source: LayoutSource, settings: Settings | None = None, cache: Path | None = None
+) -> bytes:
     async with opened(source, settings, cache) as layout:
         assert await layout.tags("") == ("v1",)
         layer = await layer_of(layout)
@@ -52,7 +56,9 @@ async def read_all(source: LayoutSource, settings: Settings | None = None, cache
         return content
 
 
-def linked(members: list[tuple[str, bytes]], *, hard: bool) -> list[tuple[str, bytes] | tarfile.TarInfo]:
+def linked(
+    members: list[tuple[str, bytes]], *, hard: bool
+) -> list[tuple[str, bytes] | tarfile.TarInfo]:
     found: list[tuple[str, bytes] | tarfile.TarInfo] = []
     for name, body in members:
         if not name.startswith("blobs/"):
@@ -86,7 +92,10 @@ def shapes(members: list[tuple[str, bytes]]) -> dict[str, bytes]:
         "symbolic": archive_of(linked(members, hard=False)),
         "hard": archive_of(linked(members, hard=True)),
         "linked-directory": archive_of(
-            [*((name.replace("blobs/", "b/"), body) for name, body in members), link("blobs", "./b")]
+            [
+                *((name.replace("blobs/", "b/"), body) for name, body in members),
+                link("blobs", "./b"),
+            ]
         ),
         "reversed": archive_of(members[::-1]),
         "twice": archive_of([("index.json", b"{}"), *members]),
@@ -147,7 +156,9 @@ async def test_progress_is_reported_while_an_archive_is_unpacked(
     path.write_bytes(OUTER["xz"](archive_of(members)))
     seen: list[tuple[str, int, int]] = []
     source = LayoutSource(str(path), ARCHIVE)
-    async with opened(source, on_progress=lambda name, done, total: seen.append((name, done, total))):
+    async with opened(
+        source, on_progress=lambda name, done, total: seen.append((name, done, total))
+    ):
         pass
     assert seen
     assert {(name, total) for name, _, total in seen} == {(str(path), path.stat().st_size)}
@@ -166,18 +177,26 @@ async def test_a_damaged_compressed_archive_is_an_error_and_leaves_nothing(
         path.write_bytes(damaged)
         with pytest.raises(UsageError, match="cannot be unpacked"):
             await read_all(LayoutSource(str(path), ARCHIVE), cache=tmp_path / "cache")
-    assert not [each for each in (tmp_path / "cache").rglob("*") if each.is_file() and "archive" in str(each)]
+    assert not [
+        each
+        for each in (tmp_path / "cache").rglob("*")
+        if each.is_file() and "archive" in str(each)
+    ]
 
 
 async def test_what_an_archive_unpacks_to_is_bounded(tmp_path: Path) -> None:
     path = tmp_path / "bomb.tar.gz"
     path.write_bytes(OUTER["gz"](archive_of([("zeros", bytes(1 << 20))])))
     settings = Settings(limits=replace(Limits(), layer_bytes=1 << 19))
-    with pytest.raises(LimitExceeded, match=r"the archive unpacks to more than limits\.layer_bytes"):
+    with pytest.raises(
+        LimitExceeded, match=r"the archive unpacks to more than limits\.layer_bytes"
+    ):
         await read_all(LayoutSource(str(path), ARCHIVE), settings)
 
 
-async def test_an_archive_that_is_replaced_stays_as_it_was(members: list[tuple[str, bytes]], tmp_path: Path) -> None:
+async def test_an_archive_that_is_replaced_stays_as_it_was(
+    members: list[tuple[str, bytes]], tmp_path: Path
+) -> None:
     path = tmp_path / "image.tar"
     path.write_bytes(archive_of(members))
     async with opened(LayoutSource(str(path), ARCHIVE)) as layout:
@@ -187,7 +206,9 @@ async def test_an_archive_that_is_replaced_stays_as_it_was(members: list[tuple[s
         assert layer.digest.matches(await layout.read_blob(layer, 0, layer.size))
 
 
-async def test_an_archive_that_is_written_to_is_an_error(members: list[tuple[str, bytes]], tmp_path: Path) -> None:
+async def test_an_archive_that_is_written_to_is_an_error(
+    members: list[tuple[str, bytes]], tmp_path: Path
+) -> None:
     path = tmp_path / "image.tar"
     path.write_bytes(archive_of(members))
     async with opened(LayoutSource(str(path), ARCHIVE)) as layout:
@@ -209,20 +230,26 @@ async def test_an_archive_that_is_written_to_is_an_error(members: list[tuple[str
         (link("index.json", ""), Malformed),
     ],
 )
-def test_a_link_never_leads_out_of_an_archive(tmp_path: Path, member: tarfile.TarInfo, error: type[Exception]) -> None:
+def test_a_link_never_leads_out_of_an_archive(
+    tmp_path: Path, member: tarfile.TarInfo, error: type[Exception]
+) -> None:
     files = files_in(archive_of([member]), tmp_path)
     with pytest.raises(error):
         files.find("index.json")
 
 
 def test_links_in_circles_end(tmp_path: Path) -> None:
-    files = files_in(archive_of([link("a", "b/c"), link("b", "a"), link("x", "y"), link("y", "x")]), tmp_path)
+    files = files_in(
+        archive_of([link("a", "b/c"), link("b", "a"), link("x", "y"), link("y", "x")]), tmp_path
+    )
     for name in ("a", "b", "x", "y", "a/d/e", "x/y"):
         with pytest.raises(OcifsError):
             files.find(name)
 
 
-@pytest.mark.parametrize("kind", [tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.DIRTYPE])
+@pytest.mark.parametrize(
+    "kind", [tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.DIRTYPE]
+)
 def test_a_member_that_is_not_a_file_is_not_found(tmp_path: Path, kind: bytes) -> None:
     special = tarfile.TarInfo("index.json")
     special.type = kind
@@ -239,7 +266,9 @@ def test_a_sparse_member_is_refused_and_the_others_are_found(tmp_path: Path) -> 
     for form in ("gnu", "posix"):
         archive = tmp_path / f"{form}.tar"
         (tmp_path / "after").write_bytes(b"after")
-        subprocess.run(["tar", "-C", tmp_path, f"--format={form}", "-Scf", archive, "big", "after"], check=True)
+        subprocess.run(
+            ["tar", "-C", tmp_path, f"--format={form}", "-Scf", archive, "big", "after"], check=True
+        )
         files = files_in(archive.read_bytes(), tmp_path)
         with pytest.raises(Malformed, match="sparse"):
             files.find("big")
@@ -286,7 +315,9 @@ def test_the_headers_of_an_archive_are_read_and_nothing_between_them(tmp_path: P
 
 
 NAMES = st.text(
-    st.characters(codec="utf-8", exclude_characters="\0", exclude_categories=("Cs",)), min_size=1, max_size=300
+    st.characters(codec="utf-8", exclude_characters="\0", exclude_categories=("Cs",)),
+    min_size=1,
+    max_size=300,
 )
 
 
@@ -316,14 +347,23 @@ def test_members_are_where_tarfile_finds_them(members: list[tuple[str, bytes]], 
 @given(st.binary(max_size=3000), st.integers(0, 3000))
 def test_a_damaged_tar_is_an_error_of_ours_or_a_list(noise: bytes, place: int) -> None:
     body = bytearray(
-        archive_of([("index.json", b"{}" * 300), link("a", "b"), ("n" * 200, b"x"), link("c", "a", hard=True)])
+        archive_of(
+            [
+                ("index.json", b"{}" * 300),
+                link("a", "b"),
+                ("n" * 200, b"x"),
+                link("c", "a", hard=True),
+            ]
+        )
     )
     place = min(place, len(body))
     body[place : place + len(noise)] = noise
     descriptor = os.memfd_create("archive")
     os.write(descriptor, body)
     try:
-        files = ArchiveFiles(descriptor, "archive", replace(Limits(), layer_header_bytes=4096), nothing)
+        files = ArchiveFiles(
+            descriptor, "archive", replace(Limits(), layer_header_bytes=4096), nothing
+        )
         for name in ("index.json", "a", "c", "n" * 200):
             files.find(name).read(0, 1000)
     except OcifsError:
@@ -332,14 +372,18 @@ def test_a_damaged_tar_is_an_error_of_ours_or_a_list(noise: bytes, place: int) -
 
 @pytest.mark.servers
 @pytest.mark.parametrize("tool", ["tar", "bsdtar", "skopeo"])
-async def test_archives_of_other_tools_are_read(members: list[tuple[str, bytes]], tmp_path: Path, tool: str) -> None:
+async def test_archives_of_other_tools_are_read(
+    members: list[tuple[str, bytes]], tmp_path: Path, tool: str
+) -> None:
     directory = tmp_path / "layout"
     for name, body in members:
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
         (directory / name).write_bytes(body)
     path = tmp_path / "image.tar"
     if tool == "skopeo":
-        subprocess.run(["skopeo", "copy", "-q", f"oci:{directory}:v1", f"oci-archive:{path}:v1"], check=True)
+        subprocess.run(
+            ["skopeo", "copy", "-q", f"oci:{directory}:v1", f"oci-archive:{path}:v1"], check=True
+        )
     else:
         subprocess.run([tool, "-C", directory, "-cf", path, "."], check=True)
     await read_all(LayoutSource(str(path), Transport.ANY))

@@ -35,7 +35,9 @@ def written(tmp_path: Path, members: Members, outer: str = "tar") -> Path:
     return path
 
 
-async def texts(path: Path, tag: str, transport: Transport = DOCKER, cache: Path | None = None) -> list[bytes]:
+async def texts(
+    path: Path, tag: str, transport: Transport = DOCKER, cache: Path | None = None
+) -> list[bytes]:
     """The layers of an image, each verified."""
     async with opened(LayoutSource(str(path), transport), cache=cache) as layout:
         manifest = await manifest_of(layout, tag)
@@ -59,11 +61,19 @@ async def texts(path: Path, tag: str, transport: Transport = DOCKER, cache: Path
 async def test_the_older_form_is_read(
     tmp_path: Path, outer: str, transport: Transport, compress: Callable[[bytes], bytes]
 ) -> None:
-    members = saved([("a", ["a:1", "localhost:5000/a:1"]), ("b", ["docker.io/library/b:latest"])], compress)
+    members = saved(
+        [("a", ["a:1", "localhost:5000/a:1"]), ("b", ["docker.io/library/b:latest"])], compress
+    )
     path = written(tmp_path, members, outer)
     async with opened(LayoutSource(str(path), transport)) as layout:
         assert await layout.tags("") == ("a:1", "localhost:5000/a:1", "docker.io/library/b:latest")
-    for tag, text in (("a:1", "a"), ("localhost:5000/a:1", "a"), ("b", "b"), ("@0", "a"), ("@1", "b")):
+    for tag, text in (
+        ("a:1", "a"),
+        ("localhost:5000/a:1", "a"),
+        ("b", "b"),
+        ("@0", "a"),
+        ("@1", "b"),
+    ):
         assert await texts(path, tag, transport) == image(text)[1]
 
 
@@ -75,7 +85,9 @@ async def test_an_image_without_a_name_is_found_by_position_and_digest(
     async with opened(LayoutSource(str(path), DOCKER)) as layout:
         [name] = await layout.tags("")
         only = (await layout.names()).only()
-        assert only is not None and only.descriptor is not None and str(only.descriptor.digest) == name
+        assert (
+            only is not None and only.descriptor is not None and str(only.descriptor.digest) == name
+        )
     assert await texts(path, name) == await texts(path, "@0") == image("a")[1]
 
 
@@ -109,7 +121,10 @@ def newer(tmp_path: Path, *, listed: bool = True) -> Members:
     [entry] = index["manifests"]
     entry["annotations"]["io.containerd.image.name"] = "docker.io/library/new:1"
     manifest = json.loads((directory / "blobs" / entry["digest"].replace(":", "/")).read_text())
-    names = [f"blobs/{each['digest'].replace(':', '/')}" for each in (manifest["config"], *manifest["layers"])]
+    names = [
+        f"blobs/{each['digest'].replace(':', '/')}"
+        for each in (manifest["config"], *manifest["layers"])
+    ]
     saved_as = [{"Config": names[0], "RepoTags": ["new:1"], "Layers": names[1:]}]
     (directory / "manifest.json").write_text(json.dumps(saved_as))
     if not listed:
@@ -119,7 +134,9 @@ def newer(tmp_path: Path, *, listed: bool = True) -> Members:
 
 
 @pytest.mark.parametrize("transport", [DOCKER, ANY, Transport.OCI_ARCHIVE])
-async def test_the_newer_form_is_read_by_either_transport(tmp_path: Path, transport: Transport) -> None:
+async def test_the_newer_form_is_read_by_either_transport(
+    tmp_path: Path, transport: Transport
+) -> None:
     path = written(tmp_path, newer(tmp_path))
     for tag in ("new:1", "docker.io/library/new:1", "@0"):
         assert await texts(path, tag, transport) == [a_tar(hello=b"new")]
@@ -127,7 +144,10 @@ async def test_the_newer_form_is_read_by_either_transport(tmp_path: Path, transp
 
 async def test_the_manifest_of_the_newer_form_is_the_genuine_one(tmp_path: Path) -> None:
     path = written(tmp_path, newer(tmp_path))
-    async with opened(LayoutSource(str(path), DOCKER)) as docker, opened(LayoutSource(str(path), ANY)) as layout:
+    async with (
+        opened(LayoutSource(str(path), DOCKER)) as docker,
+        opened(LayoutSource(str(path), ANY)) as layout,
+    ):
         genuine = await manifest_of(layout, "new:1")
         assert (await manifest_of(docker, "new:1")).raw == genuine.raw
         assert DERIVED not in genuine.annotations
@@ -155,13 +175,17 @@ async def test_names_of_members_are_whatever_a_tool_likes(tmp_path: Path) -> Non
     members = [(f"./{each[0]}", each[1]) for each in members if isinstance(each, tuple)]
     assert await texts(written(tmp_path, members), "a:1") == layers
     assert await texts(written(tmp_path, members[::-1]), "a:1") == layers
-    below = [(f"image/{each[0]}", each[1]) for each in single(config, layers) if isinstance(each, tuple)]
+    below = [
+        (f"image/{each[0]}", each[1]) for each in single(config, layers) if isinstance(each, tuple)
+    ]
     assert await texts(written(tmp_path, below), "a:1") == layers
 
 
 async def test_a_layer_whose_content_is_not_that_of_its_diff_id_is_an_error(tmp_path: Path) -> None:
     config, layers = image("a")
-    path = written(tmp_path, single(config, [layers[0], layers[1].replace(b"the same", b"another!")]))
+    path = written(
+        tmp_path, single(config, [layers[0], layers[1].replace(b"the same", b"another!")])
+    )
     with pytest.raises(IntegrityError):
         await texts(path, "a:1")
 
@@ -169,7 +193,10 @@ async def test_a_layer_whose_content_is_not_that_of_its_diff_id_is_an_error(tmp_
 async def test_a_config_that_has_not_the_digest_of_its_name_is_an_error(tmp_path: Path) -> None:
     config, layers = image("a")
     name = f"{hashlib.sha256(b'other').hexdigest()}.json"
-    members = [(name, config) if each[0] == "config.json" else each for each in single(config, layers, Config=name)]  # type: ignore[index]
+    members = [
+        (name, config) if each[0] == "config.json" else each
+        for each in single(config, layers, Config=name)
+    ]  # type: ignore[index]
     async with opened(LayoutSource(str(written(tmp_path, members)), DOCKER)) as layout:
         with pytest.raises(IntegrityError, match="another digest"):
             await layout.resolve("", "a:1")
@@ -202,7 +229,9 @@ async def test_an_image_that_cannot_be_derived_is_listed_and_spoils_no_other(
     assert await texts(path, "good:1") == layers
 
 
-@pytest.mark.parametrize("body", [b"{}", b"[1]", b'[{"Layers": 3}]', b'[{"RepoTags": [1]}]', b"[", b'[{"Config": 1}]'])
+@pytest.mark.parametrize(
+    "body", [b"{}", b"[1]", b'[{"Layers": 3}]', b'[{"RepoTags": [1]}]', b"[", b'[{"Config": 1}]']
+)
 async def test_a_manifest_json_that_is_wrong_is_malformed(tmp_path: Path, body: bytes) -> None:
     with pytest.raises(Malformed):
         async with opened(LayoutSource(str(written(tmp_path, [("manifest.json", body)])), DOCKER)):
@@ -219,7 +248,11 @@ async def test_layers_and_configs_are_bounded(tmp_path: Path) -> None:
 
 
 async def test_what_docker_before_1_10_saved_is_refused_with_a_way_out(tmp_path: Path) -> None:
-    members: Members = [("repositories", b'{"a": {"1": "x"}}'), ("x/layer.tar", a_tar(a=b"")), ("x/json", b"{}")]
+    members: Members = [
+        ("repositories", b'{"a": {"1": "x"}}'),
+        ("x/layer.tar", a_tar(a=b"")),
+        ("x/json", b"{}"),
+    ]
     for transport in (DOCKER, ANY):
         with pytest.raises(UsageError, match=r"before 1\.10") as raised:
             async with opened(LayoutSource(str(written(tmp_path, members)), transport)):
@@ -233,7 +266,10 @@ async def test_what_skopeo_and_podman_write_is_read(tmp_path: Path) -> None:
     layers = [a_tar(hello=b"hello"), a_tar(other=b"other")]
     make_layout(tmp_path / "layout", layers)
     source = f"oci:{tmp_path}/layout:v1"
-    subprocess.run(["skopeo", "copy", "-q", source, f"docker-archive:{tmp_path}/one.tar:some/name:v7"], check=True)
+    subprocess.run(
+        ["skopeo", "copy", "-q", source, f"docker-archive:{tmp_path}/one.tar:some/name:v7"],
+        check=True,
+    )
     subprocess.run(["skopeo", "copy", "-q", source, f"dir:{tmp_path}/dir"], check=True)
     for tag in ("some/name:v7", "docker.io/some/name:v7", "@0"):
         assert await texts(tmp_path / "one.tar", tag) == layers
@@ -264,7 +300,14 @@ async def test_what_crane_pulls_is_read(tmp_path: Path, registry: Registry) -> N
     layers = [a_tar(hello=b"hello"), a_tar(other=b"other")]
     make_layout(tmp_path / "layout", layers)
     reference = f"{registry.host}/saved/app:v1"
-    copy = ["skopeo", "copy", "-q", "--dest-tls-verify=false", f"oci:{tmp_path}/layout:v1", f"docker://{reference}"]
+    copy = [
+        "skopeo",
+        "copy",
+        "-q",
+        "--dest-tls-verify=false",
+        f"oci:{tmp_path}/layout:v1",
+        f"docker://{reference}",
+    ]
     subprocess.run(copy, check=True)
     crane = tool("crane", tmp_path)
     for form, transport in (("tarball", DOCKER), ("legacy", DOCKER), ("oci", Transport.OCI)):

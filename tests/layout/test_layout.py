@@ -1,4 +1,6 @@
-"""OCI image layouts as sources: those that skopeo and umoci make, those that are broken, as directories and as archives."""
+"""OCI image layouts as sources: those that skopeo and umoci make, those that are broken, as
+directories and as archives.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocifs.content import Blob
-from ocifs.errors import BlobMissing, IntegrityError, LimitExceeded, Malformed, NotFound, Unsupported, UsageError
+from ocifs.errors import (
+    BlobMissing,
+    IntegrityError,
+    LimitExceeded,
+    Malformed,
+    NotFound,
+    Unsupported,
+    UsageError,
+)
 from ocifs.fuse.errno import errno_of
 from ocifs.layout.contents import Listed
 from ocifs.layout.names import NameTable
@@ -50,7 +60,9 @@ def place_of(directory: Path, blob: Blob) -> Path:
 async def test_what_skopeo_copies_is_read(directory: Path, tmp_path: Path, archive: bool) -> None:
     copy = tmp_path / "copy"
     kind = "oci-archive" if archive else "oci"
-    subprocess.run(["skopeo", "copy", "-q", f"oci:{directory}:v1", f"{kind}:{copy}:other"], check=True)
+    subprocess.run(
+        ["skopeo", "copy", "-q", f"oci:{directory}:v1", f"{kind}:{copy}:other"], check=True
+    )
     async with opened(LayoutSource(str(copy), ARCHIVE if archive else Transport.OCI)) as layout:
         assert await layout.tags("") == ("other",)
         layer = (await manifest_of(layout, "other")).layers[0]
@@ -62,7 +74,9 @@ async def test_what_skopeo_copies_is_read(directory: Path, tmp_path: Path, archi
 async def test_what_umoci_adds_while_it_is_open_is_seen(directory: Path) -> None:
     async with opened(LayoutSource(str(directory))) as layout:
         assert await layout.tags("") == ("v1",)
-        await trio.run_process(["umoci", "tag", "--image", f"{directory}:v1", "v2"], capture_stderr=True)
+        await trio.run_process(
+            ["umoci", "tag", "--image", f"{directory}:v1", "v2"], capture_stderr=True
+        )
         assert set(await layout.tags("")) == {"v1", "v2"}
 
 
@@ -77,7 +91,9 @@ async def test_a_manifest_without_a_ref_name_is_listed_by_its_digest(directory: 
         assert (await manifest_of(layout, digest)).layers
 
 
-async def test_a_blob_that_a_sparse_layout_does_not_hold_is_an_error_of_reading(directory: Path) -> None:
+async def test_a_blob_that_a_sparse_layout_does_not_hold_is_an_error_of_reading(
+    directory: Path,
+) -> None:
     async with opened(LayoutSource(str(directory))) as layout:
         blob = await layer_of(layout)
         place_of(directory, blob).unlink()
@@ -89,8 +105,12 @@ async def test_a_blob_that_a_sparse_layout_does_not_hold_is_an_error_of_reading(
             await layout.blob_size("", blob.digest)
 
 
-@pytest.mark.parametrize("text", [f"blake3:{'a' * 64}", f"sha256:{'A' * 64}", "md5:abc", f"sha256:{'a' * 63}"])
-async def test_content_of_an_unknown_algorithm_is_unsupported_and_not_absent(directory: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    "text", [f"blake3:{'a' * 64}", f"sha256:{'A' * 64}", "md5:abc", f"sha256:{'a' * 63}"]
+)
+async def test_content_of_an_unknown_algorithm_is_unsupported_and_not_absent(
+    directory: Path, text: str
+) -> None:
     """image-spec, descriptor.md "Digests"."""
     async with opened(LayoutSource(str(directory))) as layout:
         digest = Digest.parse(text)
@@ -138,7 +158,8 @@ async def test_a_manifest_with_other_content_is_refused(directory: Path) -> None
 
 
 @pytest.mark.parametrize(
-    "index", ['{"schemaVersion": 2, "manifests": null}', '{"schemaVersion": 2}', '{"manifests": []}']
+    "index",
+    ['{"schemaVersion": 2, "manifests": null}', '{"schemaVersion": 2}', '{"manifests": []}'],
 )
 async def test_a_list_of_manifests_that_is_null_is_empty(directory: Path, index: str) -> None:
     (directory / "index.json").write_text(index)
@@ -146,7 +167,9 @@ async def test_a_list_of_manifests_that_is_null_is_empty(directory: Path, index:
         assert await layout.tags("") == ()
 
 
-@pytest.mark.parametrize("index", ["", "[]", "{}", '{"manifests": 3}', '{"manifests": [{"digest": "sha256:.."}]}'])
+@pytest.mark.parametrize(
+    "index", ["", "[]", "{}", '{"manifests": 3}', '{"manifests": [{"digest": "sha256:.."}]}']
+)
 async def test_an_index_that_is_none_is_malformed(directory: Path, index: str) -> None:
     (directory / "index.json").write_text(index)
     async with opened(LayoutSource(str(directory))) as layout:
@@ -178,7 +201,10 @@ async def test_an_archive_is_the_same_as_its_directory(directory: Path, tmp_path
     archive = tmp_path / "layout.tar"
     with tarfile.open(archive, "w") as tar:
         tar.add(directory, ".")
-    async with opened(LayoutSource(str(directory))) as one, opened(LayoutSource(str(archive), ARCHIVE)) as other:
+    async with (
+        opened(LayoutSource(str(directory))) as one,
+        opened(LayoutSource(str(archive), ARCHIVE)) as other,
+    ):
         assert await one.tags("") == await other.tags("")
         blob = await layer_of(one)
         assert blob == await layer_of(other)
@@ -195,7 +221,8 @@ def flip(path: Path, position: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "marker", [None, "{}", "not json", '{"imageLayoutVersion": "2.0.0"}', '{"imageLayoutVersion": 1}']
+    "marker",
+    [None, "{}", "not json", '{"imageLayoutVersion": "2.0.0"}', '{"imageLayoutVersion": 1}'],
 )
 async def test_an_oci_layout_file_that_is_missing_or_wrong_is_a_warning(
     directory: Path, marker: str | None, caplog: pytest.LogCaptureFixture
@@ -210,7 +237,9 @@ async def test_an_oci_layout_file_that_is_missing_or_wrong_is_a_warning(
 
 
 def named(directory: Path, *annotations: dict[str, str]) -> list[str]:
-    """The layout with an entry for each of these annotations, each an image of its own; their digests."""
+    """The layout with an entry for each of these annotations, each an image of its own; their
+    digests.
+    """
     index = json.loads((directory / "index.json").read_text())
     [entry] = index["manifests"]
     body = (directory / "blobs" / entry["digest"].replace(":", "/")).read_bytes()
@@ -234,7 +263,10 @@ async def test_two_images_of_one_ref_name_are_found_by_their_full_names_and_dige
         assert await layout.tags("") == (*full, digests[2])
         for name, digest in zip((*full, digests[2]), digests, strict=True):
             assert str((await layout.resolve("", name)).digest) == digest
-            assert str((await layout.resolve("", name.removeprefix("docker.io/library/"))).digest) == digest
+            assert (
+                str((await layout.resolve("", name.removeprefix("docker.io/library/"))).digest)
+                == digest
+            )
         assert str((await layout.resolve("", "busybox")).digest) == digests[1]
         with pytest.raises(NotFound, match="3 images are called 'latest'") as raised:
             await layout.resolve("", "latest")
@@ -248,7 +280,9 @@ async def test_a_manifest_is_found_by_its_position(directory: Path) -> None:
     async with opened(LayoutSource(str(directory))) as layout:
         assert await layout.tags("") == (digests[0], "@0", "b")
         assert str((await layout.resolve("", "@2")).digest) == digests[2]
-        assert str((await layout.resolve("", "@0")).digest) == digests[1]  # a name that is shown leads to what it names
+        assert (
+            str((await layout.resolve("", "@0")).digest) == digests[1]
+        )  # a name that is shown leads to what it names
         for text in ("@3", "@-1", "@00", "@", "@x"):
             with pytest.raises(NotFound):
                 await layout.resolve("", text)
@@ -266,14 +300,19 @@ async def test_a_name_and_a_digest_have_to_mean_the_same(directory: Path) -> Non
 
 LISTS = st.lists(
     st.dictionaries(
-        st.sampled_from([REF, NAME]), st.sampled_from(["a", "b", "docker.io/library/a:latest", "@1", "x y"])
+        st.sampled_from([REF, NAME]),
+        st.sampled_from(["a", "b", "docker.io/library/a:latest", "@1", "x y"]),
     )
 )
 
 
 @given(LISTS, st.lists(st.integers(0, 3), min_size=20, max_size=20))
-def test_every_name_that_is_shown_leads_to_its_manifest(names: list[dict[str, str]], contents: list[int]) -> None:
-    """Law: each manifest is shown, and each name that is shown is found and is that of one manifest."""
+def test_every_name_that_is_shown_leads_to_its_manifest(
+    names: list[dict[str, str]], contents: list[int]
+) -> None:
+    """Law: each manifest is shown, and each name that is shown is found and is that of one
+    manifest.
+    """
     listed = []
     for number, (each, content) in enumerate(zip(names, contents, strict=False)):
         descriptor = Descriptor("t", Digest.of(bytes([content])), 1)
@@ -304,7 +343,13 @@ async def test_what_is_odd_about_a_layout_is_noted_with_its_manifests(directory:
 
 def referring(directory: Path, to: dict[str, object], kind: str) -> dict[str, object]:
     """A manifest about another, in the layout but in no index."""
-    body = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "artifactType": kind, "config": EMPTY, "layers": []}
+    body = {
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "artifactType": kind,
+        "config": EMPTY,
+        "layers": [],
+    }
     return put(directory, json.dumps({**body, "subject": to}).encode(), OCI_MANIFEST)
 
 
@@ -313,19 +358,26 @@ def indexed(directory: Path, *children: dict[str, object]) -> dict[str, object]:
     return put(directory, json.dumps(body).encode(), OCI_INDEX)
 
 
-async def test_referrers_are_found_in_nested_indices_and_under_the_fallback_tag(directory: Path) -> None:
+async def test_referrers_are_found_in_nested_indices_and_under_the_fallback_tag(
+    directory: Path,
+) -> None:
     """distribution-spec, "Referrers Tag Schema", as regctl keeps it in layouts."""
     put(directory, b"{}", "")
     index = json.loads((directory / "index.json").read_text())
     image = {name: index["manifests"][0][name] for name in ("mediaType", "digest", "size")}
-    top, nested, tagged, sparse = (referring(directory, image, f"application/x.{name}") for name in "abcd")
+    top, nested, tagged, sparse = (
+        referring(directory, image, f"application/x.{name}") for name in "abcd"
+    )
     other = referring(directory, {**image, "digest": f"sha256:{'0' * 64}"}, "application/x.other")
     tag = {REF: str(image["digest"]).replace(":", "-")}
     index["manifests"] += [
         top,
         other,
         indexed(directory, indexed(directory, nested)),
-        {**indexed(directory, tagged, {**sparse, "artifactType": "application/x.d"}), "annotations": tag},
+        {
+            **indexed(directory, tagged, {**sparse, "artifactType": "application/x.d"}),
+            "annotations": tag,
+        },
         {**image, "digest": f"sha256:{'1' * 64}"},  # which the layout does not hold
     ]
     (directory / "blobs" / str(sparse["digest"]).replace(":", "/")).unlink()
@@ -340,7 +392,9 @@ async def test_referrers_are_found_in_nested_indices_and_under_the_fallback_tag(
         assert await layout.referrers("", Digest.parse(f"sha256:{'2' * 64}")) == ()
 
 
-async def test_indices_that_hold_each_other_many_times_are_looked_into_once(directory: Path) -> None:
+async def test_indices_that_hold_each_other_many_times_are_looked_into_once(
+    directory: Path,
+) -> None:
     """2^8 paths lead to one manifest. Work is counted in files that are read."""
     index = json.loads((directory / "index.json").read_text())
     child = index["manifests"][0]

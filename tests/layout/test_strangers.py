@@ -1,4 +1,6 @@
-"""A layout is a stranger's: nothing outside it is opened through it, and nothing in it is waited for."""
+"""A layout is a stranger's: nothing outside it is opened through it, and nothing in it is waited
+for.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +72,11 @@ async def test_what_is_not_a_regular_file_is_an_error_at_once(
 ) -> None:
     async with opened(LayoutSource(str(directory))) as layout:
         layer = await layer_of(layout)
-        path = directory / name if name != "layer" else directory / "blobs" / "sha256" / layer.digest.encoded
+        path = (
+            directory / name
+            if name != "layer"
+            else directory / "blobs" / "sha256" / layer.digest.encoded
+        )
         path.unlink()
         make(path)
         with trio.fail_after(20):
@@ -105,7 +111,9 @@ def outside(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     "target", ["{secret}", "../../../secret", "../../../layout/../secret", "../away", "sub/../../x"]
 )
-async def test_a_link_out_of_a_layout_is_not_followed(directory: Path, tmp_path: Path, target: str) -> None:
+async def test_a_link_out_of_a_layout_is_not_followed(
+    directory: Path, tmp_path: Path, target: str
+) -> None:
     secret = outside(tmp_path)
     async with opened(LayoutSource(str(directory))) as layout:
         layer = await layer_of(layout)
@@ -162,7 +170,9 @@ async def tags_of(directory: Path) -> tuple[str, ...]:
         return await layout.tags("")
 
 
-async def test_a_layout_that_becomes_a_link_while_it_is_open_is_not_followed(directory: Path, tmp_path: Path) -> None:
+async def test_a_layout_that_becomes_a_link_while_it_is_open_is_not_followed(
+    directory: Path, tmp_path: Path
+) -> None:
     (tmp_path / "private").mkdir()
     make_layout(tmp_path / "private", [a_tar(key=SECRET)], tag="private")
     async with opened(LayoutSource(str(directory))) as layout:
@@ -173,7 +183,9 @@ async def test_a_layout_that_becomes_a_link_while_it_is_open_is_not_followed(dir
             await layout.tags("")
 
 
-async def test_a_layout_that_is_replaced_by_another_directory_is_read_anew(directory: Path, tmp_path: Path) -> None:
+async def test_a_layout_that_is_replaced_by_another_directory_is_read_anew(
+    directory: Path, tmp_path: Path
+) -> None:
     async with opened(LayoutSource(str(directory))) as layout:
         assert await layout.tags("") == ("v1",)
         shutil.rmtree(directory)
@@ -224,9 +236,15 @@ async def test_a_blob_that_may_be_someone_elses_is_verified_before_its_first_byt
 
 
 @pytest.mark.parametrize("how", FOREIGN)
-async def test_nothing_that_may_be_someone_elses_becomes_a_manifest_or_a_config(tmp_path: Path, how: str) -> None:
-    """Where no digest vouches for a file: the manifest of `dir:`, and configs and compressed layers of an unpacked archive."""
-    secret = json.dumps({"auths": {"registry.example": {"auth": "secret"}}, "rootfs": {"diff_ids": []}}).encode()
+async def test_nothing_that_may_be_someone_elses_becomes_a_manifest_or_a_config(
+    tmp_path: Path, how: str
+) -> None:
+    """Where no digest vouches for a file: the manifest of `dir:`, and configs and compressed layers
+    of an unpacked archive.
+    """
+    secret = json.dumps(
+        {"auths": {"registry.example": {"auth": "secret"}}, "rootfs": {"diff_ids": []}}
+    ).encode()
     (tmp_path / "dir").mkdir()
     someone_elses(tmp_path / "dir" / "manifest.json", tmp_path, secret, how)
     with pytest.raises(Malformed, match="another owner"):
@@ -237,7 +255,12 @@ async def test_nothing_that_may_be_someone_elses_becomes_a_manifest_or_a_config(
         listed = [{"Config": config, "RepoTags": ["a:1"], "Layers": layers}]
         (tmp_path / name / "manifest.json").write_text(json.dumps(listed))
         (tmp_path / name / "config.json").write_bytes(config_of([b"x"]))
-        someone_elses(tmp_path / name / "x", tmp_path, secret if name == "config" else gzip.compress(SECRET), how)
+        someone_elses(
+            tmp_path / name / "x",
+            tmp_path,
+            secret if name == "config" else gzip.compress(SECRET),
+            how,
+        )
         async with opened(LayoutSource(str(tmp_path / name), Transport.ANY)) as layout:
             with pytest.raises(Malformed, match="another owner"):
                 await layout.resolve("", "a:1")

@@ -1,7 +1,9 @@
-"""One function from what was pushed to the tree that must be seen, written from docs/semantics.md and without any code of ocifs.
+"""One function from what was pushed to the tree that must be seen, written from docs/semantics.md
+and without any code of ocifs.
 
-Rules that hold here: a tree is a mapping of names; what a user may read is bytes, a link is its target; `summary.txt` is for people and
-only has to be there. Everything listed is listed here, and nothing else may be.
+Rules that hold here: a tree is a mapping of names; what a user may read is bytes, a link is its
+target; `summary.txt` is for people and only has to be there. Everything listed is listed here, and
+nothing else may be.
 """
 
 from __future__ import annotations
@@ -85,12 +87,25 @@ def manifest_of(thing: Thing) -> dict[str, object]:
     """The manifest that is pushed."""
     if isinstance(thing, Index):
         children = [
-            describe(encode(child), MANIFEST, **({"platform": {"os": on[0], "architecture": on[1]}} if on else {}))
+            describe(
+                encode(child),
+                MANIFEST,
+                **({"platform": {"os": on[0], "architecture": on[1]}} if on else {}),
+            )
             for child, on in thing.children
         ]
-        return {"schemaVersion": 2, "mediaType": INDEX, "manifests": children, "annotations": dict(thing.annotations)}
+        return {
+            "schemaVersion": 2,
+            "mediaType": INDEX,
+            "manifests": children,
+            "annotations": dict(thing.annotations),
+        }
     layers = [
-        describe(each.content, each.media_type, annotations={"org.opencontainers.image.title": each.title})
+        describe(
+            each.content,
+            each.media_type,
+            annotations={"org.opencontainers.image.title": each.title},
+        )
         for each in thing.layers
     ]
     made: dict[str, object] = {
@@ -185,7 +200,9 @@ def _layer(layer: Layer) -> Tree:
 
 
 def _of_index(thing: Index) -> Tree:
-    """Children are found by their platform, or else by their digest; the one for linux/amd64, or the only one, stands for the index."""
+    """Children are found by their platform, or else by their digest; the one for linux/amd64, or
+    the only one, stands for the index.
+    """
     manifests: Tree = {}
     platforms: Tree = {}
     artifacts: Tree = {}
@@ -210,7 +227,9 @@ def _of_index(thing: Index) -> Tree:
         way = "manifests/0"
     else:
         return tree
-    return tree | {name: To(f"{way}/{name}") for name in ("config.json", "layers", "files", "rootfs")}
+    return tree | {
+        name: To(f"{way}/{name}") for name in ("config.json", "layers", "files", "rootfs")
+    }
 
 
 def _referrers(found: Sequence[Artifact]) -> Tree:

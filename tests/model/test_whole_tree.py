@@ -1,4 +1,6 @@
-"""Every path of every tree, compared with what the model says: in memory for many worlds, through real mounts for one."""
+"""Every path of every tree, compared with what the model says: in memory for many worlds, through
+real mounts for one.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +11,12 @@ import pytest
 import trio
 from hypothesis import given, settings
 
-from ocifs.layers.workshop import Workshop
+from ocifs.layers.service import Workshop
 from ocifs.oci.platform import Platform
 from ocifs.settings import Limits, ViewSettings
-from ocifs.tree.context import Context
+from ocifs.tree.manifest.context import Context
 from ocifs.tree.node import Directory, File, Node, Symlink
-from ocifs.tree.registry import RepositoryDirectory
+from ocifs.tree.registry.namespace import RepositoryDirectory
 from ocifs.tree.walk import walk
 from tests.model.model import (
     Anything,
@@ -37,7 +39,12 @@ from tests.support.registry import running_registry
 from tests.tree.memory import MemoryShelf
 
 PLATFORM = ("--platform", "linux/amd64")
-ONE = Artifact("application/vnd.example.thing", (Layer("a/b.txt", b"bee"), Layer("c", b"")), {"x": "ü\n"}, b'{"a": 1}')
+ONE = Artifact(
+    "application/vnd.example.thing",
+    (Layer("a/b.txt", b"bee"), Layer("c", b"")),
+    {"x": "ü\n"},
+    b'{"a": 1}',
+)
 OTHER = Artifact("application/vnd.example.other", (Layer("c", b"sea"),))
 BOTH = Index(((ONE, ("linux", "amd64")), (OTHER, ("linux", "arm64")), (OTHER, None)), {"x": "y"})
 PUSHED: dict[str, dict[str, Thing]] = {
@@ -48,9 +55,19 @@ PUSHED: dict[str, dict[str, Thing]] = {
 
 
 def referrers_in(world: World, thing: Thing) -> list[Artifact]:
-    """What refers to a manifest, each once; the registry in memory keeps repositories no further apart."""
-    found = {encode(each): each for _, _, each in with_parts(world) if isinstance(each, Artifact) and each.subject}
-    return [each for each in found.values() if each.subject is not None and encode(each.subject) == encode(thing)]
+    """What refers to a manifest, each once; the registry in memory keeps repositories no further
+    apart.
+    """
+    found = {
+        encode(each): each
+        for _, _, each in with_parts(world)
+        if isinstance(each, Artifact) and each.subject
+    }
+    return [
+        each
+        for each in found.values()
+        if each.subject is not None and encode(each.subject) == encode(thing)
+    ]
 
 
 def expected(world: World) -> tuple[Tree, dict[str, Tree]]:
@@ -78,7 +95,9 @@ def seen_by_everybody(path: Path) -> Tree | To | bytes:
     if path.is_symlink():
         return To(os.readlink(path))
     if path.is_dir():
-        return {each.name: seen_by_everybody(each) for each in path.iterdir() if each.name != ".ocifs"}
+        return {
+            each.name: seen_by_everybody(each) for each in path.iterdir() if each.name != ".ocifs"
+        }
     content = path.read_bytes()
     if path.stat().st_size != len(content):
         raise AssertionError(f"{path} has {len(content)} bytes and says {path.stat().st_size}")
@@ -94,13 +113,20 @@ def test_the_whole_tree_is_what_the_model_says(world: World) -> None:
         registry = to_memory(world)
         view = ViewSettings(platform=Platform("linux", "amd64"))
         workshop = Workshop(registry, MemoryShelf(), None, Limits())  # no layer here is a tar
-        root = RepositoryDirectory(Context(registry.origin, view, Limits(), workshop), "", "root", repository=False)
+        root = RepositoryDirectory(
+            Context(registry.origin, view, Limits(), workshop), "", "root", repository=False
+        )
         assert await seen(root) == listed
         for path, tree in entered.items():
             assert await seen(await walk(root, path.encode())) == tree, path
-            for name, content in tree.items():  # what is listed is found, and is the same kind of thing
+            for (
+                name,
+                content,
+            ) in tree.items():  # what is listed is found, and is the same kind of thing
                 found = kind_of(await walk(root, f"{path}/{name}".encode(), follow=False))
-                assert found is (bytes if isinstance(content, Anything) else type(content)), f"{path}/{name}"
+                assert found is (bytes if isinstance(content, Anything) else type(content)), (
+                    f"{path}/{name}"
+                )
 
     trio.run(compare)
     assert entered or not world
@@ -127,7 +153,9 @@ def test_a_mounted_registry_is_what_the_model_says(tmp_path: Path) -> None:
 def test_a_mounted_layout_is_what_the_model_says(tmp_path: Path) -> None:
     to_layout(PUSHED["app"], tmp_path / "layout")
     _, entered = expected({"app": PUSHED["app"]})
-    with mounted(f"oci:{tmp_path / 'layout'}", tmp_path / "mnt", tmp_path / "cache", PLATFORM) as mount:
+    with mounted(
+        f"oci:{tmp_path / 'layout'}", tmp_path / "mnt", tmp_path / "cache", PLATFORM
+    ) as mount:
         assert seen_by_everybody(mount.path) == repository_tree(PUSHED["app"])
         for path, tree in entered.items():
             assert seen_by_everybody(mount.path / path.removeprefix("app/")) == tree, path

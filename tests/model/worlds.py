@@ -1,4 +1,6 @@
-"""Worlds that somebody may have pushed, and the three ways to get them in front of ocifs: memory, a layout, a real registry."""
+"""Worlds that somebody may have pushed, and the three ways to get them in front of ocifs: memory, a
+layout, a real registry.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,18 @@ from pathlib import Path
 
 from hypothesis import strategies as st
 
-from tests.model.model import Artifact, Index, Layer, Thing, World, describe, digest_of, encode, manifest_of, parts
+from tests.model.model import (
+    Artifact,
+    Index,
+    Layer,
+    Thing,
+    World,
+    describe,
+    digest_of,
+    encode,
+    manifest_of,
+    parts,
+)
 from tests.support.push import push_blob, push_manifest
 from tests.support.registry import Registry
 from tests.tree.memory import MemoryRegistry
@@ -21,7 +34,9 @@ TYPES = ("application/vnd.example.thing", "application/vnd.example.other.v2+json
 
 _contents = st.binary(max_size=40)
 _annotations = st.dictionaries(
-    st.sampled_from(("org.example.note", "com.example.other", "x")), st.text(max_size=20), max_size=3
+    st.sampled_from(("org.example.note", "com.example.other", "x")),
+    st.text(max_size=20),
+    max_size=3,
 )
 
 
@@ -40,14 +55,18 @@ def artifacts(draw: st.DrawFn, refers: bool = True) -> Artifact:
 @st.composite
 def indices(draw: st.DrawFn) -> Index:
     platforms = draw(st.lists(st.sampled_from(PLATFORMS), unique=True, max_size=3))
-    children: list[tuple[Artifact, tuple[str, str] | None]] = [(draw(artifacts(refers=False)), on) for on in platforms]
+    children: list[tuple[Artifact, tuple[str, str] | None]] = [
+        (draw(artifacts(refers=False)), on) for on in platforms
+    ]
     children += [(draw(artifacts(refers=False)), None) for _ in range(draw(st.integers(0, 2)))]
     return Index(tuple(children), draw(_annotations))
 
 
 things = artifacts() | indices()
 worlds = st.dictionaries(
-    st.sampled_from(REPOSITORIES), st.dictionaries(st.sampled_from(TAGS), things, min_size=1, max_size=3), max_size=4
+    st.sampled_from(REPOSITORIES),
+    st.dictionaries(st.sampled_from(TAGS), things, min_size=1, max_size=3),
+    max_size=4,
 )
 
 
@@ -61,7 +80,11 @@ def with_parts(world: World) -> Iterator[tuple[str, str, Thing]]:
 
 
 def blobs_of(thing: Thing) -> list[bytes]:
-    return [] if isinstance(thing, Index) else [thing.config, *(layer.content for layer in thing.layers)]
+    return (
+        []
+        if isinstance(thing, Index)
+        else [thing.config, *(layer.content for layer in thing.layers)]
+    )
 
 
 def to_memory(world: World) -> MemoryRegistry:
@@ -89,6 +112,10 @@ def to_layout(tags: dict[str, Thing], directory: Path) -> None:
             (place / digest_of(blob).removeprefix("sha256:")).write_bytes(blob)
         if tag:
             kind = str(manifest_of(thing)["mediaType"])
-            listed.append(describe(encode(thing), kind, annotations={"org.opencontainers.image.ref.name": tag}))
+            listed.append(
+                describe(
+                    encode(thing), kind, annotations={"org.opencontainers.image.ref.name": tag}
+                )
+            )
     (directory / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
     (directory / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": listed}))

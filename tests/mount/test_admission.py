@@ -1,4 +1,6 @@
-"""`ocifs mount` asks once whether the mount can work: a "no" is an error with a hint, an outage is a warning."""
+"""`ocifs mount` asks once whether the mount can work: a "no" is an error with a hint, an outage is
+a warning.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ def with_tokens(status: int, server: Callable[[], FaultServer]) -> Handler:
             return http(status, b'{"token": "t0ken"}')
         if request.headers.get("authorization") == "Bearer t0ken":
             return registry(request)
-        return http(401, www_authenticate=f'Bearer realm="http://{server().host}/token",service="x"')
+        return http(
+            401, www_authenticate=f'Bearer realm="http://{server().host}/token",service="x"'
+        )
 
     return handler
 
@@ -74,11 +78,18 @@ REFUSED: dict[str, tuple[Handler, str, str]] = {
 }
 
 
-def test_a_registry_that_wants_a_login_is_mounted_for_the_repositories_that_are_named(tmp_path: Path) -> None:
-    with fault_server(with_basic) as server, mounting(tmp_path, server.host, "--repo", "team/app") as done:
+def test_a_registry_that_wants_a_login_is_mounted_for_the_repositories_that_are_named(
+    tmp_path: Path,
+) -> None:
+    with (
+        fault_server(with_basic) as server,
+        mounting(tmp_path, server.host, "--repo", "team/app") as done,
+    ):
         assert done.returncode == 0, done.stderr
         assert b"team/app" in done.stderr and b"login" in done.stderr
-        assert [path.name for path in (tmp_path / "mnt").iterdir() if not path.name.startswith(".")] == ["team"]
+        assert [
+            path.name for path in (tmp_path / "mnt").iterdir() if not path.name.startswith(".")
+        ] == ["team"]
         with pytest.raises(PermissionError):
             (tmp_path / "mnt/team/app/_manifests/v1/manifest.json").read_bytes()
 
@@ -98,7 +109,9 @@ def test_skopeo_and_crane_are_denied_the_same(tmp_path: Path) -> None:
         handler, path, _ = REFUSED[name]
         with fault_server(handler) as server:
             place = f"{server.host}{path}"
-            assert not tool("skopeo", tmp_path)("list-tags", "--tls-verify=false", f"docker://{place}", check=False)
+            assert not tool("skopeo", tmp_path)(
+                "list-tags", "--tls-verify=false", f"docker://{place}", check=False
+            )
             assert not tool("crane", tmp_path)("ls", "--insecure", place, check=False)
 
 
@@ -109,7 +122,10 @@ def test_credentials_that_are_not_accepted_are_an_error(
     (tmp_path / "password").write_text(PASSWORD)
     monkeypatch.setenv("OCIFS_USERNAME", "me")
     monkeypatch.setenv("OCIFS_PASSWORD_FILE", str(tmp_path / "password"))
-    with fault_server(with_tokens(status, lambda: server)) as server, mounting(tmp_path, server.host) as done:
+    with (
+        fault_server(with_tokens(status, lambda: server)) as server,
+        mounting(tmp_path, server.host) as done,
+    ):
         assert done.returncode == 1
         assert "not accepted" in done.stderr.decode()
 
@@ -118,8 +134,13 @@ def test_credentials_that_are_not_accepted_are_an_error(
 def test_a_token_without_a_scope_that_is_refused_to_strangers_is_no_verdict(
     tmp_path: Path, status: int, expected: int
 ) -> None:
-    """GitLab answers 403 to a stranger who asks for no scope, and gives tokens for public repositories."""
-    with fault_server(with_tokens(status, lambda: server)) as server, mounting(tmp_path, server.host) as done:
+    """GitLab answers 403 to a stranger who asks for no scope, and gives tokens for public
+    repositories.
+    """
+    with (
+        fault_server(with_tokens(status, lambda: server)) as server,
+        mounting(tmp_path, server.host) as done,
+    ):
         assert done.returncode == expected, done.stderr.decode()
         assert len(server.requests) == 2
 
@@ -160,22 +181,30 @@ def test_a_namespace_of_a_registry_without_a_catalog_is_mounted_with_repo(tmp_pa
             assert (done.returncode, done.stderr) == (0, b"")
 
 
-def test_a_registry_that_is_down_is_a_warning_and_one_that_does_not_exist_an_error(tmp_path: Path) -> None:
+def test_a_registry_that_is_down_is_a_warning_and_one_that_does_not_exist_an_error(
+    tmp_path: Path,
+) -> None:
     with mounting(tmp_path, "127.0.0.1:1") as done:
         assert done.returncode == 0
         assert "refuses connections" in done.stderr.decode()
     with mounting(tmp_path, "no-such-host.invalid") as done:
         if b"cannot be resolved" in done.stderr and done.returncode == 0:
-            pytest.skip("the resolver of this machine reports an outage for names that do not exist")
+            pytest.skip(
+                "the resolver of this machine reports an outage for names that do not exist"
+            )
         assert done.returncode == 1
         assert "spelt right" in done.stderr.decode()
     with mounting(tmp_path, "no-such-host.invalid", "--offline") as done:
         assert (done.returncode, done.stderr) == (0, b"")
 
 
-def test_of_several_hosts_each_is_asked_once_and_a_no_is_a_warning_that_names_it(tmp_path: Path) -> None:
+def test_of_several_hosts_each_is_asked_once_and_a_no_is_a_warning_that_names_it(
+    tmp_path: Path,
+) -> None:
     with fault_server(registry) as good, fault_server(lambda _: http(403)) as refusing:
-        with mounting(tmp_path, good.host, f"{good.host}/team/nope", refusing.host, "127.0.0.1:1") as done:
+        with mounting(
+            tmp_path, good.host, f"{good.host}/team/nope", refusing.host, "127.0.0.1:1"
+        ) as done:
             assert done.returncode == 0
             said = done.stderr.decode().splitlines()
             assert len(said) == 3, said
@@ -183,19 +212,29 @@ def test_of_several_hosts_each_is_asked_once_and_a_no_is_a_warning_that_names_it
             assert f"{refusing.host} cannot be read" in said[1]
             assert "refuses connections" in said[2]
             assert "403" in (tmp_path / "mnt/.ocifs/errors").read_text()
-            assert [request.target for request in refusing.requests] == ["/v2/", "/v2/"]  # the second for its words
-            assert sorted(request.target for request in good.requests if "catalog" not in request.target) == [
+            assert [request.target for request in refusing.requests] == [
+                "/v2/",
+                "/v2/",
+            ]  # the second for its words
+            assert sorted(
+                request.target for request in good.requests if "catalog" not in request.target
+            ) == [
                 "/v2/",
                 "/v2/team/nope/tags/list?n=1",
             ]
-            assert [each.name for each in (tmp_path / "mnt" / good.host / "team/app/_tags").iterdir()] == ["v1"]
+            assert [
+                each.name for each in (tmp_path / "mnt" / good.host / "team/app/_tags").iterdir()
+            ] == ["v1"]
 
 
 def test_several_sources_that_are_all_refused_are_an_error_that_names_them(tmp_path: Path) -> None:
     with fault_server(lambda _: http(403)) as one, fault_server(registry) as other:
         with mounting(tmp_path, one.host, f"{other.host}/team/nope") as done:
             assert done.returncode == 1
-            assert one.host in done.stderr.decode() and f"{other.host}/v2/team/nope" in done.stderr.decode()
+            assert (
+                one.host in done.stderr.decode()
+                and f"{other.host}/v2/team/nope" in done.stderr.decode()
+            )
         assert not (tmp_path / "mnt").is_mount()
 
 
@@ -207,9 +246,13 @@ def test_a_mount_of_any_host_stays_whatever_the_named_ones_answer(tmp_path: Path
 
 
 def test_hosts_that_do_not_answer_are_waited_for_side_by_side(tmp_path: Path) -> None:
-    """Five silent hosts and one deadline of 2 s: one after the other they would take 10 s, and `--timeout` is 6 s."""
+    """Five silent hosts and one deadline of 2 s: one after the other they would take 10 s, and
+    `--timeout` is 6 s.
+    """
     with contextlib.ExitStack() as stack:
-        servers = [stack.enter_context(fault_server(lambda _: Reply(b"", "stall"))) for _ in range(5)]
+        servers = [
+            stack.enter_context(fault_server(lambda _: Reply(b"", "stall"))) for _ in range(5)
+        ]
         with mounting(tmp_path, "--timeout", "6", *(server.host for server in servers)) as done:
             assert done.returncode == 0, done.stderr.decode()
             assert done.stderr.count(b"has not answered yet") == 5

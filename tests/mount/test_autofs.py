@@ -14,7 +14,8 @@ from tests.support.push import push_blob, push_manifest
 from tests.support.registry import Registry
 
 ROOT = Path(__file__).parents[2]
-# automount never mounts for its own process group, so it gets a session of its own. There is no event for that it is ready.
+# automount never mounts for its own process group, so it gets a session of its own. There is no
+# event for that it is ready.
 SCRIPT = """set -e
 mount -t overlay overlay -o lowerdir={place}/sbin:/usr/sbin /usr/sbin || exit 77
 setsid automount -f -p {place}/pid {place}/auto.master > {place}/automount.log 2>&1 &
@@ -32,7 +33,9 @@ done
 @pytest.mark.mount
 @pytest.mark.servers
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may make a mount namespace")
-def test_a_look_mounts_what_the_map_names_and_any_host_of_a_wildcard(registry: Registry, tmp_path: Path) -> None:
+def test_a_look_mounts_what_the_map_names_and_any_host_of_a_wildcard(
+    registry: Registry, tmp_path: Path
+) -> None:
     if shutil.which("automount") is None:
         assert not os.environ.get("CI"), "automount must be there in CI: see scripts/setup"
         pytest.skip("autofs is not installed")
@@ -42,7 +45,13 @@ def test_a_look_mounts_what_the_map_names_and_any_host_of_a_wildcard(registry: R
     push_manifest(
         registry.url,
         "autofs/app",
-        {"schemaVersion": 2, "mediaType": kind, "artifactType": "a/b", "config": empty, "layers": [empty]},
+        {
+            "schemaVersion": 2,
+            "mediaType": kind,
+            "artifactType": "a/b",
+            "config": empty,
+            "layers": [empty],
+        },
         "1",
     )
     for name in ("sbin", "oci"):

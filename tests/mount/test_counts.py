@@ -1,4 +1,6 @@
-"""How often a registry and the daemon are asked, counted: once for each byte, in few requests, and not at all for what the kernel has."""
+"""How often a registry and the daemon are asked, counted: once for each byte, in few requests, and
+not at all for what the kernel has.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ def content(size: int) -> bytes:
     return b"".join(DICE.choices(WORDS, k=size // 80)) + DICE.randbytes(size // 4)
 
 
-SMALL = {f"small/{number % 7}/{number}": content(DICE.randrange(200, 20_000)) for number in range(600)}
+SMALL = {
+    f"small/{number % 7}/{number}": content(DICE.randrange(200, 20_000)) for number in range(600)
+}
 BIG = {f"big/{number}": content(1_500_000) for number in range(6)}
 BASE = tar(
     entry("small", DIRECTORY, **T),
@@ -77,16 +81,26 @@ def images(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> dict
 def _push_gzip(registry: Registry, repository: str, release: int, base: bytes = BASE) -> None:
     tars = [base, UPPERS[release - 1]]
     diff_ids = [f"sha256:{hashlib.sha256(each).hexdigest()}" for each in tars]
-    config = {"os": "linux", "architecture": "amd64", "rootfs": {"type": "layers", "diff_ids": diff_ids}}
+    config = {
+        "os": "linux",
+        "architecture": "amd64",
+        "rootfs": {"type": "layers", "diff_ids": diff_ids},
+    }
 
     def pushed(data: bytes, media_type: str) -> dict[str, object]:
-        return {"mediaType": media_type, "digest": push_blob(registry.url, repository, data), "size": len(data)}
+        return {
+            "mediaType": media_type,
+            "digest": push_blob(registry.url, repository, data),
+            "size": len(data),
+        }
 
     manifest = {
         "schemaVersion": 2,
         "mediaType": mediatype.OCI_MANIFEST,
         "config": pushed(json.dumps(config).encode(), mediatype.OCI_CONFIG),
-        "layers": [pushed(gzip.compress(each, 6, mtime=0), mediatype.OCI_LAYER_GZIP) for each in tars],
+        "layers": [
+            pushed(gzip.compress(each, 6, mtime=0), mediatype.OCI_LAYER_GZIP) for each in tars
+        ],
     }
     push_manifest(registry.url, repository, manifest, str(release))
 
@@ -104,7 +118,9 @@ def without_bytes(cache: Path) -> None:
 
 
 def operations(port: int) -> dict[str, int]:
-    """How often the kernel has asked for what, by a mount's metrics: reading status.json would count itself."""
+    """How often the kernel has asked for what, by a mount's metrics: reading status.json would
+    count itself.
+    """
     text = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
     lines = (line for line in text.splitlines() if line.startswith("ocifs_operations_total{"))
     return {line.split('"')[1]: int(float(line.split()[-1])) for line in lines}
@@ -116,7 +132,9 @@ def test_a_second_open_asks_the_registry_for_nothing_and_the_daemon_for_no_byte(
 ) -> None:
     port = free_port()
     options = ["--metrics", str(port)]
-    with mounted(f"{proxy.host}/{images[form]}", tmp_path / "mnt", tmp_path / "cache", options) as mount:
+    with mounted(
+        f"{proxy.host}/{images[form]}", tmp_path / "mnt", tmp_path / "cache", options
+    ) as mount:
         root = mount.path / "rootfs"
 
         def use() -> tuple[dict[str, bytes], list[int]]:
@@ -137,11 +155,15 @@ def test_a_second_open_asks_the_registry_for_nothing_and_the_daemon_for_no_byte(
         with_kernel_caches(law)
 
 
-def test_what_two_tags_share_is_in_the_kernel_once(registry: Registry, proxy: FaultProxy, tmp_path: Path) -> None:
+def test_what_two_tags_share_is_in_the_kernel_once(
+    registry: Registry, proxy: FaultProxy, tmp_path: Path
+) -> None:
     for release in (1, 2):
         _push_gzip(registry, "counts/shared", release)
     port = free_port()
-    with mounted(f"{proxy.host}/counts", tmp_path / "mnt", tmp_path / "cache", ["--metrics", str(port)]) as mount:
+    with mounted(
+        f"{proxy.host}/counts", tmp_path / "mnt", tmp_path / "cache", ["--metrics", str(port)]
+    ) as mount:
         one, two = (mount.path / f"shared:{release}/rootfs" for release in (1, 2))
 
         def law(_: int) -> None:
@@ -156,7 +178,9 @@ def test_what_two_tags_share_is_in_the_kernel_once(registry: Registry, proxy: Fa
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("command", [["tar", "-C", "{}", "-c", "."], ["grep", "-rac", "e", "{}"]], ids=["tar", "grep"])
+@pytest.mark.parametrize(
+    "command", [["tar", "-C", "{}", "-c", "."], ["grep", "-rac", "e", "{}"]], ids=["tar", "grep"]
+)
 def test_a_walk_that_reads_everything_fetches_each_byte_once_in_few_requests(
     images: dict[str, str], proxy: FaultProxy, tmp_path: Path, form: str, command: list[str]
 ) -> None:
@@ -171,8 +195,15 @@ def test_a_walk_that_reads_everything_fetches_each_byte_once_in_few_requests(
         assert len(proxy.parts) < len(FILES) / 25
     if command[0] == "tar":
         with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
-            found = {each.name.removeprefix("./"): archive.extractfile(each) for each in archive if each.isreg()}
-            assert {name: file.read() for name, file in found.items() if file} == {**FILES, "release": b"1\n"}
+            found = {
+                each.name.removeprefix("./"): archive.extractfile(each)
+                for each in archive
+                if each.isreg()
+            }
+            assert {name: file.read() for name, file in found.items() if file} == {
+                **FILES,
+                "release": b"1\n",
+            }
     else:
         assert len(done.stdout.splitlines()) == len(FILES) + 1
 
@@ -192,15 +223,22 @@ def test_listing_a_manifest_and_its_layers_with_attributes_fetches_no_layer(
                 ["getfattr", "-d", "-m", "-", *inside],
             ):
                 subprocess.run(command, capture_output=True, check=True)
-        assert sum(part.stop - part.start for part in proxy.parts) < 1000, "the config, and nothing more"
+        assert sum(part.stop - part.start for part in proxy.parts) < 1000, (
+            "the config, and nothing more"
+        )
 
 
 def test_who_reads_file_after_file_asks_for_few_of_them_and_nobody_waits_for_one_that_is_open(
     registry: Registry, tmp_path: Path
 ) -> None:
-    """Ten files of one span, in the order of the tar: after 64 KiB in a row, opening one brings its content."""
+    """Ten files of one span, in the order of the tar: after 64 KiB in a row, opening one brings its
+    content.
+    """
     files = {f"row/{number}": content(27_000) for number in range(10)}
-    layer = tar(entry("row", DIRECTORY, **T), *[entry(name, content=each, **T) for name, each in sorted(files.items())])
+    layer = tar(
+        entry("row", DIRECTORY, **T),
+        *[entry(name, content=each, **T) for name, each in sorted(files.items())],
+    )
     _push_gzip(registry, "counts/row", 1, layer)
     source = f"{registry.host}/counts/row:1"
 
@@ -215,7 +253,9 @@ def test_who_reads_file_after_file_asks_for_few_of_them_and_nobody_waits_for_one
                     assert (root / name).read_bytes() == files[name]
                     asked.append(operations(port)["read"] - before)
             assert [number for number, reads in enumerate(asked) if reads] == [0, 1, 2, 3, 6]
-            subprocess.run(["grep", "-rac", "e", root / "row"], stdout=subprocess.DEVNULL, check=True)
+            subprocess.run(
+                ["grep", "-rac", "e", root / "row"], stdout=subprocess.DEVNULL, check=True
+            )
             assert operations(port)["read"] == before + asked[-1]
 
     with_kernel_caches(law)

@@ -36,7 +36,9 @@ def source(registry: Registry) -> str:
 
 
 @pytest.mark.parametrize("how", HOLD)
-def test_a_busy_mount_says_who_holds_it_and_lazily_goes(source: str, tmp_path: Path, how: str) -> None:
+def test_a_busy_mount_says_who_holds_it_and_lazily_goes(
+    source: str, tmp_path: Path, how: str
+) -> None:
     with mounted(source, tmp_path / "mnt", tmp_path / "cache") as mount:
         command = [sys.executable, "-c", HOLD[how], str(mount.path)]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
@@ -45,7 +47,10 @@ def test_a_busy_mount_says_who_holds_it_and_lazily_goes(source: str, tmp_path: P
             refused = run_ocifs("umount", str(mount.path), cache=tmp_path, check=False)
             assert refused.returncode == 2
             # mmap of Python keeps a descriptor of its own beside the mapping
-            assert any(f"(pid {holder.pid}, {each})" in refused.stderr.decode() for each in (how, "has a file open"))
+            assert any(
+                f"(pid {holder.pid}, {each})" in refused.stderr.decode()
+                for each in (how, "has a file open")
+            )
             assert sys.executable in refused.stderr.decode()
             assert (mount.path / "kind").read_text() == "artifact\n"
             run_ocifs("umount", "--lazy", str(mount.path), cache=tmp_path)
@@ -73,7 +78,9 @@ def test_a_busy_dead_mount_is_unmounted_and_replaced(source: str, tmp_path: Path
 def test_umount_ends_a_dead_mount_and_status_calls_it_dead(source: str, tmp_path: Path) -> None:
     with mounted(source, tmp_path / "mnt", tmp_path / "cache") as mount:
         mount.kill()
-        assert f"{mount.path}  {source}  dead" in run_ocifs("status", cache=tmp_path).stdout.decode()
+        assert (
+            f"{mount.path}  {source}  dead" in run_ocifs("status", cache=tmp_path).stdout.decode()
+        )
         run_ocifs("umount", str(mount.path), cache=tmp_path)
         assert os.listdir(mount.path) == []
 
@@ -91,12 +98,17 @@ def test_a_mount_below_is_named(source: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="what fusermount3 allows others differs")
-def test_auto_unmount_takes_away_the_mount_of_a_daemon_that_was_killed(source: str, tmp_path: Path) -> None:
+def test_auto_unmount_takes_away_the_mount_of_a_daemon_that_was_killed(
+    source: str, tmp_path: Path
+) -> None:
     with mounted(source, tmp_path / "mnt", tmp_path / "cache", ["--auto-unmount"]) as mount:
         assert (mount.path / "kind").read_text() == "artifact\n"
         mount.kill()
         deadline = time.monotonic() + 60
-        while os.path.lexists(mount.path) and str(mount.path) in Path("/proc/self/mountinfo").read_text():
+        while (
+            os.path.lexists(mount.path)
+            and str(mount.path) in Path("/proc/self/mountinfo").read_text()
+        ):
             assert time.monotonic() < deadline
             time.sleep(0.02)  # the helper tells nobody
         assert os.listdir(mount.path) == []

@@ -1,4 +1,5 @@
-"""A real Debian in three layers with real deletions, pushed in four forms: one tree, path by path, which programs live in.
+"""A real Debian in three layers with real deletions, pushed in four forms: one tree, path by path,
+which programs live in.
 
 See `tests/support/debian.py` for what it is made of.
 """
@@ -22,10 +23,14 @@ from tests.support.podman import podman, run
 from tests.support.registry import Registry, running_registry
 
 pytestmark = [
-    pytest.mark.timeout(600),  # where the image is not kept, making it counts as a part of the first test
+    pytest.mark.timeout(
+        600
+    ),  # where the image is not kept, making it counts as a part of the first test
     pytest.mark.mount,
     pytest.mark.servers,
-    pytest.mark.skipif(os.geteuid() != 0, reason="only root can unpack owners and devices to compare with"),
+    pytest.mark.skipif(
+        os.geteuid() != 0, reason="only root can unpack owners and devices to compare with"
+    ),
 ]
 
 
@@ -55,12 +60,19 @@ def theirs(their_root: Path) -> dict[bytes, Facts]:
 
 @pytest.fixture(scope="module", params=FORMS)
 def mount(
-    request: pytest.FixtureRequest, debian: Debian, registry: Registry, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    debian: Debian,
+    registry: Registry,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[tuple[str, Mounted]]:
     """One mount a form for all tests, with the name of the form."""
     place = tmp_path_factory.mktemp("mount")
-    with mounted(debian.source(registry, request.param), place / "mnt", place / "cache", AS_IT_IS) as running:
-        os.listdir(running.path / "rootfs")  # before that nobody knows the attributes of the root itself
+    with mounted(
+        debian.source(registry, request.param), place / "mnt", place / "cache", AS_IT_IS
+    ) as running:
+        os.listdir(
+            running.path / "rootfs"
+        )  # before that nobody knows the attributes of the root itself
         yield request.param, running
 
 
@@ -74,7 +86,10 @@ def test_it_is_what_umoci_unpacks(mount: tuple[str, Mounted], theirs: dict[bytes
     assert (f"[{form}]" in summary) == (form in ("zstd:chunked", "estargz"))
     expected = theirs
     if form == "estargz":  # the format keeps times to the second, rounded
-        expected = {path: replace(known, mtime_ns=round(known.mtime_ns, -9)) for path, known in theirs.items()}
+        expected = {
+            path: replace(known, mtime_ns=round(known.mtime_ns, -9))
+            for path, known in theirs.items()
+        }
     assert len(expected) > 3000
     assert dict(expected[b"etc/passwd"].xattrs)["user.binary"] == bytes(range(256))
     assert expected[b"opt/sample/tool"].names == (b"opt/sample/tool", b"opt/sample/tool-too")
@@ -85,20 +100,27 @@ def test_programs_run_in_it(mount: tuple[str, Mounted]) -> None:
     root = mount[1].path / "rootfs"
     listed = out("chroot", root, "/bin/ls", "-A", "/usr/share/doc")
     assert listed == "README\n"
-    script = (
-        "use POSIX; opendir(my $d, '/etc/pam.d') and die; print join(' ', map { $_ * $_ } 1..4), ' ', (getpwuid(0))[0]"
-    )
+    script = "use POSIX; opendir(my $d, '/etc/pam.d') and die; print join(' ', map { $_ * $_ } 1..4), ' ', (getpwuid(0))[0]"
     # perl opens /dev/null for a script on its command line, and the mount is nodev.
     inside = 'mount --bind /dev "$0/dev" && exec chroot "$0" /usr/bin/perl -e "$1"'
     assert out("unshare", "--mount", "sh", "-c", inside, root, script) == "1 4 9 16 root"
     script = "import os, re; print(len(re.findall('(?m)^root:', open('/etc/passwd').read())), os.getcwd())"
     assert out("chroot", root, "/usr/bin/python3", "-c", script) == "1 /\n"
-    assert out("chroot", root, "/bin/sh", "-c", "grep -c . /etc/passwd | sed 's/[0-9][0-9]*/counted/'") == "counted\n"
+    assert (
+        out("chroot", root, "/bin/sh", "-c", "grep -c . /etc/passwd | sed 's/[0-9][0-9]*/counted/'")
+        == "counted\n"
+    )
 
 
 def test_its_packages_are_those_that_are_left(mount: tuple[str, Mounted]) -> None:
     root = mount[1].path / "rootfs"
-    listed = out("dpkg-query", f"--admindir={root}/var/lib/dpkg", "-W", "-f", "${Package} ${db:Status-Status}\n")
+    listed = out(
+        "dpkg-query",
+        f"--admindir={root}/var/lib/dpkg",
+        "-W",
+        "-f",
+        "${Package} ${db:Status-Status}\n",
+    )
     known = dict(line.split() for line in listed.splitlines())
     assert known["dpkg"] == known["ocifs-sample"] == "installed"
     assert not set(PURGED) & {name for name, state in known.items() if state == "installed"}
@@ -119,7 +141,9 @@ WALKS = (
 def test_tools_say_the_same_of_it(mount: tuple[str, Mounted], their_root: Path) -> None:
     for walk in WALKS:
         ours, theirs = (
-            subprocess.run(["bash", "-o", "pipefail", "-c", walk], cwd=root, capture_output=True, check=True).stdout
+            subprocess.run(
+                ["bash", "-o", "pipefail", "-c", walk], cwd=root, capture_output=True, check=True
+            ).stdout
             for root in (mount[1].path / "rootfs", their_root)
         )
         assert ours == theirs, walk
@@ -132,7 +156,9 @@ def test_copies_are_the_same(
     mount: tuple[str, Mounted], theirs: dict[bytes, Facts], tmp_path: Path, command: str
 ) -> None:
     copy = tmp_path / "copy"
-    subprocess.run(command.format(mount[1].path / "rootfs", copy).split(), check=True, capture_output=True)
+    subprocess.run(
+        command.format(mount[1].path / "rootfs", copy).split(), check=True, capture_output=True
+    )
     assert differences(facts(copy), theirs) == []
     shutil.rmtree(copy)
 
@@ -147,7 +173,9 @@ def over(mount: tuple[str, Mounted], tmp_path: Path) -> Iterator[Path]:
         for name in ("merged", "upper", "work"):
             (place / name).mkdir(exist_ok=True)
         options = f"lowerdir={mount[1].path}/rootfs,upperdir={place}/upper,workdir={place}/work"
-        subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, place / "merged"], check=True)
+        subprocess.run(
+            ["mount", "-t", "overlay", "overlay", "-o", options, place / "merged"], check=True
+        )
         try:
             yield place / "merged"
         finally:
@@ -157,7 +185,9 @@ def over(mount: tuple[str, Mounted], tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("mount", ["gzip"], indirect=True)
-def test_an_overlay_over_it_can_be_changed(mount: tuple[str, Mounted], over: Path, theirs: dict[bytes, Facts]) -> None:
+def test_an_overlay_over_it_can_be_changed(
+    mount: tuple[str, Mounted], over: Path, theirs: dict[bytes, Facts]
+) -> None:
     merged = facts(over)
     merged[b""] = replace(merged[b""], mtime_ns=theirs[b""].mtime_ns)  # the upper directory's
     assert differences(merged, theirs) == []
@@ -173,7 +203,9 @@ def test_an_overlay_over_it_can_be_changed(mount: tuple[str, Mounted], over: Pat
     listed = out("dpkg", f"--root={over}", "--force-all", "--purge", "ocifs-sample")
     assert "ocifs-sample" in listed
     assert not (over / "opt/sample/tool").exists()
-    another = over / "opt/sample/another"  # from which dpkg took the setuid bit, since it was a name of what went
+    another = (
+        over / "opt/sample/another"
+    )  # from which dpkg took the setuid bit, since it was a name of what went
     assert another.read_bytes() == b"#!/bin/sh\n" and another.stat().st_mode & 0o7777 == 0o600
     assert (over / "etc/apt-too/sources.list").exists() and not (over / "usr/share/doc").exists()
     root = mount[1].path / "rootfs"

@@ -31,14 +31,23 @@ def push(registry: Registry, repository: str, tag: str) -> None:
         "schemaVersion": 2,
         "mediaType": mediatype.OCI_MANIFEST,
         "config": {"mediaType": mediatype.OCI_EMPTY, "digest": str(Digest.of(b"{}")), "size": 2},
-        "layers": [{"mediaType": "application/x.text", "digest": str(Digest.of(CONTENT)), "size": len(CONTENT)}],
+        "layers": [
+            {
+                "mediaType": "application/x.text",
+                "digest": str(Digest.of(CONTENT)),
+                "size": len(CONTENT),
+            }
+        ],
     }
     push_manifest(registry.url, repository, image, tag)
 
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Registry, Registry]]:
-    with running_registry(tmp_path_factory.mktemp("a")) as a, running_registry(tmp_path_factory.mktemp("b")) as b:
+    with (
+        running_registry(tmp_path_factory.mktemp("a")) as a,
+        running_registry(tmp_path_factory.mktemp("b")) as b,
+    ):
         push(a, "team/app", "v1")
         push(b, "other/tool", "v2")
         yield a, b
@@ -52,15 +61,21 @@ def absent(path: Path) -> bool:
     return False
 
 
-def test_several_sources_are_directories_of_their_hosts(two: tuple[Registry, Registry], tmp_path: Path) -> None:
+def test_several_sources_are_directories_of_their_hosts(
+    two: tuple[Registry, Registry], tmp_path: Path
+) -> None:
     a, b = two
-    with mounted([a.host, f"{b.host}/other/tool:v2", "127.0.0.1:1"], tmp_path / "mnt", tmp_path / "cache") as mount:
+    with mounted(
+        [a.host, f"{b.host}/other/tool:v2", "127.0.0.1:1"], tmp_path / "mnt", tmp_path / "cache"
+    ) as mount:
         assert set(os.listdir(mount.path)) == {".ocifs", a.host, b.host, "127.0.0.1:1"}
         assert os.listdir(mount.path / a.host) == ["team"]
         one = mount.path / a.host / "team/app:v1/layers/0/blob"
         other = mount.path / b.host / "other/tool:v2/layers/0/blob"
         assert one.read_bytes() == other.read_bytes() == CONTENT
-        assert one.stat().st_ino != other.stat().st_ino, "one host may be down while the other is read"
+        assert one.stat().st_ino != other.stat().st_ino, (
+            "one host may be down while the other is read"
+        )
         with pytest.raises(OSError) as down:
             os.listdir(mount.path / "127.0.0.1:1")
         assert down.value.errno == errno.ECONNREFUSED
@@ -78,7 +93,9 @@ def test_any_host_can_be_looked_up_and_is_listed_when_it_has_answered(
         with mounted(["--any", a.host], tmp_path / "mnt", tmp_path / "cache") as mount:
             assert set(os.listdir(mount.path)) == {".ocifs", a.host}
             assert (mount.path / silent.host).is_dir()
-            assert set(os.listdir(mount.path)) == {".ocifs", a.host}, "looking at a host asks it nothing"
+            assert set(os.listdir(mount.path)) == {".ocifs", a.host}, (
+                "looking at a host asks it nothing"
+            )
             assert not silent.requests
             assert (mount.path / b.host / "other/tool:v2/layers/0/blob").read_bytes() == CONTENT
             assert set(os.listdir(mount.path)) == {".ocifs", a.host, b.host}
@@ -88,16 +105,27 @@ def test_any_host_can_be_looked_up_and_is_listed_when_it_has_answered(
 
 
 def test_where_no_catalog_is_what_was_named_is_listed_for_its_host(tmp_path: Path) -> None:
-    with fault_server(lambda request: http(403)) as one, fault_server(lambda request: http(403)) as two:
-        repos = [f"--repo={one.host}/seed/a", f"--repo={one.host}/seed/b", f"--repo={two.host}/other"]
-        with mounted([*repos, one.host, f"{two.host}/named/c"], tmp_path / "mnt", tmp_path / "cache") as mount:
+    with (
+        fault_server(lambda request: http(403)) as one,
+        fault_server(lambda request: http(403)) as two,
+    ):
+        repos = [
+            f"--repo={one.host}/seed/a",
+            f"--repo={one.host}/seed/b",
+            f"--repo={two.host}/other",
+        ]
+        with mounted(
+            [*repos, one.host, f"{two.host}/named/c"], tmp_path / "mnt", tmp_path / "cache"
+        ) as mount:
             assert os.listdir(mount.path / one.host) == ["seed"]
             assert sorted(os.listdir(mount.path / one.host / "seed")) == ["a", "b"]
             assert sorted(os.listdir(mount.path / two.host)) == ["named", "other"]
             assert (mount.path / one.host / "never/heard/of").is_dir()
 
 
-def test_a_configured_mount_may_have_several_sources_or_any(two: tuple[Registry, Registry], tmp_path: Path) -> None:
+def test_a_configured_mount_may_have_several_sources_or_any(
+    two: tuple[Registry, Registry], tmp_path: Path
+) -> None:
     a, b = two
     place = tmp_path / "mnt"
     place.mkdir()
@@ -117,7 +145,9 @@ def test_a_configured_mount_may_have_several_sources_or_any(two: tuple[Registry,
             subprocess.run([*command, "umount", str(place)], check=True, timeout=60)
 
 
-def test_commands_take_a_path_that_begins_with_any_host(two: tuple[Registry, Registry], tmp_path: Path) -> None:
+def test_commands_take_a_path_that_begins_with_any_host(
+    two: tuple[Registry, Registry], tmp_path: Path
+) -> None:
     a, b = two
     below = run_ocifs("cat", "--any", f"{a.host}/team/app:v1/layers/0/blob", cache=tmp_path)
     assert below.stdout == CONTENT
@@ -129,14 +159,20 @@ def test_commands_take_a_path_that_begins_with_any_host(two: tuple[Registry, Reg
     assert failed.returncode == 1 and b"no host of a registry" in failed.stderr
 
 
-def test_a_short_name_is_what_its_alias_says(two: tuple[Registry, Registry], tmp_path: Path) -> None:
+def test_a_short_name_is_what_its_alias_says(
+    two: tuple[Registry, Registry], tmp_path: Path
+) -> None:
     conf = tmp_path / "registries.conf"
     conf.write_text('[aliases]\nshort = "r.example/team/app"\n')
     conf.write_text(
         f'[aliases]\nshort = "r.example/team/app"\n[[registry]]\nprefix = "r.example"\nlocation = "{two[0].host}"\n'
     )
-    done = run_ocifs("cat", "--registries-conf", str(conf), "short:v1", "layers/0/blob", cache=tmp_path)
+    done = run_ocifs(
+        "cat", "--registries-conf", str(conf), "short:v1", "layers/0/blob", cache=tmp_path
+    )
     assert done.stdout == CONTENT
     conf.write_text("[[registry]]\ninsecure = 7\n")
-    wrong = run_ocifs("ls", "--registries-conf", str(conf), two[0].host, cache=tmp_path, check=False)
+    wrong = run_ocifs(
+        "ls", "--registries-conf", str(conf), two[0].host, cache=tmp_path, check=False
+    )
     assert wrong.returncode == 2 and f"{conf}: registry[1].".encode() in wrong.stderr

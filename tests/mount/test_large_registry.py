@@ -1,4 +1,6 @@
-"""A mount of a registry with 100,000 repositories and as many tags: requests are counted, and cut lists are seen."""
+"""A mount of a registry with 100,000 repositories and as many tags: requests are counted, and cut
+lists are seen.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +21,20 @@ from tests.support.mount import mounted, run_ocifs
 
 pytestmark = pytest.mark.mount
 
-NAMES = sorted([*(f"ns{number // 100:04d}/app{number:06d}" for number in range(100_000)), "team/app"])
+NAMES = sorted(
+    [*(f"ns{number // 100:04d}/app{number:06d}" for number in range(100_000)), "team/app"]
+)
 TAGS = [f"t{number:06d}" for number in range(100_000)]
 CONFIG = json.dumps({"os": "linux", "architecture": "amd64"}).encode()
 MANIFEST = json.dumps(
     {
         "schemaVersion": 2,
         "mediaType": mediatype.OCI_MANIFEST,
-        "config": {"mediaType": mediatype.OCI_CONFIG, "digest": str(Digest.of(CONFIG)), "size": len(CONFIG)},
+        "config": {
+            "mediaType": mediatype.OCI_CONFIG,
+            "digest": str(Digest.of(CONFIG)),
+            "size": len(CONFIG),
+        },
         "layers": [],
     }
 ).encode()
@@ -37,7 +45,9 @@ def page(request: Request, member: str, names: list[str]) -> Reply:
     size, last = int(parse_qs(asked.query)["n"][0]), parse_qs(asked.query).get("last", [""])[0]
     start = bisect_right(names, last)
     listed = names[start : start + size]
-    link = f"<{asked.path}?n={size}&last={listed[-1]}>; rel=next" if start + size < len(names) else ""
+    link = (
+        f"<{asked.path}?n={size}&last={listed[-1]}>; rel=next" if start + size < len(names) else ""
+    )
     return http(200, json.dumps({member: listed}).encode(), "keep", link=link)
 
 
@@ -51,7 +61,11 @@ def registry(request: Request) -> Reply:
         return page(request, "tags", TAGS)
     if path.startswith("/v2/team/app/manifests/t") or path.endswith(str(Digest.of(MANIFEST))):
         return http(200, MANIFEST, "keep", content_type=mediatype.OCI_MANIFEST)
-    return http(200, CONFIG, "keep") if path.endswith(str(Digest.of(CONFIG))) else http(404, then="keep")
+    return (
+        http(200, CONFIG, "keep")
+        if path.endswith(str(Digest.of(CONFIG)))
+        else http(404, then="keep")
+    )
 
 
 def with_tokens(answer: Handler, server: Callable[[], FaultServer]) -> Handler:
@@ -60,7 +74,11 @@ def with_tokens(answer: Handler, server: Callable[[], FaultServer]) -> Handler:
             return http(200, b'{"token": "t0ken"}', "keep")
         if request.headers.get("authorization") == "Bearer t0ken":
             return answer(request)
-        return http(401, then="keep", www_authenticate=f'Bearer realm="http://{server().host}/token",service="x"')
+        return http(
+            401,
+            then="keep",
+            www_authenticate=f'Bearer realm="http://{server().host}/token",service="x"',
+        )
 
     return handler
 
@@ -124,7 +142,9 @@ def test_ocifs_ls_shows_what_a_list_had_before_its_error(tmp_path: Path) -> None
         return http(404, then="keep") if "last=" in request.target else registry(request)
 
     with fault_server(cut) as server:
-        done = run_ocifs("ls", f"{server.host}/team/app", "_tags", cache=tmp_path / "cache", check=False)
+        done = run_ocifs(
+            "ls", f"{server.host}/team/app", "_tags", cache=tmp_path / "cache", check=False
+        )
     assert done.returncode == 1
     assert done.stdout.decode().split() == TAGS[:1000]
     assert "missing" in done.stderr.decode()

@@ -1,4 +1,6 @@
-"""Files of artifacts are lazy: what is not read is not fetched, and the first byte costs a manifest and one range."""
+"""Files of artifacts are lazy: what is not read is not fetched, and the first byte costs a manifest
+and one range.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,12 @@ with open(sys.argv[1], "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT
 
 
 def manifest_of(config: dict[str, object], *layers: dict[str, object]) -> dict[str, object]:
-    return {"schemaVersion": 2, "mediaType": mediatype.OCI_MANIFEST, "config": config, "layers": list(layers)}
+    return {
+        "schemaVersion": 2,
+        "mediaType": mediatype.OCI_MANIFEST,
+        "config": config,
+        "layers": list(layers),
+    }
 
 
 def described(media_type: str, digest: str, size: int, title: str = "") -> dict[str, object]:
@@ -45,12 +52,16 @@ def described(media_type: str, digest: str, size: int, title: str = "") -> dict[
 
 def asked(registry: Registry, repository: str) -> list[str]:
     """The requests about a repository, by method and what they were for."""
-    found = re.findall(rf'"(\w+) /v2/{repository}/(\w+)/\S+ HTTP/', registry.log.read_text(errors="replace"))
+    found = re.findall(
+        rf'"(\w+) /v2/{repository}/(\w+)/\S+ HTTP/', registry.log.read_text(errors="replace")
+    )
     return [f"{method} {what}" for method, what in found]
 
 
 @pytest.mark.parametrize("by", ["digest", "tag"])
-def test_the_first_byte_costs_the_manifest_and_one_range(registry: Registry, tmp_path: Path, by: str) -> None:
+def test_the_first_byte_costs_the_manifest_and_one_range(
+    registry: Registry, tmp_path: Path, by: str
+) -> None:
     repository = f"lazy/{by}"
     layers = [
         described("a/x", push_blob(registry.url, repository, os.urandom(4 << 20)), 4 << 20, title)
@@ -60,7 +71,9 @@ def test_the_first_byte_costs_the_manifest_and_one_range(registry: Registry, tmp
     digest = push_manifest(registry.url, repository, manifest_of(empty, *layers), "v1")
     before = len(asked(registry, repository))
     version = f"@{digest}" if by == "digest" else ":v1"
-    with mounted(f"{registry.host}/{repository}{version}", tmp_path / "mnt", tmp_path / "cache") as mount:
+    with mounted(
+        f"{registry.host}/{repository}{version}", tmp_path / "mnt", tmp_path / "cache"
+    ) as mount:
         with (mount.path / "files/b/c").open("rb", buffering=0) as file:
             assert len(file.read(1)) == 1
         assert asked(registry, repository)[before:] == ["GET manifests", "GET blobs"]
@@ -69,7 +82,9 @@ def test_the_first_byte_costs_the_manifest_and_one_range(registry: Registry, tmp
 def content(start: int, stop: int) -> bytes:
     """Bytes of a file of 5 GiB, each eight of which say where they are."""
     first, last = start // 8, (stop + 7) // 8
-    return struct.pack(f">{last - first}Q", *range(first, last))[start - first * 8 :][: stop - start]
+    return struct.pack(f">{last - first}Q", *range(first, last))[start - first * 8 :][
+        : stop - start
+    ]
 
 
 def model_server(sent: list[int]) -> Callable[[Request], Reply]:
@@ -78,7 +93,9 @@ def model_server(sent: list[int]) -> Callable[[Request], Reply]:
     config = b'{"config": {"format": "gguf"}}'
     layers = described(MODEL + "gguf.v3", digest, SIZE)
     body = json.dumps(
-        manifest_of(described(MODEL + "model.config.v0.1+json", str(Digest.of(config)), len(config)), layers)
+        manifest_of(
+            described(MODEL + "model.config.v0.1+json", str(Digest.of(config)), len(config)), layers
+        )
     ).encode()
     own = {"content_type": mediatype.OCI_MANIFEST, "docker_content_digest": str(Digest.of(body))}
 
@@ -98,7 +115,9 @@ def model_server(sent: list[int]) -> Callable[[Request], Reply]:
     return answer
 
 
-def test_a_model_of_five_gibibytes_opens_at_once_and_is_mapped_where_it_is_read(tmp_path: Path) -> None:
+def test_a_model_of_five_gibibytes_opens_at_once_and_is_mapped_where_it_is_read(
+    tmp_path: Path,
+) -> None:
     sent: list[int] = []
     with (
         fault_server(model_server(sent)) as server,
@@ -109,7 +128,8 @@ def test_a_model_of_five_gibibytes_opens_at_once_and_is_mapped_where_it_is_read(
         assert model.stat().st_size == SIZE
         assert sent == []
         places = (0, 3 * GIB + 12345, SIZE - 4096)
-        # In a process of its own: a page that is waited for holds this one's lock, which the server's threads need.
+        # In a process of its own: a page that is waited for holds this one's lock, which the
+        # server's threads need.
         command = [sys.executable, "-c", MAPPED, str(model), *map(str, places)]
         seen = subprocess.run(command, capture_output=True, timeout=60, check=True).stdout
         assert seen == b"".join(content(place, place + 4096) for place in places)

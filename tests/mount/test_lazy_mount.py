@@ -1,4 +1,6 @@
-"""The same image as gzip, zstd:chunked and eStargz, written by the tools that people use, through a real mount: one tree, path by path."""
+"""The same image as gzip, zstd:chunked and eStargz, written by the tools that people use, through a
+real mount: one tree, path by path.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ from tests.support.tools import tool
 pytestmark = [
     pytest.mark.mount,
     pytest.mark.servers,
-    pytest.mark.skipif(os.geteuid() != 0, reason="only root can unpack owners and devices to compare with"),
+    pytest.mark.skipif(
+        os.geteuid() != 0, reason="only root can unpack owners and devices to compare with"
+    ),
 ]
 MEBIBYTE = 1 << 20
 DICE = random.Random(11)
@@ -43,7 +47,9 @@ def push_chunked(registry: Registry, layout: Path, name: str) -> str:
     """Push a layout's image with zstd:chunked layers, as skopeo writes them."""
     target = f"docker://{registry.host}/{name}:chunked"
     form = ["--dest-compress-format", "zstd:chunked", "--dest-tls-verify=false"]
-    subprocess.run(["skopeo", "copy", "-q", *form, f"oci:{layout}:v1", target], check=True, capture_output=True)
+    subprocess.run(
+        ["skopeo", "copy", "-q", *form, f"oci:{layout}:v1", target], check=True, capture_output=True
+    )
     return f"{registry.host}/{name}:chunked"
 
 
@@ -62,7 +68,9 @@ def push_starred(registry: Registry, tars: list[bytes], name: str, place: Path) 
 
 def annotations(source: str) -> list[str]:
     asked = subprocess.run(
-        ["skopeo", "inspect", "--raw", "--tls-verify=false", f"docker://{source}"], check=True, capture_output=True
+        ["skopeo", "inspect", "--raw", "--tls-verify=false", f"docker://{source}"],
+        check=True,
+        capture_output=True,
     )
     return [key for layer in json.loads(asked.stdout)["layers"] for key in layer["annotations"]]
 
@@ -81,15 +89,21 @@ def shown(source: str, place: Path) -> dict[bytes, Facts]:
         return facts(mount.path / "rootfs")
 
 
-def test_a_chunked_image_is_what_umoci_unpacks(registry: Registry, theirs: dict[bytes, Facts], tmp_path: Path) -> None:
+def test_a_chunked_image_is_what_umoci_unpacks(
+    registry: Registry, theirs: dict[bytes, Facts], tmp_path: Path
+) -> None:
     layout = make_layout(tmp_path / "layout", [BASE, MIDDLE, TOP])
     source = push_chunked(registry, layout, "corners")
     assert sum(".zstd-chunked.manifest-checksum" in key for key in annotations(source)) == 3
     assert differences(shown(source, tmp_path), theirs) == []
 
 
-def push_packed(registry: Registry, tars: list[bytes], name: str, place: Path, *, apart: bool = False) -> str:
-    """Push tars as eStargz whose small files share gzip members, as stargz-snapshotter's own writer does where it is told to."""
+def push_packed(
+    registry: Registry, tars: list[bytes], name: str, place: Path, *, apart: bool = False
+) -> str:
+    """Push tars as eStargz whose small files share gzip members, as stargz-snapshotter's own writer
+    does where it is told to.
+    """
     place.mkdir(exist_ok=True)
     files = [place / f"{number}.tar" for number in range(len(tars))]
     for file, each in zip(files, tars, strict=True):
@@ -109,13 +123,17 @@ def test_a_starred_image_is_what_umoci_unpacks(
     source = push(registry, [BASE, MIDDLE, TOP], "corners", tmp_path / "crane")
     assert annotations(source) == ["containerd.io/snapshot/stargz/toc.digest"] * 3
     # The format keeps times to the second, rounded.
-    rounded = {path: replace(known, mtime_ns=round(known.mtime_ns, -9)) for path, known in theirs.items()}
+    rounded = {
+        path: replace(known, mtime_ns=round(known.mtime_ns, -9)) for path, known in theirs.items()
+    }
     assert rounded != theirs
     assert differences(shown(source, tmp_path), rounded) == []
 
 
 def image_of_parts(place: Path) -> list[bytes]:
-    """Three layers of 4 MiB and many small files each, one file of 100 kB, a repository and a database; something is deleted."""
+    """Three layers of 4 MiB and many small files each, one file of 100 kB, a repository and a
+    database; something is deleted.
+    """
     root = place / "root"
     (root / "data").mkdir(parents=True)
     with sqlite3.connect(root / "data/numbers.db") as database:
@@ -128,13 +146,21 @@ def image_of_parts(place: Path) -> list[bytes]:
     subprocess.run([*git, "commit", "-q", "-m", "the first"], check=True)
     facts_of = {"mtime": 1_700_000_000}
     made = subprocess.run(
-        ["tar", "--format=posix", "--mtime=@1700000000", "-C", root, "-c", "data"], check=True, capture_output=True
+        ["tar", "--format=posix", "--mtime=@1700000000", "-C", root, "-c", "data"],
+        check=True,
+        capture_output=True,
     )
     layers = [made.stdout]
     for number in range(2):
-        files = [entry(f"many/{number}-{n}", content=DICE.randbytes(500), **facts_of) for n in range(400)]
+        files = [
+            entry(f"many/{number}-{n}", content=DICE.randbytes(500), **facts_of) for n in range(400)
+        ]
         big = entry(f"big{number}", content=DICE.randbytes(4 * MEBIBYTE), **facts_of)
-        more = [entry("wanted", content=WANTED, **facts_of)] if number == 0 else [entry("many/.wh.0-7")]
+        more = (
+            [entry("wanted", content=WANTED, **facts_of)]
+            if number == 0
+            else [entry("many/.wh.0-7")]
+        )
         layers.append(tar(entry("many", DIRECTORY, **facts_of), *files, big, *more))
     return layers
 
@@ -153,9 +179,15 @@ def parts(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> dict[
 
 
 def fetched(registry: Registry, after: int = 0) -> tuple[int, int]:
-    """How many requests the registry has answered, and with how many bytes, by its log from a place on."""
+    """How many requests the registry has answered, and with how many bytes, by its log from a place
+    on.
+    """
     lines = registry.log.read_text(errors="replace")[after:].splitlines()
-    written = [re.search(r"http.response.written=(\d+)", line) for line in lines if "response completed" in line]
+    written = [
+        re.search(r"http.response.written=(\d+)", line)
+        for line in lines
+        if "response completed" in line
+    ]
     return len(written), sum(int(match[1]) for match in written if match)
 
 
@@ -165,7 +197,9 @@ def test_a_listing_fetches_tables_and_a_file_its_chunks(
 ) -> None:
     before = len(registry.log.read_text(errors="replace"))
     with mounted(parts[form], tmp_path / "mnt", tmp_path / "cache", AS_IT_IS) as mount:
-        listed = subprocess.run(["find", mount.path / "rootfs", "-ls"], check=True, capture_output=True).stdout
+        listed = subprocess.run(
+            ["find", mount.path / "rootfs", "-ls"], check=True, capture_output=True
+        ).stdout
         assert len(listed.splitlines()) > 800
         assert not (mount.path / "rootfs/many/0-7").exists()
         assert fetched(registry, before)[1] < 1.5 * MEBIBYTE
@@ -187,7 +221,10 @@ def test_programs_find_everything(parts: dict[str, str], tmp_path: Path, form: s
         assert out("grep", "-rl", "needle", root / "data") == f"{root}/data/code/file\n"
         code = ["git", f"--git-dir={root}/data/code/.git", "-c", "safe.directory=*"]
         assert out(*code, "log", "--format=%s") == "the first\n"
-        assert out("sqlite3", f"file:{root}/data/numbers.db?immutable=1", "select sum(n) from numbers") == "12497500\n"
+        assert (
+            out("sqlite3", f"file:{root}/data/numbers.db?immutable=1", "select sum(n) from numbers")
+            == "12497500\n"
+        )
         assert out("find", root, "-newermt", "@1700000001") == ""
         expected = facts(root)
         out("rsync", "-aHX", f"{root}/", tmp_path / "rsync")

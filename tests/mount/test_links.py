@@ -1,4 +1,6 @@
-"""Links that are shown so that they stay inside lead to where the image's own lead for a process whose root it is: chroot is the judge."""
+"""Links that are shown so that they stay inside lead to where the image's own lead for a process
+whose root it is: chroot is the judge.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,8 @@ pytestmark = [
 
 TREES = 40
 SEED = 29
-# What each of the paths in each of the trees leads to, from standard input: a number and a mode, or an errno. Children look at trees.
+# What each of the paths in each of the trees leads to, from standard input: a number and a mode, or
+# an errno. Children look at trees.
 LOOK = """
 import json, os, sys
 found = []
@@ -52,10 +55,14 @@ Found = dict[str, list[int] | int]
 
 
 def tangle(dice: random.Random) -> tuple[bytes, list[str]]:
-    """A tar of directories, files and links to them, to each other, to nothing and out of it; and the paths of the links."""
+    """A tar of directories, files and links to them, to each other, to nothing and out of it; and
+    the paths of the links.
+    """
     directories, files, links = [""], [], []
     for number in range(15):
-        directories.append(f"{dice.choice(directories)}/d{number % 5}-{dice.randrange(3)}".lstrip("/"))
+        directories.append(
+            f"{dice.choice(directories)}/d{number % 5}-{dice.randrange(3)}".lstrip("/")
+        )
     directories = list(dict.fromkeys(directories))
     files = [f"{dice.choice(directories)}/f{number}".lstrip("/") for number in range(10)]
     entries = [entry(path, DIRECTORY) for path in directories if path]
@@ -66,17 +73,32 @@ def tangle(dice: random.Random) -> tuple[bytes, list[str]]:
         target = {
             0: lambda known=known: "/" + dice.choice(known),
             1: lambda known=known: "../" * dice.randrange(6) + dice.choice(known),
-            2: lambda names=names: "/".join(dice.choices([*names, "..", "..", "."], k=dice.randrange(1, 5))),
-            3: lambda names=names: "/" + "/".join(dice.choices([*names, "..", ".."], k=dice.randrange(1, 5))),
+            2: lambda names=names: "/".join(
+                dice.choices([*names, "..", "..", "."], k=dice.randrange(1, 5))
+            ),
+            3: lambda names=names: (
+                "/" + "/".join(dice.choices([*names, "..", ".."], k=dice.randrange(1, 5)))
+            ),
         }[dice.randrange(4)]()
         links.append(f"{dice.choice(directories)}/l{number}".lstrip("/"))
-        entries.append(entry(links[-1], SYMLINK, linkname=(target + dice.choice(["", "", "", "/", "/."])) or "."))
+        entries.append(
+            entry(
+                links[-1], SYMLINK, linkname=(target + dice.choice(["", "", "", "/", "/."])) or "."
+            )
+        )
     return tar(*entries), links
 
 
 def look(mount: Mounted, made: list[tuple[bytes, list[str]]], how: str) -> list[Found]:
-    asked = json.dumps([(str(mount.path / f"layers/{number}/tree"), links) for number, (_, links) in enumerate(made)])
-    done = subprocess.run([sys.executable, "-c", LOOK, how], input=asked, capture_output=True, check=True, text=True)
+    asked = json.dumps(
+        [
+            (str(mount.path / f"layers/{number}/tree"), links)
+            for number, (_, links) in enumerate(made)
+        ]
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", LOOK, how], input=asked, capture_output=True, check=True, text=True
+    )
     found: list[Found] = json.loads(done.stdout)
     return found
 
@@ -91,5 +113,9 @@ def test_links_lead_to_where_they_lead_for_a_process_whose_root_it_is(tmp_path: 
         assert look(mount, made, "from without") == expected
         for number, found in enumerate(expected):
             tree = mount.path / f"layers/{number}/tree"
-            assert all((tree / path).resolve().is_relative_to(tree) for path in found if isinstance(found[path], list))
+            assert all(
+                (tree / path).resolve().is_relative_to(tree)
+                for path in found
+                if isinstance(found[path], list)
+            )
     assert sum(isinstance(one, list) for found in expected for one in found.values()) > TREES * 5

@@ -1,4 +1,6 @@
-"""Every command, the Python API, fsspec and mounts with every kind of source on this machine, and no connection to anywhere."""
+"""Every command, the Python API, fsspec and mounts with every kind of source on this machine, and
+no connection to anywhere.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ from tests.support.image import make_layout
 from tests.support.mount import mounted, run_ocifs
 from tests.support.tars import a_tar
 
-# Ends the process when a socket is connected, bound or sent from, or a name is looked up, in whatever thread.
+# Ends the process when a socket is connected, bound or sent from, or a name is looked up, in
+# whatever thread.
 GUARD = """
 import os, sys
 def hook(event, arguments):
@@ -41,8 +44,12 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     layout = archive_of(files_of(root / "layout"))
     docker = archive_of(saved([("hello\n", ["app:v1"])]))
     files = {"layout.tar": layout, "docker.tar": docker}
-    files |= {f"layout.tar.{name}": compress(layout) for name, compress in OUTER.items() if name != "tar"}
-    files |= {f"docker.tar.{name}": compress(docker) for name, compress in OUTER.items() if name != "tar"}
+    files |= {
+        f"layout.tar.{name}": compress(layout) for name, compress in OUTER.items() if name != "tar"
+    }
+    files |= {
+        f"docker.tar.{name}": compress(docker) for name, compress in OUTER.items() if name != "tar"
+    }
     for name, body in files.items():
         (root / name).write_bytes(body)
     subprocess.run(["skopeo", "copy", "-q", f"oci:{root}/layout:v1", f"dir:{root}/dir"], check=True)
@@ -96,26 +103,40 @@ def test_the_commands_read_the_only_image_and_touch_no_network(
         done = guarded(*arguments, cache=tmp_path / "cache")
         assert done.returncode == 0, (arguments, done.stderr.decode())
         assert wanted in done.stdout, (arguments, done.stdout, done.stderr)
-    subprocess.run(["skopeo", "inspect", f"oci:{tmp_path}/{kind}-copy:v1"], check=True, capture_output=True)
+    subprocess.run(
+        ["skopeo", "inspect", f"oci:{tmp_path}/{kind}-copy:v1"], check=True, capture_output=True
+    )
 
 
 @pytest.mark.parametrize(
     "source", ["docker-daemon:app", "containers-storage:app", "oci-layout:x", "ocidir://x", "sif:x"]
 )
 @pytest.mark.parametrize("command", ["ls", "inspect", "find", "tree", "doctor", "prefetch"])
-def test_transports_of_other_tools_are_refused_without_network(tmp_path: Path, source: str, command: str) -> None:
+def test_transports_of_other_tools_are_refused_without_network(
+    tmp_path: Path, source: str, command: str
+) -> None:
     done = guarded(command, source, cache=tmp_path / "cache")
     assert done.returncode == 2
     assert b"unsupported transport" in done.stderr
 
 
 @pytest.mark.parametrize("name", ["image.tar", "image.tar.gz", "image.tgz", "some/image.tar.xz"])
-def test_the_name_of_an_archive_without_a_slash_before_it_is_not_sent_to_a_registry(tmp_path: Path, name: str) -> None:
+def test_the_name_of_an_archive_without_a_slash_before_it_is_not_sent_to_a_registry(
+    tmp_path: Path, name: str
+) -> None:
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_bytes(b"")
-    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), "PYTHONPATH": os.getcwd()}
+    environment = {
+        **os.environ,
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+        "PYTHONPATH": os.getcwd(),
+    }
     done = subprocess.run(
-        [sys.executable, "-c", GUARD, "ls", name], env=environment, cwd=tmp_path, capture_output=True, check=False
+        [sys.executable, "-c", GUARD, "ls", name],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        check=False,
     )
     assert done.returncode == 2
     assert f"./{name}".encode() in done.stderr
@@ -123,7 +144,9 @@ def test_the_name_of_an_archive_without_a_slash_before_it_is_not_sent_to_a_regis
 
 @pytest.mark.mount
 @pytest.mark.parametrize("kind", [*KINDS[:4], "path-docker.tar.gz"])
-def test_a_mount_shows_the_only_image_and_its_names(sources: dict[str, str], tmp_path: Path, kind: str) -> None:
+def test_a_mount_shows_the_only_image_and_its_names(
+    sources: dict[str, str], tmp_path: Path, kind: str
+) -> None:
     with mounted(sources[kind], tmp_path / "mnt", tmp_path / "cache") as mount:
         assert (mount.path / "rootfs" / "hello").read_bytes() == b"hello\n"
         [name] = os.listdir(mount.path / "_tags")
@@ -137,7 +160,9 @@ def test_a_mount_shows_the_only_image_and_its_names(sources: dict[str, str], tmp
 
 @pytest.mark.mount
 def test_a_view_of_the_only_image_needs_no_name(sources: dict[str, str], tmp_path: Path) -> None:
-    with mounted(sources["docker-archive"], tmp_path / "mnt", tmp_path / "cache", ["--view", "rootfs"]) as mount:
+    with mounted(
+        sources["docker-archive"], tmp_path / "mnt", tmp_path / "cache", ["--view", "rootfs"]
+    ) as mount:
         assert (mount.path / "hello").read_bytes() == b"hello\n"
 
 
@@ -145,7 +170,9 @@ def test_a_view_of_several_images_names_those_that_there_are(tmp_path: Path) -> 
     (tmp_path / "two.tar").write_bytes(archive_of(saved([("a", ["a:1"]), ("b", ["b:1"])])))
     (tmp_path / "mnt").mkdir()
     source, place = f"{tmp_path}/two.tar", str(tmp_path / "mnt")
-    done = run_ocifs("mount", source, place, "--view", "rootfs", cache=tmp_path / "cache", check=False)
+    done = run_ocifs(
+        "mount", source, place, "--view", "rootfs", cache=tmp_path / "cache", check=False
+    )
     assert done.returncode == 2
     assert b"a:1, b:1" in done.stderr
 
@@ -158,23 +185,32 @@ def test_the_python_api_reads_it(sources: dict[str, str], tmp_path: Path, kind: 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_fsspec_reads_it(sources: dict[str, str], tmp_path: Path, kind: str) -> None:
-    system = fsspec.filesystem("oci-registry", source=sources[kind], cache_dir=str(tmp_path / "cache"))
+    system = fsspec.filesystem(
+        "oci-registry", source=sources[kind], cache_dir=str(tmp_path / "cache")
+    )
     assert system.cat("rootfs/hello") == b"hello\n"
     assert "rootfs/hello" in system.ls("rootfs", detail=False)
-    with fsspec.open("oci-registry://rootfs/hello", source=sources[kind], cache_dir=str(tmp_path / "cache")) as file:
+    with fsspec.open(
+        "oci-registry://rootfs/hello", source=sources[kind], cache_dir=str(tmp_path / "cache")
+    ) as file:
         assert file.read() == b"hello\n"
     system.close()
 
 
 @pytest.mark.mount
 @pytest.mark.parametrize("name", ["layout", "image.tar"])
-def test_a_source_on_a_file_system_that_hangs_is_an_error_within_the_deadlines(tmp_path: Path, name: str) -> None:
+def test_a_source_on_a_file_system_that_hangs_is_an_error_within_the_deadlines(
+    tmp_path: Path, name: str
+) -> None:
     """The file system is a mount of ocifs whose daemon is stopped."""
     (tmp_path / "inner").mkdir()
     make_layout(tmp_path / "inner", [a_tar(hello=b"hello")])
     members = [(f"layout/{path}", body) for path, body in files_of(tmp_path / "inner")]
     (tmp_path / "outer").mkdir()
-    make_layout(tmp_path / "outer", [archive_of([*members, ("image.tar", archive_of(files_of(tmp_path / "inner")))])])
+    make_layout(
+        tmp_path / "outer",
+        [archive_of([*members, ("image.tar", archive_of(files_of(tmp_path / "inner")))])],
+    )
     view = ["--view", "rootfs"]
     with mounted(f"oci:{tmp_path}/outer", tmp_path / "mnt", tmp_path / "cache", view) as mount:
         mount.process.send_signal(signal.SIGSTOP)
@@ -191,8 +227,14 @@ def test_a_source_on_a_file_system_that_hangs_is_an_error_within_the_deadlines(t
 def test_mount_ocifs_takes_a_path_of_fstab(sources: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "mnt").mkdir()
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
-    helper = [str(Path(sys.executable).parent / "mount.ocifs"), sources["path-docker.tar.gz"], str(tmp_path / "mnt")]
-    subprocess.run([*helper, "-o", "ro,view=rootfs,noauto"], env=environment, check=True, timeout=60)
+    helper = [
+        str(Path(sys.executable).parent / "mount.ocifs"),
+        sources["path-docker.tar.gz"],
+        str(tmp_path / "mnt"),
+    ]
+    subprocess.run(
+        [*helper, "-o", "ro,view=rootfs,noauto"], env=environment, check=True, timeout=60
+    )
     try:
         assert (tmp_path / "mnt" / "hello").read_bytes() == b"hello\n"
     finally:

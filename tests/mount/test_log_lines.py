@@ -1,4 +1,6 @@
-"""The log of a real mount: what one read asked of the registry has that read's number, in each of the log's forms."""
+"""The log of a real mount: what one read asked of the registry has that read's number, in each of
+the log's forms.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ def pushed(registry: Registry) -> tuple[Registry, str]:
         "mediaType": mediatype.OCI_MANIFEST,
         "artifactType": "application/x.logged",
         "config": {"mediaType": mediatype.OCI_EMPTY, "digest": config, "size": 2},
-        "layers": [{"mediaType": "application/octet-stream", "digest": layer, "size": len(content)}],
+        "layers": [
+            {"mediaType": "application/octet-stream", "digest": layer, "size": len(content)}
+        ],
     }
     push_manifest(registry.url, "logged/app", manifest, "1")
     return registry, layer
@@ -60,7 +64,9 @@ def test_a_request_has_the_number_of_the_operation_that_caused_it(
     with mounted(registry.host, tmp_path / "mnt", tmp_path / "cache", options) as mount:
         (mount.path / "logged/app:1/layers/0/blob").read_bytes()
     found = list(lines(mount.said.decode(), form))
-    doing = {number: message for _, logger, message, number in found if logger == "ocifs.fuse" and number}
+    doing = {
+        number: message for _, logger, message, number in found if logger == "ocifs.fuse" and number
+    }
     asked = {message: number for _, logger, message, number in found if logger == "ocifs.registry"}
     (blob,) = (number for message, number in asked.items() if f"/blobs/{layer}" in message)
     (manifest,) = (number for message, number in asked.items() if "/manifests/1" in message)
@@ -73,18 +79,31 @@ def test_a_request_has_the_number_of_the_operation_that_caused_it(
     assert levels == {"ocifs.registry": {"json": "debug", "text": "DEBUG", "journald": "7"}[form]}
 
 
-def test_an_error_has_the_number_of_the_request_that_failed(pushed: tuple[Registry, str], tmp_path: Path) -> None:
+def test_an_error_has_the_number_of_the_request_that_failed(
+    pushed: tuple[Registry, str], tmp_path: Path
+) -> None:
     registry, _ = pushed
     missing = "sha256:" + "0" * 64
-    with mounted(registry.host, tmp_path / "mnt", tmp_path / "cache", ["--log-format", "json"]) as mount:
+    with mounted(
+        registry.host, tmp_path / "mnt", tmp_path / "cache", ["--log-format", "json"]
+    ) as mount:
         with pytest.raises(FileNotFoundError):
             (mount.path / "logged/app/_manifests" / missing / "kind").read_text()
-        place = registry.log.parent / "data/docker/registry/v2/repositories/logged/app/_manifests/tags/odd/current"
+        place = (
+            registry.log.parent
+            / "data/docker/registry/v2/repositories/logged/app/_manifests/tags/odd/current"
+        )
         place.mkdir(parents=True, exist_ok=True)
         (place / "link").write_text("no digest")
         with pytest.raises(OSError, match="odd"):
             (mount.path / "logged/app:odd/kind").read_text()
     found = list(lines(mount.said.decode(), "json"))
-    (asked,) = {number for _, logger, message, number in found if logger == "ocifs.registry" and "/odd" in message}
-    told = [message for level, logger, message, number in found if number == asked and level == "info"]
+    (asked,) = {
+        number
+        for _, logger, message, number in found
+        if logger == "ocifs.registry" and "/odd" in message
+    }
+    told = [
+        message for level, logger, message, number in found if number == asked and level == "info"
+    ]
     assert told and told[0].startswith("lookup: E"), found

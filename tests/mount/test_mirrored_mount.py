@@ -32,8 +32,14 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
         image = {
             "schemaVersion": 2,
             "mediaType": mediatype.OCI_MANIFEST,
-            "config": {"mediaType": mediatype.OCI_EMPTY, "digest": str(Digest.of(b"{}")), "size": 2},
-            "layers": [{"mediaType": "application/x.bytes", "digest": str(DIGEST), "size": len(LAYER)}],
+            "config": {
+                "mediaType": mediatype.OCI_EMPTY,
+                "digest": str(Digest.of(b"{}")),
+                "size": 2,
+            },
+            "layers": [
+                {"mediaType": "application/x.bytes", "digest": str(DIGEST), "size": len(LAYER)}
+            ],
         }
         push_manifest(running.url, "team/app", image, "v1")
         yield running
@@ -41,13 +47,17 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
 
 def options(tmp_path: Path, origin: Registry, mirror: str) -> list[str]:
     conf = tmp_path / "registries.conf"
-    conf.write_text(f'[[registry]]\nlocation = "{origin.host}"\n[[registry.mirror]]\nlocation = "{mirror}"\n')
+    conf.write_text(
+        f'[[registry]]\nlocation = "{origin.host}"\n[[registry.mirror]]\nlocation = "{mirror}"\n'
+    )
     return ["--registries-conf", str(conf)]
 
 
 def test_a_reader_does_not_notice_that_the_mirror_stops(origin: Registry, tmp_path: Path) -> None:
     (tmp_path / "mirror").mkdir()
-    with running_registry(tmp_path / "mirror", more=f"proxy: {{remoteurl: {origin.url}}}\n") as mirror:
+    with running_registry(
+        tmp_path / "mirror", more=f"proxy: {{remoteurl: {origin.url}}}\n"
+    ) as mirror:
         chosen = options(tmp_path, origin, mirror.host)
         with mounted(origin.host, tmp_path / "mnt", tmp_path / "cache", chosen) as mount:
             with (mount.path / "team/app:v1/layers/0/blob").open("rb") as file:
@@ -60,11 +70,15 @@ def test_a_reader_does_not_notice_that_the_mirror_stops(origin: Registry, tmp_pa
             by_role = {each["role"]: each for each in told["endpoints"]}
             assert by_role["mirror"]["url"] == mirror.host
             assert by_role["mirror"]["state"] == "failing"
-            assert by_role["mirror"]["bytes_received"] + by_role["registry"]["bytes_received"] >= len(LAYER)
+            assert by_role["mirror"]["bytes_received"] + by_role["registry"][
+                "bytes_received"
+            ] >= len(LAYER)
             assert told["reachable"] is True
 
 
-def test_after_a_lie_of_a_mirror_the_next_open_reads_what_is_right(origin: Registry, tmp_path: Path) -> None:
+def test_after_a_lie_of_a_mirror_the_next_open_reads_what_is_right(
+    origin: Registry, tmp_path: Path
+) -> None:
     wrong = bytes(len(LAYER))
     with fault_server(serving(wrong, DIGEST)) as mirror:
         chosen = options(tmp_path, origin, mirror.host)

@@ -1,4 +1,6 @@
-"""A mount over a network of its own that loses packets, is slow, or is cut: two hosts in one machine, joined by a cable of ours."""
+"""A mount over a network of its own that loses packets, is slow, or is cut: two hosts in one
+machine, joined by a cable of ours.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ from tests.support.registry import CONFIG, running_registry
 pytestmark = [
     pytest.mark.mount,
     pytest.mark.servers,
-    pytest.mark.skipif(os.geteuid() != 0, reason="only root can lay cables between network namespaces"),
+    pytest.mark.skipif(
+        os.geteuid() != 0, reason="only root can lay cables between network namespaces"
+    ),
 ]
 
 CONTENT = random.Random(5).randbytes(6_000_000)
@@ -87,7 +91,10 @@ def far(tmp_path: Path) -> Iterator[Far]:
         deadline = time.monotonic() + 60
         while True:
             with contextlib.suppress(httpx.TransportError):
-                if httpx.get(f"http://{THEIRS}:{PORT}/v2/", trust_env=False, timeout=2).status_code == 200:
+                if (
+                    httpx.get(f"http://{THEIRS}:{PORT}/v2/", trust_env=False, timeout=2).status_code
+                    == 200
+                ):
                     break
             assert time.monotonic() < deadline and process.poll() is None, log.read_text()
             time.sleep(0.05)
@@ -99,14 +106,40 @@ def blob(mount: Path) -> Path:
 
 
 def test_lost_packets_cost_time_and_nothing_else(far: Far, tmp_path: Path) -> None:
-    far.there("iptables", "-A", "INPUT", "-m", "statistic", "--mode", "random", "--probability", "0.05", "-j", "DROP")
+    far.there(
+        "iptables",
+        "-A",
+        "INPUT",
+        "-m",
+        "statistic",
+        "--mode",
+        "random",
+        "--probability",
+        "0.05",
+        "-j",
+        "DROP",
+    )
     with mounted(far.host, tmp_path / "mnt", tmp_path / "cache", ["--plain-http"]) as mount:
         assert blob(mount.path).read_bytes() == CONTENT
 
 
 def test_slow_is_not_dead(far: Far, tmp_path: Path) -> None:
     """6 MB at 12 Mbit/s take four times as long as an operation may go without progress."""
-    far.there("tc", "qdisc", "add", "dev", "far", "root", "tbf", "rate", "12mbit", "burst", "32k", "latency", "300ms")
+    far.there(
+        "tc",
+        "qdisc",
+        "add",
+        "dev",
+        "far",
+        "root",
+        "tbf",
+        "rate",
+        "12mbit",
+        "burst",
+        "32k",
+        "latency",
+        "300ms",
+    )
     options = ["--plain-http", "--timeout", "1", "--verify", "full"]
     with mounted(far.host, tmp_path / "mnt", tmp_path / "cache", options) as mount:
         assert blob(mount.path).read_bytes() == CONTENT
@@ -137,9 +170,13 @@ def test_readers_behind_a_cut_cable_can_be_killed(far: Far, tmp_path: Path) -> N
         place = mount.path / "far/app/_manifests/v1"
         os.listdir(place)
         far.cut()
-        commands = (["cat", str(place / "layers/0/blob")], ["ls", "-l", str(mount.path / "far/other/_tags")])
+        commands = (
+            ["cat", str(place / "layers/0/blob")],
+            ["ls", "-l", str(mount.path / "far/other/_tags")],
+        )
         callers = [
-            subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for command in commands
+            subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            for command in commands
         ]
         for caller in callers:
             wait_until_blocked(caller)
@@ -148,7 +185,8 @@ def test_readers_behind_a_cut_cable_can_be_killed(far: Far, tmp_path: Path) -> N
 
 
 def until_read(descriptor: int) -> bytes:
-    """The whole file, as soon as it can be read: pauses between tries have grown while the host was not reached.
+    """The whole file, as soon as it can be read: pauses between tries have grown while the host was
+    not reached.
 
     A read that fails after its first bytes gives those, and the next one the error.
     """

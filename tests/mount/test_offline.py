@@ -1,4 +1,6 @@
-"""--offline touches no network: no command, and no mount, connects to anybody, or asks for the address of a name."""
+"""--offline touches no network: no command, and no mount, connects to anybody, or asks for the
+address of a name.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ from tests.support.registry import Registry
 
 pytestmark = [pytest.mark.mount, pytest.mark.servers]
 
-# Python runs this in each process that has its directory in PYTHONPATH, before anything else; its name is Python's.
+# Python runs this in each process that has its directory in PYTHONPATH, before anything else; its
+# name is Python's.
 WATCH = """
 import os, sys
 
@@ -43,7 +46,9 @@ def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield tmp_path / "seen"
 
 
-def test_offline_nothing_is_done_with_the_network(registry: Registry, tmp_path: Path, watched: Path) -> None:
+def test_offline_nothing_is_done_with_the_network(
+    registry: Registry, tmp_path: Path, watched: Path
+) -> None:
     push_files(registry, "still/app", "v1", b"kept" * 1000, b"unknown" * 1000)
     cache, source = tmp_path / "cache", f"{registry.host}/still/app:v1"
     run_ocifs("cat", source, "layers/0/blob", cache=cache)
@@ -55,9 +60,24 @@ def test_offline_nothing_is_done_with_the_network(registry: Registry, tmp_path: 
     assert said == b"kept" * 1000
     named = "a-name.example/some/app:v1"  # whose address nobody may be asked for
     for command in (
-        *(("ls", source), ("ls", source, "referrers"), ("ls", "-l", f"{registry.host}/still/app"), ("ls", named)),
-        *(("cat", source, "layers/1/blob"), ("cat", named, "kind"), ("tree", source), ("inspect", source)),
-        *(("inspect", named), ("find", "--kind", "image", registry.host), ("prefetch", source), ("doctor", named)),
+        *(
+            ("ls", source),
+            ("ls", source, "referrers"),
+            ("ls", "-l", f"{registry.host}/still/app"),
+            ("ls", named),
+        ),
+        *(
+            ("cat", source, "layers/1/blob"),
+            ("cat", named, "kind"),
+            ("tree", source),
+            ("inspect", source),
+        ),
+        *(
+            ("inspect", named),
+            ("find", "--kind", "image", registry.host),
+            ("prefetch", source),
+            ("doctor", named),
+        ),
         ("export", source, str(tmp_path / "exported")),
     ):
         run_ocifs(command[0], "--offline", *command[1:], cache=cache, check=False)

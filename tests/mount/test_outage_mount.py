@@ -1,4 +1,6 @@
-"""Real mounts while the registry goes away and comes back, is not to be asked, or changes under those who read."""
+"""Real mounts while the registry goes away and comes back, is not to be asked, or changes under
+those who read.
+"""
 
 from __future__ import annotations
 
@@ -87,13 +89,21 @@ def test_offline_nobody_is_connected_to(tmp_path: Path) -> None:
             with pytest.raises(OSError) as refused:
                 os.listdir(app / "referrers")
             assert refused.value.errno == errno.EHOSTUNREACH
-        for command in (["ls", "SOURCE", "layers"], ["inspect", "SOURCE"], ["tree", "-L", "1", "SOURCE"]):
-            words = [f"127.0.0.1:{port}/off/app:v1" if word == "SOURCE" else word for word in command]
+        for command in (
+            ["ls", "SOURCE", "layers"],
+            ["inspect", "SOURCE"],
+            ["tree", "-L", "1", "SOURCE"],
+        ):
+            words = [
+                f"127.0.0.1:{port}/off/app:v1" if word == "SOURCE" else word for word in command
+            ]
             run_ocifs(words[0], "--offline", *words[1:], cache=cache, check=False)
         assert not seen
 
 
-def test_a_registry_that_goes_away_is_told_once_and_is_back_without_a_restart(tmp_path: Path) -> None:
+def test_a_registry_that_goes_away_is_told_once_and_is_back_without_a_restart(
+    tmp_path: Path,
+) -> None:
     first, second = random.Random(3).randbytes(300_000), random.Random(4).randbytes(300_000)
     with running_registry(tmp_path) as registry:
         push_files(registry, "away/app", "v1", first, second)
@@ -105,7 +115,10 @@ def test_a_registry_that_goes_away_is_told_once_and_is_back_without_a_restart(tm
         assert os.listdir(mount.path / "away/app/_tags") == ["v1"]
     try:
         for _ in range(5):
-            assert refusal(mount.path / "away/app:v1/layers/1/blob") in (errno.ECONNREFUSED, errno.EHOSTUNREACH)
+            assert refusal(mount.path / "away/app:v1/layers/1/blob") in (
+                errno.ECONNREFUSED,
+                errno.EHOSTUNREACH,
+            )
             assert (mount.path / "away/app:v1/layers/0/blob").read_bytes() == first
             assert os.listdir(mount.path / "away/app/_tags") == ["v1"]
             assert refusal(mount.path / "away/app:v2/digest") == errno.ECONNREFUSED
@@ -133,7 +146,9 @@ def eventually(condition: object) -> None:
         time.sleep(0.2)  # nothing tells when a pause is over
 
 
-def test_a_mount_begins_with_the_registry_down_and_shows_it_when_it_is_there(tmp_path: Path) -> None:
+def test_a_mount_begins_with_the_registry_down_and_shows_it_when_it_is_there(
+    tmp_path: Path,
+) -> None:
     with running_registry(tmp_path) as registry:
         push_files(registry, "late/app", "v1", b"content")
         port = int(registry.host.rpartition(":")[2])
@@ -153,7 +168,9 @@ def test_a_registry_that_falls_silent_leaves_known_names_as_they_were(tmp_path: 
         run_ocifs("cat", f"{registry.host}/mute/app:v1", "layers/0/blob", cache=tmp_path / "cache")
     with (
         counting(port),
-        mounted(f"127.0.0.1:{port}", tmp_path / "mnt", tmp_path / "cache", [*NOW, "--timeout", "3"]) as mount,
+        mounted(
+            f"127.0.0.1:{port}", tmp_path / "mnt", tmp_path / "cache", [*NOW, "--timeout", "3"]
+        ) as mount,
     ):
         assert (mount.path / "mute/app:v1/layers/0/blob").read_bytes() == b"content"
         assert os.listdir(mount.path / "mute/app/_tags") == ["v1"]
@@ -181,12 +198,17 @@ def test_a_tag_that_moves_mixes_nothing(registry: Registry, tmp_path: Path) -> N
 
                 assert inside("digest").decode().strip() == before
                 assert inside("layers/0/blob") == old
-                assert inside("manifest.json") == (mount.path / f"moves/app@{before}/manifest.json").read_bytes()
+                assert (
+                    inside("manifest.json")
+                    == (mount.path / f"moves/app@{before}/manifest.json").read_bytes()
+                )
         finally:
             os.close(directory)
 
 
-def test_what_is_deleted_remotely_stays_readable_where_it_is_open_and_is_absent_to_new_lookups(tmp_path: Path) -> None:
+def test_what_is_deleted_remotely_stays_readable_where_it_is_open_and_is_absent_to_new_lookups(
+    tmp_path: Path,
+) -> None:
     content = random.Random(7).randbytes(400_000)
     with running_registry(tmp_path) as registry:
         digest = push_files(registry, "gone/app", "v1", content)
@@ -196,7 +218,9 @@ def test_what_is_deleted_remotely_stays_readable_where_it_is_open_and_is_absent_
             with (app / "layers/0/blob").open("rb", buffering=0) as file:
                 assert file.read(10) == content[:10]
                 assert os.pread(file.fileno(), len(content), 0) == content
-                httpx.delete(f"{registry.url}/v2/gone/app/manifests/{digest}", trust_env=False).raise_for_status()
+                httpx.delete(
+                    f"{registry.url}/v2/gone/app/manifests/{digest}", trust_env=False
+                ).raise_for_status()
                 eventually(lambda: refusal(app / "digest") == errno.ENOENT)
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
                 assert os.pread(file.fileno(), len(content), 0) == content

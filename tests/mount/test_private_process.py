@@ -45,7 +45,10 @@ def test_a_daemon_outlives_the_terminal(layout: str, tmp_path: Path) -> None:
         os.kill(pid, signal.SIGHUP)
         assert "_tags" in os.listdir(tmp_path / "mnt")
         limits = Path(f"/proc/{pid}/limits").read_text()
-        assert next(line for line in limits.splitlines() if "core file" in line).split()[4:6] == ["0", "0"]
+        assert next(line for line in limits.splitlines() if "core file" in line).split()[4:6] == [
+            "0",
+            "0",
+        ]
     finally:
         run_ocifs("umount", str(tmp_path / "mnt"), cache=tmp_path / "cache")
 
@@ -60,14 +63,22 @@ def test_nothing_that_is_made_can_be_written_by_others(layout: str, tmp_path: Pa
     ocifs mount --log-file {tmp_path}/log {layout} {tmp_path}/mnt && ocifs umount {tmp_path}/mnt
     """
     environment = {**os.environ, "XDG_CACHE_HOME": str(home)}
-    subprocess.run(["sh", "-ec", script], env=environment, check=True, capture_output=True, timeout=100)
-    made = [path for top in ("home", "out", "log") for path in (tmp_path / top, *(tmp_path / top).rglob("*"))]
+    subprocess.run(
+        ["sh", "-ec", script], env=environment, check=True, capture_output=True, timeout=100
+    )
+    made = [
+        path
+        for top in ("home", "out", "log")
+        for path in (tmp_path / top, *(tmp_path / top).rglob("*"))
+    ]
     assert len(made) > 10
     assert [path for path in made if path.stat().st_mode & 0o022] == []
     assert [path for path in (home / "ocifs").rglob("*") if path.stat().st_mode & 0o077] == []
 
 
-@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="needs root, to be somebody else")
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not shutil.which("setpriv"), reason="needs root, to be somebody else"
+)
 def test_the_control_files_are_for_who_mounted(layout: str, tmp_path: Path) -> None:
     with (
         tempfile.TemporaryDirectory() as place,  # where others may come to, unlike tmp_path
@@ -78,9 +89,13 @@ def test_the_control_files_are_for_who_mounted(layout: str, tmp_path: Path) -> N
             path = mount.path / ".ocifs" / name
             assert path.read_bytes() or name == "errors"
             assert not path.stat().st_mode & 0o044
-            seen = subprocess.run([*NOBODY, "cat", path], capture_output=True, check=False, timeout=60)
+            seen = subprocess.run(
+                [*NOBODY, "cat", path], capture_output=True, check=False, timeout=60
+            )
             assert (seen.returncode, seen.stdout) == (1, b"")
-        seen = subprocess.run([*NOBODY, "ls", mount.path / "_tags"], capture_output=True, check=False, timeout=60)
+        seen = subprocess.run(
+            [*NOBODY, "ls", mount.path / "_tags"], capture_output=True, check=False, timeout=60
+        )
         assert (seen.returncode, b"1.0" in seen.stdout) == (0, True)
 
 
@@ -99,7 +114,14 @@ def test_a_log_goes_to_no_file_of_somebody_else(layout: str, tmp_path: Path, kin
     else:
         log.symlink_to(victim)
     done = run_ocifs(
-        "mount", "-v", "--log-file", str(log), layout, str(tmp_path / "mnt"), cache=tmp_path / "cache", check=False
+        "mount",
+        "-v",
+        "--log-file",
+        str(log),
+        layout,
+        str(tmp_path / "mnt"),
+        cache=tmp_path / "cache",
+        check=False,
     )
     assert done.returncode == 2
     assert b"the log cannot be written to" in done.stderr

@@ -1,4 +1,6 @@
-"""A first look that takes long: what is fetched can be seen, who does not want to wait is free, and the work goes on."""
+"""A first look that takes long: what is fetched can be seen, who does not want to wait is free, and
+the work goes on.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,9 @@ def look(mount: Mounted) -> subprocess.Popen[str]:
 
 
 def traffic(mount: Mounted) -> dict[str, Any]:
-    facts: dict[str, Any] = json.loads((mount.path / ".ocifs/status.json").read_bytes())["registries"][0]
+    facts: dict[str, Any] = json.loads((mount.path / ".ocifs/status.json").read_bytes())[
+        "registries"
+    ][0]
     return facts
 
 
@@ -65,11 +69,18 @@ def half(facts: dict[str, Any]) -> bool:
 
 
 def test_a_first_look_says_what_is_fetched_and_how_fast(proxy: FaultProxy, tmp_path: Path) -> None:
-    with mounted(f"{proxy.host}/slow/app:v1", tmp_path / "mnt", tmp_path / "cache") as mount, look(mount) as ls:
+    with (
+        mounted(f"{proxy.host}/slow/app:v1", tmp_path / "mnt", tmp_path / "cache") as mount,
+        look(mount) as ls,
+    ):
         facts = once(mount, lambda facts: half(facts) and facts["bytes_per_second"] > 0)
         [fetching] = facts["fetching"]
         layer = (mount.path / "layers/0/digest").read_text().strip()
-        assert (fetching["repository"], fetching["digest"], fetching["start"]) == ("slow/app", layer, 0)
+        assert (fetching["repository"], fetching["digest"], fetching["start"]) == (
+            "slow/app",
+            layer,
+            0,
+        )
         size = (mount.path / "layers/0/blob").stat().st_size
         assert fetching["received"] < fetching["stop"] == fetching["size"] == size
         said = run_ocifs("status", cache=tmp_path / "cache").stdout.decode()
@@ -83,11 +94,20 @@ def test_a_first_look_says_what_is_fetched_and_how_fast(proxy: FaultProxy, tmp_p
 
 def test_of_a_part_of_a_blob_it_says_from_where_on(proxy: FaultProxy, tmp_path: Path) -> None:
     with mounted(f"{proxy.host}/slow/app:v1", tmp_path / "mnt", tmp_path / "cache") as mount:
-        part = ["dd", f"if={mount.path / 'layers/0/blob'}", "bs=1M", "skip=1", "count=1", "status=none"]
+        part = [
+            "dd",
+            f"if={mount.path / 'layers/0/blob'}",
+            "bs=1M",
+            "skip=1",
+            "count=1",
+            "status=none",
+        ]
         with subprocess.Popen(part, stdout=subprocess.DEVNULL) as reader:
             once(mount, lambda facts: any(each["received"] for each in facts["fetching"]))
             said = run_ocifs("status", cache=tmp_path / "cache").stdout.decode()
-            assert re.search(r"fetching slow/app@\S+: .* of .*, from 1\.0 MiB on, of 2\.9 MiB in all\n", said)
+            assert re.search(
+                r"fetching slow/app@\S+: .* of .*, from 1\.0 MiB on, of 2\.9 MiB in all\n", said
+            )
             proxy.gate.set()
             assert reader.wait(20) == 0
 
@@ -96,7 +116,10 @@ def test_of_a_part_of_a_blob_it_says_from_where_on(proxy: FaultProxy, tmp_path: 
 def test_a_signal_frees_the_caller_and_the_work_goes_on(
     proxy: FaultProxy, tmp_path: Path, number: signal.Signals
 ) -> None:
-    with mounted(f"{proxy.host}/slow/app:v1", tmp_path / "mnt", tmp_path / "cache") as mount, look(mount) as ls:
+    with (
+        mounted(f"{proxy.host}/slow/app:v1", tmp_path / "mnt", tmp_path / "cache") as mount,
+        look(mount) as ls,
+    ):
         assert proxy.holding.wait(60)
         ls.send_signal(number)
         assert ls.wait(60) == -number  # what it waits for would come in 100 seconds
@@ -106,9 +129,13 @@ def test_a_signal_frees_the_caller_and_the_work_goes_on(
         assert twice(proxy.parts) == []
 
 
-def test_past_its_time_a_look_fails_and_the_next_finds_it_further(proxy: FaultProxy, tmp_path: Path) -> None:
+def test_past_its_time_a_look_fails_and_the_next_finds_it_further(
+    proxy: FaultProxy, tmp_path: Path
+) -> None:
     options = ["--max-wait", "1"]
-    with mounted(f"{proxy.host}/slow/app:v1", tmp_path / "mnt", tmp_path / "cache", options) as mount:
+    with mounted(
+        f"{proxy.host}/slow/app:v1", tmp_path / "mnt", tmp_path / "cache", options
+    ) as mount:
         for _ in range(2):
             with pytest.raises(OSError) as refused:
                 os.listdir(mount.path / "rootfs")

@@ -66,14 +66,19 @@ def test_a_registry_is_browsed_with_everyday_tools(registry: Registry, tmp_path:
         assert sorted(os.listdir(app)) == ["_blobs", "_manifests", "_tags"]
         assert os.readlink(app / "_tags" / "v1") == "../_manifests/v1"
         shown = subprocess.run(
-            ["sha256sum", mount.path / "browse/app:v1/manifest.json"], capture_output=True, text=True, check=True
+            ["sha256sum", mount.path / "browse/app:v1/manifest.json"],
+            capture_output=True,
+            text=True,
+            check=True,
         )
         assert shown.stdout.split()[0] == digest.removeprefix("sha256:")
         assert (app / "_tags/v1/digest").read_text() == f"{digest}\n"
         assert (app / f"_manifests/{digest}/kind").read_text() == "artifact\n"
         assert (app / "_tags/v1/layers/0/blob").read_bytes() == content
         blob = f"sha256:{hashlib.sha256(content).hexdigest()}"
-        assert (app / "_blobs" / blob).stat().st_ino == (app / "_tags/v1/layers/0/blob").stat().st_ino
+        assert (app / "_blobs" / blob).stat().st_ino == (
+            app / "_tags/v1/layers/0/blob"
+        ).stat().st_ino
         assert os.getxattr(app / "_tags/v1/", "user.oci.digest") == digest.encode()
         assert (app / "_tags/v1/manifest.json").stat().st_mtime == 1704164645
         subprocess.run(["cp", "-rL", app / "_tags/v1", tmp_path / "copy"], check=True)
@@ -111,7 +116,9 @@ def test_a_walk_over_everything_fetches_neither_manifest_nor_blob(tmp_path: Path
                 ["ls", "-lR"],
                 ["ls", "--color=always", "-R"],
             ):
-                subprocess.run([*command, str(mount.path)], capture_output=True, check=False, timeout=60)
+                subprocess.run(
+                    [*command, str(mount.path)], capture_output=True, check=False, timeout=60
+                )
             assert (manifest_requests(registry), blob_requests(registry)) == before
 
 
@@ -147,7 +154,8 @@ def test_many_readers_get_the_right_bytes_and_each_byte_is_fetched_once(tmp_path
             with ThreadPoolExecutor(64) as pool:
                 read = list(pool.map(Path.read_bytes, paths))
             assert read == contents * 8
-        # 700,000 bytes are eleven blocks; windows of 128 KiB and more cannot need more than six requests
+        # 700,000 bytes are eleven blocks; windows of 128 KiB and more cannot need more than six
+        # requests
         assert registry.log.read_text().count('"GET /v2/many/app/blobs/') <= 8 * 6
 
 
@@ -175,11 +183,17 @@ def test_one_reference_is_a_mount_of_its_own(registry: Registry, tmp_path: Path)
             assert (mount.path / f"_manifests/{digest}/kind").read_text() == "artifact\n"
 
 
-def test_a_reference_that_does_not_exist_is_an_error_of_the_command(registry: Registry, tmp_path: Path) -> None:
+def test_a_reference_that_does_not_exist_is_an_error_of_the_command(
+    registry: Registry, tmp_path: Path
+) -> None:
     push_files(registry, "missing/app", "v1", b"x")
     (tmp_path / "mnt").mkdir()
     done = run_ocifs(
-        "mount", f"{registry.host}/missing/app:nope", str(tmp_path / "mnt"), cache=tmp_path / "cache", check=False
+        "mount",
+        f"{registry.host}/missing/app:nope",
+        str(tmp_path / "mnt"),
+        cache=tmp_path / "cache",
+        check=False,
     )
     assert done.returncode == 1
     assert b"404" in done.stderr
@@ -200,8 +214,16 @@ def test_the_daemon_returns_when_the_mount_answers_and_umount_ends_it(
         row = next(each for each in rows if each["mountpoint"] == str(tmp_path / "mnt"))
         assert (row["source"], row["state"]) == (registry.host, "answers")
         told = row["status"]["registries"][0]
-        assert (told["host"], told["reachable"], told["stale"], told["failures"]) == (registry.host, True, False, 0)
-        assert f"{registry.host}: reachable" in run_ocifs("status", cache=tmp_path / "cache").stdout.decode()
+        assert (told["host"], told["reachable"], told["stale"], told["failures"]) == (
+            registry.host,
+            True,
+            False,
+            0,
+        )
+        assert (
+            f"{registry.host}: reachable"
+            in run_ocifs("status", cache=tmp_path / "cache").stdout.decode()
+        )
     finally:
         run_ocifs("umount", str(tmp_path / "mnt"), cache=tmp_path / "cache")
     assert not os.path.ismount(tmp_path / "mnt")
@@ -223,10 +245,15 @@ def test_a_dead_mount_is_replaced(registry: Registry, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 @pytest.mark.parametrize("command", [["ls"], ["stat", "-c", "%i"], ["cat"]])
-def test_a_caller_is_freed_from_a_silent_registry(tmp_path: Path, number: signal.Signals, command: list[str]) -> None:
+def test_a_caller_is_freed_from_a_silent_registry(
+    tmp_path: Path, number: signal.Signals, command: list[str]
+) -> None:
     path = {"ls": "", "stat": "some/app:v1", "cat": "some/app:v1/kind"}[command[0]]
     options = ["--timeout", "300"]
-    with silent_server() as host, mounted(host, tmp_path / "mnt", tmp_path / "cache", options) as mount:
+    with (
+        silent_server() as host,
+        mounted(host, tmp_path / "mnt", tmp_path / "cache", options) as mount,
+    ):
         caller = subprocess.Popen(
             [*command, str(mount.path / path)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
@@ -237,7 +264,10 @@ def test_a_caller_is_freed_from_a_silent_registry(tmp_path: Path, number: signal
 
 
 def test_a_silent_registry_is_a_time_out_and_the_mount_lives(tmp_path: Path) -> None:
-    with silent_server() as host, mounted(host, tmp_path / "mnt", tmp_path / "cache", ["--timeout", "0.5"]) as mount:
+    with (
+        silent_server() as host,
+        mounted(host, tmp_path / "mnt", tmp_path / "cache", ["--timeout", "0.5"]) as mount,
+    ):
         with pytest.raises(OSError) as refused:
             os.listdir(mount.path)
         assert refused.value.errno == errno.ETIMEDOUT
@@ -246,19 +276,31 @@ def test_a_silent_registry_is_a_time_out_and_the_mount_lives(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    "command", [["ls", "{}/cli/app", "_tags"], ["cat", "{}/cli/app:v1", "kind"], ["tree", "{}/cli", ""]]
+    "command",
+    [["ls", "{}/cli/app", "_tags"], ["cat", "{}/cli/app:v1", "kind"], ["tree", "{}/cli", ""]],
 )
-def test_the_same_paths_work_without_a_mount(registry: Registry, tmp_path: Path, command: list[str]) -> None:
+def test_the_same_paths_work_without_a_mount(
+    registry: Registry, tmp_path: Path, command: list[str]
+) -> None:
     push_files(registry, "cli/app", "v1", b"x")
     done = run_ocifs(*(word.format(registry.host) for word in command), cache=tmp_path / "cache")
-    assert done.stdout.decode().split()[-1] in ("v1", "artifact", "_blobs") or "v1" in done.stdout.decode()
+    assert (
+        done.stdout.decode().split()[-1] in ("v1", "artifact", "_blobs")
+        or "v1" in done.stdout.decode()
+    )
 
 
 def test_inspect_says_what_a_manifest_is(registry: Registry, tmp_path: Path) -> None:
     digest = push_files(registry, "inspect/app", "v1", b"x")
     cache = tmp_path / "cache"
-    said = json.loads(run_ocifs("inspect", "--json", f"{registry.host}/inspect/app:v1", cache=cache).stdout)
-    assert (said["kind"], said["decided_by"], said["digest"]) == ("artifact", "artifactType", digest)
+    said = json.loads(
+        run_ocifs("inspect", "--json", f"{registry.host}/inspect/app:v1", cache=cache).stdout
+    )
+    assert (said["kind"], said["decided_by"], said["digest"]) == (
+        "artifact",
+        "artifactType",
+        digest,
+    )
     page = run_ocifs("inspect", f"{registry.host}/inspect/app:v1", cache=cache).stdout.decode()
     assert page.startswith("Kind:") and "application/vnd.example.thing" in page
     refused = run_ocifs("inspect", f"{registry.host}/inspect/app", cache=cache, check=False)

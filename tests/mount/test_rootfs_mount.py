@@ -27,7 +27,9 @@ from tests.support.registry import Registry, running_registry
 
 pytestmark = [
     pytest.mark.mount,
-    pytest.mark.skipif(os.geteuid() != 0, reason="only root can unpack owners and devices to compare with"),
+    pytest.mark.skipif(
+        os.geteuid() != 0, reason="only root can unpack owners and devices to compare with"
+    ),
 ]
 
 AS_IT_IS = ["--owner", "keep", "--links", "raw"]
@@ -65,7 +67,10 @@ BASE = tar(
     entry("uid", content=b"u", uid=2_000_000_000, gid=2_000_000_001, mtime=T1),
     entry("name with\nnewline", content=b"n", mtime=T1),
     entry("srv", DIRECTORY, mtime=T1),
-    *[entry(f"srv/{number}", content=DICE.randbytes(number * 37), mtime=T1 + number) for number in range(200)],
+    *[
+        entry(f"srv/{number}", content=DICE.randbytes(number * 37), mtime=T1 + number)
+        for number in range(200)
+    ],
     entry("gone", DIRECTORY, mtime=T1),
     entry("gone/with", content=b"me", mtime=T1),
     entry("opaque", DIRECTORY, mtime=T1),
@@ -111,7 +116,11 @@ TOP = tar(
 
 def unpacked(layout: Path, where: Path) -> Path:
     """The root filesystem as umoci unpacks it."""
-    subprocess.run(["umoci", "raw", "unpack", "--image", f"{layout}:v1", where], check=True, capture_output=True)
+    subprocess.run(
+        ["umoci", "raw", "unpack", "--image", f"{layout}:v1", where],
+        check=True,
+        capture_output=True,
+    )
     return where
 
 
@@ -122,13 +131,17 @@ def theirs(tmp_path_factory: pytest.TempPathFactory) -> dict[bytes, Facts]:
     return facts(unpacked(make_layout(place / "layout", [BASE, MIDDLE, TOP]), place / "unpacked"))
 
 
-@pytest.mark.parametrize("compressions", [["+gzip"], ["+zstd", "", "+xz"], ["+bzip2", "+zstd"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "compressions", [["+gzip"], ["+zstd", "", "+xz"], ["+bzip2", "+zstd"]], ids=" ".join
+)
 def test_an_image_of_many_corners_is_what_umoci_unpacks(
     theirs: dict[bytes, Facts], tmp_path: Path, compressions: list[str]
 ) -> None:
     layout = make_layout(tmp_path / "layout", [BASE, MIDDLE, TOP], compressions)
     with mounted(f"oci:{layout}:v1", tmp_path / "mnt", tmp_path / "cache", AS_IT_IS) as mount:
-        os.listdir(mount.path / "rootfs")  # before that nobody knows the attributes of the root itself
+        os.listdir(
+            mount.path / "rootfs"
+        )  # before that nobody knows the attributes of the root itself
         assert differences(facts(mount.path / "rootfs"), theirs) == []
 
 
@@ -136,7 +149,9 @@ def test_an_image_of_many_corners_is_what_umoci_unpacks(
 def test_bytes_say_how_a_layer_is_compressed_whatever_its_media_type_says(
     theirs: dict[bytes, Facts], tmp_path: Path, said: str
 ) -> None:
-    layout = make_layout(tmp_path / "layout", [BASE, MIDDLE, TOP], ["+zstd", "", "+gzip"], said=said)
+    layout = make_layout(
+        tmp_path / "layout", [BASE, MIDDLE, TOP], ["+zstd", "", "+gzip"], said=said
+    )
     with mounted(f"oci:{layout}:v1", tmp_path / "mnt", tmp_path / "cache", AS_IT_IS) as mount:
         os.listdir(mount.path / "rootfs")
         assert differences(facts(mount.path / "rootfs"), theirs) == []
@@ -153,9 +168,23 @@ def test_attributes_and_holes_are_what_umoci_unpacks(tmp_path: Path) -> None:
         file.truncate(20 << 20)
     value = bytes(range(256))
     os.setxattr(source / "tool", "user.binary", value)
-    os.setxattr(source / "tool", "security.capability", bytes.fromhex("0100000200200000000000000000000000000000"))
+    os.setxattr(
+        source / "tool",
+        "security.capability",
+        bytes.fromhex("0100000200200000000000000000000000000000"),
+    )
     os.setxattr(source, "user.of-a-directory", b"yes")
-    command = ["tar", "--format=posix", "--sparse", "--xattrs", "--xattrs-include=*", "-C", source, "-c", "."]
+    command = [
+        "tar",
+        "--format=posix",
+        "--sparse",
+        "--xattrs",
+        "--xattrs-include=*",
+        "-C",
+        source,
+        "-c",
+        ".",
+    ]
     layer = subprocess.run(command, capture_output=True, check=True).stdout
     assert len(layer) < 1 << 20
     layout = make_layout(tmp_path / "layout", [layer])
@@ -172,7 +201,9 @@ def blobs_asked(registry: Registry) -> int:
 
 def push_image(registry: Registry, repository: str, *tars: bytes) -> None:
     layers = [gzip.compress(each, mtime=0) for each in tars]
-    config = json.dumps({"os": "linux", "architecture": "amd64", "rootfs": {"type": "layers", "diff_ids": []}}).encode()
+    config = json.dumps(
+        {"os": "linux", "architecture": "amd64", "rootfs": {"type": "layers", "diff_ids": []}}
+    ).encode()
     manifest = {
         "schemaVersion": 2,
         "mediaType": mediatype.OCI_MANIFEST,
@@ -201,12 +232,20 @@ def test_attributes_that_root_alone_may_read_are_listed_to_root_alone(tmp_path: 
         Path(place).chmod(0o755)
         (copies := Path(place, "copies")).mkdir()
         copies.chmod(0o777)
-        with mounted(f"oci:{layout}:v1", Path(place, "mnt"), tmp_path / "cache", ["--allow-other"]) as mount:
+        with mounted(
+            f"oci:{layout}:v1", Path(place, "mnt"), tmp_path / "cache", ["--allow-other"]
+        ) as mount:
             for user in (0, 65534):
                 become = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
                 words = [*become, "getfattr", "-m", "-", "rootfs/file"]
-                seen[user] = subprocess.run(words, cwd=mount.path, capture_output=True, check=True).stdout.split()[3:]
-                subprocess.run([*become, "rsync", "-aX", "rootfs/", copies / str(user)], cwd=mount.path, check=True)
+                seen[user] = subprocess.run(
+                    words, cwd=mount.path, capture_output=True, check=True
+                ).stdout.split()[3:]
+                subprocess.run(
+                    [*become, "rsync", "-aX", "rootfs/", copies / str(user)],
+                    cwd=mount.path,
+                    check=True,
+                )
     assert seen == {0: [b"trusted.a", b"user.b"], 65534: [b"user.b"]}
 
 
@@ -225,19 +264,40 @@ def test_owners_and_modes_hold_for_whoever_looks(tmp_path: Path) -> None:
         Path(place).chmod(0o755)
         for owner in ("user", "keep"):
             options = ["--allow-other", "--owner", owner]
-            with mounted(f"oci:{layout}:v1", Path(place, "mnt"), tmp_path / "cache", options) as mount:
+            with mounted(
+                f"oci:{layout}:v1", Path(place, "mnt"), tmp_path / "cache", options
+            ) as mount:
                 for user in (0, 65534):
-                    words = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "sh", "-c", look]
-                    seen[owner, user] = subprocess.run(words, cwd=mount.path, capture_output=True, check=False).stdout
-    assert seen == {("user", 0): b"mrpxi", ("user", 65534): b"x", ("keep", 0): b"mrpxi", ("keep", 65534): b"mxi"}
+                    words = [
+                        "setpriv",
+                        f"--reuid={user}",
+                        f"--regid={user}",
+                        "--clear-groups",
+                        "sh",
+                        "-c",
+                        look,
+                    ]
+                    seen[owner, user] = subprocess.run(
+                        words, cwd=mount.path, capture_output=True, check=False
+                    ).stdout
+    assert seen == {
+        ("user", 0): b"mrpxi",
+        ("user", 65534): b"x",
+        ("keep", 0): b"mrpxi",
+        ("keep", 65534): b"mxi",
+    }
 
 
 def test_a_link_is_as_long_as_linux_has_them(tmp_path: Path) -> None:
     """symlink(2) makes no longer one, so no tool unpacks such a layer."""
     longest, longer = (tar(entry("link", SYMLINK, linkname="l" * size)) for size in (4095, 4096))
-    with mounted(f"oci:{make_layout(tmp_path / 'one', [longest])}:v1", tmp_path / "mnt", tmp_path / "cache") as mount:
+    with mounted(
+        f"oci:{make_layout(tmp_path / 'one', [longest])}:v1", tmp_path / "mnt", tmp_path / "cache"
+    ) as mount:
         assert os.readlink(mount.path / "rootfs/link") == "l" * 4095
-    with mounted(f"oci:{make_layout(tmp_path / 'two', [longer])}:v1", tmp_path / "mnt", tmp_path / "cache") as mount:
+    with mounted(
+        f"oci:{make_layout(tmp_path / 'two', [longer])}:v1", tmp_path / "mnt", tmp_path / "cache"
+    ) as mount:
         with pytest.raises(OSError) as raised:
             os.listdir(mount.path / "rootfs")
         assert raised.value.errno == errno.EFBIG
@@ -256,7 +316,9 @@ def test_what_was_prefetched_is_mounted_and_read_without_asking_for_a_blob(tmp_p
             assert (mount.path / "rootfs/big").read_bytes() == BIG
             assert (mount.path / "rootfs/bin/sh").read_bytes() == b"through a link\n"
         assert blobs_asked(registry) == asked
-        refused = run_ocifs("prefetch", f"{registry.host}/pre", cache=tmp_path / "cache", check=False)
+        refused = run_ocifs(
+            "prefetch", f"{registry.host}/pre", cache=tmp_path / "cache", check=False
+        )
         assert refused.returncode == 1
         assert b"name one manifest" in refused.stderr
 
@@ -271,8 +333,12 @@ def test_a_path_is_prefetched_by_its_parts_alone_when_the_index_is_kept(tmp_path
         for kind in ("blobs", "partial"):
             shutil.rmtree(cache / "ocifs/v1" / kind)
         run_ocifs("prefetch", source, "rootfs/usr/bin", cache=cache)
-        kept = [path.stat() for path in (cache / "ocifs/v1/partial").rglob("*") if path.suffix != ".map"]
-        assert sum(each.st_blocks * 512 for each in kept if stat.S_ISREG(each.st_mode)) < len(BIG) / 2
+        kept = [
+            path.stat() for path in (cache / "ocifs/v1/partial").rglob("*") if path.suffix != ".map"
+        ]
+        assert (
+            sum(each.st_blocks * 512 for each in kept if stat.S_ISREG(each.st_mode)) < len(BIG) / 2
+        )
         with mounted(source, tmp_path / "mnt", cache, ["--offline"]) as mount:
             assert (mount.path / "rootfs/usr/bin/su").read_bytes() == b"s" * 70_000
             assert (mount.path / "rootfs/bin/sh").read_bytes() == b"through a link\n"
@@ -290,7 +356,13 @@ def test_a_real_system_in_layers_with_deletions_is_what_umoci_unpacks(tmp_path: 
     umoci("unpack", "--image", f"{layout}:v1", work)
     root = work / "rootfs"
     stdlib = sysconfig.get_path("stdlib")
-    wanted = ("/etc", "/usr/share/zoneinfo", "/usr/share/perl5", f"{stdlib}/asyncio", f"{stdlib}/email")
+    wanted = (
+        "/etc",
+        "/usr/share/zoneinfo",
+        "/usr/share/perl5",
+        f"{stdlib}/asyncio",
+        f"{stdlib}/email",
+    )
     parts = [part[1:] for part in wanted if Path(part).exists()]
     taken = subprocess.run(["tar", "-C", "/", "-c", *parts], capture_output=True, check=True).stdout
     subprocess.run(["tar", "-C", root, "-x"], input=taken, check=True)
@@ -298,7 +370,8 @@ def test_a_real_system_in_layers_with_deletions_is_what_umoci_unpacks(tmp_path: 
     shutil.rmtree(root / "etc/alternatives", ignore_errors=True)
     shutil.rmtree(root / stdlib[1:] / "email")
     (root / stdlib[1:] / "asyncio").chmod(0o2711)
-    # No link here: umoci's own layers would then have whiteouts behind it, by which it deletes from asyncio.
+    # No link here: umoci's own layers would then have whiteouts behind it, by which it deletes from
+    # asyncio.
     (root / stdlib[1:] / "email").write_text("a file now\n")
     umoci("repack", "--refresh-bundle", "--image", f"{layout}:v1", work)
     (root / stdlib[1:] / "email").unlink()
@@ -311,5 +384,7 @@ def test_a_real_system_in_layers_with_deletions_is_what_umoci_unpacks(tmp_path: 
         assert sorted(os.listdir(mount.path / "layers")) == ["0", "1", "2"]
         os.listdir(mount.path / "rootfs")
         assert differences(facts(mount.path / "rootfs"), theirs) == []
-        again = subprocess.run(["tar", "-C", mount.path / "rootfs", "-cf", "-", "."], capture_output=True, check=True)
+        again = subprocess.run(
+            ["tar", "-C", mount.path / "rootfs", "-cf", "-", "."], capture_output=True, check=True
+        )
         assert len(again.stdout) > 1 << 20

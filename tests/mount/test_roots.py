@@ -1,4 +1,6 @@
-"""The root of a root filesystem, copied out by real programs: before anybody has looked into it, and after an earlier mount has."""
+"""The root of a root filesystem, copied out by real programs: before anybody has looked into it,
+and after an earlier mount has.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,10 @@ pytestmark = pytest.mark.mount
 
 WHEN = 1_600_000_000
 LAYERS = [
-    tar(entry("./", DIRECTORY, mtime=WHEN, mode=0o751), entry("etc/hosts", content=b"hosts", mtime=WHEN)),
+    tar(
+        entry("./", DIRECTORY, mtime=WHEN, mode=0o751),
+        entry("etc/hosts", content=b"hosts", mtime=WHEN),
+    ),
     tar(entry("etc/motd", content=b"motd", mtime=WHEN)),
 ]
 TREES = ["rootfs", "layers/0/tree"]
@@ -36,7 +41,9 @@ def mount(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Mounted]:
 
 
 @pytest.mark.parametrize("tree", TREES)
-def test_tar_has_the_root_as_it_is_and_does_not_find_it_changed(mount: Mounted, tmp_path: Path, tree: str) -> None:
+def test_tar_has_the_root_as_it_is_and_does_not_find_it_changed(
+    mount: Mounted, tmp_path: Path, tree: str
+) -> None:
     parent, _, name = tree.rpartition("/")
     words = ["tar", "-C", mount.path / parent, "-cf", tmp_path / "out.tar", name]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
@@ -76,7 +83,8 @@ def test_a_copy_has_the_roots_mode_and_time_where_they_are_kept(
     made = copied.stat()
     if "kept" in request.node.callspec.id:
         assert (stat.S_IMODE(made.st_mode), made.st_mtime) == (0o751, WHEN)
-    else:  # both ask before they open anything, and get a guess; cp asks for the mode once more at its end
+    # both ask before they open anything, and get a guess; cp asks for the mode once more at its end
+    else:
         assert stat.S_IMODE(made.st_mode) == {"cp": 0o751, "rsync": 0o755}[copy[0]]
     found = (mount.path / tree).stat()
     assert (stat.S_IMODE(found.st_mode), found.st_mtime) == (0o751, WHEN)
@@ -94,7 +102,11 @@ def test_the_command_line_knows_a_root_that_was_looked_into(tmp_path: Path) -> N
     source, cache = f"oci:{make_layout(tmp_path / 'layout', LAYERS)}:v1", tmp_path / "cache"
 
     def root() -> bytes:
-        [line] = [line for line in run_ocifs("ls", "-l", source, cache=cache).stdout.splitlines() if b"rootfs" in line]
+        [line] = [
+            line
+            for line in run_ocifs("ls", "-l", source, cache=cache).stdout.splitlines()
+            if b"rootfs" in line
+        ]
         return line
 
     assert root().startswith(b"drwxr-xr-x ")

@@ -1,4 +1,6 @@
-"""Several mounts, by processes of their own, on one cache: each byte is fetched once, whoever is killed, and a rotten disk is noticed."""
+"""Several mounts, by processes of their own, on one cache: each byte is fetched once, whoever is
+killed, and a rotten disk is noticed.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ pytestmark = [pytest.mark.mount, pytest.mark.servers]
 MOUNTS, PROCESSES, READERS = 4, 8, 16
 SIZES = (700_000, 3_000_000, 6_500_000, 65_536, 9_000_001)
 
-# One process with many readers: each reads the whole of some blobs from a place on, in pieces, and what it saw is compared.
+# One process with many readers: each reads the whole of some blobs from a place on, in pieces, and
+# what it saw is compared.
 READING = """
 import hashlib, os, random, sys, threading
 seed, readers, *paths = sys.argv[1:]
@@ -60,7 +63,9 @@ def registry(tmp_path: Path):  # type: ignore[no-untyped-def]
 
 def bytes_of_blobs(registry: Registry) -> int:
     """How many bytes of blobs the registry has sent, by its log."""
-    answers = re.findall(r'method=GET .*uri="[^"]*/blobs/.*written=(\d+)', registry.log.read_text(errors="replace"))
+    answers = re.findall(
+        r'method=GET .*uri="[^"]*/blobs/.*written=(\d+)', registry.log.read_text(errors="replace")
+    )
     return sum(map(int, answers))
 
 
@@ -68,7 +73,9 @@ def start_reader(
     seed: int, readers: int, mount: Path, digests: list[str], errors: int | None = None
 ) -> subprocess.Popen[bytes]:
     paths = [str(mount / "app/_blobs" / digest) for digest in digests]
-    return subprocess.Popen([sys.executable, "-c", READING, str(seed), str(readers), *paths], stderr=errors)
+    return subprocess.Popen(
+        [sys.executable, "-c", READING, str(seed), str(readers), *paths], stderr=errors
+    )
 
 
 def push_random(registry: Registry, sizes: tuple[int, ...]) -> list[str]:
@@ -79,7 +86,11 @@ def push_random(registry: Registry, sizes: tuple[int, ...]) -> list[str]:
 def settled(cache: Path, digests: list[str]) -> None:
     """Until every blob has its place."""
     deadline = time.monotonic() + 30
-    left = [cache / "ocifs/v1" / kind / digest.replace(":", "/") for digest in digests for kind in ("blobs", "sums")]
+    left = [
+        cache / "ocifs/v1" / kind / digest.replace(":", "/")
+        for digest in digests
+        for kind in ("blobs", "sums")
+    ]
     while not all(path.exists() for path in left):
         assert time.monotonic() < deadline
         time.sleep(0.02)  # another process moves them, and tells nobody
@@ -95,19 +106,28 @@ def only_whole(cache: Path) -> None:
             assert hashlib.sha256(path.read_bytes()).hexdigest() == path.name
 
 
-def test_eight_processes_on_four_mounts_of_one_cache_fetch_each_byte_once(registry: Registry, tmp_path: Path) -> None:
+def test_eight_processes_on_four_mounts_of_one_cache_fetch_each_byte_once(
+    registry: Registry, tmp_path: Path
+) -> None:
     digests = push_random(registry, SIZES)
     with ExitStack() as stack:
         points = [tmp_path / f"mnt{number}" for number in range(MOUNTS)]
-        mounts = [stack.enter_context(mounted(registry.host, point, tmp_path / "cache")) for point in points]
-        readers = [start_reader(n, READERS, mounts[n % MOUNTS].path, digests) for n in range(PROCESSES)]
+        mounts = [
+            stack.enter_context(mounted(registry.host, point, tmp_path / "cache"))
+            for point in points
+        ]
+        readers = [
+            start_reader(n, READERS, mounts[n % MOUNTS].path, digests) for n in range(PROCESSES)
+        ]
         assert [reader.wait(100) for reader in readers] == [0] * PROCESSES
         settled(tmp_path / "cache", digests)
     assert bytes_of_blobs(registry) == sum(SIZES)
     only_whole(tmp_path / "cache")
 
 
-def test_one_blob_read_by_sixty_four_at_once_is_fetched_once(registry: Registry, tmp_path: Path) -> None:
+def test_one_blob_read_by_sixty_four_at_once_is_fetched_once(
+    registry: Registry, tmp_path: Path
+) -> None:
     digests = push_random(registry, (9_000_000,))
     with mounted(registry.host, tmp_path / "mnt", tmp_path / "cache") as mount:
         readers = [start_reader(n, 16, mount.path, digests) for n in range(4)]
@@ -115,7 +135,9 @@ def test_one_blob_read_by_sixty_four_at_once_is_fetched_once(registry: Registry,
     assert bytes_of_blobs(registry) == 9_000_000
 
 
-def test_sixty_four_blobs_read_by_sixty_four_at_once_are_fetched_once(registry: Registry, tmp_path: Path) -> None:
+def test_sixty_four_blobs_read_by_sixty_four_at_once_are_fetched_once(
+    registry: Registry, tmp_path: Path
+) -> None:
     digests = push_random(registry, tuple(200_000 + number for number in range(64)))
     with mounted(registry.host, tmp_path / "mnt", tmp_path / "cache") as mount:
         readers = [start_reader(n, 16, mount.path, digests) for n in range(4)]
@@ -133,7 +155,9 @@ def test_daemons_that_are_killed_while_they_fetch_leave_a_cache_that_the_others_
     with mounted(registry.host, tmp_path / "stays", cache) as stays:
         for number in range(3):
             with mounted(registry.host, tmp_path / f"mnt{number}", cache) as mount:
-                doomed = start_reader(dice.randrange(1 << 30), 2, mount.path, digests, subprocess.DEVNULL)
+                doomed = start_reader(
+                    dice.randrange(1 << 30), 2, mount.path, digests, subprocess.DEVNULL
+                )
                 kill_at(mount, cache, dice.randrange(25_000_000))
                 doomed.wait(30)
         assert start_reader(seed, 4, stays.path, digests).wait(60) == 0
@@ -164,7 +188,9 @@ def blocks_of(path: Path) -> int:
         return 0
 
 
-def test_bytes_that_change_on_the_disk_under_a_live_mount_are_never_seen(registry: Registry, tmp_path: Path) -> None:
+def test_bytes_that_change_on_the_disk_under_a_live_mount_are_never_seen(
+    registry: Registry, tmp_path: Path
+) -> None:
     (digest,) = push_random(registry, (5_000_000,))
     cache = tmp_path / "cache"
     with mounted(registry.host, tmp_path / "mnt", cache) as mount:
@@ -177,7 +203,9 @@ def test_bytes_that_change_on_the_disk_under_a_live_mount_are_never_seen(registr
             os.pwrite(file, bytes([byte[0] ^ 1]), offset)
         os.close(file)
         shown = os.open(mount.path / "app/_blobs" / digest, os.O_RDONLY)
-        os.posix_fadvise(shown, 0, 0, os.POSIX_FADV_DONTNEED)  # the kernel's copy of the file would hide it
+        os.posix_fadvise(
+            shown, 0, 0, os.POSIX_FADV_DONTNEED
+        )  # the kernel's copy of the file would hide it
         os.close(shown)
         assert start_reader(2, 1, mount.path, [digest]).wait(30) == 0
         report = (mount.path / ".ocifs/errors").read_text()

@@ -1,4 +1,6 @@
-"""Images with a SOCI index of either version, whose tables SOCI's own code made, through a real mount: one tree, and few bytes."""
+"""Images with a SOCI index of either version, whose tables SOCI's own code made, through a real
+mount: one tree, and few bytes.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ from tests.support.tools import tool
 pytestmark = [
     pytest.mark.mount,
     pytest.mark.servers,
-    pytest.mark.skipif(os.geteuid() != 0, reason="only root can unpack owners and devices to compare with"),
+    pytest.mark.skipif(
+        os.geteuid() != 0, reason="only root can unpack owners and devices to compare with"
+    ),
 ]
 AS_IT_IS = ["--owner", "keep", "--links", "raw"]
 DICE = random.Random(31)
@@ -72,11 +76,20 @@ def digest_of(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
-def descriptor(registry: Registry, name: str, data: bytes, media_type: str, **more: object) -> dict[str, object]:
-    return {"mediaType": media_type, "digest": push_blob(registry.url, name, data), "size": len(data), **more}
+def descriptor(
+    registry: Registry, name: str, data: bytes, media_type: str, **more: object
+) -> dict[str, object]:
+    return {
+        "mediaType": media_type,
+        "digest": push_blob(registry.url, name, data),
+        "size": len(data),
+        **more,
+    }
 
 
-def index_of(registry: Registry, name: str, version: int, ztocs: list[bytes], **more: object) -> dict[str, object]:
+def index_of(
+    registry: Registry, name: str, version: int, ztocs: list[bytes], **more: object
+) -> dict[str, object]:
     """What `soci create` (1) or `soci convert` (2) would push."""
     tables = []
     for layer, table in zip(LAYERS, ztocs, strict=True):
@@ -86,13 +99,25 @@ def index_of(registry: Registry, name: str, version: int, ztocs: list[bytes], **
         }
         tables.append(descriptor(registry, name, table, "application/octet-stream", annotations=of))
     config = descriptor(registry, name, b"{}", f"application/vnd.amazon.soci.index.v{version}+json")
-    return {"schemaVersion": 2, "mediaType": mediatype.OCI_MANIFEST, "config": config, "layers": tables, **more}
+    return {
+        "schemaVersion": 2,
+        "mediaType": mediatype.OCI_MANIFEST,
+        "config": config,
+        "layers": tables,
+        **more,
+    }
 
 
 def push(registry: Registry, name: str, version: int, ztocs: list[bytes]) -> str:
-    """An image with its SOCI index: named by it (2), or referring to it by the tag that stands in for the API (1)."""
+    """An image with its SOCI index: named by it (2), or referring to it by the tag that stands in
+    for the API (1).
+    """
     diff_ids = [digest_of(each) for each in (LOWER, UPPER)]
-    config = {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": diff_ids}}
+    config = {
+        "architecture": "amd64",
+        "os": "linux",
+        "rootfs": {"type": "layers", "diff_ids": diff_ids},
+    }
     image: dict[str, object] = {
         "schemaVersion": 2,
         "mediaType": mediatype.OCI_MANIFEST,
@@ -105,7 +130,11 @@ def push(registry: Registry, name: str, version: int, ztocs: list[bytes]) -> str
         push_manifest(registry.url, name, image, "v1")
         return f"{registry.host}/{name}:v1"
     digest = push_manifest(registry.url, name, image, "v1")
-    subject = {"mediaType": mediatype.OCI_MANIFEST, "digest": digest, "size": len(json.dumps(image))}
+    subject = {
+        "mediaType": mediatype.OCI_MANIFEST,
+        "digest": digest,
+        "size": len(json.dumps(image)),
+    }
     index = index_of(registry, name, 1, ztocs, subject=subject)
     listed = {
         "mediaType": mediatype.OCI_MANIFEST,
@@ -121,7 +150,11 @@ def push(registry: Registry, name: str, version: int, ztocs: list[bytes]) -> str
 def sent(registry: Registry, after: int) -> int:
     """The bytes that the registry has answered with, by its log from a place on."""
     lines = registry.log.read_text(errors="replace")[after:].splitlines()
-    written = (re.search(r"http.response.written=(\d+)", line) for line in lines if "response completed" in line)
+    written = (
+        re.search(r"http.response.written=(\d+)", line)
+        for line in lines
+        if "response completed" in line
+    )
     return sum(int(match[1]) for match in written if match)
 
 
@@ -132,7 +165,11 @@ def test_an_image_is_listed_by_its_index_and_a_file_fetches_its_spans(
     source = push(registry, f"soci/v{version}", version, ztocs)
     layout = make_layout(tmp_path / "layout", [LOWER, UPPER])
     unpacked = tmp_path / "unpacked"
-    subprocess.run(["umoci", "raw", "unpack", "--image", f"{layout}:v1", unpacked], check=True, capture_output=True)
+    subprocess.run(
+        ["umoci", "raw", "unpack", "--image", f"{layout}:v1", unpacked],
+        check=True,
+        capture_output=True,
+    )
     before = len(registry.log.read_text(errors="replace"))
     with mounted(source, tmp_path / "mnt", tmp_path / "cache", [*AS_IT_IS, "--soci"]) as mount:
         root = mount.path / "rootfs"
@@ -141,7 +178,9 @@ def test_an_image_is_listed_by_its_index_and_a_file_fetches_its_spans(
         assert differences(facts(root), facts(unpacked)) == []
 
 
-def test_nobody_is_believed_unless_it_is_wanted(registry: Registry, ztocs: list[bytes], tmp_path: Path) -> None:
+def test_nobody_is_believed_unless_it_is_wanted(
+    registry: Registry, ztocs: list[bytes], tmp_path: Path
+) -> None:
     source = push(registry, "soci/unwanted", 2, ztocs)
     before = len(registry.log.read_text(errors="replace"))
     with mounted(source, tmp_path / "mnt", tmp_path / "cache") as mount:
@@ -155,13 +194,21 @@ def test_a_table_that_lies_is_refused_and_the_layer_is_what_it_is(
 ) -> None:
     name = f"soci/{lie.replace(' ', '-')}"
     others = [
-        re.sub(rb"sha256:(.)", lambda each: b"sha256:" + (b"1" if each[1] == b"0" else b"0"), table) for table in ztocs
+        re.sub(rb"sha256:(.)", lambda each: b"sha256:" + (b"1" if each[1] == b"0" else b"0"), table)
+        for table in ztocs
     ]
-    told = {"junk": [b"junk", ztocs[1]], "other layer": ztocs[::-1], "gone": ztocs, "digests": others}[lie]
+    told = {
+        "junk": [b"junk", ztocs[1]],
+        "other layer": ztocs[::-1],
+        "gone": ztocs,
+        "digests": others,
+    }[lie]
     source = push(registry, name, 2, told)
     if lie == "gone":
         image = httpx.get(
-            f"{registry.url}/v2/{name}/manifests/v1", headers={"accept": mediatype.OCI_MANIFEST}, trust_env=False
+            f"{registry.url}/v2/{name}/manifests/v1",
+            headers={"accept": mediatype.OCI_MANIFEST},
+            trust_env=False,
         ).json()
         image["annotations"]["com.amazon.soci.index-digest"] = digest_of(b"nothing")
         push_manifest(registry.url, name, image, "v1")

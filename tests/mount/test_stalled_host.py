@@ -1,4 +1,6 @@
-"""A host that does not answer, with more readers than the kernel sends requests for in the background: other hosts go on."""
+"""A host that does not answer, with more readers than the kernel sends requests for in the
+background: other hosts go on.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +59,9 @@ def test_another_host_is_read_meanwhile(
     options = ("--timeout", "200", "--max-wait", "200")
     with (
         fault_proxy(registry.host) as proxy,
-        mounted([proxy.host, registry.host], tmp_path / "mnt", tmp_path / "cache", options, environment) as mount,
+        mounted(
+            [proxy.host, registry.host], tmp_path / "mnt", tmp_path / "cache", options, environment
+        ) as mount,
     ):
         slow = [blob(mount, proxy.host, "slow/app", number) for number in range(READERS)]
         good = blob(mount, registry.host, "good/app", 0)
@@ -74,7 +78,11 @@ def test_another_host_is_read_meanwhile(
             done = subprocess.run(["cat", good], capture_output=True, timeout=SOON, check=True)
             assert done.stdout == LARGE
             assert killed or all(reader.poll() is None for reader in readers)
-            assert not [line for line in (mount.path / ".ocifs/errors").read_text().splitlines() if "EAGAIN" in line]
+            assert not [
+                line
+                for line in (mount.path / ".ocifs/errors").read_text().splitlines()
+                if "EAGAIN" in line
+            ]
         finally:
             for reader in readers:
                 reader.kill()
@@ -82,13 +90,17 @@ def test_another_host_is_read_meanwhile(
                 reader.wait(SOON)
 
 
-def test_a_reader_of_a_host_that_was_stalled_gets_all_bytes(registry: Registry, tmp_path: Path) -> None:
+def test_a_reader_of_a_host_that_was_stalled_gets_all_bytes(
+    registry: Registry, tmp_path: Path
+) -> None:
     """What was answered early is asked for again by the kernel, and no reader sees it."""
     (tmp_path / "sitecustomize.py").write_text(NOT_RAISED)
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     with (
         fault_proxy(registry.host) as proxy,
-        mounted([proxy.host, registry.host], tmp_path / "mnt", tmp_path / "cache", (), environment) as mount,
+        mounted(
+            [proxy.host, registry.host], tmp_path / "mnt", tmp_path / "cache", (), environment
+        ) as mount,
     ):
         slow = [blob(mount, proxy.host, "slow/app", number) for number in range(READERS)]
         for path in slow:
@@ -105,12 +117,16 @@ def test_a_direct_reader_sees_no_early_answer(registry: Registry, tmp_path: Path
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     with (
         fault_proxy(registry.host) as proxy,
-        mounted([proxy.host, registry.host], tmp_path / "mnt", tmp_path / "cache", (), environment) as mount,
+        mounted(
+            [proxy.host, registry.host], tmp_path / "mnt", tmp_path / "cache", (), environment
+        ) as mount,
     ):
         slow = [blob(mount, proxy.host, "slow/app", number) for number in range(READERS)]
         for path in slow:
             path.stat()
         proxy.fault = "drip"
         command = ["dd", "iflag=direct", "bs=64k", "status=none"]
-        readers = [subprocess.Popen([*command, f"if={path}"], stdout=subprocess.PIPE) for path in slow]
+        readers = [
+            subprocess.Popen([*command, f"if={path}"], stdout=subprocess.PIPE) for path in slow
+        ]
         assert [reader.communicate(timeout=SOON)[0] for reader in readers] == SMALL

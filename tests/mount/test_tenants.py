@@ -1,4 +1,6 @@
-"""Tenants share a cache: what one may read, another one sees only after the registry has answered them as well."""
+"""Tenants share a cache: what one may read, another one sees only after the registry has answered
+them as well.
+"""
 
 from __future__ import annotations
 
@@ -59,12 +61,18 @@ def private(tmp_path: Path) -> Iterator[Private]:
             "schemaVersion": 2,
             "mediaType": "application/vnd.oci.image.manifest.v1+json",
             "artifactType": "x/y",
-            "config": {"mediaType": "application/vnd.oci.empty.v1+json", "digest": empty, "size": 2},
+            "config": {
+                "mediaType": "application/vnd.oci.empty.v1+json",
+                "digest": empty,
+                "size": 2,
+            },
             "layers": [{"mediaType": "a/b", "digest": blob, "size": len(PAYLOAD)}],
         }
         digest = push_manifest(open_to_all.url, "team/secret", manifest, "v1")
     (tmp_path / "private").mkdir()
-    with running_registry(tmp_path / "private", data, LOGIN.format(passwords=passwords)) as registry:
+    with running_registry(
+        tmp_path / "private", data, LOGIN.format(passwords=passwords)
+    ) as registry:
         yield Private(registry, digest, blob, tmp_path)
 
 
@@ -77,12 +85,16 @@ WAYS = {
 
 @pytest.mark.parametrize("state", ["up", "down", "offline"])
 @pytest.mark.parametrize("other", ["anonymous", "mallory"])
-def test_nobody_reads_what_another_one_may(private: Private, tmp_path: Path, other: str, state: str) -> None:
+def test_nobody_reads_what_another_one_may(
+    private: Private, tmp_path: Path, other: str, state: str
+) -> None:
     host, cache = private.registry.host, tmp_path / "cache"
     repository = f"{host}/team/secret"
     for way in WAYS.values():
         path = way.format(digest=private.digest, blob=private.blob)
-        read = run_ocifs("cat", "--authfile", private.authfile("alice"), repository, path, cache=cache)
+        read = run_ocifs(
+            "cat", "--authfile", private.authfile("alice"), repository, path, cache=cache
+        )
         assert read.stdout == PAYLOAD
     quick = ["--timeout", "4", "--max-wait", "8", "--authfile", private.authfile(other)]
     if state == "down":
@@ -98,7 +110,9 @@ def test_nobody_reads_what_another_one_may(private: Private, tmp_path: Path, oth
             assert (seen.returncode, seen.stdout) == (1, b"")
 
 
-def test_who_may_read_shares_the_blobs_and_sees_them_without_the_registry(private: Private, tmp_path: Path) -> None:
+def test_who_may_read_shares_the_blobs_and_sees_them_without_the_registry(
+    private: Private, tmp_path: Path
+) -> None:
     host, cache = private.registry.host, tmp_path / "cache"
     repository, path = f"{host}/team/secret", WAYS["by digest"].format(digest=private.digest)
     blobs = f"/v2/team/secret/blobs/{private.blob}"
@@ -110,5 +124,7 @@ def test_who_may_read_shares_the_blobs_and_sees_them_without_the_registry(privat
     assert fetches[0] == fetches[1] > 0
     private.registry.stop()
     for name in PASSWORDS:
-        read = run_ocifs("cat", "--offline", "--authfile", private.authfile(name), repository, path, cache=cache)
+        read = run_ocifs(
+            "cat", "--offline", "--authfile", private.authfile(name), repository, path, cache=cache
+        )
         assert read.stdout == PAYLOAD

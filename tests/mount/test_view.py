@@ -18,7 +18,11 @@ from tests.support.registry import Registry
 pytestmark = [pytest.mark.mount, pytest.mark.servers]
 
 LAYERS = [
-    tar(entry("./", DIRECTORY, mode=0o711, mtime=1_000_000_000), entry("etc", DIRECTORY), entry("etc/a", content=b"a")),
+    tar(
+        entry("./", DIRECTORY, mode=0o711, mtime=1_000_000_000),
+        entry("etc", DIRECTORY),
+        entry("etc/a", content=b"a"),
+    ),
     tar(entry("etc/b", content=b"b"), entry("etc/.wh.a"), entry("top", SYMLINK, linkname="/etc/b")),
 ]
 
@@ -33,7 +37,11 @@ def test_a_root_filesystem_is_the_mount_itself(tmp_path: Path) -> None:
         mounted(source, tmp_path / "mnt", cache, ["--view", "rootfs"]) as mount,
     ):
         # A root has its own mode and time once it was looked into, in either form.
-        assert sorted(os.listdir(mount.path)) == sorted(os.listdir(whole.path / "rootfs")) == ["etc", "top"]
+        assert (
+            sorted(os.listdir(mount.path))
+            == sorted(os.listdir(whole.path / "rootfs"))
+            == ["etc", "top"]
+        )
         assert differences(facts(mount.path), facts(whole.path / "rootfs")) == []
         assert mount.path.stat().st_mode & 0o777 == 0o711
         assert (mount.path / "top").read_bytes() == b"b"

@@ -25,9 +25,9 @@ from tests.support.registry import Registry, running_registry
 
 pytestmark = [pytest.mark.mount, pytest.mark.servers]
 
-STALL = (
-    60.0  # seconds: generous, since a machine may be busy; what stalls does so for the time-out of 300 s or for ever
-)
+# seconds: generous, since a machine may be busy; what stalls does so for the time-out of 300 s or
+# for ever
+STALL = 60.0
 SECONDS, LOOPS = 8.0, 2  # how long the load lasts, and what each worker must have done by then
 DICE = random.Random(7)
 BLOBS = [DICE.randbytes(8 << 20) for _ in range(3)]
@@ -43,9 +43,13 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
 
 
 def push_image(registry: Registry) -> None:
-    data = tar(entry("d", DIRECTORY), *[entry(name, content=content) for name, content in FILES.items()])
+    data = tar(
+        entry("d", DIRECTORY), *[entry(name, content=content) for name, content in FILES.items()]
+    )
     diff_ids = [f"sha256:{hashlib.sha256(data).hexdigest()}"]
-    config = json.dumps({"os": "linux", "architecture": "amd64", "rootfs": {"type": "layers", "diff_ids": diff_ids}})
+    config = json.dumps(
+        {"os": "linux", "architecture": "amd64", "rootfs": {"type": "layers", "diff_ids": diff_ids}}
+    )
 
     def pushed(content: bytes, media_type: str) -> dict[str, object]:
         digest = push_blob(registry.url, "watched/image", content)
@@ -61,7 +65,10 @@ def push_image(registry: Registry) -> None:
 
 
 class Worker(threading.Thread):
-    """Does one thing again and again. `since`: when it began to do it this time; `loops`: how often it has done it."""
+    """Does one thing again and again.
+
+    `since`: when it began to do it this time; `loops`: how often it has done it.
+    """
 
     def __init__(self, name: str, work: Callable[[], None], over: threading.Event) -> None:
         super().__init__(name=name, daemon=True)
@@ -85,7 +92,10 @@ def forget(descriptor: int) -> None:
 
 
 def tasks(mount: Mounted) -> dict[str, Callable[[], None]]:
-    blobs, image = mount.path / "watched/blobs/_manifests/v1", mount.path / "watched/image/_manifests/v1"
+    blobs, image = (
+        mount.path / "watched/blobs/_manifests/v1",
+        mount.path / "watched/image/_manifests/v1",
+    )
 
     def read_blob(number: int) -> None:
         with (blobs / f"layers/{number}/blob").open("rb") as file:
@@ -117,14 +127,19 @@ def tasks(mount: Mounted) -> dict[str, Callable[[], None]]:
         os.statvfs(mount.path)
 
     return {
-        **{f"reads blob {number}": lambda number=number: read_blob(number) for number in range(len(BLOBS))},
+        **{
+            f"reads blob {number}": lambda number=number: read_blob(number)
+            for number in range(len(BLOBS))
+        },
         **{"reads files": read_files, "reads by chance": read_by_chance, "walks": walk},
         **{"looks at tags": look_at_tags, "looks at the status": look_at_status},
     }
 
 
 @pytest.mark.parametrize("size", ["1G", "12M"], ids=["a large cache", "a small cache"])
-def test_no_worker_stalls_while_others_load_the_mount(registry: Registry, tmp_path: Path, size: str) -> None:
+def test_no_worker_stalls_while_others_load_the_mount(
+    registry: Registry, tmp_path: Path, size: str
+) -> None:
     options = ["--timeout=300", f"--cache-size={size}"]
     with mounted(registry.host, tmp_path / "mnt", tmp_path / "cache", options) as mount:
         over = threading.Event()
@@ -136,11 +151,19 @@ def test_no_worker_stalls_while_others_load_the_mount(registry: Registry, tmp_pa
             while any(worker.is_alive() for worker in workers):
                 if time.monotonic() > end:
                     over.set()
-                stalled = [each for each in workers if each.is_alive() and time.monotonic() - each.since > STALL]
+                stalled = [
+                    each
+                    for each in workers
+                    if each.is_alive() and time.monotonic() - each.since > STALL
+                ]
                 if stalled:
                     faulthandler.dump_traceback()
-                    mount.process.send_signal(signal.SIGKILL)  # frees the threads that wait in the kernel
-                assert not stalled, [f"{each.name} for {time.monotonic() - each.since:.0f} s" for each in stalled]
+                    mount.process.send_signal(
+                        signal.SIGKILL
+                    )  # frees the threads that wait in the kernel
+                assert not stalled, [
+                    f"{each.name} for {time.monotonic() - each.since:.0f} s" for each in stalled
+                ]
                 over.wait(0.1)
                 time.sleep(0.1)  # a watchdog looks from time to time
         finally:

@@ -1,6 +1,7 @@
 """One row for each convention: what a manifest is, by which field, and what its files are called.
 
-The manifests are written after the publishers' documented layouts, with made-up digests. `trap` says which simple heuristic a row refutes.
+The manifests are written after the publishers' documented layouts, with made-up digests. `trap`
+says which simple heuristic a row refutes.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from dataclasses import dataclass
 import pytest
 
 from ocifs.oci import mediatype
-from ocifs.oci.artifact import classify
-from ocifs.oci.kinds_table import BY_WORD, KINDS
+from ocifs.oci.kinds.artifact import classify
+from ocifs.oci.kinds.payload import payload_files
+from ocifs.oci.kinds.table import BY_WORD, KINDS
 from ocifs.oci.manifest import Manifest, digest_of_manifest, parse_manifest
-from ocifs.oci.payload import payload_files
 
 A = "application/"
 V = "application/vnd."
@@ -37,11 +38,22 @@ def d(media_type: str, size: int = 100, note: str = "", **more: object) -> dict[
     notes = dict(pair.split("=", 1) for pair in note.split(";") if pair)
     if "t" in notes:
         notes[COMMON + "title"] = notes.pop("t")
-    digest = BLANK if blank else "sha256:" + hashlib.sha256(f"{media_type}{size}{note}".encode()).hexdigest()
-    return {"mediaType": media_type, "digest": digest, "size": 2 if blank else size, "annotations": notes} | more
+    digest = (
+        BLANK
+        if blank
+        else "sha256:" + hashlib.sha256(f"{media_type}{size}{note}".encode()).hexdigest()
+    )
+    return {
+        "mediaType": media_type,
+        "digest": digest,
+        "size": 2 if blank else size,
+        "annotations": notes,
+    } | more
 
 
-def m(config: str | dict[str, object] | None, *layers: str | dict[str, object], **more: object) -> dict[str, object]:
+def m(
+    config: str | dict[str, object] | None, *layers: str | dict[str, object], **more: object
+) -> dict[str, object]:
     """An image manifest; a string stands for a descriptor of that type."""
     body: dict[str, object] = {"schemaVersion": 2, "mediaType": mediatype.OCI_MANIFEST}
     if config is not None:
@@ -52,13 +64,19 @@ def m(config: str | dict[str, object] | None, *layers: str | dict[str, object], 
 
 def x(*children: dict[str, object], **more: object) -> dict[str, object]:
     """An index."""
-    return {"schemaVersion": 2, "mediaType": mediatype.OCI_INDEX, "manifests": list(children)} | more
+    return {
+        "schemaVersion": 2,
+        "mediaType": mediatype.OCI_INDEX,
+        "manifests": list(children),
+    } | more
 
 
 def child(platform: str = "", artifact_type: str = "", note: str = "") -> dict[str, object]:
     more: dict[str, object] = {"artifactType": artifact_type} if artifact_type else {}
     if platform:
-        more["platform"] = dict(zip(("os", "architecture", "variant"), platform.split("/"), strict=False))
+        more["platform"] = dict(
+            zip(("os", "architecture", "variant"), platform.split("/"), strict=False)
+        )
     return d(mediatype.OCI_MANIFEST, 500, note, **more)
 
 
@@ -89,7 +107,12 @@ DEV, DEV_TAR = V + "devcontainers", V + "devcontainers.layer.v1+tar"
 SPIN = b'{"components": [{"id": "hi", "source": {"digest": "%s"}}]}'
 SPIN_LAYER = d(V + "wasm.content.layer.v1+wasm", 7)
 MOD = V + "module.wasm.content.layer.v1+wasm"
-AI, OLLAMA, MODEL, FALCO = V + "docker.ai.", V + "ollama.image.", V + "cncf.model.", V + "cncf.falco."
+AI, OLLAMA, MODEL, FALCO = (
+    V + "docker.ai.",
+    V + "ollama.image.",
+    V + "cncf.model.",
+    V + "cncf.falco.",
+)
 SUBJECT = d(mediatype.OCI_MANIFEST, 700)
 HEX = "ab" * 32
 
@@ -305,7 +328,11 @@ ROWS = [
 def test_a_manifest_is_classified_and_its_files_are_named(row: Row) -> None:
     manifest = parse(row.manifest)
     found = classify(manifest, tag=row.tag)
-    assert (found.kind, found.artifact_type, found.decided_by) == (row.kind, row.artifact_type, row.decided_by)
+    assert (found.kind, found.artifact_type, found.decided_by) == (
+        row.kind,
+        row.artifact_type,
+        row.decided_by,
+    )
     assert found.kind in BY_WORD
     assert bool(found.rule)
     assert bool(found.value) == bool(found.decided_by)
@@ -318,7 +345,14 @@ def test_every_kind_of_the_table_has_a_row() -> None:
 
 
 def test_every_kind_that_has_files_has_a_row_that_names_them() -> None:
-    without = {"image-index", "cnab-bundle", "homebrew-bottle-index", "referrers-index", "artifact-index", "unknown"}
+    without = {
+        "image-index",
+        "cnab-bundle",
+        "homebrew-bottle-index",
+        "referrers-index",
+        "artifact-index",
+        "unknown",
+    }
     assert {row.kind for row in ROWS if row.files} == {kind.word for kind in KINDS} - without
 
 

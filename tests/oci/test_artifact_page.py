@@ -5,7 +5,7 @@ from __future__ import annotations
 import runpy
 from pathlib import Path
 
-from ocifs.oci.kinds_table import KINDS
+from ocifs.oci.kinds.table import KINDS
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -9,12 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocifs.oci import mediatype
-from ocifs.oci.artifact import classify, classify_config, is_rootfs_layer
-from ocifs.oci.children import attached_to, child_name, child_role, platform_name, stands_for_all
 from ocifs.oci.descriptor import parse_descriptor
-from ocifs.oci.kinds_table import BY_WORD
+from ocifs.oci.kinds.artifact import classify, classify_config, is_rootfs_layer
+from ocifs.oci.kinds.children import (
+    attached_to,
+    child_name,
+    child_role,
+    platform_name,
+    stands_for_all,
+)
+from ocifs.oci.kinds.payload import payload_files
+from ocifs.oci.kinds.table import BY_WORD
 from ocifs.oci.manifest import Manifest, digest_of_manifest, parse_manifest
-from ocifs.oci.payload import payload_files
 
 DIGEST = "sha256:" + "1f" * 32
 LAYER = mediatype.OCI_LAYER_GZIP
@@ -83,11 +89,19 @@ def test_which_layers_are_of_a_root_filesystem(media_type: str, expected: bool) 
     [
         ({}, {}, ()),
         ({"annotations": {"containerd.io/snapshot/stargz/toc.digest": DIGEST}}, {}, ("estargz",)),
-        ({"annotations": {"io.github.containers.zstd-chunked.manifest-checksum": DIGEST}}, {}, ("zstd:chunked",)),
+        (
+            {"annotations": {"io.github.containers.zstd-chunked.manifest-checksum": DIGEST}},
+            {},
+            ("zstd:chunked",),
+        ),
         ({"mediaType": LAYER + "+encrypted"}, {}, ("encrypted",)),
         ({"urls": ["https://example.com/x"]}, {}, ("foreign-layers",)),
         ({"mediaType": "application/vnd.oci.image.layer.squashfs"}, {}, ("squashfs",)),
-        ({"mediaType": "application/vnd.stacker.image.layer.squashfs+zstd+verity"}, {}, ("squashfs",)),
+        (
+            {"mediaType": "application/vnd.stacker.image.layer.squashfs+zstd+verity"},
+            {},
+            ("squashfs",),
+        ),
         ({"mediaType": "application/vnd.sylabs.image.layer.v1.squashfs"}, {}, ("squashfs",)),
         ({"mediaType": "application/vnd.oci.image.layer.v1.erofs"}, {}, ("erofs",)),
         ({"mediaType": "application/vnd.oci.image.layer.nydus.blob.v1"}, {}, ("nydus",)),
@@ -95,7 +109,9 @@ def test_which_layers_are_of_a_root_filesystem(media_type: str, expected: bool) 
         ({}, {"io.backstage.dynamic-packages": "W10="}, ("backstage-plugin",)),
     ],
 )
-def test_flavours_of_an_image(layer: dict[str, object], annotations: dict[str, str], flavours: tuple[str, ...]) -> None:
+def test_flavours_of_an_image(
+    layer: dict[str, object], annotations: dict[str, str], flavours: tuple[str, ...]
+) -> None:
     config = {"mediaType": mediatype.OCI_CONFIG, "digest": DIGEST, "size": 90}
     body = {
         "config": config,
@@ -114,7 +130,10 @@ def test_flavours_of_an_image(layer: dict[str, object], annotations: dict[str, s
         (b'{"config": {"Labels": {"ostree.commit": "ab"}}}', ("bootable",)),
         (b'{"config": {"Labels": {"containers.bootc": "0"}}}', ()),
         (b'{"config": {"Labels": {"dev.carvel.imgpkg.bundle": ""}}}', ("imgpkg-bundle",)),
-        (b'{"config": {"Labels": {"com.docker.desktop.extension.api.version": "1"}}}', ("docker-desktop-extension",)),
+        (
+            b'{"config": {"Labels": {"com.docker.desktop.extension.api.version": "1"}}}',
+            ("docker-desktop-extension",),
+        ),
         (b'{"config": {"Labels": null}}', ()),
         (b'{"config": []}', ()),
         (b"[1]", ()),
@@ -126,11 +145,12 @@ def test_flavours_by_the_labels_of_the_config(config: bytes, flavours: tuple[str
     assert classify_config(config) == flavours
 
 
-_TYPES = st.sampled_from(["", LAYER, mediatype.OCI_EMPTY, mediatype.OCI_CONFIG, "a/b", "application/wasm"]) | st.text(
-    max_size=20
-)
+_TYPES = st.sampled_from(
+    ["", LAYER, mediatype.OCI_EMPTY, mediatype.OCI_CONFIG, "a/b", "application/wasm"]
+) | st.text(max_size=20)
 _NOTES = st.dictionaries(
-    st.sampled_from(["dev.tekton.image.kind", "predicateType", "x"]) | st.text(max_size=5), st.text(max_size=9)
+    st.sampled_from(["dev.tekton.image.kind", "predicateType", "x"]) | st.text(max_size=5),
+    st.text(max_size=9),
 )
 _DESCRIPTORS = st.fixed_dictionaries(
     {
@@ -170,7 +190,9 @@ def test_every_manifest_has_a_kind_of_the_table_and_files_for_layers_only(
 
 def test_an_image_config_of_two_bytes_is_blank_by_any_algorithm() -> None:
     config = {"mediaType": mediatype.OCI_CONFIG, "digest": "sha512:" + "3a" * 64, "size": 2}
-    raw = json.dumps({"config": config, "layers": [{"mediaType": LAYER, "digest": DIGEST, "size": 9}]}).encode()
+    raw = json.dumps(
+        {"config": config, "layers": [{"mediaType": LAYER, "digest": DIGEST, "size": 9}]}
+    ).encode()
     assert classify(parse_manifest(raw, digest_of_manifest(raw))).kind == "files"
 
 
@@ -184,7 +206,9 @@ def test_an_image_config_of_two_bytes_is_blank_by_any_algorithm() -> None:
     ],
 )
 def test_which_sibling_a_child_is_about(annotations: dict[str, str], digest: str | None) -> None:
-    found = attached_to(parse_descriptor({"digest": DIGEST, "size": 9, "annotations": annotations}, "child"))
+    found = attached_to(
+        parse_descriptor({"digest": DIGEST, "size": 9, "annotations": annotations}, "child")
+    )
     assert (str(found) if found else None) == digest
 
 
@@ -199,13 +223,23 @@ def test_which_sibling_a_child_is_about(annotations: dict[str, str], digest: str
     ],
 )
 def test_what_a_child_without_a_platform_is_called(annotations: dict[str, str], name: str) -> None:
-    assert child_name(parse_descriptor({"digest": DIGEST, "size": 9, "annotations": annotations}, "child")) == name
+    assert (
+        child_name(
+            parse_descriptor({"digest": DIGEST, "size": 9, "annotations": annotations}, "child")
+        )
+        == name
+    )
 
 
 def index_of(children: list[dict[str, object]], **annotations: str) -> Manifest:
-    whole = [{"mediaType": mediatype.OCI_MANIFEST, "digest": DIGEST, "size": 9} | child for child in children]
+    whole = [
+        {"mediaType": mediatype.OCI_MANIFEST, "digest": DIGEST, "size": 9} | child
+        for child in children
+    ]
     notes = {key.replace("_", "."): value for key, value in annotations.items()}
-    raw = json.dumps({"mediaType": mediatype.OCI_INDEX, "manifests": whole, "annotations": notes}).encode()
+    raw = json.dumps(
+        {"mediaType": mediatype.OCI_INDEX, "manifests": whole, "annotations": notes}
+    ).encode()
     return parse_manifest(raw, digest_of_manifest(raw))
 
 
@@ -215,9 +249,16 @@ def test_bottles_are_called_after_the_release_that_they_are_for() -> None:
         {"platform": platform, "annotations": {"org.opencontainers.image.ref.name": name}}
         for name in ("3.04_1.big_sur", "3.04_1.mojave", "other")
     ]
-    bottles = {"com_github_package_type": "homebrew_bottle", "org_opencontainers_image_version": "3.04_1"}
+    bottles = {
+        "com_github_package_type": "homebrew_bottle",
+        "org_opencontainers_image_version": "3.04_1",
+    }
     index = index_of(children, **bottles)
-    assert [platform_name(index, child) for child in index.manifests] == ["big_sur", "mojave", "darwin-amd64"]
+    assert [platform_name(index, child) for child in index.manifests] == [
+        "big_sur",
+        "mojave",
+        "darwin-amd64",
+    ]
     assert platform_name(index_of(children), index.manifests[0]) == "darwin-amd64"
 
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocifs.errors import Malformed, OcifsError
-from ocifs.oci.challenge import DEFAULT_EXPIRY, Challenge, parse_challenges, read_token
-from ocifs.oci.headers import HEADER_BYTES
+from ocifs.oci.distribution.challenge import DEFAULT_EXPIRY, Challenge, parse_challenges, read_token
+from ocifs.oci.distribution.headers import HEADER_BYTES
 
 
 def test_dockers_challenge_is_read() -> None:
@@ -50,15 +50,25 @@ def test_what_is_no_challenge_offers_nothing(header: str) -> None:
             'Basic realm="r", Bearer realm="https://x/t',
             [("basic", {"realm": "r"}), ("bearer", {"realm": "https://x/t"})],
         ),
-        ("Bearer realm='https://x/t',scope='a,b'", [("bearer", {"realm": "https://x/t", "scope": "a,b"})]),
-        ('Bearer realm="https://x/t";service="s"', [("bearer", {"realm": "https://x/t", "service": "s"})]),
+        (
+            "Bearer realm='https://x/t',scope='a,b'",
+            [("bearer", {"realm": "https://x/t", "scope": "a,b"})],
+        ),
+        (
+            'Bearer realm="https://x/t";service="s"',
+            [("bearer", {"realm": "https://x/t", "service": "s"})],
+        ),
         ('Negotiate YII/ab+c==, Basic realm="r"', [("negotiate", {}), ("basic", {"realm": "r"})]),
         ('@ Bearer realm="https://x/t"', [("bearer", {"realm": "https://x/t"})]),
         ("Bearer" + " " * 8000 + "@", [("bearer", {})]),
     ],
 )
-def test_challenges_that_break_the_grammar_are_read(header: str, wanted: list[tuple[str, dict[str, str]]]) -> None:
-    assert parse_challenges(header) == [Challenge(scheme, parameters) for scheme, parameters in wanted]
+def test_challenges_that_break_the_grammar_are_read(
+    header: str, wanted: list[tuple[str, dict[str, str]]]
+) -> None:
+    assert parse_challenges(header) == [
+        Challenge(scheme, parameters) for scheme, parameters in wanted
+    ]
 
 
 def test_a_challenge_longer_than_the_bound_is_malformed() -> None:
@@ -87,12 +97,23 @@ def test_a_token_is_read_under_either_name() -> None:
 
 @pytest.mark.parametrize("expires", [None, 0, -5, "300", True, 1e300, [], {}])
 def test_an_expiry_that_is_none_is_the_default(expires: object) -> None:
-    assert read_token(json.dumps({"token": "t", "expires_in": expires}).encode()).expires_in == DEFAULT_EXPIRY
+    assert (
+        read_token(json.dumps({"token": "t", "expires_in": expires}).encode()).expires_in
+        == DEFAULT_EXPIRY
+    )
 
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"[]", b"{}", b'{"token": 7}', b'{"token": "a\\r\\nX: y"}', b'{"token": ""}', '{"token": "é"}'.encode()],
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b'{"token": 7}',
+        b'{"token": "a\\r\\nX: y"}',
+        b'{"token": ""}',
+        '{"token": "é"}'.encode(),
+    ],
 )
 def test_an_answer_without_a_token_that_can_be_sent_is_malformed(body: bytes) -> None:
     with pytest.raises(Malformed):
@@ -105,9 +126,9 @@ def test_a_tokens_value_is_in_no_repr() -> None:
 
 @given(
     st.binary()
-    | st.dictionaries(st.sampled_from(["token", "expires_in"]), st.integers() | st.text() | st.floats()).map(
-        lambda d: json.dumps(d).encode()
-    )
+    | st.dictionaries(
+        st.sampled_from(["token", "expires_in"]), st.integers() | st.text() | st.floats()
+    ).map(lambda d: json.dumps(d).encode())
 )
 def test_any_answer_is_a_token_or_malformed(body: bytes) -> None:
     try:

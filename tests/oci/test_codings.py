@@ -10,21 +10,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocifs.errors import LimitExceeded, Malformed, OcifsError
-from ocifs.oci.codings import codings, decoded
+from ocifs.oci.distribution.codings import codings, decoded
 
 
 def labelled(label: str) -> dict[str, str]:
     return {"content-encoding": label}
 
 
-@pytest.mark.parametrize("label", ["", "identity", "aws-chunked", "utf-8", "binary", "none", "base64", "null", ","])
+@pytest.mark.parametrize(
+    "label", ["", "identity", "aws-chunked", "utf-8", "binary", "none", "base64", "null", ","]
+)
 def test_a_label_that_is_not_a_coding_says_nothing(label: str) -> None:
     assert codings(labelled(label)) == frozenset()
     packed = gzip.compress(b"x")
     assert decoded(labelled(label), packed, 100, "it") == packed
 
 
-@pytest.mark.parametrize("label", ["gzip", "x-gzip", "GZIP", "gzip, aws-chunked", "aws-chunked,gzip", " gzip "])
+@pytest.mark.parametrize(
+    "label", ["gzip", "x-gzip", "GZIP", "gzip, aws-chunked", "aws-chunked,gzip", " gzip "]
+)
 def test_gzip_is_decoded_and_what_only_says_so_is_not(label: str) -> None:
     assert codings(labelled(label))
     assert decoded(labelled(label), gzip.compress(b"{}"), 100, "it") == b"{}"

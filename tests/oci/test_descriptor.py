@@ -1,4 +1,6 @@
-"""Descriptors and JSON as image-spec asks of a reader: descriptor.md, considerations.md, manifest.md."""
+"""Descriptors and JSON as image-spec asks of a reader: descriptor.md, considerations.md,
+manifest.md.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ from ocifs.oci.descriptor import UNKNOWN_SIZE, parse_descriptor
 from ocifs.oci.digest import MAX_DIGEST_LENGTH, Digest
 from ocifs.oci.jsontext import load_json
 from ocifs.oci.manifest import Form, digest_of_manifest, parse_manifest
-from ocifs.tree.times import config_members
+from ocifs.tree.manifest.times import config_members
 
 DIGEST = f"sha256:{'2e' * 32}"
 
@@ -32,7 +34,10 @@ DIGEST = f"sha256:{'2e' * 32}"
     ],
 )
 def test_descriptor_properties_size(said: dict[str, object], digest: str, size: int) -> None:
-    """A missing size is not known. A size of 0 is only that of no bytes: a file of it would be read as empty, whatever its digest."""
+    """A missing size is not known.
+
+    A size of 0 is only that of no bytes: a file of it would be read as empty, whatever its digest.
+    """
     assert parse_descriptor({"digest": digest, **said}, "x").size == size
 
 
@@ -52,7 +57,9 @@ def test_a_size_that_is_not_one_is_refused(size: object) -> None:
         ("application/vnd.oci.empty.v1+json", DIGEST, 2, False),
     ],
 )
-def test_guidance_for_an_empty_descriptor(media_type: str, digest: str, size: int, empty: bool) -> None:
+def test_guidance_for_an_empty_descriptor(
+    media_type: str, digest: str, size: int, empty: bool
+) -> None:
     found = parse_descriptor({"mediaType": media_type, "digest": digest, "size": size}, "x")
     assert (found.is_empty, found.embedded) == (empty, b"{}" if empty else None)
 
@@ -67,7 +74,9 @@ def test_guidance_for_an_empty_descriptor(media_type: str, digest: str, size: in
     ],
 )
 def test_digests_of_unknown_algorithms_pass_and_cannot_be_read(digest: str) -> None:
-    raw = json.dumps({"config": {"digest": DIGEST, "size": 9}, "layers": [{"digest": digest, "size": 9}]}).encode()
+    raw = json.dumps(
+        {"config": {"digest": DIGEST, "size": 9}, "layers": [{"digest": digest, "size": 9}]}
+    ).encode()
     manifest = parse_manifest(raw, digest_of_manifest(raw))
     assert (manifest.form, str(manifest.layers[0].digest)) == (Form.MANIFEST, digest)
     with pytest.raises(Unsupported):
@@ -86,18 +95,31 @@ def test_digests_of_unknown_algorithms_pass_and_cannot_be_read(digest: str) -> N
         (["\u00e9"], '["\u00e9"]'),
     ],
 )
-def test_annotations_that_are_not_strings_are_shown_as_json_spells_them(value: object, shown: str) -> None:
-    assert parse_descriptor({"digest": DIGEST, "annotations": {"a": value}}, "x").annotations["a"] == shown
+def test_annotations_that_are_not_strings_are_shown_as_json_spells_them(
+    value: object, shown: str
+) -> None:
+    assert (
+        parse_descriptor({"digest": DIGEST, "annotations": {"a": value}}, "x").annotations["a"]
+        == shown
+    )
 
 
-TEXT = json.dumps({"mediaType": mediatype.OCI_MANIFEST, "config": {"digest": DIGEST, "size": 2}, "layers": []})
+TEXT = json.dumps(
+    {"mediaType": mediatype.OCI_MANIFEST, "config": {"digest": DIGEST, "size": 2}, "layers": []}
+)
 
 
-@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-8-sig", "utf-7"])
+@pytest.mark.parametrize(
+    "encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-8-sig", "utf-7"]
+)
 def test_i_json_is_utf_8_alone(encoding: str) -> None:
     """considerations.md, "Extensibility" and "Canonicalization": every other client refuses these."""
     body = TEXT.replace("{", '{"x": "\u00e9", ', 1).encode(encoding)
-    assert parse_manifest(body, digest_of_manifest(body)).form is Form.UNKNOWN if encoding != "utf-7" else True
+    assert (
+        parse_manifest(body, digest_of_manifest(body)).form is Form.UNKNOWN
+        if encoding != "utf-7"
+        else True
+    )
     if encoding != "utf-7":  # which is ASCII, and so JSON
         assert config_members(body) == {}
 

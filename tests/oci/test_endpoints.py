@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ocifs.oci import endpoints
 from ocifs.oci.digest import Digest
+from ocifs.oci.distribution import endpoints
 from ocifs.oci.reference import is_tag
 
 DIGEST = Digest.of(b"content")
@@ -27,9 +27,15 @@ def test_a_target_needs_the_scope_of_its_repository(target: str, scope: str) -> 
     assert endpoints.scope_of(target) == scope
 
 
-@pytest.mark.parametrize("repository", ["tags/list", "blobs/x", "manifests/manifests", "referrers/blobs/a"])
+@pytest.mark.parametrize(
+    "repository", ["tags/list", "blobs/x", "manifests/manifests", "referrers/blobs/a"]
+)
 def test_a_repository_named_like_an_endpoint_keeps_its_name_in_the_scope(repository: str) -> None:
-    asked = [endpoints.tags(repository), endpoints.manifest(repository, "latest"), endpoints.blob(repository, DIGEST)]
+    asked = [
+        endpoints.tags(repository),
+        endpoints.manifest(repository, "latest"),
+        endpoints.blob(repository, DIGEST),
+    ]
     assert [endpoints.scope_of(target) for target in asked] == [f"repository:{repository}:pull"] * 3
 
 
@@ -42,4 +48,6 @@ def test_the_tag_that_stands_in_for_referrers_is_a_tag_for_every_algorithm() -> 
     assert endpoints.referrers_tag(DIGEST) == f"sha256-{DIGEST.encoded}"
     long = endpoints.referrers_tag(Digest.of(b"x", "sha512"))
     assert is_tag(long)
-    assert len(long) == len("sha512-") + 64  # distribution-spec: the encoded part is cut at 64 characters
+    assert (
+        len(long) == len("sha512-") + 64
+    )  # distribution-spec: the encoded part is cut at 64 characters

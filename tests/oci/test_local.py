@@ -23,7 +23,9 @@ OCI, ARCHIVE, DOCKER, DIR, ANY = (
 READ = {
     "oci:dir": LayoutSource("dir"),
     "oci:/a/b:v1": LayoutSource("/a/b", OCI, "v1"),
-    "oci:./dir:docker.io/library/alpine:3.20": LayoutSource("./dir", OCI, "docker.io/library/alpine:3.20"),
+    "oci:./dir:docker.io/library/alpine:3.20": LayoutSource(
+        "./dir", OCI, "docker.io/library/alpine:3.20"
+    ),
     "oci:./dir:@2": LayoutSource("./dir", OCI, "@2"),
     f"oci:./dir@{DIGEST}": LayoutSource("./dir", OCI, DIGEST),
     f"oci:./dir@sha512:{'0' * 128}": LayoutSource("./dir", OCI, f"sha512:{'0' * 128}"),
@@ -33,7 +35,9 @@ READ = {
     "oci-archive:a.tar:v1": LayoutSource("a.tar", ARCHIVE, "v1"),
     f"oci-archive:a.tar@{DIGEST}": LayoutSource("a.tar", ARCHIVE, DIGEST),
     "docker-archive:/x/a.tar": LayoutSource("/x/a.tar", DOCKER),
-    "docker-archive:a.tar:localhost:5000/a/b:1": LayoutSource("a.tar", DOCKER, "localhost:5000/a/b:1"),
+    "docker-archive:a.tar:localhost:5000/a/b:1": LayoutSource(
+        "a.tar", DOCKER, "localhost:5000/a/b:1"
+    ),
     "docker-archive:a.tar:@0": LayoutSource("a.tar", DOCKER, "@0"),
     "dir:/a/b": LayoutSource("/a/b", DIR),
     "dir:with:colon": LayoutSource("with:colon", DIR),
@@ -59,7 +63,16 @@ def test_a_local_source_is_written_as_it_is_read(source: LayoutSource) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["oci:", "oci-archive:", "docker-archive::x", "dir:", "oci:a:", f"oci:a:@{DIGEST}", "oci:a@sha256:abc", "./a:"],
+    [
+        "oci:",
+        "oci-archive:",
+        "docker-archive::x",
+        "dir:",
+        "oci:a:",
+        f"oci:a:@{DIGEST}",
+        "oci:a@sha256:abc",
+        "./a:",
+    ],
 )
 def test_a_wrong_local_source_is_refused_and_quoted(text: str) -> None:
     with pytest.raises(InvalidReference, match="invalid source") as raised:
@@ -72,7 +85,10 @@ def test_a_wrong_local_source_is_refused_and_quoted(text: str) -> None:
     [
         ("docker-daemon:alpine:3.20", "docker save -o image.tar alpine:3.20"),
         ("containers-storage:alpine", "podman save --format oci-archive -o image.tar alpine"),
-        ("containers-storage:[overlay@/x]a", "podman save --format oci-archive -o image.tar '[overlay@/x]a'"),
+        (
+            "containers-storage:[overlay@/x]a",
+            "podman save --format oci-archive -o image.tar '[overlay@/x]a'",
+        ),
         ("oci-layout:./dir:v1", "oci:./dir:v1"),
         ("oci-layout://dir:v1", "oci:dir:v1"),
         ("ocidir://a/b:v1", "oci:a/b:v1"),
@@ -81,7 +97,9 @@ def test_a_wrong_local_source_is_refused_and_quoted(text: str) -> None:
         ("tarball:a.tar", "skopeo copy tarball:a.tar oci:./layout"),
     ],
 )
-def test_a_transport_of_other_tools_is_refused_with_the_command_that_helps(text: str, command: str) -> None:
+def test_a_transport_of_other_tools_is_refused_with_the_command_that_helps(
+    text: str, command: str
+) -> None:
     with pytest.raises(InvalidReference, match="unsupported transport") as raised:
         parse_source(text)
     assert command in raised.value.hint

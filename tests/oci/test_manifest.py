@@ -32,7 +32,13 @@ def parse(members: object, served: str = "", descriptor: str = ""):
     [
         (IMAGE, "", "", Form.MANIFEST, mediatype.OCI_MANIFEST),
         (IMAGE, mediatype.DOCKER_MANIFEST, "", Form.MANIFEST, mediatype.DOCKER_MANIFEST),
-        ({**IMAGE, "mediaType": ""}, f"{mediatype.OCI_MANIFEST}; charset=utf-8", "", Form.MANIFEST, None),
+        (
+            {**IMAGE, "mediaType": ""},
+            f"{mediatype.OCI_MANIFEST}; charset=utf-8",
+            "",
+            Form.MANIFEST,
+            None,
+        ),
         (
             {**IMAGE, "mediaType": mediatype.OCI_MANIFEST},
             mediatype.DOCKER_MANIFEST,
@@ -43,14 +49,32 @@ def parse(members: object, served: str = "", descriptor: str = ""):
         (IMAGE, "application/json", "", Form.MANIFEST, mediatype.OCI_MANIFEST),
         (INDEX, "", "", Form.INDEX, mediatype.OCI_INDEX),
         (INDEX, mediatype.DOCKER_LIST, "", Form.INDEX, mediatype.DOCKER_LIST),
-        (IMAGE, mediatype.OCI_MANIFEST, mediatype.DOCKER_MANIFEST, Form.MANIFEST, mediatype.DOCKER_MANIFEST),
-        ({"blobs": [LAYER]}, mediatype.OCI_ARTIFACT_MANIFEST, "", Form.ARTIFACT, mediatype.OCI_ARTIFACT_MANIFEST),
+        (
+            IMAGE,
+            mediatype.OCI_MANIFEST,
+            mediatype.DOCKER_MANIFEST,
+            Form.MANIFEST,
+            mediatype.DOCKER_MANIFEST,
+        ),
+        (
+            {"blobs": [LAYER]},
+            mediatype.OCI_ARTIFACT_MANIFEST,
+            "",
+            Form.ARTIFACT,
+            mediatype.OCI_ARTIFACT_MANIFEST,
+        ),
         ({"blobs": [LAYER]}, "", "", Form.ARTIFACT, mediatype.OCI_ARTIFACT_MANIFEST),
         # ambiguous or contradicting (CVE-2021-41190): nothing is interpreted
         ({**IMAGE, **INDEX}, mediatype.OCI_MANIFEST, "", Form.UNKNOWN, None),
         (IMAGE, mediatype.OCI_INDEX, "", Form.UNKNOWN, None),
         ({**INDEX, "mediaType": mediatype.OCI_MANIFEST}, "", "", Form.UNKNOWN, None),
-        ({"hello": 1}, "application/vnd.example+json", "", Form.UNKNOWN, "application/vnd.example+json"),
+        (
+            {"hello": 1},
+            "application/vnd.example+json",
+            "",
+            Form.UNKNOWN,
+            "application/vnd.example+json",
+        ),
         ([1, 2], mediatype.OCI_MANIFEST, "", Form.UNKNOWN, None),
     ],
 )
@@ -68,8 +92,18 @@ def test_the_form_is_decided_by_descriptor_then_body_then_header_then_structure(
 @pytest.mark.parametrize(
     ("own", "served", "descriptor", "notes"),
     [
-        (mediatype.OCI_MANIFEST, mediatype.OCI_INDEX, "", ["the Content-Type application/vnd.oci.image.index"]),
-        (mediatype.OCI_MANIFEST, "", mediatype.DOCKER_MANIFEST, ["its descriptor has the mediaType"]),
+        (
+            mediatype.OCI_MANIFEST,
+            mediatype.OCI_INDEX,
+            "",
+            ["the Content-Type application/vnd.oci.image.index"],
+        ),
+        (
+            mediatype.OCI_MANIFEST,
+            "",
+            mediatype.DOCKER_MANIFEST,
+            ["its descriptor has the mediaType"],
+        ),
         (
             mediatype.OCI_MANIFEST,
             mediatype.OCI_INDEX,
@@ -77,7 +111,12 @@ def test_the_form_is_decided_by_descriptor_then_body_then_header_then_structure(
             ["the Content-Type", "its descriptor"],
         ),
         ("application/x", mediatype.OCI_MANIFEST, "", ["its own mediaType is application/x"]),
-        (mediatype.OCI_MANIFEST, f"{mediatype.OCI_MANIFEST}; charset=utf-8", mediatype.OCI_MANIFEST, []),
+        (
+            mediatype.OCI_MANIFEST,
+            f"{mediatype.OCI_MANIFEST}; charset=utf-8",
+            mediatype.OCI_MANIFEST,
+            [],
+        ),
         (mediatype.OCI_MANIFEST, "application/json", "", []),
         ("", mediatype.OCI_MANIFEST, mediatype.DOCKER_MANIFEST, []),
     ],
@@ -87,7 +126,9 @@ def test_types_that_contradict_the_manifests_own_are_notes(
 ) -> None:
     manifest = parse({**IMAGE, "mediaType": own}, served, descriptor)
     assert manifest.form is Form.MANIFEST
-    assert [note in given for note, given in zip(notes, manifest.notes, strict=True)] == [True] * len(notes)
+    assert [note in given for note, given in zip(notes, manifest.notes, strict=True)] == [
+        True
+    ] * len(notes)
 
 
 def test_bytes_are_kept_as_they_came() -> None:
@@ -95,7 +136,9 @@ def test_bytes_are_kept_as_they_came() -> None:
     assert parse_manifest(body, Digest.of(body)).raw is body
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"\xff", b'{"layers": 1, "layers": 2}', b"[" * 100_000])
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"\xff", b'{"layers": 1, "layers": 2}', b"[" * 100_000]
+)
 def test_what_is_no_json_is_shown_raw(body: bytes) -> None:
     assert parse_manifest(body, Digest.of(body), mediatype.OCI_MANIFEST).form is Form.UNKNOWN
 
@@ -120,15 +163,24 @@ def signed(payload: bytes) -> bytes:
     """A schema 1 manifest with a signature block, laid out as Docker's registry does."""
     assert payload.endswith(b"\n}")
     kept, tail = payload[:-2], payload[-2:]
-    header = {"formatLength": len(kept), "formatTail": base64.urlsafe_b64encode(tail).decode().rstrip("=")}
+    header = {
+        "formatLength": len(kept),
+        "formatTail": base64.urlsafe_b64encode(tail).decode().rstrip("="),
+    }
     protected = base64.urlsafe_b64encode(json.dumps(header).encode()).decode().rstrip("=")
     return kept + b',\n "signatures": [{"protected": "' + protected.encode() + b'"}]\n}'
 
 
 def schema1() -> bytes:
-    history = [{"v1Compatibility": '{"id":"2"}'}, {"v1Compatibility": '{"throwaway":true}'}, {"v1Compatibility": "{}"}]
+    history = [
+        {"v1Compatibility": '{"id":"2"}'},
+        {"v1Compatibility": '{"throwaway":true}'},
+        {"v1Compatibility": "{}"},
+    ]
     layers = [{"blobSum": f"sha256:{n * 64}"} for n in "123"]
-    return json.dumps({"schemaVersion": 1, "fsLayers": layers, "history": history}, indent=1).encode()
+    return json.dumps(
+        {"schemaVersion": 1, "fsLayers": layers, "history": history}, indent=1
+    ).encode()
 
 
 def test_a_signed_schema_1_manifest_is_named_by_its_payload() -> None:
@@ -154,7 +206,9 @@ def test_another_digest_is_an_integrity_error() -> None:
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=10),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
     max_leaves=10,
 )
 members = st.dictionaries(

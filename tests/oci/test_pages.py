@@ -11,18 +11,26 @@ from hypothesis import strategies as st
 from ocifs.errors import Malformed
 from ocifs.oci import mediatype
 from ocifs.oci.digest import Digest
-from ocifs.oci.pages import read_fallback, read_names, read_referrers
+from ocifs.oci.distribution.pages import read_fallback, read_names, read_referrers
 
 GOOD = {"mediaType": mediatype.OCI_MANIFEST, "digest": str(Digest.of(b"good")), "size": 4}
 ANY_JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=8) | st.just(GOOD),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["digest", "size", "x"]), inner),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.sampled_from(["digest", "size", "x"]), inner)
+    ),
     max_leaves=8,
 )
 
 
 def index(*manifests: object, **members: object) -> bytes:
-    listed = {"schemaVersion": 2, "mediaType": mediatype.OCI_INDEX, "manifests": list(manifests), **members}
+    listed = {
+        "schemaVersion": 2,
+        "mediaType": mediatype.OCI_INDEX,
+        "manifests": list(manifests),
+        **members,
+    }
     return json.dumps({name: value for name, value in listed.items() if value != "absent"}).encode()
 
 
@@ -31,10 +39,14 @@ def test_names_that_cannot_be_such_are_dropped_and_counted() -> None:
     page = read_names(json.dumps({"tags": tags}).encode(), "tags")
     assert (page.names, page.count, page.last) == (("v1", "v2"), 8, "a b")
     repositories = ["a/b", "A", "..", "a//b", {"name": "x"}, "c"]
-    assert read_names(json.dumps({"repositories": repositories}).encode(), "repositories").names == ("a/b", "c")
+    assert read_names(
+        json.dumps({"repositories": repositories}).encode(), "repositories"
+    ).names == ("a/b", "c")
 
 
-@pytest.mark.parametrize("body", [b'{"name": "a", "tags": null}', b'{"name": "a"}', b'{"tags": []}'])
+@pytest.mark.parametrize(
+    "body", [b'{"name": "a", "tags": null}', b'{"name": "a"}', b'{"tags": []}']
+)
 def test_null_and_nothing_are_an_empty_list(body: bytes) -> None:
     page = read_names(body, "tags")
     assert (page.names, page.count, page.last) == ((), 0, "")
@@ -56,7 +68,15 @@ def test_a_page_that_is_not_a_list_is_malformed(body: bytes) -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        *(b"", b"[]", b"{}", b"<!doctype html>", b"null", b'{"manifests": "no"}', b'{"errors": [], "manifests": []}'),
+        *(
+            b"",
+            b"[]",
+            b"{}",
+            b"<!doctype html>",
+            b"null",
+            b'{"manifests": "no"}',
+            b'{"errors": [], "manifests": []}',
+        ),
         index(mediaType=mediatype.OCI_MANIFEST),
         index(mediaType=mediatype.DOCKER_LIST),
     ],

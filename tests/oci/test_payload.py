@@ -9,20 +9,22 @@ import json
 import pytest
 
 from ocifs.oci import mediatype
-from ocifs.oci.artifact import Classification, classify
 from ocifs.oci.digest import Digest
-from ocifs.oci.extensions import extension_of
-from ocifs.oci.kinds_table import KINDS
+from ocifs.oci.kinds.artifact import Classification, classify
+from ocifs.oci.kinds.extensions import extension_of
+from ocifs.oci.kinds.payload import PayloadFile, payload_files, wants_config
+from ocifs.oci.kinds.payload_names import predicate_word
+from ocifs.oci.kinds.table import KINDS
 from ocifs.oci.manifest import Manifest, digest_of_manifest, parse_manifest
-from ocifs.oci.payload import PayloadFile, payload_files, wants_config
-from ocifs.oci.payload_names import predicate_word
 
 DIGEST = "sha256:" + "2e" * 32
 HELM = "application/vnd.cncf.helm."
 CHART = HELM + "chart.content.v1.tar+gzip"
 
 
-def manifest_of(config_type: str, *layers: dict[str, object], artifact_type: str = "", size: int = 90) -> Manifest:
+def manifest_of(
+    config_type: str, *layers: dict[str, object], artifact_type: str = "", size: int = 90
+) -> Manifest:
     whole = [{"digest": DIGEST, "size": 9} | layer for layer in layers]
     config = {"mediaType": config_type, "digest": DIGEST, "size": size}
     raw = json.dumps({"artifactType": artifact_type, "config": config, "layers": whole}).encode()
@@ -30,7 +32,9 @@ def manifest_of(config_type: str, *layers: dict[str, object], artifact_type: str
 
 
 def files_of(manifest: Manifest, config: bytes | None = None) -> list[tuple[str, bool]]:
-    return [(file.path, file.unpack) for file in payload_files(manifest, classify(manifest), config)]
+    return [
+        (file.path, file.unpack) for file in payload_files(manifest, classify(manifest), config)
+    ]
 
 
 def layer(media_type: str, **annotations: str) -> dict[str, object]:
@@ -43,7 +47,10 @@ def layer(media_type: str, **annotations: str) -> dict[str, object]:
         "name": "dev.tekton.image.name",
         "unpack": "io.deis.oras.content.unpack",
     }
-    return {"mediaType": media_type, "annotations": {keys[key]: value for key, value in annotations.items()}}
+    return {
+        "mediaType": media_type,
+        "annotations": {keys[key]: value for key, value in annotations.items()},
+    }
 
 
 def test_names_are_taken_in_their_order() -> None:
@@ -58,10 +65,14 @@ def test_names_are_taken_in_their_order() -> None:
 
 
 def test_an_empty_title_is_no_name() -> None:
-    assert files_of(manifest_of("a/b", layer("application/json", title=""))) == [("layer-0.json", False)]
+    assert files_of(manifest_of("a/b", layer("application/json", title=""))) == [
+        ("layer-0.json", False)
+    ]
 
 
-@pytest.mark.parametrize(("value", "unpack"), [("true", True), ("True", True), ("false", False), ("", False)])
+@pytest.mark.parametrize(
+    ("value", "unpack"), [("true", True), ("True", True), ("false", False), ("", False)]
+)
 def test_oras_directories_are_to_be_unpacked(value: str, unpack: bool) -> None:
     manifest = manifest_of("a/b", layer(mediatype.OCI_LAYER_GZIP, title="docs", unpack=value))
     assert files_of(manifest) == [("docs", unpack)]
@@ -91,7 +102,9 @@ def test_a_layer_of_the_empty_type_with_other_content_is_a_file() -> None:
         (None, "chart.tgz"),
     ],
 )
-def test_a_chart_is_named_by_its_config_where_that_can_be_read(config: bytes | None, name: str) -> None:
+def test_a_chart_is_named_by_its_config_where_that_can_be_read(
+    config: bytes | None, name: str
+) -> None:
     assert files_of(manifest_of(HELM + "config.v1+json", layer(CHART)), config) == [
         (name, False),
         ("Chart.json", False),
@@ -101,8 +114,18 @@ def test_a_chart_is_named_by_its_config_where_that_can_be_read(config: bytes | N
 @pytest.mark.parametrize(
     "config",
     [
-        {"components": [{"id": "api", "files": [{"path": "static/a.json", "content": {"digest": DIGEST}}]}]},
-        {"components": [None, {"files": 1}, {"files": [2, {"digest": DIGEST, "path": "static/a.json"}]}]},
+        {
+            "components": [
+                {"id": "api", "files": [{"path": "static/a.json", "content": {"digest": DIGEST}}]}
+            ]
+        },
+        {
+            "components": [
+                None,
+                {"files": 1},
+                {"files": [2, {"digest": DIGEST, "path": "static/a.json"}]},
+            ]
+        },
     ],
 )
 def test_spin_names_its_files_in_the_config(config: object) -> None:
@@ -130,13 +153,19 @@ def test_a_config_with_a_title_is_a_file() -> None:
 
 
 def test_a_config_that_is_empty_is_no_file() -> None:
-    config = {"mediaType": "application/vnd.cnab.config.v1+json", "digest": str(Digest.of(b"")), "size": 0}
+    config = {
+        "mediaType": "application/vnd.cnab.config.v1+json",
+        "digest": str(Digest.of(b"")),
+        "size": 0,
+    }
     raw = json.dumps({"config": config, "layers": []}).encode()
     assert files_of(parse_manifest(raw, digest_of_manifest(raw))) == []
 
 
 def test_the_config_is_wanted_only_by_kinds_that_take_names_from_it() -> None:
-    wanting = {kind.word for kind in KINDS if wants_config(Classification(kind.word, "", "", "", ""))}
+    wanting = {
+        kind.word for kind in KINDS if wants_config(Classification(kind.word, "", "", "", ""))
+    }
     assert wanting == {"helm-chart", "spin-app"}
     assert not wants_config(Classification("no such kind", "", "", "", ""))
 
@@ -164,7 +193,9 @@ def test_extensions_come_from_the_type_and_then_from_the_first_bytes(
     assert extension_of(media_type, head) == extension
 
 
-@pytest.mark.parametrize(("claimed", "name"), [(b"PK\x03\x04", "layer-0.zip"), (b"PK\x03\x05", "layer-0.bin")])
+@pytest.mark.parametrize(
+    ("claimed", "name"), [(b"PK\x03\x04", "layer-0.zip"), (b"PK\x03\x05", "layer-0.bin")]
+)
 def test_first_bytes_that_the_manifest_carries_say_the_extension_where_they_are_the_blobs(
     claimed: bytes, name: str
 ) -> None:
@@ -183,7 +214,10 @@ SIGNATURE, CERTIFICATE = "dev.cosignproject.cosign/signature", "dev.sigstore.cos
 
 
 def test_what_cosign_writes_into_annotations_are_files_beside_the_payload() -> None:
-    signed = {"mediaType": COSIGN, "annotations": {SIGNATURE: "MEU=", CERTIFICATE: "-----BEGIN", "x": "y"}}
+    signed = {
+        "mediaType": COSIGN,
+        "annotations": {SIGNATURE: "MEU=", CERTIFICATE: "-----BEGIN", "x": "y"},
+    }
     manifest = manifest_of(mediatype.OCI_CONFIG, signed)
     found = payload_files(manifest, classify(manifest))
     assert [(file.path, file.text, file.size) for file in found] == [
@@ -210,7 +244,10 @@ def test_a_features_metadata_is_a_file() -> None:
         {
             "config": {"mediaType": "application/vnd.devcontainers", "digest": DIGEST, "size": 0},
             "layers": [],
-            "annotations": {"com.github.package.type": "devcontainer_feature", "dev.containers.metadata": '{"id": 1}'},
+            "annotations": {
+                "com.github.package.type": "devcontainer_feature",
+                "dev.containers.metadata": '{"id": 1}',
+            },
         }
     ).encode()
     manifest = parse_manifest(raw, digest_of_manifest(raw))
@@ -237,7 +274,10 @@ def test_pieces_of_one_stream_are_one_file_and_streams_of_their_own_are_numbered
         ("disk.img.lz4", 2, 12),
         ("nvram.bin", 1, 9),
     ]
-    titled = {"mediaType": TART + "disk.v2", "annotations": {"org.opencontainers.image.title": "{n}.lz4"}}
+    titled = {
+        "mediaType": TART + "disk.v2",
+        "annotations": {"org.opencontainers.image.title": "{n}.lz4"},
+    }
     assert files_of(manifest_of(mediatype.OCI_CONFIG, titled)) == [("{n}.lz4", False)]
     assert [path for path, _ in files_of(new)][1:3] == ["disk.img.000.lz4", "disk.img.001.lz4"]
 
@@ -255,16 +295,22 @@ def test_pieces_of_one_stream_are_one_file_and_streams_of_their_own_are_numbered
 def test_resources_of_a_component_are_called_as_they_are_identified(said: str, name: str) -> None:
     config = "application/vnd.ocm.software.component.config.v1+json"
     assert files_of(
-        manifest_of(config, {"mediaType": "text/plain", "annotations": {"software.ocm.artifact": said}})
+        manifest_of(
+            config, {"mediaType": "text/plain", "annotations": {"software.ocm.artifact": said}}
+        )
     ) == [(name, False)]
 
 
 @pytest.mark.parametrize(
-    ("kind", "unpack"), [("weight.v1.raw", False), ("weight.v1.tar", True), ("doc.v1.tar+gzip", True)]
+    ("kind", "unpack"),
+    [("weight.v1.raw", False), ("weight.v1.tar", True), ("doc.v1.tar+gzip", True)],
 )
 def test_a_part_of_a_model_that_was_packed_as_a_tar_is_a_directory(kind: str, unpack: bool) -> None:
     found = files_of(
-        manifest_of("application/vnd.cncf.model.config.v1+json", layer("application/vnd.cncf.model." + kind, model="m"))
+        manifest_of(
+            "application/vnd.cncf.model.config.v1+json",
+            layer("application/vnd.cncf.model." + kind, model="m"),
+        )
     )
     assert found == [("m", unpack)]
 

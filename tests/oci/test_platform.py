@@ -1,4 +1,6 @@
-"""image-index.md "Platform Variants": machine × variants × entries, in the order that containerd's package `platforms` publishes."""
+"""image-index.md "Platform Variants": machine × variants × entries, in the order that containerd's
+package `platforms` publishes.
+"""
 
 from __future__ import annotations
 
@@ -56,9 +58,25 @@ VECTORS = {
     "linux/arm/v5": ["arm/v5"],
     "linux/arm64": ["arm64", "arm/v8", "arm/v7", "arm/v6", "arm/v5"],
     "linux/arm64/v8": ["arm64", "arm/v8", "arm/v7", "arm/v6", "arm/v5"],
-    "linux/arm64/v8.2": ["arm64/v8.2", "arm64/v8.1", "arm64", "arm/v8", "arm/v7", "arm/v6", "arm/v5"],
+    "linux/arm64/v8.2": [
+        "arm64/v8.2",
+        "arm64/v8.1",
+        "arm64",
+        "arm/v8",
+        "arm/v7",
+        "arm/v6",
+        "arm/v5",
+    ],
     "linux/arm64/v9": [
-        *("arm64/v9", "arm64/v8.5", "arm64/v8.4", "arm64/v8.3", "arm64/v8.2", "arm64/v8.1", "arm64"),
+        *(
+            "arm64/v9",
+            "arm64/v8.5",
+            "arm64/v8.4",
+            "arm64/v8.3",
+            "arm64/v8.2",
+            "arm64/v8.1",
+            "arm64",
+        ),
         *("arm/v8", "arm/v7", "arm/v6", "arm/v5"),
     ],
     "linux/arm64/v9.6": [
@@ -73,7 +91,9 @@ VECTORS = {
 
 @pytest.mark.parametrize("wanted", VECTORS)
 def test_a_platform_runs_lower_variants_in_containerds_order(wanted: str) -> None:
-    assert [each.text.removeprefix("linux/") for each in runnable(Platform.parse(wanted))] == VECTORS[wanted]
+    assert [
+        each.text.removeprefix("linux/") for each in runnable(Platform.parse(wanted))
+    ] == VECTORS[wanted]
 
 
 @pytest.mark.parametrize("wanted", VECTORS)
@@ -83,7 +103,9 @@ def test_of_any_entries_the_best_that_runs_is_taken(wanted: str) -> None:
     every = sorted({each for vector in VECTORS.values() for each in vector})
     for count in (1, 2):
         for entries in itertools.permutations(every, count):
-            found = first_match([Platform.parse(f"linux/{each}") for each in entries], Platform.parse(wanted))
+            found = first_match(
+                [Platform.parse(f"linux/{each}") for each in entries], Platform.parse(wanted)
+            )
             there = [each for each in order if each in entries]
             assert (None if found is None else entries[found]) == (there[0] if there else None)
 
@@ -127,7 +149,10 @@ def test_entries_with_features_that_are_not_wanted_are_passed_over() -> None:
     assert first_match(both, Platform.parse("linux(+erofs)/amd64")) == 0
     assert first_match(both[:1], Platform.parse("linux/amd64")) is None
     assert first_match(both[::-1], Platform.parse("linux(+erofs+more)/amd64")) == 1
-    assert first_match(entries(("windows/amd64", "", ("win32k",))), Platform.parse("windows/amd64")) == 0
+    assert (
+        first_match(entries(("windows/amd64", "", ("win32k",))), Platform.parse("windows/amd64"))
+        == 0
+    )
 
 
 def test_os_version_is_selectable() -> None:
@@ -146,7 +171,11 @@ def test_os_version_is_selectable() -> None:
 @pytest.mark.parametrize(
     ("platform", "name", "text"),
     [
-        (Platform("linux", "amd64", os_features=("erofs",)), "linux-amd64+erofs", "linux(+erofs)/amd64"),
+        (
+            Platform("linux", "amd64", os_features=("erofs",)),
+            "linux-amd64+erofs",
+            "linux(+erofs)/amd64",
+        ),
         (Platform("linux", "arm", "v7"), "linux-arm-v7", "linux/arm/v7"),
         (
             Platform("windows", "amd64", os_version="10.0.1", os_features=("a", "b")),

@@ -55,7 +55,9 @@ def test_a_reference_follows_the_grammar_of_the_field(text: str, expected: Refer
         ("oci-archive:/a.tar", LayoutSource("/a.tar", Transport.OCI_ARCHIVE)),
     ],
 )
-def test_a_source_is_a_registry_a_part_of_one_a_manifest_or_a_layout(text: str, expected: object) -> None:
+def test_a_source_is_a_registry_a_part_of_one_a_manifest_or_a_layout(
+    text: str, expected: object
+) -> None:
     assert parse_source(text) == expected
 
 

@@ -10,12 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocifs.errors import AccessDenied, Malformed, NotFound, OcifsError, RateLimited, RegistryFailed
-from ocifs.oci import replies
 from ocifs.oci.digest import Digest
+from ocifs.oci.distribution import replies
 
 URL = "https://registry.example/v2/a/tags/list?n=1000"
 DIGEST = Digest.of(b"manifest")
-ANY_TEXT = st.text() | st.from_regex(r"(bytes )?[0-9²٣-]{1,40}(/[0-9²*]{1,20})?|\d{4400,4500}|<[^>]{0,20}>; rel=next")
+ANY_TEXT = st.text() | st.from_regex(
+    r"(bytes )?[0-9²٣-]{1,40}(/[0-9²*]{1,20})?|\d{4400,4500}|<[^>]{0,20}>; rel=next"
+)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +58,12 @@ def test_no_link_is_the_last_page() -> None:
 
 @pytest.mark.parametrize(
     "elsewhere",
-    ["https://evil.example/x", "http://registry.example:5000/x", "//evil.example/x", "https://registry.example:444/x"],
+    [
+        "https://evil.example/x",
+        "http://registry.example:5000/x",
+        "//evil.example/x",
+        "https://registry.example:444/x",
+    ],
 )
 def test_a_next_page_on_another_host_is_refused(elsewhere: str) -> None:
     with pytest.raises(Malformed, match="another host"):
@@ -68,15 +75,21 @@ def test_a_next_page_that_is_no_address_is_refused() -> None:
         replies.next_page(URL, {"link": '<http://[half/x>; rel="next"'})
 
 
-@pytest.mark.parametrize("link", [";", ",,", "<>; rel=next", "<" * 8193, "</a>; rel=next;" + " " * 9000])
+@pytest.mark.parametrize(
+    "link", [";", ",,", "<>; rel=next", "<" * 8193, "</a>; rel=next;" + " " * 9000]
+)
 def test_a_link_that_cannot_be_read_is_malformed_and_not_the_last_page(link: str) -> None:
     with pytest.raises(Malformed):
         replies.next_page(URL, {"link": link})
 
 
 def test_a_part_is_what_its_content_range_says() -> None:
-    assert replies.read_part(206, {"content-range": "bytes 10-19/100"}, 10) == replies.Part(10, 20, 100)
-    assert replies.read_part(206, {"content-range": "bytes 10-19/*"}, 10) == replies.Part(10, 20, None)
+    assert replies.read_part(206, {"content-range": "bytes 10-19/100"}, 10) == replies.Part(
+        10, 20, 100
+    )
+    assert replies.read_part(206, {"content-range": "bytes 10-19/*"}, 10) == replies.Part(
+        10, 20, None
+    )
     for text in (
         "Bytes: 10-19/100",
         "bytes=10-19/100",
@@ -85,7 +98,9 @@ def test_a_part_is_what_its_content_range_says() -> None:
         "bytes" + " " * 8000 + "10-19/100",
     ):
         assert replies.read_part(206, {"content-range": text}, 10) == replies.Part(10, 20, 100)
-    assert replies.read_part(206, {"content-range": "bytes 10-19"}, 10) == replies.Part(10, 20, None)
+    assert replies.read_part(206, {"content-range": "bytes 10-19"}, 10) == replies.Part(
+        10, 20, None
+    )
     assert replies.read_size(416, {"content-range": "bytes */100"}) == 100
 
 
@@ -113,7 +128,11 @@ def test_a_part_that_was_not_asked_for_is_malformed(value: str) -> None:
 
 
 def test_a_head_tells_digest_type_and_size() -> None:
-    headers = {"docker-content-digest": str(DIGEST), "content-length": "7", "content-type": "application/x"}
+    headers = {
+        "docker-content-digest": str(DIGEST),
+        "content-length": "7",
+        "content-type": "application/x",
+    }
     found = replies.read_head(headers)
     assert found is not None
     assert (found.digest, found.size, found.media_type) == (DIGEST, 7, "application/x")
@@ -140,7 +159,10 @@ def test_a_head_that_leaves_something_out_tells_nothing(headers: dict[str, str])
         (401, AccessDenied),
         (403, AccessDenied),
         (429, RateLimited),
-        *((status, RegistryFailed) for status in (400, 405, 408, 410, 416, 418, 500, 502, 503, 504)),
+        *(
+            (status, RegistryFailed)
+            for status in (400, 405, 408, 410, 416, 418, 500, 502, 503, 504)
+        ),
     ],
 )
 def test_the_status_decides_the_error(status: int, kind: type[OcifsError]) -> None:
@@ -152,10 +174,14 @@ def test_the_status_decides_the_error(status: int, kind: type[OcifsError]) -> No
 
 
 @pytest.mark.parametrize(
-    "body", [b"<html>gateway</html>", b"", b"\xff\xfe", b'{"errors": 7}', b'{"errors": [7]}', b"[" * 9999]
+    "body",
+    [b"<html>gateway</html>", b"", b"\xff\xfe", b'{"errors": 7}', b'{"errors": [7]}', b"[" * 9999],
 )
 def test_bodies_of_errors_need_not_be_what_they_should(body: bytes) -> None:
-    assert str(replies.error_of(502, {}, body, "host: the registry", 0)) == "host: the registry answered 502"
+    assert (
+        str(replies.error_of(502, {}, body, "host: the registry", 0))
+        == "host: the registry answered 502"
+    )
 
 
 def test_a_registrys_own_words_are_cut() -> None:
@@ -177,13 +203,17 @@ def test_retry_after_is_seconds_or_a_date() -> None:
     assert error.retry_after == 7
 
 
-@pytest.mark.parametrize("text", ["", "soon", "-5", "²", "1e9", "9" * 19, "9" * 5000, "Mon, 99 Foo 2026"])
+@pytest.mark.parametrize(
+    "text", ["", "soon", "-5", "²", "1e9", "9" * 19, "9" * 5000, "Mon, 99 Foo 2026"]
+)
 def test_a_retry_after_that_says_nothing_is_none(text: str) -> None:
     assert replies.retry_after({"retry-after": text}, 0) is None
 
 
 @given(ANY_TEXT, ANY_TEXT, st.sampled_from([200, 206]), st.binary())
-def test_any_header_gives_a_value_or_an_error_of_ours(text: str, other: str, status: int, body: bytes) -> None:
+def test_any_header_gives_a_value_or_an_error_of_ours(
+    text: str, other: str, status: int, body: bytes
+) -> None:
     headers = {"link": text, "content-range": text, "content-length": other, "retry-after": text}
     for question in (
         lambda: replies.next_page(URL, headers),

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocifs import errors
-from ocifs.oci.retry import FIRST_PAUSE, LONGEST_PAUSE, pause_before
+from ocifs.oci.distribution.retry import FIRST_PAUSE, LONGEST_PAUSE, pause_before
 
 PASSING = [errors.Unreachable("x"), errors.RegistryFailed("x"), errors.RateLimited("x")]
 LASTING = [
@@ -36,7 +36,10 @@ def test_what_stays_is_not_tried_again(error: errors.OcifsError) -> None:
 
 def test_a_registry_that_says_when_is_believed_within_patience() -> None:
     assert pause_before(1, errors.RateLimited("x", retry_after=7), 4, 0.0, 30) == 7
-    assert pause_before(1, errors.RateLimited("x", retry_after=LONGEST_PAUSE + 1), 4, 0.0, 30) is not None
+    assert (
+        pause_before(1, errors.RateLimited("x", retry_after=LONGEST_PAUSE + 1), 4, 0.0, 30)
+        is not None
+    )
     assert pause_before(1, errors.RateLimited("x", retry_after=31), 4, 0.0, 30) is None
 
 
@@ -44,7 +47,9 @@ def test_a_registry_that_says_when_is_believed_within_patience() -> None:
 def test_a_registry_that_says_when_is_asked_no_sooner_and_within_patience(
     asked: float, chance: float, patience: float
 ) -> None:
-    pause = pause_before(1, errors.RegistryFailed("x", status=503, retry_after=asked), 4, chance, patience)
+    pause = pause_before(
+        1, errors.RegistryFailed("x", status=503, retry_after=asked), 4, chance, patience
+    )
     assert pause is None or asked <= pause <= min(max(asked + 1, FIRST_PAUSE), patience)
 
 
@@ -70,8 +75,13 @@ def test_a_pause_is_bounded_and_never_nothing(attempt: int, chance: float) -> No
 @pytest.mark.parametrize("status", [408, 499, 500, 502, 503, 504, *range(520, 526), 529, 530])
 def test_a_failure_that_may_pass_is_tried_again_when_the_registry_says(status: int) -> None:
     assert pause_before(1, errors.RegistryFailed("x", status=status), 4, 0.0, 30) is not None
-    assert pause_before(1, errors.RegistryFailed("x", status=status, retry_after=3), 4, 0.0, 30) == 3
-    assert pause_before(1, errors.RegistryFailed("x", status=status, retry_after=1000), 4, 0.0, 30) is None
+    assert (
+        pause_before(1, errors.RegistryFailed("x", status=status, retry_after=3), 4, 0.0, 30) == 3
+    )
+    assert (
+        pause_before(1, errors.RegistryFailed("x", status=status, retry_after=1000), 4, 0.0, 30)
+        is None
+    )
 
 
 @pytest.mark.parametrize("status", [400, 405, 410, 418, 451, 501, 505, 526])

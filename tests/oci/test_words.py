@@ -8,17 +8,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocifs.oci.words import LENGTH, words_of
+from ocifs.oci.distribution.error_body import LENGTH, words_of
 
 JSON = [
     ({"errors": [{"code": "DENIED", "message": "no"}]}, "DENIED: no"),
     ({"errors": [{"code": "DENIED", "message": None}]}, "DENIED"),
-    ({"errors": [{"code": "DENIED", "message": None, "detail": {"reason": "quota"}}]}, "DENIED: quota"),
+    (
+        {"errors": [{"code": "DENIED", "message": None, "detail": {"reason": "quota"}}]},
+        "DENIED: quota",
+    ),
     ({"errors": [{"code": "DENIED"}]}, "DENIED"),
     ({"errors": [{"message": "no"}]}, "no"),
     ({"errors": [{"code": "A", "message": "A"}]}, "A"),
     ({"errors": [{"code": "A", "message": "a"}, {"code": "B", "message": "b"}]}, "A: a; B: b"),
-    ({"errors": [{"code": "UNAUTHORIZED", "message": "m", "detail": [{"Type": "repository"}]}]}, "UNAUTHORIZED: m"),
+    (
+        {"errors": [{"code": "UNAUTHORIZED", "message": "m", "detail": [{"Type": "repository"}]}]},
+        "UNAUTHORIZED: m",
+    ),
     ({"errors": "token expired"}, "token expired"),
     ({"errors": ["token expired", 7, None]}, "token expired"),
     ({"errors": {"code": "X", "message": "y"}}, "X: y"),
@@ -48,7 +54,11 @@ def test_every_form_of_json_is_read_whatever_its_type(value: object, words: str,
 @pytest.mark.parametrize(
     ("kind", "body", "words"),
     [
-        ("text/plain", b"Your token has expired.\r\nLog in again.\n", "Your token has expired. Log in again."),
+        (
+            "text/plain",
+            b"Your token has expired.\r\nLog in again.\n",
+            "Your token has expired. Log in again.",
+        ),
         ("text/plain; charset=utf-8", b"404 page not found\n", "404 page not found"),
         ("Text/Plain", b"no", "no"),
         ("", b"no", "no"),

@@ -1,4 +1,6 @@
-"""The container image, and the manifests for Kubernetes: read by its schemas, and run by runc as a node would."""
+"""The container image, and the manifests for Kubernetes: read by its schemas, and run by runc as a
+node would.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,9 @@ def test_a_manifest_is_what_kubernetes_reads(page: str, kind: str) -> None:
 def test_the_command_line_is_one_of_ocifs(tmp_path: Path) -> None:
     assert CONTAINER["args"][0] == "mount"
     # The file of the secret has to be there.
-    [authfile] = [Path(each.partition("=")[2]) for each in CONTAINER["args"] if each.startswith("--authfile=")]
+    [authfile] = [
+        Path(each.partition("=")[2]) for each in CONTAINER["args"] if each.startswith("--authfile=")
+    ]
     (tmp_path / authfile.name).write_text("{}")
     args = [each.replace(str(authfile.parent), str(tmp_path)) for each in CONTAINER["args"][1:]]
     asked = mount.make_context("mount", args).params
@@ -58,10 +62,16 @@ def test_the_command_line_is_one_of_ocifs(tmp_path: Path) -> None:
     assert str(authfile.parent) in places
     [port] = CONTAINER["ports"]
     assert parse_address(asked["metrics"]) == ("0.0.0.0", port["containerPort"])
-    for command in (*(CONTAINER[f"{kind}Probe"]["exec"]["command"] for kind in ("readiness", "liveness")), stop()):
+    for command in (
+        *(CONTAINER[f"{kind}Probe"]["exec"]["command"] for kind in ("readiness", "liveness")),
+        stop(),
+    ):
         assert (command[0], command[-1]) == ("ocifs", str(asked["mountpoint"]))
     volumes = {volume["name"] for volume in POD["volumes"]}
-    assert {each["name"] for each in (*CONTAINER["volumeMounts"], *POD["initContainers"][0]["volumeMounts"])} == volumes
+    assert {
+        each["name"]
+        for each in (*CONTAINER["volumeMounts"], *POD["initContainers"][0]["volumeMounts"])
+    } == volumes
 
 
 def stop() -> list[str]:
@@ -83,7 +93,9 @@ read -r _ # the image is mounted as long as somebody is here
 
 @dataclass(frozen=True)
 class Image:
-    """An image that is mounted where the process `holder` is: its root there, and its configuration."""
+    """An image that is mounted where the process `holder` is: its root there, and its
+    configuration.
+    """
 
     holder: int
     root: Path
@@ -97,14 +109,25 @@ def image(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[I
             assert not os.environ.get("CI"), f"{program} must be there in CI: see scripts/setup"
             pytest.skip(f"{program} is not installed")
     place = tmp_path_factory.mktemp("image")
-    build = ["unshare", "--mount", "bash", "-c", BUILD, "build", base_tar(), ROOT / "scripts/packaging/container"]
+    build = [
+        "unshare",
+        "--mount",
+        "bash",
+        "-c",
+        BUILD,
+        "build",
+        base_tar(),
+        ROOT / "scripts/packaging/container",
+    ]
     environment = {**os.environ, "DEB": str(package)}
-    with subprocess.Popen(build, cwd=place, env=environment, stdin=PIPE, stdout=PIPE, stderr=PIPE, text=True) as holder:
+    with subprocess.Popen(
+        build, cwd=place, env=environment, stdin=PIPE, stdout=PIPE, stderr=PIPE, text=True
+    ) as holder:
         assert holder.stdin and holder.stdout and holder.stderr
         said = list(iter(holder.stdout.readline, "built\n" if holder.poll() is None else ""))
-        assert said[-2:-1] == ["localhost/ocifs:test\n"] and said[-1].startswith("ocifs, version "), (
-            holder.stderr.read()
-        )
+        assert said[-2:-1] == ["localhost/ocifs:test\n"] and said[-1].startswith(
+            "ocifs, version "
+        ), holder.stderr.read()
         settings = json.loads((place / "settings.json").read_text())["OCIv1"]["config"]
         yield Image(holder.pid, Path((place / "image").read_text().strip()), settings)
         holder.stdin.close()
@@ -146,7 +169,9 @@ grep -c " $PWD/.* fuse.ocifs " /proc/self/mounts || echo "nothing is mounted" # 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root runs containers that mount")
 def test_a_node_has_the_registry_for_its_pods(image: Image, tmp_path: Path) -> None:
     password = keep_secret("the-nodes-password")
-    known = subprocess.run(["htpasswd", "-Bbn", "node", password], capture_output=True, check=True).stdout
+    known = subprocess.run(
+        ["htpasswd", "-Bbn", "node", password], capture_output=True, check=True
+    ).stdout
     (tmp_path / "passwords").write_bytes(known)
     with running_registry(tmp_path, tmp_path / "data") as registry:
         notes = push_blob(registry.url, "team/notes", b"Buy milk.\n")
@@ -165,16 +190,29 @@ def test_a_node_has_the_registry_for_its_pods(image: Image, tmp_path: Path) -> N
         port = free_port()
         secret = base64.b64encode(f"node:{password}".encode()).decode()
         credentials = json.dumps({"auths": {registry.host: {"auth": secret}}})
-        node = Node(tmp_path / "node", image.root, image.settings, {"ocifs-auth": {".dockerconfigjson": credentials}})
+        node = Node(
+            tmp_path / "node",
+            image.root,
+            image.settings,
+            {"ocifs-auth": {".dockerconfigjson": credentials}},
+        )
         args = [
-            each.replace("registry.example.com", registry.host).replace("9469", str(port)) for each in CONTAINER["args"]
+            each.replace("registry.example.com", registry.host).replace("9469", str(port))
+            for each in CONTAINER["args"]
         ]
         node.bundle(tmp_path / "mountpoint", POD, POD["initContainers"][0])
         node.bundle(tmp_path / "ocifs", POD, {**CONTAINER, "args": args})
         node.bundle(tmp_path / "reader", DOCUMENTS["pod.yaml", "Pod"]["spec"], READER)
         ready = " ".join(CONTAINER["readinessProbe"]["exec"]["command"])
         environment = {**os.environ, "READY": ready, "STOP": " ".join(stop()), "PORT": str(port)}
-        enter = ["nsenter", f"--mount=/proc/{image.holder}/ns/mnt", "unshare", "--mount", "--pid", "--fork"]
+        enter = [
+            "nsenter",
+            f"--mount=/proc/{image.holder}/ns/mnt",
+            "unshare",
+            "--mount",
+            "--pid",
+            "--fork",
+        ]
         life = [*enter, "--kill-child", "--mount-proc", "bash", "-c", LIFE, "life", tmp_path]
         said = run(*life, env=environment, seconds=200)
     assert said.splitlines()[:2] == ["Buy milk.", "team"]

@@ -1,4 +1,6 @@
-"""The Debian package: lintian has nothing against it, and in a Debian that knows nothing of ocifs it is all that is needed."""
+"""The Debian package: lintian has nothing against it, and in a Debian that knows nothing of ocifs
+it is all that is needed.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,10 @@ from tests.support.chroot import base_tar, in_chroot
 from tests.support.installed import copy_demo, run
 
 pytestmark = [
-    pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="only Debian and its kin build and install packages"),
+    pytest.mark.skipif(
+        shutil.which("dpkg-deb") is None,
+        reason="only Debian and its kin build and install packages",
+    ),
     pytest.mark.timeout(500),  # a system to install into, where none is kept
 ]
 
@@ -23,7 +28,15 @@ def test_lintian_has_nothing_against_it(package: Path) -> None:
         assert not os.environ.get("CI"), "lintian must be there in CI: see scripts/setup"
         pytest.skip("lintian is not installed")
     done = subprocess.run(
-        ["lintian", "--allow-root", "--fail-on", "error,warning", "--tag-display-limit", "0", package],
+        [
+            "lintian",
+            "--allow-root",
+            "--fail-on",
+            "error,warning",
+            "--tag-display-limit",
+            "0",
+            package,
+        ],
         capture_output=True,
         text=True,
         check=False,
@@ -64,10 +77,16 @@ def test_its_units_are_units(package: Path, tmp_path: Path) -> None:
         verified = tmp_path / "ocifs@work.service"
         # Neither the program nor its manual pages are installed on this machine.
         lines = text.replace("/usr/bin/ocifs", "/bin/true").splitlines(keepends=True)
-        verified.write_text("".join(line for line in lines if not line.startswith("Documentation=")))
+        verified.write_text(
+            "".join(line for line in lines if not line.startswith("Documentation="))
+        )
         environment = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
         done = subprocess.run(
-            ["systemd-analyze", kind, "verify", verified], env=environment, capture_output=True, text=True, check=False
+            ["systemd-analyze", kind, "verify", verified],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert (done.returncode, done.stderr) == (0, "")
 
@@ -118,7 +137,9 @@ def test_it_is_all_that_a_fresh_debian_needs(package: Path, tmp_path: Path) -> N
     assert said.count("Buy milk.") == 2  # the demo's, and that of mount(8)
     assert "oci:/example /mnt/reg fuse.ocifs ro,nosuid,nodev" in said
     assert "timeout" in said and "/etc/ocifs/config.toml" in said
-    assert [line for line in said.splitlines() if line.startswith("??")] == ["??5?????? c /etc/ocifs/config.toml"]
+    assert [line for line in said.splitlines() if line.startswith("??")] == [
+        "??5?????? c /etc/ocifs/config.toml"
+    ]
     assert "nothing of the stranger ran\n" in said
     assert said.endswith("all of it is gone\n")
     assert "not removed" not in said and "not empty" not in said

@@ -1,4 +1,5 @@
-"""The ways to install the wheel that docs/how-to/install.md shows, each in a home where nothing else of ocifs is.
+"""The ways to install the wheel that docs/how-to/install.md shows, each in a home where nothing
+else of ocifs is.
 
 The page's other ways are those of test_deb.py and test_container.py.
 """
@@ -21,10 +22,23 @@ WAYS = {block.split()[0]: block for block in PAGE if block.split()[0] in ("pipx"
 
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with pyfuse3 as pip compiled it for this suite: PyPI has its source alone, which uv compiles for half a minute."""
+    """A directory with pyfuse3 as pip compiled it for this suite: PyPI has its source alone, which
+    uv compiles for half a minute.
+    """
     place = tmp_path_factory.mktemp("compiled")
     version = importlib.metadata.version("pyfuse3")
-    run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", place, f"pyfuse3=={version}", seconds=280)
+    run(
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "-q",
+        "--no-deps",
+        "-w",
+        place,
+        f"pyfuse3=={version}",
+        seconds=280,
+    )
     return place
 
 
@@ -35,7 +49,11 @@ def person(home: Path, built: Path, compiled: Path) -> dict[str, str]:
     for name in ("pipx", "uv"):
         (home / "programs" / name).symlink_to(Path(sys.executable).parent / name)
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    kept = {"PIP_CACHE_DIR": str(cache / "pip"), "UV_CACHE_DIR": str(cache / "uv"), "UV_PYTHON_DOWNLOADS": "never"}
+    kept = {
+        "PIP_CACHE_DIR": str(cache / "pip"),
+        "UV_CACHE_DIR": str(cache / "uv"),
+        "UV_PYTHON_DOWNLOADS": "never",
+    }
     kept |= {"PIP_FIND_LINKS": str(compiled), "UV_FIND_LINKS": str(compiled)}
     return elsewhere(home, home / ".local/bin", home / "programs") | kept
 
@@ -47,14 +65,17 @@ def test_the_page_shows_three_ways() -> None:
 @pytest.mark.mount
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("way", WAYS)
-def test_what_the_page_says_installs_it(way: str, built: Path, compiled: Path, tmp_path: Path) -> None:
+def test_what_the_page_says_installs_it(
+    way: str, built: Path, compiled: Path, tmp_path: Path
+) -> None:
     home = tmp_path / "home"
     environment = person(home, built, compiled)
     run("bash", "-euc", WAYS[way], env=environment, cwd=home, seconds=280)
     if way == "python3":
         environment["PATH"] = f"{home}/venv/bin:{environment['PATH']}"
     assert (
-        run("bash", "-euc", "ocifs --version", env=environment, cwd=home).split()[-1] in next(built.glob("*.whl")).name
+        run("bash", "-euc", "ocifs --version", env=environment, cwd=home).split()[-1]
+        in next(built.glob("*.whl")).name
     )
     assert "Buy milk." in demo(tmp_path / "fresh", environment)
     if way == "pipx":

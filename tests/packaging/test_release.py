@@ -1,4 +1,6 @@
-"""What scripts/release refuses before it makes anything, in a small repository; what it makes is tried by itself and by the other tests."""
+"""What scripts/release refuses before it makes anything, in a small repository; what it makes is
+tried by itself and by the other tests.
+"""
 
 from __future__ import annotations
 
@@ -58,13 +60,19 @@ def test_what_is_no_version_and_no_option_is_told(repository: Path, words: tuple
 def test_a_release_for_real_has_a_date(repository: Path) -> None:
     status, said = release(repository, "0.2.0", "--for-real")
     assert status == 1 and "calls 0.2.0 unreleased" in said
-    assert subprocess.run(["git", "-C", repository, "tag"], capture_output=True, check=True).stdout == b""
+    assert (
+        subprocess.run(["git", "-C", repository, "tag"], capture_output=True, check=True).stdout
+        == b""
+    )
 
 
 @pytest.mark.parametrize(
-    ("version", "complaint"), [("0.3.0", "has nothing under 0.3.0"), ("0.1.0", "0.1.0 is not the first")]
+    ("version", "complaint"),
+    [("0.3.0", "has nothing under 0.3.0"), ("0.1.0", "0.1.0 is not the first")],
 )
-def test_the_changelog_begins_with_the_version(repository: Path, version: str, complaint: str) -> None:
+def test_the_changelog_begins_with_the_version(
+    repository: Path, version: str, complaint: str
+) -> None:
     status, said = release(repository, version)
     assert status == 1 and complaint in said
 

@@ -34,7 +34,11 @@ def git(place: Path, *words: str) -> None:
 
 def version(place: Path) -> str:
     """What the build takes for the version of a source tree."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("GIT_", "SETUPTOOLS_SCM"))}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("GIT_", "SETUPTOOLS_SCM"))
+    }
     done = subprocess.run(
         [sys.executable, "-m", "hatchling", "version"],
         cwd=place,
@@ -74,7 +78,9 @@ def test_a_tag_is_the_version(clone: Path) -> None:
     assert re.fullmatch(r"1\.2\.4\.dev1\+g[0-9a-f]+", version(clone))
 
 
-def test_a_clone_without_tags_has_a_version_below_every_release(clone: Path, tmp_path: Path) -> None:
+def test_a_clone_without_tags_has_a_version_below_every_release(
+    clone: Path, tmp_path: Path
+) -> None:
     assert re.fullmatch(r"0\.0\.1\.dev1\+g[0-9a-f]+", version(clone))
     git(clone, "commit", "-q", "--allow-empty", "-m", "two")
     git(clone, "tag", "-a", "v1.2.3", "-m", "x")
@@ -99,17 +105,24 @@ def test_the_command_says_the_version_of_what_is_installed() -> None:
     from importlib.metadata import version as installed
 
     assert ocifs.__version__ == installed("ocifs-mount")
-    assert CliRunner().invoke(group, ["--version"]).output == f"ocifs, version {ocifs.__version__}\n"
+    assert (
+        CliRunner().invoke(group, ["--version"]).output == f"ocifs, version {ocifs.__version__}\n"
+    )
 
 
 def test_files_that_nobody_installed_say_so() -> None:
     bare = "sys.path = [sys.argv[1], *(each for each in sys.path if 'site-packages' not in each)]"
     look = f"import sys; {bare}; import ocifs; print(ocifs.__version__)"
     command = [sys.executable, "-S", "-c", look, ROOT]
-    assert subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout == "0.0.0\n"
+    assert (
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
+        == "0.0.0\n"
+    )
 
 
 def test_help_looks_up_no_version() -> None:
     look = "import sys, ocifs.cli.main as m; m.group(['--help'], standalone_mode=False); print('importlib.metadata' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", look], check=True, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", look], check=True, capture_output=True, text=True, timeout=120
+    )
     assert done.stdout.endswith("False\n")

@@ -1,4 +1,6 @@
-"""The wheel and the source distribution hold what they must; test_install_page.py installs the wheel."""
+"""The wheel and the source distribution hold what they must; test_install_page.py installs the
+wheel.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ SHARED = (
     "zsh/site-functions/_ocifs",
 )
 CODE = sorted(
-    str(path.relative_to(ROOT)) for path in (ROOT / "ocifs").rglob("*") if path.suffix in {".py", ".pyi", ".typed"}
+    str(path.relative_to(ROOT))
+    for path in (ROOT / "ocifs").rglob("*")
+    if path.suffix in {".py", ".pyi", ".typed"}
 )
 
 
@@ -34,10 +38,19 @@ def test_the_wheel_holds_the_program_and_what_goes_to_share_and_no_more(built: P
     assert sorted(name for name in names if name.startswith("ocifs/")) == CODE
     assert "ocifs/py.typed" in names
     rest = [
-        re.sub(r"^ocifs_mount-[^/]+?\.(data/data|dist-info)/", "", name) for name in names if "ocifs/" not in name[:6]
+        re.sub(r"^ocifs_mount-[^/]+?\.(data/data|dist-info)/", "", name)
+        for name in names
+        if "ocifs/" not in name[:6]
     ]
     assert sorted(rest) == sorted(
-        [*(f"share/{name}" for name in SHARED), "METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE"]
+        [
+            *(f"share/{name}" for name in SHARED),
+            "METADATA",
+            "WHEEL",
+            "RECORD",
+            "entry_points.txt",
+            "licenses/LICENSE",
+        ]
     )
 
 
@@ -54,7 +67,9 @@ def test_the_source_distribution_holds_what_its_wheel_is_made_of(built: Path) ->
 def test_the_pages_have_the_version_of_the_wheel(built: Path) -> None:
     with zipfile.ZipFile(wheel_of(built)) as wheel:
         [facts] = (wheel.read(name) for name in wheel.namelist() if name.endswith("/METADATA"))
-        [page] = (wheel.read(name).decode() for name in wheel.namelist() if name.endswith("/ocifs.1"))
+        [page] = (
+            wheel.read(name).decode() for name in wheel.namelist() if name.endswith("/ocifs.1")
+        )
     version = email.message_from_bytes(facts)["Version"]
     assert f'"ocifs {version}"' in page.splitlines()[0]
     assert version in wheel_of(built).name

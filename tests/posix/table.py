@@ -1,11 +1,14 @@
-"""What POSIX and Linux promise of a read-only file system, as a table of checks on one directory of a mount.
+"""What POSIX and Linux promise of a read-only file system, as a table of checks on one directory of
+a mount.
 
-    python3 table.py DIRECTORY FILE LINK        prints one line of JSON: {check: "" or what was wrong}
+    python3 table.py DIRECTORY FILE LINK        prints one line of JSON: {check: "" or what was
+    wrong}
 
-DIRECTORY is any directory of the mount that holds something; FILE a regular file of at least 200,000 bytes; LINK a symbolic link.
+DIRECTORY is any directory of the mount that holds something; FILE a regular file of at least
+200,000 bytes; LINK a symbolic link.
 
-Rules that hold here: the standard library alone, since it also runs as a user who can read nothing of ours; a check says what it saw and
-changes nothing; none depends on what the tree means.
+Rules that hold here: the standard library alone, since it also runs as a user who can read nothing
+of ours; a check says what it saw and changes nothing; none depends on what the tree means.
 """
 
 from __future__ import annotations
@@ -25,7 +28,9 @@ from dataclasses import dataclass
 LIBC = ctypes.CDLL(None, use_errno=True)
 LIBC.opendir.restype = LIBC.readdir.restype = ctypes.c_void_p
 LIBC.telldir.restype = ctypes.c_long
-LIBC.readdir.argtypes = LIBC.telldir.argtypes = LIBC.closedir.argtypes = LIBC.rewinddir.argtypes = [ctypes.c_void_p]
+LIBC.readdir.argtypes = LIBC.telldir.argtypes = LIBC.closedir.argtypes = LIBC.rewinddir.argtypes = [
+    ctypes.c_void_p
+]
 LIBC.seekdir.argtypes = [ctypes.c_void_p, ctypes.c_long]
 AT_FDCWD, AT_SYMLINK_NOFOLLOW, STATX_BASIC = -100, 0x100, 0x7FF
 NAME_IN_DIRENT = 19  # struct dirent of Linux on 64 bits: ino 8, off 8, reclen 2, type 1, name
@@ -45,7 +50,9 @@ def refused(wanted: int, act: Callable[[], object]) -> None:
     try:
         done = act()
     except OSError as error:
-        assert error.errno == wanted, f"{errno.errorcode.get(error.errno or 0)} in place of {errno.errorcode[wanted]}"
+        assert error.errno == wanted, (
+            f"{errno.errorcode.get(error.errno or 0)} in place of {errno.errorcode[wanted]}"
+        )
     else:
         raise AssertionError(f"{done!r} in place of {errno.errorcode[wanted]}")
 
@@ -67,7 +74,10 @@ def stream_names(stream: int) -> list[tuple[int, bytes]]:
 
 
 def open_stream(directory: str) -> int:
-    """What opendir(3) gives. Raises OSError: readdir(3) of nothing ends the process without a word."""
+    """What opendir(3) gives.
+
+    Raises OSError: readdir(3) of nothing ends the process without a word.
+    """
     stream = LIBC.opendir(os.fsencode(directory))
     if not stream:
         raise OSError(ctypes.get_errno(), "opendir", directory)
@@ -106,13 +116,28 @@ def readdir_tells_the_type_and_inode_that_lstat_tells(place: Place) -> None:
     for entry in os.scandir(place.directory):
         found = os.lstat(entry.path)
         assert entry.inode() == found.st_ino, entry.name
-        kinds = (entry.is_dir(follow_symlinks=False), entry.is_file(follow_symlinks=False), entry.is_symlink())
-        assert kinds == (stat.S_ISDIR(found.st_mode), stat.S_ISREG(found.st_mode), stat.S_ISLNK(found.st_mode))
+        kinds = (
+            entry.is_dir(follow_symlinks=False),
+            entry.is_file(follow_symlinks=False),
+            entry.is_symlink(),
+        )
+        assert kinds == (
+            stat.S_ISDIR(found.st_mode),
+            stat.S_ISREG(found.st_mode),
+            stat.S_ISLNK(found.st_mode),
+        )
 
 
 def dot_dot_leads_back(place: Place) -> None:
     here = os.stat(place.directory)
-    inner = next((entry.path for entry in os.scandir(place.directory) if entry.is_dir(follow_symlinks=False)), None)
+    inner = next(
+        (
+            entry.path
+            for entry in os.scandir(place.directory)
+            if entry.is_dir(follow_symlinks=False)
+        ),
+        None,
+    )
     assert os.path.samestat(os.stat(os.path.join(place.directory, ".")), here)
     if inner is not None:
         assert os.path.samestat(os.stat(os.path.join(inner, "..")), here)
@@ -130,8 +155,19 @@ def a_file_reads_the_same_in_every_way(place: Place) -> None:
     size = len(whole)
     assert os.stat(place.file).st_size == size
     descriptor = opened(place.file)
-    for offset, length in ((0, 1), (1, 4096), (65535, 2), (100_001, 70_000), (size - 3, 10), (size, 5), (size + 9, 5)):
-        assert os.pread(descriptor, length, offset) == whole[offset : offset + length], (offset, length)
+    for offset, length in (
+        (0, 1),
+        (1, 4096),
+        (65535, 2),
+        (100_001, 70_000),
+        (size - 3, 10),
+        (size, 5),
+        (size + 9, 5),
+    ):
+        assert os.pread(descriptor, length, offset) == whole[offset : offset + length], (
+            offset,
+            length,
+        )
     assert os.lseek(descriptor, -7, os.SEEK_END) == size - 7
     assert os.read(descriptor, 100) == whole[-7:]
     assert os.read(descriptor, 100) == b""
@@ -239,14 +275,21 @@ def attributes_have_sizes(place: Place) -> None:
         value = os.getxattr(place.file, name)
         assert LIBC.getxattr(path, os.fsencode(name), None, 0) == len(value)
         if value:
-            assert LIBC.getxattr(path, os.fsencode(name), ctypes.create_string_buffer(len(value)), len(value) - 1) == -1
+            assert (
+                LIBC.getxattr(
+                    path, os.fsencode(name), ctypes.create_string_buffer(len(value)), len(value) - 1
+                )
+                == -1
+            )
             assert ctypes.get_errno() == errno.ERANGE, name
     refused(errno.ENODATA, lambda: os.getxattr(place.file, "user.no.such.thing"))
 
 
 def statx_tells_what_stat_tells(place: Place) -> None:
     buffer = ctypes.create_string_buffer(256)
-    assert LIBC.statx(AT_FDCWD, os.fsencode(place.file), AT_SYMLINK_NOFOLLOW, STATX_BASIC, buffer) == 0
+    assert (
+        LIBC.statx(AT_FDCWD, os.fsencode(place.file), AT_SYMLINK_NOFOLLOW, STATX_BASIC, buffer) == 0
+    )
     # struct statx (linux/stat.h): mask 0, nlink 16, mode 28, ino 32, size 40
     found = os.lstat(place.file)
     number = lambda at, size: int.from_bytes(buffer.raw[at : at + size], sys.byteorder)  # noqa: E731

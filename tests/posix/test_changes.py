@@ -1,4 +1,6 @@
-"""getdents across changes: a directory whose names change while somebody is in the middle of listing it."""
+"""getdents across changes: a directory whose names change while somebody is in the middle of
+listing it.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,11 @@ def test_a_listing_that_was_begun_is_that_of_its_beginning_and_the_next_one_is_n
     stays = push_files(registry, "turn/app", "v000", b"stays")
     url = f"{registry.url}/v2/turn/app/manifests"
     with httpx.Client(trust_env=False) as client:
-        body = client.get(f"{url}/{stays}", headers={"accept": mediatype.OCI_MANIFEST}).raise_for_status().content
+        body = (
+            client.get(f"{url}/{stays}", headers={"accept": mediatype.OCI_MANIFEST})
+            .raise_for_status()
+            .content
+        )
 
         def tag(name: str) -> None:
             client.put(
@@ -45,7 +51,9 @@ def test_a_listing_that_was_begun_is_that_of_its_beginning_and_the_next_one_is_n
         before = {"gone", *(f"v{number:03}" for number in range(MANY))}
         for name in before - {"gone"}:
             tag(name)
-        with mounted(registry.host, tmp_path / "mnt", tmp_path / "cache", ["--tag-ttl", "0"]) as mount:
+        with mounted(
+            registry.host, tmp_path / "mnt", tmp_path / "cache", ["--tag-ttl", "0"]
+        ) as mount:
             listed_across_changes(mount.path / "turn/app/_tags", before, change)
 
 

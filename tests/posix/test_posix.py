@@ -1,4 +1,6 @@
-"""The table of what POSIX and Linux promise, on every flavour of mount, as root and as an ordinary user."""
+"""The table of what POSIX and Linux promise, on every flavour of mount, as root and as an ordinary
+user.
+"""
 
 from __future__ import annotations
 
@@ -83,7 +85,9 @@ def run_table(mount: Mounted, flavour: Flavour, *, user: list[str], python: str)
     arguments = [str(here), str(here / flavour.file), str(here / flavour.link)]
     with Path(table.__file__).open("rb") as program:
         command = [*user, python, "-", *arguments]
-        done = subprocess.run(command, stdin=program, capture_output=True, timeout=60, check=False, cwd="/")
+        done = subprocess.run(
+            command, stdin=program, capture_output=True, timeout=60, check=False, cwd="/"
+        )
     assert done.returncode == 0, done.stderr.decode()
     found: dict[str, str] = json.loads(done.stdout)
     return found
@@ -91,15 +95,21 @@ def run_table(mount: Mounted, flavour: Flavour, *, user: list[str], python: str)
 
 @pytest.fixture(scope="module", params=list(FLAVOURS))
 def results(
-    request: pytest.FixtureRequest, sources: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    sources: dict[str, str],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, dict[str, str]]:
-    """What the mount's own user saw, and where that can be tried, what another one saw whom it lets in."""
+    """What the mount's own user saw, and where that can be tried, what another one saw whom it lets
+    in.
+    """
     flavour, place = FLAVOURS[request.param], tmp_path_factory.mktemp("mount")
     place.chmod(0o711)
     for above in list(place.parents)[:3]:  # pytest keeps its directories to their owner
         if above.owner() == place.owner() and above != Path("/"):
             above.chmod(above.stat().st_mode | 0o011)
-    with mounted(flavour.source.format(**sources), place / "mnt", place / "cache", ["--allow-other"] * ROOT) as mount:
+    with mounted(
+        flavour.source.format(**sources), place / "mnt", place / "cache", ["--allow-other"] * ROOT
+    ) as mount:
         found = {"owner": run_table(mount, flavour, user=[], python=sys.executable)}
         if ROOT:
             found["other"] = run_table(mount, flavour, user=NOBODY, python="/usr/bin/python3")
@@ -108,14 +118,20 @@ def results(
 
 @pytest.mark.parametrize("check", CHECKS)
 @pytest.mark.parametrize(
-    "user", ["owner", pytest.param("other", marks=pytest.mark.skipif(not ROOT, reason="only root may become another"))]
+    "user",
+    [
+        "owner",
+        pytest.param(
+            "other", marks=pytest.mark.skipif(not ROOT, reason="only root may become another")
+        ),
+    ],
 )
 def test_the_table_holds(results: dict[str, dict[str, str]], user: str, check: str) -> None:
     assert results[user][check] == ""
 
 
-# Everything that an ordinary user does, one after the other. A container may keep /dev/fuse from users, which no desktop or server does, so
-# they get it in a mount namespace of their own.
+# Everything that an ordinary user does, one after the other. A container may keep /dev/fuse from
+# users, which no desktop or server does, so they get it in a mount namespace of their own.
 SESSION = """
 set -e
 mknod -m 666 "$PLACE/fuse" c 10 229
@@ -139,10 +155,16 @@ def test_an_ordinary_user_mounts_reads_and_unmounts(sources: dict[str, str]) -> 
         (home / "mnt").mkdir(parents=True)
         for path in (home, home / "mnt"):
             os.chown(path, 65534, 65534)
-        for path in (*filter(os.path.isdir, site.getsitepackages()), str(Path(ocifs.__file__).parent)):
+        for path in (
+            *filter(os.path.isdir, site.getsitepackages()),
+            str(Path(ocifs.__file__).parent),
+        ):
             name = "" if path.endswith("-packages") else "ocifs"
             shutil.copytree(
-                path, code / name, dirs_exist_ok=True, ignore=shutil.ignore_patterns("mypy*", "hypothesis*")
+                path,
+                code / name,
+                dirs_exist_ok=True,
+                ignore=shutil.ignore_patterns("mypy*", "hypothesis*"),
             )
         environment = {
             **{"HOME": str(home), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "PYTHONPATH": str(code)},
@@ -153,7 +175,13 @@ def test_an_ordinary_user_mounts_reads_and_unmounts(sources: dict[str, str]) -> 
         arguments = [str(here), str(here / flavour.file), str(here / flavour.link)]
         command = ["unshare", "--mount", "sh", "-c", SESSION, "session", *arguments]
         done = subprocess.run(
-            command, env=environment, cwd="/", capture_output=True, text=True, timeout=100, check=False
+            command,
+            env=environment,
+            cwd="/",
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
         )
         assert done.returncode == 0, done.stderr
         assert str(home / "mnt") in done.stderr  # ocifs status

@@ -1,4 +1,6 @@
-"""Images for several platforms that Buildah built and pushed, with what is attached inside their index."""
+"""Images for several platforms that Buildah built and pushed, with what is attached inside their
+index.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +30,17 @@ class Buildah:
 
     def __init__(self, home: Path) -> None:
         self.tool = tool("buildah", home)
-        (home / "config.json").write_text("{}")  # it insists on the file of credentials that DOCKER_CONFIG names
-        self.storage = ("--root", home / "storage", "--runroot", home / "run", "--storage-driver", "vfs")
+        (home / "config.json").write_text(
+            "{}"
+        )  # it insists on the file of credentials that DOCKER_CONFIG names
+        self.storage = (
+            "--root",
+            home / "storage",
+            "--runroot",
+            home / "run",
+            "--storage-driver",
+            "vfs",
+        )
 
     def __call__(self, *arguments: str | Path) -> bytes:
         return self.tool(*self.storage, *arguments)
@@ -50,20 +61,46 @@ def build(buildah: Buildah, registry: Registry) -> str:
     repository = f"{registry.host}/publishers/buildah"
     buildah("manifest", "create", "all")
     for machine in ("amd64", "arm64"):
-        buildah("build", "-q", "--isolation", "chroot", "--platform", f"linux/{machine}", "-t", machine, context)
+        buildah(
+            "build",
+            "-q",
+            "--isolation",
+            "chroot",
+            "--platform",
+            f"linux/{machine}",
+            "-t",
+            machine,
+            context,
+        )
         buildah("manifest", "add", "all", machine)
-    buildah("manifest", "push", "--all", "--format", "oci", "--tls-verify=false", "all", f"docker://{repository}:1")
+    buildah(
+        "manifest",
+        "push",
+        "--all",
+        "--format",
+        "oci",
+        "--tls-verify=false",
+        "all",
+        f"docker://{repository}:1",
+    )
     return repository
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="Buildah mounts an image only for root")
-def test_an_image_for_two_platforms_is_what_buildah_pulls(registry: Registry, tmp_path: Path) -> None:
+def test_an_image_for_two_platforms_is_what_buildah_pulls(
+    registry: Registry, tmp_path: Path
+) -> None:
     buildah = Buildah(tmp_path / "home")
     repository = build(buildah, registry)
-    with mounted(repository, tmp_path / "mnt", tmp_path / "cache", ("--platform", "linux/arm64")) as mount:
+    with mounted(
+        repository, tmp_path / "mnt", tmp_path / "cache", ("--platform", "linux/arm64")
+    ) as mount:
         base = mount.path / "_tags/1"
         assert (base / "kind").read_text() == "image-index\n"
-        assert sorted(path.name for path in (base / "platforms").iterdir()) == ["linux-amd64", "linux-arm64"]
+        assert sorted(path.name for path in (base / "platforms").iterdir()) == [
+            "linux-amd64",
+            "linux-arm64",
+        ]
         image = base / "platforms/linux-amd64"
         assert json.loads((image / "config.json").read_bytes())["architecture"] == "amd64"
         assert json.loads((base / "config.json").read_bytes())["architecture"] == "arm64"
@@ -74,7 +111,10 @@ def test_an_image_for_two_platforms_is_what_buildah_pulls(registry: Registry, tm
 
 
 def attest(buildah: Buildah, oras: Tool, repository: str, image: str) -> None:
-    """Put an attestation beside an image, as BuildKit did first: as an image that is none. (Buildah takes no other.)"""
+    """Put an attestation beside an image, as BuildKit did first: as an image that is none.
+
+    (Buildah takes no other.)
+    """
     (oras.home / "statement").write_bytes(STATEMENT)
     (oras.home / "config").write_text(
         '{"os": "unknown", "architecture": "unknown", "rootfs": {"type": "layers", "diff_ids": []}}'
@@ -89,11 +129,34 @@ def attest(buildah: Buildah, oras: Tool, repository: str, image: str) -> None:
         f"{repository}:made",
         "statement:application/vnd.in-toto+json",
     )
-    notes = ("vnd.docker.reference.type=attestation-manifest", f"vnd.docker.reference.digest={image}")
+    notes = (
+        "vnd.docker.reference.type=attestation-manifest",
+        f"vnd.docker.reference.digest={image}",
+    )
     noted = [option for note in notes for option in ("--annotation", note)]
     child = f"docker://{repository}@{json.loads(made)['digest']}"
-    buildah("manifest", "add", "--tls-verify=false", "--os", "unknown", "--arch", "unknown", *noted, "all", child)
-    buildah("manifest", "push", "--all", "--format", "oci", "--tls-verify=false", "all", f"docker://{repository}:2")
+    buildah(
+        "manifest",
+        "add",
+        "--tls-verify=false",
+        "--os",
+        "unknown",
+        "--arch",
+        "unknown",
+        *noted,
+        "all",
+        child,
+    )
+    buildah(
+        "manifest",
+        "push",
+        "--all",
+        "--format",
+        "oci",
+        "--tls-verify=false",
+        "all",
+        f"docker://{repository}:2",
+    )
 
 
 def test_an_attestation_beside_an_image_refers_to_it(registry: Registry, tmp_path: Path) -> None:
@@ -103,7 +166,10 @@ def test_an_attestation_beside_an_image_refers_to_it(registry: Registry, tmp_pat
         image = (mount.path / "_tags/1/platforms/linux-arm64/digest").read_text().strip()
         attest(buildah, oras, repository, image)
         base = mount.path / "_tags/2"
-        assert sorted(path.name for path in (base / "platforms").iterdir()) == ["linux-amd64", "linux-arm64"]
+        assert sorted(path.name for path in (base / "platforms").iterdir()) == [
+            "linux-amd64",
+            "linux-arm64",
+        ]
         (found,) = (base / "platforms/linux-arm64/referrers/attestation").iterdir()
         assert (found / "kind").read_text() == "attestation\n"
         (file,) = (found / "files").iterdir()

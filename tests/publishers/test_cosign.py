@@ -1,7 +1,8 @@
-"""What cosign signed and attested, by its tags and as bundles, is found from the image, and cosign verifies it where it lies.
+"""What cosign signed and attested, by its tags and as bundles, is found from the image, and cosign
+verifies it where it lies.
 
-cosign is no part of the setup: its build takes 290 s of processor time and 1.4 GB. The test runs where somebody has it
-(`go install github.com/sigstore/cosign/v3/cmd/cosign@v3.1.3`).
+cosign is no part of the setup: its build takes 290 s of processor time and 1.4 GB. The test runs
+where somebody has it (`go install github.com/sigstore/cosign/v3/cmd/cosign@v3.1.3`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,13 @@ from tests.support.registry import running_registry
 from tests.support.tools import Tool, tool
 
 NO_LOG = '{"mediaType":"application/vnd.dev.sigstore.signingconfig.v0.2+json","rekorTlogConfig":{},"tsaConfig":{}}'
-BY_TAG = ("--key", "cosign.key", "--tlog-upload=false", "--use-signing-config=false", "--new-bundle-format=false")
+BY_TAG = (
+    "--key",
+    "cosign.key",
+    "--tlog-upload=false",
+    "--use-signing-config=false",
+    "--new-bundle-format=false",
+)
 
 
 def sign(cosign: Tool, image: str) -> None:
@@ -35,7 +42,10 @@ def sign(cosign: Tool, image: str) -> None:
 @pytest.mark.servers
 @pytest.mark.mount
 def test_cosign_verifies_the_files_of_its_signature_in_a_mount(tmp_path: Path) -> None:
-    crane, cosign = tool("crane", tmp_path / "home"), tool("cosign", tmp_path / "home", optional=True)
+    crane, cosign = (
+        tool("crane", tmp_path / "home"),
+        tool("cosign", tmp_path / "home", optional=True),
+    )
     cosign = dataclasses.replace(cosign, environment={"COSIGN_PASSWORD": "", "COSIGN_YES": "true"})
     (tmp_path / "registry").mkdir()
     with running_registry(tmp_path / "registry") as registry:
@@ -43,15 +53,29 @@ def test_cosign_verifies_the_files_of_its_signature_in_a_mount(tmp_path: Path) -
         digest = crane("digest", f"{registry.host}/app:1").decode().strip()
         sign(cosign, f"{registry.host}/app@{digest}")
         with mounted(f"{registry.host}/app:1", tmp_path / "mnt", tmp_path / "cache") as mount:
-            found = {path.name: next(path.iterdir()) / "files" for path in (mount.path / "referrers").iterdir()}
+            found = {
+                path.name: next(path.iterdir()) / "files"
+                for path in (mount.path / "referrers").iterdir()
+            }
             assert sorted(found) == ["cosign-attestation", "cosign-signature", "sigstore-bundle"]
             signature = found["cosign-signature"]
             signed = json.loads((signature / "payload.json").read_bytes())
             assert signed["critical"]["image"]["docker-manifest-digest"] == digest
             key = ("--key", "cosign.pub", "--insecure-ignore-tlog")
-            cosign("verify-blob", *key, "--signature", signature / "signature.b64", signature / "payload.json")
+            cosign(
+                "verify-blob",
+                *key,
+                "--signature",
+                signature / "signature.b64",
+                signature / "payload.json",
+            )
             (envelope,) = found["cosign-attestation"].iterdir()
             assert envelope.name == "slsa-provenance-v0.2.dsse.json"
             bundle = (found["sigstore-bundle"] / "bundle.sigstore.json").read_bytes()
-            own = cosign("download", "signature", "--allow-insecure-registry", f"{registry.host}/app@{digest}")
+            own = cosign(
+                "download",
+                "signature",
+                "--allow-insecure-registry",
+                f"{registry.host}/app@{digest}",
+            )
             assert json.loads(own) == json.loads(bundle)

@@ -18,7 +18,9 @@ from tests.support.tools import Tool, tool
 
 def push(crane: Tool, reference: str) -> None:
     """An image of two layers; the second replaces a file of the first."""
-    for number, files in enumerate(({"etc/a": b"old", "etc/b": os.urandom(70000)}, {"etc/a": b"new", "srv/c/d": b"d"})):
+    for number, files in enumerate(
+        ({"etc/a": b"old", "etc/b": os.urandom(70000)}, {"etc/a": b"new", "srv/c/d": b"d"})
+    ):
         with tarfile.open(crane.home / f"{number}.tar", "w") as archive:
             for name, content in files.items():
                 member = tarfile.TarInfo(name)
@@ -43,11 +45,23 @@ def test_an_image_is_what_crane_pulls(registry: Registry, tmp_path: Path) -> Non
         assert (base / "annotations/org.example.note").read_text() == "by crane"
         repository = reference.rpartition(":")[0]
         for layer in json.loads((base / "manifest.json").read_bytes())["layers"]:
-            number = next(n for n in range(2) if (base / f"layers/{n}/digest").read_text().strip() == layer["digest"])
-            assert (base / f"layers/{number}/blob").read_bytes() == crane("blob", f"{repository}@{layer['digest']}")
+            number = next(
+                n
+                for n in range(2)
+                if (base / f"layers/{n}/digest").read_text().strip() == layer["digest"]
+            )
+            assert (base / f"layers/{number}/blob").read_bytes() == crane(
+                "blob", f"{repository}@{layer['digest']}"
+            )
         with tarfile.open(fileobj=io.BytesIO(crane("export", reference, "-"))) as archive:
-            exported = {member.name: archive.extractfile(member).read() for member in archive if member.isfile()}  # type: ignore[union-attr]
-        assert {name: content for name, content in shape(base / "rootfs").items() if content is not None} == exported
+            exported = {
+                member.name: archive.extractfile(member).read()
+                for member in archive
+                if member.isfile()
+            }  # type: ignore[union-attr]
+        assert {
+            name: content for name, content in shape(base / "rootfs").items() if content is not None
+        } == exported
         assert (
             sorted(path.name for path in (mount.path / "crane/_tags").iterdir())
             == crane("ls", repository).decode().split()

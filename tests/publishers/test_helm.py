@@ -15,7 +15,9 @@ from tests.support.tools import tool
 
 @pytest.mark.servers
 @pytest.mark.mount
-def test_a_chart_is_rendered_from_the_mount_as_from_the_registry(registry: Registry, tmp_path: Path) -> None:
+def test_a_chart_is_rendered_from_the_mount_as_from_the_registry(
+    registry: Registry, tmp_path: Path
+) -> None:
     helm = tool("helm", tmp_path / "home")
     helm("create", "web")
     helm("package", "web")
@@ -24,7 +26,14 @@ def test_a_chart_is_rendered_from_the_mount_as_from_the_registry(registry: Regis
     helm("push", "--plain-http", "web-0.1.0.tgz", f"oci://{registry.host}/publishers")
     (helm.home / "pulled").mkdir()
     helm(
-        "pull", "--plain-http", "--version", "0.1.0", "--prov", "-d", "pulled", f"oci://{registry.host}/publishers/web"
+        "pull",
+        "--plain-http",
+        "--version",
+        "0.1.0",
+        "--prov",
+        "-d",
+        "pulled",
+        f"oci://{registry.host}/publishers/web",
     )
     remote = f"oci://{registry.host}/publishers/web"
     with mounted(f"{registry.host}/publishers", tmp_path / "mnt", tmp_path / "cache") as mount:

@@ -1,4 +1,6 @@
-"""The commands of docs/how-to/use-artifacts.md, run as they stand there on artifacts of the names that it uses."""
+"""The commands of docs/how-to/use-artifacts.md, run as they stand there on artifacts of the names
+that it uses.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ def blocks() -> dict[str, str]:
     sections = re.split(r"^## (.*)$", PAGE.read_text(), flags=re.MULTILINE)[1:]
     code = (re.findall(r"^(?: {4}.*\n|\n(?= {4}))+", text, re.MULTILINE) for text in sections[1::2])
     return {
-        heading: "".join(re.sub(r"^ {4}", "", block, flags=re.MULTILINE) for block in found).lstrip("\n")
+        heading: "".join(re.sub(r"^ {4}", "", block, flags=re.MULTILINE) for block in found).lstrip(
+            "\n"
+        )
         for heading, found in zip(sections[::2], code, strict=True)
     }
 
@@ -62,13 +66,20 @@ def push(registry: Registry, oras: Tool, helm: Tool) -> None:
     layer = "layer.tar:application/vnd.oci.image.layer.v1.tar"
     oras("push", "--plain-http", *image, f"{registry.host}/team/data:1", layer)
     kind = ("--artifact-type", "application/spdx+json")
-    oras("attach", "--plain-http", *kind, f"{registry.host}/team/app:1.0", "sbom.spdx.json:application/spdx+json")
+    oras(
+        "attach",
+        "--plain-http",
+        *kind,
+        f"{registry.host}/team/app:1.0",
+        "sbom.spdx.json:application/spdx+json",
+    )
 
 
 @pytest.mark.servers
 @pytest.mark.mount
 def test_the_commands_of_the_page_do_what_it_says(tmp_path: Path) -> None:
-    # A registry of its own: `ocifs find` says what fails, and other tests break repositories of the shared one.
+    # A registry of its own: `ocifs find` says what fails, and other tests break repositories of the
+    # shared one.
     (tmp_path / "registry").mkdir()
     with running_registry(tmp_path / "registry") as registry:
         run_page(registry, tmp_path)
@@ -78,7 +89,12 @@ def run_page(registry: Registry, tmp_path: Path) -> None:
     oras, helm = tool("oras", tmp_path / "home"), tool("helm", tmp_path / "home")
     push(registry, oras, helm)
     programs = f"{Path(sys.executable).parent}:{Path(helm.path).parent}:{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": programs, "HOME": str(oras.home), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    environment = {
+        **os.environ,
+        "PATH": programs,
+        "HOME": str(oras.home),
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+    }
     expected = {
         "Render a Helm chart": "kind: Deployment",
         "Run a WebAssembly module": "5\n",
@@ -93,7 +109,9 @@ def run_page(registry: Registry, tmp_path: Path) -> None:
         for heading, code in blocks().items():
             program = [sys.executable, "-c"] if code.startswith("import ") else ["bash", "-ec"]
             command = [*program, code.replace("registry.example.com", registry.host)]
-            done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, timeout=60, check=False)
+            done = subprocess.run(
+                command, cwd=tmp_path, env=environment, capture_output=True, timeout=60, check=False
+            )
             assert done.returncode == 0, (heading, done.stderr.decode())
             assert expected.pop(heading) in done.stdout.decode(), heading
     assert not expected

@@ -1,4 +1,6 @@
-"""What Notation signs is found from what was signed, and is the signature that Notation itself finds."""
+"""What Notation signs is found from what was signed, and is the signature that Notation itself
+finds.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,14 @@ def test_a_signature_is_beside_what_was_signed(registry: Registry, tmp_path: Pat
         )
         signature = (found / "files/signature.jws").read_bytes()
         blob = (found / "layers/0/digest").read_text().strip()
-        own = oras("blob", "fetch", "--plain-http", "--output", "-", f"{registry.host}/publishers/signed@{blob}")
+        own = oras(
+            "blob",
+            "fetch",
+            "--plain-http",
+            "--output",
+            "-",
+            f"{registry.host}/publishers/signed@{blob}",
+        )
         assert signature == own
         said = json.loads(base64.urlsafe_b64decode(json.loads(signature)["payload"] + "=="))
         assert said["targetArtifact"]["digest"] == signed

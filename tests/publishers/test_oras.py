@@ -17,7 +17,9 @@ BIG = os.urandom(3 << 20)
 
 
 def shape(root: Path) -> dict[str, bytes | str | None]:
-    """Every path below a directory: the bytes of a file, the target of a link, None for a directory."""
+    """Every path below a directory: the bytes of a file, the target of a link, None for a
+    directory.
+    """
     found: dict[str, bytes | str | None] = {}
     for path in sorted(root.rglob("*")):
         name = str(path.relative_to(root))
@@ -39,7 +41,9 @@ def shown(registry: Registry, tmp_path: Path) -> Iterator[Path]:
         yield mount.path
 
 
-def test_files_and_directories_are_what_oras_pulls(registry: Registry, oras: Tool, shown: Path) -> None:
+def test_files_and_directories_are_what_oras_pulls(
+    registry: Registry, oras: Tool, shown: Path
+) -> None:
     site = oras.home / "site"
     (site / "pages/deep").mkdir(parents=True)
     (site / "pages/deep/a.md").write_bytes(b"# a\n")
@@ -53,18 +57,30 @@ def test_files_and_directories_are_what_oras_pulls(registry: Registry, oras: Too
     reference = f"{registry.host}/publishers/oras:1"
     pushed = ("site", "big.bin:application/x-big", "nested/note.txt:text/plain")
     noted = ("--annotation", "org.example/key=a value\nof two lines")
-    oras("push", "--plain-http", "--artifact-type", "application/vnd.example.site", *noted, reference, *pushed)
+    oras(
+        "push",
+        "--plain-http",
+        "--artifact-type",
+        "application/vnd.example.site",
+        *noted,
+        reference,
+        *pushed,
+    )
     oras("pull", "--plain-http", "--output", "pulled", reference)
     artifact = shown / "publishers/oras/_tags/1"
     assert shape(artifact / "files") == shape(oras.home / "pulled")
     assert (artifact / "files/site/latest").read_bytes() == b"# a\n"
     assert (artifact / "files/site/run").stat().st_mode & 0o777 == 0o755
-    assert (artifact / "manifest.json").read_bytes() == oras("manifest", "fetch", "--plain-http", reference)
+    assert (artifact / "manifest.json").read_bytes() == oras(
+        "manifest", "fetch", "--plain-http", reference
+    )
     assert (artifact / "artifact-type").read_text() == "application/vnd.example.site\n"
     assert (artifact / "annotations/org.example%2Fkey").read_text() == "a value\nof two lines"
 
 
-def test_what_is_attached_is_found_from_its_subject(registry: Registry, oras: Tool, shown: Path) -> None:
+def test_what_is_attached_is_found_from_its_subject(
+    registry: Registry, oras: Tool, shown: Path
+) -> None:
     (oras.home / "app").write_bytes(b"app")
     (oras.home / "sbom.spdx.json").write_bytes(b'{"spdxVersion": "SPDX-2.3"}')
     reference = f"{registry.host}/publishers/attached:1"

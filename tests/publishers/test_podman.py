@@ -1,4 +1,6 @@
-"""Images as Podman pushes them, in each form that it knows, are the tree that Podman itself shows of them."""
+"""Images as Podman pushes them, in each form that it knows, are the tree that Podman itself shows
+of them.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ from tests.support.tools import Tool
 pytestmark = [
     pytest.mark.servers,
     pytest.mark.mount,
-    pytest.mark.skipif(os.geteuid() != 0, reason="only root can unpack owners and devices to compare with"),
+    pytest.mark.skipif(
+        os.geteuid() != 0, reason="only root can unpack owners and devices to compare with"
+    ),
 ]
 FORMS = ("gzip", "zstd", "zstd:chunked")
 T = {"mtime": 1_700_000_000}
@@ -32,7 +36,13 @@ LOWER = tar(
     entry("etc/passwd", content=b"root:x:0:0\n", pax_headers={"mtime": "1700000000.123456789"}),
     entry("etc/gone", content=b"x", **T),
     entry("etc/localtime", SYMLINK, linkname="/usr/share/zoneinfo/UTC", **T),
-    entry("su", content=b"s" * 70_000, mode=0o4755, pax_headers={"SCHILY.xattr.user.kind": "tool"}, **T),
+    entry(
+        "su",
+        content=b"s" * 70_000,
+        mode=0o4755,
+        pax_headers={"SCHILY.xattr.user.kind": "tool"},
+        **T,
+    ),
     entry("su-too", HARDLINK, linkname="su", mode=0o4755, **T),
     entry("big", content=random.Random(7).randbytes(1_000_000), uid=1000, gid=1000, **T),
     entry("dev", DIRECTORY, **T),
@@ -78,12 +88,26 @@ def theirs(program: Tool, image: str) -> dict[bytes, Facts]:
 def test_an_image_is_what_podman_shows(
     program: Tool, image: str, theirs: dict[bytes, Facts], tmp_path: Path, form: str
 ) -> None:
-    with running_registry(tmp_path) as registry:  # of its own: Podman takes what is there for what it is asked to make
+    with running_registry(
+        tmp_path
+    ) as registry:  # of its own: Podman takes what is there for what it is asked to make
         target = f"{registry.host}/podman:v1"
-        program("push", "-q", "--tls-verify=false", "--compression-format", form, image, f"docker://{target}")
+        program(
+            "push",
+            "-q",
+            "--tls-verify=false",
+            "--compression-format",
+            form,
+            image,
+            f"docker://{target}",
+        )
         with mounted(target, tmp_path / "mnt", tmp_path / "cache", AS_IT_IS) as mount:
-            assert ("[zstd:chunked]" in (mount.path / "summary.txt").read_text()) == (form == "zstd:chunked")
+            assert ("[zstd:chunked]" in (mount.path / "summary.txt").read_text()) == (
+                form == "zstd:chunked"
+            )
             os.listdir(mount.path / "rootfs")
             ours = facts(mount.path / "rootfs")
-            assert ours.pop(b"").mode == 0o40755  # Podman gives the root a mode and a time of its own
+            assert (
+                ours.pop(b"").mode == 0o40755
+            )  # Podman gives the root a mode and a time of its own
             assert differences(ours, theirs) == []

@@ -28,14 +28,23 @@ ADD = '(module (func (export "add") (param i32 i32) (result i32) local.get 0 loc
 
 
 @contextmanager
-def files(registry: Registry, place: Path, content: Mapping[str, bytes], config: str = "") -> Iterator[Path]:
+def files(
+    registry: Registry, place: Path, content: Mapping[str, bytes], config: str = ""
+) -> Iterator[Path]:
     """The `files/` of a new artifact in a mount."""
 
     def descriptor(media_type: str, data: bytes) -> dict[str, object]:
-        return {"mediaType": media_type, "digest": push_blob(registry.url, place.name, data), "size": len(data)}
+        return {
+            "mediaType": media_type,
+            "digest": push_blob(registry.url, place.name, data),
+            "size": len(data),
+        }
 
     titled = [
-        {**descriptor("application/octet-stream", data), "annotations": {"org.opencontainers.image.title": name}}
+        {
+            **descriptor("application/octet-stream", data),
+            "annotations": {"org.opencontainers.image.title": name},
+        }
         for name, data in content.items()
     ]
     manifest = {
@@ -62,7 +71,9 @@ def test_a_module_runs_from_the_mount(registry: Registry, place: Path) -> None:
     with files(registry, place, {"module.wasm": module}, WASM) as shown:
         assert (shown.parent / "kind").read_text() == "wasm-component\n"
         store = wasmtime.Store()
-        instance = wasmtime.Instance(store, wasmtime.Module.from_file(store.engine, str(shown / "module.wasm")), [])
+        instance = wasmtime.Instance(
+            store, wasmtime.Module.from_file(store.engine, str(shown / "module.wasm")), []
+        )
         add = instance.exports(store)["add"]
         assert isinstance(add, wasmtime.Func)
         assert add(store, 2, 3) == 5
@@ -75,12 +86,18 @@ def test_a_database_is_queried_where_it_lies(registry: Registry, place: Path) ->
         made.executemany("insert into t values (?, ?)", [(n, "x" * 500) for n in range(5000)])
     made.close()
     with files(registry, place, {"app.db": (place / "made.db").read_bytes()}) as shown:
-        assert sqlite("-readonly", shown / "app.db", "select count(*), sum(n) from t") == b"5000|12497500\n"
+        assert (
+            sqlite("-readonly", shown / "app.db", "select count(*), sum(n) from t")
+            == b"5000|12497500\n"
+        )
 
 
 def test_a_file_is_mapped_into_memory(registry: Registry, place: Path) -> None:
     content = os.urandom(5 << 20)
-    with files(registry, place, {"model.gguf": content}) as shown, (shown / "model.gguf").open("rb") as file:
+    with (
+        files(registry, place, {"model.gguf": content}) as shown,
+        (shown / "model.gguf").open("rb") as file,
+    ):
         with mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapped:
             assert mapped[4 << 20 : (4 << 20) + 100] == content[4 << 20 : (4 << 20) + 100]
             assert bytes(mapped) == content
@@ -100,9 +117,15 @@ def test_archives_are_unpacked_by_their_tools(registry: Registry, place: Path) -
         assert tool("tar", place / "home")("-xzOf", shown / "c.tgz", "c/d") == b"four"
 
 
-def test_a_walk_that_follows_links_ends_where_artifacts_refer_in_a_circle(registry: Registry, place: Path) -> None:
+def test_a_walk_that_follows_links_ends_where_artifacts_refer_in_a_circle(
+    registry: Registry, place: Path
+) -> None:
     name = place.name
-    empty = {"mediaType": mediatype.OCI_EMPTY, "digest": push_blob(registry.url, name, b"{}"), "size": 2}
+    empty = {
+        "mediaType": mediatype.OCI_EMPTY,
+        "digest": push_blob(registry.url, name, b"{}"),
+        "size": 2,
+    }
     first = {
         "schemaVersion": 2,
         "mediaType": mediatype.OCI_MANIFEST,
@@ -110,13 +133,25 @@ def test_a_walk_that_follows_links_ends_where_artifacts_refer_in_a_circle(regist
         "layers": [],
         "artifactType": "a/b",
     }
-    child = {"mediaType": mediatype.OCI_MANIFEST, "digest": push_manifest(registry.url, name, first, "v1"), "size": 1}
+    child = {
+        "mediaType": mediatype.OCI_MANIFEST,
+        "digest": push_manifest(registry.url, name, first, "v1"),
+        "size": 1,
+    }
     index = {"schemaVersion": 2, "mediaType": mediatype.OCI_INDEX}
     around = {**index, "manifests": [child], "subject": child, "artifactType": "a/loop"}
-    loop = {"mediaType": mediatype.OCI_INDEX, "digest": push_manifest(registry.url, name, around), "size": 1}
+    loop = {
+        "mediaType": mediatype.OCI_INDEX,
+        "digest": push_manifest(registry.url, name, around),
+        "size": 1,
+    }
     listed = {**index, "manifests": [{**loop, "artifactType": "a/loop"}]}
     push_manifest(registry.url, name, listed, str(child["digest"]).replace(":", "-"))
     with mounted(f"{registry.host}/{name}", place / "mnt", place / "cache") as mount:
-        walked = tool("find", place / "home")("-L", mount.path / "_tags/v1", check=False).decode().splitlines()
+        walked = (
+            tool("find", place / "home")("-L", mount.path / "_tags/v1", check=False)
+            .decode()
+            .splitlines()
+        )
     assert any(line.endswith("/artifact-index") for line in walked)
     assert 20 < len(walked) < 500

@@ -1,4 +1,6 @@
-"""`oci-registry://` through fsspec, in a real registry, with fsspec's own functions, duckdb, pandas and pyarrow."""
+"""`oci-registry://` through fsspec, in a real registry, with fsspec's own functions, duckdb, pandas
+and pyarrow.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ CSV = b"name,size\n" + b"".join(b"n%d,%d\n" % (number, number) for number in ran
 @pytest.fixture(scope="module")
 def parquet(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     path = tmp_path_factory.mktemp("parquet") / "t.parquet"
-    duckdb.sql(f"COPY (SELECT range AS n, range * 2 AS twice FROM range(100000)) TO '{path}' (FORMAT parquet)")
+    duckdb.sql(
+        f"COPY (SELECT range AS n, range * 2 AS twice FROM range(100000)) TO '{path}' (FORMAT parquet)"
+    )
     return path.read_bytes()
 
 
@@ -64,15 +68,17 @@ def url(registry: Registry, parquet: bytes) -> str:
 
 @pytest.fixture
 def filesystem(tmp_path: Path) -> Iterator[fsspec.AbstractFileSystem]:
-    made = fsspec.filesystem("oci-registry", cache_dir=str(tmp_path / "cache"), tag_ttl=5, skip_instance_cache=True)
+    made = fsspec.filesystem(
+        "oci-registry", cache_dir=str(tmp_path / "cache"), tag_ttl=5, skip_instance_cache=True
+    )
     yield made
     made.close()
 
 
 def test_the_name_is_ours_alone() -> None:
-    assert "oci-registry" not in known_implementations or known_implementations["oci-registry"]["class"].startswith(
-        "ocifs."
-    )
+    assert "oci-registry" not in known_implementations or known_implementations["oci-registry"][
+        "class"
+    ].startswith("ocifs.")
     assert fsspec.get_filesystem_class("oci-registry").__module__ == "ocifs.filesystem"
 
 
@@ -92,7 +98,10 @@ def test_what_fsspec_promises_of_reading(filesystem: fsspec.AbstractFileSystem, 
     names = [path.rpartition("/files/")[2] for path in filesystem.find(url)]
     assert names == ["deep/table.parquet", "table.csv"]
     assert filesystem.glob(f"{url}/*.csv") == [plain]
-    assert [name for _, _, files in filesystem.walk(url) for name in files] == ["table.csv", "table.parquet"]
+    assert [name for _, _, files in filesystem.walk(url) for name in files] == [
+        "table.csv",
+        "table.parquet",
+    ]
     assert filesystem.du(url) == len(CSV) + filesystem.size(f"{url}/deep/table.parquet")
     repository = url.rpartition(":v1")[0]
     assert f"{repository.removeprefix('oci-registry://')}/_tags/v1" in filesystem.ls(
@@ -184,21 +193,28 @@ def test_files_are_copied_to_disk(
     assert (tmp_path / "copy" / "deep" / "table.parquet").read_bytes() == parquet
 
 
-def test_duckdb_reads_tables_from_a_registry(filesystem: fsspec.AbstractFileSystem, url: str) -> None:
+def test_duckdb_reads_tables_from_a_registry(
+    filesystem: fsspec.AbstractFileSystem, url: str
+) -> None:
     connection = duckdb.connect()
     connection.register_filesystem(filesystem)
     total, count = connection.sql(
         f"SELECT sum(twice), count(*) FROM read_parquet('{url}/deep/table.parquet')"
     ).fetchall()[0]
     assert (total, count) == (99_999 * 100_000, 100_000)
-    assert connection.sql(f"SELECT max(size) FROM read_csv('{url}/table.csv')").fetchall() == [(49_999,)]
+    assert connection.sql(f"SELECT max(size) FROM read_csv('{url}/table.csv')").fetchall() == [
+        (49_999,)
+    ]
 
 
 def test_pandas_reads_tables_by_their_urls(url: str, tmp_path: Path) -> None:
     options = {"cache_dir": str(tmp_path / "cache")}
     table = pandas.read_parquet(f"{url}/deep/table.parquet", storage_options=options)
     assert (len(table), int(table["twice"].sum())) == (100_000, 99_999 * 100_000)
-    assert list(pandas.read_csv(f"{url}/table.csv", storage_options=options).columns) == ["name", "size"]
+    assert list(pandas.read_csv(f"{url}/table.csv", storage_options=options).columns) == [
+        "name",
+        "size",
+    ]
     with pytest.raises(FileNotFoundError):
         pandas.read_csv(f"{url}/absent.csv", storage_options=options)
 
@@ -208,7 +224,9 @@ def test_pyarrow_reads_a_dataset_and_only_the_columns_that_are_asked_for(
 ) -> None:
     place = url.removeprefix("oci-registry://")
     over = pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(filesystem))
-    table = pyarrow.dataset.dataset(f"{place}/deep", filesystem=over, format="parquet").to_table(columns=["n"])
+    table = pyarrow.dataset.dataset(f"{place}/deep", filesystem=over, format="parquet").to_table(
+        columns=["n"]
+    )
     assert (table.num_rows, table.column_names) == (100_000, ["n"])
     assert pyarrow.compute.sum(table["n"]).as_py() == 99_999 * 100_000 // 2
 

@@ -9,7 +9,9 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def nobodys_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A home without credentials, and an environment without proxies: nothing of whoever runs the tests is used."""
+    """A home without credentials, and an environment without proxies: nothing of whoever runs the
+    tests is used.
+    """
     for name in ("HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "DOCKER_CONFIG"):
         monkeypatch.setenv(name, str(tmp_path))
     for name in ("REGISTRY_AUTH_FILE", "OCIFS_USERNAME", "OCIFS_PASSWORD_FILE"):

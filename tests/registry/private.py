@@ -1,4 +1,6 @@
-"""A private registry as people have it: Debian's docker-registry behind nginx with TLS, and a token server with TLS of the same house."""
+"""A private registry as people have it: Debian's docker-registry behind nginx with TLS, and a token
+server with TLS of the same house.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ LAYER = bytes(range(256)) * 4096  # 1 MiB
 
 @dataclass(frozen=True)
 class House:
-    """`registry` speaks plainly, `front` is what users know, `tokens` where the registry sends them."""
+    """`registry` speaks plainly, `front` is what users know, `tokens` where the registry sends
+    them.
+    """
 
     registry: Registry
     front: Front
@@ -32,7 +36,9 @@ class House:
     def host(self) -> str:
         return self.front.host
 
-    def log_in(self, home: Path, entry: dict[str, str] | None = None, directory: str = ".docker") -> None:
+    def log_in(
+        self, home: Path, entry: dict[str, str] | None = None, directory: str = ".docker"
+    ) -> None:
         """What `docker login` leaves in a home."""
         packed = base64.b64encode(f"{self.tokens.user}:{self.tokens.password}".encode()).decode()
         (home / directory).mkdir(parents=True, exist_ok=True)
@@ -45,8 +51,12 @@ class House:
 
 
 @contextlib.contextmanager
-def private_house(directory: Path, tokens: TokenServer, client_ca: trustme.CA | None = None) -> Iterator[House]:
-    """Repositories team/one and team/two have each a manifest `v1` of one layer, LAYER, and a config of their own."""
+def private_house(
+    directory: Path, tokens: TokenServer, client_ca: trustme.CA | None = None
+) -> Iterator[House]:
+    """Repositories team/one and team/two have each a manifest `v1` of one layer, LAYER, and a
+    config of their own.
+    """
     for name in ("open", "guarded", "front"):
         (directory / name).mkdir()
     authority = trustme.CA()
@@ -63,9 +73,16 @@ def private_house(directory: Path, tokens: TokenServer, client_ca: trustme.CA | 
                 "digest": push_blob(registry.url, repository, LAYER),
                 "size": len(LAYER),
             }
-            manifest = {"schemaVersion": 2, "mediaType": mediatype.OCI_MANIFEST, "config": told, "layers": [layer]}
+            manifest = {
+                "schemaVersion": 2,
+                "mediaType": mediatype.OCI_MANIFEST,
+                "config": told,
+                "layers": [layer],
+            }
             push_manifest(registry.url, repository, manifest, "v1")
     with token_server(directory / "guarded", tokens, authority):
         with running_registry(directory / "guarded", directory / "data", tokens.config) as registry:
-            with tls_front(directory / "front", authority, before(registry.host), client_ca=client_ca) as front:
+            with tls_front(
+                directory / "front", authority, before(registry.host), client_ca=client_ca
+            ) as front:
                 yield House(registry, front, tokens)

@@ -1,4 +1,5 @@
-"""What the tests of docs/reference/registries.md share: the register of rows, a client of a scripted registry, a client of others.
+"""What the tests of docs/reference/registries.md share: the register of rows, a client of a
+scripted registry, a client of others.
 
 Each module `quirks_*.py` registers functions under the names of rows; test_quirks.py runs them.
 """
@@ -24,7 +25,9 @@ from tests.support.secrets import keep_secret
 SECRET = keep_secret("s3cr3t-of-the-quirks", "me:s3cr3t-of-the-quirks")
 CONTENT = bytes(range(256)) * 8
 BLOB = Blob("a/b", Digest.of(CONTENT), len(CONTENT))
-MANIFEST = json.dumps({"schemaVersion": 2, "mediaType": mediatype.OCI_MANIFEST, "layers": []}).encode()
+MANIFEST = json.dumps(
+    {"schemaVersion": 2, "mediaType": mediatype.OCI_MANIFEST, "layers": []}
+).encode()
 DIGEST = Digest.of(MANIFEST)
 TAGS = http(200, b'{"tags": ["v1"]}')
 
@@ -41,7 +44,9 @@ def quirk(name: str) -> Callable[[Quirk], Quirk]:
 
 
 @asynccontextmanager
-async def acting(handler: Handler, *, retries: int = 2) -> AsyncIterator[tuple[RegistryClient, FaultServer]]:
+async def acting(
+    handler: Handler, *, retries: int = 2
+) -> AsyncIterator[tuple[RegistryClient, FaultServer]]:
     with fault_server(handler) as server:
         async with open_registry(server.host, Settings(limits=Limits(retries=retries))) as client:
             yield client, server
@@ -52,7 +57,9 @@ def log_in(home: Path, key: str, entry: dict[str, str] | None = None) -> None:
     (home / "config.json").write_text(json.dumps({"auths": {key: entry or {"auth": packed}}}))
 
 
-def with_tokens(server: Callable[[], FaultServer], challenge: str, answer: Handler, member: str = "token") -> Handler:
+def with_tokens(
+    server: Callable[[], FaultServer], challenge: str, answer: Handler, member: str = "token"
+) -> Handler:
     """Wants a token, that its own server gives; `challenge` follows the realm."""
 
     def handler(request: Request) -> Reply:
@@ -60,12 +67,16 @@ def with_tokens(server: Callable[[], FaultServer], challenge: str, answer: Handl
             return http(200, json.dumps({member: "t0ken"}).encode())
         if request.headers.get("authorization") == "Bearer t0ken":
             return answer(request)
-        return http(401, www_authenticate=f'Bearer realm="http://{server().host}/token",{challenge}')
+        return http(
+            401, www_authenticate=f'Bearer realm="http://{server().host}/token",{challenge}'
+        )
 
     return handler
 
 
-async def read(client: RegistryClient, start: int, stop: int, blob: Blob = BLOB) -> tuple[int, bytes]:
+async def read(
+    client: RegistryClient, start: int, stop: int, blob: Blob = BLOB
+) -> tuple[int, bytes]:
     """Where a read of a part begins, and its bytes."""
     async with client.open_blob(blob, start, stop) as stream:
         return stream.start, b"".join([piece async for piece in stream])

@@ -17,13 +17,26 @@ from ocifs.oci.digest import Digest
 from ocifs.oci.manifest import Form, parse_manifest
 from ocifs.registry.client import open_registry
 from ocifs.settings import Limits, Settings
-from tests.registry.quirks import BLOB, CONTENT, DIGEST, MANIFEST, TAGS, acting, quirk, read, with_tokens
+from tests.registry.quirks import (
+    BLOB,
+    CONTENT,
+    DIGEST,
+    MANIFEST,
+    TAGS,
+    acting,
+    quirk,
+    read,
+    with_tokens,
+)
 from tests.support.faults import FaultServer, Reply, Request, fault_server, http
 
 SIZE = len(CONTENT)
 BOUNDARY = b"--b\r\nContent-Range: bytes 10-19/%d\r\n\r\n%b\r\n--b--" % (SIZE, CONTENT[10:20])
 ODD_RANGES: dict[str, Reply] = {
-    **{str(status): http(status) for status in (204, 400, 403, 404, 405, 406, 410, 412, 416, 422, 500, 501, 505)},
+    **{
+        str(status): http(status)
+        for status in (204, 400, 403, 404, 405, 406, 410, 412, 416, 422, 500, 501, 505)
+    },
     "no range": http(206, CONTENT[10:20]),
     "no range, all of it": http(206, CONTENT),
     "other range": http(206, CONTENT[:10], content_range=f"bytes 0-9/{SIZE}"),
@@ -53,7 +66,9 @@ async def ranges_not_supported(home: Path, monkeypatch: pytest.MonkeyPatch) -> N
         async with acting(without_ranges(reply)) as (client, server):
             for start in (10, 1000):
                 assert await read(client, start, start + 10) == (0, CONTENT), name
-            assert (len(server.requests), ranged(server)) == (3, 1), name  # the second read asks for the whole at once
+            assert (len(server.requests), ranged(server)) == (3, 1), (
+                name
+            )  # the second read asks for the whole at once
 
 
 @quirk("range-refused-for-good")
@@ -89,7 +104,20 @@ def chunked(body: bytes, **headers: str) -> Reply:
     return http(200, data, content_length="", transfer_encoding="chunked", **headers)
 
 
-LABELS = ("aws-chunked", "utf-8", "binary", "none", "identity", "", "gzip", "x-gzip", "GZIP", "deflate", "br", "zstd")
+LABELS = (
+    "aws-chunked",
+    "utf-8",
+    "binary",
+    "none",
+    "identity",
+    "",
+    "gzip",
+    "x-gzip",
+    "GZIP",
+    "deflate",
+    "br",
+    "zstd",
+)
 
 
 @quirk("content-encoding-of-raw-content")
@@ -99,10 +127,15 @@ async def content_encoding_of_raw_content(home: Path, monkeypatch: pytest.Monkey
         blob = Blob("a/b", Digest.of(content), len(content))
         span = f"bytes 10-19/{len(content)}"
         for label in (*LABELS, "gzip, aws-chunked"):
-            for whole in (http(200, content, content_encoding=label), chunked(content, content_encoding=label)):
+            for whole in (
+                http(200, content, content_encoding=label),
+                chunked(content, content_encoding=label),
+            ):
                 part = http(206, content[10:20], content_range=span, content_encoding=label)
                 async with acting(
-                    lambda request, whole=whole, part=part: part if "range" in request.headers else whole
+                    lambda request, whole=whole, part=part: (
+                        part if "range" in request.headers else whole
+                    )
                 ) as (
                     client,
                     server,
@@ -115,8 +148,15 @@ async def content_encoding_of_raw_content(home: Path, monkeypatch: pytest.Monkey
 @quirk("gzip-anyway")
 async def gzip_anyway(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     twice = gzip.compress(CONTENT[:500]) + gzip.compress(CONTENT[500:])
-    for label, body in (("gzip", gzip.compress(CONTENT)), ("gzip", twice), ("deflate", zlib.compress(CONTENT))):
-        for reply in (http(200, body, content_encoding=label), chunked(body, content_encoding=label)):
+    for label, body in (
+        ("gzip", gzip.compress(CONTENT)),
+        ("gzip", twice),
+        ("deflate", zlib.compress(CONTENT)),
+    ):
+        for reply in (
+            http(200, body, content_encoding=label),
+            chunked(body, content_encoding=label),
+        ):
             async with acting(lambda request, reply=reply: reply) as (client, _):
                 assert await read(client, 0, SIZE) == (0, CONTENT)
                 assert await read(client, 10, 20) == (0, CONTENT)
@@ -130,19 +170,35 @@ async def gzip_anyway(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 async def gzip_of_small_answers(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def packed(reply: Reply) -> Reply:
         head, _, body = reply.data.partition(b"\r\n\r\n")
-        kept = [line for line in head.split(b"\r\n") if not line.lower().startswith(b"content-length")]
+        kept = [
+            line for line in head.split(b"\r\n") if not line.lower().startswith(b"content-length")
+        ]
         body = gzip.compress(body)
-        return Reply(b"\r\n".join([*kept, b"content-encoding: gzip", b"content-length: %d" % len(body), b"", body]))
+        return Reply(
+            b"\r\n".join(
+                [*kept, b"content-encoding: gzip", b"content-length: %d" % len(body), b"", body]
+            )
+        )
 
     def answer(request: Request) -> Reply:
         if "/tags/list" in request.target:
-            return packed(TAGS if "/missing/" not in request.target else http(403, b'{"errors": "log in again"}'))
+            return packed(
+                TAGS
+                if "/missing/" not in request.target
+                else http(403, b'{"errors": "log in again"}')
+            )
         found = packed(http(200, MANIFEST, docker_content_digest=str(DIGEST)))
-        return Reply(found.data.partition(b"\r\n\r\n")[0] + b"\r\n\r\n") if request.method == "HEAD" else found
+        return (
+            Reply(found.data.partition(b"\r\n\r\n")[0] + b"\r\n\r\n")
+            if request.method == "HEAD"
+            else found
+        )
 
     tokens = with_tokens(lambda: server, 'service="x"', answer)
     async with acting(
-        lambda request: packed(tokens(request)) if request.target.startswith("/token") else tokens(request)
+        lambda request: (
+            packed(tokens(request)) if request.target.startswith("/token") else tokens(request)
+        )
     ) as (
         client,
         server,
@@ -159,15 +215,23 @@ async def gzip_of_small_answers(home: Path, monkeypatch: pytest.MonkeyPatch) -> 
         async with open_registry(server.host, settings) as client:
             with pytest.raises(LimitExceeded):
                 await client.tags("a/b")
-    async with acting(lambda request: http(200, b"\x1f\x8b no gzip", content_encoding="gzip")) as (client, _):
+    async with acting(lambda request: http(200, b"\x1f\x8b no gzip", content_encoding="gzip")) as (
+        client,
+        _,
+    ):
         with pytest.raises(Malformed):
             await client.tags("a/b")
 
 
 @quirk("mislabelled-manifest")
 async def mislabelled_manifest(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with acting(lambda request: http(200, MANIFEST, content_type=mediatype.OCI_INDEX)) as (client, _):
+    async with acting(lambda request: http(200, MANIFEST, content_type=mediatype.OCI_INDEX)) as (
+        client,
+        _,
+    ):
         raw = await client.manifest("a/b", DIGEST)
     manifest = parse_manifest(raw.body, raw.digest, raw.media_type)
     assert manifest.form is Form.MANIFEST
-    assert [mediatype.OCI_INDEX in note and mediatype.OCI_MANIFEST in note for note in manifest.notes] == [True]
+    assert [
+        mediatype.OCI_INDEX in note and mediatype.OCI_MANIFEST in note for note in manifest.notes
+    ] == [True]

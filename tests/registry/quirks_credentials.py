@@ -36,17 +36,28 @@ def grants_in_turn(*tokens: str) -> Handler:
 
 @quirk("expired-token-without-a-challenge")
 async def expired_token_without_a_challenge(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """ECR Public answers 400 to a token that it no longer knows, others 401 without a challenge; found by reports about other clients."""
+    """ECR Public answers 400 to a token that it no longer knows, others 401 without a challenge;
+    found by reports about other clients.
+    """
     for status in (400, 401, 403):
         known, tokens = ["first"], grants_in_turn("first", "second")
 
-        def answer(request: Request, status: int = status, known: list[str] = known, tokens: Handler = tokens) -> Reply:
+        def answer(
+            request: Request,
+            status: int = status,
+            known: list[str] = known,
+            tokens: Handler = tokens,
+        ) -> Reply:
             sent = request.headers.get("authorization")
             if request.target.startswith("/token"):
                 return tokens(request)
             if sent is None:
                 return http(401, www_authenticate=f'Bearer realm="http://{server.host}/token"')
-            return TAGS if sent == f"Bearer {known[0]}" else http(status, b'{"errors": [{"code": "DENIED"}]}')
+            return (
+                TAGS
+                if sent == f"Bearer {known[0]}"
+                else http(status, b'{"errors": [{"code": "DENIED"}]}')
+            )
 
         async with acting(answer) as (client, server):
             assert await client.tags("a/b") == ("v1",)
@@ -59,13 +70,17 @@ async def expired_token_without_a_challenge(home: Path, monkeypatch: pytest.Monk
                 with pytest.raises(AccessDenied if status != 400 else RegistryFailed):
                     await client.tags("a/b")
             if status != 401:
-                assert len(asked_of(server)) == 3  # a refusal that stays does not ask for a token each time
+                assert (
+                    len(asked_of(server)) == 3
+                )  # a refusal that stays does not ask for a token each time
 
 
 @quirk("expired-password-without-a-challenge")
 async def expired_password_without_a_challenge(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """ECR answers 403 once the password of its helper has expired."""
-    passwords = [keep_secret(f"of-the-{word}-day", f"AWS:of-the-{word}-day") for word in ("first", "second")]
+    passwords = [
+        keep_secret(f"of-the-{word}-day", f"AWS:of-the-{word}-day") for word in ("first", "second")
+    ]
     known = [passwords[0]]
 
     def answer(request: Request) -> Reply:
@@ -73,7 +88,11 @@ async def expired_password_without_a_challenge(home: Path, monkeypatch: pytest.M
         if sent is None:
             return http(401, www_authenticate='Basic realm="ecr"')
         right = "Basic " + base64.b64encode(f"AWS:{known[0]}".encode()).decode()
-        return TAGS if sent == right else http(403, b"Your authorization token has expired.", content_type="text/plain")
+        return (
+            TAGS
+            if sent == right
+            else http(403, b"Your authorization token has expired.", content_type="text/plain")
+        )
 
     program = home / "bin/docker-credential-ecr-login"
     program.parent.mkdir()
@@ -82,7 +101,9 @@ async def expired_password_without_a_challenge(home: Path, monkeypatch: pytest.M
         (home / "config.json").write_text(json.dumps({"credHelpers": {server.host: "ecr-login"}}))
         for password in passwords:
             known[0] = password
-            program.write_text(f'#!/bin/sh\necho \'{{"Username": "AWS", "Secret": "{password}"}}\'\n')
+            program.write_text(
+                f'#!/bin/sh\necho \'{{"Username": "AWS", "Secret": "{password}"}}\'\n'
+            )
             program.chmod(0o755)
             assert await client.tags("a/b") == ("v1",)
             jump(31)
@@ -143,13 +164,17 @@ async def basic_after_bearer(home: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @quirk("helper-that-fails-for-a-public-repository")
-async def helper_that_fails_for_a_public_repository(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def helper_that_fails_for_a_public_repository(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     program = home / "bin/docker-credential-desktop"
     program.parent.mkdir()
     program.write_text("#!/bin/sh\necho the keyring is locked\nexit 1\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
     async with acting(guarded(lambda: server, lambda request: GRANTED)) as (client, server):
-        (home / "config.json").write_text(json.dumps({"credsStore": "desktop", "auths": {server.host: {}}}))
+        (home / "config.json").write_text(
+            json.dumps({"credsStore": "desktop", "auths": {server.host: {}}})
+        )
         assert await client.tags("a/b") == ("v1",)
         assert "authorization" not in asked_of(server)[0].headers

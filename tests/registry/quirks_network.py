@@ -14,7 +14,7 @@ import trustme
 
 from ocifs.errors import Unreachable
 from ocifs.registry.client import open_registry
-from ocifs.registry.endpoint import Site
+from ocifs.registry.config.endpoint import Site
 from ocifs.settings import Limits, NetworkSettings, Settings
 from tests.registry.quirks import CONTENT, TAGS, acting, quirk, read
 from tests.support.faults import FaultServer, Reply, fault_server, http
@@ -27,9 +27,19 @@ def with_line(reply: Reply, line: bytes, at: int = 1) -> Reply:
 
 @quirk("illegal-header-names")
 async def illegal_header_names(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for line in (b"X Y: 1", b"X\xa0Y: 1", b": 1", b"(a): b", b"X Y: 1\r\n more: of it", "Gr\u00fc\u00dfe: 1".encode()):
+    for line in (
+        b"X Y: 1",
+        b"X\xa0Y: 1",
+        b": 1",
+        b"(a): b",
+        b"X Y: 1\r\n more: of it",
+        "Gr\u00fc\u00dfe: 1".encode(),
+    ):
         for at in (1, 3):
-            async with acting(lambda request, line=line, at=at: with_line(TAGS, line, at)) as (client, _):
+            async with acting(lambda request, line=line, at=at: with_line(TAGS, line, at)) as (
+                client,
+                _,
+            ):
                 assert await client.tags("a/b") == ("v1",), line
     spaced = Reply(TAGS.data.replace(b"content-length:", b"content-length :"), "close")
     async with acting(lambda request: spaced) as (client, _):
@@ -43,7 +53,9 @@ class Names(trio.abc.HostnameResolver):
         self._addresses = addresses
 
     async def getaddrinfo(self, host, port, family=0, type=0, proto=0, flags=0):
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (each, port)) for each in self._addresses]
+        return [
+            (socket.AF_INET, socket.SOCK_STREAM, 6, "", (each, port)) for each in self._addresses
+        ]
 
     async def getnameinfo(self, sockaddr, flags):
         raise NotImplementedError
@@ -91,7 +103,11 @@ async def tls_anchors(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with fault_server(lambda request: TAGS, context) as server:
         kept = home / "containers/certs.d" / server.host
         kept.mkdir(parents=True)
-        for name, pem in {"root": root.cert_pem, "middle": middle.cert_pem, "own": leaf.cert_chain_pems[0]}.items():
+        for name, pem in {
+            "root": root.cert_pem,
+            "middle": middle.cert_pem,
+            "own": leaf.cert_chain_pems[0],
+        }.items():
             pem.write_to_path(str(home / f"{name}.pem"))
             assert await tags(server, home / f"{name}.pem") == ("v1",), name
             pem.write_to_path(str(kept / "it.crt"))
@@ -129,7 +145,9 @@ async def client_certificate_missing(home: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @quirk("certificate-that-no-given-file-vouches-for")
-async def certificate_that_no_given_file_vouches_for(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def certificate_that_no_given_file_vouches_for(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trustme.CA().cert_pem.write_to_path(str(home / "ca.pem"))
     with fault_server(lambda request: TAGS, serving(trustme.CA())) as server:
         with pytest.raises(Unreachable) as caught:
@@ -144,16 +162,21 @@ async def certificate_that_no_given_file_vouches_for(home: Path, monkeypatch: py
 @quirk("redirect-to-tls-that-fails")
 async def redirect_to_tls_that_fails(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with fault_server(lambda request: TAGS, serving(trustme.CA())) as other:
-        async with acting(lambda request: http(307, location=f"https://{other.host}/x")) as (client, server):
+        async with acting(lambda request: http(307, location=f"https://{other.host}/x")) as (
+            client,
+            server,
+        ):
             with pytest.raises(Unreachable) as caught:
                 await client.tags("a/b")
-            assert f"{server.host} redirects, and TLS with {other.host} fails" in str(caught.value), caught.value
+            assert f"{server.host} redirects, and TLS with {other.host} fails" in str(
+                caught.value
+            ), caught.value
             assert "--plain-http" not in caught.value.hint
 
 
 @quirk("no-proxy")
 async def no_proxy(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ocifs.registry.proxies import proxy_for
+    from ocifs.registry.http.proxies import proxy_for
 
     entries = "example.com,10.9.9.0/24,other.example:5000,*.wild.example,.dot.example,end.example."
     environ = {"http_proxy": "http://10.9.9.1:3128", "no_proxy": entries}
@@ -191,17 +214,29 @@ async def proxy_that_wants_credentials(home: Path, monkeypatch: pytest.MonkeyPat
             async with open_registry("registry.example", settings) as client:
                 with pytest.raises(Unreachable, match="the proxy") as caught:
                     await client.tags("a/b")
-            assert "http_proxy" in caught.value.hint and "the registry answered" not in str(caught.value)
+            assert "http_proxy" in caught.value.hint and "the registry answered" not in str(
+                caught.value
+            )
 
 
 @quirk("configured-certificates-that-cannot-be-read")
-async def configured_certificates_that_cannot_be_read(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def configured_certificates_that_cannot_be_read(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(home / "good.pem"))
     (home / "bad.pem").write_bytes(b"no PEM")
     with fault_server(lambda request: TAGS, serving(authority)) as server:
-        for authorities in ((home / "good.pem", home / "bad.pem"), (home / "gone.pem", home / "good.pem")):
-            site = Site(server.host, "https", authorities=authorities, identities=((home / "bad.pem", None),))
+        for authorities in (
+            (home / "good.pem", home / "bad.pem"),
+            (home / "gone.pem", home / "good.pem"),
+        ):
+            site = Site(
+                server.host,
+                "https",
+                authorities=authorities,
+                identities=((home / "bad.pem", None),),
+            )
             async with open_registry(site, Settings()) as client:
                 assert await client.tags("a/b") == ("v1",)
 
@@ -214,7 +249,9 @@ async def status_line_without_a_reason(home: Path, monkeypatch: pytest.MonkeyPat
         async with acting(lambda request, reply=reply: reply) as (client, _):
             assert await client.tags("a/b") == ("v1",)
     async with acting(
-        lambda request: Reply(b"HTTP/1.1 103 Early Hints\r\nlink: <a>; rel=b\r\nX Y: 1\r\n\r\n" + TAGS.data)
+        lambda request: Reply(
+            b"HTTP/1.1 103 Early Hints\r\nlink: <a>; rel=b\r\nX Y: 1\r\n\r\n" + TAGS.data
+        )
     ) as (
         client,
         _,

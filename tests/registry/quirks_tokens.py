@@ -25,7 +25,10 @@ ALL_REDIRECTS = (301, 302, 303, 307, 308)
 
 
 def guarded(
-    server: Callable[[], FaultServer], tokens: Handler, realm: str = "http://{host}/token", more: str = ""
+    server: Callable[[], FaultServer],
+    tokens: Handler,
+    realm: str = "http://{host}/token",
+    more: str = "",
 ) -> Handler:
     """A registry with a token server on the same port, at every path that begins with /token."""
 
@@ -50,7 +53,11 @@ async def token_redirect(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
         def tokens(request: Request, status: int = status) -> Reply:
             if request.target.startswith("/token/real"):
-                return GRANTED if "authorization" in request.headers or "identity" in request.target else http(401)
+                return (
+                    GRANTED
+                    if "authorization" in request.headers or "identity" in request.target
+                    else http(401)
+                )
             target = "identity" if request.method == "POST" else urlsplit(request.target).query
             return http(status, location=f"/token/real?{target}")
 
@@ -86,7 +93,10 @@ async def token_redirect_elsewhere(home: Path, monkeypatch: pytest.MonkeyPatch) 
 
 @quirk("token-redirect-in-circles")
 async def token_redirect_in_circles(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with acting(guarded(lambda: server, lambda request: http(302, location="/token"))) as (client, server):
+    async with acting(guarded(lambda: server, lambda request: http(302, location="/token"))) as (
+        client,
+        server,
+    ):
         with pytest.raises(Malformed, match=r"limits\.redirects"):
             await client.tags("a/b")
         assert len(asked_of(server)) == 6
@@ -103,7 +113,10 @@ async def realm_with_a_query(home: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         "http://{host}/token#part": own,
         "http://{host}/token?tenant=1#part?": f"tenant=1&{own}",
     }.items():
-        async with acting(guarded(lambda: server, lambda request: GRANTED, realm)) as (client, server):
+        async with acting(guarded(lambda: server, lambda request: GRANTED, realm)) as (
+            client,
+            server,
+        ):
             assert await client.tags("a/b") == ("v1",)
             assert [urlsplit(request.target).query for request in asked_of(server)] == [query]
 
@@ -112,7 +125,10 @@ async def realm_with_a_query(home: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 async def realm_other_name_of_loopback(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with fault_server(lambda request: GRANTED) as tokens:
         realm = f"http://{tokens.host.replace('127.0.0.1', 'localhost')}/token"
-        async with acting(guarded(lambda: server, lambda request: http(404), realm)) as (client, server):
+        async with acting(guarded(lambda: server, lambda request: http(404), realm)) as (
+            client,
+            server,
+        ):
             log_in(home, server.host)
             assert await client.tags("a/b") == ("v1",)
     assert "authorization" not in tokens.requests[0].headers
@@ -120,8 +136,14 @@ async def realm_other_name_of_loopback(home: Path, monkeypatch: pytest.MonkeyPat
 
 @quirk("several-scopes")
 async def several_scopes(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    named, more = ["repository:a/b:pull", "repository:base:pull"], ',scope="repository:base:pull repository:a/b:pull"'
-    async with acting(guarded(lambda: server, lambda request: GRANTED, more=more)) as (client, server):
+    named, more = (
+        ["repository:a/b:pull", "repository:base:pull"],
+        ',scope="repository:base:pull repository:a/b:pull"',
+    )
+    async with acting(guarded(lambda: server, lambda request: GRANTED, more=more)) as (
+        client,
+        server,
+    ):
         assert await client.tags("a/b") == ("v1",)
         query = parse_qs(urlsplit(asked_of(server)[0].target).query)
         assert sorted(query["scope"]) == named  # each once, a parameter of its own
@@ -138,24 +160,34 @@ async def token_answers(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         b'{"token": "t0ken", "expires_in": 0}',
     ):
         for status in (200, 201):
-            async with acting(guarded(lambda: server, lambda r, s=status, b=body: http(s, b))) as (client, server):
+            async with acting(guarded(lambda: server, lambda r, s=status, b=body: http(s, b))) as (
+                client,
+                server,
+            ):
                 assert await client.tags("a/b") == ("v1",)
     for body in (b"<html>sign in</html>", b"{}", b"[]", b'{"token": ["t0ken"]}', b""):
-        async with acting(guarded(lambda: server, lambda r, b=body: http(200, b))) as (client, server):
+        async with acting(guarded(lambda: server, lambda r, b=body: http(200, b))) as (
+            client,
+            server,
+        ):
             with pytest.raises(Malformed, match=r"the token server 127\.0\.0\.1"):
                 await client.tags("a/b")
 
 
 @quirk("moved-to-another-registry")
 async def moved_to_another_registry(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As lscr.io and Scarf do: the first leads to a second one, which wants a token of its own token server."""
+    """As lscr.io and Scarf do: the first leads to a second one, which wants a token of its own
+    token server.
+    """
 
     def own_tokens(request: Request) -> Reply:
         return GRANTED if "scope=repository%3Ac%2Fd%3Apull" in request.target else http(400)
 
     with fault_server(guarded(lambda: second, own_tokens)) as second:
         there = f"http://{second.host.replace('127.0.0.1', 'localhost')}"
-        async with acting(lambda request: http(301, location=there + request.target.replace("a/b", "c/d"))) as (
+        async with acting(
+            lambda request: http(301, location=there + request.target.replace("a/b", "c/d"))
+        ) as (
             client,
             first,
         ):
@@ -172,7 +204,9 @@ async def moved_to_another_registry(home: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 @quirk("moved-to-another-registry-with-a-login")
-async def moved_to_another_registry_with_a_login(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def moved_to_another_registry_with_a_login(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each registry gets the credentials of its own host, the second with TLS alone."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(home / "ca.pem"))
@@ -195,13 +229,19 @@ async def moved_to_another_registry_with_a_login(home: Path, monkeypatch: pytest
         def moved(request: Request) -> Reply:
             known = request.headers.get("authorization", "").startswith("Basic ")
             location = f"https://localhost:{second.host.partition(':')[2]}{request.target}"
-            return http(302, location=location) if known else http(401, www_authenticate='Basic realm="x"')
+            return (
+                http(302, location=location)
+                if known
+                else http(401, www_authenticate='Basic realm="x"')
+            )
 
         with fault_server(answer, context) as second, fault_server(moved) as first:
             name = second.host.replace("127.0.0.1", "localhost")
             entries = {first.host: packed("first"), name: packed("second")}
             (home / "config.json").write_text(json.dumps({"auths": entries}))
-            async with open_registry(first.host, Settings(network=NetworkSettings(ca_file=home / "ca.pem"))) as client:
+            async with open_registry(
+                first.host, Settings(network=NetworkSettings(ca_file=home / "ca.pem"))
+            ) as client:
                 assert await client.tags("a/b") == ("v1",)
         sent = {request.headers.get("authorization") for request in second.requests}
         assert sent == ({None, wanted} if basic else {None, wanted, "Bearer t0ken"})
@@ -222,6 +262,8 @@ async def moved_to_a_registry_that_refuses(home: Path, monkeypatch: pytest.Monke
         return http(401, www_authenticate=f'Bearer realm="http://{second.host}/token"')
 
     with fault_server(denied) as second:
-        async with acting(lambda request: http(302, location=f"http://{second.host}{request.target}")) as (client, _):
+        async with acting(
+            lambda request: http(302, location=f"http://{second.host}{request.target}")
+        ) as (client, _):
             with pytest.raises(AccessDenied, match="DENIED"):
                 await client.tags("a/b")

@@ -22,10 +22,18 @@ async def said_by(reply: Reply) -> OcifsError:
 @quirk("words-of-an-error")
 async def words_of_an_error(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for body, kind, words in (
-        (b'{"errors": [{"code": "DENIED", "message": null}]}', "application/json", "answered 403 (DENIED)"),
+        (
+            b'{"errors": [{"code": "DENIED", "message": null}]}',
+            "application/json",
+            "answered 403 (DENIED)",
+        ),
         (b'{"errors": "expired"}', "application/json", "answered 403 (expired)"),
         (b'{"details": "rate limit"}', "application/json", "answered 403 (rate limit)"),
-        (b"Your token has expired.\n", "text/plain; charset=utf-8", "answered 403 (Your token has expired.)"),
+        (
+            b"Your token has expired.\n",
+            "text/plain; charset=utf-8",
+            "answered 403 (Your token has expired.)",
+        ),
         (b"<html>Sign in</html>", "text/html", "answered 403"),
     ):
         error = await said_by(http(403, body, content_type=kind))
@@ -47,7 +55,9 @@ async def token_server_refuses(home: Path, monkeypatch: pytest.MonkeyPatch) -> N
     with fault_server(lambda request: http(403, b"not here", content_type="text/plain")) as tokens:
         challenge = f'Bearer realm="http://{tokens.host}/token",service="x"'
         async with acting(lambda request: http(401, www_authenticate=challenge)) as (client, _):
-            with pytest.raises(AccessDenied, match=r"the token server 127\.0\.0\.1 answered 403 \(not here\)"):
+            with pytest.raises(
+                AccessDenied, match=r"the token server 127\.0\.0\.1 answered 403 \(not here\)"
+            ):
                 await client.tags("a/b")
 
 
@@ -65,11 +75,18 @@ async def failures_of_what_stands_before(home: Path, monkeypatch: pytest.MonkeyP
         if request.target.startswith("/token"):
             return tokens(request)
         known = request.headers.get("authorization") == "Bearer t0ken"
-        return TAGS if known else http(401, www_authenticate=f'Bearer realm="http://{server.host}/token"')
+        return (
+            TAGS
+            if known
+            else http(401, www_authenticate=f'Bearer realm="http://{server.host}/token"')
+        )
 
     async with acting(guarded) as (client, server):
         assert await client.tags("a/b") == ("v1",)
-    async with acting(in_turn(http(526), TAGS)) as (client, server):  # a certificate does not mend itself
+    async with acting(in_turn(http(526), TAGS)) as (
+        client,
+        server,
+    ):  # a certificate does not mend itself
         with pytest.raises(RegistryFailed):
             await client.tags("a/b")
         assert len(server.requests) == 1

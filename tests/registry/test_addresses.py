@@ -1,4 +1,6 @@
-"""Which addresses a registry elsewhere may lead to, as they are written and as names resolve to them."""
+"""Which addresses a registry elsewhere may lead to, as they are written and as names resolve to
+them.
+"""
 
 from __future__ import annotations
 
@@ -15,17 +17,30 @@ from hypothesis import strategies as st
 from ocifs.content import Blob
 from ocifs.errors import AccessDenied, OcifsError
 from ocifs.oci.digest import Digest
-from ocifs.registry.addresses import Zone, is_inner, is_own, zone_of, zone_of_address
 from ocifs.registry.client import open_registry
-from ocifs.registry.endpoint import Site
-from ocifs.registry.guards import origin_in
-from ocifs.registry.transport import make_client, send
-from ocifs.registry.trust import Trust
+from ocifs.registry.config.endpoint import Site
+from ocifs.registry.http.addresses import Zone, is_inner, is_own, zone_of, zone_of_address
+from ocifs.registry.http.origins import origin_in
+from ocifs.registry.http.tls import Trust
+from ocifs.registry.http.transport import make_client, send
 from ocifs.settings import Limits, NetworkSettings, Settings
 from tests.support.faults import Reply, Request, fault_server, http
 
-METADATA = ["169.254.169.254", "100.100.100.200", "168.63.129.16", "192.0.0.192", "100.96.0.96", "169.254.170.2"]
-METADATA_IPV6 = ["fd00:ec2::254", "fd00:ec2::23", "fd20:ce::254", "fd00:c1::a9fe:a9fe", "fd00:42::42"]
+METADATA = [
+    "169.254.169.254",
+    "100.100.100.200",
+    "168.63.129.16",
+    "192.0.0.192",
+    "100.96.0.96",
+    "169.254.170.2",
+]
+METADATA_IPV6 = [
+    "fd00:ec2::254",
+    "fd00:ec2::23",
+    "fd20:ce::254",
+    "fd00:c1::a9fe:a9fe",
+    "fd00:42::42",
+]
 FORMS = {
     "mapped": "::ffff:{}",
     "compatible": "::{}",
@@ -51,7 +66,9 @@ def _in_nat64(address: str, length: int) -> str:
     """In the local prefix made so long (RFC 6052, 2.2, with bits 64 to 71 zero)."""
     number = int(ipaddress.IPv4Address(address))
     before = 64 - length
-    bits = (number >> (32 - before) << 64 if before else 0) | (number & ((1 << (32 - before)) - 1)) << (24 + before)
+    bits = (number >> (32 - before) << 64 if before else 0) | (
+        number & ((1 << (32 - before)) - 1)
+    ) << (24 + before)
     return str(ipaddress.IPv6Address(int(ipaddress.IPv6Address("64:ff9b:1:0:0:0:0:0")) | bits))
 
 
@@ -60,7 +77,9 @@ def test_metadata_services_of_every_cloud_are_known(address: str) -> None:
     assert zone_of(f"[{address}]" if ":" in address else address) is Zone.METADATA
 
 
-@pytest.mark.parametrize("name", ["metadata.google.internal", "Metadata.Google.Internal.", "metadata", "instance-data"])
+@pytest.mark.parametrize(
+    "name", ["metadata.google.internal", "Metadata.Google.Internal.", "metadata", "instance-data"]
+)
 def test_names_of_metadata_services_are_known(name: str) -> None:
     assert zone_of(name) is Zone.METADATA
 
@@ -69,7 +88,11 @@ def test_names_of_metadata_services_are_known(name: str) -> None:
 @pytest.mark.parametrize("address", ["127.0.0.1", "169.254.7.7", *METADATA])
 def test_an_ipv4_address_in_an_ipv6_one_counts_as_itself(form: str, address: str) -> None:
     assert zone_of(f"[{form.format(address)}]") is zone_of(address) is not Zone.OUTSIDE
-    for tunnelled in (_in_6to4(address), _in_teredo(address), *(_in_nat64(address, n) for n in (48, 56, 64))):
+    for tunnelled in (
+        _in_6to4(address),
+        _in_teredo(address),
+        *(_in_nat64(address, n) for n in (48, 56, 64)),
+    ):
         assert zone_of(f"[{tunnelled}]") is zone_of(address)
 
 
@@ -104,7 +127,11 @@ def test_each_address_has_its_zone(host: str, zone: Zone) -> None:
         assert is_inner(host) is (zone is not Zone.OUTSIDE)
 
 
-@given(st.ip_addresses(v=4).map(str) | st.ip_addresses(v=6).map(lambda address: f"[{address}]") | st.text())
+@given(
+    st.ip_addresses(v=4).map(str)
+    | st.ip_addresses(v=6).map(lambda address: f"[{address}]")
+    | st.text()
+)
 def test_any_host_has_a_zone(host: str) -> None:
     assert isinstance(zone_of(host), Zone)
 
@@ -113,7 +140,9 @@ def _own_addresses() -> list[str]:
     """Addresses of this machine other than loopback, as far as its name leads to any."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect(("192.0.2.1", 9))  # sends nothing: the kernel chooses the address of the interface
+            probe.connect(
+                ("192.0.2.1", 9)
+            )  # sends nothing: the kernel chooses the address of the interface
         except OSError:
             return []
         return [str(probe.getsockname()[0])]
@@ -159,11 +188,16 @@ def names(**addresses: str) -> Iterator[None]:
         trio.socket.set_custom_hostname_resolver(before)
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1", "169.254.169.254", "fd00:ec2::254", "64:ff9b::a9fe:a9fe", "::1"])
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1", "169.254.169.254", "fd00:ec2::254", "64:ff9b::a9fe:a9fe", "::1"]
+)
 async def test_a_name_that_resolves_to_an_inner_address_is_not_connected_to(address: str) -> None:
     network = NetworkSettings()
     client = make_client(
-        origin_in("https://registry.example.com"), Trust(network, Site("registry.example.com")), 1, Settings().timing
+        origin_in("https://registry.example.com"),
+        Trust(network, Site("registry.example.com")),
+        1,
+        Settings().timing,
     )
     async with client:
         with names(cdn=address), pytest.raises(AccessDenied, match="sends us"):
@@ -187,13 +221,20 @@ async def test_a_registry_on_an_interface_of_this_machine_may_lead_to_its_storag
 
         with fault_server(lead, address=own) as server, names(registry=own, storage=own):
             host = f"registry.test.example:{server.listener.getsockname()[1]}"
-            settings = Settings(network=NetworkSettings(plain_http=frozenset({host})), limits=Limits(retries=1))
-            async with open_registry(host, settings) as client, client.open_blob(blob, 0, len(data)) as stream:
+            settings = Settings(
+                network=NetworkSettings(plain_http=frozenset({host})), limits=Limits(retries=1)
+            )
+            async with (
+                open_registry(host, settings) as client,
+                client.open_blob(blob, 0, len(data)) as stream,
+            ):
                 assert b"".join([piece async for piece in stream]) == data
         assert len(storage.requests) == 1
 
 
-@pytest.mark.parametrize("zone", ["169.254.169.254", "[fd20:ce::254]", "100.100.100.200", "[fe80::1]"])
+@pytest.mark.parametrize(
+    "zone", ["169.254.169.254", "[fd20:ce::254]", "100.100.100.200", "[fe80::1]"]
+)
 async def test_a_registry_on_this_machine_does_not_lead_to_a_metadata_service(zone: str) -> None:
     blob = Blob("a/b", Digest.of(b"x"), 1)
     with fault_server(lambda request: http(307, location=f"http://{zone}/latest")) as server:

@@ -28,7 +28,11 @@ async def test_a_failure_that_passes_says_nothing_about_ranges(autojump_clock) -
     storm = [http(503), http(522)]
 
     def handler(request) -> Reply:
-        return storm.pop() if storm else http(206, CONTENT[10:20], content_range=f"bytes 10-19/{len(CONTENT)}")
+        return (
+            storm.pop()
+            if storm
+            else http(206, CONTENT[10:20], content_range=f"bytes 10-19/{len(CONTENT)}")
+        )
 
     async with acting(handler, retries=3) as (client, server):
         assert await read(client, 10, 20) == (10, CONTENT[10:20])
@@ -43,7 +47,9 @@ async def test_a_failure_that_passes_says_nothing_about_ranges(autojump_clock) -
     ],
     ids=["short", "odd range"],
 )
-async def test_a_message_names_the_registry_and_the_blob(reply: Reply, kind: type[Exception]) -> None:
+async def test_a_message_names_the_registry_and_the_blob(
+    reply: Reply, kind: type[Exception]
+) -> None:
     async with acting(lambda request: reply) as (client, server):
         with pytest.raises(kind) as caught:
             await read(client, 10, len(CONTENT))

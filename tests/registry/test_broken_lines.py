@@ -1,4 +1,6 @@
-"""Names that nobody resolves, TLS that breaks, connections that are open at one end only, and lines that are slow or break off."""
+"""Names that nobody resolves, TLS that breaks, connections that are open at one end only, and lines
+that are slow or break off.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,7 @@ from ocifs.content import Blob
 from ocifs.oci.digest import Digest
 from ocifs.registry.client import RegistryClient, open_registry
 from ocifs.settings import CacheSettings, Limits, NetworkSettings, Settings
-from ocifs.store.blobs import CachedBlobs
+from ocifs.store.blobs.cached import CachedBlobs
 from ocifs.store.disk import Disk
 from tests.support.faults import FaultServer, Reply, Request, fault_server, http, in_turn
 from tests.support.proxy import proxy_to
@@ -43,13 +45,17 @@ LONG_AGO = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
 
 def impatient(stall: float = 1.0, retries: int = 2) -> Settings:
     settings = Settings(limits=Limits(retries=retries))
-    return replace(settings, timing=replace(settings.timing, stall_timeout=stall, connect_timeout=stall))
+    return replace(
+        settings, timing=replace(settings.timing, stall_timeout=stall, connect_timeout=stall)
+    )
 
 
 # TLS. Hosts with TLS are reached through a proxy for which every name is the broken server.
 
 
-def context_of(authority: trustme.CA, *names: str, until: datetime.datetime | None = None) -> ssl.SSLContext:
+def context_of(
+    authority: trustme.CA, *names: str, until: datetime.datetime | None = None
+) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert(*names, not_after=until).configure_cert(context)
     return context
@@ -67,7 +73,11 @@ async def reaching(
                 yield client
 
 
-TRY = {"expired": "renewed", "of another name": "spelt as the certificate", "of another authority": "no certificate in"}
+TRY = {
+    "expired": "renewed",
+    "of another name": "spelt as the certificate",
+    "of another authority": "no certificate in",
+}
 CERTIFICATES: dict[str, Callable[[trustme.CA], ssl.SSLContext]] = {
     "expired": lambda authority: context_of(authority, "registry.example", until=LONG_AGO),
     "of another name": lambda authority: context_of(authority, "other.example"),
@@ -83,17 +93,23 @@ async def test_a_certificate_that_does_not_hold_is_unreachable_and_nothing_is_as
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     with fault_server(in_turn(http(200, TAGS)), CERTIFICATES[name](authority)) as server:
         async with reaching(server.host, monkeypatch, tmp_path / "ca.pem") as client:
-            with pytest.raises(errors.Unreachable, match=r"TLS with registry\.example fails") as caught:
+            with pytest.raises(
+                errors.Unreachable, match=r"TLS with registry\.example fails"
+            ) as caught:
                 await client.tags("a/b")
         assert type(caught.value) is errors.Unreachable
         assert TRY[name] in caught.value.hint
     assert server.requests == []
 
 
-async def test_a_certificate_that_holds_is_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_certificate_that_holds_is_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-    with fault_server(in_turn(http(200, TAGS)), context_of(authority, "registry.example")) as server:
+    with fault_server(
+        in_turn(http(200, TAGS)), context_of(authority, "registry.example")
+    ) as server:
         async with reaching(server.host, monkeypatch, tmp_path / "ca.pem") as client:
             assert await client.tags("a/b") == ("v1",)
 
@@ -159,7 +175,9 @@ async def test_tls_that_breaks_in_the_handshake_is_unreachable(
 
 @pytest.mark.parametrize("then", ["close", "reset", "stall"])
 async def test_a_connection_that_the_other_end_has_forgotten_is_replaced(then: str) -> None:
-    """It was kept after the first answer; the registry drops it when it is used again, or says nothing on it."""
+    """It was kept after the first answer; the registry drops it when it is used again, or says
+    nothing on it.
+    """
     first = [http(200, TAGS, then="keep"), Reply(b"", then)]
 
     def handler(request: Request) -> Reply:
@@ -187,7 +205,9 @@ async def test_a_byte_at_a_time_is_slow_and_not_silent() -> None:
 
 
 @asynccontextmanager
-async def reading(server: FaultServer, place: Path) -> AsyncIterator[Callable[[], Awaitable[bytes]]]:
+async def reading(
+    server: FaultServer, place: Path
+) -> AsyncIterator[Callable[[], Awaitable[bytes]]]:
     """A reader of the whole blob through a cache."""
     settings = replace(impatient(), cache=CacheSettings(directory=place))
     async with open_registry(server.host, settings) as client, trio.open_nursery() as nursery:
@@ -214,7 +234,9 @@ def given(request: Request, cut: int | None = None) -> Reply:
     return http(206, body[:cut], content_range=f"bytes {start}-{stop - 1}/{BLOB.size}", **extent)
 
 
-async def test_a_401_in_the_middle_of_a_blob_is_answered_and_the_read_goes_on(tmp_path: Path) -> None:
+async def test_a_401_in_the_middle_of_a_blob_is_answered_and_the_read_goes_on(
+    tmp_path: Path,
+) -> None:
     """The line breaks off in the middle, and when the rest is asked for the token is another one."""
     tokens = ["first"]
     cut: list[int] = []
@@ -234,18 +256,28 @@ async def test_a_401_in_the_middle_of_a_blob_is_answered_and_the_read_goes_on(tm
         async with reading(server, tmp_path / "cache") as read:
             assert await read() == CONTENT
     assert sum(request.target.startswith("/token") for request in server.requests) == 2
-    rest = [span(request) for request in server.requests if request.headers.get("authorization") == "Bearer second"]
+    rest = [
+        span(request)
+        for request in server.requests
+        if request.headers.get("authorization") == "Bearer second"
+    ]
     assert all(start > 0 for start, _ in rest), "what had come was asked for again"
 
 
 @pytest.mark.parametrize("status", [499, 502, 522, 530])
-async def test_a_failure_that_passes_in_the_middle_of_a_blob_is_not_noticed(status: int, tmp_path: Path) -> None:
-    """The line breaks off in the middle, and the first question about the rest is answered by a gateway."""
+async def test_a_failure_that_passes_in_the_middle_of_a_blob_is_not_noticed(
+    status: int, tmp_path: Path
+) -> None:
+    """The line breaks off in the middle, and the first question about the rest is answered by a
+    gateway.
+    """
     left = [lambda request: given(request, 100_000), lambda request: http(status, b"<html>")]
     with fault_server(lambda request: (left.pop(0) if left else given)(request)) as server:
         async with reading(server, tmp_path / "cache") as read:
             assert await read() == CONTENT
-    assert all(span(request)[0] > 0 for request in server.requests[1:]), "what had come was asked for again"
+    assert all(span(request)[0] > 0 for request in server.requests[1:]), (
+        "what had come was asked for again"
+    )
 
 
 async def test_ranges_that_are_refused_in_the_middle_of_a_blob_end_no_read(tmp_path: Path) -> None:
@@ -260,7 +292,9 @@ async def test_ranges_that_are_refused_in_the_middle_of_a_blob_end_no_read(tmp_p
     assert len(server.requests) == 3
 
 
-async def test_a_401_that_stays_in_the_middle_of_a_blob_is_a_refusal_and_never_an_end(tmp_path: Path) -> None:
+async def test_a_401_that_stays_in_the_middle_of_a_blob_is_a_refusal_and_never_an_end(
+    tmp_path: Path,
+) -> None:
     given_once: list[int] = []
 
     def handler(request: Request) -> Reply:
@@ -318,7 +352,9 @@ def name_server(code: int | None) -> Iterator[str]:
                     if not question:
                         return
                     if code is not None:
-                        listener.sendto(question[:2] + bytes([0x81, 0x80 | code]) + question[4:], who)
+                        listener.sendto(
+                            question[:2] + bytes([0x81, 0x80 | code]) + question[4:], who
+                        )
 
         thread = threading.Thread(target=answer, daemon=True)
         thread.start()
@@ -331,9 +367,13 @@ def name_server(code: int | None) -> Iterator[str]:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may have a name server of its own")
 @pytest.mark.parametrize("said", SAYS)
-def test_a_name_server_that_fails_is_an_outage_within_the_time_for_connections(said: str, tmp_path: Path) -> None:
+def test_a_name_server_that_fails_is_an_outage_within_the_time_for_connections(
+    said: str, tmp_path: Path
+) -> None:
     with name_server(SAYS[said]) as address:
-        (tmp_path / "resolv.conf").write_text(f"nameserver {address}\noptions timeout:30 attempts:5\n")
+        (tmp_path / "resolv.conf").write_text(
+            f"nameserver {address}\noptions timeout:30 attempts:5\n"
+        )
         ls = [sys.executable, "-m", "ocifs", "ls", "--timeout=3", "registry.example/a/b"]
         done = subprocess.run(
             ["unshare", "--mount", "sh", "-c", RESOLVE, str(tmp_path / "resolv.conf"), *ls],

@@ -15,8 +15,9 @@ import pytest
 
 from ocifs.content import Blob
 from ocifs.errors import AccessDenied, NotFound
-from ocifs.oci import endpoints, mediatype
+from ocifs.oci import mediatype
 from ocifs.oci.digest import Digest
+from ocifs.oci.distribution import endpoints
 from ocifs.registry.client import open_registry
 from ocifs.settings import NetworkSettings, Settings
 from tests.support.ports import free_port
@@ -26,7 +27,10 @@ from tests.support.secrets import keep_secret
 
 pytestmark = pytest.mark.servers
 
-PASSWORD, WRONG = keep_secret("geheimes-wort", "me:geheimes-wort"), keep_secret("falsches-wort", "me:falsches-wort")
+PASSWORD, WRONG = (
+    keep_secret("geheimes-wort", "me:geheimes-wort"),
+    keep_secret("falsches-wort", "me:falsches-wort"),
+)
 CONFIG = """version: 0.1
 storage: {{filesystem: {{rootdirectory: {root}}}}}
 http: {{addr: "127.0.0.1:{port}"}}
@@ -37,11 +41,20 @@ auth: {{htpasswd: {{realm: test, path: {passwords}}}}}
 def push_empty(registry: Registry, repository: str, *tags: str) -> Digest:
     digest = push_blob(registry.url, repository, b"{}")
     empty = {"mediaType": mediatype.OCI_EMPTY, "digest": digest, "size": 2}
-    manifest = {"schemaVersion": 2, "mediaType": mediatype.OCI_MANIFEST, "config": empty, "layers": [empty]}
-    return Digest.parse([push_manifest(registry.url, repository, manifest, tag) for tag in tags][-1])
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": mediatype.OCI_MANIFEST,
+        "config": empty,
+        "layers": [empty],
+    }
+    return Digest.parse(
+        [push_manifest(registry.url, repository, manifest, tag) for tag in tags][-1]
+    )
 
 
-async def test_every_page_of_a_list_is_read(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_every_page_of_a_list_is_read(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(endpoints, "PAGE", 2)
     names = [f"client/paged{number}" for number in range(5)]
     for name in names:
@@ -88,7 +101,9 @@ def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     made = subprocess.run(["htpasswd", "-Bbn", "me", PASSWORD], capture_output=True, check=True)
     (directory / "passwords").write_bytes(made.stdout)
     config = directory / "config.yml"
-    config.write_text(CONFIG.format(root=directory / "data", port=port, passwords=directory / "passwords"))
+    config.write_text(
+        CONFIG.format(root=directory / "data", port=port, passwords=directory / "passwords")
+    )
     command = ["docker-registry", "serve", str(config)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:

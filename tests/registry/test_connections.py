@@ -16,7 +16,7 @@ from ocifs.content import Blob
 from ocifs.errors import OcifsError, RateLimited, RegistryFailed
 from ocifs.oci.digest import Digest
 from ocifs.registry.client import RegistryClient, open_registry
-from ocifs.registry.endpoint import Site
+from ocifs.registry.config.endpoint import Site
 from ocifs.settings import Limits, NetworkSettings, Settings
 from tests.mount.test_registry_mount import push_files
 from tests.support.faultproxy import LIES, SIZES, WAYS, FaultProxy, fault_proxy
@@ -58,7 +58,9 @@ async def read(asked: RegistryClient) -> bytes:
 
 
 @pytest.mark.parametrize("fault", (*WAYS, *SIZES, *LIES))
-async def test_after_any_fault_every_connection_is_free_again(proxy: FaultProxy, fault: str) -> None:
+async def test_after_any_fault_every_connection_is_free_again(
+    proxy: FaultProxy, fault: str
+) -> None:
     async with client(proxy) as asked:
         assert await ask_everything(asked) == CONTENT
         digest = (await asked.resolve("pool/app", "v1")).digest
@@ -86,7 +88,9 @@ async def when_it_may_be_asked(asked: RegistryClient) -> bytes:
             await trio.sleep(0.3)  # nothing reports that this is over
 
 
-async def test_callers_that_leave_at_any_moment_leave_no_connection_taken(proxy: FaultProxy) -> None:
+async def test_callers_that_leave_at_any_moment_leave_no_connection_taken(
+    proxy: FaultProxy,
+) -> None:
     async with client(proxy) as asked:
         assert await ask_everything(asked) == CONTENT
         proxy.fault = "drip"
@@ -99,17 +103,23 @@ async def test_callers_that_leave_at_any_moment_leave_no_connection_taken(proxy:
 
 
 async def test_a_caller_that_leaves_in_the_middle_of_a_handshake_leaves_no_socket() -> None:
-    """Not even until the garbage is collected: the other end sees at once that the connection is over."""
+    """Not even until the garbage is collected: the other end sees at once that the connection is
+    over.
+    """
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(60)
         gc.disable()
         try:
-            async with open_registry(Site(f"127.0.0.1:{listener.getsockname()[1]}", "https"), Settings()) as asked:
+            async with open_registry(
+                Site(f"127.0.0.1:{listener.getsockname()[1]}", "https"), Settings()
+            ) as asked:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(asked.tags, "a/b")
                     connection = await trio.to_thread.run_sync(lambda: listener.accept()[0])
                     connection.settimeout(60)
-                    assert await trio.to_thread.run_sync(connection.recv, 1) == b"\x16"  # a ClientHello begins
+                    assert (
+                        await trio.to_thread.run_sync(connection.recv, 1) == b"\x16"
+                    )  # a ClientHello begins
                     nursery.cancel_scope.cancel()
                 with connection:
                     assert await trio.to_thread.run_sync(drained, connection)

@@ -21,9 +21,9 @@ from pathlib import Path
 import pytest
 
 from ocifs.directories import cache_home, config_home, home, runtime_directory
-from ocifs.registry import registries_conf
-from ocifs.registry.credentials import files
-from ocifs.registry.trust import certificate_directories
+from ocifs.registry.auth.files import files
+from ocifs.registry.config import registries_conf
+from ocifs.registry.http.tls import certificate_directories
 from ocifs.settings import default_cache_directory
 from tests.support.faults import Reply, Request, fault_server, http
 from tests.support.secrets import keep_secret
@@ -88,10 +88,14 @@ def write_logins(place: Path, host: str, user: int) -> None:
     (place / "cache").mkdir()
     shutil.chown(place / "cache", user)
     names = {0: "root", 65534: "nobody"}
-    (place / "password-database").write_text(f"{names[user]}:x:{user}:{user}::{place}/passwd:/bin/sh\n")
+    (place / "password-database").write_text(
+        f"{names[user]}:x:{user}:{user}::{place}/passwd:/bin/sh\n"
+    )
 
 
-def run_in_namespace(place: Path, user: int, run: bool, variables: list[str], command: list[str]) -> str:
+def run_in_namespace(
+    place: Path, user: int, run: bool, variables: list[str], command: list[str]
+) -> str:
     containers = "run-containers" if run else "empty"
     script = (
         f"mkdir -p /run/containers && mount --bind {place}/{containers} /run/containers && "
@@ -114,7 +118,9 @@ def run_in_namespace(place: Path, user: int, run: bool, variables: list[str], co
 @pytest.mark.skipif(shutil.which("skopeo") is None, reason="skopeo is not installed")
 @pytest.mark.parametrize("user", [0, 65534], ids=["root", "nobody"])
 @pytest.mark.parametrize(("named", "run"), CASES)
-def test_skopeo_and_ocifs_find_the_same_login(place: Path, user: int, named: set[str], run: bool) -> None:
+def test_skopeo_and_ocifs_find_the_same_login(
+    place: Path, user: int, named: set[str], run: bool
+) -> None:
     with fault_server(echo, plain=True) as server:
         host = server.host
         write_logins(place, host, user)
@@ -137,7 +143,9 @@ def test_a_home_that_is_unset_empty_or_relative_is_that_of_the_password_database
 
 
 @pytest.mark.parametrize("value", ["", "relative", "./relative", "../x"])
-def test_a_relative_path_in_an_xdg_variable_is_ignored_everywhere(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_path_in_an_xdg_variable_is_ignored_everywhere(
+    value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     names = ("XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME")
     for name in names:
         monkeypatch.delenv(name, raising=False)

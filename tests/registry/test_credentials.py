@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import trio
 
-from ocifs.registry.credential import Credential
-from ocifs.registry.credentials import Sources
-from ocifs.registry.helpers import Helper, Helpers
+from ocifs.registry.auth.credential import Credential
+from ocifs.registry.auth.files import Sources
+from ocifs.registry.auth.helpers import Helper, Helpers
 from tests.support.secrets import keep_secret
 
 SECRET = keep_secret("s3cr3t-of-the-credentials", "me:s3cr3t-of-the-credentials")
@@ -44,7 +44,9 @@ def helper(directory: Path, script: str, name: str = "test") -> None:
 
 
 def sources(home: Path, timeout: float = 10.0, **environ: str) -> Sources:
-    return Sources(Helpers(timeout), {"HOME": str(home), "XDG_RUNTIME_DIR": str(home / "run"), **environ})
+    return Sources(
+        Helpers(timeout), {"HOME": str(home), "XDG_RUNTIME_DIR": str(home / "run"), **environ}
+    )
 
 
 def docker(home: Path, **members: object) -> None:
@@ -58,11 +60,22 @@ async def user(found: Sources, host: str, repository: str = "") -> str:
 
 
 async def test_the_longest_key_is_the_entry(tmp_path: Path) -> None:
-    keys = {"r.example": "host", "r.example/team": "team", "r.example/team/app": "app", "r.example:5000": "port"}
+    keys = {
+        "r.example": "host",
+        "r.example/team": "team",
+        "r.example/team/app": "app",
+        "r.example:5000": "port",
+    }
     docker(tmp_path, auths={key: packed(name) for key, name in keys.items()})
     found = sources(tmp_path)
     asked = ["team/app", "team/other", "teams/app", "team/app/below", ""]
-    assert [await user(found, "r.example", each) for each in asked] == ["app", "team", "host", "app", "host"]
+    assert [await user(found, "r.example", each) for each in asked] == [
+        "app",
+        "team",
+        "host",
+        "app",
+        "host",
+    ]
     assert await user(found, "r.example:5000", "team/app") == "port"
     assert await user(found, "example", "team/app") == ""
 
@@ -99,9 +112,15 @@ async def test_a_key_that_is_written_as_it_should_be_beats_one_of_old(tmp_path: 
 
 async def test_a_key_that_may_be_a_namespace_is_both(tmp_path: Path) -> None:
     docker(tmp_path, auths={"r.example/v1": packed("v1")})
-    assert [await user(sources(tmp_path), "r.example", name) for name in ("v1/app", "app")] == ["v1", "v1"]
+    assert [await user(sources(tmp_path), "r.example", name) for name in ("v1/app", "app")] == [
+        "v1",
+        "v1",
+    ]
     docker(tmp_path, auths={"r.example/v1": packed("v1"), "r.example": packed("host")})
-    assert [await user(sources(tmp_path), "r.example", name) for name in ("v1/app", "app")] == ["v1", "host"]
+    assert [await user(sources(tmp_path), "r.example", name) for name in ("v1/app", "app")] == [
+        "v1",
+        "host",
+    ]
 
 
 @pytest.mark.parametrize("host", ["docker.io", "r.example"])
@@ -111,7 +130,10 @@ async def test_tokens_of_a_login_by_browser_are_not_the_registrys(
     tmp_path: Path, host: str, word: str, first: bool
 ) -> None:
     server = "index.docker.io" if host == "docker.io" else host
-    session, own = (f"https://{server}/v1/{word}", packed("session")), (f"https://{server}/v1/", packed("me"))
+    session, own = (
+        (f"https://{server}/v1/{word}", packed("session")),
+        (f"https://{server}/v1/", packed("me")),
+    )
     docker(tmp_path, auths=dict([session, own] if first else [own, session]))
     assert await user(sources(tmp_path), host) == "me"
     docker(tmp_path, auths=dict([session]))
@@ -153,7 +175,9 @@ async def test_files_are_believed_in_their_order_and_read_anew(tmp_path: Path) -
     assert await found.find("r.example", "") is None
 
 
-@pytest.mark.parametrize("content", ["", "[", "[]", '{"auths": 3}', '{"auths": {"r.example": 1}}', "[" * 100_000])
+@pytest.mark.parametrize(
+    "content", ["", "[", "[]", '{"auths": 3}', '{"auths": {"r.example": 1}}', "[" * 100_000]
+)
 async def test_a_file_that_makes_no_sense_is_passed_over(tmp_path: Path, content: str) -> None:
     (tmp_path / "run/containers").mkdir(parents=True)
     (tmp_path / "run/containers/auth.json").write_text(content)
@@ -163,7 +187,11 @@ async def test_a_file_that_makes_no_sense_is_passed_over(tmp_path: Path, content
 
 async def test_the_environments_credential_is_for_the_host_that_was_named(tmp_path: Path) -> None:
     (tmp_path / "password").write_text(SECRET + "\n")
-    environ = {"HOME": str(tmp_path), "OCIFS_USERNAME": "me", "OCIFS_PASSWORD_FILE": str(tmp_path / "password")}
+    environ = {
+        "HOME": str(tmp_path),
+        "OCIFS_USERNAME": "me",
+        "OCIFS_PASSWORD_FILE": str(tmp_path / "password"),
+    }
     found = Sources(Helpers(1), environ, named="r.example")
     assert await found.find("r.example", "") == ME
     assert await found.find("other.example", "") is None
@@ -179,8 +207,16 @@ async def test_entries_of_every_kind(tmp_path: Path) -> None:
             "plain.example": {"username": "me", "password": SECRET},
         },
     )
-    found = [await sources(tmp_path).find(f"{each}.example", "") for each in ("identity", "token", "registry", "plain")]
-    assert [each and each.kind for each in found] == ["identity", "identity", "registry", "password"]
+    found = [
+        await sources(tmp_path).find(f"{each}.example", "")
+        for each in ("identity", "token", "registry", "plain")
+    ]
+    assert [each and each.kind for each in found] == [
+        "identity",
+        "identity",
+        "registry",
+        "password",
+    ]
     assert {each and each.secret for each in found} == {SECRET}
     assert SECRET not in repr(found)
 
@@ -190,7 +226,9 @@ async def test_a_store_is_asked_for_the_host(tmp_path: Path, bin_directory: Path
     docker(tmp_path, credsStore="test", auths={"r.example:5000": {}})
     assert await sources(tmp_path).find("r.example:5000", "team/app") == ME
     assert await sources(tmp_path).find("docker.io", "library/alpine") == ME
-    assert (bin_directory / "asked").read_text() == "get r.example:5000\nget https://index.docker.io/v1/\n"
+    assert (
+        bin_directory / "asked"
+    ).read_text() == "get r.example:5000\nget https://index.docker.io/v1/\n"
 
 
 async def test_a_helper_for_the_host_beats_what_is_written_and_that_the_store(
@@ -252,12 +290,18 @@ async def test_registries_conf_says_where_credentials_are_looked_for(
     tmp_path: Path, bin_directory: Path, order: tuple[str, ...], found: str
 ) -> None:
     helper(bin_directory, WELL)
-    helper(bin_directory, "#!/bin/sh\necho credentials not found in native keychain\nexit 1\n", "lacking")
+    helper(
+        bin_directory,
+        "#!/bin/sh\necho credentials not found in native keychain\nexit 1\n",
+        "lacking",
+    )
     docker(tmp_path, auths={"r.example": packed("file")})
     assert await user(replace(sources(tmp_path), order=order), "r.example") == found
     (tmp_path / "named.json").write_text(json.dumps({"auths": {"r.example": packed("named")}}))
     named = replace(sources(tmp_path), order=order, authfile=tmp_path / "named.json")
-    assert await user(named, "r.example") == ("me" if order[:1] == ("test",) and len(order) == 2 else "named")
+    assert await user(named, "r.example") == (
+        "me" if order[:1] == ("test",) and len(order) == 2 else "named"
+    )
 
 
 @pytest.mark.parametrize(
@@ -283,7 +327,9 @@ async def test_a_helper_that_fails_is_logged_and_one_that_lacks_the_host_is_not(
 async def test_an_identity_token_of_a_helper_is_one(tmp_path: Path, bin_directory: Path) -> None:
     helper(bin_directory, WELL.replace('"me"', '"<token>"'))
     docker(tmp_path, credsStore="test")
-    assert await sources(tmp_path).find("r.example", "") == Credential("<token>", SECRET, "identity")
+    assert await sources(tmp_path).find("r.example", "") == Credential(
+        "<token>", SECRET, "identity"
+    )
 
 
 BAD = {
@@ -337,7 +383,9 @@ async def test_a_helper_is_run_once_for_all_who_wait_and_again_when_it_is_refuse
 async def test_a_helper_that_failed_is_left_alone_for_a_while(
     tmp_path: Path, bin_directory: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
-    autojump_clock.autojump_threshold = float("inf")  # time moves by hand: the helper lives in real time
+    autojump_clock.autojump_threshold = float(
+        "inf"
+    )  # time moves by hand: the helper lives in real time
     helper(bin_directory, "#!/bin/sh\necho rubbish\n")
     docker(tmp_path, credsStore="test")
     found = sources(tmp_path)

@@ -22,7 +22,7 @@ from ocifs.content import Blob
 from ocifs.oci import mediatype
 from ocifs.oci.digest import Digest
 from ocifs.registry.client import RegistryClient, open_registry
-from ocifs.registry.failures import our_errors
+from ocifs.registry.http.errors import our_errors
 from ocifs.settings import NetworkSettings, Settings
 from tests.support.faults import Handler, Reply, Request, fault_server, http, in_turn
 from tests.support.secrets import keep_secret
@@ -50,7 +50,9 @@ async def asking(host: str, settings: Settings | None = None) -> AsyncIterator[R
             yield client
 
 
-async def read(client: RegistryClient, start: int = 0, stop: int = BLOB.size) -> tuple[int, int | None, bytes]:
+async def read(
+    client: RegistryClient, start: int = 0, stop: int = BLOB.size
+) -> tuple[int, int | None, bytes]:
     async with client.open_blob(BLOB, start, stop) as stream:
         return stream.start, stream.total, b"".join([piece async for piece in stream])
 
@@ -61,7 +63,9 @@ def ranged(request: Request) -> tuple[int, int]:
 
 
 def part(start: int, stop: int, **more: str) -> Reply:
-    return http(206, CONTENT[start:stop], content_range=f"bytes {start}-{stop - 1}/{len(CONTENT)}", **more)
+    return http(
+        206, CONTENT[start:stop], content_range=f"bytes {start}-{stop - 1}/{len(CONTENT)}", **more
+    )
 
 
 async def test_a_part_is_given_as_it_was_asked_for() -> None:
@@ -86,7 +90,9 @@ async def test_a_part_longer_than_it_says_is_cut() -> None:
 
 
 async def test_a_refused_range_is_asked_for_as_a_whole() -> None:
-    with fault_server(lambda request: http(416) if "range" in request.headers else http(200, CONTENT)) as server:
+    with fault_server(
+        lambda request: http(416) if "range" in request.headers else http(200, CONTENT)
+    ) as server:
         async with asking(server.host) as client:
             assert await read(client, 10, 20) == (0, len(CONTENT), CONTENT)
 
@@ -100,7 +106,9 @@ async def test_a_refused_range_is_asked_for_as_a_whole() -> None:
         http(200, b"\x1f\x8b rubbish", content_encoding="gzip"),
         Reply(b"HTTP/1.1 302 Found\r\nlocation: ftp://x/y\r\ncontent-length: 0\r\n\r\n"),
         Reply(b"HTTP/1.1 302 Found\r\nlocation: http://[half\r\ncontent-length: 0\r\n\r\n"),
-        Reply(b"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:99999/\r\ncontent-length: 0\r\n\r\n"),
+        Reply(
+            b"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:99999/\r\ncontent-length: 0\r\n\r\n"
+        ),
     ],
     ids=["elsewhere", "no range", "backwards", "no gzip", "ftp", "no address", "no port"],
 )
@@ -127,7 +135,9 @@ LOST = {
     "nothing": Reply(b""),
     "no HTTP": Reply(b"SSH-2.0-OpenSSH_9.2\r\n"),
     "half a head": Reply(b"HTTP/1.1 200 OK\r\ncontent-le"),
-    "chunks that break off": http(200, b"5\r\nabcde\r\n", content_length="", transfer_encoding="chunked"),
+    "chunks that break off": http(
+        200, b"5\r\nabcde\r\n", content_length="", transfer_encoding="chunked"
+    ),
 }
 
 
@@ -160,7 +170,9 @@ STATUSES = {
 
 @pytest.mark.parametrize(("status", "kind"), STATUSES.items())
 @pytest.mark.parametrize(
-    "body", [b"", b"<html><body>Bad gateway</body></html>", b"\xff" * 500_000], ids=["", "html", "much"]
+    "body",
+    [b"", b"<html><body>Bad gateway</body></html>", b"\xff" * 500_000],
+    ids=["", "html", "much"],
 )
 async def test_each_status_is_its_error_whatever_the_body(
     status: int, kind: type[errors.OcifsError], body: bytes
@@ -169,7 +181,11 @@ async def test_each_status_is_its_error_whatever_the_body(
     settings = replace(settings, limits=replace(settings.limits, retries=1))
     with fault_server(in_turn(http(status, body, content_type="text/html"))) as server:
         async with asking(server.host, settings) as client:
-            for question in (client.tags("a/b"), client.resolve("a/b", "v1"), client.manifest("a/b", BLOB.digest)):
+            for question in (
+                client.tags("a/b"),
+                client.resolve("a/b", "v1"),
+                client.manifest("a/b", BLOB.digest),
+            ):
                 with pytest.raises(kind) as caught:
                     await question
                 assert type(caught.value) is kind
@@ -179,7 +195,9 @@ async def test_each_status_is_its_error_whatever_the_body(
 async def test_a_catalog_that_is_not_there_is_unavailable(status: int) -> None:
     with fault_server(in_turn(http(status))) as server:
         settings = impatient()
-        async with asking(server.host, replace(settings, limits=replace(settings.limits, retries=1))) as client:
+        async with asking(
+            server.host, replace(settings, limits=replace(settings.limits, retries=1))
+        ) as client:
             with pytest.raises(errors.CatalogUnavailable):
                 await client.repositories()
 
@@ -196,9 +214,13 @@ async def test_a_storm_of_failures_passes(autojump_clock) -> None:
     assert len(server.requests) == 4
 
 
-@pytest.mark.parametrize("when", [lambda: "0", lambda: formatdate(0, usegmt=True)], ids=["seconds", "date"])
+@pytest.mark.parametrize(
+    "when", [lambda: "0", lambda: formatdate(0, usegmt=True)], ids=["seconds", "date"]
+)
 async def test_a_registry_that_asks_for_patience_gets_it(when) -> None:
-    with fault_server(in_turn(http(429, retry_after=when()), http(200, b'{"tags": ["v1"]}'))) as server:
+    with fault_server(
+        in_turn(http(429, retry_after=when()), http(200, b'{"tags": ["v1"]}'))
+    ) as server:
         async with asking(server.host) as client:
             assert await client.tags("a/b") == ("v1",)
 
@@ -223,7 +245,9 @@ def needs(header: str) -> Handler:
     return handler
 
 
-async def test_credentials_do_not_go_along_to_another_host(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+async def test_credentials_do_not_go_along_to_another_host(
+    monkeypatch: pytest.MonkeyPatch, tmp_path
+) -> None:
     (tmp_path / "password").write_text(keep_secret("geheimes-wort", "me:geheimes-wort"))
     monkeypatch.setenv("OCIFS_USERNAME", "me")
     monkeypatch.setenv("OCIFS_PASSWORD_FILE", str(tmp_path / "password"))
@@ -238,14 +262,22 @@ async def test_credentials_do_not_go_along_to_another_host(monkeypatch: pytest.M
 
 
 async def test_a_storage_address_is_asked_again_and_renewed_when_it_has_expired() -> None:
-    """One question to the registry for many parts, and one more when the address that it signed holds no longer."""
+    """One question to the registry for many parts, and one more when the address that it signed
+    holds no longer.
+    """
     valid = ["one"]
 
     def storage(request: Request) -> Reply:
-        return http(200, CONTENT) if request.target == f"/signed?key={valid[0]}" else http(403, b"<Code>Expired</Code>")
+        return (
+            http(200, CONTENT)
+            if request.target == f"/signed?key={valid[0]}"
+            else http(403, b"<Code>Expired</Code>")
+        )
 
     with fault_server(storage) as far:
-        with fault_server(lambda request: http(307, location=f"http://{far.host}/signed?key={valid[0]}")) as server:
+        with fault_server(
+            lambda request: http(307, location=f"http://{far.host}/signed?key={valid[0]}")
+        ) as server:
             async with asking(server.host) as client:
                 for key in ("one", "one", "two", "two"):
                     valid[0] = key
@@ -264,7 +296,9 @@ async def test_redirects_in_circles_end() -> None:
 
 async def test_a_body_over_its_bound_is_refused() -> None:
     settings = impatient()
-    settings = replace(settings, limits=replace(settings.limits, answer_bytes=1000, manifest_bytes=1000))
+    settings = replace(
+        settings, limits=replace(settings.limits, answer_bytes=1000, manifest_bytes=1000)
+    )
     with fault_server(in_turn(http(200, b" " * 2000))) as server:
         async with asking(server.host, settings) as client:
             with pytest.raises(errors.LimitExceeded):
@@ -284,7 +318,9 @@ async def test_a_body_over_its_bound_is_refused() -> None:
     ids=["long", "many", "few too many", "folded"],
 )
 async def test_headers_without_end_are_unreachable_and_cost_no_memory(head: bytes) -> None:
-    with fault_server(in_turn(Reply(b"HTTP/1.1 200 OK\r\n" + head + b"content-length: 0\r\n\r\n"))) as server:
+    with fault_server(
+        in_turn(Reply(b"HTTP/1.1 200 OK\r\n" + head + b"content-length: 0\r\n\r\n"))
+    ) as server:
         async with asking(server.host) as client:
             with pytest.raises(errors.Unreachable):
                 await client.tags("a/b")
@@ -301,7 +337,9 @@ async def test_interim_answers_without_end_are_unreachable() -> None:
 
 @pytest.mark.parametrize("status", [200, 403])
 async def test_chunks_of_one_byte_leave_others_their_turns(status: int) -> None:
-    """What has arrived is read without waiting: other tasks have their turns only if they are given."""
+    """What has arrived is read without waiting: other tasks have their turns only if they are
+    given.
+    """
     body = b'{"tags": ["v1"]}' + b" " * 60_000
     chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n"
     head = b"HTTP/1.1 %d Said\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n" % status
@@ -382,7 +420,9 @@ async def test_a_manifest_of_another_digest_is_refused() -> None:
 
 
 async def test_a_tag_is_resolved_where_head_is_refused_and_its_manifest_asked_for_once() -> None:
-    with fault_server(lambda request: http(405) if request.method == "HEAD" else http(200, MANIFEST)) as server:
+    with fault_server(
+        lambda request: http(405) if request.method == "HEAD" else http(200, MANIFEST)
+    ) as server:
         async with asking(server.host) as client:
             found = await client.resolve("a/b", "v1")
             assert (found.digest, found.size) == (Digest.of(MANIFEST), len(MANIFEST))
@@ -393,10 +433,14 @@ async def test_a_tag_is_resolved_where_head_is_refused_and_its_manifest_asked_fo
 OTHER = json.dumps({"schemaVersion": 2, "layers": [], "annotations": {}}).encode()
 
 
-async def test_a_tags_manifest_that_is_not_what_its_digest_header_names_is_asked_for_by_that() -> None:
+async def test_a_tags_manifest_that_is_not_what_its_digest_header_names_is_asked_for_by_that() -> (
+    None
+):
     def handler(request: Request) -> Reply:
         right = str(Digest.of(MANIFEST)) in request.target
-        return http(200, MANIFEST if right else OTHER, docker_content_digest=str(Digest.of(MANIFEST)))
+        return http(
+            200, MANIFEST if right else OTHER, docker_content_digest=str(Digest.of(MANIFEST))
+        )
 
     with fault_server(handler) as server:
         async with asking(server.host) as client:
@@ -405,14 +449,20 @@ async def test_a_tags_manifest_that_is_not_what_its_digest_header_names_is_asked
 
 
 async def test_a_tags_manifest_that_is_never_what_its_digest_header_names_is_refused() -> None:
-    with fault_server(in_turn(http(200, OTHER, docker_content_digest=str(Digest.of(MANIFEST))))) as server:
+    with fault_server(
+        in_turn(http(200, OTHER, docker_content_digest=str(Digest.of(MANIFEST))))
+    ) as server:
         async with asking(server.host) as client:
             with pytest.raises(errors.IntegrityError):
                 await client.tagged("a/b", "v1")
 
 
-@pytest.mark.parametrize("digest", ["", "rubbish", "sha256:short", "md5:" + "0" * 32, Digest.of(MANIFEST, "sha512")])
-async def test_a_tags_manifest_is_what_it_is_where_no_digest_is_named_and_named_as_the_registry_does(digest) -> None:
+@pytest.mark.parametrize(
+    "digest", ["", "rubbish", "sha256:short", "md5:" + "0" * 32, Digest.of(MANIFEST, "sha512")]
+)
+async def test_a_tags_manifest_is_what_it_is_where_no_digest_is_named_and_named_as_the_registry_does(
+    digest,
+) -> None:
     with fault_server(in_turn(http(200, MANIFEST, docker_content_digest=str(digest)))) as server:
         async with asking(server.host) as client:
             found = await client.tagged("a/b", "v1")
@@ -460,8 +510,15 @@ async def test_a_token_server_without_oauth2_is_asked_as_before_it(
 ) -> None:
     def handler(request: Request) -> Reply:
         if request.target.startswith("/token"):
-            known = request.headers.get("authorization") == "Basic " + base64.b64encode(b"<token>:1dentity").decode()
-            return http(200, b'{"token": "abc"}') if request.method == "GET" and known else http(status)
+            known = (
+                request.headers.get("authorization")
+                == "Basic " + base64.b64encode(b"<token>:1dentity").decode()
+            )
+            return (
+                http(200, b'{"token": "abc"}')
+                if request.method == "GET" and known
+                else http(status)
+            )
         if request.headers.get("authorization") == "Bearer abc":
             return http(200, b'{"tags": ["v1"]}')
         return http(401, www_authenticate=f'Bearer realm="http://{server.host}/token"')
@@ -506,11 +563,17 @@ async def test_a_token_that_is_refused_again_is_access_denied() -> None:
 
 
 def raised_by(module: object) -> list[type[Exception]]:
-    found = [kind for _, kind in inspect.getmembers(module, inspect.isclass) if issubclass(kind, Exception)]
+    found = [
+        kind
+        for _, kind in inspect.getmembers(module, inspect.isclass)
+        if issubclass(kind, Exception)
+    ]
     return [kind for kind in found if kind is not httpx.CookieConflict]  # we read no cookies
 
 
-@pytest.mark.parametrize("kind", [*raised_by(httpx), *raised_by(httpcore), OSError, ssl.SSLError, TimeoutError])
+@pytest.mark.parametrize(
+    "kind", [*raised_by(httpx), *raised_by(httpcore), OSError, ssl.SSLError, TimeoutError]
+)
 def test_every_exception_of_the_libraries_is_one_of_ours(kind: type[Exception]) -> None:
     request = httpx.Request("GET", "http://host/")
     try:

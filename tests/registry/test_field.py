@@ -1,4 +1,6 @@
-"""The same scripted registries, read by ocifs and by other clients: what the field does is the oracle for our quirks page."""
+"""The same scripted registries, read by ocifs and by other clients: what the field does is the
+oracle for our quirks page.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ from tests.support.tools import tool
 pytestmark = pytest.mark.servers
 
 LAYER = gzip.compress(os.urandom(5000), mtime=0)
-CONFIG = json.dumps({"os": "linux", "architecture": "amd64", "rootfs": {"type": "layers", "diff_ids": []}}).encode()
+CONFIG = json.dumps(
+    {"os": "linux", "architecture": "amd64", "rootfs": {"type": "layers", "diff_ids": []}}
+).encode()
 PASSWORD = keep_secret("s3cr3t-of-the-field", "me:s3cr3t-of-the-field")
 
 
@@ -55,7 +59,12 @@ def decent(request: Request) -> Reply:
     if "/blobs/" in path:
         return http(200, BLOBS[name], content_type="application/octet-stream")
     if "/manifests/" in path:
-        return http(200, MANIFEST, content_type=mediatype.OCI_MANIFEST, docker_content_digest=str(Digest.of(MANIFEST)))
+        return http(
+            200,
+            MANIFEST,
+            content_type=mediatype.OCI_MANIFEST,
+            docker_content_digest=str(Digest.of(MANIFEST)),
+        )
     return http(404)
 
 
@@ -71,7 +80,10 @@ def with_token(realm: str, tokens: Handler) -> Callable[[FaultServer], Handler]:
                 return tokens(request)
             if request.headers.get("authorization") == "Bearer t0ken":
                 return decent(request)
-            return http(401, www_authenticate=f'Bearer realm="{realm.format(host=server.host)}",service="svc"')
+            return http(
+                401,
+                www_authenticate=f'Bearer realm="{realm.format(host=server.host)}",service="svc"',
+            )
 
         return handler
 
@@ -79,20 +91,35 @@ def with_token(realm: str, tokens: Handler) -> Callable[[FaultServer], Handler]:
 
 
 GRANTED = http(200, b'{"token": "t0ken"}', content_type="application/json")
-PACKED = http(200, gzip.compress(b'{"token": "t0ken"}'), content_type="application/json", content_encoding="gzip")
+PACKED = http(
+    200,
+    gzip.compress(b'{"token": "t0ken"}'),
+    content_type="application/json",
+    content_encoding="gzip",
+)
 
 
 def redirecting(request: Request) -> Reply:
-    return GRANTED if request.target.startswith("/token/real") else http(307, location="/token/real?x=y")
+    return (
+        GRANTED
+        if request.target.startswith("/token/real")
+        else http(307, location="/token/real?x=y")
+    )
 
 
 def wants_service(request: Request) -> Reply:
-    return GRANTED if parse_qs(urlsplit(request.target).query).get("service") == ["svc"] else http(400)
+    return (
+        GRANTED if parse_qs(urlsplit(request.target).query).get("service") == ["svc"] else http(400)
+    )
 
 
 def only_blobs(label: str) -> Callable[[FaultServer], Handler]:
     def labelled(request: Request) -> Reply:
-        return more(decent(request), f"content-encoding: {label}") if "/blobs/" in request.target else decent(request)
+        return (
+            more(decent(request), f"content-encoding: {label}")
+            if "/blobs/" in request.target
+            else decent(request)
+        )
 
     return lambda server: labelled
 
@@ -100,7 +127,9 @@ def only_blobs(label: str) -> Callable[[FaultServer], Handler]:
 def burst(status: int) -> Callable[[FaultServer], Handler]:
     def of(server: FaultServer) -> Handler:
         left = [status]
-        return lambda request: http(left.pop()) if left and "/manifests/" in request.target else decent(request)
+        return lambda request: (
+            http(left.pop()) if left and "/manifests/" in request.target else decent(request)
+        )
 
     return of
 
@@ -132,8 +161,13 @@ UNREAD = {("burst-522", "skopeo")}
 
 
 def log_in(home: Path, host: str) -> Path:
-    entries = {f"https://{host}/v1/": f"me:{PASSWORD}", f"https://{host}/v1/refresh-token": "me:refresh"}
-    auths = {key: {"auth": base64.b64encode(text.encode()).decode()} for key, text in entries.items()}
+    entries = {
+        f"https://{host}/v1/": f"me:{PASSWORD}",
+        f"https://{host}/v1/refresh-token": "me:refresh",
+    }
+    auths = {
+        key: {"auth": base64.b64encode(text.encode()).decode()} for key, text in entries.items()
+    }
     (home / "config.json").write_text(json.dumps({"auths": auths}))
     return home / "config.json"
 
@@ -147,7 +181,18 @@ def read_by(client: str, host: str, home: Path, authfile: Path) -> bytes | None:
         return program("blob", f"{name}@{BLOB.digest}", check=False) or None
     if client == "oras":
         program("manifest", "fetch", "--plain-http", f"{name}:v1", check=False)
-        return program("blob", "fetch", "--plain-http", "--output", "-", f"{name}@{BLOB.digest}", check=False) or None
+        return (
+            program(
+                "blob",
+                "fetch",
+                "--plain-http",
+                "--output",
+                "-",
+                f"{name}@{BLOB.digest}",
+                check=False,
+            )
+            or None
+        )
     options = ["--src-tls-verify=false", "--src-authfile", authfile, "--insecure-policy"]
     program("copy", *options, f"docker://{name}:v1", f"dir:{home}/copied", check=False)
     copied = home / "copied" / BLOB.digest.encoded
@@ -159,7 +204,9 @@ def read_by(client: str, host: str, home: Path, authfile: Path) -> bytes | None:
 async def test_what_others_read_is_read(
     name: str, client: str, nobodys_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", f"{pwd.getpwuid(os.getuid()).pw_dir}/.cache")  # where the tools are built
+    monkeypatch.setenv(
+        "XDG_CACHE_HOME", f"{pwd.getpwuid(os.getuid()).pw_dir}/.cache"
+    )  # where the tools are built
     with fault_server(lambda request: handler(request)) as server:
         handler = SERVERS[name](server)
         authfile = log_in(nobodys_home, server.host)
@@ -169,5 +216,7 @@ async def test_what_others_read_is_read(
                 async with registry.open_blob(BLOB, 0, BLOB.size) as stream:
                     found: bytes | None = b"".join([piece async for piece in stream])
         else:
-            found = await trio.to_thread.run_sync(read_by, client, server.host, nobodys_home, authfile)
+            found = await trio.to_thread.run_sync(
+                read_by, client, server.host, nobodys_home, authfile
+            )
     assert found == (None if (name, client) in UNREAD else LAYER)

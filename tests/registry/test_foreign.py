@@ -1,4 +1,6 @@
-"""What reaches hosts that are not the registry: each guard with a host that records what it got, and fails without the guard."""
+"""What reaches hosts that are not the registry: each guard with a host that records what it got,
+and fails without the guard.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,9 @@ async def read(host: str, settings: Settings = ONCE) -> bytes:
             return b"".join([piece async for piece in stream])
 
 
-async def test_neither_authorization_nor_cookies_reach_another_host(storage: FaultServer, nobodys_home: Path) -> None:
+async def test_neither_authorization_nor_cookies_reach_another_host(
+    storage: FaultServer, nobodys_home: Path
+) -> None:
     def handler(request: Request) -> Reply:
         if "authorization" not in request.headers:
             return http(401, www_authenticate='Basic realm="x"', set_cookie="session=abc; Path=/")
@@ -57,7 +61,10 @@ async def test_neither_authorization_nor_cookies_reach_another_host(storage: Fau
         log_in(nobodys_home, server.host)
         assert await read(server.host) == CONTENT
     assert "authorization" in server.requests[-1].headers
-    for request in (*storage.requests, *server.requests):  # a cookie of 127.0.0.1 would be one of every port there
+    for request in (
+        *storage.requests,
+        *server.requests,
+    ):  # a cookie of 127.0.0.1 would be one of every port there
         assert "cookie" not in request.headers
     assert [sorted(request.headers) for request in storage.requests] == [
         ["accept", "accept-encoding", "connection", "host", "user-agent"]
@@ -85,7 +92,11 @@ async def test_what_a_storage_host_says_is_neither_absence_nor_refusal(status: i
 
 
 async def test_the_next_page_of_a_list_is_not_asked_of_another_host(storage: FaultServer) -> None:
-    page = http(200, b'{"tags": ["v1"]}', link=f'<http://{storage.host}/v2/a/b/tags/list?last=v1>; rel="next"')
+    page = http(
+        200,
+        b'{"tags": ["v1"]}',
+        link=f'<http://{storage.host}/v2/a/b/tags/list?last=v1>; rel="next"',
+    )
     with fault_server(in_turn(page)) as server:
         async with open_registry(server.host, ONCE) as client:
             with pytest.raises(Malformed, match="another host"):
@@ -93,9 +104,15 @@ async def test_the_next_page_of_a_list_is_not_asked_of_another_host(storage: Fau
     assert storage.requests == []
 
 
-async def test_a_token_is_not_asked_for_at_a_place_without_tls(nobodys_home: Path, storage: FaultServer) -> None:
-    elsewhere = storage.host.replace("127.0.0.1", "192.0.2.1")  # another host (RFC 5737), where nothing listens
-    with fault_server(in_turn(http(401, www_authenticate=f'Bearer realm="http://{elsewhere}/token"'))) as server:
+async def test_a_token_is_not_asked_for_at_a_place_without_tls(
+    nobodys_home: Path, storage: FaultServer
+) -> None:
+    elsewhere = storage.host.replace(
+        "127.0.0.1", "192.0.2.1"
+    )  # another host (RFC 5737), where nothing listens
+    with fault_server(
+        in_turn(http(401, www_authenticate=f'Bearer realm="http://{elsewhere}/token"'))
+    ) as server:
         log_in(nobodys_home, server.host)
         async with open_registry(server.host, ONCE) as client:
             with pytest.raises(AccessDenied, match="without TLS"):
@@ -117,7 +134,10 @@ async def test_a_registry_elsewhere_leads_neither_to_this_machine_nor_away_from_
 ) -> None:
     """The registry has a name that is not this machine's: a proxy leads to it."""
     with fault_server(in_turn(http(307, location=location))) as server:
-        with tls_front(nobodys_home / "tls", trustme.CA(), before(server.host)) as front, proxy_to(front.host) as proxy:
+        with (
+            tls_front(nobodys_home / "tls", trustme.CA(), before(server.host)) as front,
+            proxy_to(front.host) as proxy,
+        ):
             monkeypatch.setenv("https_proxy", proxy.address)
             monkeypatch.setenv("http_proxy", proxy.address)
             settings = Settings(limits=Limits(retries=1), network=NetworkSettings(ca_file=front.ca))
@@ -129,14 +149,24 @@ async def test_a_registry_elsewhere_leads_neither_to_this_machine_nor_away_from_
 @pytest.mark.servers
 @pytest.mark.parametrize(
     "realm",
-    ["http://registry.example/token", "https://127.0.0.1:1/token", "https://169.254.169.254/", "https://0x7f.1/"],
+    [
+        "http://registry.example/token",
+        "https://127.0.0.1:1/token",
+        "https://169.254.169.254/",
+        "https://0x7f.1/",
+    ],
 )
 async def test_a_registry_elsewhere_has_no_token_server_on_this_machine_or_without_tls(
     realm: str, nobodys_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with fault_server(in_turn(http(401, www_authenticate=f'Bearer realm="{realm}",service="x"'))) as server:
+    with fault_server(
+        in_turn(http(401, www_authenticate=f'Bearer realm="{realm}",service="x"'))
+    ) as server:
         log_in(nobodys_home, "registry.example")
-        with tls_front(nobodys_home / "tls", trustme.CA(), before(server.host)) as front, proxy_to(front.host) as proxy:
+        with (
+            tls_front(nobodys_home / "tls", trustme.CA(), before(server.host)) as front,
+            proxy_to(front.host) as proxy,
+        ):
             monkeypatch.setenv("https_proxy", proxy.address)
             monkeypatch.setenv("http_proxy", proxy.address)
             settings = Settings(limits=Limits(retries=1), network=NetworkSettings(ca_file=front.ca))
@@ -154,13 +184,19 @@ class HereWhateverTheName(trio.abc.HostnameResolver):
         raise NotImplementedError
 
 
-async def test_a_name_that_turns_out_to_be_this_machine_is_not_connected_to(storage: FaultServer) -> None:
-    """A registry elsewhere, as its name has it, redirects to a name of its own choice, whose address is ours (DNS rebinding)."""
+async def test_a_name_that_turns_out_to_be_this_machine_is_not_connected_to(
+    storage: FaultServer,
+) -> None:
+    """A registry elsewhere, as its name has it, redirects to a name of its own choice, whose
+    address is ours (DNS rebinding).
+    """
     trio.socket.set_custom_hostname_resolver(HereWhateverTheName())
     port = storage.host.partition(":")[2]
     with fault_server(in_turn(http(307, location=f"http://rebound.example:{port}/x"))) as server:
         name = f"registry.example:{server.host.partition(':')[2]}"
-        settings = Settings(limits=Limits(retries=1), network=NetworkSettings(plain_http=frozenset({name})))
+        settings = Settings(
+            limits=Limits(retries=1), network=NetworkSettings(plain_http=frozenset({name}))
+        )
         with pytest.raises(AccessDenied, match="address of this machine"):
             await read(name, settings)
         assert len(server.requests) == 1

@@ -1,4 +1,7 @@
-"""HEAD as a hint, and registries behind fronts that redirect: what is absence, and what is not. On real sockets."""
+"""HEAD as a hint, and registries behind fronts that redirect: what is absence, and what is not.
+
+On real sockets.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,9 @@ from tests.support.faults import Handler, Reply, Request, fault_server, http
 from tests.support.tools import tool
 
 ONCE = Settings(limits=Limits(retries=1))
-MANIFEST = json.dumps({"schemaVersion": 2, "mediaType": mediatype.OCI_MANIFEST, "layers": []}).encode()
+MANIFEST = json.dumps(
+    {"schemaVersion": 2, "mediaType": mediatype.OCI_MANIFEST, "layers": []}
+).encode()
 DIGEST = Digest.of(MANIFEST)
 CONTENT = b"content" * 100
 BLOB = Blob("a/b", Digest.of(CONTENT), len(CONTENT))
@@ -29,7 +34,9 @@ def registry(request: Request) -> Reply:
     if request.target == "/v2/":
         return http(200)
     if request.target.endswith(("/manifests/v1", str(DIGEST))):
-        return http(200, MANIFEST, content_type=mediatype.OCI_MANIFEST, docker_content_digest=str(DIGEST))
+        return http(
+            200, MANIFEST, content_type=mediatype.OCI_MANIFEST, docker_content_digest=str(DIGEST)
+        )
     if request.target.endswith(str(BLOB.digest)):
         return http(206, CONTENT[:1], content_range=f"bytes 0-0/{len(CONTENT)}")
     return http(404, UNKNOWN)
@@ -43,9 +50,13 @@ HEADS = {
     **{str(status): http(status) for status in (400, 403, 404, 405, 406, 410, 415, 500, 501, 503)},
     "a redirect without an address": http(302),
     "another digest alone": http(200, docker_content_digest="sha256:short"),
-    "no length": Reply(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n"),
+    "no length": Reply(
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n"
+    ),
     "204": http(204),
-    "an encoded length": http(200, b"x" * 20, content_encoding="gzip", docker_content_digest=str(DIGEST)),
+    "an encoded length": http(
+        200, b"x" * 20, content_encoding="gzip", docker_content_digest=str(DIGEST)
+    ),
 }
 
 
@@ -60,7 +71,9 @@ async def test_head_is_a_hint_and_get_is_the_verdict(name: str) -> None:
                 await client.resolve("a/b", "no-such-tag")
 
 
-@pytest.mark.parametrize(("status", "kind"), [(403, AccessDenied), (404, NotFound), (500, RegistryFailed)])
+@pytest.mark.parametrize(
+    ("status", "kind"), [(403, AccessDenied), (404, NotFound), (500, RegistryFailed)]
+)
 async def test_a_refusal_of_both_is_the_error_of_get(status: int, kind: type[OcifsError]) -> None:
     with fault_server(lambda _: http(status)) as server:
         async with open_registry(server.host, ONCE) as client:
@@ -81,7 +94,9 @@ async def test_a_registry_that_limits_its_clients_is_not_asked_twice() -> None:
 async def test_skopeo_and_crane_read_a_tag_where_head_is_refused(tmp_path: Path) -> None:
     for status in (403, 404):
         with fault_server(refusing_head(http(status))) as server:
-            tool("skopeo", tmp_path)("inspect", "--raw", "--tls-verify=false", f"docker://{server.host}/a/b:v1")
+            tool("skopeo", tmp_path)(
+                "inspect", "--raw", "--tls-verify=false", f"docker://{server.host}/a/b:v1"
+            )
             tool("crane", tmp_path)("manifest", "--insecure", f"{server.host}/a/b:v1")
             async with open_registry(server.host, ONCE) as client:
                 assert (await client.resolve("a/b", "v1")).digest == DIGEST
@@ -90,7 +105,9 @@ async def test_skopeo_and_crane_read_a_tag_where_head_is_refused(tmp_path: Path)
 ABSENT = {
     "the path of the registry, with its code": lambda request: http(404, UNKNOWN),
     "the path of the registry, without a body": lambda request: http(404),
-    "the path of the registry, with a page": lambda request: http(404, b"<html>", content_type="text/html"),
+    "the path of the registry, with a page": lambda request: http(
+        404, b"<html>", content_type="text/html"
+    ),
 }
 
 
@@ -113,7 +130,9 @@ async def test_what_is_missing_behind_a_front_is_absent(name: str, question: str
 
 async def test_a_code_of_a_registry_is_believed_at_any_path() -> None:
     with fault_server(lambda _: http(404, UNKNOWN)) as behind:
-        with fault_server(lambda request: http(307, location=f"http://{behind.host}/x?y=z")) as front:
+        with fault_server(
+            lambda request: http(307, location=f"http://{behind.host}/x?y=z")
+        ) as front:
             async with open_registry(front.host, ONCE) as client:
                 with pytest.raises(NotFound):
                     await client.tagged("a/b", "nope")
@@ -121,7 +140,9 @@ async def test_a_code_of_a_registry_is_believed_at_any_path() -> None:
 
 @pytest.mark.parametrize("path", ["/signed?x=y", f"/v2/a/b/blobs/{BLOB.digest}"])
 @pytest.mark.parametrize("body", [b"", NO_SUCH_KEY, b"<html>"])
-async def test_a_404_of_a_storage_host_is_never_the_absence_of_a_blob(path: str, body: bytes) -> None:
+async def test_a_404_of_a_storage_host_is_never_the_absence_of_a_blob(
+    path: str, body: bytes
+) -> None:
     with fault_server(lambda _: http(404, body)) as storage:
         with fault_server(lambda _: http(307, location=f"http://{storage.host}{path}")) as server:
             async with open_registry(server.host, ONCE) as client:
@@ -134,7 +155,9 @@ async def test_a_404_of_a_storage_host_is_never_the_absence_of_a_blob(path: str,
 
 async def test_a_404_of_a_storage_host_is_not_the_absence_of_a_manifest() -> None:
     with fault_server(lambda _: http(404, NO_SUCH_KEY)) as storage:
-        with fault_server(lambda _: http(307, location=f"http://{storage.host}/signed?x=y")) as server:
+        with fault_server(
+            lambda _: http(307, location=f"http://{storage.host}/signed?x=y")
+        ) as server:
             async with open_registry(server.host, ONCE) as client:
                 with pytest.raises(RegistryFailed):
                     await client.tagged("a/b", "v1")

@@ -7,8 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocifs.errors import AccessDenied, Malformed, OcifsError
-from ocifs.registry.addresses import Zone, zone_of
-from ocifs.registry.guards import Origin, check_realm, may_have_credentials, origin_in, redirect_target
+from ocifs.registry.http.addresses import Zone, zone_of
+from ocifs.registry.http.origins import (
+    Origin,
+    check_realm,
+    may_have_credentials,
+    origin_in,
+    redirect_target,
+)
 
 PUBLIC = origin_in("https://registry.example.com")
 PLAIN = origin_in("http://registry.example.com:5000")
@@ -69,7 +75,10 @@ def test_credentials_go_to_token_servers_with_tls_or_to_the_registry_itself(
 
 
 def test_a_registry_on_this_machine_may_stay_on_it() -> None:
-    assert redirect_target(HERE, "http://127.0.0.1:5000/v2/a", "http://localhost:9/x") == "http://localhost:9/x"
+    assert (
+        redirect_target(HERE, "http://127.0.0.1:5000/v2/a", "http://localhost:9/x")
+        == "http://localhost:9/x"
+    )
     check_realm(HERE, "http://127.0.0.1:5001/token")
     check_realm(HERE, "http://localhost:5001/token")
     check_realm(HERE, "http://[::1]:5001/token")
@@ -82,14 +91,21 @@ def test_a_registry_on_this_machine_may_stay_on_it() -> None:
 def test_a_redirect_never_gives_up_tls() -> None:
     with pytest.raises(Malformed, match="TLS"):
         redirect_target(PUBLIC, "https://registry.example.com/v2/", "http://cdn.example.com/blob")
-    assert redirect_target(PLAIN, "http://registry.example.com:5000/v2/", "http://cdn.example.com/b")
+    assert redirect_target(
+        PLAIN, "http://registry.example.com:5000/v2/", "http://cdn.example.com/b"
+    )
 
 
 def test_a_relative_redirect_stays_where_it_is() -> None:
-    assert redirect_target(PUBLIC, "https://cdn.example.com/a/b", "../c?d=e") == "https://cdn.example.com/c?d=e"
+    assert (
+        redirect_target(PUBLIC, "https://cdn.example.com/a/b", "../c?d=e")
+        == "https://cdn.example.com/c?d=e"
+    )
 
 
-@pytest.mark.parametrize("realm", ["http://auth.example.com/token", "http://registry.example.com/token"])
+@pytest.mark.parametrize(
+    "realm", ["http://auth.example.com/token", "http://registry.example.com/token"]
+)
 def test_a_realm_without_tls_is_refused(realm: str) -> None:
     with pytest.raises(AccessDenied):
         check_realm(PUBLIC, realm)
@@ -103,7 +119,9 @@ def test_a_realm_may_be_elsewhere_over_tls_or_the_registry_itself() -> None:
         check_realm(PLAIN, "http://elsewhere.example.com/token")
 
 
-@pytest.mark.parametrize("place", ["file:///etc/passwd", "https://[", "https://a:99999999/", "gopher://x/"])
+@pytest.mark.parametrize(
+    "place", ["file:///etc/passwd", "https://[", "https://a:99999999/", "gopher://x/"]
+)
 def test_what_is_no_address_of_the_web_is_malformed(place: str) -> None:
     with pytest.raises(Malformed):
         redirect_target(PUBLIC, "https://registry.example.com/v2/", place)
@@ -118,7 +136,11 @@ def test_a_realm_has_a_host() -> None:
 
 def test_a_refusal_repeats_no_secret_of_an_address() -> None:
     with pytest.raises(Malformed) as caught:
-        redirect_target(PUBLIC, "https://registry.example.com/", "http://user:hunter2@cdn.example.com/?sig=hunter2")
+        redirect_target(
+            PUBLIC,
+            "https://registry.example.com/",
+            "http://user:hunter2@cdn.example.com/?sig=hunter2",
+        )
     assert "hunter2" not in str(caught.value)
 
 

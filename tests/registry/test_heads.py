@@ -1,4 +1,6 @@
-"""Heads of answers: illegal lines are taken out, everything else passes, in whatever pieces it arrives."""
+"""Heads of answers: illegal lines are taken out, everything else passes, in whatever pieces it
+arrives.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +11,8 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocifs.registry.heads import HEAD_LINES, Head
-from ocifs.registry.sockets import DELAY, alternating, connect_first
+from ocifs.registry.http.heads import HEAD_LINES, Head
+from ocifs.registry.http.sockets import DELAY, alternating, connect_first
 
 GOOD = b"HTTP/1.1 200 OK\r\nA: 1\r\n folded\r\nB:2\n\r\nbody X Y: 1\r\n"
 ODD = b"HTTP/1.1 200 OK\r\nX Y: 1\r\n\tfolded\r\nA : 1\r\nB:2\r\n(c): 3\r\n\r\nbody X Y: 1\r\n"
@@ -28,18 +30,31 @@ def fed(data: bytes, cuts: list[int]) -> bytes:
 def test_illegal_lines_are_taken_out_in_whatever_pieces_they_arrive(cuts: list[int]) -> None:
     assert fed(ODD, cuts) == b"HTTP/1.1 200 OK\r\nA: 1\r\nB:2\r\n\r\nbody X Y: 1\r\n"
     assert fed(GOOD, cuts) == GOOD
-    assert fed(b"HTTP/1.1 100 Continue\r\n\r\n" + ODD, cuts) == b"HTTP/1.1 100 Continue\r\n\r\n" + fed(ODD, [])
-    assert fed(b"HTTP/1.1 101 Switching\r\n\r\nX Y: 1\r\n", cuts) == b"HTTP/1.1 101 Switching\r\n\r\nX Y: 1\r\n"
+    assert fed(
+        b"HTTP/1.1 100 Continue\r\n\r\n" + ODD, cuts
+    ) == b"HTTP/1.1 100 Continue\r\n\r\n" + fed(ODD, [])
+    assert (
+        fed(b"HTTP/1.1 101 Switching\r\n\r\nX Y: 1\r\n", cuts)
+        == b"HTTP/1.1 101 Switching\r\n\r\nX Y: 1\r\n"
+    )
 
 
-@given(st.binary() | st.binary().map(lambda data: b"HTTP/1.1 200 OK\r\n" + data), st.lists(st.integers(0, 99)))
+@given(
+    st.binary() | st.binary().map(lambda data: b"HTTP/1.1 200 OK\r\n" + data),
+    st.lists(st.integers(0, 99)),
+)
 def test_any_bytes_pass_the_same_in_any_pieces(data: bytes, cuts: list[int]) -> None:
     assert fed(data, cuts) == fed(data, [])
     if not data.startswith(b"HTTP/"):
         assert fed(data, cuts) == data
 
 
-@given(st.lists(st.tuples(st.text("aX-_.", min_size=1, max_size=9), st.text("ab :,", max_size=9)), max_size=9))
+@given(
+    st.lists(
+        st.tuples(st.text("aX-_.", min_size=1, max_size=9), st.text("ab :,", max_size=9)),
+        max_size=9,
+    )
+)
 def test_what_h11_accepts_passes_as_it_is(fields: list[tuple[str, str]]) -> None:
     lines = "".join(f"{name}: {value.strip()}\r\n" for name, value in fields)
     data = f"HTTP/1.1 200 OK\r\n{lines}content-length: 0\r\n\r\n".encode()
@@ -62,7 +77,11 @@ def test_a_head_has_few_lines_and_a_line_is_bounded() -> None:
 
 
 def test_the_head_says_whether_its_body_may_have_trailers() -> None:
-    for line, chunked in ((b"Transfer-Encoding: Chunked", True), (b"X Y: chunked", False), (b"a: b", False)):
+    for line, chunked in (
+        (b"Transfer-Encoding: Chunked", True),
+        (b"X Y: chunked", False),
+        (b"a: b", False),
+    ):
         head = Head()
         head.feed(b"HTTP/1.1 200 OK\r\n" + line + b"\r\n\r\n")
         assert (head.complete, head.chunked) == (True, chunked)
@@ -121,6 +140,12 @@ async def test_a_connection_that_nobody_waits_for_any_more_is_closed(autojump_cl
 
 
 def test_families_take_turns() -> None:
-    assert alternating(["a::1", "a::2", "a::3", "1.1.1.1", "2.2.2.2"]) == ["a::1", "1.1.1.1", "a::2", "2.2.2.2", "a::3"]
+    assert alternating(["a::1", "a::2", "a::3", "1.1.1.1", "2.2.2.2"]) == [
+        "a::1",
+        "1.1.1.1",
+        "a::2",
+        "2.2.2.2",
+        "a::3",
+    ]
     assert alternating(["1.1.1.1", "2.2.2.2"]) == ["1.1.1.1", "2.2.2.2"]
     assert alternating([]) == []

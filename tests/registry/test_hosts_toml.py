@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocifs.errors import UsageError
-from ocifs.registry.endpoint import Site
-from ocifs.registry.hosts_toml import Host, directories_of, load, parse
+from ocifs.registry.config.endpoint import Site
+from ocifs.registry.config.hosts_toml import Host, directories_of, load, parse
 
 FILE = Path("/certs.d/docker.io/hosts.toml")
 
@@ -37,7 +37,9 @@ def test_hosts_are_asked_in_their_order_and_the_server_last() -> None:
 
 
 def test_without_a_server_it_is_the_registry_itself() -> None:
-    assert [(each.site.host, each.own) for each in read('[host."https://m.example"]', "r.example:5000")] == [
+    assert [
+        (each.site.host, each.own) for each in read('[host."https://m.example"]', "r.example:5000")
+    ] == [
         ("m.example", False),
         ("r.example:5000", True),
     ]
@@ -71,16 +73,28 @@ def test_paths(url: str, more: str, root: str) -> None:
 
 def test_another_host_is_told_for_which_registry_it_stands() -> None:
     site = read('[host."https://m.example/v2/hub"]\noverride_path = true')[0].site
-    assert site.path_of("/v2/library/alpine/manifests/1") == "/v2/hub/library/alpine/manifests/1?ns=docker.io"
-    assert site.path_of("/v2/library/alpine/tags/list?n=1") == "/v2/hub/library/alpine/tags/list?n=1&ns=docker.io"
+    assert (
+        site.path_of("/v2/library/alpine/manifests/1")
+        == "/v2/hub/library/alpine/manifests/1?ns=docker.io"
+    )
+    assert (
+        site.path_of("/v2/library/alpine/tags/list?n=1")
+        == "/v2/hub/library/alpine/tags/list?n=1&ns=docker.io"
+    )
     own = read('server = "https://docker.io"')[0].site
     assert own.path_of("/v2/") == "/v2/"
 
 
 def test_http_with_settings_of_tls_is_tried_with_tls_first() -> None:
     sites = [each.site for each in read('[host."http://192.168.31.250:5000"]\nskip_verify = true')]
-    assert [(each.scheme, each.unverified) for each in sites[:2]] == [("https", True), ("http", False)]
-    assert [each.site.scheme for each in read('[host."http://192.168.31.250:5000"]')] == ["http", ""]
+    assert [(each.scheme, each.unverified) for each in sites[:2]] == [
+        ("https", True),
+        ("http", False),
+    ]
+    assert [each.site.scheme for each in read('[host."http://192.168.31.250:5000"]')] == [
+        "http",
+        "",
+    ]
 
 
 def test_certificates_headers_and_time() -> None:
@@ -91,7 +105,11 @@ def test_certificates_headers_and_time() -> None:
     )[0].site
     here = FILE.parent
     assert site.authorities == (here / "a.pem", Path("/b.pem"))
-    assert site.identities == ((here / "c.pem", None), (here / "d.cert", here / "d.key"), (here / "e.pem", None))
+    assert site.identities == (
+        (here / "c.pem", None),
+        (here / "d.cert", here / "d.key"),
+        (here / "e.pem", None),
+    )
     assert (site.unverified, site.connect_timeout, site.proxy) == (True, 61.5, "http://p:1")
     assert site.headers == (("x-one", "1"), ("x-two", "a, b"))
     assert "x-one" not in repr(site)
@@ -106,7 +124,10 @@ def test_certificates_headers_and_time() -> None:
         ('[host."https://me:geheim@a.example"]', "host.https://…@a.example is no address"),
         ('[host."https://a.example"]\nproxy = "http://"', "proxy .* is no address"),
         ('[host."https://a b"]', "host.https://a b is no address"),
-        ('[host."https://a.example"]\ncapabilities = ["fly"]', r"host.https://a.example.capabilities has 'fly'"),
+        (
+            '[host."https://a.example"]\ncapabilities = ["fly"]',
+            r"host.https://a.example.capabilities has 'fly'",
+        ),
         ('[host."https://a.example"]\ncapabilities = 7', "capabilities is no list"),
         ('[host."https://a.example"]\nca = 7', "ca is no list"),
         ('[host."https://a.example"]\nclient = [["a"]]', "client is neither"),
@@ -142,7 +163,9 @@ def test_durations_are_those_of_go(text: str, seconds: float | None) -> None:
     assert site.connect_timeout == (pytest.approx(seconds) if seconds else None)
 
 
-@pytest.mark.parametrize("text", ["1", "s", "1x", "-1s", "1 s", "1s,", "." * 40 + "s", "9" * 200 + "s"])
+@pytest.mark.parametrize(
+    "text", ["1", "s", "1x", "-1s", "1 s", "1s,", "." * 40 + "s", "9" * 200 + "s"]
+)
 def test_a_duration_that_go_refuses_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="is not a duration"):
         read(f'[host."https://m.example"]\ndial_timeout = "{text}"')
@@ -165,7 +188,10 @@ def test_directories_of_a_registry(tmp_path: Path) -> None:
         "r.example:5000",
         "_default",
     ]
-    assert [each.name for each in directories_of(tmp_path, "r.example")] == ["r.example", "_default"]
+    assert [each.name for each in directories_of(tmp_path, "r.example")] == [
+        "r.example",
+        "_default",
+    ]
     assert load(tmp_path, "r.example") == ()
     for name in ("_default", "r.example:5000", "r.example_5000_"):
         (tmp_path / name).mkdir()
@@ -183,7 +209,9 @@ def test_certificates_without_a_hosts_toml_are_the_registrys(tmp_path: Path) -> 
         (tmp_path / "r.example" / name).write_text("")
     (own,) = load(tmp_path, "r.example")
     assert own.site.authorities == (tmp_path / "r.example" / "a.crt",)
-    assert own.site.identities == ((tmp_path / "r.example" / "b.cert", tmp_path / "r.example" / "b.key"),)
+    assert own.site.identities == (
+        (tmp_path / "r.example" / "b.cert", tmp_path / "r.example" / "b.key"),
+    )
 
 
 @given(st.text(max_size=200))

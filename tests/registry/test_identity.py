@@ -5,24 +5,32 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ocifs.registry.credential import Credential
-from ocifs.registry.endpoint import Site
-from ocifs.registry.identity import ANONYMOUS, Proof, identity_of
+from ocifs.registry.auth.credential import Credential
+from ocifs.registry.auth.identity import ANONYMOUS, Proof, identity_of
+from ocifs.registry.config.endpoint import Site
 from tests.support.secrets import keep_secret
 
 TEXT = st.text(max_size=12)
-CREDENTIALS = st.none() | st.builds(Credential, TEXT, TEXT, st.sampled_from(["password", "identity", "registry"]))
+CREDENTIALS = st.none() | st.builds(
+    Credential, TEXT, TEXT, st.sampled_from(["password", "identity", "registry"])
+)
 PROOFS = st.builds(
-    Proof, st.builds(Site, TEXT, headers=st.lists(st.tuples(TEXT, TEXT), max_size=1).map(tuple)), CREDENTIALS
+    Proof,
+    st.builds(Site, TEXT, headers=st.lists(st.tuples(TEXT, TEXT), max_size=1).map(tuple)),
+    CREDENTIALS,
 )
 
 
 @settings(max_examples=40)
 @given(st.lists(PROOFS, max_size=3), st.lists(PROOFS, max_size=3))
-def test_equal_proofs_are_one_identity_and_others_are_others(one: list[Proof], two: list[Proof]) -> None:
+def test_equal_proofs_are_one_identity_and_others_are_others(
+    one: list[Proof], two: list[Proof]
+) -> None:
     def shown(proofs: list[Proof]) -> list[str]:
         return sorted(
-            repr((each.site.host, each.site.headers, _all(each.credential))) for each in proofs if not each.is_empty
+            repr((each.site.host, each.site.headers, _all(each.credential)))
+            for each in proofs
+            if not each.is_empty
         )
 
     assert (identity_of(one) == identity_of(two)) == (shown(one) == shown(two))

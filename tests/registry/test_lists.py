@@ -1,4 +1,7 @@
-"""Lists on real sockets: followed to their ends, and never cut without an error. The oracle is what other clients list."""
+"""Lists on real sockets: followed to their ends, and never cut without an error.
+
+The oracle is what other clients list.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ from ocifs.errors import (
     OcifsError,
     RegistryFailed,
 )
-from ocifs.oci.endpoints import PAGE
+from ocifs.oci.distribution.endpoints import PAGE
 from ocifs.registry.client import open_registry
 from ocifs.settings import Limits, Settings
 from tests.support.faults import Handler, Reply, Request, fault_server, http
@@ -42,13 +45,20 @@ def rest(request: Request, names: list[str]) -> list[str]:
 
 
 def linked(link: str, size: int = 700, then: Handler | None = None) -> Handler:
-    """Pages of `size`; `link` has `{last}` and `{host}` to fill in. `then` answers what is no page of ours."""
+    """Pages of `size`; `link` has `{last}` and `{host}` to fill in.
+
+    `then` answers what is no page of ours.
+    """
 
     def handler(request: Request) -> Reply:
         if then is not None and "last=" in request.target:
             return then(request)
         left = rest(request, TAGS)
-        more = link.format(last=left[size - 1], host=request.headers["host"]) if len(left) > size else ""
+        more = (
+            link.format(last=left[size - 1], host=request.headers["host"])
+            if len(left) > size
+            else ""
+        )
         return page(left[:size], link=more)
 
     return handler
@@ -81,7 +91,9 @@ def test_skopeo_lists_the_same_behind_the_links_that_it_can_read(tmp_path: Path)
     skopeo = tool("skopeo", tmp_path)
     for name in ("no brackets", "no relation", "single quotes"):
         with fault_server(with_ping(linked(LINKS[name]))) as server:
-            listed = json.loads(skopeo("list-tags", "--tls-verify=false", f"docker://{server.host}/a/b"))
+            listed = json.loads(
+                skopeo("list-tags", "--tls-verify=false", f"docker://{server.host}/a/b")
+            )
         assert listed["Tags"] == TAGS, name
 
 
@@ -94,14 +106,35 @@ LATER: dict[str, tuple[Callable[[Request], Reply], type[OcifsError]]] = {
     "refused": (lambda _: http(403), AccessDenied),
     "failing": (lambda _: http(500), Malformed),
     "failing for now": (lambda _: http(503), RegistryFailed),
-    "a page of HTML": (lambda _: http(200, b"<html>sign in</html>", content_type="text/html"), Malformed),
-    "an error with status 200": (lambda _: http(200, b'{"errors": [{"code": "UNKNOWN"}]}'), Malformed),
-    "a link to another host": (lambda _: page(["x"], link="<http://elsewhere.example/v2/>; rel=next"), Malformed),
+    "a page of HTML": (
+        lambda _: http(200, b"<html>sign in</html>", content_type="text/html"),
+        Malformed,
+    ),
+    "an error with status 200": (
+        lambda _: http(200, b'{"errors": [{"code": "UNKNOWN"}]}'),
+        Malformed,
+    ),
+    "a link to another host": (
+        lambda _: page(["x"], link="<http://elsewhere.example/v2/>; rel=next"),
+        Malformed,
+    ),
     "a link that cannot be read": (lambda _: page(["x"], link="<http://[>; rel=next"), Malformed),
-    "the same page for ever": (lambda request: page(["t00001"], link=f"<{request.target}1>; rel=next"), Malformed),
-    "empty pages for ever": (lambda request: page([], link=f"<{request.target}1>; rel=next"), Malformed),
-    "invalid names for ever": (lambda request: page([None, "-"], link=f"<{request.target}1>; rel=next"), Malformed),
-    "a page that leads to itself": (lambda request: page(["x"], link=f"<{request.target}>; rel=next"), Malformed),
+    "the same page for ever": (
+        lambda request: page(["t00001"], link=f"<{request.target}1>; rel=next"),
+        Malformed,
+    ),
+    "empty pages for ever": (
+        lambda request: page([], link=f"<{request.target}1>; rel=next"),
+        Malformed,
+    ),
+    "invalid names for ever": (
+        lambda request: page([None, "-"], link=f"<{request.target}1>; rel=next"),
+        Malformed,
+    ),
+    "a page that leads to itself": (
+        lambda request: page(["x"], link=f"<{request.target}>; rel=next"),
+        Malformed,
+    ),
 }
 
 
@@ -133,16 +166,22 @@ async def test_an_empty_page_in_the_middle_does_not_end_a_list() -> None:
     assert await tags_of(handler) == ("first", "last")
 
 
-@pytest.mark.parametrize("answer", [http(500), http(404), http(400), http(403), http(200, b"<html>")])
+@pytest.mark.parametrize(
+    "answer", [http(500), http(404), http(400), http(403), http(200, b"<html>")]
+)
 async def test_a_question_that_nobody_offered_ends_the_list_if_it_is_refused(answer: Reply) -> None:
     names = TAGS[:PAGE]
-    assert await tags_of(lambda request: answer if "last=" in request.target else page(names)) == tuple(names)
+    assert await tags_of(
+        lambda request: answer if "last=" in request.target else page(names)
+    ) == tuple(names)
 
 
 async def test_a_question_that_could_not_be_asked_is_no_end_of_the_list() -> None:
     for answer in (http(503), Reply(b"", "reset")):
         with pytest.raises(OcifsError) as caught:
-            await tags_of(lambda request, a=answer: a if "last=" in request.target else page(TAGS[:PAGE]))
+            await tags_of(
+                lambda request, a=answer: a if "last=" in request.target else page(TAGS[:PAGE])
+            )
         assert caught.value.listed == tuple(TAGS[:PAGE])
 
 
@@ -172,13 +211,18 @@ async def test_bounds_carry_what_was_listed() -> None:
 
 CATALOGS = {
     "a login page": lambda request: (
-        http(302, location="/login") if "_catalog" in request.target else http(200, b"<html>", content_type="text/html")
+        http(302, location="/login")
+        if "_catalog" in request.target
+        else http(200, b"<html>", content_type="text/html")
     ),
     "an error with status 200": lambda _: http(200, b'{"errors": [{"code": "UNSUPPORTED"}]}'),
     "a redirect to no address": lambda _: http(302, location="http://["),
     "a redirect without an address": lambda _: http(303),
     "204": lambda _: http(204),
-    **{str(status): lambda _, status=status: http(status) for status in (400, 403, 404, 405, 410, 451, 500, 501, 503)},
+    **{
+        str(status): lambda _, status=status: http(status)
+        for status in (400, 403, 404, 405, 410, 451, 500, 501, 503)
+    },
 }
 
 
@@ -191,12 +235,20 @@ async def test_a_catalog_that_is_not_a_list_is_unavailable_whatever_it_is(name: 
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 500])
-async def test_a_token_server_that_refuses_the_scope_of_the_catalog_refuses_nothing_else(status: int) -> None:
+async def test_a_token_server_that_refuses_the_scope_of_the_catalog_refuses_nothing_else(
+    status: int,
+) -> None:
     def handler(request: Request) -> Reply:
         if request.target.startswith("/token"):
-            return http(status) if "registry%3Acatalog" in request.target else http(200, b'{"token": "t0ken"}')
+            return (
+                http(status)
+                if "registry%3Acatalog" in request.target
+                else http(200, b'{"token": "t0ken"}')
+            )
         if request.headers.get("authorization") != "Bearer t0ken":
-            return http(401, www_authenticate=f'Bearer realm="http://{server.host}/token",service="x"')
+            return http(
+                401, www_authenticate=f'Bearer realm="http://{server.host}/token",service="x"'
+            )
         return page(["v1"])
 
     with fault_server(handler) as server:

@@ -1,4 +1,6 @@
-"""How registries want to be treated: patience, limits, warnings, questions whether something has changed, kept connections."""
+"""How registries want to be treated: patience, limits, warnings, questions whether something has
+changed, kept connections.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ from ocifs import __version__, errors
 from ocifs.content import Blob
 from ocifs.oci.digest import Digest
 from ocifs.registry.client import open_registry
-from ocifs.registry.validators import Answer, Validators
+from ocifs.registry.http.etags import Answer, Validators
 from ocifs.settings import Limits, NetworkSettings, Settings
 from tests.support.faults import Reply, Request, fault_server, http, in_turn
 from tests.support.push import push_blob
@@ -24,7 +26,9 @@ TAGS = http(200, b'{"tags": ["v1"]}')
 
 @pytest.mark.parametrize("status", [429, 503])
 @pytest.mark.parametrize("form", ["seconds", "date"])
-async def test_patience_is_given_as_long_as_it_is_asked_for(autojump_clock, status: int, form: str) -> None:
+async def test_patience_is_given_as_long_as_it_is_asked_for(
+    autojump_clock, status: int, form: str
+) -> None:
     autojump_clock.autojump_threshold = 0.2
     after = "20" if form == "seconds" else formatdate(time() + 20, usegmt=True)
     with fault_server(in_turn(http(status, retry_after=after), TAGS)) as server:
@@ -45,7 +49,9 @@ async def test_patience_ends_with_that_of_who_asks_and_is_eagain(autojump_clock)
     assert len(server.requests) == 2
 
 
-async def test_who_was_asked_for_patience_leaves_the_registry_alone_for_that_kind_of_question(autojump_clock) -> None:
+async def test_who_was_asked_for_patience_leaves_the_registry_alone_for_that_kind_of_question(
+    autojump_clock,
+) -> None:
     autojump_clock.autojump_threshold = 0.2
 
     def handler(request: Request) -> Reply:
@@ -84,8 +90,14 @@ WARNED = 'Warning: 299 - "the sky \\"is\\" falling", 299 - "a\x07 bell", 199 - "
 
 async def test_warnings_and_limits_are_shown_once_each(caplog: pytest.LogCaptureFixture) -> None:
     texts = WARNED.removeprefix("Warning: ")
-    limits = {"RateLimit_Limit": "100;w=21600", "RateLimit_Remaining": "76;w=21600", "X_RateLimit_Reset": "9"}
-    with fault_server(lambda request: http(200, b'{"tags": []}', warning=texts, **limits)) as server:
+    limits = {
+        "RateLimit_Limit": "100;w=21600",
+        "RateLimit_Remaining": "76;w=21600",
+        "X_RateLimit_Reset": "9",
+    }
+    with fault_server(
+        lambda request: http(200, b'{"tags": []}', warning=texts, **limits)
+    ) as server:
         async with open_registry(server.host, Settings()) as client:
             await client.tags("a/b")
             await client.tags("a/c")
@@ -102,7 +114,9 @@ async def test_warnings_and_limits_are_shown_once_each(caplog: pytest.LogCapture
 
 async def test_warnings_are_bounded() -> None:
     numbers = iter(range(1000))
-    with fault_server(lambda request: http(200, b"{}", warning=f'299 - "{next(numbers)}{"x" * 500}"')) as server:
+    with fault_server(
+        lambda request: http(200, b"{}", warning=f'299 - "{next(numbers)}{"x" * 500}"')
+    ) as server:
         async with open_registry(server.host, Settings()) as client:
             for _ in range(40):
                 await client.tags("a/b")
@@ -152,13 +166,18 @@ def test_answers_are_kept_within_their_bound() -> None:
     for number in range(5):
         kept.take(str(number), Answer(200, {"etag": f'"{number}"'}, b"x" * 40))
     kept.take("large", Answer(200, {"etag": '"large"'}, b"x" * 101))
-    assert [name for name in ("0", "1", "2", "3", "4", "large") if kept.condition(name)] == ["3", "4"]
+    assert [name for name in ("0", "1", "2", "3", "4", "large") if kept.condition(name)] == [
+        "3",
+        "4",
+    ]
 
 
 @pytest.mark.servers
 async def test_connections_are_bounded_and_kept(registry: Registry) -> None:
     content = b"0123456789" * 1000
-    blob = Blob("manners/kept", Digest.parse(push_blob(registry.url, "manners/kept", content)), len(content))
+    blob = Blob(
+        "manners/kept", Digest.parse(push_blob(registry.url, "manners/kept", content)), len(content)
+    )
     opened: set[object] = set()
     at_once, most = [0], [0]
     settings = Settings(network=NetworkSettings(connections=3))

@@ -22,11 +22,11 @@ from ocifs.errors import CatalogUnavailable, IntegrityError, NotFound, OcifsErro
 from ocifs.oci import mediatype
 from ocifs.oci.digest import Digest
 from ocifs.oci.reference import RegistrySource
-from ocifs.registry.locations import Locations
-from ocifs.registry.mirrors import Mirrored, open_mirrored
-from ocifs.registry.registries_conf import parse
+from ocifs.registry.config.endpoints import Locations
+from ocifs.registry.config.registries_conf import parse
+from ocifs.registry.mirrors.mirrored import Mirrored, open_mirrored
 from ocifs.settings import CacheSettings, NetworkSettings, Settings
-from ocifs.store.blobs import CachedBlobs
+from ocifs.store.blobs.cached import CachedBlobs
 from ocifs.store.disk import Disk
 from ocifs.tree.node import File
 from ocifs.tree.walk import walk
@@ -85,7 +85,9 @@ def impatient(mirror_timeout: float = 10.0) -> Settings:
 
 def conf(host: str, *mirrors: str, more: str = "") -> Locations:
     tables = "".join(f'[[registry.mirror]]\nlocation = "{mirror}"\n{more}\n' for mirror in mirrors)
-    return Locations(parse(f'[[registry]]\nlocation = "{host}"\n{tables}', "conf"), Path("/nonexistent"))
+    return Locations(
+        parse(f'[[registry]]\nlocation = "{host}"\n{tables}', "conf"), Path("/nonexistent")
+    )
 
 
 @dataclass
@@ -111,19 +113,28 @@ async def asking(
 ) -> AsyncIterator[Asked]:
     settings = settings or impatient()
     with trio.fail_after(60):
-        async with trio.open_nursery() as nursery, open_mirrored(host, locations, settings) as mirrored:
-            yield Asked(mirrored, CachedBlobs(mirrored, Disk(tmp_path / "cache"), nursery, settings))
+        async with (
+            trio.open_nursery() as nursery,
+            open_mirrored(host, locations, settings) as mirrored,
+        ):
+            yield Asked(
+                mirrored, CachedBlobs(mirrored, Disk(tmp_path / "cache"), nursery, settings)
+            )
             nursery.cancel_scope.cancel()
 
 
 def ours(registry: Registry, what: str) -> list[str]:
     """The requests for something that came from ocifs, and not from the mirror."""
     return [
-        line for line in registry.log.read_text(errors="replace").splitlines() if what in line and '"ocifs/' in line
+        line
+        for line in registry.log.read_text(errors="replace").splitlines()
+        if what in line and '"ocifs/' in line
     ]
 
 
-async def test_a_pull_through_cache_serves_what_it_can_and_lists_nothing(origin: Registry, tmp_path: Path) -> None:
+async def test_a_pull_through_cache_serves_what_it_can_and_lists_nothing(
+    origin: Registry, tmp_path: Path
+) -> None:
     with through_cache(origin, tmp_path / "mirror") as mirror:
         async with asking(origin.host, conf(origin.host, mirror.host), tmp_path) as asked:
             found = await asked.mirrored.resolve("team/app", "v1")
@@ -143,7 +154,9 @@ async def test_a_pull_through_cache_serves_what_it_can_and_lists_nothing(origin:
         assert not ours(mirror, "/_catalog") and not ours(mirror, "/tags/list")
 
 
-async def test_a_mirror_that_stops_in_the_middle_of_a_read_is_not_noticed(origin: Registry, tmp_path: Path) -> None:
+async def test_a_mirror_that_stops_in_the_middle_of_a_read_is_not_noticed(
+    origin: Registry, tmp_path: Path
+) -> None:
     with through_cache(origin, tmp_path / "mirror") as mirror:
         async with asking(origin.host, conf(origin.host, mirror.host), tmp_path) as asked:
             blob = Blob("team/app", LARGE_DIGEST, LARGE_SIZE)
@@ -156,7 +169,9 @@ async def test_a_mirror_that_stops_in_the_middle_of_a_read_is_not_noticed(origin
             assert asked.told(origin.host)["bytes_received"] > 0
 
 
-async def test_a_mirror_that_lacks_a_blob_or_everything_is_passed_over(origin: Registry, tmp_path: Path) -> None:
+async def test_a_mirror_that_lacks_a_blob_or_everything_is_passed_over(
+    origin: Registry, tmp_path: Path
+) -> None:
     with running_registry(tmp_path) as empty:
         async with asking(origin.host, conf(origin.host, empty.host), tmp_path) as asked:
             assert (await asked.mirrored.resolve("team/app", "v1")).size > 0
@@ -168,16 +183,22 @@ async def test_a_mirror_that_lacks_a_blob_or_everything_is_passed_over(origin: R
                 await asked.mirrored.resolve("team/app", "v2")
 
 
-async def test_a_mirror_that_refuses_connections_is_asked_once(origin: Registry, tmp_path: Path) -> None:
+async def test_a_mirror_that_refuses_connections_is_asked_once(
+    origin: Registry, tmp_path: Path
+) -> None:
     async with asking(origin.host, conf(origin.host, "127.0.0.1:1"), tmp_path) as asked:
         assert await asked.read(step=1 << 18) == LAYER
         told = asked.told("127.0.0.1:1")
         assert (told["questions"], told["failures"], told["state"]) == (0, 1, "failing")
 
 
-async def test_a_mirror_that_hangs_costs_one_connection_however_many_read(origin: Registry, tmp_path: Path) -> None:
+async def test_a_mirror_that_hangs_costs_one_connection_however_many_read(
+    origin: Registry, tmp_path: Path
+) -> None:
     with fault_server(lambda request: Reply(b"", "stall")) as silent:
-        async with asking(origin.host, conf(origin.host, silent.host), tmp_path, impatient(0.5)) as asked:
+        async with asking(
+            origin.host, conf(origin.host, silent.host), tmp_path, impatient(0.5)
+        ) as asked:
             async with trio.open_nursery() as nursery:
                 for _ in range(8):
                     nursery.start_soon(asked.mirrored.blob_size, "team/app", DIGEST)
@@ -185,7 +206,9 @@ async def test_a_mirror_that_hangs_costs_one_connection_however_many_read(origin
         assert [request.target for request in silent.requests] == ["/v2/"]
 
 
-async def test_a_mirror_that_hangs_after_it_answered_is_left_alone(origin: Registry, tmp_path: Path) -> None:
+async def test_a_mirror_that_hangs_after_it_answered_is_left_alone(
+    origin: Registry, tmp_path: Path
+) -> None:
     asked_for = []
 
     def handle(request: Request) -> Reply:
@@ -222,7 +245,9 @@ async def test_a_mirror_comes_back(origin: Registry, tmp_path: Path) -> None:
             assert asked.told(server.host)["state"] == "well"
 
 
-async def test_what_a_mirror_lies_about_is_fetched_again_from_the_registry(origin: Registry, tmp_path: Path) -> None:
+async def test_what_a_mirror_lies_about_is_fetched_again_from_the_registry(
+    origin: Registry, tmp_path: Path
+) -> None:
     blob = Blob("team/app", Digest.of(SMALL), len(SMALL))
     wrong = bytes(len(SMALL))
     with fault_server(serving(wrong, blob.digest)) as server:
@@ -232,7 +257,9 @@ async def test_what_a_mirror_lies_about_is_fetched_again_from_the_registry(origi
             assert asked.told(server.host)["bytes_received"] == len(wrong)
 
 
-async def test_with_full_verification_nobody_sees_that_a_mirror_lies(origin: Registry, tmp_path: Path) -> None:
+async def test_with_full_verification_nobody_sees_that_a_mirror_lies(
+    origin: Registry, tmp_path: Path
+) -> None:
     settings = replace(impatient(), cache=CacheSettings(directory=tmp_path, verify_full=True))
     with fault_server(serving(LAYER[:-1] + b"x", DIGEST)) as server:
         async with asking(origin.host, conf(origin.host, server.host), tmp_path, settings) as asked:
@@ -249,21 +276,27 @@ async def test_who_saw_bytes_that_were_wrong_gets_an_error_and_the_next_reader_t
             assert await asked.read(step=65536) == LAYER
 
 
-async def test_a_mirror_whose_blob_has_another_size_is_passed_over(origin: Registry, tmp_path: Path) -> None:
+async def test_a_mirror_whose_blob_has_another_size_is_passed_over(
+    origin: Registry, tmp_path: Path
+) -> None:
     with fault_server(serving(LAYER + b"more", DIGEST)) as server:
         async with asking(origin.host, conf(origin.host, server.host), tmp_path) as asked:
             assert await asked.read() == LAYER
             assert asked.told(server.host)["wrong"] >= 1
 
 
-async def test_a_manifest_that_a_mirror_lies_about_comes_from_the_registry(origin: Registry, tmp_path: Path) -> None:
+async def test_a_manifest_that_a_mirror_lies_about_comes_from_the_registry(
+    origin: Registry, tmp_path: Path
+) -> None:
     digest = Digest.of(manifest_bytes())
     with fault_server(serving(b'{"schemaVersion": 2}', digest)) as server:
         async with asking(origin.host, conf(origin.host, server.host), tmp_path) as asked:
             assert (await asked.mirrored.manifest("team/app", digest)).body == manifest_bytes()
 
 
-async def test_a_mirror_for_digests_only_is_not_asked_what_a_tag_means(origin: Registry, tmp_path: Path) -> None:
+async def test_a_mirror_for_digests_only_is_not_asked_what_a_tag_means(
+    origin: Registry, tmp_path: Path
+) -> None:
     with fault_server(serving(LAYER, DIGEST)) as server:
         locations = conf(origin.host, server.host, more='pull-from-mirror = "digest-only"')
         async with asking(origin.host, locations, tmp_path) as asked:
@@ -275,7 +308,9 @@ async def test_a_mirror_for_digests_only_is_not_asked_what_a_tag_means(origin: R
             assert asked.told(server.host)["bytes_received"] == len(LAYER)
 
 
-async def test_a_mirror_for_tags_only_gives_by_digest_what_nobody_else_has(origin: Registry, tmp_path: Path) -> None:
+async def test_a_mirror_for_tags_only_gives_by_digest_what_nobody_else_has(
+    origin: Registry, tmp_path: Path
+) -> None:
     newer = {**IMAGE, "annotations": {"only": "there"}}
     with running_registry(tmp_path) as ahead:
         for content in (b"{}", LAYER):
@@ -291,7 +326,9 @@ async def test_a_mirror_for_tags_only_gives_by_digest_what_nobody_else_has(origi
             assert asked.told(ahead.host)["bytes_received"] == 0
 
 
-async def test_a_mirror_stands_in_for_a_registry_that_is_down(origin: Registry, tmp_path: Path) -> None:
+async def test_a_mirror_stands_in_for_a_registry_that_is_down(
+    origin: Registry, tmp_path: Path
+) -> None:
     locations = conf("127.0.0.1:1", origin.host)
     async with asking("127.0.0.1:1", locations, tmp_path) as asked:
         assert (await asked.mirrored.resolve("team/app", "v1")).size > 0
@@ -301,7 +338,9 @@ async def test_a_mirror_stands_in_for_a_registry_that_is_down(origin: Registry, 
         with pytest.raises(Unreachable):
             await asked.mirrored.tags("team/app")
         with pytest.raises(Unreachable):
-            await asked.mirrored.resolve("team/app", "v2")  # that a mirror lacks it does not make it absent
+            await asked.mirrored.resolve(
+                "team/app", "v2"
+            )  # that a mirror lacks it does not make it absent
 
 
 async def test_names_are_rewritten_for_a_location(origin: Registry, tmp_path: Path) -> None:
@@ -313,7 +352,9 @@ async def test_names_are_rewritten_for_a_location(origin: Registry, tmp_path: Pa
         assert await asked.read(Blob("app", DIGEST, len(LAYER))) == LAYER
 
 
-async def test_an_insecure_location_is_asked_without_tls_where_it_has_none(origin: Registry, tmp_path: Path) -> None:
+async def test_an_insecure_location_is_asked_without_tls_where_it_has_none(
+    origin: Registry, tmp_path: Path
+) -> None:
     text = f'[[registry]]\nlocation = "{origin.host}"\ninsecure = true\n'
     async with asking(origin.host, Locations(parse(text, "conf")), tmp_path) as asked:
         assert await asked.mirrored.tags("team/app") == ("v1",)
@@ -340,20 +381,36 @@ async def test_hosts_toml_says_who_is_asked_and_what_for(origin: Registry, tmp_p
     assert {request.headers["x-key"] for request in server.requests} == {"1"}
 
 
-async def test_a_mirror_with_tls_is_believed_by_its_own_authority(origin: Registry, tmp_path: Path) -> None:
+async def test_a_mirror_with_tls_is_believed_by_its_own_authority(
+    origin: Registry, tmp_path: Path
+) -> None:
     host = origin.host.replace(":", "_") + "_"
     (tmp_path / host).mkdir()
     with through_cache(origin, tmp_path / "mirror") as mirror:
         with tls_front(tmp_path / "front", trustme.CA(), before(mirror.host)) as front:
-            for said, mirrored in ((f'ca = "{front.ca}"', True), ("", False), ("skip_verify = true", True)):
-                (tmp_path / host / "hosts.toml").write_text(f'[host."https://{front.host}"]\n{said}\n')
+            for said, mirrored in (
+                (f'ca = "{front.ca}"', True),
+                ("", False),
+                ("skip_verify = true", True),
+            ):
+                (tmp_path / host / "hosts.toml").write_text(
+                    f'[host."https://{front.host}"]\n{said}\n'
+                )
                 before_it = len(front.asked())
-                async with asking(origin.host, Locations(hosts=tmp_path), tmp_path / f"cache{len(said)}") as asked:
-                    assert await asked.read() == LAYER  # from the registry where nobody vouches for the mirror
-                assert any("/blobs/" in line for line in front.asked()[before_it:]) is mirrored, said
+                async with asking(
+                    origin.host, Locations(hosts=tmp_path), tmp_path / f"cache{len(said)}"
+                ) as asked:
+                    assert (
+                        await asked.read() == LAYER
+                    )  # from the registry where nobody vouches for the mirror
+                assert any("/blobs/" in line for line in front.asked()[before_it:]) is mirrored, (
+                    said
+                )
 
 
-async def test_credentials_go_to_the_host_that_they_are_for(tmp_path: Path, nobodys_home: Path) -> None:
+async def test_credentials_go_to_the_host_that_they_are_for(
+    tmp_path: Path, nobodys_home: Path
+) -> None:
     """Both ask for Basic; each gets its own, and the mirror never the registry's."""
 
     def locked(request: Request) -> Reply:
@@ -364,9 +421,15 @@ async def test_credentials_go_to_the_host_that_they_are_for(tmp_path: Path, nobo
     with fault_server(locked) as mirror, fault_server(locked) as registry:
 
         def auth(name: str) -> dict[str, str]:
-            return {"auth": base64.b64encode(keep_secret(f"{name}:geheimes-wort", "geheimes-wort").encode()).decode()}
+            return {
+                "auth": base64.b64encode(
+                    keep_secret(f"{name}:geheimes-wort", "geheimes-wort").encode()
+                ).decode()
+            }
 
-        (nobodys_home / "config.json").write_text(json.dumps({"auths": {registry.host: auth("me")}}))
+        (nobodys_home / "config.json").write_text(
+            json.dumps({"auths": {registry.host: auth("me")}})
+        )
         async with asking(registry.host, conf(registry.host, mirror.host), tmp_path) as asked:
             with pytest.raises(NotFound):
                 await asked.mirrored.manifest("team/app", DIGEST)
@@ -374,20 +437,30 @@ async def test_credentials_go_to_the_host_that_they_are_for(tmp_path: Path, nobo
         assert not any("authorization" in request.headers for request in mirror.requests)
 
 
-async def test_a_mirror_is_asked_through_its_proxy_and_the_registry_is_not(origin: Registry, tmp_path: Path) -> None:
+async def test_a_mirror_is_asked_through_its_proxy_and_the_registry_is_not(
+    origin: Registry, tmp_path: Path
+) -> None:
     def answer(request: Request) -> Reply:
         return http(200) if request.target.endswith("/v2/") else http(404)
 
     with fault_server(answer) as proxy:
-        locations = conf(origin.host, "10.255.255.1:5000/cache", more=f'proxy = "http://{proxy.host}"')
+        locations = conf(
+            origin.host, "10.255.255.1:5000/cache", more=f'proxy = "http://{proxy.host}"'
+        )
         async with asking(origin.host, locations, tmp_path) as asked:
             assert (await asked.mirrored.resolve("team/app", "v1")).size > 0
         # Asked for TLS, a proxy is asked for a tunnel; it has none, so the mirror is passed over.
-        assert [(request.method, request.target) for request in proxy.requests] == [("CONNECT", "10.255.255.1:5000")]
+        assert [(request.method, request.target) for request in proxy.requests] == [
+            ("CONNECT", "10.255.255.1:5000")
+        ]
 
 
-async def test_a_mirror_in_a_mounted_registry_that_is_down_can_be_walked(origin: Registry, tmp_path: Path) -> None:
-    text = f'[[registry]]\nlocation = "127.0.0.1:1"\n[[registry.mirror]]\nlocation = "{origin.host}"\n'
+async def test_a_mirror_in_a_mounted_registry_that_is_down_can_be_walked(
+    origin: Registry, tmp_path: Path
+) -> None:
+    text = (
+        f'[[registry]]\nlocation = "127.0.0.1:1"\n[[registry.mirror]]\nlocation = "{origin.host}"\n'
+    )
     (tmp_path / "conf").write_text(text)
     settings = replace(
         impatient(),
@@ -403,10 +476,17 @@ async def test_a_mirror_in_a_mounted_registry_that_is_down_can_be_walked(origin:
 
 
 @pytest.mark.parametrize("server", [True, False])
-async def test_dial_timeout_holds_for_the_registry_itself_and_for_a_mirror(server: bool, tmp_path: Path) -> None:
-    """containerd docs/hosts.md: `dial_timeout` of any host. Without it this would wait for a minute."""
+async def test_dial_timeout_holds_for_the_registry_itself_and_for_a_mirror(
+    server: bool, tmp_path: Path
+) -> None:
+    """containerd docs/hosts.md: `dial_timeout` of any host.
+
+    Without it this would wait for a minute.
+    """
     settings = impatient()
-    settings = replace(settings, timing=replace(settings.timing, connect_timeout=60, mirror_timeout=60, timeout=60))
+    settings = replace(
+        settings, timing=replace(settings.timing, connect_timeout=60, mirror_timeout=60, timeout=60)
+    )
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
         host = f"127.0.0.1:{full.getsockname()[1]}"
         waiting = []
@@ -425,7 +505,9 @@ async def test_dial_timeout_holds_for_the_registry_itself_and_for_a_mirror(serve
             each.close()
 
 
-async def test_helpers_of_registries_conf_are_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_helpers_of_registries_conf_are_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     secret = keep_secret("of-the-h3lper", "me:of-the-h3lper")
     program = tmp_path / "bin/docker-credential-kept"
     program.parent.mkdir()
@@ -436,7 +518,11 @@ async def test_helpers_of_registries_conf_are_asked(tmp_path: Path, monkeypatch:
 
     def handler(request: Request) -> Reply:
         known = request.headers.get("authorization", "").startswith("Basic ")
-        return http(200, b'{"tags": ["v1"]}') if known else http(401, www_authenticate='Basic realm="x"')
+        return (
+            http(200, b'{"tags": ["v1"]}')
+            if known
+            else http(401, www_authenticate='Basic realm="x"')
+        )
 
     with fault_server(handler) as server:
         async with open_mirrored(server.host, locations, Settings()) as mirrored:

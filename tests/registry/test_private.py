@@ -73,8 +73,11 @@ def test_the_first_look_at_a_manifest_costs_four_requests_and_one_in_a_second_re
             return
         base = mount.path if source else mount.path / "team"
         (base / "one:v1/manifest.json").read_bytes()
-        # `/v2/` or the repository that it is not: refused, token, and of a namespace absent; of it also token and catalog.
-        assert house.asked() - before == (2 if not source else 3 + 2) + 3  # and token, manifest, config
+        # `/v2/` or the repository that it is not: refused, token, and of a namespace absent; of it
+        # also token and catalog.
+        assert (
+            house.asked() - before == (2 if not source else 3 + 2) + 3
+        )  # and token, manifest, config
         before = house.asked()
         (base / "two:v1/manifest.json").read_bytes()
         assert house.asked() - before == 3  # token, manifest, config
@@ -89,7 +92,9 @@ async def test_an_authority_kept_for_the_host_is_believed_and_that_of_its_token_
     before = len(house.front.asked())
     async with open_registry(house.host, Settings()) as client:
         assert await client.tags("team/one") == ("v1",)
-    assert not [line for line in house.front.asked()[before:] if " 400 " in line]  # never spoken to without TLS
+    assert not [
+        line for line in house.front.asked()[before:] if " 400 " in line
+    ]  # never spoken to without TLS
 
 
 async def test_a_registry_on_loopback_that_has_tls_is_found_out_at_the_price_of_one_request(
@@ -97,15 +102,25 @@ async def test_a_registry_on_loopback_that_has_tls_is_found_out_at_the_price_of_
 ) -> None:
     house.log_in(home)
     before = len(house.front.asked())
-    async with open_registry(house.host, Settings(network=NetworkSettings(ca_file=house.front.ca))) as client:
+    async with open_registry(
+        house.host, Settings(network=NetworkSettings(ca_file=house.front.ca))
+    ) as client:
         assert await client.tags("team/one") == ("v1",)
         assert await client.tags("team/two") == ("v1",)
     statuses = [line.split()[3] for line in house.front.asked()[before:]]
-    assert statuses == ["400", "401", "401", "200", "200"]  # the plain one, the ping for TLS, the challenge, two lists
+    assert statuses == [
+        "400",
+        "401",
+        "401",
+        "200",
+        "200",
+    ]  # the plain one, the ping for TLS, the challenge, two lists
     assert 'auth="Bearer' not in "".join(line for line in house.front.asked() if " 400 " in line)
 
 
-async def test_a_certificate_that_nobody_vouches_for_is_said_to_be_one(house: House, home: Path) -> None:
+async def test_a_certificate_that_nobody_vouches_for_is_said_to_be_one(
+    house: House, home: Path
+) -> None:
     house.log_in(home)
     async with open_registry(house.host, Settings()) as client:
         with pytest.raises(Unreachable, match="TLS") as caught:
@@ -113,7 +128,9 @@ async def test_a_certificate_that_nobody_vouches_for_is_said_to_be_one(house: Ho
     assert "--ca-file" in caught.value.hint
 
 
-async def test_a_certificate_is_not_checked_where_the_user_says_so_and_nowhere_else(house: House, home: Path) -> None:
+async def test_a_certificate_is_not_checked_where_the_user_says_so_and_nowhere_else(
+    house: House, home: Path
+) -> None:
     house.log_in(home)
     async with open_registry(
         house.host, Settings(network=NetworkSettings(insecure_tls=frozenset({house.host})))
@@ -126,7 +143,9 @@ async def test_a_certificate_is_not_checked_where_the_user_says_so_and_nowhere_e
 async def test_an_identity_token_is_exchanged(house: House, home: Path) -> None:
     house.log_in(home, {"auth": "bWU6", "identitytoken": house.tokens.identity})
     before = len(house.tokens.methods)
-    async with open_registry(house.host, Settings(network=NetworkSettings(ca_file=house.front.ca))) as client:
+    async with open_registry(
+        house.host, Settings(network=NetworkSettings(ca_file=house.front.ca))
+    ) as client:
         assert await client.tags("team/one") == ("v1",)
     assert house.tokens.methods[before:] == ["POST"]
 
@@ -147,7 +166,9 @@ async def test_a_registry_token_is_sent_as_it_is(house: House, home: Path) -> No
 
 def test_a_catalog_is_asked_for_with_credentials(house: House, home: Path, tmp_path: Path) -> None:
     house.log_in(home)
-    listed = run_ocifs("ls", "--ca-file", str(house.front.ca), f"{house.host}/", cache=tmp_path / "cache")
+    listed = run_ocifs(
+        "ls", "--ca-file", str(house.front.ca), f"{house.host}/", cache=tmp_path / "cache"
+    )
     assert listed.stdout == b"team\n"
     assert ("registry:catalog:*",) in house.tokens.asked
 
@@ -155,7 +176,12 @@ def test_a_catalog_is_asked_for_with_credentials(house: House, home: Path, tmp_p
 def refused(house: House, token: str) -> bool:
     """Whether the registry refuses a token that it took before."""
     request = {"Authorization": f"Bearer {token}"}
-    return httpx.get(f"{house.registry.url}/v2/team/one/tags/list", headers=request, trust_env=False).status_code == 401
+    return (
+        httpx.get(
+            f"{house.registry.url}/v2/team/one/tags/list", headers=request, trust_env=False
+        ).status_code
+        == 401
+    )
 
 
 async def test_a_token_that_ends_in_the_middle_of_a_read_is_not_noticed(
@@ -165,7 +191,9 @@ async def test_a_token_that_ends_in_the_middle_of_a_read_is_not_noticed(
     monkeypatch.setattr(house.tokens, "lasts", 1)  # and says that it lasts for 300 s
     blob = Blob("team/one", Digest.of(LAYER), len(LAYER))
     got = b""
-    async with open_registry(house.host, Settings(network=NetworkSettings(ca_file=house.front.ca))) as client:
+    async with open_registry(
+        house.host, Settings(network=NetworkSettings(ca_file=house.front.ca))
+    ) as client:
         for start in range(0, len(LAYER), len(LAYER) // 2):
             async with client.open_blob(blob, start, start + len(LAYER) // 2) as stream:
                 got += b"".join([piece async for piece in stream])
@@ -179,13 +207,20 @@ async def test_a_token_that_ends_in_the_middle_of_a_read_is_not_noticed(
 
 @pytest.mark.parametrize(("lasts", "tokens"), [(300.0, 1), (12.0, 2)], ids=["long", "short"])
 async def test_a_token_is_replaced_before_its_end(
-    house: House, home: Path, monkeypatch: pytest.MonkeyPatch, autojump_clock, lasts: float, tokens: int
+    house: House,
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    autojump_clock,
+    lasts: float,
+    tokens: int,
 ) -> None:
     autojump_clock.autojump_threshold = float("inf")  # time moves by hand
     house.log_in(home)
     monkeypatch.setattr(house.tokens, "says", lasts)
     before = len(house.tokens.asked)
-    async with open_registry(house.host, Settings(network=NetworkSettings(ca_file=house.front.ca))) as client:
+    async with open_registry(
+        house.host, Settings(network=NetworkSettings(ca_file=house.front.ca))
+    ) as client:
         await client.tags("team/one")
         autojump_clock.jump(8)
         await client.tags("team/one")
@@ -196,7 +231,9 @@ async def test_a_token_is_replaced_before_its_end(
 async def test_one_token_is_asked_for_however_many_wait(house: House, home: Path) -> None:
     house.log_in(home)
     before = len(house.tokens.asked)
-    async with open_registry(house.host, Settings(network=NetworkSettings(ca_file=house.front.ca))) as client:
+    async with open_registry(
+        house.host, Settings(network=NetworkSettings(ca_file=house.front.ca))
+    ) as client:
         async with trio.open_nursery() as nursery:
             for _ in range(20):
                 nursery.start_soon(client.tags, "team/one")
@@ -204,14 +241,20 @@ async def test_one_token_is_asked_for_however_many_wait(house: House, home: Path
 
 
 @pytest.mark.parametrize("member", ["token", "access_token"])
-async def test_a_token_has_either_name(house: House, home: Path, monkeypatch: pytest.MonkeyPatch, member: str) -> None:
+async def test_a_token_has_either_name(
+    house: House, home: Path, monkeypatch: pytest.MonkeyPatch, member: str
+) -> None:
     house.log_in(home)
     monkeypatch.setattr(house.tokens, "member", member)
-    async with open_registry(house.host, Settings(network=NetworkSettings(ca_file=house.front.ca))) as client:
+    async with open_registry(
+        house.host, Settings(network=NetworkSettings(ca_file=house.front.ca))
+    ) as client:
         assert await client.tags("team/one") == ("v1",)
 
 
-async def test_a_client_certificate_kept_for_the_host_lets_us_in(tmp_path: Path, home: Path) -> None:
+async def test_a_client_certificate_kept_for_the_host_lets_us_in(
+    tmp_path: Path, home: Path
+) -> None:
     clients, server = trustme.CA(), trustme.CA()
     serve = 'return 200 \'{"tags": ["v1"]}\';'
     (tmp_path / "open").mkdir()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ocifs.errors import Unreachable, UsageError
 from ocifs.registry.client import open_registry
-from ocifs.registry.proxies import proxy_for
+from ocifs.registry.http.proxies import proxy_for
 from ocifs.settings import Limits, NetworkSettings, Settings
 from tests.support.faults import fault_server, http, in_turn
 from tests.support.nginx import Front, tls_front
@@ -45,17 +45,27 @@ async def test_a_registry_with_tls_is_asked_through_a_tunnel(
     assert "Basic" not in registry.asked()[-1]
 
 
-async def test_a_registry_without_tls_is_asked_through_the_proxy_for_http(monkeypatch: pytest.MonkeyPatch) -> None:
-    with fault_server(in_turn(http(200, b'{"tags": ["v1"]}'))) as server, proxy_to(server.host) as proxy:
+async def test_a_registry_without_tls_is_asked_through_the_proxy_for_http(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with (
+        fault_server(in_turn(http(200, b'{"tags": ["v1"]}'))) as server,
+        proxy_to(server.host) as proxy,
+    ):
         monkeypatch.setenv("http_proxy", proxy.address)
         network = NetworkSettings(plain_http=frozenset({"registry.example:5000"}))
         async with open_registry("registry.example:5000", Settings(network=network)) as client:
             assert await client.tags("a/b") == ("v1",)
-    assert [asked for asked, _ in proxy.asked] == ["GET http://registry.example:5000/v2/a/b/tags/list?n=1000"]
+    assert [asked for asked, _ in proxy.asked] == [
+        "GET http://registry.example:5000/v2/a/b/tags/list?n=1000"
+    ]
 
 
 async def test_this_machine_is_asked_directly(monkeypatch: pytest.MonkeyPatch) -> None:
-    with fault_server(in_turn(http(200, b'{"tags": ["v1"]}'))) as server, proxy_to(server.host) as proxy:
+    with (
+        fault_server(in_turn(http(200, b'{"tags": ["v1"]}'))) as server,
+        proxy_to(server.host) as proxy,
+    ):
         monkeypatch.setenv("http_proxy", proxy.address)
         async with open_registry(server.host, Settings()) as client:
             assert await client.tags("a/b") == ("v1",)
@@ -91,7 +101,9 @@ async def test_a_proxy_that_is_not_there_is_unreachable_and_its_password_not_sho
         ("r.example", {"https_proxy": ""}, None),
     ],
 )
-def test_the_environment_says_which_proxy(host: str, environ: dict[str, str], proxy: str | None) -> None:
+def test_the_environment_says_which_proxy(
+    host: str, environ: dict[str, str], proxy: str | None
+) -> None:
     assert proxy_for("https", host, None, environ) == proxy
 
 
@@ -131,17 +143,27 @@ def test_no_proxy_has_names_addresses_networks_and_ports(table: dict[str, list[s
     for no_proxy, hosts in table.items():
         for each in hosts:
             url = httpx.URL(f"https://{each}/")
-            proxy = proxy_for("https", url.host, url.port, {"all_proxy": "p:1", "no_proxy": no_proxy})
+            proxy = proxy_for(
+                "https", url.host, url.port, {"all_proxy": "p:1", "no_proxy": no_proxy}
+            )
             assert proxy == (None if table is EXEMPT else "http://p:1"), (no_proxy, each)
 
 
-@given(st.text(alphabet="a1.:*/[], \t", max_size=30), st.sampled_from(["r.example", "10.9.9.1", "2001:db8::1"]))
+@given(
+    st.text(alphabet="a1.:*/[], \t", max_size=30),
+    st.sampled_from(["r.example", "10.9.9.1", "2001:db8::1"]),
+)
 def test_any_no_proxy_is_read(no_proxy: str, host: str) -> None:
-    assert proxy_for("https", host, 5000, {"all_proxy": "p:1", "no_proxy": no_proxy}) in (None, "http://p:1")
+    assert proxy_for("https", host, 5000, {"all_proxy": "p:1", "no_proxy": no_proxy}) in (
+        None,
+        "http://p:1",
+    )
 
 
 @pytest.mark.parametrize("login", ["", f"me:{PASSWORD}@"])
-async def test_a_registry_is_asked_through_a_socks_proxy(registry: Front, monkeypatch, login: str) -> None:
+async def test_a_registry_is_asked_through_a_socks_proxy(
+    registry: Front, monkeypatch, login: str
+) -> None:
     with socks_to(registry.host, f"me:{PASSWORD}" if login else "") as proxy:
         for scheme in ("socks5", "socks5h"):
             monkeypatch.setenv("all_proxy", f"{scheme}://{login}{proxy.address}")
@@ -152,8 +174,12 @@ async def test_a_registry_is_asked_through_a_socks_proxy(registry: Front, monkey
     assert proxy.asked == [("CONNECT registry.example:443", f"me:{PASSWORD}" if login else "")] * 2
 
 
-@pytest.mark.parametrize("proxy", ["socks4://127.0.0.1:1", "ftp://127.0.0.1:1", "http://", "http://[", "socks5://"])
-async def test_a_proxy_that_cannot_be_used_is_an_error_of_the_command(monkeypatch, proxy: str) -> None:
+@pytest.mark.parametrize(
+    "proxy", ["socks4://127.0.0.1:1", "ftp://127.0.0.1:1", "http://", "http://[", "socks5://"]
+)
+async def test_a_proxy_that_cannot_be_used_is_an_error_of_the_command(
+    monkeypatch, proxy: str
+) -> None:
     monkeypatch.setenv("all_proxy", proxy)
     async with open_registry("registry.example", Settings()) as client:
         with pytest.raises(UsageError):

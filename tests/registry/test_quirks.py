@@ -1,7 +1,8 @@
-"""What registries do that no specification says, a test for each row of docs/reference/registries.md; their ids are the rows' names.
+"""What registries do that no specification says, a test for each row of
+docs/reference/registries.md; their ids are the rows' names.
 
-Each is acted by a server of ours, from what is known of the registry; Debian's, distribution 3's and go-containerregistry's are there
-themselves in test_registries.py.
+Each is acted by a server of ours, from what is known of the registry; Debian's, distribution 3's
+and go-containerregistry's are there themselves in test_registries.py.
 """
 
 from __future__ import annotations
@@ -45,8 +46,12 @@ for module in Path(__file__).parent.glob("quirks_*.py"):
 
 
 @pytest.mark.servers
-@pytest.mark.parametrize("name", sorted(re.findall(r"^\| `([a-z0-9-]+)` \|", PAGE.read_text(), re.MULTILINE)))
-async def test_quirk(name: str, nobodys_home: Path, monkeypatch: pytest.MonkeyPatch, mock_clock) -> None:
+@pytest.mark.parametrize(
+    "name", sorted(re.findall(r"^\| `([a-z0-9-]+)` \|", PAGE.read_text(), re.MULTILINE))
+)
+async def test_quirk(
+    name: str, nobodys_home: Path, monkeypatch: pytest.MonkeyPatch, mock_clock
+) -> None:
     mock_clock.rate = 1  # real time, in which a row may jump
     with trio.fail_after(300):  # of a clock that may jump; pytest ends a row that hangs
         await QUIRKS[name](nobodys_home, monkeypatch)
@@ -72,10 +77,15 @@ async def docker_hub(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             bearer = 'Bearer realm="https://auth.docker.io/token",service="registry.docker.io"'
             return http(401, www_authenticate=bearer)
         if "_catalog" in request.target:
-            return http(401, www_authenticate='Bearer realm="https://auth.docker.io/token",error="insufficient_scope"')
+            return http(
+                401,
+                www_authenticate='Bearer realm="https://auth.docker.io/token",error="insufficient_scope"',
+            )
         if "/blobs/" in request.target:
             return http(307, location="https://production.cloudflare.docker.com/signed?verify=x")
-        return http(200, MANIFEST, ratelimit_remaining="99;w=21600", docker_content_digest=str(DIGEST))
+        return http(
+            200, MANIFEST, ratelimit_remaining="99;w=21600", docker_content_digest=str(DIGEST)
+        )
 
     def anywhere(request: Request) -> Reply:
         if request.headers["host"] == "production.cloudflare.docker.com":
@@ -83,10 +93,15 @@ async def docker_hub(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             return http(200, CONTENT)
         return hub(request)
 
-    with fault_server(anywhere) as server, tls_front(home / "hub", trustme.CA(), before(server.host)) as front:
+    with (
+        fault_server(anywhere) as server,
+        tls_front(home / "hub", trustme.CA(), before(server.host)) as front,
+    ):
         with proxy_to(front.host) as proxy:
             monkeypatch.setenv("https_proxy", f"http://{proxy.address}")
-            async with open_registry("docker.io", Settings(network=NetworkSettings(ca_file=front.ca))) as client:
+            async with open_registry(
+                "docker.io", Settings(network=NetworkSettings(ca_file=front.ca))
+            ) as client:
                 assert (await client.tagged("library/alpine", "3.19")).digest == DIGEST
                 assert await read(client, 0, len(CONTENT)) == (0, CONTENT)
                 with pytest.raises(CatalogUnavailable):
@@ -100,10 +115,14 @@ async def ghcr(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         if "last=v1" in request.target:
             return http(200, b'{"tags": ["v3", "v2"]}')
         if "/tags/list" in request.target:
-            return http(200, b'{"tags": ["v9", "v1"]}', link='</v2/a/b/tags/list?last=v1&n=0>; rel="next"')
+            return http(
+                200, b'{"tags": ["v9", "v1"]}', link='</v2/a/b/tags/list?last=v1&n=0>; rel="next"'
+            )
         return http(404, b'{"errors": [{"code": "NAME_UNKNOWN"}]}')
 
-    handler = with_tokens(lambda: server, 'service="ghcr.io",scope="repository:user/image:pull"', answer)
+    handler = with_tokens(
+        lambda: server, 'service="ghcr.io",scope="repository:user/image:pull"', answer
+    )
     async with acting(handler) as (client, server):
         assert await client.tags("a/b") == ("v9", "v1", "v3", "v2")
         assert await client.referrers("a/b", DIGEST) == ()
@@ -128,7 +147,11 @@ async def ecr(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         if request.headers.get("authorization", "").startswith("Basic "):
             size = int(request.target.rpartition("n=")[2])
             return TAGS if size <= 1000 else http(400, b'{"errors": [{"code": "UNSUPPORTED"}]}')
-        return http(401, b"Not Authorized\n", www_authenticate=f'Basic realm="https://{server.host}/",service="ecr"')
+        return http(
+            401,
+            b"Not Authorized\n",
+            www_authenticate=f'Basic realm="https://{server.host}/",service="ecr"',
+        )
 
     async with acting(handler) as (client, server):
         program = home / "bin/docker-credential-ecr-login"
@@ -142,17 +165,25 @@ async def ecr(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @quirk("ecr-public")
 async def ecr_public(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    handler = with_tokens(lambda: server, 'service="public.ecr.aws",scope="aws"', lambda request: TAGS)
+    handler = with_tokens(
+        lambda: server, 'service="public.ecr.aws",scope="aws"', lambda request: TAGS
+    )
     async with acting(handler) as (client, server):
         assert await client.tags("a/b") == ("v1",)
-        asked = next(request.target for request in server.requests if request.target.startswith("/token"))
+        asked = next(
+            request.target for request in server.requests if request.target.startswith("/token")
+        )
         assert "scope=aws" in asked
 
 
 @quirk("gcr")
 async def gcr(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def answer(request: Request) -> Reply:
-        more = {"child": ["c"], "manifest": {str(DIGEST): {"tag": ["v1"], "imageSizeBytes": "1"}}, "tags": ["v1"]}
+        more = {
+            "child": ["c"],
+            "manifest": {str(DIGEST): {"tag": ["v1"], "imageSizeBytes": "1"}},
+            "tags": ["v1"],
+        }
         return http(200, json.dumps(more).encode())
 
     tokens = with_tokens(lambda: server, 'service="gcr.io"', answer)
@@ -175,7 +206,10 @@ async def acr(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         if request.headers.get("authorization") == "Bearer t0ken":
             return TAGS
         scope = "repository:a/b:metadata_read"
-        return http(401, www_authenticate=f'Bearer realm="http://{server.host}/token",service="x",scope="{scope}"')
+        return http(
+            401,
+            www_authenticate=f'Bearer realm="http://{server.host}/token",service="x",scope="{scope}"',
+        )
 
     async with acting(handler) as (client, server):
         empty_guid = base64.b64encode(b"00000000-0000-0000-0000-000000000000:").decode()
@@ -189,7 +223,9 @@ async def harbor(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         if "/blobs/" in request.target:
             return http(200, CONTENT)  # whatever range was asked for
         if request.method == "HEAD":
-            return http(200, docker_content_digest=str(DIGEST), content_length=str(len(MANIFEST) + 7))
+            return http(
+                200, docker_content_digest=str(DIGEST), content_length=str(len(MANIFEST) + 7)
+            )
         if str(DIGEST) in request.target:
             return http(200, MANIFEST)
         return http(404, b'{"errors": [{"code": "UNKNOWN", "message": "unknown error"}]}')
@@ -207,7 +243,11 @@ async def gitlab(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def jwt(request: Request) -> Reply:
         assert request.target.startswith("/jwt/auth?service=container_registry&scope=")
         allowed = "registry%3Acatalog" not in request.target
-        return http(200, b'{"token": "t0ken"}') if allowed else http(403, b'{"errors": [{"code": "DENIED"}]}')
+        return (
+            http(200, b'{"token": "t0ken"}')
+            if allowed
+            else http(403, b'{"errors": [{"code": "DENIED"}]}')
+        )
 
     with fault_server(jwt) as elsewhere:
         challenge = f'Bearer realm="http://{elsewhere.host}/jwt/auth",service="container_registry"'
@@ -242,8 +282,16 @@ async def distribution_2(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         accepted = request.headers.get("accept", "")
         if "/manifests/" in request.target:
             if mediatype.OCI_MANIFEST not in accepted:
-                return http(404, b'{"errors": [{"code": "MANIFEST_UNKNOWN", "message": "OCI manifest found, but"}]}')
-            return http(200, MANIFEST, content_type=mediatype.OCI_MANIFEST, docker_content_digest=str(DIGEST))
+                return http(
+                    404,
+                    b'{"errors": [{"code": "MANIFEST_UNKNOWN", "message": "OCI manifest found, but"}]}',
+                )
+            return http(
+                200,
+                MANIFEST,
+                content_type=mediatype.OCI_MANIFEST,
+                docker_content_digest=str(DIGEST),
+            )
         if "/blobs/" in request.target:
             return http(200, CONTENT)  # a pull-through cache that has not got it yet
         return http(404, b"404 page not found\n", content_type="text/plain; charset=utf-8")
@@ -269,18 +317,28 @@ async def distribution_3(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @quirk("zot")
 async def zot(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    child = {"mediaType": mediatype.OCI_MANIFEST, "digest": str(DIGEST), "size": len(MANIFEST), "artifactType": "x/y"}
+    child = {
+        "mediaType": mediatype.OCI_MANIFEST,
+        "digest": str(DIGEST),
+        "size": len(MANIFEST),
+        "artifactType": "x/y",
+    }
     index = {"schemaVersion": 2, "mediaType": mediatype.OCI_INDEX, "manifests": [child]}
 
     def handler(request: Request) -> Reply:
         return http(
-            200, json.dumps(index).encode(), content_type=mediatype.OCI_INDEX, oci_filters_applied="artifactType"
+            200,
+            json.dumps(index).encode(),
+            content_type=mediatype.OCI_INDEX,
+            oci_filters_applied="artifactType",
         )
 
     async with acting(handler) as (client, server):
         for _ in range(2):
             assert [each.digest for each in await client.referrers("a/b", BLOB.digest)] == [DIGEST]
-    assert all("/referrers/" in request.target for request in server.requests)  # no tag is asked for besides
+    assert all(
+        "/referrers/" in request.target for request in server.requests
+    )  # no tag is asked for besides
 
 
 @quirk("ggcr")
@@ -296,7 +354,9 @@ async def ggcr(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         if ranged is None or int(ranged[2]) >= len(CONTENT):
             return http(416)
         start, stop = int(ranged[1]), int(ranged[2]) + 1
-        return http(206, CONTENT[start:stop], content_range=f"bytes {start}-{stop - 1}/{len(CONTENT)}")
+        return http(
+            206, CONTENT[start:stop], content_range=f"bytes {start}-{stop - 1}/{len(CONTENT)}"
+        )
 
     async with acting(handler) as (client, _):
         assert await read(client, 100, len(CONTENT)) == (100, CONTENT[100:])
@@ -306,7 +366,10 @@ async def ggcr(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @quirk("n-ignored")
 async def n_ignored(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = [f"v{number}" for number in range(3000)]
-    async with acting(lambda request: http(200, json.dumps({"tags": names}).encode())) as (client, server):
+    async with acting(lambda request: http(200, json.dumps({"tags": names}).encode())) as (
+        client,
+        server,
+    ):
         assert await client.tags("a/b") == tuple(names)
     assert len(server.requests) == 1
 
@@ -314,7 +377,11 @@ async def n_ignored(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @quirk("short-pages")
 async def short_pages(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def handler(request: Request) -> Reply:
-        number = int(request.target.rpartition("last=v")[2].partition("&")[0]) if "last=" in request.target else 0
+        number = (
+            int(request.target.rpartition("last=v")[2].partition("&")[0])
+            if "last=" in request.target
+            else 0
+        )
         link = f"</v2/a/b/tags/list?last=v{number + 1}&n=1000>;rel=next" if number < 2 else ""
         return http(200, json.dumps({"tags": [f"v{number + 1}"]}).encode(), link=link)
 
@@ -327,7 +394,11 @@ async def link_absolute(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def handler(request: Request) -> Reply:
         if "last=" in request.target:
             return http(200, b'{"tags": ["v2"]}')
-        return http(200, b'{"tags": ["v1"]}', link=f'<http://{server.host}/v2/a/b/tags/list?last=v1>; rel="next"')
+        return http(
+            200,
+            b'{"tags": ["v1"]}',
+            link=f'<http://{server.host}/v2/a/b/tags/list?last=v1>; rel="next"',
+        )
 
     async with acting(handler) as (client, server):
         assert await client.tags("a/b") == ("v1", "v2")
@@ -346,7 +417,9 @@ async def no_content_digest(home: Path, monkeypatch: pytest.MonkeyPatch) -> None
 async def head_without_length(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def handler(request: Request) -> Reply:
         if request.method == "HEAD":
-            return Reply(f"HTTP/1.1 200 OK\r\nDocker-Content-Digest: {DIGEST}\r\nConnection: close\r\n\r\n".encode())
+            return Reply(
+                f"HTTP/1.1 200 OK\r\nDocker-Content-Digest: {DIGEST}\r\nConnection: close\r\n\r\n".encode()
+            )
         if "range" in request.headers:
             return http(206, CONTENT[:1], content_range=f"bytes 0-0/{len(CONTENT)}")
         return http(200, MANIFEST, docker_content_digest=str(DIGEST))
@@ -378,7 +451,10 @@ async def storage_refuses_head(home: Path, monkeypatch: pytest.MonkeyPatch) -> N
         return http(206, CONTENT[:1], content_range=f"bytes 0-0/{len(CONTENT)}")
 
     with fault_server(signed) as storage:
-        async with acting(lambda request: http(307, location=f"http://{storage.host}/b?sig=x")) as (client, _):
+        async with acting(lambda request: http(307, location=f"http://{storage.host}/b?sig=x")) as (
+            client,
+            _,
+        ):
             assert await client.blob_size("a/b", BLOB.digest) == len(CONTENT)
 
 
@@ -438,7 +514,10 @@ async def less_granted(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def handler(request: Request) -> Reply:
         if request.target.startswith("/token"):
             return http(200, b'{"token": "for-nothing"}')
-        return http(401, www_authenticate=f'Bearer realm="http://{server.host}/token",error="insufficient_scope"')
+        return http(
+            401,
+            www_authenticate=f'Bearer realm="http://{server.host}/token",error="insufficient_scope"',
+        )
 
     async with acting(handler) as (client, server):
         with pytest.raises(AccessDenied):  # not NotFound: many say this of what is not there

@@ -1,4 +1,7 @@
-"""Referrers on real sockets: from the API, from the fallback tag, and beside what is broken. oras reads the same server."""
+"""Referrers on real sockets: from the API, from the fallback tag, and beside what is broken.
+
+oras reads the same server.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import pytest
 from ocifs.errors import OcifsError, RegistryFailed
 from ocifs.oci import mediatype
 from ocifs.oci.digest import Digest
-from ocifs.oci.endpoints import referrers_tag
+from ocifs.oci.distribution.endpoints import referrers_tag
 from ocifs.registry.client import open_registry
 from ocifs.settings import Limits, Settings
 from tests.support.faults import FaultServer, Handler, Reply, Request, fault_server, http
@@ -33,7 +36,9 @@ BAD = {"mediaType": mediatype.OCI_MANIFEST, "digest": "sha256:short!", "size": -
 
 
 def index(*manifests: object) -> bytes:
-    return json.dumps({"schemaVersion": 2, "mediaType": mediatype.OCI_INDEX, "manifests": manifests}).encode()
+    return json.dumps(
+        {"schemaVersion": 2, "mediaType": mediatype.OCI_INDEX, "manifests": manifests}
+    ).encode()
 
 
 def served(body: bytes, kind: str = mediatype.OCI_INDEX, **headers: str) -> Reply:
@@ -41,7 +46,9 @@ def served(body: bytes, kind: str = mediatype.OCI_INDEX, **headers: str) -> Repl
 
 
 def registry(api: Reply | Handler, tag: Reply | None) -> Handler:
-    """A registry that answers the referrers API with `api`, and the fallback tag with `tag` (None: 404)."""
+    """A registry that answers the referrers API with `api`, and the fallback tag with `tag` (None:
+    404).
+    """
 
     def handler(request: Request) -> Reply:
         path = request.target.partition("?")[0]
@@ -71,7 +78,10 @@ NO_API: dict[str, Reply | Handler] = {
     "a redirect to a page": lambda request: http(303, location="/ui"),
     "a redirect without an address": http(303),
     "a redirect in a circle": lambda request: http(302, location=request.target),
-    **{str(status): http(status) for status in (400, 403, 404, 405, 406, 410, 422, 424, 500, 501, 502)},
+    **{
+        str(status): http(status)
+        for status in (400, 403, 404, 405, 406, 410, 422, 424, 500, 501, 502)
+    },
 }
 
 
@@ -88,7 +98,9 @@ NO_LIST = {
     "not JSON": http(200, b"\xff\xfe", content_type=mediatype.OCI_INDEX),
     "a list": served(b"[]"),
     "manifests that are text": served(b'{"manifests": "no"}'),
-    "a Docker list": served(b'{"mediaType": "%s", "manifests": []}' % mediatype.DOCKER_LIST.encode()),
+    "a Docker list": served(
+        b'{"mediaType": "%s", "manifests": []}' % mediatype.DOCKER_LIST.encode()
+    ),
     "entries that are not descriptors": served(index(BAD, 7, None, "x")),
 }
 
@@ -100,7 +112,9 @@ async def test_a_fallback_tag_that_is_not_an_index_lists_nothing(name: str) -> N
 
 
 async def test_a_fallback_tag_that_is_the_subject_itself_lists_nothing() -> None:
-    """Seen of GitLab: the tag of a digest leads to the digest, whose platforms are not its referrers."""
+    """Seen of GitLab: the tag of a digest leads to the digest, whose platforms are not its
+    referrers.
+    """
     platforms = index(GOOD)
     subject = Digest.of(platforms)
 
@@ -156,7 +170,15 @@ async def test_oras_finds_the_same(tmp_path: Path) -> None:
     }
     for name, world in worlds.items():
         with fault_server(world) as server:
-            found = oras("discover", "--plain-http", "--format", "json", "--depth", "1", f"{server.host}/a/b@{SUBJECT}")
+            found = oras(
+                "discover",
+                "--plain-http",
+                "--format",
+                "json",
+                "--depth",
+                "1",
+                f"{server.host}/a/b@{SUBJECT}",
+            )
             ours = await referrers(server)
         assert str(REFERRER) in found.decode(), name
         assert REFERRER in ours, name

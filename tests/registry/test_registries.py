@@ -1,4 +1,6 @@
-"""The same questions to registries of several makers: lists, ranges, what is not there, referrers and how they are found."""
+"""The same questions to registries of several makers: lists, ranges, what is not there, referrers
+and how they are found.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +13,10 @@ import pytest
 
 from ocifs.content import Blob
 from ocifs.errors import CatalogUnavailable, NotFound
-from ocifs.oci import endpoints, mediatype
+from ocifs.oci import mediatype
 from ocifs.oci.digest import Digest
-from ocifs.oci.endpoints import referrers_tag
+from ocifs.oci.distribution import endpoints
+from ocifs.oci.distribution.endpoints import referrers_tag
 from ocifs.registry.client import open_registry
 from ocifs.settings import Settings
 from tests.support.push import push_blob, push_manifest
@@ -35,12 +38,23 @@ class World:
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def world(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[World]:
     with running(request.param, tmp_path_factory.mktemp(request.param)) as host:
         url = f"http://{host}"
         push_blob(url, REPOSITORY, CONTENT)
-        empty = {"mediaType": mediatype.OCI_EMPTY, "digest": push_blob(url, REPOSITORY, b"{}"), "size": 2}
-        image = {"schemaVersion": 2, "mediaType": mediatype.OCI_MANIFEST, "config": empty, "layers": [empty]}
+        empty = {
+            "mediaType": mediatype.OCI_EMPTY,
+            "digest": push_blob(url, REPOSITORY, b"{}"),
+            "size": 2,
+        }
+        image = {
+            "schemaVersion": 2,
+            "mediaType": mediatype.OCI_MANIFEST,
+            "config": empty,
+            "layers": [empty],
+        }
         for tag in ("a", "b", "c", "d", "e"):
             digest = push_manifest(url, REPOSITORY, image, tag)
         subject = {"mediaType": mediatype.OCI_MANIFEST, "digest": digest, "size": len(str(image))}
@@ -48,7 +62,14 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         for kind in ("application/x.signature", "application/x.sbom"):
             signature = {**image, "artifactType": kind, "subject": subject}
             signed = push_manifest(url, REPOSITORY, signature)
-            described.append({"mediaType": mediatype.OCI_MANIFEST, "digest": signed, "size": 1, "artifactType": kind})
+            described.append(
+                {
+                    "mediaType": mediatype.OCI_MANIFEST,
+                    "digest": signed,
+                    "size": 1,
+                    "artifactType": kind,
+                }
+            )
         if (
             request.param not in HAVE_THE_API
         ):  # as a client that pushes has to (distribution-spec, "Referrers Tag Schema")
@@ -69,7 +90,9 @@ async def test_lists_are_read_to_their_end(world: World, monkeypatch: pytest.Mon
             assert world.kind == "olareg"  # which has none
 
 
-@pytest.mark.parametrize(("start", "stop"), [(0, len(CONTENT)), (0, 10), (100, 5000), (len(CONTENT) - 1, len(CONTENT))])
+@pytest.mark.parametrize(
+    ("start", "stop"), [(0, len(CONTENT)), (0, 10), (100, 5000), (len(CONTENT) - 1, len(CONTENT))]
+)
 async def test_any_part_of_a_blob_is_read(world: World, start: int, stop: int) -> None:
     blob = Blob(REPOSITORY, Digest.of(CONTENT), len(CONTENT))
     async with open_registry(world.host, Settings()) as client:
@@ -114,7 +137,9 @@ async def test_what_refers_to_a_manifest_is_found_and_how_is_asked_once(
             assert {each.digest for each in found} == expected
             if found:
                 kinds = {"application/x.signature", "application/x.sbom"}
-                if world.kind == "referring":  # which says of what an artifact is only what its config is
+                if (
+                    world.kind == "referring"
+                ):  # which says of what an artifact is only what its config is
                     kinds = {mediatype.OCI_EMPTY}
                 assert {each.artifact_type for each in found} == kinds
     asked = re.findall(r"GET \S+/referrers/", caplog.text)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocifs.errors import AccessDenied, UsageError
-from ocifs.registry.registries_conf import (
+from ocifs.registry.config.registries_conf import (
     RegistriesConf,
     Rule,
     covered,
@@ -45,7 +45,9 @@ location = "mirror.registry.com"
 
 
 def asked(conf: RegistriesConf, host: str, repository: str, version: str = "") -> list[str]:
-    return [f"{each.site}/{each.repository}" for each in endpoints_for(conf, host, repository, version)]
+    return [
+        f"{each.site}/{each.repository}" for each in endpoints_for(conf, host, repository, version)
+    ]
 
 
 def test_the_example_of_the_man_page() -> None:
@@ -57,14 +59,20 @@ def test_the_example_of_the_man_page() -> None:
         "http://example-mirror-1.local/mirrors/foo/image",
         "internal-registry-for-example.com/bar/image",
     ]
-    assert asked(conf, "registry.com", "image") == ["mirror.registry.com/image", "registry.com/image"]
+    assert asked(conf, "registry.com", "image") == [
+        "mirror.registry.com/image",
+        "registry.com/image",
+    ]
     assert asked(conf, "example.com", "other") == ["example.com/other"]
     assert asked(conf, "example.com", "fool") == ["example.com/fool"]
 
 
 def test_an_insecure_place_is_tried_with_tls_first_and_without_checking() -> None:
     conf = parse('[[registry]]\nlocation = "a.example"\ninsecure = true', "conf")
-    assert [(each.site.scheme, each.site.unverified, each.own) for each in endpoints_for(conf, "a.example", "x")] == [
+    assert [
+        (each.site.scheme, each.site.unverified, each.own)
+        for each in endpoints_for(conf, "a.example", "x")
+    ] == [
         ("https", True, True),
         ("http", False, True),
     ]
@@ -96,7 +104,11 @@ def test_prefixes(prefix: str, name: str, length: int | None) -> None:
 
 
 def test_the_longest_prefix_decides_wherever_it_stands() -> None:
-    tables = ['prefix = "a.example/x"\nlocation = "one.example"', 'location = "a.example"', 'prefix = "*.example"']
+    tables = [
+        'prefix = "a.example/x"\nlocation = "one.example"',
+        'location = "a.example"',
+        'prefix = "*.example"',
+    ]
     for order in (tables, tables[::-1]):
         conf = parse("".join(f"[[registry]]\n{table}\n" for table in order), "conf")
         assert asked(conf, "a.example", "x/y") == ["one.example/y"]
@@ -131,13 +143,16 @@ def test_what_is_blocked_says_by_which_file() -> None:
 
 
 def test_docker_hub_has_one_name() -> None:
-    conf = parse('[[registry]]\nprefix = "docker.io/library"\nlocation = "index.docker.io/library"', "conf")
+    conf = parse(
+        '[[registry]]\nprefix = "docker.io/library"\nlocation = "index.docker.io/library"', "conf"
+    )
     assert asked(conf, "docker.io", "library/alpine") == ["docker.io/library/alpine"]
 
 
 def test_aliases_keep_tag_and_digest() -> None:
     conf = parse(
-        '[aliases]\nalpine = "quay.io/base/alpine"\n"a/b" = "r.example/c"\n"rhel6.5" = "r.example/rhel"', "conf"
+        '[aliases]\nalpine = "quay.io/base/alpine"\n"a/b" = "r.example/c"\n"rhel6.5" = "r.example/rhel"',
+        "conf",
     )
     digest = "sha256:" + "0" * 64
     for written, meant in (
@@ -156,7 +171,8 @@ def test_aliases_keep_tag_and_digest() -> None:
 
 def test_version_1_says_what_it_can() -> None:
     conf = parse(
-        "[registries.insecure]\nregistries = ['a.example']\n[registries.block]\nregistries = ['b.example']", "f"
+        "[registries.insecure]\nregistries = ['a.example']\n[registries.block]\nregistries = ['b.example']",
+        "f",
     )
     assert asked(conf, "a.example", "x") == ["https://a.example/x", "http://a.example/x"]
     with pytest.raises(AccessDenied):
@@ -200,10 +216,15 @@ def test_what_is_wrong_is_told_by_file_and_key(text: str, said: str) -> None:
         ),
         ('proxy = "socks5://p"', r"registry\[1\].proxy \(socks5://p\) is no address"),
         ('location = "my_mirror:5000"', r"registry\[1\].location \(my_mirror:5000\) is not a host"),
-        ('location = "b.example/x:v2"', r"registry\[1\].location \(b.example/x:v2\) has another tag"),
+        (
+            'location = "b.example/x:v2"',
+            r"registry\[1\].location \(b.example/x:v2\) has another tag",
+        ),
     ],
 )
-def test_an_entry_that_is_wrong_fails_the_names_that_it_is_about_and_no_others(text: str, said: str) -> None:
+def test_an_entry_that_is_wrong_fails_the_names_that_it_is_about_and_no_others(
+    text: str, said: str
+) -> None:
     """podman reads such a file and fails when it uses the entry."""
     first = text if text.startswith("location") else f'location = "a.example"\n{text}'
     conf = parse(f'[[registry]]\nprefix = "a.example"\n{first}', "conf")
@@ -249,9 +270,17 @@ def test_a_drop_in_file_has_version_2_only(tmp_path: Path) -> None:
 
 
 def test_later_files_replace_rules_and_aliases() -> None:
-    first = parse('unqualified-search-registries = ["a.example"]\n[[registry]]\nlocation = "a.example"\n', "1")
-    first = merge(RegistriesConf(), merge(first, parse('[aliases]\nx = "a.example/x"\ny = "a.example/y"', "2")))
-    both = merge(first, parse('[[registry]]\nprefix = "a.example"\nlocation = "b.example"\n[aliases]\nx = ""', "3"))
+    first = parse(
+        'unqualified-search-registries = ["a.example"]\n[[registry]]\nlocation = "a.example"\n', "1"
+    )
+    first = merge(
+        RegistriesConf(),
+        merge(first, parse('[aliases]\nx = "a.example/x"\ny = "a.example/y"', "2")),
+    )
+    both = merge(
+        first,
+        parse('[[registry]]\nprefix = "a.example"\nlocation = "b.example"\n[aliases]\nx = ""', "3"),
+    )
     assert asked(both, "a.example", "x") == ["b.example/x"]
     assert [both.expand(name) for name in ("x", "y")] == ["a.example/x", "a.example/y"]
     assert both.names.search == ("a.example",)
@@ -268,7 +297,11 @@ def test_where_files_are(tmp_path: Path) -> None:
     own.write_text('[[registry]]\nlocation = "a.example"')
     assert files(home) == (own, (own.with_name("registries.conf.d"),))
     own.with_name("registries.conf.d").mkdir()
-    for name, location in (("10-a.conf", "b.example"), ("20-b.conf", "c.example"), ("30.txt", "d.example")):
+    for name, location in (
+        ("10-a.conf", "b.example"),
+        ("20-b.conf", "c.example"),
+        ("30.txt", "d.example"),
+    ):
         text = f'[[registry]]\nprefix = "a.example"\nlocation = "{location}"'
         (own.with_name("registries.conf.d") / name).write_text(text)
     assert asked(load(home), "a.example", "x") == ["c.example/x"]
@@ -282,11 +315,15 @@ def test_where_files_are(tmp_path: Path) -> None:
 
 HOSTS = st.sampled_from(["a.example", "b.example", "a.example:5000", "x.a.example"])
 PATHS = st.lists(st.sampled_from(["a", "b", "ab", "c-d"]), min_size=1, max_size=4).map("/".join)
-PREFIXES = st.one_of(HOSTS, st.builds("{}/{}".format, HOSTS, PATHS), st.just("*.example"), st.just("*.a.example"))
+PREFIXES = st.one_of(
+    HOSTS, st.builds("{}/{}".format, HOSTS, PATHS), st.just("*.example"), st.just("*.a.example")
+)
 
 
 @given(st.lists(PREFIXES, unique=True), HOSTS, PATHS)
-def test_the_rule_for_a_name_is_the_longest_that_fits(prefixes: list[str], host: str, path: str) -> None:
+def test_the_rule_for_a_name_is_the_longest_that_fits(
+    prefixes: list[str], host: str, path: str
+) -> None:
     conf = RegistriesConf({prefix: Rule(prefix, "l.example") for prefix in prefixes})
     fitting = [prefix for prefix in prefixes if covered(prefix, f"{host}/{path}") is not None]
     rule = conf.rule_for(f"{host}/{path}")
@@ -302,7 +339,8 @@ def test_what_follows_the_prefix_follows_the_location(prefix: str, rest: str) ->
 
 
 @given(
-    st.text(max_size=200) | st.sampled_from([MAN_PAGE]).flatmap(lambda t: st.integers(0, len(t)).map(lambda n: t[:n]))
+    st.text(max_size=200)
+    | st.sampled_from([MAN_PAGE]).flatmap(lambda t: st.integers(0, len(t)).map(lambda n: t[:n]))
 )
 def test_any_text_is_read_or_refused(text: str) -> None:
     try:
@@ -312,7 +350,10 @@ def test_any_text_is_read_or_refused(text: str) -> None:
 
 
 def test_helpers_for_credentials_are_those_of_the_last_file_that_has_some() -> None:
-    first, second = parse('credential-helpers = ["containers-auth.json", "secretservice"]', "1"), parse("", "2")
+    first, second = (
+        parse('credential-helpers = ["containers-auth.json", "secretservice"]', "1"),
+        parse("", "2"),
+    )
     assert merge(first, second).credential_helpers == ("containers-auth.json", "secretservice")
     assert merge(first, parse('credential-helpers = ["pass"]', "3")).credential_helpers == ("pass",)
     with pytest.raises(UsageError, match="credential-helpers"):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ocifs.api import open as open_source
 from ocifs.errors import OcifsError, UsageError
 from ocifs.oci.reference import is_short_name, parse_source
-from ocifs.registry.registries_conf import RegistriesConf, expand, load, merge, parse
+from ocifs.registry.config.registries_conf import RegistriesConf, expand, load, merge, parse
 from tests.support.faults import fault_server, http
 from tests.support.image import make_layout
 from tests.support.podman import podman
@@ -90,7 +90,9 @@ def test_an_alias_comes_before_the_list_and_a_full_name_is_never_replaced() -> N
         ('unqualified-search-registries = ["a b"]', "x", "has 'a b', which is not a host"),
     ],
 )
-def test_an_entry_that_is_wrong_fails_only_the_names_that_need_it(more: str, name: str, said: str) -> None:
+def test_an_entry_that_is_wrong_fails_only_the_names_that_need_it(
+    more: str, name: str, said: str
+) -> None:
     conf = parse(more, "conf")
     with pytest.raises(UsageError, match=said):
         conf.expand(name)
@@ -107,11 +109,14 @@ def test_podmans_own_answers_come_first(tmp_path: Path) -> None:
     for directory in ("config/containers", "cache/containers"):
         (tmp_path / directory).mkdir(parents=True)
     main = tmp_path / "config/containers/registries.conf"
-    main.write_text('unqualified-search-registries = ["a.example", "b.example"]\n[aliases]\nx = "a.example/x"')
+    main.write_text(
+        'unqualified-search-registries = ["a.example", "b.example"]\n[aliases]\nx = "a.example/x"'
+    )
     own = tmp_path / "cache/containers/short-name-aliases.conf"
     own.write_text('[aliases]\nx = "b.example/x"\ny = "b.example/y"')
     environ = {
-        name: str(tmp_path / path) for name, path in (("XDG_CONFIG_HOME", "config"), ("XDG_CACHE_HOME", "cache"))
+        name: str(tmp_path / path)
+        for name, path in (("XDG_CONFIG_HOME", "config"), ("XDG_CACHE_HOME", "cache"))
     }
     conf = load(environ)
     assert conf.names.search == ("a.example", "b.example")
@@ -121,7 +126,9 @@ def test_podmans_own_answers_come_first(tmp_path: Path) -> None:
 
 
 NAMES = st.sampled_from(["a", "b", "team/app", "a:1", "r.example/a", "localhost/a"])
-ALIASES = st.dictionaries(st.sampled_from(["a", "b", "team/app"]), st.sampled_from(["", "x.example/y", "wrong"]))
+ALIASES = st.dictionaries(
+    st.sampled_from(["a", "b", "team/app"]), st.sampled_from(["", "x.example/y", "wrong"])
+)
 SEARCH = st.lists(st.sampled_from(["q.example", "docker.io"]), max_size=2, unique=True)
 
 
@@ -181,6 +188,9 @@ def test_a_short_name_means_the_same_in_python(tmp_path: Path) -> None:
     with fault_server(lambda request: http(404)) as server:
         conf = tmp_path / "registries.conf"
         conf.write_text(f'unqualified-search-registries = ["{server.host}"]\n')
-        with pytest.raises(OcifsError), open_source("team/app:v1", registries_conf=conf, cache_dir=tmp_path) as tree:
+        with (
+            pytest.raises(OcifsError),
+            open_source("team/app:v1", registries_conf=conf, cache_dir=tmp_path) as tree,
+        ):
             tree.list("")
         assert any("/v2/team/app/manifests/v1" in request.target for request in server.requests)

@@ -26,13 +26,20 @@ SECRET = keep_secret("s3cr3t-of-the-token-server")
 
 
 @pytest.fixture(scope="module")
-def private(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Registry, TokenServer, Settings]]:
+def private(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[Registry, TokenServer, Settings]]:
     open_to_all, guarded = tmp_path_factory.mktemp("open"), tmp_path_factory.mktemp("private")
     with running_registry(open_to_all, guarded / "data") as registry:
         for repository in ("team/one", "team/two"):
             digest = push_blob(registry.url, repository, b"{}")
             empty = {"mediaType": mediatype.OCI_EMPTY, "digest": digest, "size": 2}
-            manifest = {"schemaVersion": 2, "mediaType": mediatype.OCI_MANIFEST, "config": empty, "layers": [empty]}
+            manifest = {
+                "schemaVersion": 2,
+                "mediaType": mediatype.OCI_MANIFEST,
+                "config": empty,
+                "layers": [empty],
+            }
             push_manifest(registry.url, repository, manifest, "v1")
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(guarded / "ca.pem"))
@@ -47,8 +54,13 @@ def log_in(host: str, home: Path, password: str) -> None:
 
 
 def asked(registry: Registry, tokens: TokenServer) -> int:
-    """Requests to both so far. Those for `/v2/` alone are of the fixture, which waits for the registry with them."""
-    return len(re.findall(r'"(?:GET|HEAD) /v2/[^ ]+ HTTP/', registry.log.read_text())) + len(tokens.asked)
+    """Requests to both so far.
+
+    Those for `/v2/` alone are of the fixture, which waits for the registry with them.
+    """
+    return len(re.findall(r'"(?:GET|HEAD) /v2/[^ ]+ HTTP/', registry.log.read_text())) + len(
+        tokens.asked
+    )
 
 
 async def test_the_first_manifest_costs_three_requests_and_that_of_a_second_repository_two(
@@ -65,7 +77,9 @@ async def test_the_first_manifest_costs_three_requests_and_that_of_a_second_repo
 
 
 async def test_a_wrong_password_is_denied_and_never_shown(
-    private: tuple[Registry, TokenServer, Settings], nobodys_home: Path, caplog: pytest.LogCaptureFixture
+    private: tuple[Registry, TokenServer, Settings],
+    nobodys_home: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     registry, _, settings = private
     caplog.set_level("DEBUG")
@@ -77,7 +91,10 @@ async def test_a_wrong_password_is_denied_and_never_shown(
 
 
 async def test_a_password_that_was_changed_meanwhile_is_read_anew(
-    private: tuple[Registry, TokenServer, Settings], nobodys_home: Path, monkeypatch: pytest.MonkeyPatch, autojump_clock
+    private: tuple[Registry, TokenServer, Settings],
+    nobodys_home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    autojump_clock,
 ) -> None:
     autojump_clock.autojump_threshold = float("inf")  # time moves by hand
     registry, tokens, settings = private
@@ -88,7 +105,9 @@ async def test_a_password_that_was_changed_meanwhile_is_read_anew(
         log_in(registry.host, nobodys_home, tokens.password)
         autojump_clock.jump(400)  # the token is over
         assert await client.tags("team/one") == ("v1",)
-        monkeypatch.setattr(tokens, "password", keep_secret("0ne-more", "me:0ne-more"))  # which nobody was told
+        monkeypatch.setattr(
+            tokens, "password", keep_secret("0ne-more", "me:0ne-more")
+        )  # which nobody was told
         autojump_clock.jump(400)
         with pytest.raises(AccessDenied):
             await client.tags("team/one")

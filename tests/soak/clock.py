@@ -1,6 +1,8 @@
-"""The clock of a daemon that somebody moves: libfaketime shifts what it reads, as a computer's clock does that was asleep.
+"""The clock of a daemon that somebody moves: libfaketime shifts what it reads, as a computer's
+clock does that was asleep.
 
-Rules that hold here: time only goes on, by itself and in jumps; the kernel's own clock, and so its memory of names, is not moved.
+Rules that hold here: time only goes on, by itself and in jumps; the kernel's own clock, and so its
+memory of names, is not moved.
 """
 
 from __future__ import annotations

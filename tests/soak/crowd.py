@@ -1,8 +1,10 @@
-"""The crowd: several mounts on one cache that is too small for what is read, each with processes of many readers; every byte is compared.
+"""The crowd: several mounts on one cache that is too small for what is read, each with processes of
+many readers; every byte is compared.
 
-Rules that hold here: readers are processes of their own that know the content by its seed; no fault is injected but the bound of the
-cache, so every error is a failure; at the end nothing is under way, no file of any process lies about, and the daemons hold no more
-descriptors and little more memory than after their first reads.
+Rules that hold here: readers are processes of their own that know the content by its seed; no fault
+is injected but the bound of the cache, so every error is a failure; at the end nothing is under
+way, no file of any process lies about, and the daemons hold no more descriptors and little more
+memory than after their first reads.
 """
 
 from __future__ import annotations
@@ -29,14 +31,17 @@ BLOBS, BLOB = 120, 1_000_000
 WINDOW, STEP = (
     12,
     1.0,
-)  # blobs that are read at a time, and seconds after which the next one takes the place of the first
+    # blobs that are read at a time, and seconds after which the next one takes the place of the first
+)
 CACHE = "20M"  # for 120 MB of blobs; one that nobody has read for a minute may go
 MOUNTS, PROCESSES, READERS = 4, 8, 16
-# What a daemon may hold more than at rest: three descriptors an open blob (its content, its map, the map in memory), and its connections.
+# What a daemon may hold more than at rest: three descriptors an open blob (its content, its map,
+# the map in memory), and its connections.
 DESCRIPTORS = BLOBS * 3 + NetworkSettings().connections
 GROWTH = 40 * 1024  # KiB that a daemon may grow between its first reads and its last
 
-# Runs in a process of its own: threads that read parts of files by chance, and compare. What they read wanders through all there is.
+# Runs in a process of its own: threads that read parts of files by chance, and compare. What they
+# read wanders through all there is.
 READER = """
 import os, random, sys, threading, time
 seed, seconds, readers, count, size, window = (int(word) for word in sys.argv[1:7])
@@ -95,7 +100,9 @@ def crowd(seconds: int, place: Path, processes: int = PROCESSES) -> Crowd:
     with running_registry(place / "registry") as registry, ExitStack() as stack:
         fill(registry)
         mounts = [
-            stack.enter_context(mounted(registry.host, place / f"mnt{n}", place, ["--cache-size", CACHE]))
+            stack.enter_context(
+                mounted(registry.host, place / f"mnt{n}", place, ["--cache-size", CACHE])
+            )
             for n in range(MOUNTS)
         ]
         found = Crowd(seconds)
@@ -109,8 +116,12 @@ def crowd(seconds: int, place: Path, processes: int = PROCESSES) -> Crowd:
             found.memory_kib.append(now[0])
             found.descriptors.append(now[1])
             if now[0] > memory + GROWTH or now[1] > descriptors + DESCRIPTORS:
-                found.failures.append(f"a daemon grew from {memory} KiB, {descriptors} descriptors to {now}")
-    found.kept = sum(path.stat().st_blocks for path in (place / "ocifs").rglob("*") if path.is_file()) * 512
+                found.failures.append(
+                    f"a daemon grew from {memory} KiB, {descriptors} descriptors to {now}"
+                )
+    found.kept = (
+        sum(path.stat().st_blocks for path in (place / "ocifs").rglob("*") if path.is_file()) * 512
+    )
     found.failures += [f"{path} was left behind" for path in leftovers(place / "ocifs")]
     return found
 
@@ -124,16 +135,31 @@ def fill(registry: Registry) -> None:
         }
         for number in range(BLOBS)
     ]
-    config = {"mediaType": mediatype.OCI_EMPTY, "digest": push_blob(registry.url, "crowd/app", b"{}"), "size": 2}
-    manifest = {"schemaVersion": 2, "mediaType": mediatype.OCI_MANIFEST, "config": config, "layers": layers}
-    push_manifest(registry.url, "crowd/app", {**manifest, "artifactType": "application/x.crowd"}, "v1")
+    config = {
+        "mediaType": mediatype.OCI_EMPTY,
+        "digest": push_blob(registry.url, "crowd/app", b"{}"),
+        "size": 2,
+    }
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": mediatype.OCI_MANIFEST,
+        "config": config,
+        "layers": layers,
+    }
+    push_manifest(
+        registry.url, "crowd/app", {**manifest, "artifactType": "application/x.crowd"}, "v1"
+    )
 
 
 def read(found: Crowd, paths: list[str], seconds: int, processes: int) -> None:
     """Let the readers read."""
     numbers = [str(each) for each in (seconds, READERS, BLOBS, BLOB, WINDOW, STEP)]
     running = [
-        subprocess.Popen([sys.executable, "-c", READER, str(seed), *numbers, *paths], stdout=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [sys.executable, "-c", READER, str(seed), *numbers, *paths],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         for seed in range(processes)
     ]
     for process in running:
@@ -146,7 +172,9 @@ def settled(mount: Mounted, found: Crowd) -> Iterator[dict[str, Any]]:
     """What a mount says of its registries, once nothing is under way."""
     deadline = time.monotonic() + 30
     while True:
-        registries: list[dict[str, Any]] = json.loads((mount.path / ".ocifs/status.json").read_bytes())["registries"]
+        registries: list[dict[str, Any]] = json.loads(
+            (mount.path / ".ocifs/status.json").read_bytes()
+        )["registries"]
         if not any(registry["fetches"] for registry in registries):
             break
         if time.monotonic() > deadline:
@@ -159,9 +187,15 @@ def settled(mount: Mounted, found: Crowd) -> Iterator[dict[str, Any]]:
 def held(mount: Mounted) -> tuple[int, int]:
     """A daemon's resident memory in KiB, and how many descriptors it has open."""
     status = Path(f"/proc/{mount.process.pid}/status").read_text()
-    return int(status.partition("VmRSS:")[2].split()[0]), len(os.listdir(f"/proc/{mount.process.pid}/fd"))
+    return int(status.partition("VmRSS:")[2].split()[0]), len(
+        os.listdir(f"/proc/{mount.process.pid}/fd")
+    )
 
 
 def leftovers(cache: Path) -> list[Path]:
     """Files that only a process that writes them may have."""
-    return [path for path in cache.rglob("*") if path.name.startswith(".tmp-") or path.name.endswith(".private")]
+    return [
+        path
+        for path in cache.rglob("*")
+        if path.name.startswith(".tmp-") or path.name.endswith(".private")
+    ]

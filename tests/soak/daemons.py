@@ -1,4 +1,6 @@
-"""What is demanded of every daemon of a soak, just before it ends: no surprise, and bounded memory, descriptors and threads."""
+"""What is demanded of every daemon of a soak, just before it ends: no surprise, and bounded memory,
+descriptors and threads.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,10 @@ class Held:
     threads: int = 0
 
     def complaints(self, mount: Mounted, blobs: int, hosts: int) -> list[str]:
-        """What is wrong with a daemon that lives; `blobs` are those that it may have open. Notes what it holds."""
+        """What is wrong with a daemon that lives; `blobs` are those that it may have open.
+
+        Notes what it holds.
+        """
         process = Path(f"/proc/{mount.process.pid}")
         fields = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
         memory, threads = int(fields["VmHWM"].split()[0]), int(fields["Threads"])
@@ -37,13 +42,33 @@ class Held:
         most = RESTING + A_BLOB * blobs + NetworkSettings().connections * hosts
         status = json.loads((mount.path / ".ocifs/status.json").read_bytes())
         return [
-            *([f"{status['unexpected']} unexpected errors of a daemon"] if status["unexpected"] else []),
-            *([f"a daemon grew to {memory} KiB, more than {MEMORY_KIB}"] if memory > MEMORY_KIB else []),
-            *([f"a daemon has {descriptors} descriptors open, more than {most}"] if descriptors > most else []),
-            *([f"a daemon has {threads} threads, more than {THREADS}"] if threads > THREADS else []),
+            *(
+                [f"{status['unexpected']} unexpected errors of a daemon"]
+                if status["unexpected"]
+                else []
+            ),
+            *(
+                [f"a daemon grew to {memory} KiB, more than {MEMORY_KIB}"]
+                if memory > MEMORY_KIB
+                else []
+            ),
+            *(
+                [f"a daemon has {descriptors} descriptors open, more than {most}"]
+                if descriptors > most
+                else []
+            ),
+            *(
+                [f"a daemon has {threads} threads, more than {THREADS}"]
+                if threads > THREADS
+                else []
+            ),
         ]
 
 
 def traces(said: bytes) -> list[str]:
     """The lines of a daemon's log that a bug wrote."""
-    return [line for line in said.decode(errors="replace").splitlines() if line.startswith(TRACES) or TRACES[0] in line]
+    return [
+        line
+        for line in said.decode(errors="replace").splitlines()
+        if line.startswith(TRACES) or TRACES[0] in line
+    ]

@@ -1,11 +1,15 @@
-"""The soak: one mount of two registries, driven by chance through pushes, deletions, faults, kills, evictions and damage.
+"""The soak: one mount of two registries, driven by chance through pushes, deletions, faults, kills,
+evictions and damage.
 
-Workers read at the same time, each in a thread of its own; one director changes the world. Every answer is compared with what was pushed.
+Workers read at the same time, each in a thread of its own; one director changes the world. Every
+answer is compared with what was pushed.
 
 Rules that hold here:
-- A wrong byte, an absence that the registry never reported, an errno that no fault explains (`expect`), a call that outlives its deadline
-  by half, an unexpected error or a leak of any daemon (`daemons`) is a failure, remembered with what led to it.
-- A fault of one registry explains nothing of the other. A fault that only first requests meet, and a fault of a mirror, explain nothing.
+- A wrong byte, an absence that the registry never reported, an errno that no fault explains
+  (`expect`), a call that outlives its deadline by half, an unexpected error or a leak of any daemon
+  (`daemons`) is a failure, remembered with what led to it.
+- A fault of one registry explains nothing of the other. A fault that only first requests meet, and
+  a fault of a mirror, explain nothing.
 - The choices come from a seed, though threads and networks do not.
 """
 
@@ -36,11 +40,14 @@ from tests.support.mount import Mounted, mounted, run_ocifs
 T = TypeVar("T")
 
 DEADLINE = MAX_WAIT * 1.5  # of one system call
-# Of a read, which may wait for pages that another reader has asked for, and ask itself when that one's request fails.
+# Of a read, which may wait for pages that another reader has asked for, and ask itself when that
+# one's request fails.
 READ_DEADLINE = MAX_WAIT * 2.5
 CONTROL_DEADLINE = 5.0  # of one that needs no network
 RECOVERY = 3 * TIMEOUT + 2  # seconds after the last fault within which everything is readable
-DEAD = frozenset({errno.ENOTCONN, errno.ECONNABORTED, errno.EBADF, errno.ENODEV, errno.ENOENT, errno.EIO})
+DEAD = frozenset(
+    {errno.ENOTCONN, errno.ECONNABORTED, errno.EBADF, errno.ENODEV, errno.ENOENT, errno.EIO}
+)
 WORKERS, HELD, FAILURES = 4, 6, 10
 SLACK = 6.0  # the time to live of absence, and a moment between an answer and the judgement
 SAID = 1_500  # characters of a daemon's last errors that the report has
@@ -76,7 +83,8 @@ class Call:
 class Plan:
     """What a run is like.
 
-    `full`: blobs are verified before anything of them is served. `most`: failures after which it ends. `first`: the first faults.
+    `full`: blobs are verified before anything of them is served. `most`: failures after which it
+    ends. `first`: the first faults.
     """
 
     full: bool = False
@@ -95,7 +103,9 @@ class Open:
 
 @dataclass
 class Look:
-    """One operation: since when it runs, and which moment of its tag's history had been seen by then."""
+    """One operation: since when it runs, and which moment of its tag's history had been seen by
+    then.
+    """
 
     house: House
     what: str
@@ -117,7 +127,9 @@ class Soak:
         self.rotten = False
         self._note = threading.Lock()
         self._calls: dict[int, Call] = {}  # by thread
-        self._took: deque[tuple[float, float]] = deque(maxlen=2_000)  # when calls ended, and how long they took
+        self._took: deque[tuple[float, float]] = deque(
+            maxlen=2_000
+        )  # when calls ended, and how long they took
         self._changes: dict[int, float] = {}  # when each house gets its next phase
         kinds = [kind for kind in FAULTS if plan.full or kind not in LIES]
         self.plans = [
@@ -128,7 +140,12 @@ class Soak:
         self.mount = self._mount()
 
     def _mount(self) -> Mounted:
-        options = [f"--tag-ttl={TTL:g}", f"--timeout={TIMEOUT:g}", f"--max-wait={MAX_WAIT:g}", "--cache-size=24M"]
+        options = [
+            f"--tag-ttl={TTL:g}",
+            f"--timeout={TIMEOUT:g}",
+            f"--max-wait={MAX_WAIT:g}",
+            "--cache-size=24M",
+        ]
         options += ["--verify", "full"] * self.full
         hosts = [house.host for house in self.village.houses]
         entered = mounted(hosts, self.place / "mnt", self.place, [*options, *self.village.options])
@@ -141,7 +158,10 @@ class Soak:
         for house in self.village.houses:
             for number, repository in enumerate(REPOSITORIES):
                 house.world.push(repository, "v1", image=number == 0)
-        workers = [threading.Thread(target=self._work, args=(number,), daemon=True) for number in range(WORKERS)]
+        workers = [
+            threading.Thread(target=self._work, args=(number,), daemon=True)
+            for number in range(WORKERS)
+        ]
         for worker in workers:
             worker.start()
         try:
@@ -164,7 +184,13 @@ class Soak:
 
     def _direct(self, end: float) -> None:
         acts: list[tuple[Callable[[], None], int]] = [
-            *((self._push, 30), (self._delete, 8), (self._kill, 2), (self._restart, 1), (self._evict, 3)),
+            *(
+                (self._push, 30),
+                (self._delete, 8),
+                (self._kill, 2),
+                (self._restart, 1),
+                (self._evict, 3),
+            ),
             (self._rot, 8),
         ]
         while time.monotonic() < end and len(self.report.failures) < self.most:
@@ -179,7 +205,9 @@ class Soak:
             self.over.wait(self.chance.uniform(0.0, 0.8))
 
     def _next_phase(self, number: int) -> None:
-        """A fault, and then phases that explain no errno: faults of first requests only, faults of the mirror, or none."""
+        """A fault, and then phases that explain no errno: faults of first requests only, faults of
+        the mirror, or none.
+        """
         house, plan, now = self.village.houses[number], self.plans[number], time.monotonic()
         self._quiet(house)
         phase, kind = next(plan)
@@ -199,9 +227,13 @@ class Soak:
         self._changes[number] = now + seconds * self.chance.uniform(0.7, 1.3)
 
     def _is_slow(self) -> bool:
-        """Whether calls wait under a slow fault: they must meet their deadline, and not the end of the daemon."""
+        """Whether calls wait under a slow fault: they must meet their deadline, and not the end of
+        the daemon.
+        """
         past = [fault for house in self.village.houses for fault in house.faults.past]
-        return any(fault.kind in SLOW and fault.ended > time.monotonic() - DEADLINE for fault in past)
+        return any(
+            fault.kind in SLOW and fault.ended > time.monotonic() - DEADLINE for fault in past
+        )
 
     def _quiet(self, house: House) -> None:
         for proxy in house.proxies():
@@ -218,7 +250,9 @@ class Soak:
         self._house(self.chance).world.push(repository, tag, image=self.chance.random() < 0.4)
 
     def _delete(self) -> None:
-        self._house(self.chance).world.delete(self.chance.choice(REPOSITORIES), self.chance.choice(TAGS))
+        self._house(self.chance).world.delete(
+            self.chance.choice(REPOSITORIES), self.chance.choice(TAGS)
+        )
 
     def _kill(self) -> None:
         """End the daemon as a crash would, while the workers read; the next mount takes its place."""
@@ -285,7 +319,13 @@ class Soak:
     def path(self, house: House, repository: str, name: str) -> Path:
         return self.mount.path / house.host / repository / "_manifests" / name
 
-    def timed(self, work: Callable[..., T], *arguments: object, deadline: float = DEADLINE, **named: object) -> T:
+    def timed(
+        self,
+        work: Callable[..., T],
+        *arguments: object,
+        deadline: float = DEADLINE,
+        **named: object,
+    ) -> T:
         """What a handful of system calls give; failed if they outlive their deadline."""
         began, name = time.monotonic(), getattr(work, "__name__", str(work))
         call = self._calls[threading.get_ident()] = Call(name, began, deadline)
@@ -323,18 +363,24 @@ class Soak:
                     allowed = absent()
             else:
                 numbers = look.house.faults.errnos(look.steps, look.began, now)
-                allowed = number in numbers or (number == errno.EIO and bool(numbers) and self.rotten)
+                allowed = number in numbers or (
+                    number == errno.EIO and bool(numbers) and self.rotten
+                )
             if not allowed:
                 self.fail(f"{look.what} {name} after {now - look.began:.1f} s: {error.filename}")
 
     def believed(self, look: Look) -> float:
-        """Since when an operation's answer may have been believed. On a busy machine, what is slow may be older by what it took."""
+        """Since when an operation's answer may have been believed.
+
+        On a busy machine, what is slow may be older by what it took.
+        """
         now = time.monotonic()
         return (
             look.began
             - TTL
             - SLACK
-            - 2 * max((took for ended, took in list(self._took) if ended > now - RECOVERY), default=0)
+            - 2
+            * max((took for ended, took in list(self._took) if ended > now - RECOVERY), default=0)
         )
 
     def _was_down(self, began: float, ended: float) -> bool:
@@ -361,17 +407,25 @@ class Soak:
 
     def _inspect(self) -> None:
         """Hold what the daemon has used against its bounds."""
-        blobs = sum(len(each.layers) + 2 for house in self.village.houses for each in house.world.artifacts.values())
+        blobs = sum(
+            len(each.layers) + 2
+            for house in self.village.houses
+            for each in house.world.artifacts.values()
+        )
         hosts = sum(len(house.proxies()) for house in self.village.houses)
         try:
-            complaints = self.timed(self.report.held.complaints, self.mount, blobs, hosts, deadline=CONTROL_DEADLINE)
+            complaints = self.timed(
+                self.report.held.complaints, self.mount, blobs, hosts, deadline=CONTROL_DEADLINE
+            )
         except OSError as error:
             complaints = [f"the daemon cannot be inspected: {error}"]
         for complaint in complaints:
             self.fail(complaint)
 
     def _recover(self) -> None:
-        """After the faults, everything that the registries have is readable, at first within a while, then at once."""
+        """After the faults, everything that the registries have is readable, at first within a
+        while, then at once.
+        """
         deadline = time.monotonic() + RECOVERY
         for allowance in (deadline, 0.0):
             for house in self.village.houses:
@@ -395,7 +449,9 @@ class Soak:
                 time.sleep(0.2)  # pauses after failures; nothing reports when one ends
             else:
                 self.add(len(found))
-                return None if found == content else self.fail(f"{path} after all faults: wrong bytes")
+                return (
+                    None if found == content else self.fail(f"{path} after all faults: wrong bytes")
+                )
 
     def errors(self) -> str:
         """The last lines of what the daemon has to say of errors."""
@@ -411,7 +467,9 @@ class Soak:
 def phases(
     chance: random.Random, kinds: Sequence[str], house: House, first: Sequence[str] = ()
 ) -> Iterator[tuple[str, str]]:
-    """Phases without end: each kind of fault in turn, `first` before the others, each followed by some that explain no errno."""
+    """Phases without end: each kind of fault in turn, `first` before the others, each followed by
+    some that explain no errno.
+    """
     decks = {
         "fault": chain(first, deck(chance, kinds)),
         "once": deck(chance, REPEATED),
@@ -450,7 +508,13 @@ class Worker:
 
     def step(self) -> None:
         acts: list[tuple[Callable[[], None], int]] = [
-            *((self.read_tag, 30), (self.read_digest, 15), (self.hold, 6), (self.read_held, 14), (self.list_tags, 6)),
+            *(
+                (self.read_tag, 30),
+                (self.read_digest, 15),
+                (self.hold, 6),
+                (self.read_held, 14),
+                (self.list_tags, 6),
+            ),
             *((self.absent, 5), (self.control, 4)),
         ]
         if self._daemon is not self.soak.mount:
@@ -467,10 +531,17 @@ class Worker:
         self.held.clear()
 
     def read_tag(self) -> None:
-        """Whatever a tag's directory holds belongs to one manifest, and to one that the tag may mean."""
+        """Whatever a tag's directory holds belongs to one manifest, and to one that the tag may
+        mean.
+        """
         house = self.soak._house(self.chance)
         repository, tag = self.chance.choice(REPOSITORIES), self.chance.choice(TAGS)
-        look = Look(house, f"{repository}:{tag}", (NAME, MANIFEST, CONTENT), seen=house.seen(repository, tag))
+        look = Look(
+            house,
+            f"{repository}:{tag}",
+            (NAME, MANIFEST, CONTENT),
+            seen=house.seen(repository, tag),
+        )
 
         def absent() -> bool:
             may_be = None in house.may_mean(repository, tag, self.soak.believed(look), look.seen)
@@ -479,12 +550,18 @@ class Worker:
             return may_be
 
         with self.soak.judged(look, absent):
-            directory = self.soak.timed(os.open, self.soak.path(house, repository, tag), os.O_RDONLY)
+            directory = self.soak.timed(
+                os.open, self.soak.path(house, repository, tag), os.O_RDONLY
+            )
             try:
                 digest = self.soak.timed(read_at, directory, "digest").decode().strip()
                 with house.world.lock:
-                    if digest not in house.may_mean(repository, tag, self.soak.believed(look), look.seen):
-                        return self.soak.fail(f"{repository}:{tag} is {digest}, which it has not been")
+                    if digest not in house.may_mean(
+                        repository, tag, self.soak.believed(look), look.seen
+                    ):
+                        return self.soak.fail(
+                            f"{repository}:{tag} is {digest}, which it has not been"
+                        )
                     house.saw(repository, tag, digest, look.seen)
                 self.compare(house, repository, digest, directory)
             finally:
@@ -495,7 +572,9 @@ class Worker:
         repository, digest, artifact = self.pick(house)
         look = Look(house, f"{repository}@{digest}", (MANIFEST, CONTENT))
         with self.soak.judged(look, lambda: artifact.gone is not None):
-            directory = self.soak.timed(os.open, self.soak.path(house, repository, digest), os.O_RDONLY)
+            directory = self.soak.timed(
+                os.open, self.soak.path(house, repository, digest), os.O_RDONLY
+            )
             try:
                 self.compare(house, repository, digest, directory)
             finally:
@@ -546,13 +625,17 @@ class Worker:
         found = bytearray()
         while start + len(found) < stop:
             until = min(stop, start + len(found) + 65_536)
-            piece = self.soak.timed(read_span, descriptor, start + len(found), until, deadline=READ_DEADLINE)
+            piece = self.soak.timed(
+                read_span, descriptor, start + len(found), until, deadline=READ_DEADLINE
+            )
             if not piece:
                 break
             found += piece
         self.soak.add(len(found))
         if found != content[start:stop]:
-            self.soak.fail(f"wrong bytes at {start}:{stop} of {len(content)} of {what}, {len(found)} came")
+            self.soak.fail(
+                f"wrong bytes at {start}:{stop} of {len(content)} of {what}, {len(found)} came"
+            )
 
     def hold(self) -> None:
         """Open a file and keep it open."""
@@ -562,7 +645,9 @@ class Worker:
         look = Look(house, f"hold {repository}@{digest}", (MANIFEST, CONTENT))
         with self.soak.judged(look, lambda: artifact.gone is not None):
             path = self.soak.path(house, repository, digest) / f"layers/{number}/blob"
-            self.held.append(Open(house, self.soak.timed(os.open, path, os.O_RDONLY), artifact.layers[number]))
+            self.held.append(
+                Open(house, self.soak.timed(os.open, path, os.O_RDONLY), artifact.layers[number])
+            )
         if len(self.held) > HELD:
             os.close(self.held.pop(0).descriptor)
 
@@ -583,7 +668,9 @@ class Worker:
                 self.soak.fail(f"{repository} lists tags that were never pushed: {extra}")
 
     def absent(self) -> None:
-        """What was never there is absent when the registry can say so, and an outage otherwise: never there."""
+        """What was never there is absent when the registry can say so, and an outage otherwise:
+        never there.
+        """
         house = self.soak._house(self.chance)
         repository = self.chance.choice(REPOSITORIES)
         with self.soak.judged(Look(house, "something absent", (NAME,)), lambda: True):
@@ -594,7 +681,9 @@ class Worker:
         """The mount's own files and statfs never wait for a network."""
         began, place = time.monotonic(), self.soak.mount.path
         try:
-            status = self.soak.timed(read_whole, place / ".ocifs/status.json", deadline=CONTROL_DEADLINE)
+            status = self.soak.timed(
+                read_whole, place / ".ocifs/status.json", deadline=CONTROL_DEADLINE
+            )
             self.soak.timed(read_whole, place / ".ocifs/errors", deadline=CONTROL_DEADLINE)
             self.soak.timed(os.statvfs, place, deadline=CONTROL_DEADLINE)
             hosts = {registry["host"] for registry in json.loads(status)["registries"]}
@@ -606,14 +695,18 @@ class Worker:
 
 
 def soak(seed: int, seconds: float, place: Path, plan: Plan) -> tuple[Report, str]:
-    """One run in a directory of its own, until the time is over or there are too many failures: the report, and its line."""
+    """One run in a directory of its own, until the time is over or there are too many failures: the
+    report, and its line.
+    """
     with village(place, seed) as built:
         run = Soak(built, place, seed, plan)
         try:
             report = run.run(seconds)
         finally:
             run._stack.close()
-        made = sum((proxy.made for house in built.houses for proxy in house.proxies()), Counter[str]())
+        made = sum(
+            (proxy.made for house in built.houses for proxy in house.proxies()), Counter[str]()
+        )
         return report, line(report, made)
 
 
@@ -625,7 +718,10 @@ def line(report: Report, made: Counter[str]) -> str:
         "bytes_compared": report.compared,
         "faults": sum(made.values()),
         "kinds_of_fault": len(made),
-        **{name: report.operations[name] for name in ("kill", "restart", "evict", "rot", "push", "delete")},
+        **{
+            name: report.operations[name]
+            for name in ("kill", "restart", "evict", "rot", "push", "delete")
+        },
         "slowest_call": round(report.slowest, 1),
         "memory_mib": report.held.memory_kib >> 10,
         "descriptors": report.held.descriptors,

@@ -1,12 +1,15 @@
-"""Which errors a fault explains, for which step, and when: the table by which the soak judges every errno.
+"""Which errors a fault explains, for which step, and when: the table by which the soak judges every
+errno.
 
-A step is one of three: `name` (a tag or a list is asked for), `manifest` and `content` (something is fetched by its digest).
-A fault of a registry is an interval of time. An operation may fail with an errno of the table if it overlaps the interval, or follows it
-before the pause after an outage and the time-out of a fetch that had begun under it are over. At any other time no errno is allowed.
+A step is one of three: `name` (a tag or a list is asked for), `manifest` and `content` (something
+is fetched by its digest). A fault of a registry is an interval of time. An operation may fail with
+an errno of the table if it overlaps the interval, or follows it before the pause after an outage
+and the time-out of a fetch that had begun under it are over. At any other time no errno is allowed.
 
 Rules that hold here:
 - ENOENT is in no row: absence is what the registry reported, or an error.
-- Faults that hit a request once are invisible if the request is repeated (`REPEATED`). So is any fault of a mirror.
+- Faults that hit a request once are invisible if the request is repeated (`REPEATED`). So is any
+  fault of a mirror.
 """
 
 from __future__ import annotations
@@ -65,7 +68,18 @@ REPEATED = ("refuse", "silent", "stall", "cut", "reset", "no http", "500", "502 
 """Faults that no caller notices if only the first request for something meets them."""
 ASKED = ("429 for a second", "503 for a second")
 """The same, but only for a single caller: the others wait for the pause that one was asked for, and then meet their own."""
-MIRRORED = ("refuse", "silent", "stall", "cut", "reset", "no http", "429 for a second", "500", "502 of html", "401")
+MIRRORED = (
+    "refuse",
+    "silent",
+    "stall",
+    "cut",
+    "reset",
+    "no http",
+    "429 for a second",
+    "500",
+    "502 of html",
+    "401",
+)
 """Faults of a mirror that no caller notices."""
 SLOW = ("silent", "stall", "trickle", "drip")
 """Faults under which a request may still be under way when they are over."""
@@ -98,16 +112,26 @@ class Faults:
 
     def felt(self, began: float, ended: float) -> list[Fault]:
         """The faults that an operation of this time may meet."""
-        return [fault for fault in self.past if fault.began <= ended and began <= fault.ended + self._hangover(fault)]
+        return [
+            fault
+            for fault in self.past
+            if fault.began <= ended and began <= fault.ended + self._hangover(fault)
+        ]
 
     def errnos(self, steps: Iterable[str], began: float, ended: float) -> set[int]:
         """What an operation of these steps may fail with."""
-        return {number for fault in self.felt(began, ended) for step in steps for number in ALLOWED[fault.kind][step]}
+        return {
+            number
+            for fault in self.felt(began, ended)
+            for step in steps
+            for number in ALLOWED[fault.kind][step]
+        }
 
     def _hangover(self, fault: Fault) -> float:
         """Seconds for which a fault that is over may be felt.
 
-        Pauses double from one second on, so the last one is no longer than the outage was, and a second.
+        Pauses double from one second on, so the last one is no longer than the outage was, and a
+        second.
         """
         first = fault.began
         for other in reversed(self.past[: self.past.index(fault)]):

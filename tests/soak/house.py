@@ -1,9 +1,11 @@
-"""The registries of the soak: one wants tokens, the other has a mirror; each is behind a proxy that makes faults.
+"""The registries of the soak: one wants tokens, the other has a mirror; each is behind a proxy that
+makes faults.
 
 Rules that hold here:
-- Pushes go to a registry without a token over the same data, so that no fault and no refusal touches them.
-- What a reader may see is a moment of a tag's history: none that is older than its time to live, unless the registry could not be
-  asked meanwhile, and none before one that was seen already.
+- Pushes go to a registry without a token over the same data, so that no fault and no refusal
+  touches them.
+- What a reader may see is a moment of a tag's history: none that is older than its time to live,
+  unless the registry could not be asked meanwhile, and none before one that was seen already.
 """
 
 from __future__ import annotations
@@ -37,7 +39,9 @@ class House:
     proxy: FaultProxy
     mirror: FaultProxy | None = None
     faults: Faults = field(default_factory=Faults)
-    delays: Faults = field(default_factory=Faults)  # under which a known name may be as it last was, and nothing fails
+    delays: Faults = field(
+        default_factory=Faults
+    )  # under which a known name may be as it last was, and nothing fails
     _seen: dict[tuple[str, str], int] = field(default_factory=dict)
 
     @property
@@ -52,7 +56,9 @@ class House:
         return self._seen.get((repository, tag), 0)
 
     def may_mean(self, repository: str, tag: str, since: float, seen: int) -> list[str | None]:
-        """What an operation may see that ends now. `since`: what was believed then may be believed still; `seen`: the last moment seen.
+        """What an operation may see that ends now.
+
+        `since`: what was believed then may be believed still; `seen`: the last moment seen.
 
         The caller holds the lock.
         """
@@ -64,7 +70,9 @@ class House:
     def saw(self, repository: str, tag: str, meaning: str | None, seen: int) -> None:
         """A tag was seen to mean this. The caller holds the lock."""
         later = enumerate(self.world.moments(repository, tag))
-        found = next((number for number, (_, each) in later if number >= seen and each == meaning), seen)
+        found = next(
+            (number for number, (_, each) in later if number >= seen and each == meaning), seen
+        )
         self._seen[repository, tag] = max(self.seen(repository, tag), found)
 
 
@@ -87,9 +95,13 @@ def village(place: Path, seed: int) -> Iterator[Village]:
         tokens = TokenServer("me", PASSWORD, lasts=300, says=TOKEN_SECONDS)
         stack.enter_context(token_server(place / "tokens", tokens, authority))
         behind = stack.enter_context(running_registry(place / "open", place / "data-a"))
-        guarded = stack.enter_context(running_registry(place / "guarded", place / "data-a", tokens.config))
+        guarded = stack.enter_context(
+            running_registry(place / "guarded", place / "data-a", tokens.config)
+        )
         plain = stack.enter_context(running_registry(place / "plain", place / "data-b"))
-        first = House(World(behind, random.Random(seed)), stack.enter_context(fault_proxy(guarded.host, seed)))
+        first = House(
+            World(behind, random.Random(seed)), stack.enter_context(fault_proxy(guarded.host, seed))
+        )
         proxies = [stack.enter_context(fault_proxy(plain.host, seed + n)) for n in (1, 2)]
         second = House(World(plain, random.Random(seed + 1)), *proxies)
         packed = base64.b64encode(f"me:{PASSWORD}".encode()).decode()
@@ -97,4 +109,6 @@ def village(place: Path, seed: int) -> Iterator[Village]:
         table = f'location = "{second.host}"\n[[registry.mirror]]\nlocation = "{proxies[1].host}"\n'
         (place / "registries.conf").write_text(f"[[registry]]\n{table}")
         options = ["--ca-file", str(place / "ca.pem"), "--authfile", str(place / "auth.json")]
-        yield Village([first, second], [*options, "--registries-conf", str(place / "registries.conf")])
+        yield Village(
+            [first, second], [*options, "--registries-conf", str(place / "registries.conf")]
+        )

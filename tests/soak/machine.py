@@ -1,7 +1,8 @@
 """Hypothesis drives a real mount of a real registry, and a model judges every answer.
 
-Rules that hold here: a step is a rule, a law an assertion; the daemons' clock is moved, so that times to live, pauses and deadlines pass
-without anybody waiting for them; whatever was done, at the end the mount shows what the registry has, and nothing else.
+Rules that hold here: a step is a rule, a law an assertion; the daemons' clock is moved, so that
+times to live, pauses and deadlines pass without anybody waiting for them; whatever was done, at the
+end the mount shows what the registry has, and nothing else.
 """
 
 from __future__ import annotations
@@ -55,7 +56,8 @@ SAID = 6_000  # characters of a daemon's log that a failure shows
 LARGE, SMALL = "1G", "12M"
 
 repositories, tags = st.sampled_from(REPOSITORIES), st.sampled_from(TAGS)
-# Hypothesis wants the same draws in the same order for the same steps, whatever came of them: so no draw depends on an answer.
+# Hypothesis wants the same draws in the same order for the same steps, whatever came of them: so no
+# draw depends on an answer.
 numbers = st.integers(0, 2**32)
 chances = numbers.map(random.Random)
 
@@ -70,12 +72,17 @@ class Held:
 
 
 class Machine(RuleBasedStateMachine):
-    """One mount, its registry and what is known of both. `done`: what all runs did; `said`: what the last daemon of the last run said."""
+    """One mount, its registry and what is known of both.
+
+    `done`: what all runs did; `said`: what the last daemon of the last run said.
+    """
 
     done: ClassVar[Counter[str]] = Counter()
     said: ClassVar[str] = ""
 
-    @initialize(seed=st.integers(0, 2**32), full=st.booleans(), size=st.sampled_from((LARGE, SMALL)))
+    @initialize(
+        seed=st.integers(0, 2**32), full=st.booleans(), size=st.sampled_from((LARGE, SMALL))
+    )
     def begin(self, seed: int, full: bool, size: str) -> None:
         self.full = full
         self.stack, self.mounts = contextlib.ExitStack(), contextlib.ExitStack()
@@ -99,7 +106,9 @@ class Machine(RuleBasedStateMachine):
     def _mount(self) -> Mounted:
         environment = {**os.environ, **self.clock.environment}
         where = self.place / "mnt"
-        return self.mounts.enter_context(mounted(self.proxy.host, where, self.place, self.options, environment))
+        return self.mounts.enter_context(
+            mounted(self.proxy.host, where, self.place, self.options, environment)
+        )
 
     @invariant()
     def count(self) -> None:
@@ -137,9 +146,13 @@ class Machine(RuleBasedStateMachine):
     def mend(self) -> None:
         self._fault("", 1.0)
 
-    @rule(fault=st.sampled_from(("refuse", "500")), repository=repositories, tag=tags, chance=chances)
+    @rule(
+        fault=st.sampled_from(("refuse", "500")), repository=repositories, tag=tags, chance=chances
+    )
     def away(self, fault: str, repository: str, tag: str, chance: random.Random) -> None:
-        """The registry goes away, and a mount begins that believes nothing yet: it has what is written down."""
+        """The registry goes away, and a mount begins that believes nothing yet: it has what is
+        written down.
+        """
         self.read_tag(repository, tag, chance)
         self._fault(fault, 1.0)
         self._again()
@@ -160,9 +173,14 @@ class Machine(RuleBasedStateMachine):
         self.done["jumps of the clock"] += 1
 
     def _recover(self) -> None:
-        """Let what is under way end, and then the pauses that follow when it ended badly. With the fault over, nothing of it is felt."""
+        """Let what is under way end, and then the pauses that follow when it ended badly.
+
+        With the fault over, nothing of it is felt.
+        """
         self.clock.jump(MAX_WAIT + 60)
-        for _ in range(10):  # questions that wait are told nowhere; each look lets those end whose time is up
+        for _ in range(
+            10
+        ):  # questions that wait are told nowhere; each look lets those end whose time is up
             self._status()
             time.sleep(0.02)
         self._until_quiet()
@@ -170,7 +188,9 @@ class Machine(RuleBasedStateMachine):
             self.model.recovered()
 
     def _until_quiet(self) -> None:
-        """Until nothing is under way: time does not jump under a request that nothing is wrong with."""
+        """Until nothing is under way: time does not jump under a request that nothing is wrong
+        with.
+        """
         deadline = time.monotonic() + STUCK
         while not self._is_quiet():
             assert time.monotonic() < deadline, "a fetch goes on that nobody waits for"
@@ -184,7 +204,9 @@ class Machine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.steps > DISTURBANCES)
     @rule(
-        what=st.sampled_from(("restart", "kill", "kill", "gc", "clear", "rot", "rot")), data=st.data(), number=numbers
+        what=st.sampled_from(("restart", "kill", "kill", "gc", "clear", "rot", "rot")),
+        data=st.data(),
+        number=numbers,
     )
     def disturb(self, what: str, data: st.DataObject, number: int) -> None:
         """Something that is rare, and takes a while."""
@@ -224,7 +246,11 @@ class Machine(RuleBasedStateMachine):
     def _rot(self, number: int) -> None:
         """A bit of what is kept changes on the disk."""
         cache = self.place / "ocifs/v1"
-        files = sorted(path for path in (*cache.glob("blobs/*/*"), *cache.glob("partial/*/*")) if path.stat().st_size)
+        files = sorted(
+            path
+            for path in (*cache.glob("blobs/*/*"), *cache.glob("partial/*/*"))
+            if path.stat().st_size
+        )
         if not files:
             return
         path = files[number % len(files)]
@@ -241,7 +267,9 @@ class Machine(RuleBasedStateMachine):
         return self.mount.path / repository / "_manifests" / name
 
     def patiently(self, work: Callable[[], T]) -> T:
-        """What an operation gives; under a fault the daemons' time passes quickly, and none may take more of it than it is allowed."""
+        """What an operation gives; under a fault the daemons' time passes quickly, and none may
+        take more of it than it is allowed.
+        """
         self.done["operations"] += 1
         running: Future[T] = self.threads.submit(work)
         began, real = self.clock.now(), time.monotonic()
@@ -255,8 +283,12 @@ class Machine(RuleBasedStateMachine):
             assert time.monotonic() < real + STUCK, "an operation is stuck"
 
     @contextlib.contextmanager
-    def judged(self, repository: str, name: str, *, absent: bool = False, content: bytes = b"") -> Iterator[None]:
-        """An operation on something that may fail for the faults' sake, or for that of damage to `content`, and for no other."""
+    def judged(
+        self, repository: str, name: str, *, absent: bool = False, content: bytes = b""
+    ) -> Iterator[None]:
+        """An operation on something that may fail for the faults' sake, or for that of damage to
+        `content`, and for no other.
+        """
         try:
             yield
         except OSError as error:
@@ -269,11 +301,15 @@ class Machine(RuleBasedStateMachine):
                 )
             else:
                 allowed = self.model.errnos() | self.model.damage(content)
-                assert number in allowed, f"{repository} {name}: {code}, with faults {self.model.felt()}"
+                assert number in allowed, (
+                    f"{repository} {name}: {code}, with faults {self.model.felt()}"
+                )
 
     @rule(repository=repositories, tag=tags, chance=chances)
     def read_tag(self, repository: str, tag: str, chance: random.Random) -> None:
-        """Whatever a tag's directory holds belongs to one manifest, and to one that the tag may mean."""
+        """Whatever a tag's directory holds belongs to one manifest, and to one that the tag may
+        mean.
+        """
         deadline = time.monotonic() + REMEMBERED
         while True:
             meaning = self._look(repository, tag, chance)
@@ -282,13 +318,18 @@ class Machine(RuleBasedStateMachine):
             if meaning in self.model.meanings(repository, tag, "itself"):
                 self.model.saw(repository, tag, meaning)
                 return
-            remembered = self.model.meanings(repository, tag, "itself", self.clock.passed(REMEMBERED))
+            remembered = self.model.meanings(
+                repository, tag, "itself", self.clock.passed(REMEMBERED)
+            )
             assert meaning in remembered, f"{repository}:{tag} is {meaning}, which it has not been"
             assert time.monotonic() < deadline, f"{repository}:{tag} is still {meaning}"
             time.sleep(0.1)  # nothing tells when the kernel forgets a name
 
     def _look(self, repository: str, tag: str, chance: random.Random) -> str | None:
-        """What a tag means and, where it means something, whether all of it is as it was pushed. "": nobody can say."""
+        """What a tag means and, where it means something, whether all of it is as it was pushed.
+
+        "": nobody can say.
+        """
         digest: str | None = ""
         must = self.model.must_show(repository, tag)
         with self.judged(repository, tag):
@@ -305,15 +346,21 @@ class Machine(RuleBasedStateMachine):
                     f"{repository}:{tag} is absent, which nobody said"
                 )
                 return None
-        assert digest or not must, f"{repository}:{tag} was known, and is not shown while the registry is away"
+        assert digest or not must, (
+            f"{repository}:{tag} was known, and is not shown while the registry is away"
+        )
         return digest
 
     def _inside(self, repository: str, digest: str, directory: int, chance: random.Random) -> None:
         """What a directory holds is what was pushed under its digest."""
-        assert (repository, digest) in self.world.artifacts, f"{repository} shows {digest}, which nobody pushed there"
+        assert (repository, digest) in self.world.artifacts, (
+            f"{repository} shows {digest}, which nobody pushed there"
+        )
         with self.judged(repository, digest):
             body = self.patiently(lambda: read_at(directory, "manifest.json"))
-            assert f"sha256:{hashlib.sha256(body).hexdigest()}" == digest, "a manifest that is not its digest's"
+            assert f"sha256:{hashlib.sha256(body).hexdigest()}" == digest, (
+                "a manifest that is not its digest's"
+            )
             self._compare_layer(repository, digest, directory, chance)
 
     @rule(data=st.data(), chance=chances)
@@ -327,10 +374,14 @@ class Machine(RuleBasedStateMachine):
             finally:
                 os.close(directory)
 
-    def _compare_layer(self, repository: str, digest: str, directory: int, chance: random.Random) -> None:
+    def _compare_layer(
+        self, repository: str, digest: str, directory: int, chance: random.Random
+    ) -> None:
         layers = self.world.artifacts[repository, digest].layers
         number = chance.randrange(len(layers))
-        descriptor = self.patiently(lambda: os.open(f"layers/{number}/blob", os.O_RDONLY, dir_fd=directory))
+        descriptor = self.patiently(
+            lambda: os.open(f"layers/{number}/blob", os.O_RDONLY, dir_fd=directory)
+        )
         try:
             if chance.random() < 0.5:
                 os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -342,14 +393,19 @@ class Machine(RuleBasedStateMachine):
             os.close(descriptor)
 
     def _compare(self, descriptor: int, content: bytes, chance: random.Random) -> bool:
-        """Some bytes of a file, or all of them, are those that were pushed. Whether it was all of them."""
+        """Some bytes of a file, or all of them, are those that were pushed.
+
+        Whether it was all of them.
+        """
         start, stop = 0, len(content)
         if chance.random() < 0.5:
             start = chance.randrange(len(content) + 1)
             stop = min(len(content), start + chance.choice((1, 4096, 100_000, 1_000_000)))
         found = self.patiently(lambda: read_span(descriptor, start, stop))
         self.done["bytes compared"] += len(found)
-        assert found == content[start:stop], f"wrong bytes at {start}:{stop} of {len(content)}, {len(found)} came"
+        assert found == content[start:stop], (
+            f"wrong bytes at {start}:{stop} of {len(content)}, {len(found)} came"
+        )
         return (start, stop) == (0, len(content))
 
     @rule(number=numbers)
@@ -369,7 +425,9 @@ class Machine(RuleBasedStateMachine):
         artifact = self.world.artifacts[repository, digest]
         with self.judged(repository, digest, absent=artifact.gone is not None):
             path = self.path(repository, digest) / "layers/0/blob"
-            self.held.append(Held(self.patiently(lambda: os.open(path, os.O_RDONLY)), artifact.layers[0], digest))
+            self.held.append(
+                Held(self.patiently(lambda: os.open(path, os.O_RDONLY)), artifact.layers[0], digest)
+            )
 
     @rule(number=numbers, chance=chances)
     def read_held(self, number: int, chance: random.Random) -> None:
@@ -381,24 +439,34 @@ class Machine(RuleBasedStateMachine):
 
     @rule(repository=repositories)
     def list_tags(self, repository: str) -> None:
-        """Every tag that is listed may be there, and every other one may be absent; so with repositories."""
+        """Every tag that is listed may be there, and every other one may be absent; so with
+        repositories.
+        """
         with self.judged("", "the catalog"):
             found = set(self.patiently(lambda: os.listdir(self.mount.path)))
             assert found <= {".ocifs", *(name.partition("/")[0] for name in REPOSITORIES)}, found
         deadline = time.monotonic() + REMEMBERED
         with self.judged(repository, "tags", absent=False):
             while True:
-                listed = set(self.patiently(lambda: os.listdir(self.mount.path / repository / "_tags")))
+                listed = set(
+                    self.patiently(lambda: os.listdir(self.mount.path / repository / "_tags"))
+                )
                 assert listed <= set(TAGS), f"tags that nobody made: {listed}"
-                wrong = [tag for tag in TAGS if not self.model.saw_listed(repository, tag, tag in listed)]
+                wrong = [
+                    tag for tag in TAGS if not self.model.saw_listed(repository, tag, tag in listed)
+                ]
                 if not wrong:
                     return
-                assert time.monotonic() < deadline, f"{repository} lists {listed}, wrongly for {wrong}"
+                assert time.monotonic() < deadline, (
+                    f"{repository} lists {listed}, wrongly for {wrong}"
+                )
                 time.sleep(0.1)  # nothing tells when the kernel forgets a name
 
     @rule(repository=repositories)
     def absent(self, repository: str) -> None:
-        """What was never there is absent when the registry can say so, and an outage otherwise: never there."""
+        """What was never there is absent when the registry can say so, and an outage otherwise:
+        never there.
+        """
         self.strangers += 1
         name = f"never-{self.strangers}"
         with self.judged(repository, name, absent=True):
@@ -413,7 +481,9 @@ class Machine(RuleBasedStateMachine):
         path = self.path(repository, digest) / "layers/0/blob"
         readers = [self.threads.submit(read_whole, path) for _ in range(4)]
         for reader in readers:
-            with self.judged(repository, digest, absent=artifact.gone is not None, content=artifact.layers[0]):
+            with self.judged(
+                repository, digest, absent=artifact.gone is not None, content=artifact.layers[0]
+            ):
                 found = self.patiently(reader.result)
                 assert found == artifact.layers[0]
                 self.done["bytes compared"] += len(found)
@@ -434,7 +504,9 @@ class Machine(RuleBasedStateMachine):
             self.stack.close()
 
     def _all_is_well(self) -> None:
-        """Every tag, list and byte, with no error at all; nothing under way that nobody waits for, nothing that nobody thought of."""
+        """Every tag, list and byte, with no error at all; nothing under way that nobody waits for,
+        nothing that nobody thought of.
+        """
         for repository in {repository for repository, _ in self.world.artifacts}:
             for tag in TAGS:
                 self.read_tag(repository, tag, random.Random(1))
@@ -453,7 +525,10 @@ class Machine(RuleBasedStateMachine):
 
 
 def drive(number: int, *, examples: int, steps: int, shrink: bool) -> None:
-    """So many runs of so many steps each, the same for the same number. Raises what was wrong, with the steps that led to it."""
+    """So many runs of so many steps each, the same for the same number.
+
+    Raises what was wrong, with the steps that led to it.
+    """
     limits = settings(
         max_examples=examples,
         stateful_step_count=steps,
@@ -485,7 +560,11 @@ class Modelled:
         return json.dumps(
             {
                 **{"seconds": round(self.seconds), **dict(sorted(rest.items()))},
-                **{"faults": sum(faults.values()), "kinds of fault": len(faults), "failures": self.failures},
+                **{
+                    "faults": sum(faults.values()),
+                    "kinds of fault": len(faults),
+                    "failures": self.failures,
+                },
             }
         )
 

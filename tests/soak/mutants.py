@@ -1,10 +1,12 @@
 """Faulty variants of ocifs, each of which the soak must notice.
 
-A mutant is code that is appended to a module of a copy of the package, where it replaces a function or a class by a faulty one. It
-names what it replaces, so it survives changes of how that works. If the name is gone, the copy cannot be imported and the mutant "no longer
-applies"; if a run never calls it, it was "not reached". Both are failures of the mutant, to be mended here.
+A mutant is code that is appended to a module of a copy of the package, where it replaces a function
+or a class by a faulty one. It names what it replaces, so it survives changes of how that works. If
+the name is gone, the copy cannot be imported and the mutant "no longer applies"; if a run never
+calls it, it was "not reached". Both are failures of the mutant, to be mended here.
 
-Rules that hold here: the clone itself is never changed; each mutant is one fault, and as small as a mistake would be.
+Rules that hold here: the clone itself is never changed; each mutant is one fault, and as small as a
+mistake would be.
 """
 
 from __future__ import annotations
@@ -21,7 +23,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 COPIED = ("ocifs", "tests", "scripts")
-APPLIES_SECONDS, MORE_SECONDS = 60, 240  # to import a module; beyond the run itself, to build its world and to end
+APPLIES_SECONDS, MORE_SECONDS = (
+    60,
+    240,
+)  # to import a module; beyond the run itself, to build its world and to end
 
 PRELUDE = """
 
@@ -38,7 +43,10 @@ def _reached():
 
 @dataclass(frozen=True)
 class Mutant:
-    """A fault: the module that it is in, and the code that makes it. `faults`: those of the registry under which it shows."""
+    """A fault: the module that it is in, and the code that makes it.
+
+    `faults`: those of the registry under which it shows.
+    """
 
     name: str
     module: str
@@ -47,7 +55,9 @@ class Mutant:
 
 
 def wrapped(name: str, module: str, method: str, body: str, *faults: str) -> Mutant:
-    """A mutant of `Class.method`: `body` has the original as `_original`, and the arguments as `self, *a, **k`."""
+    """A mutant of `Class.method`: `body` has the original as `_original`, and the arguments as
+    `self, *a, **k`.
+    """
     keyword = "async def" if "await" in body else "def"
     lines = "\n".join(f"    {line}" for line in body.strip().splitlines())
     code = f"_original = {method}\n{keyword} _mutant(self, *a, **k):\n{lines}\n{method} = _mutant\n"
@@ -56,16 +66,20 @@ def wrapped(name: str, module: str, method: str, body: str, *faults: str) -> Mut
 
 MUTANTS = (
     wrapped(
-        *("fail a fifth of the reads that the kernel asks for", "ocifs.store.blobs", "CachedBlobs.read_blob"),
+        *(
+            "fail a fifth of the reads that the kernel asks for",
+            "ocifs.store.blobs.cached",
+            "CachedBlobs.read_blob",
+        ),
         "_reached()\nif _random.random() < 0.2:\n    raise Unreachable('mutant')\nreturn await _original(self, *a, **k)",
     ),
     wrapped(
-        *("skip the checksums of blocks", "ocifs.store.partial", "Partial.are_sound"),
+        *("skip the checksums of blocks", "ocifs.store.blobs.partial", "Partial.are_sound"),
         "_reached()\nreturn True",
     ),
     Mutant(
         "never retry a request",
-        "ocifs.oci.retry",
+        "ocifs.oci.distribution.retry",
         "_original = pause_before\ndef pause_before(*a, **k):\n    _reached()\n",
     ),
     Mutant(
@@ -75,7 +89,11 @@ MUTANTS = (
         ("trickle",),
     ),
     wrapped(
-        *("read from one byte later at the start of a block", "ocifs.store.opened", "OpenBlob.read"),
+        *(
+            "read from one byte later at the start of a block",
+            "ocifs.store.blobs.open_blob",
+            "OpenBlob.read",
+        ),
         "_reached()\noffset, length = a\nwrong = offset > 0 and offset % BLOCK == 0 and offset + length < self.size\n"
         "return await _original(self, offset + wrong, length)",
     ),
@@ -88,45 +106,60 @@ MUTANTS = (
         ("refuse", "silent"),
     ),
     wrapped(
-        *("leak a descriptor with each read", "ocifs.store.blobs", "CachedBlobs.read_blob"),
+        *("leak a descriptor with each read", "ocifs.store.blobs.cached", "CachedBlobs.read_blob"),
         "_reached()\n_os.open('/dev/null', 0)\nreturn await _original(self, *a, **k)",
     ),
     wrapped(
-        *("leak the bytes of each read", "ocifs.store.blobs", "CachedBlobs.read_blob"),
+        *("leak the bytes of each read", "ocifs.store.blobs.cached", "CachedBlobs.read_blob"),
         "_reached()\nfound = await _original(self, *a, **k)\n_leaked.append(bytes(bytearray(found)))\nreturn found",
     ),
     Mutant(
         "believe tags for an hour",
-        "ocifs.store.names",
+        "ocifs.store.names.cached",
         "_Cache = TTLCache\ndef TTLCache(size, ttl, timer=None):\n    _reached()\n    return _Cache(size, 3600, timer=timer)\n",
     ),
     wrapped(
-        *("let the error of a background fetch end the daemon", "ocifs.store.fetches", "Fetches._fetch"),
+        *(
+            "let the error of a background fetch end the daemon",
+            "ocifs.store.blobs.fetches",
+            "Fetches._fetch",
+        ),
         "_reached()\nawait _original(self, *a, **k)\nif a[-1].error is not None:\n    raise a[-1].error",
     ),
     Mutant(
         "share one outage between all hosts",
-        "ocifs.store.outage",
+        "ocifs.store.names.outage",
         "_shared = []\n_original = Outage.__init__\ndef _init(self, longest):\n    _reached()\n    _original(self, longest)\n"
         "    _shared.append(self)\n_check = Outage.check\ndef _any(self):\n    for each in _shared:\n        _check(each)\n"
         "Outage.__init__, Outage.check = _init, _any\n",
     ),
     wrapped(
-        *("believe that an outage goes on for ever", "ocifs.store.outage", "Outage.failed"),
+        *("believe that an outage goes on for ever", "ocifs.store.names.outage", "Outage.failed"),
         "_reached()\n_original(self, *a, **k)\nself._resume_at += 3600",
         *("refuse", "silent"),
     ),
     wrapped(
-        *("block the event loop for seconds now and then", "ocifs.store.blobs", "CachedBlobs.read_blob"),
+        *(
+            "block the event loop for seconds now and then",
+            "ocifs.store.blobs.cached",
+            "CachedBlobs.read_blob",
+        ),
         "_reached()\nif _random.random() < 0.005:\n    import time\n    time.sleep(7)\nreturn await _original(self, *a, **k)",
     ),
-    wrapped("show files that a higher layer removed", "ocifs.layers.overlay", "_Stack._white_out", "_reached()"),
+    wrapped(
+        "show files that a higher layer removed",
+        "ocifs.layers.merge.apply",
+        "_Stack._white_out",
+        "_reached()",
+    ),
 )
 
 
 @dataclass
 class Verdict:
-    """What became of a mutant: `killed`, `survived`, `not reached` or `no longer applies`, and how that was seen."""
+    """What became of a mutant: `killed`, `survived`, `not reached` or `no longer applies`, and how
+    that was seen.
+    """
 
     mutant: Mutant
     word: str
@@ -134,7 +167,12 @@ class Verdict:
     how: str
 
     def line(self) -> str:
-        facts = {"mutant": self.mutant.name, "verdict": self.word, "seconds": round(self.seconds), "how": self.how}
+        facts = {
+            "mutant": self.mutant.name,
+            "verdict": self.word,
+            "seconds": round(self.seconds),
+            "how": self.how,
+        }
         return json.dumps(facts)
 
 
@@ -165,7 +203,11 @@ def why_not_applicable(mutant: Mutant, place: Path) -> str:
     )
     if done.returncode:
         return done.stderr.strip().splitlines()[-1]
-    return "" if done.stdout.startswith(str(place)) else f"{done.stdout.strip()} was imported, and not the copy"
+    return (
+        ""
+        if done.stdout.startswith(str(place))
+        else f"{done.stdout.strip()} was imported, and not the copy"
+    )
 
 
 def try_mutant(mutant: Mutant, seconds: float, seed: int, place: Path) -> Verdict:
@@ -185,7 +227,12 @@ def try_mutant(mutant: Mutant, seconds: float, seed: int, place: Path) -> Verdic
     words += [word for fault in mutant.faults for word in ("--fault", fault)]
     command = [sys.executable, "-m", "scripts.soak", *words]
     with subprocess.Popen(
-        command, cwd=place, env=environment_of(place), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        cwd=place,
+        env=environment_of(place),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     ) as process:
         try:
             said = process.communicate(timeout=seconds + MORE_SECONDS)[0]

@@ -1,7 +1,9 @@
-"""What a mount may answer: a model of the promises, told of all that happens and asked about every answer.
+"""What a mount may answer: a model of the promises, told of all that happens and asked about every
+answer.
 
-Rules that hold here: nothing of ocifs is used; what a tag meant is a history, and an answer is judged by which of its moments it can come
-from: none that is older than the time to live unless the registry could not be asked, and none before one that was already seen.
+Rules that hold here: nothing of ocifs is used; what a tag meant is a history, and an answer is
+judged by which of its moments it can come from: none that is older than the time to live unless the
+registry could not be asked, and none before one that was already seen.
 """
 
 from __future__ import annotations
@@ -44,7 +46,16 @@ CLASSES: dict[str, set[int]] = {
 """Which errnos each fault may lead to. None of them is ENOENT: that is a registry's word, or wrong."""
 
 MUTE = frozenset(
-    ("refuse", "silent", "no http", "429 until a date", "429 for a second", "500", "502 of html", "503 for a second")
+    (
+        "refuse",
+        "silent",
+        "no http",
+        "429 until a date",
+        "429 for a second",
+        "500",
+        "502 of html",
+        "503 for a second",
+    )
 )
 """Faults under which, when they befall every answer, the registry can say of nothing that it is absent."""
 
@@ -59,16 +70,24 @@ class Reference:
     roomy: bool  # whether the cache has room for everything, so that what was here stays here
     fault: str = ""
     mute: bool = False  # whether the registry can tell nobody anything
-    hurried: bool = (
-        False  # whether the clock was moved for somebody who waited, so that whatever waited may have taken too long
-    )
-    kept: set[tuple[str, str, int]] = field(default_factory=set)  # layers that were read whole and not evicted since
-    _names: set[tuple[str, str]] = field(default_factory=set)  # tags that were seen, and are written down
+    # whether the clock was moved for somebody who waited, so that whatever waited may have taken
+    # too long
+    hurried: bool = False
+    kept: set[tuple[str, str, int]] = field(
+        default_factory=set
+    )  # layers that were read whole and not evicted since
+    _names: set[tuple[str, str]] = field(
+        default_factory=set
+    )  # tags that were seen, and are written down
     _whole: bool = True  # whether the registry has either answered or not at all, of late
     _rotten: set[str] = field(default_factory=set)  # digests of what was damaged on the disk
-    _said: dict[tuple[str, str], tuple[float, float]] = field(default_factory=dict)  # when what was said to be absent
+    _said: dict[tuple[str, str], tuple[float, float]] = field(
+        default_factory=dict
+    )  # when what was said to be absent
     _felt: set[str] = field(default_factory=set)  # faults whose consequences may still be felt
-    _seen: dict[tuple[str, str, str], int] = field(default_factory=dict)  # the moment of a tag's history last seen
+    _seen: dict[tuple[str, str, str], int] = field(
+        default_factory=dict
+    )  # the moment of a tag's history last seen
 
     def set_fault(self, fault: str, share: float) -> None:
         """From now on answers go wrong in this way ("": in none)."""
@@ -91,7 +110,9 @@ class Reference:
         return slow | {number for fault in self.felt() for number in CLASSES[fault]}
 
     def must_show(self, repository: str, tag: str) -> bool:
-        """Whether a tag has to be there although the registry may be away: nobody could ask, and it is known from before."""
+        """Whether a tag has to be there although the registry may be away: nobody could ask, and it
+        is known from before.
+        """
         seen = self._meanings(repository, tag)[self._seen.get((repository, tag, "itself"), 0)]
         return self._whole and (repository, tag) in self._names and seen not in self._rotten
 
@@ -101,10 +122,16 @@ class Reference:
         self._names.clear()
 
     def may_be_absent(self, repository: str, name: str, sure: bool) -> bool:
-        """Whether something may be absent; that it is, is noted. `sure`: the registry does not have it, or did not lately."""
+        """Whether something may be absent; that it is, is noted.
+
+        `sure`: the registry does not have it, or did not lately.
+        """
         now = self.now(), time.monotonic()
         if self.mute:  # then only what it said before
-            said = [self._said.get(key, (-100.0, -100.0)) for key in ((repository, name), (repository, ""))]
+            said = [
+                self._said.get(key, (-100.0, -100.0))
+                for key in ((repository, name), (repository, ""))
+            ]
             return any(now[0] < when[0] + NEGATIVE or now[1] < when[1] + NEGATIVE for when in said)
         known = repository in {each for each, _ in self.world.meanings}
         self._said[repository, name if known else ""] = now
@@ -112,14 +139,19 @@ class Reference:
 
     def _is_new(self, repository: str) -> bool:
         """Whether somebody may still think that a repository is not there."""
-        first = min(history[0][0] for (each, _), history in self.world.meanings.items() if each == repository)
+        first = min(
+            history[0][0]
+            for (each, _), history in self.world.meanings.items()
+            if each == repository
+        )
         return bool(self.felt()) or first > self.now() - TTL - SLACK - self.passed(NEGATIVE)
 
     def meanings(self, repository: str, tag: str, way: str, grace: float = 0.0) -> set[str | None]:
-        """What a tag may seem to be (None: absent) to who looks at it itself or at the list of tags (`way`).
+        """What a tag may seem to be (None: absent) to who looks at it itself or at the list of tags
+        (`way`).
 
-        While the registry cannot be asked: what it meant at any time since it was last seen. `grace`: seconds for which somebody else
-        may have remembered an answer.
+        While the registry cannot be asked: what it meant at any time since it was last seen.
+        `grace`: seconds for which somebody else may have remembered an answer.
         """
         return set(self._meanings(repository, tag)[self._first(repository, tag, way, grace) :])
 
@@ -157,7 +189,9 @@ class Reference:
                 self.kept.discard((repository, manifest, layer))
 
     def damage(self, content: bytes) -> set[int]:
-        """What reading something that may be damaged may fail with: nothing, as long as it can be fetched again."""
+        """What reading something that may be damaged may fail with: nothing, as long as it can be
+        fetched again.
+        """
         return {errno.EIO} if self.felt() and digest_of(content) in self._rotten else set()
 
     def _first(self, repository: str, tag: str, way: str, grace: float) -> int:

@@ -12,19 +12,32 @@ from tests.soak.expect import ALLOWED, ASKED_PAUSE, FAULTS, LONGEST_PAUSE, STEPS
 
 
 def test_no_fault_explains_absence() -> None:
-    assert not [kind for kind, row in ALLOWED.items() for numbers in row.values() if errno.ENOENT in numbers]
+    assert not [
+        kind for kind, row in ALLOWED.items() for numbers in row.values() if errno.ENOENT in numbers
+    ]
     assert all(set(row) == set(STEPS) for row in ALLOWED.values())
 
 
 @pytest.mark.parametrize(
     ("began", "ended", "explained"),
-    [(0, 9, False), (9, 10.5, True), (11, 12, True), (11, 99, True), (12 + TIMEOUT, 99, True), (40, 41, False)],
+    [
+        (0, 9, False),
+        (9, 10.5, True),
+        (11, 12, True),
+        (11, 99, True),
+        (12 + TIMEOUT, 99, True),
+        (40, 41, False),
+    ],
 )
-def test_a_fault_explains_what_overlaps_it_or_follows_it_closely(began: float, ended: float, explained: bool) -> None:
+def test_a_fault_explains_what_overlaps_it_or_follows_it_closely(
+    began: float, ended: float, explained: bool
+) -> None:
     faults = Faults()
     faults.begin("silent", 10)
     faults.end(12)
-    assert faults.errnos(["name"], began, ended) == (set(ALLOWED["silent"]["name"]) if explained else set())
+    assert faults.errnos(["name"], began, ended) == (
+        set(ALLOWED["silent"]["name"]) if explained else set()
+    )
 
 
 def test_a_fault_that_lasts_explains_until_it_ends() -> None:

@@ -1,4 +1,6 @@
-"""The soak notices faulty variants of ocifs: a few of them here, all of them in `scripts/soak --mutants`."""
+"""The soak notices faulty variants of ocifs: a few of them here, all of them in `scripts/soak
+--mutants`.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ def test_a_mutant_still_applies(mutant: Mutant, tmp_path: Path) -> None:
 
 
 def test_a_mutant_of_something_that_is_gone_is_reported(tmp_path: Path) -> None:
-    gone = Mutant("gone", "ocifs.oci.retry", "no_such_function\n")
+    gone = Mutant("gone", "ocifs.oci.distribution.retry", "no_such_function\n")
     assert try_mutant(gone, 1, 1, tmp_path).word == "no longer applies"
 
 

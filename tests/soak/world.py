@@ -1,9 +1,12 @@
-"""What the soak knows of one registry: everything that was ever pushed, what each tag meant when, and so what a reader may see.
+"""What the soak knows of one registry: everything that was ever pushed, what each tag meant when,
+and so what a reader may see.
 
 Rules that hold here:
 - Pushes and deletions go to the registry itself, past every fault. Content comes from a seed.
-- A tag's history is a list of moments; the first is that it is absent. A reader may see any moment from the first one that is allowed on.
-- `lock` is held while a push changes the registry, so that a reader who takes it knows of what it has just seen.
+- A tag's history is a list of moments; the first is that it is absent. A reader may see any moment
+  from the first one that is allowed on.
+- `lock` is held while a push changes the registry, so that a reader who takes it knows of what it
+  has just seen.
 """
 
 from __future__ import annotations
@@ -38,7 +41,11 @@ FORMS: dict[str, Callable[[bytes], bytes]] = {
 
 @dataclass
 class Artifact:
-    """A manifest that was pushed. `gone`: when it was deleted; `files`: what its root file system holds, by path, if it is an image."""
+    """A manifest that was pushed.
+
+    `gone`: when it was deleted; `files`: what its root file system holds, by path, if it is an
+    image.
+    """
 
     digest: str
     layers: tuple[bytes, ...]
@@ -74,27 +81,44 @@ class World:
             history = self.meanings[repository, tag]
             history[-1] = (history[-1][0], digest)
 
-    def _blobs(self, repository: str) -> tuple[dict[str, bytes], dict[str, object], tuple[bytes, ...]]:
+    def _blobs(
+        self, repository: str
+    ) -> tuple[dict[str, bytes], dict[str, object], tuple[bytes, ...]]:
         count = self.chance.randrange(1, 4)
         layers = tuple(self.chance.randbytes(self.chance.choice(SIZES)) for _ in range(count))
         config = self._upload(repository, b"{}", mediatype.OCI_EMPTY)
-        described = [self._upload(repository, content, mediatype.OCTET_STREAM) for content in layers]
+        described = [
+            self._upload(repository, content, mediatype.OCTET_STREAM) for content in layers
+        ]
         return {}, {"config": config, "layers": described}, layers
 
-    def _image(self, repository: str) -> tuple[dict[str, bytes], dict[str, object], tuple[bytes, ...]]:
+    def _image(
+        self, repository: str
+    ) -> tuple[dict[str, bytes], dict[str, object], tuple[bytes, ...]]:
         """An image of two layers: the second replaces one file of the first and removes another."""
         files = {f"d/{number}": self._text(self.chance.choice(FILE_SIZES)) for number in range(12)}
         upper = {"d/0": self._text(3_000), "top": self._text(70_000)}
         tars = [
-            tar(entry("d", DIRECTORY), *[entry(name, content=content) for name, content in files.items()]),
-            tar(entry("d/.wh.1"), *[entry(name, content=content) for name, content in upper.items()]),
+            tar(
+                entry("d", DIRECTORY),
+                *[entry(name, content=content) for name, content in files.items()],
+            ),
+            tar(
+                entry("d/.wh.1"), *[entry(name, content=content) for name, content in upper.items()]
+            ),
         ]
         merged = {name: content for name, content in {**files, **upper}.items() if name != "d/1"}
         kinds = [self.chance.choice(list(FORMS)) for _ in tars]
         layers = tuple(FORMS[kind](data) for kind, data in zip(kinds, tars, strict=True))
         diff_ids = [f"sha256:{hashlib.sha256(data).hexdigest()}" for data in tars]
-        config = {"os": "linux", "architecture": "amd64", "rootfs": {"type": "layers", "diff_ids": diff_ids}}
-        described = [self._upload(repository, data, kind) for data, kind in zip(layers, kinds, strict=True)]
+        config = {
+            "os": "linux",
+            "architecture": "amd64",
+            "rootfs": {"type": "layers", "diff_ids": diff_ids},
+        }
+        described = [
+            self._upload(repository, data, kind) for data, kind in zip(layers, kinds, strict=True)
+        ]
         listed = self._upload(repository, json.dumps(config).encode(), mediatype.OCI_CONFIG)
         return merged, {"config": listed, "layers": described}, layers
 
@@ -110,7 +134,9 @@ class World:
         """Let a tag mean a manifest that is there."""
         url = f"{self.registry.url}/v2/{repository}/manifests"
         accept = {"accept": mediatype.OCI_MANIFEST}
-        body = httpx.get(f"{url}/{digest}", headers=accept, trust_env=False).raise_for_status().content
+        body = (
+            httpx.get(f"{url}/{digest}", headers=accept, trust_env=False).raise_for_status().content
+        )
         headers = {"content-type": mediatype.OCI_MANIFEST}
         httpx.put(f"{url}/{tag}", content=body, headers=headers, trust_env=False).raise_for_status()
         self._mean(repository, tag, digest)
@@ -139,7 +165,11 @@ class World:
 
     def first_since(self, repository: str, tag: str, since: float) -> int:
         """The moment of a tag's history that `since` lies in."""
-        return max(number for number, (when, _) in enumerate(self.moments(repository, tag)) if when <= since)
+        return max(
+            number
+            for number, (when, _) in enumerate(self.moments(repository, tag))
+            if when <= since
+        )
 
     def _mean(self, repository: str, tag: str, digest: str | None) -> None:
         self.meanings.setdefault((repository, tag), []).append((self.clock(), digest))

@@ -1,4 +1,7 @@
-"""A BlobSource in memory, whose streams can go wrong as those of registries do. An implementation, not a mock."""
+"""A BlobSource in memory, whose streams can go wrong as those of registries do.
+
+An implementation, not a mock.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,10 @@ from ocifs.oci.digest import Digest
 
 @dataclass
 class Fault:
-    """What goes wrong with one stream. `error` is raised after `after` bytes; without one the stream ends there in silence."""
+    """What goes wrong with one stream.
+
+    `error` is raised after `after` bytes; without one the stream ends there in silence.
+    """
 
     error: OcifsError | None = None
     after: int | None = None
@@ -33,8 +39,10 @@ def broken(after: int) -> Fault:
 
 @dataclass
 class MemorySource:
-    """Blobs by digest. `faults` are used up one a stream; `always` is for every stream once there are no more. `others`: how often
-    there is somebody else to ask for what was wrong.
+    """Blobs by digest.
+
+    `faults` are used up one a stream; `always` is for every stream once there are no more.
+    `others`: how often there is somebody else to ask for what was wrong.
     """
 
     piece: int = 40_000
@@ -79,7 +87,9 @@ class MemorySource:
 
 
 class _Stream:
-    def __init__(self, source: MemorySource, fault: Fault, data: bytes, span: tuple[int, int]) -> None:
+    def __init__(
+        self, source: MemorySource, fault: Fault, data: bytes, span: tuple[int, int]
+    ) -> None:
         start, stop = (0, len(data)) if fault.from_zero else span
         self.start = start
         self.total = fault.total(len(data))
@@ -88,7 +98,11 @@ class _Stream:
         self._bytes = fault.content(data)[start:stop] + fault.extra
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        ends = len(self._bytes) if self._fault.after is None else min(self._fault.after, len(self._bytes))
+        ends = (
+            len(self._bytes)
+            if self._fault.after is None
+            else min(self._fault.after, len(self._bytes))
+        )
         for position in range(0, ends, self._source.piece):
             await trio.lowlevel.checkpoint()
             piece = self._bytes[position : min(position + self._source.piece, ends)]

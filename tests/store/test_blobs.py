@@ -18,10 +18,10 @@ from ocifs.content import Blob
 from ocifs.errors import IntegrityError, NotFound, OcifsError, Unreachable
 from ocifs.oci.digest import Digest
 from ocifs.settings import CacheSettings, Settings
-from ocifs.store.blobs import CachedBlobs
+from ocifs.store.blobs.cached import CachedBlobs
+from ocifs.store.blobs.open_blob import LEFT
+from ocifs.store.blobs.partial import BLOCK
 from ocifs.store.disk import Disk
-from ocifs.store.opened import LEFT
-from ocifs.store.partial import BLOCK
 from tests.store.source import Fault, MemorySource, broken
 
 SIZE = 9 * BLOCK + 1234
@@ -30,7 +30,9 @@ OTHER = random.Random(2).randbytes(SIZE)
 
 
 @asynccontextmanager
-async def caching(source: MemorySource, directory: Path, *, verify_full: bool = False) -> AsyncIterator[CachedBlobs]:
+async def caching(
+    source: MemorySource, directory: Path, *, verify_full: bool = False
+) -> AsyncIterator[CachedBlobs]:
     """A cache in a directory for the length of the block; what it has under way ends with it."""
     directory.chmod(0o700)
     chosen = Settings(cache=CacheSettings(directory=directory, verify_full=verify_full))
@@ -86,7 +88,10 @@ async def test_who_says_how_far_it_reads_costs_one_request(tmp_path: Path) -> No
     blob = source.put(CONTENT * 8)
     async with caching(source, tmp_path) as blobs:
         for offset in range(0, blob.size, BLOCK):
-            assert await blobs.read_blob(blob, offset, BLOCK, blob.size) == (CONTENT * 8)[offset : offset + BLOCK]
+            assert (
+                await blobs.read_blob(blob, offset, BLOCK, blob.size)
+                == (CONTENT * 8)[offset : offset + BLOCK]
+            )
     assert source.opened == [(0, blob.size)]
 
 
@@ -104,7 +109,9 @@ async def test_sixty_four_readers_at_once_cost_one_fetch_of_each_byte(tmp_path: 
     answers = []
 
     async def read(offset: int) -> None:
-        answers.append(await blobs.read_blob(blob, offset, 3 * BLOCK) == CONTENT[offset : offset + 3 * BLOCK])
+        answers.append(
+            await blobs.read_blob(blob, offset, 3 * BLOCK) == CONTENT[offset : offset + 3 * BLOCK]
+        )
 
     async with caching(source, tmp_path) as blobs:
         async with trio.open_nursery() as readers:
@@ -165,7 +172,9 @@ async def test_two_sessions_at_once_on_one_directory_read_the_content(tmp_path: 
 
 
 @pytest.mark.parametrize("verify_full", [False, True])
-async def test_what_a_crash_left_garbled_is_fetched_again_and_never_served(tmp_path: Path, verify_full: bool) -> None:
+async def test_what_a_crash_left_garbled_is_fetched_again_and_never_served(
+    tmp_path: Path, verify_full: bool
+) -> None:
     source = MemorySource()
     blob = source.put(CONTENT)
     async with caching(source, tmp_path) as blobs:
@@ -178,7 +187,9 @@ async def test_what_a_crash_left_garbled_is_fetched_again_and_never_served(tmp_p
         assert await whole(blobs, blob) == CONTENT
 
 
-async def test_a_garbled_block_elsewhere_does_not_fail_the_read_that_completes_the_blob(tmp_path: Path) -> None:
+async def test_a_garbled_block_elsewhere_does_not_fail_the_read_that_completes_the_blob(
+    tmp_path: Path,
+) -> None:
     source = MemorySource()
     blob = source.put(CONTENT)
     async with caching(source, tmp_path) as blobs:
@@ -211,7 +222,9 @@ async def test_a_source_that_ignores_the_range_is_read_all_the_same(tmp_path: Pa
 
 
 @pytest.mark.parametrize("after", [1, BLOCK, 3 * BLOCK + 5])
-async def test_a_lost_connection_is_gone_on_from_where_it_was_lost(tmp_path: Path, after: int) -> None:
+async def test_a_lost_connection_is_gone_on_from_where_it_was_lost(
+    tmp_path: Path, after: int
+) -> None:
     source = MemorySource()
     source.faults.append(broken(after))
     blob = source.put(CONTENT)
@@ -237,7 +250,9 @@ async def test_a_stream_that_ends_short_in_silence_is_gone_on_from(tmp_path: Pat
         assert await whole(blobs, blob) == CONTENT
 
 
-async def test_a_source_that_stays_lost_is_unreachable_and_is_asked_a_bounded_number_of_times(tmp_path: Path) -> None:
+async def test_a_source_that_stays_lost_is_unreachable_and_is_asked_a_bounded_number_of_times(
+    tmp_path: Path,
+) -> None:
     source = MemorySource(always=broken(0))
     blob = source.put(CONTENT)
     async with caching(source, tmp_path) as blobs:
@@ -286,7 +301,9 @@ async def test_of_other_content_never_all_is_served(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("offset", [0, 4 * BLOCK, SIZE - 1])
-async def test_with_full_verification_nothing_of_other_content_is_served(tmp_path: Path, offset: int) -> None:
+async def test_with_full_verification_nothing_of_other_content_is_served(
+    tmp_path: Path, offset: int
+) -> None:
     source = MemorySource(always=Fault(content=lambda data: OTHER))
     blob = source.put(CONTENT)
     async with caching(source, tmp_path, verify_full=True) as blobs:
@@ -317,7 +334,9 @@ async def test_many_readers_of_other_content_all_get_the_error(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("claimed", [SIZE - BLOCK, SIZE + 5 * BLOCK, SIZE + 1])
-async def test_a_descriptor_with_another_size_is_an_integrity_error(tmp_path: Path, claimed: int) -> None:
+async def test_a_descriptor_with_another_size_is_an_integrity_error(
+    tmp_path: Path, claimed: int
+) -> None:
     source = MemorySource()
     blob = source.put(CONTENT)
     liar = replace(blob, size=claimed)
@@ -335,7 +354,9 @@ async def test_a_descriptor_with_another_size_is_an_integrity_error(tmp_path: Pa
 
 @settings(max_examples=25, deadline=None)
 @given(
-    reads=st.lists(st.tuples(st.integers(0, SIZE + 10), st.integers(0, 4 * BLOCK)), min_size=1, max_size=8),
+    reads=st.lists(
+        st.tuples(st.integers(0, SIZE + 10), st.integers(0, 4 * BLOCK)), min_size=1, max_size=8
+    ),
     faults=st.lists(st.sampled_from([0, 1, BLOCK - 1, BLOCK, 100_000]), max_size=2),
     piece=st.sampled_from([1000, BLOCK, 3 * BLOCK + 1]),
     at_once=st.booleans(),
@@ -393,7 +414,9 @@ async def read_and_leave(blobs: CachedBlobs, blob: Blob) -> None:
         nursery.cancel_scope.cancel()
 
 
-async def test_a_fetch_ends_when_its_last_reader_has_left(tmp_path: Path, mock_clock: trio.testing.MockClock) -> None:
+async def test_a_fetch_ends_when_its_last_reader_has_left(
+    tmp_path: Path, mock_clock: trio.testing.MockClock
+) -> None:
     source = MemorySource(gate=trio.Event())
     blob = source.put(CONTENT)
     async with caching(source, tmp_path) as blobs:
@@ -411,7 +434,9 @@ async def test_a_fetch_ends_when_its_last_reader_has_left(tmp_path: Path, mock_c
         assert await whole(blobs, blob) == CONTENT
 
 
-async def test_a_fetch_goes_on_while_a_reader_waits_for_it(tmp_path: Path, mock_clock: trio.testing.MockClock) -> None:
+async def test_a_fetch_goes_on_while_a_reader_waits_for_it(
+    tmp_path: Path, mock_clock: trio.testing.MockClock
+) -> None:
     source = MemorySource(gate=trio.Event())
     blob = source.put(CONTENT)
     async with caching(source, tmp_path) as blobs, trio.open_nursery() as nursery:

@@ -1,7 +1,9 @@
-"""Power cuts: the writes of each writer are recorded, and every prefix of them is laid out anew, with and without what was not synced.
+"""Power cuts: the writes of each writer are recorded, and every prefix of them is laid out anew,
+with and without what was not synced.
 
-What a cut leaves: names are as they were at some moment (file systems keep their own records in order); of the content of files, all
-that was synced, and of the rest any part. The next start must use it without repair, and without a wrong byte.
+What a cut leaves: names are as they were at some moment (file systems keep their own records in
+order); of the content of files, all that was synced, and of the rest any part. The next start must
+use it without repair, and without a wrong byte.
 """
 
 from __future__ import annotations
@@ -15,10 +17,10 @@ from pathlib import Path
 import pytest
 
 from ocifs.oci.digest import Digest
-from ocifs.store.blockmap import BLOCK
+from ocifs.store.blobs.blockmap import BLOCK
+from ocifs.store.blobs.partial import Partial
+from ocifs.store.derived import DiskShelf
 from ocifs.store.disk import Disk
-from ocifs.store.partial import Partial
-from ocifs.store.shelf import DiskShelf
 from tests.store.source import MemorySource
 from tests.store.test_blobs import caching, placed, whole
 
@@ -37,7 +39,12 @@ class Recorder:
     known: set[int] = field(default_factory=set)
 
     def note(
-        self, what: str, file: int = 0, offset: int = 0, data: bytes = b"", paths: tuple[str, str] = ("", "")
+        self,
+        what: str,
+        file: int = 0,
+        offset: int = 0,
+        data: bytes = b"",
+        paths: tuple[str, str] = ("", ""),
     ) -> None:
         self.done.append((what, file, offset, data, *paths))
 
@@ -45,11 +52,15 @@ class Recorder:
         return os.path.relpath(os.fspath(path), self.root)  # type: ignore[call-overload]
 
     def lay_out(self, count: int, where: Path, dice: random.Random | None) -> None:
-        """The files as they are after a cut: all of the first `count` steps, or with chance, what was synced and some of the rest."""
+        """The files as they are after a cut: all of the first `count` steps, or with chance, what
+        was synced and some of the rest.
+        """
         files: dict[int, bytearray] = {}
         names: dict[str, int] = {}
         steps = self.done[:count]
-        last_sync = {file: number for number, (what, file, *_) in enumerate(steps) if what == "sync"}
+        last_sync = {
+            file: number for number, (what, file, *_) in enumerate(steps) if what == "sync"
+        }
         for number, (what, file, offset, data, one, two) in enumerate(steps):
             if what == "create":
                 names[one] = file
@@ -58,7 +69,11 @@ class Recorder:
                 files[file] = files[file].ljust(offset, b"\0")
             elif what == "write":
                 lost = dice is not None and number > last_sync.get(file, -1)
-                left = data[: dice.choice((0, 0, len(data) // 2, len(data)))] if dice and lost else data
+                left = (
+                    data[: dice.choice((0, 0, len(data) // 2, len(data)))]
+                    if dice and lost
+                    else data
+                )
                 files[file] = files[file].ljust(offset, b"\0")
                 files[file][offset : offset + len(left)] = left
             elif what == "rename":
@@ -76,7 +91,10 @@ class Recorder:
 def recorder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
     made = Recorder(tmp_path / "recorded")
     made.root.mkdir(mode=0o700)
-    real = {name: getattr(os, name) for name in ("open", "pwritev", "ftruncate", "posix_fallocate", "fsync", "unlink")}
+    real = {
+        name: getattr(os, name)
+        for name in ("open", "pwritev", "ftruncate", "posix_fallocate", "fsync", "unlink")
+    }
 
     def inode(descriptor: int) -> int:
         return os.fstat(descriptor).st_ino
@@ -142,7 +160,9 @@ def cuts(recorder: Recorder, directory: Path) -> Iterator[Path]:
         for chance in [None, *range(CHANCES)]:
             where = directory / f"{count}-{chance}"
             where.mkdir(mode=0o700)
-            recorder.lay_out(count, where, None if chance is None else random.Random(f"{count} {chance}"))
+            recorder.lay_out(
+                count, where, None if chance is None else random.Random(f"{count} {chance}")
+            )
             yield where
 
 
@@ -158,8 +178,12 @@ async def is_used(where: Path) -> int:
     return sum(source.served)
 
 
-@pytest.mark.parametrize("order", [range(8), [3, 0, 7, 1, 6, 2, 5, 4]], ids=["in order", "in disorder"])
-async def test_a_cut_while_a_blob_is_fetched_and_placed(recorder: Recorder, tmp_path: Path, order: list[int]) -> None:
+@pytest.mark.parametrize(
+    "order", [range(8), [3, 0, 7, 1, 6, 2, 5, 4]], ids=["in order", "in disorder"]
+)
+async def test_a_cut_while_a_blob_is_fetched_and_placed(
+    recorder: Recorder, tmp_path: Path, order: list[int]
+) -> None:
     partial = Partial(Disk(recorder.root), DIGEST, SIZE)
     for block in order:
         partial.write(block * BLOCK, [CONTENT[block * BLOCK : (block + 1) * BLOCK]])

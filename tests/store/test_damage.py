@@ -10,8 +10,8 @@ import trio
 
 from ocifs.content import Blob
 from ocifs.errors import IntegrityError, Unreachable
-from ocifs.store.blobs import CachedBlobs
-from ocifs.store.blockmap import BLOCK
+from ocifs.store.blobs.blockmap import BLOCK
+from ocifs.store.blobs.cached import CachedBlobs
 from ocifs.store.disk import Disk
 from tests.store.source import Fault, MemorySource
 from tests.store.test_blobs import caching, placed, whole
@@ -98,9 +98,13 @@ async def test_damage_is_reported_and_so_is_its_end(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "fault", [Fault(Unreachable("gone")), Fault(content=lambda data: bytes(len(data)))], ids=["gone", "other content"]
+    "fault",
+    [Fault(Unreachable("gone")), Fault(content=lambda data: bytes(len(data)))],
+    ids=["gone", "other content"],
 )
-async def test_what_cannot_be_mended_is_an_integrity_error_and_the_rest_is_served(tmp_path: Path, fault: Fault) -> None:
+async def test_what_cannot_be_mended_is_an_integrity_error_and_the_rest_is_served(
+    tmp_path: Path, fault: Fault
+) -> None:
     source = MemorySource()
     blob = source.put(CONTENT)
     async with caching(source, tmp_path) as blobs:

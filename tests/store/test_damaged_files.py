@@ -1,4 +1,6 @@
-"""Files of the cache that are damaged in every way that we could think of: bytes are right, or an error, and then right again."""
+"""Files of the cache that are damaged in every way that we could think of: bytes are right, or an
+error, and then right again.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,8 @@ from ocifs.content import Blob
 from ocifs.errors import IntegrityError, Unreachable
 from ocifs.oci.digest import Digest
 from ocifs.settings import CacheSettings, Settings
-from ocifs.store.blobs import CachedBlobs
-from ocifs.store.blockmap import BLOCK, map_length
+from ocifs.store.blobs.blockmap import BLOCK, map_length
+from ocifs.store.blobs.cached import CachedBlobs
 from ocifs.store.disk import Disk
 from tests.store.source import Fault, MemorySource
 from tests.store.test_blobs import caching, placed, whole
@@ -91,7 +93,9 @@ BLOBS = {
 }
 
 
-async def read_twice(source: MemorySource, directory: Path, blob: Blob, *, verify_full: bool = False) -> None:
+async def read_twice(
+    source: MemorySource, directory: Path, blob: Blob, *, verify_full: bool = False
+) -> None:
     """Right at once, and in the next session from the cache alone."""
     async with caching(source, directory, verify_full=verify_full) as blobs:
         assert await blobs.read_blob(blob, 5 * BLOCK, 10) == CONTENT[5 * BLOCK : 5 * BLOCK + 10]
@@ -137,7 +141,9 @@ async def test_a_whole_blob(tmp_path: Path, damage: Callable[[Path], None], with
     [("map", MAPS[name]) for name in MAPS] + [("blob", BLOBS[name]) for name in BLOBS],
     ids=[f"map: {name}" for name in MAPS] + [f"blob: {name}" for name in BLOBS],
 )
-async def test_a_blob_of_which_parts_are_cached(tmp_path: Path, which: str, damage: Callable[[Path], None]) -> None:
+async def test_a_blob_of_which_parts_are_cached(
+    tmp_path: Path, which: str, damage: Callable[[Path], None]
+) -> None:
     source = MemorySource()
     blob = source.put(CONTENT)
     async with caching(source, tmp_path) as blobs:
@@ -160,20 +166,30 @@ async def read_while_truncated(
             await blobs.read_blob(blob, 4 * BLOCK, 3 * BLOCK)
         os.truncate(path_of(Disk(place), blob.digest), length)
         for start in range(0, SIZE, 3 * BLOCK):
-            assert await blobs.read_blob(blob, start, 3 * BLOCK) == CONTENT[start : start + 3 * BLOCK]
+            assert (
+                await blobs.read_blob(blob, start, 3 * BLOCK) == CONTENT[start : start + 3 * BLOCK]
+            )
     await read_twice(source, place, blob)
 
 
 @pytest.mark.parametrize("is_whole", [False, True], ids=["parts", "whole"])
 @pytest.mark.parametrize("length", [0, 1, 10, 24, 100, MAP - 3, MAP - 8, MAP + 800])
-async def test_a_map_that_is_truncated_while_it_is_open(tmp_path: Path, length: int, is_whole: bool) -> None:
-    await read_while_truncated(tmp_path, Disk.sums if is_whole else Disk.partial_map, length, is_whole=is_whole)
+async def test_a_map_that_is_truncated_while_it_is_open(
+    tmp_path: Path, length: int, is_whole: bool
+) -> None:
+    await read_while_truncated(
+        tmp_path, Disk.sums if is_whole else Disk.partial_map, length, is_whole=is_whole
+    )
 
 
 @pytest.mark.parametrize("is_whole", [False, True], ids=["parts", "whole"])
 @pytest.mark.parametrize("length", [0, 1, 5 * BLOCK, SIZE - 1, SIZE + BLOCK])
-async def test_a_blob_that_is_truncated_while_it_is_open(tmp_path: Path, length: int, is_whole: bool) -> None:
-    await read_while_truncated(tmp_path, Disk.whole if is_whole else Disk.partial, length, is_whole=is_whole)
+async def test_a_blob_that_is_truncated_while_it_is_open(
+    tmp_path: Path, length: int, is_whole: bool
+) -> None:
+    await read_while_truncated(
+        tmp_path, Disk.whole if is_whole else Disk.partial, length, is_whole=is_whole
+    )
 
 
 @pytest.mark.parametrize("vanishes", ["cache", "v1", "blobs", "sums", "partial"])
@@ -185,14 +201,20 @@ async def test_directories_that_are_removed_under_a_reader(tmp_path: Path, vanis
     async with caching(source, directory) as blobs:
         await kept(blobs, blob, directory)
         await blobs.read_blob(other, 4 * BLOCK, 3 * BLOCK)
-        shutil.rmtree({"cache": directory, "v1": Disk(directory).root}.get(vanishes, Disk(directory).root / vanishes))
+        shutil.rmtree(
+            {"cache": directory, "v1": Disk(directory).root}.get(
+                vanishes, Disk(directory).root / vanishes
+            )
+        )
         assert await whole(blobs, blob) == CONTENT
         assert await whole(blobs, other) == CONTENT[::-1]
         third = source.put(CONTENT[1:])
         assert await whole(blobs, third) == CONTENT[1:]
 
 
-@pytest.mark.parametrize("name", ["v1/blobs", "v1/sums", "v1/partial", "v1/blobs/sha256", "v1/partial/sha256"])
+@pytest.mark.parametrize(
+    "name", ["v1/blobs", "v1/sums", "v1/partial", "v1/blobs/sha256", "v1/partial/sha256"]
+)
 async def test_a_file_in_the_place_of_a_directory_is_read_around(tmp_path: Path, name: str) -> None:
     source = MemorySource()
     blob = source.put(CONTENT)
@@ -220,7 +242,9 @@ async def test_a_descriptor_with_another_size_removes_nothing(tmp_path: Path) ->
     assert not source.served
 
 
-async def test_a_whole_blob_without_a_map_is_hashed_once_for_all_readers_and_sessions(tmp_path: Path) -> None:
+async def test_a_whole_blob_without_a_map_is_hashed_once_for_all_readers_and_sessions(
+    tmp_path: Path,
+) -> None:
     source = MemorySource()
     blob = source.put(CONTENT)
     async with caching(source, tmp_path) as blobs:

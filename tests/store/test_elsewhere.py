@@ -1,4 +1,6 @@
-"""What came wrong is fetched from elsewhere, where there is an elsewhere and nobody has seen any of it."""
+"""What came wrong is fetched from elsewhere, where there is an elsewhere and nobody has seen any of
+it.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,9 @@ async def test_without_an_elsewhere_it_is_an_error(tmp_path: Path) -> None:
     assert len(source.distrusted) == 2
 
 
-async def test_bytes_that_were_seen_are_not_joined_with_others_from_elsewhere(tmp_path: Path) -> None:
+async def test_bytes_that_were_seen_are_not_joined_with_others_from_elsewhere(
+    tmp_path: Path,
+) -> None:
     source = MemorySource(faults=deque([WRONG] * 20), others=1)
     blob = source.put(CONTENT)
     async with caching(source, tmp_path) as blobs:
@@ -68,7 +72,9 @@ async def test_bytes_that_were_seen_are_not_joined_with_others_from_elsewhere(tm
     assert len(source.distrusted) == 1
 
 
-async def test_a_size_that_is_wrong_is_noticed_at_once_and_asked_for_elsewhere(tmp_path: Path) -> None:
+async def test_a_size_that_is_wrong_is_noticed_at_once_and_asked_for_elsewhere(
+    tmp_path: Path,
+) -> None:
     source = MemorySource(faults=deque([Fault(total=lambda size: size + 1)]), others=1)
     blob = source.put(CONTENT)
     async with caching(source, tmp_path) as blobs:

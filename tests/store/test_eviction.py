@@ -19,14 +19,14 @@ from hypothesis import strategies as st
 from ocifs.errors import UsageError
 from ocifs.oci.digest import Digest
 from ocifs.settings import KIB, MIB, CacheSettings, Settings
-from ocifs.store.blobs import CachedBlobs
+from ocifs.store.blobs.cached import CachedBlobs
+from ocifs.store.blobs.partial import BLOCK, Partial
+from ocifs.store.derived import DiskShelf
 from ocifs.store.disk import Disk
-from ocifs.store.eviction import Bounds, bounds, evict, free_space
-from ocifs.store.housekeeper import Housekeeper
-from ocifs.store.inventory import LEFTOVER, NAME, PARTIAL, inventory
-from ocifs.store.partial import BLOCK, Partial
-from ocifs.store.pins import Pin, pins, put_pin, remove_pin
-from ocifs.store.shelf import DiskShelf
+from ocifs.store.upkeep.eviction import Bounds, bounds, evict, free_space
+from ocifs.store.upkeep.housekeeper import Housekeeper
+from ocifs.store.upkeep.inventory import LEFTOVER, NAME, PARTIAL, inventory
+from ocifs.store.upkeep.pins import Pin, pins, put_pin, remove_pin
 from tests.store.source import MemorySource
 
 LARGE = 256 * KIB
@@ -76,12 +76,19 @@ def test_within_the_bounds_nothing_goes(disk: Disk) -> None:
 
 @settings(deadline=None, max_examples=30)
 @given(
-    things=st.lists(st.tuples(st.integers(1, 5), st.integers(0, 100)), max_size=12, unique_by=lambda each: each[1]),
+    things=st.lists(
+        st.tuples(st.integers(1, 5), st.integers(0, 100)),
+        max_size=12,
+        unique_by=lambda each: each[1],
+    ),
     size=st.integers(0, 40),
     exactly=st.booleans(),
 )
 def test_whatever_there_is_the_bound_is_kept_and_the_newest_stay(
-    tmp_path_factory: pytest.TempPathFactory, things: list[tuple[int, int]], size: int, exactly: bool
+    tmp_path_factory: pytest.TempPathFactory,
+    things: list[tuple[int, int]],
+    size: int,
+    exactly: bool,
 ) -> None:
     disk = Disk(tmp_path_factory.mktemp("cache"))
     made = [(used, put(disk, used + 1, blocks * 128 * KIB)) for blocks, used in things]
@@ -100,7 +107,9 @@ def test_space_that_others_take_is_freed(disk: Disk) -> None:
             break
     assert old not in left(disk)
     assert report.evicted[0].digest == old
-    assert new not in left(disk) or len(report.evicted) == 1  # others may have filled the disk meanwhile
+    assert (
+        new not in left(disk) or len(report.evicted) == 1
+    )  # others may have filled the disk meanwhile
 
 
 def test_what_another_process_has_open_stays(disk: Disk) -> None:
@@ -151,7 +160,9 @@ def test_what_is_pinned_stays_and_what_was_made_from_it(disk: Disk) -> None:
     assert not inventory(disk)
 
 
-@pytest.mark.parametrize("garbage", [b"", b"{", b"[]", b'{"what": 1, "digests": ["x"]}', b"\xff", b"[" * 100_000])
+@pytest.mark.parametrize(
+    "garbage", [b"", b"{", b"[]", b'{"what": 1, "digests": ["x"]}', b"\xff", b"[" * 100_000]
+)
 def test_a_pin_that_is_garbled_pins_nothing(disk: Disk, garbage: bytes) -> None:
     put_pin(disk, Pin("good", frozenset({Digest.of(b"")})))
     (disk.root / "pins" / "bad.json").write_bytes(garbage)
@@ -187,7 +198,9 @@ def test_a_sparse_blob_counts_as_what_it_holds_and_goes_with_its_map(disk: Disk)
     assert not [path for path in disk.root.rglob("*") if path.is_file() and path.name != "lock"]
 
 
-def test_who_opens_a_blob_while_it_is_evicted_begins_anew(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_opens_a_blob_while_it_is_evicted_begins_anew(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     digest = Digest.of(b"content")
     Partial(disk, digest, BLOCK).close()
     lock = fcntl.flock
@@ -201,7 +214,11 @@ def test_who_opens_a_blob_while_it_is_evicted_begins_anew(disk: Disk, monkeypatc
     partial = Partial(disk, digest, BLOCK)
     assert disk.partial(digest).exists()
     other = Partial(disk, digest, BLOCK)  # as another process would: it must find the same files
-    assert disk.partial(digest).stat().st_ino == os.fstat(partial.fd).st_ino == os.fstat(other.fd).st_ino
+    assert (
+        disk.partial(digest).stat().st_ino
+        == os.fstat(partial.fd).st_ino
+        == os.fstat(other.fd).st_ino
+    )
     partial.write(0, [b"content" * (BLOCK // 7) + b"co"])
     assert other.has(0)
     partial.close()
@@ -251,7 +268,9 @@ def test_a_directory_of_another_user_is_refused(tmp_path: Path, inner: bool) -> 
 
 
 @asynccontextmanager
-async def kept(source: MemorySource, disk: Disk, size: int) -> AsyncIterator[tuple[CachedBlobs, Housekeeper]]:
+async def kept(
+    source: MemorySource, disk: Disk, size: int
+) -> AsyncIterator[tuple[CachedBlobs, Housekeeper]]:
     """A cache with its housekeeper."""
     chosen = CacheSettings(directory=disk.root.parent, size=size, free_space=0)
     async with trio.open_nursery() as nursery:

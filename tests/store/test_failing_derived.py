@@ -1,4 +1,6 @@
-"""Derived files and names on a disk that fails or is damaged: the tree is made anew, bytes are right, and no task ends the mount."""
+"""Derived files and names on a disk that fails or is damaged: the tree is made anew, bytes are
+right, and no task ends the mount.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +16,13 @@ from pathlib import Path
 import pytest
 import trio
 
-from ocifs.layers.codec import KIND as INDEX
-from ocifs.layers.merged import KIND as TREE
-from ocifs.layers.plain import PLAIN
-from ocifs.layers.roots import KIND as ROOT
-from ocifs.layers.roots import Root, Roots
-from ocifs.layers.sealed import seal
-from ocifs.layers.unpack import Layer
+from ocifs.layers.checksummed import seal
+from ocifs.layers.index.codec import KIND as INDEX
+from ocifs.layers.indexing.pipeline import Layer
+from ocifs.layers.merge.root_attributes import KIND as ROOT
+from ocifs.layers.merge.root_attributes import Root, Roots
+from ocifs.layers.merge.tree import KIND as TREE
+from ocifs.layers.spans.uncompressed import PLAIN
 from ocifs.oci.digest import Digest
 from ocifs.settings import MIB
 from tests.layers.tars import DIRECTORY, entry, tar
@@ -43,13 +45,25 @@ DAMAGE: dict[str, Callable[[Path], None]] = {
 SEALED: dict[str, Callable[[Path], None]] = {
     "of another shape": lambda path: path.write_bytes(seal({"kind": path.parent.parent.name}, b"")),
     "of wrong types": lambda path: path.write_bytes(
-        seal({"kind": path.parent.parent.name, "blocks": 5, "layers": 2, "sizes": "x", "member": {}, "xattrs": 3}, b"")
+        seal(
+            {
+                "kind": path.parent.parent.name,
+                "blocks": 5,
+                "layers": 2,
+                "sizes": "x",
+                "member": {},
+                "xattrs": 3,
+            },
+            b"",
+        )
     ),
 }
 
 
 async def used(here: Site) -> None:
-    """All that is derived is made, found and read: indices, a merged tree, a root, the plain tar of an xz layer."""
+    """All that is derived is made, found and read: indices, a merged tree, a root, the plain tar of
+    an xz layer.
+    """
     layers = [here.layer(XZ), here.layer(UPPER, UPPER)]
     with trio.fail_after(60):
         tree = await here.workshop.tree(layers)
@@ -100,9 +114,15 @@ async def test_damaged_files(
     nothing_unexpected(caplog)
 
 
-@pytest.mark.parametrize("name", ["derived", f"derived/{INDEX}", f"derived/{PLAIN}/sha256", f"derived/{TREE}"])
-@pytest.mark.parametrize("vanishes", [False, True], ids=["a file in its place", "removed while it is used"])
-async def test_directories(tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, vanishes: bool) -> None:
+@pytest.mark.parametrize(
+    "name", ["derived", f"derived/{INDEX}", f"derived/{PLAIN}/sha256", f"derived/{TREE}"]
+)
+@pytest.mark.parametrize(
+    "vanishes", [False, True], ids=["a file in its place", "removed while it is used"]
+)
+async def test_directories(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, vanishes: bool
+) -> None:
     path = tmp_path / "v1" / name
     if not vanishes:
         path.parent.mkdir(mode=0o700, parents=True)
@@ -116,7 +136,9 @@ async def test_directories(tmp_path: Path, caplog: pytest.LogCaptureFixture, nam
 
 
 async def test_a_part_of_a_layer_of_which_nothing_can_be_kept(tmp_path: Path) -> None:
-    """Of a compression that cannot be entered in the middle: each part is unpacked anew, and checked like any other."""
+    """Of a compression that cannot be entered in the middle: each part is unpacked anew, and
+    checked like any other.
+    """
     content = random.Random(3).randbytes(5 * MIB)
     plain = tar(entry("d/big", content=content))
     async with site(tmp_path) as here:
@@ -125,7 +147,10 @@ async def test_a_part_of_a_layer_of_which_nothing_can_be_kept(tmp_path: Path) ->
             index = await here.workshop.index(layer)
             found = member(index, b"d/big")
             for start in (4 * MIB + 5, 0, 5 * MIB - 10, 2 * MIB):
-                assert await here.workshop.read(layer, found, start, 1000) == content[start : start + 1000]
+                assert (
+                    await here.workshop.read(layer, found, start, 1000)
+                    == content[start : start + 1000]
+                )
 
 
 async def names_used(memory: MemoryRegistry, directory: Path, *, tag: str = "v1") -> None:
@@ -168,8 +193,12 @@ JSON: dict[str, Callable[[Path], None]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("damage", [*DAMAGE.values(), *JSON.values()], ids=[*DAMAGE, *(each[:20] for each in JSON)])
-async def test_damaged_names(tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: Callable[[Path], None]) -> None:
+@pytest.mark.parametrize(
+    "damage", [*DAMAGE.values(), *JSON.values()], ids=[*DAMAGE, *(each[:20] for each in JSON)]
+)
+async def test_damaged_names(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: Callable[[Path], None]
+) -> None:
     memory = MemoryRegistry()
     memory.put_manifest("a/b", "v1", {"layers": []})
     await names_used(memory, tmp_path)
@@ -181,7 +210,9 @@ async def test_damaged_names(tmp_path: Path, caplog: pytest.LogCaptureFixture, d
     nothing_unexpected(caplog)
 
 
-async def test_a_file_in_the_place_of_the_directory_of_names(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_file_in_the_place_of_the_directory_of_names(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     memory = MemoryRegistry()
     memory.put_manifest("a/b", "v1", {"layers": []})
     (tmp_path / "v1").mkdir(mode=0o700)

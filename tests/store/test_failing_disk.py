@@ -1,4 +1,6 @@
-"""A disk that fails, in each call and with each errno: reads are right, from memory if need be, and no task ends the mount."""
+"""A disk that fails, in each call and with each errno: reads are right, from memory if need be, and
+no task ends the mount.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,8 @@ import trio
 
 from ocifs.content import Blob
 from ocifs.errors import CacheFailed, CacheFull
-from ocifs.store.blobs import CachedBlobs
-from ocifs.store.blockmap import BLOCK
+from ocifs.store.blobs.blockmap import BLOCK
+from ocifs.store.blobs.cached import CachedBlobs
 from ocifs.store.disk import Disk
 from tests.store.source import MemorySource
 from tests.store.test_blobs import caching, whole
@@ -57,14 +59,19 @@ class Failing:
 
 
 REAL: dict[str, Callable[..., Any]] = {
-    **{name: getattr(os, name) for name in (*READS, *WRITES, *NAMES, "write", "scandir", "readlink")},
+    **{
+        name: getattr(os, name)
+        for name in (*READS, *WRITES, *NAMES, "write", "scandir", "readlink")
+    },
     "fcntl": fcntl.fcntl,
     "flock": fcntl.flock,
 }
 
 
 @contextmanager
-def failing(directory: Path, calls: tuple[str, ...], number: int, times: int = -1) -> Iterator[Failing]:
+def failing(
+    directory: Path, calls: tuple[str, ...], number: int, times: int = -1
+) -> Iterator[Failing]:
     fails = Failing(directory, calls, number, times)
 
     def through(name: str) -> Callable[..., Any]:
@@ -77,7 +84,9 @@ def failing(directory: Path, calls: tuple[str, ...], number: int, times: int = -
 
 
 async def read_in_pieces(blobs: CachedBlobs, blob: Blob, content: bytes) -> None:
-    """Out of order, so that hashes are made in the background; nothing but right bytes, or an error of the disk."""
+    """Out of order, so that hashes are made in the background; nothing but right bytes, or an error
+    of the disk.
+    """
     for start in (
         9 * BLOCK,
         3 * BLOCK,
@@ -92,7 +101,9 @@ async def read_in_pieces(blobs: CachedBlobs, blob: Blob, content: bytes) -> None
         27 * BLOCK,
     ):
         with trio.fail_after(60):
-            assert await blobs.read_blob(blob, start, 3 * BLOCK) == content[start : start + 3 * BLOCK]
+            assert (
+                await blobs.read_blob(blob, start, 3 * BLOCK) == content[start : start + 3 * BLOCK]
+            )
 
 
 def nothing_unexpected(caplog: pytest.LogCaptureFixture) -> None:
@@ -121,7 +132,12 @@ async def test_a_blob_that_is_not_cached(
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("reopened", [False, True], ids=["open", "reopened"])
 async def test_a_whole_blob(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, call: str, name: str, times: int, reopened: bool
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    call: str,
+    name: str,
+    times: int,
+    reopened: bool,
 ) -> None:
     source = MemorySource()
     blob = source.put(CONTENT)
@@ -147,7 +163,9 @@ def _drop_pages(path: Path) -> None:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-@pytest.mark.parametrize("calls", [READS, WRITES, NAMES, CALLS], ids=["reads", "writes", "names", "everything"])
+@pytest.mark.parametrize(
+    "calls", [READS, WRITES, NAMES, CALLS], ids=["reads", "writes", "names", "everything"]
+)
 @pytest.mark.parametrize("name", ERRNOS)
 async def test_a_disk_that_fails_in_many_calls(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, calls: tuple[str, ...], name: str

@@ -13,11 +13,11 @@ import pytest
 import trio
 
 from ocifs.settings import KIB, MIB, CacheSettings, Settings
-from ocifs.store.blobs import CachedBlobs
+from ocifs.store.blobs.cached import CachedBlobs
+from ocifs.store.blobs.partial import BLOCK
 from ocifs.store.disk import Disk
-from ocifs.store.eviction import Bounds, bounds, evict
-from ocifs.store.inventory import inventory
-from ocifs.store.partial import BLOCK
+from ocifs.store.upkeep.eviction import Bounds, bounds, evict
+from ocifs.store.upkeep.inventory import inventory
 from tests.store.source import MemorySource
 
 # How each is made on a file of this size; XFS takes no less than 300 MiB. The file is sparse.
@@ -55,7 +55,15 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
         run("mount", "-o", "loop", image, mountpoint)
     else:
         under.mkdir()
-        run("mount", "-t", "tmpfs", "-o", f"size={size}m", "tmpfs", mountpoint if kind == "tmpfs" else under)
+        run(
+            "mount",
+            "-t",
+            "tmpfs",
+            "-o",
+            f"size={size}m",
+            "tmpfs",
+            mountpoint if kind == "tmpfs" else under,
+        )
         if kind == "overlay":
             for name in ("lower", "upper", "work"):
                 (under / name).mkdir()
@@ -78,7 +86,9 @@ async def test_a_cache_works_there(place: Path) -> None:
     chosen = CacheSettings(directory=directory)
     disk = Disk(directory)
     async with trio.open_nursery() as nursery:
-        first, second = (CachedBlobs(source, Disk(directory), nursery, Settings(cache=chosen)) for _ in range(2))
+        first, second = (
+            CachedBlobs(source, Disk(directory), nursery, Settings(cache=chosen)) for _ in range(2)
+        )
         for blob in blobs_of:
             expected = source.content[blob.digest]
             assert await first.read_blob(blob, 0, blob.size) == expected
@@ -98,7 +108,9 @@ async def test_a_cache_works_there(place: Path) -> None:
         first.tend(0)
         for number, blob in enumerate(blobs_of):
             os.utime(disk.whole(blob.digest), (100 + number, 100 + number))
-        with trio.fail_after(20):  # a blob is in use until it was brought to the disk, which takes its time
+        with trio.fail_after(
+            20
+        ):  # a blob is in use until it was brought to the disk, which takes its time
             while {item.digest for item in inventory(disk)} != {blobs_of[0].digest}:
                 for each in (first, second):
                     each.tend(0)
@@ -112,4 +124,6 @@ async def test_a_cache_works_there(place: Path) -> None:
         each.tend(0)
     evict(disk, Bounds(0, 0))
     assert not inventory(disk)
-    assert bounds(disk, chosen).size == os.statvfs(place).f_blocks * os.statvfs(place).f_frsize // 10
+    assert (
+        bounds(disk, chosen).size == os.statvfs(place).f_blocks * os.statvfs(place).f_frsize // 10
+    )

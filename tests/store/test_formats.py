@@ -1,4 +1,5 @@
-"""Caches that earlier commits made: what the current code can read is used, the rest is ignored, and nothing is an error.
+"""Caches that earlier commits made: what the current code can read is used, the rest is ignored,
+and nothing is an error.
 
 Each file in formats/ is a cache's directory, named for the commit that made it (formats/make.py).
 """
@@ -16,7 +17,7 @@ import trio
 
 from ocifs.content import Blob
 from ocifs.errors import Unreachable
-from ocifs.layers.unpack import Layer
+from ocifs.layers.indexing.pipeline import Layer
 from ocifs.oci.digest import Digest
 from tests.layers.test_workshop import site
 from tests.store.formats.make import BLOB, FILES, HOST, LAYERS, NAME, push
@@ -35,7 +36,9 @@ def old(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """A copy of an old cache's directory."""
     directory = tmp_path / "cache" / "ocifs"
     directory.mkdir(mode=0o700, parents=True)
-    subprocess.run(["tar", "-C", str(directory), "--no-same-owner", "-xf", str(request.param)], check=True)
+    subprocess.run(
+        ["tar", "-C", str(directory), "--no-same-owner", "-xf", str(request.param)], check=True
+    )
     return directory
 
 
@@ -51,12 +54,20 @@ def blobs_in(directory: Path) -> dict[Digest, bytes]:
 
 
 def layers_in(blobs: dict[Digest, bytes]) -> list[dict[str, object]]:
-    """The layers of the image, as the old manifest lists them: another version of a compressor makes other bytes."""
-    manifests = [json.loads(body) for body in blobs.values() if body.startswith(b'{"schemaVersion"')]
-    return next(manifest["layers"] for manifest in manifests if len(manifest["layers"]) == len(LAYERS))
+    """The layers of the image, as the old manifest lists them: another version of a compressor
+    makes other bytes.
+    """
+    manifests = [
+        json.loads(body) for body in blobs.values() if body.startswith(b'{"schemaVersion"')
+    ]
+    return next(
+        manifest["layers"] for manifest in manifests if len(manifest["layers"]) == len(LAYERS)
+    )
 
 
-async def test_whole_blobs_are_served_without_a_request(old: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_whole_blobs_are_served_without_a_request(
+    old: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     source = MemorySource(always=Fault(Unreachable("gone")))
     blobs = blobs_in(old)
     for _ in range(2):
@@ -66,7 +77,9 @@ async def test_whole_blobs_are_served_without_a_request(old: Path, caplog: pytes
     nothing_unexpected(caplog)
 
 
-async def test_a_part_of_a_blob_is_read_and_the_rest_is_fetched(old: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_part_of_a_blob_is_read_and_the_rest_is_fetched(
+    old: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     source = MemorySource()
     blob = source.put(BLOB)
     for _ in range(2):
@@ -85,7 +98,9 @@ async def test_layers_are_listed_and_read(old: Path, caplog: pytest.LogCaptureFi
             for each, (plain, _, _) in zip(layers_in(blobs_in(old)), LAYERS, strict=True):
                 size = each["size"]
                 assert isinstance(size, int)
-                layers.append(Layer(Blob(NAME, Digest.parse(str(each["digest"])), size), Digest.of(plain)))
+                layers.append(
+                    Layer(Blob(NAME, Digest.parse(str(each["digest"])), size), Digest.of(plain))
+                )
             with trio.fail_after(60):
                 await here.workshop.tree(layers)
                 found = {}
@@ -119,11 +134,20 @@ def test_a_mount_over_an_old_cache_shows_what_one_over_a_new_one_does(
 ) -> None:
     blobs = blobs_in(old)
     packed = [blobs[Digest.parse(str(each["digest"]))] for each in layers_in(blobs)]
-    push(registry, [(plain, each, ending) for (plain, _, ending), each in zip(LAYERS, packed, strict=True)])
+    push(
+        registry,
+        [(plain, each, ending) for (plain, _, ending), each in zip(LAYERS, packed, strict=True)],
+    )
     for number in range(2):
-        with mounted(f"{registry.host}/{NAME}", tmp_path / f"mnt{number}", tmp_path / "cache") as mount:
+        with mounted(
+            f"{registry.host}/{NAME}", tmp_path / f"mnt{number}", tmp_path / "cache"
+        ) as mount:
             root = mount.path / "_tags" / "v1" / "rootfs"
-            found = {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+            found = {
+                str(path.relative_to(root)): path.read_bytes()
+                for path in root.rglob("*")
+                if path.is_file()
+            }
             assert found == FILES
             assert (mount.path / "_tags" / "blob" / "layers" / "0" / "blob").read_bytes() == BLOB
             status = json.loads((mount.path / ".ocifs" / "status.json").read_text())

@@ -1,4 +1,6 @@
-"""A real disk that is full: what can be evicted is, then memory takes what is read, then it is ENOSPC."""
+"""A real disk that is full: what can be evicted is, then memory takes what is read, then it is
+ENOSPC.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +16,9 @@ import trio
 from ocifs.content import Blob
 from ocifs.errors import CacheFull, IntegrityError
 from ocifs.settings import MIB, CacheSettings, Settings
-from ocifs.store.blobs import CachedBlobs
+from ocifs.store.blobs.cached import CachedBlobs
 from ocifs.store.disk import Disk
-from ocifs.store.housekeeper import Housekeeper
+from ocifs.store.upkeep.housekeeper import Housekeeper
 from tests.store.source import Fault, MemorySource
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
@@ -25,7 +27,9 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
     """A file system of 6 MiB."""
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m,mode=0700", "tmpfs", tmp_path], check=True)
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=6m,mode=0700", "tmpfs", tmp_path], check=True
+    )
     try:
         yield tmp_path
     finally:
@@ -35,7 +39,9 @@ def small(tmp_path: Path) -> Iterator[Path]:
 class Cache:
     """A cache whose bounds never make it evict: only the full disk does."""
 
-    def __init__(self, directory: Path, nursery: trio.Nursery, source: MemorySource, memory: int) -> None:
+    def __init__(
+        self, directory: Path, nursery: trio.Nursery, source: MemorySource, memory: int
+    ) -> None:
         chosen = CacheSettings(directory=directory, size=1 << 40, free_space=0, memory_bytes=memory)
         self.disk = Disk(directory)
         self.blobs = CachedBlobs(source, self.disk, nursery, Settings(cache=chosen))
@@ -48,7 +54,9 @@ async def read_all(blobs: CachedBlobs, wanted: list[Blob], *, hold: bool) -> lis
         if hold:
             blobs.hold(blob.digest)
         with trio.fail_after(30):
-            found.append(b"".join([await blobs.read_blob(blob, at, MIB) for at in range(0, blob.size, MIB)]))
+            found.append(
+                b"".join([await blobs.read_blob(blob, at, MIB) for at in range(0, blob.size, MIB)])
+            )
     return found
 
 
@@ -61,7 +69,9 @@ async def test_a_full_disk_fails_no_read(small: Path, hold: bool) -> None:
         cache = Cache(small, nursery, source, 64 * MIB)
         await trio.testing.wait_all_tasks_blocked()
         assert await read_all(cache.blobs, wanted, hold=hold) == contents
-        await read_all(cache.blobs, wanted, hold=hold)  # what the disk had of those that are in memory now
+        await read_all(
+            cache.blobs, wanted, hold=hold
+        )  # what the disk had of those that are in memory now
         served = sum(source.served)
         assert await read_all(cache.blobs, wanted if hold else wanted[-1:], hold=hold) == (
             contents if hold else contents[-1:]

@@ -29,11 +29,16 @@ from ocifs.oci.descriptor import Descriptor
 from ocifs.oci.digest import Digest
 from ocifs.settings import CacheSettings, Settings
 from ocifs.store.disk import Disk
-from ocifs.store.names import CachedCatalog
+from ocifs.store.names.cached import CachedCatalog
 from tests.tree.memory import MemoryRegistry
 
 TTL, NEGATIVE = 60.0, 5.0
-OUTAGES = [Unreachable("gone"), ConnectionRefused("gone"), DeadlineExceeded("slow"), RegistryFailed("500")]
+OUTAGES = [
+    Unreachable("gone"),
+    ConnectionRefused("gone"),
+    DeadlineExceeded("slow"),
+    RegistryFailed("500"),
+]
 
 
 @pytest.fixture
@@ -50,7 +55,9 @@ def memory() -> MemoryRegistry:
 
 
 @asynccontextmanager
-async def caching(memory: MemoryRegistry, directory: Path, *, offline: bool = False) -> AsyncIterator[CachedCatalog]:
+async def caching(
+    memory: MemoryRegistry, directory: Path, *, offline: bool = False
+) -> AsyncIterator[CachedCatalog]:
     directory.chmod(0o700)
     chosen = Settings(cache=CacheSettings(directory=directory, offline=offline))
     chosen = replace(chosen, timing=replace(chosen.timing, tag_ttl=TTL, negative_ttl=NEGATIVE))
@@ -59,7 +66,9 @@ async def caching(memory: MemoryRegistry, directory: Path, *, offline: bool = Fa
         nursery.cancel_scope.cancel()
 
 
-async def test_a_name_is_believed_for_its_time_and_then_asked_for_again(clock, memory, tmp_path: Path) -> None:
+async def test_a_name_is_believed_for_its_time_and_then_asked_for_again(
+    clock, memory, tmp_path: Path
+) -> None:
     async with caching(memory, tmp_path) as catalog:
         first = await catalog.resolve("a/b", "v1")
         second = memory.put_manifest("a/b", "v1", {"layers": [], "annotations": {"x": "y"}})
@@ -89,7 +98,9 @@ async def test_absence_is_believed_for_a_short_time_only(clock, memory, tmp_path
         assert (await catalog.resolve("a/b", "v2")).media_type == mediatype.OCI_MANIFEST
 
 
-async def test_a_catalog_that_is_refused_is_not_asked_for_at_once_again(clock, memory, tmp_path: Path) -> None:
+async def test_a_catalog_that_is_refused_is_not_asked_for_at_once_again(
+    clock, memory, tmp_path: Path
+) -> None:
     memory.lists_catalog = False
     async with caching(memory, tmp_path) as catalog:
         for _ in range(2):
@@ -99,7 +110,9 @@ async def test_a_catalog_that_is_refused_is_not_asked_for_at_once_again(clock, m
 
 
 @pytest.mark.parametrize("outage", OUTAGES, ids=lambda error: type(error).__name__)
-async def test_in_an_outage_what_was_last_known_is_given(clock, memory, tmp_path: Path, outage: OcifsError) -> None:
+async def test_in_an_outage_what_was_last_known_is_given(
+    clock, memory, tmp_path: Path, outage: OcifsError
+) -> None:
     async with caching(memory, tmp_path) as catalog:
         known = await catalog.resolve("a/b", "v1")
         tags = await catalog.tags("a/b")
@@ -113,7 +126,9 @@ async def test_in_an_outage_what_was_last_known_is_given(clock, memory, tmp_path
 
 
 @pytest.mark.parametrize("outage", OUTAGES, ids=lambda error: type(error).__name__)
-async def test_an_outage_with_nothing_known_is_never_absence(clock, memory, tmp_path: Path, outage: OcifsError) -> None:
+async def test_an_outage_with_nothing_known_is_never_absence(
+    clock, memory, tmp_path: Path, outage: OcifsError
+) -> None:
     memory.down = outage
     digest = Digest.of(b"never seen")
     async with caching(memory, tmp_path) as catalog:
@@ -128,8 +143,12 @@ async def test_an_outage_with_nothing_known_is_never_absence(clock, memory, tmp_
                 await question()
 
 
-@pytest.mark.parametrize("answer", [AccessDenied("403"), RateLimited("429")], ids=lambda error: type(error).__name__)
-async def test_a_refusal_is_an_answer_and_not_covered_up(clock, memory, tmp_path: Path, answer: OcifsError) -> None:
+@pytest.mark.parametrize(
+    "answer", [AccessDenied("403"), RateLimited("429")], ids=lambda error: type(error).__name__
+)
+async def test_a_refusal_is_an_answer_and_not_covered_up(
+    clock, memory, tmp_path: Path, answer: OcifsError
+) -> None:
     async with caching(memory, tmp_path) as catalog:
         await catalog.resolve("a/b", "v1")
         memory.down = answer
@@ -138,7 +157,9 @@ async def test_a_refusal_is_an_answer_and_not_covered_up(clock, memory, tmp_path
             await catalog.resolve("a/b", "v1")
 
 
-async def test_a_name_that_was_deleted_is_absent_although_it_was_known(clock, memory, tmp_path: Path) -> None:
+async def test_a_name_that_was_deleted_is_absent_although_it_was_known(
+    clock, memory, tmp_path: Path
+) -> None:
     async with caching(memory, tmp_path) as catalog:
         await catalog.resolve("a/b", "v1")
         del memory.known["a/b"]["v1"]
@@ -147,7 +168,9 @@ async def test_a_name_that_was_deleted_is_absent_although_it_was_known(clock, me
             await catalog.resolve("a/b", "v1")
 
 
-async def test_a_name_that_was_said_to_be_gone_does_not_come_back_in_an_outage(clock, memory, tmp_path: Path) -> None:
+async def test_a_name_that_was_said_to_be_gone_does_not_come_back_in_an_outage(
+    clock, memory, tmp_path: Path
+) -> None:
     async with caching(memory, tmp_path) as catalog:
         await catalog.resolve("a/b", "v1")
         del memory.known["a/b"]["v1"]
@@ -207,7 +230,9 @@ async def test_one_question_at_a_time_for_a_name(clock, memory, tmp_path: Path) 
     assert memory.asked == ["resolve a/b:v1"]
 
 
-async def test_manifests_by_digest_are_kept_for_ever_and_by_repository(clock, memory, tmp_path: Path) -> None:
+async def test_manifests_by_digest_are_kept_for_ever_and_by_repository(
+    clock, memory, tmp_path: Path
+) -> None:
     async with caching(memory, tmp_path) as catalog:
         digest = (await catalog.resolve("a/b", "v1")).digest
         kept = await catalog.manifest("a/b", digest)
@@ -219,7 +244,9 @@ async def test_manifests_by_digest_are_kept_for_ever_and_by_repository(clock, me
             await catalog.manifest("another", digest)
 
 
-async def test_a_manifest_that_rotted_on_disk_is_asked_for_again(clock, memory, tmp_path: Path) -> None:
+async def test_a_manifest_that_rotted_on_disk_is_asked_for_again(
+    clock, memory, tmp_path: Path
+) -> None:
     async with caching(memory, tmp_path) as catalog:
         digest = (await catalog.resolve("a/b", "v1")).digest
         kept = await catalog.manifest("a/b", digest)
@@ -229,7 +256,9 @@ async def test_a_manifest_that_rotted_on_disk_is_asked_for_again(clock, memory, 
 
 
 @pytest.mark.parametrize("garbage", [b"", b"{", b"[]", b"null", b'{"key": "x"}', b"\xff"])
-async def test_what_is_garbled_on_disk_is_not_known(clock, memory, tmp_path: Path, garbage: bytes) -> None:
+async def test_what_is_garbled_on_disk_is_not_known(
+    clock, memory, tmp_path: Path, garbage: bytes
+) -> None:
     async with caching(memory, tmp_path) as catalog:
         await catalog.resolve("a/b", "v1")
     for path in (tmp_path / "v1" / "names").rglob("*.json"):
@@ -248,7 +277,9 @@ async def test_offline_nobody_is_asked(clock, memory, tmp_path: Path) -> None:
         assert await catalog.resolve("a/b", "v1") == known
         with pytest.raises(Unreachable, match="offline"):
             await catalog.resolve("a/b", "v2")
-        assert await catalog.repositories() == ("a/b",)  # no list was ever had, and this one is known from its tag
+        assert await catalog.repositories() == (
+            "a/b",
+        )  # no list was ever had, and this one is known from its tag
         assert catalog.stale
     (tmp_path / "empty").mkdir()
     async with caching(memory, tmp_path / "empty", offline=True) as catalog:
@@ -277,13 +308,17 @@ async def test_a_known_tag_is_asked_whether_it_has_moved_and_its_manifest_is_not
     async with caching(memory, tmp_path) as catalog:  # another mount, with the same cache
         assert await catalog.tagged("a/b", "v1") == first
         assert memory.asked == ["resolve a/b:v1"]
-        moved = Digest.parse(memory.put_manifest("a/b", "v1", {"layers": [], "annotations": {"a": "b"}})["digest"])
+        moved = Digest.parse(
+            memory.put_manifest("a/b", "v1", {"layers": [], "annotations": {"a": "b"}})["digest"]
+        )
         clock.jump(TTL + 1)
         assert (await catalog.tagged("a/b", "v1")).digest == moved
     assert memory.asked == ["resolve a/b:v1", "resolve a/b:v1", f"manifest {moved.short}"]
 
 
-async def test_a_tag_that_is_not_there_is_not_there_for_either_question(clock, memory, tmp_path: Path) -> None:
+async def test_a_tag_that_is_not_there_is_not_there_for_either_question(
+    clock, memory, tmp_path: Path
+) -> None:
     async with caching(memory, tmp_path) as catalog:
         for question in (catalog.tagged, catalog.resolve, catalog.tagged):
             with pytest.raises(NotFound):
@@ -302,7 +337,9 @@ async def test_a_tag_means_what_it_last_did_when_the_registry_is_gone_however_it
         assert catalog.stale
 
 
-async def test_silence_is_not_waited_for_where_an_answer_is_known(clock, memory, tmp_path: Path) -> None:
+async def test_silence_is_not_waited_for_where_an_answer_is_known(
+    clock, memory, tmp_path: Path
+) -> None:
     async with caching(memory, tmp_path) as catalog:
         known = await catalog.resolve("a/b", "v1")
         clock.jump(TTL + 1)
@@ -330,7 +367,9 @@ async def test_silence_is_not_waited_for_where_an_answer_is_known(clock, memory,
 async def test_a_known_name_that_is_slow_is_no_outage_for_one_of_which_nothing_is_known(
     clock, memory, tmp_path: Path
 ) -> None:
-    """A registry that takes longer than a known name is waited for, and no longer than an unknown one is."""
+    """A registry that takes longer than a known name is waited for, and no longer than an unknown
+    one is.
+    """
     second = memory.put_manifest("a/b", "v2", {"layers": []})
     timing = Settings().timing
     async with caching(memory, tmp_path) as catalog:

@@ -13,7 +13,7 @@ import trio.testing
 from ocifs.content import Blob, BlobStream
 from ocifs.errors import ConnectionRefused, NotFound, OcifsError, RegistryFailed, Unreachable
 from ocifs.oci.digest import Digest
-from ocifs.store.outage import Outage, PatientSource
+from ocifs.store.names.outage import Outage, PatientSource
 from tests.store.source import MemorySource
 from tests.store.test_blobs import CONTENT, caching, whole
 
@@ -93,7 +93,9 @@ async def test_a_registry_that_was_never_reached_fails_at_once(
 
 
 @pytest.mark.parametrize("error", [Unreachable("TLS fails"), RegistryFailed("500"), NotFound("no")])
-async def test_other_errors_are_not_waited_out(autojump_clock: trio.testing.MockClock, error: OcifsError) -> None:
+async def test_other_errors_are_not_waited_out(
+    autojump_clock: trio.testing.MockClock, error: OcifsError
+) -> None:
     outage = Outage(60, TIMEOUT / 2)
     outage.over()
 
@@ -106,7 +108,9 @@ async def test_other_errors_are_not_waited_out(autojump_clock: trio.testing.Mock
     assert trio.current_time() == began
 
 
-async def test_a_question_with_another_answer_does_not_wait(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_question_with_another_answer_does_not_wait(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     outage = Outage(60, TIMEOUT / 2)
     outage.over()
 

@@ -1,4 +1,6 @@
-"""One cache and several credentials: each sees what the registry has shown to it, and nothing that another one saw."""
+"""One cache and several credentials: each sees what the registry has shown to it, and nothing that
+another one saw.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +15,9 @@ from trio.testing import MockClock
 from ocifs.errors import AccessDenied, NotFound, OcifsError, Unreachable
 from ocifs.oci.digest import Digest
 from ocifs.settings import CacheSettings, Settings
-from ocifs.store.blobs import CachedBlobs
+from ocifs.store.blobs.cached import CachedBlobs
 from ocifs.store.disk import Disk
-from ocifs.store.names import CachedCatalog
+from ocifs.store.names.cached import CachedCatalog
 from tests.store.test_names import OUTAGES, caching
 from tests.tree.memory import MemoryRegistry
 
@@ -37,7 +39,9 @@ def memory() -> MemoryRegistry:
 
 
 @asynccontextmanager
-async def known_as(owner: str, memory: MemoryRegistry, directory: Path, **how: bool) -> AsyncIterator[CachedCatalog]:
+async def known_as(
+    owner: str, memory: MemoryRegistry, directory: Path, **how: bool
+) -> AsyncIterator[CachedCatalog]:
     async def identify(repository: str) -> str:
         return owner
 
@@ -98,13 +102,22 @@ async def test_a_manifest_by_digest_is_asked_for_once_by_each_credential(
     clock, memory: MemoryRegistry, tmp_path: Path
 ) -> None:
     digest = memory.known["team/secret"]["v1"]
-    for owner, asked in (("alice", 1), ("alice", 1), ("bob", 2), ("anonymous", 3), ("bob", 3), ("alice", 3)):
+    for owner, asked in (
+        ("alice", 1),
+        ("alice", 1),
+        ("bob", 2),
+        ("anonymous", 3),
+        ("bob", 3),
+        ("alice", 3),
+    ):
         async with known_as(owner, memory, tmp_path) as catalog:
             assert (await catalog.manifest("team/secret", digest)).digest == digest
         assert memory.asked.count(f"manifest {digest.short}") == asked
 
 
-async def test_absence_for_one_takes_nothing_from_another(clock, memory: MemoryRegistry, tmp_path: Path) -> None:
+async def test_absence_for_one_takes_nothing_from_another(
+    clock, memory: MemoryRegistry, tmp_path: Path
+) -> None:
     async with known_as("alice", memory, tmp_path) as catalog:
         await look(catalog)
     hidden = MemoryRegistry()
@@ -146,7 +159,9 @@ async def test_without_the_registry_a_blob_is_there_for_who_saw_a_manifest_of_it
         memory.down = Unreachable("gone")
         for owner in ("alice", "bob"):
             async with known_as(owner, memory, tmp_path) as seeing:
-                blobs = CachedBlobs(memory, disk, nursery, Settings(cache=CacheSettings(directory=tmp_path)))
+                blobs = CachedBlobs(
+                    memory, disk, nursery, Settings(cache=CacheSettings(directory=tmp_path))
+                )
                 blobs.has_seen = seeing.has_seen
                 if owner == "alice":
                     assert await blobs.blob_size("team/secret", layer) == 5

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from ocifs.errors import IntegrityError, Unsupported
 from ocifs.oci.digest import Digest
+from ocifs.store.blobs.partial import BLOCK, Partial
 from ocifs.store.disk import Disk
-from ocifs.store.partial import BLOCK, Partial
 
 CONTENT = random.Random(3).randbytes(5 * BLOCK + 99)
 BLOCKS = 6
@@ -38,7 +38,14 @@ def test_what_is_written_is_here_and_nothing_else(disk: Disk) -> None:
     assert partial.first_missing(0, BLOCKS) == 0
     put(partial, 0)
     put(partial, 3)
-    assert [partial.has(block) for block in range(BLOCKS)] == [True, False, False, True, False, False]
+    assert [partial.has(block) for block in range(BLOCKS)] == [
+        True,
+        False,
+        False,
+        True,
+        False,
+        False,
+    ]
     assert partial.first_missing(0, BLOCKS) == 1
     assert partial.first_missing(3, BLOCKS) == 4
     assert partial.first_missing(3, 4) is None
@@ -61,8 +68,12 @@ def test_blocks_outlive_the_process_and_are_checked_before_they_are_believed(dis
     second.close()
 
 
-@pytest.mark.parametrize("damage", [lambda data: bytes(len(data)), lambda data: data[:-1] + bytes([data[-1] ^ 1])])
-def test_a_block_whose_content_did_not_reach_the_disk_is_missing(disk: Disk, damage: Callable[[bytes], bytes]) -> None:
+@pytest.mark.parametrize(
+    "damage", [lambda data: bytes(len(data)), lambda data: data[:-1] + bytes([data[-1] ^ 1])]
+)
+def test_a_block_whose_content_did_not_reach_the_disk_is_missing(
+    disk: Disk, damage: Callable[[bytes], bytes]
+) -> None:
     first = open_partial(disk)
     put(first, 1)
     put(first, 2)

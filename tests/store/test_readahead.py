@@ -8,11 +8,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocifs.settings import KIB, MIB
-from ocifs.store.readahead import FIRST, LARGEST, PART, READERS, SLACK, Pace, ReadAhead, Stream
+from ocifs.store.blobs.readahead import (
+    FIRST,
+    LARGEST,
+    PART,
+    READERS,
+    SLACK,
+    Pace,
+    ReadAhead,
+    Stream,
+)
 
 
 def read_on(readers: ReadAhead, worth: int, total: int, start: int = 0) -> list[int]:
-    """The windows that a reader gets who reads everything, and each time is given more when it has read what there was."""
+    """The windows that a reader gets who reads everything, and each time is given more when it has
+    read what there was.
+    """
     windows, here = [], 0
     for offset in range(0, total, 128 * KIB):
         stream = readers.stream(start + offset, 128 * KIB)
@@ -22,7 +33,9 @@ def read_on(readers: ReadAhead, worth: int, total: int, start: int = 0) -> list[
     return windows
 
 
-def test_where_requests_are_dear_a_reader_who_reads_on_gets_twice_as_much_each_time_up_to_a_bound() -> None:
+def test_where_requests_are_dear_a_reader_who_reads_on_gets_twice_as_much_each_time_up_to_a_bound() -> (
+    None
+):
     windows = read_on(ReadAhead(), LARGEST, 1024 * MIB)
     assert windows[:11] == [FIRST << number for number in range(11)]
     assert max(windows) == windows[-1] == LARGEST
@@ -46,14 +59,19 @@ def test_who_says_how_far_it_reads_gets_that_up_to_a_bound() -> None:
 
 def test_those_who_jump_about_get_little() -> None:
     readers = ReadAhead()
-    assert [readers.stream(number * 100 * MIB, 4096).grow(LARGEST) for number in range(20)] == [FIRST] * 20
+    assert [readers.stream(number * 100 * MIB, 4096).grow(LARGEST) for number in range(20)] == [
+        FIRST
+    ] * 20
 
 
 def test_those_who_leave_half_of_it_out_get_less_again() -> None:
     readers = ReadAhead()
     for number in range(64):  # from end to end, 8 MiB of it
         readers.stream(number * 128 * KIB, 128 * KIB).grow(LARGEST)
-    windows = [readers.stream(offset, 100 * KIB).grow(LARGEST) for offset in range(8 * MIB, 40 * MIB, 256 * KIB)]
+    windows = [
+        readers.stream(offset, 100 * KIB).grow(LARGEST)
+        for offset in range(8 * MIB, 40 * MIB, 256 * KIB)
+    ]
     assert windows[0] > MIB
     assert max(windows[-20:]) <= 2 * FIRST
 
@@ -63,7 +81,10 @@ def test_readers_of_one_blob_do_not_disturb_each_other() -> None:
     alone = read_on(ReadAhead(), MIB, 16 * MIB)
     one, other = Stream(0, 0, 0, 0), Stream(0, 0, 0, 0)
     for offset in range(0, 4 * MIB, 128 * KIB):
-        one, other = readers.stream(offset, 128 * KIB), readers.stream(500 * MIB + offset, 128 * KIB)
+        one, other = (
+            readers.stream(offset, 128 * KIB),
+            readers.stream(500 * MIB + offset, 128 * KIB),
+        )
         assert one is not other
     assert one.row == other.row == 4 * MIB
     assert read_on(readers, MIB, 16 * MIB, start=900 * MIB) == alone
@@ -88,7 +109,10 @@ def test_a_request_is_worth_what_comes_in_its_time() -> None:
     assert pace.worth < 4 * KIB
 
 
-@given(st.lists(st.tuples(st.integers(0, 10**12), st.integers(1, MIB)), max_size=200), st.integers(0, 10**12))
+@given(
+    st.lists(st.tuples(st.integers(0, 10**12), st.integers(1, MIB)), max_size=200),
+    st.integers(0, 10**12),
+)
 def test_windows_and_readers_are_bounded(reads: list[tuple[int, int]], worth: int) -> None:
     readers = ReadAhead()
     for offset, length in reads:
@@ -99,13 +123,17 @@ def test_windows_and_readers_are_bounded(reads: list[tuple[int, int]], worth: in
 
 
 @given(
-    st.lists(st.tuples(st.integers(0, 4 * KIB - 1), st.integers(1, 2 * MIB)), min_size=1, max_size=60),
+    st.lists(
+        st.tuples(st.integers(0, 4 * KIB - 1), st.integers(1, 2 * MIB)), min_size=1, max_size=60
+    ),
     st.integers(0, 512 * MIB),
 )
 def test_who_reads_file_after_file_asks_seldom_and_leaves_little_unread(
     files: list[tuple[int, int]], worth: int
 ) -> None:
-    """Files as they stand in a tar, with little between them; the kernel reads each in pieces of 128 KiB."""
+    """Files as they stand in a tar, with little between them; the kernel reads each in pieces of
+    128 KiB.
+    """
     readers, place, here, windows = ReadAhead(), 0, 0, []
     for between, size in files:
         place += between
@@ -126,7 +154,9 @@ def test_who_reads_file_after_file_asks_seldom_and_leaves_little_unread(
     st.integers(1, 128 * KIB),
     st.integers(0, 10**12),
 )
-def test_who_jumps_about_never_gets_more_than_the_least(places: list[int], length: int, worth: int) -> None:
+def test_who_jumps_about_never_gets_more_than_the_least(
+    places: list[int], length: int, worth: int
+) -> None:
     readers = ReadAhead()
     for place in places:
         assert readers.stream(place * (SLACK + MIB), length).grow(worth) == FIRST

@@ -19,10 +19,10 @@ import trio.testing
 
 from ocifs.oci.digest import Digest
 from ocifs.settings import Timing
-from ocifs.store.blockmap import BLOCK, find_map
+from ocifs.store.blobs.blockmap import BLOCK, find_map
+from ocifs.store.blobs.files import open_whole
+from ocifs.store.blobs.partial import Partial
 from ocifs.store.disk import Disk
-from ocifs.store.files import open_whole
-from ocifs.store.partial import Partial
 from tests.store.source import MemorySource
 from tests.store.test_blobs import caching, placed
 
@@ -34,13 +34,20 @@ DIGEST = Digest.of(CONTENT)
 async def test_many_sessions_that_read_at_once_fetch_each_byte_once(tmp_path: Path) -> None:
     source = MemorySource()
     blob = source.put(CONTENT)
-    async with caching(source, tmp_path) as a, caching(source, tmp_path) as b, caching(source, tmp_path) as c:
+    async with (
+        caching(source, tmp_path) as a,
+        caching(source, tmp_path) as b,
+        caching(source, tmp_path) as c,
+    ):
         async with trio.open_nursery() as readers:
 
             async def read(number: int) -> None:
                 for offset in range(0, SIZE, 50_000):
                     place = (offset + number * 7 * BLOCK) % SIZE
-                    assert await (a, b, c)[number % 3].read_blob(blob, place, 50_000) == CONTENT[place : place + 50_000]
+                    assert (
+                        await (a, b, c)[number % 3].read_blob(blob, place, 50_000)
+                        == CONTENT[place : place + 50_000]
+                    )
 
             for number in range(12):
                 readers.start_soon(read, number)
@@ -180,7 +187,9 @@ def test_what_is_placed_while_another_opens_it_is_not_begun_anew(tmp_path: Path)
 
 
 @pytest.mark.parametrize("claimed", [SIZE - BLOCK, SIZE + BLOCK])
-def test_who_believes_in_another_size_takes_nothing_from_those_who_read(tmp_path: Path, claimed: int) -> None:
+def test_who_believes_in_another_size_takes_nothing_from_those_who_read(
+    tmp_path: Path, claimed: int
+) -> None:
     tmp_path.chmod(0o700)
     disk = Disk(tmp_path)
     one = Partial(disk, DIGEST, SIZE)
@@ -251,7 +260,9 @@ async def test_all_that_a_stopped_process_holds_is_taken_over_after_one_patience
 async def test_a_map_that_another_process_holds_is_waited_for_and_not_for_ever(
     tmp_path: Path, autojump_clock: trio.testing.MockClock, which: str, released: bool
 ) -> None:
-    """`header`: as a process that hashes holds it, or one that was stopped there; `map`: as one that evicts."""
+    """`header`: as a process that hashes holds it, or one that was stopped there; `map`: as one
+    that evicts.
+    """
     source = MemorySource()
     blob = source.put(CONTENT)
     tmp_path.chmod(0o700)

@@ -8,8 +8,8 @@ import pytest
 
 from ocifs.errors import CacheFull, Malformed
 from ocifs.oci.digest import Digest
+from ocifs.store.derived import DiskShelf
 from ocifs.store.disk import Disk
-from ocifs.store.shelf import DiskShelf
 
 KEY = Digest.of(b"key")
 
@@ -45,6 +45,10 @@ def test_what_fails_leaves_nothing_and_the_earlier_one_in_place(tmp_path: Path) 
 
 def test_a_full_disk_says_so(tmp_path: Path) -> None:
     shelf = DiskShelf(Disk(tmp_path))
-    with pytest.raises(CacheFull), shelf.put("thing.1", KEY), open("/dev/full", "wb", buffering=0) as full:
+    with (
+        pytest.raises(CacheFull),
+        shelf.put("thing.1", KEY),
+        open("/dev/full", "wb", buffering=0) as full,
+    ):
         full.write(b"x")
     assert files(tmp_path) == []

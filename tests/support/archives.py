@@ -34,7 +34,9 @@ def link(name: str, target: str, *, hard: bool = False) -> tarfile.TarInfo:
     return info
 
 
-def archive_of(members: Iterable[tuple[str, bytes] | tarfile.TarInfo], form: int = tarfile.PAX_FORMAT) -> bytes:
+def archive_of(
+    members: Iterable[tuple[str, bytes] | tarfile.TarInfo], form: int = tarfile.PAX_FORMAT
+) -> bytes:
     """A tar of these members, in this order."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=form) as tar:
@@ -57,7 +59,12 @@ def files_of(directory: Path) -> list[tuple[str, bytes]]:
 def config_of(layers: Sequence[bytes]) -> bytes:
     """A config for uncompressed layers."""
     diff_ids = [f"sha256:{hashlib.sha256(layer).hexdigest()}" for layer in layers]
-    config = {"architecture": "amd64", "os": "linux", "config": {}, "rootfs": {"type": "layers", "diff_ids": diff_ids}}
+    config = {
+        "architecture": "amd64",
+        "os": "linux",
+        "config": {},
+        "rootfs": {"type": "layers", "diff_ids": diff_ids},
+    }
     return json.dumps(config).encode()
 
 
@@ -68,9 +75,12 @@ def image(text: str) -> tuple[bytes, list[bytes]]:
 
 
 def saved(
-    images: Sequence[tuple[str, Sequence[str] | None]], compress: Callable[[bytes], bytes] = lambda data: data
+    images: Sequence[tuple[str, Sequence[str] | None]],
+    compress: Callable[[bytes], bytes] = lambda data: data,
 ) -> Members:
-    """The members of `docker save` before Docker 25 of images that have a file `hello` of a text, with their names."""
+    """The members of `docker save` before Docker 25 of images that have a file `hello` of a text,
+    with their names.
+    """
     return _members([(image(text)[1], tags) for text, tags in images], compress)
 
 
@@ -80,7 +90,8 @@ def saved_layers(images: Sequence[tuple[str, Sequence[bytes]]]) -> Members:
 
 
 def _members(
-    images: Sequence[tuple[Sequence[bytes], Sequence[str] | None]], compress: Callable[[bytes], bytes]
+    images: Sequence[tuple[Sequence[bytes], Sequence[str] | None]],
+    compress: Callable[[bytes], bytes],
 ) -> Members:
     """A layer that an earlier image has is a link, as Docker writes it."""
     members: Members = []

@@ -1,7 +1,9 @@
-"""A minimal Debian to install into: the release of this machine with Python and FUSE and nothing of ocifs, made once, kept for later runs.
+"""A minimal Debian to install into: the release of this machine with Python and FUSE and nothing of
+ocifs, made once, kept for later runs.
 
-Rules that hold here: what is kept is whole (it is made beside its place and renamed); it is made again when what makes it changes; where
-the system's own mirrors cannot be reached the test is skipped by name, except in CI.
+Rules that hold here: what is kept is whole (it is made beside its place and renamed); it is made
+again when what makes it changes; where the system's own mirrors cannot be reached the test is
+skipped by name, except in CI.
 """
 
 from __future__ import annotations
@@ -44,7 +46,13 @@ def base_tar() -> Path:
         return place
     _KEPT.mkdir(parents=True, exist_ok=True)
     making = _KEPT / f"base-making-{os.getpid()}.tar"
-    command = ["mmdebstrap", "--quiet", "--variant=apt", f"--include={PACKAGES}", f"--customize-hook={SLIM}"]
+    command = [
+        "mmdebstrap",
+        "--quiet",
+        "--variant=apt",
+        f"--include={PACKAGES}",
+        f"--customize-hook={SLIM}",
+    ]
     command += [release, str(making)]
     if shutil.which(command[0]) is None:
         assert not os.environ.get("CI"), "mmdebstrap must be there in CI: see scripts/setup"
@@ -62,7 +70,9 @@ def base_tar() -> Path:
 
 
 def in_chroot(root: Path, script: str, seconds: int = 100) -> str:
-    """What a bash script prints in the system, laid out in `root`, in namespaces of its own: all that it mounts or starts goes with it."""
+    """What a bash script prints in the system, laid out in `root`, in namespaces of its own: all
+    that it mounts or starts goes with it.
+    """
     command = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
     command += ["bash", "-c", _SCRIPT, "chroot", str(root), str(base_tar()), script]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds)

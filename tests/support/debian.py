@@ -1,11 +1,14 @@
-"""A real Debian in three layers with real deletions, in every form that layers have: made once, kept for later runs.
+"""A real Debian in three layers with real deletions, in every form that layers have: made once,
+kept for later runs.
 
-    1   mmdebstrap's own tar: the essential packages, perl and python
-    2   dpkg in a chroot purged three packages and installed one; documentation went and came back with one file; attributes were set
-    3   a directory became a file, a file a directory; a second name of an old file; translations went
+    1   mmdebstrap's own tar: the essential packages, perl and python 2   dpkg in a chroot purged
+    three packages and installed one; documentation went and came back with one file; attributes
+    were set 3   a directory became a file, a file a directory; a second name of an old file;
+    translations went
 
-Rules that hold here: what is kept is whole (it is made beside its place and renamed); it is made again when what makes it changes; where
-the system's own mirrors cannot be reached the test is skipped by name, except in CI.
+Rules that hold here: what is kept is whole (it is made beside its place and renamed); it is made
+again when what makes it changes; where the system's own mirrors cannot be reached the test is
+skipped by name, except in CI.
 """
 
 from __future__ import annotations
@@ -36,7 +39,9 @@ _KEPT = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ocif
 
 @dataclass(frozen=True)
 class Debian:
-    """`layout`: the image as umoci wrote it, `v1`, which umoci can unpack; `data`: the directory of a registry that has all forms."""
+    """`layout`: the image as umoci wrote it, `v1`, which umoci can unpack; `data`: the directory of
+    a registry that has all forms.
+    """
 
     layout: Path
     data: Path
@@ -47,12 +52,17 @@ class Debian:
 
 
 def debian_image() -> Debian:
-    """The image, made in some 90 seconds where it is not kept. Skips where Debian's mirrors cannot be reached."""
+    """The image, made in some 90 seconds where it is not kept.
+
+    Skips where Debian's mirrors cannot be reached.
+    """
     made_by = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]
     place = _KEPT / f"debian-in-layers-{made_by}"
     if not place.exists():
         for older in _KEPT.glob("debian-in-layers-*"):
-            if time.time() - older.stat().st_mtime > _DAY:  # another checkout's tests may be using it
+            if (
+                time.time() - older.stat().st_mtime > _DAY
+            ):  # another checkout's tests may be using it
                 shutil.rmtree(older)
         making = _KEPT / f"debian-in-layers.making-{os.getpid()}"
         making.mkdir(parents=True)
@@ -68,7 +78,14 @@ def _make(place: Path) -> None:
     system = place / "system.tar"
     release = platform.freedesktop_os_release()["VERSION_CODENAME"]
     packages = "perl-base,python3-minimal"
-    command = ["mmdebstrap", "--quiet", "--variant=essential", f"--include={packages}", release, str(system)]
+    command = [
+        "mmdebstrap",
+        "--quiet",
+        "--variant=essential",
+        f"--include={packages}",
+        release,
+        str(system),
+    ]
     try:
         done = subprocess.run(command, capture_output=True, check=False, timeout=300)
     except FileNotFoundError:
@@ -92,7 +109,11 @@ def _change(layout: Path, work: Path) -> None:
     shutil.rmtree(root / "usr/share/doc")
     (root / "usr/share/doc").mkdir(mode=0o750)
     (root / "usr/share/doc/README").write_text("What was here is gone.\n")
-    os.setxattr(root / "usr/bin/mawk", "security.capability", bytes.fromhex("0100000200200000000000000000000000000000"))
+    os.setxattr(
+        root / "usr/bin/mawk",
+        "security.capability",
+        bytes.fromhex("0100000200200000000000000000000000000000"),
+    )
     os.setxattr(root / "etc/passwd", "user.binary", bytes(range(256)))
     _run("umoci", "repack", "--refresh-bundle", "--image", f"{layout}:v1", work)
     shutil.rmtree(root / "usr/share/locale", ignore_errors=True)
@@ -106,7 +127,9 @@ def _change(layout: Path, work: Path) -> None:
 
 
 def _install(root: Path, work: Path) -> None:
-    """Have dpkg install a package of our own, with two names of one file, modes, and a device made by its script."""
+    """Have dpkg install a package of our own, with two names of one file, modes, and a device made
+    by its script.
+    """
     package = work / "package"
     (package / "DEBIAN").mkdir(parents=True)
     control = (
@@ -137,14 +160,23 @@ def _push(layout: Path, place: Path) -> None:
     zstd = make_layout(place / "zstd", plain, ["+zstd"])
     with running_registry(place, place / "data") as registry:
         starred(registry, "debian:estargz", plain, place)
-        # In this order: skopeo would take the zstd that it knows to be there for what it is asked to make.
+        # In this order: skopeo would take the zstd that it knows to be there for what it is asked
+        # to make.
         for form, source, options in (
             ("zstd:chunked", layout, ["--dest-compress-format", "zstd:chunked"]),
             ("gzip", layout, ["--preserve-digests"]),
             ("zstd", zstd, ["--preserve-digests"]),
         ):
             target = f"docker://{registry.host}/debian:{_tag(form)}"
-            _run("skopeo", "copy", "-q", "--dest-tls-verify=false", *options, f"oci:{source}:v1", target)
+            _run(
+                "skopeo",
+                "copy",
+                "-q",
+                "--dest-tls-verify=false",
+                *options,
+                f"oci:{source}:v1",
+                target,
+            )
     shutil.rmtree(place / "zstd")
     (place / "config.yml").unlink()
     (place / "log").unlink()
@@ -180,5 +212,7 @@ def _run(*command: str | Path) -> None:
         "DEBIAN_FRONTEND": "noninteractive",
         "PATH": "/usr/local/sbin:/usr/sbin:/sbin:" + os.environ["PATH"],
     }
-    done = subprocess.run([str(part) for part in command], env=environment, capture_output=True, check=False)
+    done = subprocess.run(
+        [str(part) for part in command], env=environment, capture_output=True, check=False
+    )
     assert done.returncode == 0, f"{command}: {done.stderr.decode(errors='replace')}"

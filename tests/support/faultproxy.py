@@ -1,7 +1,9 @@
-"""A proxy before a real registry, whose answers go wrong as it is told: the faults of networks and of registries, on real sockets.
+"""A proxy before a real registry, whose answers go wrong as it is told: the faults of networks and
+of registries, on real sockets.
 
-Rules that hold here: without a fault an answer passes as it is; what a fault changes is the way, never what the registry holds; a fault
-that changes bytes touches only what is named by its digest, since nobody could know a list that lies; every wait has a bound.
+Rules that hold here: without a fault an answer passes as it is; what a fault changes is the way,
+never what the registry holds; a fault that changes bytes touches only what is named by its digest,
+since nobody could know a list that lies; every wait has a bound.
 """
 
 from __future__ import annotations
@@ -30,7 +32,18 @@ STATUSES = {
     "429 for a second": b"HTTP/1.1 429 Slow down\r\nRetry-After: 1\r\n\r\n",
     "401": b'HTTP/1.1 401 Who\r\nWWW-Authenticate: Basic realm="soak"\r\n\r\n',
 }
-WAYS = ("refuse", "silent", "stall", "trickle", "cut", "reset", "drip", "no http", "429 until a date", *STATUSES)
+WAYS = (
+    "refuse",
+    "silent",
+    "stall",
+    "trickle",
+    "cut",
+    "reset",
+    "drip",
+    "no http",
+    "429 until a date",
+    *STATUSES,
+)
 """Faults under which what comes through is true."""
 SIZES = ("short", "long", "other range", "whole for a part")
 """Faults of an answer's form, which its headers or its length show."""
@@ -38,7 +51,9 @@ LIES = ("corrupt",)
 """Faults that only a digest shows."""
 HELD = "held"
 """Half of what is large comes, and the rest when the proxy's `gate` is opened: for tests that look in between."""
-LARGE = 128 << 10  # as the first fetch of a reader is: how far the next ones go depends on how long that took
+LARGE = (
+    128 << 10
+)  # as the first fetch of a reader is: how far the next ones go depends on how long that took
 
 
 @dataclass(frozen=True)
@@ -49,12 +64,23 @@ class Answer:
     body: bytes
 
     def header(self, name: bytes) -> bytes:
-        return next((line[len(name) + 1 :].strip() for line in self.lines if line.lower().startswith(name + b":")), b"")
+        return next(
+            (
+                line[len(name) + 1 :].strip()
+                for line in self.lines
+                if line.lower().startswith(name + b":")
+            ),
+            b"",
+        )
 
     def bytes(self, **changed: bytes) -> tuple[bytes, bytes]:
         """Head and body as they are sent, with some headers replaced."""
         new = {name.replace("_", "-").encode(): value for name, value in changed.items()}
-        kept = [line for line in self.lines if line.partition(b":")[0].lower() not in (*new, b"connection")]
+        kept = [
+            line
+            for line in self.lines
+            if line.partition(b":")[0].lower() not in (*new, b"connection")
+        ]
         more = [name + b": " + value for name, value in new.items()]
         return b"\r\n".join([*kept, *more, b"connection: close", b"", b""]), self.body
 
@@ -71,16 +97,22 @@ class Part:
 def twice(parts: Iterable[Part]) -> list[tuple[Part, Part]]:
     """The pairs of parts that have some byte in common, of those that follow one another."""
     ordered = pairwise(sorted(parts, key=lambda part: (part.digest, part.start)))
-    return [(one, other) for one, other in ordered if one.digest == other.digest and other.start < one.stop]
+    return [
+        (one, other)
+        for one, other in ordered
+        if one.digest == other.digest and other.start < one.stop
+    ]
 
 
 @dataclass
 class FaultProxy:
-    """A running proxy: `fault` is what happens to the next answers ("" for nothing), to each with the chance `share`.
+    """A running proxy: `fault` is what happens to the next answers ("" for nothing), to each with
+    the chance `share`.
 
     `once`: only the first request of a method for a path meets it; `met` has these requests.
 
-    `parts`: what came of blobs, request by request, in the order of the answers. `holding`: something is held until `gate` is set.
+    `parts`: what came of blobs, request by request, in the order of the answers. `holding`:
+    something is held until `gate` is set.
     """
 
     upstream: tuple[str, int]
@@ -138,7 +170,8 @@ class FaultProxy:
                 fault = ""
             self.met.add(asked)
         by_digest = (
-            b"/blobs/sha256:" in head.partition(b"\r\n")[0] or b"/manifests/sha256:" in head.partition(b"\r\n")[0]
+            b"/blobs/sha256:" in head.partition(b"\r\n")[0]
+            or b"/manifests/sha256:" in head.partition(b"\r\n")[0]
         )
         if fault in SIZES + LIES and (not by_digest or not head.startswith(b"GET")):
             fault = ""
@@ -152,10 +185,15 @@ class FaultProxy:
             client.sendall(b"\x00\x01 this is no HTTP\r\n\r\n")
         elif fault == "429 until a date":
             date = email.utils.formatdate(time.time() + 1, usegmt=True).encode()
-            client.sendall(b"HTTP/1.1 429 Slow down\r\nContent-Length: 0\r\nRetry-After: " + date + b"\r\n\r\n")
+            client.sendall(
+                b"HTTP/1.1 429 Slow down\r\nContent-Length: 0\r\nRetry-After: " + date + b"\r\n\r\n"
+            )
         elif fault in STATUSES:
             first, _, body = STATUSES[fault].partition(b"\r\n\r\n")
-            client.sendall(b"%s\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s" % (first, len(body), body))
+            client.sendall(
+                b"%s\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s"
+                % (first, len(body), body)
+            )
         else:
             ask = without(head, b"range") if fault == "whole for a part" else head
             answer = fetch(self.upstream, ask)
@@ -237,7 +275,9 @@ def read_head(connection: socket.socket) -> bytes:
 
 def without(head: bytes, name: bytes) -> bytes:
     """A head without a header."""
-    return b"\r\n".join(line for line in head.split(b"\r\n") if not line.lower().startswith(name + b":"))
+    return b"\r\n".join(
+        line for line in head.split(b"\r\n") if not line.lower().startswith(name + b":")
+    )
 
 
 def fetch(upstream: tuple[str, int], head: bytes) -> Answer:
@@ -256,7 +296,9 @@ def fetch(upstream: tuple[str, int], head: bytes) -> Answer:
 def fault_proxy(upstream: str, seed: int = 0) -> Iterator[FaultProxy]:
     """A proxy before `host:port`, on a loopback port of its own, for the length of the block."""
     host, _, port = upstream.rpartition(":")
-    proxy = FaultProxy((host, int(port)), socket.create_server(("127.0.0.1", 0), backlog=256), seed=seed)
+    proxy = FaultProxy(
+        (host, int(port)), socket.create_server(("127.0.0.1", 0), backlog=256), seed=seed
+    )
     threading.Thread(target=proxy.serve, daemon=True).start()
     try:
         yield proxy

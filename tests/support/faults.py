@@ -1,7 +1,8 @@
-"""A server on a real socket that goes wrong as registries do: what it answers is written request by request.
+"""A server on a real socket that goes wrong as registries do: what it answers is written request by
+request.
 
-Rules that hold here: one handler, called with each request's head; what it sends are raw bytes, so that it may break HTTP; every connection
-ends with the block.
+Rules that hold here: one handler, called with each request's head; what it sends are raw bytes, so
+that it may break HTTP; every connection ends with the block.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """What is sent, and what becomes of the connection: `close` it, `reset` it, keep it and say no more (`stall`), or read on (`keep`).
+    """What is sent, and what becomes of the connection: `close` it, `reset` it, keep it and say no
+    more (`stall`), or read on (`keep`).
 
     `slowly`: how many seconds each byte of the body takes.
     """
@@ -41,7 +43,10 @@ Handler = Callable[[Request], Reply]
 
 
 def http(status: int, body: bytes = b"", then: str = "close", **headers: str) -> Reply:
-    """A well-formed answer; underscores in the names of headers are hyphens. Content-Length is that of the body unless given."""
+    """A well-formed answer; underscores in the names of headers are hyphens.
+
+    Content-Length is that of the body unless given.
+    """
     given = {name.replace("_", "-").lower(): value for name, value in headers.items()}
     given.setdefault("content-length", str(len(body)))
     lines = "".join(f"{name}: {value}\r\n" for name, value in given.items() if value)
@@ -118,7 +123,9 @@ def _read(connection: socket.socket, plain: bool = False) -> Request:
         if not piece:
             raise OSError("the client left")
         data += piece
-        if plain and data.startswith(b"\x16\x03"):  # a TLS handshake, which plain servers refuse at once
+        if plain and data.startswith(
+            b"\x16\x03"
+        ):  # a TLS handshake, which plain servers refuse at once
             connection.close()
             raise OSError("a client that speaks TLS")
     head, _, body = data.partition(b"\r\n\r\n")
@@ -140,9 +147,16 @@ def in_turn(*replies: Reply) -> Handler:
 
 @contextlib.contextmanager
 def fault_server(
-    handler: Handler, tls: ssl.SSLContext | None = None, address: str = "127.0.0.1", *, plain: bool = False
+    handler: Handler,
+    tls: ssl.SSLContext | None = None,
+    address: str = "127.0.0.1",
+    *,
+    plain: bool = False,
 ) -> Iterator[FaultServer]:
-    """A server on a port of its own, for the length of the block. `plain`: it ends TLS handshakes at once."""
+    """A server on a port of its own, for the length of the block.
+
+    `plain`: it ends TLS handshakes at once.
+    """
     server = FaultServer(handler, socket.create_server((address, 0)), tls=tls, plain=plain)
     threading.Thread(target=server.accept, daemon=True).start()
     try:

@@ -1,10 +1,14 @@
-"""A plugin of pytest: makes the suite independent of what started it and of what else runs on the machine.
+"""A plugin of pytest: makes the suite independent of what started it and of what else runs on the
+machine.
 
-- Signals. `nohup` and background jobs ignore SIGINT, SIGHUP or SIGQUIT, and programs inherit that. Here such a signal gets a handler
-  that does nothing: the suite goes on ignoring it, and programs that tests start have the default again.
-- Files. Each run has a base directory of its own, so that a second run or another user cannot remove or close it.
-  It is removed after a run without failures, and every mount below it is detached first.
-- Settings. The umask is 022, and variables that configure ocifs, registries' tools or colours are unset.
+- Signals. `nohup` and background jobs ignore SIGINT, SIGHUP or SIGQUIT, and programs inherit that.
+  Here such a signal gets a handler that does nothing: the suite goes on ignoring it, and programs
+  that tests start have the default again.
+- Files. Each run has a base directory of its own, so that a second run or another user cannot
+  remove or close it. It is removed after a run without failures, and every mount below it is
+  detached first.
+- Settings. The umask is 022, and variables that configure ocifs, registries' tools or colours are
+  unset.
 
 Rules that hold here: nothing outside the run's own directory is changed.
 """
@@ -60,5 +64,9 @@ def detach_mounts(base: Path) -> None:
     lines = Path("/proc/self/mountinfo").read_text().splitlines()
     points = [line.split()[4].encode().decode("unicode_escape") for line in lines]
     for point in reversed([each for each in points if each.startswith(f"{base}/")]):
-        command = ["umount", "-l", point] if os.geteuid() == 0 else ["fusermount3", "-u", "-z", "-q", point]
+        command = (
+            ["umount", "-l", point]
+            if os.geteuid() == 0
+            else ["fusermount3", "-u", "-z", "-q", point]
+        )
         subprocess.run(command, check=False, capture_output=True)

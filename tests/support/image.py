@@ -1,4 +1,6 @@
-"""Images for tests: an OCI image layout made from plain tars, compressed as asked, with true digests and diff IDs."""
+"""Images for tests: an OCI image layout made from plain tars, compressed as asked, with true
+digests and diff IDs.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,8 @@ def make_layout(
     *,
     said: str | None = None,
 ) -> Path:
-    """A layout with one image of these layers, lowest first; each compressed by its turn of `compressions`, else by gzip.
+    """A layout with one image of these layers, lowest first; each compressed by its turn of
+    `compressions`, else by gzip.
 
     `said`: what media types say of all layers, in place of what is true.
     """
@@ -42,12 +45,17 @@ def make_layout(
         "architecture": "amd64",
         "os": "linux",
         "config": {},
-        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(tar).hexdigest()}" for tar in tars]},
+        "rootfs": {
+            "type": "layers",
+            "diff_ids": [f"sha256:{hashlib.sha256(tar).hexdigest()}" for tar in tars],
+        },
     }
     layers = []
     for number, tar in enumerate(tars):
         form = chosen[number % len(chosen)]
-        layers.append(put(directory, COMPRESSIONS[form](tar), LAYER + (form if said is None else said)))
+        layers.append(
+            put(directory, COMPRESSIONS[form](tar), LAYER + (form if said is None else said))
+        )
     manifest = {
         "schemaVersion": 2,
         "mediaType": mediatype.OCI_MANIFEST,

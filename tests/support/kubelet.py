@@ -1,7 +1,9 @@
-"""What a kubelet makes of a pod's containers, as far as mounts go: configurations for runc, of the manifest and the image's own.
+"""What a kubelet makes of a pod's containers, as far as mounts go: configurations for runc, of the
+manifest and the image's own.
 
-Rules that hold here: a volume that is of the node lies below `node`, and a secret is a directory with a file a key; what is not carried out
-(limits, probes' periods, networks of their own) is not pretended.
+Rules that hold here: a volume that is of the node lies below `node`, and a secret is a directory
+with a file a key; what is not carried out (limits, probes' periods, networks of their own) is not
+pretended.
 """
 
 from __future__ import annotations
@@ -12,8 +14,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any  # manifests are what YAML has
 
-PROPAGATION = {None: "rprivate", "None": "rprivate", "HostToContainer": "rslave", "Bidirectional": "rshared"}
-PLAIN = ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_KILL", "CAP_SETGID", "CAP_SETUID", "CAP_SYS_CHROOT"]
+PROPAGATION = {
+    None: "rprivate",
+    "None": "rprivate",
+    "HostToContainer": "rslave",
+    "Bidirectional": "rshared",
+}
+PLAIN = [
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FOWNER",
+    "CAP_KILL",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SYS_CHROOT",
+]
 PRIVILEGED = [*PLAIN, "CAP_SYS_ADMIN", "CAP_SYS_PTRACE", "CAP_MKNOD", "CAP_DAC_READ_SEARCH"]
 SYSTEM = (
     {"destination": "/proc", "type": "proc", "source": "proc"},
@@ -24,7 +39,9 @@ SYSTEM = (
 
 @dataclass(frozen=True)
 class Node:
-    """A machine: its root directory, the image that it runs, unpacked, and that image's configuration."""
+    """A machine: its root directory, the image that it runs, unpacked, and that image's
+    configuration.
+    """
 
     root: Path
     image: Path
@@ -37,7 +54,9 @@ class Node:
             place = self.root / "secrets" / volume["name"]
             place.mkdir(parents=True, exist_ok=True)
             for item in volume["secret"]["items"]:
-                (place / item["path"]).write_text(self.secrets[volume["secret"]["secretName"]][item["key"]])
+                (place / item["path"]).write_text(
+                    self.secrets[volume["secret"]["secretName"]][item["key"]]
+                )
             return place
         path = volume["hostPath"]["path"]
         if path.startswith("/dev/"):
@@ -67,7 +86,10 @@ class Node:
         whole = {
             "ociVersion": "1.0.2",
             "process": process,
-            "root": {"path": str(self.image), "readonly": bool(security.get("readOnlyRootFilesystem"))},
+            "root": {
+                "path": str(self.image),
+                "readonly": bool(security.get("readOnlyRootFilesystem")),
+            },
             "mounts": [*SYSTEM, *mounts],
             "linux": {
                 "namespaces": [{"type": kind} for kind in ("pid", "mount", "ipc", "uts")],
@@ -80,5 +102,14 @@ class Node:
 
 
 def _mount(wanted: Mapping[str, Any], source: Path) -> dict[str, Any]:
-    options = ["rbind", PROPAGATION[wanted.get("mountPropagation")], "ro" if wanted.get("readOnly") else "rw"]
-    return {"destination": wanted["mountPath"], "type": "bind", "source": str(source), "options": options}
+    options = [
+        "rbind",
+        PROPAGATION[wanted.get("mountPropagation")],
+        "ro" if wanted.get("readOnly") else "rw",
+    ]
+    return {
+        "destination": wanted["mountPath"],
+        "type": "bind",
+        "source": str(source),
+        "options": options,
+    }

@@ -1,9 +1,12 @@
-"""A plugin of pytest: at the end of a run, every secret that the suite used is looked for in all that was logged and printed meanwhile.
+"""A plugin of pytest: at the end of a run, every secret that the suite used is looked for in all
+that was logged and printed meanwhile.
 
-Looked through: what ocifs logged in this process, at every level; what tests printed; what ocifs printed in processes of its own, their
-arguments, and what mounts said of themselves (`note`); what servers logged, since a secret there came in an address.
+Looked through: what ocifs logged in this process, at every level; what tests printed; what ocifs
+printed in processes of its own, their arguments, and what mounts said of themselves (`note`); what
+servers logged, since a secret there came in an address.
 
-Rules that hold here: a secret that is found fails the run, whatever the tests said; secrets are those of `tests.support.secrets`.
+Rules that hold here: a secret that is found fails the run, whatever the tests said; secrets are
+those of `tests.support.secrets`.
 """
 
 from __future__ import annotations
@@ -44,7 +47,9 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    found = sorted({f"{secret!r} in {where}" for where, text in _all(session.config) for secret in leaks(text)})
+    found = sorted(
+        {f"{secret!r} in {where}" for where, text in _all(session.config) for secret in leaks(text)}
+    )
     if found:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
         shown = "\n".join(found)

@@ -23,7 +23,10 @@ NOTED = 1 << 16  # bytes of what a command printed that are looked through for s
 
 @dataclass
 class Mounted:
-    """A mount and the process behind it. `said`: what that wrote to standard error, once it has ended."""
+    """A mount and the process behind it.
+
+    `said`: what that wrote to standard error, once it has ended.
+    """
 
     path: Path
     process: subprocess.Popen[bytes]
@@ -36,7 +39,9 @@ class Mounted:
         self.process.wait(60)
 
 
-def run_ocifs(*arguments: str, cache: Path, check: bool = True) -> subprocess.CompletedProcess[bytes]:
+def run_ocifs(
+    *arguments: str, cache: Path, check: bool = True
+) -> subprocess.CompletedProcess[bytes]:
     """Run the command line with a cache of its own."""
     environment = {**os.environ, "XDG_CACHE_HOME": str(cache)}
     command = [sys.executable, "-m", "ocifs", *arguments]
@@ -55,7 +60,9 @@ def mounted(
     options: Sequence[str] = (),
     environment: Mapping[str, str] = os.environ,
 ) -> Iterator[Mounted]:
-    """Mount a source, or several, for the length of the block; whatever happens, no mount and no process is left."""
+    """Mount a source, or several, for the length of the block; whatever happens, no mount and no
+    process is left.
+    """
     where.mkdir(exist_ok=True)
     environment = {**environment, "XDG_CACHE_HOME": str(cache)}
     sources = [source] if isinstance(source, str) else source
@@ -71,7 +78,9 @@ def mounted(
             _note(process, where)
             process.terminate()
         ended = _ended(process)
-        subprocess.run(["fusermount3", "-u", "-z", "-q", str(where)], check=False, capture_output=True)
+        subprocess.run(
+            ["fusermount3", "-u", "-z", "-q", str(where)], check=False, capture_output=True
+        )
         said.seek(0)
         mount.said = said.read()
         note(f"the mount of {source}", mount.said)
@@ -91,7 +100,8 @@ def _ended(process: subprocess.Popen[bytes]) -> bool:
 
 
 def wait_until_blocked(process: subprocess.Popen[bytes]) -> None:
-    """Until a program that was just started waits for something, as a caller of a mount waits for its daemon.
+    """Until a program that was just started waits for something, as a caller of a mount waits for
+    its daemon.
 
     Nothing reports that, so this looks for a program that has slept several times in a row.
     """
@@ -106,7 +116,9 @@ def wait_until_blocked(process: subprocess.Popen[bytes]) -> None:
 
 
 def _note(process: subprocess.Popen[bytes], where: Path) -> None:
-    """What a mount says of itself, and what others see of its process, for the end of the run to look for secrets in."""
+    """What a mount says of itself, and what others see of its process, for the end of the run to
+    look for secrets in.
+    """
     note("arguments", Path(f"/proc/{process.pid}/cmdline").read_bytes())
     for name in ("status.json", "errors"):
         with contextlib.suppress(OSError):

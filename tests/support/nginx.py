@@ -1,6 +1,8 @@
-"""nginx in front of a registry: TLS as people have it, with an authority of the tests' own, client certificates where asked for.
+"""nginx in front of a registry: TLS as people have it, with an authority of the tests' own, client
+certificates where asked for.
 
-Rules that hold here: on a loopback port of its own; ends with the block; its access log says what was asked, and what came along.
+Rules that hold here: on a loopback port of its own; ends with the block; its access log says what
+was asked, and what came along.
 """
 
 from __future__ import annotations
@@ -21,7 +23,12 @@ import trustme
 from tests.support.ports import free_port
 
 START_SECONDS = 60.0
-NAMES = ("registry.example", "registry-1.docker.io", "auth.docker.io", "production.cloudflare.docker.com")
+NAMES = (
+    "registry.example",
+    "registry-1.docker.io",
+    "auth.docker.io",
+    "production.cloudflare.docker.com",
+)
 
 CONFIG = """{user}
 daemon off;
@@ -64,14 +71,19 @@ def before(upstream: str) -> str:
 
 @dataclass(frozen=True)
 class Front:
-    """A running nginx: `host` is host:port, `ca` the authority that its certificate is of, `log` what it was asked."""
+    """A running nginx: `host` is host:port, `ca` the authority that its certificate is of, `log`
+    what it was asked.
+    """
 
     host: str
     ca: Path
     log: Path
 
     def asked(self) -> list[str]:
-        """A line for each request so far. The one worker has logged them all by the time it answers another."""
+        """A line for each request so far.
+
+        The one worker has logged them all by the time it answers another.
+        """
         place, _, port = self.host.partition(":")
         with socket.create_connection((place, int(port)), 10) as connection:
             connection.sendall(b"GET /looked HTTP/1.0\r\n\r\n")
@@ -82,7 +94,12 @@ class Front:
 
 @contextlib.contextmanager
 def tls_front(
-    directory: Path, authority: trustme.CA, serve: str, *, http2: bool = False, client_ca: trustme.CA | None = None
+    directory: Path,
+    authority: trustme.CA,
+    serve: str,
+    *,
+    http2: bool = False,
+    client_ca: trustme.CA | None = None,
 ) -> Iterator[Front]:
     """nginx with a certificate of `authority`, serving what the lines `serve` say; see `before`."""
     program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
@@ -109,7 +126,15 @@ def tls_front(
     )
     (directory / "nginx.conf").write_text(text)
     (directory / "access.log").touch()
-    command = [program, "-p", str(directory), "-e", str(directory / "nginx.log"), "-c", str(directory / "nginx.conf")]
+    command = [
+        program,
+        "-p",
+        str(directory),
+        "-e",
+        str(directory / "nginx.log"),
+        "-c",
+        str(directory / "nginx.conf"),
+    ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         _wait(port, process, directory / "nginx.log")

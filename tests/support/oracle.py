@@ -1,6 +1,8 @@
-"""Two directory trees compared path by path, as a user would see them: everything that stat, readlink, getxattr and read tell.
+"""Two directory trees compared path by path, as a user would see them: everything that stat,
+readlink, getxattr and read tell.
 
-Rules that hold here: links are never followed; what differs is named with both sides; a device is never opened.
+Rules that hold here: links are never followed; what differs is named with both sides; a device is
+never opened.
 """
 
 from __future__ import annotations
@@ -48,7 +50,11 @@ def differences(ours: dict[bytes, Facts], theirs: dict[bytes, Facts]) -> list[st
         mine, other = ours[path], theirs[path]
         for field in Facts.__dataclass_fields__:
             if getattr(mine, field) != getattr(other, field):
-                lines.append(f"{path!r} {field}: ours {getattr(mine, field)!r}, theirs {getattr(other, field)!r}"[:400])
+                lines.append(
+                    f"{path!r} {field}: ours {getattr(mine, field)!r}, theirs {getattr(other, field)!r}"[
+                        :400
+                    ]
+                )
     return lines
 
 
@@ -65,7 +71,9 @@ def _walk(root: bytes) -> Iterator[tuple[bytes, os.stat_result]]:
                 todo.append(path)
 
 
-def _facts(root: bytes, path: bytes, status: os.stat_result, names: dict[int, tuple[bytes, ...]]) -> Facts:
+def _facts(
+    root: bytes, path: bytes, status: os.stat_result, names: dict[int, tuple[bytes, ...]]
+) -> Facts:
     place = os.path.join(root, path) if path else root
     is_file, is_link = stat.S_ISREG(status.st_mode), stat.S_ISLNK(status.st_mode)
     is_directory = stat.S_ISDIR(status.st_mode)
@@ -78,11 +86,17 @@ def _facts(root: bytes, path: bytes, status: os.stat_result, names: dict[int, tu
         owner=(status.st_uid, status.st_gid),
         size=status.st_size if is_file or is_link else 0,
         mtime_ns=status.st_mtime_ns,
-        nlink=0 if is_directory else status.st_nlink,  # what file systems say of directories differs
+        nlink=0
+        if is_directory
+        else status.st_nlink,  # what file systems say of directories differs
         rdev=status.st_rdev,
         target=os.readlink(place) if is_link else b"",
         content=content,
-        xattrs=tuple(sorted((name, os.getxattr(place, name, follow_symlinks=False)) for name in _xattrs(place))),
+        xattrs=tuple(
+            sorted(
+                (name, os.getxattr(place, name, follow_symlinks=False)) for name in _xattrs(place)
+            )
+        ),
         names=() if is_directory else names[status.st_ino],
     )
 

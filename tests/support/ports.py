@@ -1,7 +1,8 @@
 """Ports for servers that cannot be told to choose one themselves.
 
 Rules that hold here:
-- A port is outside the range from which the kernel takes ports for outgoing connections, so no client takes it meanwhile.
+- A port is outside the range from which the kernel takes ports for outgoing connections, so no
+  client takes it meanwhile.
 - It is chosen at random, so that suites side by side rarely try the same one.
 """
 

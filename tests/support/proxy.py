@@ -1,6 +1,8 @@
-"""A proxy in which every name is one place: tests reach hosts of any name through it, as people do behind a company's proxy.
+"""A proxy in which every name is one place: tests reach hosts of any name through it, as people do
+behind a company's proxy.
 
-Rules that hold here: real sockets, on a loopback port of its own; what it was asked is recorded; ends with the block.
+Rules that hold here: real sockets, on a loopback port of its own; what it was asked is recorded;
+ends with the block.
 """
 
 from __future__ import annotations
@@ -15,7 +17,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass
 class Proxy:
-    """A running proxy: `address` is host:port; `asked` what it was asked, each with the Proxy-Authorization that came along."""
+    """A running proxy: `address` is host:port; `asked` what it was asked, each with the
+    Proxy-Authorization that came along.
+    """
 
     address: str = ""
     asked: list[tuple[str, str]] = field(default_factory=list)
@@ -43,7 +47,11 @@ def proxy_to(place: str) -> Iterator[Proxy]:
             self._note()
             with socket.create_connection((host, int(port)), 10) as there:
                 path = "/" + self.path.partition("://")[2].partition("/")[2]
-                kept = [f"{name}: {value}\r\n" for name, value in self.headers.items() if "proxy" not in name.lower()]
+                kept = [
+                    f"{name}: {value}\r\n"
+                    for name, value in self.headers.items()
+                    if "proxy" not in name.lower()
+                ]
                 there.sendall(f"{self.command} {path} HTTP/1.1\r\n{''.join(kept)}\r\n".encode())
                 _relay(self.connection, there)
             self.close_connection = True
@@ -51,7 +59,9 @@ def proxy_to(place: str) -> Iterator[Proxy]:
         do_HEAD = do_GET
 
         def _note(self) -> None:
-            proxy.asked.append((f"{self.command} {self.path}", self.headers.get("proxy-authorization", "")))
+            proxy.asked.append(
+                (f"{self.command} {self.path}", self.headers.get("proxy-authorization", ""))
+            )
 
     listening = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     listening.daemon_threads = True
@@ -66,7 +76,9 @@ def proxy_to(place: str) -> Iterator[Proxy]:
 
 @contextlib.contextmanager
 def socks_to(place: str, login: str = "") -> Iterator[Proxy]:
-    """A SOCKS5 proxy (RFC 1928) that takes every connection to `place`; `login`: the NAME:PASSWORD that it wants (RFC 1929)."""
+    """A SOCKS5 proxy (RFC 1928) that takes every connection to `place`; `login`: the NAME:PASSWORD
+    that it wants (RFC 1929).
+    """
     host, _, port = place.partition(":")
     listener = socket.create_server(("127.0.0.1", 0))
     proxy = Proxy(f"127.0.0.1:{listener.getsockname()[1]}")

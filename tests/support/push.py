@@ -1,4 +1,6 @@
-"""Raw uploads to a registry (distribution-spec "Push"): blobs, and manifests of any media type under a tag or their digest."""
+"""Raw uploads to a registry (distribution-spec "Push"): blobs, and manifests of any media type
+under a tag or their digest.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,12 @@ def push_blob(url: str, repository: str, content: bytes) -> str:
     digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
     with httpx.Client(base_url=url, trust_env=False) as client:
         session = client.post(f"/v2/{repository}/blobs/uploads/").raise_for_status()
-        place = client.base_url.join(session.headers["location"]).copy_merge_params({"digest": digest})
-        client.put(place, content=content, headers={"content-type": "application/octet-stream"}).raise_for_status()
+        place = client.base_url.join(session.headers["location"]).copy_merge_params(
+            {"digest": digest}
+        )
+        client.put(
+            place, content=content, headers={"content-type": "application/octet-stream"}
+        ).raise_for_status()
     return digest
 
 

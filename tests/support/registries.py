@@ -1,7 +1,9 @@
-"""Registries other than Debian's: distribution 3, go-containerregistry's with and without the referrers API, olareg.
+"""Registries other than Debian's: distribution 3, go-containerregistry's with and without the
+referrers API, olareg.
 
-Rules that hold here: each on a loopback port of its own, ended with the block; one that is not there skips the test by its name, in CI it
-fails. olareg is optional: it is tested where somebody has it, since not every Go proxy gives it.
+Rules that hold here: each on a loopback port of its own, ended with the block; one that is not
+there skips the test by its name, in CI it fails. olareg is optional: it is tested where somebody
+has it, since not every Go proxy gives it.
 """
 
 from __future__ import annotations
@@ -51,7 +53,10 @@ def _wait(port: int, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         with contextlib.suppress(httpx.TransportError):
-            if httpx.get(f"http://127.0.0.1:{port}/v2/", trust_env=False, timeout=2).status_code == 200:
+            if (
+                httpx.get(f"http://127.0.0.1:{port}/v2/", trust_env=False, timeout=2).status_code
+                == 200
+            ):
                 return
         time.sleep(0.02)  # there is no event to wait for
     raise RuntimeError("a registry did not answer")

@@ -1,6 +1,8 @@
-"""A real registry for tests: Debian's docker-registry on a loopback port of its own, deletion enabled, its log kept.
+"""A real registry for tests: Debian's docker-registry on a loopback port of its own, deletion
+enabled, its log kept.
 
-Rules that hold here: the process ends with the context; a wait has a deadline; requests are counted from the registry's access log.
+Rules that hold here: the process ends with the context; a wait has a deadline; requests are counted
+from the registry's access log.
 """
 
 from __future__ import annotations
@@ -50,8 +52,11 @@ class Registry:
 
 
 @contextlib.contextmanager
-def running_registry(directory: Path, data: Path | None = None, more: str = "", port: int = 0) -> Iterator[Registry]:
-    """Start a registry that keeps everything in `data` or this directory, its configuration having `more`; end it with the block.
+def running_registry(
+    directory: Path, data: Path | None = None, more: str = "", port: int = 0
+) -> Iterator[Registry]:
+    """Start a registry that keeps everything in `data` or this directory, its configuration having
+    `more`; end it with the block.
 
     `port`: where an earlier one was; 0: a free one.
     """
@@ -59,7 +64,9 @@ def running_registry(directory: Path, data: Path | None = None, more: str = "", 
     config, log = directory / "config.yml", directory / "log"
     config.write_text(CONFIG.format(root=data or directory / "data", port=port) + more)
     with log.open("wb") as output:
-        process = subprocess.Popen(["docker-registry", "serve", str(config)], stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            ["docker-registry", "serve", str(config)], stdout=output, stderr=subprocess.STDOUT
+        )
     try:
         registry = Registry(f"127.0.0.1:{port}", log, process)
         _wait(registry, process)
@@ -77,7 +84,12 @@ def _wait(registry: Registry, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         with contextlib.suppress(httpx.TransportError):
-            if httpx.get(f"{registry.url}/v2/", trust_env=False, timeout=2).status_code in (200, 401):
+            if httpx.get(f"{registry.url}/v2/", trust_env=False, timeout=2).status_code in (
+                200,
+                401,
+            ):
                 return
         time.sleep(0.05)
-    raise RuntimeError(f"docker-registry did not answer: {registry.log.read_text(errors='replace')}")
+    raise RuntimeError(
+        f"docker-registry did not answer: {registry.log.read_text(errors='replace')}"
+    )

@@ -1,6 +1,8 @@
-"""Every secret that the suite uses, so that its end can look for them in whatever was logged or printed.
+"""Every secret that the suite uses, so that its end can look for them in whatever was logged or
+printed.
 
-Rules that hold here: a secret is registered where it is made; it is looked for as it is, in Base64 and as a part of an address.
+Rules that hold here: a secret is registered where it is made; it is looked for as it is, in Base64
+and as a part of an address.
 """
 
 from __future__ import annotations

@@ -7,7 +7,9 @@ from tests.support.faults import Handler, Reply, Request, http
 
 
 def serving(content: bytes, digest: Digest) -> Handler:
-    """It answers with `content`, whole or in ranges, whatever the digest says, and 404 to every other question."""
+    """It answers with `content`, whole or in ranges, whatever the digest says, and 404 to every
+    other question.
+    """
 
     def handle(request: Request) -> Reply:
         path = request.target.partition("?")[0]
@@ -19,6 +21,8 @@ def serving(content: bytes, digest: Digest) -> Handler:
             return http(200, content)
         first, _, last = request.headers["range"].removeprefix("bytes=").partition("-")
         part = content[int(first) : int(last) + 1]
-        return http(206, part, content_range=f"bytes {first}-{int(first) + len(part) - 1}/{len(content)}")
+        return http(
+            206, part, content_range=f"bytes {first}-{int(first) + len(part) - 1}/{len(content)}"
+        )
 
     return handle

@@ -1,7 +1,9 @@
-"""A token server for tests: gives tokens that Debian's docker-registry believes (distribution docs/content/spec/auth/token.md, jwt.md).
+"""A token server for tests: gives tokens that Debian's docker-registry believes (distribution
+docs/content/spec/auth/token.md, jwt.md).
 
-Rules that hold here: real signatures, by an authority made for the occasion; pulling is granted to one user and nobody else, who comes with
-a password (GET, Basic) or with an identity token (POST, OAuth2); ends with the block.
+Rules that hold here: real signatures, by an authority made for the occasion; pulling is granted to
+one user and nobody else, who comes with a password (GET, Basic) or with an identity token (POST,
+OAuth2); ends with the block.
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ LEEWAY = 60  # seconds after its end for which distribution still believes a tok
 
 @dataclass
 class TokenServer:
-    """A server: `asked` are the scopes of each request so far, `given` the tokens; a token lasts for `lasts` seconds, and says `says`."""
+    """A server: `asked` are the scopes of each request so far, `given` the tokens; a token lasts
+    for `lasts` seconds, and says `says`.
+    """
 
     user: str
     password: str
@@ -49,25 +53,42 @@ class TokenServer:
         if query.get("service") != [SERVICE]:
             return False
         if method == "POST":
-            wanted = {"grant_type": ["refresh_token"], "refresh_token": [self.identity], "client_id": ["ocifs"]}
-            return bool(self.identity) and all(query.get(name) == value for name, value in wanted.items())
-        return authorization == "Basic " + base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
+            wanted = {
+                "grant_type": ["refresh_token"],
+                "refresh_token": [self.identity],
+                "client_id": ["ocifs"],
+            }
+            return bool(self.identity) and all(
+                query.get(name) == value for name, value in wanted.items()
+            )
+        return (
+            authorization
+            == "Basic " + base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
+        )
 
 
 def _access(scopes: tuple[str, ...]) -> list[dict[str, object]]:
-    split = [(scope.partition(":")[0], *scope.partition(":")[2].rpartition(":")[::2]) for scope in scopes]
-    return [{"type": kind, "name": name, "actions": actions.split(",")} for kind, name, actions in split]
+    split = [
+        (scope.partition(":")[0], *scope.partition(":")[2].rpartition(":")[::2]) for scope in scopes
+    ]
+    return [
+        {"type": kind, "name": name, "actions": actions.split(",")} for kind, name, actions in split
+    ]
 
 
 @contextlib.contextmanager
 def token_server(
     directory: Path, server: TokenServer, authority: trustme.CA | None = None, *, port: int = 0
 ) -> Iterator[TokenServer]:
-    """A token server on a loopback port of its own, for the length of the block; with TLS where there is an authority for it."""
+    """A token server on a loopback port of its own, for the length of the block; with TLS where
+    there is an authority for it.
+    """
     signer = trustme.CA()
     leaf = signer.issue_cert("tokens.example")
     signer.cert_pem.write_to_path(str(directory / "signer.pem"))
-    certificate = x509.load_pem_x509_certificate(leaf.cert_chain_pems[0].bytes()).public_bytes(Encoding.DER)
+    certificate = x509.load_pem_x509_certificate(leaf.cert_chain_pems[0].bytes()).public_bytes(
+        Encoding.DER
+    )
     key, chain = leaf.private_key_pem.bytes(), [base64.b64encode(certificate).decode()]
     keep_secret(server.password, f"{server.user}:{server.password}", server.identity)
 
@@ -98,11 +119,15 @@ def token_server(
             query = parse_qs(self.rfile.read(int(self.headers.get("content-length", "0"))).decode())
             self._answer("POST", query, tuple(query.get("scope", [""])[0].split()))
 
-        def _answer(self, method: str, query: Mapping[str, list[str]], scopes: tuple[str, ...]) -> None:
+        def _answer(
+            self, method: str, query: Mapping[str, list[str]], scopes: tuple[str, ...]
+        ) -> None:
             server.asked.append(scopes)
             server.methods.append(method)
             allowed = server.allows(method, self.headers.get("authorization", ""), query)
-            body = json.dumps({server.member: token(scopes), "expires_in": server.says} if allowed else {}).encode()
+            body = json.dumps(
+                {server.member: token(scopes), "expires_in": server.says} if allowed else {}
+            ).encode()
             self.send_response(200 if allowed else 401)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -112,8 +137,11 @@ def token_server(
     if authority is not None:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         authority.issue_cert("127.0.0.1").configure_cert(context)
-        # The handshake belongs to the thread of its connection: one that stops in the middle must not stop the others.
-        listening.socket = context.wrap_socket(listening.socket, server_side=True, do_handshake_on_connect=False)
+        # The handshake belongs to the thread of its connection: one that stops in the middle must
+        # not stop the others.
+        listening.socket = context.wrap_socket(
+            listening.socket, server_side=True, do_handshake_on_connect=False
+        )
     scheme = "http" if authority is None else "https"
     server.realm = f"{scheme}://127.0.0.1:{listening.server_port}/token"
     told = {

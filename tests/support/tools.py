@@ -28,21 +28,32 @@ class Tool:
 
     def __call__(self, *arguments: str | Path, check: bool = True) -> bytes:
         """Run it; what it wrote to standard output."""
-        environment = {**os.environ, "HOME": str(self.home), "DOCKER_CONFIG": str(self.home), **self.environment}
+        environment = {
+            **os.environ,
+            "HOME": str(self.home),
+            "DOCKER_CONFIG": str(self.home),
+            **self.environment,
+        }
         for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"):
             environment.pop(name, None)
         command = [self.path, *map(str, arguments)]
-        done = subprocess.run(command, cwd=self.home, env=environment, capture_output=True, timeout=60, check=False)
+        done = subprocess.run(
+            command, cwd=self.home, env=environment, capture_output=True, timeout=60, check=False
+        )
         assert not check or done.returncode == 0, done.stderr.decode()
         return done.stdout
 
 
 def tool(name: str, home: Path, *, optional: bool = False) -> Tool:
     """A tool by its name; skips the test where there is none, except in CI unless it is `optional`."""
-    built = [str(path) for path in sorted(_KEPT.glob(f"{name}-v*/{name}")) if os.access(path, os.X_OK)]
+    built = [
+        str(path) for path in sorted(_KEPT.glob(f"{name}-v*/{name}")) if os.access(path, os.X_OK)
+    ]
     path = built[-1] if built else shutil.which(name)
     if path is None:
-        assert optional or not os.environ.get("CI"), f"{name} must be there in CI: see scripts/setup"
+        assert optional or not os.environ.get("CI"), (
+            f"{name} must be there in CI: see scripts/setup"
+        )
         pytest.skip(f"{name} is not installed")
     home.mkdir(exist_ok=True)
     return Tool(path, home)

@@ -1,4 +1,7 @@
-"""A registry in memory: the Protocols over dictionaries, with a record of what was asked. An implementation, not a mock."""
+"""A registry in memory: the Protocols over dictionaries, with a record of what was asked.
+
+An implementation, not a mock.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,9 @@ class MemoryRegistry:
     content: dict[Digest, tuple[str, bytes]] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
 
-    def put_blob(self, data: bytes, media_type: str = mediatype.OCTET_STREAM, **more: object) -> dict[str, object]:
+    def put_blob(
+        self, data: bytes, media_type: str = mediatype.OCTET_STREAM, **more: object
+    ) -> dict[str, object]:
         """Store a blob and give the descriptor that points at it."""
         digest = Digest.of(data)
         self.content[digest] = (media_type, data)
@@ -36,9 +41,15 @@ class MemoryRegistry:
     def put_manifest(
         self, repository: str, tag: str, members: dict[str, object], media_type: str = ""
     ) -> dict[str, object]:
-        """Store a manifest under a tag (or, with an empty one, under its digest alone) and give its descriptor."""
-        kind = media_type or (mediatype.OCI_INDEX if "manifests" in members else mediatype.OCI_MANIFEST)
-        descriptor = self.put_blob(json.dumps({"schemaVersion": 2, "mediaType": kind, **members}).encode(), kind)
+        """Store a manifest under a tag (or, with an empty one, under its digest alone) and give its
+        descriptor.
+        """
+        kind = media_type or (
+            mediatype.OCI_INDEX if "manifests" in members else mediatype.OCI_MANIFEST
+        )
+        descriptor = self.put_blob(
+            json.dumps({"schemaVersion": 2, "mediaType": kind, **members}).encode(), kind
+        )
         tags = self.known.setdefault(repository, {})
         if tag:
             tags[tag] = Digest.parse(str(descriptor["digest"]))
@@ -89,8 +100,14 @@ class MemoryRegistry:
             if media_type in mediatype.MANIFESTS:
                 manifest = parse_manifest(body, other, media_type)
                 if manifest.subject is not None and manifest.subject.digest == digest:
-                    kind = manifest.artifact_type or (manifest.config.media_type if manifest.config else "")
-                    found.append(Descriptor(media_type, other, len(body), manifest.annotations, artifact_type=kind))
+                    kind = manifest.artifact_type or (
+                        manifest.config.media_type if manifest.config else ""
+                    )
+                    found.append(
+                        Descriptor(
+                            media_type, other, len(body), manifest.annotations, artifact_type=kind
+                        )
+                    )
         return tuple(found)
 
     async def blob_size(self, repository: str, digest: Digest) -> int:

@@ -1,4 +1,6 @@
-"""eStargz' tables of contents in an image of their own: found by the tag, believed by their digest, and done without."""
+"""eStargz' tables of contents in an image of their own: found by the tag, believed by their digest,
+and done without.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +11,15 @@ import pytest
 import trio
 
 from ocifs.errors import Unreachable
-from ocifs.layers.workshop import Workshop
+from ocifs.layers.service import Workshop
 from ocifs.oci import mediatype
 from ocifs.oci.digest import Digest
 from ocifs.oci.platform import Platform
 from ocifs.settings import Limits, ViewSettings
-from ocifs.tree.apart import LAYER_DIGEST
-from ocifs.tree.context import Context
+from ocifs.tree.manifest.context import Context
+from ocifs.tree.manifest.external_toc import LAYER_DIGEST
 from ocifs.tree.node import Directory, File
-from ocifs.tree.registry import RepositoryDirectory
+from ocifs.tree.registry.namespace import RepositoryDirectory
 from ocifs.tree.walk import walk
 from tests.layers.tables import Contents, starred, starred_apart, table, zipped
 from tests.tree.memory import MemoryRegistry, MemoryShelf
@@ -40,7 +42,9 @@ def image(registry: MemoryRegistry, blob: bytes, annotations: dict[str, str]) ->
 
 
 def put(registry: MemoryRegistry, toc: bytes | None = None) -> bytes:
-    """An image as app:v1 and, for one platform of several, as app:many; without its table, which is what this gives."""
+    """An image as app:v1 and, for one platform of several, as app:many; without its table, which is
+    what this gives.
+    """
     made, beside = starred_apart(contents(), toc)
     annotations = starred(contents()).annotations if toc is not None else made.annotations
     child = registry.put_manifest("app", "v1", image(registry, made.blob, dict(annotations)))
@@ -57,11 +61,15 @@ def put_tables(registry: MemoryRegistry, tag: str, beside: bytes, of: str | None
 
 
 async def look(registry: MemoryRegistry, path: str, shelf: MemoryShelf | None = None) -> list[str]:
-    """List and read what is in app's root filesystem at a path, and check it; what was asked for that."""
+    """List and read what is in app's root filesystem at a path, and check it; what was asked for
+    that.
+    """
     registry.asked.clear()
     async with trio.open_nursery() as nursery:
         workshop = Workshop(registry, shelf or MemoryShelf(), nursery, Limits())
-        context = Context(registry.origin, ViewSettings(platform=Platform("linux", "amd64")), Limits(), workshop)
+        context = Context(
+            registry.origin, ViewSettings(platform=Platform("linux", "amd64")), Limits(), workshop
+        )
         root = RepositoryDirectory(context, "", "root", repository=False)
         directory = await walk(root, f"{path}/d".encode())
         assert isinstance(directory, Directory)
@@ -74,7 +82,8 @@ async def look(registry: MemoryRegistry, path: str, shelf: MemoryShelf | None = 
 
 
 @pytest.mark.parametrize(
-    ("path", "tag"), [("app:v1/rootfs", "v1"), ("app:v1/layers/0/tree", "v1"), ("app:many/rootfs", "many")]
+    ("path", "tag"),
+    [("app:v1/rootfs", "v1"), ("app:v1/layers/0/tree", "v1"), ("app:many/rootfs", "many")],
 )
 async def test_a_table_apart_is_found_by_the_tag_and_once(caplog, path: str, tag: str) -> None:
     registry, shelf = MemoryRegistry(), MemoryShelf()

@@ -9,8 +9,8 @@ import pytest
 
 from ocifs.errors import NotFound, Unsupported
 from ocifs.oci import mediatype
+from ocifs.tree.manifest.times import parse_time_ns
 from ocifs.tree.node import File, Symlink
-from ocifs.tree.times import parse_time_ns
 from ocifs.tree.walk import walk
 from tests.layers.tars import DIRECTORY, entry, tar
 from tests.oci.test_artifact import ROWS, Row
@@ -24,11 +24,15 @@ PLATFORM = {"os": "linux", "architecture": "amd64"}
 ABOUT = "vnd.docker.reference.digest"
 
 
-def put_layer(registry: MemoryRegistry, *entries: bytes, media_type: str = LAYER, **notes: str) -> dict[str, object]:
+def put_layer(
+    registry: MemoryRegistry, *entries: bytes, media_type: str = LAYER, **notes: str
+) -> dict[str, object]:
     return registry.put_blob(gzip.compress(tar(*entries), mtime=0), media_type, annotations=notes)
 
 
-def artifact(registry: MemoryRegistry, *layers: dict[str, object], **more: object) -> dict[str, object]:
+def artifact(
+    registry: MemoryRegistry, *layers: dict[str, object], **more: object
+) -> dict[str, object]:
     return {"config": registry.put_blob(b"{}", mediatype.OCI_EMPTY), "layers": list(layers), **more}
 
 
@@ -45,7 +49,9 @@ async def test_what_was_packed_as_the_place_where_it_stood_is_files_itself() -> 
 async def test_pieces_of_one_file_are_read_as_that_file() -> None:
     registry = MemoryRegistry()
     pieces = [bytes([n]) * (100 + n) for n in range(5)]
-    layers = [registry.put_blob(piece, "application/vnd.cirruslabs.tart.disk.v1") for piece in pieces]
+    layers = [
+        registry.put_blob(piece, "application/vnd.cirruslabs.tart.disk.v1") for piece in pieces
+    ]
     registry.put_manifest("app", "v1", artifact(registry, *layers))
     whole = b"".join(pieces)
     root = root_of(registry)
@@ -55,23 +61,37 @@ async def test_pieces_of_one_file_are_read_as_that_file() -> None:
     registry.asked.clear()
     assert await file.read(150, 20) == whole[150:170]
     assert sum(question.startswith("blob") for question in registry.asked) == 1
-    for offset, size in ((0, len(whole)), (90, 230), (len(whole) - 3, 100), (len(whole), 1), (99, 2)):
+    for offset, size in (
+        (0, len(whole)),
+        (90, 230),
+        (len(whole) - 3, 100),
+        (len(whole), 1),
+        (99, 2),
+    ):
         assert await file.read(offset, size) == whole[offset : offset + size], (offset, size)
 
 
 async def test_a_signature_is_a_file_beside_what_was_signed() -> None:
     registry = MemoryRegistry()
     notes = {"dev.cosignproject.cosign/signature": "MEUC", "dev.sigstore.cosign/chain": "PEM\n"}
-    signed = registry.put_blob(b"{1}", "application/vnd.dev.cosign.simplesigning.v1+json", annotations=notes)
+    signed = registry.put_blob(
+        b"{1}", "application/vnd.dev.cosign.simplesigning.v1+json", annotations=notes
+    )
     config = registry.put_blob(b'{"rootfs": {}}', mediatype.OCI_CONFIG)
     registry.put_manifest("app", "v1", {"config": config, "layers": [signed]})
     root = root_of(registry)
-    assert await names(root, b"app/_tags/v1/files") == [b"chain.pem", b"payload.json", b"signature.b64"]
+    assert await names(root, b"app/_tags/v1/files") == [
+        b"chain.pem",
+        b"payload.json",
+        b"signature.b64",
+    ]
     assert await read(root, b"app/_tags/v1/files/signature.b64") == b"MEUC"
     assert await read(root, b"app/_tags/v1/files/chain.pem") == b"PEM\n"
 
 
-async def test_an_image_of_the_first_schema_has_a_root_filesystem_without_what_was_thrown_away() -> None:
+async def test_an_image_of_the_first_schema_has_a_root_filesystem_without_what_was_thrown_away() -> (
+    None
+):
     registry = MemoryRegistry()
     base = put_layer(registry, entry("etc/a", content=b"old"), entry("etc/gone"))
     empty = put_layer(registry)
@@ -107,15 +127,22 @@ async def test_an_image_of_the_first_schema_has_a_root_filesystem_without_what_w
         ("application/vnd.docker.image.rootfs.diff.erofs", "an erofs image"),
     ],
 )
-async def test_an_image_whose_layers_are_not_tars_has_a_rootfs_that_says_why(media_type: str, what: str) -> None:
+async def test_an_image_whose_layers_are_not_tars_has_a_rootfs_that_says_why(
+    media_type: str, what: str
+) -> None:
     registry = MemoryRegistry()
     config = registry.put_blob(b'{"rootfs": {}}', mediatype.OCI_CONFIG)
-    registry.put_manifest("app", "v1", {"config": config, "layers": [registry.put_blob(b"x", media_type)]})
+    registry.put_manifest(
+        "app", "v1", {"config": config, "layers": [registry.put_blob(b"x", media_type)]}
+    )
     async with opened(registry) as root:
         assert await read(root, b"kind") == b"image\n"
         assert b"rootfs" in await names(root, b"")
         with pytest.raises(
-            Unsupported, match=f"layer 0 of sha256:.* is {what}, not a tar: .*{media_type[-10:]}".replace("+", ".")
+            Unsupported,
+            match=f"layer 0 of sha256:.* is {what}, not a tar: .*{media_type[-10:]}".replace(
+                "+", "."
+            ),
         ):
             await names(root, b"rootfs")
         with pytest.raises(NotFound):
@@ -131,7 +158,9 @@ async def test_a_cache_that_is_an_index_of_blobs_has_them_as_files() -> None:
     assert await read(root, b"app/_tags/v1/files/cacheconfig.json") == b'{"layers": []}'
 
 
-async def test_what_stands_beside_an_image_and_is_about_it_refers_to_it_and_is_no_platform() -> None:
+async def test_what_stands_beside_an_image_and_is_about_it_refers_to_it_and_is_no_platform() -> (
+    None
+):
     registry = MemoryRegistry()
     child = registry.put_manifest("app", "", artifact(registry, put_layer(registry, entry("a"))))
     digest = str(child["digest"])
@@ -165,7 +194,10 @@ async def test_what_stands_beside_an_image_and_is_about_it_refers_to_it_and_is_n
     assert await names(root, referrers) == [b"attestation", b"soci-index"]
     assert await names(root, direct) == [b"attestation", b"soci-index"]
     (short,) = await names(root, referrers + b"/attestation")
-    assert await read(root, referrers + b"/attestation/" + short + b"/digest") == f"{attestation['digest']}\n".encode()
+    assert (
+        await read(root, referrers + b"/attestation/" + short + b"/digest")
+        == f"{attestation['digest']}\n".encode()
+    )
     assert await names(root, base + b"referrers") == []
 
 
@@ -173,7 +205,9 @@ async def test_bottles_are_found_by_the_release_that_they_are_for() -> None:
     registry = MemoryRegistry()
     children = [
         {
-            **registry.put_manifest("app", "", artifact(registry, put_layer(registry, entry(name)))),
+            **registry.put_manifest(
+                "app", "", artifact(registry, put_layer(registry, entry(name)))
+            ),
             "platform": {"os": "darwin", "architecture": "amd64"},
             "annotations": {"org.opencontainers.image.ref.name": f"3.04_1.{name}"},
         }
@@ -198,7 +232,10 @@ async def test_a_bundle_is_its_description_and_its_images_are_called_by_their_na
         {"io.cnab.manifest.type": "config"},
         {"io.cnab.manifest.type": "component", "io.cnab.component.name": "db"},
     ]
-    manifests = [{"config": described, "layers": []}, artifact(registry, put_layer(registry, entry("a")))]
+    manifests = [
+        {"config": described, "layers": []},
+        artifact(registry, put_layer(registry, entry("a"))),
+    ]
     children = [
         {**registry.put_manifest("app", "", each), "annotations": notes}
         for each, notes in zip(manifests, kinds, strict=True)
@@ -213,7 +250,9 @@ async def test_a_bundle_is_its_description_and_its_images_are_called_by_their_na
 async def test_what_refers_in_a_circle_is_a_circle_of_links() -> None:
     registry = MemoryRegistry()
     first = registry.put_manifest("app", "v1", artifact(registry, artifactType="a/b"))
-    loop = registry.put_manifest("app", "", {"manifests": [first], "artifactType": "a/loop", "subject": first})
+    loop = registry.put_manifest(
+        "app", "", {"manifests": [first], "artifactType": "a/loop", "subject": first}
+    )
     again = artifact(registry, artifactType="a/b", subject=loop)
     registry.put_manifest("app", "v2", again)
     root = root_of(registry)
@@ -228,12 +267,17 @@ async def test_what_refers_in_a_circle_is_a_circle_of_links() -> None:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[row.name for row in ROWS])
-async def test_every_convention_has_a_directory_with_its_files_for_which_no_layer_is_fetched(row: Row) -> None:
+async def test_every_convention_has_a_directory_with_its_files_for_which_no_layer_is_fetched(
+    row: Row,
+) -> None:
     registry = MemoryRegistry()
     manifest = row.manifest
     if row.config is not None:
         kept = registry.put_blob(row.config)
-        manifest = {**manifest, "config": {**manifest["config"], "digest": kept["digest"], "size": kept["size"]}}  # type: ignore[dict-item]
+        manifest = {
+            **manifest,
+            "config": {**manifest["config"], "digest": kept["digest"], "size": kept["size"]},
+        }  # type: ignore[dict-item]
     kind = str(manifest.get("mediaType", "")) or mediatype.DOCKER_SCHEMA1 * ("fsLayers" in manifest)
     layer = registry.put_blob(b"any")
     if "fsLayers" in manifest:  # whose sizes are asked for

@@ -1,4 +1,6 @@
-"""The catalog is a hint: what a tree shows and enters with a catalog that is missing, failing, cut short or long."""
+"""The catalog is a hint: what a tree shows and enters with a catalog that is missing, failing, cut
+short or long.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ import pytest
 from ocifs.errors import CatalogFailed, CatalogUnavailable, Malformed, NotFound, OcifsError
 from ocifs.tree.control import MountRoot
 from ocifs.tree.node import Directory, entries_before
-from ocifs.tree.registry import RepositoryDirectory
+from ocifs.tree.registry.namespace import RepositoryDirectory
 from ocifs.tree.walk import walk
 from tests.tree.memory import MemoryRegistry
 from tests.tree.test_semantics import context_of, image, names, read, root_of
@@ -67,7 +69,9 @@ async def test_a_lookup_never_asks_for_a_long_catalog() -> None:
     assert not any(question.startswith("tags") for question in registry.asked)
 
 
-async def test_a_name_that_was_entered_and_is_not_there_is_absent_when_it_is_listed_or_used() -> None:
+async def test_a_name_that_was_entered_and_is_not_there_is_absent_when_it_is_listed_or_used() -> (
+    None
+):
     root = root_of(filled(Long()))
     for path in (b"team/nobody", b"nobody"):
         with pytest.raises(NotFound):

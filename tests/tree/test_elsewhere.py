@@ -1,4 +1,6 @@
-"""Content that is not where content is: in the descriptor itself, or at an address that nobody asks."""
+"""Content that is not where content is: in the descriptor itself, or at an address that nobody
+asks.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,12 @@ CONTENT = b"carried along"
 
 
 def put(registry: MemoryRegistry, content: bytes, **more: object) -> None:
-    layer = {"mediaType": mediatype.OCI_LAYER_GZIP, "digest": str(Digest.of(content)), "size": len(content), **more}
+    layer = {
+        "mediaType": mediatype.OCI_LAYER_GZIP,
+        "digest": str(Digest.of(content)),
+        "size": len(content),
+        **more,
+    }
     config = registry.put_blob(b"{} ", mediatype.OCI_CONFIG)
     registry.put_manifest("app", "v1", {"config": config, "layers": [layer]})
 
@@ -64,7 +71,9 @@ async def test_a_foreign_layer_is_shown_and_reading_it_says_why_not() -> None:
                 await names(root, path)
 
 
-async def test_a_foreign_layer_that_the_registry_has_is_read_and_one_without_addresses_is_absent() -> None:
+async def test_a_foreign_layer_that_the_registry_has_is_read_and_one_without_addresses_is_absent() -> (
+    None
+):
     registry = MemoryRegistry()
     put(registry, CONTENT, urls=["https://elsewhere.example/layer"])
     registry.put_blob(CONTENT)

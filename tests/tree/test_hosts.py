@@ -10,8 +10,8 @@ from ocifs.app import open_tree
 from ocifs.errors import InvalidReference, LimitExceeded, NotFound
 from ocifs.oci.reference import HostsSource, RegistrySource, join_sources, parse_source, seeds_of
 from ocifs.settings import CacheSettings, Limits, Settings
-from ocifs.tree.hosts import HostsDirectory
 from ocifs.tree.node import Directory, Link
+from ocifs.tree.registry.hosts import HostsDirectory
 from ocifs.tree.static import StaticDirectory
 
 
@@ -26,7 +26,9 @@ class Opened:
         return StaticDirectory(("host", host), ())
 
 
-@pytest.mark.parametrize("name", [b"ghcr.io", b"localhost", b"localhost:5000", b"host:5000", b"127.0.0.1:5000", b"a.b"])
+@pytest.mark.parametrize(
+    "name", [b"ghcr.io", b"localhost", b"localhost:5000", b"host:5000", b"127.0.0.1:5000", b"a.b"]
+)
 async def test_any_host_is_a_directory(name: bytes) -> None:
     opened = Opened()
     root = HostsDirectory(opened.open, list, None)
@@ -57,14 +59,18 @@ async def test_what_is_no_host_is_absent_and_nothing_is_opened(name: bytes) -> N
     assert not opened.hosts
 
 
-@pytest.mark.parametrize(("name", "target"), [(b"index.docker.io", b"docker.io"), (b"GHCR.io", b"ghcr.io")])
+@pytest.mark.parametrize(
+    ("name", "target"), [(b"index.docker.io", b"docker.io"), (b"GHCR.io", b"ghcr.io")]
+)
 async def test_another_spelling_is_a_link(name: bytes, target: bytes) -> None:
     found = await HostsDirectory(Opened().open, list, None).lookup(name)
     assert isinstance(found, Link) and found.target == target
 
 
 async def test_only_hosts_that_were_named_can_be_looked_up_where_not_any_can() -> None:
-    root = HostsDirectory(Opened().open, lambda: ["b.io", "a.io", "b.io"], frozenset({"a.io", "b.io"}))
+    root = HostsDirectory(
+        Opened().open, lambda: ["b.io", "a.io", "b.io"], frozenset({"a.io", "b.io"})
+    )
     assert [entry.name for entry in await root.entries()] == [b"a.io", b"b.io"]
     assert await root.lookup(b"a.io")
     with pytest.raises(NotFound):
@@ -89,7 +95,10 @@ def test_sources_are_joined_by_their_hosts() -> None:
 def test_seeds_belong_to_their_host() -> None:
     names = ["ghcr.io/homebrew/core/jq", "library/alpine", "alpine"]
     assert seeds_of("ghcr.io", names, alone=False) == ("homebrew/core/jq",)
-    assert seeds_of("docker.io", [*names, "docker.io/x/y"], alone=False) == ("library/alpine", "x/y")
+    assert seeds_of("docker.io", [*names, "docker.io/x/y"], alone=False) == (
+        "library/alpine",
+        "x/y",
+    )
     assert seeds_of("ghcr.io", ["ghcr.io/a/b", "c/d"], alone=True) == ("a/b", "c/d")
     with pytest.raises(InvalidReference):
         seeds_of("ghcr.io", ["A/b"], alone=True)

@@ -1,4 +1,6 @@
-"""What image-spec asks of whoever shows an image, section by section, as nodes over a registry in memory."""
+"""What image-spec asks of whoever shows an image, section by section, as nodes over a registry in
+memory.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +14,11 @@ from ocifs.errors import Malformed, OcifsError, Unsupported
 from ocifs.oci import mediatype
 from ocifs.oci.digest import Digest
 from ocifs.oci.manifest import parse_manifest
-from ocifs.tree.bound import Whereabouts
-from ocifs.tree.layerroot import _Root
+from ocifs.tree.manifest.load import Whereabouts
+from ocifs.tree.manifest.rootfs import Unreadable
+from ocifs.tree.manifest.soci import INDEX_DIGEST, LAYER_DIGEST, NAMED, soci_tables
 from ocifs.tree.node import Directory, File
-from ocifs.tree.rootfs import Unreadable
-from ocifs.tree.soci import INDEX_DIGEST, LAYER_DIGEST, NAMED, soci_tables
+from ocifs.tree.rootfs.root import _Root
 from ocifs.tree.walk import walk
 from tests.layers.tars import entry, tar
 from tests.tree.memory import MemoryRegistry
@@ -44,11 +46,19 @@ async def content(root: Directory, path: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("first", [True, False])
-async def test_image_index_manifests_a_child_of_an_unknown_type_changes_nothing(first: bool) -> None:
+async def test_image_index_manifests_a_child_of_an_unknown_type_changes_nothing(
+    first: bool,
+) -> None:
     registry = MemoryRegistry()
     machine = {"os": "linux", "architecture": "amd64"}
-    child = {**registry.put_manifest("app", "", image(registry, {"os": "linux"})), "platform": machine}
-    other = {**registry.put_manifest("app", "", {"x": 1}, "application/vnd.acme.new.v1+json"), "platform": machine}
+    child = {
+        **registry.put_manifest("app", "", image(registry, {"os": "linux"})),
+        "platform": machine,
+    }
+    other = {
+        **registry.put_manifest("app", "", {"x": 1}, "application/vnd.acme.new.v1+json"),
+        "platform": machine,
+    }
     children = [other, child] if first else [child, other]
     registry.put_manifest("app", "v1", {"manifests": children})
     async with opened(registry) as root:
@@ -60,18 +70,25 @@ async def test_image_index_manifests_a_child_of_an_unknown_type_changes_nothing(
 
 async def test_manifest_config_of_an_unknown_type_is_opaque() -> None:
     registry = MemoryRegistry()
-    lies = {"created": "2020-01-02T03:04:05Z", "rootfs": {"type": "layers", "diff_ids": [f"sha256:{'0' * 64}"]}}
+    lies = {
+        "created": "2020-01-02T03:04:05Z",
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{'0' * 64}"]},
+    }
     registry.put_manifest("app", "v1", image(registry, lies, UNKNOWN))
     async with opened(registry) as root:
         assert root.attributes.mtime_ns == 0
         assert await names(root, b"layers/0/tree") == [b"a"]
         config = str(Digest.of(json.dumps(lies).encode()).short)
-        assert not [asked for asked in registry.asked if asked.startswith("blob") and config in asked]
+        assert not [
+            asked for asked in registry.asked if asked.startswith("blob") and config in asked
+        ]
         assert json.loads(await content(root, b"config.json")) == lies
 
 
 @pytest.mark.parametrize("size", [None, 0])
-async def test_descriptor_size_that_is_missing_or_0_never_shows_other_content(size: int | None) -> None:
+async def test_descriptor_size_that_is_missing_or_0_never_shows_other_content(
+    size: int | None,
+) -> None:
     registry = MemoryRegistry()
     data = b"x" * 10_000
     layer = {**registry.put_blob(data, "application/zip"), "size": size}
@@ -88,7 +105,9 @@ async def test_descriptor_size_that_is_missing_or_0_never_shows_other_content(si
 async def test_config_rootfs_type_that_is_not_layers_is_an_error_of_rootfs(kind: object) -> None:
     registry = MemoryRegistry()
     diff_ids = [f"sha256:{hashlib.sha256(LAYER).hexdigest()}"]
-    registry.put_manifest("app", "v1", image(registry, {"rootfs": {"type": kind, "diff_ids": diff_ids}}))
+    registry.put_manifest(
+        "app", "v1", image(registry, {"rootfs": {"type": kind, "diff_ids": diff_ids}})
+    )
     async with opened(registry) as root:
         assert isinstance(await walk(root, b"rootfs"), Unreadable)
         with pytest.raises(Unsupported, match=r"rootfs\.type"):
@@ -115,7 +134,9 @@ async def test_config_rootfs_diff_ids_of_another_number_are_reported_once(count:
 
 
 @pytest.mark.parametrize("diff_ids", [["x", "y"], None])
-async def test_config_rootfs_diff_ids_of_the_same_number_are_not_reported(diff_ids: list[str] | None) -> None:
+async def test_config_rootfs_diff_ids_of_the_same_number_are_not_reported(
+    diff_ids: list[str] | None,
+) -> None:
     registry = MemoryRegistry()
     put_image(registry, LAYER, LAYER, diff_ids=diff_ids)
     reported: list[str] = []
@@ -149,22 +170,34 @@ async def test_soci_prefetch_lists_are_not_tables_of_contents(first: bool) -> No
     odd = registry.put_blob(b"odd", mediatype.OCTET_STREAM, annotations={LAYER_DIGEST: "no digest"})
     layers = [table, listed, odd] if first else [odd, listed, table]
     config = registry.put_blob(b"{}", NAMED)
-    index = registry.put_manifest("app", "", {"config": config, "artifactType": NAMED, "layers": layers})
-    raw = json.dumps({**image(registry, {}), "annotations": {INDEX_DIGEST: index["digest"]}}).encode()
+    index = registry.put_manifest(
+        "app", "", {"config": config, "artifactType": NAMED, "layers": layers}
+    )
+    raw = json.dumps(
+        {**image(registry, {}), "annotations": {INDEX_DIGEST: index["digest"]}}
+    ).encode()
     context = context_of(registry)
     where = Whereabouts(replace(context, view=replace(context.view, soci=True)), "app", "v1")
     ask = soci_tables(where, parse_manifest(raw, Digest.of(raw)))
     assert ask is not None
     found = await ask()
-    assert {str(layer): str(blob.digest) for layer, blob in found.items()} == {f"sha256:{'1' * 64}": table["digest"]}
+    assert {str(layer): str(blob.digest) for layer, blob in found.items()} == {
+        f"sha256:{'1' * 64}": table["digest"]
+    }
 
 
-@pytest.mark.parametrize("digest", ["blake3:" + "0" * 64, "multihash+base58:" + "Q" * 185, "x:" + "y" * 900])
-async def test_a_descriptor_of_a_digest_that_cannot_be_checked_is_unreadable_and_the_rest_is_not(digest: str) -> None:
+@pytest.mark.parametrize(
+    "digest", ["blake3:" + "0" * 64, "multihash+base58:" + "Q" * 185, "x:" + "y" * 900]
+)
+async def test_a_descriptor_of_a_digest_that_cannot_be_checked_is_unreadable_and_the_rest_is_not(
+    digest: str,
+) -> None:
     registry = MemoryRegistry()
     odd = {"mediaType": "application/zip", "digest": digest, "size": 9}
     good = registry.put_blob(b"good", "application/zip")
-    registry.put_manifest("app", "v1", {"config": registry.put_blob(b"{}", "a/b"), "layers": [good, odd]})
+    registry.put_manifest(
+        "app", "v1", {"config": registry.put_blob(b"{}", "a/b"), "layers": [good, odd]}
+    )
     async with opened(registry) as root:
         assert await names(root, b"layers") == [b"0", b"1"]
         assert await content(root, b"layers/0/blob") == b"good"

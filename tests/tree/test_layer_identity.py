@@ -48,8 +48,13 @@ async def test_hard_links_of_hard_links_in_one_layers_tree_lead_to_the_file(link
     )
     put_image(registry, tar(entry("a/f", content=b"1")), upper)
     async with opened(registry, links=links) as root:
-        found = [(path, await walk(root, b"layers/1/tree/" + path, follow=False)) for path in (b"h", b"b/c/h2")]
+        found = [
+            (path, await walk(root, b"layers/1/tree/" + path, follow=False))
+            for path in (b"h", b"b/c/h2")
+        ]
         for path, node in found:
             assert isinstance(node, Symlink)
-            assert posixpath.normpath(posixpath.join(posixpath.dirname(path), node.target)) == b"a/f"
+            assert (
+                posixpath.normpath(posixpath.join(posixpath.dirname(path), node.target)) == b"a/f"
+            )
         assert found[0][1].key != found[1][1].key  # their text differs

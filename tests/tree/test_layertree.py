@@ -14,21 +14,29 @@ import pytest
 import trio
 
 from ocifs.errors import IntegrityError, Malformed, NoAttribute, NotFound, RegistryFailed
-from ocifs.layers import roots
-from ocifs.layers.workshop import Workshop
+from ocifs.layers.merge import root_attributes as roots
+from ocifs.layers.service import Workshop
 from ocifs.oci import mediatype
 from ocifs.oci.digest import Digest
 from ocifs.oci.platform import Platform
 from ocifs.settings import Limits, ViewSettings
-from ocifs.tree.context import Context
+from ocifs.tree.manifest.context import Context
 from ocifs.tree.node import Directory, File, Node, Symlink
-from ocifs.tree.single import open_single
+from ocifs.tree.registry.single import open_single
 from ocifs.tree.walk import walk
 from tests.layers.tars import DIRECTORY, HARDLINK, SYMLINK, entry, tar
 from tests.tree.memory import MemoryRegistry, MemoryShelf
 
 LOWER = tar(
-    entry("./", DIRECTORY, mode=0o751, mtime=7, uid=3, gid=4, pax_headers={"SCHILY.xattr.user.root": "r"}),
+    entry(
+        "./",
+        DIRECTORY,
+        mode=0o751,
+        mtime=7,
+        uid=3,
+        gid=4,
+        pax_headers={"SCHILY.xattr.user.root": "r"},
+    ),
     entry("etc/passwd", content=b"root\n", uid=5, gid=6, pax_headers={"SCHILY.xattr.user.a": "b"}),
     entry("usr/lib/os-release", content=b"name\n"),
     entry("etc/os-release", SYMLINK, linkname="../usr/lib/os-release"),
@@ -38,12 +46,26 @@ LOWER = tar(
     entry("old", content=b"old"),
     entry("n" * 300, content=b"long"),
 )
-UPPER = tar(entry(".wh.old"), entry("etc/shadow", HARDLINK, linkname="etc/passwd"), entry("etc/a", content=b"a"))
+UPPER = tar(
+    entry(".wh.old"),
+    entry("etc/shadow", HARDLINK, linkname="etc/passwd"),
+    entry("etc/a", content=b"a"),
+)
 
 
-def put_image(registry: MemoryRegistry, *tars: bytes, diff_ids: list[str] | None = None, media_type: str = "") -> None:
-    named = [f"sha256:{hashlib.sha256(each).hexdigest()}" for each in tars] if diff_ids is None else diff_ids
-    config = {"os": "linux", "architecture": "amd64", "rootfs": {"type": "layers", "diff_ids": named}}
+def put_image(
+    registry: MemoryRegistry, *tars: bytes, diff_ids: list[str] | None = None, media_type: str = ""
+) -> None:
+    named = (
+        [f"sha256:{hashlib.sha256(each).hexdigest()}" for each in tars]
+        if diff_ids is None
+        else diff_ids
+    )
+    config = {
+        "os": "linux",
+        "architecture": "amd64",
+        "rootfs": {"type": "layers", "diff_ids": named},
+    }
     kind = media_type or mediatype.OCI_LAYER_GZIP
     image = {
         "config": registry.put_blob(json.dumps(config).encode(), mediatype.OCI_CONFIG),
@@ -64,7 +86,9 @@ async def opened(
         workshop = Workshop(registry, shelf or MemoryShelf(), nursery, Limits())
         shown = ViewSettings(platform=Platform("linux", "amd64"), **view)
         context = Context(registry.origin, shown, Limits(), workshop)
-        yield await open_single(context if report is None else replace(context, report=report), "app", "v1")
+        yield await open_single(
+            context if report is None else replace(context, report=report), "app", "v1"
+        )
         nursery.cancel_scope.cancel()
 
 
@@ -102,7 +126,12 @@ async def test_layers_are_laid_over_each_other_and_shown_alone(registry) -> None
         file = await walk(root, b"rootfs/" + long)
         assert isinstance(file, File)
         assert await file.read(0, 10) == b"long"
-        for path in (b"rootfs/old", b"rootfs/.wh.old", b"rootfs/" + b"n" * 300, b"layers/1/tree/.wh.old"):
+        for path in (
+            b"rootfs/old",
+            b"rootfs/.wh.old",
+            b"rootfs/" + b"n" * 300,
+            b"layers/1/tree/.wh.old",
+        ):
             with pytest.raises(NotFound):
                 await walk(root, path)
 
@@ -116,11 +145,16 @@ async def test_nothing_is_fetched_before_somebody_looks_inside(registry) -> None
                 with pytest.raises(NoAttribute):
                     await node.attribute(name)
         config = json.loads(registry.content[registry.known["app"]["v1"]][1])["config"]["digest"]
-        assert [each for each in registry.asked if each.startswith("blob")] == [f"blob {config[7:19]}"]
+        assert [each for each in registry.asked if each.startswith("blob")] == [
+            f"blob {config[7:19]}"
+        ]
         rootfs = await walk(root, b"rootfs")
         assert rootfs.lifetime == 0
         await names(root, b"rootfs")
-        assert (rootfs.attributes.mode, rootfs.attributes.mtime_ns) == (stat.S_IFDIR | 0o751, 7 * 10**9)
+        assert (rootfs.attributes.mode, rootfs.attributes.mtime_ns) == (
+            stat.S_IFDIR | 0o751,
+            7 * 10**9,
+        )
 
 
 @pytest.mark.parametrize(("owner", "soci"), [("user", False), ("keep", False), ("user", True)])
@@ -146,7 +180,9 @@ async def test_a_root_that_was_looked_into_once_is_known_without_a_look(
         assert again.attributes == known
         assert (again.settled, list(again.attribute_names())) == (True, [b"user.root"])
         assert await again.attribute(b"user.root") == b"r"
-        assert [each for each in registry.asked[asked:] if each.startswith(("blob", "referrers"))] == []
+        assert [
+            each for each in registry.asked[asked:] if each.startswith(("blob", "referrers"))
+        ] == []
 
 
 async def test_a_damaged_root_is_a_guess_again(registry) -> None:
@@ -201,8 +237,19 @@ async def test_extended_attributes_are_the_layers(registry) -> None:
 
 
 async def test_only_extended_attributes_that_a_file_can_have_are_shown() -> None:
-    fine = {"user.a": "1", "trusted.b": "2", "security.c": "3", f"user.{'n' * 250}": "4", "user.full": "v" * 65_536}
-    none = {"com.apple.quarantine": "q", "user.": "e", f"user.{'n' * 251}": "l", "user.fuller": "v" * 65_537}
+    fine = {
+        "user.a": "1",
+        "trusted.b": "2",
+        "security.c": "3",
+        f"user.{'n' * 250}": "4",
+        "user.full": "v" * 65_536,
+    }
+    none = {
+        "com.apple.quarantine": "q",
+        "user.": "e",
+        f"user.{'n' * 251}": "l",
+        "user.fuller": "v" * 65_537,
+    }
     many = {f"user.{number:04}{'n' * 200}": "" for number in range(400)}
     registry = MemoryRegistry()
     files = [("some", {**none, **fine}), ("many", {**many, "user.last": "l"})]
@@ -221,7 +268,9 @@ async def test_only_extended_attributes_that_a_file_can_have_are_shown() -> None
                 await some.attribute(name.encode())
         assert sum(len(name) + 1 for name in many_of.attribute_names()) <= 65_536
         assert (
-            list(many_of.attribute_names()) == [name.encode() for name in many][: len(many_of.attribute_names())] != []
+            list(many_of.attribute_names())
+            == [name.encode() for name in many][: len(many_of.attribute_names())]
+            != []
         )
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocifs.tree.nameindex import NameIndex
+from ocifs.tree.name_index import NameIndex
 
 COMPONENTS = st.sampled_from(["a", "b", "a-b", "a.b", "a0", "ab"])
 NAMES = st.lists(COMPONENTS, min_size=1, max_size=3).map("/".join)
 
 
 @given(st.lists(NAMES), st.lists(NAMES), NAMES)
-def test_it_has_what_is_listed_and_the_namespaces_above(first: list[str], more: list[str], asked: str) -> None:
+def test_it_has_what_is_listed_and_the_namespaces_above(
+    first: list[str], more: list[str], asked: str
+) -> None:
     index = NameIndex(first)
     for name in more:
         index.add(name)

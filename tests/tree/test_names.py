@@ -8,10 +8,35 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ocifs.tree.names import MAX_DEPTH, MAX_NAME, mangle, split_path, to_bytes, unique, unique_paths, unmangle
+from ocifs.tree.names import (
+    MAX_DEPTH,
+    MAX_NAME,
+    mangle,
+    split_path,
+    to_bytes,
+    unique,
+    unique_paths,
+    unmangle,
+)
 
 NASTY = st.lists(
-    st.sampled_from([b"/", b"\0", b".", b"..", b"%", b"2", b"F", b"a", b"\xff", b"\xc3\xa9", b"~2", b".tar.gz", b"\n"]),
+    st.sampled_from(
+        [
+            b"/",
+            b"\0",
+            b".",
+            b"..",
+            b"%",
+            b"2",
+            b"F",
+            b"a",
+            b"\xff",
+            b"\xc3\xa9",
+            b"~2",
+            b".tar.gz",
+            b"\n",
+        ]
+    ),
     max_size=30,
 ).map(b"".join)
 
@@ -63,7 +88,9 @@ def test_different_names_stay_different(names: set[bytes]) -> None:
     assert len({mangle(name) for name in names}) == len(names)
 
 
-def test_an_over_long_name_keeps_its_beginning_and_extension_and_differs_from_its_neighbour() -> None:
+def test_an_over_long_name_keeps_its_beginning_and_extension_and_differs_from_its_neighbour() -> (
+    None
+):
     one, two = (mangle(b"a" * 300 + tail + b".tar.gz") for tail in (b"1", b"2"))
     assert len(one) == MAX_NAME
     assert one.startswith(b"a" * 200)
@@ -78,7 +105,9 @@ def test_shortening_leaves_no_half_character() -> None:
 
 
 @given(st.lists(NASTY | st.sampled_from([b"a", b"a~2", b"a.txt", b"a~2.txt"])))
-def test_unique_names_are_unique_in_order_and_the_first_keeps_its_name(names: Sequence[bytes]) -> None:
+def test_unique_names_are_unique_in_order_and_the_first_keeps_its_name(
+    names: Sequence[bytes],
+) -> None:
     result = unique([mangle(name) for name in names])
     assert len(result) == len(names)
     assert len(set(result)) == len(result)
@@ -125,11 +154,18 @@ def test_a_repeated_name_of_full_length_stays_in_bounds() -> None:
         (b"\xff/x", (b"\xff", b"x")),
     ],
 )
-def test_titles_with_directories_are_relative_and_stay_inside(title: str | bytes, parts: tuple[bytes, ...]) -> None:
+def test_titles_with_directories_are_relative_and_stay_inside(
+    title: str | bytes, parts: tuple[bytes, ...]
+) -> None:
     assert split_path(title) == parts
 
 
-@given(st.text() | st.lists(st.sampled_from(("..", ".", "", "a", "%2E%2E", "\0", "...")), min_size=1).map("/".join))
+@given(
+    st.text()
+    | st.lists(st.sampled_from(("..", ".", "", "a", "%2E%2E", "\0", "...")), min_size=1).map(
+        "/".join
+    )
+)
 def test_no_title_leads_outside(title: str) -> None:
     for part in split_path(title):
         assert part not in (b"", b".", b"..")
@@ -155,7 +191,10 @@ def test_a_file_gives_way_to_a_directory_of_its_name() -> None:
 
 
 @given(
-    st.lists(st.lists(st.sampled_from([b"a", b"b", b"a~2", b"a~3"]), min_size=1, max_size=3).map(tuple), max_size=12)
+    st.lists(
+        st.lists(st.sampled_from([b"a", b"b", b"a~2", b"a~3"]), min_size=1, max_size=3).map(tuple),
+        max_size=12,
+    )
 )
 def test_unique_paths_make_a_tree(paths: list[tuple[bytes, ...]]) -> None:
     result = unique_paths(paths)

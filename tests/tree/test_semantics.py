@@ -10,15 +10,15 @@ import pytest
 import trio
 
 from ocifs.errors import NotADirectory, NotFound, TooManyLinks, Unreachable, UsageError
-from ocifs.layers.workshop import Workshop
+from ocifs.layers.service import Workshop
 from ocifs.oci import mediatype
 from ocifs.oci.digest import Digest
 from ocifs.oci.platform import Platform
 from ocifs.settings import Limits, ViewSettings
-from ocifs.tree.context import Context
+from ocifs.tree.manifest.context import Context
 from ocifs.tree.node import Directory, File, Link, Symlink
-from ocifs.tree.registry import RepositoryDirectory
-from ocifs.tree.single import open_single
+from ocifs.tree.registry.namespace import RepositoryDirectory
+from ocifs.tree.registry.single import open_single
 from ocifs.tree.walk import walk
 from tests.tree.memory import MemoryRegistry, MemoryShelf
 
@@ -27,7 +27,9 @@ LAYER = mediatype.OCI_LAYER_GZIP
 
 def context_of(registry: MemoryRegistry, **more: object) -> Context:
     view = ViewSettings(platform=Platform("linux", "amd64"))
-    workshop = Workshop(registry, MemoryShelf(), None, Limits())  # without a nursery: no layer is unpacked here
+    workshop = Workshop(
+        registry, MemoryShelf(), None, Limits()
+    )  # without a nursery: no layer is unpacked here
     return Context(registry.origin, view, Limits(), workshop, **more)
 
 
@@ -81,11 +83,17 @@ async def test_tags_are_links_made_from_the_list_alone(registry) -> None:
     node = await walk(root, b"library/alpine/_tags")
     assert isinstance(node, Directory)
     registry.asked.clear()
-    targets = {entry.name: entry.node.target for entry in await node.entries() if isinstance(entry.node, Symlink)}
+    targets = {
+        entry.name: entry.node.target
+        for entry in await node.entries()
+        if isinstance(entry.node, Symlink)
+    }
     assert targets == {b"3.19": b"../_manifests/3.19", b"latest": b"../_manifests/latest"}
     for name in targets:
         await walk(root, b"library/alpine/_manifests/" + name)
-    assert [question for question in registry.asked if question != "catalog"] == ["tags library/alpine"]
+    assert [question for question in registry.asked if question != "catalog"] == [
+        "tags library/alpine"
+    ]
 
 
 async def test_a_walk_that_follows_no_links_asks_for_names_only(registry) -> None:
@@ -134,7 +142,9 @@ async def test_what_the_registry_does_not_know_is_absent(registry, path: str) ->
         await walk(root_of(registry), path.encode())
 
 
-@pytest.mark.parametrize("name", [b".git", b"Makefile", b"_private", b"a..b", b"caf\xc3\xa9", b"a" * 256, b"-x", b"x-"])
+@pytest.mark.parametrize(
+    "name", [b".git", b"Makefile", b"_private", b"a..b", b"caf\xc3\xa9", b"a" * 256, b"-x", b"x-"]
+)
 @pytest.mark.parametrize("lists_catalog", [True, False])
 async def test_what_cannot_be_a_repository_is_absent_without_a_request(
     registry, name: bytes, lists_catalog: bool
@@ -145,7 +155,9 @@ async def test_what_cannot_be_a_repository_is_absent_without_a_request(
     assert registry.asked == []
 
 
-async def test_without_a_catalog_any_valid_name_is_entered_and_what_was_visited_is_listed(registry) -> None:
+async def test_without_a_catalog_any_valid_name_is_entered_and_what_was_visited_is_listed(
+    registry,
+) -> None:
     registry.lists_catalog = False
     root = root_of(registry)
     assert await names(root, b"") == []
@@ -170,7 +182,14 @@ async def test_a_name_that_the_catalog_does_not_list_is_asked_for(registry) -> N
 
 
 @pytest.mark.parametrize(
-    "path", ["", "library", "library/alpine/_tags", "library/alpine/_manifests/3.19/digest", "library/alpine:3.19"]
+    "path",
+    [
+        "",
+        "library",
+        "library/alpine/_tags",
+        "library/alpine/_manifests/3.19/digest",
+        "library/alpine:3.19",
+    ],
 )
 async def test_an_outage_is_never_absence(registry, path: str) -> None:
     registry.down = Unreachable("the cable is cut")
@@ -224,7 +243,9 @@ async def test_a_listed_tag_that_is_gone_is_absent_when_it_is_used_and_later_whe
 async def test_an_images_directory_shows_what_the_page_says(registry) -> None:
     root = root_of(registry)
     registry.put_manifest(
-        "app", "v1", image(registry, "app", annotations={"a/b": "1\n", "..": "2", "org.example": "3"})
+        "app",
+        "v1",
+        image(registry, "app", annotations={"a/b": "1\n", "..": "2", "org.example": "3"}),
     )
     base = b"app/_tags/v1/"
     assert await names(root, base) == [
@@ -235,7 +256,10 @@ async def test_an_images_directory_shows_what_the_page_says(registry) -> None:
     assert await read(root, base + b"media-type") == f"{mediatype.OCI_MANIFEST}\n".encode()
     assert await read(root, base + b"layers/0/blob") == b"layer of app"
     assert await read(root, base + b"layers/0/size") == b"12\n"
-    shown = {name: await read(root, base + b"annotations/" + name) for name in await names(root, base + b"annotations")}
+    shown = {
+        name: await read(root, base + b"annotations/" + name)
+        for name in await names(root, base + b"annotations")
+    }
     assert sorted(shown.values()) == [b"1\n", b"2", b"3"]
     assert all(b"/" not in name and name not in (b".", b"..") for name in shown)
     assert (await walk(root, base + b"manifest.json")).attributes.mtime_ns == 1714979289_500000000
@@ -245,9 +269,17 @@ async def test_listing_fetches_manifest_and_config_and_no_layer(registry) -> Non
     root = root_of(registry)
     await names(root, b"library/alpine/_manifests/latest/layers/0")
     layer = registry.put_blob(b"layer of b", LAYER)
-    assert not any(Digest.parse(str(layer["digest"])).short in question for question in registry.asked)
-    fetched = {question for question in registry.asked if question.startswith(("tagged", "manifest", "blob"))}
-    assert len(fetched) == 2  # each may be asked for again: a cache stands before a registry, none before this one
+    assert not any(
+        Digest.parse(str(layer["digest"])).short in question for question in registry.asked
+    )
+    fetched = {
+        question
+        for question in registry.asked
+        if question.startswith(("tagged", "manifest", "blob"))
+    }
+    assert (
+        len(fetched) == 2
+    )  # each may be asked for again: a cache stands before a registry, none before this one
 
 
 async def test_the_same_blob_is_one_file_and_a_directory_has_one_parent(registry) -> None:
@@ -256,7 +288,9 @@ async def test_the_same_blob_is_one_file_and_a_directory_has_one_parent(registry
     digest = registry.known["library/alpine"]["latest"]
     by_digest = await walk(root, f"library/alpine/_manifests/{digest}".encode())
     assert by_tag.key != by_digest.key
-    assert (await walk(by_tag, b"layers/0/blob")).key == (await walk(by_digest, b"layers/0/blob")).key
+    assert (await walk(by_tag, b"layers/0/blob")).key == (
+        await walk(by_digest, b"layers/0/blob")
+    ).key
     assert (await walk(by_tag, b"layers")).key != (await walk(by_digest, b"layers")).key
     layer = json.loads(registry.content[digest][1])["layers"][0]["digest"]
     assert (await walk(root, f"library/alpine/_blobs/{layer}".encode())).key == (
@@ -283,7 +317,9 @@ async def test_an_index_has_its_children_and_stands_for_one_platform(registry) -
     assert platforms[:2] == [b"linux-arm64-v8", b"linux-amd64"]
     assert len(platforms) == len(set(platforms)) == 3
     for n, child in enumerate(children):
-        assert await read(root, base + b"manifests/%d/digest" % n) == f"{child['digest']}\n".encode()
+        assert (
+            await read(root, base + b"manifests/%d/digest" % n) == f"{child['digest']}\n".encode()
+        )
     assert await read(root, base + b"layers/0/blob") == b"layer of amd"
     assert await read(root, base + b"subject/digest") == f"{children[0]['digest']}\n".encode()
     single = await open_single(context_of(registry), "app", Digest.parse(str(index["digest"])))
@@ -293,16 +329,23 @@ async def test_an_index_has_its_children_and_stands_for_one_platform(registry) -
 
 
 @pytest.mark.parametrize("view", ["rootfs", "layers", "files"])
-async def test_an_index_without_the_platform_that_is_meant_says_which_it_has(registry, view: str) -> None:
+async def test_an_index_without_the_platform_that_is_meant_says_which_it_has(
+    registry, view: str
+) -> None:
     machines = (
         {"os": "linux", "architecture": "arm", "variant": "v7"},
         {"os": "windows", "architecture": "amd64", "os.version": "10.0"},
     )
-    children = [{**registry.put_manifest("app", "", image(registry, str(each))), "platform": each} for each in machines]
+    children = [
+        {**registry.put_manifest("app", "", image(registry, str(each))), "platform": each}
+        for each in machines
+    ]
     registry.put_manifest("app", "many", {"manifests": children})
     with pytest.raises(NotFound, match="the index has nothing for linux/amd64") as raised:
         await walk(root_of(registry), b"app:many/" + view.encode())
-    assert raised.value.hint == "choose with --platform: there are linux/arm/v7, windows(10.0)/amd64"
+    assert (
+        raised.value.hint == "choose with --platform: there are linux/arm/v7, windows(10.0)/amd64"
+    )
     shown = ViewSettings(platform=Platform("linux", "amd64"), view=view)
     with pytest.raises(UsageError, match="nothing for linux/amd64"):
         await open_single(replace(context_of(registry), view=shown), "app", "many")
@@ -312,13 +355,17 @@ async def test_an_index_without_the_platform_that_is_meant_says_which_it_has(reg
 
 async def test_files_have_the_names_that_a_person_wants(registry) -> None:
     def layer(content: bytes, title: str) -> dict[str, object]:
-        return registry.put_blob(content, "text/plain", annotations={"org.opencontainers.image.title": title})
+        return registry.put_blob(
+            content, "text/plain", annotations={"org.opencontainers.image.title": title}
+        )
 
     titles = ["notes.txt", "docs/a.md", "docs/b/c.md", "/abs", "../up", "notes.txt"]
     layers = [layer(f"{n}".encode(), title) for n, title in enumerate(titles)]
     empty = registry.put_blob(b"{}", mediatype.OCI_EMPTY)
     registry.put_manifest(
-        "app", "v1", {"artifactType": "application/vnd.example", "config": empty, "layers": [*layers, empty]}
+        "app",
+        "v1",
+        {"artifactType": "application/vnd.example", "config": empty, "layers": [*layers, empty]},
     )
     root = root_of(registry)
     base = b"app/_tags/v1/files"
@@ -329,13 +376,21 @@ async def test_files_have_the_names_that_a_person_wants(registry) -> None:
     assert len(top) == 5
     assert await read(root, base + b"/docs/b/c.md") == b"2"
     assert await read(root, base + b"/notes.txt") == b"0"
-    up = next(name for name in top if name not in (b"notes.txt", b"docs", b"abs") and not name.startswith(b"notes"))
+    up = next(
+        name
+        for name in top
+        if name not in (b"notes.txt", b"docs", b"abs") and not name.startswith(b"notes")
+    )
     assert await names(root, base + b"/" + up) == [b"up"]
-    assert (await walk(root, base + b"/abs")).key == (await walk(root, b"app/_tags/v1/layers/3/blob")).key
+    assert (await walk(root, base + b"/abs")).key == (
+        await walk(root, b"app/_tags/v1/layers/3/blob")
+    ).key
 
 
 async def test_a_charts_archive_is_called_after_the_chart(registry) -> None:
-    config = registry.put_blob(b'{"name": "podinfo", "version": "6.5.0"}', "application/vnd.cncf.helm.config.v1+json")
+    config = registry.put_blob(
+        b'{"name": "podinfo", "version": "6.5.0"}', "application/vnd.cncf.helm.config.v1+json"
+    )
     layer = registry.put_blob(b"chart", "application/vnd.cncf.helm.chart.content.v1.tar+gzip")
     registry.put_manifest("charts/podinfo", "6.5.0", {"config": config, "layers": [layer]})
     root = root_of(registry)
@@ -346,17 +401,24 @@ async def test_a_charts_archive_is_called_after_the_chart(registry) -> None:
 async def test_referrers_are_found_by_both_systems_and_lead_to_their_manifests(registry) -> None:
     subject = registry.put_manifest("app", "v1", image(registry))
     sbom = registry.put_manifest(
-        "app", "", {**image(registry, "sbom"), "artifactType": "application/spdx+json", "subject": subject}
+        "app",
+        "",
+        {**image(registry, "sbom"), "artifactType": "application/spdx+json", "subject": subject},
     )
     digest = str(subject["digest"])
-    signature = registry.put_manifest("app", digest.replace(":", "-") + ".sig", image(registry, "sig"))
+    signature = registry.put_manifest(
+        "app", digest.replace(":", "-") + ".sig", image(registry, "sig")
+    )
     root = root_of(registry)
     base = b"app/_tags/v1/referrers"
     assert b"cosign-signature" in await names(root, base)
     for kind in await names(root, base):
         (short,) = await names(root, base + b"/" + kind)
         expected = signature if kind == b"cosign-signature" else sbom
-        assert await read(root, base + b"/" + kind + b"/" + short + b"/digest") == f"{expected['digest']}\n".encode()
+        assert (
+            await read(root, base + b"/" + kind + b"/" + short + b"/digest")
+            == f"{expected['digest']}\n".encode()
+        )
     single = await open_single(context_of(registry), "app", "v1")
     assert await names(single, b"referrers") == await names(root, base)
     (short,) = await names(single, b"referrers/cosign-signature")
@@ -366,7 +428,10 @@ async def test_referrers_are_found_by_both_systems_and_lead_to_their_manifests(r
 
 
 async def test_links_stay_inside_in_every_kind_of_mount(registry) -> None:
-    child = {**registry.put_manifest("app", "", image(registry)), "platform": {"os": "linux", "architecture": "amd64"}}
+    child = {
+        **registry.put_manifest("app", "", image(registry)),
+        "platform": {"os": "linux", "architecture": "amd64"},
+    }
     registry.put_manifest("app", "v1", {"manifests": [child], "subject": child})
 
     async def links(directory: Directory, depth: int) -> list[tuple[bytes, int]]:
@@ -393,7 +458,9 @@ async def test_an_ambiguous_manifest_is_shown_raw(registry) -> None:
 async def test_schema_1_layers_have_their_sizes_asked_for(registry) -> None:
     layer = registry.put_blob(b"old layer", LAYER)
     body = {"schemaVersion": 1, "fsLayers": [{"blobSum": layer["digest"]}], "history": []}
-    registry.put_manifest("old", "v1", {**body, "mediaType": mediatype.DOCKER_SCHEMA1}, mediatype.DOCKER_SCHEMA1)
+    registry.put_manifest(
+        "old", "v1", {**body, "mediaType": mediatype.DOCKER_SCHEMA1}, mediatype.DOCKER_SCHEMA1
+    )
     root = root_of(registry)
     assert await read(root, b"old/_tags/v1/layers/0/blob") == b"old layer"
     assert await read(root, b"old/_tags/v1/layers/0/size") == b"9\n"

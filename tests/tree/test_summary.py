@@ -7,11 +7,11 @@ import json
 import pytest
 
 from ocifs.oci import mediatype
-from ocifs.oci.artifact import classify
+from ocifs.oci.kinds.artifact import classify
 from ocifs.oci.manifest import Manifest, digest_of_manifest, parse_manifest
+from ocifs.tree.manifest.summary import summarise
 from ocifs.tree.node import File
-from ocifs.tree.single import open_single
-from ocifs.tree.summary import summarise
+from ocifs.tree.registry.single import open_single
 from ocifs.tree.walk import walk
 from tests.tree.memory import MemoryRegistry
 from tests.tree.test_semantics import context_of
@@ -34,7 +34,10 @@ def page(manifest: Manifest, config: object = None) -> str:
 
 
 def test_an_image_says_when_for_what_what_it_runs_and_what_made_its_layers() -> None:
-    layers = [descriptor(mediatype.OCI_LAYER_GZIP, 3 << 20), descriptor(mediatype.OCI_LAYER_GZIP, 100)]
+    layers = [
+        descriptor(mediatype.OCI_LAYER_GZIP, 3 << 20),
+        descriptor(mediatype.OCI_LAYER_GZIP, 100),
+    ]
     image = parsed(config=descriptor(mediatype.OCI_CONFIG), layers=layers)
     config = {
         "created": "2024-01-02T03:04:05Z",
@@ -63,14 +66,17 @@ def test_an_image_says_when_for_what_what_it_runs_and_what_made_its_layers() -> 
 
 
 def test_history_that_does_not_fit_the_layers_is_left_out() -> None:
-    image = parsed(config=descriptor(mediatype.OCI_CONFIG), layers=[descriptor(mediatype.OCI_LAYER_GZIP)])
+    image = parsed(
+        config=descriptor(mediatype.OCI_CONFIG), layers=[descriptor(mediatype.OCI_LAYER_GZIP)]
+    )
     assert "ADD" not in page(image, {"history": [{"created_by": "ADD a"}, {"created_by": "ADD b"}]})
 
 
 def test_an_artifact_says_its_name_and_its_files() -> None:
     helm = "application/vnd.cncf.helm."
     chart = parsed(
-        config=descriptor(f"{helm}config.v1+json", 90), layers=[descriptor(f"{helm}chart.content.v1.tar+gzip")]
+        config=descriptor(f"{helm}config.v1+json", 90),
+        layers=[descriptor(f"{helm}chart.content.v1.tar+gzip")],
     )
     text = page(chart, {"name": "web", "version": "1.2.0"})
     assert "Name:          web 1.2.0\n" in text
@@ -81,7 +87,10 @@ def test_an_artifact_says_its_name_and_its_files() -> None:
 def test_an_index_says_of_which_platform_an_attestation_is() -> None:
     image, attestation = (descriptor(mediatype.OCI_MANIFEST, 500 + n) for n in range(2))
     image["platform"] = {"os": "linux", "architecture": "amd64"}
-    attestation |= {"digest": "sha256:" + "4d" * 32, "annotations": {"vnd.docker.reference.digest": DIGEST}}
+    attestation |= {
+        "digest": "sha256:" + "4d" * 32,
+        "annotations": {"vnd.docker.reference.digest": DIGEST},
+    }
     attestation["platform"] = {"os": "unknown", "architecture": "unknown"}
     text = page(parsed(manifests=[image, attestation]))
     assert "Children:      2 manifests\n" in text
@@ -92,7 +101,11 @@ def test_an_index_says_of_which_platform_an_attestation_is() -> None:
 def test_text_of_strangers_stays_on_its_line() -> None:
     notes = {"a": "x\ny\x1b[31m", "b": "z" * 3000, "c": "tab\there"}
     text = page(
-        parsed(config=descriptor("a/b"), layers=[descriptor("c/d", annotations={TITLE: "r\rs"})], annotations=notes)
+        parsed(
+            config=descriptor("a/b"),
+            layers=[descriptor("c/d", annotations={TITLE: "r\rs"})],
+            annotations=notes,
+        )
     )
     assert "a  x\\ny\\x1b[31m\n" in text
     assert f"b  {'z' * 160}… (3000 characters)\n" in text

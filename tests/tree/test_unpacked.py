@@ -1,4 +1,6 @@
-"""What `files/` makes of archives that are directories, where blobs that an index lists are, and whose time is whose."""
+"""What `files/` makes of archives that are directories, where blobs that an index lists are, and
+whose time is whose.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ import pytest
 from ocifs.errors import IntegrityError, Malformed
 from ocifs.oci import mediatype
 from ocifs.tree.node import Directory, File
-from ocifs.tree.single import open_single
+from ocifs.tree.registry.single import open_single
 from ocifs.tree.walk import walk
 from tests.layers.tars import DIRECTORY, SYMLINK, entry, tar
 from tests.tree.memory import MemoryRegistry
@@ -26,9 +28,16 @@ DOCS = tar(
 
 
 def put(registry: MemoryRegistry, content: bytes, **annotations: str) -> None:
-    layer = registry.put_blob(gzip.compress(content, mtime=0), mediatype.OCI_LAYER_GZIP, annotations=annotations)
+    layer = registry.put_blob(
+        gzip.compress(content, mtime=0), mediatype.OCI_LAYER_GZIP, annotations=annotations
+    )
     empty = registry.put_blob(b"{}", mediatype.OCI_EMPTY)
-    artifact = {"artifactType": "application/vnd.example", "config": empty, "layers": [layer], "annotations": CREATED}
+    artifact = {
+        "artifactType": "application/vnd.example",
+        "config": empty,
+        "layers": [layer],
+        "annotations": CREATED,
+    }
     registry.put_manifest("app", "v1", artifact)
 
 
@@ -91,8 +100,18 @@ async def test_directories_have_the_manifests_time_until_something_knows_better(
     registry = MemoryRegistry()
     put(registry, DOCS, **packed("docs"))
     async with opened(registry) as root:
-        for path in ("files", "files/docs", "layers", "layers/0", "layers/0/digest", "layers/0/blob", "layers/0/tree"):
-            assert (await walk(root, path.encode())).attributes.mtime_ns == 1714979289_000000000, path
+        for path in (
+            "files",
+            "files/docs",
+            "layers",
+            "layers/0",
+            "layers/0/digest",
+            "layers/0/blob",
+            "layers/0/tree",
+        ):
+            assert (await walk(root, path.encode())).attributes.mtime_ns == 1714979289_000000000, (
+                path
+            )
 
 
 async def test_blobs_that_a_cache_lists_as_children_are_led_to_in_every_kind_of_mount() -> None:

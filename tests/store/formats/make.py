@@ -1,4 +1,5 @@
-"""Make a cache for test_formats.py with the code of the current tree: a mount of two images is used, and its cache kept.
+"""Make a cache for test_formats.py with the code of the current tree: a mount of two images is
+used, and its cache kept.
 
     python -m tests.store.formats.make tests/store/formats/COMMIT.tar.xz
 
@@ -33,7 +34,9 @@ FILES = {
     for name, size in (("d/a", 3000), ("d/b", 500), ("e", 0), ("x", 20000))
 } | {"late": b"late\n"}
 BLOB = b"".join(b"%08d\n" % number for number in range(600_000))
-_FIRST = tar(entry("d", DIRECTORY), *[entry(name, content=FILES[name]) for name in ("d/a", "d/b", "e")])
+_FIRST = tar(
+    entry("d", DIRECTORY), *[entry(name, content=FILES[name]) for name in ("d/a", "d/b", "e")]
+)
 _SECOND = tar(entry("x", content=FILES["x"]))
 _THIRD = tar(entry("late", content=FILES["late"]))
 LAYERS = [
@@ -47,11 +50,22 @@ def push(registry: Registry, layers: list[tuple[bytes, bytes, str]]) -> None:
     """Push both images, `v1` of these layers."""
 
     def pushed(content: bytes, media_type: str) -> dict[str, object]:
-        return {"mediaType": media_type, "digest": push_blob(registry.url, NAME, content), "size": len(content)}
+        return {
+            "mediaType": media_type,
+            "digest": push_blob(registry.url, NAME, content),
+            "size": len(content),
+        }
 
     diff_ids = [f"sha256:{hashlib.sha256(plain).hexdigest()}" for plain, _, _ in layers]
-    config = {"os": "linux", "architecture": "amd64", "rootfs": {"type": "layers", "diff_ids": diff_ids}}
-    base: dict[str, object] = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json"}
+    config = {
+        "os": "linux",
+        "architecture": "amd64",
+        "rootfs": {"type": "layers", "diff_ids": diff_ids},
+    }
+    base: dict[str, object] = {
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+    }
     image = base | {
         "config": pushed(json.dumps(config).encode(), "application/vnd.oci.image.config.v1+json"),
         "layers": [pushed(packed, TYPE + ending) for _, packed, ending in layers],
@@ -79,7 +93,16 @@ def main() -> int:
                 subprocess.run(["cat", *read], stdout=subprocess.DEVNULL, check=True)
                 with (tags / "blob" / "layers" / "0" / "blob").open("rb") as file:
                     file.read(1000)
-        kept = ["--sparse", "--sort=name", "--owner=0", "--group=0", "--mtime=@1700000000", "-cJf", str(target), "v1"]
+        kept = [
+            "--sparse",
+            "--sort=name",
+            "--owner=0",
+            "--group=0",
+            "--mtime=@1700000000",
+            "-cJf",
+            str(target),
+            "v1",
+        ]
         subprocess.run(["tar", "-C", str(work / "cache" / "ocifs"), *kept], check=True)
     return 0
 

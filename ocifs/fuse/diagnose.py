@@ -1,0 +1,69 @@
+"""Why the kernel refused a mount, as far as it can be seen from here: libfuse says so on standard
+error, which a daemon has not.
+
+Rules that hold here: looked at only after a refusal; a look changes nothing; the first obstacle
+that is found is told, with what to do.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from pathlib import Path
+
+from ocifs.programs import find_program
+
+_FUSE = os.makedev(10, 229)  # the kernel's Documentation/admin-guide/devices.txt
+_SYS_ADMIN = 21  # capability.h
+NOTHING_SEEN = "`ocifs doctor` looks for what keeps mounts from working"
+
+
+def obstacle(mountpoint: Path, *, allow_other: bool, device: Path = Path("/dev/fuse")) -> str:
+    """What keeps this process from mounting there, and what to do about it."""
+    found = _of_the_device(device)
+    if not found:
+        found = _of_root() if os.geteuid() == 0 else _of_a_user(mountpoint, allow_other)
+    return found or NOTHING_SEEN
+
+
+def _of_the_device(device: Path) -> str:
+    try:
+        os.close(os.open(device, os.O_RDWR | os.O_CLOEXEC))
+    except FileNotFoundError:
+        return f"{device} is not there: modprobe fuse; a container needs --device {device} --cap-add SYS_ADMIN"
+    except PermissionError:
+        return f"{device} may not be opened by this user: chmod 666 {device}; a container needs --device {device}"
+    except OSError as error:
+        return f"{device} cannot be opened: {error.strerror}; a container needs --device {device}"
+    if device.stat().st_rdev != _FUSE:
+        return f"{device} is not the kernel's FUSE device"
+    return ""
+
+
+def _of_root() -> str:
+    allowed = re.search(
+        r"^CapEff:\s*([0-9a-f]+)", Path("/proc/self/status").read_text(), re.MULTILINE
+    )
+    if allowed and not int(allowed[1], 16) >> _SYS_ADMIN & 1:
+        return "root may not mount here: a container needs --device /dev/fuse --cap-add SYS_ADMIN"
+    return ""
+
+
+def _of_a_user(mountpoint: Path, allow_other: bool, conf: Path = Path("/etc/fuse.conf")) -> str:
+    helper = find_program("fusermount3")
+    if helper is None:
+        return "fusermount3 is not on the PATH: apt install fuse3, or dnf install fuse3"
+    found = os.stat(helper)
+    if not (found.st_uid == 0 and found.st_mode & stat.S_ISUID):
+        return f"{helper} is not setuid root: chmod u+s {helper}"
+    if not os.access(mountpoint, os.W_OK):
+        return f"who is not root mounts where they may write: {mountpoint} is not yours"
+    if allow_other:
+        try:
+            lines = conf.read_text().splitlines()
+        except OSError:
+            lines = []
+        if not any(line.strip() == "user_allow_other" for line in lines):
+            return f"--allow-other needs the line user_allow_other in {conf}, or root"
+    return ""

@@ -1,0 +1,1 @@
+"""The entries of a layer, packed in memory and encoded for the cache."""

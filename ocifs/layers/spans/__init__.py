@@ -1,0 +1,1 @@
+"""Parts of a layer that are decompressed and verified by themselves."""

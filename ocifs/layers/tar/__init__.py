@@ -1,0 +1,1 @@
+"""Reads tar streams: headers, PAX records, entries."""

@@ -1,0 +1,179 @@
+"""The headers of a tar's entries.
+
+`read_plain` reads what nothing is special about, which nearly all entries are, at once.
+`parse_header` reads the rest: V7, ustar, star and GNU headers. tarfile is not used: what it makes
+of odd headers changes between patch releases of Python (docs/decisions/0261).
+
+Rules that hold here: pure; both read the same of the same header; a header whose checksum or a
+number is wrong is Malformed.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from itertools import pairwise
+from typing import NamedTuple
+
+from ocifs.errors import Malformed
+from ocifs.layers.index.entry import Extent, Kind, Member, clean
+
+BLOCK = 512
+_KINDS = {
+    48: Kind.FILE,
+    49: Kind.HARDLINK,
+    50: Kind.SYMLINK,
+    53: Kind.DIRECTORY,
+}  # b"0", b"1", b"2", b"5"
+# Mode, owner, group, size, time and checksum, as GNU tar, bsdtar and Go write them when they are
+# not large: octal digits to the end.
+_NUMBERS = re.compile(
+    rb"([0-7]{7})[\0 ]([0-7]{7})[\0 ]([0-7]{7})[\0 ]([0-7]{11})[\0 ]([0-7]{11})[\0 ]([0-7]{6})\0 "
+)
+_NAME, _MODE, _CHECKSUM, _TYPE, _LINK, _MAGIC = 100, 100, 148, 156, 157, 257
+_DEVICE, _PREFIX = 329, 345
+_FIELDS = (100, 108, 116, 124, 136, 148)  # where mode, owner, group, size and time begin, and end
+_MAGICS = (b"ustar\x0000", b"ustar  \0")  # POSIX, GNU
+_DEVICES = (bytes(16), b"0000000\0" * 2, b"000000 \0" * 2)
+_REST = bytes(BLOCK - _PREFIX)  # no prefix of the name, and nothing of GNU's or star's
+_END_OF_PREFIX, _END_OF_STARS = 500, 476
+_CLOCK = re.compile(
+    rb"[ \0]*[0-7]*([ \0].*)?|[\x80\xff].*", re.DOTALL
+)  # a time as a field of a header, or nothing
+_ROOM = 1 << 63
+# Types whose headers have the name of the entry in one piece, in GNU's own format.
+_GNU_TYPES = frozenset((b"L", b"K", b"S"))
+
+
+class Header(NamedTuple):
+    """A header as it stands.
+
+    `size`: of the data that follows, if the type has any. `name` and `link` may be cut off.
+    """
+
+    name: bytes
+    mode: int
+    uid: int
+    gid: int
+    size: int
+    mtime: int
+    kind: bytes
+    link: bytes
+    raw: bytes
+
+    @property
+    def device(self) -> tuple[int, int]:
+        """Major and minor number. Raises Malformed."""
+        return number(self.raw[_DEVICE : _DEVICE + 8]), number(self.raw[_DEVICE + 8 : _PREFIX])
+
+
+def read_plain(header: bytes, begins: int) -> Member | None:
+    """The entry of a header, whose content begins at a byte of the plain tar; None if anything
+    about it is special.
+    """
+    if (
+        len(header) != BLOCK
+        or header[_MAGIC : _MAGIC + 8] not in _MAGICS
+        or header[_PREFIX:] != _REST
+    ):
+        return None
+    kind = _KINDS.get(header[_TYPE])
+    numbers = _NUMBERS.match(header, _MODE)
+    if (
+        kind is None
+        or numbers is None
+        or header[_DEVICE:_PREFIX] not in _DEVICES
+        or not header.isascii()
+    ):
+        return None
+    mode, uid, gid, size, time, checksum = [int(number, 8) for number in numbers.groups()]
+    # Of text 512 bytes together are less than 65,521, so that the low half of zlib's Adler-32 is
+    # their sum and 1. In the sum the checksum's own field counts as spaces.
+    if (zlib.adler32(header) & 0xFFFF) - 1 - sum(header[_CHECKSUM:_TYPE]) + 8 * 32 != checksum:
+        return None
+    path, link = header[:_NAME].partition(b"\0")[0], header[_LINK:_MAGIC].partition(b"\0")[0]
+    if not path or (kind is Kind.FILE and path.endswith(b"/")):
+        return None
+    if kind is not Kind.FILE:
+        size = 0
+    extents = (Extent(0, begins, size),) if size else ()
+    link = clean(link) if kind is Kind.HARDLINK else link if kind is Kind.SYMLINK else b""
+    return Member(
+        clean(path), kind, mode & 0o7777, uid, gid, time * 10**9, size, link, 0, (), extents
+    )
+
+
+def parse_header(block: bytes) -> Header:
+    """A header of any format. Raises Malformed."""
+    if len(block) < BLOCK:
+        raise Malformed("the tar ends in the middle of a header")
+    if not checksum_holds(block):
+        raise Malformed("bad checksum")
+    kind = block[_TYPE : _TYPE + 1]
+    name = _text(block[:_NAME])
+    end = _end_of_prefix(block)
+    if end > _PREFIX and kind not in _GNU_TYPES and (prefix := _text(block[_PREFIX:end])):
+        name = b"/".join(part for part in (prefix, name) if part)
+    usual = _NUMBERS.match(block, _MODE)  # which saves most of the time
+    if usual is not None:
+        mode, uid, gid, size, mtime = [int(digits, 8) for digits in usual.groups()[:5]]
+    else:
+        mode, uid, gid, size, mtime = (
+            number(block[start:stop]) for start, stop in pairwise(_FIELDS)
+        )
+    return Header(name, mode, uid, gid, size, mtime, kind, _text(block[_LINK:_MAGIC]), block)
+
+
+def checksum_holds(block: bytes) -> bool:
+    """Whether a block is a header by its checksum, of signed or of unsigned bytes, its own field
+    counted as spaces.
+    """
+    if len(block) != BLOCK:
+        return False
+    try:
+        stated = number(block[_CHECKSUM:_TYPE])
+    except Malformed:
+        return False
+    unsigned = sum(block) - sum(block[_CHECKSUM:_TYPE]) + 8 * 32
+    if stated == unsigned:
+        return True
+    rest = block[:_CHECKSUM] + block[_TYPE:]
+    return stated == unsigned - 256 * sum(byte > 127 for byte in rest)
+
+
+def number(field: bytes) -> int:
+    """A number in octal digits, or in GNU's base 256, which the first bit shows.
+
+    Raises Malformed.
+    """
+    if field[0] & 0x80:
+        bits = 8 * len(field) - 1
+        value = int.from_bytes(field, "big") & (1 << bits) - 1
+        value -= (1 << bits) * (value >> (bits - 1))
+        if not -_ROOM <= value < _ROOM:
+            raise Malformed("a number of more than 64 bits")
+        return value
+    digits = field.strip(b" \0").partition(b"\0")[0].rstrip(b" ")
+    if digits.strip(b"01234567"):
+        raise Malformed("a field that is not a number")
+    return int(digits or b"0", 8)
+
+
+def _text(field: bytes) -> bytes:
+    return field.partition(b"\0")[0]
+
+
+def _end_of_prefix(header: bytes) -> int:
+    """Where the field that goes before a name ends: of POSIX' headers, and of star's, which have
+    two times behind it.
+
+    GNU's have times in its place, V7's nothing. Go's library before 1.8 wrote prefixes into GNU's,
+    and such layers are still about.
+    """
+    if header[257:263] == b"ustar\0":
+        return _END_OF_STARS if header[508:512] == b"tar\0" else _END_OF_PREFIX
+    if header[257:265] == b"ustar  \0" and not all(
+        _CLOCK.fullmatch(header[at : at + 12]) for at in (_PREFIX, _PREFIX + 12)
+    ):
+        return _END_OF_PREFIX
+    return _PREFIX

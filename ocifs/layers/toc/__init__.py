@@ -1,0 +1,1 @@
+"""Lazy layer formats: tables of contents, which replace the pass over a whole layer."""

@@ -1,0 +1,1 @@
+"""The distribution specification: requests, and the meaning of responses."""

@@ -1,0 +1,61 @@
+"""WWW-Authenticate, and what a token server's answer means (RFC 9110, 11.6.1; distribution
+docs/content/spec/auth/token.md).
+
+Rules that hold here: pure; a header may have several challenges, and values may have commas within
+quotes; a token's value is in no repr.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ocifs.errors import Malformed
+from ocifs.oci.descriptor import as_object
+from ocifs.oci.distribution.headers import HEADER_BYTES, parse_challenge_list
+from ocifs.oci.jsontext import load_json
+
+DEFAULT_EXPIRY = 60.0  # seconds, where a token does not say (token.md)
+
+
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    """One way to authenticate that a server offers; `scheme` and the names of parameters are in
+    lower case.
+    """
+
+    scheme: str
+    parameters: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """What to send in Authorization, and for how many seconds it holds."""
+
+    value: str = field(repr=False)
+    expires_in: float = DEFAULT_EXPIRY
+
+
+def parse_challenges(header: str) -> list[Challenge]:
+    """The challenges of a WWW-Authenticate header, in order.
+
+    Raises Malformed for a header that is too long.
+    """
+    if len(header) > HEADER_BYTES:
+        raise Malformed(f"the www-authenticate header is longer than {HEADER_BYTES} bytes")
+    return [Challenge(scheme, parameters) for scheme, parameters in parse_challenge_list(header)]
+
+
+def read_token(body: bytes, server: str = "the token server") -> Token:
+    """The token in a token server's answer, under either of its names. Raises Malformed."""
+    members = as_object(load_json(body, f"{server}: the answer"), f"{server}: the answer")
+    value = members.get("token") or members.get("access_token")
+    if not isinstance(value, str) or not (value.isascii() and value.isprintable()):
+        raise Malformed(f"{server}: the answer has no token")
+    expires = members.get("expires_in")
+    usable = (
+        isinstance(expires, int | float) and not isinstance(expires, bool) and 0 < expires < 10**7
+    )
+    return Token(
+        value, float(expires) if usable and isinstance(expires, int | float) else DEFAULT_EXPIRY
+    )

@@ -1,0 +1,84 @@
+"""The words of a server in the body of an error, as one line for a message.
+
+`oci.replies` calls this module for registries, and the token client for token servers.
+
+- Pure. The body is bounded by the caller (limits.error_bytes).
+- Words of a stranger: one line, printable, at most LENGTH characters. HTML and XML are not
+  repeated.
+- The forms are those of the distribution-spec ("Error Codes"), of OAuth 2 (RFC 6749, 5.2), of
+  problem details (RFC 9457), of Docker Hub, of Spring and Go services, and plain text.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+
+LENGTH = 200
+_DEPTH = 4
+# Members that hold a text or more of the same, in the order in which they appear in the message.
+_MEMBERS = (
+    "code",
+    "error",
+    "title",
+    "message",
+    "error_description",
+    "detail",
+    "details",
+    "reason",
+    "errors",
+)
+
+
+def words_of(headers: Mapping[str, str], body: bytes) -> str:
+    """The words in an error's body, or "" if it has none that a user could read."""
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        return _plain(headers, body)
+    texts = list(dict.fromkeys(_texts(value, _DEPTH)))
+    return clean("; ".join(texts))
+
+
+def codes_of(body: bytes) -> frozenset[str]:
+    """The codes in an error's body (distribution-spec "Error Codes")."""
+    try:
+        return frozenset(str(error.get("code")) for error in json.loads(body)["errors"])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return frozenset()
+
+
+def clean(text: str) -> str:
+    """A stranger's words as one line of bounded length."""
+    return "".join(c if c.isprintable() else " " for c in text[:LENGTH])
+
+
+def _texts(value: object, depth: int) -> Iterator[str]:
+    """The texts in a JSON value.
+
+    An object with a code or a message is one text: `CODE: message`.
+    """
+    if isinstance(value, str) and value.strip():
+        yield value.strip()
+    elif isinstance(value, list) and depth:
+        for each in value[:LENGTH]:
+            yield from _texts(each, depth - 1)
+    elif isinstance(value, dict) and depth:
+        members = [
+            "; ".join(dict.fromkeys(_texts(value.get(name), depth - 1))) for name in _MEMBERS
+        ]
+        parts = dict.fromkeys(part for part in members if part)
+        if parts:
+            yield ": ".join(parts)
+
+
+def _plain(headers: Mapping[str, str], body: bytes) -> str:
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind not in ("", "text/plain"):
+        return ""
+    try:
+        text = body[: 4 * LENGTH].decode(errors="strict" if len(body) <= 4 * LENGTH else "ignore")
+    except UnicodeDecodeError:
+        return ""
+    text = " ".join(text.split())
+    return "" if text.startswith(("<", "{", "[")) else clean(text)

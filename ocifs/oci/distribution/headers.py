@@ -1,0 +1,237 @@
+"""Parsers of the header fields whose grammar has lists, parameters and quotes: Link,
+WWW-Authenticate, Content-Range, Warning.
+
+A registry chooses these bytes, and they are parsed on the event loop: a parser that takes quadratic
+time stops every mount of the process. `oci.replies` and `oci.challenge` call this module; nothing
+else does.
+
+Rules that hold here:
+
+- Pure, and linear in the length of the field. Every pattern is one character class, so that it
+  cannot backtrack, and a `Cursor` never moves back.
+- A field longer than HEADER_BYTES is rejected before it is parsed. All lines of a field count
+  together.
+- Lenient, since registries are: what the RFCs forbid and other clients read is read. What cannot be
+  read is skipped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from ocifs.errors import Malformed
+
+HEADER_BYTES = 8192
+"""The longest field that is parsed. Signed addresses, the longest fields in use, stay below 4 KiB."""
+
+_SPACE = re.compile(r"[ \t\r\n\f\v]*")
+_SEPARATORS = re.compile(r"[ \t\r\n\f\v,;]*")
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]*")
+_BARE_VALUE = re.compile(r"[^ \t\r\n\f\v,]*")
+_BARE_PARAMETER = re.compile(r"[^ \t\r\n\f\v,;]*")
+_BARE_TARGET = re.compile(r"[^ \t\r\n\f\v;>]*")
+_IN_BRACKETS = re.compile(r"[^>]*")
+_UNQUOTED = {'"': re.compile(r'[^"\\]*'), "'": re.compile(r"[^'\\]*")}
+_LONGEST_NUMBER = 18  # digits
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One link (RFC 8288). `relations`: in lower case; empty if the link has no `rel`."""
+
+    target: str
+    relations: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class ContentRange:
+    """A Content-Range (RFC 9110, 14.4).
+
+    `first` and `last` are None for an unsatisfied range, `total` if unknown.
+    """
+
+    first: int | None
+    last: int | None
+    total: int | None
+
+
+class Cursor:
+    """A position in a text. It only moves forward."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._at = 0
+
+    @property
+    def position(self) -> int:
+        return self._at
+
+    @property
+    def done(self) -> bool:
+        return self._at >= len(self._text)
+
+    def peek(self) -> str:
+        """The next character, or "" at the end."""
+        return self._text[self._at : self._at + 1]
+
+    def take(self, pattern: re.Pattern[str]) -> str:
+        """Consume what a pattern of one character class matches here, which may be nothing."""
+        match = pattern.match(self._text, self._at)
+        if match is None:
+            return ""
+        self._at = match.end()
+        return match[0]
+
+    def accept(self, characters: str) -> bool:
+        """Consume one character if it is one of these."""
+        found = not self.done and self.peek() in characters
+        self._at += found
+        return found
+
+    def quoted(self) -> str:
+        """Consume a quoted string whose opening quote is next, escapes resolved.
+
+        A missing closing quote is the end of the text.
+        """
+        quote = self.peek()
+        self._at += 1
+        parts = []
+        while not self.done:
+            parts.append(self.take(_UNQUOTED[quote]))
+            if self.accept(quote):
+                break
+            if self.accept("\\"):
+                parts.append(self.peek())
+                self._at += 1
+        return "".join(parts)
+
+    def value(self, bare: re.Pattern[str]) -> str:
+        """Consume a parameter's value, quoted or not."""
+        self.take(_SPACE)
+        return self.quoted() if self.peek() and self.peek() in _UNQUOTED else self.take(bare)
+
+
+def field(headers: Mapping[str, str], name: str) -> str:
+    """A field's value without surrounding space, "" if it is missing.
+
+    Raises Malformed for one that is too long.
+    """
+    value = headers.get(name, "")
+    if len(value) > HEADER_BYTES:
+        raise Malformed(f"the {name} header is longer than {HEADER_BYTES} bytes")
+    return value.strip()
+
+
+def optional_field(headers: Mapping[str, str], name: str) -> str:
+    """The same for a field that can be done without: one that is too long counts as missing."""
+    return headers.get(name, "").strip() if len(headers.get(name, "")) <= HEADER_BYTES else ""
+
+
+def parse_links(text: str) -> list[Link]:
+    """The links of a Link field, in order.
+
+    Brackets may be missing or not closed, and quotes may be single ones.
+    """
+    cursor, last_bracket = Cursor(text), text.rfind(">")
+    links: list[Link] = []
+    while True:
+        cursor.take(_SEPARATORS)
+        if cursor.done:
+            return links
+        target = _link_target(cursor, closed=cursor.position < last_bracket)
+        relations: list[str] = []
+        while cursor.take(_SPACE) is not None and cursor.accept(";"):
+            name, value = _parameter(cursor)
+            if name == "rel" and not relations:  # a second one is ignored (RFC 8288, 3.3)
+                relations = value.lower().split()
+        if target:
+            links.append(Link(target, frozenset(relations)))
+
+
+def _link_target(cursor: Cursor, *, closed: bool) -> str:
+    bracketed = cursor.accept("<") and closed
+    target = cursor.take(_IN_BRACKETS) if bracketed else cursor.take(_BARE_TARGET).rstrip(",")
+    cursor.accept(">")
+    return target.strip()
+
+
+def _parameter(cursor: Cursor) -> tuple[str, str]:
+    """The name, in lower case, and the value of a parameter; ("", "") for text that is not one,
+    which is skipped.
+    """
+    cursor.take(_SPACE)
+    name = cursor.take(_TOKEN).lower()
+    cursor.take(_SPACE)
+    if not cursor.accept("="):
+        cursor.take(_BARE_PARAMETER)
+        return name, ""
+    return name, cursor.value(_BARE_PARAMETER)
+
+
+def parse_challenge_list(text: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """The schemes of a WWW-Authenticate field with their parameters, names in lower case."""
+    cursor = Cursor(text)
+    scheme, parameters = "", dict[str, str]()
+    while True:
+        cursor.take(_SEPARATORS)
+        if cursor.done:
+            break
+        name = cursor.take(_TOKEN).lower()
+        ended = cursor.done or cursor.peek() == "," or bool(cursor.take(_SPACE))
+        if name and cursor.accept("="):
+            parameters[name] = cursor.value(_BARE_VALUE)
+        elif name and ended:
+            if scheme:
+                yield scheme, parameters
+            scheme, parameters = name, {}
+        else:  # a token68, or text that is not a challenge
+            cursor.take(_BARE_VALUE)
+    if scheme:
+        yield scheme, parameters
+
+
+def parse_content_range(text: str) -> ContentRange | None:
+    """A Content-Range, or None for text that is not one.
+
+    The unit may be missing, or be followed by ":" or "="; the size may be missing (all seen of
+    registries or storage).
+    """
+    span, _, size = text.strip().lower().removeprefix("bytes").lstrip(" \t:=").partition("/")
+    first, dash, last = span.partition("-")
+    total = parse_number(size.strip())
+    if span.strip() == "*":
+        return ContentRange(None, None, total)
+    start, end = parse_number(first.strip()), parse_number(last.strip())
+    if (
+        not dash
+        or start is None
+        or end is None
+        or (total is None and size.strip() not in ("", "*"))
+    ):
+        return None
+    return ContentRange(start, end, total)
+
+
+def parse_number(text: str) -> int | None:
+    """A number of at most 18 ASCII digits, or None.
+
+    (str.isdigit also accepts digits that int() does not.)
+    """
+    return int(text) if len(text) <= _LONGEST_NUMBER and text.isascii() and text.isdigit() else None
+
+
+def parse_warnings(text: str) -> Iterator[str]:
+    """The texts of the warnings with code 299 in a Warning field (distribution-spec "Warnings")."""
+    cursor = Cursor(text)
+    while not cursor.done:
+        cursor.take(_SEPARATORS)
+        code = cursor.take(_BARE_VALUE)
+        cursor.take(_SPACE)
+        agent = cursor.take(_BARE_VALUE)
+        cursor.take(_SPACE)
+        if cursor.peek() == '"':
+            said = cursor.quoted()
+            if code == "299" and agent:
+                yield said

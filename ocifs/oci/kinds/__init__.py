@@ -1,0 +1,1 @@
+"""Kinds of artifacts, and the files that each carries."""

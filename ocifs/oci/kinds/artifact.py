@@ -1,0 +1,376 @@
+"""What a manifest is: its kind, the type that says so and which field decided.
+
+The order of the rules is one of trust: what a publisher says on purpose (an annotation of the
+package, `artifactType`, a config type of its own) comes before what layers look like, and a config
+type that says "image" is believed only when the layers could be a root filesystem, since cosign,
+Ollama, Tekton and others push images that are none.
+
+Rules that hold here: pure, decided from the manifest alone; no content is guessed at: a type that
+the table does not know is `artifact` with that type, and where nothing says anything the kind is
+`files`; types are shown as they stood and compared by their essence.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from ocifs.errors import Malformed
+from ocifs.oci import mediatype
+from ocifs.oci.descriptor import Descriptor
+from ocifs.oci.jsontext import load_json
+from ocifs.oci.kinds.children import child_role
+from ocifs.oci.kinds.kind import (
+    IMAGE_CONFIGS,
+    PACKAGE_TYPE,
+    Kind,
+    informs,
+    matches_any,
+    matching_annotation,
+)
+from ocifs.oci.kinds.table import KINDS
+from ocifs.oci.manifest import Form, Manifest
+
+_CHUNKED = (
+    "io.github.containers.zstd-chunked.",
+    "io.containers.zstd-chunked.",
+)  # the latter by podman 4 and older
+_UNKNOWN_CONFIG = "application/vnd.unknown.config.v1+json"
+_BLANK_CONFIG = frozenset({"", mediatype.OCTET_STREAM, mediatype.OCI_EMPTY, _UNKNOWN_CONFIG})
+_EMPTY_OBJECT_SIZE = 2
+_CNAB_TYPE = "org.opencontainers.artifactType"
+_BUILD_CACHE = ("application/vnd.buildkit.cacheconfig.*",)
+_REFERRERS_TAG = re.compile(r"sha256-[0-9a-f]{64}|sha512-[0-9a-f]{64}(?:[0-9a-f]{64})?")
+_ROOTFS = (
+    "application/vnd.oci.image.layer.*",
+    "application/vnd.docker.image.rootfs.*",
+    "application/vnd.docker.container.image.rootfs.*",
+    "application/vnd.in-toto.oci.image.layer.*",
+)
+_WORDS = re.compile(r"[/.+-]")
+_FILESYSTEMS = ("squashfs", "erofs", "ext3", "ext4")
+_ANNOTATED_FLAVOURS = (
+    ("com.amazon.soci.index-digest", "soci-v2"),
+    ("io.backstage.dynamic-packages", "backstage-plugin"),
+)
+_VENDOR = re.compile(r"[a-z]+/(?:vnd|prs|x)[.-]")
+
+_BY_PACKAGE = {(kind.package_type, kind.index): kind for kind in KINDS if kind.package_type}
+_TYPED = tuple(kind for kind in KINDS if kind.types)
+_INDEX_TYPED = tuple(kind for kind in KINDS if kind.index_types)
+_INDEXES = tuple(kind for kind in KINDS if kind.index and kind.annotations)
+_ANNOTATED = tuple(
+    kind for kind in KINDS if not kind.index and (kind.annotations or kind.layer_annotations)
+)
+_LAYERED = tuple(kind for kind in KINDS if kind.layer_types)
+
+
+UNKNOWN_KINDS = frozenset({"artifact", "files", "unknown"})
+"""Kinds of which nothing is known but their types."""
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """What a manifest is.
+
+    `decided_by` names the field that said so and `value` what it held; `rule` is the rule's name.
+    """
+
+    kind: str
+    artifact_type: str
+    decided_by: str
+    value: str
+    rule: str
+    flavours: tuple[str, ...] = field(default=())
+
+
+def classify(manifest: Manifest, *, tag: str = "") -> Classification:
+    """Say what a manifest is.
+
+    `tag` is the tag that led to it, which tells an index of referrers from one of platforms.
+    """
+    if manifest.form is Form.UNKNOWN:
+        return Classification("unknown", manifest.media_type, "form", manifest.form_reason, "form")
+    if manifest.form is Form.SCHEMA1:
+        return Classification(
+            "docker-schema1", manifest.media_type, "form", manifest.form_reason, "form"
+        )
+    if manifest.form is Form.INDEX:
+        return _by_package(manifest) or _index(manifest, tag)
+    return (
+        _by_package(manifest)
+        or _by_artifact_type(manifest)
+        or _by_config_type(manifest)
+        or _by_annotation(manifest)
+        or _by_layer_type(manifest)
+        or _image(manifest)
+        or _unknown_layers(manifest)
+        or _files(manifest)
+    )
+
+
+def classify_config(config: bytes) -> tuple[str, ...]:
+    """The flavours that only an image's config tells, by its labels; none for a config that is no
+    such JSON.
+    """
+    try:
+        members = load_json(config, "the config")
+    except Malformed:
+        return ()
+    inner = members.get("config") if isinstance(members, dict) else None
+    labels = inner.get("Labels") if isinstance(inner, dict) else None
+    if not isinstance(labels, dict):
+        return ()
+    found = []
+    if labels.get("containers.bootc") == "1" or any(
+        key in labels for key in ("ostree.bootable", "ostree.commit")
+    ):
+        found.append("bootable")
+    if "com.docker.desktop.extension.api.version" in labels:
+        found.append("docker-desktop-extension")
+    if "dev.carvel.imgpkg.bundle" in labels:
+        found.append("imgpkg-bundle")
+    return tuple(found)
+
+
+def is_rootfs_layer(media_type: str) -> bool:
+    """Whether a layer of this type is a part of a root filesystem, in any compression, also lazily
+    loaded, foreign or encrypted.
+    """
+    return matches_any(_ROOTFS, media_type) or filesystem_image(media_type) != ""
+
+
+def filesystem_image(media_type: str) -> str:
+    """The file system of a layer that is an image of one, as stacker, Singularity and containerd
+    write them; empty for others.
+    """
+    words = _WORDS.split(mediatype.essence(media_type))
+    return next((what for what in _FILESYSTEMS if what in words), "")
+
+
+def is_image_config(media_type: str) -> bool:
+    """Whether this is the type of a container image's config, OCI's or Docker's."""
+    return mediatype.essence(media_type) in IMAGE_CONFIGS
+
+
+def _by_package(manifest: Manifest) -> Classification | None:
+    value = manifest.annotations.get(PACKAGE_TYPE, "")
+    kind = _BY_PACKAGE.get((value, manifest.form is Form.INDEX))
+    if kind is None:
+        return None
+    own = _own_type(manifest)
+    return Classification(
+        kind.word, own or value, f"annotations[{PACKAGE_TYPE}]", value, "package-type"
+    )
+
+
+def _own_type(manifest: Manifest) -> str:
+    """The type that the manifest gives itself, in either of the two fields."""
+    if informs(manifest.artifact_type):
+        return manifest.artifact_type
+    config = manifest.config
+    return config.media_type if config is not None and _is_own_config(config) else ""
+
+
+def _is_own_config(config: Descriptor) -> bool:
+    plain = mediatype.essence(config.media_type)
+    return plain not in _BLANK_CONFIG and plain not in IMAGE_CONFIGS
+
+
+def _by_artifact_type(manifest: Manifest) -> Classification | None:
+    value = manifest.artifact_type
+    if not informs(value):
+        return None
+    kind = _of_type(value, manifest.layers)
+    word = "artifact" if kind is None else kind.word
+    return Classification(word, value, "artifactType", value, "artifact-type")
+
+
+def _by_config_type(manifest: Manifest) -> Classification | None:
+    if manifest.config is None or not _is_own_config(manifest.config):
+        return None
+    value = manifest.config.media_type
+    kind = _of_type(value, manifest.layers)
+    return Classification(
+        "artifact" if kind is None else kind.word, value, "config.mediaType", value, "config-type"
+    )
+
+
+def _of_type(media_type: str, layers: tuple[Descriptor, ...]) -> Kind | None:
+    return next(
+        (kind for kind in _TYPED if matches_any(kind.types, media_type) and kind.accepts(layers)),
+        None,
+    )
+
+
+def _index(manifest: Manifest, tag: str) -> Classification:
+    own = manifest.media_type
+    decided = _cache_index(manifest) or _typed_index(manifest)
+    if decided is not None:
+        return decided
+    if _REFERRERS_TAG.fullmatch(tag) and all(
+        child.platform is None for child in manifest.manifests
+    ):
+        return Classification("referrers-index", own, "tag", tag, "referrers-tag")
+    decided = _annotated_index(manifest)
+    if decided is not None:
+        return decided
+    if manifest.manifests and all(child_role(child) == "artifact" for child in manifest.manifests):
+        value = next(
+            (child.artifact_type for child in manifest.manifests if child.artifact_type), own
+        )
+        return Classification(
+            "artifact-index", value, "manifests[].artifactType", value, "artifact-children"
+        )
+    return Classification("image-index", own, "form", manifest.form_reason, "image-index")
+
+
+def _cache_index(manifest: Manifest) -> Classification | None:
+    """BuildKit's older cache: an index whose children are blobs, one of them the cache's config."""
+    for n, child in enumerate(manifest.manifests):
+        if matches_any(_BUILD_CACHE, child.media_type):
+            where = f"manifests[{n}].mediaType"
+            return Classification(
+                "build-cache", child.media_type, where, child.media_type, "cache-index"
+            )
+    return None
+
+
+def _typed_index(manifest: Manifest) -> Classification | None:
+    value = manifest.artifact_type
+    if not informs(value):
+        return None
+    kind = next((kind for kind in _INDEX_TYPED if matches_any(kind.index_types, value)), None)
+    word = "artifact-index" if kind is None else kind.word
+    return Classification(word, value, "artifactType", value, "artifact-type")
+
+
+def _annotated_index(manifest: Manifest) -> Classification | None:
+    for kind in _INDEXES:
+        key = matching_annotation(kind.annotations, manifest.annotations)
+        if key:
+            value = manifest.annotations[key]
+            return Classification(
+                kind.word, value, f"annotations[{key}]", value, "index-annotation"
+            )
+    value = manifest.annotations.get(_CNAB_TYPE, "")
+    if not informs(value):
+        return None
+    return Classification(
+        "artifact-index", value, f"annotations[{_CNAB_TYPE}]", value, "index-annotation"
+    )
+
+
+def _by_annotation(manifest: Manifest) -> Classification | None:
+    for kind in _ANNOTATED:
+        key = matching_annotation(kind.annotations, manifest.annotations)
+        if key:
+            where, value = f"annotations[{key}]", manifest.annotations[key]
+            return Classification(kind.word, _shown_type(manifest), where, value, "annotation")
+        for n, layer in enumerate(manifest.layers if kind.layer_annotations else ()):
+            key = matching_annotation(kind.layer_annotations, layer.annotations)
+            if key:
+                where, value = f"layers[{n}].annotations[{key}]", layer.annotations[key]
+                return Classification(
+                    kind.word, _shown_type(manifest), where, value, "layer-annotation"
+                )
+    return None
+
+
+def _by_layer_type(manifest: Manifest) -> Classification | None:
+    for kind in _LAYERED:
+        layer = kind.layer_match(manifest.layers)
+        if layer is not None and kind.accepts(manifest.layers):
+            where = f"layers[{manifest.layers.index(layer)}].mediaType"
+            return Classification(
+                kind.word, layer.media_type, where, layer.media_type, "layer-type"
+            )
+    return None
+
+
+def _image(manifest: Manifest) -> Classification | None:
+    config, layers = manifest.config, manifest.layers
+    if (
+        config is None
+        or config.is_empty
+        or not all(is_rootfs_layer(layer.media_type) for layer in layers)
+    ):
+        return None
+    plain = mediatype.essence(config.media_type)
+    if plain in IMAGE_CONFIGS and config.size != _EMPTY_OBJECT_SIZE:
+        flavours = _flavours(manifest)
+        return Classification(
+            "image", config.media_type, "config.mediaType", config.media_type, "image", flavours
+        )
+    if plain == mediatype.OCTET_STREAM and layers and _is_docker(manifest):
+        flavours = _flavours(manifest)
+        return Classification(
+            "image", mediatype.DOCKER_CONFIG, "mediaType", manifest.media_type, "image", flavours
+        )
+    return None
+
+
+def _is_docker(manifest: Manifest) -> bool:
+    return mediatype.essence(manifest.media_type) == mediatype.DOCKER_MANIFEST
+
+
+def _unknown_layers(manifest: Manifest) -> Classification | None:
+    """Layers whose own type is one of a vendor's, and the same for all that have such a type."""
+    telling = {
+        mediatype.essence(layer.media_type): (n, layer.media_type)
+        for n, layer in enumerate(manifest.layers)
+        if _VENDOR.match(mediatype.essence(layer.media_type))
+        and not layer.is_empty
+        and not is_rootfs_layer(layer.media_type)
+    }
+    if len(telling) != 1:
+        return None
+    [(n, value)] = telling.values()
+    return Classification("artifact", value, f"layers[{n}].mediaType", value, "layer-type")
+
+
+def _files(manifest: Manifest) -> Classification:
+    return Classification("files", _shown_type(manifest), "", "", "nothing-informative")
+
+
+def _shown_type(manifest: Manifest) -> str:
+    """artifactType, else the config's type, else what the layers agree on: shown, though none of
+    them says what this is.
+    """
+    if manifest.artifact_type:
+        return manifest.artifact_type
+    if manifest.config is not None and mediatype.essence(manifest.config.media_type) not in (
+        "",
+        mediatype.OCI_EMPTY,
+    ):
+        return manifest.config.media_type
+    types = {mediatype.essence(layer.media_type) for layer in manifest.layers}
+    return manifest.layers[0].media_type if len(types) == 1 else ""
+
+
+def _flavours(manifest: Manifest) -> tuple[str, ...]:
+    """What is special in how the layers are stored; nothing of it changes the kind."""
+    layers = manifest.layers
+    found = []
+    types = [mediatype.essence(layer.media_type) for layer in layers]
+    if any("containerd.io/snapshot/stargz/toc.digest" in layer.annotations for layer in layers):
+        found.append("estargz")
+    if any(key.startswith(_CHUNKED) for layer in layers for key in layer.annotations):
+        found.append("zstd:chunked")
+    if any("+encrypted" in text for text in types):
+        found.append("encrypted")
+    if any(
+        layer.urls or ".foreign." in text or ".nondistributable." in text
+        for layer, text in zip(layers, types, strict=True)
+    ):
+        found.append("foreign-layers")
+    found += [
+        what for what in _FILESYSTEMS if any(filesystem_image(text) == what for text in types)
+    ]
+    if any(
+        ".nydus." in text or "containerd.io/snapshot/nydus-bootstrap" in layer.annotations
+        for layer, text in zip(layers, types, strict=True)
+    ):
+        found.append("nydus")
+    found += [flavour for key, flavour in _ANNOTATED_FLAVOURS if key in manifest.annotations]
+    return tuple(found)

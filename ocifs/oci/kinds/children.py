@@ -1,0 +1,102 @@
+"""What the children of an index are to it: a platform, something that is attached to a sibling, an
+artifact, or a blob.
+
+Rules that hold here: pure, from the descriptors alone; what is attached to a sibling is no
+platform, whatever platform it claims; a name is text of the publisher's and not safe as a path.
+"""
+
+from __future__ import annotations
+
+from ocifs.errors import Malformed
+from ocifs.oci import mediatype
+from ocifs.oci.descriptor import Descriptor
+from ocifs.oci.digest import Digest
+from ocifs.oci.kinds.kind import TITLE, informs, matches_any
+from ocifs.oci.manifest import Manifest
+
+_ATTESTATION_TYPES = ("application/vnd.docker.attestation.manifest.*", "application/vnd.in-toto*")
+_NOT_PLATFORMS = ("application/vnd.amazon.soci.index.*",)
+_MANIFEST_TYPES = frozenset(mediatype.MANIFESTS) | {""}
+_NO_PLATFORM = (("unknown", "unknown"), ("", ""))
+# BuildKit's attestations (docs/attestations/attestation-storage.md) and SOCI's second index
+# (docs/soci-index-manifest-v2.md).
+_SIBLINGS = ("vnd.docker.reference.digest", "com.amazon.soci.image-manifest-digest")
+_REF_NAME = "org.opencontainers.image.ref.name"
+_VERSION = "org.opencontainers.image.version"
+_CNAB = "io.cnab.manifest.type"
+_NAMES = (TITLE, "io.cnab.component.name", _CNAB, _REF_NAME, "type")
+
+
+def child_role(descriptor: Descriptor) -> str:
+    """`platform`, `attestation`, `artifact`, `manifest` (nothing says which), or `blob` for a type
+    that is not a manifest's.
+    """
+    if mediatype.essence(descriptor.media_type) not in _MANIFEST_TYPES:
+        return "blob"
+    if descriptor.annotations.get("vnd.docker.reference.type") == "attestation-manifest":
+        return "attestation"
+    if matches_any(_ATTESTATION_TYPES, descriptor.artifact_type):
+        return "attestation"
+    if matches_any(_NOT_PLATFORMS, descriptor.artifact_type):
+        return "artifact"
+    platform = descriptor.platform
+    if platform is not None and (platform.os, platform.architecture) not in _NO_PLATFORM:
+        return "platform"
+    return "artifact" if informs(descriptor.artifact_type) or platform is not None else "manifest"
+
+
+def listed_blobs(index: Manifest) -> tuple[Descriptor, ...]:
+    """The children of an index that is one of blobs, as BuildKit's older cache is: all have types
+    that are not manifests'.
+
+    Among manifests such a child is one of a type that is not known yet, which must not change what
+    the others are (image-index.md).
+    """
+    blobs = all(child_role(child) == "blob" for child in index.manifests)
+    return index.manifests if blobs else ()
+
+
+def attached_to(descriptor: Descriptor) -> Digest | None:
+    """The sibling that a child says it is about, or None."""
+    for key in _SIBLINGS:
+        try:
+            return Digest.parse(descriptor.annotations[key])
+        except (KeyError, Malformed):
+            continue
+    return None
+
+
+def child_name(descriptor: Descriptor) -> str:
+    """What a child that is no platform is called: as its annotations say, else by its digest."""
+    return next(
+        (descriptor.annotations[key] for key in _NAMES if descriptor.annotations.get(key)), ""
+    ) or (descriptor.digest.short)
+
+
+def platform_name(index: Manifest, descriptor: Descriptor) -> str:
+    """What a platform is called.
+
+    Homebrew repeats darwin/amd64 for each release of macOS, and says which in the name of the
+    bottle.
+    """
+    version = index.annotations.get(_VERSION) or index.annotations.get(_REF_NAME, "")
+    bottle = descriptor.annotations.get(_REF_NAME, "")
+    if index.annotations.get("com.github.package.type") == "homebrew_bottle" and bottle.startswith(
+        f"{version}."
+    ):
+        return bottle.removeprefix(f"{version}.")
+    return str(descriptor.platform)
+
+
+def stands_for_all(index: Manifest) -> int | None:
+    """The number of the child whose files are those of an index without platforms: a CNAB bundle's
+    config, or the only child.
+    """
+    meant = [
+        n
+        for n, child in enumerate(index.manifests)
+        if child_role(child) in ("artifact", "manifest") and attached_to(child) is None
+    ]
+    configs = [n for n in meant if index.manifests[n].annotations.get(_CNAB) == "config"]
+    chosen = configs or meant
+    return chosen[0] if len(chosen) == 1 else None

@@ -1,0 +1,137 @@
+"""The names of files that are put together: from the config of the artifact, from what a layer says
+of itself.
+
+Rules that hold here: pure; a name with `/` at its end is an archive shown as a directory; a config
+that lacks what is looked for is no reason to fail: the name is empty, and the next custom is tried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from ocifs.errors import Malformed
+from ocifs.oci import mediatype
+from ocifs.oci.descriptor import Descriptor
+from ocifs.oci.jsontext import load_json
+from ocifs.oci.kinds.extensions import extension_of
+
+Maker = Callable[[dict[str, object], Descriptor], str]
+
+_PREDICATES = ("in-toto.io/predicate-type", "predicateType")
+_SOCI_LAYER = "com.amazon.soci.image-layer-digest"
+_STARGZ_LAYER = "containerd.io/snapshot/stargz/layer.digest"
+_OCM = "software.ocm.artifact"
+
+
+def _helm(config: dict[str, object], layer: Descriptor) -> str:
+    """Charts are `name-version.tgz`, their provenance has `.prov` after it (Helm's docs, "Use
+    OCI-based registries").
+    """
+    plain = mediatype.essence(layer.media_type)
+    name, version = config.get("name"), config.get("version")
+    if not plain.startswith(("application/vnd.cncf.helm.chart.", "application/tar+gzip")):
+        return ""
+    known = isinstance(name, str) and isinstance(version, str) and name and version
+    stem = f"{name}-{version}" if known else "chart"
+    return f"{stem}.tgz.prov" if "provenance" in plain else f"{stem}.tgz"
+
+
+def _kyverno(_: dict[str, object], layer: Descriptor) -> str:
+    """One policy a layer, named by the annotation that Kyverno's own tool writes."""
+    name = layer.annotations.get("io.kyverno.image.name", "")
+    return f"{name}.yaml" if name else ""
+
+
+def _spin(config: dict[str, object], layer: Descriptor) -> str:
+    """The locked application names its components and their files by digest (Spin's locked app
+    schema).
+    """
+    wanted = str(layer.digest)
+    components = config.get("components")
+    for component in components if isinstance(components, list) else ():
+        if not isinstance(component, dict):
+            continue
+        if _source_digest(component.get("source")) == wanted and isinstance(
+            component.get("id"), str
+        ):
+            return f"{component['id']}.wasm"
+        files = component.get("files")
+        for entry in files if isinstance(files, list) else ():
+            if not isinstance(entry, dict) or _source_digest(entry) != wanted:
+                continue
+            path = entry.get("path")
+            if isinstance(path, str):
+                return path
+    return ""
+
+
+def _source_digest(value: object) -> str:
+    """A digest as Spin writes it: in the object itself or in its `content`."""
+    if not isinstance(value, dict):
+        return ""
+    inner = value.get("content")
+    digest = value.get("digest") or (inner.get("digest") if isinstance(inner, dict) else None)
+    return digest if isinstance(digest, str) else ""
+
+
+def predicate_word(predicate_type: str) -> str:
+    """A predicate type as a word: `https://slsa.dev/provenance/v0.2` is `slsa-provenance-v0.2`."""
+    text = predicate_type.partition("://")[2] or predicate_type
+    for prefix, word in _PREDICATE_WORDS:
+        if text.startswith(prefix):
+            return word
+    host, _, path = text.rstrip("/").partition("/")
+    labels = host.removeprefix("www.").split(".")
+    return "-".join(part for part in (labels[0], *path.split("/")) if part)
+
+
+_PREDICATE_WORDS = (("spdx.dev/Document", "spdx"), ("cyclonedx.org/", "cyclonedx"))
+
+
+def _statement(extension: str) -> Maker:
+    def name(_: dict[str, object], layer: Descriptor) -> str:
+        predicate = next(
+            (layer.annotations[key] for key in _PREDICATES if layer.annotations.get(key)), ""
+        )
+        return f"{predicate_word(predicate) if predicate else 'attestation'}.{extension}"
+
+    return name
+
+
+def _named_after(annotation: str, ending: str) -> Maker:
+    """For tables of contents, which are named after the layer that they describe."""
+
+    def name(_: dict[str, object], layer: Descriptor) -> str:
+        digest = layer.annotations.get(annotation, "")
+        return f"{digest}{ending}" if digest else ""
+
+    return name
+
+
+def _ocm(_: dict[str, object], layer: Descriptor) -> str:
+    """Resources and sources are named by the identity that the layer says it has (OCM
+    specification, "OCI Registries").
+    """
+    try:
+        said = load_json(layer.annotations.get(_OCM, "").encode(errors="replace"), _OCM)
+    except Malformed:
+        return ""
+    first = said[0] if isinstance(said, list) and said else said
+    identity = first.get("identity") if isinstance(first, dict) else None
+    name = identity.get("name") if isinstance(identity, dict) else None
+    if not isinstance(name, str) or not name:
+        return ""
+    extension = extension_of(layer.media_type)
+    return name if extension == ".bin" else f"{name}{extension}"
+
+
+MAKERS: Mapping[str, Maker] = {
+    "helm-chart": _helm,
+    "spin-app": _spin,
+    "kyverno-policy": _kyverno,
+    "attestation": _statement("intoto.json"),
+    "cosign-attestation": _statement("dsse.json"),
+    "soci-index": _named_after(_SOCI_LAYER, ".ztoc"),
+    "stargz-toc": _named_after(_STARGZ_LAYER, "/"),
+    "ocm-component": _ocm,
+}

@@ -1,0 +1,183 @@
+"""Kinds of artifact that are programs, models or data: WebAssembly, language models, rules,
+databases. A part of `kinds_table.py`.
+
+Rules that hold here: data only, no code; the strings are those that the publishers' tools write;
+where two rows share a type, the one that demands more stands first.
+"""
+
+from __future__ import annotations
+
+from ocifs.oci.kinds.kind import Kind
+
+_MODULE = "application/vnd.module.wasm."
+_OLLAMA = "application/vnd.ollama.image."
+_DOCKER_AI = "application/vnd.docker.ai."
+_MODEL = "application/vnd.cncf.model."
+_WASM_NAMES = (
+    ("application/vnd.wasm.content.layer.v1+wasm", "module.wasm"),
+    (_MODULE + "content.layer.v1+wasm", "module.wasm"),
+    (_MODULE + "config.v1+json", "runtime-config.json"),
+)
+
+
+_MODEL_PARTS = (
+    ("weight.config", "weight-config"),
+    ("weight", "weights-{n}"),
+    ("doc", "doc"),
+    ("code", "code"),
+    ("dataset", "dataset"),
+)
+
+
+def _modelpack(part: str, name: str) -> tuple[tuple[str, str], ...]:
+    """The archives of a part in each compression, and a raw file that nobody named."""
+    endings = (("tar+gzip", ".tar.gz"), ("tar+zstd", ".tar.zst"), ("tar", ".tar"), ("raw", ".bin"))
+    return tuple((f"{_MODEL}{part}.v1.{type_}", name + extension) for type_, extension in endings)
+
+
+def _kitops(part: str) -> tuple[tuple[str, str], ...]:
+    """KitOps has written both vendors' names for the same archives."""
+    return tuple(
+        (f"application/vnd.{vendor}.{part}.*", f"{part}/")
+        for vendor in ("kitops.modelkit", "jozu.model")
+    )
+
+
+PROGRAMS = (
+    Kind(
+        "spin-app",
+        "Spin application",
+        types=("application/vnd.fermyon.spin.application.*",),
+        config_name="spin.lock.json",
+        reads_config=True,
+        names=(
+            ("application/vnd.wasm.content.layer.v1+wasm", "module.wasm"),
+            ("application/wasm", "component.wasm"),
+        ),
+    ),
+    Kind(
+        "wasm-component",
+        "WebAssembly component or module in the CNCF's layout",
+        types=("application/vnd.wasm.config.v0+json",),
+        names=(("application/wasm", "component.wasm"), *_WASM_NAMES),
+    ),
+    Kind(
+        "wasmcloud-provider",
+        "wasmCloud capability provider",
+        types=("application/vnd.wasmcloud.provider.*",),
+        layer_types=("application/vnd.wasmcloud.provider.*",),
+        names=(("application/vnd.wasmcloud.provider.archive.layer.v1+par", "provider.par"),),
+    ),
+    Kind(
+        "wasm-module",
+        "WebAssembly module",
+        types=(
+            "application/vnd.wasm.config.v1+json",
+            "application/vnd.wasmcloud.actor.*",
+            _MODULE + "config.*",
+        ),
+        annotations=("module.wasm.image/variant=compat", "module.wasm.image/variant=compat-smart"),
+        layer_types=(
+            "application/vnd.wasm.content.layer.*",
+            _MODULE + "content.layer.*",
+            "application/wasm",
+        ),
+        names=(*_WASM_NAMES, ("application/wasm", "module.wasm")),
+    ),
+    Kind(
+        "ollama-model",
+        "Ollama model",
+        types=(_OLLAMA + "*",),
+        layer_types=(_OLLAMA + "*",),
+        names=(
+            (_OLLAMA + "model", "model.gguf"),
+            (_OLLAMA + "projector", "projector.gguf"),
+            (_OLLAMA + "adapter", "adapter.gguf"),
+            (_OLLAMA + "license", "LICENSE"),
+            (_OLLAMA + "template", "template"),
+            (_OLLAMA + "system", "system"),
+            (_OLLAMA + "prompt", "prompt"),
+            (_OLLAMA + "params", "params.json"),
+            (_OLLAMA + "messages", "messages.json"),
+        ),
+    ),
+    Kind(
+        "modelpack-model",
+        "Model in the CNCF's ModelPack layout",
+        types=(_MODEL + "manifest.*", _MODEL + "config.*"),
+        names=tuple(name for part in _MODEL_PARTS for name in _modelpack(*part)),
+    ),
+    Kind(
+        "kitops-modelkit",
+        "KitOps ModelKit",
+        types=("application/vnd.kitops.modelkit.*", "application/vnd.jozu.model.*"),
+        names=(
+            *_kitops("model"),
+            *_kitops("modelpart"),
+            *_kitops("dataset"),
+            *_kitops("code"),
+            *_kitops("docs"),
+        ),
+        config_name="Kitfile.json",
+    ),
+    Kind(
+        "docker-model",
+        "Docker Model Runner model",
+        types=(_DOCKER_AI + "model.*",),
+        layer_types=(_DOCKER_AI + "*",),
+        names=(
+            (_DOCKER_AI + "gguf.v3.lora", "adapter.gguf"),
+            (_DOCKER_AI + "gguf.v3.mmproj", "projector.gguf"),
+            (_DOCKER_AI + "gguf.*", "model.gguf"),
+            (_DOCKER_AI + "dduf", "model.dduf"),
+            (_DOCKER_AI + "safetensors", "model.safetensors"),
+            (_DOCKER_AI + "license", "LICENSE"),
+            (_DOCKER_AI + "mmproj", "model.mmproj"),
+            (_DOCKER_AI + "chat.template.jinja", "template.jinja"),
+            (_DOCKER_AI + "vllm.config.*", "config/"),
+        ),
+    ),
+    Kind(
+        "falco-rulesfile",
+        "Falco rules",
+        types=("application/vnd.cncf.falco.rulesfile.*",),
+        layer_types=("application/vnd.cncf.falco.rulesfile.*",),
+        names=(("application/vnd.cncf.falco.rulesfile.layer.*", "rules.tar.gz"),),
+    ),
+    Kind(
+        "falco-plugin",
+        "Falco plugin",
+        types=("application/vnd.cncf.falco.plugin.*",),
+        layer_types=("application/vnd.cncf.falco.plugin.*",),
+        names=(("application/vnd.cncf.falco.plugin.layer.*", "plugin.tar.gz"),),
+    ),
+    Kind(
+        "falco-asset",
+        "Falco asset",
+        types=("application/vnd.cncf.falco.asset.*",),
+        layer_types=("application/vnd.cncf.falco.asset.*",),
+        names=(("application/vnd.cncf.falco.asset.layer.*", "asset.tar.gz"),),
+    ),
+    Kind(
+        "trivy-db",
+        "Trivy database",
+        types=("application/vnd.aquasec.trivy.*",),
+        layer_types=("application/vnd.aquasec.trivy.*",),
+        names=(
+            ("application/vnd.aquasec.trivy.db.layer.v1.tar+gzip", "db.tar.gz"),
+            ("application/vnd.aquasec.trivy.javadb.layer.v1.tar+gzip", "javadb.tar.gz"),
+        ),
+    ),
+    Kind(
+        "gadget",
+        "Inspektor Gadget (eBPF program)",
+        types=("application/vnd.gadget.v1+binary", "application/vnd.gadget.config.*"),
+        layer_types=("application/vnd.gadget.*",),
+        names=(
+            ("application/vnd.gadget.ebpf.program.*", "program.o"),
+            ("application/vnd.gadget.wasm.program.*", "program.wasm"),
+            ("application/vnd.gadget.btfgen.*", "btfs.tar.gz"),
+        ),
+        config_name="config.yaml",
+    ),
+)

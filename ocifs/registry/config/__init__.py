@@ -1,0 +1,1 @@
+"""Configuration files of registries, mirrors and short names."""

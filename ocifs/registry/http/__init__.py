@@ -1,0 +1,1 @@
+"""HTTP connections: sockets, TLS, proxies, origins, error translation, throttling."""

@@ -1,0 +1,203 @@
+"""Which part of the network an address belongs to, for the guards against servers that choose
+addresses for us (SSRF).
+
+`guards` calls this module for redirects and realms, `transport` for every address that a name
+resolves to, both on the event loop. Addresses are compared by zones: a registry may lead to its own
+zone and to OUTSIDE, and nowhere else.
+
+Rules that hold here:
+
+- Every spelling that a resolver accepts is read (`127.1`, `2130706433`, `0x7f.1`), and an IPv4
+  address inside an IPv6 one counts as itself: mapped, compatible, translated, NAT64, 6to4, Teredo,
+  ISATAP.
+- MACHINE is what means every machine to itself. A name that resolves to it is not a registry's own
+  word that it is there: a registry on loopback is named so by the user.
+- No packet is sent and no name is resolved. Whether an address is this machine's own is asked of
+  the kernel.
+- Private addresses (RFC 1918, RFC 4193, RFC 6598) are OUTSIDE: see docs/decisions/0200.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+from enum import Enum
+from typing import TypeAlias
+
+Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+class Zone(Enum):
+    """A part of the network."""
+
+    OUTSIDE = "another machine"
+    MACHINE = "an address of this machine"
+    OWN = "an address of this machine's network interfaces"
+    LINK = "a link-local address"
+    METADATA = "a cloud's metadata service"
+
+
+_METADATA = frozenset(
+    ipaddress.ip_address(text)
+    for text in (
+        "169.254.169.254",  # nearly every cloud
+        "169.254.169.253",  # AWS, its resolver
+        "169.254.170.2",  # AWS ECS, credentials of a task
+        "169.254.170.23",  # AWS EKS, credentials of a pod
+        "169.254.42.42",  # Scaleway
+        "169.254.0.23",  # Tencent
+        "100.100.100.200",  # Alibaba
+        "100.96.0.96",  # Volcengine
+        "168.63.129.16",  # Azure, its wire server
+        "192.0.0.192",  # Oracle, classic
+        "fd00:ec2::254",  # AWS
+        "fd00:ec2::253",  # AWS, its resolver
+        "fd00:ec2::23",  # AWS EKS, credentials of a pod
+        "fd20:ce::254",  # Google
+        "fd00:c1::a9fe:a9fe",  # Oracle
+        "fd00:42::42",  # Scaleway
+        "fe80::a9fe:a9fe",  # OpenStack
+    )
+)
+# Names of these services, which a proxy would resolve for us.
+_METADATA_NAMES = frozenset(
+    {
+        "metadata",
+        "metadata.goog",
+        "metadata.google.internal",
+        "metadata.tencentyun.com",
+        "instance-data",
+        "instance-data.ec2.internal",
+    }
+)
+
+_THIS_NETWORK = ipaddress.IPv4Network("0.0.0.0/8")
+_COMPATIBLE = ipaddress.IPv6Network("::/96")
+_TRANSLATED = ipaddress.IPv6Network("::ffff:0:0:0/96")  # RFC 2765
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052
+_LOCAL_NAT64 = ipaddress.IPv6Network("64:ff9b:1::/48")  # RFC 8215; the prefix in it may be longer
+_ISATAP = frozenset({0x00005EFE, 0x02005EFE})  # RFC 5214: the upper half of an interface identifier
+_NEVER_OURS = {4: "192.0.2.1", 6: "2001:db8::1"}  # documentation (RFC 5737, RFC 3849)
+_FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
+
+
+def zone_of(host: str) -> Zone:
+    """The zone of a host as a URL has it, by its name alone: a name that must be resolved is
+    OUTSIDE.
+    """
+    name = _name(host)
+    if name == "localhost" or name.endswith(".localhost"):
+        return Zone.MACHINE
+    if name in _METADATA_NAMES:
+        return Zone.METADATA
+    address = parse_address(name)
+    return Zone.OUTSIDE if address is None else _zone(address)
+
+
+def zone_of_address(text: str) -> Zone:
+    """The zone of an address that is to be connected to: this machine's own addresses are OWN.
+
+    Blocks for microseconds.
+    """
+    address = parse_address(_name(text))
+    if address is None:
+        return Zone.OUTSIDE
+    zone = _zone(address)
+    if zone is Zone.OUTSIDE and any(is_own(each) for each in _meanings(address)):
+        return Zone.OWN
+    return zone
+
+
+def is_inner(host: str) -> bool:
+    """Whether a host is this machine or its link by its name alone."""
+    address = parse_address(_name(host))
+    if address is None:
+        return zone_of(host) is Zone.MACHINE
+    return any(_is_reserved(each) or each.is_link_local for each in _meanings(address))
+
+
+def _name(host: str) -> str:
+    return host.strip("[]").rstrip(".").lower()
+
+
+def parse_address(name: str) -> Address | None:
+    """An address, also in the short, octal and hexadecimal forms of IPv4; None for a name."""
+    with suppress(ValueError):
+        return ipaddress.ip_address(name)
+    with suppress(OSError, ValueError):
+        return ipaddress.IPv4Address(socket.inet_aton(name))
+    return None
+
+
+def _zone(address: Address) -> Zone:
+    meanings = list(_meanings(address))
+    if any(each in _METADATA for each in meanings):
+        return Zone.METADATA
+    if any(_is_reserved(each) for each in meanings):
+        return Zone.MACHINE
+    return Zone.LINK if any(each.is_link_local for each in meanings) else Zone.OUTSIDE
+
+
+def _is_reserved(address: Address) -> bool:
+    """Whether an address means every machine to itself."""
+    return (
+        address.is_loopback
+        or address.is_unspecified
+        or (address.version == 4 and address in _THIS_NETWORK)
+    )
+
+
+def _meanings(address: Address) -> Iterator[Address]:
+    """The address, and the IPv4 addresses that it stands for."""
+    if isinstance(address, ipaddress.IPv4Address):
+        yield address
+        return
+    plain = ipaddress.IPv6Address(int(address))  # without a zone identifier
+    yield plain
+    number = int(plain)
+    last = ipaddress.IPv4Address(number & 0xFFFFFFFF)
+    compatible = plain in _COMPATIBLE and number > 1
+    if plain.ipv4_mapped is not None or compatible or plain in _TRANSLATED or plain in _NAT64:
+        yield last
+    if plain.sixtofour is not None:
+        yield plain.sixtofour
+    if plain.teredo is not None:
+        yield from plain.teredo
+    if number >> 32 & 0xFFFFFFFF in _ISATAP:
+        yield last
+    if plain in _LOCAL_NAT64:
+        yield from _local_nat64(number)
+
+
+def _local_nat64(number: int) -> Iterator[Address]:
+    """What an address of the local NAT64 prefix stands for, whatever the length of the prefix (RFC
+    6052, 2.2).
+    """
+    if not number >> 32 & 0xFFFFFFFFFFFF:  # /96
+        yield ipaddress.IPv4Address(number & 0xFFFFFFFF)
+        return
+    packed = (number >> 64 & 0xFFFF) << 56 | number & (
+        (1 << 56) - 1
+    )  # from bit 48 on, without bits 64 to 71
+    for shift in (40, 32, 24):  # /48, /56, /64
+        found = packed >> shift & 0xFFFFFFFF
+        if found >> 24:  # else the prefix is longer
+            yield ipaddress.IPv4Address(found)
+
+
+def is_own(address: Address) -> bool:
+    """Whether an interface of this machine has the address."""
+    return _can_bind(address) and not _can_bind(ipaddress.ip_address(_NEVER_OURS[address.version]))
+
+
+def _can_bind(address: Address) -> bool:
+    """Whether the kernel lets a socket have the address; with ip_nonlocal_bind it lets it have any."""
+    with (
+        suppress(OSError),
+        socket.socket(_FAMILIES[address.version], socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe,
+    ):
+        probe.bind((str(address), 0))
+        return True
+    return False

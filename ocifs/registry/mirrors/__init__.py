@@ -1,0 +1,1 @@
+"""A registry and its mirrors, behind the Protocols of one registry."""

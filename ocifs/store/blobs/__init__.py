@@ -1,0 +1,1 @@
+"""Cached blobs: verified, shared reads, block maps, fetches."""

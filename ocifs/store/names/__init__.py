@@ -1,0 +1,1 @@
+"""Cached names and manifests, and what happens in an outage."""

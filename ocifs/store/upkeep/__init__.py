@@ -1,0 +1,1 @@
+"""Inventory, eviction, verification and pins of a cache."""

@@ -1,0 +1,1 @@
+"""The directory of a manifest: its files, layers, children and referrers."""

@@ -1,0 +1,116 @@
+"""`files/`: what an artifact carries, under the names that a person wants.
+
+Rules that hold here: each file is the blob itself, read lazily and in ranges; names are those of
+`oci.payload`, made safe and each once; listing asks nobody, but for the sizes that Docker's schema
+1 does not record; what its publisher packed as a directory is one, made of the archive like
+`layers/N/tree` and only when somebody looks into it; pieces of one file are read as that file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+
+from ocifs.oci.kinds.payload import PayloadFile, payload_files
+from ocifs.tree.blob import BlobFile, JoinedFile, sized
+from ocifs.tree.manifest.load import Bound, Whereabouts
+from ocifs.tree.manifest.rootfs import image_name
+from ocifs.tree.names import components, split_path, to_bytes, unique_paths
+from ocifs.tree.node import DIRECTORY, Attributes, Directory, Entry, Node, Plain, TextFile
+from ocifs.tree.rootfs.root import LayerStack, open_layer_tree
+from ocifs.tree.static import StaticDirectory
+
+Tree = dict[bytes, "Node | Tree"]
+
+
+class FilesDirectory(Plain):
+    """The payload of one manifest."""
+
+    __slots__ = ("_image", "_payload", "_root", "_where")
+
+    def __init__(self, where: Whereabouts, bound: Bound, key: Hashable) -> None:
+        super().__init__(key, Attributes(DIRECTORY, mtime_ns=bound.mtime_ns, nlink=2))
+        self._where = where
+        self._image = image_name(where, bound)
+        self._payload = payload_files(bound.manifest, bound.classification, bound.config)
+        self._root: Directory | None = None
+
+    async def lookup(self, name: bytes) -> Node:
+        return await (await self._inside()).lookup(name)
+
+    async def entries(self) -> Sequence[Entry]:
+        return await (await self._inside()).entries()
+
+    async def _inside(self) -> Directory:
+        if self._root is None and self._is_one_directory():
+            self._root = self._unpacked((), self._payload[0])
+        if self._root is None:
+            tree: Tree = {}
+            for path, item in zip(payload_paths(self._payload), self._payload, strict=True):
+                _put(
+                    tree,
+                    path,
+                    self._unpacked(path, item) if item.unpack else await self._file(item),
+                )
+            self._root = _directory(self.key, tree, self.attributes.mtime_ns)
+        return self._root
+
+    def _is_one_directory(self) -> bool:
+        """Whether all there is was packed under the name of the place where it stood, so that
+        `files` is that place.
+        """
+        return (
+            len(self._payload) == 1
+            and self._payload[0].unpack
+            and not split_path(self._payload[0].path)
+        )
+
+    async def _file(self, item: PayloadFile) -> Node:
+        when = self.attributes.mtime_ns
+        if not item.parts:
+            return TextFile((self.key, "text", item.path), to_bytes(item.text), when)
+        reader = self._where.context.origin.blobs
+        blobs = [await sized(reader, self._where.blob(part)) for part in item.parts]
+        files = [BlobFile(reader, blob, item.parts[0].media_type, when) for blob in blobs]
+        return files[0] if len(files) == 1 else JoinedFile(files, when)
+
+    def _unpacked(self, path: tuple[bytes, ...], item: PayloadFile) -> Directory:
+        """The inside of an archive.
+
+        Some tools write the directory's path into it (ORAS), others do not (Flux): it is shown
+        once.
+        """
+        stack = LayerStack(
+            self._where.repository,
+            item.parts,
+            (item.plain_digest,),
+            markers=False,
+            alone=True,
+            within=components(item.path),
+            image=self._image,
+            mtime_ns=self.attributes.mtime_ns,
+        )
+        context = self._where.context
+        return open_layer_tree(context.workshop, stack, context.view, (self.key, path))
+
+
+def payload_paths(payload: Sequence[PayloadFile]) -> list[tuple[bytes, ...]]:
+    """Where each file of a payload is, in its order; one whose title means the directory itself is
+    called `content`.
+    """
+    return unique_paths([split_path(item.path) or (b"content",) for item in payload])
+
+
+def _put(tree: Tree, path: tuple[bytes, ...], file: Node) -> None:
+    for component in path[:-1]:
+        inner = tree.setdefault(component, {})
+        assert isinstance(inner, dict)  # unique_paths keeps files and directories apart
+        tree = inner
+    tree[path[-1]] = file
+
+
+def _directory(key: Hashable, tree: Tree, mtime_ns: int) -> StaticDirectory:
+    nodes = (
+        (name, _directory((key, name), node, mtime_ns) if isinstance(node, dict) else node)
+        for name, node in sorted(tree.items())
+    )
+    return StaticDirectory(key, nodes, mtime_ns)

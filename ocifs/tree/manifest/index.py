@@ -1,0 +1,114 @@
+"""What an index's directory has of its own: its children in order, by platform or by name, and one
+to use without thinking of platforms.
+
+Rules that hold here: pure; children are links to the directories of their digests, or to the blobs
+that caches list as if they were manifests; the platform is no key, so a name that repeats gets a
+suffix; the first child that satisfies a platform is the one that is meant (image-spec,
+image-index.md); what is attached to a sibling is no platform: it is in the sibling's `referrers`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+
+from ocifs.errors import NotFound
+from ocifs.oci.descriptor import Descriptor
+from ocifs.oci.kinds.children import (
+    attached_to,
+    child_name,
+    child_role,
+    listed_blobs,
+    platform_name,
+    stands_for_all,
+)
+from ocifs.oci.manifest import Manifest
+from ocifs.oci.platform import first_match
+from ocifs.tree.manifest.files import FilesDirectory
+from ocifs.tree.manifest.load import Bound, Whereabouts
+from ocifs.tree.names import mangle, to_bytes, unique
+from ocifs.tree.node import Link, Node
+from ocifs.tree.static import StaticDirectory
+
+SHORTCUTS = (b"config.json", b"layers", b"files")
+OF_IMAGES = (b"rootfs",)
+_NAMED = 20  # platforms that a message names
+
+
+def index_links(where: Whereabouts, bound: Bound, key: Hashable) -> Iterable[tuple[bytes, Node]]:
+    """`manifests`, `platforms`, `artifacts` and the shortcuts into the child that is wanted, as
+    names and nodes.
+    """
+    manifest, kind = bound.manifest, bound.classification.kind
+    children = [(str(n).encode(), child) for n, child in enumerate(manifest.manifests)]
+    room = where.blobs if listed_blobs(manifest) else where.siblings
+    yield b"manifests", _links((key, b"manifests"), children, room)
+    machines = _machines(manifest)
+    names = _names(platform_name(manifest, child) for child in machines)
+    if machines:
+        yield (
+            b"platforms",
+            _links((key, b"platforms"), list(zip(names, machines, strict=True)), room),
+        )
+    others = [child for child in manifest.manifests if is_artifact(child)]
+    if others:
+        named = zip(_names(child_name(child) for child in others), others, strict=True)
+        yield b"artifacts", _links((key, b"artifacts"), list(named), room)
+    if listed_blobs(manifest):
+        yield b"files", FilesDirectory(where, bound, (key, b"files"))
+        return
+    way = _wanted(manifest, machines, names, where)
+    if way:
+        for shortcut in (*SHORTCUTS, *(OF_IMAGES if kind == "image-index" else ())):
+            yield shortcut, Link((key, shortcut), way + b"/" + shortcut)
+
+
+def missing(name: bytes, where: Whereabouts, manifest: Manifest) -> NotFound | None:
+    """Why an index whose children are for platforms has no such shortcut; None for what none has."""
+    machines = _machines(manifest)
+    if not machines or name not in (*SHORTCUTS, *OF_IMAGES):
+        return None
+    there = list(dict.fromkeys(child.platform.text for child in machines if child.platform))
+    listed = ", ".join(there[:_NAMED]) + ", …" * (len(there) > _NAMED)
+    return NotFound(
+        f"the index has nothing for {where.context.platform.text}",
+        hint=f"choose with --platform: there are {listed}",
+    )
+
+
+def _machines(manifest: Manifest) -> list[Descriptor]:
+    return [
+        child for child in manifest.manifests if child_role(child) == "platform" and child.platform
+    ]
+
+
+def is_artifact(child: Descriptor) -> bool:
+    """Whether a child is for no platform and about none of the others."""
+    return child_role(child) in ("artifact", "manifest") and attached_to(child) is None
+
+
+def _wanted(
+    manifest: Manifest, machines: Sequence[Descriptor], names: Sequence[bytes], where: Whereabouts
+) -> bytes:
+    """The way to the child that stands for the whole: that of the platform, or the only one; empty
+    where none does.
+    """
+    chosen = first_match([child.platform for child in machines], where.context.platform)
+    if chosen is not None:
+        return b"platforms/" + names[chosen]
+    only = None if machines else stands_for_all(manifest)
+    return b"" if only is None else f"manifests/{only}".encode()
+
+
+def _names(texts: Iterable[str]) -> list[bytes]:
+    return unique([mangle(to_bytes(text)) for text in texts])
+
+
+def _links(key: Hashable, children: list[tuple[bytes, Descriptor]], room: bytes) -> StaticDirectory:
+    """A directory of links to children in another one; it lies one level below the manifest's own."""
+    return StaticDirectory(
+        key,
+        (
+            (name, Link((key, name), b"../" + room + b"/" + str(child.digest).encode()))
+            for name, child in children
+        ),
+    )

@@ -1,0 +1,121 @@
+"""`layers/`: the layers of a manifest in the order in which they are applied, each with its bytes
+and its facts.
+
+Rules that hold here: listing asks nobody, but for the sizes that Docker's schema 1 does not record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+
+from ocifs.content import Blob
+from ocifs.errors import LimitExceeded, NotFound
+from ocifs.tree.blob import BlobFile, sized
+from ocifs.tree.manifest.context import Context
+from ocifs.tree.manifest.external_toc import tables_apart
+from ocifs.tree.manifest.load import Bound, Whereabouts
+from ocifs.tree.manifest.rootfs import diff_ids, holds_tree, image_name
+from ocifs.tree.manifest.soci import soci_tables
+from ocifs.tree.names import to_bytes
+from ocifs.tree.node import DIRECTORY, Attributes, Entry, Node, Plain, TextFile
+from ocifs.tree.rootfs.root import LayerStack, open_layer_tree
+from ocifs.tree.static import StaticDirectory, annotation_directory
+
+
+class LayersDirectory(Plain):
+    """`layers/0`, `layers/1`, …"""
+
+    __slots__ = ("_apart", "_diff_ids", "_image", "_is_image", "_layers", "_tables", "_where")
+
+    def __init__(self, where: Whereabouts, bound: Bound, key: Hashable) -> None:
+        super().__init__(key, Attributes(DIRECTORY, mtime_ns=bound.mtime_ns, nlink=2))
+        self._where = where
+        self._layers = bound.manifest.layers
+        self._diff_ids = diff_ids(bound.config, len(self._layers))
+        self._tables = soci_tables(where, bound.manifest)
+        self._apart = tables_apart(where, bound.manifest)
+        self._image = image_name(where, bound)
+        self._is_image = bound.classification.kind in ("image", "docker-schema1")
+
+    async def lookup(self, name: bytes) -> Node:
+        layers = self._layers
+        if (
+            not name.isdigit()
+            or len(name) > 6
+            or str(int(name)).encode() != name
+            or int(name) >= len(layers)
+        ):
+            raise NotFound(
+                f"the manifest has {len(layers)} layers, none is {name.decode(errors='replace')!r}"
+            )
+        return self._layer(int(name))
+
+    async def entries(self) -> Sequence[Entry]:
+        count, allowed = len(self._layers), self._where.context.limits.layers
+        if count > allowed:
+            raise LimitExceeded(f"the manifest has {count} layers, limits.layers allows {allowed}")
+        return [Entry(str(n).encode(), self._layer(n)) for n in range(count)]
+
+    def _layer(self, number: int) -> Node:
+        stack = LayerStack(
+            self._where.repository,
+            (self._layers[number],),
+            (self._diff_ids[number],),
+            markers=self._is_image,
+            alone=True,
+            mtime_ns=self.attributes.mtime_ns,
+            tables=self._tables,
+            image=self._image,
+            apart=self._apart,
+        )
+        return LayerDirectory(self._where.context, stack, (self.key, number))
+
+
+class LayerDirectory(Plain):
+    """One layer: `blob`, `digest`, `media-type`, `size`, `annotations/`, and `tree/` where it is a
+    tar.
+    """
+
+    __slots__ = ("_context", "_descriptor", "_nodes", "_stack")
+
+    def __init__(self, context: Context, stack: LayerStack, key: Hashable) -> None:
+        super().__init__(key, Attributes(DIRECTORY, mtime_ns=stack.mtime_ns, nlink=2))
+        self._context = context
+        self._stack = stack
+        self._nodes: StaticDirectory | None = None
+        [self._descriptor] = stack.layers
+
+    async def lookup(self, name: bytes) -> Node:
+        return await (await self._inside()).lookup(name)
+
+    async def entries(self) -> Sequence[Entry]:
+        return await (await self._inside()).entries()
+
+    async def _inside(self) -> StaticDirectory:
+        if self._nodes is None:  # once: the tree in it learns of its root
+            reader, when = self._context.origin.blobs, self._stack.mtime_ns
+            blob = await sized(reader, Blob.of(self._stack.repository, self._descriptor))
+            file = BlobFile(reader, blob, self._descriptor.media_type, when)
+            self._nodes = StaticDirectory(self.key, self._inner(file, blob.size), when)
+        return self._nodes
+
+    def _inner(self, blob: BlobFile, size: int) -> Iterable[tuple[bytes, Node]]:
+        when = self._stack.mtime_ns
+        yield b"blob", blob
+        for name, value in (
+            ("digest", str(self._descriptor.digest)),
+            ("media-type", self._descriptor.media_type),
+            ("size", str(size)),
+        ):
+            yield name.encode(), TextFile((self.key, name), to_bytes(f"{value}\n"), when)
+        yield (
+            b"annotations",
+            annotation_directory((self.key, b"annotations"), self._descriptor.annotations, when),
+        )
+        if holds_tree(self._descriptor.media_type):
+            yield (
+                b"tree",
+                open_layer_tree(
+                    self._context.workshop, self._stack, self._context.view, (self.key, b"tree")
+                ),
+            )

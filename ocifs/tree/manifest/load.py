@@ -1,0 +1,154 @@
+"""A manifest that was read: where it is, what it says, what it is, and its time.
+
+What everything below its directory is made from.
+
+Rules that hold here: a manifest is classified once, when it is read; a config that cannot be had
+keeps nobody from the manifest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from ocifs.concurrency import off_loop
+from ocifs.content import Blob
+from ocifs.errors import OcifsError
+from ocifs.oci.descriptor import UNKNOWN_SIZE, Descriptor
+from ocifs.oci.digest import Digest
+from ocifs.oci.kinds.artifact import (
+    UNKNOWN_KINDS,
+    Classification,
+    classify,
+    classify_config,
+    is_image_config,
+)
+from ocifs.oci.kinds.payload import wants_config
+from ocifs.oci.manifest import Form, Manifest, parse_manifest, schema1_config
+from ocifs.oci.mediatype import is_json
+from ocifs.tree.blob import sized
+from ocifs.tree.manifest.context import Context
+from ocifs.tree.manifest.times import created_ns
+
+
+@dataclass(frozen=True, slots=True)
+class Whereabouts:
+    """Where a manifest is: by which tag or digest of which repository.
+
+    `siblings` leads from its directory to the one that has other manifests of the repository by
+    their digests, `blobs` to that of its blobs.
+    """
+
+    context: Context
+    repository: str
+    version: str | Digest
+    siblings: bytes = b".."
+    blobs: bytes = b"../../_blobs"
+    descriptor_type: str = ""
+
+    def blob(self, descriptor: Descriptor) -> Blob:
+        return Blob.of(self.repository, descriptor)
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A manifest that was read: what it says, what it is, its config where that was read, and its
+    time.
+    """
+
+    manifest: Manifest
+    classification: Classification
+    config: bytes | None
+    mtime_ns: int
+
+
+async def load(where: Whereabouts) -> Bound:
+    """Read and understand a manifest and, where it is small, its config."""
+    manifest, classification = await identify(where)
+    manifest = await _with_config_size(where, manifest)
+    schema1 = manifest.form is Form.SCHEMA1
+    config = None if schema1 else await read_config(where, manifest, classification)
+    size = len(manifest.raw) + len(config or b"")
+    return await off_loop(size, lambda: _bound(manifest, classification, config))
+
+
+def _bound(manifest: Manifest, classification: Classification, config: bytes | None) -> Bound:
+    if manifest.form is Form.SCHEMA1:
+        config = schema1_config(manifest.raw)
+    if classification.kind == "image" and config:
+        flavours = (*classification.flavours, *classify_config(config))
+        classification = replace(classification, flavours=flavours)
+    return Bound(manifest, classification, config, created_ns(manifest, config))
+
+
+async def _with_config_size(where: Whereabouts, manifest: Manifest) -> Manifest:
+    """The same with the size of its config, which is asked for if the descriptor does not have it;
+    unknown if it cannot be had.
+    """
+    config = manifest.config
+    if config is None or config.size != UNKNOWN_SIZE or config.is_empty:
+        return manifest
+    try:
+        blob = await sized(where.context.origin.blobs, where.blob(config))
+    except OcifsError:
+        return manifest
+    return replace(manifest, config=replace(config, size=blob.size))
+
+
+async def identify(where: Whereabouts) -> tuple[Manifest, Classification]:
+    """Read a manifest, and say what it is: one request for what is not in the cache; for a known
+    tag, whether it has moved.
+    """
+    catalog, version = where.context.origin.catalog, where.version
+    descriptor_type = where.descriptor_type
+    tag = ""
+    if isinstance(version, str):
+        tag, descriptor_type = version, ""
+        raw = await catalog.tagged(where.repository, version)
+    else:
+        raw = await catalog.manifest(where.repository, version)
+    where.context.visited.add(where.repository)
+    odd = (*raw.notes, *where.context.size_notes(where.repository, raw.digest, len(raw.body)))
+
+    def understand() -> tuple[Manifest, Classification]:
+        manifest = parse_manifest(raw.body, raw.digest, raw.media_type, descriptor_type)
+        manifest = replace(manifest, notes=(*manifest.notes, *odd)) if odd else manifest
+        return manifest, classify(manifest, tag=tag)
+
+    return await off_loop(len(raw.body), understand)
+
+
+async def read_config(
+    where: Whereabouts, manifest: Manifest, classification: Classification
+) -> bytes | None:
+    """The config's bytes, if it is small and of a known type, that of an image or of a known kind
+    of artifact.
+
+    A config of an unknown type is opaque (image-spec, manifest.md). None also for one that cannot
+    be had, which must not hide the manifest.
+    """
+    config = manifest.config
+    if config is None or config.is_empty or not _is_understood(config, classification):
+        return None
+    if not 0 <= config.size <= where.context.limits.config_bytes:
+        return None
+    try:
+        return await where.context.origin.blobs.read_blob(where.blob(config), 0, config.size)
+    except OcifsError:
+        return None
+
+
+def _is_understood(config: Descriptor, classification: Classification) -> bool:
+    if wants_config(classification):
+        return True
+    known = classification.kind not in UNKNOWN_KINDS or is_image_config(config.media_type)
+    return known and is_json(config.media_type)
+
+
+def facts(bound: Bound) -> dict[str, str]:
+    """What is shown both as a small file and as an extended attribute."""
+    return {
+        "digest": str(bound.manifest.digest),
+        "media-type": bound.manifest.media_type,
+        "artifact-type": bound.classification.artifact_type,
+        "kind": bound.classification.kind,
+    }

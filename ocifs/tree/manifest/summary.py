@@ -1,0 +1,210 @@
+"""`summary.txt`: one page that tells a person what a manifest is.
+
+Rules that hold here: pure; what is said comes from the manifest and its config alone, with the
+field that decided; text from strangers loses its control characters and is cut, so that a page on a
+terminal stays a page; who refers to it is told where the caller asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from ocifs.oci.descriptor import UNKNOWN_SIZE, Descriptor
+from ocifs.oci.digest import Digest
+from ocifs.oci.kinds.artifact import Classification
+from ocifs.oci.kinds.children import attached_to, child_name, child_role, platform_name
+from ocifs.oci.kinds.payload import payload_files
+from ocifs.oci.kinds.table import BY_WORD
+from ocifs.oci.manifest import Form, Manifest
+from ocifs.printable import printable
+from ocifs.tree.manifest.files import payload_paths
+from ocifs.tree.manifest.rootfs import check_config
+from ocifs.tree.manifest.times import CREATED, config_members
+
+_TITLE, _VERSION = "org.opencontainers.image.title", "org.opencontainers.image.version"
+_LONGEST = 160  # characters of a value; the whole is in annotations/ or config.json
+
+Row = tuple[str, ...]
+
+
+def summarise(
+    manifest: Manifest,
+    classification: Classification,
+    config: bytes | None,
+    referrers: Sequence[tuple[str, Digest]] | None = None,
+) -> str:
+    """The page.
+
+    `referrers`: kinds and digests of what refers to the manifest; None where nobody was asked.
+    """
+    facts = [(name, text) for name, text in _facts(manifest, classification, config) if text]
+    width = max(len(name) for name, _ in facts) + 2
+    lines = [f"{name + ':':<{width}}{_clean(text)}" for name, text in facts]
+    for heading, rows in (
+        ("Children", _children(manifest)),
+        ("Files", _files(manifest, classification, config)),
+        ("Layers", _layers(manifest, config)),
+        ("Referrers", [(kind, str(digest)) for kind, digest in referrers or ()]),
+        ("Annotations", sorted(manifest.annotations.items())),
+    ):
+        if rows:
+            lines += ["", heading, *_table(rows)]
+    return "\n".join(lines) + "\n"
+
+
+def human_size(size: int) -> str:
+    """A size as people read it: `3.2 MiB`."""
+    if size == UNKNOWN_SIZE:
+        return "size unknown"
+    value, unit = float(size), "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if value < 1024:
+            break
+        value, unit = value / 1024, larger
+    return f"{size} B" if unit == "B" else f"{value:.1f} {unit}"
+
+
+def _facts(
+    manifest: Manifest, classification: Classification, config: bytes | None
+) -> Iterable[tuple[str, str]]:
+    said = config_members(config)
+    kind = BY_WORD.get(classification.kind)
+    flavours = "".join(f" [{flavour}]" for flavour in classification.flavours)
+    yield "Kind", f"{classification.kind}{flavours}" + (f" — {kind.what}" if kind else "")
+    yield "Name", _name(manifest, said)
+    value = "" if classification.value == manifest.form_reason else classification.value
+    yield (
+        "Decided by",
+        ": ".join(
+            part for part in (classification.decided_by or classification.rule, value) if part
+        ),
+    )
+    yield "Artifact type", classification.artifact_type
+    yield "Media type", manifest.media_type
+    known = manifest.form is not Form.UNKNOWN
+    yield (
+        "Form",
+        f"{manifest.form.value}, by {manifest.form_reason}" if known else manifest.form_reason,
+    )
+    yield "Digest", str(manifest.digest)
+    yield "Created", manifest.annotations.get(CREATED) or _text(said.get("created"))
+    yield (
+        "Platform",
+        "/".join(
+            filter(None, (_text(said.get(part)) for part in ("os", "architecture", "variant")))
+        ),
+    )
+    yield "Runs", _command(said)
+    if classification.kind == "image":
+        yield (
+            "Warning",
+            next((text for text in check_config(config, len(manifest.layers)) if text), ""),
+        )
+    yield "Subject", str(manifest.subject.digest) if manifest.subject else ""
+    yield "Content", _amount("layer", manifest.layers)
+    yield "Children", _amount("manifest", manifest.manifests, sizes=False)
+    for note in manifest.notes:
+        yield "Note", note
+
+
+def _name(manifest: Manifest, config: dict[str, object]) -> str:
+    """What its publisher calls it: in annotations, or, as Helm and others do, in the config."""
+    notes = manifest.annotations
+    title = notes.get(_TITLE) or _text(config.get("name"))
+    return f"{title} {notes.get(_VERSION) or _text(config.get('version'))}".strip() if title else ""
+
+
+def _command(config: dict[str, object]) -> str:
+    """What an image runs, as its config says."""
+    inner = config.get("config")
+    members = inner if isinstance(inner, dict) else {}
+    words = [members.get(part) for part in ("Entrypoint", "Cmd")]
+    return " ".join(
+        word for part in words if isinstance(part, list) for word in part if isinstance(word, str)
+    )
+
+
+def _amount(word: str, descriptors: Sequence[Descriptor], *, sizes: bool = True) -> str:
+    if not descriptors:
+        return ""
+    count = f"{len(descriptors)} {word}{'s' * (len(descriptors) != 1)}"
+    total = [descriptor.size for descriptor in descriptors]
+    return f"{count}, {human_size(sum(total))}" if sizes and UNKNOWN_SIZE not in total else count
+
+
+def _children(manifest: Manifest) -> list[Row]:
+    """Number, what it is to the index, what it is called, digest; a sibling that it is about is
+    told by its platform.
+    """
+    machines = {
+        child.digest: platform_name(manifest, child)
+        for child in manifest.manifests
+        if child.platform
+    }
+    rows: list[Row] = []
+    for n, child in enumerate(manifest.manifests):
+        role, about = child_role(child), attached_to(child)
+        name = platform_name(manifest, child) if role == "platform" and child.platform else ""
+        if about is not None:
+            name = f"of {machines.get(about, about.short)}"
+        elif role in ("artifact", "manifest"):
+            name = child_name(child)
+        rows.append(
+            (str(n), role, name, child.artifact_type or child.media_type, str(child.digest))
+        )
+    return rows
+
+
+def _files(manifest: Manifest, classification: Classification, config: bytes | None) -> list[Row]:
+    """Size and name of each file below `files/`; of images, whose layers are told below, none."""
+    if classification.kind in ("image", "docker-schema1") or manifest.form is Form.UNKNOWN:
+        return []
+    payload = payload_files(manifest, classification, config)
+    return [
+        (
+            human_size(item.size),
+            "/".join(part.decode(errors="replace") for part in path) + "/" * item.unpack,
+        )
+        for path, item in zip(payload_paths(payload), payload, strict=True)
+    ]
+
+
+def _layers(manifest: Manifest, config: bytes | None) -> list[Row]:
+    """Number, size, type and name of each layer, or what made it, where the config's history says
+    so of each.
+    """
+    history = config_members(config).get("history")
+    steps = (
+        [step for step in history if isinstance(step, dict)] if isinstance(history, list) else []
+    )
+    made = [_text(step.get("created_by")) for step in steps if not step.get("empty_layer")]
+    if len(made) != len(manifest.layers):
+        made = [""] * len(manifest.layers)
+    return [
+        (
+            str(n),
+            human_size(layer.size),
+            layer.media_type,
+            layer.annotations.get(_TITLE) or " ".join(step.split()),
+        )
+        for n, (layer, step) in enumerate(zip(manifest.layers, made, strict=True))
+    ]
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _table(rows: Sequence[Row]) -> list[str]:
+    cleaned = [tuple(_clean(cell) for cell in row) for row in rows]
+    widths = [max(len(row[n]) for row in cleaned) for n in range(len(cleaned[0]))]
+    return [
+        "  "
+        + "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in cleaned
+    ]
+
+
+def _clean(text: str) -> str:
+    cut = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}… ({len(text)} characters)"
+    return printable(cut)

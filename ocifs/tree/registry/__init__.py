@@ -1,0 +1,1 @@
+"""Directories of hosts, namespaces and repositories."""

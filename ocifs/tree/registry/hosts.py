@@ -1,0 +1,58 @@
+"""Several registries in one tree: a directory for each host.
+
+Rules that hold here: a name that cannot be a host is absent, and any host can be looked up or only
+those that were named; neither asks anybody; what is listed was named or has answered; each host is
+opened once, when it is first looked up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
+
+from ocifs.errors import NotFound
+from ocifs.oci.reference import is_registry_name, normal_host
+from ocifs.tree.node import DIRECTORY, Attributes, Directory, Entry, Link, Node, Plain
+
+# A file manager looks for these in every directory, and each of them could be a host.
+_NO_HOSTS = frozenset(
+    {"autorun.inf", "desktop.ini", "thumbs.db", "folder.jpg", "cover.jpg", "index.html"}
+)
+
+
+class HostsDirectory(Plain):
+    """The root of a tree of several hosts.
+
+    `open_host`: the directory of a host. `listed`: the hosts to list now. `named`: those that can
+    be looked up, None for any.
+    """
+
+    __slots__ = ("_listed", "_named", "_open")
+    lifetime = 1.0
+
+    def __init__(
+        self,
+        open_host: Callable[[str], Awaitable[Directory]],
+        listed: Callable[[], Iterable[str]],
+        named: frozenset[str] | None,
+        key: Hashable = "hosts",
+    ) -> None:
+        super().__init__(key, Attributes(DIRECTORY, nlink=2))
+        self._open = open_host
+        self._listed = listed
+        self._named = named
+
+    async def lookup(self, name: bytes) -> Node:
+        text = name.decode("ascii", "replace")
+        if not is_registry_name(text) or text.lower() in _NO_HOSTS:
+            raise NotFound(f"{text!r} is no host of a registry")
+        host = normal_host(text.lower())
+        if self._named is not None and host not in self._named:
+            raise NotFound(f"{text!r} is none of the hosts of this mount")
+        if host != text:
+            return Link((self.key, name), host.encode())
+        return await self._open(host)
+
+    async def entries(self) -> Sequence[Entry]:
+        return [
+            Entry(host.encode(), await self._open(host)) for host in sorted(set(self._listed()))
+        ]

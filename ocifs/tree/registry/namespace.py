@@ -1,0 +1,208 @@
+"""A registry's repositories as directories within directories.
+
+A directory here may be a repository, a namespace of others, or both. The catalog is a hint: it
+decides what is listed, and any valid name can be entered. A lookup never waits for a long catalog:
+it asks for the name's tags if one request has listed all repositories and the name is not among
+them, else it takes the name as it is.
+
+Rules that hold here:
+
+- A name that cannot be a repository is absent without a request.
+- Control names begin with `_`, which a component of a repository cannot.
+- An outage is never absence.
+- A catalog that fails keeps nothing from being entered. A listing that it cuts short is shown, and
+  then the error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+
+from ocifs.concurrency import in_thread
+from ocifs.errors import (
+    AccessDenied,
+    CatalogFailed,
+    CatalogUnavailable,
+    Malformed,
+    NotFound,
+    OcifsError,
+)
+from ocifs.oci.digest import Digest
+from ocifs.oci.reference import MAX_REPOSITORY_LENGTH, is_component, is_tag
+from ocifs.tree.manifest.context import MANY_NAMES, Context
+from ocifs.tree.name_index import NameIndex
+from ocifs.tree.node import DIRECTORY, Attributes, Entry, Link, Node, Plain, cut_short
+from ocifs.tree.registry.repository import BlobsDirectory, ManifestsDirectory, TagsDirectory
+
+
+class RepositoryDirectory(Plain):
+    """The directory of one repository or namespace; the registry itself has the empty name.
+
+    `is_source` (`repository`): it was named as the source, so it is asked for where no catalog
+    lists it.
+    """
+
+    __slots__ = ("_context", "_made", "_name", "is_source", "lifetime")
+
+    def __init__(
+        self, context: Context, name: str, key: Hashable, *, repository: bool = False
+    ) -> None:
+        super().__init__(key, Attributes(DIRECTORY, nlink=2))
+        self.lifetime = context.name_lifetime
+        self._context = context
+        self._name = name
+        self.is_source = repository
+        self._made: dict[bytes, Node] | None = None
+
+    @property
+    def _controls(self) -> dict[bytes, Node]:
+        """What a repository has besides further repositories.
+
+        Made when it is first used: a listing shows many directories.
+        """
+        if self._made is None:
+            context, name, key = self._context, self._name, self.key
+            self._made = {}
+            if name or self.is_source:
+                self._made = {
+                    b"_tags": TagsDirectory(context, name, (key, b"_tags")),
+                    b"_manifests": ManifestsDirectory(context, name, (key, b"_manifests")),
+                    b"_blobs": BlobsDirectory(context, name, (key, b"_blobs")),
+                }
+        return self._made
+
+    async def lookup(self, name: bytes) -> Node:
+        control = self._controls.get(name)
+        if control is not None:
+            return control
+        try:
+            text = name.decode("ascii")
+        except UnicodeDecodeError:
+            raise _absent(name) from None
+        if ":" in text or "@" in text:
+            return await self._reference(text)
+        child = self._child(text)
+        if not await self._exists(child):
+            raise _absent(name)
+        return RepositoryDirectory(self._context, child, (self.key, name))
+
+    async def entries(self) -> Sequence[Entry]:
+        listed, error = await self._listed()
+        context = self._context
+        indexes = [listed, context.visited, NameIndex(context.view.repositories if error else ())]
+        components = {component for index in indexes for component in index.children(self._name)}
+        is_known = any(index.lists(self._name) for index in indexes)
+        if not is_known and not components and (self._name or self.is_source):
+            is_known = await self._has_tags(error)
+        shown = [Entry(name, node) for name, node in self._controls.items()] if is_known else []
+        if len(components) < MANY_NAMES:
+            shown += self._children(components)
+        else:
+            shown += await in_thread(self._children, components)
+        if error is not None and (error.listed or (isinstance(error, CatalogFailed) and not shown)):
+            raise cut_short(error, shown) from error
+        return shown
+
+    def _children(self, components: Iterable[str]) -> list[Entry]:
+        prefix = f"{self._name}/" if self._name else ""
+        return [
+            Entry(name, RepositoryDirectory(self._context, prefix + component, (self.key, name)))
+            for component in sorted(components)
+            for name in (component.encode(),)
+        ]
+
+    async def explain_emptiness(self) -> None:
+        """Raise what there is to say of a listing with nothing in it: CatalogUnavailable, or
+        NotFound where the source is not there.
+        """
+        await self._context.origin.catalog.repositories()
+        if self.is_source:
+            raise self._no_such_source()
+
+    def _no_such_source(self) -> NotFound:
+        return NotFound(f"no repository or namespace is called {self._name!r} there")
+
+    def _child(self, component: str) -> str:
+        name = f"{self._name}/{component}" if self._name else component
+        if not is_component(component) or len(name) > MAX_REPOSITORY_LENGTH:
+            raise _absent(component.encode())
+        return name
+
+    async def _listed(self) -> tuple[NameIndex, OcifsError | None]:
+        """The repositories that the catalog lists, and the error that there is no list, or none to
+        its end.
+        """
+        error: OcifsError | None = None
+        try:
+            names = await self._context.origin.catalog.repositories()
+        except OcifsError as cause:
+            if not cause.listed and not isinstance(cause, CatalogUnavailable):
+                raise
+            error, names = cause, tuple(map(str, cause.listed))
+        return await self._context.index_of(names), error
+
+    async def _has_tags(self, no_list: OcifsError | None) -> bool:
+        """Whether it is a repository though nothing lists it.
+
+        Raises NotFound if the registry denies it and has listed all others.
+        """
+        try:
+            await self._context.origin.catalog.tags(self._name)
+        except AccessDenied:
+            return self.is_source
+        except NotFound as error:
+            if no_list is None:
+                raise self._no_such_source() from None if self.is_source else error
+            return self.is_source  # a namespace that is not listed has no tags
+        self._context.visited.add(self._name)
+        return True
+
+    async def _exists(self, name: str) -> bool:
+        """Whether to enter a name, as far as it can be told without a long list.
+
+        A name that is not there fails when it is used.
+        """
+        catalog, visited = self._context.origin.catalog, self._context.visited
+        if visited.has(name):
+            return True
+        try:
+            listed = await catalog.brief_list()
+        except OcifsError as error:
+            if not error.listed and not isinstance(error, CatalogUnavailable):
+                raise
+            listed = None
+        if listed is None or (await self._context.index_of(listed)).has(name):
+            return True
+        try:
+            await catalog.tags(name)
+        except NotFound:
+            return False
+        except AccessDenied:
+            return True  # it may be a namespace of something that this user may read
+        visited.add(name)
+        return True
+
+    async def _reference(self, text: str) -> Node:
+        """`alpine:3.19`, `alpine@sha256:…`: a link into the repository's own directory."""
+        name, at, digest_text = text.partition("@")
+        component, colon, tag = name.partition(":")
+        child = self._child(component)
+        if colon and not is_tag(tag):
+            raise _absent(text.encode())
+        if at:
+            try:
+                version = str(Digest.parse(digest_text))
+            except Malformed:
+                raise _absent(text.encode()) from None
+        else:
+            version = tag
+        manifests = ManifestsDirectory(
+            self._context, child, ((self.key, component.encode()), b"_manifests")
+        )
+        await manifests.lookup(version.encode())
+        target = f"{component}/_manifests/{version}".encode()
+        return Link((self.key, text), target, lifetime=self._context.name_lifetime)
+
+
+def _absent(name: bytes) -> NotFound:
+    return NotFound(f"no repository or reference is called {name.decode(errors='replace')!r} here")

@@ -1,0 +1,190 @@
+"""What a repository has beside further repositories: `_tags`, `_manifests` and `_blobs`.
+
+Rules that hold here: `_tags` holds links made from the tag list alone; `_manifests` and `_blobs`
+list nothing and are entered by name, so that a walk that follows no links downloads nothing; a
+tag's directory exists as soon as the tag list names it, is bound to one manifest at first use and
+keeps it: when the tag has moved, the next lookup gives another directory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+
+from ocifs.concurrency import in_thread
+from ocifs.content import Blob
+from ocifs.errors import (
+    DeadlineExceeded,
+    Malformed,
+    NotFound,
+    OcifsError,
+    RegistryFailed,
+    Unreachable,
+)
+from ocifs.oci.digest import EMPTY_JSON, Digest
+from ocifs.tree.blob import BlobFile, sized
+from ocifs.tree.manifest.context import MANY_NAMES, Context
+from ocifs.tree.manifest.directory import ManifestDirectory
+from ocifs.tree.manifest.load import Whereabouts
+from ocifs.tree.names import mangle, to_bytes, unmangle
+from ocifs.tree.node import DIRECTORY, Attributes, Entry, Link, Node, Plain, cut_short
+
+_MANIFESTS = b"../_manifests/"
+_OUTAGES = (Unreachable, DeadlineExceeded, RegistryFailed)
+
+
+class _Control(Plain):
+    """What the three directories share."""
+
+    __slots__ = ("_context", "_repository", "lifetime")
+
+    def __init__(self, context: Context, repository: str, key: Hashable) -> None:
+        super().__init__(key, Attributes(DIRECTORY, nlink=2))
+        self.lifetime = context.name_lifetime
+        self._context = context
+        self._repository = repository
+
+    async def entries(self) -> Sequence[Entry]:
+        return ()
+
+
+class TagsDirectory(_Control):
+    """`_tags`: one symbolic link a tag."""
+
+    __slots__ = ()
+
+    async def lookup(self, name: bytes) -> Node:
+        return self.lookup_at_hand(name) or await self._look_up(_text(name))
+
+    def lookup_at_hand(self, name: bytes) -> Node | None:
+        tag = _text(name)
+        context = self._context
+        return (
+            self._link(tag, context.name_lifetime)
+            if context.is_listed(self._repository, tag)
+            else None
+        )
+
+    async def _look_up(self, tag: str) -> Node:
+        """Ask for the tag and not for the list, which may be long."""
+        catalog = self._context.origin.catalog
+        try:
+            await catalog.resolve(self._repository, tag)
+        except _OUTAGES:
+            if tag not in await catalog.tags(self._repository):  # a list from before may have it
+                raise
+        return self._link(tag, self._context.name_lifetime)
+
+    async def entries(self) -> Sequence[Entry]:
+        try:
+            tags = await self._context.origin.catalog.tags(self._repository)
+        except OcifsError as error:
+            if not error.listed:
+                raise
+            listed = tuple(map(str, error.listed))
+            self._context.note_tags(self._repository, listed)
+            raise cut_short(error, self._links(listed, self._context.name_lifetime)) from error
+        self._context.note_tags(self._repository, tags)
+        lifetime = max(self._context.name_lifetime, self._context.list_lifetime(self._repository))
+        if len(tags) < MANY_NAMES:
+            return self._links(tags, lifetime)
+        return await in_thread(self._links, tags, lifetime)
+
+    def _links(self, tags: Sequence[str], lifetime: float) -> list[Entry]:
+        """Links that are believed as long as the list is: `ls -l` asks for each again, later than a
+        second in a long list.
+        """
+        links = (self._link(tag, lifetime) for tag in sorted(tags))
+        return [Entry(link.target[len(_MANIFESTS) :], link) for link in links]
+
+    def _link(self, tag: str, lifetime: float) -> Link:
+        return Link((self.key, tag), _MANIFESTS + mangle(to_bytes(tag)), lifetime=lifetime)
+
+
+class ManifestsDirectory(_Control):
+    """`_manifests`: a manifest's directory by its tag or its digest."""
+
+    __slots__ = ("_current",)
+
+    def __init__(self, context: Context, repository: str, key: Hashable) -> None:
+        super().__init__(context, repository, key)
+        self._current: dict[str, ManifestDirectory] = {}
+
+    async def lookup(self, name: bytes) -> Node:
+        text = _text(name)
+        digest = _digest(text)
+        if digest is not None:
+            return await self._by_digest(digest, name)
+        return await self._by_tag(text)
+
+    async def _by_digest(self, digest: Digest, name: bytes) -> Node:
+        where = Whereabouts(self._context, self._repository, digest)
+        directory = ManifestDirectory(where, (self.key, name))
+        await directory.bind()
+        return directory
+
+    async def _by_tag(self, tag: str) -> Node:
+        catalog = self._context.origin.catalog
+        current = self._current.get(tag)
+        if (current is None or current.digest is None) and self._context.is_listed(
+            self._repository, tag
+        ):
+            return current or self._enter(tag)
+        try:
+            if current is None:  # whoever enters for the first time wants to read
+                digest = (await catalog.tagged(self._repository, tag)).digest
+            else:
+                digest = (await catalog.resolve(self._repository, tag)).digest
+        except NotFound:
+            self._current.pop(tag, None)
+            raise
+        self._context.visited.add(self._repository)
+        if current is not None and current.digest in (None, digest):
+            return current
+        return self._enter(tag)
+
+    def _enter(self, tag: str) -> ManifestDirectory:
+        where = Whereabouts(self._context, self._repository, tag)
+        entered = ManifestDirectory(
+            where,
+            (self.key, tag, next(self._context.serials)),
+            lifetime=self._context.name_lifetime,
+        )
+        self._current[tag] = entered
+        return entered
+
+
+class BlobsDirectory(_Control):
+    """`_blobs`: any blob of the repository by its digest."""
+
+    __slots__ = ()
+
+    async def lookup(self, name: bytes) -> Node:
+        digest = _digest(_text(name))
+        if digest is None:
+            raise NotFound(f"not a digest: {name.decode(errors='replace')!r}")
+        reader = self._context.origin.blobs
+        embedded = b"{}" if digest == EMPTY_JSON else None
+        blob = await sized(
+            reader, Blob(self._repository, digest, *((2, embedded) if embedded else ()))
+        )
+        return BlobFile(reader, blob, "")
+
+
+def _text(name: bytes) -> str:
+    """A name as the registry has it. Raises NotFound for what can be none."""
+    try:
+        return unmangle(name).decode()
+    except UnicodeDecodeError:
+        raise NotFound(f"no tag or digest is called {name!r}") from None
+
+
+def _digest(text: str) -> Digest | None:
+    """The digest that a name is, or None.
+
+    A tag has no colon; a ref name of a layout may, and is no digest then.
+    """
+    try:
+        digest = Digest.parse(text)
+    except Malformed:
+        return None
+    return digest if digest.verifiable else None

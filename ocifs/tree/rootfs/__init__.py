@@ -1,0 +1,1 @@
+"""Root filesystems: the nodes of merged layers."""

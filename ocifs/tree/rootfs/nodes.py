@@ -1,0 +1,362 @@
+"""The inside of layers as nodes: directories, files, links and devices as the tars have them.
+
+Rules that hold here: nothing is asked until a name is looked up or listed; a file has one inode
+wherever the layer's entry appears with as many names, a directory one a place; a link that would
+lead outside is shown so that it stays inside, unless links are raw; owners are the mounting user
+unless they are kept.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from ocifs.errors import NoAttribute, NotFound
+from ocifs.layers.index.entry import Kind, Member
+from ocifs.layers.indexing.pipeline import Layer
+from ocifs.layers.merge.tree import DIRECTORY as DIRECTORY_CODE
+from ocifs.layers.merge.tree import PLACE, UPWARD, Item, Tree, code_of, layer_of, place_of
+from ocifs.layers.service import Workshop
+from ocifs.settings import ViewSettings
+from ocifs.tree.blob import gone, named_in_errors, scope_of
+from ocifs.tree.names import mangle
+from ocifs.tree.node import (
+    SYMLINK,
+    Attributes,
+    Directory,
+    Entry,
+    Node,
+    Simple,
+    Spot,
+    make_attributes,
+    make_entry,
+    make_spot,
+)
+from ocifs.tree.rootfs.links import inside
+from ocifs.tree.rootfs.xattrs import possible
+
+_NAME_MAX = 255
+_TYPES = {
+    Kind.DIRECTORY: stat.S_IFDIR,
+    Kind.CHARACTER: stat.S_IFCHR,
+    Kind.BLOCK: stat.S_IFBLK,
+    Kind.FIFO: stat.S_IFIFO,
+}
+_FILE, _SYMLINK = Kind.FILE, Kind.SYMLINK  # to look into an Enum takes longer than to compare
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """What the nodes of one tree share.
+
+    `key`: that of its root; `crowds`: the entries of each layer.
+    """
+
+    key: Hashable
+    workshop: Workshop
+    tree: Tree
+    layers: tuple[Layer, ...]
+    links_inside: bool
+    owners_kept: bool
+    image: str
+    crowds: tuple[_Crowd, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        keys = [layer.key for layer in self.layers]
+        crowds = tuple(
+            _Crowd(self, number, keys[:number].count(key)) for number, key in enumerate(keys)
+        )
+        object.__setattr__(self, "crowds", crowds)
+
+
+class Place(NamedTuple):
+    """A directory of a tree, the names from the tree's root to it, and what errors call the whole."""
+
+    top: Item
+    path: tuple[bytes, ...] = ()
+    image: str = ""
+
+
+def open_inside(
+    key: Hashable,
+    workshop: Workshop,
+    layers: tuple[Layer, ...],
+    view: ViewSettings,
+    place: Place,
+) -> Directory:
+    """A directory of a tree and all below it. `key`: the tree's."""
+    top, path, image = place
+    shown = _Shown(
+        key, workshop, top.tree, layers, view.links == "inside", view.owner == "keep", image
+    )
+    return _Directory(shown, top.code, path)
+
+
+class _Member(Simple):
+    """A node made from an entry of a layer.
+
+    What is asked of it seldom is made when it is asked: a listing makes thousands of them.
+    """
+
+    __slots__ = ("_code", "_member", "_shown")
+    changes = False
+
+    def __init__(self, shown: _Shown, code: int, member: Member) -> None:
+        self._shown = shown
+        self._code = code
+        self._member = member
+
+    @property
+    def attributes(self) -> Attributes:
+        return _attributes(self._shown, self._code, self._member, self._member.size)
+
+    def attribute_names(self) -> Sequence[bytes]:
+        return tuple(name for name, _ in possible(self._member.xattrs))
+
+    async def attribute(self, name: bytes) -> bytes:
+        for known, value in possible(self._member.xattrs):
+            if known == name:
+                return value
+        raise NoAttribute(f"no extended attribute {name!r} here")
+
+
+class _Leaf(_Member):
+    """What is no directory. `spot`: of what has one name and is shown as it is."""
+
+    __slots__ = ("spot",)
+
+    def __init__(self, shown: _Shown, code: int, member: Member, spot: Spot | None) -> None:
+        self._shown = shown
+        self._code = code
+        self._member = member
+        self.spot = spot
+
+    @property
+    def key(self) -> Hashable:
+        layer, place = place_of(self._code)
+        key = (self._shown.crowds[layer].key, place, self._shown.tree.names_of(self._code))
+        return (
+            (*key, self._code) if self._code & UPWARD else key
+        )  # whose target depends on the directory
+
+    @property
+    def _layer(self) -> Layer:
+        return self._shown.layers[place_of(self._code)[0]]
+
+
+class _File(_Leaf):
+    """A file, or a device or FIFO, which nobody reads."""
+
+    __slots__ = ()
+
+    @property
+    def attributes(self) -> Attributes:
+        member, shown = self._member, self._shown
+        if (
+            member.kind is _FILE and self.spot is not None and not shown.owners_kept
+        ):  # as nearly all, and in half of the time
+            return make_attributes(
+                (
+                    stat.S_IFREG | member.mode,
+                    member.size,
+                    member.mtime_ns,
+                    1,
+                    None,
+                    None,
+                    member.rdev,
+                    None,
+                )
+            )
+        return _attributes(shown, self._code, member, member.size)
+
+    def opened(self) -> None:
+        shown = self._shown
+        shown.workshop.hold(shown.layers[layer_of(self._code)])
+
+    def closed(self) -> None:
+        shown = self._shown
+        shown.workshop.let_go(shown.layers[layer_of(self._code)])
+
+    async def read(self, offset: int, size: int) -> bytes:
+        member = self._member
+        if not member.size:
+            return b""
+        layer = self._layer
+        try:
+            with named_in_errors(self._shown.image, layer.blob.digest):
+                return await self._shown.workshop.read(layer, member, offset, size)
+        except NotFound as error:
+            raise gone(error) from None
+        raise AssertionError("named_in_errors raises what it catches")
+
+    def read_at_hand(self, offset: int, size: int) -> bytes | None:
+        member = self._member
+        if not member.size:
+            return b""
+        return self._shown.workshop.read_at_hand(self._layer, member, offset, size)
+
+    def read_on_at_hand(self, most: int) -> bytes | None:
+        member = self._member
+        if not 0 < member.size <= most:
+            return None
+        return self._shown.workshop.read_on_at_hand(self._layer, member)
+
+
+class _Link(_Leaf):
+    """A symbolic link that is shown as its layer has it, wherever it stands."""
+
+    __slots__ = ()
+
+    @property
+    def target(self) -> bytes:
+        return self._member.link
+
+    @property
+    def attributes(self) -> Attributes:
+        return _attributes(self._shown, self._code, self._member, len(self._member.link))
+
+
+class _LinkInside(_Member):
+    """A symbolic link that is shown otherwise than its layer has it, by where it stands."""
+
+    __slots__ = ("_path", "target")
+
+    def __init__(
+        self, shown: _Shown, code: int, member: Member, path: tuple[bytes, ...], target: bytes
+    ) -> None:
+        super().__init__(shown, code, member)
+        self._path = path
+        self.target = target
+
+    @property
+    def key(self) -> Hashable:
+        return self._shown.key, b"/".join(self._path)
+
+    @property
+    def attributes(self) -> Attributes:
+        return _attributes(self._shown, self._code, self._member, len(self.target))
+
+
+class _Directory(_Member):
+    """A directory. `path`: the names from the tree's root to it."""
+
+    __slots__ = ("_mangled", "_path")
+
+    def __init__(self, shown: _Shown, code: int, path: tuple[bytes, ...]) -> None:
+        super().__init__(shown, code, shown.tree.member(code))
+        self._path = path
+        self._mangled: dict[bytes, bytes] | None = None
+
+    @property
+    def attributes(self) -> Attributes:
+        return _attributes(self._shown, self._code, self._member, 0)
+
+    @property
+    def key(self) -> Hashable:
+        return self._shown.key, b"/".join(self._path)
+
+    @property
+    def _codes(self) -> Mapping[bytes, int]:
+        return self._shown.tree.listing(self._code ^ DIRECTORY_CODE)
+
+    async def lookup(self, name: bytes) -> Node:
+        return self.lookup_at_hand(name)
+
+    def lookup_at_hand(self, name: bytes) -> Node:
+        codes = self._codes
+        code = codes.get(name) if len(name) <= _NAME_MAX else None
+        if code is not None:
+            return self._node(name, code)
+        if self._mangled is None:
+            self._mangled = {_shown_name(real): real for real in codes if len(real) > _NAME_MAX}
+        real = self._mangled.get(name)
+        if real is None:
+            raise NotFound(f"no {name.decode(errors='replace')!r} in this directory of the layer")
+        return self._node(real, codes[real])
+
+    async def entries(self) -> Sequence[Entry]:
+        return self.entries_at_hand()
+
+    def entries_at_hand(self) -> Sequence[Entry]:
+        shown, found = self._shown, list[Entry]()
+        crowds, links = shown.crowds, shown.tree.links
+        for real, code in self._codes.items():
+            node: Node | None = None
+            # A file that nothing is special about, as most are, is made here: a listing makes
+            # thousands of them.
+            if not code & (DIRECTORY_CODE | UPWARD) and code not in links:
+                crowd, place = crowds[layer_of(code)], code & PLACE
+                member = crowd.members[place]
+                if member.kind is not _SYMLINK:
+                    node = _File(shown, code, member, make_spot((crowd, place)))
+            if node is None:
+                node = self._node(real, code)
+            found.append(make_entry((real if len(real) <= _NAME_MAX else mangle(real), node)))
+        return found
+
+    def _node(self, real: bytes, code: int) -> Node:
+        shown = self._shown
+        if code & DIRECTORY_CODE:
+            return _Directory(shown, code, (*self._path, real))
+        member = shown.tree.member(code)
+        if member.kind is _SYMLINK and shown.links_inside:
+            target = inside(shown.tree.root, self._path, member.link)
+            if target != member.link:
+                return _LinkInside(shown, code, member, (*self._path, real), target)
+        return _leaf(shown, code, member)
+
+
+def _leaf(shown: _Shown, code: int, member: Member) -> _File | _Link:
+    """The node of what is no directory and is shown as its layer has it, wherever it stands."""
+    layer, place = place_of(code)
+    alone = code not in shown.tree.links and not code & UPWARD
+    spot = Spot(shown.crowds[layer], place) if alone else None
+    return (_Link if member.kind is _SYMLINK else _File)(shown, code, member, spot)
+
+
+class _Crowd:
+    """The entries of a layer that have one name and are shown as they are.
+
+    `copy`: how many lower layers of the tree are the same one. Entries of each are files of their
+    own.
+    """
+
+    __slots__ = ("_first", "_shown", "key", "members")
+
+    def __init__(self, shown: _Shown, layer: int, copy: int) -> None:
+        self._shown = shown
+        self._first = code_of(layer, 0)
+        self.members = shown.tree.layers[layer].members
+        scope: tuple[object, ...] = scope_of(shown.workshop.blobs)
+        self.key = ("layer", str(shown.layers[layer].key), *scope, *([copy] if copy else ()))
+
+    @property
+    def size(self) -> int:
+        return len(self.members)
+
+    def node(self, place: int) -> Node:
+        member = self.members[place]
+        kind = _Link if member.kind is _SYMLINK else _File
+        return kind(self._shown, self._first | place, member, make_spot((self, place)))
+
+
+def _attributes(shown: _Shown, code: int, member: Member, size: int) -> Attributes:
+    kind = member.kind
+    if kind is _FILE:
+        mode = stat.S_IFREG | member.mode
+    elif kind is _SYMLINK:
+        mode = SYMLINK  # Linux has no other permissions of them, whatever a tar says (symlink(7))
+    else:
+        mode = _TYPES[kind] | member.mode
+    uid, gid = (member.uid, member.gid) if shown.owners_kept else (None, None)
+    names = shown.tree.names_of(code) or 1
+    return make_attributes((mode, size, member.mtime_ns, names, uid, gid, member.rdev, None))
+
+
+def _shown_name(name: bytes) -> bytes:
+    """A tar can have names that no file system takes; the kernel refuses a whole listing for one of
+    them.
+    """
+    return name if len(name) <= _NAME_MAX else mangle(name)

@@ -1,0 +1,196 @@
+"""The root of what layers hold: a directory that is there before anybody knows what is in it.
+
+What stat shows of it is true as soon as somebody has opened it or looked into it, here or in an
+earlier mount on the same cache; before that it is a guess: the mode that nearly every image gives
+its root, and the manifest's time.
+
+Rules that hold here: nothing is fetched to list or to stat the root, nor for an extended attribute
+of it, which `ls -l` asks for; its time of change is the same before the first look and after it,
+since by that GNU tar tells that a directory changed while it was read.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ocifs.content import Blob
+from ocifs.errors import NoAttribute, NotFound
+from ocifs.layers.indexing.pipeline import Layer
+from ocifs.layers.merge.root_attributes import Root, name_of
+from ocifs.layers.merge.tree import Item
+from ocifs.layers.service import Workshop
+from ocifs.layers.toc.formats import AskTables
+from ocifs.oci.descriptor import Descriptor
+from ocifs.oci.digest import Digest
+from ocifs.settings import ViewSettings
+from ocifs.tree.blob import elsewhere, gone, named_in_errors, sized
+from ocifs.tree.node import FOREVER, Attributes, Directory, Entry, Node, Plain
+from ocifs.tree.rootfs.nodes import Place, open_inside
+from ocifs.tree.rootfs.xattrs import possible
+
+_GUESSED = stat.S_IFDIR | 0o755
+# The attributes of a root are known when its layers are: until then the kernel asks each time.
+_GUESSED_LIFETIME = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class LayerStack:
+    """Layers of one repository, lowest first, as they are to be shown.
+
+    `alone`: one layer by itself; `markers`: whiteouts are hidden.
+
+    `tables`: asks for tables of contents that are to be believed; `apart`: for those that layers'
+    annotations name. `within`: names above everything in the layers that are shown already, by
+    whoever has this tree. `mtime_ns`: the root's, until it is looked into. `image`: what errors
+    call the whole; `warning`: what is to be reported, by `report`, when the tree is first looked
+    into.
+    """
+
+    repository: str
+    layers: tuple[Descriptor, ...]
+    diff_ids: tuple[Digest | None, ...]
+    markers: bool = True
+    alone: bool = False
+    within: tuple[bytes, ...] = ()
+    mtime_ns: int = 0
+    tables: AskTables | None = None
+    apart: AskTables | None = None
+    image: str = ""
+    warning: str = ""
+    report: Callable[[str], None] | None = None
+
+
+def open_layer_tree(
+    workshop: Workshop, stack: LayerStack, view: ViewSettings, key: Hashable
+) -> Directory:
+    """The directory of what layers hold, merged when it is first looked into."""
+    return _Root(workshop, stack, view, key)
+
+
+class _Root(Plain):
+    """The root of a tree. `settled`: its attributes are known."""
+
+    __slots__ = ("_inner", "_known", "_stack", "_view", "_workshop", "lifetime", "settled")
+
+    def __init__(
+        self, workshop: Workshop, stack: LayerStack, view: ViewSettings, key: Hashable
+    ) -> None:
+        super().__init__(
+            key, Attributes(_GUESSED, mtime_ns=stack.mtime_ns, nlink=2, ctime_ns=stack.mtime_ns)
+        )
+        self.lifetime = _GUESSED_LIFETIME
+        self.settled = False
+        self._workshop = workshop
+        self._stack = stack
+        self._view = view
+        self._known: Root | None = None
+        self._inner: Directory | None = None
+
+    async def lookup(self, name: bytes) -> Node:
+        return await (await self._open()).lookup(name)
+
+    async def entries(self) -> Sequence[Entry]:
+        return await (await self._open()).entries()
+
+    def lookup_at_hand(self, name: bytes) -> Node | None:
+        return None if self._inner is None else self._inner.lookup_at_hand(name)
+
+    def attribute_names(self) -> Sequence[bytes]:
+        return (
+            ()
+            if self._known is None
+            else tuple(name for name, _ in possible(self._known.member.xattrs))
+        )
+
+    async def attribute(self, name: bytes) -> bytes:
+        for known, value in () if self._known is None else possible(self._known.member.xattrs):
+            if known == name:
+                return value
+        raise NoAttribute(f"no extended attribute {name!r} here")
+
+    async def recall(self) -> None:
+        if self._known is None:
+            root = await self._workshop.roots.find(self._name())
+            if root is not None:
+                self._learn(root)
+
+    async def settle(self) -> None:
+        await self._open()
+
+    async def _open(self) -> Directory:
+        if self._inner is None:
+            try:
+                await self._look()
+            except NotFound as error:
+                raise gone(error) from None
+        assert self._inner is not None
+        return self._inner
+
+    async def _look(self) -> None:
+        stack, workshop = self._stack, self._workshop
+        tables = await stack.tables() if stack.tables is not None else {}
+        with (
+            named_in_errors(stack.image),
+            elsewhere([url for descriptor in stack.layers for url in descriptor.urls]),
+        ):
+            layers = self._layers(
+                [await sized(workshop.blobs, blob) for blob in self._blobs()], tables
+            )
+            tree = await workshop.tree(layers, markers=stack.markers, alone=stack.alone)
+        top, path = _descend(tree.root, stack.within)
+        root = Root(top.member, top.links)
+        await workshop.roots.keep(self._name(), root)
+        self._inner = open_inside(
+            self.key, workshop, layers, self._view, Place(top, path, stack.image)
+        )
+        self._learn(root)
+        if stack.warning and stack.report is not None:
+            stack.report(stack.warning)
+
+    def _blobs(self) -> list[Blob]:
+        return [Blob.of(self._stack.repository, descriptor) for descriptor in self._stack.layers]
+
+    def _layers(self, blobs: Sequence[Blob], tables: Mapping[Digest, Blob]) -> tuple[Layer, ...]:
+        described = zip(blobs, self._stack.diff_ids, self._stack.layers, strict=True)
+        return tuple(
+            self._workshop.layer(
+                blob, diff_id, descriptor.annotations, tables.get(blob.digest), self._stack.apart
+            )
+            for blob, diff_id, descriptor in described
+        )
+
+    def _name(self) -> Digest:
+        """What the root is kept by: all that is known of the tree without asking anybody."""
+        stack = self._stack
+        believed = stack.tables is not None
+        return name_of(
+            self._layers(self._blobs(), {}), stack.markers, stack.alone, stack.within, believed
+        )
+
+    def _learn(self, root: Root) -> None:
+        member = root.member
+        uid, gid = (member.uid, member.gid) if self._view.owner == "keep" else (None, None)
+        mode, when = stat.S_IFDIR | member.mode, self._stack.mtime_ns
+        self.attributes = Attributes(mode, 0, member.mtime_ns, root.names, uid, gid, ctime_ns=when)
+        self.lifetime = FOREVER
+        self.settled = True
+        self._known = root
+
+
+def _descend(root: Item, within: tuple[bytes, ...]) -> tuple[Item, tuple[bytes, ...]]:
+    """The directory at the names `within`, where each of them is all that the one before has; else
+    the root.
+    """
+    here = root
+    for name in within:
+        inner = (
+            here.children.get(name)
+            if here.children is not None and len(here.children) == 1
+            else None
+        )
+        if inner is None or inner.children is None:
+            return root, ()
+        here = inner
+    return here, within
