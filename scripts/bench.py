@@ -28,8 +28,10 @@ from pathlib import Path
 
 import httpx
 
+from scripts.bench_cgroup import cgroup
 from scripts.bench_kinds import kinds
 from scripts.bench_lazy import lazy
+from scripts.bench_memory import memory
 from scripts.bench_million import million
 from scripts.bench_opens import opens
 from scripts.bench_report import figures, keep, table
@@ -310,6 +312,8 @@ GROUPS: dict[str, Callable[[World], Iterator[Sample]]] = {
     "demo": lambda _: demo(),
     "lazy": lambda world: lazy(world.registry.host, world.directory),
     "million": lambda world: million(world.directory),
+    "memory": lambda world: memory(world.registry, world.directory),
+    "cgroup": lambda world: cgroup(world.registry, world.directory),
 }
 
 

@@ -1,6 +1,7 @@
 """How much memory a mount takes, at the most, for each pattern of reading: the peak of resident
 memory (VmHWM), with default options.
 
+    scripts/bench --only memory
     python -m scripts.bench_memory [--json FILE] [PATTERN...]
 
 Rules that hold here: each pattern has a mount and a cache of its own; the goal is `GOAL_MB` for all
@@ -20,12 +21,12 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 from ocifs.layers import zstd
+from scripts.bench_sample import Sample
 from tests.layers.tars import entry, tar
 from tests.support.mount import Mounted, mounted
 from tests.support.push import push_blob, push_manifest
@@ -241,6 +242,16 @@ PATTERNS: dict[str, Pattern] = {
         ),
         lambda mount: read(*files_of(mount)),
     ),
+    "small files, xz, shuffled": (
+        one_layer(
+            lambda: small_files(300, 40_000), lambda data: lzma.compress(data, preset=1), "+xz"
+        ),
+        shuffled,
+    ),
+    "3,000 small files, gzip, shuffled": (
+        one_layer(many_small, lambda data: gzip.compress(data, 1, mtime=0), "+gzip"),
+        shuffled,
+    ),
     "12 layers at once, zstd": (
         many_layers(12, lambda data: zstd.compress(data, 3), "+zstd"),
         lambda mount: at_once(files_of(mount)[:PARALLEL]),
@@ -252,29 +263,29 @@ PATTERNS: dict[str, Pattern] = {
 }
 
 
-@contextmanager
-def places() -> Iterator[tuple[Registry, Path]]:
-    with tempfile.TemporaryDirectory() as name:
-        (Path(name) / "registry").mkdir()
-        with running_registry(Path(name) / "registry") as registry:
-            yield registry, Path(name)
+def patterns(
+    registry: Registry, directory: Path, words: Sequence[str] = ()
+) -> Iterator[tuple[str, float]]:
+    """The peak of each pattern in whose name one of the words is, in MB."""
+    for number, (name, (push, work)) in enumerate(PATTERNS.items()):
+        if words and not any(word in name for word in words):
+            continue
+        repository = f"bench/memory{number}"
+        push(registry, repository)
+        source = f"{registry.host}/{repository}:v1"
+        with (
+            tempfile.TemporaryDirectory(dir=directory) as place,
+            mounted(source, Path(place, "mnt"), Path(place, "cache")) as mount,
+        ):
+            work(mount)
+            found = round(peak(mount), 1)
+        yield name, found
 
 
-def measure(wanted: list[str]) -> dict[str, float]:
-    """The peak of each pattern, in MB."""
-    found = {}
-    with places() as (registry, directory):
-        for number, (name, (push, work)) in enumerate(PATTERNS.items()):
-            if wanted and not any(word in name for word in wanted):
-                continue
-            repository = f"bench/memory{number}"
-            push(registry, repository)
-            place, cache = directory / f"mnt{number}", directory / f"cache{number}"
-            with mounted(f"{registry.host}/{repository}:v1", place, cache) as mount:
-                work(mount)
-                found[name] = round(peak(mount), 1)
-            print(f"{found[name]:8.1f} MB  {name}", flush=True)
-    return found
+def memory(registry: Registry, directory: Path) -> Iterator[Sample]:
+    """The patterns, for scripts/bench."""
+    for name, found in patterns(registry, directory):
+        yield Sample(f"peak memory: {name}", found, "MB", most=GOAL_MB)
 
 
 def main() -> int:
@@ -282,7 +293,11 @@ def main() -> int:
     options.add_argument("patterns", nargs="*", help="words in the names of the patterns")
     options.add_argument("--json", type=Path)
     given = options.parse_args()
-    found = measure(given.patterns)
+    found = {}
+    with tempfile.TemporaryDirectory() as place, running_registry(Path(place)) as registry:
+        for name, megabytes in patterns(registry, Path(place), given.patterns):
+            found[name] = megabytes
+            print(f"{megabytes:8.1f} MB  {name}", flush=True)
     if given.json:
         given.json.write_text(json.dumps(found, indent=2) + "\n")
     return 1 if max(found.values(), default=0) > GOAL_MB else 0

@@ -20,6 +20,7 @@ from ocifs.content import Blob
 from ocifs.layers.indexing.pipeline import Layer
 from ocifs.layers.service import Workshop
 from ocifs.layers.spans.reader import SpanReader
+from ocifs.layers.spans.room import Room
 from ocifs.oci.digest import Digest
 from ocifs.scrape import open_listeners, serve_metrics
 from ocifs.settings import KIB, MIB, CacheSettings, Limits
@@ -146,7 +147,7 @@ async def test_reading_ahead_and_prefetching_end_alone(
         layer = Layer(blob)
         index = await workshop.index(layer)
         assert index.spans is not None
-        reader = SpanReader(blobs, nursery)
+        reader = SpanReader(blobs, nursery, Room(1 << 20))
         for span in list(index.spans)[
             :4
         ]:  # in a row, so that the next are decoded before they are asked for

@@ -40,6 +40,7 @@ from ocifs.layers.merge.apply import merge
 from ocifs.layers.merge.root_attributes import Roots
 from ocifs.layers.merge.tree import Tree
 from ocifs.layers.spans.reader import SpanReader
+from ocifs.layers.spans.room import Room
 from ocifs.layers.spans.span import PLAIN_TAR
 from ocifs.layers.spans.uncompressed import PlainTars
 from ocifs.layers.toc.crfs import Table
@@ -54,6 +55,8 @@ BY_TABLE = "layer-index-toc.4"  # an index by a table of contents that came with
 # at a time, whatever the number of processors: each takes its decoder's window and pieces of the
 # blob
 _UNPACKINGS = 2
+_ROOM = 12 * MIB  # of spans that are being decoded, packed and plain
+_CACHED_PLAIN = 6 * MIB  # of spans that are on the disk as plain bytes, and cost little
 _PIECE = 2 * MIB  # read of a blob at a time
 _WARNED = 1000  # layers with a warning that are remembered at a time
 
@@ -87,8 +90,10 @@ class Workshop:
         self._trees: WeakValueDictionary[tuple[object, ...], Tree] = WeakValueDictionary()
         self.roots = Roots(shelf)
         self._tars = PlainTars(shelf)
-        self._reader = SpanReader(blobs, nursery)
-        self._kept_reader = SpanReader(_Kept(self._tars, self._unpack, self._part), nursery)
+        room = Room(_ROOM)
+        self._reader = SpanReader(blobs, nursery, room)
+        kept = _Kept(self._tars, self._unpack, self._part)
+        self._kept_reader = SpanReader(kept, nursery, room, _CACHED_PLAIN)
         self._threads = trio.CapacityLimiter(_UNPACKINGS)
         self._large = threading.Lock()  # held by the unpacking whose decoder needs much memory
 
@@ -312,7 +317,10 @@ class Workshop:
 
     async def _fetch_first(self, blob: Blob, length: int) -> None:
         try:
-            await self.blobs.read_blob(blob, 0, length)
+            for start in range(
+                0, length, _PIECE
+            ):  # what is read is not wanted, only its being there
+                await self.blobs.read_blob(blob, start, min(_PIECE, length - start), length)
         except OcifsError as error:
             log.info(
                 "what is to be read first of layer %s was not prefetched: %s", blob.digest, error

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocifs.content import Blob
-from ocifs.layers.spans import reader
-from ocifs.layers.spans.reader import SpanReader
+from ocifs.layers.spans.reader import CACHED, SpanReader
+from ocifs.layers.spans.room import Room
 from ocifs.layers.spans.span import Checksum, Span, SpanMap
 from ocifs.oci.digest import Digest
 from tests.layers.tables import Memory
@@ -36,7 +36,7 @@ class Layer:
     `asked`: the numbers of the spans in the order of their fetches.
     """
 
-    def __init__(self, lengths: Sequence[int], nursery: trio.Nursery) -> None:
+    def __init__(self, lengths: Sequence[int], nursery: trio.Nursery, cached: int = CACHED) -> None:
         self.spans = SpanMap("none")
         place = 0
         for length in lengths:
@@ -48,7 +48,7 @@ class Layer:
             place += length
         self.size = place
         self._memory = Memory(DATA)
-        self._reader = SpanReader(self._memory, nursery)
+        self._reader = SpanReader(self._memory, nursery, Room(4 << 20), cached)
 
     @property
     def asked(self) -> list[int]:
@@ -67,12 +67,14 @@ class Layer:
 SPANS = st.lists(st.integers(8 * KIB, 64 * KIB), min_size=4, max_size=30)
 
 
-def after(lengths: Sequence[int], reads: Sequence[Read]) -> tuple[Layer, list[int]]:
+def after(
+    lengths: Sequence[int], reads: Sequence[Read], cached: int = CACHED
+) -> tuple[Layer, list[int]]:
     """A layer after some reads, and what was fetched of it."""
 
     async def work() -> Layer:
         async with trio.open_nursery() as nursery:
-            layer = Layer(lengths, nursery)
+            layer = Layer(lengths, nursery, cached)
             for start, length in reads:
                 await layer.read(start, length)
         return layer
@@ -195,9 +197,62 @@ def test_who_jumps_about_gets_what_it_asks_for_alone() -> None:
     assert asked == [layer.spans.numbers(start, start + 1)[0] for start, _ in reads]
 
 
-def test_what_is_kept_in_memory_has_a_bound(monkeypatch) -> None:
-    monkeypatch.setattr(reader, "_KEPT", 200 * KIB)
+def test_what_is_kept_in_memory_has_a_bound() -> None:
     lengths = [64 * KIB] * 32
-    layer, _ = after(lengths, [(number * 64 * KIB, 64 * KIB) for number in range(32)])
+    layer, _ = after(lengths, [(number * 64 * KIB, 64 * KIB) for number in range(32)], 200 * KIB)
     kept = layer._reader._kept
     assert sum(map(len, kept.values())) == layer._reader._size <= 200 * KIB
+
+
+class Slow(Memory):
+    """Bytes that come when a reader waits for nothing else.
+
+    `most`: of packed bytes that were on their way at a time.
+    """
+
+    most = under_way = 0
+
+    async def read_blob(self, blob: Blob, offset: int, length: int, toward: int = 0) -> bytes:
+        self.under_way += length
+        self.most = max(self.most, self.under_way)
+        await trio.testing.wait_all_tasks_blocked()
+        self.under_way -= length
+        return await super().read_blob(blob, offset, length, toward)
+
+
+async def test_many_readers_decode_within_the_room() -> None:
+    spans, length = SpanMap("none"), 64 * KIB
+    for start in range(0, len(DATA), length):
+        spans.add(
+            Span(start, length, start, start + length, Checksum.of(DATA[start : start + length]))
+        )
+    slow, found = Slow(DATA), {}
+    async with trio.open_nursery() as nursery:
+        layer = SpanReader(slow, nursery, Room(16 * length))
+
+        async def read(number: int) -> None:
+            found[number] = await layer.read(BLOB, spans, number * length, length)
+
+        async with trio.open_nursery() as readers:
+            for number in range(len(spans)):
+                readers.start_soon(read, number)
+    assert b"".join(found[number] for number in range(len(spans))) == DATA
+    assert slow.most == 4 * length  # each is counted four times: packed, plain, and a copy of both
+
+
+async def test_many_who_read_on_have_no_more_decoded_ahead_than_one() -> None:
+    spans, length = SpanMap("none"), 64 * KIB
+    for start in range(0, len(DATA), length):
+        spans.add(
+            Span(start, length, start, start + length, Checksum.of(DATA[start : start + length]))
+        )
+    slow = Slow(DATA)
+    async with trio.open_nursery() as nursery:
+        layer = SpanReader(slow, nursery, Room(1 << 30), 6 * length)
+        for start in range(0, len(spans), 8):
+            for number in range(start, start + 4):
+                await layer.read(BLOB, spans, number * length, length)
+                assert layer._coming_bytes <= 4 * length
+                assert layer._coming_bytes == sum(key[3] for key in layer._coming)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+    assert layer._coming_bytes == 0

@@ -6,7 +6,8 @@ the layer.
 
 Rules that hold here: one decoding of a span at a time, whoever asks, in a worker thread; nothing is
 given out that was not verified; who reads on, in a file or from one to the next, finds the next
-spans decoded, or on their way; memory is bounded.
+spans decoded, or on their way; memory is bounded whatever the number of readers: that of decoded
+spans, of decodings under way (room.py), and of spans that are decoded ahead.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from ocifs.concurrency import SingleFlight, guarded, in_thread, note_progress
 from ocifs.content import Blob
 from ocifs.errors import OcifsError
 from ocifs.layers.spans.checkpoints import decode
+from ocifs.layers.spans.room import Room
 from ocifs.layers.spans.span import Span, SpanMap
 from ocifs.oci.digest import Digest
 from ocifs.settings import KIB, MIB
@@ -34,14 +36,11 @@ class Source(Protocol):
         ...
 
 
-_KEPT = 12 * MIB  # of decoded spans; each layer service has two readers
+CACHED = 12 * MIB
 _ROWS = 256  # readers who read on
 # times a span's length that somebody has read in a row, for whom it is fetched and decoded ahead
 _ROW = 3
-_FURTHER, _AHEAD = (
-    6,
-    8 * MIB,
-)  # times the length of several spans that are so, and their length at the most
+_FURTHER = 6  # times the length of several spans that are so
 _SURE = 64 * KIB  # who has read that much in a row will read what comes next, too
 _BETWEEN = (
     4 * KIB
@@ -55,12 +54,21 @@ _Key: TypeAlias = tuple[Digest, int, int, int]
 class SpanReader:
     """Plain bytes of layers, by their spans."""
 
-    def __init__(self, blobs: Source, nursery: trio.Nursery) -> None:
+    def __init__(
+        self, blobs: Source, nursery: trio.Nursery, room: Room, cached: int = CACHED
+    ) -> None:
+        """`room`: for decoding.
+
+        `cached`: bytes of decoded spans, of which two thirds may be read ahead.
+        """
         self._blobs = blobs
         self._nursery = nursery
         self._decoding: SingleFlight[_Key, bytes] = SingleFlight(nursery)
         self._kept: OrderedDict[_Key, bytes] = OrderedDict()
         self._size = 0
+        self._room = room
+        self._most = cached
+        self._most_ahead = cached * 2 // 3
         # Who reads on: where it is expected, and how much it read; by that place's distance from
         # the beginning, in steps of _BETWEEN.
         self._rows: OrderedDict[tuple[Digest, int], tuple[int, int]] = OrderedDict()
@@ -68,9 +76,10 @@ class SpanReader:
         # often read one after the other.
         self._reading: tuple[Digest | None, int, int] = (None, 0, 0)
         self._latest: tuple[SpanMap, range, int, int, bytes] | None = None
-        # What is being decoded ahead; and for which span that was last looked into, and how much
-        # has to be read in a row for more.
+        # What is being decoded ahead, and how many plain bytes that makes.
         self._coming: set[_Key] = set()
+        self._coming_bytes = 0
+        # For which span that was last looked into, and how much has to be read in a row for more.
         self._looked: tuple[SpanMap | None, int, int] = (None, 0, 0)
 
     async def read(self, blob: Blob, spans: SpanMap, start: int, length: int) -> bytes:
@@ -143,7 +152,7 @@ class SpanReader:
         for number in range(following, len(spans)):
             start, plain, length = spans.place(number)
             total += length
-            if number > following and total > _AHEAD:
+            if number > following and total > self._most_ahead:
                 break
             least = (_ROW if number == following else _FURTHER) * total
             if in_a_row < least:
@@ -151,7 +160,10 @@ class SpanReader:
             least = sys.maxsize
             key = (blob.digest, start, plain, length)
             if key not in self._kept and key not in self._coming:
+                if self._coming and self._coming_bytes + length > self._most_ahead:
+                    return  # others read ahead: looked at again with the next read
                 self._coming.add(key)
+                self._coming_bytes += length
                 self._nursery.start_soon(
                     guarded, "reading ahead", self._ahead, blob, spans.compression, spans[number]
                 )
@@ -200,19 +212,27 @@ class SpanReader:
             return
         finally:
             self._coming.discard(key)
+            self._coming_bytes -= span.length
 
     async def _decode(self, blob: Blob, compression: str, span: Span) -> bytes:
-        data = await self._blobs.read_blob(blob, span.start, span.stop - span.start)
-        note_progress()
-        plain = await in_thread(decode, compression, span, data)
-        key = _key(blob, span)
+        packed = span.stop - span.start
+        # Checking blocks and entering a stream copy the packed bytes; the plain ones come in
+        # pieces, which are joined.
+        async with self._room.share(2 * packed + 2 * (span.skip + span.length)):
+            data = await self._blobs.read_blob(blob, span.start, packed)
+            note_progress()
+            plain = await in_thread(decode, compression, span, data)
+            del data
+            self._keep(_key(blob, span), plain)
+        return plain
+
+    def _keep(self, key: _Key, plain: bytes) -> None:
         if key not in self._kept:
             self._kept[key] = plain
             self._size += len(plain)
-        while self._size > _KEPT:
+        while self._size > self._most:
             _, gone = self._kept.popitem(last=False)
             self._size -= len(gone)
-        return plain
 
 
 def _key(blob: Blob, span: Span) -> _Key:
