@@ -89,7 +89,8 @@ def test_the_readme_s_other_commands_are_those_that_ci_runs() -> None:
         assert line.split()[0].removeprefix("./") in (ROOT / ".ci/run").read_text(), line
 
 
-def test_the_readme_names_every_script() -> None:
+def test_the_page_about_the_scripts_names_every_script() -> None:
+    page = (ROOT / "scripts/README.md").read_text()
     listed = subprocess.run(
         ["git", "ls-files", "-s", "scripts"], cwd=ROOT, capture_output=True, text=True, check=True
     )
@@ -97,7 +98,7 @@ def test_the_readme_names_every_script() -> None:
         line.split()[-1] for line in listed.stdout.splitlines() if line.startswith("100755")
     ]
     assert "scripts/demo" in programs
-    assert [name for name in programs if f"| `{name}" not in README] == []
+    assert [name for name in programs if f"| `{name}" not in page] == []
 
 
 def test_the_picture_of_a_session_is_what_the_demo_prints(demo: str) -> None:
