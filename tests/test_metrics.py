@@ -156,7 +156,7 @@ def test_the_page_and_the_dashboard_are_made_from_the_table() -> None:
 def test_the_dashboard_asks_for_metrics_and_labels_that_there_are() -> None:
     labels = {name_in_text(metric): {*metric.labels, "instance"} for metric in METRICS}
     made = json.loads((REFERENCE / "grafana-dashboard.json").read_text())
-    alerts = (REFERENCE.parent / "how-to/see-what-mounts-do.md").read_text()
+    alerts = (REFERENCE.parent / "how-to/monitor-mounts.md").read_text()
     assert set(re.findall(r"\bocifs_[a-z_]+", alerts)) <= labels.keys() | {"ocifs_"}
     queries = [target["expr"] for panel in made["panels"] for target in panel["targets"]]
     assert {name for name in labels if not any(name in query for query in queries)} == set()

@@ -211,7 +211,7 @@ PAGES = (
     "size-the-cache.md",
     "export-and-air-gap.md",
     "use-a-root-filesystem.md",
-    "see-what-mounts-do.md",
+    "monitor-mounts.md",
 )
 
 
