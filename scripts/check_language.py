@@ -36,7 +36,7 @@ PATTERNS = {
     ),
     "data that speaks": rf"\b(?:{_VERBS}|believes?|believed)\b",
 }
-_QUOTED = re.compile(r"```.*?```|`[^`\n]*`|^ {4}.*$", re.DOTALL | re.MULTILINE)
+_QUOTED = re.compile(r"```[\s\S]*?```|`[^`\n]*`|^ {4}.*$", re.MULTILINE)
 
 
 def main() -> int:
