@@ -77,9 +77,8 @@ def _field(path: Path, name: str) -> str:
 
 def _command(process: Path) -> str:
     with suppress(OSError):
-        words = (
-            (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-        )
+        with (process / "cmdline").open("rb") as file:  # megabytes, if the process wants
+            words = file.read(4 * _SHOWN).replace(b"\0", b" ").decode(errors="replace").strip()
         text = words or (process / "comm").read_text().strip()
         return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
     return "?"

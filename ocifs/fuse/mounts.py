@@ -9,7 +9,6 @@ mount for more than its root.
 from __future__ import annotations
 
 import errno
-import json
 import os
 import re
 import subprocess
@@ -19,9 +18,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from ocifs.errors import UsageError
+from ocifs.errors import OcifsError, UsageError
 from ocifs.fuse.holders import holders
+from ocifs.oci.jsontext import load_json
 from ocifs.programs import find_program
+from ocifs.settings import MIB
+from ocifs.userfiles import read_user_file
 
 T = TypeVar("T")
 
@@ -29,6 +31,7 @@ FILESYSTEM = "fuse.ocifs"
 _OCTAL = re.compile(r"\\([0-7]{3})")
 _HELPER_TIMEOUT = 10.0
 _ANSWER_TIMEOUT = 2.0
+_STATUS_BYTES = 1 * MIB  # a longer status is cut off, and then not valid JSON
 _NAMED = 8  # of those that keep a mount busy
 
 
@@ -93,14 +96,18 @@ def state_of(mountpoint: Path) -> str:
 
 
 def told_by(mountpoint: Path) -> dict[str, object]:
-    """What a mount says of itself in `.ocifs/status.json`; empty where it says nothing in time."""
+    """The status of a mount from `.ocifs/status.json`; empty if it is not there in time.
+
+    The mount may be another user's and serve anything: a file without end, a FIFO, deep JSON.
+    """
 
     def read() -> dict[str, object]:
+        path = mountpoint / ".ocifs" / "status.json"
         try:
-            said = json.loads((mountpoint / ".ocifs" / "status.json").read_bytes())
-        except (OSError, ValueError):
+            status = load_json(read_user_file(path, _STATUS_BYTES + 1), "the status of a mount")
+        except (OSError, ValueError, OcifsError):
             return {}
-        return said if isinstance(said, dict) else {}
+        return status if isinstance(status, dict) else {}
 
     return _in_time(read) or {}
 
@@ -233,7 +240,9 @@ def busy_hint(mountpoint: Path) -> str:
     found = [f"the mount at {place}" for place in places if mountpoint in place.parents]
     for mount in mounts():
         if mount.mountpoint == mountpoint:
-            found += map(str, holders(mountpoint, mount.number, mount.device))
+            number, device = mount.number, mount.device
+            # A process whose memory waits for a mount blocks readers of its /proc.
+            found += map(str, _in_time(lambda: holders(mountpoint, number, device)) or [])  # noqa: B023 (called before the next turn)
     if not found:
         return ""
     more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""

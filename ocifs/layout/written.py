@@ -13,6 +13,7 @@ import errno
 import fcntl
 import json
 import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +25,7 @@ from ocifs.oci.descriptor import as_object
 from ocifs.oci.digest import Digest
 from ocifs.oci.jsontext import load_json
 from ocifs.settings import MIB, Limits
+from ocifs.userfiles import read_user_file
 
 TEMPORARY = ".ocifs-"
 """How files begin that are being written. What an export that was killed left of them is removed by the next one."""
@@ -104,8 +106,9 @@ class WrittenLayout:
     def has(self, digest: Digest, size: int) -> bool:
         """Whether the blob is there with this size and the bytes of its digest."""
         try:
-            with self._path(digest).open("rb") as file:
-                if os.fstat(file.fileno()).st_size != size:
+            with open(self._path(digest), "rb", opener=_open_at_once) as file:
+                found = os.fstat(file.fileno())
+                if not stat.S_ISREG(found.st_mode) or found.st_size != size:
                     return False
                 hasher = digest.hasher()
                 while piece := file.read(4 * MIB):
@@ -160,13 +163,16 @@ class WrittenLayout:
     def _index(self) -> dict[str, object]:
         path = self._root / "index.json"
         try:
-            if path.stat().st_size > self._limits.manifest_bytes:
+            body = read_user_file(path, self._limits.manifest_bytes + 1)
+            if len(body) > self._limits.manifest_bytes:
                 raise LimitExceeded(
                     f"{path} is larger than manifest_bytes allows ({self._limits.manifest_bytes})"
                 )
-            found = as_object(load_json(path.read_bytes(), str(path)), str(path))
+            found = as_object(load_json(body, str(path)), str(path))
         except FileNotFoundError:
             return dict(_EMPTY)
+        except OSError as error:
+            raise WriteFailed(f"cannot read {path}: {error.strerror}") from None
         _manifests(found)
         return found
 
@@ -260,3 +266,8 @@ def _manifests(index: Mapping[str, object]) -> list[dict[str, object]]:
     if not isinstance(listed, list):
         raise Malformed("index.json lists no manifests")
     return [as_object(each, "index.json: manifests[]") for each in listed]
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file of a directory that others may have prepared: a FIFO is not waited for."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)

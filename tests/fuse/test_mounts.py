@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
@@ -18,6 +19,7 @@ from ocifs.fuse.mounts import (
     is_dead,
     mount_table,
     parse_mountinfo,
+    told_by,
     unmount,
 )
 
@@ -105,3 +107,34 @@ def test_a_directory_without_a_mount_is_neither_dead_nor_cleared(tmp_path: Path)
     assert not is_dead(tmp_path)
     assert not is_dead(tmp_path / "absent")
     assert not clear_dead_mount(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"[" * 100_000,
+        b"[1]",
+        b'{"a":1,"a":2}',
+        b"\xff",
+        json.dumps({"a": "b" * (1 << 20)}).encode(),
+        "fifo",
+        "directory",
+        "device",
+        "loop",
+    ],
+)
+def test_a_status_of_another_user_is_bounded(tmp_path: Path, content: bytes | str) -> None:
+    (tmp_path / ".ocifs").mkdir()
+    path = tmp_path / ".ocifs" / "status.json"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content == "fifo":
+        os.mkfifo(path)
+    elif content == "directory":
+        path.mkdir()
+    else:
+        path.symlink_to("/dev/zero" if content == "device" else path)
+    assert told_by(tmp_path) == {}
+    path.rmdir() if content == "directory" else path.unlink()
+    path.write_text('{"version": "1"}')
+    assert told_by(tmp_path) == {"version": "1"}

@@ -17,9 +17,12 @@ from pathlib import Path
 import pytest
 import trio
 
-from ocifs.errors import Malformed, OcifsError, UsageError
+from ocifs.errors import Malformed, OcifsError, UsageError, WriteFailed
 from ocifs.layout.directory import DirectoryFiles
+from ocifs.layout.written import WrittenLayout
+from ocifs.oci.digest import Digest
 from ocifs.oci.local import LayoutSource, Transport
+from ocifs.settings import Limits
 from tests.layout.opened import layer_of, opened
 from tests.support.archives import config_of
 from tests.support.image import make_layout
@@ -319,3 +322,16 @@ async def test_a_blob_that_is_swapped_for_a_link_again_and_again_never_shows_wha
 def test_a_name_that_no_file_can_have_is_an_error(directory: Path, name: str) -> None:
     with pytest.raises(OcifsError):
         DirectoryFiles(str(directory)).find(name)
+
+
+def test_an_export_into_a_prepared_directory_waits_for_no_fifo(tmp_path: Path) -> None:
+    digest = Digest.of(b"")
+    (tmp_path / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+    (tmp_path / "blobs/sha256").mkdir(parents=True)
+    os.mkfifo(tmp_path / "blobs/sha256" / digest.encoded)
+    with WrittenLayout(tmp_path, Limits()) as layout:
+        assert not layout.has(digest, 0)
+        assert layout.small(digest, 0) is None
+    os.mkfifo(tmp_path / "index.json")
+    with pytest.raises(WriteFailed, match=r"cannot read .*index\.json: Not a regular file"):
+        WrittenLayout(tmp_path, Limits()).__enter__()
