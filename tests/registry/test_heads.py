@@ -76,10 +76,12 @@ def test_a_head_has_few_lines_and_a_line_is_bounded() -> None:
     assert head.done and not head.complete
 
 
-def test_the_head_says_whether_its_body_may_have_trailers() -> None:
+def test_the_head_says_whether_its_body_comes_in_chunks() -> None:
     for line, chunked in (
         (b"Transfer-Encoding: Chunked", True),
         (b"X Y: chunked", False),
+        (b"X-Y: chunked", False),
+        (b"transfer-encoding:\r\n chunked", True),
         (b"a: b", False),
     ):
         head = Head()

@@ -31,11 +31,12 @@ class Head:
     """The head of one answer as it arrives.
 
     `done`: the rest passes as it is. `complete`: the head was read to its end. `chunked`: its body
-    may have trailers.
+    comes in chunks. `body`: how many bytes behind the head passed with its last ones.
     """
 
     def __init__(self) -> None:
         self.done = self.complete = self.chunked = False
+        self.body = 0
         self._held = bytearray()
         self._lines = 0
         self._at_start = True
@@ -63,6 +64,7 @@ class Head:
         if self.done or len(self._held) > _LINE_BYTES:
             self.done = True
             passed.append(self.rest())
+            self.body = len(passed[-1])
         return b"".join(passed)
 
     def rest(self) -> bytes:
@@ -80,6 +82,7 @@ class Head:
             self._interim = _INTERIM.match(line) is not None
         elif not line.strip(b"\r\n"):
             self.done = self.complete = not self._interim
+            self.chunked = self.chunked and self.done
             self._at_start = True
         else:
             return self._field(line)
@@ -92,5 +95,6 @@ class Head:
         self._dropping = field is None and b":" in line
         if self._dropping:
             return b""
-        self.chunked = self.chunked or b"chunked" in line.lower()
+        if field is not None and field[1].lower() == b"transfer-encoding":
+            self.chunked = True  # h11 knows no other coding
         return line if field is None else field[1] + line[field.end() - 1 :]

@@ -24,6 +24,7 @@ import trio
 
 from ocifs.errors import AccessDenied
 from ocifs.registry.http.addresses import Zone, zone_of_address
+from ocifs.registry.http.chunks import Chunks
 from ocifs.registry.http.heads import Head
 from ocifs.settings import KIB
 
@@ -34,43 +35,61 @@ Connect: TypeAlias = Callable[[str], Awaitable[httpcore.AsyncNetworkStream]]
 
 DELAY = 0.25  # seconds, RFC 8305, 8: "Connection Attempt Delay"
 HEAD_READ = 64 * KIB  # read of a head at a time
-BODY_READ = (
-    256 * KIB
-)  # of a body: h11 copies what is read twice, and 16 connections of a host are read at a time
+# Of a body: h11 copies what is read twice, and 16 connections of a host are read at a time.
+BODY_READ = 256 * KIB
+CHUNKED_READ = 16 * KIB  # of a chunked body: 2,700 chunks at most, some milliseconds
 _NOT_CONNECTED = (httpcore.ConnectError, httpcore.ConnectTimeout)
 
 
 class Stream(httpcore.AsyncNetworkStream):
     """A connection, whose reads are large once the head of an answer has been read.
 
-    h11 parses what it is given at once: a mebibyte of headers, or of trailers, would take a second
-    of the event loop.
+    h11 parses what it is given at once: a mebibyte of headers would take a second of the event
+    loop. So would trailers and short chunks: of a chunked body little is read at a time.
     """
 
     def __init__(self, inner: httpcore.AsyncNetworkStream) -> None:
         self._inner = inner
         self._head: Head | None = None
+        self._chunks: Chunks | None = None
+        self._pending = b""
         self._size = BODY_READ
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         while True:
+            if self._pending:
+                await trio.lowlevel.checkpoint()
+                return self._chunk(self._pending)
             data = await self._inner.read(max(max_bytes, self._size), timeout)
             if self._head is None:
-                return data
+                return self._chunk(data)
             passed = self._head.feed(data) if data else self._head.rest()
             if self._head.done or not data:
-                self._size = (
-                    BODY_READ if self._head.complete and not self._head.chunked else HEAD_READ
-                )
-                self._head = None
+                passed = self._begin_body(self._head, passed)
             if passed or not data:  # an empty read would be the end
                 return passed
 
+    def _begin_body(self, head: Head, passed: bytes) -> bytes:
+        """What is left of the last bytes of a head without the body."""
+        self._head, self._size = None, BODY_READ if head.complete else HEAD_READ
+        if not (head.complete and head.chunked):
+            return passed
+        self._chunks, self._size = Chunks(), CHUNKED_READ
+        self._pending = passed[len(passed) - head.body :]
+        return passed[: len(passed) - head.body]
+
+    def _chunk(self, data: bytes) -> bytes:
+        """So much of a body as may be parsed at a time."""
+        if self._chunks is None:
+            return data
+        data, self._pending = data[:CHUNKED_READ], data[CHUNKED_READ:]
+        self._chunks.feed(data)
+        return data
+
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._head, self._size = (
-            Head(),
-            HEAD_READ,
-        )  # what is read after a request begins with a head
+        # What is read after a request begins with a head.
+        self._head, self._size = Head(), HEAD_READ
+        self._chunks, self._pending = None, b""
         await self._inner.write(buffer, timeout)
 
     async def aclose(self) -> None:
