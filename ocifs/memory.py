@@ -23,7 +23,7 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -2, -3, -8
 
 
 def keep_freed_memory() -> None:
-    """Let the allocator use freed memory again, up to 8 MiB of it, where it would give it back and
+    """Let the allocator use freed memory again, up to 4 MiB of it, where it would give it back and
     take new pages at once.
 
     Of 1 GiB that was read through a mount this made 10,000 page faults out of 110,000. Two arenas
@@ -37,7 +37,7 @@ def keep_freed_memory() -> None:
         return
     limits = (
         (_M_MMAP_THRESHOLD, 320 * KIB),
-        (_M_TRIM_THRESHOLD, 8 * MIB),
+        (_M_TRIM_THRESHOLD, 4 * MIB),
         (_M_TOP_PAD, 1 * MIB),
         (_M_ARENA_MAX, 2),
     )

@@ -55,8 +55,8 @@ BY_TABLE = "layer-index-toc.4"  # an index by a table of contents that came with
 # at a time, whatever the number of processors: each takes its decoder's window and pieces of the
 # blob
 _UNPACKINGS = 2
-_ROOM = 12 * MIB  # of spans that are being decoded, packed and plain
-_CACHED_PLAIN = 6 * MIB  # of spans that are on the disk as plain bytes, and cost little
+_ROOM = 8 * MIB  # of spans that are being decoded, packed and plain
+_CACHED_PLAIN = 3 * MIB  # of spans that are on the disk as plain bytes, and cost little
 _PIECE = 2 * MIB  # read of a blob at a time
 _WARNED = 1000  # layers with a warning that are remembered at a time
 
@@ -317,9 +317,7 @@ class Workshop:
 
     async def _fetch_first(self, blob: Blob, length: int) -> None:
         try:
-            for start in range(
-                0, length, _PIECE
-            ):  # what is read is not wanted, only its being there
+            for start in range(0, length, _PIECE):  # for the cache: the bytes are dropped
                 await self.blobs.read_blob(blob, start, min(_PIECE, length - start), length)
         except OcifsError as error:
             log.info(
