@@ -37,6 +37,7 @@ from scripts.bench_opens import opens
 from scripts.bench_report import figures, keep, table
 from scripts.bench_rootfs import rootfs
 from scripts.bench_sample import Sample
+from scripts.bench_stalled import stalled
 from scripts.bench_starts import demo, helps
 from tests.support.mount import Mounted, mounted, run_ocifs
 from tests.support.push import push_blob, push_manifest
@@ -314,6 +315,7 @@ GROUPS: dict[str, Callable[[World], Iterator[Sample]]] = {
     "million": lambda world: million(world.directory),
     "memory": lambda world: memory(world.registry, world.directory),
     "cgroup": lambda world: cgroup(world.registry, world.directory),
+    "stalled": lambda world: stalled(world.registry, world.directory),
 }
 
 
