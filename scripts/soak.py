@@ -46,7 +46,8 @@ def try_mutants(word: str, seconds: float, seed: int) -> int:
         print(verdict.line(), flush=True)
         verdicts.append(verdict.word)
     killed = verdicts.count("killed")
-    in_order = killed >= SHARE_KILLED * len(verdicts) and set(verdicts) <= {"killed", "survived"}
+    tried = {"killed", "survived", "noticed by something else"}
+    in_order = killed >= SHARE_KILLED * len(verdicts) and set(verdicts) <= tried
     print(json.dumps({"mutants": len(verdicts), "killed": killed, "in order": in_order}))
     return 0 if in_order else 1
 

@@ -4,8 +4,10 @@ descriptors and threads.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +18,7 @@ MEMORY_KIB = 160 << 10  # resident at any time: 128 MiB are promised, and the al
 THREADS = 64  # trio's workers, those that decompress, and the kernel's
 RESTING = 40  # descriptors of a daemon that has read nothing yet
 A_BLOB = 3  # descriptors: its content, its map, the map in memory
+SAME = 12  # descriptors of one file; a leak is of few files, long before there are too many in all
 TRACES = ("Traceback", "unexpected ")
 
 
@@ -35,7 +38,8 @@ class Held:
         process = Path(f"/proc/{mount.process.pid}")
         fields = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
         memory, threads = int(fields["VmHWM"].split()[0]), int(fields["Threads"])
-        descriptors = len(os.listdir(process / "fd"))
+        files = targets(process / "fd")
+        descriptors = files.total()
         self.memory_kib = max(self.memory_kib, memory)
         self.descriptors = max(self.descriptors, descriptors)
         self.threads = max(self.threads, threads)
@@ -53,7 +57,14 @@ class Held:
                 else []
             ),
             *(
-                [f"a daemon has {descriptors} descriptors open, more than {most}"]
+                f"a daemon has {count} descriptors of {path} open, more than {SAME}"
+                for path, count in files.items()
+                if count > SAME
+            ),
+            *(
+                [
+                    f"a daemon has {descriptors} descriptors open, more than {most}: {files.most_common(3)}"
+                ]
                 if descriptors > most
                 else []
             ),
@@ -63,6 +74,15 @@ class Held:
                 else []
             ),
         ]
+
+
+def targets(directory: Path) -> Counter[str]:
+    """How many descriptors each file is open by."""
+    found: Counter[str] = Counter()
+    for link in directory.iterdir():
+        with contextlib.suppress(OSError):  # closed meanwhile
+            found[os.readlink(link)] += 1
+    return found
 
 
 def traces(said: bytes) -> list[str]:
