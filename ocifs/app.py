@@ -23,7 +23,7 @@ from ocifs.concurrency import guarded, in_thread, patience, ungrouped
 from ocifs.content import Origin
 from ocifs.errors import LimitExceeded, OcifsError, UsageError
 from ocifs.fuse.stats import Journal
-from ocifs.layers.service import Workshop
+from ocifs.layers.service import LayerService
 from ocifs.layout.layout import Layout
 from ocifs.layout.unpacked import OnProgress
 from ocifs.memory import collect_seldom, fitted, keep_freed_memory, raise_descriptor_limit
@@ -116,13 +116,13 @@ class Parts:
         """What the nodes of one origin share."""
         settings = self.settings
         tables = not settings.cache.verify_full
-        workshop = Workshop(
+        layer_service = LayerService(
             origin.blobs, DiskShelf(self.disk), self.nursery, settings.limits, tables=tables
         )
-        self.keepers.append(workshop)
+        self.keepers.append(layer_service)
         view = replace(settings.view, repositories=seeds)
         return Context(
-            origin, view, settings.limits, workshop, settings.timing.tag_ttl, self.disk.report
+            origin, view, settings.limits, layer_service, settings.timing.tag_ttl, self.disk.report
         )
 
 

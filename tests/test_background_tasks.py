@@ -18,7 +18,7 @@ import trio.testing
 
 from ocifs.content import Blob
 from ocifs.layers.indexing.pipeline import Layer
-from ocifs.layers.service import Workshop
+from ocifs.layers.service import LayerService
 from ocifs.layers.spans.reader import SpanReader
 from ocifs.layers.spans.room import Room
 from ocifs.oci.digest import Digest
@@ -143,9 +143,9 @@ async def test_reading_ahead_and_prefetching_end_alone(
     blobs = Failing(error, gzip.compress(plain, 1, mtime=0), failing=False)
     blob = Blob("repository", Digest.of(blobs.content), len(blobs.content))
     async with trio.open_nursery() as nursery:
-        workshop = Workshop(blobs, MemoryShelf(), nursery, Limits())
+        layer_service = LayerService(blobs, MemoryShelf(), nursery, Limits())
         layer = Layer(blob)
-        index = await workshop.index(layer)
+        index = await layer_service.index(layer)
         assert index.spans is not None
         reader = SpanReader(blobs, nursery, Room(1 << 20))
         for span in list(index.spans)[
@@ -156,7 +156,7 @@ async def test_reading_ahead_and_prefetching_end_alone(
             blobs.failing = True
             await trio.testing.wait_all_tasks_blocked()
         assert blobs.failed
-        workshop._prefetch(layer, replace(index, prefetch=64 * KIB), 0)
+        layer_service._prefetch(layer, replace(index, prefetch=64 * KIB), 0)
         failed = blobs.failed
         await trio.testing.wait_all_tasks_blocked()
         assert blobs.failed == failed + 1
@@ -169,7 +169,7 @@ async def test_reading_ahead_and_prefetching_end_alone(
 
 REFUSED = """
 import threading
-from ocifs.layers.indexing.worker import Beside
+from ocifs.layers.indexing.worker import PipelineWorker
 start, left = threading.Thread.start, 3
 def refuse(self):
     global left
@@ -178,7 +178,7 @@ def refuse(self):
         raise RuntimeError("can't start new thread")
     start(self)
 threading.Thread.start = refuse
-with Beside(lambda pieces: b"".join(pieces)) as beside:
+with PipelineWorker(lambda pieces: b"".join(pieces)) as beside:
     beside.put(b"done")
 print(beside.result)
 """

@@ -32,26 +32,26 @@ from ocifs.errors import CacheFailed, IntegrityError, LimitExceeded, Malformed, 
 from ocifs.layers.derived import load, save
 from ocifs.layers.index.codec import KIND as INDEX
 from ocifs.layers.index.codec import decode, encode
-from ocifs.layers.index.entry import LayerIndex, Member
+from ocifs.layers.index.entry import LayerEntry, LayerIndex
 from ocifs.layers.index.packed import pack
-from ocifs.layers.indexing.pipeline import Layer, Unpacking, check
+from ocifs.layers.indexing.pipeline import IndexingPipeline, Layer, check
 from ocifs.layers.merge import tree as merged
 from ocifs.layers.merge.apply import merge
-from ocifs.layers.merge.root_attributes import Roots
-from ocifs.layers.merge.tree import Tree
+from ocifs.layers.merge.root_attributes import RootAttributesCache
+from ocifs.layers.merge.tree import MergedTree
 from ocifs.layers.spans.reader import SpanReader
 from ocifs.layers.spans.room import Room
-from ocifs.layers.spans.span import PLAIN_TAR
-from ocifs.layers.spans.uncompressed import PlainTars
-from ocifs.layers.toc.crfs import Table
-from ocifs.layers.toc.formats import SOCI, AskTables, Promise, fetch_table, promised
-from ocifs.layers.waiting import side_by_side, with_progress
+from ocifs.layers.spans.span import FROM_TAR
+from ocifs.layers.spans.uncompressed import UncompressedTars
+from ocifs.layers.toc.crfs import Toc
+from ocifs.layers.toc.formats import SOCI, Promise, TocFinder, fetch_table, promised
+from ocifs.layers.waiting import run_concurrently, run_with_progress
 from ocifs.oci.digest import Digest
 from ocifs.settings import MIB, Limits
 
 log = logging.getLogger("ocifs.layers")
 
-BY_TABLE = "layer-index-toc.4"  # an index by a table of contents that came with the layer
+TOC_INDEX = "layer-index-toc.4"  # an index by a table of contents that came with the layer
 # at a time, whatever the number of processors: each takes its decoder's window and pieces of the
 # blob
 _UNPACKINGS = 2
@@ -61,7 +61,7 @@ _PIECE = 2 * MIB  # read of a blob at a time
 _WARNED = 1000  # layers with a warning that are remembered at a time
 
 
-class Workshop:
+class LayerService:
     """Makes trees of the layers that a BlobReader reads, and keeps what it made on a Shelf."""
 
     def __init__(
@@ -85,14 +85,14 @@ class Workshop:
         self._warned: set[Digest] = set()
         self._indexing: SingleFlight[Digest, LayerIndex] = SingleFlight(nursery)
         self._unpacking: SingleFlight[tuple[Digest, bool], LayerIndex] = SingleFlight(nursery)
-        self._merging: SingleFlight[tuple[object, ...], Tree] = SingleFlight(nursery)
+        self._merging: SingleFlight[tuple[object, ...], MergedTree] = SingleFlight(nursery)
         self._indices: WeakValueDictionary[Digest, LayerIndex] = WeakValueDictionary()
-        self._trees: WeakValueDictionary[tuple[object, ...], Tree] = WeakValueDictionary()
-        self.roots = Roots(shelf)
-        self._tars = PlainTars(shelf)
+        self._trees: WeakValueDictionary[tuple[object, ...], MergedTree] = WeakValueDictionary()
+        self.roots = RootAttributesCache(shelf)
+        self._tars = UncompressedTars(shelf)
         room = Room(_ROOM)
         self._reader = SpanReader(blobs, nursery, room)
-        kept = _Kept(self._tars, self._unpack, self._part)
+        kept = _UncompressedSource(self._tars, self._unpack, self._part)
         self._kept_reader = SpanReader(kept, nursery, room, _CACHED_PLAIN)
         self._threads = trio.CapacityLimiter(_UNPACKINGS)
         self._large = threading.Lock()  # held by the unpacking whose decoder needs much memory
@@ -103,7 +103,7 @@ class Workshop:
         diff_id: Digest | None,
         annotations: Mapping[str, str],
         table: Blob | None = None,
-        ask: AskTables | None = None,
+        ask: TocFinder | None = None,
     ) -> Layer:
         """A layer as its descriptor and its image's config describe it.
 
@@ -149,7 +149,7 @@ class Workshop:
 
     async def tree(
         self, layers: Sequence[Layer], *, markers: bool = True, alone: bool = False
-    ) -> Tree:
+    ) -> MergedTree:
         """Layers merged, lowest first, indexed side by side.
 
         `markers` and `alone` as `overlay.merge` has them.
@@ -160,16 +160,16 @@ class Workshop:
             )
         key = (tuple(layer.key for layer in layers), markers, alone)
 
-        async def work() -> Tree:
+        async def work() -> MergedTree:
             indices: list[LayerIndex | None] = [None] * len(layers)
 
             async def one(number: int) -> None:
                 indices[number] = await self.index(layers[number])
 
-            await side_by_side(one, len(layers))
+            await run_concurrently(one, len(layers))
             found = [index for index in indices if index is not None]
 
-            def make() -> Tree:
+            def make() -> MergedTree:
                 # A layer whose table was refused is another one on disk: what is refused may
                 # change.
                 pairs = zip(layers, found, strict=True)
@@ -181,13 +181,15 @@ class Workshop:
                     name, found, lambda: merge(found, self._limits, markers=markers, alone=alone)
                 )
 
-            tree = await with_progress(make)
+            tree = await run_with_progress(make)
             self._trees[key] = tree
             return tree
 
         return self._trees.get(key) or await self._merging.run(key, work)
 
-    def _merged(self, name: Digest, layers: Sequence[LayerIndex], make: Callable[[], Tree]) -> Tree:
+    def _merged(
+        self, name: Digest, layers: Sequence[LayerIndex], make: Callable[[], MergedTree]
+    ) -> MergedTree:
         """A merged tree from the shelf, or made and put there."""
         kept = load(self._shelf, merged.KIND, name, lambda data: merged.decode(data, layers))
         if kept is not None:
@@ -196,13 +198,13 @@ class Workshop:
         save(self._shelf, merged.KIND, name, merged.encode(tree))
         return tree
 
-    async def read(self, layer: Layer, member: Member, offset: int, size: int) -> bytes:
+    async def read(self, layer: Layer, entry: LayerEntry, offset: int, size: int) -> bytes:
         """Bytes [offset, offset+size) of a file, shorter only at its end; holes are zeros."""
-        size = max(0, min(size, member.size - offset))
-        if len(member.extents) == 1 and member.extents[0].length == member.size:
-            return await self._plain(layer, member.extents[0].plain + offset, size) if size else b""
+        size = max(0, min(size, entry.size - offset))
+        if len(entry.extents) == 1 and entry.extents[0].length == entry.size:
+            return await self._plain(layer, entry.extents[0].plain + offset, size) if size else b""
         content = bytearray(size)
-        for extent in member.extents:
+        for extent in entry.extents:
             start, stop = (
                 max(offset, extent.offset),
                 min(offset + size, extent.offset + extent.length),
@@ -212,7 +214,7 @@ class Workshop:
                 content[start - offset : stop - offset] = piece
         return bytes(content)
 
-    def read_at_hand(self, layer: Layer, member: Member, offset: int, size: int) -> bytes | None:
+    def read_nowait(self, layer: Layer, entry: LayerEntry, offset: int, size: int) -> bytes | None:
         """The same where it lies in spans that are in memory; None: `read` is to be asked."""
         index = self._indices.get(layer.key)
         if (
@@ -221,44 +223,46 @@ class Workshop:
             or (index.prefetch and layer.key not in self._prefetched)
         ):
             return None
-        if len(member.extents) != 1 or member.extents[0].length != member.size:
+        if len(entry.extents) != 1 or entry.extents[0].length != entry.size:
             return None
-        size = max(0, min(size, member.size - offset))
+        size = max(0, min(size, entry.size - offset))
         if not size:
             return b""
-        reader = self._kept_reader if index.spans.compression == PLAIN_TAR else self._reader
+        reader = self._kept_reader if index.spans.compression == FROM_TAR else self._reader
         with suppress(IntegrityError, Malformed):  # which are for `read` to deal with
             check(layer, index)
-            return reader.at_hand(layer.blob, index.spans, member.extents[0].plain + offset, size)
+            return reader.read_nowait(
+                layer.blob, index.spans, entry.extents[0].plain + offset, size
+            )
         return None
 
-    def read_on_at_hand(self, layer: Layer, member: Member) -> bytes | None:
+    def readahead_nowait(self, layer: Layer, entry: LayerEntry) -> bytes | None:
         """All of a file where it lies in spans that are in memory, and behind what somebody has
         read file by file; else None.
         """
         index = self._indices.get(layer.key)
-        if index is None or index.spans is None or len(member.extents) != 1:
+        if index is None or index.spans is None or len(entry.extents) != 1:
             return None
-        reader = self._kept_reader if index.spans.compression == PLAIN_TAR else self._reader
-        if not reader.reads_on(layer.blob, member.extents[0].plain):
+        reader = self._kept_reader if index.spans.compression == FROM_TAR else self._reader
+        if not reader.is_sequential(layer.blob, entry.extents[0].plain):
             return None
-        return self.read_at_hand(layer, member, 0, member.size)
+        return self.read_nowait(layer, entry, 0, entry.size)
 
-    def hold(self, layer: Layer) -> None:
+    def acquire(self, layer: Layer) -> None:
         """Somebody opened a file of the layer: what is kept of it stays until it is let go."""
         self.blobs.hold(layer.blob.digest)
-        self._tars.hold(layer.blob.digest)
+        self._tars.acquire(layer.blob.digest)
 
-    def let_go(self, layer: Layer) -> None:
+    def release(self, layer: Layer) -> None:
         """Somebody who opened a file of the layer closed it."""
         self.blobs.let_go(layer.blob.digest)
-        self._tars.let_go(layer.blob.digest)
+        self._tars.release(layer.blob.digest)
 
     def tend(self, idle: float) -> None:
         """Let go of what nobody has open or has read for `idle` seconds; note on disk that the rest
         is used.
         """
-        self._tars.tend(idle)
+        self._tars.close_idle(idle)
 
     async def _plain(self, layer: Layer, start: int, size: int) -> bytes:
         """Bytes [start, start+size) of the plain tar."""
@@ -267,7 +271,7 @@ class Workshop:
         if spans is None:
             raise Malformed(f"nothing says where the bytes of layer {layer.blob.digest} are")
         self._prefetch(layer, index, start)
-        kept = spans.compression == PLAIN_TAR
+        kept = spans.compression == FROM_TAR
         reader = self._kept_reader if kept else self._reader
         try:
             return await reader.read(layer.blob, spans, start, size)
@@ -282,7 +286,7 @@ class Workshop:
             index = await self.index(replace(layer, promise=None))
             reader = (
                 self._kept_reader
-                if index.spans and index.spans.compression == PLAIN_TAR
+                if index.spans and index.spans.compression == FROM_TAR
                 else self._reader
             )
             return await reader.read(layer.blob, index.spans or spans, start, size)
@@ -291,8 +295,8 @@ class Workshop:
         ):  # the table says what the bytes are, and nothing could be made anew
             await self._judge(layer.blob)
             return await reader.read(layer.blob, spans, start, size)
-        self._tars.forget(layer.blob.digest)
-        index = await self._unpack(layer, keep_plain=kept)
+        self._tars.discard(layer.blob.digest)
+        index = await self._unpack(layer, keep_tar=kept)
         return await reader.read(layer.blob, index.spans or spans, start, size)
 
     async def _judge(self, blob: Blob) -> None:
@@ -325,7 +329,7 @@ class Workshop:
             )
 
     async def _index(self, layer: Layer) -> LayerIndex:
-        kind = INDEX if layer.promise is None else BY_TABLE
+        kind = INDEX if layer.promise is None else TOC_INDEX
         index = await in_thread(self._find_index, kind, layer.key)
         if index is None and layer.promise is not None:
             index = await self._list(layer, layer.promise)
@@ -343,35 +347,35 @@ class Workshop:
             None if table is None else await in_thread(self._keep_table, layer.key, promise, table)
         )
 
-    def _keep_table(self, key: Digest, promise: Promise, table: Table) -> LayerIndex:
+    def _keep_table(self, key: Digest, promise: Promise, table: Toc) -> LayerIndex:
         index = LayerIndex(
-            pack(table.members), None, table.size, promise.form, table.spans, table.prefetch
+            pack(table.entries), None, table.size, promise.form, table.spans, table.prefetch
         )
-        save(self._shelf, BY_TABLE, key, encode(index))
+        save(self._shelf, TOC_INDEX, key, encode(index))
         return index
 
     def _find_index(self, kind: str, key: Digest) -> LayerIndex | None:
         return load(self._shelf, kind, key, decode)
 
     async def _part(self, blob: Blob, start: int, length: int) -> bytes:
-        unpacking = Unpacking(self.blobs, self._shelf, self._limits, Layer(blob))
+        unpacking = IndexingPipeline(self.blobs, self._shelf, self._limits, Layer(blob))
         return await unpacking.part(start, length, self._threads, self._large)
 
-    async def _unpack(self, layer: Layer, *, keep_plain: bool = False) -> LayerIndex:
+    async def _unpack(self, layer: Layer, *, keep_tar: bool = False) -> LayerIndex:
         if layer.blob.size > self._limits.layer_bytes:
             raise LimitExceeded(
                 f"the layer has {layer.blob.size} bytes, limits.layer_bytes allows {self._limits.layer_bytes}"
             )
 
         async def work() -> LayerIndex:
-            unpacking = Unpacking(
-                self.blobs, self._shelf, self._limits, layer, keep_plain=keep_plain
+            unpacking = IndexingPipeline(
+                self.blobs, self._shelf, self._limits, layer, keep_tar=keep_tar
             )
             index = await unpacking.run(self._threads, self._large)
             self._indices[layer.blob.digest] = index
             return index
 
-        return await self._unpacking.run((layer.blob.digest, keep_plain), work)
+        return await self._unpacking.run((layer.blob.digest, keep_tar), work)
 
 
 def _name(digests: Sequence[Digest], markers: bool, alone: bool) -> Digest:
@@ -379,7 +383,7 @@ def _name(digests: Sequence[Digest], markers: bool, alone: bool) -> Digest:
     return Digest.of(" ".join([*map(str, digests), str(markers), str(alone)]).encode())
 
 
-class _Kept:
+class _UncompressedSource:
     """Plain tars in place of blobs, made where they are gone.
 
     If the disk takes none, each part is unpacked anew.
@@ -387,7 +391,7 @@ class _Kept:
 
     def __init__(
         self,
-        tars: PlainTars,
+        tars: UncompressedTars,
         unpack: Callable[..., Awaitable[LayerIndex]],
         part: Callable[[Blob, int, int], Awaitable[bytes]],
     ) -> None:
@@ -398,10 +402,10 @@ class _Kept:
     async def read_blob(self, blob: Blob, offset: int, length: int, toward: int = 0) -> bytes:
         for is_cached in (True, False):
             if not is_cached:
-                await self._unpack(Layer(blob), keep_plain=True)
+                await self._unpack(Layer(blob), keep_tar=True)
             plain = await self._tars.find(blob.digest)
             if plain is not None:
                 with suppress(CacheFailed):
                     return await plain.read(offset, length)
-                self._tars.forget(blob.digest)
+                self._tars.discard(blob.digest)
         return await self._part(blob, offset, length)

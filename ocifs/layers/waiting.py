@@ -14,10 +14,10 @@ import trio
 
 from ocifs.concurrency import in_thread, note_progress, ungrouped
 from ocifs.errors import OcifsError
-from ocifs.layers.merge.tree import Tree
+from ocifs.layers.merge.tree import MergedTree
 
 
-async def with_progress(make: Callable[[], Tree]) -> Tree:
+async def run_with_progress(make: Callable[[], MergedTree]) -> MergedTree:
     """Work in a thread that waits for nobody, and whose bounds are those of its layers: as long as
     it lasts there is progress.
     """
@@ -35,7 +35,7 @@ async def with_progress(make: Callable[[], Tree]) -> Tree:
     return tree
 
 
-async def side_by_side(work: Callable[[int], Awaitable[None]], count: int) -> None:
+async def run_concurrently(work: Callable[[int], Awaitable[None]], count: int) -> None:
     """Do the work for each number at once.
 
     The first error of ours is raised as itself, not in a group.

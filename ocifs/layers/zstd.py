@@ -19,14 +19,14 @@ else:
 compress = zstd.compress
 decompress = zstd.decompress
 ZstdError = zstd.ZstdError
-Frame: TypeAlias = zstd.ZstdDecompressor
+ZstdFrame: TypeAlias = zstd.ZstdDecompressor
 
 
-def open_frame(window: int) -> Frame:
+def open_frame(window: int) -> ZstdFrame:
     """A decoder of one frame, or a skippable one, that refuses to look back further than `window`
     bytes (or the power of two below).
     """
-    return Frame(options={zstd.DecompressionParameter.window_log_max: window.bit_length() - 1})
+    return ZstdFrame(options={zstd.DecompressionParameter.window_log_max: window.bit_length() - 1})
 
 
 def first_of(data: bytes, size: int, window: int) -> bytes:

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from ocifs.errors import LimitExceeded, Malformed, NotFound, RegistryFailed
-from ocifs.layers.tar.header import BLOCK, Header, parse_header
+from ocifs.layers.tar.header import BLOCK, TarHeader, parse_header
 from ocifs.layers.tar.magic import describe
 from ocifs.layers.tar.pax import decoded, number_of, parse_records
 from ocifs.layout.place import Place, Version, explained, read_exactly, version_of
@@ -244,7 +244,7 @@ class _Reader:
                     yield records.get("GNU.sparse.name") or path, member
                 name, link, records = b"", b"", {}
 
-    def _next(self) -> Header | None:
+    def _next(self) -> TarHeader | None:
         """The next header, None at the end."""
         block = self._read(BLOCK)
         if not block or not any(block):
@@ -256,7 +256,9 @@ class _Reader:
             what = f"it is {describe(block)}" if where == 0 else f"a damaged header at byte {where}"
             raise Malformed(f"{self._shown} cannot be read: {what} ({error})") from None
 
-    def _member(self, header: Header, records: dict[str, str], link: str) -> ArchiveMember | None:
+    def _member(
+        self, header: TarHeader, records: dict[str, str], link: str
+    ) -> ArchiveMember | None:
         """What a header describes, whose content is passed over; None for what cannot be read by a
         name.
         """
@@ -276,7 +278,7 @@ class _Reader:
             return None
         return ArchiveMember(begin, size, problem="it is stored as a sparse file" if sparse else "")
 
-    def _pass_map(self, header: Header) -> None:
+    def _pass_map(self, header: TarHeader) -> None:
         """Pass over the blocks that go on with a map of GNU's older sparse files."""
         more = header.raw[_MORE_IN_HEADER]
         while more:
@@ -284,7 +286,7 @@ class _Reader:
             self._advance()
             more = block[_MORE_IN_MAP] if block else 0
 
-    def _about(self, header: Header) -> bytes:
+    def _about(self, header: TarHeader) -> bytes:
         """The content of a header that is about the next member."""
         most = self._limits.layer_header_bytes
         if not 0 <= header.size <= most:

@@ -22,7 +22,7 @@ import trio
 from ocifs.concurrency import note_progress, ungrouped
 from ocifs.content import Shelf
 from ocifs.errors import DeadlineExceeded, LimitExceeded, Malformed, RegistryFailed
-from ocifs.layers.indexing.decompress import Inflater, sniff
+from ocifs.layers.indexing.decompress import Decompressor, sniff
 from ocifs.layout.place import Version, check_version, explained, read_exactly, version_of
 from ocifs.oci.digest import Digest
 from ocifs.settings import MIB, Limits
@@ -142,7 +142,7 @@ def _unpack(
 
     try:
         with shelf.put(KIND, key) as target:
-            for piece in Inflater(take, limits).pieces():
+            for piece in Decompressor(take, limits).pieces():
                 work.advance()
                 target.write(piece)
             check_version(descriptor, version, shown)

@@ -31,7 +31,7 @@ from ocifs.layers.spans.checkpoints import decode as decode_span
 from ocifs.layers.spans.span import Checksum, Span
 from ocifs.layers.tar.reader import read_tar
 from ocifs.layers.toc import estargz, zstd_chunked
-from ocifs.layers.toc.crfs import Form, read_table
+from ocifs.layers.toc.crfs import CrfsDialect, read_table
 from ocifs.layers.toc.crfs_entry import parse_time
 from ocifs.layers.toc.soci import read_ztoc
 from ocifs.oci import mediatype
@@ -427,7 +427,7 @@ TABLES: dict[str, Callable[[int], bytes]] = {
 def test_readers_of_tables_of_contents_are_linear(name: str) -> None:
     def read(data: object) -> None:
         assert isinstance(data, bytes)
-        read_table(data, Form("gzip", 1 << 40), LIMITS)
+        read_table(data, CrfsDialect("gzip", 1 << 40), LIMITS)
 
     assert not grows_faster(read, TABLES[name])
 

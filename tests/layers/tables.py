@@ -18,7 +18,7 @@ import zstandard
 from ocifs.content import Blob
 from ocifs.errors import Malformed
 from ocifs.layers.toc import estargz
-from ocifs.layers.toc.crfs import Table
+from ocifs.layers.toc.crfs import Toc
 from ocifs.layers.toc.formats import fetch_table, promised
 from ocifs.oci.digest import Digest
 from ocifs.settings import Limits
@@ -206,7 +206,7 @@ class Memory:
         pass
 
 
-def read(made: Made, limits: Limits | None = None) -> Table | None:
+def read(made: Made, limits: Limits | None = None) -> Toc | None:
     """The table of a layer as it is taken, or None where it is refused or none is named."""
     blob = Blob("app", Digest.of(made.blob), len(made.blob))
     try:

@@ -6,8 +6,8 @@ import io
 import tarfile
 from collections.abc import Iterable, Iterator
 
-from ocifs.layers.index.entry import Member
-from ocifs.layers.indexing.decompress import Inflater
+from ocifs.layers.index.entry import LayerEntry
+from ocifs.layers.indexing.decompress import Decompressor
 from ocifs.layers.tar.reader import read_tar
 from ocifs.settings import Limits
 
@@ -50,22 +50,22 @@ def pieces(data: bytes, size: int = 1000) -> Iterator[bytes]:
 def inflate(data: bytes, limits: Limits | None = None, size: int = 1000) -> bytes:
     """The plain bytes of a stream that arrives in pieces."""
     source = pieces(data, size)
-    return b"".join(Inflater(lambda: next(source, b""), limits or Limits()).pieces())
+    return b"".join(Decompressor(lambda: next(source, b""), limits or Limits()).pieces())
 
 
-def members(data: bytes, limits: Limits | None = None) -> list[Member]:
+def members(data: bytes, limits: Limits | None = None) -> list[LayerEntry]:
     """The entries of a stream, compressed or not."""
-    found: list[Member] = []
+    found: list[LayerEntry] = []
     source = pieces(data)
     read_tar(
-        Inflater(lambda: next(source, b""), limits or Limits()).pieces(),
+        Decompressor(lambda: next(source, b""), limits or Limits()).pieces(),
         limits or Limits(),
         found.append,
     )
     return found
 
 
-def content(data: bytes, member: Member) -> bytes:
+def content(data: bytes, member: LayerEntry) -> bytes:
     """What the extents of a member say, over the plain tar."""
     whole = bytearray(member.size)
     for extent in member.extents:
@@ -75,5 +75,5 @@ def content(data: bytes, member: Member) -> bytes:
     return bytes(whole)
 
 
-def names(found: Iterable[Member]) -> list[bytes]:
+def names(found: Iterable[LayerEntry]) -> list[bytes]:
     return [member.path for member in found]

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from ocifs.layers.indexing.worker import Beside
+from ocifs.layers.indexing.worker import PipelineWorker
 
 PIECES = [b"%d" % number for number in range(100)]
 
 
 def test_every_piece_is_worked_on_in_order() -> None:
-    with Beside(list[bytes]) as beside:
+    with PipelineWorker(list[bytes]) as beside:
         assert all(beside.put(piece) for piece in PIECES)
     assert beside.result == PIECES
 
@@ -27,7 +27,7 @@ def test_an_error_of_the_work_comes_out_and_whoever_puts_is_told(after: int) -> 
         raise ValueError("the work")
 
     with pytest.raises(ValueError, match="the work"):
-        with Beside(work) as beside:
+        with PipelineWorker(work) as beside:
             for piece in PIECES * 5:
                 if not beside.put(piece):
                     break
@@ -36,7 +36,7 @@ def test_an_error_of_the_work_comes_out_and_whoever_puts_is_told(after: int) -> 
 def test_an_error_of_the_maker_ends_the_work() -> None:
     before = threading.active_count()
     with pytest.raises(KeyError):
-        with Beside(list[bytes]) as beside:
+        with PipelineWorker(list[bytes]) as beside:
             beside.put(b"1")
             raise KeyError("the maker")
     assert beside.result == [b"1"]
@@ -44,7 +44,7 @@ def test_an_error_of_the_maker_ends_the_work() -> None:
 
 
 def test_work_that_wants_no_more_holds_nobody_up() -> None:
-    with Beside(lambda pieces: next(pieces)) as beside:
+    with PipelineWorker(lambda pieces: next(pieces)) as beside:
         for piece in PIECES:
             beside.put(piece)
     assert beside.result == b"0"

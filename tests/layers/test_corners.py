@@ -22,9 +22,9 @@ from pathlib import Path
 import pytest
 
 from ocifs.errors import Malformed
-from ocifs.layers.index.entry import Kind, LayerIndex, Member
+from ocifs.layers.index.entry import EntryKind, LayerEntry, LayerIndex
 from ocifs.layers.merge.apply import merge
-from ocifs.layers.merge.tree import Item
+from ocifs.layers.merge.tree import MergedEntry
 from ocifs.oci.digest import Digest
 from ocifs.settings import Limits
 from tests.layers.corners import CORNERS
@@ -37,12 +37,12 @@ pytestmark = pytest.mark.skipif(
     os.geteuid() != 0, reason="only root can unpack owners and devices to compare with"
 )
 _TYPES = {
-    Kind.FILE: stat.S_IFREG,
-    Kind.DIRECTORY: stat.S_IFDIR,
-    Kind.SYMLINK: stat.S_IFLNK,
-    Kind.CHARACTER: stat.S_IFCHR,
-    Kind.BLOCK: stat.S_IFBLK,
-    Kind.FIFO: stat.S_IFIFO,
+    EntryKind.FILE: stat.S_IFREG,
+    EntryKind.DIRECTORY: stat.S_IFDIR,
+    EntryKind.SYMLINK: stat.S_IFLNK,
+    EntryKind.CHARACTER: stat.S_IFCHR,
+    EntryKind.BLOCK: stat.S_IFBLK,
+    EntryKind.FIFO: stat.S_IFIFO,
 }
 
 
@@ -50,16 +50,16 @@ def ours(tars: list[bytes]) -> dict[bytes, Facts]:
     """What we make of a stack, without the root itself. Raises Malformed."""
     layers = [LayerIndex(tuple(members(data)), Digest.of(data), len(data), "none") for data in tars]
     found = dict(_walk(merge(layers, Limits()).root))
-    names: dict[Item, list[bytes]] = {}
+    names: dict[MergedEntry, list[bytes]] = {}
     for path, item in found.items():
         names.setdefault(item, []).append(path)
     return {
-        path: _shown(item.member, tars[item.layer], sorted(names[item]))
+        path: _shown(item.entry, tars[item.layer], sorted(names[item]))
         for path, item in found.items()
     }
 
 
-def _walk(root: Item) -> Iterator[tuple[bytes, Item]]:
+def _walk(root: MergedEntry) -> Iterator[tuple[bytes, MergedEntry]]:
     todo = [(b"", root)]
     while todo:
         path, item = todo.pop()
@@ -69,9 +69,9 @@ def _walk(root: Item) -> Iterator[tuple[bytes, Item]]:
             todo.append((below, child))
 
 
-def _shown(member: Member, plain: bytes, names: list[bytes]) -> Facts:
+def _shown(member: LayerEntry, plain: bytes, names: list[bytes]) -> Facts:
     is_file, is_link, is_directory = (
-        member.kind is kind for kind in (Kind.FILE, Kind.SYMLINK, Kind.DIRECTORY)
+        member.kind is kind for kind in (EntryKind.FILE, EntryKind.SYMLINK, EntryKind.DIRECTORY)
     )
     return Facts(
         mode=_TYPES[member.kind] | (0o777 if is_link else member.mode),

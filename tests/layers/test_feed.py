@@ -13,7 +13,7 @@ import trio.testing
 from ocifs.concurrency import ungrouped
 from ocifs.content import Blob
 from ocifs.errors import IntegrityError, Malformed, Unreachable
-from ocifs.layers.indexing.prefetcher import Feed
+from ocifs.layers.indexing.prefetcher import Prefetcher
 from ocifs.oci.digest import Digest
 from ocifs.settings import MIB
 
@@ -53,7 +53,7 @@ class Source:
     def let_go(self, digest: Digest) -> None: ...
 
 
-def taken(feed: Feed) -> bytes:
+def taken(feed: Prefetcher) -> bytes:
     pieces = []
     while piece := feed.take():
         pieces.append(piece)
@@ -61,7 +61,7 @@ def taken(feed: Feed) -> bytes:
 
 
 async def fed(source: Source) -> bytes:
-    feed = Feed(source, BLOB)
+    feed = Prefetcher(source, BLOB)
     with ungrouped():
         async with trio.open_nursery() as nursery:
             nursery.start_soon(feed.bring)
@@ -74,7 +74,7 @@ async def test_all_of_it_comes_in_order() -> None:
 
 async def test_little_is_read_ahead_of_who_takes_nothing() -> None:
     source = Source()
-    feed = Feed(source, BLOB)
+    feed = Prefetcher(source, BLOB)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(feed.bring)
         await trio.testing.wait_all_tasks_blocked()
@@ -87,7 +87,7 @@ async def test_little_is_read_ahead_of_who_takes_nothing() -> None:
 
 @pytest.mark.parametrize("there", [0, 4 * MIB, 34 * MIB])
 async def test_an_error_comes_where_the_piece_would_be_and_comes_again(there: int) -> None:
-    feed = Feed(Source(there, Unreachable("the line is cut")), BLOB)
+    feed = Prefetcher(Source(there, Unreachable("the line is cut")), BLOB)
 
     def take_twice() -> None:
         for _ in range(2):
@@ -105,7 +105,7 @@ async def test_a_blob_that_ends_too_soon_is_an_error() -> None:
 
 
 async def test_what_makes_no_sense_is_taken_to_its_end_which_may_be_the_better_error() -> None:
-    feed = Feed(Source(4 * MIB, Unreachable("the line is cut")), BLOB)
+    feed = Prefetcher(Source(4 * MIB, Unreachable("the line is cut")), BLOB)
 
     def judge() -> None:
         with feed.judged():
@@ -118,7 +118,7 @@ async def test_what_makes_no_sense_is_taken_to_its_end_which_may_be_the_better_e
 
 
 async def test_a_thread_that_waits_ends_with_who_waits_for_it() -> None:
-    feed = Feed(Source(2 * MIB, stuck=True), BLOB)
+    feed = Prefetcher(Source(2 * MIB, stuck=True), BLOB)
     waits = threading.Event()
 
     def take() -> None:

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from ocifs.errors import OcifsError
 from ocifs.layers.index.codec import decode, encode
-from ocifs.layers.index.entry import Kind, LayerIndex, Member
+from ocifs.layers.index.entry import EntryKind, LayerEntry, LayerIndex
 from ocifs.layers.merge.apply import merge
-from ocifs.layers.merge.tree import Item, directories
+from ocifs.layers.merge.tree import MergedEntry, directories
 from ocifs.oci.digest import Digest
 from ocifs.settings import MIB, Limits
 from ocifs.tree.rootfs.links import inside
@@ -67,7 +67,7 @@ def judged(data: bytes) -> None:
     _stays_inside(tree.root)
 
 
-def _in_order(member: Member) -> None:
+def _in_order(member: LayerEntry) -> None:
     parts = member.path.split(b"/") if member.path else []
     assert not {b"", b".", b".."} & set(parts)
     assert b"\0" not in member.path
@@ -81,15 +81,15 @@ def _in_order(member: Member) -> None:
     assert end <= member.size
 
 
-def _stays_inside(root: Item) -> None:
-    todo: list[tuple[tuple[bytes, ...], Item]] = [((), root)]
+def _stays_inside(root: MergedEntry) -> None:
+    todo: list[tuple[tuple[bytes, ...], MergedEntry]] = [((), root)]
     while todo:
         where, here = todo.pop()
         for name, item in (here.children or {}).items():
             if item.children is not None:
                 todo.append(((*where, name), item))
-            elif item.member.kind is Kind.SYMLINK:
-                assert not inside(root, where, item.member.link).startswith(b"/")
+            elif item.entry.kind is EntryKind.SYMLINK:
+                assert not inside(root, where, item.entry.link).startswith(b"/")
 
 
 @settings(max_examples=300, deadline=None)

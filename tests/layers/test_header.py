@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocifs.errors import OcifsError
-from ocifs.layers.index.entry import Kind, Member
+from ocifs.layers.index.entry import EntryKind, LayerEntry
 from ocifs.layers.tar import header
 from ocifs.layers.tar import reader as reading
-from ocifs.layers.tar.header import read_plain
+from ocifs.layers.tar.header import read_simple_header
 from ocifs.layers.tar.reader import read_tar
 from ocifs.settings import Limits
 from tests.layers.corners import CORNERS
@@ -23,9 +23,9 @@ from tests.layers.tars import DIRECTORY, HARDLINK, SYMLINK, entry, pieces, tar
 FORMS = (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT)
 
 
-def read(data: bytes, size: int) -> tuple[list[Member], int] | str:
+def read(data: bytes, size: int) -> tuple[list[LayerEntry], int] | str:
     """The entries of a tar that arrives in pieces of a size, and how long it is; or the error."""
-    found: list[Member] = []
+    found: list[LayerEntry] = []
     try:
         return found, read_tar(pieces(data, size), Limits(), found.append)
     except OcifsError as error:
@@ -36,7 +36,7 @@ def agreed(data: bytes, size: int = 4096) -> None:
     """The law: with and without reading at once, the same."""
     quick = read(data, size)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reading, "read_plain", lambda *_: None)
+        patch.setattr(reading, "read_simple_header", lambda *_: None)
         assert quick == read(data, size)
 
 
@@ -105,12 +105,12 @@ def test_the_usual_is_read_at_once(form: int) -> None:
     )
     data = tar(*made, form=form)
     places = (0, 512, 1536, 2048)
-    found = [read_plain(data[place : place + 512], place + 512) for place in places]
+    found = [read_simple_header(data[place : place + 512], place + 512) for place in places]
     assert [(each.path, each.kind, each.link) for each in found if each] == [
-        (b"d", Kind.DIRECTORY, b""),
-        (b"d/f", Kind.FILE, b""),
-        (b"s", Kind.SYMLINK, b"/d/f"),
-        (b"h", Kind.HARDLINK, b"d/f"),
+        (b"d", EntryKind.DIRECTORY, b""),
+        (b"d/f", EntryKind.FILE, b""),
+        (b"s", EntryKind.SYMLINK, b"/d/f"),
+        (b"h", EntryKind.HARDLINK, b"d/f"),
     ]
     assert found[1] is not None
     assert (found[1].uid, found[1].mtime_ns, found[1].extents) == (
@@ -118,4 +118,4 @@ def test_the_usual_is_read_at_once(form: int) -> None:
         1_700_000_000 * 10**9,
         ((0, 1024, 3),),
     )
-    assert header.read_plain(data[:511], 0) is None
+    assert header.read_simple_header(data[:511], 0) is None

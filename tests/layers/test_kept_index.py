@@ -22,7 +22,7 @@ from ocifs.layers.spans.span import Checksum, SpanMap
 from ocifs.settings import MIB
 from tests.layers.tars import entry, tar
 from tests.layers.test_seekable import PLAIN
-from tests.layers.test_workshop import Site, flipped, member, site
+from tests.layers.test_service import Site, flipped, member, site
 from tests.store.source import Fault, MemorySource
 
 FILES = {
@@ -57,8 +57,8 @@ def without_bytes(directory: Path) -> None:
 
 async def content(here: Site, form: str, name: bytes) -> bytes:
     layer = here.layer(BLOBS[form], TAR)
-    found = member(await here.workshop.index(layer), name)
-    return await here.workshop.read(layer, found, 0, found.size)
+    found = member(await here.layer_service.index(layer), name)
+    return await here.layer_service.read(layer, found, 0, found.size)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -67,8 +67,8 @@ async def test_a_file_is_read_by_fetching_its_part_alone(tmp_path: Path, form: s
         assert await content(here, form, b"50") == FILES[b"50"]
     without_bytes(tmp_path)
     async with site(tmp_path) as here:
-        index = await here.workshop.index(here.layer(BLOBS[form], TAR))
-        assert (len(index.members), here.source.opened) == (100, [])
+        index = await here.layer_service.index(here.layer(BLOBS[form], TAR))
+        assert (len(index.entries), here.source.opened) == (100, [])
         assert await content(here, form, b"50") == FILES[b"50"]
         assert sum(here.source.served) < len(BLOBS[form]) / 2
         assert not (tmp_path / "v1/derived/layer-plain.1").exists()
@@ -79,7 +79,7 @@ async def test_every_file_read_from_the_end_to_the_beginning_is_what_it_was(
     tmp_path: Path, form: str
 ) -> None:
     async with site(tmp_path) as here:
-        await here.workshop.index(here.layer(BLOBS[form], TAR))
+        await here.layer_service.index(here.layer(BLOBS[form], TAR))
     without_bytes(tmp_path)
     async with site(tmp_path) as here:
         for name in reversed(FILES):
@@ -88,7 +88,7 @@ async def test_every_file_read_from_the_end_to_the_beginning_is_what_it_was(
 
 async def test_readers_of_one_part_at_the_same_time_fetch_it_once(tmp_path: Path) -> None:
     async with site(tmp_path) as here:
-        await here.workshop.index(here.layer(BLOBS["gzip"], TAR))
+        await here.layer_service.index(here.layer(BLOBS["gzip"], TAR))
     without_bytes(tmp_path)
     async with site(tmp_path) as here:
         found: list[bytes] = []
@@ -108,7 +108,7 @@ async def test_other_bytes_than_those_that_were_verified_are_an_error_and_fetche
     tmp_path: Path, form: str
 ) -> None:
     async with site(tmp_path) as here:
-        await here.workshop.index(here.layer(BLOBS[form], TAR))
+        await here.layer_service.index(here.layer(BLOBS[form], TAR))
     without_bytes(tmp_path)
     noise = Fault(content=lambda data: bytes(byte ^ 0x5A for byte in data))
     async with site(tmp_path, MemorySource(always=noise)) as here:
@@ -121,7 +121,7 @@ async def test_other_bytes_than_those_that_were_verified_are_an_error_and_fetche
 
 async def test_an_outage_is_no_reason_to_begin_anew(tmp_path: Path) -> None:
     async with site(tmp_path) as here:
-        await here.workshop.index(here.layer(BLOBS["gzip"], TAR))
+        await here.layer_service.index(here.layer(BLOBS["gzip"], TAR))
     without_bytes(tmp_path)
     async with site(tmp_path, MemorySource(always=Fault(Unreachable("it is down")))) as here:
         with pytest.raises(Unreachable):
@@ -135,7 +135,7 @@ async def test_an_index_whose_spans_are_wrong_is_made_again(tmp_path: Path) -> N
     """As a bug of ours, or whoever can write the cache and a checksum too, would leave it."""
     async with site(tmp_path) as here:
         layer = here.layer(BLOBS["gzip"], TAR)
-        await here.workshop.index(layer)
+        await here.layer_service.index(layer)
         path = here.shelf.path(INDEX, layer.blob.digest)
     first = decode(path.read_bytes())
     assert first is not None and first.spans is not None
@@ -154,7 +154,7 @@ async def test_an_index_with_any_byte_damaged_is_made_again_and_never_a_wrong_by
 ) -> None:
     async with site(tmp_path) as here:
         layer = here.layer(BLOBS["gzip"], TAR)
-        await here.workshop.index(layer)
+        await here.layer_service.index(layer)
         path = here.shelf.path(INDEX, layer.blob.digest)
     kept = path.read_bytes()
     for place in range(1, len(kept), len(kept) // 40):
@@ -173,6 +173,6 @@ async def test_an_index_is_small(tmp_path: Path, form: str) -> None:
     blob = lzma.compress(TAR, preset=0) if form == "xz" else BLOBS[form]
     async with site(tmp_path) as here:
         layer = here.layer(blob, TAR)
-        index = await here.workshop.index(layer)
+        index = await here.layer_service.index(layer)
         assert here.shelf.path(INDEX, layer.blob.digest).stat().st_size <= 0.03 * len(TAR)
         assert isinstance(index.spans, SpanMap)

@@ -16,14 +16,14 @@ import trio.testing
 from ocifs.errors import IntegrityError, Unreachable
 from ocifs.layers.index.entry import LayerIndex
 from ocifs.layers.indexing.pipeline import Layer
-from ocifs.layers.service import Workshop
+from ocifs.layers.service import LayerService
 from ocifs.layers.toc import estargz
 from ocifs.oci.digest import Digest
 from ocifs.settings import CacheSettings, Limits, Settings
 from ocifs.store.blobs.cached import CachedBlobs
 from ocifs.store.disk import Disk
 from tests.layers.tables import Contents, Made, chunked, chunked_by_nerdctl, starred, zipped, zstd
-from tests.layers.test_workshop import Site, member, site
+from tests.layers.test_service import Site, member, site
 from tests.store.source import Fault, MemorySource
 
 FORMS: list[tuple[Callable[[bytes], bytes], Callable[..., Made]]] = [
@@ -50,18 +50,18 @@ def contents(compress: Callable[[bytes], bytes], landmark: bool = False) -> Cont
 
 
 def layer(here: Site, made: Made) -> Layer:
-    return here.workshop.layer(here.source.put(made.blob), None, made.annotations)
+    return here.layer_service.layer(here.source.put(made.blob), None, made.annotations)
 
 
 def names(index: LayerIndex) -> list[bytes]:
-    return [each.path for each in index.members]
+    return [each.path for each in index.entries]
 
 
 async def read(
     here: Site, which: Layer, path: bytes = b"d/big", offset: int = 0, size: int = 1 << 30
 ) -> bytes:
-    found = member(await here.workshop.index(which), path)
-    return await here.workshop.read(which, found, offset, size)
+    found = member(await here.layer_service.index(which), path)
+    return await here.layer_service.read(which, found, offset, size)
 
 
 @every
@@ -71,7 +71,7 @@ async def test_it_is_listed_by_its_table_and_read_by_its_chunks(
     made = make(contents(compress))
     async with site(tmp_path) as here:
         which = layer(here, made)
-        index = await here.workshop.index(which)
+        index = await here.layer_service.index(which)
         assert names(index) == [b"d", b"d/small", b"d/big", b"d/other"]
         listed = sum(here.source.served)
         assert listed < 300_000 < len(made.blob)
@@ -91,7 +91,7 @@ async def test_files_that_share_a_member_are_read(
     made.put("big", FIRST, SECOND)
     whole = make(made)
     async with site(tmp_path) as here:
-        await here.workshop.index(layer(here, whole))
+        await here.layer_service.index(layer(here, whole))
     async with site(tmp_path) as here:
         assert await read(here, layer(here, whole), b"big", 600_000, 5) == SECOND[:5]
         for name in (*reversed(files), *files):
@@ -104,13 +104,13 @@ async def test_a_kept_table_lists_without_a_question(
 ) -> None:
     made = make(contents(compress))
     async with site(tmp_path) as here:
-        first = await here.workshop.index(layer(here, made))
+        first = await here.layer_service.index(layer(here, made))
         assert await read(here, layer(here, made), b"d/small") == b"small"
     async with site(
         tmp_path, MemorySource(always=Fault(Unreachable("the registry is down")))
     ) as here:
-        index = await here.workshop.index(layer(here, made))
-        assert (list(index.members), index.compression) == (list(first.members), first.compression)
+        index = await here.layer_service.index(layer(here, made))
+        assert (list(index.entries), index.compression) == (list(first.entries), first.compression)
         assert await read(here, layer(here, made), b"d/small") == b"small"
 
 
@@ -123,9 +123,9 @@ async def test_an_outage_is_no_refusal(
     ) as here:
         which = layer(here, make(contents(compress)))
         with pytest.raises(Unreachable):
-            await here.workshop.index(which)
+            await here.layer_service.index(which)
         here.source.always = Fault()
-        assert (await here.workshop.index(which)).diff_id is None
+        assert (await here.layer_service.index(which)).diff_id is None
 
 
 @every
@@ -141,7 +141,7 @@ async def test_a_table_that_lies_is_refused_and_the_layer_is_a_plain_tar(
     async with site(tmp_path) as here:
         which = layer(here, made)
         with caplog.at_level(logging.WARNING):
-            index = await here.workshop.index(which)
+            index = await here.layer_service.index(which)
         assert "taken as a plain tar" in caplog.text
         assert {b"d", b"d/small", b"d/big", b"d/other"} <= set(names(index))
         assert index.diff_id is not None
@@ -175,7 +175,7 @@ async def test_bytes_that_came_damaged_are_an_error_until_they_come_as_they_are(
 
     async with site(tmp_path) as here:
         which = layer(here, made)
-        await here.workshop.index(which)
+        await here.layer_service.index(which)
         here.source.always = Fault(content=flipped)
         with pytest.raises(IntegrityError):
             await read(here, which)
@@ -189,12 +189,12 @@ async def test_one_blob_under_two_tables_is_two_indices(tmp_path: Path) -> None:
     whole = starred(made)
     async with site(tmp_path) as here:
         one = layer(here, whole)
-        plain = here.workshop.layer(one.blob, None, {})
+        plain = here.layer_service.layer(one.blob, None, {})
         assert one.blob == plain.blob and one.key != plain.key
-        assert b"stargz.index.json" in names(await here.workshop.index(plain))
-        assert b"stargz.index.json" not in names(await here.workshop.index(one))
-        lying = here.workshop.layer(one.blob, None, starred(other).annotations)
-        assert b"stargz.index.json" in names(await here.workshop.index(lying))
+        assert b"stargz.index.json" in names(await here.layer_service.index(plain))
+        assert b"stargz.index.json" not in names(await here.layer_service.index(one))
+        lying = here.layer_service.layer(one.blob, None, starred(other).annotations)
+        assert b"stargz.index.json" in names(await here.layer_service.index(lying))
         assert len({one.key, plain.key, lying.key}) == 3
 
 
@@ -206,9 +206,9 @@ async def test_with_full_verification_tables_are_left_alone(tmp_path: Path) -> N
         settings = Settings(cache=CacheSettings(directory=tmp_path, verify_full=True))
         async with site(tmp_path, source) as here:
             blobs = CachedBlobs(source, disk, nursery, settings)
-            workshop = Workshop(blobs, here.shelf, nursery, Limits(), tables=False)
-            index = await workshop.index(
-                workshop.layer(source.put(made.blob), None, made.annotations)
+            layer_service = LayerService(blobs, here.shelf, nursery, Limits(), tables=False)
+            index = await layer_service.index(
+                layer_service.layer(source.put(made.blob), None, made.annotations)
             )
             assert index.diff_id is not None
         for opened in blobs._opened.values():
@@ -227,7 +227,7 @@ async def test_reading_what_is_before_the_landmark_fetches_all_of_it_and_listing
     whole = starred(made)
     async with site(tmp_path) as here:
         which = layer(here, whole)
-        await here.workshop.index(which)
+        await here.layer_service.index(which)
         assert await read(here, which, b"later", size=10)
         before = sum(here.source.served)
         assert await read(here, which, b"first") == b"1" * 10
@@ -255,8 +255,10 @@ async def test_what_is_prefetched_has_a_bound(tmp_path: Path) -> None:
 async def test_landmarks_of_a_chunked_layer_are_hidden_if_stargz_made_it(tmp_path: Path) -> None:
     made = contents(zstd, landmark=True)
     async with site(tmp_path) as here:
-        assert b".prefetch.landmark" in names(await here.workshop.index(layer(here, chunked(made))))
-        index = await here.workshop.index(layer(here, chunked_by_nerdctl(made)))
+        assert b".prefetch.landmark" in names(
+            await here.layer_service.index(layer(here, chunked(made)))
+        )
+        index = await here.layer_service.index(layer(here, chunked_by_nerdctl(made)))
         assert b".prefetch.landmark" not in names(index)
         assert index.prefetch > 0
 
@@ -268,6 +270,6 @@ async def test_two_annotations_of_one_table_must_agree(
     other = {**made.annotations, estargz.ANNOTATION: str(Digest.of(b"another table"))}
     async with site(tmp_path) as here:
         with caplog.at_level(logging.WARNING):
-            index = await here.workshop.index(layer(here, Made(made.blob, other, made.toc)))
+            index = await here.layer_service.index(layer(here, Made(made.blob, other, made.toc)))
         assert index.diff_id is not None  # it was streamed
         assert "which the manifest also names" in caplog.text

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocifs.errors import LimitExceeded, Malformed
-from ocifs.layers.index.entry import Kind, Member
+from ocifs.layers.index.entry import EntryKind, LayerEntry
 from ocifs.layers.merge import apply as overlay
 from ocifs.layers.merge import builder as growing
 from ocifs.layers.merge.apply import merge
-from ocifs.layers.merge.tree import Tree, decode, encode
+from ocifs.layers.merge.tree import MergedTree, decode, encode
 from ocifs.settings import Limits
 from tests.layers.stacks import directory, file, hardlink, items, layer, merged, shape, symlink
 
@@ -27,7 +27,7 @@ def test_a_whiteout_takes_the_lower_name_and_is_never_seen() -> None:
 @pytest.mark.parametrize(
     "mark", [hardlink(".wh.a", "a"), hardlink(".wh.a", "b"), symlink(".wh.a", "b")]
 )
-def test_a_whiteout_that_is_stored_as_a_link_is_one(mark: Member) -> None:
+def test_a_whiteout_that_is_stored_as_a_link_is_one(mark: LayerEntry) -> None:
     """Some builders store equal files once, also those of no bytes."""
     assert shape([file("a"), file("b")], [mark]) == {"b": ("f", 0)}
     assert set(merged([file("b"), mark], alone=True)) == {"b"}
@@ -80,7 +80,7 @@ def test_a_file_becomes_a_directory_and_back() -> None:
 
 def test_a_directory_over_a_directory_keeps_the_children_and_takes_the_attributes() -> None:
     found = merged([directory("d", 0o700), file("d/x")], [directory("d", 0o1777)])
-    assert found["d"].member.mode == 0o1777
+    assert found["d"].entry.mode == 0o1777
     assert set(found) == {"d", "d/x"}
 
 
@@ -101,7 +101,7 @@ def test_whiteouts_behind_a_link_that_replaces_their_directory_leave_its_target_
 
 
 def test_implied_parents_are_0755() -> None:
-    assert merged([file("a/b/c")])["a/b"].member.mode == 0o755
+    assert merged([file("a/b/c")])["a/b"].entry.mode == 0o755
 
 
 def test_the_last_of_repeated_entries_holds() -> None:
@@ -163,7 +163,7 @@ def test_a_hard_link_to_nothing_is_an_error_and_in_a_layer_alone_a_link_that_say
 ):
     with pytest.raises(Malformed, match="hard link"):
         merged([file("x")], [hardlink("b", "a")])
-    assert merged([hardlink("d/b", "a/x")], alone=True)["d/b"].member.link == b"../a/x"
+    assert merged([hardlink("d/b", "a/x")], alone=True)["d/b"].entry.link == b"../a/x"
 
 
 def test_a_hard_link_to_a_directory_is_an_error() -> None:
@@ -182,7 +182,7 @@ def test_what_aufs_kept_is_hidden_and_links_into_it_hold() -> None:
     found = merged(lower)
     assert set(found) == {"a", "b"}
     assert found["a"] == found["b"]
-    assert found["a"].member.mtime_ns == 5
+    assert found["a"].entry.mtime_ns == 5
 
 
 def test_without_markers_every_name_is_a_name() -> None:
@@ -198,7 +198,7 @@ def test_the_root_has_the_attributes_of_its_topmost_entry() -> None:
     root = merge(
         [layer(directory("", 0o700)), layer(directory("", 0o711)), layer(file("a"))], Limits()
     ).root
-    assert (root.member.mode, root.layer) == (0o711, 1)
+    assert (root.entry.mode, root.layer) == (0o711, 1)
 
 
 def test_paths_that_imply_too_many_directories_meet_a_bound() -> None:
@@ -212,7 +212,7 @@ def test_paths_that_imply_too_many_directories_meet_a_bound() -> None:
 _NAMES = st.sampled_from(["a", "b", "c", "a/a", "a/b", "a/b/c", "b/a", "b/c", "a/b/c/d"])
 
 
-def _entries(number: int) -> st.SearchStrategy[list[Member]]:
+def _entries(number: int) -> st.SearchStrategy[list[LayerEntry]]:
     def marked(path: str, prefix: str) -> str:
         parent, _, name = path.rpartition("/")
         return f"{parent}/{prefix}{name}" if parent else f"{prefix}{name}"
@@ -226,7 +226,7 @@ def _entries(number: int) -> st.SearchStrategy[list[Member]]:
     return st.lists(one, max_size=6)
 
 
-def _model(layers: list[list[Member]]) -> dict[str, tuple[str, int]]:
+def _model(layers: list[list[LayerEntry]]) -> dict[str, tuple[str, int]]:
     tree: dict[str, tuple[str, int]] = {}
 
     def remove(path: str, *, itself: bool = True) -> None:
@@ -250,7 +250,7 @@ def _model(layers: list[list[Member]]) -> dict[str, tuple[str, int]]:
                 if tree.get(above, ("", 0))[0] != "d":
                     remove(above)
                     tree[above] = ("d", 0o755)
-            is_directory = member.kind is Kind.DIRECTORY
+            is_directory = member.kind is EntryKind.DIRECTORY
             if not (is_directory and tree.get(path, ("", 0))[0] == "d"):
                 remove(path)
             tree[path] = ("d", member.mode) if is_directory else ("f", member.mtime_ns)
@@ -258,10 +258,10 @@ def _model(layers: list[list[Member]]) -> dict[str, tuple[str, int]]:
 
 
 @given(st.tuples(_entries(1), _entries(2), _entries(3)))
-def test_any_stack_is_what_the_model_says(layers: tuple[list[Member], ...]) -> None:
+def test_any_stack_is_what_the_model_says(layers: tuple[list[LayerEntry], ...]) -> None:
     found = merged(*layers)
     ours = {
-        path: ("d", item.member.mode) if item.children is not None else ("f", item.member.mtime_ns)
+        path: ("d", item.entry.mode) if item.children is not None else ("f", item.entry.mtime_ns)
         for path, item in found.items()
     }
     assert ours == _model(list(layers))
@@ -269,7 +269,7 @@ def test_any_stack_is_what_the_model_says(layers: tuple[list[Member], ...]) -> N
 
 @given(st.tuples(_entries(1), _entries(2), _entries(3)))
 def test_packing_on_the_way_and_on_the_shelf_changes_nothing(
-    layers: tuple[list[Member], ...],
+    layers: tuple[list[LayerEntry], ...],
 ) -> None:
     stack = [layer(*members) for members in layers]
     with pytest.MonkeyPatch.context() as patch:
@@ -285,9 +285,9 @@ def test_packing_on_the_way_and_on_the_shelf_changes_nothing(
     assert items_of(kept) == items_of(tree)
 
 
-def items_of(tree: Tree) -> dict[str, tuple[object, ...]]:
+def items_of(tree: MergedTree) -> dict[str, tuple[object, ...]]:
     found = items(tree).items()
-    return {path: (each.member, each.layer, each.number, each.links) for path, each in found}
+    return {path: (each.entry, each.layer, each.number, each.links) for path, each in found}
 
 
 def test_a_kept_tree_that_is_damaged_or_of_other_layers_is_none() -> None:
@@ -305,7 +305,7 @@ def test_a_kept_tree_that_is_damaged_or_of_other_layers_is_none() -> None:
 
 @given(st.tuples(_entries(1), _entries(2)), st.randoms())
 def test_where_whiteouts_stand_in_their_layer_changes_nothing(
-    layers: tuple[list[Member], ...], dice: random.Random
+    layers: tuple[list[LayerEntry], ...], dice: random.Random
 ) -> None:
     lower, upper = layers
     marks = [member for member in upper if b".wh." in member.path]

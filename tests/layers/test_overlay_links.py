@@ -8,7 +8,7 @@ import itertools
 
 import pytest
 
-from ocifs.layers.index.entry import Member
+from ocifs.layers.index.entry import LayerEntry
 from ocifs.layers.merge import apply as overlay
 from ocifs.layers.merge.apply import merge
 from ocifs.settings import Limits
@@ -18,7 +18,7 @@ USR = [directory("usr"), directory("usr/lib"), file("usr/lib/libc", 1), symlink(
 OPAQUE = ".wh..wh..opq"
 
 # Below, what lies above, and the path that is to survive.
-OVER_LINKS: dict[str, tuple[list[Member], list[Member], str]] = {
+OVER_LINKS: dict[str, tuple[list[LayerEntry], list[LayerEntry], str]] = {
     "opaque": (USR, [directory("lib"), file(f"lib/{OPAQUE}")], "usr/lib/libc"),
     "whiteout": (USR, [directory("lib"), file("lib/.wh.libc")], "usr/lib/libc"),
     "absolute link": (
@@ -127,12 +127,12 @@ def test_preparing_a_layer_walks_from_the_root_as_often_whatever_the_number_of_i
     assert walks(10) == walks(1000) == 0
 
 
-class _Counting(overlay._Stack):
+class _Counting(overlay._Merger):
     """Counts the paths that are walked before the entries of a layer are applied."""
 
     prepared = 0
 
-    def _put(self, place: int, member: Member, removed: int | None) -> None:
+    def _put(self, place: int, member: LayerEntry, removed: int | None) -> None:
         before = self.prepared
         super()._put(place, member, removed)
         self.prepared = before
@@ -146,7 +146,7 @@ def test_hard_links_to_hard_links_of_a_layer_alone_lead_to_the_same_name() -> No
     found = merged(
         [hardlink("h", "a/f"), hardlink("b/c/h2", "h"), hardlink("b/h3", "b/c/h2")], alone=True
     )
-    assert {path: item.member.link for path, item in found.items() if item.member.link} == {
+    assert {path: item.entry.link for path, item in found.items() if item.entry.link} == {
         "h": b"a/f",
         "b/c/h2": b"../../a/f",
         "b/h3": b"../a/f",

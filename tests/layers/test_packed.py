@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocifs.errors import Malformed
-from ocifs.layers.index.entry import Extent, Kind, LayerIndex, Member
+from ocifs.layers.index.entry import EntryKind, Extent, LayerEntry, LayerIndex
 from ocifs.layers.index.packed import BLOCK, pack
 from ocifs.layers.merge.apply import merge
 from ocifs.oci.digest import Digest
@@ -27,10 +27,10 @@ IN_ONE = st.builds(
 )
 CONTENT = IN_ONE | st.just((0, ())) | st.tuples(st.integers(0, 1 << 64), EXTENTS)
 MEMBERS = st.builds(
-    lambda content, *rest: Member(*rest[:6], content[0], *rest[6:], content[1]),
+    lambda content, *rest: LayerEntry(*rest[:6], content[0], *rest[6:], content[1]),
     CONTENT,
     NAMES,
-    st.sampled_from(Kind),
+    st.sampled_from(EntryKind),
     st.integers(0, 0o7777),
     *[st.integers(0, (1 << 32) - 1)] * 2,
     st.integers(-(10**30), 10**30) | st.integers(0, 2 * 10**18),
@@ -41,7 +41,7 @@ MEMBERS = st.builds(
 
 
 @given(st.lists(MEMBERS, max_size=12))
-def test_entries_come_out_as_they_went_in(members: list[Member]) -> None:
+def test_entries_come_out_as_they_went_in(members: list[LayerEntry]) -> None:
     packed = pack(members)
     assert [*packed] == members
     assert [packed[place] for place in range(len(members))] == members
@@ -49,7 +49,8 @@ def test_entries_come_out_as_they_went_in(members: list[Member]) -> None:
 
 def test_entries_of_several_blocks_keep_their_places() -> None:
     members = [
-        Member(str(place).encode(), Kind.FILE, 0o644, size=place) for place in range(2 * BLOCK + 3)
+        LayerEntry(str(place).encode(), EntryKind.FILE, 0o644, size=place)
+        for place in range(2 * BLOCK + 3)
     ]
     packed = pack(members)
     assert len(packed.blocks) == 3
@@ -57,21 +58,26 @@ def test_entries_of_several_blocks_keep_their_places() -> None:
 
 
 @pytest.mark.parametrize(
-    "member", [Member(b"a\0b", Kind.FILE, 0), Member(b"a", Kind.SYMLINK, 0, link=b"a\0b")]
+    "member",
+    [LayerEntry(b"a\0b", EntryKind.FILE, 0), LayerEntry(b"a", EntryKind.SYMLINK, 0, link=b"a\0b")],
 )
-def test_a_name_with_a_nul_in_it_is_refused(member: Member) -> None:
+def test_a_name_with_a_nul_in_it_is_refused(member: LayerEntry) -> None:
     with pytest.raises(Malformed):
-        pack([member, Member(b"other", Kind.FILE, 0)])
+        pack([member, LayerEntry(b"other", EntryKind.FILE, 0)])
 
 
 def test_threads_share_a_layer() -> None:
-    members = pack(Member(b"f%d" % number, Kind.FILE, 0o644) for number in range(BLOCK * 80))
+    members = pack(
+        LayerEntry(b"f%d" % number, EntryKind.FILE, 0o644) for number in range(BLOCK * 80)
+    )
     read_side_by_side(lambda place: members[place].path == b"f%d" % place, len(members))
 
 
 def test_threads_share_a_merged_tree() -> None:
     directories = 400
-    entries = [Member(b"d%d/f%d" % (each, each), Kind.FILE, 0o644) for each in range(directories)]
+    entries = [
+        LayerEntry(b"d%d/f%d" % (each, each), EntryKind.FILE, 0o644) for each in range(directories)
+    ]
     tree = merge([LayerIndex(entries, Digest.of(b""), 0, "none")], Limits())
     names = {b"d%d" % each: {b"f%d" % each} for each in range(directories)}
     root = tree.root.children

@@ -57,7 +57,7 @@ class Layer:
 
     async def read(self, start: int, length: int) -> None:
         """Read, without waiting where that can be, and let whatever is done ahead come to an end."""
-        found = self._reader.at_hand(BLOB, self.spans, start, length)
+        found = self._reader.read_nowait(BLOB, self.spans, start, length)
         if found is None:
             found = await self._reader.read(BLOB, self.spans, start, length)
         assert found == DATA[start : start + length]

@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 
 from ocifs.errors import IntegrityError, OcifsError
 from ocifs.layers.indexing import decompress as inflate
-from ocifs.layers.indexing.decompress import Inflater
-from ocifs.layers.indexing.digests import Sums
+from ocifs.layers.indexing.decompress import Decompressor
+from ocifs.layers.indexing.digests import StreamDigests
 from ocifs.layers.spans import deflate
-from ocifs.layers.spans.checkpoints import LONGEST, SPACING, Cutter, decode
-from ocifs.layers.spans.span import PLAIN_TAR, SpanMap
+from ocifs.layers.spans.checkpoints import LONGEST, SPACING, CheckpointBuilder, decode
+from ocifs.layers.spans.span import FROM_TAR, SpanMap
 from ocifs.settings import KIB, MIB, Limits
 
 DICE = random.Random(11)
@@ -86,13 +86,13 @@ FORMS: dict[str, tuple[Callable[[], bytes], str]] = {
         ),
         "zstd",
     ),
-    "zstd, one frame": (lambda: zstandard.compress(PLAIN + PLAIN), PLAIN_TAR),
+    "zstd, one frame": (lambda: zstandard.compress(PLAIN + PLAIN), FROM_TAR),
     "zstd, one frame at the end": (
         lambda: zstandard.compress(PLAIN[: 6 * MIB]) + zstandard.compress(PLAIN * 2),
-        PLAIN_TAR,
+        FROM_TAR,
     ),
-    "bzip2": (lambda: bz2.compress(PLAIN, 1), PLAIN_TAR),
-    "xz": (lambda: lzma.compress(PLAIN, preset=0), PLAIN_TAR),
+    "bzip2": (lambda: bz2.compress(PLAIN, 1), FROM_TAR),
+    "xz": (lambda: lzma.compress(PLAIN, preset=0), FROM_TAR),
 }
 
 
@@ -101,7 +101,7 @@ def made(form: str) -> bytes:
     return FORMS[form][0]()
 
 
-def passed(blob: bytes, piece: int = 2 * MIB) -> tuple[bytes, SpanMap, Inflater]:
+def passed(blob: bytes, piece: int = 2 * MIB) -> tuple[bytes, SpanMap, Decompressor]:
     """One pass over a blob: its plain bytes, and how they were cut."""
     place = 0
 
@@ -110,9 +110,9 @@ def passed(blob: bytes, piece: int = 2 * MIB) -> tuple[bytes, SpanMap, Inflater]
         place += piece
         return blob[place - piece : place]
 
-    cutter = Cutter()
-    inflater = Inflater(take, Limits(), cutter)
-    sums = Sums("sha256")
+    cutter = CheckpointBuilder()
+    inflater = Decompressor(take, Limits(), cutter)
+    sums = StreamDigests("sha256")
     return b"".join(sums.taken(inflater.pieces())), cutter.spans(sums.spans), inflater
 
 
@@ -123,7 +123,7 @@ def test_every_span_is_decoded_by_itself(form: str, piece: int) -> None:
     plain, spans, _ = passed(blob, piece)
     assert plain.startswith(PLAIN[: 6 * MIB])
     assert spans.compression == compression
-    source = plain if compression == PLAIN_TAR else blob
+    source = plain if compression == FROM_TAR else blob
     end = 0
     for span in spans:
         assert (span.plain, span.length <= LONGEST + MIB) == (end, True)
@@ -147,7 +147,7 @@ def test_bytes_that_changed_are_an_error_wherever_they_are() -> None:
     for form, (_, compression) in FORMS.items():
         blob = made(form)
         plain, spans, _ = passed(blob)
-        source = plain if compression == PLAIN_TAR else blob
+        source = plain if compression == FROM_TAR else blob
         for _ in range(12):
             span = spans[DICE.randrange(len(spans))]
             data = bytearray(source[span.start : span.stop])
@@ -168,7 +168,7 @@ def cut_gzip() -> SpanMap:
 
 @settings(max_examples=200, deadline=None)
 @given(
-    st.sampled_from(["gzip", "zstd", "none", PLAIN_TAR, "else"]),
+    st.sampled_from(["gzip", "zstd", "none", FROM_TAR, "else"]),
     st.binary(min_size=1, max_size=2000),
     st.booleans(),
 )
@@ -192,14 +192,14 @@ def test_a_bomb_in_a_span_makes_no_more_than_its_length(monkeypatch: pytest.Monk
 def test_the_system_s_zlib_does_where_the_package_hides_its_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def hidden(*arguments: object) -> deflate.Library:
+    def hidden(*arguments: object) -> deflate.ZlibLibrary:
         if arguments[1]:
             raise AttributeError("no such symbol")
         return Library(*arguments)
 
-    Library = deflate.Library
-    monkeypatch.setattr(deflate, "Library", hidden)
-    deflate.find_library.cache_clear()
+    Library = deflate.ZlibLibrary
+    monkeypatch.setattr(deflate, "ZlibLibrary", hidden)
+    deflate.find_zlib.cache_clear()
     try:
         blob = made("gzip flushed")
         plain, spans, _ = passed(blob)
@@ -208,13 +208,13 @@ def test_the_system_s_zlib_does_where_the_package_hides_its_own(
         for span in spans:
             decode("gzip", span, blob[span.start : span.stop])
     finally:
-        deflate.find_library.cache_clear()
+        deflate.find_zlib.cache_clear()
 
 
 def test_without_any_zlib_a_gzip_is_read_from_its_plain_tar(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(inflate, "open_inflate", lambda: None)
+    monkeypatch.setattr(inflate, "open_block_inflater", lambda: None)
     plain, spans, _ = passed(gzip.compress(PLAIN + PLAIN, 1))
     assert plain == PLAIN + PLAIN
-    assert spans.compression == PLAIN_TAR
+    assert spans.compression == FROM_TAR

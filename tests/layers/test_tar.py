@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocifs.errors import LimitExceeded, Malformed
-from ocifs.layers.index.entry import Extent, Kind, Member, clean
+from ocifs.layers.index.entry import EntryKind, Extent, LayerEntry, clean
 from ocifs.layers.index.packed import pack
 from ocifs.layers.indexing.decompress import sniff
 from ocifs.layers.tar.reader import read_tar
@@ -62,9 +62,9 @@ def test_entries_have_what_the_tar_says() -> None:
         700,
     )
     assert content(data, su) == b"x" * 700
-    assert (null.path, null.kind, null.rdev) == (b"dev/null", Kind.CHARACTER, 0x103)
-    assert pipe.kind is Kind.FIFO
-    assert (link.kind, link.link) == (Kind.HARDLINK, b"usr/bin/su")
+    assert (null.path, null.kind, null.rdev) == (b"dev/null", EntryKind.CHARACTER, 0x103)
+    assert pipe.kind is EntryKind.FIFO
+    assert (link.kind, link.link) == (EntryKind.HARDLINK, b"usr/bin/su")
 
 
 def test_times_have_all_their_nanoseconds() -> None:
@@ -170,7 +170,7 @@ def test_a_file_of_more_than_8_gib_is_passed_over(written: str) -> None:
     head = block(b"big", magic=GNU, size=base256(size, 12))
     if written == "pax":
         head = pax((b"size", b"%d" % size)) + block(b"big", size=0)
-    zeros, found = bytes(1 << 20), list[Member]()
+    zeros, found = bytes(1 << 20), list[LayerEntry]()
     stream = itertools.chain(
         [head], itertools.repeat(zeros, size >> 20), [block(b"after", content=b"abc") + bytes(1024)]
     )
@@ -416,7 +416,7 @@ def test_an_entry_of_an_unknown_type_is_a_file_and_a_volume_label_is_none() -> N
     data = tar(entry("label", b"V"), entry("u", b"Z", content=b"content"), entry("b"))
     found = members(data)
     assert names(found)[0] == b"u"
-    assert found[0].kind is Kind.FILE
+    assert found[0].kind is EntryKind.FILE
 
 
 def test_numbers_that_linux_cannot_have_keep_the_bits_that_it_has() -> None:

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocifs.errors import Malformed
-from ocifs.layers.index.entry import Kind, Member
+from ocifs.layers.index.entry import EntryKind, LayerEntry
 from ocifs.layers.spans.checkpoints import decode
 from ocifs.layers.toc import estargz
-from ocifs.layers.toc.crfs import Table
+from ocifs.layers.toc.crfs import Toc
 from ocifs.layers.toc.formats import promised
 from ocifs.settings import KIB, MIB, Limits
 from tests.layers.stacks import shape
@@ -66,9 +66,9 @@ def usual(compress: Callable[[bytes], bytes]) -> Contents:
     return contents
 
 
-def members(found: Table | None) -> dict[bytes, Member]:
+def members(found: Toc | None) -> dict[bytes, LayerEntry]:
     assert found is not None
-    return {member.path: member for member in found.members}
+    return {member.path: member for member in found.entries}
 
 
 @both
@@ -89,7 +89,7 @@ def test_entries_are_what_the_table_says(
     )
     assert found[b"d/many"].mtime_ns == 981_169_506_500_000_000
     assert found[b"d/link"].link == "../etc/é".encode()
-    assert found[b"d/hard"] == Member(b"d/hard", Kind.HARDLINK, 0o644, link=b"d/one")
+    assert found[b"d/hard"] == LayerEntry(b"d/hard", EntryKind.HARDLINK, 0o644, link=b"d/one")
     assert found[b"null"].rdev == os.makedev(1, 3)
     assert (found[b"d/empty"].size, found[b"d/empty"].extents) == (0, ())
 
@@ -185,7 +185,7 @@ def test_landmarks_are_hidden_and_say_what_to_prefetch() -> None:
     contents = Contents(zipped)
     contents.put(".no.prefetch.landmark", b"\x0f")
     found = read(starred(contents))
-    assert found is not None and (found.members, found.prefetch) == ((), 0)
+    assert found is not None and (found.entries, found.prefetch) == ((), 0)
 
 
 def test_older_annotations_and_footers_are_read() -> None:
@@ -246,8 +246,8 @@ def test_a_hard_link_before_its_target_is_a_link_to_it(
     contents.put("h2", type="hardlink", linkName="f")
     found = read(make(contents))
     assert found is not None
-    assert [member.path for member in found.members] == [b"f", b"h2", b"h"]
-    assert shape(list(found.members))["h"] == ("f", found.members[0].mtime_ns)
+    assert [member.path for member in found.entries] == [b"f", b"h2", b"h"]
+    assert shape(list(found.entries))["h"] == ("f", found.entries[0].mtime_ns)
 
 
 @both
@@ -257,7 +257,7 @@ def test_a_table_without_entries_is_an_empty_layer(
     """containerd/stargz-snapshotter#2137."""
     found = read(make(Contents(compress)))
     assert found is not None
-    assert (found.members, found.size) == ((), 0)
+    assert (found.entries, found.size) == ((), 0)
 
 
 @pytest.mark.parametrize("name", ["", "./", "/", "."])
@@ -271,7 +271,7 @@ def test_the_root_may_have_any_of_its_names(
     contents.put("f", b"content")
     found = read(make(contents))
     assert found is not None
-    assert (found.members[0].path, found.members[0].mode) == (b"", 0o711)
+    assert (found.entries[0].path, found.entries[0].mode) == (b"", 0o711)
 
 
 def lie(entries: list[Entry], path: str, **facts: object) -> list[Entry]:
@@ -484,7 +484,7 @@ def test_a_layer_with_damage_is_refused_or_in_order(
     in_order(read(make(usual(compress), bytes(toc))), made)
 
 
-def in_order(found: Table | None, made: Made) -> None:
+def in_order(found: Toc | None, made: Made) -> None:
     """What a table that is believed must hold."""
     if found is None:
         return
@@ -496,7 +496,7 @@ def in_order(found: Table | None, made: Made) -> None:
     for (start, _, stop), (other, skip, _) in pairwise(places):
         assert start < other or stop <= skip
     assert end <= Limits().layer_bytes
-    for member in found.members:
+    for member in found.entries:
         assert b"\0" not in member.path and not {b"", b".", b".."} & set(
             member.path.split(b"/") if member.path else []
         )

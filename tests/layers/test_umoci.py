@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ocifs.errors import Malformed
-from ocifs.layers.index.entry import Kind, LayerIndex, Member
+from ocifs.layers.index.entry import EntryKind, LayerEntry, LayerIndex
 from ocifs.layers.merge.apply import merge
-from ocifs.layers.merge.tree import Item
+from ocifs.layers.merge.tree import MergedEntry
 from ocifs.oci.digest import Digest
 from ocifs.settings import Limits
 from tests.layers.stacks import items
@@ -72,19 +72,19 @@ def _entries(number: int) -> st.SearchStrategy[list[Entry]]:
 def _ours(tars: list[bytes]) -> dict[str, tuple[object, ...]]:
     layers = [LayerIndex(tuple(members(data)), Digest.of(data), len(data), "none") for data in tars]
     found = items(merge(layers, Limits()))
-    names: dict[Item, list[str]] = {}
+    names: dict[MergedEntry, list[str]] = {}
     for path, item in found.items():
         names.setdefault(item, []).append(path)
     return {
-        path: _shown(item.member, tars[item.layer], sorted(names[item]))
+        path: _shown(item.entry, tars[item.layer], sorted(names[item]))
         for path, item in found.items()
     }
 
 
-def _shown(member: Member, plain: bytes, names: list[str]) -> tuple[object, ...]:
-    if member.kind is Kind.DIRECTORY:
+def _shown(member: LayerEntry, plain: bytes, names: list[str]) -> tuple[object, ...]:
+    if member.kind is EntryKind.DIRECTORY:
         return ("d", member.mode)
-    if member.kind is Kind.SYMLINK:
+    if member.kind is EntryKind.SYMLINK:
         return ("l", member.link.decode(), names)
     return ("f", member.mode, member.mtime_ns // 10**9, content(plain, member), names)
 

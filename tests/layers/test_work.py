@@ -11,7 +11,7 @@ import trio
 import zstandard
 
 from ocifs.errors import LimitExceeded, Malformed
-from ocifs.layers.indexing.decompress import Inflater
+from ocifs.layers.indexing.decompress import Decompressor
 from ocifs.layers.merge.apply import merge
 from ocifs.layers.toc.soci import read_ztoc
 from ocifs.settings import Limits
@@ -64,7 +64,7 @@ async def test_merging_ends_when_its_caller_is_cancelled() -> None:
 )
 async def test_unpacking_ends_when_its_caller_is_cancelled(stream: bytes) -> None:
     def endless() -> Iterator[bytes]:
-        inflater = Inflater(lambda: stream * 10_000, Limits(layer_streams=1 << 60))
+        inflater = Decompressor(lambda: stream * 10_000, Limits(layer_streams=1 << 60))
         return inflater.pieces()
 
     await _ends_when_cancelled(lambda: sum(map(len, endless())))
@@ -123,7 +123,7 @@ def _ztoc(entries: int, attributes: int, *, shared: bool, points: int = 1) -> by
 def test_parts_of_a_ztoc_are_used_once() -> None:
     """A vector that every entry shares makes work that grows with the square of the table."""
     honest = read_ztoc(_ztoc(50, 20, shared=False), 100, Limits())
-    assert [len(member.xattrs) for member in honest.members] == [20] * 50
+    assert [len(member.xattrs) for member in honest.entries] == [20] * 50
     with pytest.raises(Malformed, match="several times"):
         read_ztoc(_ztoc(500, 500, shared=True), 100, Limits())
 

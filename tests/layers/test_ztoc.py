@@ -20,7 +20,7 @@ from ocifs.layers.index.codec import decode as decode_index
 from ocifs.layers.index.codec import encode as encode_index
 from ocifs.layers.index.entry import LayerIndex
 from ocifs.layers.spans.checkpoints import decode
-from ocifs.layers.toc.crfs import Table
+from ocifs.layers.toc.crfs import Toc
 from ocifs.layers.toc.soci import _points, read_ztoc
 from ocifs.settings import MIB, Limits
 from tests.layers.tars import DIRECTORY, HARDLINK, SYMLINK, entry, members, tar
@@ -61,7 +61,7 @@ def ztoc(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return ztoc_of(BLOB, tmp_path_factory.mktemp("ztocs"))
 
 
-def plain(table: Table, blob: bytes) -> bytes:
+def plain(table: Toc, blob: bytes) -> bytes:
     """All plain bytes, each span decoded by itself."""
     compression = table.spans.compression
     return b"".join(decode(compression, span, blob[span.start : span.stop]) for span in table.spans)
@@ -69,7 +69,7 @@ def plain(table: Table, blob: bytes) -> bytes:
 
 def test_a_table_lists_what_the_tar_has_and_each_span_can_be_entered(ztoc: bytes) -> None:
     table = read_ztoc(ztoc, len(BLOB), LIMITS)
-    assert list(table.members) == list(members(TAR, LIMITS))
+    assert list(table.entries) == list(members(TAR, LIMITS))
     assert len(table.spans) > 3
     assert TAR.startswith(plain(table, BLOB))
     assert table.size > TAR.index(b"abc\n" * 10)
@@ -77,7 +77,7 @@ def test_a_table_lists_what_the_tar_has_and_each_span_can_be_entered(ztoc: bytes
 
 def test_a_table_of_a_plain_tar(tmp_path: Path) -> None:
     table = read_ztoc(ztoc_of(TAR, tmp_path, "uncompressed"), len(TAR), LIMITS)
-    assert list(table.members) == list(members(TAR, LIMITS))
+    assert list(table.entries) == list(members(TAR, LIMITS))
     assert table.spans.compression == "none"
     assert TAR.startswith(plain(table, TAR))
 
@@ -85,7 +85,7 @@ def test_a_table_of_a_plain_tar(tmp_path: Path) -> None:
 def test_names_that_are_no_text(tmp_path: Path) -> None:
     odd = tar(entry(b"caf\xe9".decode("utf-8", "surrogateescape"), content=b"x"))
     table = read_ztoc(ztoc_of(gzip.compress(odd), tmp_path), len(gzip.compress(odd)), LIMITS)
-    assert [each.path for each in table.members] == [b"caf\xe9"]
+    assert [each.path for each in table.entries] == [b"caf\xe9"]
 
 
 def test_the_first_version_of_checkpoints_leaves_out_the_first(ztoc: bytes) -> None:
@@ -99,7 +99,7 @@ def test_the_first_version_of_checkpoints_leaves_out_the_first(ztoc: bytes) -> N
 
 def test_what_is_kept_of_a_table_reads_the_same(ztoc: bytes) -> None:
     table = read_ztoc(ztoc, len(BLOB), LIMITS)
-    index = LayerIndex(table.members, None, table.size, "soci", table.spans)
+    index = LayerIndex(table.entries, None, table.size, "soci", table.spans)
     kept = decode_index(encode_index(index))
     assert kept == index
     assert kept is not None

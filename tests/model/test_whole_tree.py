@@ -11,7 +11,7 @@ import pytest
 import trio
 from hypothesis import given, settings
 
-from ocifs.layers.service import Workshop
+from ocifs.layers.service import LayerService
 from ocifs.oci.platform import Platform
 from ocifs.settings import Limits, ViewSettings
 from ocifs.tree.manifest.context import Context
@@ -112,9 +112,11 @@ def test_the_whole_tree_is_what_the_model_says(world: World) -> None:
     async def compare() -> None:
         registry = to_memory(world)
         view = ViewSettings(platform=Platform("linux", "amd64"))
-        workshop = Workshop(registry, MemoryShelf(), None, Limits())  # no layer here is a tar
+        layer_service = LayerService(
+            registry, MemoryShelf(), None, Limits()
+        )  # no layer here is a tar
         root = RepositoryDirectory(
-            Context(registry.origin, view, Limits(), workshop), "", "root", repository=False
+            Context(registry.origin, view, Limits(), layer_service), "", "root", repository=False
         )
         assert await seen(root) == listed
         for path, tree in entered.items():

@@ -155,7 +155,7 @@ MUTANTS = (
     wrapped(
         "show files that a higher layer removed",
         "ocifs.layers.merge.apply",
-        "_Stack._white_out",
+        "_Merger._white_out",
         "_reached()",
     ),
 )

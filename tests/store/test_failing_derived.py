@@ -20,13 +20,13 @@ from ocifs.layers.checksummed import seal
 from ocifs.layers.index.codec import KIND as INDEX
 from ocifs.layers.indexing.pipeline import Layer
 from ocifs.layers.merge.root_attributes import KIND as ROOT
-from ocifs.layers.merge.root_attributes import Root, Roots
+from ocifs.layers.merge.root_attributes import RootAttributes, RootAttributesCache
 from ocifs.layers.merge.tree import KIND as TREE
 from ocifs.layers.spans.uncompressed import PLAIN
 from ocifs.oci.digest import Digest
 from ocifs.settings import MIB
 from tests.layers.tars import DIRECTORY, entry, tar
-from tests.layers.test_workshop import CONTENT, TAR, Site, big, member, site
+from tests.layers.test_service import CONTENT, TAR, Site, big, member, site
 from tests.store.source import MemorySource
 from tests.store.test_damaged_files import IN_THE_WAY, replaced, written
 from tests.store.test_failing_disk import CALLS, failing, nothing_unexpected
@@ -66,13 +66,15 @@ async def used(here: Site) -> None:
     """
     layers = [here.layer(XZ), here.layer(UPPER, UPPER)]
     with trio.fail_after(60):
-        tree = await here.workshop.tree(layers)
+        tree = await here.layer_service.tree(layers)
         assert set(tree.directories.listing(0)) == {b"d", b"empty", b"top"}
         assert await big(here, layers[0]) == CONTENT
         assert await big(here, here.layer()) == CONTENT
         name = Digest.of(b"root")
-        roots = Roots(here.shelf)
-        root = Root((await here.workshop.index(layers[0])).members[0]._replace(path=b""), 3)
+        roots = RootAttributesCache(here.shelf)
+        root = RootAttributes(
+            (await here.layer_service.index(layers[0])).entries[0]._replace(path=b""), 3
+        )
         await roots.keep(name, root)
         assert await roots.find(name) in (None, root)
 
@@ -144,11 +146,11 @@ async def test_a_part_of_a_layer_of_which_nothing_can_be_kept(tmp_path: Path) ->
     async with site(tmp_path) as here:
         layer = Layer(here.source.put(lzma.compress(plain, preset=0)), Digest.of(plain))
         with failing(tmp_path / "v1" / "derived", CALLS, errno.EROFS):
-            index = await here.workshop.index(layer)
+            index = await here.layer_service.index(layer)
             found = member(index, b"d/big")
             for start in (4 * MIB + 5, 0, 5 * MIB - 10, 2 * MIB):
                 assert (
-                    await here.workshop.read(layer, found, start, 1000)
+                    await here.layer_service.read(layer, found, start, 1000)
                     == content[start : start + 1000]
                 )
 

@@ -19,7 +19,7 @@ from ocifs.content import Blob
 from ocifs.errors import Unreachable
 from ocifs.layers.indexing.pipeline import Layer
 from ocifs.oci.digest import Digest
-from tests.layers.test_workshop import site
+from tests.layers.test_service import site
 from tests.store.formats.make import BLOB, FILES, HOST, LAYERS, NAME, push
 from tests.store.source import Fault, MemorySource
 from tests.store.test_blobs import caching as caching_blobs
@@ -102,11 +102,11 @@ async def test_layers_are_listed_and_read(old: Path, caplog: pytest.LogCaptureFi
                     Layer(Blob(NAME, Digest.parse(str(each["digest"])), size), Digest.of(plain))
                 )
             with trio.fail_after(60):
-                await here.workshop.tree(layers)
+                await here.layer_service.tree(layers)
                 found = {}
                 for layer in layers:
-                    for member in (await here.workshop.index(layer)).members:
-                        content = await here.workshop.read(layer, member, 0, member.size)
+                    for member in (await here.layer_service.index(layer)).entries:
+                        content = await here.layer_service.read(layer, member, 0, member.size)
                         found[member.path.decode()] = content
         assert {name: content for name, content in found.items() if name != "d"} == FILES
     nothing_unexpected(caplog)

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from ocifs.errors import Unreachable
-from ocifs.layers.service import Workshop
+from ocifs.layers.service import LayerService
 from ocifs.oci import mediatype
 from ocifs.oci.digest import Digest
 from ocifs.oci.platform import Platform
@@ -66,9 +66,12 @@ async def look(registry: MemoryRegistry, path: str, shelf: MemoryShelf | None = 
     """
     registry.asked.clear()
     async with trio.open_nursery() as nursery:
-        workshop = Workshop(registry, shelf or MemoryShelf(), nursery, Limits())
+        layer_service = LayerService(registry, shelf or MemoryShelf(), nursery, Limits())
         context = Context(
-            registry.origin, ViewSettings(platform=Platform("linux", "amd64")), Limits(), workshop
+            registry.origin,
+            ViewSettings(platform=Platform("linux", "amd64")),
+            Limits(),
+            layer_service,
         )
         root = RepositoryDirectory(context, "", "root", repository=False)
         directory = await walk(root, f"{path}/d".encode())

@@ -15,7 +15,7 @@ import trio
 
 from ocifs.errors import IntegrityError, Malformed, NoAttribute, NotFound, RegistryFailed
 from ocifs.layers.merge import root_attributes as roots
-from ocifs.layers.service import Workshop
+from ocifs.layers.service import LayerService
 from ocifs.oci import mediatype
 from ocifs.oci.digest import Digest
 from ocifs.oci.platform import Platform
@@ -83,9 +83,9 @@ async def opened(
 ) -> AsyncIterator[Directory]:
     """The directory of app:v1."""
     async with trio.open_nursery() as nursery:
-        workshop = Workshop(registry, shelf or MemoryShelf(), nursery, Limits())
+        layer_service = LayerService(registry, shelf or MemoryShelf(), nursery, Limits())
         shown = ViewSettings(platform=Platform("linux", "amd64"), **view)
-        context = Context(registry.origin, shown, Limits(), workshop)
+        context = Context(registry.origin, shown, Limits(), layer_service)
         yield await open_single(
             context if report is None else replace(context, report=report), "app", "v1"
         )

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from ocifs.errors import NotADirectory, NotFound, TooManyLinks, Unreachable, UsageError
-from ocifs.layers.service import Workshop
+from ocifs.layers.service import LayerService
 from ocifs.oci import mediatype
 from ocifs.oci.digest import Digest
 from ocifs.oci.platform import Platform
@@ -27,10 +27,10 @@ LAYER = mediatype.OCI_LAYER_GZIP
 
 def context_of(registry: MemoryRegistry, **more: object) -> Context:
     view = ViewSettings(platform=Platform("linux", "amd64"))
-    workshop = Workshop(
+    layer_service = LayerService(
         registry, MemoryShelf(), None, Limits()
     )  # without a nursery: no layer is unpacked here
-    return Context(registry.origin, view, Limits(), workshop, **more)
+    return Context(registry.origin, view, Limits(), layer_service, **more)
 
 
 def root_of(registry: MemoryRegistry, path: str = "", **more: object) -> RepositoryDirectory:

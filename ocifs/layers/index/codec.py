@@ -17,7 +17,7 @@ from typing import Any
 from ocifs.layers import zstd
 from ocifs.layers.checksummed import seal, unseal
 from ocifs.layers.index.entry import LayerIndex
-from ocifs.layers.index.packed import PackedMembers, pack
+from ocifs.layers.index.packed import PackedEntries, pack
 from ocifs.layers.spans.span import Checksum, Span, SpanMap, Window
 from ocifs.oci.digest import Digest
 
@@ -31,7 +31,7 @@ _FRESH = 255  # in place of a bit
 
 def encode(index: LayerIndex) -> bytes:
     """The bytes of an index."""
-    members = pack(index.members)
+    entries = pack(index.entries)
     numbers, windows = _encode_spans(index.spans) if index.spans is not None else (b"", b"")
     spans = None
     if index.spans is not None:
@@ -49,11 +49,11 @@ def encode(index: LayerIndex) -> bytes:
         "plain_size": index.plain_size,
         "compression": index.compression,
         "prefetch": index.prefetch,
-        "members": len(members),
-        "blocks": [len(block) for block in members.blocks],
+        "members": len(entries),
+        "blocks": [len(block) for block in entries.blocks],
         "spans": spans,
     }
-    return seal(head, b"".join((*members.blocks, numbers, windows)))
+    return seal(head, b"".join((*entries.blocks, numbers, windows)))
 
 
 def decode(data: bytes) -> LayerIndex | None:
@@ -68,10 +68,10 @@ def decode(data: bytes) -> LayerIndex | None:
         blocks.append(body[place : place + size])
         place += size
     spans = None if head["spans"] is None else _decode_spans(head["spans"], body[place:])
-    members = PackedMembers(blocks, head["members"])
+    entries = PackedEntries(blocks, head["members"])
     diff_id = Digest.parse(head["diff_id"]) if head["diff_id"] else None
     return LayerIndex(
-        members, diff_id, head["plain_size"], head["compression"], spans, head["prefetch"]
+        entries, diff_id, head["plain_size"], head["compression"], spans, head["prefetch"]
     )
 
 

@@ -17,7 +17,7 @@ from ocifs.layers.spans.span import SpanMap
 from ocifs.oci.digest import Digest
 
 
-class Kind(StrEnum):
+class EntryKind(StrEnum):
     """What an entry is. A hard link is a further name of something, perhaps in a lower layer."""
 
     FILE = "f"
@@ -37,7 +37,7 @@ class Extent(NamedTuple):
     length: int
 
 
-class Member(NamedTuple):
+class LayerEntry(NamedTuple):
     """One entry.
 
     `mode`: permission bits only. `link`: a symbolic link's target as it is, a hard link's cleaned
@@ -47,7 +47,7 @@ class Member(NamedTuple):
     """
 
     path: bytes
-    kind: Kind
+    kind: EntryKind
     mode: int
     uid: int = 0
     gid: int = 0
@@ -70,7 +70,7 @@ class LayerIndex:
     its maker found to be read first.
     """
 
-    members: Sequence[Member]
+    entries: Sequence[LayerEntry]
     diff_id: Digest | None
     plain_size: int
     compression: str

@@ -22,24 +22,24 @@ from typing import Any, TypeAlias, overload
 
 from ocifs.errors import Malformed
 from ocifs.layers import zstd
-from ocifs.layers.index.entry import Extent, Kind, Member
+from ocifs.layers.index.entry import EntryKind, Extent, LayerEntry
 
 BLOCK = 256
 """Entries of a block: some 10 KiB."""
 _MADE = 24
 
 _Json: TypeAlias = str | int | list["_Json"]
-_KINDS = {ord(kind.value): kind for kind in Kind}
+_KINDS = {ord(kind.value): kind for kind in EntryKind}
 _HEAD = struct.Struct("<III")  # entries, bytes of their paths, bytes of their links
 _CODES = "BHIIqqQq"  # kind, mode, owner, group, time, size, device, where the content begins
 _NOWHERE = -1  # in place of the last
 _ROOM = 1 << 63
 # As named tuples make themselves, without a call of Python's for each.
-_make_member: Callable[[Iterable[object]], Member] = partial(tuple.__new__, Member)
+_make_entry: Callable[[Iterable[object]], LayerEntry] = partial(tuple.__new__, LayerEntry)
 _make_extent: Callable[[Iterable[int]], Extent] = partial(tuple.__new__, Extent)
 
 
-class PackedMembers(Sequence[Member]):
+class PackedEntries(Sequence[LayerEntry]):
     """A sequence of Members. Equal to any other sequence with equal ones."""
 
     __slots__ = ("_count", "_last", "_lock", "_made", "blocks")
@@ -47,18 +47,18 @@ class PackedMembers(Sequence[Member]):
     def __init__(self, blocks: Sequence[bytes], count: int) -> None:
         self.blocks = tuple(blocks)
         self._count = count
-        self._last: tuple[int, tuple[Member, ...]] = (-1, ())
-        self._made: OrderedDict[int, tuple[Member, ...]] = OrderedDict()
+        self._last: tuple[int, tuple[LayerEntry, ...]] = (-1, ())
+        self._made: OrderedDict[int, tuple[LayerEntry, ...]] = OrderedDict()
         self._lock = threading.Lock()  # of _made; _last is replaced as a whole
 
     def __len__(self) -> int:
         return self._count
 
     @overload
-    def __getitem__(self, number: int) -> Member: ...
+    def __getitem__(self, number: int) -> LayerEntry: ...
     @overload
-    def __getitem__(self, number: slice) -> Sequence[Member]: ...
-    def __getitem__(self, number: int | slice) -> Member | Sequence[Member]:
+    def __getitem__(self, number: slice) -> Sequence[LayerEntry]: ...
+    def __getitem__(self, number: int | slice) -> LayerEntry | Sequence[LayerEntry]:
         if isinstance(number, slice):
             return [self[each] for each in range(*number.indices(self._count))]
         if not 0 <= number < self._count:
@@ -69,7 +69,7 @@ class PackedMembers(Sequence[Member]):
             last = self._last = (block, self._block(block))
         return last[1][place]
 
-    def __iter__(self) -> Iterator[Member]:
+    def __iter__(self) -> Iterator[LayerEntry]:
         return chain.from_iterable(map(unpack, self.blocks))
 
     def __eq__(self, other: object) -> bool:
@@ -81,7 +81,7 @@ class PackedMembers(Sequence[Member]):
 
     __hash__ = None  # type: ignore[assignment]  # as of a list
 
-    def _block(self, number: int) -> tuple[Member, ...]:
+    def _block(self, number: int) -> tuple[LayerEntry, ...]:
         with self._lock:
             made = self._made.get(number)
             if made is not None:
@@ -97,55 +97,55 @@ class PackedMembers(Sequence[Member]):
         return made
 
 
-class Packer:
+class EntryPacker:
     """Packs entries as they come."""
 
     def __init__(self) -> None:
         self._blocks: list[bytes] = []
-        self._open: list[Member] = []
+        self._open: list[LayerEntry] = []
         self._count = 0
 
-    def add(self, member: Member) -> None:
-        self._open.append(member)
+    def add(self, entry: LayerEntry) -> None:
+        self._open.append(entry)
         self._count += 1
         if len(self._open) == BLOCK:
             self._close()
 
-    def members(self) -> PackedMembers:
+    def entries(self) -> PackedEntries:
         """All of them, at the end."""
         if self._open:
             self._close()
-        return PackedMembers(self._blocks, self._count)
+        return PackedEntries(self._blocks, self._count)
 
     def _close(self) -> None:
         self._blocks.append(zstd.compress(_packed(self._open), 6))
         self._open.clear()
 
 
-def pack(members: Iterable[Member]) -> PackedMembers:
+def pack(entries: Iterable[LayerEntry]) -> PackedEntries:
     """Entries, packed; those that are packed already as they are."""
-    if isinstance(members, PackedMembers):
-        return members
-    packer = Packer()
-    for member in members:
-        packer.add(member)
-    return packer.members()
+    if isinstance(entries, PackedEntries):
+        return entries
+    packer = EntryPacker()
+    for entry in entries:
+        packer.add(entry)
+    return packer.entries()
 
 
-def _packed(members: list[Member]) -> bytes:
+def _packed(entries: list[LayerEntry]) -> bytes:
     """Columns: numbers as numbers, names joined, and as JSON what few entries have, by their places
     in the block.
     """
-    count = len(members)
+    count = len(entries)
     paths, links = (
-        b"\0".join([each.path for each in members]),
-        b"\0".join([each.link for each in members]),
+        b"\0".join([each.path for each in entries]),
+        b"\0".join([each.link for each in entries]),
     )
     if paths.count(b"\0") != count - 1 or links.count(b"\0") != count - 1:
         raise Malformed("a name in the layer has a NUL in it")
-    odd = {place: _rest(each) for place, each in enumerate(members) if _is_odd(each)}
+    odd = {place: _rest(each) for place, each in enumerate(entries) if _is_odd(each)}
     rows = []
-    for place, each in enumerate(members):
+    for place, each in enumerate(entries):
         time, size = (0, 0) if place in odd else (each.mtime_ns, each.size)
         begins = each.extents[0].plain if each.extents and place not in odd else _NOWHERE
         rows.append(
@@ -159,22 +159,22 @@ def _packed(members: list[Member]) -> bytes:
     return b"".join((_HEAD.pack(count, len(paths), len(links)), *columns, paths, links, rest))
 
 
-def _is_odd(member: Member) -> bool:
+def _is_odd(entry: LayerEntry) -> bool:
     """Whether the columns have no room for an entry: of its content they have where it begins."""
-    if member.xattrs or not (-_ROOM < member.mtime_ns < _ROOM and 0 <= member.size < _ROOM):
+    if entry.xattrs or not (-_ROOM < entry.mtime_ns < _ROOM and 0 <= entry.size < _ROOM):
         return True
-    if not member.extents:
+    if not entry.extents:
         return False
-    offset, plain, length = member.extents[0]
-    return len(member.extents) > 1 or offset != 0 or length != member.size or not 0 <= plain < _ROOM
+    offset, plain, length = entry.extents[0]
+    return len(entry.extents) > 1 or offset != 0 or length != entry.size or not 0 <= plain < _ROOM
 
 
-def _rest(member: Member) -> list[_Json]:
-    xattrs: list[_Json] = [[_text(name), _text(value)] for name, value in member.xattrs]
-    return [member.mtime_ns, member.size, xattrs, [list(extent) for extent in member.extents]]
+def _rest(entry: LayerEntry) -> list[_Json]:
+    xattrs: list[_Json] = [[_text(name), _text(value)] for name, value in entry.xattrs]
+    return [entry.mtime_ns, entry.size, xattrs, [list(extent) for extent in entry.extents]]
 
 
-def unpack(block: bytes) -> tuple[Member, ...]:
+def unpack(block: bytes) -> tuple[LayerEntry, ...]:
     """The entries of a block, which was made here. In a fifth of the time that JSON takes."""
     data = zstd.decompress(block)
     count, paths, links = _HEAD.unpack_from(data)
@@ -196,13 +196,13 @@ def unpack(block: bytes) -> tuple[Member, ...]:
         [(_make_extent((0, begin, size)),) if begin >= 0 else () for begin, size in begun],
         strict=True,
     )
-    members = tuple(map(_make_member, rows))
+    entries = tuple(map(_make_entry, rows))
     rest = data[place + paths + links :]
-    return _with_odd(members, json.loads(rest)) if rest else members
+    return _with_odd(entries, json.loads(rest)) if rest else entries
 
 
-def _with_odd(members: tuple[Member, ...], odd: dict[str, list[Any]]) -> tuple[Member, ...]:
-    changed = list(members)
+def _with_odd(entries: tuple[LayerEntry, ...], odd: dict[str, list[Any]]) -> tuple[LayerEntry, ...]:
+    changed = list(entries)
     for place, (time, size, xattrs, extents) in odd.items():
         changed[int(place)] = changed[int(place)]._replace(
             mtime_ns=time,

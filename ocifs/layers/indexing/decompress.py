@@ -25,8 +25,8 @@ from isal import igzip_lib
 from ocifs.concurrency import check_cancelled
 from ocifs.errors import LimitExceeded, Malformed
 from ocifs.layers import zstd
-from ocifs.layers.spans.checkpoints import Cutter
-from ocifs.layers.spans.deflate import BlockInflater, open_inflate
+from ocifs.layers.spans.checkpoints import CheckpointBuilder
+from ocifs.layers.spans.deflate import BlockInflater, open_block_inflater
 from ocifs.layers.streams import StreamInput
 from ocifs.layers.tar.header import BLOCK, checksum_holds
 from ocifs.settings import KIB, MIB, Limits
@@ -57,7 +57,7 @@ _TOO_MUCH = ("too much memory", "memory usage limit")
 _IGZIP_ERROR = cast(type[Exception], igzip_lib.error)  # the stubs say less than the module has
 
 
-class _Decoder(Protocol):
+class _StreamDecoder(Protocol):
     """What the standard library's decompressors and isal's have in common."""
 
     @property
@@ -77,7 +77,7 @@ def sniff(head: bytes) -> str:
     return "zstd" if head[1:4] == _SKIPPABLE and head[:1] and head[0] >> 4 == 5 else "none"
 
 
-class _LargeWindow(Exception):
+class _LargeWindowNeeded(Exception):
     """A stream needs more memory than several may have at a time. `begun`: its first bytes."""
 
     def __init__(self, begun: bytes) -> None:
@@ -85,18 +85,18 @@ class _LargeWindow(Exception):
         self.begun = begun
 
 
-class Inflater:
+class Decompressor:
     """Plain pieces of a compressed stream. `take` gives its next bytes, none at its end.
 
     `cutter` is shown every piece, and the places between them where decoding could begin.
     """
 
     def __init__(
-        self, take: Callable[[], bytes], limits: Limits, cutter: Cutter | None = None
+        self, take: Callable[[], bytes], limits: Limits, cutter: CheckpointBuilder | None = None
     ) -> None:
         self._take = take
         self._limits = limits
-        self._cutter = cutter or Cutter()
+        self._cutter = cutter or CheckpointBuilder()
         self._taken = 0  # bytes of the input
         self._streams = self._empty = 0  # complete ones, and those without content
         self._made = 0
@@ -144,7 +144,7 @@ class Inflater:
             )
 
     def _decoded(self, head: bytes) -> Iterator[bytes]:
-        blocks = open_inflate() if self.compression == "gzip" else None
+        blocks = open_block_inflater() if self.compression == "gzip" else None
         if self.compression == "none":
             yield from self._stored(head)
         elif blocks is not None:
@@ -201,7 +201,7 @@ class Inflater:
         while self._next():  # padding is read too: the digest covers it
             pass
 
-    def _decoder(self, window: int) -> _Decoder:
+    def _decoder(self, window: int) -> _StreamDecoder:
         window = min(window, self._limits.layer_window)
         if self.compression == "gzip":
             return igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
@@ -226,7 +226,7 @@ class Inflater:
         source.begin()
         try:
             decoder = yield from self._decode(source, self._decoder(_SMALL_WINDOW), b"")
-        except _LargeWindow as needed:
+        except _LargeWindowNeeded as needed:
             with self.alone():
                 decoder = yield from self._decode(
                     source, self._decoder(self._limits.layer_window), needed.begun
@@ -235,8 +235,8 @@ class Inflater:
         self._count_stream(empty=made == self._made)
 
     def _decode(
-        self, source: StreamInput, decoder: _Decoder, begun: bytes
-    ) -> Generator[bytes, None, _Decoder]:
+        self, source: StreamInput, decoder: _StreamDecoder, begun: bytes
+    ) -> Generator[bytes, None, _StreamDecoder]:
         """Decode one stream, whose first bytes may have been taken.
 
         Raises _LargeWindow before it has made anything.
@@ -264,7 +264,7 @@ class Inflater:
         ) as error:
             explained = self._explained(error)
             if small and not plain and isinstance(explained, LimitExceeded):
-                raise _LargeWindow(fed) from None
+                raise _LargeWindowNeeded(fed) from None
             raise explained from None
         return decoder
 

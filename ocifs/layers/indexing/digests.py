@@ -13,7 +13,7 @@ from ocifs.layers.spans.span import TAKEN
 from ocifs.oci.digest import Digest
 
 
-class Sums:
+class StreamDigests:
     """Takes the sums of pieces, of which an empty one ends a span.
 
     `spans`: what is kept of the SHA-256 of each, TAKEN bytes, one after the other.

@@ -26,13 +26,13 @@ from ocifs.layers.derived import save
 from ocifs.layers.index.codec import KIND as INDEX
 from ocifs.layers.index.codec import encode
 from ocifs.layers.index.entry import LayerIndex
-from ocifs.layers.index.packed import Packer
-from ocifs.layers.indexing.decompress import Inflater
-from ocifs.layers.indexing.digests import Sums
-from ocifs.layers.indexing.prefetcher import Feed
-from ocifs.layers.indexing.worker import Beside
-from ocifs.layers.spans.checkpoints import Cutter
-from ocifs.layers.spans.span import PLAIN_TAR
+from ocifs.layers.index.packed import EntryPacker
+from ocifs.layers.indexing.decompress import Decompressor
+from ocifs.layers.indexing.digests import StreamDigests
+from ocifs.layers.indexing.prefetcher import Prefetcher
+from ocifs.layers.indexing.worker import PipelineWorker
+from ocifs.layers.spans.checkpoints import CheckpointBuilder
+from ocifs.layers.spans.span import FROM_TAR
 from ocifs.layers.spans.uncompressed import PLAIN
 from ocifs.layers.tar.reader import read_tar
 from ocifs.layers.toc.formats import Promise
@@ -70,7 +70,7 @@ class Layer:
         return self.blob.digest if self.promise is None else self.promise.key(self.blob)
 
 
-class Unpacking:
+class IndexingPipeline:
     """The unpacking of one layer. `keep_plain`: keep the plain tar, whatever the compression."""
 
     def __init__(
@@ -80,17 +80,17 @@ class Unpacking:
         limits: Limits,
         layer: Layer,
         *,
-        keep_plain: bool = False,
+        keep_tar: bool = False,
     ) -> None:
         self._shelf = shelf
         self._limits = limits
         self._layer = layer
-        self._keep_plain = keep_plain
-        self._feed = Feed(blobs, layer.blob)
-        self._cutter = Cutter()
-        self._inflater = Inflater(self._feed.take, limits, self._cutter)
+        self._keep_plain = keep_tar
+        self._feed = Prefetcher(blobs, layer.blob)
+        self._cutter = CheckpointBuilder()
+        self._inflater = Decompressor(self._feed.take, limits, self._cutter)
         wanted = layer.diff_id
-        self._sums = Sums(
+        self._sums = StreamDigests(
             wanted.algorithm if wanted is not None and wanted.verifiable else "sha256"
         )
 
@@ -118,7 +118,7 @@ class Unpacking:
             with ungrouped():
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._feed.bring)
-                    self._inflater.alone = functools.partial(self._alone, large)
+                    self._inflater.alone = functools.partial(self._exclusively, large)
                     result = await in_thread(work, limiter=trio.CapacityLimiter(1))
                     nursery.cancel_scope.cancel()
             await in_thread(return_freed_memory)
@@ -135,7 +135,7 @@ class Unpacking:
         raise IntegrityError(f"layer {self._layer.blob.digest} is shorter than its index")
 
     @contextmanager
-    def _alone(self, large: threading.Lock) -> Iterator[None]:
+    def _exclusively(self, large: threading.Lock) -> Iterator[None]:
         """Wait, in the worker thread, until no other unpacking needs much memory.
 
         That one has bounds, so there is progress.
@@ -149,11 +149,11 @@ class Unpacking:
             large.release()
 
     def _pass(self) -> LayerIndex:
-        packer = Packer()
+        packer = EntryPacker()
         digest = self._layer.blob.digest
-        with _Spool(self._shelf, digest) as spool:
+        with _TarSpool(self._shelf, digest) as spool:
             with self._feed.judged():
-                with Beside(
+                with PipelineWorker(
                     lambda pieces: read_tar(self._sums.taken(pieces), self._limits, packer.add)
                 ) as listing:
                     for piece in self._spooled(spool):
@@ -162,26 +162,26 @@ class Unpacking:
                         self._feed.used()
                 spans = self._cutter.spans(self._sums.spans)
                 index = LayerIndex(
-                    packer.members(),
+                    packer.entries(),
                     self._sums.diff_id,
                     listing.result,
                     self._inflater.compression,
                     spans,
                 )
                 check(self._layer, index)
-            if self._keep_plain or spans.compression == PLAIN_TAR:
+            if self._keep_plain or spans.compression == FROM_TAR:
                 spool.keep()
         save(self._shelf, INDEX, digest, encode(index))
         return index
 
-    def _spooled(self, spool: _Spool) -> Iterator[bytes]:
+    def _spooled(self, spool: _TarSpool) -> Iterator[bytes]:
         for piece in self._inflater.pieces():
             if self._keep_plain or self._inflater.compression not in _ENTERED:
                 spool.write(piece)
             yield piece
 
 
-class _Spool:
+class _TarSpool:
     """A plain tar that may turn out not to be needed: it begins with its first byte, and is dropped
     unless it is kept.
     """
@@ -193,7 +193,7 @@ class _Spool:
         self._file: BinaryIO | None = None
         self._failed = False
 
-    def __enter__(self) -> _Spool:
+    def __enter__(self) -> _TarSpool:
         return self
 
     def write(self, piece: bytes) -> None:
@@ -223,8 +223,8 @@ class _Spool:
         log.warning("cannot keep the unpacked layer %s in the cache: %s", self._digest, error)
         put, self._put = self._put, None
         if put is not None:
-            with suppress(OSError, OcifsError, _Dropped):
-                put.__exit__(_Dropped, _Dropped(), None)
+            with suppress(OSError, OcifsError, _SpoolDiscarded):
+                put.__exit__(_SpoolDiscarded, _SpoolDiscarded(), None)
 
     def __exit__(
         self,
@@ -234,11 +234,11 @@ class _Spool:
     ) -> None:
         put, self._put = self._put, None
         if put is not None:
-            dropped = error or _Dropped()
+            dropped = error or _SpoolDiscarded()
             put.__exit__(type(dropped), dropped, trace)
 
 
-class _Dropped(Exception):
+class _SpoolDiscarded(Exception):
     """The plain tar is not needed."""
 
 

@@ -23,7 +23,7 @@ _PIECE = 2 * MIB
 _AHEAD = 3  # pieces that are read and not taken
 
 
-class Feed:
+class Prefetcher:
     """The pieces of a blob in order.
 
     `bring` is to run for as long as a thread takes them; made on the event loop.

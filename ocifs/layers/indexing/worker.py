@@ -20,7 +20,7 @@ T = TypeVar("T")
 _WAITING = 8
 
 
-class Beside(Generic[T]):
+class PipelineWorker(Generic[T]):
     """Runs `work` on an iterator of the pieces that are given to `put`, in a thread of its own, for
     the length of a block.
 
@@ -37,7 +37,7 @@ class Beside(Generic[T]):
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="ocifs-list", daemon=True)
 
-    def __enter__(self) -> Beside[T]:
+    def __enter__(self) -> PipelineWorker[T]:
         start_thread(self._thread)
         return self
 

@@ -25,14 +25,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ocifs.errors import LimitExceeded, Malformed
-from ocifs.layers.index.entry import Kind, LayerIndex, Member
+from ocifs.layers.index.entry import EntryKind, LayerEntry, LayerIndex
 from ocifs.layers.merge.builder import MANY, ROOT, GrowingTree
 from ocifs.layers.merge.tree import (
     DIRECTORY,
     LAYERS,
     UP_MOST,
     UPWARD,
-    Tree,
+    MergedTree,
     code_of,
     place_of,
     upward,
@@ -50,7 +50,7 @@ _DEEP = 100
 
 def merge(
     layers: Sequence[LayerIndex], limits: Limits, *, markers: bool = True, alone: bool = False
-) -> Tree:
+) -> MergedTree:
     """Lay layers over each other, lowest first.
 
     Without `markers`, names that begin with `.wh.` are names like others.
@@ -63,18 +63,18 @@ def merge(
         raise LimitExceeded(
             f"{len(layers)} layers are more than can be laid over each other ({LAYERS})"
         )
-    stack = _Stack(layers, limits, alone=alone)
+    stack = _Merger(layers, limits, alone=alone)
     for number, layer in enumerate(layers):
-        stack.apply(number, layer.members, markers)
+        stack.apply(number, layer.entries, markers)
     return stack.tree()
 
 
-class _Stack(GrowingTree):
+class _Merger(GrowingTree):
     """The tree of the layers so far."""
 
     def __init__(self, layers: Sequence[LayerIndex], limits: Limits, *, alone: bool) -> None:
         super().__init__(layers, limits)
-        self._alone = alone
+        self._exclusively = alone
         self._layer = 0
         self._plinks: dict[bytes, int] = {}
         self._parents: dict[
@@ -83,20 +83,20 @@ class _Stack(GrowingTree):
         # The directory of the entry before, by its path: entries come directory by directory.
         self._last = (b"", ROOT)
 
-    def apply(self, number: int, members: Sequence[Member], markers: bool) -> None:
+    def apply(self, number: int, entries: Sequence[LayerEntry], markers: bool) -> None:
         self._layer = number
         self._plinks = {}
         self._last = (b"", ROOT)
-        removed = self._prepare(members, markers) if number else {}
-        for place, member in enumerate(members):
+        removed = self._prepare(entries, markers) if number else {}
+        for place, entry in enumerate(entries):
             self.work(1)
-            if markers and b".wh." in member.path and self._is_marker(place, member):
+            if markers and b".wh." in entry.path and self._is_marker(place, entry):
                 continue
-            self._put(place, member, removed.get(place))
+            self._put(place, entry, removed.get(place))
             if len(self.open) > MANY:
                 self.pack_idle()
 
-    def _prepare(self, members: Sequence[Member], markers: bool) -> dict[int, int]:
+    def _prepare(self, entries: Sequence[LayerEntry], markers: bool) -> dict[int, int]:
         """Change the layers below by the layer's directories and whiteouts.
 
         Returns the targets of its hard links before that change.
@@ -104,20 +104,20 @@ class _Stack(GrowingTree):
         targets: dict[int, int] = {}
         made: list[bytes] = []
         whiteouts: list[bytes] = []
-        for place, member in enumerate(members):
+        for place, entry in enumerate(entries):
             self.work(1)
-            kind = member.kind
-            if kind is Kind.HARDLINK:
-                found = self.find(member.link)
+            kind = entry.kind
+            if kind is EntryKind.HARDLINK:
+                found = self.find(entry.link)
                 if found is not None:
                     targets[place] = found
                 if len(self.open) > MANY:
                     self.pack_idle()
-            if markers and b".wh." in member.path:
-                if member.path.rpartition(b"/")[2].startswith(_WHITEOUT):
-                    whiteouts.append(member.path)
-            elif kind is Kind.DIRECTORY:
-                made.append(member.path)
+            if markers and b".wh." in entry.path:
+                if entry.path.rpartition(b"/")[2].startswith(_WHITEOUT):
+                    whiteouts.append(entry.path)
+            elif kind is EntryKind.DIRECTORY:
+                made.append(entry.path)
         made.sort(key=_depth)
         for path in made:
             self.work(1)
@@ -185,37 +185,37 @@ class _Stack(GrowingTree):
         known[path] = found
         return found
 
-    def _is_marker(self, place: int, member: Member) -> bool:
+    def _is_marker(self, place: int, entry: LayerEntry) -> bool:
         """Whether an entry is a whiteout or AUFS' own, or lies in one; the latter may be what hard
         links of this layer mean.
         """
-        parts = member.path.split(b"/")
+        parts = entry.path.split(b"/")
         if (
             parts[-1] == _WHITEOUT
         ):  # umoci takes it for one of its directory (image-spec, layer.md "Whiteouts")
             raise Malformed(
-                f"layer {self._layer} has a whiteout without a name: {_show(member.path)}"
+                f"layer {self._layer} has a whiteout without a name: {_show(entry.path)}"
             )
         if not any(part.startswith(_WHITEOUT) for part in parts):
             return False
-        if member.path.startswith(_AUFS) and member.kind is Kind.FILE:
-            self._plinks[member.path] = code_of(self._layer, place)
+        if entry.path.startswith(_AUFS) and entry.kind is EntryKind.FILE:
+            self._plinks[entry.path] = code_of(self._layer, place)
         return True
 
-    def _put(self, place: int, member: Member, removed: int | None) -> None:
-        if not member.path:
-            if member.kind is Kind.DIRECTORY:
+    def _put(self, place: int, entry: LayerEntry, removed: int | None) -> None:
+        if not entry.path:
+            if entry.kind is EntryKind.DIRECTORY:
                 self.describe(ROOT, self._layer, place)
             return
-        parent, _, name = member.path.rpartition(b"/")
+        parent, _, name = entry.path.rpartition(b"/")
         last, here = self._last
         if parent != last:
             here = self._directory(parent)
             self._last = parent, here
         names = self.names(here)
-        if member.kind is Kind.HARDLINK:
-            code = self._target(place, member, removed)
-        elif member.kind is Kind.DIRECTORY:
+        if entry.kind is EntryKind.HARDLINK:
+            code = self._target(place, entry, removed)
+        elif entry.kind is EntryKind.DIRECTORY:
             there = names.get(name, 0)
             code = there if there & DIRECTORY else self.make()
             self.describe(code, self._layer, place)
@@ -227,14 +227,14 @@ class _Stack(GrowingTree):
         # means nothing.
         names[name] = code
 
-    def _target(self, place: int, member: Member, removed: int | None) -> int:
-        target = self._plinks.get(member.link)
+    def _target(self, place: int, entry: LayerEntry, removed: int | None) -> int:
+        target = self._plinks.get(entry.link)
         if target is None:
-            target = self.find(member.link)
+            target = self.find(entry.link)
         if removed is not None and (target is None or target & DIRECTORY):
             target = removed
-        if self._alone and (target is None or target & UPWARD):
-            up = _depth(member.path)
+        if self._exclusively and (target is None or target & UPWARD):
+            up = _depth(entry.path)
             if up > UP_MOST:
                 raise LimitExceeded(f"an entry of the layer lies deeper than {UP_MOST} directories")
             # A link to such a link is one to the same name, seen from another directory.
@@ -245,7 +245,7 @@ class _Stack(GrowingTree):
             return target
         what = "a directory" if target is not None else "nothing"
         raise Malformed(
-            f"layer {self._layer} has a hard link {_show(member.path)} to {what}: {_show(member.link)}"
+            f"layer {self._layer} has a hard link {_show(entry.path)} to {what}: {_show(entry.link)}"
         )
 
     def _directory(self, path: bytes) -> int:

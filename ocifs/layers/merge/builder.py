@@ -24,8 +24,8 @@ from collections.abc import Sequence
 
 from ocifs.concurrency import check_cancelled
 from ocifs.errors import LimitExceeded
-from ocifs.layers.index.entry import Kind, LayerIndex
-from ocifs.layers.merge.tree import DIRECTORY, NOWHERE, Directories, Item, Tree
+from ocifs.layers.index.entry import EntryKind, LayerIndex
+from ocifs.layers.merge.tree import DIRECTORY, NOWHERE, MergedEntry, MergedTree, PackedDirectories
 from ocifs.settings import Limits
 
 ROOT = DIRECTORY
@@ -38,7 +38,7 @@ MANY = 2 * OPEN
 """More directories in use than these are too many: `pack_idle` is due."""
 
 
-class _Directory:
+class _GrowingDirectory:
     """A directory on its way: its names and their codes in a dictionary, or packed."""
 
     __slots__ = ("_names", "codes", "layer", "open", "place")
@@ -71,13 +71,13 @@ class GrowingTree:
 
     def __init__(self, layers: Sequence[LayerIndex], limits: Limits) -> None:
         self._layers = tuple(layers)
-        self._lookup = Tree(self._layers, Directories(), {})
+        self._lookup = MergedTree(self._layers, PackedDirectories(), {})
         self._limits = limits
         self._implied = 0
         self._link_steps = 0
         self._unchecked = 0  # names walked or unpacked since the last look for cancellation
-        self._directories = [_Directory()]
-        self.open: list[_Directory] = []  # those in use
+        self._directories = [_GrowingDirectory()]
+        self.open: list[_GrowingDirectory] = []  # those in use
         self._shared: set[int] = set()  # codes that hard links lead to
 
     def share(self, code: int) -> None:
@@ -97,7 +97,7 @@ class GrowingTree:
         return None if walked is None or walked[1] else walked[0][-1][1]
 
     def make(self) -> int:
-        directory = _Directory()
+        directory = _GrowingDirectory()
         self._directories.append(directory)
         self.open.append(directory)
         return len(self._directories) - 1 | DIRECTORY
@@ -181,15 +181,15 @@ class GrowingTree:
 
     def _link(self, code: int) -> bytes | None:
         """Where an entry leads to, if it is a symbolic link."""
-        member = Item(self._lookup, code).member
-        return member.link if member.kind is Kind.SYMLINK else None
+        entry = MergedEntry(self._lookup, code).entry
+        return entry.link if entry.kind is EntryKind.SYMLINK else None
 
-    def tree(self) -> Tree:
+    def tree(self) -> MergedTree:
         """The tree of all layers."""
-        packed = Directories()
+        packed = PackedDirectories()
         links: Counter[int] = Counter()
         numbers = {0: 0}
-        todo, done = [0], _Directory()
+        todo, done = [0], _GrowingDirectory()
         for old in todo:  # grows on the way
             directory = self._directories[old]
             names = directory.pack()
@@ -204,7 +204,7 @@ class GrowingTree:
                     links[code] += 1
             packed.add(directory.layer, directory.place, names, codes)
             self._directories[old] = done
-        return Tree(
+        return MergedTree(
             self._layers, packed, {code: count for code, count in links.items() if count != 1}
         )
 

@@ -17,19 +17,19 @@ from ocifs.concurrency import in_thread
 from ocifs.content import Shelf
 from ocifs.layers.checksummed import seal, unseal
 from ocifs.layers.derived import load, save
-from ocifs.layers.index.entry import Kind, Member
+from ocifs.layers.index.entry import EntryKind, LayerEntry
 from ocifs.layers.indexing.pipeline import Layer
 from ocifs.oci.digest import Digest
 
 KIND = "layer-root.1"
 
 
-class Root(NamedTuple):
+class RootAttributes(NamedTuple):
     """The entry that gave a root its attributes, and its names as stat counts them: 2, and one for
     each directory in it.
     """
 
-    member: Member
+    entry: LayerEntry
     names: int
 
 
@@ -38,41 +38,41 @@ def name_of(layers: Sequence[Layer], *how: object) -> Digest:
     return Digest.of(" ".join([*(str(layer.key) for layer in layers), *map(repr, how)]).encode())
 
 
-class Roots:
+class RootAttributesCache:
     """Roots on a Shelf."""
 
     def __init__(self, shelf: Shelf) -> None:
         self._shelf = shelf
 
-    async def find(self, name: Digest) -> Root | None:
+    async def find(self, name: Digest) -> RootAttributes | None:
         """A root that was kept."""
         return await in_thread(self._find, name)
 
-    async def keep(self, name: Digest, root: Root) -> None:
+    async def keep(self, name: Digest, root: RootAttributes) -> None:
         """Keep a root, unless it is kept already."""
         await in_thread(self._keep, name, root)
 
-    def _find(self, name: Digest) -> Root | None:
+    def _find(self, name: Digest) -> RootAttributes | None:
         return load(self._shelf, KIND, name, decode)
 
-    def _keep(self, name: Digest, root: Root) -> None:
+    def _keep(self, name: Digest, root: RootAttributes) -> None:
         if self._find(name) != root:
             save(self._shelf, KIND, name, encode(root))
 
 
-def encode(root: Root) -> bytes:
+def encode(root: RootAttributes) -> bytes:
     """The bytes of a root."""
-    member = root.member
+    entry = root.entry
     head = {
         "kind": KIND,
-        "member": [member.mode, member.uid, member.gid, member.mtime_ns],
-        "xattrs": [[name.hex(), value.hex()] for name, value in member.xattrs],
+        "member": [entry.mode, entry.uid, entry.gid, entry.mtime_ns],
+        "xattrs": [[name.hex(), value.hex()] for name, value in entry.xattrs],
         "names": root.names,
     }
     return seal(head, b"")
 
 
-def decode(data: bytes) -> Root | None:
+def decode(data: bytes) -> RootAttributes | None:
     """The root that some bytes are, or None."""
     opened = unseal(data, KIND)
     if opened is None:
@@ -80,4 +80,6 @@ def decode(data: bytes) -> Root | None:
     head: dict[str, Any] = opened[0]
     mode, uid, gid, mtime_ns = head["member"]
     xattrs = tuple((bytes.fromhex(name), bytes.fromhex(value)) for name, value in head["xattrs"])
-    return Root(Member(b"", Kind.DIRECTORY, mode, uid, gid, mtime_ns, xattrs=xattrs), head["names"])
+    return RootAttributes(
+        LayerEntry(b"", EntryKind.DIRECTORY, mode, uid, gid, mtime_ns, xattrs=xattrs), head["names"]
+    )

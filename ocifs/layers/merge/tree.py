@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from ocifs.layers import zstd
 from ocifs.layers.checksummed import seal, unseal
-from ocifs.layers.index.entry import Kind, LayerIndex, Member
+from ocifs.layers.index.entry import EntryKind, LayerEntry, LayerIndex
 
 KIND = "layer-tree.3"
 
@@ -37,7 +37,7 @@ PLACE = (1 << _LAYER_SHIFT) - 1
 LAYERS = (1 << (_UP_SHIFT - _LAYER_SHIFT)) - 1
 NOWHERE = -1  # the layer of a directory that no entry makes
 _OPENED = 128  # directories whose names are at hand
-_IMPLIED = Member(b"", Kind.DIRECTORY, 0o755)
+_IMPLIED = LayerEntry(b"", EntryKind.DIRECTORY, 0o755)
 
 
 def place_of(code: int) -> tuple[int, int]:
@@ -61,7 +61,7 @@ def upward(code: int, up: int) -> int:
 
 
 @dataclass(slots=True)
-class Directories:
+class PackedDirectories:
     """Directories by their numbers, the root being 0: where the entry that gave its attributes is,
     and its names with their codes.
 
@@ -99,20 +99,20 @@ class Directories:
 
 
 @dataclass(slots=True, weakref_slot=True, eq=False)
-class Tree:
+class MergedTree:
     """Layers merged. `links`: how many names lead to an entry where that is not one."""
 
     layers: tuple[LayerIndex, ...] = field(repr=False)
-    directories: Directories = field(repr=False)
+    directories: PackedDirectories = field(repr=False)
     links: dict[int, int] = field(repr=False)
     _opened: OrderedDict[int, dict[bytes, int]] = field(default_factory=OrderedDict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)  # of _opened
 
     @property
-    def root(self) -> Item:
-        return Item(self, DIRECTORY)
+    def root(self) -> MergedEntry:
+        return MergedEntry(self, DIRECTORY)
 
-    def member(self, code: int) -> Member:
+    def entry(self, code: int) -> LayerEntry:
         """The entry that a code leads to; of a directory that which gave its attributes."""
         if code & DIRECTORY:
             number = code ^ DIRECTORY
@@ -120,14 +120,14 @@ class Tree:
             return (
                 _IMPLIED
                 if layer == NOWHERE
-                else self.layers[layer].members[self.directories.places[number]]
+                else self.layers[layer].entries[self.directories.places[number]]
             )
         layer, place = place_of(code)
-        member = self.layers[layer].members[place]
+        entry = self.layers[layer].entries[place]
         if code & UPWARD:
             up = b"../" * (code >> _UP_SHIFT & UP_MOST)
-            return member._replace(kind=Kind.SYMLINK, link=up + member.link)
-        return member
+            return entry._replace(kind=EntryKind.SYMLINK, link=up + entry.link)
+        return entry
 
     def names_of(self, code: int) -> int:
         """How many names lead there, or for a directory 2 and one for each directory in it."""
@@ -150,10 +150,10 @@ class Tree:
         return found
 
 
-class Item(NamedTuple):
+class MergedEntry(NamedTuple):
     """What one or more names of a tree lead to."""
 
-    tree: Tree
+    tree: MergedTree
     code: int
 
     @property
@@ -173,8 +173,8 @@ class Item(NamedTuple):
         )
 
     @property
-    def member(self) -> Member:
-        return self.tree.member(self.code)
+    def entry(self) -> LayerEntry:
+        return self.tree.entry(self.code)
 
     @property
     def children(self) -> Children | None:
@@ -187,17 +187,17 @@ class Item(NamedTuple):
         return self.tree.names_of(self.code)
 
 
-class Children(Mapping[bytes, Item]):
+class Children(Mapping[bytes, MergedEntry]):
     """The names in a directory and what they lead to."""
 
     __slots__ = ("_listing", "_tree")
 
-    def __init__(self, tree: Tree, number: int) -> None:
+    def __init__(self, tree: MergedTree, number: int) -> None:
         self._tree = tree
         self._listing = tree.listing(number)
 
-    def __getitem__(self, name: bytes) -> Item:
-        return Item(self._tree, self._listing[name])
+    def __getitem__(self, name: bytes) -> MergedEntry:
+        return MergedEntry(self._tree, self._listing[name])
 
     def __iter__(self) -> Iterator[bytes]:
         return iter(self._listing)
@@ -206,7 +206,7 @@ class Children(Mapping[bytes, Item]):
         return len(self._listing)
 
 
-def directories(root: Item) -> Iterator[Item]:
+def directories(root: MergedEntry) -> Iterator[MergedEntry]:
     """Every directory below and at an Item, that one first."""
     todo = [root]
     while todo:
@@ -218,7 +218,7 @@ def directories(root: Item) -> Iterator[Item]:
 _ARRAYS = ("layers", "places", "below", "name_ends", "codes", "code_ends")
 
 
-def encode(tree: Tree) -> bytes:
+def encode(tree: MergedTree) -> bytes:
     """The bytes of a tree, without its layers."""
     packed = tree.directories
     parts = [getattr(packed, name).tobytes() for name in _ARRAYS] + [bytes(packed.names)]
@@ -232,17 +232,17 @@ def encode(tree: Tree) -> bytes:
     return seal(head, zstd.compress(b"".join(parts)))
 
 
-def decode(data: bytes, layers: Sequence[LayerIndex]) -> Tree | None:
+def decode(data: bytes, layers: Sequence[LayerIndex]) -> MergedTree | None:
     """The tree that some bytes are, over these layers; or None."""
     opened = unseal(data, KIND)
     if opened is None or opened[0]["layers"] != len(layers):
         return None
     head: dict[str, Any] = opened[0]
-    plain, place, packed = zstd.decompress(opened[1]), 0, Directories()
+    plain, place, packed = zstd.decompress(opened[1]), 0, PackedDirectories()
     for name, size in zip(_ARRAYS, head["sizes"], strict=False):
         column = array(getattr(packed, name).typecode)
         column.frombytes(plain[place : place + size])
         setattr(packed, name, column)
         place += size
     packed.names = bytearray(plain[place:])
-    return Tree(tuple(layers), packed, dict(head["links"]))
+    return MergedTree(tuple(layers), packed, dict(head["links"]))

@@ -20,7 +20,7 @@ from isal import isal_zlib
 from ocifs.errors import IntegrityError, Malformed
 from ocifs.layers import zstd
 from ocifs.layers.spans.deflate import WINDOW
-from ocifs.layers.spans.span import PLAIN_TAR, TAKEN, Checksum, Span, SpanMap, Window
+from ocifs.layers.spans.span import FROM_TAR, TAKEN, Checksum, Span, SpanMap, Window
 from ocifs.layers.streams import StreamInput
 from ocifs.settings import KIB, MIB
 
@@ -34,7 +34,7 @@ _RAW, _GZIP = -15, 31  # windowBits (zlib.h)
 _ISAL_ERROR = cast(type[Exception], isal_zlib.error)
 
 
-class Cutter:
+class CheckpointBuilder:
     """Cuts a layer into spans while it is decoded: `begin`, then `add` every piece and `offer` the
     places between them, then `end`.
 
@@ -43,7 +43,7 @@ class Cutter:
     """
 
     def __init__(self) -> None:
-        self._compression = PLAIN_TAR
+        self._compression = FROM_TAR
         self._cuts: list[
             tuple[int, int, int, int, Window | None]
         ] = []  # of each span what comes before the checksum, and its window
@@ -53,7 +53,7 @@ class Cutter:
         self._spacing = _SPACING_UNCOSTLY
 
     def begin(self, compression: str) -> None:
-        self._compression = compression if compression in ("none", "gzip", "zstd") else PLAIN_TAR
+        self._compression = compression if compression in ("none", "gzip", "zstd") else FROM_TAR
 
     @property
     def wanted(self) -> int:
@@ -65,7 +65,7 @@ class Cutter:
         self._plain += len(piece)
         if self._compression == "gzip":
             self._tail = piece[-WINDOW:] if len(piece) >= WINDOW else (self._tail + piece)[-WINDOW:]
-        if self._compression == PLAIN_TAR:
+        if self._compression == FROM_TAR:
             if self._plain - self._began >= _SPACING_UNCOSTLY:
                 self._close(self._plain)
                 self._start = self._plain
@@ -80,7 +80,7 @@ class Cutter:
         `bits` of None: a member or a frame begins. Else the next block of deflate does, so many
         bits before that byte.
         """
-        if self._compression == PLAIN_TAR:
+        if self._compression == FROM_TAR:
             return False
         # What is entered in the middle of a member ends with it: behind it begins a byte, and which
         # bit that is nobody would know.
@@ -101,7 +101,7 @@ class Cutter:
 
     def end(self, place: int) -> bool:
         """The blob ends with byte `place`."""
-        return self._close(self._plain if self._compression == PLAIN_TAR else place)
+        return self._close(self._plain if self._compression == FROM_TAR else place)
 
     def spans(self, sums: bytes | bytearray) -> SpanMap:
         """What the layer was cut into, at the end, with the checksums of all spans, TAKEN bytes
@@ -124,7 +124,7 @@ class Cutter:
 
     def _give_up(self) -> None:
         """It cannot be entered in the middle: what was cut so far is cut from its plain tar."""
-        self._compression = PLAIN_TAR
+        self._compression = FROM_TAR
         self._cuts = [
             (plain, length, plain, plain + length, None) for plain, length, *_ in self._cuts
         ]
@@ -197,7 +197,7 @@ def decode(compression: str, span: Span, data: bytes) -> bytes:
 
 
 def _decoded(compression: str, span: Span, data: bytes) -> Iterator[bytes]:
-    if compression in ("none", PLAIN_TAR):
+    if compression in ("none", FROM_TAR):
         yield data[: span.skip + span.length]
     elif compression == "zstd":
         yield zstd.first_of(data, span.skip + span.length, 128 * MIB)

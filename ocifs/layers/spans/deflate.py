@@ -59,7 +59,7 @@ def _stream(
     return Stream
 
 
-class Library:
+class ZlibLibrary:
     """The functions of one of the two libraries."""
 
     def __init__(self, path: str | None, prefix: str, stream: type, version: bytes) -> None:
@@ -81,7 +81,7 @@ class Library:
 
 
 @cache
-def find_library() -> Library | None:
+def find_zlib() -> ZlibLibrary | None:
     choices = (
         (
             zlib_ng.__file__,
@@ -99,7 +99,7 @@ def find_library() -> Library | None:
     )
     for path, prefix, stream, version in choices:
         try:
-            return Library(path, prefix, stream, version.encode())
+            return ZlibLibrary(path, prefix, stream, version.encode())
         except (OSError, AttributeError):
             continue
     return None
@@ -111,7 +111,7 @@ class BlockInflater:
     `feed` it, `step` until it wants more.
     """
 
-    def __init__(self, library: Library) -> None:
+    def __init__(self, library: ZlibLibrary) -> None:
         self._library = library
         self._stream = library.stream()
         self._pointer = ctypes.pointer(self._stream)
@@ -189,7 +189,7 @@ class BlockInflater:
         return bytes(self._view[: _ROOM - stream.avail_out])
 
 
-def open_inflate() -> BlockInflater | None:
+def open_block_inflater() -> BlockInflater | None:
     """A decoder, or None where no library has one."""
-    library = find_library()
+    library = find_zlib()
     return None if library is None else BlockInflater(library)

@@ -28,7 +28,7 @@ from ocifs.oci.digest import Digest
 from ocifs.settings import KIB, MIB
 
 
-class Source(Protocol):
+class SpanSource(Protocol):
     """Where a blob's bytes come from: a BlobReader is one."""
 
     async def read_blob(self, blob: Blob, offset: int, length: int, toward: int = 0) -> bytes:
@@ -55,7 +55,7 @@ class SpanReader:
     """Plain bytes of layers, by their spans."""
 
     def __init__(
-        self, blobs: Source, nursery: trio.Nursery, room: Room, cached: int = CACHED
+        self, blobs: SpanSource, nursery: trio.Nursery, room: Room, cached: int = CACHED
     ) -> None:
         """`room`: for decoding.
 
@@ -97,7 +97,7 @@ class SpanReader:
         self._look_ahead(blob, spans, numbers, in_a_row)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def at_hand(self, blob: Blob, spans: SpanMap, start: int, length: int) -> bytes | None:
+    def read_nowait(self, blob: Blob, spans: SpanMap, start: int, length: int) -> bytes | None:
         """The same where all spans of them are in memory; else None.
 
         Raises Malformed where no span has them.
@@ -125,7 +125,7 @@ class SpanReader:
         self._look_ahead(blob, spans, numbers, self._row(blob.digest, start, length))
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def reads_on(self, blob: Blob, start: int) -> bool:
+    def is_sequential(self, blob: Blob, start: int) -> bool:
         """Whether somebody has read in a row up to here, so much that the next bytes will be read,
         too.
         """

@@ -84,7 +84,7 @@ class Span:
     skip: int = 0
 
 
-PLAIN_TAR = "plain tar"
+FROM_TAR = "plain tar"
 """In place of a compression: spans are cut from the plain tar that is kept of a layer, since its blob cannot be entered in the middle."""
 
 

@@ -20,7 +20,7 @@ PLAIN = "layer-plain.1"
 _OPEN = 128  # plain tars that are open at a time
 
 
-class PlainTar:
+class UncompressedTar:
     """An open plain tar. It is closed when nobody reads from it any more."""
 
     __slots__ = ("_descriptor", "last_used")
@@ -54,15 +54,15 @@ class PlainTar:
         return piece
 
 
-class PlainTars:
+class UncompressedTars:
     """The plain tars that are open, by the digests of their layers."""
 
     def __init__(self, shelf: Shelf) -> None:
         self._shelf = shelf
-        self._open: dict[Digest, PlainTar] = {}
+        self._open: dict[Digest, UncompressedTar] = {}
         self._held: dict[Digest, int] = {}
 
-    async def find(self, digest: Digest) -> PlainTar | None:
+    async def find(self, digest: Digest) -> UncompressedTar | None:
         """The plain tar of a layer, where it is kept."""
         plain = self._open.get(digest) or await in_thread(self._find, digest)
         if plain is not None:
@@ -71,29 +71,29 @@ class PlainTars:
             del self._open[next(iter(self._open))]
         return plain
 
-    def _find(self, digest: Digest) -> PlainTar | None:
+    def _find(self, digest: Digest) -> UncompressedTar | None:
         file = self._shelf.find(PLAIN, digest)
         if file is None:
             return None
         with file, suppress(OSError):  # no further descriptor
-            return PlainTar(os.dup(file.fileno()))
+            return UncompressedTar(os.dup(file.fileno()))
         return None
 
-    def forget(self, digest: Digest) -> None:
+    def discard(self, digest: Digest) -> None:
         """The one that is open is not to be used any more."""
         self._open.pop(digest, None)
 
-    def hold(self, digest: Digest) -> None:
+    def acquire(self, digest: Digest) -> None:
         """Somebody opened a file of the layer."""
         self._held[digest] = self._held.get(digest, 0) + 1
 
-    def let_go(self, digest: Digest) -> None:
+    def release(self, digest: Digest) -> None:
         """Somebody who opened a file of the layer closed it."""
         left = self._held.pop(digest, 0) - 1
         if left > 0:
             self._held[digest] = left
 
-    def tend(self, idle: float) -> None:
+    def close_idle(self, idle: float) -> None:
         """Let go of plain tars that nobody has open or has read for `idle` seconds; note on disk
         that the others are used.
         """

@@ -16,14 +16,14 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from ocifs.errors import Malformed
-from ocifs.layers.index.entry import Extent, Kind, Member, clean
+from ocifs.layers.index.entry import EntryKind, Extent, LayerEntry, clean
 
 BLOCK = 512
 _KINDS = {
-    48: Kind.FILE,
-    49: Kind.HARDLINK,
-    50: Kind.SYMLINK,
-    53: Kind.DIRECTORY,
+    48: EntryKind.FILE,
+    49: EntryKind.HARDLINK,
+    50: EntryKind.SYMLINK,
+    53: EntryKind.DIRECTORY,
 }  # b"0", b"1", b"2", b"5"
 # Mode, owner, group, size, time and checksum, as GNU tar, bsdtar and Go write them when they are
 # not large: octal digits to the end.
@@ -45,7 +45,7 @@ _ROOM = 1 << 63
 _GNU_TYPES = frozenset((b"L", b"K", b"S"))
 
 
-class Header(NamedTuple):
+class TarHeader(NamedTuple):
     """A header as it stands.
 
     `size`: of the data that follows, if the type has any. `name` and `link` may be cut off.
@@ -67,7 +67,7 @@ class Header(NamedTuple):
         return number(self.raw[_DEVICE : _DEVICE + 8]), number(self.raw[_DEVICE + 8 : _PREFIX])
 
 
-def read_plain(header: bytes, begins: int) -> Member | None:
+def read_simple_header(header: bytes, begins: int) -> LayerEntry | None:
     """The entry of a header, whose content begins at a byte of the plain tar; None if anything
     about it is special.
     """
@@ -92,18 +92,18 @@ def read_plain(header: bytes, begins: int) -> Member | None:
     if (zlib.adler32(header) & 0xFFFF) - 1 - sum(header[_CHECKSUM:_TYPE]) + 8 * 32 != checksum:
         return None
     path, link = header[:_NAME].partition(b"\0")[0], header[_LINK:_MAGIC].partition(b"\0")[0]
-    if not path or (kind is Kind.FILE and path.endswith(b"/")):
+    if not path or (kind is EntryKind.FILE and path.endswith(b"/")):
         return None
-    if kind is not Kind.FILE:
+    if kind is not EntryKind.FILE:
         size = 0
     extents = (Extent(0, begins, size),) if size else ()
-    link = clean(link) if kind is Kind.HARDLINK else link if kind is Kind.SYMLINK else b""
-    return Member(
+    link = clean(link) if kind is EntryKind.HARDLINK else link if kind is EntryKind.SYMLINK else b""
+    return LayerEntry(
         clean(path), kind, mode & 0o7777, uid, gid, time * 10**9, size, link, 0, (), extents
     )
 
 
-def parse_header(block: bytes) -> Header:
+def parse_header(block: bytes) -> TarHeader:
     """A header of any format. Raises Malformed."""
     if len(block) < BLOCK:
         raise Malformed("the tar ends in the middle of a header")
@@ -121,7 +121,7 @@ def parse_header(block: bytes) -> Header:
         mode, uid, gid, size, mtime = (
             number(block[start:stop]) for start, stop in pairwise(_FIELDS)
         )
-    return Header(name, mode, uid, gid, size, mtime, kind, _text(block[_LINK:_MAGIC]), block)
+    return TarHeader(name, mode, uid, gid, size, mtime, kind, _text(block[_LINK:_MAGIC]), block)
 
 
 def checksum_holds(block: bytes) -> bool:

@@ -31,7 +31,7 @@ _LENGTH = re.compile(rb"([0-9]{1,9}) ")
 _NUMBER = re.compile(r"[+-]?[0-9]{1,100}")
 _OFFSET, _SIZE = "GNU.sparse.offset", "GNU.sparse.numbytes"  # of each piece, in the oldest PAX form
 
-Map = list[tuple[int, int]]
+SparseMap = list[tuple[int, int]]
 """Pieces of a sparse file, each an offset and a length, in the order of their data."""
 
 
@@ -116,7 +116,7 @@ def pax_xattrs(records: Mapping[str, str]) -> tuple[tuple[bytes, bytes], ...]:
     return tuple((name, value) for name, value in found.items() if name and b"\0" not in name)
 
 
-def sparse_map(records: Mapping[str, str], read: Callable[[int], bytes]) -> Map | None:
+def sparse_map(records: Mapping[str, str], read: Callable[[int], bytes]) -> SparseMap | None:
     """The map that records of a PAX header describe; None if the file is not sparse.
 
     Raises Malformed.
@@ -131,7 +131,7 @@ def sparse_map(records: Mapping[str, str], read: Callable[[int], bytes]) -> Map 
     return [] if "GNU.sparse.size" in records else None
 
 
-def _map_in_data(read: Callable[[int], bytes]) -> Map:
+def _map_in_data(read: Callable[[int], bytes]) -> SparseMap:
     """Decimal numbers, a line each: how many pieces there are, then their offsets and lengths.
 
     Padded to a block.
@@ -159,14 +159,14 @@ def _numbers(texts: list[str]) -> list[int]:
     return [int(text) for text in texts]
 
 
-def _paired(texts: list[str]) -> Map:
+def _paired(texts: list[str]) -> SparseMap:
     numbers = _numbers(texts)
     if len(numbers) % 2:
         raise Malformed("a sparse file's map in the tar is cut off")
     return list(zip(numbers[::2], numbers[1::2], strict=True))
 
 
-def old_sparse_map(header: bytes, read: Callable[[int], bytes]) -> tuple[Map, int]:
+def old_sparse_map(header: bytes, read: Callable[[int], bytes]) -> tuple[SparseMap, int]:
     """The map of an entry of GNU's type `S`, whose header has four pieces and blocks after it more,
     and the file's size.
     """
@@ -181,7 +181,7 @@ def old_sparse_map(header: bytes, read: Callable[[int], bytes]) -> tuple[Map, in
     return found, size
 
 
-def _pieces(block: bytes, at: int, count: int) -> Map:
+def _pieces(block: bytes, at: int, count: int) -> SparseMap:
     """Pieces of a header; zeros stand where there are fewer."""
     fields = (block[at + 24 * n : at + 24 * (n + 1)] for n in range(count))
     return [(number(field[:12]), number(field[12:])) for field in fields if field[0]]

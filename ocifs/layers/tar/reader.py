@@ -25,12 +25,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from ocifs.errors import LimitExceeded, Malformed
-from ocifs.layers.index.entry import Extent, Kind, Member, clean
-from ocifs.layers.tar.header import BLOCK, Header, parse_header, read_plain
+from ocifs.layers.index.entry import EntryKind, Extent, LayerEntry, clean
+from ocifs.layers.tar.header import BLOCK, TarHeader, parse_header, read_simple_header
 from ocifs.layers.tar.magic import describe, image_after_zeros
 from ocifs.layers.tar.pax import (
     SCHILY,
-    Map,
+    SparseMap,
     encoded,
     nanoseconds,
     number_of,
@@ -39,7 +39,7 @@ from ocifs.layers.tar.pax import (
     pax_xattrs,
     sparse_map,
 )
-from ocifs.layers.tar.stream import PlainStream
+from ocifs.layers.tar.stream import TarStream
 from ocifs.settings import Limits
 
 _OLD_FILE, _SPARSE, _LONG_NAME, _LONG_LINK, _GLOBAL = b"\0", b"S", b"L", b"K", b"g"
@@ -47,14 +47,14 @@ _PAX = frozenset((b"x", b"X"))  # X: as Solaris wrote it
 # An entry of any other type is a file, as POSIX has it (pax, "ustar Interchange Format", typeflag)
 # and as GNU tar and bsdtar do.
 _KINDS = {
-    b"5": Kind.DIRECTORY,
+    b"5": EntryKind.DIRECTORY,
     # GNU's dump of a directory: its data is a list of names, which is skipped
-    b"D": Kind.DIRECTORY,
-    b"2": Kind.SYMLINK,
-    b"1": Kind.HARDLINK,
-    b"3": Kind.CHARACTER,
-    b"4": Kind.BLOCK,
-    b"6": Kind.FIFO,
+    b"D": EntryKind.DIRECTORY,
+    b"2": EntryKind.SYMLINK,
+    b"1": EntryKind.HARDLINK,
+    b"3": EntryKind.CHARACTER,
+    b"4": EntryKind.BLOCK,
+    b"6": EntryKind.FIFO,
 }
 _NO_DATA = frozenset((b"1", b"2", b"3", b"4", b"5", b"6"))  # whatever size they claim
 # What is about the archive or another entry: GNU's volume labels, rests of files of other volumes
@@ -65,7 +65,7 @@ _MEMBER_COST = 64  # bytes that an entry counts at least against limits.layer_in
 
 
 @dataclass(slots=True)
-class _Before:
+class _PendingHeaders:
     """What the headers before an entry say of it."""
 
     records: dict[str, str] = field(default_factory=dict)
@@ -74,22 +74,22 @@ class _Before:
     some: bool = False
 
 
-def read_tar(pieces: Iterator[bytes], limits: Limits, add: Callable[[Member], None]) -> int:
+def read_tar(pieces: Iterator[bytes], limits: Limits, add: Callable[[LayerEntry], None]) -> int:
     """Give each entry to `add`, in order; returns the size of the plain tar.
 
     Raises Malformed, LimitExceeded.
     """
-    stream = PlainStream(pieces, limits)
-    counter = Counter(limits)
-    before = _Before()
+    stream = TarStream(pieces, limits)
+    counter = EntryCounter(limits)
+    before = _PendingHeaders()
     while True:
         if not before.some:
-            member = read_plain(stream.peek(BLOCK), stream.tell() + BLOCK)
-            if member is not None:
+            entry = read_simple_header(stream.peek(BLOCK), stream.tell() + BLOCK)
+            if entry is not None:
                 stream.skip(BLOCK)
-                _pass_content(stream, stream.tell() + member.size)
-                counter.count(member)
-                add(member)
+                _pass_content(stream, stream.tell() + entry.size)
+                counter.count(entry)
+                add(entry)
                 continue
             stream.new_entry()
         header = _next_header(stream)
@@ -98,15 +98,15 @@ def read_tar(pieces: Iterator[bytes], limits: Limits, add: Callable[[Member], No
         if header.kind in _PAX or header.kind in (_LONG_NAME, _LONG_LINK, _GLOBAL):
             _take_about(stream, header, before)
             continue
-        member = _entry(stream, header, before)
-        before = _Before()
-        if member is not None:
-            counter.count(member)
-            add(member)
+        entry = _entry(stream, header, before)
+        before = _PendingHeaders()
+        if entry is not None:
+            counter.count(entry)
+            add(entry)
     return stream.drain()  # headers about an entry that does not come mean nothing, as Go has it
 
 
-def _next_header(stream: PlainStream) -> Header | None:
+def _next_header(stream: TarStream) -> TarHeader | None:
     """The next header; None at the end of the tar: a block of zeros, or no more bytes."""
     begins = stream.tell()
     block = stream.read(BLOCK)
@@ -125,7 +125,7 @@ def _next_header(stream: PlainStream) -> Header | None:
         raise Malformed(f"the layer cannot be read: {where} ({error})") from None
 
 
-def _take_about(stream: PlainStream, header: Header, before: _Before) -> None:
+def _take_about(stream: TarStream, header: TarHeader, before: _PendingHeaders) -> None:
     """Read a header about the next entry."""
     if header.size < 0:
         raise Malformed("an entry of the tar has a negative size")
@@ -144,7 +144,7 @@ def _take_about(stream: PlainStream, header: Header, before: _Before) -> None:
         before.link = data.partition(b"\0")[0]
 
 
-def _entry(stream: PlainStream, header: Header, before: _Before) -> Member | None:
+def _entry(stream: TarStream, header: TarHeader, before: _PendingHeaders) -> LayerEntry | None:
     """The entry of a header, whose content is passed over; None for what is not one."""
     records = {
         key: value for key, value in before.records.items() if value or key.startswith(SCHILY)
@@ -172,9 +172,9 @@ def _entry(stream: PlainStream, header: Header, before: _Before) -> Member | Non
     if header.kind in _NO_ENTRIES:
         return None
     kind, path, link = _named(header, before, records, sparse=pieces is not None)
-    is_file = kind is Kind.FILE
+    is_file = kind is EntryKind.FILE
     uid, gid = number_of(records, "uid"), number_of(records, "gid")
-    return Member(
+    return LayerEntry(
         path,
         kind,
         header.mode & 0o7777,
@@ -183,15 +183,15 @@ def _entry(stream: PlainStream, header: Header, before: _Before) -> Member | Non
         nanoseconds(records.get("mtime", ""), header.mtime),
         size if is_file else 0,
         link,
-        device(*header.device) if kind in (Kind.CHARACTER, Kind.BLOCK) else 0,
+        device(*header.device) if kind in (EntryKind.CHARACTER, EntryKind.BLOCK) else 0,
         pax_xattrs(records),
         _extents(pieces, data, size) if is_file else (),
     )
 
 
 def _named(
-    header: Header, before: _Before, records: dict[str, str], *, sparse: bool
-) -> tuple[Kind, bytes, bytes]:
+    header: TarHeader, before: _PendingHeaders, records: dict[str, str], *, sparse: bool
+) -> tuple[EntryKind, bytes, bytes]:
     """An entry's kind, which its full name may decide, its path and where it leads."""
     path = before.name or encoded(records.get("path", "")) or header.name
     if sparse and "GNU.sparse.name" in records:  # the path beside it is where the pieces would go
@@ -199,12 +199,12 @@ def _named(
     link = before.link or encoded(records.get("linkpath", "")) or header.link
     if b"\0" in path or b"\0" in link:
         raise Malformed("a name in the tar has a NUL in it")
-    kind = _KINDS.get(header.kind, Kind.FILE)
+    kind = _KINDS.get(header.kind, EntryKind.FILE)
     if header.kind == _OLD_FILE and path.endswith(b"/"):
-        kind = Kind.DIRECTORY
-    if kind is Kind.HARDLINK:
+        kind = EntryKind.DIRECTORY
+    if kind is EntryKind.HARDLINK:
         link = clean(link)
-    elif kind is not Kind.SYMLINK:
+    elif kind is not EntryKind.SYMLINK:
         link = b""
     return kind, clean(path), link
 
@@ -220,7 +220,7 @@ def _real_size(records: dict[str, str], stored: int) -> int:
     return stored
 
 
-def _extents(pieces: Map | None, begins: int, size: int) -> tuple[Extent, ...]:
+def _extents(pieces: SparseMap | None, begins: int, size: int) -> tuple[Extent, ...]:
     """Where the data lies; a sparse file's map must be in order and inside the file.
 
     GNU's older headers have room for four pieces, and zeros where they have fewer.
@@ -239,7 +239,7 @@ def _extents(pieces: Map | None, begins: int, size: int) -> tuple[Extent, ...]:
     return tuple(extents)
 
 
-def _pass_content(stream: PlainStream, end: int) -> None:
+def _pass_content(stream: TarStream, end: int) -> None:
     """Pass over content that ends at a byte of the tar.
 
     A tar may end there, without what fills its last block.
@@ -253,7 +253,7 @@ def _padded(size: int) -> int:
     return size + -size % BLOCK
 
 
-class Counter:
+class EntryCounter:
     """How many entries there are, what they weigh, and that no hole makes a file larger than may
     be.
     """
@@ -263,22 +263,20 @@ class Counter:
         self._entries = 0
         self._weight = 0
 
-    def count(self, member: Member) -> None:
+    def count(self, entry: LayerEntry) -> None:
         self._entries += 1
-        self._weight += (
-            _MEMBER_COST + len(member.path) + len(member.link) + 24 * len(member.extents)
-        )
-        if member.xattrs:
-            self._weight += sum(len(name) + len(value) for name, value in member.xattrs)
+        self._weight += _MEMBER_COST + len(entry.path) + len(entry.link) + 24 * len(entry.extents)
+        if entry.xattrs:
+            self._weight += sum(len(name) + len(value) for name, value in entry.xattrs)
         if self._entries > self._limits.layer_members:
             raise LimitExceeded(
                 f"the layer has more entries than limits.layer_members ({self._limits.layer_members})"
             )
-        if len(member.link) > self._limits.layer_link_bytes and member.kind is Kind.SYMLINK:
+        if len(entry.link) > self._limits.layer_link_bytes and entry.kind is EntryKind.SYMLINK:
             raise LimitExceeded(
                 f"a symbolic link in the layer has a target longer than limits.layer_link_bytes ({self._limits.layer_link_bytes})"
             )
-        if member.size > self._limits.layer_file_bytes:
+        if entry.size > self._limits.layer_file_bytes:
             raise LimitExceeded(
                 f"a file in the layer is larger than limits.layer_file_bytes ({self._limits.layer_file_bytes})"
             )

@@ -13,7 +13,7 @@ from ocifs.errors import LimitExceeded, Malformed
 from ocifs.settings import Limits
 
 
-class PlainStream:
+class TarStream:
     """The file that tarfile reads: forward only; what it reads of one entry's headers is bounded,
     what it seeks over is not kept.
     """

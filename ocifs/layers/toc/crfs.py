@@ -25,15 +25,15 @@ from dataclasses import dataclass, field
 
 from ocifs.concurrency import check_cancelled
 from ocifs.errors import LimitExceeded, Malformed
-from ocifs.layers.index.entry import Extent, Kind, Member
+from ocifs.layers.index.entry import EntryKind, Extent, LayerEntry
 from ocifs.layers.spans.span import Checksum, Span, SpanMap
-from ocifs.layers.tar.reader import Counter
+from ocifs.layers.tar.reader import EntryCounter
 from ocifs.layers.toc.crfs_entry import (
     ALGORITHM,
     WIDTH,
-    Entry,
+    TocEntry,
     parse_checksum,
-    parse_member,
+    parse_entry,
     parse_number,
     parse_text,
 )
@@ -49,7 +49,7 @@ _SPACE = re.compile(r"[ \t\n\r]*")
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class Toc:
     """What a table of contents says: the entries, and which bytes of the blob make the plain bytes
     that their extents name.
 
@@ -57,14 +57,14 @@ class Table:
     image's maker found to be read first; 0 where that is not said.
     """
 
-    members: tuple[Member, ...]
+    entries: tuple[LayerEntry, ...]
     spans: SpanMap
     size: int
     prefetch: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class CrfsDialect:
     """How one of the two formats differs.
 
     `end`: where in the blob content ends. `hidden`: names that are the format's own.
@@ -76,23 +76,23 @@ class Form:
     landmark: bytes = b""  # what stands before it is to be prefetched
 
 
-def read_table(text: bytes, form: Form, limits: Limits) -> Table:
+def read_table(text: bytes, form: CrfsDialect, limits: Limits) -> Toc:
     """A table from the plain bytes of its JSON. Raises Malformed and LimitExceeded."""
     try:
         decoded = text.decode()
     except UnicodeDecodeError:
         raise Malformed("the table of contents is no UTF-8") from None
-    builder = _Builder(form, limits)
-    for number, entry in enumerate(_entries(decoded)):
+    builder = _TocBuilder(form, limits)
+    for number, toc_entry in enumerate(_scan_entries(decoded)):
         if not number % _OFTEN:
             check_cancelled()
-        builder.add(entry)
+        builder.add(toc_entry)
     return builder.finish()
 
 
-def _entries(text: str) -> Iterator[Entry]:
+def _scan_entries(text: str) -> Iterator[TocEntry]:
     """The objects of the table's `entries`, one by one, so that they are not all in memory at once."""
-    walk = _Walk(text)
+    walk = _JsonScanner(text)
     walk.expect("{")
     seen: dict[str, object] = {}
     while walk.more("}", first=not seen):
@@ -108,15 +108,15 @@ def _entries(text: str) -> Iterator[Entry]:
         first = True
         while walk.more("]", first=first):
             first = False
-            entry = walk.value()
-            if not isinstance(entry, dict):
+            toc_entry = walk.value()
+            if not isinstance(toc_entry, dict):
                 raise Malformed("the table of contents has an entry that is no object")
-            yield entry
+            yield toc_entry
     if walk.rest() or seen.get("version") != 1 or "entries" not in seen:
         raise Malformed("the table of contents is of no version that is known")
 
 
-class _Walk:
+class _JsonScanner:
     """A place in a JSON text."""
 
     def __init__(self, text: str) -> None:
@@ -193,7 +193,7 @@ class _Chunk:
 
 
 @dataclass(slots=True)
-class _File:
+class _PendingFile:
     """A file whose chunks are being gathered.
 
     `place`: its number among the members; `stop`: where in the blob it ends, or 0.
@@ -206,50 +206,50 @@ class _File:
     chunks: list[_Chunk] = field(default_factory=list)
 
 
-class _Builder:
+class _TocBuilder:
     """Members and spans from entries in order."""
 
-    def __init__(self, form: Form, limits: Limits) -> None:
+    def __init__(self, form: CrfsDialect, limits: Limits) -> None:
         self._form = form
         self._limits = limits
-        self._counter = Counter(limits)
+        self._counter = EntryCounter(limits)
         self._chunks = 0
-        self._members: list[Member] = []
-        self._files: list[_File] = []
-        self._file: _File | None = None
+        self._members: list[LayerEntry] = []
+        self._files: list[_PendingFile] = []
+        self._file: _PendingFile | None = None
         self._prefetch = 0
 
-    def add(self, entry: Entry) -> None:
-        if parse_text(entry, "type") == "chunk":
+    def add(self, toc_entry: TocEntry) -> None:
+        if parse_text(toc_entry, "type") == "chunk":
             if self._file is None:
                 raise Malformed("the table of contents has a chunk of no file")
-            self._gather(self._file, entry)
+            self._gather(self._file, toc_entry)
             return
         self._file = None
-        member = parse_member(entry)
-        if member.path in self._form.hidden:
-            if member.path == self._form.landmark:
-                self._prefetch = min(parse_number(entry, "offset"), self._form.end)
+        entry = parse_entry(toc_entry)
+        if entry.path in self._form.hidden:
+            if entry.path == self._form.landmark:
+                self._prefetch = min(parse_number(toc_entry, "offset"), self._form.end)
             return
-        self._counter.count(member)
-        if member.kind is Kind.FILE and member.size:
-            whole = parse_checksum(parse_text(entry, "digest"))
-            self._file = _File(
-                len(self._members), member.size, parse_number(entry, "endOffset"), whole
+        self._counter.count(entry)
+        if entry.kind is EntryKind.FILE and entry.size:
+            whole = parse_checksum(parse_text(toc_entry, "digest"))
+            self._file = _PendingFile(
+                len(self._members), entry.size, parse_number(toc_entry, "endOffset"), whole
             )
             self._files.append(self._file)
-            self._gather(self._file, entry)
-        self._members.append(member)
+            self._gather(self._file, toc_entry)
+        self._members.append(entry)
 
-    def _gather(self, file: _File, entry: Entry) -> None:
+    def _gather(self, file: _PendingFile, toc_entry: TocEntry) -> None:
         self._chunks += 1
         if self._chunks > self._limits.layer_members:
             raise LimitExceeded(
                 f"the layer has more chunks than limits.layer_members ({self._limits.layer_members})"
             )
-        file.chunks.append(_chunk(entry))
+        file.chunks.append(_chunk(toc_entry))
 
-    def finish(self) -> Table:
+    def finish(self) -> Toc:
         for file in self._files:
             _settle(file, self._limits)
         chunks = [chunk for file in self._files for chunk in file.chunks if not chunk.zeros]
@@ -278,22 +278,22 @@ class _Builder:
             raise LimitExceeded(
                 f"the layer has more content than limits.layer_bytes ({self._limits.layer_bytes})"
             )
-        return Table(_with_links_behind(self._members), spans, plain, self._prefetch)
+        return Toc(_with_links_behind(self._members), spans, plain, self._prefetch)
 
 
-def _with_links_behind(members: list[Member]) -> tuple[Member, ...]:
+def _with_links_behind(entries: list[LayerEntry]) -> tuple[LayerEntry, ...]:
     """The members, with each hard link behind what it leads to: older tables have links of files to
     prefetch before these files.
     """
-    if not any(member.kind is Kind.HARDLINK for member in members):
-        return tuple(members)
+    if not any(entry.kind is EntryKind.HARDLINK for entry in entries):
+        return tuple(entries)
     seen: set[bytes] = set()
-    ordered: list[Member] = []
-    early: list[Member] = []
-    for member in members:
-        is_early = member.kind is Kind.HARDLINK and member.link not in seen
-        (early if is_early else ordered).append(member)
-        seen.add(member.path)
+    ordered: list[LayerEntry] = []
+    early: list[LayerEntry] = []
+    for entry in entries:
+        is_early = entry.kind is EntryKind.HARDLINK and entry.link not in seen
+        (early if is_early else ordered).append(entry)
+        seen.add(entry.path)
     return (*ordered, *early)
 
 
@@ -310,7 +310,7 @@ def _extend(extents: list[Extent], extent: Extent) -> None:
         extents.append(extent)
 
 
-def _settle(file: _File, limits: Limits) -> None:
+def _settle(file: _PendingFile, limits: Limits) -> None:
     """Check that a file's chunks make it up, in order; fill in what only the last of them, or only
     the file, says.
     """
@@ -356,16 +356,16 @@ def _set_stops(chunks: list[_Chunk], end: int) -> None:
         chunk.stop = min(stop, chunk.start + 2 * (chunk.inner + chunk.size) + 192 * KIB)
 
 
-def _chunk(entry: Entry) -> _Chunk:
-    kind = parse_text(entry, "chunkType")
+def _chunk(toc_entry: TocEntry) -> _Chunk:
+    kind = parse_text(toc_entry, "chunkType")
     if kind not in ("", "zeros"):
         raise Malformed(f"the table of contents has a chunk of unknown type {kind[:40]!r}")
     return _Chunk(
-        parse_number(entry, "chunkOffset"),
-        parse_number(entry, "chunkSize"),
-        parse_number(entry, "offset"),
-        parse_number(entry, "innerOffset"),
+        parse_number(toc_entry, "chunkOffset"),
+        parse_number(toc_entry, "chunkSize"),
+        parse_number(toc_entry, "offset"),
+        parse_number(toc_entry, "innerOffset"),
         0,
-        parse_checksum(parse_text(entry, "chunkDigest")),
+        parse_checksum(parse_text(toc_entry, "chunkDigest")),
         kind == "zeros",
     )

@@ -14,25 +14,25 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import TypeAlias
 
 from ocifs.errors import Malformed
-from ocifs.layers.index.entry import Kind, Member, clean
+from ocifs.layers.index.entry import EntryKind, LayerEntry, clean
 from ocifs.layers.spans.span import Checksum
 from ocifs.layers.tar.reader import device, owner
 from ocifs.oci.digest import Digest
 
-Entry: TypeAlias = dict[str, object]
+TocEntry: TypeAlias = dict[str, object]
 
 ALGORITHM = "sha256"
 WIDTH = 32
 """Digests are kept whole: whoever made the table may also have made a second content for half of one."""
 
 KINDS = {
-    "reg": Kind.FILE,
-    "dir": Kind.DIRECTORY,
-    "symlink": Kind.SYMLINK,
-    "hardlink": Kind.HARDLINK,
-    "char": Kind.CHARACTER,
-    "block": Kind.BLOCK,
-    "fifo": Kind.FIFO,
+    "reg": EntryKind.FILE,
+    "dir": EntryKind.DIRECTORY,
+    "symlink": EntryKind.SYMLINK,
+    "hardlink": EntryKind.HARDLINK,
+    "char": EntryKind.CHARACTER,
+    "block": EntryKind.BLOCK,
+    "fifo": EntryKind.FIFO,
 }
 _REPLACEMENT = "\ufffd"
 _TIME = re.compile(
@@ -51,39 +51,39 @@ def parse_checksum(text: str) -> Checksum | None:
     return Checksum(ALGORITHM, bytes.fromhex(digest.encoded))
 
 
-def parse_member(entry: Entry) -> Member:
-    kind = KINDS.get(parse_text(entry, "type"))
+def parse_entry(toc_entry: TocEntry) -> LayerEntry:
+    kind = KINDS.get(parse_text(toc_entry, "type"))
     if kind is None:
         raise Malformed(
-            f"the table of contents has an entry of unknown type {parse_text(entry, 'type')[:40]!r}"
+            f"the table of contents has an entry of unknown type {parse_text(toc_entry, 'type')[:40]!r}"
         )
-    link = _name(entry, "linkName") if kind in (Kind.SYMLINK, Kind.HARDLINK) else b""
-    is_device = kind in (Kind.CHARACTER, Kind.BLOCK)
-    return Member(
-        clean(_name(entry, "name")),
+    link = _name(toc_entry, "linkName") if kind in (EntryKind.SYMLINK, EntryKind.HARDLINK) else b""
+    is_device = kind in (EntryKind.CHARACTER, EntryKind.BLOCK)
+    return LayerEntry(
+        clean(_name(toc_entry, "name")),
         kind,
-        parse_number(entry, "mode") & 0o7777,
-        owner(parse_number(entry, "uid")),
-        owner(parse_number(entry, "gid")),
-        parse_time(parse_text(entry, "modtime")),
-        parse_number(entry, "size") if kind is Kind.FILE else 0,
-        clean(link) if kind is Kind.HARDLINK else link,
-        _device(entry) if is_device else 0,
-        _xattrs(entry.get("xattrs")),
+        parse_number(toc_entry, "mode") & 0o7777,
+        owner(parse_number(toc_entry, "uid")),
+        owner(parse_number(toc_entry, "gid")),
+        parse_time(parse_text(toc_entry, "modtime")),
+        parse_number(toc_entry, "size") if kind is EntryKind.FILE else 0,
+        clean(link) if kind is EntryKind.HARDLINK else link,
+        _device(toc_entry) if is_device else 0,
+        _xattrs(toc_entry.get("xattrs")),
     )
 
 
-def _device(entry: Entry) -> int:
-    major, minor = parse_number(entry, "devMajor"), parse_number(entry, "devMinor")
+def _device(toc_entry: TocEntry) -> int:
+    major, minor = parse_number(toc_entry, "devMajor"), parse_number(toc_entry, "devMinor")
     number = device(major, minor)
     if (os.major(number), os.minor(number)) != (major, minor):
         raise Malformed("a device's number in the table of contents is out of range")
     return number
 
 
-def parse_number(entry: Entry, name: str) -> int:
+def parse_number(toc_entry: TocEntry, name: str) -> int:
     """A member that is a natural number; 0 where it is not there."""
-    value = entry.get(name)
+    value = toc_entry.get(name)
     if value is None:
         return 0
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 63:
@@ -91,8 +91,8 @@ def parse_number(entry: Entry, name: str) -> int:
     return value
 
 
-def parse_text(entry: Entry, name: str) -> str:
-    value = entry.get(name)
+def parse_text(toc_entry: TocEntry, name: str) -> str:
+    value = toc_entry.get(name)
     if value is None:
         return ""
     if not isinstance(value, str):
@@ -100,13 +100,13 @@ def parse_text(entry: Entry, name: str) -> str:
     return value
 
 
-def _name(entry: Entry, name: str) -> bytes:
+def _name(toc_entry: TocEntry, name: str) -> bytes:
     """A name as bytes.
 
     JSON holds no others than UTF-8: Go writes a replacement for them, which would show another name
     than the tar's.
     """
-    text = parse_text(entry, name)
+    text = parse_text(toc_entry, name)
     if _REPLACEMENT in text or "\0" in text:
         raise Malformed("the table of contents has a name that it cannot spell")
     try:

@@ -21,7 +21,7 @@ import zlib
 
 from ocifs.errors import IntegrityError, LimitExceeded, Malformed
 from ocifs.layers.tar.header import BLOCK, parse_header
-from ocifs.layers.toc.crfs import Form, Table, read_table
+from ocifs.layers.toc.crfs import CrfsDialect, Toc, read_table
 from ocifs.oci.digest import Digest
 from ocifs.settings import MIB, Limits
 
@@ -71,7 +71,7 @@ def table_place(tail: bytes, size: int) -> tuple[int, int]:
     raise Malformed("the layer has no footer of eStargz, though it is said to be one")
 
 
-def read(compressed: bytes, start: int, digest: Digest, limits: Limits) -> Table:
+def read(compressed: bytes, start: int, digest: Digest, limits: Limits) -> Toc:
     """The table that these bytes are, of a layer whose content ends at `start`.
 
     Raises Malformed, IntegrityError and LimitExceeded.
@@ -79,7 +79,7 @@ def read(compressed: bytes, start: int, digest: Digest, limits: Limits) -> Table
     text = _only_file(_inflated(compressed, limits))
     if not digest.matches(text):
         raise IntegrityError(f"the table of contents is not {digest}, which the manifest names")
-    return read_table(text, Form("gzip", start, _HIDDEN, PREFETCH), limits)
+    return read_table(text, CrfsDialect("gzip", start, _HIDDEN, PREFETCH), limits)
 
 
 def _inflated(compressed: bytes, limits: Limits) -> bytes:

@@ -19,7 +19,7 @@ from ocifs.concurrency import in_thread
 from ocifs.content import Blob, BlobReader
 from ocifs.errors import IntegrityError, LimitExceeded, Malformed, Unsupported
 from ocifs.layers.toc import estargz, zstd_chunked
-from ocifs.layers.toc.crfs import Table
+from ocifs.layers.toc.crfs import Toc
 from ocifs.oci.digest import Digest
 from ocifs.settings import KIB, MIB, Limits
 
@@ -31,7 +31,7 @@ _TAIL, _MOST = 128 * KIB, 1 * MIB
 _SHARE = 200
 SOCI = "soci"
 
-AskTables: TypeAlias = Callable[[], Awaitable[Mapping[Digest, Blob]]]
+TocFinder: TypeAlias = Callable[[], Awaitable[Mapping[Digest, Blob]]]
 """Asks for tables of contents that lie beside layers, by their layers' digests."""
 
 
@@ -48,7 +48,7 @@ class Promise:
     digest: Digest
     chunked: zstd_chunked.Promise | None = None
     apart: Blob | None = None
-    ask: AskTables | None = field(default=None, compare=False, repr=False)
+    ask: TocFinder | None = field(default=None, compare=False, repr=False)
 
     def key(self, blob: Blob) -> Digest:
         """What is made of the layer by this table is kept under this name: another manifest may
@@ -62,7 +62,7 @@ class Promise:
 
 
 def promised(
-    annotations: Mapping[str, str], apart: Blob | None = None, ask: AskTables | None = None
+    annotations: Mapping[str, str], apart: Blob | None = None, ask: TocFinder | None = None
 ) -> Promise | None:
     """The table that annotations of a layer name, else the one `apart`; None if they name none.
 
@@ -83,7 +83,7 @@ def promised(
 
 async def fetch_table(
     blobs: BlobReader, blob: Blob, promise: Promise, limits: Limits
-) -> Table | None:
+) -> Toc | None:
     """The layer's table of contents, verified; None where it is refused.
 
     Raises whatever reading the blob raises.
@@ -104,7 +104,7 @@ async def fetch_table(
         return None
 
 
-async def _ztoc(blobs: BlobReader, blob: Blob, table: Blob, limits: Limits) -> Table:
+async def _ztoc(blobs: BlobReader, blob: Blob, table: Blob, limits: Limits) -> Toc:
     _bound(table.size, limits)
     # With it come FlatBuffers, and NumPy where it is installed: 0.2 s, and a thread for each
     # processor.
@@ -116,13 +116,13 @@ async def _ztoc(blobs: BlobReader, blob: Blob, table: Blob, limits: Limits) -> T
 
 async def _chunked(
     blobs: BlobReader, blob: Blob, said: zstd_chunked.Promise, limits: Limits
-) -> Table:
+) -> Toc:
     zstd_chunked.check_place(said, blob.size, limits)
     data = await _exactly(blobs, blob, said.start, said.length)
     return await in_thread(zstd_chunked.read, data, said, limits)
 
 
-async def _estargz(blobs: BlobReader, blob: Blob, promise: Promise, limits: Limits) -> Table:
+async def _estargz(blobs: BlobReader, blob: Blob, promise: Promise, limits: Limits) -> Toc:
     length = min(blob.size, max(_TAIL, min(_MOST, blob.size // _SHARE)))
     tail = await _exactly(blobs, blob, blob.size - length, length)
     end = estargz.end_of_content(tail, blob.size)

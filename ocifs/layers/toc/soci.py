@@ -24,12 +24,12 @@ from flatbuffers.table import Table as Buffer
 
 from ocifs.concurrency import check_cancelled
 from ocifs.errors import LimitExceeded, Malformed
-from ocifs.layers.index.entry import Extent, Kind, Member, clean
+from ocifs.layers.index.entry import EntryKind, Extent, LayerEntry, clean
 from ocifs.layers.spans.deflate import WINDOW
 from ocifs.layers.spans.span import Span, SpanMap, Window
 from ocifs.layers.tar.pax import pax_xattrs
-from ocifs.layers.tar.reader import Counter, device, owner
-from ocifs.layers.toc.crfs import Table
+from ocifs.layers.tar.reader import EntryCounter, device, owner
+from ocifs.layers.toc.crfs import Toc
 from ocifs.layers.toc.crfs_entry import ALGORITHM, KINDS, WIDTH, parse_checksum, parse_time
 from ocifs.settings import Limits
 
@@ -42,10 +42,10 @@ _OFTEN = 1 << 10  # entries between two looks for cancellation
 _NOT_SHOWN = b"GNU.sparse."
 
 
-def read_ztoc(data: bytes, size: int, limits: Limits) -> Table:
+def read_ztoc(data: bytes, size: int, limits: Limits) -> Toc:
     """A table from a zTOC, for a blob of `size` bytes. Raises Malformed and LimitExceeded."""
     try:
-        root = _Row(Buffer(data, 0), limits, _Budget(len(data) // 4)).root()
+        root = _FlatTable(Buffer(data, 0), limits, _ElementBudget(len(data) // 4)).root()
         if root.number(2) != size:
             raise Malformed("the zTOC is of a blob of another size")
         plain = root.number(3)
@@ -54,13 +54,13 @@ def read_ztoc(data: bytes, size: int, limits: Limits) -> Table:
                 f"the layer has more content than limits.layer_bytes ({limits.layer_bytes})"
             )
         spans = _spans(root.row(5), size, plain, limits)
-        return Table(tuple(_members(root.row(4), plain, limits)), spans, plain)
+        return Toc(tuple(_members(root.row(4), plain, limits)), spans, plain)
     except (struct.error, TypeError, IndexError, OverflowError, ValueError):
         raise Malformed("the zTOC is no flatbuffer that makes sense") from None
 
 
 @dataclass(slots=True)
-class _Budget:
+class _ElementBudget:
     """How many elements of vectors are still to be visited.
 
     Each takes four bytes, unless several tables share one vector.
@@ -75,14 +75,14 @@ class _Budget:
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
+class _FlatTable:
     """A table of flatbuffers: its fields by their numbers in the schema."""
 
     buffer: Buffer
     limits: Limits
-    budget: _Budget
+    budget: _ElementBudget
 
-    def root(self) -> _Row:
+    def root(self) -> _FlatTable:
         return self._at(self.buffer.Indirect(0))
 
     def number(self, field: int, *, signed: bool = True) -> int:
@@ -96,7 +96,7 @@ class _Row:
     def byte(self, field: int, default: int) -> int:
         return int(self.buffer.GetSlot(4 + 2 * field, default, number_types.Int8Flags))
 
-    def row(self, field: int) -> _Row:
+    def row(self, field: int) -> _FlatTable:
         place = self._place(field)
         if not place:
             raise Malformed("the zTOC lacks a part")
@@ -106,7 +106,7 @@ class _Row:
         place = self._place(field)
         return self._string(place) if place else b""
 
-    def rows(self, field: int) -> Iterator[_Row]:
+    def rows(self, field: int) -> Iterator[_FlatTable]:
         for place in self._places(field):
             yield self._at(self.buffer.Indirect(place))
 
@@ -123,8 +123,8 @@ class _Row:
             raise Malformed("the zTOC ends before a part of it does")
         return bytes(self.buffer.Bytes[start : start + length])
 
-    def _at(self, place: int) -> _Row:
-        return _Row(Buffer(self.buffer.Bytes, place), self.limits, self.budget)
+    def _at(self, place: int) -> _FlatTable:
+        return _FlatTable(Buffer(self.buffer.Bytes, place), self.limits, self.budget)
 
     def _place(self, field: int) -> int:
         offset = self.buffer.Offset(4 + 2 * field)
@@ -149,28 +149,28 @@ class _Row:
         return bytes(self.buffer.String(place))
 
 
-def _members(toc: _Row, plain: int, limits: Limits) -> Iterator[Member]:
-    counter = Counter(limits)
+def _members(toc: _FlatTable, plain: int, limits: Limits) -> Iterator[LayerEntry]:
+    counter = EntryCounter(limits)
     for number, row in enumerate(toc.rows(0)):
         if not number % _OFTEN:
             check_cancelled()
-        member = _member(row, plain)
-        counter.count(member)
-        yield member
+        entry = _parse_entry(row, plain)
+        counter.count(entry)
+        yield entry
 
 
-def _member(row: _Row, plain: int) -> Member:
+def _parse_entry(row: _FlatTable, plain: int) -> LayerEntry:
     kind = KINDS.get(row.text(1).decode("ascii", "replace"))
     if kind is None:
         raise Malformed("the zTOC has an entry of unknown type")
     place, size = row.number(2), row.number(3)
-    if kind is not Kind.FILE:
+    if kind is not EntryKind.FILE:
         size = 0
     if place + size > plain:
         raise Malformed("a file of the zTOC lies outside the layer")
-    link = row.text(4) if kind in (Kind.SYMLINK, Kind.HARDLINK) else b""
-    is_device = kind in (Kind.CHARACTER, Kind.BLOCK)
-    return Member(
+    link = row.text(4) if kind in (EntryKind.SYMLINK, EntryKind.HARDLINK) else b""
+    is_device = kind in (EntryKind.CHARACTER, EntryKind.BLOCK)
+    return LayerEntry(
         clean(row.text(0)),
         kind,
         row.number(5) & 0o7777,
@@ -178,14 +178,14 @@ def _member(row: _Row, plain: int) -> Member:
         owner(row.number(7, signed=False)),
         parse_time(row.text(10).decode("ascii", "replace")),
         size,
-        clean(link) if kind is Kind.HARDLINK else link,
+        clean(link) if kind is EntryKind.HARDLINK else link,
         device(row.number(11), row.number(12)) if is_device else 0,
         _xattrs(row),
         (Extent(0, place, size),) if size else (),
     )
 
 
-def _xattrs(row: _Row) -> tuple[tuple[bytes, bytes], ...]:
+def _xattrs(row: _FlatTable) -> tuple[tuple[bytes, bytes], ...]:
     """Extended attributes, of all PAX records that are kept under this name."""
     records: dict[str, str] = {}
     weight = 0
@@ -202,7 +202,7 @@ def _xattrs(row: _Row) -> tuple[tuple[bytes, bytes], ...]:
     return pax_xattrs(records)
 
 
-def _spans(info: _Row, size: int, plain: int, limits: Limits) -> SpanMap:
+def _spans(info: _FlatTable, size: int, plain: int, limits: Limits) -> SpanMap:
     digests = [parse_checksum(text.decode("ascii", "replace")) for text in info.texts(2)]
     algorithm = info.byte(0, _GZIP)
     if algorithm == _GZIP:
@@ -214,7 +214,7 @@ def _spans(info: _Row, size: int, plain: int, limits: Limits) -> SpanMap:
     if len(digests) != len(points):
         raise Malformed("the zTOC has another number of spans than of digests")
     spans = SpanMap(compression, algorithm=ALGORITHM, width=WIDTH, packed=True)
-    ends = [*points, _Point(size, plain, 0, None)]
+    ends = [*points, _Checkpoint(size, plain, 0, None)]
     for (point, following), checksum in zip(pairwise(ends), digests, strict=True):
         stop = min(following.plain, plain)
         if point.plain >= stop:  # what is behind the tar's end
@@ -233,7 +233,7 @@ def _spans(info: _Row, size: int, plain: int, limits: Limits) -> SpanMap:
 
 
 @dataclass(frozen=True, slots=True)
-class _Point:
+class _Checkpoint:
     """Where decoding can begin: with the last `bits` bits of the byte before `place`."""
 
     place: int
@@ -242,7 +242,7 @@ class _Point:
     window: Window | None
 
 
-def _points(data: bytes) -> Iterator[_Point]:
+def _points(data: bytes) -> Iterator[_Checkpoint]:
     """The checkpoints of a gzip.
 
     The first version leaves out the first, which is always the same.
@@ -253,23 +253,23 @@ def _points(data: bytes) -> Iterator[_Point]:
     if rest or count - there not in (0, 1) or count < 1:
         raise Malformed("the zTOC's checkpoints make no sense")
     if count > there:
-        yield _Point(_FIRST, 0, 0, _window(0, bytes(WINDOW)))
+        yield _Checkpoint(_FIRST, 0, 0, _window(0, bytes(WINDOW)))
     for number in range(there):
         at = _HEAD.size + number * each
         place, plain, bits = _POINT.unpack_from(data, at)
         if min(place, plain) < 0 or bits > 7:
             raise Malformed("the zTOC's checkpoints make no sense")
-        yield _Point(place, plain, bits, _window(bits, data[at + _POINT.size : at + each]))
+        yield _Checkpoint(place, plain, bits, _window(bits, data[at + _POINT.size : at + each]))
 
 
 def _window(bits: int, before: bytes) -> Window:
     return Window(-bits % 8, zlib.compress(before, 1))
 
 
-def _plain_points(data: bytes, size: int, count: int) -> Iterator[_Point]:
+def _plain_points(data: bytes, size: int, count: int) -> Iterator[_Checkpoint]:
     """A plain tar has a point at each multiple of a length, `count` in all."""
     buffer = Buffer(data, 0)
     length = int(Buffer(data, buffer.Indirect(0)).GetSlot(6, 0, number_types.Int64Flags))
     if not 0 < length <= size or -(-size // length) != count:
         raise Malformed("the zTOC's spans make no sense")
-    return (_Point(place, place, 0, None) for place in range(0, size, length))
+    return (_Checkpoint(place, place, 0, None) for place in range(0, size, length))

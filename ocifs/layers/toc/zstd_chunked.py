@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 from ocifs.errors import IntegrityError, LimitExceeded, Malformed
 from ocifs.layers import zstd
-from ocifs.layers.toc.crfs import Form, Table, read_table
+from ocifs.layers.toc.crfs import CrfsDialect, Toc, read_table
 from ocifs.layers.toc.estargz import ANNOTATION as ESTARGZ
 from ocifs.layers.toc.estargz import LANDMARKS, PREFETCH
 from ocifs.oci.digest import Digest
@@ -80,7 +80,7 @@ def check_place(said: Promise, size: int, limits: Limits) -> None:
         )
 
 
-def read(compressed: bytes, said: Promise, limits: Limits) -> Table:
+def read(compressed: bytes, said: Promise, limits: Limits) -> Toc:
     """The table that these bytes are. Raises Malformed, IntegrityError and LimitExceeded."""
     if not said.digest.matches(compressed):
         raise IntegrityError(
@@ -94,9 +94,9 @@ def read(compressed: bytes, said: Promise, limits: Limits) -> Table:
         raise Malformed("the table of contents is not of the size that its annotation says")
     end = said.start - _FRAME_HEADER
     if said.plain_digest is None:
-        return read_table(text, Form("zstd", end), limits)
+        return read_table(text, CrfsDialect("zstd", end), limits)
     if not said.plain_digest.matches(text):
         raise IntegrityError(
             f"the table of contents is not {said.plain_digest}, which the manifest also names"
         )
-    return read_table(text, Form("zstd", end, LANDMARKS, PREFETCH), limits)
+    return read_table(text, CrfsDialect("zstd", end, LANDMARKS, PREFETCH), limits)

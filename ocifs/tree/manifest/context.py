@@ -19,7 +19,7 @@ import trio
 
 from ocifs.concurrency import in_thread
 from ocifs.content import Origin
-from ocifs.layers.service import Workshop
+from ocifs.layers.service import LayerService
 from ocifs.oci.descriptor import UNKNOWN_SIZE, Descriptor
 from ocifs.oci.digest import Digest
 from ocifs.oci.kinds.children import attached_to
@@ -62,7 +62,7 @@ class Context:
     origin: Origin
     view: ViewSettings
     limits: Limits
-    workshop: Workshop
+    layer_service: LayerService
     tag_ttl: float = 60.0
     report: Callable[[str], None] = log.warning
     """Notes for the user about what no program that reads can notice; a mount shows them in `.ocifs/errors`."""

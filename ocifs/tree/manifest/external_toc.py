@@ -16,7 +16,7 @@ from functools import partial
 from ocifs.concurrency import off_loop
 from ocifs.content import Blob
 from ocifs.errors import Malformed, NotFound
-from ocifs.layers.toc.formats import AskTables
+from ocifs.layers.toc.formats import TocFinder
 from ocifs.oci.digest import Digest
 from ocifs.oci.manifest import Manifest, parse_manifest
 from ocifs.tree.manifest.load import Whereabouts
@@ -27,7 +27,7 @@ SUFFIX = "-esgztoc"
 LAYER_DIGEST = "containerd.io/snapshot/stargz/layer.digest"
 
 
-def tables_apart(where: Whereabouts, image: Manifest) -> AskTables:
+def tables_apart(where: Whereabouts, image: Manifest) -> TocFinder:
     """Who asks for the tables of an image's layers, by the layers' digests."""
 
     async def ask() -> Mapping[Digest, Blob]:

@@ -90,7 +90,7 @@ class FilesDirectory(Plain):
             mtime_ns=self.attributes.mtime_ns,
         )
         context = self._where.context
-        return open_layer_tree(context.workshop, stack, context.view, (self.key, path))
+        return open_layer_tree(context.layer_service, stack, context.view, (self.key, path))
 
 
 def payload_paths(payload: Sequence[PayloadFile]) -> list[tuple[bytes, ...]]:

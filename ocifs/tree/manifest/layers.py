@@ -116,6 +116,9 @@ class LayerDirectory(Plain):
             yield (
                 b"tree",
                 open_layer_tree(
-                    self._context.workshop, self._stack, self._context.view, (self.key, b"tree")
+                    self._context.layer_service,
+                    self._stack,
+                    self._context.view,
+                    (self.key, b"tree"),
                 ),
             )

@@ -141,4 +141,4 @@ def open_rootfs(where: Whereabouts, bound: Bound, key: Hashable) -> Directory:
         tables=soci_tables(where, bound.manifest),
         apart=tables_apart(where, bound.manifest),
     )
-    return open_layer_tree(where.context.workshop, stack, where.context.view, key)
+    return open_layer_tree(where.context.layer_service, stack, where.context.view, key)

@@ -14,7 +14,7 @@ from functools import partial
 from ocifs.concurrency import off_loop
 from ocifs.content import Blob
 from ocifs.errors import IntegrityError, Malformed, NotFound
-from ocifs.layers.toc.formats import AskTables
+from ocifs.layers.toc.formats import TocFinder
 from ocifs.oci.digest import Digest
 from ocifs.oci.manifest import Manifest, parse_manifest
 from ocifs.oci.mediatype import essence
@@ -29,7 +29,7 @@ INDEX_DIGEST = "com.amazon.soci.index-digest"
 LAYER_DIGEST = "com.amazon.soci.image-layer-digest"
 
 
-def soci_tables(where: Whereabouts, image: Manifest) -> AskTables | None:
+def soci_tables(where: Whereabouts, image: Manifest) -> TocFinder | None:
     """Who asks for the tables of an image's layers, by the layers' digests; None where nobody wants
     them.
     """

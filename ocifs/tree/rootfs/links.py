@@ -10,13 +10,13 @@ stands when `x` is a link.
 
 from __future__ import annotations
 
-from ocifs.layers.index.entry import Kind
-from ocifs.layers.merge.tree import Item
+from ocifs.layers.index.entry import EntryKind
+from ocifs.layers.merge.tree import MergedEntry
 
 _MAX_LINKS = 40  # what Linux follows; beyond it the kernel says ELOOP by itself
 
 
-def inside(root: Item, where: tuple[bytes, ...], target: bytes) -> bytes:
+def inside(root: MergedEntry, where: tuple[bytes, ...], target: bytes) -> bytes:
     """The target to show for a link that stands in the directory `where`, given by names from the
     root.
     """
@@ -38,7 +38,7 @@ def _joined(parts: list[bytes], target: bytes) -> bytes:
 
 
 def _follow(
-    root: Item, where: tuple[bytes, ...], parts: list[bytes]
+    root: MergedEntry, where: tuple[bytes, ...], parts: list[bytes]
 ) -> tuple[bool, tuple[bytes, ...], list[bytes]]:
     """Whether `parts`, followed from `where`, leave the root; the directory reached without
     leaving; what could not be followed.
@@ -64,18 +64,18 @@ def _follow(
         found = None if children is None else children.get(part)
         if found is None or links > _MAX_LINKS:
             return left, tuple(names), [part, *(name for name, _ in todo[::-1])]
-        if found.member.kind is Kind.SYMLINK:
+        if found.entry.kind is EntryKind.SYMLINK:
             links += 1
-            if found.member.link.startswith(b"/"):
+            if found.entry.link.startswith(b"/"):
                 names, stack = [], [root]
-            todo += [(name, False) for name in found.member.link.split(b"/")[::-1]]
+            todo += [(name, False) for name in found.entry.link.split(b"/")[::-1]]
             continue
         names.append(part)
         stack.append(found)
     return left, tuple(names), []
 
 
-def _items(root: Item, where: tuple[bytes, ...]) -> list[Item]:
+def _items(root: MergedEntry, where: tuple[bytes, ...]) -> list[MergedEntry]:
     stack = [root]
     for name in where:
         children = stack[-1].children

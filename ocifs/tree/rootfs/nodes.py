@@ -14,11 +14,19 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ocifs.errors import NoAttribute, NotFound
-from ocifs.layers.index.entry import Kind, Member
+from ocifs.layers.index.entry import EntryKind, LayerEntry
 from ocifs.layers.indexing.pipeline import Layer
 from ocifs.layers.merge.tree import DIRECTORY as DIRECTORY_CODE
-from ocifs.layers.merge.tree import PLACE, UPWARD, Item, Tree, code_of, layer_of, place_of
-from ocifs.layers.service import Workshop
+from ocifs.layers.merge.tree import (
+    PLACE,
+    UPWARD,
+    MergedEntry,
+    MergedTree,
+    code_of,
+    layer_of,
+    place_of,
+)
+from ocifs.layers.service import LayerService
 from ocifs.settings import ViewSettings
 from ocifs.tree.blob import gone, named_in_errors, scope_of
 from ocifs.tree.names import mangle
@@ -39,12 +47,15 @@ from ocifs.tree.rootfs.xattrs import possible
 
 _NAME_MAX = 255
 _TYPES = {
-    Kind.DIRECTORY: stat.S_IFDIR,
-    Kind.CHARACTER: stat.S_IFCHR,
-    Kind.BLOCK: stat.S_IFBLK,
-    Kind.FIFO: stat.S_IFIFO,
+    EntryKind.DIRECTORY: stat.S_IFDIR,
+    EntryKind.CHARACTER: stat.S_IFCHR,
+    EntryKind.BLOCK: stat.S_IFBLK,
+    EntryKind.FIFO: stat.S_IFIFO,
 }
-_FILE, _SYMLINK = Kind.FILE, Kind.SYMLINK  # to look into an Enum takes longer than to compare
+_FILE, _SYMLINK = (
+    EntryKind.FILE,
+    EntryKind.SYMLINK,
+)  # to look into an Enum takes longer than to compare
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +66,8 @@ class _Shown:
     """
 
     key: Hashable
-    workshop: Workshop
-    tree: Tree
+    layer_service: LayerService
+    tree: MergedTree
     layers: tuple[Layer, ...]
     links_inside: bool
     owners_kept: bool
@@ -74,14 +85,14 @@ class _Shown:
 class Place(NamedTuple):
     """A directory of a tree, the names from the tree's root to it, and what errors call the whole."""
 
-    top: Item
+    top: MergedEntry
     path: tuple[bytes, ...] = ()
     image: str = ""
 
 
 def open_inside(
     key: Hashable,
-    workshop: Workshop,
+    layer_service: LayerService,
     layers: tuple[Layer, ...],
     view: ViewSettings,
     place: Place,
@@ -89,7 +100,7 @@ def open_inside(
     """A directory of a tree and all below it. `key`: the tree's."""
     top, path, image = place
     shown = _Shown(
-        key, workshop, top.tree, layers, view.links == "inside", view.owner == "keep", image
+        key, layer_service, top.tree, layers, view.links == "inside", view.owner == "keep", image
     )
     return _Directory(shown, top.code, path)
 
@@ -103,7 +114,7 @@ class _Member(Simple):
     __slots__ = ("_code", "_member", "_shown")
     changes = False
 
-    def __init__(self, shown: _Shown, code: int, member: Member) -> None:
+    def __init__(self, shown: _Shown, code: int, member: LayerEntry) -> None:
         self._shown = shown
         self._code = code
         self._member = member
@@ -127,7 +138,7 @@ class _Leaf(_Member):
 
     __slots__ = ("spot",)
 
-    def __init__(self, shown: _Shown, code: int, member: Member, spot: Spot | None) -> None:
+    def __init__(self, shown: _Shown, code: int, member: LayerEntry, spot: Spot | None) -> None:
         self._shown = shown
         self._code = code
         self._member = member
@@ -173,11 +184,11 @@ class _File(_Leaf):
 
     def opened(self) -> None:
         shown = self._shown
-        shown.workshop.hold(shown.layers[layer_of(self._code)])
+        shown.layer_service.acquire(shown.layers[layer_of(self._code)])
 
     def closed(self) -> None:
         shown = self._shown
-        shown.workshop.let_go(shown.layers[layer_of(self._code)])
+        shown.layer_service.release(shown.layers[layer_of(self._code)])
 
     async def read(self, offset: int, size: int) -> bytes:
         member = self._member
@@ -186,7 +197,7 @@ class _File(_Leaf):
         layer = self._layer
         try:
             with named_in_errors(self._shown.image, layer.blob.digest):
-                return await self._shown.workshop.read(layer, member, offset, size)
+                return await self._shown.layer_service.read(layer, member, offset, size)
         except NotFound as error:
             raise gone(error) from None
         raise AssertionError("named_in_errors raises what it catches")
@@ -195,13 +206,13 @@ class _File(_Leaf):
         member = self._member
         if not member.size:
             return b""
-        return self._shown.workshop.read_at_hand(self._layer, member, offset, size)
+        return self._shown.layer_service.read_nowait(self._layer, member, offset, size)
 
     def read_on_at_hand(self, most: int) -> bytes | None:
         member = self._member
         if not 0 < member.size <= most:
             return None
-        return self._shown.workshop.read_on_at_hand(self._layer, member)
+        return self._shown.layer_service.readahead_nowait(self._layer, member)
 
 
 class _Link(_Leaf):
@@ -224,7 +235,7 @@ class _LinkInside(_Member):
     __slots__ = ("_path", "target")
 
     def __init__(
-        self, shown: _Shown, code: int, member: Member, path: tuple[bytes, ...], target: bytes
+        self, shown: _Shown, code: int, member: LayerEntry, path: tuple[bytes, ...], target: bytes
     ) -> None:
         super().__init__(shown, code, member)
         self._path = path
@@ -245,7 +256,7 @@ class _Directory(_Member):
     __slots__ = ("_mangled", "_path")
 
     def __init__(self, shown: _Shown, code: int, path: tuple[bytes, ...]) -> None:
-        super().__init__(shown, code, shown.tree.member(code))
+        super().__init__(shown, code, shown.tree.entry(code))
         self._path = path
         self._mangled: dict[bytes, bytes] | None = None
 
@@ -300,7 +311,7 @@ class _Directory(_Member):
         shown = self._shown
         if code & DIRECTORY_CODE:
             return _Directory(shown, code, (*self._path, real))
-        member = shown.tree.member(code)
+        member = shown.tree.entry(code)
         if member.kind is _SYMLINK and shown.links_inside:
             target = inside(shown.tree.root, self._path, member.link)
             if target != member.link:
@@ -308,7 +319,7 @@ class _Directory(_Member):
         return _leaf(shown, code, member)
 
 
-def _leaf(shown: _Shown, code: int, member: Member) -> _File | _Link:
+def _leaf(shown: _Shown, code: int, member: LayerEntry) -> _File | _Link:
     """The node of what is no directory and is shown as its layer has it, wherever it stands."""
     layer, place = place_of(code)
     alone = code not in shown.tree.links and not code & UPWARD
@@ -328,8 +339,8 @@ class _Crowd:
     def __init__(self, shown: _Shown, layer: int, copy: int) -> None:
         self._shown = shown
         self._first = code_of(layer, 0)
-        self.members = shown.tree.layers[layer].members
-        scope: tuple[object, ...] = scope_of(shown.workshop.blobs)
+        self.members = shown.tree.layers[layer].entries
+        scope: tuple[object, ...] = scope_of(shown.layer_service.blobs)
         self.key = ("layer", str(shown.layers[layer].key), *scope, *([copy] if copy else ()))
 
     @property
@@ -342,7 +353,7 @@ class _Crowd:
         return kind(self._shown, self._first | place, member, make_spot((self, place)))
 
 
-def _attributes(shown: _Shown, code: int, member: Member, size: int) -> Attributes:
+def _attributes(shown: _Shown, code: int, member: LayerEntry, size: int) -> Attributes:
     kind = member.kind
     if kind is _FILE:
         mode = stat.S_IFREG | member.mode

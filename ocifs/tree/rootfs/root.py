@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from ocifs.content import Blob
 from ocifs.errors import NoAttribute, NotFound
 from ocifs.layers.indexing.pipeline import Layer
-from ocifs.layers.merge.root_attributes import Root, name_of
-from ocifs.layers.merge.tree import Item
-from ocifs.layers.service import Workshop
-from ocifs.layers.toc.formats import AskTables
+from ocifs.layers.merge.root_attributes import RootAttributes, name_of
+from ocifs.layers.merge.tree import MergedEntry
+from ocifs.layers.service import LayerService
+from ocifs.layers.toc.formats import TocFinder
 from ocifs.oci.descriptor import Descriptor
 from ocifs.oci.digest import Digest
 from ocifs.settings import ViewSettings
@@ -55,18 +55,18 @@ class LayerStack:
     alone: bool = False
     within: tuple[bytes, ...] = ()
     mtime_ns: int = 0
-    tables: AskTables | None = None
-    apart: AskTables | None = None
+    tables: TocFinder | None = None
+    apart: TocFinder | None = None
     image: str = ""
     warning: str = ""
     report: Callable[[str], None] | None = None
 
 
 def open_layer_tree(
-    workshop: Workshop, stack: LayerStack, view: ViewSettings, key: Hashable
+    layer_service: LayerService, stack: LayerStack, view: ViewSettings, key: Hashable
 ) -> Directory:
     """The directory of what layers hold, merged when it is first looked into."""
-    return _Root(workshop, stack, view, key)
+    return _Root(layer_service, stack, view, key)
 
 
 class _Root(Plain):
@@ -75,17 +75,17 @@ class _Root(Plain):
     __slots__ = ("_inner", "_known", "_stack", "_view", "_workshop", "lifetime", "settled")
 
     def __init__(
-        self, workshop: Workshop, stack: LayerStack, view: ViewSettings, key: Hashable
+        self, layer_service: LayerService, stack: LayerStack, view: ViewSettings, key: Hashable
     ) -> None:
         super().__init__(
             key, Attributes(_GUESSED, mtime_ns=stack.mtime_ns, nlink=2, ctime_ns=stack.mtime_ns)
         )
         self.lifetime = _GUESSED_LIFETIME
         self.settled = False
-        self._workshop = workshop
+        self._workshop = layer_service
         self._stack = stack
         self._view = view
-        self._known: Root | None = None
+        self._known: RootAttributes | None = None
         self._inner: Directory | None = None
 
     async def lookup(self, name: bytes) -> Node:
@@ -101,11 +101,11 @@ class _Root(Plain):
         return (
             ()
             if self._known is None
-            else tuple(name for name, _ in possible(self._known.member.xattrs))
+            else tuple(name for name, _ in possible(self._known.entry.xattrs))
         )
 
     async def attribute(self, name: bytes) -> bytes:
-        for known, value in () if self._known is None else possible(self._known.member.xattrs):
+        for known, value in () if self._known is None else possible(self._known.entry.xattrs):
             if known == name:
                 return value
         raise NoAttribute(f"no extended attribute {name!r} here")
@@ -129,21 +129,21 @@ class _Root(Plain):
         return self._inner
 
     async def _look(self) -> None:
-        stack, workshop = self._stack, self._workshop
+        stack, layer_service = self._stack, self._workshop
         tables = await stack.tables() if stack.tables is not None else {}
         with (
             named_in_errors(stack.image),
             elsewhere([url for descriptor in stack.layers for url in descriptor.urls]),
         ):
             layers = self._layers(
-                [await sized(workshop.blobs, blob) for blob in self._blobs()], tables
+                [await sized(layer_service.blobs, blob) for blob in self._blobs()], tables
             )
-            tree = await workshop.tree(layers, markers=stack.markers, alone=stack.alone)
+            tree = await layer_service.tree(layers, markers=stack.markers, alone=stack.alone)
         top, path = _descend(tree.root, stack.within)
-        root = Root(top.member, top.links)
-        await workshop.roots.keep(self._name(), root)
+        root = RootAttributes(top.entry, top.links)
+        await layer_service.roots.keep(self._name(), root)
         self._inner = open_inside(
-            self.key, workshop, layers, self._view, Place(top, path, stack.image)
+            self.key, layer_service, layers, self._view, Place(top, path, stack.image)
         )
         self._learn(root)
         if stack.warning and stack.report is not None:
@@ -169,8 +169,8 @@ class _Root(Plain):
             self._layers(self._blobs(), {}), stack.markers, stack.alone, stack.within, believed
         )
 
-    def _learn(self, root: Root) -> None:
-        member = root.member
+    def _learn(self, root: RootAttributes) -> None:
+        member = root.entry
         uid, gid = (member.uid, member.gid) if self._view.owner == "keep" else (None, None)
         mode, when = stat.S_IFDIR | member.mode, self._stack.mtime_ns
         self.attributes = Attributes(mode, 0, member.mtime_ns, root.names, uid, gid, ctime_ns=when)
@@ -179,7 +179,7 @@ class _Root(Plain):
         self._known = root
 
 
-def _descend(root: Item, within: tuple[bytes, ...]) -> tuple[Item, tuple[bytes, ...]]:
+def _descend(root: MergedEntry, within: tuple[bytes, ...]) -> tuple[MergedEntry, tuple[bytes, ...]]:
     """The directory at the names `within`, where each of them is all that the one before has; else
     the root.
     """

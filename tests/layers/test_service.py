@@ -22,10 +22,10 @@ from ocifs import concurrency
 from ocifs.errors import IntegrityError, LimitExceeded, Malformed, Unreachable
 from ocifs.layers import waiting
 from ocifs.layers.index.codec import KIND as INDEX
-from ocifs.layers.index.entry import LayerIndex, Member
+from ocifs.layers.index.entry import LayerEntry, LayerIndex
 from ocifs.layers.indexing.pipeline import Layer
-from ocifs.layers.merge.tree import Tree
-from ocifs.layers.service import Workshop
+from ocifs.layers.merge.tree import MergedTree
+from ocifs.layers.service import LayerService
 from ocifs.layers.spans.uncompressed import PLAIN
 from ocifs.oci.digest import Digest
 from ocifs.settings import CacheSettings, Limits, Settings
@@ -50,7 +50,7 @@ XZ = lzma.compress(TAR)  # which cannot be entered in the middle
 class Site:
     """A workshop with the parts that it stands on."""
 
-    workshop: Workshop
+    layer_service: LayerService
     shelf: DiskShelf
     source: MemorySource
     nursery: trio.Nursery
@@ -77,26 +77,26 @@ async def site(
             source, disk, nursery, Settings(cache=CacheSettings(directory=directory))
         )
         shelf = DiskShelf(disk)
-        yield Site(Workshop(blobs, shelf, nursery, Limits(**limits)), shelf, source, nursery)
+        yield Site(LayerService(blobs, shelf, nursery, Limits(**limits)), shelf, source, nursery)
         nursery.cancel_scope.cancel()
     for opened in blobs._opened.values():
         opened.retire()  # as the end of a process closes its files
 
 
-def member(index: LayerIndex, path: bytes) -> Member:
-    return next(member for member in index.members if member.path == path)
+def member(index: LayerIndex, path: bytes) -> LayerEntry:
+    return next(member for member in index.entries if member.path == path)
 
 
 async def big(here: Site, layer: Layer) -> bytes:
-    found = member(await here.workshop.index(layer), b"d/big")
-    return await here.workshop.read(layer, found, 0, found.size)
+    found = member(await here.layer_service.index(layer), b"d/big")
+    return await here.layer_service.read(layer, found, 0, found.size)
 
 
 async def test_a_layer_is_streamed_once_and_read_from_what_was_kept(tmp_path: Path) -> None:
     async with site(tmp_path) as here:
         layer = here.layer()
-        index = await here.workshop.index(layer)
-        assert [each.path for each in index.members] == [b"d", b"d/big", b"d/small", b"empty"]
+        index = await here.layer_service.index(layer)
+        assert [each.path for each in index.entries] == [b"d", b"d/big", b"d/small", b"empty"]
         assert (index.diff_id, index.plain_size, index.compression) == (
             Digest.of(TAR),
             len(TAR),
@@ -111,10 +111,10 @@ async def test_a_layer_is_streamed_once_and_read_from_what_was_kept(tmp_path: Pa
             (800_000, 5),
         ):
             assert (
-                await here.workshop.read(layer, found, offset, size)
+                await here.layer_service.read(layer, found, offset, size)
                 == CONTENT[offset : offset + size]
             )
-        assert await here.workshop.read(layer, member(index, b"empty"), 0, 10) == b""
+        assert await here.layer_service.read(layer, member(index, b"empty"), 0, 10) == b""
         assert sum(here.source.served) == len(BLOB)
         assert here.kept(layer) == [INDEX]  # a gzip is read from its blob
 
@@ -123,9 +123,9 @@ async def test_more_layers_than_a_bound_allows_are_not_asked_for(tmp_path: Path)
     async with site(tmp_path, layers=2) as here:
         first, second, third = (here.layer(tar(entry(name)), None) for name in "abc")
         with pytest.raises(LimitExceeded, match=r"limits\.layers"):
-            await here.workshop.tree([first, second, third])
+            await here.layer_service.tree([first, second, third])
         assert here.source.opened == []
-        await here.workshop.tree([first, second])
+        await here.layer_service.tree([first, second])
 
 
 async def test_of_many_layers_no_more_are_fetched_at_a_time_than_are_unpacked(
@@ -136,11 +136,11 @@ async def test_of_many_layers_no_more_are_fetched_at_a_time_than_are_unpacked(
         here.source.gate = trio.Event()
         at_a_time = max(2, os.cpu_count() or 2)
         layers = [here.layer(tar(entry(f"{number}")), None) for number in range(at_a_time + 9)]
-        here.nursery.start_soon(here.workshop.tree, layers)
+        here.nursery.start_soon(here.layer_service.tree, layers)
         await trio.testing.wait_all_tasks_blocked(0.3)
         assert 0 < len(here.source.opened) <= at_a_time
         here.source.gate.set()
-        assert len((await here.workshop.tree(layers)).root.children or ()) == len(layers)
+        assert len((await here.layer_service.tree(layers)).root.children or ()) == len(layers)
 
 
 async def test_readers_at_the_same_time_share_one_unpacking(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ async def test_readers_at_the_same_time_share_one_unpacking(tmp_path: Path) -> N
         trees = []
 
         async def read() -> None:
-            trees.append(await here.workshop.tree([layer]))
+            trees.append(await here.layer_service.tree([layer]))
 
         async with trio.open_nursery() as nursery:
             for _ in range(5):
@@ -163,7 +163,7 @@ async def test_a_reader_who_leaves_takes_nothing_from_the_others(tmp_path: Path)
         layer = here.layer()
         here.source.gate = trio.Event()
         with trio.move_on_after(0.05) as left:
-            await here.workshop.index(layer)
+            await here.layer_service.index(layer)
         assert left.cancelled_caught
         here.source.gate.set()
         assert await big(here, layer) == CONTENT
@@ -175,7 +175,7 @@ async def test_the_end_of_a_mount_ends_an_unpacking_and_leaves_nothing(tmp_path:
         async with site(tmp_path) as here:
             layer = here.layer()
             here.source.gate = trio.Event()
-            here.nursery.start_soon(here.workshop.index, layer)
+            here.nursery.start_soon(here.layer_service.index, layer)
             while not here.source.opened:
                 await trio.lowlevel.checkpoint()
     assert here.kept(layer) == []
@@ -184,12 +184,12 @@ async def test_the_end_of_a_mount_ends_an_unpacking_and_leaves_nothing(tmp_path:
 
 async def test_what_is_kept_lists_and_serves_without_a_question(tmp_path: Path) -> None:
     async with site(tmp_path) as here:
-        first = await here.workshop.index(here.layer())
+        first = await here.layer_service.index(here.layer())
     async with site(
         tmp_path, MemorySource(always=Fault(Unreachable("the registry is down")))
     ) as here:
         layer = here.layer()
-        assert await here.workshop.index(layer) == first
+        assert await here.layer_service.index(layer) == first
         assert await big(here, layer) == CONTENT
         assert here.source.opened == []
 
@@ -197,7 +197,7 @@ async def test_what_is_kept_lists_and_serves_without_a_question(tmp_path: Path) 
 async def test_a_tar_that_was_evicted_is_made_again(tmp_path: Path) -> None:
     async with site(tmp_path) as here:
         layer = here.layer(XZ)
-        await here.workshop.index(layer)
+        await here.layer_service.index(layer)
         here.shelf.path(PLAIN, layer.blob.digest).unlink()
         assert await big(here, layer) == CONTENT
         assert here.kept(layer) == [PLAIN, INDEX]
@@ -214,12 +214,12 @@ async def test_an_index_that_was_damaged_is_made_again(
 ) -> None:
     async with site(tmp_path) as here:
         layer = here.layer()
-        first = await here.workshop.index(layer)
+        first = await here.layer_service.index(layer)
     path = here.shelf.path(INDEX, layer.blob.digest)
     kept = path.read_bytes()
     path.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]) if damage is None else damage)
     async with site(tmp_path) as here:
-        assert await here.workshop.index(here.layer()) == first
+        assert await here.layer_service.index(here.layer()) == first
     assert path.read_bytes() == kept
 
 
@@ -238,11 +238,11 @@ async def test_a_tar_that_was_damaged_is_made_again(
 ) -> None:
     async with site(tmp_path) as here:
         layer = here.layer(XZ)
-        index = await here.workshop.index(layer)
+        index = await here.layer_service.index(layer)
         path = here.shelf.path(PLAIN, layer.blob.digest)
         path.write_bytes(damage(path.read_bytes()))
         assert (
-            await here.workshop.read(layer, member(index, b"d/big"), 300_000, 5000)
+            await here.layer_service.read(layer, member(index, b"d/big"), 300_000, 5000)
             == CONTENT[300_000:305_000]
         )
         assert await big(here, layer) == CONTENT
@@ -253,14 +253,14 @@ async def test_content_that_is_not_the_diff_ids_is_refused_and_not_kept(tmp_path
     async with site(tmp_path) as here:
         layer = here.layer(plain=b"another tar")
         with pytest.raises(IntegrityError, match="config says"):
-            await here.workshop.index(layer)
+            await here.layer_service.index(layer)
         assert here.kept(layer) == []
         right = replace(layer, diff_id=Digest.of(TAR))
         assert await big(here, right) == CONTENT
         with pytest.raises(
             IntegrityError, match="config says"
         ):  # what was kept is checked against each config
-            await here.workshop.index(layer)
+            await here.layer_service.index(layer)
 
 
 @pytest.mark.parametrize(
@@ -275,14 +275,14 @@ async def test_the_bytes_after_the_tars_end_are_checked_like_all_others(
     ) as here:
         layer = here.layer(compress(more), plain=None)
         with pytest.raises((IntegrityError, Malformed)):
-            await here.workshop.index(layer)
+            await here.layer_service.index(layer)
         assert here.kept(layer) == []
         here.source.always = Fault()
         assert await big(here, layer) == CONTENT
         with pytest.raises(IntegrityError, match="config says"):  # the diff ID is that of all of it
-            await here.workshop.index(replace(layer, diff_id=Digest.of(TAR)))
+            await here.layer_service.index(replace(layer, diff_id=Digest.of(TAR)))
         assert (
-            await here.workshop.index(replace(layer, diff_id=Digest.of(more)))
+            await here.layer_service.index(replace(layer, diff_id=Digest.of(more)))
         ).diff_id == Digest.of(more)
 
 
@@ -293,7 +293,7 @@ async def test_content_that_is_not_the_digests_is_refused_and_fetched_anew(
     async with site(tmp_path, MemorySource(always=Fault(content=flipped))) as here:
         layer = here.layer(data)
         with pytest.raises(IntegrityError):
-            await here.workshop.index(layer)
+            await here.layer_service.index(layer)
         assert here.kept(layer) == []
         here.source.always = Fault()
         assert await big(here, layer) == CONTENT
@@ -303,7 +303,7 @@ async def test_a_lost_connection_is_an_error_and_the_next_try_goes_on(tmp_path: 
     async with site(tmp_path, MemorySource(always=broken(0))) as here:
         layer = here.layer()
         with pytest.raises(Unreachable):
-            await here.workshop.index(layer)
+            await here.layer_service.index(layer)
         assert here.kept(layer) == []
         here.source.always = Fault()
         assert await big(here, layer) == CONTENT
@@ -318,7 +318,7 @@ async def test_bounds_are_kept_and_named(tmp_path: Path) -> None:
         async with site(place, **{field: value}) as here:
             layer = here.layer()
             with pytest.raises(LimitExceeded, match=field):
-                await here.workshop.index(layer)
+                await here.layer_service.index(layer)
             assert here.kept(layer) == []
 
 
@@ -326,16 +326,16 @@ async def test_one_bad_layer_fails_the_tree_with_its_own_error(tmp_path: Path) -
     async with site(tmp_path) as here:
         good, bad = here.layer(), here.layer(b"no tar at all" * 100, None)
         with pytest.raises(Malformed):
-            await here.workshop.tree([good, bad, good])
-        assert (await here.workshop.tree([good, good])).root.children
+            await here.layer_service.tree([good, bad, good])
+        assert (await here.layer_service.tree([good, good])).root.children
 
 
 async def test_an_empty_layer_is_an_empty_tree(tmp_path: Path) -> None:
     async with site(tmp_path) as here:
         for number, plain in enumerate((b"", b"\0" * 1024, b"\0" * 10240)):
             blob = gzip.compress(plain, number, mtime=0)
-            assert (await here.workshop.index(here.layer(blob, plain))).members == ()
-        nothing = await here.workshop.tree([])
+            assert (await here.layer_service.index(here.layer(blob, plain))).entries == ()
+        nothing = await here.layer_service.tree([])
         assert nothing.root.children == {}
 
 
@@ -355,12 +355,12 @@ async def test_there_is_progress_as_long_as_layers_are_merged() -> None:
 
     token = concurrency._waiting.set(Waiting())
     try:
-        assert await waiting.with_progress(lambda: enough.wait(30))
+        assert await waiting.run_with_progress(lambda: enough.wait(30))
     finally:
         concurrency._waiting.reset(token)
 
-    def refuse() -> Tree:
+    def refuse() -> MergedTree:
         raise LimitExceeded("too much")
 
     with pytest.raises(LimitExceeded):
-        await waiting.with_progress(refuse)
+        await waiting.run_with_progress(refuse)
