@@ -52,8 +52,7 @@ from ocifs.settings import MIB, Limits
 log = logging.getLogger("ocifs.layers")
 
 TOC_INDEX = "layer-index-toc.4"  # an index by a table of contents that came with the layer
-# at a time, whatever the number of processors: each takes its decoder's window and pieces of the
-# blob
+# at a time, for any number of processors: each needs its decoder's window and pieces of the blob
 _UNPACKINGS = 2
 _ROOM = 8 * MIB  # of spans that are being decoded, packed and plain
 _CACHED_PLAIN = 3 * MIB  # of spans that are on the disk as plain bytes, and cost little
