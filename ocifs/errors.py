@@ -94,12 +94,14 @@ class AccessDenied(OcifsError):
 
 
 class Unreachable(OcifsError):
-    """Nobody could be asked.
+    """Nobody could be asked. Never to be taken for absence.
 
-    Never to be taken for absence. `is_unknown_host`: the host's name does not exist.
+    `is_unknown_host`: the host's name does not exist. `was_connected`: the connection was made, and
+    lost before an answer.
     """
 
     is_unknown_host = False
+    was_connected = False
 
 
 class ConnectionRefused(Unreachable):

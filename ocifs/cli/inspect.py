@@ -60,13 +60,22 @@ def command(reference: str, as_json: bool, **options: Unpack[SharedOptions]) -> 
 
 
 async def _referrers(root: ManifestDirectory, timing: Timing) -> list[tuple[str, Digest]] | None:
-    """What refers to the manifest; a registry that cannot say keeps nobody from the rest."""
+    """What refers to the manifest.
+
+    A registry that fails here does not hide the rest; None: nothing of it is known.
+    """
     try:
         with patience(timing.timeout, timing.max_wait):
-            return await root.referrers()
-    except OcifsError as error:
-        write("ocifs: what refers to it is not known: ", Mark(text_of(error)), err=True)
-    return None
+            found, error = await root.referrers()
+    except OcifsError as cause:
+        found, error = [], cause
+    if error is None:
+        return found
+    missing = (
+        "not all that refers to it is known: " if found else "what refers to it is not known: "
+    )
+    write(f"ocifs: {missing}", Mark(text_of(error)), err=True)
+    return found or None
 
 
 def _descriptor(descriptor: Descriptor) -> dict[str, object]:

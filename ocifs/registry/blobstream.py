@@ -8,6 +8,8 @@ registry is not asked for ranges.
 - A range that is refused or answered oddly is asked for once more, as the whole. If that succeeds,
   the registry is asked for wholes only, for RANGES_PAUSE seconds: a server that cannot do ranges
   today may after its next update.
+- A range whose connection is lost before the answer is retried. If it is lost each time, the whole
+  is asked for in the same way.
 - The status of the whole is the verdict: only then is a 404 absence, a 403 a refusal.
 - Failures that pass (429, 408, 502 to 504, 52x) say nothing about ranges and are retried as they
   are.
@@ -20,7 +22,7 @@ from __future__ import annotations
 import logging
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 
 import httpx
 import trio
@@ -43,6 +45,7 @@ log = logging.getLogger("ocifs.registry")
 RANGES_PAUSE = 600.0  # seconds for which a registry without ranges is asked for wholes
 # bytes of the largest labelled blob of unknown length that is hashed to see whether it is encoded
 _SNIFFED = MIB
+_LOSSES = 2  # connections that ranges have lost in a row before the whole is asked for
 _MEMBERS = 1_000  # of gzip in one encoded blob: each costs a copy of what follows it
 _WHOLES = frozenset({200, 206})  # 206 from those that answer every question with a Content-Range
 # A 500 is retried for any other question. Here the whole is asked for at once, which is a retry and
@@ -56,6 +59,7 @@ class BlobStreams:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._wholes_until = -1.0
+        self._losses = 0
 
     @asynccontextmanager
     async def open(self, blob: Blob, start: int, stop: int) -> AsyncIterator[BlobStream]:
@@ -66,13 +70,10 @@ class BlobStreams:
         target = endpoints.blob(blob.repository, blob.digest)
         fault = ""
         if (start, stop) != (0, blob.size) and trio.current_time() >= self._wholes_until:
-            headers = {"Range": f"bytes={start}-{max(start, stop - 1)}"}
-            async with self._connection.stream(
-                Question("GET", target, headers, _ANSWERS)
-            ) as answer:
-                fault = _fault_of(answer, blob, start)
-                if not fault:
-                    yield self._stream(answer, blob, start, stop)
+            async with self._range(target, f"bytes={start}-{max(start, stop - 1)}") as part:
+                fault = "a lost connection" if part is None else _fault_of(part, blob, start)
+                if part is not None and not fault:
+                    yield self._stream(part, blob, start, stop)
                     return
         async with self._connection.stream(Question("GET", target, {}, _WHOLES)) as answer:
             stream = self._stream(answer, blob, 0, None)
@@ -85,20 +86,35 @@ class BlobStreams:
         none either.
         """
         target = endpoints.blob(repository, digest)
-        question = Question("GET", target, {"Range": "bytes=0-0"}, _ANSWERS)
-        async with self._connection.stream(question) as answer:
-            headers = headers_of(answer)
-            good = answer.status_code == 416 or not _fault_of(answer, Blob(repository, digest), 0)
-            size = (
-                replies.read_size(answer.status_code, headers)
-                if good and not codings(headers)
-                else None
-            )
-        if size is not None or answer.status_code == 200:
-            return size
+        async with self._range(target, "bytes=0-0") as part:
+            if part is not None:
+                headers = headers_of(part)
+                good = part.status_code == 416 or not _fault_of(part, Blob(repository, digest), 0)
+                size = (
+                    replies.read_size(part.status_code, headers)
+                    if good and not codings(headers)
+                    else None
+                )
+                if size is not None or part.status_code == 200:
+                    return size
         async with self._connection.stream(Question("GET", target, {}, _WHOLES)) as answer:
             headers = headers_of(answer)
             return None if codings(headers) else replies.read_size(answer.status_code, headers)
+
+    @asynccontextmanager
+    async def _range(self, target: str, span: str) -> AsyncIterator[httpx.Response | None]:
+        """The answer to a range; None if connections are lost before each answer."""
+        async with AsyncExitStack() as stack:
+            answer = None
+            try:
+                question = Question("GET", target, {"Range": span}, _ANSWERS)
+                answer = await stack.enter_async_context(self._connection.stream(question))
+                self._losses = 0
+            except Unreachable as error:
+                self._losses += self._connection.limits.retries if error.was_connected else 0
+                if not error.was_connected or self._losses < _LOSSES:
+                    raise
+            yield answer
 
     def _remember(self, fault: str) -> None:
         host = self._connection.host

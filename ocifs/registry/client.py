@@ -127,11 +127,12 @@ class RegistryClient:
     async def resolve(self, repository: str, tag: str) -> Descriptor:
         """What a tag means.
 
-        HEAD is only a hint: what it refuses is asked for by GET, whose answer is the verdict.
+        HEAD is only a hint: what it refuses or drops is asked for by GET, whose answer is the
+        verdict.
         """
         target = endpoints.manifest(repository, tag)
-        answer = await self._connection.ask(Question("HEAD", target, _ACCEPT, _ANY_OF_HEAD))
-        known = replies.read_head(answer.headers) if answer.status == 200 else None
+        answer = await self._connection.hint(Question("HEAD", target, _ACCEPT, _ANY_OF_HEAD))
+        known = replies.read_head(answer.headers) if answer and answer.status == 200 else None
         return known or await self._get_by_tag(repository, target)
 
     async def _get_by_tag(self, repository: str, target: str) -> Descriptor:
@@ -178,8 +179,8 @@ class RegistryClient:
     async def blob_size(self, repository: str, digest: Digest) -> int:
         target = endpoints.blob(repository, digest)
         # Addresses that are signed for GET refuse HEAD, and so do some registries.
-        answer = await self._connection.ask(Question("HEAD", target, {}, _ANY_OF_HEAD))
-        size = replies.read_head_size(answer.headers) if answer.status == 200 else None
+        answer = await self._connection.hint(Question("HEAD", target, {}, _ANY_OF_HEAD))
+        size = replies.read_head_size(answer.headers) if answer and answer.status == 200 else None
         if size is None:
             size = await self._blobs.size(repository, digest)
         if size is None:

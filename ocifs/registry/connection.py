@@ -14,7 +14,7 @@ manners and validators keep.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -42,11 +42,12 @@ from ocifs.registry.auth.authenticator import Authenticator
 from ocifs.registry.auth.credential import Credential
 from ocifs.registry.auth.foreign import OtherRegistries
 from ocifs.registry.config.endpoint import Site
+from ocifs.registry.http.errors import after_redirect
 from ocifs.registry.http.etags import Answer, Validators
 from ocifs.registry.http.origins import origin_in, redirect_target
 from ocifs.registry.http.throttle import Manners
 from ocifs.registry.http.tls import Trust, may_have_tls, origin_of
-from ocifs.registry.http.transport import make_client, pieces, send, speaks_tls
+from ocifs.registry.http.transport import closing, make_client, pieces, send, speaks_tls
 from ocifs.registry.question import Question
 from ocifs.settings import Settings
 
@@ -109,8 +110,24 @@ class Connection:
 
     async def ask(self, question: Question) -> Answer:
         """A small answer, with retries."""
+        return await self._in_time(question, lambda: self._ask(question))
+
+    async def hint(self, question: Question) -> Answer | None:
+        """The same for what can also be asked in another way: None if the connection was lost."""
+
+        async def ask_once() -> Answer | None:
+            try:
+                return await self._ask(question)
+            except Unreachable as error:
+                if not error.was_connected:
+                    raise
+            return None
+
+        return await self._in_time(question, ask_once)
+
+    async def _in_time(self, question: Question, work: Callable[[], Awaitable[T]]) -> T:
         with trio.move_on_after(self._max_wait):
-            return await self.manners.patiently(question.kind, lambda: self._ask(question))
+            return await self.manners.patiently(question.kind, work)
         raise DeadlineExceeded(f"{self.host} did not answer within {self._max_wait:g} s")
 
     async def _ask(self, question: Question) -> Answer:
@@ -157,7 +174,7 @@ class Connection:
                 if answer.status_code in _EXPIRED and self._is_own(answer) and not last
                 else None
             )
-            if old and (renewed := await _closing(answer, self._auth.renew(scope, old))):
+            if old and (renewed := await closing(answer, self._auth.renew(scope, old))):
                 authorization = renewed
                 continue
             if answer.status_code in question.allow and (last or not refused):
@@ -167,7 +184,7 @@ class Connection:
                 answer.status_code == 401
                 and not refused
                 and not last
-                and await _closing(answer, self._others.take_up(answer))
+                and await closing(answer, self._others.take_up(answer))
             ):
                 continue
             if last or not refused:
@@ -272,7 +289,7 @@ class Connection:
             except Unreachable as error:
                 if not hop or own:
                     raise
-                raise _after_redirect(error, self.host) from None
+                raise after_redirect(error, self.host) from None
             if answer.status_code not in _REDIRECTS or "location" not in answer.headers:
                 if (
                     hop
@@ -377,32 +394,6 @@ class Connection:
                     )
                 note_progress()
         return bytes(body)
-
-
-async def _closing(answer: httpx.Response, work: Awaitable[T]) -> T:
-    """What `work` finds.
-
-    The answer is closed if that makes another one likely, or if the work fails.
-    """
-    try:
-        found = await work
-    except BaseException:
-        await answer.aclose()
-        raise
-    if found:
-        await answer.aclose()
-    return found
-
-
-def _after_redirect(error: Unreachable, host: str) -> Unreachable:
-    """A failure at the end of a redirect.
-
-    What the user may say about TLS is about the registry, not about where it leads.
-    """
-    hint = error.hint
-    if "--plain-http" in hint:
-        hint = f"{host} leads there: is its address right, and does what it leads to have TLS? --ca-file adds an authority"
-    return type(error)(f"{host} redirects, and {error}", hint=hint)
 
 
 def headers_of(answer: httpx.Response) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ocifs.errors import IntegrityError, Malformed
+from ocifs.errors import IntegrityError, Malformed, Unreachable
 from ocifs.registry.blobstream import RANGES_PAUSE
 from tests.registry.quirks import BLOB, CONTENT, acting, read
 from tests.support.faults import Reply, http
@@ -37,6 +37,63 @@ async def test_a_failure_that_passes_says_nothing_about_ranges(autojump_clock) -
     async with acting(handler, retries=3) as (client, server):
         assert await read(client, 10, 20) == (10, CONTENT[10:20])
     assert all("range" in request.headers for request in server.requests)
+
+
+LOST = {
+    "reset": Reply(b"", "reset"),
+    "end": Reply(b""),
+    "end in the head": Reply(b"HTTP/1.1 206 P"),
+}
+
+
+@pytest.mark.parametrize("name", LOST)
+async def test_a_range_whose_connection_is_lost_each_time_is_asked_for_as_the_whole(
+    autojump_clock, name: str
+) -> None:
+    autojump_clock.autojump_threshold = 0.2
+
+    def handler(request) -> Reply:
+        return (
+            LOST[name]
+            if "range" in request.headers or request.method == "HEAD"
+            else http(200, CONTENT)
+        )
+
+    async with acting(handler, retries=3) as (client, server):
+        for start in (10, 1000):
+            assert await read(client, start, start + 10) == (0, CONTENT)
+        assert sum("range" in request.headers for request in server.requests) == 3
+        assert len(server.requests) == 5  # the second read asks for the whole at once
+    async with acting(handler, retries=3) as (client, server):
+        assert await client.blob_size("a/b", BLOB.digest) == len(CONTENT)
+
+
+async def test_a_connection_that_is_lost_once_says_nothing_about_ranges(autojump_clock) -> None:
+    autojump_clock.autojump_threshold = 0.2
+    losses = [LOST["reset"]]
+
+    def handler(request) -> Reply:
+        return (
+            losses.pop()
+            if losses
+            else http(206, CONTENT[10:20], content_range=f"bytes 10-19/{len(CONTENT)}")
+        )
+
+    async with acting(handler, retries=3) as (client, server):
+        assert await read(client, 10, 20) == (10, CONTENT[10:20])
+    losses.append(LOST["reset"])
+    async with acting(handler, retries=1) as (client, server):  # a mirror, which is asked once
+        with pytest.raises(Unreachable):
+            await read(client, 10, 20)
+        assert len(server.requests) == 1
+
+
+async def test_a_registry_that_loses_every_connection_is_unreachable(autojump_clock) -> None:
+    autojump_clock.autojump_threshold = 0.2
+    async with acting(lambda _: LOST["reset"], retries=2) as (client, server):
+        with pytest.raises(Unreachable):
+            await read(client, 10, 20)
+        assert len(server.requests) == 4
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,10 @@ HEADS = {
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n"
     ),
     "204": http(204),
+    "a reset": Reply(b"", "reset"),
+    "an end without an answer": Reply(b""),
+    "an end within the headers": Reply(b"HTTP/1.1 200 OK\r\ncontent-le"),
+    "what is not HTTP": Reply(b"\x00\x01\x02\r\n\r\n"),
     "an encoded length": http(
         200, b"x" * 20, content_encoding="gzip", docker_content_digest=str(DIGEST)
     ),

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import base64
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -13,6 +16,9 @@ from hypothesis import strategies as st
 
 from ocifs.errors import Unreachable, UsageError
 from ocifs.registry.client import open_registry
+from ocifs.registry.config.hosts_toml import parse as parse_hosts
+from ocifs.registry.config.registries_conf import endpoints_for
+from ocifs.registry.config.registries_conf import parse as parse_conf
 from ocifs.registry.http.proxies import proxy_for
 from ocifs.settings import Limits, NetworkSettings, Settings
 from tests.support.faults import fault_server, http, in_turn
@@ -172,6 +178,41 @@ async def test_a_registry_is_asked_through_a_socks_proxy(
             ) as client:
                 assert await client.tags("a/b") == ("v1",)
     assert proxy.asked == [("CONNECT registry.example:443", f"me:{PASSWORD}" if login else "")] * 2
+
+
+@pytest.mark.parametrize("kind", ["registries.conf", "hosts.toml"])
+async def test_a_registry_is_asked_through_the_socks_proxy_of_a_file(
+    registry: Front, kind: str
+) -> None:
+    with socks_to(registry.host) as proxy:
+        address = f"socks5://{proxy.address}"
+        if kind == "hosts.toml":
+            table = f'[host."https://registry.example"]\nproxy = "{address}"\n'
+            site = parse_hosts(table, Path("/nowhere/hosts.toml"), "registry.example")[0].site
+        else:
+            conf = parse_conf(
+                f'[[registry]]\nlocation = "registry.example"\nproxy = "{address}"\n', "conf"
+            )
+            site = endpoints_for(conf, "registry.example", "a/b")[0].site
+        async with open_registry(
+            site, Settings(network=NetworkSettings(ca_file=registry.ca))
+        ) as client:
+            assert await client.tags("a/b") == ("v1",)
+    assert proxy.asked == [("CONNECT registry.example:443", "")]
+
+
+def test_a_socks_proxy_without_the_extra_is_an_error_that_names_it() -> None:
+    program = (
+        "import sys; sys.modules['socksio'] = None\n"
+        "from ocifs.registry.http.proxies import make_pool\n"
+        "from ocifs.errors import UsageError\n"
+        "try: make_pool(None, 'socks5://127.0.0.1:1', None, 1)\n"
+        "except UsageError as error: print(error, error.hint)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert "extra socks" in done.stdout and "ocifs-mount[socks]" in done.stdout
 
 
 @pytest.mark.parametrize(

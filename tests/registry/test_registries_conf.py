@@ -214,7 +214,7 @@ def test_what_is_wrong_is_told_by_file_and_key(text: str, said: str) -> None:
             'mirror-by-digest-only = true\n[[registry.mirror]]\nlocation = "b.example"\npull-from-mirror = "all"',
             "pull-from-mirror",
         ),
-        ('proxy = "socks5://p"', r"registry\[1\].proxy \(socks5://p\) is no address"),
+        ('proxy = "socks4://p"', r"registry\[1\].proxy \(socks4://p\) is no address"),
         ('location = "my_mirror:5000"', r"registry\[1\].location \(my_mirror:5000\) is not a host"),
         (
             'location = "b.example/x:v2"',

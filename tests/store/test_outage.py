@@ -13,7 +13,7 @@ import trio.testing
 from ocifs.content import Blob, BlobStream
 from ocifs.errors import ConnectionRefused, NotFound, OcifsError, RegistryFailed, Unreachable
 from ocifs.oci.digest import Digest
-from ocifs.store.names.outage import Outage, PatientSource
+from ocifs.store.names.outage import Failures, Outage, PatientSource
 from tests.store.source import MemorySource
 from tests.store.test_blobs import CONTENT, caching, whole
 
@@ -121,3 +121,59 @@ async def test_a_question_with_another_answer_does_not_wait(
     with pytest.raises(ConnectionRefused):
         await outage.ask(question, patient=False)
     assert trio.current_time() == began
+
+
+BROKEN = RegistryFailed("500", status=500)
+
+
+async def test_a_failing_question_fails_at_once_in_its_pause_and_no_other_does(
+    autojump_clock,
+) -> None:
+    failures, asked = Failures(60), []
+
+    async def ask(key: str, error: OcifsError | None = None) -> None:
+        async def question() -> None:
+            asked.append(key)
+            if error is not None:
+                raise error
+
+        await failures.ask(key, question)
+
+    for _ in range(3):
+        with pytest.raises(RegistryFailed):
+            await ask("tags a/b", BROKEN)
+    for key in ("tags c/d", "tag a/b:v1", "manifest a/b@x", "referrers a/b@x", "catalog"):
+        await ask(key)
+    assert asked == [
+        "tags a/b",
+        "tags c/d",
+        "tag a/b:v1",
+        "manifest a/b@x",
+        "referrers a/b@x",
+        "catalog",
+    ]
+    await trio.sleep(1.1)
+    await ask("tags a/b")
+
+
+async def test_a_kind_of_question_that_fails_for_several_is_left_alone_for_a_pause(
+    autojump_clock,
+) -> None:
+    failures, asked = Failures(60), 0
+
+    async def fail() -> None:
+        nonlocal asked
+        asked += 1
+        raise BROKEN
+
+    async def succeed() -> None:
+        return None
+
+    for number in range(50):
+        with pytest.raises(RegistryFailed):
+            await failures.ask(f"tag a/b:v{number}", fail)
+    assert asked == 3
+    await failures.ask("manifest a/b@x", succeed)
+    await trio.sleep(1.1)
+    await failures.ask("tag a/b:v0", succeed)
+    await failures.ask("tag a/b:v99", succeed)

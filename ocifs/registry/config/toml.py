@@ -19,6 +19,8 @@ from ocifs.userfiles import read_user_file
 
 _FILE_BYTES = 4 << 20
 
+_PROXIES = ("http", "https", "socks5", "socks5h")
+
 
 def read_text(path: Path) -> str:
     """A configuration file.
@@ -81,12 +83,14 @@ class Table:
         try:
             parts = urlsplit(text)
             fits = not text or (
-                parts.scheme in ("http", "https") and parts.hostname and parts.path in ("", "/")
+                parts.scheme in _PROXIES and parts.hostname and parts.path in ("", "/")
             )
         except ValueError:
             fits = False
         if not fits:
-            raise self.wrong("proxy", f"({shown(text)}) is no address of an HTTP proxy")
+            raise self.wrong(
+                "proxy", f"({shown(text)}) is no address of a proxy: http://, https:// or socks5://"
+            )
         return text
 
     def flag(self, key: str) -> bool:

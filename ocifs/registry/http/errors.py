@@ -55,6 +55,16 @@ def our_errors(host: str) -> Iterator[None]:
         raise our_error(error, host) from None
 
 
+# A connection that was made and ended without an answer.
+_LOST = (
+    httpcore.RemoteProtocolError,
+    httpcore.ReadError,
+    httpcore.WriteError,
+    httpx.RemoteProtocolError,
+    httpx.ReadError,
+    httpx.WriteError,
+)
+
 # What OpenSSL says, and what to try.
 _TLS = (
     ("wrong version number", "it does not speak TLS there: use --plain-http, or another port"),
@@ -99,8 +109,15 @@ def _tls_hint(text: str, host: str) -> str:
     )
 
 
-def our_error(error: Exception, host: str) -> OcifsError:  # noqa: PLR0911 (a table of cases)
+def our_error(error: Exception, host: str) -> OcifsError:
     """The error of ours for one of theirs; `host` is all that it may name of an address."""
+    made = _our_error(error, host)
+    if isinstance(made, Unreachable):
+        made.was_connected = isinstance(error, _LOST)
+    return made
+
+
+def _our_error(error: Exception, host: str) -> OcifsError:  # noqa: PLR0911 (a table of cases)
     causes = list(causes_of(error))
     text = reason_of(error)
     if any(isinstance(cause, ssl.SSLError) for cause in causes):
@@ -172,3 +189,16 @@ def causes_of(error: BaseException | None) -> Iterator[BaseException]:
             for inner in error.exceptions:
                 yield from causes_of(inner)
         error = error.__cause__ or error.__context__
+
+
+def after_redirect(error: Unreachable, host: str) -> Unreachable:
+    """A failure at the end of a redirect.
+
+    What the user may say about TLS is about the registry, not about where it leads.
+    """
+    hint = error.hint
+    if "--plain-http" in hint:
+        hint = f"{host} leads there: is its address right, and does what it leads to have TLS? --ca-file adds an authority"
+    made = type(error)(f"{host} redirects, and {error}", hint=hint)
+    made.was_connected = error.was_connected
+    return made

@@ -161,6 +161,6 @@ def _socks_pool(
         )
     except RuntimeError:  # httpcore's, if socksio is not installed
         raise UsageError(
-            "a SOCKS proxy needs the package socksio",
-            hint="pip install socksio, in the environment that has ocifs",
+            "a SOCKS proxy needs the extra socks of ocifs (the package socksio)",
+            hint='pip install "ocifs-mount[socks]", in the environment that has ocifs',
         ) from None

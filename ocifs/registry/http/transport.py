@@ -12,8 +12,9 @@ import logging
 import os
 import ssl
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping
 from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import httpcore
@@ -28,6 +29,8 @@ from ocifs.registry.http.origins import Origin
 from ocifs.registry.http.proxies import make_pool, proxy_error, proxy_for
 from ocifs.registry.http.tls import Trust
 from ocifs.settings import Timing
+
+T = TypeVar("T")
 
 log = logging.getLogger("ocifs.registry")
 
@@ -238,3 +241,18 @@ def _host_in(url: str) -> str:
         return f"{parts.hostname or 'a registry'}{f':{parts.port}' if parts.port else ''}"
     except ValueError:
         return "a registry"
+
+
+async def closing(answer: httpx.Response, work: Awaitable[T]) -> T:
+    """What `work` finds.
+
+    The answer is closed if that makes another one likely, or if the work fails.
+    """
+    try:
+        found = await work
+    except BaseException:
+        await answer.aclose()
+        raise
+    if found:
+        await answer.aclose()
+    return found

@@ -3,7 +3,8 @@ what it served.
 
 Rules that hold here: whether a mirror is there is found out once, whoever waits for it; while one
 that failed is looked at again, nobody waits; an answer, also "no such thing", is health; the first
-good answer ends the pauses.
+good answer ends the pauses; a failure of the registry itself (5xx) does not keep other questions
+from it, while a mirror's does, as there are others to ask.
 """
 
 from __future__ import annotations
@@ -28,6 +29,10 @@ from ocifs.settings import Timing
 _FIRST_OWN = 1.0  # the first pause of a registry itself
 _LONGEST = 60  # of mirrors, in first pauses
 _TROUBLES = (Unreachable, DeadlineExceeded, RegistryFailed, RateLimited)
+_OWN_TROUBLES = (
+    Unreachable,
+    DeadlineExceeded,
+)  # of the registry itself: its 5xx and 429 are about one kind of question
 
 
 class Health:
@@ -110,7 +115,7 @@ class Health:
         self._note(str(error))
         if isinstance(error, IntegrityError):
             self.lies += 1
-        if not isinstance(error, _TROUBLES):
+        if not isinstance(error, _OWN_TROUBLES if self._own else _TROUBLES):
             return
         asked = error.retry_after if isinstance(error, RateLimited | RegistryFailed) else None
         self._pause = min(self._longest, max(self._first, self._pause * 2))

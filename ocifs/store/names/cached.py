@@ -12,6 +12,8 @@ Rules that hold here:
   ask. The credential of a repository is looked up once, so a mount keeps the one that it began
   with.
 - After a failure to reach the registry the next questions fail at once, for a pause that grows.
+  After a failure of the registry's own (5xx) only the same question does, or its kind if several
+  have failed.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ from ocifs.oci.manifest import verify_manifest
 from ocifs.settings import Settings
 from ocifs.store.disk import Disk
 from ocifs.store.names.files import NameFiles
-from ocifs.store.names.outage import OUTAGES, Outage
+from ocifs.store.names.outage import OUTAGES, Failures, Outage
 
 T = TypeVar("T")
 
@@ -72,6 +74,7 @@ class CachedCatalog:
         self._slow = Outage(
             settings.timing.outage_pause
         )  # for names with an answer from before, which are not waited for
+        self._failures = Failures(settings.timing.outage_pause)
         self._hurry = min(settings.timing.stale_after, settings.timing.timeout / 3)
         self._max_wait = settings.timing.max_wait
         self.on_answer: Callable[[], None] = lambda: None
@@ -145,7 +148,7 @@ class CachedCatalog:
             if fresh is not None:
                 return _names(fresh)
         try:
-            found = await self._reach_catalog(self._catalog.brief_list)
+            found = await self._reach_catalog("catalog", self._catalog.brief_list)
         except (CatalogUnavailable, RateLimited) as error:
             log.debug("no catalog for a lookup: %s", error)
             found = None
@@ -156,13 +159,13 @@ class CachedCatalog:
         await in_thread(self._files.write, owner, "catalog", found)
         return found
 
-    async def _reach_catalog(self, question: Callable[[], Awaitable[T]]) -> T:
+    async def _reach_catalog(self, key: str, question: Callable[[], Awaitable[T]]) -> T:
         """Ask for the catalog: not for long, if the repositories that something is known of can be
         listed instead.
         """
         known = await in_thread(self._files.any)
         try:
-            found = await (self._reach_soon(question) if known else self._reach(question))
+            found = await (self._reach_soon(key, question) if known else self._reach(key, question))
         except OcifsError as error:
             self.catalog_error = str(error)
             raise
@@ -217,7 +220,13 @@ class CachedCatalog:
         known = self._known.get(key)
         if isinstance(known, tuple):
             return known
-        found = await self._reach(lambda: self._catalog.referrers(repository, digest))
+        if key in self._absent:
+            raise self._absent[key]
+        try:
+            found = await self._reach(key, lambda: self._catalog.referrers(repository, digest))
+        except OcifsError as error:
+            self._note_cut(key, error)
+            raise
         self._known[key] = found
         return found
 
@@ -237,7 +246,8 @@ class CachedCatalog:
         return held
 
     async def _fetch_manifest(self, repository: str, digest: Digest) -> RawManifest:
-        raw = await self._reach(lambda: self._catalog.manifest(repository, digest))
+        key = f"manifest {repository}@{digest}"
+        raw = await self._reach(key, lambda: self._catalog.manifest(repository, digest))
         await in_thread(self._keep_manifest, await self._owner(repository), repository, raw)
         return raw
 
@@ -291,7 +301,7 @@ class CachedCatalog:
             else self._reach_soon
         )
         try:
-            found = await reach(question)
+            found = await reach(key, question)
         except (NotFound, CatalogUnavailable) as error:
             if isinstance(error.__cause__, OUTAGES) and last is not None:
                 self.stale = True
@@ -320,7 +330,7 @@ class CachedCatalog:
         if error.listed:
             self._absent[key] = error
 
-    async def _reach_soon(self, question: Callable[[], Awaitable[T]]) -> T:
+    async def _reach_soon(self, key: str, question: Callable[[], Awaitable[T]]) -> T:
         """Ask for something with an answer from before, which is not waited for as long as if there
         were none.
 
@@ -330,12 +340,14 @@ class CachedCatalog:
 
         async def soon() -> T:
             with patience(self._hurry, self._max_wait):
-                return await self._reach(question, patient=False)
+                return await self._reach(key, question, patient=False)
             raise AssertionError("patience raises when it ends")
 
         return await self._slow.ask(soon)
 
-    async def _reach(self, question: Callable[[], Awaitable[T]], *, patient: bool = True) -> T:
+    async def _reach(
+        self, key: str, question: Callable[[], Awaitable[T]], *, patient: bool = True
+    ) -> T:
         """Ask the registry, unless it could not be reached just now.
 
         `patient` as `Outage.ask` has it.
@@ -345,7 +357,7 @@ class CachedCatalog:
                 f"{self._host} is not asked, since --offline was given, and the cache does not know",
                 hint="`ocifs prefetch` brings what is wanted while there is a network; without --offline the registry is asked",
             )
-        found = await self._outage.ask(question, patient=patient)
+        found = await self._failures.ask(key, lambda: self._outage.ask(question, patient=patient))
         self._slow.over()
         self.stale = False
         self.on_answer()

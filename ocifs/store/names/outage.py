@@ -7,7 +7,8 @@ Rules that hold here:
 - while a registry that was reached before refuses connections, as it does while it restarts,
   questions are asked again for up to half of `--timeout`; a registry that was never reached, or
   that has been away for longer, fails at once;
-- any answer ends the outage, also a refusal.
+- any answer ends the outage, also a refusal or a failure of the registry's own (5xx): that is about
+  one question (`Failures`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TypeVar
 
 import trio
+from cachetools import LRUCache
 
 from ocifs.content import Blob, BlobSource, BlobStream
 from ocifs.errors import (
@@ -32,6 +34,13 @@ from ocifs.oci.digest import Digest
 T = TypeVar("T")
 
 OUTAGES = (Unreachable, DeadlineExceeded, RegistryFailed)
+"""After these, what was known before is used."""
+
+_AWAY = (Unreachable, DeadlineExceeded)
+_SEVERAL = (
+    3  # different questions of a kind that fail in a row before all of that kind are left alone
+)
+_QUESTIONS = 1000  # failing ones that are remembered
 _FIRST_PAUSE = 1.0
 _AGAIN = 0.5  # seconds between two questions to a registry that may be restarting
 
@@ -78,7 +87,7 @@ class Outage:
     async def ask(
         self,
         question: Callable[[], Awaitable[T]],
-        kinds: tuple[type[OcifsError], ...] = OUTAGES,
+        kinds: tuple[type[OcifsError], ...] = _AWAY,
         *,
         patient: bool = True,
     ) -> T:
@@ -113,6 +122,52 @@ class Outage:
         """Whether it may only be restarting, and is worth waiting for."""
         recent = trio.current_time() < self._since + self._restart
         return isinstance(error, ConnectionRefused) and self._reached and recent
+
+
+class Failures:
+    """Questions to which the registry answers with failures of its own (5xx).
+
+    - A question that failed is asked again after a pause; until then it fails with the same error.
+    - After _SEVERAL different ones of a kind in a row all of that kind are left alone. Other kinds
+      are asked as before.
+    """
+
+    def __init__(self, longest: float) -> None:
+        self._longest = longest
+        self._questions: LRUCache[str, Outage] = LRUCache(_QUESTIONS)
+        self._kinds: dict[str, Outage] = {}
+        self._failed: dict[str, set[str]] = {}
+
+    async def ask(self, key: str, question: Callable[[], Awaitable[T]]) -> T:
+        """What a question gives, or raises. The first word of its key is its kind."""
+        kind = key.partition(" ")[0]
+        failed = self._failed.setdefault(kind, set())
+        every = self._kinds.setdefault(kind, Outage(self._longest))
+        every.check()
+        own = self._questions.get(key)
+        if own is not None:
+            own.check()
+        try:
+            found = await question()
+        except RegistryFailed as error:
+            own = self._questions.setdefault(key, own or Outage(self._longest))
+            own.failed(error)
+            if len(failed) < _SEVERAL:
+                failed.add(key)
+            if len(failed) == _SEVERAL:
+                every.failed(error)
+            raise
+        except OcifsError as error:
+            if not isinstance(error, _AWAY):
+                self._over(kind, key)
+            raise
+        self._over(kind, key)
+        return found
+
+    def _over(self, kind: str, key: str) -> None:
+        self._questions.pop(key, None)
+        self._failed[kind].clear()
+        self._kinds[kind].over()
 
 
 class PatientSource:

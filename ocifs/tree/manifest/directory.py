@@ -23,7 +23,7 @@ from ocifs.tree.manifest.files import FilesDirectory
 from ocifs.tree.manifest.index import index_links, missing
 from ocifs.tree.manifest.layers import LayersDirectory
 from ocifs.tree.manifest.load import Bound, Whereabouts, facts, identify, load
-from ocifs.tree.manifest.referrers import ReferrersDirectory, find_referrers
+from ocifs.tree.manifest.referrers import Found, ReferrersDirectory, find_referrers
 from ocifs.tree.manifest.rootfs import open_rootfs
 from ocifs.tree.manifest.summary import summarise
 from ocifs.tree.names import to_bytes
@@ -87,8 +87,10 @@ class ManifestDirectory(Plain):
             self._bound.classification if self._bound else (await identify(self._where))[1]
         ).kind
 
-    async def referrers(self) -> list[tuple[str, Digest]]:
-        """What refers to the manifest, as kinds and digests, for those who want to be told at once."""
+    async def referrers(self) -> Found:
+        """What refers to the manifest, as kinds and digests, for callers that want all of it at
+        once.
+        """
         return await find_referrers(self._where, (await self.bind()).manifest.digest)
 
     async def lookup(self, name: bytes) -> Node:

@@ -5,20 +5,25 @@ Three systems are looked at: the referrers API, or the tag that stands in for it
 in an index (BuildKit's attestations, SOCI's second index), where such an index was looked at
 before.
 
-Rules that hold here: nothing is asked before somebody looks inside; a referrer's kind comes from
-its descriptor, so that no manifest is fetched to list; a link leads to the manifest's own
-directory, so what refers in a circle is a circle of links and nothing is endless.
+Rules that hold here:
+
+- Nothing is asked before a caller looks inside.
+- A referrer's kind comes from its descriptor, so that no manifest is fetched to list.
+- A link leads to the manifest's own directory, so what refers in a circle is a circle of links and
+  nothing is endless.
+- A system that fails hides nothing of the others: what was found is shown, and then the error.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from contextlib import suppress
+from typing import NamedTuple
 
 import trio
 
 from ocifs.concurrency import ungrouped
-from ocifs.errors import NotFound
+from ocifs.errors import NotFound, OcifsError
 from ocifs.oci import mediatype
 from ocifs.oci.descriptor import Descriptor
 from ocifs.oci.digest import Digest
@@ -28,7 +33,16 @@ from ocifs.oci.kinds.children import child_role
 from ocifs.oci.manifest import Form, Manifest
 from ocifs.tree.manifest.load import Whereabouts
 from ocifs.tree.names import unique
-from ocifs.tree.node import DIRECTORY, Attributes, Entry, Link, Node, Plain
+from ocifs.tree.node import (
+    DIRECTORY,
+    Attributes,
+    Entry,
+    Link,
+    Node,
+    Plain,
+    cut_short,
+    entries_before,
+)
 from ocifs.tree.static import StaticDirectory
 
 COSIGN = {"sig": "cosign-signature", "att": "cosign-attestation", "sbom": "cosign-sbom"}
@@ -46,23 +60,34 @@ class ReferrersDirectory(Plain):
         self._digest = digest
 
     async def lookup(self, name: bytes) -> Node:
-        for entry in await self.entries():
+        cut: OcifsError | None = None
+        try:
+            entries = await self.entries()
+        except OcifsError as error:
+            cut, entries = error, entries_before(error)
+        for entry in entries:
             if entry.name == name:
                 return entry.node
+        if cut is not None:
+            raise cut
         raise NotFound(
             f"nothing of the kind {name.decode(errors='replace')!r} refers to this manifest"
         )
 
     async def entries(self) -> Sequence[Entry]:
         kinds: dict[str, list[Digest]] = {}
-        for kind, digest in await find_referrers(self._where, self._digest):
+        found = await find_referrers(self._where, self._digest)
+        for kind, digest in found.referrers:
             listed = kinds.setdefault(kind, [])
             if digest not in listed:
                 listed.append(digest)
-        return [
+        entries = [
             Entry(kind.encode(), self._links(kind, digests))
             for kind, digests in sorted(kinds.items())
         ]
+        if found.error is not None:
+            raise cut_short(found.error, entries) from found.error
+        return entries
 
     def _links(self, kind: str, digests: Sequence[Digest]) -> StaticDirectory:
         key = (self.key, kind)
@@ -75,20 +100,35 @@ class ReferrersDirectory(Plain):
         return StaticDirectory(key, links)
 
 
-async def find_referrers(where: Whereabouts, digest: Digest) -> list[tuple[str, Digest]]:
-    """What refers to a manifest, as kinds and digests; four questions at most, asked at once."""
+class Found(NamedTuple):
+    """Kinds and digests of what refers to a manifest, and the first error that cut this short."""
+
+    referrers: list[tuple[str, Digest]]
+    error: OcifsError | None
+
+
+async def find_referrers(where: Whereabouts, digest: Digest) -> Found:
+    """What refers to a manifest; four questions at most, asked at once."""
     catalog, repository = where.context.origin.catalog, where.repository
     listed: list[Descriptor] = []
     signed: dict[str, Digest] = {}
+    errors: list[OcifsError] = []
 
     async def ask_api() -> None:
-        listed.extend(await catalog.referrers(repository, digest))
+        try:
+            listed.extend(await catalog.referrers(repository, digest))
+        except OcifsError as error:
+            listed.extend(each for each in error.listed if isinstance(each, Descriptor))
+            errors.append(error)
 
     async def ask_tag(suffix: str) -> None:
-        with suppress(NotFound):
-            signed[suffix] = (
-                await catalog.resolve(repository, f"{referrers_tag(digest)}.{suffix}")
-            ).digest
+        try:
+            with suppress(NotFound):
+                signed[suffix] = (
+                    await catalog.resolve(repository, f"{referrers_tag(digest)}.{suffix}")
+                ).digest
+        except OcifsError as error:
+            errors.append(error)
 
     with ungrouped():
         async with trio.open_nursery() as nursery:
@@ -97,7 +137,8 @@ async def find_referrers(where: Whereabouts, digest: Digest) -> list[tuple[str, 
                 nursery.start_soon(ask_tag, suffix)
     listed += where.context.siblings(repository, digest)
     found = [(kind_of(descriptor), descriptor.digest) for descriptor in listed]
-    return [*found, *((COSIGN[suffix], signed[suffix]) for suffix in COSIGN if suffix in signed)]
+    found += [(COSIGN[suffix], signed[suffix]) for suffix in COSIGN if suffix in signed]
+    return Found(found, errors[0] if errors else None)
 
 
 def kind_of(descriptor: Descriptor) -> str:
