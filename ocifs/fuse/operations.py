@@ -26,6 +26,7 @@ from ocifs.fuse.guard import Guard
 from ocifs.fuse.inodes import Handle, Handles, Inode, Inodes, OpenDirectory
 from ocifs.settings import KIB, Timing
 from ocifs.tree.node import (
+    Attributes,
     Directory,
     Entry,
     File,
@@ -276,10 +277,17 @@ class Operations(pyfuse3.Operations):
         if opened.error is not None and start >= len(entries) + len(_DOTS):
             raise opened.error
         remember, reply = self.inodes.remember, pyfuse3.readdir_reply
+        entry: pyfuse3.EntryAttributes | None = None
+        shown: tuple[Attributes, float] | None = None
         for position in range(max(0, start - len(_DOTS)), len(entries)):
             name, node = entries[position]
             inode = remember(node)
-            if not reply(token, name, entry_of(node, inode), position + len(_DOTS) + 1):
+            # Neighbours are often alike, as the links of tags are, and the kernel's copy is made in `reply`.
+            if entry is not None and shown == (node.attributes, node.lifetime):
+                entry.st_ino = pyfuse3.InodeT(inode)
+            else:
+                entry, shown = entry_of(node, inode), (node.attributes, node.lifetime)
+            if not reply(token, name, entry, position + len(_DOTS) + 1):
                 self.inodes.forget(inode, 1)  # there was no room, and the kernel is not told of it
                 return
 

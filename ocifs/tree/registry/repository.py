@@ -26,7 +26,7 @@ from ocifs.tree.manifest.context import MANY_NAMES, Context
 from ocifs.tree.manifest.directory import ManifestDirectory
 from ocifs.tree.manifest.load import Whereabouts
 from ocifs.tree.names import mangle, to_bytes, unmangle
-from ocifs.tree.node import DIRECTORY, Attributes, Entry, Link, Node, Plain, cut_short
+from ocifs.tree.node import DIRECTORY, Attributes, Entry, Link, Node, Plain, cut_short, make_entry
 
 _MANIFESTS = b"../_manifests/"
 _OUTAGES = (Unreachable, DeadlineExceeded, RegistryFailed)
@@ -93,8 +93,12 @@ class TagsDirectory(_Control):
         """Links that are believed as long as the list is: `ls -l` asks for each again, later than a
         second in a long list.
         """
-        links = (self._link(tag, lifetime) for tag in sorted(tags))
-        return [Entry(link.target[len(_MANIFESTS) :], link) for link in links]
+        key = self.key
+        names = ((tag, mangle(to_bytes(tag))) for tag in sorted(tags))
+        return [
+            make_entry((name, Link((key, tag), _MANIFESTS + name, lifetime=lifetime)))
+            for tag, name in names
+        ]
 
     def _link(self, tag: str, lifetime: float) -> Link:
         return Link((self.key, tag), _MANIFESTS + mangle(to_bytes(tag)), lifetime=lifetime)
