@@ -20,7 +20,7 @@ import trio
 
 from ocifs import __version__
 from ocifs.concurrency import guarded, in_thread, patience, ungrouped
-from ocifs.content import Origin
+from ocifs.content import ContentSource
 from ocifs.errors import LimitExceeded, OcifsError, UsageError
 from ocifs.fuse.stats import Journal
 from ocifs.layers.service import LayerService
@@ -34,11 +34,11 @@ from ocifs.registry.config.endpoints import Locations
 from ocifs.registry.mirrors.mirrored import Mirrored, open_mirrored
 from ocifs.settings import MountFlags, Settings
 from ocifs.store.blobs.cached import CachedBlobs
-from ocifs.store.derived import DiskShelf
+from ocifs.store.derived import DerivedFiles
 from ocifs.store.disk import Disk
 from ocifs.store.names.cached import CachedCatalog
-from ocifs.store.names.outage import Outage, PatientSource
-from ocifs.store.upkeep.housekeeper import Housekeeper, Keeps
+from ocifs.store.names.outage import BackoffSource, Outage
+from ocifs.store.upkeep.housekeeper import Housekeeper, IdleCloser
 from ocifs.tree.blob import OfHost
 from ocifs.tree.control import MountRoot
 from ocifs.tree.manifest.context import Context
@@ -80,9 +80,9 @@ async def open_tree(
     facts = {} if facts is None else facts
     async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
         disk = await in_thread(Disk, settings.cache.directory)
-        keepers: list[Keeps] = []
-        housekeeper = Housekeeper(disk, settings.cache, keepers)
-        parts = Parts(disk, nursery, settings, facts, keepers)
+        closers: list[IdleCloser] = []
+        housekeeper = Housekeeper(disk, settings.cache, closers)
+        parts = Parts(disk, nursery, settings, facts, closers)
         disk.report = hooks.report or disk.report
         if isinstance(source, LayoutSource):
             root = await _open_layout(source, parts, hooks.on_progress)
@@ -110,16 +110,16 @@ class Parts:
     nursery: trio.Nursery
     settings: Settings
     facts: Facts
-    keepers: list[Keeps]
+    closers: list[IdleCloser]
 
-    def context(self, origin: Origin, seeds: tuple[str, ...] = ()) -> Context:
+    def context(self, origin: ContentSource, seeds: tuple[str, ...] = ()) -> Context:
         """What the nodes of one origin share."""
         settings = self.settings
         tables = not settings.cache.verify_full
         layer_service = LayerService(
-            origin.blobs, DiskShelf(self.disk), self.nursery, settings.limits, tables=tables
+            origin.blobs, DerivedFiles(self.disk), self.nursery, settings.limits, tables=tables
         )
-        self.keepers.append(layer_service)
+        self.closers.append(layer_service)
         view = replace(settings.view, repositories=seeds)
         return Context(
             origin, view, settings.limits, layer_service, settings.timing.tag_ttl, self.disk.report
@@ -221,7 +221,7 @@ class Hosts:
 
 def _open_origin(
     mirrored: Mirrored, traffic: Traffic, parts: Parts, *, alone: bool
-) -> tuple[CachedCatalog, Origin]:
+) -> tuple[CachedCatalog, ContentSource]:
     host, settings = mirrored.host, parts.settings
     if mirrored.has_mirrors:  # which leaves alone who does not answer, one by one
         settings = replace(settings, timing=replace(settings.timing, outage_pause=0.0))
@@ -231,27 +231,27 @@ def _open_origin(
     outage = Outage(settings.timing.outage_pause, settings.timing.timeout / 2)
     catalog.on_answer = outage.over
     catalog.identify = mirrored.identity
-    source = PatientSource(WatchedSource(mirrored, traffic), outage)
+    source = BackoffSource(WatchedSource(mirrored, traffic), outage)
     blobs = CachedBlobs(source, parts.disk, parts.nursery, settings, host)
     blobs.has_seen = catalog.has_seen
-    parts.keepers.append(blobs)
+    parts.closers.append(blobs)
     parts.facts[f"registry {host}"] = lambda: {
         **traffic.facts(),
         "stale": catalog.stale,
         "catalog_error": catalog.catalog_error,
         **mirrored.facts(),
     }
-    return catalog, Origin(host, catalog, blobs if alone else OfHost(host, blobs))
+    return catalog, ContentSource(host, catalog, blobs if alone else OfHost(host, blobs))
 
 
 async def _open_layout(
     source: LayoutSource, parts: Parts, on_progress: OnProgress | None
 ) -> Directory:
     """The root of a local source: the manifest that is named, or the only one, or all of them."""
-    settings, shelf = parts.settings, DiskShelf(parts.disk)
+    settings, shelf = parts.settings, DerivedFiles(parts.disk)
     with patience(settings.timing.timeout, settings.timing.max_wait):
         layout = await Layout.open(source, parts.nursery, settings, shelf, on_progress)
-        context = parts.context(Origin(str(source), layout, layout))
+        context = parts.context(ContentSource(str(source), layout, layout))
         if source.ref:
             return await open_single(context, "", await layout.version(source.ref))
         names = await layout.names()
@@ -281,7 +281,7 @@ async def look_at_layout(
     """
     disk = await in_thread(Disk, settings.cache.directory)
     async with trio.open_nursery() as nursery:
-        layout = await Layout.open(source, nursery, settings, DiskShelf(disk))
+        layout = await Layout.open(source, nursery, settings, DerivedFiles(disk))
         found = (await layout.names()).shown, await layout.notes()
         nursery.cancel_scope.cancel()
     return found

@@ -28,7 +28,7 @@ Ts = TypeVarTuple("Ts")
 K = TypeVar("K", bound=Hashable)
 
 
-class Waiting(Protocol):
+class Waiter(Protocol):
     """Somebody who waits, and to whom progress may be told."""
 
     def progress(self) -> None:
@@ -40,7 +40,7 @@ class Waiting(Protocol):
         ...
 
 
-_waiting: ContextVar[Waiting | None] = ContextVar("waiting", default=None)
+_waiting: ContextVar[Waiter | None] = ContextVar("waiting", default=None)
 
 
 def note_progress() -> None:
@@ -60,7 +60,7 @@ def note_waiting_for(place: str) -> None:
         waiting.waits_for(place)
 
 
-def who_waits() -> Waiting | None:
+def current_waiter() -> Waiter | None:
     """Whoever waits for the work of this task, to be told later from another task."""
     return _waiting.get()
 
@@ -88,7 +88,7 @@ class Patience:
 
     __slots__ = ("_end", "_outer", "_timeout", "place", "scope")
 
-    def __init__(self, timeout: float, max_wait: float, outer: Waiting | None = None) -> None:
+    def __init__(self, timeout: float, max_wait: float, outer: Waiter | None = None) -> None:
         self._outer = outer
         now = trio.current_time()
         self._timeout = timeout
@@ -222,7 +222,7 @@ class _Flight(Generic[T]):
         self.done = trio.Event()
         self.value: T | None = None
         self.error: Exception | None = None
-        self.waiters: list[Waiting] = []
+        self.waiters: list[Waiter] = []
         self.place: str | None = None
 
     def progress(self) -> None:
@@ -252,7 +252,7 @@ class SingleFlight(Generic[K, T]):
         if flight is None:
             flight = self._flights[key] = _Flight()
             self._nursery.start_soon(self._fly, key, flight, work)
-        waiting = who_waits()
+        waiting = current_waiter()
         if waiting is not None:
             flight.waiters.append(waiting)
             if flight.place is not None:

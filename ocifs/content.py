@@ -4,7 +4,7 @@ them.
     Catalog      names, which change: repositories, tags, what a tag means now, what refers to a
     digest BlobSource   bytes by digest, which never change, as streams: what a registry or a layout
     can do BlobReader   the same bytes for those who read: any range, verified and kept. What tree
-    and layers see Shelf        things made from blobs (indices, merged trees), kept under a digest.
+    and layers see DerivedCache        things made from blobs (indices, merged trees), kept under a digest.
     What layers sees
 
 Rules that hold here: every method raises nothing but `OcifsError`s; NotFound only when somebody who
@@ -138,7 +138,7 @@ class BlobSource(Protocol):
         """
         ...
 
-    def distrust(self, digest: Digest) -> bool:
+    def report_corrupt(self, digest: Digest) -> bool:
         """What came for a digest was not what it names.
 
         Whether it is worth another try: from now on it comes from elsewhere.
@@ -165,18 +165,18 @@ class BlobReader(Protocol):
         """
         ...
 
-    def hold(self, digest: Digest) -> None:
-        """Somebody opened the blob: what is kept of it stays until it is `let_go` as often as it
+    def acquire(self, digest: Digest) -> None:
+        """Somebody opened the blob: what is kept of it stays until it is `release` as often as it
         was held.
         """
         ...
 
-    def let_go(self, digest: Digest) -> None:
+    def release(self, digest: Digest) -> None:
         """Somebody who opened the blob closed it."""
         ...
 
 
-class Shelf(Protocol):
+class DerivedCache(Protocol):
     """Things that were made from blobs, kept on disk by a name that says what they are made from.
 
     Any of them may vanish.
@@ -201,7 +201,7 @@ class Shelf(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class ContentSource:
     """Where a part of the tree comes from: the names and the bytes of one registry or layout, under
     the name it has for people.
     """

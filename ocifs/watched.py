@@ -200,5 +200,5 @@ class WatchedSource:
         finally:
             self._traffic.under_way.remove(transfer)
 
-    def distrust(self, digest: Digest) -> bool:
-        return self._source.distrust(digest)
+    def report_corrupt(self, digest: Digest) -> bool:
+        return self._source.report_corrupt(digest)

@@ -41,7 +41,7 @@ IDS = ["disk", "threads", "memory", "bug"]
 
 @dataclass
 class Failing:
-    """Keeps files, and a BlobReader, that fail as often as they are used."""
+    """IdleCloser files, and a BlobReader, that fail as often as they are used."""
 
     error: Exception
     content: bytes = b""
@@ -54,7 +54,7 @@ class Failing:
             self.failed += 1
             raise self.error
 
-    def tend(self, idle: float) -> None:
+    def close_idle(self, idle: float) -> None:
         self._fail()
 
     def render(self) -> bytes:
@@ -72,16 +72,16 @@ class Failing:
     def blob_at_hand(self, blob: Blob, offset: int, length: int) -> bytes | None:
         return None
 
-    def hold(self, digest: Digest) -> None:
+    def acquire(self, digest: Digest) -> None:
         self.held.append(digest)
 
-    def let_go(self, digest: Digest) -> None:
+    def release(self, digest: Digest) -> None:
         self.held.remove(digest)
 
 
 def put(disk: Disk, number: int) -> None:
     content = random.Random(number).randbytes(MIB)
-    disk.keep(disk.whole(Digest.of(content)), content)
+    disk.write(disk.whole(Digest.of(content)), content)
     with suppress(FileNotFoundError):  # it was evicted at once
         os.utime(disk.whole(Digest.of(content)), (number, number))
 

@@ -26,7 +26,7 @@ from ocifs.layers.spans.uncompressed import PLAIN
 from ocifs.oci.digest import Digest
 from ocifs.oci.reference import Reference, parse_source
 from ocifs.settings import Timing
-from ocifs.store.derived import DiskShelf
+from ocifs.store.derived import DerivedFiles
 from ocifs.store.disk import Disk
 from ocifs.store.names.cached import CachedCatalog
 from ocifs.store.upkeep import verify as check
@@ -176,7 +176,7 @@ def _expected(disk: Disk, item: Item) -> Digest | None:
 
 
 def _kept(disk: Disk, kind: str, digest: Digest) -> bytes:
-    file = DiskShelf(disk).find(kind, digest)
+    file = DerivedFiles(disk).find(kind, digest)
     if file is None:
         return b""
     with file:

@@ -1,4 +1,4 @@
-"""Small derived things on a Shelf: they are made again if they are missing or damaged, and not kept
+"""Small derived things on a DerivedCache: they are made again if they are missing or damaged, and not kept
 if the disk fails.
 
 Worker threads of a mount call this.
@@ -15,7 +15,7 @@ import logging
 from collections.abc import Callable
 from typing import TypeVar
 
-from ocifs.content import Shelf
+from ocifs.content import DerivedCache
 from ocifs.errors import OcifsError
 from ocifs.oci.digest import Digest
 
@@ -24,7 +24,9 @@ log = logging.getLogger("ocifs.layers")
 T = TypeVar("T")
 
 
-def load(shelf: Shelf, kind: str, key: Digest, decode: Callable[[bytes], T | None]) -> T | None:
+def load(
+    shelf: DerivedCache, kind: str, key: Digest, decode: Callable[[bytes], T | None]
+) -> T | None:
     """A thing as `decode` makes it of the cached bytes, or None."""
     try:
         file = shelf.find(kind, key)
@@ -42,7 +44,7 @@ def load(shelf: Shelf, kind: str, key: Digest, decode: Callable[[bytes], T | Non
         return None
 
 
-def save(shelf: Shelf, kind: str, key: Digest, data: bytes) -> None:
+def save(shelf: DerivedCache, kind: str, key: Digest, data: bytes) -> None:
     """Keep a thing. If the disk fails it is made again when it is next needed."""
     try:
         with shelf.put(kind, key) as file:

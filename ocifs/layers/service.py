@@ -27,7 +27,7 @@ from weakref import WeakValueDictionary
 import trio
 
 from ocifs.concurrency import SingleFlight, guarded, in_thread, note_progress
-from ocifs.content import Blob, BlobReader, Shelf
+from ocifs.content import Blob, BlobReader, DerivedCache
 from ocifs.errors import CacheFailed, IntegrityError, LimitExceeded, Malformed, OcifsError
 from ocifs.layers.derived import load, save
 from ocifs.layers.index.codec import KIND as INDEX
@@ -61,12 +61,12 @@ _WARNED = 1000  # layers with a warning that are remembered at a time
 
 
 class LayerService:
-    """Makes trees of the layers that a BlobReader reads, and keeps what it made on a Shelf."""
+    """Makes trees of the layers that a BlobReader reads, and keeps what it made on a DerivedCache."""
 
     def __init__(
         self,
         blobs: BlobReader,
-        shelf: Shelf,
+        shelf: DerivedCache,
         nursery: trio.Nursery,
         limits: Limits,
         *,
@@ -249,15 +249,15 @@ class LayerService:
 
     def acquire(self, layer: Layer) -> None:
         """Somebody opened a file of the layer: what is kept of it stays until it is let go."""
-        self.blobs.hold(layer.blob.digest)
+        self.blobs.acquire(layer.blob.digest)
         self._tars.acquire(layer.blob.digest)
 
     def release(self, layer: Layer) -> None:
         """Somebody who opened a file of the layer closed it."""
-        self.blobs.let_go(layer.blob.digest)
+        self.blobs.release(layer.blob.digest)
         self._tars.release(layer.blob.digest)
 
-    def tend(self, idle: float) -> None:
+    def close_idle(self, idle: float) -> None:
         """Let go of what nobody has open or has read for `idle` seconds; note on disk that the rest
         is used.
         """

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from ocifs.content import Shelf
+from ocifs.content import DerivedCache
 from ocifs.errors import IntegrityError, LimitExceeded, Malformed, NotFound, OcifsError
 from ocifs.layers.derived import load, save
 from ocifs.layers.indexing.decompress import sniff
@@ -77,7 +77,7 @@ class DockerContents:
     The list is made when it is opened; `advance` is called while digests are computed.
     """
 
-    def __init__(self, files: Files, limits: Limits, shelf: Shelf, advance: Advance) -> None:
+    def __init__(self, files: Files, limits: Limits, shelf: DerivedCache, advance: Advance) -> None:
         self._files = files
         self._limits = limits
         self._shelf = shelf

@@ -23,7 +23,7 @@ from typing import TypeVar
 import trio
 
 from ocifs.concurrency import SingleFlight, in_thread, note_progress
-from ocifs.content import Blob, BlobStream, RawManifest, Shelf
+from ocifs.content import Blob, BlobStream, DerivedCache, RawManifest
 from ocifs.errors import (
     BlobMissing,
     IntegrityError,
@@ -78,7 +78,7 @@ class Layout:
         source: LayoutSource,
         nursery: trio.Nursery,
         settings: Settings,
-        shelf: Shelf,
+        shelf: DerivedCache,
         on_progress: OnProgress | None = None,
     ) -> Layout:
         """Open a local source.
@@ -176,13 +176,13 @@ class Layout:
             await self._verify(blob.digest, place)
         yield _Stream(place, start, stop, self._threads)
 
-    def distrust(self, digest: Digest) -> bool:
+    def report_corrupt(self, digest: Digest) -> bool:
         return False
 
-    def hold(self, digest: Digest) -> None:
+    def acquire(self, digest: Digest) -> None:
         """Nothing of a layout is cached."""
 
-    def let_go(self, digest: Digest) -> None:
+    def release(self, digest: Digest) -> None:
         """Nothing of a layout is cached."""
 
     async def read_blob(self, blob: Blob, offset: int, length: int, toward: int = 0) -> bytes:

@@ -15,7 +15,7 @@ import os
 import shlex
 import stat
 
-from ocifs.content import Shelf
+from ocifs.content import DerivedCache
 from ocifs.errors import Malformed, NotFound, OcifsError, UsageError
 from ocifs.layout import docker, skopeo_dir
 from ocifs.layout.archive import ArchiveFiles
@@ -32,7 +32,9 @@ from ocifs.settings import Limits
 class Opening:
     """One opening of a source."""
 
-    def __init__(self, source: LayoutSource, shelf: Shelf, limits: Limits, work: Work) -> None:
+    def __init__(
+        self, source: LayoutSource, shelf: DerivedCache, limits: Limits, work: Work
+    ) -> None:
         self._source = source
         self._shelf = shelf
         self._limits = limits

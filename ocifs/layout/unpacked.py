@@ -20,7 +20,7 @@ from typing import TypeAlias
 import trio
 
 from ocifs.concurrency import note_progress, ungrouped
-from ocifs.content import Shelf
+from ocifs.content import DerivedCache
 from ocifs.errors import DeadlineExceeded, LimitExceeded, Malformed, RegistryFailed
 from ocifs.layers.indexing.decompress import Decompressor, sniff
 from ocifs.layout.place import Version, check_version, explained, read_exactly, version_of
@@ -102,7 +102,9 @@ def compression_of(descriptor: int, shown: str, offset: int = 0) -> str:
         return sniff(os.pread(descriptor, _HEAD, offset))
 
 
-def open_unpacked(descriptor: int, shown: str, shelf: Shelf, limits: Limits, work: Work) -> int:
+def open_unpacked(
+    descriptor: int, shown: str, shelf: DerivedCache, limits: Limits, work: Work
+) -> int:
     """A descriptor of the uncompressed archive: `descriptor` itself, or the unpacked file in the
     cache, and then that is closed.
     """
@@ -129,7 +131,11 @@ def _key(version: Version) -> Digest:
 
 
 def _unpack(
-    descriptor: int, shown: str, where: tuple[Shelf, Digest, Version], limits: Limits, work: Work
+    descriptor: int,
+    shown: str,
+    where: tuple[DerivedCache, Digest, Version],
+    limits: Limits,
+    work: Work,
 ) -> None:
     shelf, key, version = where
     work.name, work.total = shown, version[2]

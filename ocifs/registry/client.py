@@ -192,7 +192,7 @@ class RegistryClient:
     ) -> AbstractAsyncContextManager[BlobStream]:
         return self._blobs.open(blob, start, stop)
 
-    def distrust(self, digest: Digest) -> bool:
+    def report_corrupt(self, digest: Digest) -> bool:
         return False  # there is nobody else to ask
 
 

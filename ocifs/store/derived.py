@@ -27,10 +27,10 @@ from ocifs.settings import MIB
 from ocifs.store.disk import (
     TEMPORARY,
     Disk,
-    hold,
+    disk_error,
+    lock_shared,
     make_directory,
     move_into_place,
-    of_disk,
     open_regular,
 )
 
@@ -54,8 +54,8 @@ class _Growing(io.FileIO):
         return count
 
 
-class DiskShelf:
-    """A Shelf in a cache directory. Everything here blocks."""
+class DerivedFiles:
+    """A DerivedCache in a cache directory. Everything here blocks."""
 
     def __init__(self, disk: Disk) -> None:
         self._disk = disk
@@ -70,7 +70,7 @@ class DiskShelf:
         path = self.path(kind, key)
         try:
             descriptor = open_regular(path, os.O_RDONLY)
-            hold(descriptor)
+            lock_shared(descriptor)
             return os.fdopen(descriptor, "rb")
         except FileNotFoundError:
             return None
@@ -92,7 +92,7 @@ class DiskShelf:
             number, temporary = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY)
             try:
                 with io.BufferedWriter(_Growing(self._disk, number), MIB) as file:
-                    hold(number)
+                    lock_shared(number)
                     yield file
                     file.flush()
                     os.fsync(number)
@@ -102,4 +102,4 @@ class DiskShelf:
                     os.unlink(temporary)
                 raise
         except OSError as error:
-            raise of_disk(error, path) from None
+            raise disk_error(error, path) from None

@@ -33,7 +33,7 @@ from typing import TypeVar
 from ocifs.errors import CacheFailed, CacheFull, OcifsError, UsageError
 from ocifs.oci.digest import Digest
 from ocifs.settings import MIB
-from ocifs.store.runs import Runs
+from ocifs.store.batches import WriteBatches
 
 log = logging.getLogger("ocifs.store")
 
@@ -44,7 +44,7 @@ TEMPORARY = ".tmp-"
 """How files begin that are being written and have no place yet. Who writes one holds a lock on it."""
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_USE_NOTED_EVERY = 60.0  # seconds between two notes that a small file was used
+_TOUCH_EVERY = 60.0  # seconds between two notes that a small file was used
 _SMALL_FILE = 64 * MIB  # the largest that is read at once: the names of a repository's tags
 
 
@@ -73,7 +73,7 @@ class Disk:
         self.on_growth: Callable[[int], None] = lambda count: None
         self.make_room: Callable[[], bool] = lambda: False
         self.report: Callable[[str], None] = log.warning
-        self.runs = Runs()
+        self.batches = WriteBatches()
         self._room = threading.Lock()
         try:
             make_directory(self.root)
@@ -107,7 +107,7 @@ class Disk:
         """Where the map of such a blob is."""
         return self.root / "partial" / digest.algorithm / f"{digest.encoded}.map"
 
-    def sums(self, digest: Digest) -> Path:
+    def whole_map(self, digest: Digest) -> Path:
         """Where the checksums of a whole blob are."""
         return self.root / "sums" / digest.algorithm / digest.encoded
 
@@ -122,27 +122,27 @@ class Disk:
         """
         return read_small(path, note=True)
 
-    def keep(self, path: Path, content: bytes) -> None:
+    def write(self, path: Path, content: bytes) -> None:
         """Put a small file in its place, whole or not at all."""
         try:
-            self.with_room(lambda: self._keep(path, content))
+            self.with_room(lambda: self._write(path, content))
         except OSError as error:
-            raise of_disk(error, path) from None
+            raise disk_error(error, path) from None
         self.on_growth(len(content))
 
-    def drop(self, path: Path) -> None:
+    def remove(self, path: Path) -> None:
         """Take a small file away, if it is here."""
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
-            raise of_disk(error, path) from None
+            raise disk_error(error, path) from None
 
-    def _keep(self, path: Path, content: bytes) -> None:
+    def _write(self, path: Path, content: bytes) -> None:
         make_directory(path.parent)
         number, temporary = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY)
         try:
             with os.fdopen(number, "wb") as file:
-                hold(number)
+                lock_shared(number)
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
@@ -187,8 +187,8 @@ def read_small(path: Path, *, note: bool = False) -> bytes | None:
     """
     try:
         with open(open_regular(path, os.O_RDONLY), "rb") as file:
-            if note and os.fstat(file.fileno()).st_mtime < time.time() - _USE_NOTED_EVERY:
-                note_use(file.fileno())
+            if note and os.fstat(file.fileno()).st_mtime < time.time() - _TOUCH_EVERY:
+                touch(file.fileno())
             content = file.read(_SMALL_FILE + 1)
     except OSError:
         return None
@@ -200,11 +200,11 @@ def move_into_place(temporary: str, path: Path) -> None:
     try:
         os.rename(temporary, path)
     except (IsADirectoryError, NotADirectoryError):
-        clear_away(path)
+        remove_paths(path)
         os.rename(temporary, path)
 
 
-def clear_away(*paths: Path) -> None:
+def remove_paths(*paths: Path) -> None:
     """Remove what is at some paths, also a directory. What cannot be removed stays."""
     for path in paths:
         with contextlib.suppress(OSError):
@@ -214,7 +214,7 @@ def clear_away(*paths: Path) -> None:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def hold(descriptor: int) -> None:
+def lock_shared(descriptor: int) -> None:
     """Keep a file from being evicted for as long as the descriptor is open, and note that it is
     used.
 
@@ -222,16 +222,16 @@ def hold(descriptor: int) -> None:
     """
     with contextlib.suppress(OSError):
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    note_use(descriptor)
+    touch(descriptor)
 
 
-def note_use(descriptor: int) -> None:
+def touch(descriptor: int) -> None:
     """A file was used now; that it cannot be noted is no reason to stop."""
     with contextlib.suppress(OSError):
         os.utime(descriptor)
 
 
-def of_disk(error: OSError, path: Path) -> OcifsError:
+def disk_error(error: OSError, path: Path) -> OcifsError:
     """What an error of the cache's own disk is to a reader."""
     if error.errno in _FULL:
         return CacheFull(

@@ -34,7 +34,7 @@ class OfHost:
         self.host = host
         self._reader = reader
         self.blob_size, self.read_blob = reader.blob_size, reader.read_blob
-        self.hold, self.let_go = reader.hold, reader.let_go
+        self.acquire, self.release = reader.acquire, reader.release
 
 
 def scope_of(reader: BlobReader) -> tuple[str, ...]:
@@ -65,10 +65,10 @@ class BlobFile(Plain):
         raise AssertionError("elsewhere raises what it catches")
 
     def opened(self) -> None:
-        self._reader.hold(self._blob.digest)
+        self._reader.acquire(self._blob.digest)
 
     def closed(self) -> None:
-        self._reader.let_go(self._blob.digest)
+        self._reader.release(self._blob.digest)
 
     def attribute_names(self) -> Sequence[bytes]:
         return (

@@ -29,7 +29,7 @@ from ocifs.registry.config.registries_conf import parse
 from ocifs.registry.mirrors.mirrored import open_mirrored
 from ocifs.settings import CacheSettings, Settings
 from ocifs.store.blobs.cached import CachedBlobs
-from ocifs.store.derived import DiskShelf
+from ocifs.store.derived import DerivedFiles
 from ocifs.store.disk import Disk
 from ocifs.store.names.cached import CachedCatalog
 from ocifs.watched import Traffic, WatchedCatalog, WatchedSource
@@ -131,7 +131,9 @@ async def a_layout(
         (tmp_path / "layout.tar.gz").write_bytes(gzip.compress(archive_of(files_of(root))))
         source = LayoutSource(f"{root}.tar.gz", transport)
     async with trio.open_nursery() as nursery:
-        layout = await Layout.open(source, nursery, Settings(), DiskShelf(Disk(tmp_path / "cache")))
+        layout = await Layout.open(
+            source, nursery, Settings(), DerivedFiles(Disk(tmp_path / "cache"))
+        )
         yield World("", layout, layout, layout)
         nursery.cancel_scope.cancel()
 

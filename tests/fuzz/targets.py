@@ -45,7 +45,7 @@ from ocifs.registry.auth.helpers import Helper, Helpers
 from ocifs.registry.config import hosts_toml, registries_conf
 from ocifs.settings import CacheSettings, Limits, Settings
 from ocifs.store.blobs.cached import CachedBlobs
-from ocifs.store.derived import DiskShelf
+from ocifs.store.derived import DerivedFiles
 from ocifs.store.disk import Disk
 from ocifs.store.names.cached import CachedCatalog
 from ocifs.store.upkeep.pins import pins
@@ -412,7 +412,7 @@ def in_order_on_disk(path: Path, cache: Path) -> None:
     error of ours.
     """
     with contextlib.suppress(OcifsError):
-        source, shelf = LayoutSource(str(path), Transport.ANY), DiskShelf(Disk(cache))
+        source, shelf = LayoutSource(str(path), Transport.ANY), DerivedFiles(Disk(cache))
         contents = Opening(source, shelf, replace(Limits(), layer_bytes=1 << 20), Work()).open()
         names = NameTable(contents.listed())
         assert {names.find(name).identity for name in names.shown} == {

@@ -199,10 +199,10 @@ class Memory:
         self.asked.append((offset, length))
         return self.data[offset : offset + length]
 
-    def hold(self, digest: Digest) -> None:
+    def acquire(self, digest: Digest) -> None:
         pass
 
-    def let_go(self, digest: Digest) -> None:
+    def release(self, digest: Digest) -> None:
         pass
 
 

@@ -30,7 +30,7 @@ from ocifs.layers.spans.uncompressed import PLAIN
 from ocifs.oci.digest import Digest
 from ocifs.settings import CacheSettings, Limits, Settings
 from ocifs.store.blobs.cached import CachedBlobs
-from ocifs.store.derived import DiskShelf
+from ocifs.store.derived import DerivedFiles
 from ocifs.store.disk import Disk
 from tests.layers.tars import DIRECTORY, entry, tar
 from tests.store.source import Fault, MemorySource, broken
@@ -51,7 +51,7 @@ class Site:
     """A workshop with the parts that it stands on."""
 
     layer_service: LayerService
-    shelf: DiskShelf
+    shelf: DerivedFiles
     source: MemorySource
     nursery: trio.Nursery
 
@@ -76,7 +76,7 @@ async def site(
         blobs = CachedBlobs(
             source, disk, nursery, Settings(cache=CacheSettings(directory=directory))
         )
-        shelf = DiskShelf(disk)
+        shelf = DerivedFiles(disk)
         yield Site(LayerService(blobs, shelf, nursery, Limits(**limits)), shelf, source, nursery)
         nursery.cancel_scope.cancel()
     for opened in blobs._opened.values():
@@ -342,7 +342,7 @@ async def test_an_empty_layer_is_an_empty_tree(tmp_path: Path) -> None:
 async def test_there_is_progress_as_long_as_layers_are_merged() -> None:
     enough = threading.Event()
 
-    class Waiting:
+    class Waiter:
         told = 0
 
         def waits_for(self, place: str) -> None:
@@ -353,7 +353,7 @@ async def test_there_is_progress_as_long_as_layers_are_merged() -> None:
             if self.told == 2:
                 enough.set()
 
-    token = concurrency._waiting.set(Waiting())
+    token = concurrency._waiting.set(Waiter())
     try:
         assert await waiting.run_with_progress(lambda: enough.wait(30))
     finally:

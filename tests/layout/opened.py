@@ -16,7 +16,7 @@ from ocifs.layout.unpacked import OnProgress
 from ocifs.oci.local import LayoutSource
 from ocifs.oci.manifest import Manifest, parse_manifest
 from ocifs.settings import Settings
-from ocifs.store.derived import DiskShelf
+from ocifs.store.derived import DerivedFiles
 from ocifs.store.disk import Disk
 
 
@@ -28,7 +28,7 @@ async def opened(
     on_progress: OnProgress | None = None,
 ) -> AsyncIterator[Layout]:
     with ungrouped(), tempfile.TemporaryDirectory() as place:
-        shelf = DiskShelf(Disk(cache or Path(place)))
+        shelf = DerivedFiles(Disk(cache or Path(place)))
         async with trio.open_nursery() as nursery:
             yield await Layout.open(source, nursery, settings or Settings(), shelf, on_progress)
             nursery.cancel_scope.cancel()

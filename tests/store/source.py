@@ -53,7 +53,7 @@ class MemorySource:
     served: list[int] = field(default_factory=list)
     gate: trio.Event | None = None
     others: int = 0
-    distrusted: list[Digest] = field(default_factory=list)
+    corrupt: list[Digest] = field(default_factory=list)
 
     def put(self, data: bytes) -> Blob:
         """Store a blob; how it is reached."""
@@ -75,9 +75,9 @@ class MemorySource:
             await self.gate.wait()
         yield _Stream(self, fault, data, (start, stop))
 
-    def distrust(self, digest: Digest) -> bool:
-        self.distrusted.append(digest)
-        return len(self.distrusted) <= self.others
+    def report_corrupt(self, digest: Digest) -> bool:
+        self.corrupt.append(digest)
+        return len(self.corrupt) <= self.others
 
     def _find(self, digest: Digest) -> bytes:
         try:

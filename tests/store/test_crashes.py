@@ -19,7 +19,7 @@ import pytest
 from ocifs.oci.digest import Digest
 from ocifs.store.blobs.blockmap import BLOCK
 from ocifs.store.blobs.partial import Partial
-from ocifs.store.derived import DiskShelf
+from ocifs.store.derived import DerivedFiles
 from ocifs.store.disk import Disk
 from tests.store.source import MemorySource
 from tests.store.test_blobs import caching, placed, whole
@@ -203,7 +203,7 @@ async def test_a_cut_while_a_damaged_block_is_mended(recorder: Recorder, tmp_pat
     assert partial.verify()
     partial.place()
     os.pwrite(partial.fd, b"damage", 2 * BLOCK)
-    partial.mistrust()
+    partial.recheck()
     partial.check(0, partial.blocks)
     assert not partial.has(2)
     partial.write(2 * BLOCK, [CONTENT[2 * BLOCK : 3 * BLOCK]])
@@ -216,16 +216,16 @@ async def test_a_cut_while_a_damaged_block_is_mended(recorder: Recorder, tmp_pat
 def test_a_cut_while_names_and_derived_things_are_kept(recorder: Recorder, tmp_path: Path) -> None:
     disk = Disk(recorder.root)
     path = disk.name("host", DIGEST)
-    disk.keep(path, b"old")
-    with DiskShelf(disk).put("layer-index.9", DIGEST) as file:
+    disk.write(path, b"old")
+    with DerivedFiles(disk).put("layer-index.9", DIGEST) as file:
         file.write(CONTENT)
-    disk.keep(path, b"new")
+    disk.write(path, b"new")
     seen = set()
     for where in cuts(recorder, tmp_path):
         left = Disk(where)
         name = left.read(left.name("host", DIGEST))
         assert name in (None, b"old", b"new")
-        found = DiskShelf(left).find("layer-index.9", DIGEST)
+        found = DerivedFiles(left).find("layer-index.9", DIGEST)
         if found is not None:
             with found:
                 assert found.read() == CONTENT

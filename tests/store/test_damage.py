@@ -33,7 +33,7 @@ async def kept(blobs: CachedBlobs, blob: Blob, directory: Path) -> Path:
     assert await whole(blobs, blob) == CONTENT
     await placed(directory, blob)
     with trio.fail_after(10):
-        while not Disk(directory).sums(blob.digest).exists():
+        while not Disk(directory).whole_map(blob.digest).exists():
             await trio.lowlevel.checkpoint()
     return Disk(directory).whole(blob.digest)
 

@@ -117,7 +117,7 @@ async def test_checksums_of_a_whole_blob(
     blob = source.put(CONTENT)
     async with caching(source, tmp_path) as blobs:
         path = await kept(blobs, blob, tmp_path)
-    damage(Disk(tmp_path).sums(blob.digest))
+    damage(Disk(tmp_path).whole_map(blob.digest))
     if flipped:
         flip(path, 5 * BLOCK)
     await read_twice(source, tmp_path, blob, verify_full=verify_full)
@@ -132,7 +132,7 @@ async def test_a_whole_blob(tmp_path: Path, damage: Callable[[Path], None], with
         path = await kept(blobs, blob, tmp_path)
     damage(path)
     if not with_map:
-        Disk(tmp_path).sums(blob.digest).unlink()
+        Disk(tmp_path).whole_map(blob.digest).unlink()
     await read_twice(source, tmp_path, blob)
 
 
@@ -178,7 +178,7 @@ async def test_a_map_that_is_truncated_while_it_is_open(
     tmp_path: Path, length: int, is_whole: bool
 ) -> None:
     await read_while_truncated(
-        tmp_path, Disk.sums if is_whole else Disk.partial_map, length, is_whole=is_whole
+        tmp_path, Disk.whole_map if is_whole else Disk.partial_map, length, is_whole=is_whole
     )
 
 
@@ -233,7 +233,7 @@ async def test_a_descriptor_with_another_size_removes_nothing(tmp_path: Path) ->
     source.served.clear()
     for with_map in (True, False):
         if not with_map:
-            Disk(tmp_path).sums(blob.digest).unlink()
+            Disk(tmp_path).whole_map(blob.digest).unlink()
         for size in (SIZE - 1, SIZE + 1, 1, 10 * SIZE):
             async with caching(source, tmp_path) as blobs:
                 with pytest.raises(IntegrityError):
@@ -249,14 +249,14 @@ async def test_a_whole_blob_without_a_map_is_hashed_once_for_all_readers_and_ses
     blob = source.put(CONTENT)
     async with caching(source, tmp_path) as blobs:
         await kept(blobs, blob, tmp_path)
-    Disk(tmp_path).sums(blob.digest).unlink()
+    Disk(tmp_path).whole_map(blob.digest).unlink()
     source.always = Fault(Unreachable("gone"))
     async with caching(source, tmp_path) as blobs:
         assert await whole(blobs, blob) == CONTENT
-    made = Disk(tmp_path).sums(blob.digest).stat()
+    made = Disk(tmp_path).whole_map(blob.digest).stat()
     async with caching(source, tmp_path) as blobs:
         assert await whole(blobs, blob) == CONTENT
-    assert Disk(tmp_path).sums(blob.digest).stat().st_ino == made.st_ino
+    assert Disk(tmp_path).whole_map(blob.digest).stat().st_ino == made.st_ino
 
 
 async def test_offline_what_is_sound_is_served_and_the_rest_an_error(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ async def test_what_nobody_has_seen_is_fetched_from_elsewhere(tmp_path: Path) ->
     blob = source.put(CONTENT)
     async with caching(source, tmp_path) as blobs:
         assert await whole(blobs, blob) == CONTENT
-    assert source.distrusted == [blob.digest]
+    assert source.corrupt == [blob.digest]
 
 
 async def test_many_who_wait_all_get_what_is_right(tmp_path: Path) -> None:
@@ -38,7 +38,7 @@ async def test_many_who_wait_all_get_what_is_right(tmp_path: Path) -> None:
             for _ in range(16):
                 nursery.start_soon(reader, blobs)
     assert got == [CONTENT] * 16
-    assert len(source.distrusted) == 1
+    assert len(source.corrupt) == 1
 
 
 async def test_several_may_be_wrong_one_after_the_other(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ async def test_without_an_elsewhere_it_is_an_error(tmp_path: Path) -> None:
     async with caching(source, tmp_path) as blobs:
         with pytest.raises(IntegrityError):
             await whole(blobs, blob)
-    assert len(source.distrusted) == 2
+    assert len(source.corrupt) == 2
 
 
 async def test_bytes_that_were_seen_are_not_joined_with_others_from_elsewhere(
@@ -69,7 +69,7 @@ async def test_bytes_that_were_seen_are_not_joined_with_others_from_elsewhere(
             await blobs.read_blob(blob, BLOCK, SIZE)
         source.faults.clear()
         assert await whole(blobs, blob) == CONTENT
-    assert len(source.distrusted) == 1
+    assert len(source.corrupt) == 1
 
 
 async def test_a_size_that_is_wrong_is_noticed_at_once_and_asked_for_elsewhere(
@@ -79,4 +79,4 @@ async def test_a_size_that_is_wrong_is_noticed_at_once_and_asked_for_elsewhere(
     blob = source.put(CONTENT)
     async with caching(source, tmp_path) as blobs:
         assert await blobs.read_blob(blob, 10, 10) == CONTENT[10:20]
-    assert source.distrusted == [blob.digest]
+    assert source.corrupt == [blob.digest]

@@ -21,7 +21,7 @@ from ocifs.oci.digest import Digest
 from ocifs.settings import KIB, MIB, CacheSettings, Settings
 from ocifs.store.blobs.cached import CachedBlobs
 from ocifs.store.blobs.partial import BLOCK, Partial
-from ocifs.store.derived import DiskShelf
+from ocifs.store.derived import DerivedFiles
 from ocifs.store.disk import Disk
 from ocifs.store.upkeep.eviction import Bounds, bounds, evict, free_space
 from ocifs.store.upkeep.housekeeper import Housekeeper
@@ -42,7 +42,7 @@ def put(disk: Disk, used: float, size: int = LARGE, seed: int = 0) -> Digest:
     """A whole blob that was last used at a time."""
     content = random.Random(f"{used} {seed}").randbytes(size)
     digest = Digest.of(content)
-    disk.keep(disk.whole(digest), content)
+    disk.write(disk.whole(digest), content)
     os.utime(disk.whole(digest), (used, used))
     return digest
 
@@ -119,9 +119,9 @@ def test_what_another_process_has_open_stays(disk: Disk) -> None:
         import os, sys
         from pathlib import Path
         from ocifs.oci.digest import Digest
-        from ocifs.store.disk import Disk, hold, open_regular
+        from ocifs.store.disk import Disk, lock_shared, open_regular
         path = Disk(Path(sys.argv[1])).whole(Digest.parse(sys.argv[2]))
-        hold(open_regular(path, os.O_RDONLY))
+        lock_shared(open_regular(path, os.O_RDONLY))
         print("open", flush=True)
         sys.stdin.read()
     """
@@ -141,12 +141,12 @@ def test_what_another_process_has_open_stays(disk: Disk) -> None:
 
 def test_what_is_pinned_stays_and_what_was_made_from_it(disk: Disk) -> None:
     pinned, other = put(disk, 100), put(disk, 200)
-    shelf = DiskShelf(disk)
+    shelf = DerivedFiles(disk)
     for digest in (pinned, other):
         with shelf.put("layer-plain.1", digest) as file:
             file.write(b"x" * LARGE)
     name = disk.name("host", Digest.of(b"key"))
-    disk.keep(name, b"{}")
+    disk.write(name, b"{}")
     put_pin(disk, Pin("host/app:v1", frozenset({pinned}), frozenset({"/".join(name.parts[-2:])})))
     evict(disk, limit(0))
     assert {(item.kind, item.digest) for item in inventory(disk)} == {
@@ -172,9 +172,9 @@ def test_a_pin_that_is_garbled_pins_nothing(disk: Disk, garbage: bytes) -> None:
 def test_manifests_indices_and_names_go_after_everything_else(disk: Disk) -> None:
     manifest = put(disk, 1, 1000)
     index = Digest.of(b"layer")
-    with DiskShelf(disk).put("layer-index.1", index) as file:
+    with DerivedFiles(disk).put("layer-index.1", index) as file:
         file.write(b"x" * LARGE)
-    disk.keep(disk.name("host", index), b"{}")
+    disk.write(disk.name("host", index), b"{}")
     blob = put(disk, 2)
     evict(disk, limit(LARGE + 64 * KIB), exactly=True)
     assert blob not in left(disk)
@@ -279,7 +279,7 @@ async def kept(
         nursery.start_soon(housekeeper.run)
         yield blobs, housekeeper
         nursery.cancel_scope.cancel()
-    blobs.tend(0)
+    blobs.close_idle(0)
 
 
 async def until(condition: object) -> None:
@@ -305,16 +305,16 @@ async def test_what_a_program_has_open_stays_however_long_it_does_not_read(disk:
     source = MemorySource()
     blob, other = source.put(b"a" * LARGE), source.put(b"b" * LARGE)
     async with kept(source, disk, 1 << 40) as (blobs, _):
-        blobs.hold(blob.digest)
+        blobs.acquire(blob.digest)
         for each in (blob, other):
             await blobs.read_blob(each, 0, each.size)
         await until(lambda: disk.whole(blob.digest).exists() and disk.whole(other.digest).exists())
         await until(lambda: all(opened.idle for opened in blobs._opened.values()))
-        blobs.tend(0)
+        blobs.close_idle(0)
         evict(disk, limit(0))
         assert left(disk) == {blob.digest}
-        blobs.let_go(blob.digest)
-        blobs.tend(0)
+        blobs.release(blob.digest)
+        blobs.close_idle(0)
         evict(disk, limit(0))
         assert not left(disk)
 
@@ -327,8 +327,8 @@ async def test_that_something_is_used_is_noted_for_other_processes(disk: Disk) -
         await until(lambda: disk.whole(blob.digest).exists())
         os.utime(disk.whole(blob.digest), (100, 100))
         await blobs.read_blob(blob, 0, 10)
-        blobs.tend(60)
+        blobs.close_idle(60)
         assert disk.whole(blob.digest).stat().st_mtime > 100
         os.utime(disk.whole(blob.digest), (100, 100))
-        blobs.tend(60)  # it was not read since
+        blobs.close_idle(60)  # it was not read since
         assert disk.whole(blob.digest).stat().st_mtime == 100

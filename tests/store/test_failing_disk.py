@@ -190,17 +190,17 @@ async def test_when_memory_takes_no_more_it_is_an_error_of_the_cache(tmp_path: P
     source = MemorySource()
     blob = source.put(CONTENT)
     async with caching(source, tmp_path) as blobs:
-        blobs._spare._most = 2 * BLOCK
+        blobs._overflow._most = 2 * BLOCK
         with failing(tmp_path, WRITES, errno.EIO), pytest.raises((CacheFailed, CacheFull)):
             await read_in_pieces(blobs, blob, CONTENT)
         assert await whole(blobs, blob) == CONTENT
 
 
 async def test_errors_of_the_disk_name_the_cache(tmp_path: Path) -> None:
-    from ocifs.store.disk import of_disk
+    from ocifs.store.disk import disk_error
 
     for name in ERRNOS:
         number = getattr(errno, name)
-        error = of_disk(OSError(number, os.strerror(number)), Disk(tmp_path).root)
+        error = disk_error(OSError(number, os.strerror(number)), Disk(tmp_path).root)
         assert isinstance(error, CacheFull if name in ("ENOSPC", "EDQUOT") else CacheFailed)
         assert error.hint

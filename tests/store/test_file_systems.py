@@ -103,9 +103,9 @@ async def test_a_cache_works_there(place: Path) -> None:
         assert part.length == sparse.size
         assert part.size < MIB
         # What is open stays, by locks of this file system.
-        second.tend(0)
-        first.hold(blobs_of[0].digest)
-        first.tend(0)
+        second.close_idle(0)
+        first.acquire(blobs_of[0].digest)
+        first.close_idle(0)
         for number, blob in enumerate(blobs_of):
             os.utime(disk.whole(blob.digest), (100 + number, 100 + number))
         with trio.fail_after(
@@ -113,15 +113,15 @@ async def test_a_cache_works_there(place: Path) -> None:
         ):  # a blob is in use until it was brought to the disk, which takes its time
             while {item.digest for item in inventory(disk)} != {blobs_of[0].digest}:
                 for each in (first, second):
-                    each.tend(0)
+                    each.close_idle(0)
                 assert evict(disk, Bounds(0, 0)) is not None
                 await trio.sleep(0.01)
         # What was evicted comes again.
         assert await first.read_blob(blobs_of[1], 0, 2 * MIB) == source.content[blobs_of[1].digest]
         nursery.cancel_scope.cancel()
     for each in (first, second):
-        each.let_go(blobs_of[0].digest)
-        each.tend(0)
+        each.release(blobs_of[0].digest)
+        each.close_idle(0)
     evict(disk, Bounds(0, 0))
     assert not inventory(disk)
     assert (

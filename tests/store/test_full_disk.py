@@ -52,7 +52,7 @@ async def read_all(blobs: CachedBlobs, wanted: list[Blob], *, hold: bool) -> lis
     found = []
     for blob in wanted:
         if hold:
-            blobs.hold(blob.digest)
+            blobs.acquire(blob.digest)
         with trio.fail_after(30):
             found.append(
                 b"".join([await blobs.read_blob(blob, at, MIB) for at in range(0, blob.size, MIB)])
@@ -92,7 +92,9 @@ async def test_in_memory_wrong_bytes_are_an_error_as_on_disk(small: Path) -> Non
         source.always = Fault(content=lambda data: data[:-1] + bytes([data[-1] ^ 1]))
         with pytest.raises(IntegrityError):
             await cache.blobs.read_blob(bad, 0, bad.size)
-        assert bad.digest in cache.blobs._spare.spilled or not cache.disk.whole(bad.digest).exists()
+        assert (
+            bad.digest in cache.blobs._overflow.spilled or not cache.disk.whole(bad.digest).exists()
+        )
         nursery.cancel_scope.cancel()
 
 

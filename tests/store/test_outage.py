@@ -13,7 +13,7 @@ import trio.testing
 from ocifs.content import Blob, BlobStream
 from ocifs.errors import ConnectionRefused, NotFound, OcifsError, RegistryFailed, Unreachable
 from ocifs.oci.digest import Digest
-from ocifs.store.names.outage import Failures, Outage, PatientSource
+from ocifs.store.names.outage import BackoffSource, Failures, Outage
 from tests.store.source import MemorySource
 from tests.store.test_blobs import CONTENT, caching, whole
 
@@ -48,13 +48,13 @@ async def test_a_restart_is_not_seen_by_readers(
     source = Away()
     blob = source.put(CONTENT)
     outage = Outage(60, TIMEOUT / 2)
-    async with caching(PatientSource(source, outage), tmp_path) as blobs:  # type: ignore[arg-type]
+    async with caching(BackoffSource(source, outage), tmp_path) as blobs:  # type: ignore[arg-type]
         await blobs.read_blob(blob, 0, 10)
         source.back = trio.current_time() + seconds
         began = trio.current_time()
         assert await whole(blobs, blob) == CONTENT
         assert seconds <= trio.current_time() - began < seconds + 2
-        assert await PatientSource(source, outage).blob_size("repository", blob.digest) == blob.size
+        assert await BackoffSource(source, outage).blob_size("repository", blob.digest) == blob.size
     assert source.asked < 40
 
 
@@ -63,7 +63,7 @@ async def test_a_registry_that_stays_away_fails_once_late_and_then_at_once(
 ) -> None:
     source = Away()
     blob = source.put(CONTENT)
-    async with caching(PatientSource(source, Outage(60, TIMEOUT / 2)), tmp_path) as blobs:  # type: ignore[arg-type]
+    async with caching(BackoffSource(source, Outage(60, TIMEOUT / 2)), tmp_path) as blobs:  # type: ignore[arg-type]
         await blobs.read_blob(blob, 0, 10)
         source.back = trio.current_time() + 1000
         began = trio.current_time()
@@ -85,7 +85,7 @@ async def test_a_registry_that_was_never_reached_fails_at_once(
     source = Away()
     source.back = 1000
     blob = source.put(CONTENT)
-    async with caching(PatientSource(source, Outage(60, TIMEOUT / 2)), tmp_path) as blobs:  # type: ignore[arg-type]
+    async with caching(BackoffSource(source, Outage(60, TIMEOUT / 2)), tmp_path) as blobs:  # type: ignore[arg-type]
         began = trio.current_time()
         with pytest.raises(ConnectionRefused):
             await blobs.read_blob(blob, 0, 10)

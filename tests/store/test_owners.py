@@ -155,7 +155,7 @@ async def test_without_the_registry_a_blob_is_there_for_who_saw_a_manifest_of_it
     async with known_as("alice", memory, tmp_path) as catalog:
         await look(catalog)
         disk = Disk(tmp_path)
-        disk.keep(disk.whole(layer), b"layer")
+        disk.write(disk.whole(layer), b"layer")
         memory.down = Unreachable("gone")
         for owner in ("alice", "bob"):
             async with known_as(owner, memory, tmp_path) as seeing:

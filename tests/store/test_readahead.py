@@ -14,9 +14,9 @@ from ocifs.store.blobs.readahead import (
     PART,
     READERS,
     SLACK,
-    Pace,
     ReadAhead,
-    Stream,
+    ReaderState,
+    SourceSpeed,
 )
 
 
@@ -79,14 +79,14 @@ def test_those_who_leave_half_of_it_out_get_less_again() -> None:
 def test_readers_of_one_blob_do_not_disturb_each_other() -> None:
     readers = ReadAhead()
     alone = read_on(ReadAhead(), MIB, 16 * MIB)
-    one, other = Stream(0, 0, 0, 0), Stream(0, 0, 0, 0)
+    one, other = ReaderState(0, 0, 0, 0), ReaderState(0, 0, 0, 0)
     for offset in range(0, 4 * MIB, 128 * KIB):
         one, other = (
             readers.stream(offset, 128 * KIB),
             readers.stream(500 * MIB + offset, 128 * KIB),
         )
         assert one is not other
-    assert one.row == other.row == 4 * MIB
+    assert one.streak == other.streak == 4 * MIB
     assert read_on(readers, MIB, 16 * MIB, start=900 * MIB) == alone
 
 
@@ -99,7 +99,7 @@ def test_requests_of_one_reader_may_come_out_of_order() -> None:
 
 
 def test_a_request_is_worth_what_comes_in_its_time() -> None:
-    pace = Pace()
+    pace = SourceSpeed()
     assert pace.worth == 0
     for _ in range(100):
         pace.note(0.05, 10 * MIB, 0.1)

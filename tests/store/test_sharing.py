@@ -165,7 +165,7 @@ def test_of_two_processes_that_place_a_blob_one_does_and_the_other_finds_it(tmp_
     assert two.map.verified
     two.drop()
     assert not disk.whole(DIGEST).exists()
-    assert not disk.sums(DIGEST).exists()
+    assert not disk.whole_map(DIGEST).exists()
     one.close()
     two.close()
 
@@ -181,7 +181,7 @@ def test_what_is_placed_while_another_opens_it_is_not_begun_anew(tmp_path: Path)
     late = Partial(disk, DIGEST, SIZE)
     late.drop()
     assert disk.whole(DIGEST).read_bytes() == CONTENT
-    assert find_map(disk.sums(DIGEST), SIZE) is not None
+    assert find_map(disk.whole_map(DIGEST), SIZE) is not None
     late.close()
     one.close()
 
@@ -212,7 +212,7 @@ def test_checksums_that_a_crash_kept_from_their_place_are_found(tmp_path: Path) 
     assert one.verify()
     one.place()
     one.close()
-    os.rename(disk.sums(DIGEST), disk.partial_map(DIGEST))
+    os.rename(disk.whole_map(DIGEST), disk.partial_map(DIGEST))
     found = open_whole(disk, DIGEST, SIZE, lambda: pytest.fail("it was hashed again"))
     assert found is not None
     assert found.complete
@@ -272,13 +272,13 @@ async def test_a_map_that_another_process_holds_is_waited_for_and_not_for_ever(
     if which == "map":
         fcntl.flock(other.map.descriptor, fcntl.LOCK_EX)
     else:
-        assert other.map.try_header()
+        assert other.map.try_lock_header()
     async with caching(source, tmp_path) as blobs, trio.open_nursery() as nursery:
 
         async def release() -> None:
             await trio.sleep(5)
             fcntl.flock(other.map.descriptor, fcntl.LOCK_UN)
-            other.map.leave_header()
+            other.map.unlock_header()
 
         if released:
             nursery.start_soon(release)

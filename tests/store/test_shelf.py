@@ -8,7 +8,7 @@ import pytest
 
 from ocifs.errors import CacheFull, Malformed
 from ocifs.oci.digest import Digest
-from ocifs.store.derived import DiskShelf
+from ocifs.store.derived import DerivedFiles
 from ocifs.store.disk import Disk
 
 KEY = Digest.of(b"key")
@@ -19,7 +19,7 @@ def files(directory: Path) -> list[str]:
 
 
 def test_what_is_put_is_found_and_nothing_else_lies_about(tmp_path: Path) -> None:
-    shelf = DiskShelf(Disk(tmp_path))
+    shelf = DerivedFiles(Disk(tmp_path))
     assert shelf.find("thing.1", KEY) is None
     with shelf.put("thing.1", KEY) as file:
         file.write(b"content")
@@ -33,7 +33,7 @@ def test_what_is_put_is_found_and_nothing_else_lies_about(tmp_path: Path) -> Non
 
 
 def test_what_fails_leaves_nothing_and_the_earlier_one_in_place(tmp_path: Path) -> None:
-    shelf = DiskShelf(Disk(tmp_path))
+    shelf = DerivedFiles(Disk(tmp_path))
     with shelf.put("thing.1", KEY) as file:
         file.write(b"first")
     with pytest.raises(Malformed), shelf.put("thing.1", KEY) as file:
@@ -44,7 +44,7 @@ def test_what_fails_leaves_nothing_and_the_earlier_one_in_place(tmp_path: Path) 
 
 
 def test_a_full_disk_says_so(tmp_path: Path) -> None:
-    shelf = DiskShelf(Disk(tmp_path))
+    shelf = DerivedFiles(Disk(tmp_path))
     with (
         pytest.raises(CacheFull),
         shelf.put("thing.1", KEY),

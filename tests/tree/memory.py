@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import BinaryIO, cast
 
-from ocifs.content import Blob, Origin, RawManifest
+from ocifs.content import Blob, ContentSource, RawManifest
 from ocifs.errors import CatalogUnavailable, NotFound, OcifsError
 from ocifs.oci import mediatype
 from ocifs.oci.descriptor import Descriptor
@@ -56,8 +56,8 @@ class MemoryRegistry:
         return descriptor
 
     @property
-    def origin(self) -> Origin:
-        return Origin("memory", self, self)
+    def origin(self) -> ContentSource:
+        return ContentSource("memory", self, self)
 
     async def repositories(self) -> tuple[str, ...]:
         self._ask("catalog")
@@ -114,10 +114,10 @@ class MemoryRegistry:
         self._ask(f"size {digest.short}")
         return len(self._content(repository, digest)[1])
 
-    def hold(self, digest: Digest) -> None:
+    def acquire(self, digest: Digest) -> None:
         """Everything stays."""
 
-    def let_go(self, digest: Digest) -> None:
+    def release(self, digest: Digest) -> None:
         """Everything stays."""
 
     async def read_blob(self, blob: Blob, offset: int, length: int, toward: int = 0) -> bytes:

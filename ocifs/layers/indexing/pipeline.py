@@ -20,7 +20,7 @@ from typing import BinaryIO, TypeVar
 import trio
 
 from ocifs.concurrency import check_cancelled, in_thread, note_progress, ungrouped
-from ocifs.content import Blob, BlobReader, Shelf
+from ocifs.content import Blob, BlobReader, DerivedCache
 from ocifs.errors import IntegrityError, OcifsError
 from ocifs.layers.derived import save
 from ocifs.layers.index.codec import KIND as INDEX
@@ -76,7 +76,7 @@ class IndexingPipeline:
     def __init__(
         self,
         blobs: BlobReader,
-        shelf: Shelf,
+        shelf: DerivedCache,
         limits: Limits,
         layer: Layer,
         *,
@@ -186,7 +186,7 @@ class _TarSpool:
     unless it is kept.
     """
 
-    def __init__(self, shelf: Shelf, digest: Digest) -> None:
+    def __init__(self, shelf: DerivedCache, digest: Digest) -> None:
         self._shelf = shelf
         self._digest = digest
         self._put: AbstractContextManager[BinaryIO] | None = None

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from ocifs.concurrency import in_thread
-from ocifs.content import Shelf
+from ocifs.content import DerivedCache
 from ocifs.layers.checksummed import seal, unseal
 from ocifs.layers.derived import load, save
 from ocifs.layers.index.entry import EntryKind, LayerEntry
@@ -39,9 +39,9 @@ def name_of(layers: Sequence[Layer], *how: object) -> Digest:
 
 
 class RootAttributesCache:
-    """Roots on a Shelf."""
+    """Roots on a DerivedCache."""
 
-    def __init__(self, shelf: Shelf) -> None:
+    def __init__(self, shelf: DerivedCache) -> None:
         self._shelf = shelf
 
     async def find(self, name: Digest) -> RootAttributes | None:

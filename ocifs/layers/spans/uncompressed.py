@@ -12,7 +12,7 @@ from contextlib import suppress
 import trio
 
 from ocifs.concurrency import in_thread
-from ocifs.content import Shelf
+from ocifs.content import DerivedCache
 from ocifs.errors import CacheFailed, IntegrityError
 from ocifs.oci.digest import Digest
 
@@ -57,7 +57,7 @@ class UncompressedTar:
 class UncompressedTars:
     """The plain tars that are open, by the digests of their layers."""
 
-    def __init__(self, shelf: Shelf) -> None:
+    def __init__(self, shelf: DerivedCache) -> None:
         self._shelf = shelf
         self._open: dict[Digest, UncompressedTar] = {}
         self._held: dict[Digest, int] = {}

@@ -185,7 +185,7 @@ class Mirrored:
             self._identities[key] = await in_thread(identity_of, proofs)
         return self._identities[key]
 
-    def distrust(self, digest: Digest) -> bool:
+    def report_corrupt(self, digest: Digest) -> bool:
         served = self._served.pop(digest, set())
         known = self._distrusted.setdefault(digest, set())
         wrong = {member for member in served if not member.own} - known

@@ -171,11 +171,11 @@ class BlockMap:
             return  # to the kernel an empty span is one without end
         self._set(fcntl.F_UNLCK, _HEADER + start, _HEADER + stop)
 
-    def try_header(self) -> bool:
+    def try_lock_header(self) -> bool:
         """Lock the header, if it is free."""
         return self._set(fcntl.F_WRLCK, 0, _HEADER)
 
-    def leave_header(self) -> None:
+    def unlock_header(self) -> None:
         self._set(fcntl.F_UNLCK, 0, _HEADER)
 
     def _set(self, kind: int, first: int, last: int) -> bool:

@@ -24,11 +24,11 @@ import trio
 
 from ocifs.concurrency import (
     SingleFlight,
+    current_waiter,
     guarded,
     in_thread,
     note_progress,
     note_waiting_for,
-    who_waits,
 )
 from ocifs.content import Blob, BlobSource
 from ocifs.errors import CacheFailed, CacheFull, IntegrityError, Unreachable
@@ -37,9 +37,9 @@ from ocifs.settings import Settings
 from ocifs.store.blobs.blockmap import BLOCK
 from ocifs.store.blobs.fetches import OFFLINE, Fetches
 from ocifs.store.blobs.open_blob import OpenBlob, open_files
-from ocifs.store.blobs.other_process import Neighbour, may_verify
-from ocifs.store.blobs.overflow import Spare
-from ocifs.store.blobs.readahead import Stream
+from ocifs.store.blobs.other_process import OtherProcess, may_verify
+from ocifs.store.blobs.overflow import Overflow
+from ocifs.store.blobs.readahead import ReaderState
 from ocifs.store.disk import Disk
 
 log = logging.getLogger("ocifs.store")
@@ -59,7 +59,7 @@ async def _always(_repository: str, _digest: Digest) -> bool:
 
 
 class CachedBlobs:
-    """A BlobReader over a BlobSource, which caches what it reads."""
+    """A BlobReader over a BlobSource, which caches the bytes that it reads."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class CachedBlobs:
         self._opening: SingleFlight[tuple[Digest, int], OpenBlob] = SingleFlight(nursery)
         self._fetches = Fetches(source, disk, nursery, settings)
         self._held: dict[Digest, int] = {}
-        self._spare = Spare(settings.cache.memory_bytes)
+        self._overflow = Overflow(settings.cache.memory_bytes)
         self.has_seen: Callable[[str, Digest], Awaitable[bool]] = _always
 
     async def blob_size(self, repository: str, digest: Digest) -> int:
@@ -111,19 +111,21 @@ class CachedBlobs:
             return b""
         failures = 0
         while True:
-            spilled = blob.digest in self._spare.spilled
+            spilled = blob.digest in self._overflow.spilled
             try:
                 with suppress(_Elsewhere):
                     return await self._read(blob, range(offset, offset + length), toward)
             except (CacheFull, CacheFailed) as error:
                 failures += 1
-                # Without a registry memory would have nothing of what the disk still reads.
+                # Without a registry memory would have nothing of the bytes that the disk can still read.
                 if failures > 2 or self._settings.cache.offline:
                     raise
                 if spilled or isinstance(error, CacheFailed):
-                    self.tend(0)  # it may be memory that is full, or descriptors that have run out
-                if not spilled and blob.digest not in self._spare.spilled:
-                    self._spare.spill(blob.digest, error)
+                    self.close_idle(
+                        0
+                    )  # it may be memory that is full, or descriptors that have run out
+                if not spilled and blob.digest not in self._overflow.spilled:
+                    self._overflow.spill(blob.digest, error)
                     if opened := self._opened.pop(blob.digest, None):
                         opened.retire()
 
@@ -144,10 +146,10 @@ class CachedBlobs:
                     for fetch in opened.fetches:
                         fetch.read_behind()
                     return content
-                await self._mistrust(blob, opened)
+                await self._refetch_damaged(blob, opened)
         raise CacheFailed(f"{blob.digest} is damaged on the cache's disk again and again")
 
-    async def _mistrust(self, blob: Blob, opened: OpenBlob) -> None:
+    async def _refetch_damaged(self, blob: Blob, opened: OpenBlob) -> None:
         """A block is not what it was when it was written: fetch such blocks again, and verify again
         a whole that was verified.
         """
@@ -157,17 +159,17 @@ class CachedBlobs:
             self._disk.report(
                 f"{blob.digest} is damaged on the cache's disk, and is fetched again where it is"
             )
-            await in_thread(opened.files.mistrust)
+            await in_thread(opened.files.recheck)
 
-    def hold(self, digest: Digest) -> None:
+    def acquire(self, digest: Digest) -> None:
         self._held[digest] = self._held.get(digest, 0) + 1
 
-    def let_go(self, digest: Digest) -> None:
+    def release(self, digest: Digest) -> None:
         left = self._held.pop(digest, 0) - 1
         if left > 0:
             self._held[digest] = left
 
-    def tend(self, idle: float) -> None:
+    def close_idle(self, idle: float) -> None:
         """Note on disk what was used, and close the files of blobs that are not open and were not
         read for `idle` seconds.
         """
@@ -176,7 +178,7 @@ class CachedBlobs:
             if opened.idle and now - opened.last_used >= idle and digest not in self._held:
                 self._opened.pop(digest).retire()
             else:
-                opened.note_use(held=digest in self._held)
+                opened.touch(held=digest in self._held)
 
     async def _open(self, blob: Blob) -> OpenBlob:
         """Joined by all readers of a blob, since one without a usable map is hashed first."""
@@ -189,8 +191,8 @@ class CachedBlobs:
 
     async def _open_files(self, blob: Blob) -> OpenBlob:
         opened = OpenBlob(blob)
-        if blob.digest in self._spare.spilled:
-            await in_thread(self._spare.open, opened, blob.digest)
+        if blob.digest in self._overflow.spilled:
+            await in_thread(self._overflow.open, opened, blob.digest)
         else:
             await self._open_on_disk(blob, opened)
         other = self._opened.pop(blob.digest, None)
@@ -204,7 +206,7 @@ class CachedBlobs:
         return opened
 
     async def _open_on_disk(self, blob: Blob, opened: OpenBlob) -> None:
-        waiting, token = who_waits(), trio.lowlevel.current_trio_token()
+        waiting, token = current_waiter(), trio.lowlevel.current_trio_token()
         end = trio.current_time() + self._patience
 
         def progress() -> None:
@@ -231,8 +233,8 @@ class CachedBlobs:
     async def _need(self, blob: Blob, opened: OpenBlob, wanted: range, toward: int) -> None:
         """Wait until these bytes may be served."""
         partial = opened.files
-        reads = opened.ahead.stream(wanted.start, len(wanted), toward)
-        others = Neighbour(self._patience)
+        reader = opened.ahead.stream(wanted.start, len(wanted), toward)
+        others = OtherProcess(self._patience)
         whole = self._settings.cache.verify_full
         first, last = (
             (0, partial.blocks) if whole else (wanted.start // BLOCK, -(-wanted.stop // BLOCK))
@@ -250,7 +252,7 @@ class CachedBlobs:
                         await in_thread(partial.disown, first, last)
                     continue
                 if not partial.is_complete():
-                    self._fetches.look_ahead(blob, opened, last, reads)
+                    self._fetches.look_ahead(blob, opened, last, reader)
                     return
                 if await self._verify(blob, opened):
                     return
@@ -260,10 +262,10 @@ class CachedBlobs:
                         f"{blob.digest} is damaged on the cache's disk again and again"
                     )
                 continue
-            await self._wait(blob, opened, range(missing, last), reads, others)
+            await self._wait(blob, opened, range(missing, last), reader, others)
 
     async def _wait(
-        self, blob: Blob, opened: OpenBlob, wanted: range, reads: Stream, others: Neighbour
+        self, blob: Blob, opened: OpenBlob, wanted: range, reader: ReaderState, others: OtherProcess
     ) -> None:
         """Wait for the first of these blocks, which is missing, or for what happens before it is
         there. Raises the fetch's error.
@@ -271,11 +273,11 @@ class CachedBlobs:
         missing = wanted.start
         fetch = next((each for each in opened.fetches if each.start <= missing < each.stop), None)
         if fetch is None:
-            fetch = self._fetches.start(blob, opened, wanted, reads)
+            fetch = self._fetches.start(blob, opened, wanted, reader)
         if fetch is None:
             if not others.has_left(opened, missing) and await others.wait(opened, missing):
                 return
-            fetch = self._fetches.take_over(blob, opened, wanted, reads)
+            fetch = self._fetches.take_over(blob, opened, wanted, reader)
         note_waiting_for(self._host)
         with fetch.waited_for():
             await opened.changed.wait()
@@ -312,13 +314,13 @@ class CachedBlobs:
                 if not await in_thread(partial.check_and_verify):
                     return False
             except IntegrityError as error:
-                elsewhere = self._source.distrust(blob.digest)
+                elsewhere = self._source.report_corrupt(blob.digest)
                 opened.wrong = _Elsewhere(str(error)) if elsewhere and not opened.served else error
                 self._opened.pop(blob.digest, None)
                 opened.retire()
                 raise opened.wrong from None
             finally:
-                partial.map.leave_header()
+                partial.map.unlock_header()
             opened.verified = True
             if opened.damaged:
                 opened.damaged = False

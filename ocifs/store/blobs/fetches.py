@@ -24,9 +24,9 @@ from ocifs.errors import CacheFailed, IntegrityError, OcifsError, Unreachable
 from ocifs.settings import MIB, Settings
 from ocifs.store.blobs.blockmap import BLOCK
 from ocifs.store.blobs.open_blob import Fetch, OpenBlob
-from ocifs.store.blobs.readahead import Pace, Stream
+from ocifs.store.blobs.readahead import ReaderState, SourceSpeed
 from ocifs.store.blobs.transfer import Pieces, carry
-from ocifs.store.disk import Disk, of_disk
+from ocifs.store.disk import Disk, disk_error
 
 log = logging.getLogger("ocifs.store")
 
@@ -46,45 +46,47 @@ class Fetches:
         self._disk = disk
         self._nursery = nursery
         self._offline = settings.cache.offline
-        self._pace = Pace()
+        self._speed = SourceSpeed()
 
-    def start(self, blob: Blob, opened: OpenBlob, wanted: range, reads: Stream) -> Fetch | None:
+    def start(
+        self, blob: Blob, opened: OpenBlob, wanted: range, reader: ReaderState
+    ) -> Fetch | None:
         """Fetch for a reader, whose first block is missing.
 
         None where another process holds that block.
         """
         fetch = self._start(
-            blob, opened, wanted.start, max(wanted.stop, wanted.start + -(-reads.window // BLOCK))
+            blob, opened, wanted.start, max(wanted.stop, wanted.start + -(-reader.window // BLOCK))
         )
         if fetch is not None:
-            reads.grow(self._pace.worth)
+            reader.grow(self._speed.worth)
         return fetch
 
-    def look_ahead(self, blob: Blob, opened: OpenBlob, after: int, reads: Stream) -> None:
+    def look_ahead(self, blob: Blob, opened: OpenBlob, after: int, reader: ReaderState) -> None:
         """Fetch for a sequential reader, before it has to wait."""
         partial = opened.files
-        if reads.window < MIB or len(opened.fetches) > 1:
+        if reader.window < MIB or len(opened.fetches) > 1:
             return
-        end = min(partial.blocks, after + reads.window // BLOCK // 2)
+        end = min(partial.blocks, after + reader.window // BLOCK // 2)
         missing = partial.first_missing(after, end)
         while missing is not None:
             under_way = next(
                 (each for each in opened.fetches if each.start <= missing < each.stop), None
             )
             if under_way is None:
-                if self._start(blob, opened, missing, missing + reads.window // BLOCK) is not None:
-                    reads.grow(self._pace.worth)
+                if self._start(blob, opened, missing, missing + reader.window // BLOCK) is not None:
+                    reader.grow(self._speed.worth)
                 return
             missing = partial.first_missing(under_way.stop, end)
 
-    def take_over(self, blob: Blob, opened: OpenBlob, wanted: range, reads: Stream) -> Fetch:
+    def take_over(self, blob: Blob, opened: OpenBlob, wanted: range, reader: ReaderState) -> Fetch:
         """The same where another process holds that block and does not fetch it: up to the end of
         what is held, or of the window.
 
         Two writers of one block write the same bytes, or its checksum fails.
         """
         missing = wanted.start
-        stop = max(wanted.stop, missing + -(-reads.window // BLOCK))
+        stop = max(wanted.stop, missing + -(-reader.window // BLOCK))
         span = next(
             (each for each in opened.abandoned if each[0] <= missing < each[1]),
             (missing, missing + 1),
@@ -96,7 +98,7 @@ class Fetches:
             *(each.start for each in opened.fetches if each.start > missing),
         )
         cached = opened.files.map.first_cached(missing, stop)
-        reads.grow(self._pace.worth)
+        reader.grow(self._speed.worth)
         return self._begin(
             blob, opened, Fetch(missing, stop if cached is None else cached, locked=False)
         )
@@ -128,7 +130,7 @@ class Fetches:
             except OcifsError as error:
                 fetch.error = error
             except OSError as error:
-                fetch.error = of_disk(error, self._disk.partial(blob.digest))
+                fetch.error = disk_error(error, self._disk.partial(blob.digest))
             except Exception as error:
                 log.exception("unexpected error while %s was fetched", blob.digest)
                 fetch.error = CacheFailed(
@@ -159,9 +161,9 @@ class Fetches:
                     async with self._source.open_blob(blob, missing * BLOCK, stop) as stream:
                         answered = trio.current_time()
                         await carry(
-                            blob, stream, functools.partial(self._write, opened), self._disk.runs
+                            blob, stream, functools.partial(self._write, opened), self._disk.batches
                         )
-                    self._pace.note(
+                    self._speed.note(
                         answered - asked, stop - missing * BLOCK, trio.current_time() - answered
                     )
             except Unreachable:
@@ -169,10 +171,10 @@ class Fetches:
                 if failures >= _RESUMES:
                     raise
             except IntegrityError:
-                if not self._source.distrust(blob.digest):
+                if not self._source.report_corrupt(blob.digest):
                     raise
             else:
-                if not partial.has(missing) and not self._source.distrust(blob.digest):
+                if not partial.has(missing) and not self._source.report_corrupt(blob.digest):
                     raise IntegrityError(f"{blob.digest} came to an end before its size")
 
     async def _write(self, opened: OpenBlob, position: int, run: Pieces) -> None:

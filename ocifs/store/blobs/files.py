@@ -40,7 +40,14 @@ from ocifs.store.blobs.blockmap import (
     is_map,
     map_length,
 )
-from ocifs.store.disk import TEMPORARY, Disk, clear_away, hold, make_directory, open_regular
+from ocifs.store.disk import (
+    TEMPORARY,
+    Disk,
+    lock_shared,
+    make_directory,
+    open_regular,
+    remove_paths,
+)
 
 _OPENINGS = 100  # tries to open what other processes remove
 
@@ -69,7 +76,7 @@ def open_parts(disk: Disk, digest: Digest, size: int, *, regardless: bool = Fals
         except BlockingIOError:
             if not regardless:
                 raise
-            clear_away(path, map_path)  # a process that was stopped while it evicted
+            remove_paths(path, map_path)  # a process that was stopped while it evicted
             continue
         if found is None:
             _make_map(disk, path, map_path, size)
@@ -88,20 +95,20 @@ def _open_beside(found: BlockMap, path: Path, map_path: Path, *, regardless: boo
     """
     descriptor = None
     try:
-        if not found.try_header() and not regardless:
+        if not found.try_lock_header() and not regardless:
             raise BlockingIOError(errno.EAGAIN, "another process holds it", str(map_path))
         # Else the map was evicted or placed meanwhile, and a file that is made here would belong to
         # another map.
         if is_at(map_path, found.descriptor):
             try:
                 descriptor = open_regular(path, os.O_RDWR | os.O_CREAT)
-                hold(descriptor)
+                lock_shared(descriptor)
             except OSError as error:
                 if error.errno not in _IN_THE_WAY:
                     raise
-                clear_away(path, map_path)
+                remove_paths(path, map_path)
     finally:
-        found.leave_header()
+        found.unlock_header()
         if descriptor is None:
             found.close()
     return descriptor
@@ -131,7 +138,7 @@ def _make_map(disk: Disk, path: Path, map_path: Path, size: int) -> None:
     except OSError as error:
         if error.errno not in _IN_THE_WAY:
             raise
-        clear_away(path, map_path)
+        remove_paths(path, map_path)
     else:
         try:
             if (
@@ -142,7 +149,7 @@ def _make_map(disk: Disk, path: Path, map_path: Path, size: int) -> None:
                 return  # another process has just made it
         finally:
             os.close(descriptor)
-        clear_away(path, map_path)
+        remove_paths(path, map_path)
     number, temporary = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY)
     try:
         disk.with_room(lambda: os.ftruncate(number, map_length(size)))
@@ -151,7 +158,7 @@ def _make_map(disk: Disk, path: Path, map_path: Path, size: int) -> None:
             os.link(temporary, map_path)
     finally:
         os.close(number)
-        clear_away(Path(temporary))
+        remove_paths(Path(temporary))
 
 
 def open_whole(
@@ -171,12 +178,12 @@ def open_whole(
         return None
     files = None
     try:
-        hold(descriptor)
+        lock_shared(descriptor)
         files = _with_map(disk, digest, descriptor, size) or _with_new_map(
             disk, digest, descriptor, size, progress
         )
         if files is None and is_at(disk.whole(digest), descriptor):
-            clear_away(disk.whole(digest), disk.sums(digest))
+            remove_paths(disk.whole(digest), disk.whole_map(digest))
     finally:
         if files is None:
             os.close(descriptor)
@@ -197,8 +204,10 @@ def _with_map(disk: Disk, digest: Digest, descriptor: int, size: int) -> BlobFil
     length = os.fstat(descriptor).st_size
     for flags in (os.O_RDWR, os.O_RDONLY):
         try:
-            found = find_map(disk.sums(digest), size, flags)
-            other = None if found or length == size else find_map(disk.sums(digest), length, flags)
+            found = find_map(disk.whole_map(digest), size, flags)
+            other = (
+                None if found or length == size else find_map(disk.whole_map(digest), length, flags)
+            )
         except BlockingIOError:
             return None
         if other is not None:
@@ -233,7 +242,9 @@ def _with_new_map(
     words = _checksums_of(digest, descriptor, length, progress)
     if words is None:
         return None
-    made = _keep_map(disk.sums(digest), length, header_of(length, verified=True) + words.tobytes())
+    made = _keep_map(
+        disk.whole_map(digest), length, header_of(length, verified=True) + words.tobytes()
+    )
     if length != size:
         made.close()
         raise _other_size(digest, length, size)
@@ -267,10 +278,10 @@ def _keep_map(path: Path, length: int, content: bytes) -> BlockMap:
                 file.write(content)
                 file.flush()
                 os.fsync(number)
-            clear_away(path)
+            remove_paths(path)
             os.rename(temporary, path)
         except OSError:
-            clear_away(Path(temporary))
+            remove_paths(Path(temporary))
             raise
         if (found := find_map(path, length)) is not None:
             return found
@@ -281,7 +292,7 @@ def _keep_map(path: Path, length: int, content: bytes) -> BlockMap:
 
 def _adopt(disk: Disk, digest: Digest) -> None:
     """Move the map of a whole blob to its place, if a crash prevented it."""
-    rest, sums = disk.partial_map(digest), disk.sums(digest)
+    rest, sums = disk.partial_map(digest), disk.whole_map(digest)
     with contextlib.suppress(OSError):
         if not sums.exists() and rest.exists() and not disk.partial(digest).exists():
             make_directory(sums.parent)

@@ -25,7 +25,7 @@ from ocifs.store.blobs.blockmap import BLOCK
 from ocifs.store.blobs.files import open_parts, open_whole
 from ocifs.store.blobs.partial import Partial
 from ocifs.store.blobs.readahead import ReadAhead
-from ocifs.store.disk import Disk, note_use, of_disk
+from ocifs.store.disk import Disk, disk_error, touch
 
 LEFT = 5.0
 """Seconds for which a fetch goes on after its last waiter has left."""
@@ -118,14 +118,14 @@ class OpenBlob:
         """Whether it is on its way out: nothing more may begin with it."""
         return self._retired
 
-    def note_use(self, *, held: bool) -> None:
+    def touch(self, *, held: bool) -> None:
         """Note on disk that it was used, where it was since the last note, or that somebody has it
         open.
         """
         if held or self.last_used > self._noted:
             self._noted = self.last_used
             if self.partial is not None:
-                note_use(self.partial.fd)
+                touch(self.partial.fd)
 
     @property
     def files(self) -> Partial:
@@ -205,7 +205,7 @@ def open_files(
     except BlockingIOError:
         raise
     except OSError as error:
-        raise of_disk(error, disk.partial(blob.digest)) from None
+        raise disk_error(error, disk.partial(blob.digest)) from None
     opened.partial = Partial(disk, blob.digest, blob.size, files)
     opened.verified = files.complete
     opened.damaged = not files.complete

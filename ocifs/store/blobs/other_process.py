@@ -22,7 +22,7 @@ _SPANS = 64  # that are held in one blob at a time, as far as they are looked at
 MOMENT = 0.005  # seconds
 
 
-class Neighbour:
+class OtherProcess:
     """What one read has seen of other processes that fetch what it waits for.
 
     `patience`: seconds without a new block.
@@ -102,7 +102,7 @@ async def may_verify(partial: Partial, patience: float) -> bool:
     """
     end = trio.current_time() + patience
     while not partial.map.verified:
-        if partial.map.try_header() or trio.current_time() > end:
+        if partial.map.try_lock_header() or trio.current_time() > end:
             return True
         await trio.sleep(MOMENT)
         note_progress()

@@ -51,7 +51,7 @@ class _Bounded(Disk):
         return write()
 
 
-class Spare:
+class Overflow:
     """Room in memory. `spilled`: the blobs that lie there, for as long as they are open."""
 
     def __init__(self, most: int) -> None:

@@ -36,7 +36,7 @@ from ocifs.oci.digest import Digest
 from ocifs.settings import MIB
 from ocifs.store.blobs.blockmap import BLOCK, is_at
 from ocifs.store.blobs.files import BlobFiles, open_parts
-from ocifs.store.disk import Disk, clear_away, make_directory, of_disk
+from ocifs.store.disk import Disk, disk_error, make_directory, remove_paths
 
 _MAX_PIECES = 512  # the kernel takes 1,024 in one call
 _HASHED_BLOCKS = 4 * MIB // BLOCK
@@ -59,15 +59,15 @@ class Partial:
         self._disk = disk
         self._lock = threading.Lock()
         self._hashing = threading.Lock()
-        self.mistrust()
+        self.recheck()
         if files is None:
             try:
                 files = open_parts(disk, digest, size)
             except OSError as error:
-                raise of_disk(error, disk.partial(digest)) from None
+                raise disk_error(error, disk.partial(digest)) from None
         self.fd, self.map = files.descriptor, files.map
 
-    def mistrust(self) -> None:
+    def recheck(self) -> None:
         """Forget what was checked or hashed before."""
         with self._hashing:
             self._hasher = self.digest.hasher()
@@ -133,7 +133,7 @@ class Partial:
             try:
                 self.map.clear(block)
             except OSError as error:
-                raise of_disk(error, self._disk.partial_map(self.digest)) from None
+                raise disk_error(error, self._disk.partial_map(self.digest)) from None
 
     def disown(self, start: int, stop: int) -> None:
         """Forget blocks in [start, stop) that fail their checksums, also where another process has
@@ -204,7 +204,7 @@ class Partial:
             if self.map.first_missing(first, first + len(checksums)) is not None:
                 raise OSError(errno.EIO, "the map of a blob does not keep what was written to it")  # noqa: TRY301
         except OSError as error:
-            raise of_disk(error, self._disk.partial(self.digest)) from None
+            raise disk_error(error, self._disk.partial(self.digest)) from None
         self._disk.on_growth(size)
         self._hash_now(offset, pieces)
 
@@ -267,7 +267,7 @@ class Partial:
         """
         good = self._has_digest()
         if not good:
-            self.mistrust()
+            self.recheck()
             self.check(0, self.blocks)
             if not self.is_complete():
                 return False
@@ -302,7 +302,7 @@ class Partial:
         """
         target, sums, path = (
             self._disk.whole(self.digest),
-            self._disk.sums(self.digest),
+            self._disk.whole_map(self.digest),
             self._disk.partial(self.digest),
         )
         try:
@@ -313,43 +313,43 @@ class Partial:
                 make_directory(each.parent)
             os.fdatasync(self.fd)
             self.map.sync()
-            if self._lock_header():
+            if self._wait_for_header():
                 try:
                     if is_at(path, self.fd):
                         _move(path, target)
                         _move(self._disk.partial_map(self.digest), sums)
                 finally:
-                    self.map.leave_header()
+                    self.map.unlock_header()
         except OSError as error:
-            raise of_disk(error, target) from None
+            raise disk_error(error, target) from None
         return target
 
-    def _lock_header(self) -> bool:
+    def _wait_for_header(self) -> bool:
         """Other processes hold it for moments only.
 
         One that was stopped in such a moment keeps the blob from its place, not from use.
         """
         for _ in range(_HEADER_TRIES):
-            if self.map.try_header():
+            if self.map.try_lock_header():
                 return True
             time.sleep(0.01)  # such locks have no time limit of their own
         return False
 
     def drop(self) -> None:
         """Remove both files, wherever they are by now."""
-        for path in (self._disk.sums(self.digest), self._disk.partial_map(self.digest)):
+        for path in (self._disk.whole_map(self.digest), self._disk.partial_map(self.digest)):
             if is_at(path, self.map.descriptor):
-                clear_away(path)
+                remove_paths(path)
         for path in (self._disk.whole(self.digest), self._disk.partial(self.digest)):
             if is_at(path, self.fd):
-                clear_away(path)
+                remove_paths(path)
 
 
 def _move(path: Path, target: Path) -> None:
     try:
         os.rename(path, target)
     except IsADirectoryError:
-        clear_away(target)
+        remove_paths(target)
         os.rename(path, target)
 
 

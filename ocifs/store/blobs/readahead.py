@@ -30,7 +30,7 @@ _MEMORY = 8 * MIB  # what was read longer ago than so many bytes counts half, an
 _FORGETTING = 0.9
 
 
-class Pace:
+class SourceSpeed:
     """How fast a source is: the seconds until an answer begins, and the bytes a second from there."""
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ class Pace:
 
 
 @dataclass(slots=True)
-class Stream:
+class ReaderState:
     """One reader who reads on: where it is expected next, and how much to fetch for it at a time.
 
     `read` of the last `passed` bytes before `end` were asked for. `row`: the bytes read since it
@@ -65,7 +65,7 @@ class Stream:
     end: int
     read: int
     passed: int
-    row: int
+    streak: int
     window: int = FIRST
 
     def grow(self, worth: int) -> int:
@@ -75,10 +75,10 @@ class Stream:
         """
         window = self.window
         if self.read < DENSE * self.passed:
-            self.row = 0
+            self.streak = 0
             self.window = max(FIRST, window // 2)
         else:
-            self.window = max(FIRST, min(LARGEST, window * 2, max(worth, self.row // PART)))
+            self.window = max(FIRST, min(LARGEST, window * 2, max(worth, self.streak // PART)))
         return window
 
     def note(self, offset: int, length: int) -> None:
@@ -87,7 +87,7 @@ class Stream:
         self.passed += end - self.end
         self.read = min(self.passed, self.read + length)
         self.end = end
-        self.row += length
+        self.streak += length
         while self.passed > _MEMORY:
             self.passed //= 2
             self.read //= 2
@@ -97,9 +97,9 @@ class ReadAhead:
     """The readers of one blob."""
 
     def __init__(self) -> None:
-        self._streams: list[Stream] = []
+        self._streams: list[ReaderState] = []
 
-    def stream(self, offset: int, length: int, toward: int = 0) -> Stream:
+    def stream(self, offset: int, length: int, toward: int = 0) -> ReaderState:
         """The reader that a read belongs to: one who is expected about here, else a new one.
 
         `toward`: where it says that it goes on to.
@@ -113,7 +113,7 @@ class ReadAhead:
             found = min(near, key=lambda stream: abs(stream.end - offset))
             found.note(offset, length)
         else:
-            found = Stream(offset + length, length, length, length)
+            found = ReaderState(offset + length, length, length, length)
             self._streams.append(found)
             del self._streams[:-READERS]
         if toward:

@@ -1,5 +1,5 @@
 """The bytes of one answer on their way to the disk: one task moves pieces, another has them
-written, in runs of whole blocks.
+written, in batches of whole blocks.
 
 Rules that hold here: never more than the blob's size; what came before a connection was lost is
 written all the same.
@@ -15,14 +15,17 @@ import trio
 
 from ocifs.content import Blob, BlobStream
 from ocifs.errors import IntegrityError, Unreachable
+from ocifs.store.batches import WriteBatches
 from ocifs.store.blobs.blockmap import BLOCK
-from ocifs.store.runs import Runs
 
 Pieces: TypeAlias = list[bytes | memoryview]
 
 
 async def carry(
-    blob: Blob, stream: BlobStream, write: Callable[[int, Pieces], Awaitable[None]], runs: Runs
+    blob: Blob,
+    stream: BlobStream,
+    write: Callable[[int, Pieces], Awaitable[None]],
+    batches: WriteBatches,
 ) -> None:
     """Give the pieces of a stream to `write`, each run with its offset.
 
@@ -41,19 +44,19 @@ async def carry(
                 await write(position, run)
                 position += sum(map(len, run))
 
-    with runs.one():
+    with batches.transfer():
         async with trio.open_nursery() as nursery:
             nursery.start_soon(keep)
             async with send:
-                lost = await _cut(blob, stream, send, runs)
+                lost = await _cut(blob, stream, send, batches)
     if lost is not None:
         raise lost
 
 
 async def _cut(
-    blob: Blob, stream: BlobStream, send: trio.MemorySendChannel[Pieces], runs: Runs
+    blob: Blob, stream: BlobStream, send: trio.MemorySendChannel[Pieces], batches: WriteBatches
 ) -> Unreachable | None:
-    """Hand the pieces of a stream on in runs of whole blocks; what came before the connection was
+    """Hand the pieces of a stream on in batches of whole blocks; what came before the connection was
     lost (returned) is kept.
     """
     pending: Pieces = []
@@ -70,7 +73,7 @@ async def _cut(
                 position += len(piece)
                 if position > blob.size:
                     raise IntegrityError(f"{blob.digest} has more bytes than its descriptor says")
-                if held >= runs.size:
+                if held >= batches.size:
                     pending, held = await _send_blocks(pending, held, send)
         except Unreachable as error:
             lost = error

@@ -267,7 +267,7 @@ class CachedCatalog:
 
     def _keep_manifest(self, owner: str, repository: str, raw: RawManifest) -> None:
         try:
-            self._disk.keep(self._disk.whole(raw.digest), raw.body)
+            self._disk.write(self._disk.whole(raw.digest), raw.body)
         except OcifsError as error:
             log.warning("a manifest could not be kept: %s", error)
             return

@@ -73,7 +73,7 @@ class NameFiles:
             "at": round(time.time(), 3),
         }
         try:
-            self._disk.keep(self.path(owner, key), json.dumps(record).encode())
+            self._disk.write(self.path(owner, key), json.dumps(record).encode())
         except OcifsError as error:
             log.warning("what %s means could not be kept: %s", key, error)
 
@@ -82,7 +82,7 @@ class NameFiles:
         asked.
         """
         try:
-            self._disk.drop(self.path(owner, key))
+            self._disk.remove(self.path(owner, key))
         except OcifsError as error:
             log.warning("what %s meant could not be forgotten: %s", key, error)
 

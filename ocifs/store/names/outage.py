@@ -170,7 +170,7 @@ class Failures:
         self._kinds[kind].over()
 
 
-class PatientSource:
+class BackoffSource:
     """A BlobSource that is not asked again at once when it could not be reached.
 
     `outage` may be ended by others who got an answer.
@@ -193,5 +193,5 @@ class PatientSource:
             # A connection that is lost later was one, and makes no outage.
             yield await self._outage.ask(opened, (Unreachable,))
 
-    def distrust(self, digest: Digest) -> bool:
-        return self._source.distrust(digest)
+    def report_corrupt(self, digest: Digest) -> bool:
+        return self._source.report_corrupt(digest)

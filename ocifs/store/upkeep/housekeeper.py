@@ -25,10 +25,10 @@ IDLE = 60.0  # seconds after which what nobody reads is closed
 _STEP = 64 * MIB  # bytes that come in between two looks, at the most
 
 
-class Keeps(Protocol):
+class IdleCloser(Protocol):
     """Whoever keeps files of the cache open for the next read."""
 
-    def tend(self, idle: float) -> None:
+    def close_idle(self, idle: float) -> None:
         """Close what nobody has open or has read for `idle` seconds; note on disk that the rest is
         used.
         """
@@ -38,10 +38,10 @@ class Keeps(Protocol):
 class Housekeeper:
     """`run` belongs in a nursery of the process that uses the cache."""
 
-    def __init__(self, disk: Disk, settings: CacheSettings, keepers: Sequence[Keeps]) -> None:
+    def __init__(self, disk: Disk, settings: CacheSettings, closers: Sequence[IdleCloser]) -> None:
         self._disk = disk
         self._settings = settings
-        self._keepers = keepers
+        self._closers = closers
         self._due = trio.Event()
         self._grown = 0
         self._step = _STEP
@@ -64,7 +64,7 @@ class Housekeeper:
             await guarded("looking through the cache", self._turn)
 
     async def _turn(self) -> None:
-        self._tend(IDLE)
+        self._close_idle(IDLE)
         if self._grown or self.report.over or await in_thread(self._is_full):
             await self._look()
 
@@ -85,7 +85,7 @@ class Housekeeper:
     async def _look(self) -> None:
         await self._evict()
         if self.report.over:
-            self._tend(0)
+            self._close_idle(0)
             await self._evict()
 
     async def _evict(self) -> None:
@@ -103,9 +103,9 @@ class Housekeeper:
         self._step = max(MIB, min(_STEP, self.limits.size // 20))
         return evict(self._disk, self.limits, least=least)
 
-    def _tend(self, idle: float) -> None:
-        for each in self._keepers:
-            each.tend(idle)
+    def _close_idle(self, idle: float) -> None:
+        for each in self._closers:
+            each.close_idle(idle)
 
     def _grew(self, count: int) -> None:
         """Bytes were written, in whichever thread.
@@ -124,7 +124,7 @@ class Housekeeper:
     def _make_room(self) -> bool:
         """A write met a full disk, in a worker thread."""
         try:
-            trio.from_thread.run_sync(self._tend, 0, trio_token=self._token)
+            trio.from_thread.run_sync(self._close_idle, 0, trio_token=self._token)
         except (RuntimeError, trio.Cancelled, trio.RunFinishedError):
             return False
         try:

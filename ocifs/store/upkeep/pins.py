@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ocifs.errors import Malformed
 from ocifs.oci.digest import Digest
-from ocifs.store.disk import Disk, of_disk
+from ocifs.store.disk import Disk, disk_error
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ def _path(disk: Disk, what: str) -> Path:
 def put_pin(disk: Disk, pin: Pin) -> None:
     """Keep a pin; one of the same text is replaced. Raises CacheFull and the like."""
     value = {"what": pin.what, "digests": sorted(map(str, pin.digests)), "names": sorted(pin.names)}
-    disk.keep(_path(disk, pin.what), json.dumps(value).encode())
+    disk.write(_path(disk, pin.what), json.dumps(value).encode())
 
 
 def remove_pin(disk: Disk, what: str) -> bool:
@@ -47,7 +47,7 @@ def remove_pin(disk: Disk, what: str) -> bool:
     except FileNotFoundError:
         return False
     except OSError as error:
-        raise of_disk(error, path) from None
+        raise disk_error(error, path) from None
     return True
 
 

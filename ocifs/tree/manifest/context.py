@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import trio
 
 from ocifs.concurrency import in_thread
-from ocifs.content import Origin
+from ocifs.content import ContentSource
 from ocifs.layers.service import LayerService
 from ocifs.oci.descriptor import UNKNOWN_SIZE, Descriptor
 from ocifs.oci.digest import Digest
@@ -59,7 +59,7 @@ class Context:
     `visited`: repositories that were found to exist though no catalog lists them.
     """
 
-    origin: Origin
+    origin: ContentSource
     view: ViewSettings
     limits: Limits
     layer_service: LayerService

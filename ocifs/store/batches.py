@@ -16,7 +16,7 @@ _LEAST = 128 * KIB
 _RUNS = 4 * MIB  # what is gathered in all transfers together, as long as each may have a block
 
 
-class Runs:
+class WriteBatches:
     """How much each of the transfers of a process gathers at a time, so that all together take
     little memory.
     """
@@ -25,7 +25,7 @@ class Runs:
         self._transfers = 0
 
     @contextmanager
-    def one(self) -> Iterator[None]:
+    def transfer(self) -> Iterator[None]:
         """A transfer is under way for the length of the block."""
         self._transfers += 1
         try:
