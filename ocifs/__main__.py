@@ -4,12 +4,12 @@ Rules that hold here: only the standard library is imported before the current d
 search paths.
 """
 
-from ocifs.programs import leave_out_current_directory
+from ocifs.programs import exclude_current_directory
 
 
 def main() -> None:
     """The `ocifs` command."""
-    leave_out_current_directory()
+    exclude_current_directory()
     from ocifs.cli.main import main as run
 
     run()
@@ -17,7 +17,7 @@ def main() -> None:
 
 def mount_helper() -> None:
     """The `mount.ocifs` command."""
-    leave_out_current_directory()
+    exclude_current_directory()
     from ocifs.cli.mount_helper import main as run
 
     run()

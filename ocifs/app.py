@@ -26,7 +26,7 @@ from ocifs.fuse.stats import Journal
 from ocifs.layers.service import LayerService
 from ocifs.layout.layout import Layout
 from ocifs.layout.unpacked import OnProgress
-from ocifs.memory import collect_seldom, fitted, keep_freed_memory, raise_descriptor_limit
+from ocifs.memory import fit_to_machine, raise_descriptor_limit, tune_garbage_collector, tune_malloc
 from ocifs.oci.local import LayoutSource
 from ocifs.oci.reference import HostsSource, Reference, RegistrySource, Source, seeds_of
 from ocifs.registry.admission import Applicant, admit_all
@@ -76,7 +76,7 @@ async def open_tree(
 
     `facts` is given what can be told about the parts.
     """
-    settings = await in_thread(fitted, settings)
+    settings = await in_thread(fit_to_machine, settings)
     facts = {} if facts is None else facts
     async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
         disk = await in_thread(Disk, settings.cache.directory)
@@ -307,7 +307,7 @@ def mount(
     from ocifs.fuse.mounts import clear_dead_mount, refuse_live_mount
     from ocifs.fuse.session import MountOptions, serve
 
-    keep_freed_memory()
+    tune_malloc()
     raise_descriptor_limit()
     place = request.mountpoint
     clear_dead_mount(place)
@@ -342,7 +342,7 @@ def mount(
             await serve(root, options, settings.timing, journal, lambda: on_ready(warnings))
             nursery.cancel_scope.cancel()
 
-    collect_seldom()
+    tune_garbage_collector()
     run_to_end(run)
 
 

@@ -22,7 +22,7 @@ from ocifs.settings import KIB, MIB, Settings
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -2, -3, -8
 
 
-def keep_freed_memory() -> None:
+def tune_malloc() -> None:
     """Let the allocator use freed memory again, up to 4 MiB of it, where it would give it back and
     take new pages at once.
 
@@ -45,7 +45,7 @@ def keep_freed_memory() -> None:
         mallopt(option, value)
 
 
-def return_freed_memory() -> None:
+def trim_memory() -> None:
     """Return freed memory to the system, also from between what is used.
 
     Blocks for some milliseconds, without the interpreter's lock.
@@ -63,7 +63,7 @@ def return_freed_memory() -> None:
 _YOUNG, _MIDDLE, _OLD = 20_000, 20, 20
 
 
-def collect_seldom() -> None:
+def tune_garbage_collector() -> None:
     """Look for cycles of objects seldom, and never among what is here now: nearly everything is
     freed by its count of references.
 
@@ -114,7 +114,7 @@ def memory_limit(groups: str, root: Path = _CGROUPS) -> int | None:
     return None if least is None or least >= 1 << 50 else least
 
 
-def fit(settings: Settings, limit: int | None) -> Settings:
+def fit_to_limit(settings: Settings, limit: int | None) -> Settings:
     """Settings for a process with little memory: it refuses layers that need much, and keeps less
     of a full disk's blobs.
     """
@@ -129,10 +129,10 @@ def fit(settings: Settings, limit: int | None) -> Settings:
     )
 
 
-def fitted(settings: Settings) -> Settings:
+def fit_to_machine(settings: Settings) -> Settings:
     """Settings for the memory that this process may take. Blocks."""
     try:
         groups = Path("/proc/self/cgroup").read_text()
     except OSError:
         return settings
-    return fit(settings, memory_limit(groups))
+    return fit_to_limit(settings, memory_limit(groups))

@@ -1,7 +1,7 @@
 """What a mount says of itself in numbers, for Prometheus: which metrics there are, and their text.
 
 Rules that hold here: the table is the documentation (scripts/generate_metrics.py writes
-docs/reference/metrics.md from it); every number is one of status.json's, read from the same facts
+docs/reference/metrics.md from it); every number is one of status.json's, read from the same status
 at the same look, so that the two never differ; labels are of a bounded set: hosts of the mount,
 kinds of operation, names of errnos. No digest, no repository, no path is ever a label.
 """
@@ -16,8 +16,8 @@ from typing import TypeAlias
 from ocifs.errors import UsageError
 
 DEFAULT_PORT = 9469
-Facts: TypeAlias = Mapping[str, object]
-Value: TypeAlias = tuple[tuple[str, ...], float]
+StatusData: TypeAlias = Mapping[str, object]
+Sample: TypeAlias = tuple[tuple[str, ...], float]
 """Labels' values, and the number."""
 
 
@@ -29,25 +29,25 @@ class Metric:
     kind: str
     help: str
     labels: tuple[str, ...]
-    values: Callable[[Facts], Iterator[Value]]
+    values: Callable[[StatusData], Iterator[Sample]]
 
 
-def _counts(field: str) -> Callable[[Facts], Iterator[Value]]:
+def _counts(field: str) -> Callable[[StatusData], Iterator[Sample]]:
     """A number for each name in a table of the status."""
 
-    def values(facts: Facts) -> Iterator[Value]:
-        table = facts.get(field)
+    def values(status: StatusData) -> Iterator[Sample]:
+        table = status.get(field)
         for name, number in table.items() if isinstance(table, Mapping) else ():
             yield (str(name),), float(number)
 
     return values
 
 
-def _top(field: str, within: str = "") -> Callable[[Facts], Iterator[Value]]:
+def _top(field: str, within: str = "") -> Callable[[StatusData], Iterator[Sample]]:
     """One number of the status, or of a table in it."""
 
-    def values(facts: Facts) -> Iterator[Value]:
-        table = facts.get(within) if within else facts
+    def values(status: StatusData) -> Iterator[Sample]:
+        table = status.get(within) if within else status
         number = table.get(field) if isinstance(table, Mapping) else None
         if isinstance(number, int | float):
             yield (), float(number)
@@ -55,11 +55,11 @@ def _top(field: str, within: str = "") -> Callable[[Facts], Iterator[Value]]:
     return values
 
 
-def _registry(field: str) -> Callable[[Facts], Iterator[Value]]:
+def _registry(field: str) -> Callable[[StatusData], Iterator[Sample]]:
     """A number of each registry; truth is 1, what is not known yet is left out."""
 
-    def values(facts: Facts) -> Iterator[Value]:
-        registries = facts.get("registries")
+    def values(status: StatusData) -> Iterator[Sample]:
+        registries = status.get("registries")
         for registry in registries if isinstance(registries, list) else ():
             number = registry.get(field)
             if isinstance(number, int | float):
@@ -68,8 +68,8 @@ def _registry(field: str) -> Callable[[Facts], Iterator[Value]]:
     return values
 
 
-def _info(facts: Facts) -> Iterator[Value]:
-    yield (str(facts.get("version")), str(facts.get("source"))), 1.0
+def _info(status: StatusData) -> Iterator[Sample]:
+    yield (str(status.get("version")), str(status.get("source"))), 1.0
 
 
 _HOST = ("host",)
@@ -188,7 +188,7 @@ def _is_address(host: str) -> bool:
     return True
 
 
-def exposition(facts: Facts) -> bytes:
+def exposition(status: StatusData) -> bytes:
     """The metrics of a status in Prometheus' text format 0.0.4."""
     from prometheus_client import CollectorRegistry, generate_latest
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -200,7 +200,7 @@ def exposition(facts: Facts) -> bytes:
             for metric in METRICS:
                 kind = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
                 family = kind(metric.name, metric.help, labels=metric.labels)
-                for labels, number in metric.values(facts):
+                for labels, number in metric.values(status):
                     family.add_metric(labels, number)
                 yield family
 

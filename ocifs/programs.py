@@ -7,7 +7,7 @@ programs and modules.
 Rules that hold here:
 
 - A program is named by its absolute path before it is run.
-- `leave_out_current_directory` runs first in every entry point, before modules outside the standard
+- `exclude_current_directory` runs first in every entry point, before modules outside the standard
   library are imported. What the interpreter imports earlier is out of reach: the Debian package
   starts it with -I.
 - Whatever is absolute in PATH and PYTHONPATH is trusted.
@@ -34,7 +34,7 @@ def find_program(name: str, environ: Mapping[str, str] = os.environ) -> str | No
     return shutil.which(name, path=os.pathsep.join(entries))
 
 
-def leave_out_current_directory(environ: MutableMapping[str, str] = os.environ) -> None:
+def exclude_current_directory(environ: MutableMapping[str, str] = os.environ) -> None:
     """Look for programs and modules at absolute places only, here and in every program that is
     started.
     """

@@ -19,7 +19,7 @@ from ocifs.printable import printable, printable_lines
 
 OPERATION: contextvars.ContextVar[int] = contextvars.ContextVar("ocifs_operation", default=0)
 _LEVELS = (logging.INFO, logging.DEBUG, 5)
-OPERATIONS_TOO = _LEVELS[2]
+TRACE = _LEVELS[2]
 """The level of a line for each operation: a listing makes thousands of them."""
 
 _PRIORITIES = (
@@ -40,7 +40,7 @@ def begin_operation(number: int) -> None:
     OPERATION.set(number)
 
 
-def without_secrets(text: str) -> str:
+def redact_secrets(text: str) -> str:
     """A text with values of queries, passwords in addresses and credentials of HTTP taken out."""
     return _SECRET.sub(lambda found: f"{found[1] or found[2] or found[3]}…", text)
 
@@ -57,7 +57,7 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         number = OPERATION.get()
-        text = without_secrets(printable_lines(super().format(record)))
+        text = redact_secrets(printable_lines(super().format(record)))
         return f"{text} #{number}" if number and not record.exc_info else text
 
 
@@ -70,12 +70,12 @@ class JsonFormatter(logging.Formatter):
             "time": f"{when}.{int(record.msecs):03}Z",
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": without_secrets(record.getMessage()),
+            "message": redact_secrets(record.getMessage()),
         }
         if OPERATION.get():
             fields["operation"] = OPERATION.get()
         if record.exc_info:
-            fields["exception"] = without_secrets(self.formatException(record.exc_info))
+            fields["exception"] = redact_secrets(self.formatException(record.exc_info))
         return json.dumps(fields)
 
 
@@ -92,7 +92,7 @@ class JournalFormatter(TextFormatter):
         return "\n".join(f"<{priority}>{line}" for line in super().format(record).splitlines())
 
 
-def journal_listens() -> bool:
+def stderr_is_journal() -> bool:
     """Whether systemd's journal reads our standard error (systemd.exec(5), JOURNAL_STREAM)."""
     try:
         found = os.fstat(2)
@@ -110,12 +110,12 @@ def start_logging(verbosity: int, form: str = "text") -> None:
 
     Errors that callers got; with 1 each request to a registry, too; with 2 each operation, too.
     """
-    _write_as(_FORMATTERS["journald" if form == "text" and journal_listens() else form]())
-    logging.addLevelName(OPERATIONS_TOO, "TRACE")
+    _write_as(_FORMATTERS["journald" if form == "text" and stderr_is_journal() else form]())
+    logging.addLevelName(TRACE, "TRACE")
     logging.getLogger("ocifs").setLevel(_LEVELS[min(verbosity, 2)])
 
 
-def say_warnings() -> None:
+def log_warnings() -> None:
     """For a command that a person waits for: warnings on standard error, as its own messages are."""
     _write_as(TextFormatter("ocifs: %(message)s"))
 

@@ -2,7 +2,7 @@
 passwords.
 
 Rules that hold here: blocks, but never without end: a FIFO or a device is not read; what is read is
-bounded; a file that others can write is read, since the other tools do so, and `who_may_change`
+bounded; a file that others can write is read, since the other tools do so, and `unsafe_permissions`
 says why that deserves a warning.
 """
 
@@ -34,7 +34,7 @@ def read_user_file(path: Path, most: int) -> bytes:
         return file.read(most)
 
 
-def who_may_change(path: Path) -> str:
+def unsafe_permissions(path: Path) -> str:
     """Why others than this user and root may change a file: a sentence, or nothing if they may not."""
     try:
         found, above = path.stat(), path.resolve().parent.stat()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pathlib
 
-from ocifs.oci.kinds.kind import PACKAGE_TYPE, Kind
+from ocifs.oci.kinds.kind import PACKAGE_TYPE, ArtifactKind
 from ocifs.oci.kinds.table import GENERAL, IMAGE_HELPERS, KINDS, PACKAGES, PROGRAMS, SUPPLY_CHAIN
 
 PAGE = pathlib.Path(__file__).parent.parent / "docs" / "reference" / "artifact-kinds.md"
@@ -67,7 +67,7 @@ COMPOSED = {
 }
 
 
-def told_by(kind: Kind) -> list[str]:
+def told_by(kind: ArtifactKind) -> list[str]:
     """The lines that say what marks the kind."""
     lines = [f"type `{text}`" for text in kind.types]
     lines += [f"type of an index `{text}`" for text in kind.index_types]
@@ -76,26 +76,38 @@ def told_by(kind: Kind) -> list[str]:
     lines += [f"annotation of a layer `{text}`" for text in kind.layer_annotations]
     which = "every layer" if kind.all_layers else "a layer"
     lines += [f"type of {which} `{text}`" for text in kind.layer_types]
-    lines += [f"and a layer `{text}`" for text in kind.needs_layer if text not in kind.layer_types]
-    lines += [f"and a title `{kind.needs_title}…`"] if kind.needs_title else []
-    return lines
-
-
-def file_names(kind: Kind) -> list[str]:
-    """The lines that say what the files are called."""
-    lines = list(COMPOSED.get(kind.word, ()))
     lines += [
-        f"`{pattern}`{' joined' * (pattern in kind.joined)}: `{name}`"
-        for pattern, name in kind.names
+        f"and a layer `{text}`"
+        for text in kind.required_layer_types
+        if text not in kind.layer_types
     ]
-    lines += [f"annotation `{key}`: `{name}`" for key, name in (*kind.layer_texts, *kind.texts)]
-    lines += [f"config: `{kind.config_name}`"] if kind.config_name else []
+    lines += [f"and a title `{kind.required_title}…`"] if kind.required_title else []
     return lines
 
 
-def row(kind: Kind) -> str:
+def file_names(kind: ArtifactKind) -> list[str]:
+    """The lines that say what the files are called."""
+    lines = list(COMPOSED.get(kind.name, ()))
+    lines += [
+        f"`{pattern}`{' joined' * (pattern in kind.joined_types)}: `{name}`"
+        for pattern, name in kind.file_names
+    ]
+    lines += [
+        f"annotation `{key}`: `{name}`"
+        for key, name in (*kind.layer_annotation_files, *kind.annotation_files)
+    ]
+    lines += [f"config: `{kind.config_file}`"] if kind.config_file else []
+    return lines
+
+
+def row(kind: ArtifactKind) -> str:
     """One row of the page's table."""
-    cells = (f"`{kind.word}`", kind.what, "<br>".join(told_by(kind)), "<br>".join(file_names(kind)))
+    cells = (
+        f"`{kind.name}`",
+        kind.description,
+        "<br>".join(told_by(kind)),
+        "<br>".join(file_names(kind)),
+    )
     return f"| {' | '.join(cells)} |"
 
 

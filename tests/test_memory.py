@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ocifs.memory import fit, memory_limit
+from ocifs.memory import fit_to_limit, memory_limit
 from ocifs.settings import MIB, Settings
 
 SHOWN = """
@@ -56,8 +56,8 @@ def test_the_limit_of_memory_is_that_of_the_control_group(
 
 def test_with_little_memory_large_windows_are_refused_and_little_is_held() -> None:
     settings = Settings()
-    assert fit(settings, None) == settings
-    assert fit(settings, 8 << 30) == settings
-    fitted = fit(settings, 150 * MIB)
+    assert fit_to_limit(settings, None) == settings
+    assert fit_to_limit(settings, 8 << 30) == settings
+    fitted = fit_to_limit(settings, 150 * MIB)
     assert fitted.limits.layer_window == 32 * MIB
     assert fitted.cache.memory_bytes < 40 * MIB

@@ -27,7 +27,7 @@ def test_no_form_of_a_secret_is_written(secret: str) -> None:
         f"https://store.example.com/a/b?X-Amz-Signature={secret}&other={secret}",
         f"https://name:{secret}@proxy.example.com:3128/",
     ):
-        assert secret not in telemetry.without_secrets(text)
+        assert secret not in telemetry.redact_secrets(text)
         raised = (ValueError, ValueError(f"in an exception: {text}"), None)
         record = logging.LogRecord(
             "ocifs.x", logging.ERROR, "", 1, "a line with %s", (text,), raised
@@ -43,7 +43,7 @@ def test_no_form_of_a_secret_is_written(secret: str) -> None:
 
 def test_what_is_no_secret_stays() -> None:
     text = "GET reg.example.com:5000/v2/team/app/blobs/sha256:0123456789abcdef bytes=0-99: 206 in 0.010 s"
-    assert telemetry.without_secrets(text) == text
+    assert telemetry.redact_secrets(text) == text
 
 
 async def test_work_on_behalf_of_an_operation_has_its_number() -> None:
@@ -94,10 +94,10 @@ def test_the_journal_gets_priorities_where_it_listens(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("JOURNAL_STREAM", "1:2")
-    assert not telemetry.journal_listens()
+    assert not telemetry.stderr_is_journal()
     found = os.fstat(2)
     monkeypatch.setenv("JOURNAL_STREAM", f"{found.st_dev}:{found.st_ino}")
-    assert telemetry.journal_listens()
+    assert telemetry.stderr_is_journal()
     # A message is one line, so that none forges another; a traceback has several.
     record = logging.LogRecord("ocifs.x", logging.WARNING, "", 1, "two\nlines", (), None)
     assert telemetry.JournalFormatter().format(record) == "<4>ocifs.x: two\\nlines"

@@ -11,7 +11,7 @@ import pytest
 
 from ocifs.registry.auth.files import Sources
 from ocifs.registry.auth.helpers import Helpers
-from ocifs.userfiles import read_user_file, who_may_change
+from ocifs.userfiles import read_user_file, unsafe_permissions
 from tests.support.mount import run_ocifs
 from tests.support.secrets import keep_secret
 
@@ -82,7 +82,7 @@ def test_a_file_that_others_may_change_is_noticed(
     path.write_text("{}")
     path.chmod(mode)
     place.chmod(above)
-    assert who_may_change(path)[: len(wrong) or None] == wrong
+    assert unsafe_permissions(path)[: len(wrong) or None] == wrong
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
@@ -90,10 +90,10 @@ def test_a_file_of_another_user_or_group_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("{}")
     os.chown(path, 65534, 0)
-    assert "belongs to another user" in who_may_change(path)
+    assert "belongs to another user" in unsafe_permissions(path)
     os.chown(path, 0, 65534)
     path.chmod(0o660)
-    assert "others can write to" in who_may_change(path)
+    assert "others can write to" in unsafe_permissions(path)
 
 
 def test_each_such_file_is_warned_of_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -20,7 +20,7 @@ from ocifs.concurrency import patience
 from ocifs.errors import DeadlineExceeded, NotFound, OcifsError
 from ocifs.oci.reference import Source, hosts_of
 from ocifs.settings import Settings, Timing
-from ocifs.telemetry import say_warnings
+from ocifs.telemetry import log_warnings
 from ocifs.tree.node import Directory, Node
 from ocifs.tree.walk import walk
 
@@ -37,7 +37,7 @@ def browse(
     """
     source = read_sources([what], options) if isinstance(what, str) else what
     settings = settings_from(options, *hosts_of(source))
-    say_warnings()
+    log_warnings()
 
     unpacking = _Unpacking()
 

@@ -21,7 +21,7 @@ from ocifs.programs import find_program
 from ocifs.registry.auth.files import hosts_in_files
 from ocifs.registry.config import registries_conf
 from ocifs.settings import GIB, Settings
-from ocifs.userfiles import who_may_change
+from ocifs.userfiles import unsafe_permissions
 
 OK, NOTE, WARNING, BAD = "ok", "note", "warning", "bad"
 # Locks, and renames over what is open, are not what they are elsewhere.
@@ -99,7 +99,7 @@ def credentials(settings: Settings) -> Iterator[Finding]:
                 yield Finding(
                     WARNING, "credentials", f"others can read {place}", f"chmod 600 {place}"
                 )
-            if why := who_may_change(place):
+            if why := unsafe_permissions(place):
                 yield Finding(
                     WARNING, "credentials", why, "whoever changes it decides which helper is run"
                 )

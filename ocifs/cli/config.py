@@ -27,7 +27,7 @@ import click
 from ocifs.cli.terminal import write
 from ocifs.directories import config_home
 from ocifs.errors import UsageError
-from ocifs.userfiles import read_user_file, who_may_change
+from ocifs.userfiles import read_user_file, unsafe_permissions
 
 SYSTEM = Path("/etc/ocifs/config.toml")
 _LARGEST = 1 << 20
@@ -123,7 +123,7 @@ def _mount(
 def _read(path: Path) -> dict[str, object]:
     try:
         content = read_user_file(path, _LARGEST + 1)
-        if why := who_may_change(path):
+        if why := unsafe_permissions(path):
             write(f"ocifs: the configuration is read from a file that is not safe: {why}", err=True)
     except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
         if os.environ.get("OCIFS_CONFIG"):

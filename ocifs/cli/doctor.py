@@ -29,7 +29,7 @@ from ocifs.oci.reference import OneSource, hosts_of, parse_source
 from ocifs.registry.config.registries_conf import expand
 from ocifs.registry.probe import Probe, knock, question
 from ocifs.settings import Settings
-from ocifs.telemetry import say_warnings
+from ocifs.telemetry import log_warnings
 
 T = TypeVar("T")
 
@@ -56,7 +56,7 @@ def command(source: str | None, as_json: bool, **options: Unpack[SharedOptions])
         parse_source(expand(source, os.environ, options["registries_conf"])) if source else None
     )
     settings = settings_from(options, *(hosts_of(parsed) if parsed else ()))
-    say_warnings()
+    log_warnings()
     found: list[Finding] = []
     for finding in findings(parsed, settings):
         found.append(finding)

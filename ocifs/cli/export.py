@@ -22,10 +22,10 @@ from ocifs.cli.terminal import progress, write
 from ocifs.concurrency import in_thread, patience
 from ocifs.content import RawManifest
 from ocifs.errors import NotFound, Unsupported, UsageError
-from ocifs.layout.written import WrittenLayout
+from ocifs.layout.writer import LayoutWriter
 from ocifs.oci.descriptor import Descriptor
 from ocifs.oci.digest import Digest
-from ocifs.oci.kinds.children import child_role, listed_blobs
+from ocifs.oci.kinds.children import blob_children, child_role
 from ocifs.oci.local import LayoutSource, split_digest
 from ocifs.oci.manifest import Form, Manifest, parse_manifest
 from ocifs.oci.platform import first_match
@@ -60,7 +60,7 @@ def command(reference: str, destination: str, **options: Unpack[SharedOptions]) 
     async def visit(root: Directory, timing: Timing) -> None:
         if not isinstance(root, SingleManifest):
             raise no_single_manifest(reference)
-        with WrittenLayout(Path(target.path), root.where.context.limits) as layout:
+        with LayoutWriter(Path(target.path), root.where.context.limits) as layout:
             done = await Export(root.where, layout, timing).run(
                 target.ref, chosen=options["platform"] is not None
             )
@@ -88,7 +88,7 @@ class Export:
     """One export, from where a manifest is to a layout."""
 
     where: Whereabouts
-    layout: WrittenLayout
+    layout: LayoutWriter
     timing: Timing
     _manifests: dict[Digest, Manifest] = field(default_factory=dict)
     _blobs: dict[Digest, Descriptor] = field(default_factory=dict)
@@ -155,7 +155,7 @@ class Export:
         for part in (manifest.config, *manifest.layers):
             if part is not None:
                 self._blobs[part.digest] = part
-        blobs = listed_blobs(manifest)
+        blobs = blob_children(manifest)
         self._blobs.update((blob.digest, blob) for blob in blobs)
         for child in () if blobs else manifest.manifests:
             if child.digest not in self._manifests:

@@ -28,7 +28,7 @@ from ocifs.cli.terminal import CLEAR_LINE, Mark, is_screen, write
 from ocifs.cli.throttle import AT_A_TIME, Pace
 from ocifs.concurrency import ungrouped
 from ocifs.errors import AccessDenied, LimitExceeded, Malformed, NotFound, OcifsError, UsageError
-from ocifs.oci.kinds.table import BY_WORD
+from ocifs.oci.kinds.table import KINDS_BY_NAME
 from ocifs.printable import printable
 from ocifs.settings import Timing
 from ocifs.tree.manifest.directory import ManifestDirectory
@@ -75,9 +75,9 @@ class Kind(click.Choice):  # type: ignore[type-arg]  # click 8.1 has no argument
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> str:
-        if value not in BY_WORD:
+        if value not in KINDS_BY_NAME:
             raise UsageError(
-                f"there is no kind {value}", hint=nearest(str(value), sorted(BY_WORD), 0.4)
+                f"there is no kind {value}", hint=nearest(str(value), sorted(KINDS_BY_NAME), 0.4)
             )
         return str(value)
 
@@ -88,7 +88,7 @@ class Kind(click.Choice):  # type: ignore[type-arg]  # click 8.1 has no argument
     "--kind",
     "kinds",
     multiple=True,
-    type=Kind(sorted(BY_WORD)),
+    type=Kind(sorted(KINDS_BY_NAME)),
     metavar="KIND",
     help="Only these; repeatable.",
 )

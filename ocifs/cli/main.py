@@ -18,7 +18,7 @@ import click
 from ocifs.cli import errors as failure
 from ocifs.cli.terminal import write
 from ocifs.errors import OcifsError, UsageError
-from ocifs.programs import leave_out_current_directory
+from ocifs.programs import exclude_current_directory
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -131,7 +131,7 @@ def group() -> None:
 
 def main() -> None:
     """Run the command line; the one place where errors become messages and exit statuses."""
-    leave_out_current_directory()
+    exclude_current_directory()
     os.umask(os.umask(0o077) | 0o022)  # what is made is never for others to write
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would have credentials in it
     if asked := os.environ.get("_OCIFS_COMPLETE"):

@@ -34,7 +34,7 @@ from ocifs.errors import InvalidReference, UsageError
 from ocifs.fuse.mounts import mounts, real_place, restrict
 from ocifs.oci.local import is_local
 from ocifs.oci.reference import parse_source
-from ocifs.programs import leave_out_current_directory
+from ocifs.programs import exclude_current_directory
 
 # fstab(5), mount(8) "FILESYSTEM-INDEPENDENT MOUNT OPTIONS". A mount of ocifs is read-only, nosuid
 # and nodev, and has no access times and no locks of its own, whatever is written here.
@@ -62,7 +62,7 @@ WRONG, FAILED = 1, 32  # mount(8) "EXIT STATUS"
 
 def main() -> None:
     """Mount as mount(8) asks."""
-    leave_out_current_directory()
+    exclude_current_directory()
     parser = argparse.ArgumentParser(prog="mount.ocifs", exit_on_error=False)
     parser.add_argument("source")
     parser.add_argument("mountpoint")

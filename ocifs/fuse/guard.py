@@ -30,7 +30,7 @@ from ocifs.fuse import background
 from ocifs.fuse.errno import errno_of, name_of
 from ocifs.fuse.stats import Journal
 from ocifs.settings import Timing
-from ocifs.telemetry import OPERATIONS_TOO, begin_operation
+from ocifs.telemetry import TRACE, begin_operation
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -124,8 +124,8 @@ class Guard:
         self._journal.operations[name] += 1
         self._begun += 1
         begin_operation(self._begun)
-        if log.isEnabledFor(OPERATIONS_TOO):
-            log.log(OPERATIONS_TOO, "%s", name)
+        if log.isEnabledFor(TRACE):
+            log.log(TRACE, "%s", name)
         return time.perf_counter()
 
     def _refusal(self, name: str, error: Exception) -> pyfuse3.FUSEError:

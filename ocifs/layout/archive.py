@@ -25,7 +25,7 @@ from ocifs.errors import LimitExceeded, Malformed, NotFound, RegistryFailed
 from ocifs.layers.tar.header import BLOCK, TarHeader, parse_header
 from ocifs.layers.tar.magic import describe
 from ocifs.layers.tar.pax import decoded, number_of, parse_records
-from ocifs.layout.place import Place, Version, explained, read_exactly, version_of
+from ocifs.layout.file_range import FileRange, Version, read_exactly, translate_errors, version_of
 from ocifs.settings import Limits
 
 _OLD_FILE, _HARD, _SYMBOLIC, _SPARSE, _LONG_NAME, _LONG_LINK, _GLOBAL = (
@@ -82,15 +82,15 @@ class ArchiveFiles:
         self.shown = shown
         self._descriptor = descriptor
         self._changes = version is None
-        with explained(shown):
+        with translate_errors(shown):
             self.version: Version = version or version_of(os.fstat(descriptor))
         self._members = list_members(descriptor, shown, limits, advance)
-        self._below_one_directory()
+        self._strip_top_directory()
 
     def __del__(self) -> None:
         os.close(self._descriptor)
 
-    def find(self, name: str) -> Place:
+    def find(self, name: str) -> FileRange:
         """Where a member lies; links are followed. Raises NotFound, Malformed."""
         member = self._resolved(name)
         if member.problem:
@@ -101,7 +101,7 @@ class ArchiveFiles:
             self._checked_version()
             return read_exactly(self._descriptor, begin + offset, length, self.shown)
 
-        return Place(member.size, (*version, begin), read_at)
+        return FileRange(member.size, (*version, begin), read_at)
 
     def _checked_version(self) -> Version:
         """The version of the file now.
@@ -110,7 +110,7 @@ class ArchiveFiles:
         """
         if not self._changes:
             return self.version
-        with explained(self.shown):
+        with translate_errors(self.shown):
             version = version_of(os.fstat(self._descriptor))
         if version[:_CONTENT] != self.version[:_CONTENT]:
             raise RegistryFailed(
@@ -133,7 +133,7 @@ class ArchiveFiles:
                 continue
             if member.link is None:
                 return member
-            path = _joined(path.rpartition("/")[0] if member.symbolic else "", member.link)
+            path = _resolve_name(path.rpartition("/")[0] if member.symbolic else "", member.link)
             if not path:
                 raise Malformed(f"{name} in {self.shown} is a link out of the archive")
         raise Malformed(f"{name} in {self.shown} is a link in a circle, or behind too many")
@@ -144,11 +144,11 @@ class ArchiveFiles:
         for number in range(1, len(parts)):
             member = self._members.get("/".join(parts[:number]))
             if member is not None and member.symbolic and member.link is not None:
-                target = _joined("/".join(parts[: number - 1]), member.link)
+                target = _resolve_name("/".join(parts[: number - 1]), member.link)
                 return "/".join([target, *parts[number:]]), bool(target)
         return path, False
 
-    def _below_one_directory(self) -> None:
+    def _strip_top_directory(self) -> None:
         """Take away the one directory that all members are in, if what is looked for is in it."""
         tops = {name.partition("/")[0] for name in self._members}
         if len(tops) != 1 or not tops:
@@ -177,7 +177,9 @@ def list_members(
     """The members of a tar that can be found by a name. Raises Malformed, LimitExceeded."""
     members: dict[str, ArchiveMember] = {}
     weight = 0
-    for number, (name, member) in enumerate(_Reader(descriptor, shown, limits, advance).members()):
+    for number, (name, member) in enumerate(
+        _HeaderReader(descriptor, shown, limits, advance).members()
+    ):
         weight += len(name) + len(member.link or "")
         if number >= limits.archive_members:
             raise LimitExceeded(
@@ -187,13 +189,13 @@ def list_members(
             raise LimitExceeded(
                 f"the names in {shown} pass limits.layer_index_bytes ({limits.layer_index_bytes})"
             )
-        path = _joined("", name)
+        path = _resolve_name("", name)
         if path:
             members[path] = member
     return members
 
 
-def _joined(directory: str, name: str) -> str:
+def _resolve_name(directory: str, name: str) -> str:
     """A name in a directory of the archive as a path from its top; empty if it leads out of it."""
     parts: list[str] = []
     for part in (directory if not name.startswith("/") else "").split("/") + name.split("/"):
@@ -206,7 +208,7 @@ def _joined(directory: str, name: str) -> str:
     return "/".join(parts)
 
 
-class _Reader:
+class _HeaderReader:
     """Reads the headers of a tar, and passes over what is between them."""
 
     def __init__(
@@ -226,13 +228,13 @@ class _Reader:
         while (header := self._next()) is not None:
             self._advance()
             if header.kind == _LONG_NAME:
-                name = self._about(header).partition(b"\0")[0]
+                name = self._extension(header).partition(b"\0")[0]
             elif header.kind == _LONG_LINK:
-                link = self._about(header).partition(b"\0")[0]
+                link = self._extension(header).partition(b"\0")[0]
             elif header.kind in _PAX:
-                records = parse_records(self._about(header))
+                records = parse_records(self._extension(header))
             elif header.kind == _GLOBAL:
-                self._about(header)
+                self._extension(header)
             else:
                 path = decoded(name) or records.get("path") or decoded(header.name)
                 member = self._member(
@@ -266,7 +268,7 @@ class _Reader:
             return ArchiveMember(0, 0, link, header.kind == _SYMBOLIC)
         sparse = header.kind == _SPARSE or any(key.startswith("GNU.sparse.") for key in records)
         if header.kind == _SPARSE:
-            self._pass_map(header)
+            self._skip_sparse_map(header)
         size = 0
         if header.kind not in _NO_DATA:
             size = number_of(records, "size") or header.size
@@ -278,7 +280,7 @@ class _Reader:
             return None
         return ArchiveMember(begin, size, problem="it is stored as a sparse file" if sparse else "")
 
-    def _pass_map(self, header: TarHeader) -> None:
+    def _skip_sparse_map(self, header: TarHeader) -> None:
         """Pass over the blocks that go on with a map of GNU's older sparse files."""
         more = header.raw[_MORE_IN_HEADER]
         while more:
@@ -286,7 +288,7 @@ class _Reader:
             self._advance()
             more = block[_MORE_IN_MAP] if block else 0
 
-    def _about(self, header: TarHeader) -> bytes:
+    def _extension(self, header: TarHeader) -> bytes:
         """The content of a header that is about the next member."""
         most = self._limits.layer_header_bytes
         if not 0 <= header.size <= most:
@@ -299,7 +301,7 @@ class _Reader:
 
     def _read(self, length: int) -> bytes:
         """The next bytes: all of them, or none at the end of the file."""
-        with explained(self._shown):
+        with translate_errors(self._shown):
             body = os.pread(self._descriptor, length, self._position)
         self._position += len(body)
         if body and len(body) < length:

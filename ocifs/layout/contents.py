@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ocifs.errors import LimitExceeded, Malformed, NotFound, OcifsError, Unsupported
-from ocifs.layout.place import Place, Version
+from ocifs.layout.file_range import FileRange, Version
 from ocifs.oci.descriptor import Descriptor, as_object, parse_descriptor
 from ocifs.oci.digest import Digest
 from ocifs.oci.jsontext import load_json
@@ -38,7 +38,7 @@ class Files(Protocol):
 
     shown: str
 
-    def find(self, name: str) -> Place:
+    def find(self, name: str) -> FileRange:
         """The regular file of this path. Raises NotFound, Malformed."""
         ...
 
@@ -48,7 +48,7 @@ class Files(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class ListedManifest:
     """A manifest that a source lists: its place in the list, its descriptor, its names with the
     preferred one first.
 
@@ -69,11 +69,11 @@ class Listed:
 class Contents(Protocol):
     """What a local source holds."""
 
-    def listed(self) -> tuple[Listed, ...]:
+    def list_manifests(self) -> tuple[ListedManifest, ...]:
         """Its manifests, in order. Raises Malformed, LimitExceeded."""
         ...
 
-    def find(self, digest: Digest) -> Place:
+    def find(self, digest: Digest) -> FileRange:
         """Where a manifest or a blob lies. Raises NotFound."""
         ...
 
@@ -114,10 +114,10 @@ class OciContents:
     def __init__(self, files: Files, limits: Limits) -> None:
         self._files = files
         self._limits = limits
-        self._parsed: tuple[Version, tuple[Listed, ...]] | None = None
+        self._parsed: tuple[Version, tuple[ListedManifest, ...]] | None = None
         self._lock = threading.Lock()
 
-    def listed(self) -> tuple[Listed, ...]:
+    def list_manifests(self) -> tuple[ListedManifest, ...]:
         """The entries of index.json, which is read again when it has changed."""
         version = self._files.find(INDEX).version
         with self._lock:
@@ -125,7 +125,7 @@ class OciContents:
                 self._parsed = version, _entries(read_small(self._files, INDEX, self._limits))
             return self._parsed[1]
 
-    def find(self, digest: Digest) -> Place:
+    def find(self, digest: Digest) -> FileRange:
         if not digest.verifiable:
             raise Unsupported(
                 f"content named {digest} cannot be verified: no known algorithm or not a value of its shape"
@@ -160,7 +160,7 @@ def _marker_notes(files: Files, limits: Limits) -> list[str]:
     )
 
 
-def _entries(body: bytes) -> tuple[Listed, ...]:
+def _entries(body: bytes) -> tuple[ListedManifest, ...]:
     members = as_object(load_json(body, INDEX), INDEX)
     values = members.get("manifests")
     if values is None and ("manifests" in members or "schemaVersion" in members):  # Go's empty list
@@ -170,7 +170,7 @@ def _entries(body: bytes) -> tuple[Listed, ...]:
     found = []
     for number, value in enumerate(values):
         descriptor = parse_descriptor(value, f"index.json: manifests[{number}]")
-        found.append(Listed(number, descriptor, _names(descriptor.annotations)))
+        found.append(ListedManifest(number, descriptor, _names(descriptor.annotations)))
     return tuple(found)
 
 

@@ -22,12 +22,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ocifs.errors import Malformed
-from ocifs.layout.place import (
-    Place,
+from ocifs.layout.file_range import (
+    FileRange,
     check_version,
-    explained,
     open_regular,
     read_exactly,
+    translate_errors,
     version_of,
 )
 
@@ -43,20 +43,20 @@ class DirectoryFiles:
     def __init__(self, path: str) -> None:
         """Raises NotFound, Malformed and the like if it is not a directory that can be read."""
         self.shown = path
-        with explained(path):
+        with translate_errors(path):
             self._path = os.path.realpath(path, strict=True)
-        self._opened_root: _Root | None = None
+        self._opened_root: _RootHandle | None = None
         status = os.fstat(self._root().descriptor)
         self._owner = status.st_uid
         self._shared = bool(status.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
 
-    def find(self, name: str) -> Place:
+    def find(self, name: str) -> FileRange:
         """The regular file of a relative path.
 
         Raises NotFound, Malformed for what must not be opened.
         """
         shown = f"{self.shown}/{name}"
-        with self._opened(name) as descriptor, explained(shown):
+        with self._opened(name) as descriptor, translate_errors(shown):
             status = os.fstat(descriptor)
         version = version_of(status)
 
@@ -66,7 +66,7 @@ class DirectoryFiles:
                 return read_exactly(descriptor, offset, length, shown)
 
         trusted = status.st_uid == self._owner and (status.st_nlink == 1 or not self._shared)
-        return Place(status.st_size, version, read_at, trusted)
+        return FileRange(status.st_size, version, read_at, trusted)
 
     def has(self, name: str) -> bool:
         """Whether there is something of this name, of whatever type. Follows no link."""
@@ -77,15 +77,15 @@ class DirectoryFiles:
             return False
         return True
 
-    def _root(self) -> _Root:
+    def _root(self) -> _RootHandle:
         """The directory as it is now: the open one as long as its path leads to it, else what the
         path leads to without a link.
         """
-        with explained(self.shown):
+        with translate_errors(self.shown):
             status = os.stat(self._path, follow_symlinks=False)
         opened = self._opened_root
         if opened is None or (status.st_dev, status.st_ino) != opened.identity:
-            opened = self._opened_root = _Root(self._path, self.shown)
+            opened = self._opened_root = _RootHandle(self._path, self.shown)
         return opened
 
     @contextmanager
@@ -99,7 +99,7 @@ class DirectoryFiles:
             os.close(descriptor)
 
 
-class _Root:
+class _RootHandle:
     """An open directory that was reached without following a link.
 
     It is closed when no thread uses it.
@@ -111,7 +111,7 @@ class _Root:
         self.descriptor = os.open("/", _DIRECTORY)
         for part in path.split("/"):
             if part:
-                with explained(shown):
+                with translate_errors(shown):
                     below = os.open(part, _DIRECTORY, dir_fd=self.descriptor)
                 os.close(self.descriptor)
                 self.descriptor = below
@@ -153,14 +153,14 @@ class _Walk:
                 os.close(self._above.pop())
                 continue
             here = self._above[-1]
-            with explained(self._shown):
+            with translate_errors(self._shown):
                 mode = os.stat(part, dir_fd=here, follow_symlinks=False).st_mode
             if stat.S_ISLNK(mode):
                 todo += self._target(part, here)
             elif any(each not in ("", ".") for each in todo):
                 if len(self._above) > _DEEPEST:
                     raise Malformed(f"too many directories on the way: {self._shown}")
-                with explained(self._shown):
+                with translate_errors(self._shown):
                     self._above.append(os.open(part, _DIRECTORY, dir_fd=here))
             else:
                 return open_regular(part, self._shown, within=here)
@@ -169,7 +169,7 @@ class _Walk:
     def _target(self, name: str, here: int) -> list[str]:
         """The components of a link's target, the last first."""
         self._links += 1
-        with explained(self._shown):
+        with translate_errors(self._shown):
             target = os.readlink(name, dir_fd=here)
         if target.startswith("/"):
             raise self._leads_out()

@@ -30,13 +30,13 @@ from ocifs.layers.indexing.decompress import sniff
 from ocifs.layout.contents import (
     BLOBS,
     Files,
-    Listed,
+    ListedManifest,
     OciContents,
     read_manifest,
     read_small,
     usable_names,
 )
-from ocifs.layout.place import Place, check_trusted, in_memory
+from ocifs.layout.file_range import FileRange, check_trusted, memory_range
 from ocifs.oci import mediatype
 from ocifs.oci.descriptor import Descriptor, as_object, as_text
 from ocifs.oci.digest import Digest
@@ -82,36 +82,36 @@ class DockerContents:
         self._limits = limits
         self._shelf = shelf
         self._advance = advance
-        self._places: dict[Digest, Place] = {}
+        self._places: dict[Digest, FileRange] = {}
         self._hashed: dict[str, Digest] = {}
         self._lock = threading.Lock()
-        self._genuine = _manifests(files, limits)
-        found: list[Listed] = []
+        self._originals = _manifests(files, limits)
+        found: list[ListedManifest] = []
         for number, image in enumerate(_images(read_small(files, MANIFEST, limits), limits)):
             found += self._listed_image(number, image)
         self._listed = tuple(found)
 
-    def listed(self) -> tuple[Listed, ...]:
+    def list_manifests(self) -> tuple[ListedManifest, ...]:
         return self._listed
 
     def notes(self) -> tuple[str, ...]:
         return ()
 
-    def find(self, digest: Digest) -> Place:
+    def find(self, digest: Digest) -> FileRange:
         try:
             return self._places[digest]
         except KeyError:
             raise NotFound(f"this archive does not hold {digest}: {self._files.shown}") from None
 
-    def _listed_image(self, number: int, image: _Image) -> list[Listed]:
+    def _listed_image(self, number: int, image: _Image) -> list[ListedManifest]:
         try:
             descriptor = self._derive(image)
         except OcifsError as error:
-            return [Listed(number, None, (tag,), error) for tag in image.tags] or [
-                Listed(number, None, (), error)
+            return [ListedManifest(number, None, (tag,), error) for tag in image.tags] or [
+                ListedManifest(number, None, (), error)
             ]
-        return [Listed(number, descriptor, (tag,)) for tag in image.tags] or [
-            Listed(number, descriptor)
+        return [ListedManifest(number, descriptor, (tag,)) for tag in image.tags] or [
+            ListedManifest(number, descriptor)
         ]
 
     def _derive(self, image: _Image) -> Descriptor:
@@ -123,7 +123,7 @@ class DockerContents:
             )
         config = place.read(0, place.size)
         digest = Digest.of(config)
-        claimed = _claimed(image.config)
+        claimed = _digest_in_name(image.config)
         if claimed is None:
             check_trusted(place, image.config)
         elif claimed != digest:
@@ -137,7 +137,7 @@ class DockerContents:
             self._layer(name, diff_id) for name, diff_id in zip(image.layers, diff_ids, strict=True)
         ]
         self._places[digest] = place
-        genuine = self._genuine.get((digest, *(each["digest"] for each in layers)))
+        genuine = self._originals.get((digest, *(each["digest"] for each in layers)))
         if genuine is not None:
             self._places[genuine.digest] = self._files.find(
                 f"{BLOBS}/{genuine.digest.algorithm}/{genuine.digest.encoded}"
@@ -160,7 +160,7 @@ class DockerContents:
             separators=(",", ":"),
         ).encode()
         made = Digest.of(body)
-        self._places[made] = in_memory(body)
+        self._places[made] = memory_range(body)
         return Descriptor(mediatype.OCI_MANIFEST, made, len(body))
 
     def _layer(self, name: str, diff_id: Digest) -> dict[str, object]:
@@ -172,7 +172,7 @@ class DockerContents:
         media_type = f"{mediatype.OCI_LAYER}{_SUFFIXES[compression]}"
         return {"mediaType": media_type, "digest": str(digest), "size": place.size}
 
-    def _digest_of(self, name: str, place: Place) -> Digest:
+    def _digest_of(self, name: str, place: FileRange) -> Digest:
         parts = name.split("/")
         if len(parts) == 3 and parts[0] == BLOBS:
             digest = Digest(parts[1], parts[2])
@@ -181,14 +181,14 @@ class DockerContents:
         check_trusted(place, name)
         with self._lock:
             if name not in self._hashed:
-                self._hashed[name] = self._kept_digest(place) or self._hash(place)
+                self._hashed[name] = self._cached_digest(place) or self._hash(place)
             return self._hashed[name]
 
-    def _kept_digest(self, place: Place) -> Digest | None:
+    def _cached_digest(self, place: FileRange) -> Digest | None:
         found = load(self._shelf, _KIND, _key(place), lambda data: Digest.parse(data.decode()))
         return found if found is not None and found.verifiable else None
 
-    def _hash(self, place: Place) -> Digest:
+    def _hash(self, place: FileRange) -> Digest:
         hasher = Digest.of(b"").hasher()
         for start in range(0, place.size, MIB):
             hasher.update(place.read(start, MIB))
@@ -205,7 +205,9 @@ def _manifests(files: Files, limits: Limits) -> dict[tuple[object, ...], Descrip
     found: dict[tuple[object, ...], Descriptor] = {}
     contents = OciContents(files, limits)
     try:
-        level = [each.descriptor for each in contents.listed() if each.descriptor is not None]
+        level = [
+            each.descriptor for each in contents.list_manifests() if each.descriptor is not None
+        ]
     except OcifsError:
         return found
     for _ in range(2):  # an index of platforms at the most
@@ -223,11 +225,11 @@ def _manifests(files: Files, limits: Limits) -> dict[tuple[object, ...], Descrip
     return found
 
 
-def _key(place: Place) -> Digest:
+def _key(place: FileRange) -> Digest:
     return Digest.of(" ".join(map(str, (*place.version, place.size))).encode())
 
 
-def _claimed(name: str) -> Digest | None:
+def _digest_in_name(name: str) -> Digest | None:
     """The digest that a config's name is, if it is one."""
     stem = name.rpartition("/")[2]
     for extension in _EXTENSIONS:

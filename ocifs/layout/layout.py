@@ -33,10 +33,10 @@ from ocifs.errors import (
     RegistryFailed,
 )
 from ocifs.layout.contents import Contents
+from ocifs.layout.file_range import FileRange, Version
 from ocifs.layout.names import NameTable
-from ocifs.layout.opening import Opening
-from ocifs.layout.place import Place, Version
-from ocifs.layout.referring import Referring
+from ocifs.layout.opener import SourceOpener
+from ocifs.layout.referrers import ReferrerFinder
 from ocifs.layout.unpacked import OnProgress, running
 from ocifs.oci.descriptor import UNKNOWN_SIZE, Descriptor
 from ocifs.oci.digest import Digest
@@ -70,7 +70,7 @@ class Layout:
         self._checked: dict[Digest, Version] = {}
         self._names = NameTable(())
         self._threads = trio.CapacityLimiter(_THREADS)
-        self._referring = Referring(contents, limits)
+        self._referring = ReferrerFinder(contents, limits)
 
     @classmethod
     async def open(
@@ -88,7 +88,7 @@ class Layout:
         `on_progress` is called while an archive is unpacked into the shelf.
         """
         async with running(on_progress) as work:
-            opening = Opening(source, shelf, settings.limits, work)
+            opening = SourceOpener(source, shelf, settings.limits, work)
             contents = await in_thread(opening.open, abandon_on_cancel=True)
         layout = cls(contents, nursery, settings.limits, verify_full=settings.cache.verify_full)
         await layout._warn(source)
@@ -98,7 +98,7 @@ class Layout:
         """The names that the source has now. Raises Malformed, LimitExceeded."""
 
         def look() -> NameTable:
-            listed = self._contents.listed()
+            listed = self._contents.list_manifests()
             return self._names if listed is self._names.listed else NameTable(listed)
 
         self._names = await self._run(look)
@@ -122,11 +122,11 @@ class Layout:
         return ("",)
 
     async def tags(self, repository: str) -> tuple[str, ...]:
-        self._know(repository)
+        self._check_repository(repository)
         return (await self.names()).shown
 
     async def resolve(self, repository: str, tag: str) -> Descriptor:
-        self._know(repository)
+        self._check_repository(repository)
         found = (await self.names()).find(tag)
         if found.descriptor is None:
             raise found.problem or NotFound(f"no image is called {tag!r} here")
@@ -136,7 +136,7 @@ class Layout:
         return await self.manifest(repository, (await self.resolve(repository, tag)).digest)
 
     async def manifest(self, repository: str, digest: Digest) -> RawManifest:
-        self._know(repository)
+        self._check_repository(repository)
         limit = self._limits.manifest_bytes
 
         def read() -> bytes:
@@ -161,20 +161,20 @@ class Layout:
         return RawManifest(digest, listed.descriptor.media_type, body, notes)
 
     async def referrers(self, repository: str, digest: Digest) -> tuple[Descriptor, ...]:
-        self._know(repository)
+        self._check_repository(repository)
         return await self._run(lambda: self._referring.to(digest))
 
     async def blob_size(self, repository: str, digest: Digest) -> int:
-        self._know(repository)
+        self._check_repository(repository)
         return (await self._find(digest)).size
 
     @asynccontextmanager
     async def open_blob(self, blob: Blob, start: int, stop: int) -> AsyncIterator[BlobStream]:
-        self._know(blob.repository)
+        self._check_repository(blob.repository)
         place = await self._find(blob.digest)
         if not place.trusted:
             await self._verify(blob.digest, place)
-        yield _Stream(place, start, stop, self._threads)
+        yield _FileStream(place, start, stop, self._threads)
 
     def report_corrupt(self, digest: Digest) -> bool:
         return False
@@ -188,9 +188,9 @@ class Layout:
     async def read_blob(self, blob: Blob, offset: int, length: int, toward: int = 0) -> bytes:
         if blob.data is not None:
             return blob.data[offset : offset + length]
-        self._know(blob.repository)
+        self._check_repository(blob.repository)
 
-        def read() -> tuple[Place, bytes]:
+        def read() -> tuple[FileRange, bytes]:
             try:
                 place = self._contents.find(blob.digest)
             except NotFound as error:
@@ -213,10 +213,10 @@ class Layout:
             piece = piece or await self._run(lambda: place.read(offset, length))
         return piece
 
-    def _is_checked(self, digest: Digest, place: Place) -> bool:
+    def _is_checked(self, digest: Digest, place: FileRange) -> bool:
         return self._checked.get(digest) == place.version
 
-    async def _verify(self, digest: Digest, place: Place) -> None:
+    async def _verify(self, digest: Digest, place: FileRange) -> None:
         if self._is_checked(digest, place):
             return
 
@@ -239,7 +239,7 @@ class Layout:
 
         await self._checks.run((digest, place.version), check)
 
-    async def _find(self, digest: Digest) -> Place:
+    async def _find(self, digest: Digest) -> FileRange:
         return await self._run(lambda: self._contents.find(digest))
 
     async def _run(self, work: Callable[[], T]) -> T:
@@ -259,15 +259,17 @@ class Layout:
             for note in await self.notes():
                 log.warning("%s: %s", source, note)
 
-    def _know(self, repository: str) -> None:
+    def _check_repository(self, repository: str) -> None:
         if repository:
             raise NotFound(f"a layout is one repository without a name, not {repository!r}")
 
 
-class _Stream:
+class _FileStream:
     """A BlobStream over a file."""
 
-    def __init__(self, place: Place, start: int, stop: int, threads: trio.CapacityLimiter) -> None:
+    def __init__(
+        self, place: FileRange, start: int, stop: int, threads: trio.CapacityLimiter
+    ) -> None:
         self._place = place
         self._stop = min(stop, place.size)
         self._threads = threads

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ocifs.errors import InvalidReference, NotFound
-from ocifs.layout.contents import Listed
+from ocifs.layout.contents import ListedManifest
 from ocifs.oci.local import index_of, split_digest
 from ocifs.oci.reference import parse_reference
 
@@ -23,11 +23,11 @@ _SHOWN = 8  # names in a message
 class NameTable:
     """The names of a list of manifests."""
 
-    def __init__(self, listed: Sequence[Listed]) -> None:
+    def __init__(self, listed: Sequence[ListedManifest]) -> None:
         self.listed = tuple(listed)
-        self._exact: dict[str, list[Listed]] = {}
-        self._normal: dict[str, list[Listed]] = {}
-        self._digests: dict[str, list[Listed]] = {}
+        self._exact: dict[str, list[ListedManifest]] = {}
+        self._normal: dict[str, list[ListedManifest]] = {}
+        self._digests: dict[str, list[ListedManifest]] = {}
         for each in self.listed:
             if each.descriptor is not None:
                 self._digests.setdefault(str(each.descriptor.digest), []).append(each)
@@ -39,7 +39,7 @@ class NameTable:
         self._shown = tuple(_name_of(each, clear) for each in self.listed)
         self.shown = tuple(dict.fromkeys(self._shown))
 
-    def find(self, text: str) -> Listed:
+    def find(self, text: str) -> ListedManifest:
         """The manifest that a name, `@N`, a digest or a name with a digest means.
 
         Raises NotFound, also when several manifests have the name.
@@ -57,15 +57,15 @@ class NameTable:
             )
         return found[0]
 
-    def only(self) -> Listed | None:
+    def only(self) -> ListedManifest | None:
         """The manifest that stands for a source without a reference: the only one that is listed."""
         return self.listed[0] if self.listed and not _differ(self.listed) else None
 
-    def of_digest(self, text: str) -> Listed | None:
+    def of_digest(self, text: str) -> ListedManifest | None:
         """An entry of this digest, the first of several."""
         return self._digests.get(text, [None])[0]
 
-    def _of_other_forms(self, text: str) -> list[Listed]:
+    def _of_other_forms(self, text: str) -> list[ListedManifest]:
         """By position, by digest, and by a name that means the same (`alpine` for
         docker.io/library/alpine:latest).
         """
@@ -78,12 +78,12 @@ class NameTable:
             return found if not name else [each for each in found if each in self._named(name)]
         return self._named(text)
 
-    def _named(self, text: str) -> list[Listed]:
+    def _named(self, text: str) -> list[ListedManifest]:
         wanted = _normal(text)
         return self._exact.get(text) or (self._normal.get(wanted, []) if wanted else [])
 
 
-def _differ(found: Sequence[Listed]) -> bool:
+def _differ(found: Sequence[ListedManifest]) -> bool:
     return len({each.identity for each in found}) > 1
 
 
@@ -95,7 +95,7 @@ def _normal(text: str) -> str:
         return ""
 
 
-def _name_of(each: Listed, clear: set[str]) -> str:
+def _name_of(each: ListedManifest, clear: set[str]) -> str:
     name = next((name for name in each.names if name in clear), "")
     if name or each.descriptor is None:
         return name or f"@{each.number}"

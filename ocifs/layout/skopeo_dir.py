@@ -9,8 +9,8 @@ Rules that hold here: a path is made from fixed names and `Digest`s only.
 from __future__ import annotations
 
 from ocifs.errors import NotFound, Unsupported
-from ocifs.layout.contents import Files, Listed, read_small
-from ocifs.layout.place import Place, check_trusted
+from ocifs.layout.contents import Files, ListedManifest, read_small
+from ocifs.layout.file_range import FileRange, check_trusted
 from ocifs.oci.descriptor import Descriptor
 from ocifs.oci.digest import Digest
 from ocifs.oci.manifest import digest_of_manifest, parse_manifest
@@ -26,15 +26,15 @@ class DirContents:
         self._files = files
         self._limits = limits
 
-    def listed(self) -> tuple[Listed, ...]:
+    def list_manifests(self) -> tuple[ListedManifest, ...]:
         """The manifest that was copied; those of an index beside it are not listed."""
         check_trusted(self._files.find(MANIFEST), MANIFEST)
         body = read_small(self._files, MANIFEST, self._limits)
         digest = digest_of_manifest(body)
         media_type = parse_manifest(body, digest).media_type
-        return (Listed(0, Descriptor(media_type, digest, len(body))),)
+        return (ListedManifest(0, Descriptor(media_type, digest, len(body))),)
 
-    def find(self, digest: Digest) -> Place:
+    def find(self, digest: Digest) -> FileRange:
         if not digest.verifiable:
             raise Unsupported(f"content named {digest} cannot be verified")
         stem = (
@@ -47,7 +47,7 @@ class DirContents:
                 return self._files.find(name)
             except NotFound:
                 continue
-        if self.listed()[0].identity == digest:
+        if self.list_manifests()[0].identity == digest:
             return self._files.find(MANIFEST)
         raise NotFound(f"this directory does not hold {digest}: {self._files.shown}")
 

@@ -23,7 +23,13 @@ from ocifs.concurrency import note_progress, ungrouped
 from ocifs.content import DerivedCache
 from ocifs.errors import DeadlineExceeded, LimitExceeded, Malformed, RegistryFailed
 from ocifs.layers.indexing.decompress import Decompressor, sniff
-from ocifs.layout.place import Version, check_version, explained, read_exactly, version_of
+from ocifs.layout.file_range import (
+    Version,
+    check_version,
+    read_exactly,
+    translate_errors,
+    version_of,
+)
 from ocifs.oci.digest import Digest
 from ocifs.settings import MIB, Limits
 
@@ -37,7 +43,7 @@ _HEAD = 6  # bytes by which a compression is known
 _PULSE = 0.25  # seconds between two looks at how far a thread has come
 
 
-class Work:
+class Progress:
     """How far a thread has come, and whether it should go on.
 
     Shared by the thread and the event loop.
@@ -65,12 +71,12 @@ class Work:
 
 
 @asynccontextmanager
-async def running(on_progress: OnProgress | None) -> AsyncIterator[Work]:
-    """Work for a thread, whose progress is reported to the waiting task.
+async def running(on_progress: OnProgress | None) -> AsyncIterator[Progress]:
+    """Progress for a thread, whose progress is reported to the waiting task.
 
     The thread is told to end when the block does.
     """
-    work = Work()
+    work = Progress()
 
     def report() -> None:
         note_progress()
@@ -98,12 +104,12 @@ async def running(on_progress: OnProgress | None) -> AsyncIterator[Work]:
 
 def compression_of(descriptor: int, shown: str, offset: int = 0) -> str:
     """The compression that the first bytes show: `none`, `gzip`, `zstd`, `bzip2` or `xz`."""
-    with explained(shown):
+    with translate_errors(shown):
         return sniff(os.pread(descriptor, _HEAD, offset))
 
 
-def open_unpacked(
-    descriptor: int, shown: str, shelf: DerivedCache, limits: Limits, work: Work
+def open_uncompressed(
+    descriptor: int, shown: str, shelf: DerivedCache, limits: Limits, work: Progress
 ) -> int:
     """A descriptor of the uncompressed archive: `descriptor` itself, or the unpacked file in the
     cache, and then that is closed.
@@ -111,7 +117,7 @@ def open_unpacked(
     if compression_of(descriptor, shown) == "none":
         return descriptor
     try:
-        with explained(shown):
+        with translate_errors(shown):
             version = version_of(os.fstat(descriptor))
         key = _key(version)
         kept = shelf.find(KIND, key)
@@ -135,7 +141,7 @@ def _unpack(
     shown: str,
     where: tuple[DerivedCache, Digest, Version],
     limits: Limits,
-    work: Work,
+    work: Progress,
 ) -> None:
     shelf, key, version = where
     work.name, work.total = shown, version[2]

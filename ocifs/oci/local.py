@@ -25,7 +25,7 @@ from ocifs.errors import InvalidReference
 from ocifs.oci.digest import Digest
 
 
-class Transport(Enum):
+class LocalTransport(Enum):
     """How a local source is written on disk; the value is its prefix in containers-transports(5)."""
 
     ANY = ""
@@ -37,7 +37,7 @@ class Transport(Enum):
     @property
     def is_file(self) -> bool:
         """Whether the path is that of an archive."""
-        return self in (Transport.OCI_ARCHIVE, Transport.DOCKER_ARCHIVE)
+        return self in (LocalTransport.OCI_ARCHIVE, LocalTransport.DOCKER_ARCHIVE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +48,11 @@ class LayoutSource:
     """
 
     path: str
-    transport: Transport = Transport.OCI
+    transport: LocalTransport = LocalTransport.OCI
     ref: str = ""
 
     def __str__(self) -> str:
-        prefix = f"{self.transport.value}:" if self.transport is not Transport.ANY else ""
+        prefix = f"{self.transport.value}:" if self.transport is not LocalTransport.ANY else ""
         separator = "@" if _DIGEST.fullmatch(self.ref) else ":"
         return prefix + self.path + (f"{separator}{self.ref}" if self.ref else "")
 
@@ -62,7 +62,7 @@ class LayoutSource:
         return LayoutSource(self.path, self.transport)
 
 
-PREFIXES = tuple(f"{each.value}:" for each in Transport if each.value)
+PREFIXES = tuple(f"{each.value}:" for each in LocalTransport if each.value)
 """The prefixes that can be read."""
 
 _DIGEST = re.compile(r"sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}")
@@ -114,8 +114,8 @@ def parse_local(text: str) -> LayoutSource:
     prefix, colon, rest = text.partition(":")
     if colon and prefix in _REFUSED and not is_path(text):
         raise _refusal(prefix, rest)
-    transport = Transport.ANY if is_path(text) else Transport(prefix)
-    rest = text if transport is Transport.ANY else rest
+    transport = LocalTransport.ANY if is_path(text) else LocalTransport(prefix)
+    rest = text if transport is LocalTransport.ANY else rest
     path, ref = _split(text, rest, transport)
     if not path:
         what = "file" if transport.is_file else "directory"
@@ -125,9 +125,9 @@ def parse_local(text: str) -> LayoutSource:
     return LayoutSource(path, transport, ref)
 
 
-def _split(text: str, rest: str, transport: Transport) -> tuple[str, str]:
+def _split(text: str, rest: str, transport: LocalTransport) -> tuple[str, str]:
     """The path and the reference."""
-    if transport is Transport.DIR:
+    if transport is LocalTransport.DIR:
         return rest, ""
     name, at, digest = rest.rpartition("@")
     if at and _DIGEST.fullmatch(digest):

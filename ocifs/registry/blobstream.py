@@ -32,7 +32,7 @@ from ocifs.content import Blob, BlobStream
 from ocifs.errors import IntegrityError, Malformed, Unreachable
 from ocifs.oci.descriptor import UNKNOWN_SIZE
 from ocifs.oci.digest import Digest
-from ocifs.oci.distribution import endpoints, replies
+from ocifs.oci.distribution import endpoints, responses
 from ocifs.oci.distribution.codings import codings, decoder_for, looks_encoded
 from ocifs.oci.distribution.retry import RETRIED
 from ocifs.registry.connection import Connection, headers_of
@@ -91,7 +91,7 @@ class BlobStreams:
                 headers = headers_of(part)
                 good = part.status_code == 416 or not _fault_of(part, Blob(repository, digest), 0)
                 size = (
-                    replies.read_size(part.status_code, headers)
+                    responses.read_size(part.status_code, headers)
                     if good and not codings(headers)
                     else None
                 )
@@ -99,7 +99,7 @@ class BlobStreams:
                     return size
         async with self._connection.stream(Question("GET", target, {}, _WHOLES)) as answer:
             headers = headers_of(answer)
-            return None if codings(headers) else replies.read_size(answer.status_code, headers)
+            return None if codings(headers) else responses.read_size(answer.status_code, headers)
 
     @asynccontextmanager
     async def _range(self, target: str, span: str) -> AsyncIterator[httpx.Response | None]:
@@ -139,14 +139,14 @@ class BlobStreams:
         if answer.status_code == 206:
             if fault := _fault_of(answer, blob, start):
                 raise Malformed(f"{name}: the registry answered with {fault}")
-            part = replies.read_part(206, headers, start)
+            part = responses.read_range(206, headers, start)
             assert part.stop is not None
             if stop is None and part.stop != (part.total if size is None else size):
                 raise Malformed(
                     f"{name}: the registry answered with 206 and a part, and the whole was asked for"
                 )
             return _Part(answer, part, part.stop if stop is None else min(stop, part.stop), name)
-        part = replies.read_part(200, headers, 0)
+        part = responses.read_range(200, headers, 0)
         if codings(headers) and size is not None and part.total != size:
             return _MaybeEncoded(answer, blob, name)
         if part.total is not None and size is not None and part.total != size:
@@ -170,7 +170,7 @@ def _fault_of(answer: httpx.Response, blob: Blob, start: int) -> str:
 
 def _fault_of_200(headers: Mapping[str, str], size: int | None) -> str:
     """A 200 is the whole, unless its headers contradict that."""
-    length = replies.read_size(200, headers)
+    length = responses.read_size(200, headers)
     if "content-range" in headers and (size is None or length != size):
         return "200 and a Content-Range"
     odd = size is not None and length not in (None, size) and not codings(headers)
@@ -181,10 +181,10 @@ def _fault_of_206(headers: Mapping[str, str], size: int | None, start: int) -> s
     if headers.get("content-type", "").lower().startswith("multipart/"):
         return "206 and several parts"
     try:
-        part = replies.read_part(206, headers, start)
+        part = responses.read_range(206, headers, start)
     except Malformed as error:
         return f"206, where {error}"
-    stop, length = part.stop or 0, replies.read_size(200, headers)
+    stop, length = part.stop or 0, responses.read_size(200, headers)
     if size is not None and (part.total not in (None, size) or stop > size):
         return f"206 of {part.total or stop} bytes"
     if codings(headers) and part.total is None:
@@ -200,7 +200,7 @@ class _Part:
     """A BlobStream over an answer: never more than was announced, an error if it is less."""
 
     def __init__(
-        self, answer: httpx.Response, part: replies.Part, end: int | None, name: str
+        self, answer: httpx.Response, part: responses.ResponseRange, end: int | None, name: str
     ) -> None:
         self.start = part.start
         self.total = part.total
@@ -288,6 +288,6 @@ class _MaybeEncoded:
         headers = headers_of(self._answer)
         if not looks_encoded(codings(headers), start):
             return False
-        if replies.read_size(200, headers) is not None:
+        if responses.read_size(200, headers) is not None:
             return True
         return self._blob.size <= _SNIFFED and not self._blob.digest.matches(start)

@@ -1,6 +1,6 @@
 """A registry as a Catalog and a BlobSource (distribution-spec).
 
-Rules that hold here: what to ask is in `oci.endpoints` and what an answer means in `oci.replies`;
+Rules that hold here: what to ask is in `oci.endpoints` and what an answer means in `oci.responses`;
 lists are followed by their Link header until there is none, and no list goes on without end; a
 manifest is verified before it is given away; a blob is not, since whoever keeps it verifies it, but
 what its headers say is held against its size.
@@ -26,7 +26,7 @@ from ocifs.errors import (
 )
 from ocifs.oci.descriptor import Descriptor
 from ocifs.oci.digest import Digest
-from ocifs.oci.distribution import endpoints, replies
+from ocifs.oci.distribution import endpoints, responses
 from ocifs.oci.manifest import digest_of_manifest, verify_manifest
 from ocifs.registry.auth.credential import Credential
 from ocifs.registry.blobstream import BlobStreams
@@ -132,7 +132,7 @@ class RegistryClient:
         """
         target = endpoints.manifest(repository, tag)
         answer = await self._connection.hint(Question("HEAD", target, _ACCEPT, _ANY_OF_HEAD))
-        known = replies.read_head(answer.headers) if answer and answer.status == 200 else None
+        known = responses.read_head(answer.headers) if answer and answer.status == 200 else None
         return known or await self._get_by_tag(repository, target)
 
     async def _get_by_tag(self, repository: str, target: str) -> Descriptor:
@@ -150,7 +150,7 @@ class RegistryClient:
         answer = await self._connection.ask(
             Question("GET", target, _ACCEPT, _OK, self._limits.manifest_bytes)
         )
-        digest = replies.read_digest(answer.headers)
+        digest = responses.read_digest(answer.headers)
         if digest is None:
             digest = await off_loop(len(answer.body), partial(digest_of_manifest, answer.body))
         try:
@@ -180,7 +180,7 @@ class RegistryClient:
         target = endpoints.blob(repository, digest)
         # Addresses that are signed for GET refuse HEAD, and so do some registries.
         answer = await self._connection.hint(Question("HEAD", target, {}, _ANY_OF_HEAD))
-        size = replies.read_head_size(answer.headers) if answer and answer.status == 200 else None
+        size = responses.read_head_size(answer.headers) if answer and answer.status == 200 else None
         if size is None:
             size = await self._blobs.size(repository, digest)
         if size is None:

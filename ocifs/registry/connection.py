@@ -36,8 +36,8 @@ from ocifs.errors import (
 )
 from ocifs.oci.distribution.codings import codings, decoded
 from ocifs.oci.distribution.endpoints import PING, scope_of
-from ocifs.oci.distribution.error_body import words_of
-from ocifs.oci.distribution.replies import error_of, is_verdict, next_page
+from ocifs.oci.distribution.error_body import error_text
+from ocifs.oci.distribution.responses import error_of, is_registry_404, next_page
 from ocifs.registry.auth.authenticator import Authenticator
 from ocifs.registry.auth.credential import Credential
 from ocifs.registry.auth.foreign import OtherRegistries
@@ -353,7 +353,7 @@ class Connection:
             return RegistryFailed(
                 f"{what}: the registry answered {status}, which nothing provides for", status=status
             )
-        absent = status == 404 and is_verdict(target, answer.request.url.path, body)
+        absent = status == 404 and is_registry_404(target, answer.request.url.path, body)
         is_registry = self._is_own(answer) or "authorization" in answer.request.headers
         who = (
             "the registry"
@@ -366,7 +366,7 @@ class Connection:
                 hint="write http://NAME:PASSWORD@PROXY in http_proxy",
             )
         if not is_registry and status != 429 and not absent:
-            words = words_of(headers_of(answer), body)
+            words = error_text(headers_of(answer), body)
             text = f"{what}: {who} answered {status}"
             return RegistryFailed(f"{text} ({words})" if words else text, status=status)
         return error_of(status, headers_of(answer), body, f"{what}: {who}", time.time())

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ocifs.oci.distribution.endpoints import kind_of
+from ocifs.oci.distribution.endpoints import endpoint_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Question:
     @property
     def kind(self) -> str:
         """What a registry's limits are about: questions with this method to this endpoint."""
-        return f"{self.method} {kind_of(self.target)}"
+        return f"{self.method} {endpoint_of(self.target)}"
 
     @property
     def may_be_elsewhere(self) -> bool:

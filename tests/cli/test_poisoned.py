@@ -17,7 +17,7 @@ import pytest
 
 import ocifs
 from ocifs.cli.completion import script
-from ocifs.programs import absolute_entries, find_program, leave_out_current_directory
+from ocifs.programs import absolute_entries, exclude_current_directory, find_program
 from scripts.example import make
 from tests.cli.test_completion import COMMANDS, shell
 
@@ -224,7 +224,7 @@ def test_a_program_is_found_at_absolute_places_only(
 def test_what_is_left_of_an_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))
     environment = {"PATH": ":", "PYTHONPATH": "/a::b", "HOME": "."}
-    leave_out_current_directory(environment)
+    exclude_current_directory(environment)
     assert environment == {"PYTHONPATH": "/a", "HOME": "."}
 
 

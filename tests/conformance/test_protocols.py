@@ -22,7 +22,7 @@ from ocifs.layout.contents import REF_NAME
 from ocifs.layout.layout import Layout
 from ocifs.oci import mediatype
 from ocifs.oci.digest import EMPTY_JSON, Digest
-from ocifs.oci.local import LayoutSource, Transport
+from ocifs.oci.local import LayoutSource, LocalTransport
 from ocifs.registry.client import open_registry
 from ocifs.registry.config.endpoints import Locations
 from ocifs.registry.config.registries_conf import parse
@@ -115,7 +115,7 @@ async def with_mirrors(registry: Registry, tmp_path: Path) -> AsyncIterator[Worl
 
 @asynccontextmanager
 async def a_layout(
-    registry: Registry, tmp_path: Path, transport: Transport = Transport.OCI
+    registry: Registry, tmp_path: Path, transport: LocalTransport = LocalTransport.OCI
 ) -> AsyncIterator[World]:
     root = tmp_path / "layout"
     (root / "blobs" / "sha256").mkdir(parents=True)
@@ -140,12 +140,12 @@ async def a_layout(
 
 @asynccontextmanager
 async def an_archive(registry: Registry, tmp_path: Path) -> AsyncIterator[World]:
-    async with a_layout(registry, tmp_path, Transport.OCI_ARCHIVE) as world:
+    async with a_layout(registry, tmp_path, LocalTransport.OCI_ARCHIVE) as world:
         yield world
 
 
 @asynccontextmanager
-async def in_memory(registry: Registry, tmp_path: Path) -> AsyncIterator[World]:
+async def memory_range(registry: Registry, tmp_path: Path) -> AsyncIterator[World]:
     memory, source = MemoryRegistry(), MemorySource()
     for content, kind in (
         (LAYER, mediatype.OCI_LAYER),
@@ -159,17 +159,17 @@ async def in_memory(registry: Registry, tmp_path: Path) -> AsyncIterator[World]:
     yield World("a/b", memory, memory, source)
 
 
-MAKERS = {
+NAME_FUNCTIONS = {
     "registry": a_registry,
     "mirrored": with_mirrors,
     "layout": a_layout,
     "archive": an_archive,
-    "memory": in_memory,
+    "memory": memory_range,
 }
 
 
 @pytest.fixture(
-    params=[(kind, wrapped) for kind in MAKERS for wrapped in ("", "watched", "cached")],
+    params=[(kind, wrapped) for kind in NAME_FUNCTIONS for wrapped in ("", "watched", "cached")],
     ids=lambda p: " ".join(p).strip(),
 )
 async def world(
@@ -177,7 +177,7 @@ async def world(
 ) -> AsyncIterator[World]:
     kind, wrapped = request.param
     async with AsyncExitStack() as stack:
-        made = await stack.enter_async_context(MAKERS[kind](registry, tmp_path))
+        made = await stack.enter_async_context(NAME_FUNCTIONS[kind](registry, tmp_path))
         if not wrapped:
             yield made
             return

@@ -32,13 +32,13 @@ from ocifs.layers.merge.apply import merge
 from ocifs.layers.merge.tree import decode as decode_tree
 from ocifs.layers.merge.tree import encode as encode_tree
 from ocifs.layout.names import NameTable
-from ocifs.layout.opening import Opening
-from ocifs.layout.unpacked import Work
+from ocifs.layout.opener import SourceOpener
+from ocifs.layout.unpacked import Progress
 from ocifs.oci import mediatype
 from ocifs.oci.digest import Digest
-from ocifs.oci.distribution import pages, replies
+from ocifs.oci.distribution import pages, responses
 from ocifs.oci.distribution.challenge import parse_challenges, read_token
-from ocifs.oci.local import LayoutSource, Transport
+from ocifs.oci.local import LayoutSource, LocalTransport
 from ocifs.registry.auth.credential import Credential
 from ocifs.registry.auth.files import Sources
 from ocifs.registry.auth.helpers import Helper, Helpers
@@ -273,7 +273,7 @@ LINKS = [
 )
 def links(header: str) -> None:
     with contextlib.suppress(OcifsError):
-        found = replies.next_page(_URL, {"link": header})
+        found = responses.next_page(_URL, {"link": header})
         if found is not None:
             assert (
                 found.startswith("/")
@@ -310,16 +310,16 @@ def headers(given: tuple[str, int, int]) -> None:
         ),
         text,
     )
-    pause = replies.retry_after(said, 1e9)
+    pause = responses.retry_after(said, 1e9)
     assert pause is None or pause >= 0
-    replies.warnings(said)
-    replies.rate_limits(said)
-    head = replies.read_head(said)
+    responses.warnings(said)
+    responses.rate_limits(said)
+    head = responses.read_head(said)
     assert head is None or head.size >= 0
-    size = replies.read_size(status, said)
+    size = responses.read_size(status, said)
     assert size is None or size >= 0
     with contextlib.suppress(OcifsError):
-        part = replies.read_part(status, said, start)
+        part = responses.read_range(status, said, start)
         assert part.start in (0, start)
 
 
@@ -339,7 +339,7 @@ def lists(body: bytes) -> None:
         with contextlib.suppress(OcifsError):
             assert all(".." not in name.split("/") for name in pages.read_names(body, member).names)
     for status in (401, 404, 429, 500):
-        said = str(replies.error_of(status, {}, body, "it", 0.0))
+        said = str(responses.error_of(status, {}, body, "it", 0.0))
         assert said.isprintable() and len(said) < 2000
 
 
@@ -412,9 +412,11 @@ def in_order_on_disk(path: Path, cache: Path) -> None:
     error of ours.
     """
     with contextlib.suppress(OcifsError):
-        source, shelf = LayoutSource(str(path), Transport.ANY), DerivedFiles(Disk(cache))
-        contents = Opening(source, shelf, replace(Limits(), layer_bytes=1 << 20), Work()).open()
-        names = NameTable(contents.listed())
+        source, shelf = LayoutSource(str(path), LocalTransport.ANY), DerivedFiles(Disk(cache))
+        contents = SourceOpener(
+            source, shelf, replace(Limits(), layer_bytes=1 << 20), Progress()
+        ).open()
+        names = NameTable(contents.list_manifests())
         assert {names.find(name).identity for name in names.shown} == {
             each.identity for each in names.listed
         }

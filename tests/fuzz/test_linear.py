@@ -36,7 +36,7 @@ from ocifs.layers.toc.crfs_entry import parse_time
 from ocifs.layers.toc.soci import read_ztoc
 from ocifs.oci import mediatype
 from ocifs.oci.digest import Digest
-from ocifs.oci.distribution import codings, headers, pages, replies
+from ocifs.oci.distribution import codings, headers, pages, responses
 from ocifs.oci.distribution import error_body as words
 from ocifs.oci.distribution.challenge import parse_challenges, read_token
 from ocifs.oci.jsontext import load_json
@@ -48,7 +48,7 @@ from ocifs.registry.config import hosts_toml, registries_conf
 from ocifs.registry.http.addresses import zone_of
 from ocifs.registry.http.origins import check_realm, origin_in, redirect_target
 from ocifs.settings import Limits
-from ocifs.telemetry import without_secrets
+from ocifs.telemetry import redact_secrets
 from ocifs.tree.manifest.times import parse_time_ns
 from ocifs.tree.names import mangle, split_path, unique, unmangle
 from tests.layers.tars import inflate
@@ -128,7 +128,7 @@ TEXTS: dict[str, Parser] = {
     "Link": Parser(
         lambda t: headers.parse_links(t), LINK, (("", ""), ("</a>; rel=", ""), ('</a>; x="', "\\"))
     ),
-    "Link, next page": Parser(lambda t: replies.next_page(URL, {"link": t[:8192]}), LINK),
+    "Link, next page": Parser(lambda t: responses.next_page(URL, {"link": t[:8192]}), LINK),
     "WWW-Authenticate": Parser(
         lambda t: list(headers.parse_challenge_list(t)),
         (" ", ",", "=", '"', "\\", "a", "Bearer ", "realm=", "@", ";"),
@@ -146,17 +146,17 @@ TEXTS: dict[str, Parser] = {
         (("299 - ", ""), ("", "")),
     ),
     "Retry-After": Parser(
-        lambda t: replies.retry_after({"retry-after": t}, 0),
+        lambda t: responses.retry_after({"retry-after": t}, 0),
         ("9", " ", "Mon, ", "Jan ", ":", "0", "-"),
     ),
     "Docker-Content-Digest": Parser(
-        lambda t: replies.read_digest({"docker-content-digest": t}), ("a", ":", "+", "0", "=")
+        lambda t: responses.read_digest({"docker-content-digest": t}), ("a", ":", "+", "0", "=")
     ),
     "Content-Length": Parser(
-        lambda t: replies.read_size(200, {"content-length": t}), ("9", " ", "-")
+        lambda t: responses.read_size(200, {"content-length": t}), ("9", " ", "-")
     ),
     "RateLimit": Parser(
-        lambda t: replies.rate_limits({"ratelimit-limit": t}), ("9", ";", "w=", " ")
+        lambda t: responses.rate_limits({"ratelimit-limit": t}), ("9", ";", "w=", " ")
     ),
     "Content-Encoding": Parser(
         lambda t: codings.codings({"content-encoding": t}), ("gzip", ",", " ")
@@ -201,12 +201,13 @@ TEXTS: dict[str, Parser] = {
         ("0", "-", "T", ":", ".", "Z", " ", "2024-01-01T00:00:00"),
     ),
     "log lines": Parser(
-        without_secrets,
+        redact_secrets,
         ("bearer ", "a", "://", ":", "@", "?", "&", "=", " ", "."),
         (("", ""), ("://", "")),
     ),
     "words of errors, text": Parser(
-        lambda t: words.words_of({"content-type": "text/plain"}, t.encode()), ("a", " ", "<", "\n")
+        lambda t: words.error_text({"content-type": "text/plain"}, t.encode()),
+        ("a", " ", "<", "\n"),
     ),
     "registries.conf": Parser(
         lambda t: registries_conf.parse(t, "conf"),
@@ -275,8 +276,8 @@ def _all_of_json(body: bytes) -> None:
         lambda: read_token(body, "it"),
         lambda: digest_of_manifest(body),
         lambda: classify(parse_manifest(body, digest)),
-        lambda: words.words_of({}, body),
-        lambda: words.codes_of(body),
+        lambda: words.error_text({}, body),
+        lambda: words.error_codes(body),
     ):
         with contextlib.suppress(OcifsError):
             read()

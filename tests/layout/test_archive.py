@@ -18,14 +18,14 @@ from hypothesis import strategies as st
 from ocifs.errors import LimitExceeded, Malformed, NotFound, OcifsError, UsageError
 from ocifs.layout.archive import ArchiveFiles
 from ocifs.layout.unpacked import KIND
-from ocifs.oci.local import LayoutSource, Transport
+from ocifs.oci.local import LayoutSource, LocalTransport
 from ocifs.settings import Limits, Settings
 from tests.layout.opened import layer_of, opened
 from tests.support.archives import OUTER, archive_of, files_of, link
 from tests.support.image import make_layout
 from tests.support.tars import a_tar
 
-ARCHIVE = Transport.OCI_ARCHIVE
+ARCHIVE = LocalTransport.OCI_ARCHIVE
 
 
 @pytest.fixture(scope="module")
@@ -110,9 +110,9 @@ def shapes(members: list[tuple[str, bytes]]) -> dict[str, bytes]:
         "hard", "linked-directory", "reversed", "twice", "no-marker",
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("transport", [ARCHIVE, Transport.ANY])
+@pytest.mark.parametrize("transport", [ARCHIVE, LocalTransport.ANY])
 async def test_a_layout_is_read_from_a_tar_of_any_shape(
-    members: list[tuple[str, bytes]], tmp_path: Path, shape: str, transport: Transport
+    members: list[tuple[str, bytes]], tmp_path: Path, shape: str, transport: LocalTransport
 ) -> None:
     path = tmp_path / "image.tar"
     path.write_bytes(shapes(members)[shape])
@@ -129,7 +129,10 @@ async def test_a_compressed_archive_is_unpacked_once(
     kept = list((tmp_path / "cache").rglob(f"{KIND}/sha256/*"))
     assert len(kept) == (outer != "tar")
     before = [each.stat().st_ino for each in kept]
-    assert await read_all(LayoutSource(str(path), Transport.ANY), cache=tmp_path / "cache") == first
+    assert (
+        await read_all(LayoutSource(str(path), LocalTransport.ANY), cache=tmp_path / "cache")
+        == first
+    )
     assert [each.stat().st_ino for each in (tmp_path / "cache").rglob(f"{KIND}/sha256/*")] == before
     for each in kept:  # as eviction does
         each.unlink()
@@ -386,4 +389,4 @@ async def test_archives_of_other_tools_are_read(
         )
     else:
         subprocess.run([tool, "-C", directory, "-cf", path, "."], check=True)
-    await read_all(LayoutSource(str(path), Transport.ANY))
+    await read_all(LayoutSource(str(path), LocalTransport.ANY))

@@ -16,7 +16,7 @@ import pytest
 from ocifs.errors import IntegrityError, LimitExceeded, Malformed, NotFound, OcifsError, UsageError
 from ocifs.layout.docker import DERIVED
 from ocifs.oci.digest import Digest
-from ocifs.oci.local import LayoutSource, Transport
+from ocifs.oci.local import LayoutSource, LocalTransport
 from ocifs.settings import Limits, Settings
 from tests.layout.opened import layer_of, manifest_of, opened
 from tests.support.archives import OUTER, archive_of, config_of, files_of, image, link, saved
@@ -25,7 +25,7 @@ from tests.support.registry import Registry
 from tests.support.tars import a_tar
 from tests.support.tools import tool
 
-DOCKER, ANY = Transport.DOCKER_ARCHIVE, Transport.ANY
+DOCKER, ANY = LocalTransport.DOCKER_ARCHIVE, LocalTransport.ANY
 Members = list[tuple[str, bytes] | tarfile.TarInfo]
 
 
@@ -36,7 +36,7 @@ def written(tmp_path: Path, members: Members, outer: str = "tar") -> Path:
 
 
 async def texts(
-    path: Path, tag: str, transport: Transport = DOCKER, cache: Path | None = None
+    path: Path, tag: str, transport: LocalTransport = DOCKER, cache: Path | None = None
 ) -> list[bytes]:
     """The layers of an image, each verified."""
     async with opened(LayoutSource(str(path), transport), cache=cache) as layout:
@@ -59,7 +59,7 @@ async def texts(
 @pytest.mark.parametrize("transport", [DOCKER, ANY])
 @pytest.mark.parametrize("compress", [bytes, gzip.compress])
 async def test_the_older_form_is_read(
-    tmp_path: Path, outer: str, transport: Transport, compress: Callable[[bytes], bytes]
+    tmp_path: Path, outer: str, transport: LocalTransport, compress: Callable[[bytes], bytes]
 ) -> None:
     members = saved(
         [("a", ["a:1", "localhost:5000/a:1"]), ("b", ["docker.io/library/b:latest"])], compress
@@ -133,9 +133,9 @@ def newer(tmp_path: Path, *, listed: bool = True) -> Members:
     return [*files_of(directory)]
 
 
-@pytest.mark.parametrize("transport", [DOCKER, ANY, Transport.OCI_ARCHIVE])
+@pytest.mark.parametrize("transport", [DOCKER, ANY, LocalTransport.OCI_ARCHIVE])
 async def test_the_newer_form_is_read_by_either_transport(
-    tmp_path: Path, transport: Transport
+    tmp_path: Path, transport: LocalTransport
 ) -> None:
     path = written(tmp_path, newer(tmp_path))
     for tag in ("new:1", "docker.io/library/new:1", "@0"):
@@ -273,7 +273,7 @@ async def test_what_skopeo_and_podman_write_is_read(tmp_path: Path) -> None:
     subprocess.run(["skopeo", "copy", "-q", source, f"dir:{tmp_path}/dir"], check=True)
     for tag in ("some/name:v7", "docker.io/some/name:v7", "@0"):
         assert await texts(tmp_path / "one.tar", tag) == layers
-    async with opened(LayoutSource(str(tmp_path / "dir"), Transport.DIR)) as layout:
+    async with opened(LayoutSource(str(tmp_path / "dir"), LocalTransport.DIR)) as layout:
         [name] = await layout.tags("")
         layer = await layer_of(layout, name)
         assert layer.digest.matches(await layout.read_blob(layer, 0, layer.size))
@@ -290,7 +290,7 @@ async def test_an_archive_that_was_unpacked_is_read_from_its_directory(tmp_path:
     for transport in (DOCKER, ANY):
         assert await texts(tmp_path / "unpacked", "b:1", transport) == image("b")[1]
     with pytest.raises(UsageError) as raised:
-        await texts(tmp_path / "unpacked", "b:1", Transport.DIR)
+        await texts(tmp_path / "unpacked", "b:1", LocalTransport.DIR)
     assert "docker-archive:" in raised.value.hint
 
 
@@ -310,7 +310,7 @@ async def test_what_crane_pulls_is_read(tmp_path: Path, registry: Registry) -> N
     ]
     subprocess.run(copy, check=True)
     crane = tool("crane", tmp_path)
-    for form, transport in (("tarball", DOCKER), ("legacy", DOCKER), ("oci", Transport.OCI)):
+    for form, transport in (("tarball", DOCKER), ("legacy", DOCKER), ("oci", LocalTransport.OCI)):
         crane("pull", "--insecure", f"--format={form}", reference, tmp_path / form)
         async with opened(LayoutSource(str(tmp_path / form), transport)) as layout:
             [name] = await layout.tags("")

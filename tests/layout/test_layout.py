@@ -29,18 +29,18 @@ from ocifs.errors import (
     UsageError,
 )
 from ocifs.fuse.errno import errno_of
-from ocifs.layout.contents import Listed
+from ocifs.layout.contents import ListedManifest
 from ocifs.layout.names import NameTable
 from ocifs.oci.descriptor import Descriptor
 from ocifs.oci.digest import EMPTY_JSON, Digest
-from ocifs.oci.local import LayoutSource, Transport
+from ocifs.oci.local import LayoutSource, LocalTransport
 from ocifs.oci.mediatype import OCI_EMPTY, OCI_INDEX, OCI_MANIFEST
 from ocifs.settings import CacheSettings, Settings
 from tests.layout.opened import layer_of, manifest_of, opened
 from tests.support.image import make_layout, put
 from tests.support.tars import a_tar
 
-ARCHIVE = Transport.OCI_ARCHIVE
+ARCHIVE = LocalTransport.OCI_ARCHIVE
 EMPTY = {"mediaType": OCI_EMPTY, "digest": str(EMPTY_JSON), "size": 2}
 MEBIBYTE = os.urandom(1 << 20)
 
@@ -63,7 +63,9 @@ async def test_what_skopeo_copies_is_read(directory: Path, tmp_path: Path, archi
     subprocess.run(
         ["skopeo", "copy", "-q", f"oci:{directory}:v1", f"{kind}:{copy}:other"], check=True
     )
-    async with opened(LayoutSource(str(copy), ARCHIVE if archive else Transport.OCI)) as layout:
+    async with opened(
+        LayoutSource(str(copy), ARCHIVE if archive else LocalTransport.OCI)
+    ) as layout:
         assert await layout.tags("") == ("other",)
         layer = (await manifest_of(layout, "other")).layers[0]
         content = await layout.read_blob(Blob("", layer.digest, layer.size), 0, layer.size)
@@ -193,7 +195,7 @@ async def test_what_is_no_layout_is_said_to_be_none(tmp_path: Path, archive: boo
     else:
         place.mkdir()
     with pytest.raises(UsageError, match="not an OCI image layout"):
-        async with opened(LayoutSource(str(place), ARCHIVE if archive else Transport.OCI)):
+        async with opened(LayoutSource(str(place), ARCHIVE if archive else LocalTransport.OCI)):
             pass
 
 
@@ -317,7 +319,7 @@ def test_every_name_that_is_shown_leads_to_its_manifest(
     for number, (each, content) in enumerate(zip(names, contents, strict=False)):
         descriptor = Descriptor("t", Digest.of(bytes([content])), 1)
         found = dict.fromkeys(filter(None, (each.get(REF), each.get(NAME))))
-        listed.append(Listed(number, descriptor, tuple(found)))
+        listed.append(ListedManifest(number, descriptor, tuple(found)))
     table = NameTable(listed)
     assert {table.find(name).identity for name in table.shown} == {each.identity for each in listed}
     for name in table.ambiguous:

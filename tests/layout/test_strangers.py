@@ -19,9 +19,9 @@ import trio
 
 from ocifs.errors import Malformed, OcifsError, UsageError, WriteFailed
 from ocifs.layout.directory import DirectoryFiles
-from ocifs.layout.written import WrittenLayout
+from ocifs.layout.writer import LayoutWriter
 from ocifs.oci.digest import Digest
-from ocifs.oci.local import LayoutSource, Transport
+from ocifs.oci.local import LayoutSource, LocalTransport
 from ocifs.settings import Limits
 from tests.layout.opened import layer_of, opened
 from tests.support.archives import config_of
@@ -95,9 +95,9 @@ async def test_what_is_not_a_regular_file_is_an_error_at_once(
 
 
 @pytest.mark.parametrize("make", [fifo, device, a_socket])
-@pytest.mark.parametrize("transport", list(Transport))
+@pytest.mark.parametrize("transport", list(LocalTransport))
 async def test_a_source_that_is_neither_file_nor_directory_is_refused_at_once(
-    tmp_path: Path, make: Callable[[Path], None], transport: Transport
+    tmp_path: Path, make: Callable[[Path], None], transport: LocalTransport
 ) -> None:
     make(tmp_path / "special")
     with trio.fail_after(20), pytest.raises(UsageError, match="not a directory or a regular file"):
@@ -251,7 +251,7 @@ async def test_nothing_that_may_be_someone_elses_becomes_a_manifest_or_a_config(
     (tmp_path / "dir").mkdir()
     someone_elses(tmp_path / "dir" / "manifest.json", tmp_path, secret, how)
     with pytest.raises(Malformed, match="another owner"):
-        async with opened(LayoutSource(str(tmp_path / "dir"), Transport.DIR)) as layout:
+        async with opened(LayoutSource(str(tmp_path / "dir"), LocalTransport.DIR)) as layout:
             await layout.tags("")
     for name, config, layers in (("config", "x", []), ("layer", "config.json", ["x"])):
         (tmp_path / name).mkdir()
@@ -264,7 +264,7 @@ async def test_nothing_that_may_be_someone_elses_becomes_a_manifest_or_a_config(
             secret if name == "config" else gzip.compress(SECRET),
             how,
         )
-        async with opened(LayoutSource(str(tmp_path / name), Transport.ANY)) as layout:
+        async with opened(LayoutSource(str(tmp_path / name), LocalTransport.ANY)) as layout:
             with pytest.raises(Malformed, match="another owner"):
                 await layout.resolve("", "a:1")
 
@@ -329,9 +329,9 @@ def test_an_export_into_a_prepared_directory_waits_for_no_fifo(tmp_path: Path) -
     (tmp_path / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
     (tmp_path / "blobs/sha256").mkdir(parents=True)
     os.mkfifo(tmp_path / "blobs/sha256" / digest.encoded)
-    with WrittenLayout(tmp_path, Limits()) as layout:
+    with LayoutWriter(tmp_path, Limits()) as layout:
         assert not layout.has(digest, 0)
         assert layout.small(digest, 0) is None
     os.mkfifo(tmp_path / "index.json")
     with pytest.raises(WriteFailed, match=r"cannot read .*index\.json: Not a regular file"):
-        WrittenLayout(tmp_path, Limits()).__enter__()
+        LayoutWriter(tmp_path, Limits()).__enter__()

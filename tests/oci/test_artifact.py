@@ -15,7 +15,7 @@ import pytest
 from ocifs.oci import mediatype
 from ocifs.oci.kinds.artifact import classify
 from ocifs.oci.kinds.payload import payload_files
-from ocifs.oci.kinds.table import BY_WORD, KINDS
+from ocifs.oci.kinds.table import KINDS, KINDS_BY_NAME
 from ocifs.oci.manifest import Manifest, digest_of_manifest, parse_manifest
 
 A = "application/"
@@ -333,15 +333,15 @@ def test_a_manifest_is_classified_and_its_files_are_named(row: Row) -> None:
         row.artifact_type,
         row.decided_by,
     )
-    assert found.kind in BY_WORD
+    assert found.kind in KINDS_BY_NAME
     assert bool(found.rule)
     assert bool(found.value) == bool(found.decided_by)
     assert tuple(file.path for file in payload_files(manifest, found, row.config)) == row.files
 
 
 def test_every_kind_of_the_table_has_a_row() -> None:
-    assert {kind.word for kind in KINDS} == {row.kind for row in ROWS}
-    assert len(BY_WORD) == len(KINDS)
+    assert {kind.name for kind in KINDS} == {row.kind for row in ROWS}
+    assert len(KINDS_BY_NAME) == len(KINDS)
 
 
 def test_every_kind_that_has_files_has_a_row_that_names_them() -> None:
@@ -353,7 +353,7 @@ def test_every_kind_that_has_files_has_a_row_that_names_them() -> None:
         "artifact-index",
         "unknown",
     }
-    assert {row.kind for row in ROWS if row.files} == {kind.word for kind in KINDS} - without
+    assert {row.kind for row in ROWS if row.files} == {kind.name for kind in KINDS} - without
 
 
 def test_enough_rows_contradict_a_simple_heuristic() -> None:

@@ -14,4 +14,4 @@ def test_the_page_of_kinds_is_up_to_date() -> None:
     made = runpy.run_path(str(ROOT / "scripts" / "generate_kinds.py"))
     text = made["page"]()
     assert (ROOT / "docs" / "reference" / "artifact-kinds.md").read_text() == text
-    assert all(f"| `{kind.word}` |" in text for kind in KINDS)
+    assert all(f"| `{kind.name}` |" in text for kind in KINDS)

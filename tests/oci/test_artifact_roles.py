@@ -15,11 +15,11 @@ from ocifs.oci.kinds.children import (
     attached_to,
     child_name,
     child_role,
+    main_child,
     platform_name,
-    stands_for_all,
 )
 from ocifs.oci.kinds.payload import payload_files
-from ocifs.oci.kinds.table import BY_WORD
+from ocifs.oci.kinds.table import KINDS_BY_NAME
 from ocifs.oci.manifest import Manifest, digest_of_manifest, parse_manifest
 
 DIGEST = "sha256:" + "1f" * 32
@@ -182,7 +182,7 @@ def test_every_manifest_has_a_kind_of_the_table_and_files_for_layers_only(
     raw = json.dumps(body).encode()
     manifest = parse_manifest(raw, digest_of_manifest(raw))
     found = classify(manifest)
-    assert found.kind in BY_WORD
+    assert found.kind in KINDS_BY_NAME
     files = payload_files(manifest, found, config)
     assert len(files) <= len(manifest.layers or manifest.manifests) + 1
     assert all(file.path and not any(part.is_empty for part in file.parts) for file in files)
@@ -279,4 +279,4 @@ CNAB = "io.cnab.manifest.type"
 def test_which_child_stands_for_an_index_without_platforms(
     children: list[dict[str, object]], number: int | None
 ) -> None:
-    assert stands_for_all(index_of(children)) == number
+    assert main_child(index_of(children)) == number

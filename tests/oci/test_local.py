@@ -7,17 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocifs.errors import InvalidReference
-from ocifs.oci.local import LayoutSource, Transport, is_local, parse_local
+from ocifs.oci.local import LayoutSource, LocalTransport, is_local, parse_local
 from ocifs.oci.reference import Reference, RegistrySource, hosts_of, parse_reference, parse_source
 
 HEX = "a" * 64
 DIGEST = f"sha256:{HEX}"
 OCI, ARCHIVE, DOCKER, DIR, ANY = (
-    Transport.OCI,
-    Transport.OCI_ARCHIVE,
-    Transport.DOCKER_ARCHIVE,
-    Transport.DIR,
-    Transport.ANY,
+    LocalTransport.OCI,
+    LocalTransport.OCI_ARCHIVE,
+    LocalTransport.DOCKER_ARCHIVE,
+    LocalTransport.DIR,
+    LocalTransport.ANY,
 )
 
 READ = {

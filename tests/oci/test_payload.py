@@ -164,7 +164,7 @@ def test_a_config_that_is_empty_is_no_file() -> None:
 
 def test_the_config_is_wanted_only_by_kinds_that_take_names_from_it() -> None:
     wanting = {
-        kind.word for kind in KINDS if wants_config(Classification(kind.word, "", "", "", ""))
+        kind.name for kind in KINDS if wants_config(Classification(kind.name, "", "", "", ""))
     }
     assert wanting == {"helm-chart", "spin-app"}
     assert not wants_config(Classification("no such kind", "", "", "", ""))

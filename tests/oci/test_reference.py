@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ocifs.errors import InvalidReference
 from ocifs.oci.digest import Digest
-from ocifs.oci.local import LayoutSource, Transport
+from ocifs.oci.local import LayoutSource, LocalTransport
 from ocifs.oci.reference import Reference, RegistrySource, parse_reference, parse_source
 
 HEX = "a" * 64
@@ -52,7 +52,7 @@ def test_a_reference_follows_the_grammar_of_the_field(text: str, expected: Refer
         ("reg.example.com/team/app:v1", Reference("reg.example.com", "team/app", "v1")),
         ("oci:./dir", LayoutSource("./dir")),
         ("oci:./dir:v1", LayoutSource("./dir", ref="v1")),
-        ("oci-archive:/a.tar", LayoutSource("/a.tar", Transport.OCI_ARCHIVE)),
+        ("oci-archive:/a.tar", LayoutSource("/a.tar", LocalTransport.OCI_ARCHIVE)),
     ],
 )
 def test_a_source_is_a_registry_a_part_of_one_a_manifest_or_a_layout(

@@ -82,7 +82,7 @@ MUTANTS = (
     Mutant(
         "never retry a request",
         "ocifs.oci.distribution.retry",
-        "_original = pause_before\ndef pause_before(*a, **k):\n    _reached()\n",
+        "_original = retry_delay\ndef retry_delay(*a, **k):\n    _reached()\n",
     ),
     Mutant(
         "apply no deadline to operations",

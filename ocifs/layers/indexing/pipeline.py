@@ -36,7 +36,7 @@ from ocifs.layers.spans.span import FROM_TAR
 from ocifs.layers.spans.uncompressed import PLAIN
 from ocifs.layers.tar.reader import read_tar
 from ocifs.layers.toc.formats import Promise
-from ocifs.memory import return_freed_memory
+from ocifs.memory import trim_memory
 from ocifs.oci.digest import Digest
 from ocifs.settings import Limits
 
@@ -121,7 +121,7 @@ class IndexingPipeline:
                     self._inflater.alone = functools.partial(self._exclusively, large)
                     result = await in_thread(work, limiter=trio.CapacityLimiter(1))
                     nursery.cancel_scope.cancel()
-            await in_thread(return_freed_memory)
+            await in_thread(trim_memory)
         return result
 
     def _only(self, start: int, stop: int) -> bytes:

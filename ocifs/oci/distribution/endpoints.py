@@ -65,7 +65,7 @@ def referrers_tag(digest: Digest) -> str:
     return f"{digest.algorithm[:32]}-{digest.encoded[:64]}"
 
 
-def kind_of(target: str) -> str:
+def endpoint_of(target: str) -> str:
     """Which endpoint a target is of: registries limit each by itself (Docker Hub counts manifests
     and not blobs).
     """

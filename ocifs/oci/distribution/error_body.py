@@ -1,6 +1,6 @@
 """The words of a server in the body of an error, as one line for a message.
 
-`oci.replies` calls this module for registries, and the token client for token servers.
+`oci.responses` calls this module for registries, and the token client for token servers.
 
 - Pure. The body is bounded by the caller (limits.error_bytes).
 - Words of a stranger: one line, printable, at most LENGTH characters. HTML and XML are not
@@ -30,7 +30,7 @@ _MEMBERS = (
 )
 
 
-def words_of(headers: Mapping[str, str], body: bytes) -> str:
+def error_text(headers: Mapping[str, str], body: bytes) -> str:
     """The words in an error's body, or "" if it has none that a user could read."""
     try:
         value = json.loads(body)
@@ -40,7 +40,7 @@ def words_of(headers: Mapping[str, str], body: bytes) -> str:
     return clean("; ".join(texts))
 
 
-def codes_of(body: bytes) -> frozenset[str]:
+def error_codes(body: bytes) -> frozenset[str]:
     """The codes in an error's body (distribution-spec "Error Codes")."""
     try:
         return frozenset(str(error.get("code")) for error in json.loads(body)["errors"])

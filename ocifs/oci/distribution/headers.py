@@ -2,7 +2,7 @@
 WWW-Authenticate, Content-Range, Warning.
 
 A registry chooses these bytes, and they are parsed on the event loop: a parser that takes quadratic
-time stops every mount of the process. `oci.replies` and `oci.challenge` call this module; nothing
+time stops every mount of the process. `oci.responses` and `oci.challenge` call this module; nothing
 else does.
 
 Rules that hold here:
@@ -38,7 +38,7 @@ _LONGEST_NUMBER = 18  # digits
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class LinkValue:
     """One link (RFC 8288). `relations`: in lower case; empty if the link has no `rel`."""
 
     target: str
@@ -129,13 +129,13 @@ def optional_field(headers: Mapping[str, str], name: str) -> str:
     return headers.get(name, "").strip() if len(headers.get(name, "")) <= HEADER_BYTES else ""
 
 
-def parse_links(text: str) -> list[Link]:
+def parse_links(text: str) -> list[LinkValue]:
     """The links of a Link field, in order.
 
     Brackets may be missing or not closed, and quotes may be single ones.
     """
     cursor, last_bracket = Cursor(text), text.rfind(">")
-    links: list[Link] = []
+    links: list[LinkValue] = []
     while True:
         cursor.take(_SEPARATORS)
         if cursor.done:
@@ -147,7 +147,7 @@ def parse_links(text: str) -> list[Link]:
             if name == "rel" and not relations:  # a second one is ignored (RFC 8288, 3.3)
                 relations = value.lower().split()
         if target:
-            links.append(Link(target, frozenset(relations)))
+            links.append(LinkValue(target, frozenset(relations)))
 
 
 def _link_target(cursor: Cursor, *, closed: bool) -> str:

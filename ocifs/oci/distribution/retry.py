@@ -20,7 +20,7 @@ LONGEST_PAUSE = 10.0
 RETRIED = frozenset({408, 429, 499, 500, 502, 503, 504, 520, 521, 522, 523, 524, 525, 529, 530})
 
 
-def pause_before(
+def retry_delay(
     attempt: int, error: OcifsError, attempts: int, chance: float, patience: float
 ) -> float | None:
     """Seconds to wait after the failed `attempt` (from 1), or None to give up.

@@ -23,8 +23,8 @@ from ocifs.oci.kinds.children import child_role
 from ocifs.oci.kinds.kind import (
     IMAGE_CONFIGS,
     PACKAGE_TYPE,
-    Kind,
-    informs,
+    ArtifactKind,
+    is_informative,
     matches_any,
     matching_annotation,
 )
@@ -160,13 +160,13 @@ def _by_package(manifest: Manifest) -> Classification | None:
         return None
     own = _own_type(manifest)
     return Classification(
-        kind.word, own or value, f"annotations[{PACKAGE_TYPE}]", value, "package-type"
+        kind.name, own or value, f"annotations[{PACKAGE_TYPE}]", value, "package-type"
     )
 
 
 def _own_type(manifest: Manifest) -> str:
     """The type that the manifest gives itself, in either of the two fields."""
-    if informs(manifest.artifact_type):
+    if is_informative(manifest.artifact_type):
         return manifest.artifact_type
     config = manifest.config
     return config.media_type if config is not None and _is_own_config(config) else ""
@@ -179,10 +179,10 @@ def _is_own_config(config: Descriptor) -> bool:
 
 def _by_artifact_type(manifest: Manifest) -> Classification | None:
     value = manifest.artifact_type
-    if not informs(value):
+    if not is_informative(value):
         return None
     kind = _of_type(value, manifest.layers)
-    word = "artifact" if kind is None else kind.word
+    word = "artifact" if kind is None else kind.name
     return Classification(word, value, "artifactType", value, "artifact-type")
 
 
@@ -192,11 +192,11 @@ def _by_config_type(manifest: Manifest) -> Classification | None:
     value = manifest.config.media_type
     kind = _of_type(value, manifest.layers)
     return Classification(
-        "artifact" if kind is None else kind.word, value, "config.mediaType", value, "config-type"
+        "artifact" if kind is None else kind.name, value, "config.mediaType", value, "config-type"
     )
 
 
-def _of_type(media_type: str, layers: tuple[Descriptor, ...]) -> Kind | None:
+def _of_type(media_type: str, layers: tuple[Descriptor, ...]) -> ArtifactKind | None:
     return next(
         (kind for kind in _TYPED if matches_any(kind.types, media_type) and kind.accepts(layers)),
         None,
@@ -238,10 +238,10 @@ def _cache_index(manifest: Manifest) -> Classification | None:
 
 def _typed_index(manifest: Manifest) -> Classification | None:
     value = manifest.artifact_type
-    if not informs(value):
+    if not is_informative(value):
         return None
     kind = next((kind for kind in _INDEX_TYPED if matches_any(kind.index_types, value)), None)
-    word = "artifact-index" if kind is None else kind.word
+    word = "artifact-index" if kind is None else kind.name
     return Classification(word, value, "artifactType", value, "artifact-type")
 
 
@@ -251,10 +251,10 @@ def _annotated_index(manifest: Manifest) -> Classification | None:
         if key:
             value = manifest.annotations[key]
             return Classification(
-                kind.word, value, f"annotations[{key}]", value, "index-annotation"
+                kind.name, value, f"annotations[{key}]", value, "index-annotation"
             )
     value = manifest.annotations.get(_CNAB_TYPE, "")
-    if not informs(value):
+    if not is_informative(value):
         return None
     return Classification(
         "artifact-index", value, f"annotations[{_CNAB_TYPE}]", value, "index-annotation"
@@ -266,13 +266,13 @@ def _by_annotation(manifest: Manifest) -> Classification | None:
         key = matching_annotation(kind.annotations, manifest.annotations)
         if key:
             where, value = f"annotations[{key}]", manifest.annotations[key]
-            return Classification(kind.word, _shown_type(manifest), where, value, "annotation")
+            return Classification(kind.name, _shown_type(manifest), where, value, "annotation")
         for n, layer in enumerate(manifest.layers if kind.layer_annotations else ()):
             key = matching_annotation(kind.layer_annotations, layer.annotations)
             if key:
                 where, value = f"layers[{n}].annotations[{key}]", layer.annotations[key]
                 return Classification(
-                    kind.word, _shown_type(manifest), where, value, "layer-annotation"
+                    kind.name, _shown_type(manifest), where, value, "layer-annotation"
                 )
     return None
 
@@ -283,7 +283,7 @@ def _by_layer_type(manifest: Manifest) -> Classification | None:
         if layer is not None and kind.accepts(manifest.layers):
             where = f"layers[{manifest.layers.index(layer)}].mediaType"
             return Classification(
-                kind.word, layer.media_type, where, layer.media_type, "layer-type"
+                kind.name, layer.media_type, where, layer.media_type, "layer-type"
             )
     return None
 

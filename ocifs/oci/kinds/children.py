@@ -11,7 +11,7 @@ from ocifs.errors import Malformed
 from ocifs.oci import mediatype
 from ocifs.oci.descriptor import Descriptor
 from ocifs.oci.digest import Digest
-from ocifs.oci.kinds.kind import TITLE, informs, matches_any
+from ocifs.oci.kinds.kind import TITLE, is_informative, matches_any
 from ocifs.oci.manifest import Manifest
 
 _ATTESTATION_TYPES = ("application/vnd.docker.attestation.manifest.*", "application/vnd.in-toto*")
@@ -42,10 +42,14 @@ def child_role(descriptor: Descriptor) -> str:
     platform = descriptor.platform
     if platform is not None and (platform.os, platform.architecture) not in _NO_PLATFORM:
         return "platform"
-    return "artifact" if informs(descriptor.artifact_type) or platform is not None else "manifest"
+    return (
+        "artifact"
+        if is_informative(descriptor.artifact_type) or platform is not None
+        else "manifest"
+    )
 
 
-def listed_blobs(index: Manifest) -> tuple[Descriptor, ...]:
+def blob_children(index: Manifest) -> tuple[Descriptor, ...]:
     """The children of an index that is one of blobs, as BuildKit's older cache is: all have types
     that are not manifests'.
 
@@ -88,7 +92,7 @@ def platform_name(index: Manifest, descriptor: Descriptor) -> str:
     return str(descriptor.platform)
 
 
-def stands_for_all(index: Manifest) -> int | None:
+def main_child(index: Manifest) -> int | None:
     """The number of the child whose files are those of an index without platforms: a CNAB bundle's
     config, or the only child.
     """

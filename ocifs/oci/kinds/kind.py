@@ -28,7 +28,7 @@ _BLANK = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class ArtifactKind:
     """One kind.
 
     `types` are looked for in artifactType and in config.mediaType alike, since the same strings
@@ -45,8 +45,8 @@ class Kind:
     config blob.
     """
 
-    word: str
-    what: str
+    name: str
+    description: str
     types: tuple[str, ...] = ()
     index_types: tuple[str, ...] = ()
     package_type: str = ""
@@ -55,23 +55,23 @@ class Kind:
     layer_annotations: tuple[str, ...] = ()
     layer_types: tuple[str, ...] = ()
     all_layers: bool = False
-    needs_layer: tuple[str, ...] = ()
-    needs_title: str = ""
-    names: tuple[tuple[str, str], ...] = ()
-    joined: tuple[str, ...] = ()
-    texts: tuple[tuple[str, str], ...] = ()
-    layer_texts: tuple[tuple[str, str], ...] = ()
-    config_name: str = ""
+    required_layer_types: tuple[str, ...] = ()
+    required_title: str = ""
+    file_names: tuple[tuple[str, str], ...] = ()
+    joined_types: tuple[str, ...] = ()
+    annotation_files: tuple[tuple[str, str], ...] = ()
+    layer_annotation_files: tuple[tuple[str, str], ...] = ()
+    config_file: str = ""
     reads_config: bool = False
 
     def accepts(self, layers: tuple[Descriptor, ...]) -> bool:
         """Whether what the row demands besides its type is there."""
-        if self.needs_layer and first_of_types(self.needs_layer, layers) is None:
+        if self.required_layer_types and first_of_types(self.required_layer_types, layers) is None:
             return False
-        if not self.needs_title:
+        if not self.required_title:
             return True
         return any(
-            layer.annotations.get(TITLE, "").startswith(self.needs_title) for layer in layers
+            layer.annotations.get(TITLE, "").startswith(self.required_title) for layer in layers
         )
 
     def layer_match(self, layers: tuple[Descriptor, ...]) -> Descriptor | None:
@@ -85,7 +85,7 @@ class Kind:
         return first_of_types(self.layer_types, layers)
 
 
-def informs(artifact_type: str) -> bool:
+def is_informative(artifact_type: str) -> bool:
     """Whether an artifactType says what something is: tools write some that say nothing, and some
     that say "image".
     """

@@ -8,211 +8,217 @@ where two rows share a type, the one that demands more stands first.
 
 from __future__ import annotations
 
-from ocifs.oci.kinds.kind import Kind
+from ocifs.oci.kinds.kind import ArtifactKind
 
 _HELM = "application/vnd.cncf.helm."
 _OPA = "application/vnd.cncf.openpolicyagent."
 
 PACKAGES = (
-    Kind(
+    ArtifactKind(
         "helm-chart",
         "Helm chart",
         types=(_HELM + "config.v1+json",),
         layer_types=(_HELM + "chart.content.v1.tar+gzip",),
         reads_config=True,
-        names=(("application/vnd.in-toto*", "attestation.intoto.json"),),
-        config_name="Chart.json",
+        file_names=(("application/vnd.in-toto*", "attestation.intoto.json"),),
+        config_file="Chart.json",
     ),
-    Kind("helm-plugin", "Helm plugin", types=("application/vnd.helm.plugin.v1+json",)),
-    Kind(
+    ArtifactKind("helm-plugin", "Helm plugin", types=("application/vnd.helm.plugin.v1+json",)),
+    ArtifactKind(
         "tekton-bundle",
         "Tekton bundle",
         layer_annotations=("dev.tekton.image.kind",),
     ),
-    Kind(
+    ArtifactKind(
         "crossplane-package",
         "Crossplane package",
         layer_annotations=("io.crossplane.xpkg=base",),
-        names=(("io.crossplane.xpkg=base", "package/"),),
+        file_names=(("io.crossplane.xpkg=base", "package/"),),
     ),
-    Kind(
+    ArtifactKind(
         "conftest-bundle",
         "Conftest policies",
         types=(_OPA + "config.v1+json",),
-        needs_layer=(_OPA + "policy.layer.*", _OPA + "data.layer.*"),
+        required_layer_types=(_OPA + "policy.layer.*", _OPA + "data.layer.*"),
         layer_types=(_OPA + "policy.layer.*", _OPA + "data.layer.*"),
-        names=((_OPA + "policy.layer.*", "policy.rego"), (_OPA + "data.layer.*", "data.json")),
+        file_names=((_OPA + "policy.layer.*", "policy.rego"), (_OPA + "data.layer.*", "data.json")),
     ),
-    Kind(
+    ArtifactKind(
         "opa-bundle",
         "Open Policy Agent bundle",
         types=(_OPA + "config.v1+json", _OPA + "manifest.layer.v1+json"),
         layer_types=(_OPA + "*",),
-        names=((_OPA + "layer.v1.tar+gzip", "bundle.tar.gz"),),
+        file_names=((_OPA + "layer.v1.tar+gzip", "bundle.tar.gz"),),
     ),
-    Kind(
+    ArtifactKind(
         "kyverno-policy",
         "Kyverno policies",
         types=("application/vnd.cncf.kyverno.*",),
         layer_types=("application/vnd.cncf.kyverno.*",),
-        names=(("application/vnd.cncf.kyverno.policy.layer.*", "policy.yaml"),),
+        file_names=(("application/vnd.cncf.kyverno.policy.layer.*", "policy.yaml"),),
     ),
-    Kind(
+    ArtifactKind(
         "flux-artifact",
         "Manifests for Flux",
         types=("application/vnd.cncf.flux.config.v1+json",),
         layer_types=("application/vnd.cncf.flux.content.v1.tar+gzip",),
-        names=(("application/vnd.cncf.flux.content.v1.tar+gzip", "manifests/"),),
+        file_names=(("application/vnd.cncf.flux.content.v1.tar+gzip", "manifests/"),),
     ),
-    Kind(
+    ArtifactKind(
         "timoni-module",
         "Timoni module",
         types=("application/vnd.timoni.config.v1+json",),
         layer_types=("application/vnd.timoni.content.*",),
-        names=(
+        file_names=(
             ("sh.timoni.content.type=module/vendor", "vendor/"),
             ("sh.timoni.content.type=module", "module/"),
         ),
     ),
-    Kind(
+    ArtifactKind(
         "cnab-bundle",
         "Cloud native application bundle",
         index=True,
         annotations=("org.opencontainers.artifactType=application/vnd.cnab.manifest.v1",),
         index_types=("application/vnd.cnab.manifest.v1", "application/vnd.cnab.manifest.v1+json"),
     ),
-    Kind(
+    ArtifactKind(
         "cnab-config",
         "Description of a cloud native application bundle",
         types=("application/vnd.cnab.config.v1+json",),
-        config_name="bundle.json",
+        config_file="bundle.json",
     ),
-    Kind(
+    ArtifactKind(
         "zarf-package",
         "Zarf package",
         types=("application/vnd.zarf.config.v1+json",),
         layer_types=("application/vnd.zarf.layer.*",),
     ),
-    Kind(
+    ArtifactKind(
         "artifacthub-metadata",
         "Artifact Hub's metadata of a repository",
         types=("application/vnd.cncf.artifacthub.config.v1+yaml",),
         layer_types=("application/vnd.cncf.artifacthub.repository-metadata.layer.*",),
-        names=(
+        file_names=(
             (
                 "application/vnd.cncf.artifacthub.repository-metadata.layer.*",
                 "artifacthub-repo.yml",
             ),
         ),
     ),
-    Kind("homebrew-bottle-index", "Homebrew bottles", index=True, package_type="homebrew_bottle"),
-    Kind("homebrew-bottle", "Homebrew bottle for one platform", package_type="homebrew_bottle"),
-    Kind(
+    ArtifactKind(
+        "homebrew-bottle-index", "Homebrew bottles", index=True, package_type="homebrew_bottle"
+    ),
+    ArtifactKind(
+        "homebrew-bottle", "Homebrew bottle for one platform", package_type="homebrew_bottle"
+    ),
+    ArtifactKind(
         "conda-package",
         "Conda package",
         types=("application/vnd.conda.*",),
         layer_types=("application/vnd.conda.*",),
-        names=(
+        file_names=(
             ("application/vnd.conda.info.v1.tar+gzip", "info.tar.gz"),
             ("application/vnd.conda.info.index.v1+json", "index.json"),
             ("application/vnd.conda.package.v2", "package.conda"),
             ("application/vnd.conda.package.v1", "package.tar.bz2"),
         ),
     ),
-    Kind(
+    ArtifactKind(
         "cue-module",
         "CUE module",
         types=("application/vnd.cue.module.v1+json", "application/vnd.cue.module.*"),
-        names=(
+        file_names=(
             ("application/zip", "module.zip"),
             ("application/vnd.cue.modulefile.v1", "cue.mod/module.cue"),
         ),
     ),
-    Kind(
+    ArtifactKind(
         "bicep-extension",
         "Bicep extension",
         types=("application/vnd.ms.bicep.provider.*", "application/vnd.ms.bicep.extension.*"),
         layer_types=("application/vnd.ms.bicep.provider.layer.*",),
-        names=(("application/vnd.ms.bicep.provider.layer.v1.tar+gzip", "types.tgz"),),
+        file_names=(("application/vnd.ms.bicep.provider.layer.v1.tar+gzip", "types.tgz"),),
     ),
-    Kind(
+    ArtifactKind(
         "bicep-module",
         "Bicep module",
         types=("application/vnd.ms.bicep.module.*",),
         layer_types=("application/vnd.ms.bicep.module.*",),
-        names=(
+        file_names=(
             ("application/vnd.ms.bicep.module.layer.v1+json", "main.json"),
             ("application/vnd.ms.bicep.module.source.v1.tar+gzip", "source.tgz"),
         ),
     ),
-    Kind(
+    ArtifactKind(
         "opentofu-provider",
         "OpenTofu provider, all platforms or its checksums",
         types=("application/vnd.opentofu.provider",),
         index_types=("application/vnd.opentofu.provider",),
-        config_name="SHA256SUMS",
+        config_file="SHA256SUMS",
     ),
-    Kind(
+    ArtifactKind(
         "opentofu-provider-target",
         "OpenTofu provider for one platform",
         types=("application/vnd.opentofu.provider-target",),
-        names=(("archive/zip", "provider.zip"),),
+        file_names=(("archive/zip", "provider.zip"),),
     ),
-    Kind(
+    ArtifactKind(
         "opentofu-module",
         "OpenTofu module",
         types=("application/vnd.opentofu.modulepkg",),
-        names=(("archive/zip", "module.zip"),),
+        file_names=(("archive/zip", "module.zip"),),
     ),
-    Kind(
+    ArtifactKind(
         "github-action",
         "GitHub Action package",
         types=("application/vnd.github.actions.package.*",),
-        names=(
+        file_names=(
             ("application/vnd.github.actions.package.layer.v1.tar+gzip", "action.tar.gz"),
             ("application/vnd.github.actions.package.layer.v1.zip", "action.zip"),
         ),
     ),
-    Kind(
+    ArtifactKind(
         "compose-project",
         "Docker Compose project",
         types=("application/vnd.docker.compose.project", "application/vnd.docker.compose.config.*"),
         layer_types=("application/vnd.docker.compose.file+yaml",),
-        names=(
+        file_names=(
             ("application/vnd.docker.compose.file+yaml", "compose.yaml"),
             ("application/vnd.docker.compose.envfile", ".env"),
         ),
     ),
-    Kind(
+    ArtifactKind(
         "devcontainer-collection",
         "Index of a collection of dev container features or templates",
         types=("application/vnd.devcontainers",),
-        needs_layer=("application/vnd.devcontainers.collection.*",),
+        required_layer_types=("application/vnd.devcontainers.collection.*",),
         package_type="devcontainer_collection",
         layer_types=("application/vnd.devcontainers.collection.*",),
-        names=(("application/vnd.devcontainers.collection.*", "devcontainer-collection.json"),),
+        file_names=(
+            ("application/vnd.devcontainers.collection.*", "devcontainer-collection.json"),
+        ),
     ),
-    Kind(
+    ArtifactKind(
         "devcontainer-template",
         "Dev container template",
         types=("application/vnd.devcontainers",),
-        needs_title="devcontainer-template-",
+        required_title="devcontainer-template-",
         package_type="devcontainer_template",
     ),
-    Kind(
+    ArtifactKind(
         "devcontainer-feature",
         "Dev container feature",
         types=("application/vnd.devcontainers",),
-        needs_title="devcontainer-feature-",
+        required_title="devcontainer-feature-",
         package_type="devcontainer_feature",
-        texts=(("dev.containers.metadata", "devcontainer-feature.json"),),
+        annotation_files=(("dev.containers.metadata", "devcontainer-feature.json"),),
     ),
-    Kind(
+    ArtifactKind(
         "ocm-component",
         "Open Component Model component version",
         types=("application/vnd.ocm.software.component.config.*",),
         layer_types=("application/vnd.ocm.software.component-descriptor.*",),
-        names=(
+        file_names=(
             (
                 "application/vnd.ocm.software.component-descriptor.v2+yaml+tar",
                 "component-descriptor/",

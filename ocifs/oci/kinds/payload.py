@@ -23,11 +23,11 @@ from ocifs.oci.descriptor import UNKNOWN_SIZE, Descriptor
 from ocifs.oci.digest import Digest
 from ocifs.oci.jsontext import load_json
 from ocifs.oci.kinds.artifact import Classification, is_image_config
-from ocifs.oci.kinds.children import listed_blobs
+from ocifs.oci.kinds.children import blob_children
 from ocifs.oci.kinds.extensions import HEAD_SIZE, extension_of
-from ocifs.oci.kinds.kind import TITLE, Kind, matches_any, matching_annotation
-from ocifs.oci.kinds.payload_names import MAKERS
-from ocifs.oci.kinds.table import BY_WORD
+from ocifs.oci.kinds.kind import TITLE, ArtifactKind, matches_any, matching_annotation
+from ocifs.oci.kinds.payload_names import NAME_FUNCTIONS
+from ocifs.oci.kinds.table import KINDS_BY_NAME
 from ocifs.oci.manifest import Form, Manifest
 
 _UNPACK = "io.deis.oras.content.unpack"
@@ -70,7 +70,7 @@ class PayloadFile:
 
 def wants_config(classification: Classification) -> bool:
     """Whether `payload_files` needs the config blob to give the names."""
-    kind = BY_WORD.get(classification.kind)
+    kind = KINDS_BY_NAME.get(classification.kind)
     return kind is not None and kind.reads_config
 
 
@@ -83,14 +83,14 @@ def payload_files(
     `config` is the config blob where `wants_config` says so; without it names fall back. An index
     has files where its children are blobs.
     """
-    kind = BY_WORD.get(classification.kind) or Kind(classification.kind, "")
+    kind = KINDS_BY_NAME.get(classification.kind) or ArtifactKind(classification.kind, "")
     layers = manifest.layers
     if manifest.form is Form.INDEX:
-        layers = listed_blobs(manifest)
+        layers = blob_children(manifest)
     files = list(_joined(kind, _layer_files(kind, _load(config), layers)))
     own = _config_file(manifest, kind, not files)
     files += [] if own is None else [own]
-    texts = ((name, manifest.annotations.get(key, "")) for key, name in kind.texts)
+    texts = ((name, manifest.annotations.get(key, "")) for key, name in kind.annotation_files)
     return (*files, *(PayloadFile(name, (), text=text) for name, text in texts if text))
 
 
@@ -105,7 +105,7 @@ def _load(config: bytes | None) -> dict[str, object]:
 
 
 def _layer_files(
-    kind: Kind, config: dict[str, object], layers: tuple[Descriptor, ...]
+    kind: ArtifactKind, config: dict[str, object], layers: tuple[Descriptor, ...]
 ) -> Iterator[PayloadFile]:
     """The files of each layer.
 
@@ -114,7 +114,7 @@ def _layer_files(
     """
     counts: dict[str, int] = {}
     apart = (
-        bool(kind.layer_texts)
+        bool(kind.layer_annotation_files)
         and sum(matches_any(kind.layer_types, layer.media_type) for layer in layers) > 1
     )
     for n, layer in enumerate(layers):
@@ -126,7 +126,7 @@ def _layer_files(
         custom = _numbered(_custom(kind, config, layer), counts)
         file = _layer_file(custom, n, layer)
         yield PayloadFile(place + file.path, file.parts, file.unpack)
-        for key, name in kind.layer_texts:
+        for key, name in kind.layer_annotation_files:
             if layer.annotations.get(key):
                 yield PayloadFile(place + name, (), text=layer.annotations[key])
 
@@ -149,13 +149,15 @@ def _layer_file(custom: str, n: int, layer: Descriptor) -> PayloadFile:
     return PayloadFile(name, (layer,), _unpacks(layer))
 
 
-def _joined(kind: Kind, files: Iterable[PayloadFile]) -> Iterator[PayloadFile]:
+def _joined(kind: ArtifactKind, files: Iterable[PayloadFile]) -> Iterator[PayloadFile]:
     """The files, those that are pieces of one made one, where the first of them stood."""
     whole = list(files)
     pieces = [
         file
         for file in whole
-        if kind.joined and file.parts and matches_any(kind.joined, file.parts[0].media_type)
+        if kind.joined_types
+        and file.parts
+        and matches_any(kind.joined_types, file.parts[0].media_type)
     ]
     for file in whole:
         if not pieces or file not in pieces:
@@ -186,12 +188,12 @@ def _numbered(name: str, counts: dict[str, int]) -> str:
     return name.replace("{n}", f"{number:03}")
 
 
-def _custom(kind: Kind, config: dict[str, object], layer: Descriptor) -> str:
-    maker = MAKERS.get(kind.word)
+def _custom(kind: ArtifactKind, config: dict[str, object], layer: Descriptor) -> str:
+    maker = NAME_FUNCTIONS.get(kind.name)
     made = maker(config, layer) if maker is not None else ""
     if made:
         return made
-    for pattern, name in kind.names:
+    for pattern, name in kind.file_names:
         if matches_any((pattern,), layer.media_type) or matching_annotation(
             (pattern,), layer.annotations
         ):
@@ -199,7 +201,7 @@ def _custom(kind: Kind, config: dict[str, object], layer: Descriptor) -> str:
     return ""
 
 
-def _config_file(manifest: Manifest, kind: Kind, alone: bool) -> PayloadFile | None:
+def _config_file(manifest: Manifest, kind: ArtifactKind, alone: bool) -> PayloadFile | None:
     """The config as a file: where it has a title, where the kind says so, and where an artifact has
     nothing else.
     """
@@ -208,7 +210,7 @@ def _config_file(manifest: Manifest, kind: Kind, alone: bool) -> PayloadFile | N
         return None
     name = config.annotations.get(TITLE, "")
     if not name and not is_image_config(config.media_type):
-        name = kind.config_name
-    if not name and alone and kind.word == "artifact":
+        name = kind.config_file
+    if not name and alone and kind.name == "artifact":
         name = "config" + extension_of(config.media_type)
     return PayloadFile(name, (config,)) if name else None

@@ -15,7 +15,7 @@ from ocifs.oci.descriptor import Descriptor
 from ocifs.oci.jsontext import load_json
 from ocifs.oci.kinds.extensions import extension_of
 
-Maker = Callable[[dict[str, object], Descriptor], str]
+NameFunction = Callable[[dict[str, object], Descriptor], str]
 
 _PREDICATES = ("in-toto.io/predicate-type", "predicateType")
 _SOCI_LAYER = "com.amazon.soci.image-layer-digest"
@@ -88,7 +88,7 @@ def predicate_word(predicate_type: str) -> str:
 _PREDICATE_WORDS = (("spdx.dev/Document", "spdx"), ("cyclonedx.org/", "cyclonedx"))
 
 
-def _statement(extension: str) -> Maker:
+def _statement(extension: str) -> NameFunction:
     def name(_: dict[str, object], layer: Descriptor) -> str:
         predicate = next(
             (layer.annotations[key] for key in _PREDICATES if layer.annotations.get(key)), ""
@@ -98,7 +98,7 @@ def _statement(extension: str) -> Maker:
     return name
 
 
-def _named_after(annotation: str, ending: str) -> Maker:
+def _named_after(annotation: str, ending: str) -> NameFunction:
     """For tables of contents, which are named after the layer that they describe."""
 
     def name(_: dict[str, object], layer: Descriptor) -> str:
@@ -125,7 +125,7 @@ def _ocm(_: dict[str, object], layer: Descriptor) -> str:
     return name if extension == ".bin" else f"{name}{extension}"
 
 
-MAKERS: Mapping[str, Maker] = {
+NAME_FUNCTIONS: Mapping[str, NameFunction] = {
     "helm-chart": _helm,
     "spin-app": _spin,
     "kyverno-policy": _kyverno,

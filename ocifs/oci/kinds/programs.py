@@ -7,7 +7,7 @@ where two rows share a type, the one that demands more stands first.
 
 from __future__ import annotations
 
-from ocifs.oci.kinds.kind import Kind
+from ocifs.oci.kinds.kind import ArtifactKind
 
 _MODULE = "application/vnd.module.wasm."
 _OLLAMA = "application/vnd.ollama.image."
@@ -44,31 +44,31 @@ def _kitops(part: str) -> tuple[tuple[str, str], ...]:
 
 
 PROGRAMS = (
-    Kind(
+    ArtifactKind(
         "spin-app",
         "Spin application",
         types=("application/vnd.fermyon.spin.application.*",),
-        config_name="spin.lock.json",
+        config_file="spin.lock.json",
         reads_config=True,
-        names=(
+        file_names=(
             ("application/vnd.wasm.content.layer.v1+wasm", "module.wasm"),
             ("application/wasm", "component.wasm"),
         ),
     ),
-    Kind(
+    ArtifactKind(
         "wasm-component",
         "WebAssembly component or module in the CNCF's layout",
         types=("application/vnd.wasm.config.v0+json",),
-        names=(("application/wasm", "component.wasm"), *_WASM_NAMES),
+        file_names=(("application/wasm", "component.wasm"), *_WASM_NAMES),
     ),
-    Kind(
+    ArtifactKind(
         "wasmcloud-provider",
         "wasmCloud capability provider",
         types=("application/vnd.wasmcloud.provider.*",),
         layer_types=("application/vnd.wasmcloud.provider.*",),
-        names=(("application/vnd.wasmcloud.provider.archive.layer.v1+par", "provider.par"),),
+        file_names=(("application/vnd.wasmcloud.provider.archive.layer.v1+par", "provider.par"),),
     ),
-    Kind(
+    ArtifactKind(
         "wasm-module",
         "WebAssembly module",
         types=(
@@ -82,14 +82,14 @@ PROGRAMS = (
             _MODULE + "content.layer.*",
             "application/wasm",
         ),
-        names=(*_WASM_NAMES, ("application/wasm", "module.wasm")),
+        file_names=(*_WASM_NAMES, ("application/wasm", "module.wasm")),
     ),
-    Kind(
+    ArtifactKind(
         "ollama-model",
         "Ollama model",
         types=(_OLLAMA + "*",),
         layer_types=(_OLLAMA + "*",),
-        names=(
+        file_names=(
             (_OLLAMA + "model", "model.gguf"),
             (_OLLAMA + "projector", "projector.gguf"),
             (_OLLAMA + "adapter", "adapter.gguf"),
@@ -101,31 +101,31 @@ PROGRAMS = (
             (_OLLAMA + "messages", "messages.json"),
         ),
     ),
-    Kind(
+    ArtifactKind(
         "modelpack-model",
         "Model in the CNCF's ModelPack layout",
         types=(_MODEL + "manifest.*", _MODEL + "config.*"),
-        names=tuple(name for part in _MODEL_PARTS for name in _modelpack(*part)),
+        file_names=tuple(name for part in _MODEL_PARTS for name in _modelpack(*part)),
     ),
-    Kind(
+    ArtifactKind(
         "kitops-modelkit",
         "KitOps ModelKit",
         types=("application/vnd.kitops.modelkit.*", "application/vnd.jozu.model.*"),
-        names=(
+        file_names=(
             *_kitops("model"),
             *_kitops("modelpart"),
             *_kitops("dataset"),
             *_kitops("code"),
             *_kitops("docs"),
         ),
-        config_name="Kitfile.json",
+        config_file="Kitfile.json",
     ),
-    Kind(
+    ArtifactKind(
         "docker-model",
         "Docker Model Runner model",
         types=(_DOCKER_AI + "model.*",),
         layer_types=(_DOCKER_AI + "*",),
-        names=(
+        file_names=(
             (_DOCKER_AI + "gguf.v3.lora", "adapter.gguf"),
             (_DOCKER_AI + "gguf.v3.mmproj", "projector.gguf"),
             (_DOCKER_AI + "gguf.*", "model.gguf"),
@@ -137,47 +137,47 @@ PROGRAMS = (
             (_DOCKER_AI + "vllm.config.*", "config/"),
         ),
     ),
-    Kind(
+    ArtifactKind(
         "falco-rulesfile",
         "Falco rules",
         types=("application/vnd.cncf.falco.rulesfile.*",),
         layer_types=("application/vnd.cncf.falco.rulesfile.*",),
-        names=(("application/vnd.cncf.falco.rulesfile.layer.*", "rules.tar.gz"),),
+        file_names=(("application/vnd.cncf.falco.rulesfile.layer.*", "rules.tar.gz"),),
     ),
-    Kind(
+    ArtifactKind(
         "falco-plugin",
         "Falco plugin",
         types=("application/vnd.cncf.falco.plugin.*",),
         layer_types=("application/vnd.cncf.falco.plugin.*",),
-        names=(("application/vnd.cncf.falco.plugin.layer.*", "plugin.tar.gz"),),
+        file_names=(("application/vnd.cncf.falco.plugin.layer.*", "plugin.tar.gz"),),
     ),
-    Kind(
+    ArtifactKind(
         "falco-asset",
         "Falco asset",
         types=("application/vnd.cncf.falco.asset.*",),
         layer_types=("application/vnd.cncf.falco.asset.*",),
-        names=(("application/vnd.cncf.falco.asset.layer.*", "asset.tar.gz"),),
+        file_names=(("application/vnd.cncf.falco.asset.layer.*", "asset.tar.gz"),),
     ),
-    Kind(
+    ArtifactKind(
         "trivy-db",
         "Trivy database",
         types=("application/vnd.aquasec.trivy.*",),
         layer_types=("application/vnd.aquasec.trivy.*",),
-        names=(
+        file_names=(
             ("application/vnd.aquasec.trivy.db.layer.v1.tar+gzip", "db.tar.gz"),
             ("application/vnd.aquasec.trivy.javadb.layer.v1.tar+gzip", "javadb.tar.gz"),
         ),
     ),
-    Kind(
+    ArtifactKind(
         "gadget",
         "Inspektor Gadget (eBPF program)",
         types=("application/vnd.gadget.v1+binary", "application/vnd.gadget.config.*"),
         layer_types=("application/vnd.gadget.*",),
-        names=(
+        file_names=(
             ("application/vnd.gadget.ebpf.program.*", "program.o"),
             ("application/vnd.gadget.wasm.program.*", "program.wasm"),
             ("application/vnd.gadget.btfgen.*", "btfs.tar.gz"),
         ),
-        config_name="config.yaml",
+        config_file="config.yaml",
     ),
 )

@@ -23,7 +23,7 @@ from ocifs.directories import config_home, home, runtime_directory
 from ocifs.registry.auth import helpers
 from ocifs.registry.auth.credential import Credential
 from ocifs.registry.auth.helpers import Helper, Helpers
-from ocifs.userfiles import read_user_file, who_may_change
+from ocifs.userfiles import read_user_file, unsafe_permissions
 
 log = logging.getLogger("ocifs.registry")
 
@@ -93,7 +93,7 @@ class Sources:
         """Warn, once, of credentials that others may have put there: they decide what is shown, and
         which helper is run.
         """
-        why = who_may_change(path) if path not in self._warned else ""
+        why = unsafe_permissions(path) if path not in self._warned else ""
         if why:
             self._warned.add(path)
             log.warning("credentials are read from a file that is not safe: %s", why)

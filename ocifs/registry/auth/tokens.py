@@ -26,7 +26,7 @@ from ocifs.concurrency import in_thread, off_loop
 from ocifs.errors import AccessDenied, Malformed, NotFound, RateLimited
 from ocifs.oci.distribution.challenge import Token, read_token
 from ocifs.oci.distribution.codings import codings, decoded
-from ocifs.oci.distribution.replies import error_of
+from ocifs.oci.distribution.responses import error_of
 from ocifs.registry.auth.credential import Credential
 from ocifs.registry.http.origins import (
     Origin,

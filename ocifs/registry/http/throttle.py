@@ -18,8 +18,8 @@ from typing import TypeVar
 import trio
 
 from ocifs.errors import OcifsError, RateLimited, RegistryFailed
-from ocifs.oci.distribution.replies import rate_limits, warnings
-from ocifs.oci.distribution.retry import pause_before
+from ocifs.oci.distribution.responses import rate_limits, warnings
+from ocifs.oci.distribution.retry import retry_delay
 
 T = TypeVar("T")
 
@@ -70,7 +70,7 @@ class Manners:
                 return await work()
             except OcifsError as error:
                 left = began + self.patience - trio.current_time()
-                pause = pause_before(attempt, error, self.attempts, random.random(), left)  # noqa: S311 (spreads load)
+                pause = retry_delay(attempt, error, self.attempts, random.random(), left)  # noqa: S311 (spreads load)
                 self._note(kind, error)
                 if pause is None:
                     raise

@@ -15,11 +15,11 @@ from ocifs.errors import NotFound
 from ocifs.oci.descriptor import Descriptor
 from ocifs.oci.kinds.children import (
     attached_to,
+    blob_children,
     child_name,
     child_role,
-    listed_blobs,
+    main_child,
     platform_name,
-    stands_for_all,
 )
 from ocifs.oci.manifest import Manifest
 from ocifs.oci.platform import first_match
@@ -40,7 +40,7 @@ def index_links(where: Whereabouts, bound: Bound, key: Hashable) -> Iterable[tup
     """
     manifest, kind = bound.manifest, bound.classification.kind
     children = [(str(n).encode(), child) for n, child in enumerate(manifest.manifests)]
-    room = where.blobs if listed_blobs(manifest) else where.siblings
+    room = where.blobs if blob_children(manifest) else where.siblings
     yield b"manifests", _links((key, b"manifests"), children, room)
     machines = _machines(manifest)
     names = _names(platform_name(manifest, child) for child in machines)
@@ -53,7 +53,7 @@ def index_links(where: Whereabouts, bound: Bound, key: Hashable) -> Iterable[tup
     if others:
         named = zip(_names(child_name(child) for child in others), others, strict=True)
         yield b"artifacts", _links((key, b"artifacts"), list(named), room)
-    if listed_blobs(manifest):
+    if blob_children(manifest):
         yield b"files", FilesDirectory(where, bound, (key, b"files"))
         return
     way = _wanted(manifest, machines, names, where)
@@ -95,7 +95,7 @@ def _wanted(
     chosen = first_match([child.platform for child in machines], where.context.platform)
     if chosen is not None:
         return b"platforms/" + names[chosen]
-    only = None if machines else stands_for_all(manifest)
+    only = None if machines else main_child(manifest)
     return b"" if only is None else f"manifests/{only}".encode()
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from ocifs.errors import LimitExceeded
 from ocifs.oci.digest import Digest
-from ocifs.oci.kinds.children import child_role, listed_blobs
+from ocifs.oci.kinds.children import blob_children, child_role
 from ocifs.oci.manifest import Manifest
 from ocifs.oci.platform import first_match
 from ocifs.settings import Limits
@@ -66,7 +66,7 @@ def _children(where: Whereabouts, manifest: Manifest) -> tuple[list[Digest], dic
     machines = [
         each for each in manifest.manifests if child_role(each) == "platform" and each.platform
     ]
-    blobs = {each.digest: each.size for each in listed_blobs(manifest)}
+    blobs = {each.digest: each.size for each in blob_children(manifest)}
     chosen = first_match([each.platform for each in machines], where.context.platform)
     if chosen is not None:
         return [machines[chosen].digest], blobs

@@ -14,7 +14,7 @@ from ocifs.oci.digest import Digest
 from ocifs.oci.kinds.artifact import Classification
 from ocifs.oci.kinds.children import attached_to, child_name, child_role, platform_name
 from ocifs.oci.kinds.payload import payload_files
-from ocifs.oci.kinds.table import BY_WORD
+from ocifs.oci.kinds.table import KINDS_BY_NAME
 from ocifs.oci.manifest import Form, Manifest
 from ocifs.printable import printable
 from ocifs.tree.manifest.files import payload_paths
@@ -68,9 +68,9 @@ def _facts(
     manifest: Manifest, classification: Classification, config: bytes | None
 ) -> Iterable[tuple[str, str]]:
     said = config_members(config)
-    kind = BY_WORD.get(classification.kind)
+    kind = KINDS_BY_NAME.get(classification.kind)
     flavours = "".join(f" [{flavour}]" for flavour in classification.flavours)
-    yield "Kind", f"{classification.kind}{flavours}" + (f" — {kind.what}" if kind else "")
+    yield "Kind", f"{classification.kind}{flavours}" + (f" — {kind.description}" if kind else "")
     yield "Name", _name(manifest, said)
     value = "" if classification.value == manifest.form_reason else classification.value
     yield (

@@ -1,6 +1,6 @@
 """Runs of bytes on this machine: a whole file, a member of an archive, or bytes in memory.
 
-Everything blocks: callers are worker threads. A Place may be used from several threads.
+Everything blocks: callers are worker threads. A FileRange may be used from several threads.
 
 Rules that hold here:
 - Only regular files are opened, with O_NOFOLLOW and O_NONBLOCK: a FIFO, a device or a socket is an
@@ -25,7 +25,7 @@ _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class FileRange:
     """A run of bytes. `version` changes when the bytes may have.
 
     `trusted`: the bytes may be served before they are verified. False for a file that others may
@@ -42,16 +42,16 @@ class Place:
         length = max(0, min(length, self.size - start))
         return self.read_at(start, length) if length else b""
 
-    def part(self, offset: int, size: int) -> Place:
+    def part(self, offset: int, size: int) -> FileRange:
         """A run within this one."""
-        return Place(
+        return FileRange(
             size,
             (*self.version, offset),
             lambda start, length: self.read_at(offset + start, length),
         )
 
 
-def check_trusted(place: Place, shown: str) -> None:
+def check_trusted(place: FileRange, shown: str) -> None:
     """Raise Malformed for a file that may be someone else's, where no digest vouches for its
     content.
     """
@@ -62,9 +62,9 @@ def check_trusted(place: Place, shown: str) -> None:
         )
 
 
-def in_memory(body: bytes) -> Place:
+def memory_range(body: bytes) -> FileRange:
     """Bytes that were made here."""
-    return Place(len(body), (), lambda start, length: body[start : start + length])
+    return FileRange(len(body), (), lambda start, length: body[start : start + length])
 
 
 def version_of(status: os.stat_result) -> Version:
@@ -80,7 +80,7 @@ def open_regular(name: str, shown: str, *, within: int | None = None) -> int:
 
     Raises NotFound and the like.
     """
-    with explained(shown):
+    with translate_errors(shown):
         follow = 0 if within is None else os.O_NOFOLLOW
         descriptor = os.open(name, _FLAGS | follow, dir_fd=within)
     try:
@@ -92,17 +92,17 @@ def open_regular(name: str, shown: str, *, within: int | None = None) -> int:
 
 
 def _check_regular(descriptor: int, shown: str) -> None:
-    with explained(shown):
+    with translate_errors(shown):
         mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):
-        raise Malformed(f"not a regular file: {shown} ({kind_of(mode)})")
+        raise Malformed(f"not a regular file: {shown} ({file_type(mode)})")
 
 
 def read_exactly(descriptor: int, offset: int, length: int, shown: str) -> bytes:
     """Bytes of an open file. Raises RegistryFailed when it has fewer."""
     pieces = []
     while length:
-        with explained(shown):
+        with translate_errors(shown):
             piece = os.pread(descriptor, length, offset)
         if not piece:
             raise RegistryFailed(f"{shown} became shorter while it was read")
@@ -113,7 +113,7 @@ def read_exactly(descriptor: int, offset: int, length: int, shown: str) -> bytes
 
 def check_version(descriptor: int, version: Version, shown: str) -> None:
     """Raise RegistryFailed if an open file is not as it was found."""
-    with explained(shown):
+    with translate_errors(shown):
         same = version_of(os.fstat(descriptor)) == version
     if not same:
         raise RegistryFailed(
@@ -121,7 +121,7 @@ def check_version(descriptor: int, version: Version, shown: str) -> None:
         )
 
 
-def kind_of(mode: int) -> str:
+def file_type(mode: int) -> str:
     """The type of a file as words."""
     names = {
         stat.S_IFIFO: "a FIFO",
@@ -136,7 +136,7 @@ def kind_of(mode: int) -> str:
 
 
 @contextmanager
-def explained(shown: str) -> Iterator[None]:
+def translate_errors(shown: str) -> Iterator[None]:
     """Turn an error of the operating system about a path into one of ocifs."""
     try:
         yield

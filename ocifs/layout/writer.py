@@ -38,7 +38,7 @@ _EMPTY: Mapping[str, object] = {
 }
 
 
-class WrittenLayout:
+class LayoutWriter:
     """A layout in `directory`, which is made where it is not there; this process alone writes to it
     until the block ends.
 
@@ -52,7 +52,7 @@ class WrittenLayout:
         self._lock = -1
         self._serial = 0
 
-    def __enter__(self) -> WrittenLayout:
+    def __enter__(self) -> LayoutWriter:
         try:
             self._root.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError):
@@ -60,7 +60,7 @@ class WrittenLayout:
                 f"{self._root} is no directory", hint="name a new or an empty one"
             ) from None
         except OSError as error:
-            raise self.failed(error) from None
+            raise self.write_error(error) from None
         try:
             self._lock = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -72,7 +72,7 @@ class WrittenLayout:
             ) from None
         except OSError as error:
             self._unlock()
-            raise self.failed(error) from None
+            raise self.write_error(error) from None
         except BaseException:
             self._unlock()
             raise
@@ -116,7 +116,7 @@ class WrittenLayout:
         except FileNotFoundError:
             return False
         except OSError as error:
-            raise self.failed(error) from None
+            raise self.write_error(error) from None
         return hasher.hexdigest() == digest.encoded
 
     def small(self, digest: Digest, size: int) -> bytes | None:
@@ -126,7 +126,7 @@ class WrittenLayout:
         try:
             body = self._path(digest).read_bytes()
         except OSError as error:
-            raise self.failed(error) from None
+            raise self.write_error(error) from None
         return body if digest.matches(body) else None
 
     def put(self, digest: Digest, body: bytes) -> None:
@@ -179,13 +179,13 @@ class WrittenLayout:
     def _path(self, digest: Digest) -> Path:
         return self._root / "blobs" / digest.algorithm / digest.encoded
 
-    def temporary(self) -> Path:
+    def temporary_path(self) -> Path:
         """Where a file is written before it has its place."""
         self._serial += 1
         return self._root / f"{TEMPORARY}{self._serial}"
 
     def _put(self, path: Path, content: bytes) -> None:
-        temporary = self.temporary()
+        temporary = self.temporary_path()
         try:
             with temporary.open("xb") as file:
                 file.write(content)
@@ -194,15 +194,15 @@ class WrittenLayout:
             temporary.rename(path)
         except OSError as error:
             temporary.unlink(missing_ok=True)
-            raise self.failed(error) from None
+            raise self.write_error(error) from None
 
-    def place(self, temporary: Path, digest: Digest) -> None:
+    def commit(self, temporary: Path, digest: Digest) -> None:
         """Move a blob that was written and verified to its place."""
         path = self._path(digest)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.rename(path)
 
-    def failed(self, error: OSError) -> WriteFailed:
+    def write_error(self, error: OSError) -> WriteFailed:
         """What an error of the destination's disk is to whoever exports."""
         hint = (
             "free some space there; the next export goes on from here"
@@ -218,17 +218,17 @@ class BlobWriter:
     Raises IntegrityError where the bytes are not those of the digest.
     """
 
-    def __init__(self, layout: WrittenLayout, digest: Digest) -> None:
+    def __init__(self, layout: LayoutWriter, digest: Digest) -> None:
         self._layout = layout
         self._digest = digest
         self._hasher = digest.hasher()
-        self._temporary = layout.temporary()
+        self._temporary = layout.temporary_path()
 
     def __enter__(self) -> BlobWriter:
         try:
             self._file = self._temporary.open("xb")
         except OSError as error:
-            raise self._layout.failed(error) from None
+            raise self._layout.write_error(error) from None
         return self
 
     def write(self, piece: bytes) -> None:
@@ -237,7 +237,7 @@ class BlobWriter:
         try:
             self._file.write(piece)
         except OSError as error:
-            raise self._layout.failed(error) from None
+            raise self._layout.write_error(error) from None
 
     def __exit__(
         self,
@@ -252,9 +252,9 @@ class BlobWriter:
                         raise IntegrityError(f"what was read for {self._digest} has another digest")
                     self._file.flush()
                     os.fsync(self._file.fileno())
-                    self._layout.place(self._temporary, self._digest)
+                    self._layout.commit(self._temporary, self._digest)
         except OSError as failure:
-            raise self._layout.failed(failure) from None
+            raise self._layout.write_error(failure) from None
         finally:
             self._temporary.unlink(missing_ok=True)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ocifs.errors import AccessDenied, Malformed, NotFound, OcifsError, RateLimited, RegistryFailed
 from ocifs.oci.digest import Digest
-from ocifs.oci.distribution import replies
+from ocifs.oci.distribution import responses
 
 URL = "https://registry.example/v2/a/tags/list?n=1000"
 DIGEST = Digest.of(b"manifest")
@@ -49,11 +49,11 @@ ANY_TEXT = st.text() | st.from_regex(
     ],
 )
 def test_the_next_page_is_where_the_link_says(link: str, target: str | None) -> None:
-    assert replies.next_page(URL, {"link": link}) == target
+    assert responses.next_page(URL, {"link": link}) == target
 
 
 def test_no_link_is_the_last_page() -> None:
-    assert replies.next_page(URL, {}) is None
+    assert responses.next_page(URL, {}) is None
 
 
 @pytest.mark.parametrize(
@@ -67,12 +67,12 @@ def test_no_link_is_the_last_page() -> None:
 )
 def test_a_next_page_on_another_host_is_refused(elsewhere: str) -> None:
     with pytest.raises(Malformed, match="another host"):
-        replies.next_page(URL, {"link": f'<{elsewhere}>; rel="next"'})
+        responses.next_page(URL, {"link": f'<{elsewhere}>; rel="next"'})
 
 
 def test_a_next_page_that_is_no_address_is_refused() -> None:
     with pytest.raises(Malformed):
-        replies.next_page(URL, {"link": '<http://[half/x>; rel="next"'})
+        responses.next_page(URL, {"link": '<http://[half/x>; rel="next"'})
 
 
 @pytest.mark.parametrize(
@@ -80,16 +80,16 @@ def test_a_next_page_that_is_no_address_is_refused() -> None:
 )
 def test_a_link_that_cannot_be_read_is_malformed_and_not_the_last_page(link: str) -> None:
     with pytest.raises(Malformed):
-        replies.next_page(URL, {"link": link})
+        responses.next_page(URL, {"link": link})
 
 
 def test_a_part_is_what_its_content_range_says() -> None:
-    assert replies.read_part(206, {"content-range": "bytes 10-19/100"}, 10) == replies.Part(
-        10, 20, 100
-    )
-    assert replies.read_part(206, {"content-range": "bytes 10-19/*"}, 10) == replies.Part(
-        10, 20, None
-    )
+    assert responses.read_range(
+        206, {"content-range": "bytes 10-19/100"}, 10
+    ) == responses.ResponseRange(10, 20, 100)
+    assert responses.read_range(
+        206, {"content-range": "bytes 10-19/*"}, 10
+    ) == responses.ResponseRange(10, 20, None)
     for text in (
         "Bytes: 10-19/100",
         "bytes=10-19/100",
@@ -97,16 +97,20 @@ def test_a_part_is_what_its_content_range_says() -> None:
         "bytes  10 - 19 / 100",
         "bytes" + " " * 8000 + "10-19/100",
     ):
-        assert replies.read_part(206, {"content-range": text}, 10) == replies.Part(10, 20, 100)
-    assert replies.read_part(206, {"content-range": "bytes 10-19"}, 10) == replies.Part(
-        10, 20, None
-    )
-    assert replies.read_size(416, {"content-range": "bytes */100"}) == 100
+        assert responses.read_range(206, {"content-range": text}, 10) == responses.ResponseRange(
+            10, 20, 100
+        )
+    assert responses.read_range(
+        206, {"content-range": "bytes 10-19"}, 10
+    ) == responses.ResponseRange(10, 20, None)
+    assert responses.read_size(416, {"content-range": "bytes */100"}) == 100
 
 
 def test_a_200_is_the_whole_whatever_was_asked_for() -> None:
-    assert replies.read_part(200, {"content-length": "100"}, 50) == replies.Part(0, 100, 100)
-    assert replies.read_part(200, {}, 50) == replies.Part(0, None, None)
+    assert responses.read_range(200, {"content-length": "100"}, 50) == responses.ResponseRange(
+        0, 100, 100
+    )
+    assert responses.read_range(200, {}, 50) == responses.ResponseRange(0, None, None)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +128,7 @@ def test_a_200_is_the_whole_whatever_was_asked_for() -> None:
 )
 def test_a_part_that_was_not_asked_for_is_malformed(value: str) -> None:
     with pytest.raises(Malformed):
-        replies.read_part(206, {"content-range": value}, 10)
+        responses.read_range(206, {"content-range": value}, 10)
 
 
 def test_a_head_tells_digest_type_and_size() -> None:
@@ -133,7 +137,7 @@ def test_a_head_tells_digest_type_and_size() -> None:
         "content-length": "7",
         "content-type": "application/x",
     }
-    found = replies.read_head(headers)
+    found = responses.read_head(headers)
     assert found is not None
     assert (found.digest, found.size, found.media_type) == (DIGEST, 7, "application/x")
 
@@ -149,7 +153,7 @@ def test_a_head_tells_digest_type_and_size() -> None:
     ],
 )
 def test_a_head_that_leaves_something_out_tells_nothing(headers: dict[str, str]) -> None:
-    assert replies.read_head(headers) is None
+    assert responses.read_head(headers) is None
 
 
 @pytest.mark.parametrize(
@@ -167,7 +171,7 @@ def test_a_head_that_leaves_something_out_tells_nothing(headers: dict[str, str])
 )
 def test_the_status_decides_the_error(status: int, kind: type[OcifsError]) -> None:
     body = b'{"errors": [{"code": "NAME_UNKNOWN", "message": "not\\u001b[31m known"}]}'
-    error = replies.error_of(status, {}, body, "host/v2/a", 0)
+    error = responses.error_of(status, {}, body, "host/v2/a", 0)
     assert type(error) is kind
     assert str(status) in str(error)
     assert "NAME_UNKNOWN: not [31m known" in str(error)
@@ -179,26 +183,28 @@ def test_the_status_decides_the_error(status: int, kind: type[OcifsError]) -> No
 )
 def test_bodies_of_errors_need_not_be_what_they_should(body: bytes) -> None:
     assert (
-        str(replies.error_of(502, {}, body, "host: the registry", 0))
+        str(responses.error_of(502, {}, body, "host: the registry", 0))
         == "host: the registry answered 502"
     )
 
 
 def test_a_registrys_own_words_are_cut() -> None:
     body = json.dumps({"errors": [{"code": "X", "message": "y" * 10_000}]}).encode()
-    assert len(str(replies.error_of(500, {}, body, "host: the registry", 0))) < 300
+    assert len(str(responses.error_of(500, {}, body, "host: the registry", 0))) < 300
 
 
 def test_a_warning_is_read_in_its_quotes() -> None:
     text = '199 - "old", 299 - "say \\"hi\\", twice", 299 - "two" "Mon", 299 x, 299 - "three'
-    assert replies.warnings({"warning": text}) == ['say "hi", twice', "two", "three"]
+    assert responses.warnings({"warning": text}) == ['say "hi", twice', "two", "three"]
 
 
 def test_retry_after_is_seconds_or_a_date() -> None:
-    assert replies.retry_after({"retry-after": " 120 "}, 0) == 120
-    assert replies.retry_after({"retry-after": formatdate(1_000_060, usegmt=True)}, 1_000_000) == 60
-    assert replies.retry_after({"retry-after": formatdate(999_000, usegmt=True)}, 1_000_000) == 0
-    error = replies.error_of(429, {"retry-after": "7"}, b"", "host: the registry", 0)
+    assert responses.retry_after({"retry-after": " 120 "}, 0) == 120
+    assert (
+        responses.retry_after({"retry-after": formatdate(1_000_060, usegmt=True)}, 1_000_000) == 60
+    )
+    assert responses.retry_after({"retry-after": formatdate(999_000, usegmt=True)}, 1_000_000) == 0
+    error = responses.error_of(429, {"retry-after": "7"}, b"", "host: the registry", 0)
     assert isinstance(error, RateLimited)
     assert error.retry_after == 7
 
@@ -207,7 +213,7 @@ def test_retry_after_is_seconds_or_a_date() -> None:
     "text", ["", "soon", "-5", "²", "1e9", "9" * 19, "9" * 5000, "Mon, 99 Foo 2026"]
 )
 def test_a_retry_after_that_says_nothing_is_none(text: str) -> None:
-    assert replies.retry_after({"retry-after": text}, 0) is None
+    assert responses.retry_after({"retry-after": text}, 0) is None
 
 
 @given(ANY_TEXT, ANY_TEXT, st.sampled_from([200, 206]), st.binary())
@@ -216,13 +222,13 @@ def test_any_header_gives_a_value_or_an_error_of_ours(
 ) -> None:
     headers = {"link": text, "content-range": text, "content-length": other, "retry-after": text}
     for question in (
-        lambda: replies.next_page(URL, headers),
-        lambda: replies.read_part(status, headers, 0),
-        lambda: replies.read_head({"docker-content-digest": str(DIGEST), "content-length": text}),
+        lambda: responses.next_page(URL, headers),
+        lambda: responses.read_range(status, headers, 0),
+        lambda: responses.read_head({"docker-content-digest": str(DIGEST), "content-length": text}),
     ):
         try:
             question()
         except OcifsError:
             pass
-    replies.retry_after(headers, 0)
-    replies.error_of(429, headers, body, "host: the registry", 0)
+    responses.retry_after(headers, 0)
+    responses.error_of(429, headers, body, "host: the registry", 0)

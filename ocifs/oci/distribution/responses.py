@@ -18,9 +18,9 @@ from ocifs.oci.descriptor import Descriptor
 from ocifs.oci.digest import Digest
 from ocifs.oci.distribution.codings import codings
 from ocifs.oci.distribution.endpoints import CONTROLS
-from ocifs.oci.distribution.error_body import clean, codes_of, words_of
+from ocifs.oci.distribution.error_body import clean, error_codes, error_text
 from ocifs.oci.distribution.headers import (
-    Link,
+    LinkValue,
     field,
     optional_field,
     parse_content_range,
@@ -35,7 +35,7 @@ _DATE_LENGTH = 64  # characters of the longest date that Retry-After may have
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ResponseRange:
     """What a 206 or 200 gives: where it begins, where it ends, and the size of the whole as far as
     it is known.
     """
@@ -53,7 +53,7 @@ def error_of(
     `subject`: the question and the server, as in `HOST/v2/: the registry`. `now`: seconds since the
     epoch, for Retry-After as a date.
     """
-    words = words_of(headers, body)
+    words = error_text(headers, body)
     text = f"{subject} answered {status}" + (f" ({words})" if words else "")
     if status == 404:
         return NotFound(text)
@@ -80,7 +80,7 @@ def error_of(
     return RegistryFailed(text, status=status, retry_after=retry_after(headers, now), hint=hint)
 
 
-def is_verdict(target: str, path: str, body: bytes) -> bool:
+def is_registry_404(target: str, path: str, body: bytes) -> bool:
     """Whether the 404 of another host, at `path`, is a registry's answer to `target` and not that
     of a storage host.
 
@@ -88,7 +88,9 @@ def is_verdict(target: str, path: str, body: bytes) -> bool:
     have codes. A storage host's 404 for a blob is not absence: the registry that sent us there has
     the blob.
     """
-    if "BLOB_UNKNOWN" in codes_of(body) or ("/blobs/" not in target and codes_of(body) & _ABSENT):
+    if "BLOB_UNKNOWN" in error_codes(body) or (
+        "/blobs/" not in target and error_codes(body) & _ABSENT
+    ):
         return True
     asked = target.partition("?")[0]
     end = asked[max(asked.rfind(control) for control in CONTROLS) :]
@@ -155,7 +157,7 @@ def next_page(url: str, headers: Mapping[str, str]) -> str | None:
     return f"{target.path}?{target.query}" if target.query else str(target.path)
 
 
-def _next_of(links: list[Link]) -> Link | None:
+def _next_of(links: list[LinkValue]) -> LinkValue | None:
     """The link to the next page: one with that relation, else the first without a relation (which
     other clients follow).
     """
@@ -213,18 +215,18 @@ def read_size(status: int, headers: Mapping[str, str]) -> int | None:
     return None if found is None else found.total
 
 
-def read_part(status: int, headers: Mapping[str, str], start: int) -> Part:
+def read_range(status: int, headers: Mapping[str, str], start: int) -> ResponseRange:
     """Which bytes an answer to a range request has.
 
     Raises Malformed for a 206 that is not what was asked for.
     """
     if status == 200:
         size = parse_number(optional_field(headers, "content-length"))
-        return Part(0, size, size)
+        return ResponseRange(0, size, size)
     text = field(headers, "content-range")
     found = parse_content_range(text)
     if found is None or found.first is None or found.last is None:
         raise Malformed("a part of a blob came without a Content-Range")
     if found.first != start or found.last < found.first:
         raise Malformed(f"bytes from {start} were asked for and {clean(text)} came")
-    return Part(found.first, found.last + 1, found.total)
+    return ResponseRange(found.first, found.last + 1, found.total)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocifs.oci.distribution.error_body import LENGTH, words_of
+from ocifs.oci.distribution.error_body import LENGTH, error_text
 
 JSON = [
     ({"errors": [{"code": "DENIED", "message": "no"}]}, "DENIED: no"),
@@ -48,7 +48,7 @@ JSON = [
 @pytest.mark.parametrize(("value", "words"), JSON, ids=lambda value: json.dumps(value)[:50])
 @pytest.mark.parametrize("kind", ["application/json", "text/plain", "text/html", ""])
 def test_every_form_of_json_is_read_whatever_its_type(value: object, words: str, kind: str) -> None:
-    assert words_of({"content-type": kind}, json.dumps(value).encode()) == words
+    assert error_text({"content-type": kind}, json.dumps(value).encode()) == words
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_every_form_of_json_is_read_whatever_its_type(value: object, words: str,
     ],
 )
 def test_plain_text_is_repeated_and_a_page_is_not(kind: str, body: bytes, words: str) -> None:
-    assert words_of({"content-type": kind}, body) == words
+    assert error_text({"content-type": kind}, body) == words
 
 
 MEMBERS = st.sampled_from(["errors", "code", "message", "detail", "error", "x"])
@@ -86,6 +86,6 @@ VALUES = st.recursive(
 
 @given(st.binary() | VALUES.map(lambda value: json.dumps(value).encode()))
 def test_any_body_gives_one_bounded_line(body: bytes) -> None:
-    words = words_of({}, body)
+    words = error_text({}, body)
     assert len(words) <= LENGTH
     assert words.isprintable()

@@ -27,7 +27,7 @@ from ocifs.settings import Limits
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
+class _CachedManifest:
     """What is remembered of a manifest: its subject, its descriptor as a referrer, and the children
     of an index.
     """
@@ -37,13 +37,13 @@ class _Seen:
     children: tuple[Descriptor, ...]
 
 
-class Referring:
+class ReferrerFinder:
     """The referrers of one source."""
 
     def __init__(self, contents: Contents, limits: Limits) -> None:
         self._contents = contents
         self._limits = limits
-        self._manifests: dict[Digest, _Seen] = {}
+        self._manifests: dict[Digest, _CachedManifest] = {}
         self._lock = threading.Lock()
 
     def to(self, digest: Digest) -> tuple[Descriptor, ...]:
@@ -72,7 +72,11 @@ class Referring:
         """Every manifest that is listed, at whatever depth, each digest once unless it is listed
         under another name.
         """
-        level = [each.descriptor for each in self._contents.listed() if each.descriptor is not None]
+        level = [
+            each.descriptor
+            for each in self._contents.list_manifests()
+            if each.descriptor is not None
+        ]
         passed: set[Digest] = set()
         for _ in range(self._limits.index_depth):
             below: list[Descriptor] = []
@@ -86,7 +90,7 @@ class Referring:
                     below += seen.children if seen is not None else ()
             level = below
 
-    def _see(self, descriptor: Descriptor) -> _Seen | None:
+    def _see(self, descriptor: Descriptor) -> _CachedManifest | None:
         """What a manifest refers to; None if it cannot be read."""
         seen = self._manifests.get(descriptor.digest)
         if seen is None:
@@ -100,7 +104,7 @@ class Referring:
         return seen
 
 
-def _look(manifest: Manifest, descriptor: Descriptor) -> _Seen:
+def _look(manifest: Manifest, descriptor: Descriptor) -> _CachedManifest:
     kind = manifest.artifact_type or (manifest.config.media_type if manifest.config else "")
     shown = Descriptor(
         manifest.media_type,
@@ -109,4 +113,6 @@ def _look(manifest: Manifest, descriptor: Descriptor) -> _Seen:
         manifest.annotations,
         artifact_type=kind,
     )
-    return _Seen(manifest.subject.digest if manifest.subject else None, shown, manifest.manifests)
+    return _CachedManifest(
+        manifest.subject.digest if manifest.subject else None, shown, manifest.manifests
+    )

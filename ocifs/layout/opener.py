@@ -1,6 +1,6 @@
 """Opens a local source: finds out what it is, and refuses what it is not with a way out.
 
-Everything blocks: it runs in a worker thread, whose `Work` is told of each step.
+Everything blocks: it runs in a worker thread, whose `Progress` is told of each step.
 
 Rules that hold here:
 - The path that the user gave may be a link. Everything below it is a stranger's.
@@ -22,18 +22,18 @@ from ocifs.layout.archive import ArchiveFiles
 from ocifs.layout.contents import BLOBS, INDEX, MARKER, Contents, Files, OciContents
 from ocifs.layout.directory import DirectoryFiles
 from ocifs.layout.docker import DockerContents
-from ocifs.layout.place import explained, kind_of, open_regular, version_of
+from ocifs.layout.file_range import file_type, open_regular, translate_errors, version_of
 from ocifs.layout.skopeo_dir import DirContents
-from ocifs.layout.unpacked import Work, open_unpacked
-from ocifs.oci.local import LayoutSource, Transport
+from ocifs.layout.unpacked import Progress, open_uncompressed
+from ocifs.oci.local import LayoutSource, LocalTransport
 from ocifs.settings import Limits
 
 
-class Opening:
+class SourceOpener:
     """One opening of a source."""
 
     def __init__(
-        self, source: LayoutSource, shelf: DerivedCache, limits: Limits, work: Work
+        self, source: LayoutSource, shelf: DerivedCache, limits: Limits, work: Progress
     ) -> None:
         self._source = source
         self._shelf = shelf
@@ -47,7 +47,7 @@ class Opening:
         """
         path = self._source.path
         try:
-            with explained(path):
+            with translate_errors(path):
                 mode = os.stat(path).st_mode
             if stat.S_ISDIR(mode):
                 return self._directory(path)
@@ -55,7 +55,7 @@ class Opening:
                 return self._archive(path)
         except NotFound as error:
             raise UsageError(str(error), hint=error.hint or self._with_colon()) from None
-        raise UsageError(f"not a directory or a regular file: {path} ({kind_of(mode)})")
+        raise UsageError(f"not a directory or a regular file: {path} ({file_type(mode)})")
 
     def _with_colon(self) -> str:
         """What to do if the path that was meant has a colon in it."""
@@ -68,41 +68,41 @@ class Opening:
 
     def _directory(self, path: str) -> Contents:
         transport = self._source.transport
-        if transport is Transport.OCI_ARCHIVE:
+        if transport is LocalTransport.OCI_ARCHIVE:
             raise UsageError(
                 f"not a file: {path}", hint=f"a directory is named by its path: {_shown_path(path)}"
             )
         files = DirectoryFiles(path)
         is_layout, is_saved = _is_layout(files), docker.is_saved(files, self._limits)
         is_dir = files.has(skopeo_dir.MANIFEST) and not is_layout and not is_saved
-        if transport is Transport.ANY:
+        if transport is LocalTransport.ANY:
             transport = self._form(is_layout, is_saved, files)
-        if transport is Transport.OCI and is_layout:
+        if transport is LocalTransport.OCI and is_layout:
             return OciContents(files, self._limits)
-        if transport is Transport.DIR and is_dir:
+        if transport is LocalTransport.DIR and is_dir:
             return DirContents(files, self._limits)
-        if is_saved and transport is Transport.DOCKER_ARCHIVE:  # `docker save | tar x`
+        if is_saved and transport is LocalTransport.DOCKER_ARCHIVE:  # `docker save | tar x`
             return DockerContents(files, self._limits, self._shelf, self._work.advance)
         raise self._not_a(path, files)
 
-    def _form(self, is_layout: bool, is_saved: bool, files: Files) -> Transport:
+    def _form(self, is_layout: bool, is_saved: bool, files: Files) -> LocalTransport:
         """What a directory is read as that was named by its path."""
         if is_saved and not (is_layout and self._lists_something(files)):
-            return Transport.DOCKER_ARCHIVE
-        return Transport.OCI if is_layout else Transport.DIR
+            return LocalTransport.DOCKER_ARCHIVE
+        return LocalTransport.OCI if is_layout else LocalTransport.DIR
 
     def _archive(self, path: str) -> Contents:
         transport = self._source.transport
-        if transport in (Transport.OCI, Transport.DIR):
+        if transport in (LocalTransport.OCI, LocalTransport.DIR):
             raise UsageError(
                 f"not a directory: {path}",
                 hint=f"an archive is named by its path: {_shown_path(path)}",
             )
         try:
             descriptor = open_regular(path, path)
-            with explained(path):
+            with translate_errors(path):
                 version = version_of(os.fstat(descriptor))
-            unpacked = open_unpacked(descriptor, path, self._shelf, self._limits, self._work)
+            unpacked = open_uncompressed(descriptor, path, self._shelf, self._limits, self._work)
             known = version if unpacked != descriptor else None
             files = ArchiveFiles(unpacked, path, self._limits, self._work.advance, known)
         except Malformed as error:
@@ -110,19 +110,19 @@ class Opening:
                 str(error), hint="an archive is a tar, uncompressed or in gzip, xz, bzip2 or zstd"
             ) from None
         is_layout, is_docker = _is_layout(files), files.has(docker.MANIFEST)
-        if transport is Transport.ANY:
-            transport = Transport.OCI_ARCHIVE
+        if transport is LocalTransport.ANY:
+            transport = LocalTransport.OCI_ARCHIVE
             if is_docker and not (is_layout and self._lists_something(files)):
-                transport = Transport.DOCKER_ARCHIVE
-        if transport is Transport.OCI_ARCHIVE and is_layout:
+                transport = LocalTransport.DOCKER_ARCHIVE
+        if transport is LocalTransport.OCI_ARCHIVE and is_layout:
             return OciContents(files, self._limits)
-        if transport is Transport.DOCKER_ARCHIVE and is_docker:
+        if transport is LocalTransport.DOCKER_ARCHIVE and is_docker:
             return DockerContents(files, self._limits, self._shelf, self._work.advance)
         raise self._not_a(path, files)
 
     def _lists_something(self, files: Files) -> bool:
         try:
-            return bool(OciContents(files, self._limits).listed())
+            return bool(OciContents(files, self._limits).list_manifests())
         except OcifsError:
             return False
 
