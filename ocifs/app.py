@@ -29,9 +29,9 @@ from ocifs.layout.unpacked import OnProgress
 from ocifs.memory import fit_to_machine, raise_descriptor_limit, tune_garbage_collector, tune_malloc
 from ocifs.oci.local import LayoutSource
 from ocifs.oci.reference import HostsSource, Reference, RegistrySource, Source, seeds_of
-from ocifs.registry.admission import Applicant, admit_all
-from ocifs.registry.config.endpoints import Locations
-from ocifs.registry.mirrors.mirrored import Mirrored, open_mirrored
+from ocifs.registry.admission import AdmissionCandidate, admit_all
+from ocifs.registry.config.routes import RouteTable
+from ocifs.registry.mirrors.mirrored import MirroredRegistry, open_mirrored
 from ocifs.settings import MountFlags, Settings
 from ocifs.store.blobs.cached import CachedBlobs
 from ocifs.store.derived import DerivedFiles
@@ -87,7 +87,7 @@ async def open_tree(
         if isinstance(source, LayoutSource):
             root = await _open_layout(source, parts, hooks.on_progress)
         else:
-            hosts = Hosts(parts, stack, await Locations.read(settings.network), source)
+            hosts = Hosts(parts, stack, await RouteTable.read(settings.network), source)
             with patience(settings.timing.timeout, settings.timing.max_wait):
                 root = await hosts.root()
                 if hooks.on_warning is not None and not settings.cache.offline:
@@ -135,7 +135,7 @@ class Hosts:
         self,
         parts: Parts,
         stack: AsyncExitStack,
-        locations: Locations,
+        locations: RouteTable,
         source: RegistrySource | Reference | HostsSource,
     ) -> None:
         self._parts = parts
@@ -146,7 +146,7 @@ class Hosts:
         self._opened: dict[str, Directory] = {}
         self._traffic: dict[str, Traffic] = {}
         self._asked: dict[
-            str, tuple[Mirrored, CachedCatalog, tuple[str, ...]]
+            str, tuple[MirroredRegistry, CachedCatalog, tuple[str, ...]]
         ] = {}  # seeds are those of --repo
 
     async def root(self) -> Directory:
@@ -180,7 +180,7 @@ class Hosts:
         applicants = []
         for part in several.parts:
             mirrored, catalog, seeds = self._asked[part.host]
-            applicants.append(Applicant(part, mirrored, catalog, seeds, catalog.is_known))
+            applicants.append(AdmissionCandidate(part, mirrored, catalog, seeds, catalog.is_known))
         seconds = min(timing.stale_after, timing.timeout / 3)
         for warning in await admit_all(applicants, seconds, or_any=several.any):
             on_warning(warning)
@@ -220,7 +220,7 @@ class Hosts:
 
 
 def _open_origin(
-    mirrored: Mirrored, traffic: Traffic, parts: Parts, *, alone: bool
+    mirrored: MirroredRegistry, traffic: Traffic, parts: Parts, *, alone: bool
 ) -> tuple[CachedCatalog, ContentSource]:
     host, settings = mirrored.host, parts.settings
     if mirrored.has_mirrors:  # which leaves alone who does not answer, one by one

@@ -30,27 +30,27 @@ import trio
 from ocifs.content import Catalog
 from ocifs.errors import AccessDenied, NotFound, OcifsError, Unreachable
 from ocifs.oci.reference import RegistrySource
-from ocifs.registry.mirrors.mirrored import Mirrored
+from ocifs.registry.mirrors.mirrored import MirroredRegistry
 
 _NAMED = 5  # repositories in a warning, refusals in an error
 
 
 @dataclass(frozen=True, slots=True)
-class Applicant:
+class AdmissionCandidate:
     """A source that is to be mounted.
 
     `seeds`: the repositories that --repo names. `is_cached`: whether the cache has its host.
     """
 
     source: RegistrySource
-    mirrored: Mirrored
+    mirrored: MirroredRegistry
     catalog: Catalog
     seeds: tuple[str, ...]
     is_cached: Callable[[], Awaitable[bool]]
 
 
 async def admit_all(
-    applicants: Sequence[Applicant], seconds: float, *, or_any: bool = False
+    applicants: Sequence[AdmissionCandidate], seconds: float, *, or_any: bool = False
 ) -> list[str]:
     """Warnings of what may not work.
 
@@ -59,7 +59,7 @@ async def admit_all(
     warnings: dict[RegistrySource, str] = {}
     refusals: dict[RegistrySource, OcifsError] = {}
 
-    async def ask(applicant: Applicant) -> None:
+    async def ask(applicant: AdmissionCandidate) -> None:
         source, host = applicant.source, applicant.source.host
         warnings[source] = (
             f"{host} has not answered yet; the mount shows what the cache has until it does"
@@ -88,7 +88,7 @@ def _together(refusals: Sequence[OcifsError]) -> OcifsError:
     return first
 
 
-async def admit(applicant: Applicant) -> str:
+async def admit(applicant: AdmissionCandidate) -> str:
     """A warning, or "" if the mount can work. Raises what the registry said no with."""
     mirrored, path, seeds = applicant.mirrored, applicant.source.path, applicant.seeds
     is_cached = await applicant.is_cached()

@@ -37,7 +37,7 @@ from ocifs.oci.distribution.codings import codings, decoder_for, looks_encoded
 from ocifs.oci.distribution.retry import RETRIED
 from ocifs.registry.connection import Connection, headers_of
 from ocifs.registry.http.transport import pieces
-from ocifs.registry.question import Question
+from ocifs.registry.request import RegistryRequest
 from ocifs.settings import MIB
 
 log = logging.getLogger("ocifs.registry")
@@ -75,7 +75,7 @@ class BlobStreams:
                 if part is not None and not fault:
                     yield self._stream(part, blob, start, stop)
                     return
-        async with self._connection.stream(Question("GET", target, {}, _WHOLES)) as answer:
+        async with self._connection.stream(RegistryRequest("GET", target, {}, _WHOLES)) as answer:
             stream = self._stream(answer, blob, 0, None)
             if fault:
                 self._remember(fault)
@@ -97,7 +97,7 @@ class BlobStreams:
                 )
                 if size is not None or part.status_code == 200:
                     return size
-        async with self._connection.stream(Question("GET", target, {}, _WHOLES)) as answer:
+        async with self._connection.stream(RegistryRequest("GET", target, {}, _WHOLES)) as answer:
             headers = headers_of(answer)
             return None if codings(headers) else responses.read_size(answer.status_code, headers)
 
@@ -107,7 +107,7 @@ class BlobStreams:
         async with AsyncExitStack() as stack:
             answer = None
             try:
-                question = Question("GET", target, {"Range": span}, _ANSWERS)
+                question = RegistryRequest("GET", target, {"Range": span}, _ANSWERS)
                 answer = await stack.enter_async_context(self._connection.stream(question))
                 self._losses = 0
             except Unreachable as error:
@@ -145,15 +145,17 @@ class BlobStreams:
                 raise Malformed(
                     f"{name}: the registry answered with 206 and a part, and the whole was asked for"
                 )
-            return _Part(answer, part, part.stop if stop is None else min(stop, part.stop), name)
+            return _PartStream(
+                answer, part, part.stop if stop is None else min(stop, part.stop), name
+            )
         part = responses.read_range(200, headers, 0)
         if codings(headers) and size is not None and part.total != size:
-            return _MaybeEncoded(answer, blob, name)
+            return _LabelledStream(answer, blob, name)
         if part.total is not None and size is not None and part.total != size:
             raise IntegrityError(
                 f"{name} is served with {part.total} bytes, its descriptor has {size}"
             )
-        return _Part(answer, part, part.total if size is None else size, name)
+        return _PartStream(answer, part, part.total if size is None else size, name)
 
 
 def _fault_of(answer: httpx.Response, blob: Blob, start: int) -> str:
@@ -196,7 +198,7 @@ def _fault_of_206(headers: Mapping[str, str], size: int | None, start: int) -> s
     )
 
 
-class _Part:
+class _PartStream:
     """A BlobStream over an answer: never more than was announced, an error if it is less."""
 
     def __init__(
@@ -227,7 +229,7 @@ class _Part:
             )
 
 
-class _MaybeEncoded:
+class _LabelledStream:
     """A BlobStream over a whole that is labelled as encoded and is not announced with the blob's
     size.
 

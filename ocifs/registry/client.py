@@ -30,11 +30,11 @@ from ocifs.oci.distribution import endpoints, responses
 from ocifs.oci.manifest import digest_of_manifest, verify_manifest
 from ocifs.registry.auth.credential import Credential
 from ocifs.registry.blobstream import BlobStreams
-from ocifs.registry.config.endpoint import Site
+from ocifs.registry.config.endpoint import Endpoint
 from ocifs.registry.connection import Connection
 from ocifs.registry.lists import Lists
-from ocifs.registry.question import Question
 from ocifs.registry.referrers import Referrers
+from ocifs.registry.request import RegistryRequest
 from ocifs.settings import Settings
 
 _ACCEPT = {"Accept": endpoints.ACCEPT_MANIFESTS}
@@ -69,7 +69,9 @@ class RegistryClient:
             await self._connection.sign_in()
             return
         limit = self._connection.limits.answer_bytes
-        await self._connection.ask(Question("GET", endpoints.one_tag(repository), {}, limit=limit))
+        await self._connection.ask(
+            RegistryRequest("GET", endpoints.one_tag(repository), {}, limit=limit)
+        )
 
     async def credential(self, repository: str) -> Credential | None:
         """The credential that the registry is shown for a repository. Asks the registry nothing."""
@@ -77,7 +79,7 @@ class RegistryClient:
 
     def facts(self) -> dict[str, object]:
         """What the registry said of itself, for status.json."""
-        return self._connection.manners.facts()
+        return self._connection.throttle.facts()
 
     async def repositories(self) -> tuple[str, ...]:
         """The catalog.
@@ -131,7 +133,7 @@ class RegistryClient:
         verdict.
         """
         target = endpoints.manifest(repository, tag)
-        answer = await self._connection.hint(Question("HEAD", target, _ACCEPT, _ANY_OF_HEAD))
+        answer = await self._connection.hint(RegistryRequest("HEAD", target, _ACCEPT, _ANY_OF_HEAD))
         known = responses.read_head(answer.headers) if answer and answer.status == 200 else None
         return known or await self._get_by_tag(repository, target)
 
@@ -148,7 +150,7 @@ class RegistryClient:
 
     async def _tagged(self, repository: str, target: str) -> RawManifest:
         answer = await self._connection.ask(
-            Question("GET", target, _ACCEPT, _OK, self._limits.manifest_bytes)
+            RegistryRequest("GET", target, _ACCEPT, _OK, self._limits.manifest_bytes)
         )
         digest = responses.read_digest(answer.headers)
         if digest is None:
@@ -168,7 +170,7 @@ class RegistryClient:
         digest.hasher()  # what cannot be verified is not asked for
         target = endpoints.manifest(repository, digest)
         answer = await self._connection.ask(
-            Question("GET", target, _ACCEPT, _OK, self._limits.manifest_bytes)
+            RegistryRequest("GET", target, _ACCEPT, _OK, self._limits.manifest_bytes)
         )
         await off_loop(len(answer.body), partial(verify_manifest, answer.body, digest))
         return RawManifest(digest, answer.headers.get("content-type", ""), answer.body)
@@ -179,7 +181,7 @@ class RegistryClient:
     async def blob_size(self, repository: str, digest: Digest) -> int:
         target = endpoints.blob(repository, digest)
         # Addresses that are signed for GET refuse HEAD, and so do some registries.
-        answer = await self._connection.hint(Question("HEAD", target, {}, _ANY_OF_HEAD))
+        answer = await self._connection.hint(RegistryRequest("HEAD", target, {}, _ANY_OF_HEAD))
         size = responses.read_head_size(answer.headers) if answer and answer.status == 200 else None
         if size is None:
             size = await self._blobs.size(repository, digest)
@@ -197,9 +199,9 @@ class RegistryClient:
 
 
 @asynccontextmanager
-async def open_registry(host: str | Site, settings: Settings) -> AsyncIterator[RegistryClient]:
+async def open_registry(host: str | Endpoint, settings: Settings) -> AsyncIterator[RegistryClient]:
     """A client for a registry, for as long as the block lasts. Nothing is asked to open it."""
-    connection = Connection(Site(host) if isinstance(host, str) else host, settings)
+    connection = Connection(Endpoint(host) if isinstance(host, str) else host, settings)
     try:
         yield RegistryClient(connection)
     finally:

@@ -40,15 +40,15 @@ from ocifs.oci.distribution.error_body import error_text
 from ocifs.oci.distribution.responses import error_of, is_registry_404, next_page
 from ocifs.registry.auth.authenticator import Authenticator
 from ocifs.registry.auth.credential import Credential
-from ocifs.registry.auth.foreign import OtherRegistries
-from ocifs.registry.config.endpoint import Site
+from ocifs.registry.auth.foreign import ForeignAuth
+from ocifs.registry.config.endpoint import Endpoint
 from ocifs.registry.http.errors import after_redirect
-from ocifs.registry.http.etags import Answer, Validators
+from ocifs.registry.http.etags import EtagStore, RegistryResponse
 from ocifs.registry.http.origins import origin_in, redirect_target
-from ocifs.registry.http.throttle import Manners
-from ocifs.registry.http.tls import Trust, may_have_tls, origin_of
+from ocifs.registry.http.throttle import Throttle
+from ocifs.registry.http.tls import TlsConfig, may_have_tls, origin_of
 from ocifs.registry.http.transport import closing, make_client, pieces, send, speaks_tls
-from ocifs.registry.question import Question
+from ocifs.registry.request import RegistryRequest
 from ocifs.settings import Settings
 
 T = TypeVar("T")
@@ -71,7 +71,7 @@ class _Place:
 class Connection:
     """Asks one registry."""
 
-    def __init__(self, site: Site, settings: Settings) -> None:
+    def __init__(self, site: Endpoint, settings: Settings) -> None:
         self.site = site
         self.host = host = site.host
         self.limits = settings.limits
@@ -81,14 +81,14 @@ class Connection:
             not site.scheme and self._own[0] == "http" and may_have_tls(host, settings.network)
         )
         self._max_wait = settings.timing.max_wait
-        self.manners = Manners(
+        self.throttle = Throttle(
             host, self.limits.retries, min(settings.timing.timeout, settings.timing.max_wait)
         )
-        self._validators = Validators(self.limits.validated_bytes)
-        trust = Trust(settings.network, site)
+        self._etags = EtagStore(self.limits.validated_bytes)
+        trust = TlsConfig(settings.network, site)
         self._client = make_client(self._own, trust, settings.network.connections, settings.timing)
         self._auth = Authenticator(self._client, host, self._own, settings)
-        self._others = OtherRegistries(self._client, settings)
+        self._others = ForeignAuth(self._client, settings)
         self._places: dict[str, _Place] = {}
 
     async def aclose(self) -> None:
@@ -108,14 +108,14 @@ class Connection:
         path = next_page(self.origin + self.site.path_of(target), headers)
         return None if path is None else self.site.target_of(path)
 
-    async def ask(self, question: Question) -> Answer:
+    async def ask(self, question: RegistryRequest) -> RegistryResponse:
         """A small answer, with retries."""
         return await self._in_time(question, lambda: self._ask(question))
 
-    async def hint(self, question: Question) -> Answer | None:
+    async def hint(self, question: RegistryRequest) -> RegistryResponse | None:
         """The same for what can also be asked in another way: None if the connection was lost."""
 
-        async def ask_once() -> Answer | None:
+        async def ask_once() -> RegistryResponse | None:
             try:
                 return await self._ask(question)
             except Unreachable as error:
@@ -125,14 +125,14 @@ class Connection:
 
         return await self._in_time(question, ask_once)
 
-    async def _in_time(self, question: Question, work: Callable[[], Awaitable[T]]) -> T:
+    async def _in_time(self, question: RegistryRequest, work: Callable[[], Awaitable[T]]) -> T:
         with trio.move_on_after(self._max_wait):
-            return await self.manners.patiently(question.kind, work)
+            return await self.throttle.call(question.kind, work)
         raise DeadlineExceeded(f"{self.host} did not answer within {self._max_wait:g} s")
 
-    async def _ask(self, question: Question) -> Answer:
+    async def _ask(self, question: RegistryRequest) -> RegistryResponse:
         if question.changes:
-            condition = self._validators.condition(question.target)
+            condition = self._etags.condition(question.target)
             allow = question.allow | ({304} if condition else frozenset())
             question = replace(question, headers={**question.headers, **condition}, allow=allow)
         answer = await self._open(question)
@@ -140,23 +140,23 @@ class Connection:
             body = b"" if question.method == "HEAD" else await self._whole(answer, question)
         finally:
             await answer.aclose()
-        whole = Answer(
+        whole = RegistryResponse(
             answer.status_code,
             headers_of(answer),
             await self._without_coding(answer, body, question),
         )
-        return self._validators.take(question.target, whole) if question.changes else whole
+        return self._etags.take(question.target, whole) if question.changes else whole
 
     @asynccontextmanager
-    async def stream(self, question: Question) -> AsyncIterator[httpx.Response]:
+    async def stream(self, question: RegistryRequest) -> AsyncIterator[httpx.Response]:
         """An answer whose body is still to come; retried until it begins, and no further."""
-        answer = await self.manners.patiently(question.kind, lambda: self._open(question))
+        answer = await self.throttle.call(question.kind, lambda: self._open(question))
         try:
             yield answer
         finally:
             await answer.aclose()
 
-    async def _open(self, question: Question) -> httpx.Response:
+    async def _open(self, question: RegistryRequest) -> httpx.Response:
         """An open answer with an allowed status: authenticated, redirects followed."""
         scope = scope_of(question.target)
         authorization = await self._auth.header(scope)
@@ -167,7 +167,7 @@ class Connection:
                 else await self._follow(question, authorization)
             )
             if self._is_own(answer):
-                self.manners.heard(answer.headers)
+                self.throttle.heard(answer.headers)
             refused = answer.status_code == 401 and self._is_own(answer)
             old = (
                 authorization
@@ -200,7 +200,7 @@ class Connection:
             )
         raise await self._error(answer, question.target)
 
-    async def _first(self, question: Question) -> httpx.Response:
+    async def _first(self, question: RegistryRequest) -> httpx.Response:
         """The first answer of a registry on loopback, which has TLS where it does not understand
         plain http and does understand TLS.
         """
@@ -234,16 +234,16 @@ class Connection:
         await answer.aclose()
         return str(answer.headers.get("www-authenticate", ""))
 
-    async def greet(self) -> Answer:
+    async def greet(self) -> RegistryResponse:
         """The front door's answer to somebody without credentials, whatever its status; without its
         body.
         """
-        question = Question("GET", PING, {})
+        question = RegistryRequest("GET", PING, {})
         answer = await (
             self._first(question) if self._may_have_tls else self._follow(question, None)
         )
         await answer.aclose()
-        return Answer(answer.status_code, headers_of(answer), b"")
+        return RegistryResponse(answer.status_code, headers_of(answer), b"")
 
     async def sign_in(self) -> None:
         """Find out whether this is a registry that lets us in.
@@ -258,7 +258,7 @@ class Connection:
         elif answer.status == 200:
             return
         try:
-            await self.ask(Question("GET", PING, {}, limit=self.limits.answer_bytes))
+            await self.ask(RegistryRequest("GET", PING, {}, limit=self.limits.answer_bytes))
         except NotFound as error:
             error.hint = f"is this a registry? `ocifs doctor {self.host}` shows what answers"
             raise
@@ -272,7 +272,7 @@ class Connection:
         if answer.status >= 500:
             raise RegistryFailed(f"{self.host} answers {answer.status}", status=answer.status)
 
-    async def _follow(self, question: Question, authorization: str | None) -> httpx.Response:
+    async def _follow(self, question: RegistryRequest, authorization: str | None) -> httpx.Response:
         known = self._places.get(question.target) if question.may_be_elsewhere else None
         if known is not None:
             answer = await self._from_place(question, known)
@@ -311,7 +311,7 @@ class Connection:
             **({"Authorization": authorization} if authorization else {}),
         }
 
-    async def _from_place(self, question: Question, place: _Place) -> httpx.Response | None:
+    async def _from_place(self, question: RegistryRequest, place: _Place) -> httpx.Response | None:
         """An answer from where the registry sent us last; None where it must be asked again."""
         if trio.current_time() < place.until:
             try:
@@ -372,7 +372,7 @@ class Connection:
         return error_of(status, headers_of(answer), body, f"{what}: {who}", time.time())
 
     async def _without_coding(
-        self, answer: httpx.Response, body: bytes, question: Question
+        self, answer: httpx.Response, body: bytes, question: RegistryRequest
     ) -> bytes:
         """A body that was encoded although identity was asked for, decoded off the event loop."""
         headers = headers_of(answer)
@@ -381,7 +381,7 @@ class Connection:
         what = f"{self.host}{question.target.partition('?')[0]}"
         return await in_thread(decoded, headers, body, question.limit, what)
 
-    async def _whole(self, answer: httpx.Response, question: Question) -> bytes:
+    async def _whole(self, answer: httpx.Response, question: RegistryRequest) -> bytes:
         body = bytearray()  # and not a list: pieces can be of one byte
         async with aclosing(pieces(answer)) as coming:
             async for piece in coming:

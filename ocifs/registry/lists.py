@@ -35,8 +35,8 @@ from ocifs.errors import (
 from ocifs.oci.distribution import endpoints
 from ocifs.oci.distribution.pages import NamesPage, read_names
 from ocifs.registry.connection import Connection
-from ocifs.registry.http.etags import Answer
-from ocifs.registry.question import Question
+from ocifs.registry.http.etags import RegistryResponse
+from ocifs.registry.request import RegistryRequest
 
 log = logging.getLogger("ocifs.registry")
 
@@ -53,7 +53,9 @@ class Lists:
         self._host = connection.host
         self._limits = connection.limits
 
-    async def follow(self, question: Question, take: Callable[[Answer], Awaitable[bool]]) -> None:
+    async def follow(
+        self, question: RegistryRequest, take: Callable[[RegistryResponse], Awaitable[bool]]
+    ) -> None:
         """Hand each page of a list to `take`, which returns whether it had a new entry."""
         seen: set[str] = set()
         following: str | None = question.target
@@ -74,7 +76,9 @@ class Lists:
         Raises the error that ended it, with the names so far in `listed`.
         """
         names: dict[str, None] = {}
-        question = Question("GET", target, {}, frozenset({200}), self._limits.answer_bytes, True)
+        question = RegistryRequest(
+            "GET", target, {}, frozenset({200}), self._limits.answer_bytes, True
+        )
         with carrying(names):
             page = await self._collect(question, member, names)
             # Some registries cut a list at the length that was asked for and name no further page
@@ -90,7 +94,7 @@ class Lists:
         """The names of a list that has one page, or None: one request, whatever the length of the
         list.
         """
-        question = Question(
+        question = RegistryRequest(
             "GET", target, {}, frozenset({200}), self._limits.answer_bytes, True, tokens=False
         )
         answer = await self._connection.ask(question)
@@ -102,11 +106,13 @@ class Lists:
             return None
         return tuple(dict.fromkeys(page.names))
 
-    async def _collect(self, question: Question, member: str, names: dict[str, None]) -> NamesPage:
+    async def _collect(
+        self, question: RegistryRequest, member: str, names: dict[str, None]
+    ) -> NamesPage:
         """Add the names of a list; its last page."""
         page = NamesPage((), 0, "")
 
-        async def take(answer: Answer) -> bool:
+        async def take(answer: RegistryResponse) -> bool:
             nonlocal page
             page = await off_loop(len(answer.body), partial(read_names, answer.body, member))
             known = len(names)
@@ -121,7 +127,7 @@ class Lists:
         return page
 
     async def _ask_further(
-        self, question: Question, member: str, names: dict[str, None], last: str
+        self, question: RegistryRequest, member: str, names: dict[str, None], last: str
     ) -> NamesPage:
         """Ask for the names after the last one, which the registry did not offer.
 

@@ -14,8 +14,8 @@ from email.utils import parsedate_to_datetime
 from ocifs.errors import CatalogUnavailable
 from ocifs.oci.reference import Reference, RegistrySource
 from ocifs.registry.client import RegistryClient
-from ocifs.registry.config.endpoint import Site
-from ocifs.registry.config.endpoints import Locations
+from ocifs.registry.config.endpoint import Endpoint
+from ocifs.registry.config.routes import RouteTable
 from ocifs.registry.connection import Connection
 from ocifs.settings import Settings
 
@@ -42,7 +42,7 @@ async def knock(host: str, settings: Settings) -> Probe:
 
     Raises Unreachable and the like.
     """
-    connection = Connection(Site(host), settings)
+    connection = Connection(Endpoint(host), settings)
     try:
         began = time.time()
         answer = await connection.greet()
@@ -65,9 +65,9 @@ async def question(source: Reference | RegistrySource, settings: Settings) -> st
 
     Raises what the mount would meet.
     """
-    locations = await Locations.read(settings.network)
+    locations = await RouteTable.read(settings.network)
     connection = Connection(
-        Site(source.host), replace(settings, network=locations.complete(settings.network))
+        Endpoint(source.host), replace(settings, network=locations.complete(settings.network))
     )
     client = RegistryClient(connection)
     try:

@@ -32,9 +32,9 @@ from ocifs.oci.digest import Digest
 from ocifs.oci.distribution import endpoints
 from ocifs.oci.distribution.pages import read_fallback, read_referrers
 from ocifs.registry.connection import Connection
-from ocifs.registry.http.etags import Answer
+from ocifs.registry.http.etags import RegistryResponse
 from ocifs.registry.lists import Lists, carrying
-from ocifs.registry.question import Question
+from ocifs.registry.request import RegistryRequest
 
 _ACCEPT = {"Accept": endpoints.ACCEPT_MANIFESTS}
 _ACCEPT_INDEX = {"Accept": endpoints.ACCEPT_INDEX}
@@ -78,7 +78,7 @@ class Referrers:
     async def _by_api(self, repository: str, digest: Digest) -> tuple[Descriptor, ...]:
         found: dict[Descriptor, None] = {}
 
-        async def take(page: Answer) -> bool:
+        async def take(page: RegistryResponse) -> bool:
             parse = partial(read_referrers, page.body, page.headers.get("content-type", ""))
             listed = await off_loop(len(page.body), parse)
             if listed is None:
@@ -95,7 +95,9 @@ class Referrers:
             return len(found) > known
 
         target = endpoints.referrers(repository, digest)
-        question = Question("GET", target, _ACCEPT_INDEX, _OK, self._limits.answer_bytes, True)
+        question = RegistryRequest(
+            "GET", target, _ACCEPT_INDEX, _OK, self._limits.answer_bytes, True
+        )
         with carrying(found):
             await self._lists.follow(question, take)
         return tuple(found)
@@ -105,7 +107,7 @@ class Referrers:
         target = endpoints.manifest(repository, endpoints.referrers_tag(digest))
         try:
             answer = await self._connection.ask(
-                Question("GET", target, _ACCEPT, _OK, self._limits.manifest_bytes)
+                RegistryRequest("GET", target, _ACCEPT, _OK, self._limits.manifest_bytes)
             )
         except NotFound:
             return None
@@ -119,7 +121,7 @@ class Referrers:
         return listed
 
     async def _is_unknown(self, repository: str) -> bool:
-        question = Question(
+        question = RegistryRequest(
             "GET", endpoints.tags(repository), {}, _OK | {404}, self._limits.answer_bytes
         )
         return (await self._connection.ask(question)).status == 404

@@ -24,8 +24,8 @@ from ocifs.oci import mediatype
 from ocifs.oci.digest import EMPTY_JSON, Digest
 from ocifs.oci.local import LayoutSource, LocalTransport
 from ocifs.registry.client import open_registry
-from ocifs.registry.config.endpoints import Locations
 from ocifs.registry.config.registries_conf import parse
+from ocifs.registry.config.routes import RouteTable
 from ocifs.registry.mirrors.mirrored import open_mirrored
 from ocifs.settings import CacheSettings, Settings
 from ocifs.store.blobs.cached import CachedBlobs
@@ -109,7 +109,7 @@ async def with_mirrors(registry: Registry, tmp_path: Path) -> AsyncIterator[Worl
             f'[[registry]]\nprefix = "r.example"\nlocation = "{registry.host}"\n{tables}', "conf"
         )
         async with a_registry(registry, tmp_path) as made:
-            async with open_mirrored("r.example", Locations(conf), Settings()) as mirrored:
+            async with open_mirrored("r.example", RouteTable(conf), Settings()) as mirrored:
                 yield World(made.repository, mirrored, None, mirrored)
 
 

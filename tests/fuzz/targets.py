@@ -501,7 +501,7 @@ def registries(text: str) -> None:
             ("localhost:5000", ""),
         ):
             with contextlib.suppress(OcifsError):
-                registries_conf.endpoints_for(found, host, path)
+                registries_conf.routes_for(found, host, path)
     except UsageError as error:
         assert str(error).startswith("conf")
 

@@ -19,7 +19,7 @@ from ocifs.layers.merge.apply import merge
 from ocifs.oci import mediatype
 from ocifs.oci.digest import Digest
 from ocifs.registry.client import RegistryClient, open_registry
-from ocifs.registry.http.etags import Answer, Validators
+from ocifs.registry.http.etags import EtagStore, RegistryResponse
 from ocifs.settings import Limits, Settings
 from ocifs.tree.manifest.reachable import closure
 from ocifs.tree.node import Directory, File
@@ -258,9 +258,9 @@ async def test_a_config_larger_than_a_bound_is_shown_and_not_read_to_be_understo
 
 
 def test_answers_that_are_kept_to_be_asked_about_are_bounded() -> None:
-    kept = Validators(100)  # limits.validated_bytes
+    kept = EtagStore(100)  # limits.validated_bytes
     for number in range(50):
-        kept.take(f"/v2/{number}", Answer(200, {"etag": f'"{number}"'}, b"x" * 30))
+        kept.take(f"/v2/{number}", RegistryResponse(200, {"etag": f'"{number}"'}, b"x" * 30))
     assert sum(bool(kept.condition(f"/v2/{number}")) for number in range(50)) == 3
 
 

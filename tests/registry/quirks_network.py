@@ -14,7 +14,7 @@ import trustme
 
 from ocifs.errors import Unreachable
 from ocifs.registry.client import open_registry
-from ocifs.registry.config.endpoint import Site
+from ocifs.registry.config.endpoint import Endpoint
 from ocifs.settings import Limits, NetworkSettings, Settings
 from tests.registry.quirks import CONTENT, TAGS, acting, quirk, read
 from tests.support.faults import FaultServer, Reply, fault_server, http
@@ -89,7 +89,7 @@ def serving(authority: trustme.CA, *, client: trustme.CA | None = None) -> ssl.S
 
 async def tags(server: FaultServer, ca: Path | None = None) -> tuple[str, ...]:
     settings = Settings(limits=Limits(retries=1), network=NetworkSettings(ca_file=ca))
-    async with open_registry(Site(server.host, "https"), settings) as client:
+    async with open_registry(Endpoint(server.host, "https"), settings) as client:
         return await client.tags("a/b")
 
 
@@ -231,7 +231,7 @@ async def configured_certificates_that_cannot_be_read(
             (home / "good.pem", home / "bad.pem"),
             (home / "gone.pem", home / "good.pem"),
         ):
-            site = Site(
+            site = Endpoint(
                 server.host,
                 "https",
                 authorities=authorities,

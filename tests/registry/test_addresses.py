@@ -18,10 +18,10 @@ from ocifs.content import Blob
 from ocifs.errors import AccessDenied, OcifsError
 from ocifs.oci.digest import Digest
 from ocifs.registry.client import open_registry
-from ocifs.registry.config.endpoint import Site
-from ocifs.registry.http.addresses import Zone, is_inner, is_own, zone_of, zone_of_address
+from ocifs.registry.config.endpoint import Endpoint
+from ocifs.registry.http.addresses import NetworkZone, is_inner, is_own, zone_of, zone_of_address
 from ocifs.registry.http.origins import origin_in
-from ocifs.registry.http.tls import Trust
+from ocifs.registry.http.tls import TlsConfig
 from ocifs.registry.http.transport import make_client, send
 from ocifs.settings import Limits, NetworkSettings, Settings
 from tests.support.faults import Reply, Request, fault_server, http
@@ -74,20 +74,20 @@ def _in_nat64(address: str, length: int) -> str:
 
 @pytest.mark.parametrize("address", METADATA + METADATA_IPV6)
 def test_metadata_services_of_every_cloud_are_known(address: str) -> None:
-    assert zone_of(f"[{address}]" if ":" in address else address) is Zone.METADATA
+    assert zone_of(f"[{address}]" if ":" in address else address) is NetworkZone.METADATA
 
 
 @pytest.mark.parametrize(
     "name", ["metadata.google.internal", "Metadata.Google.Internal.", "metadata", "instance-data"]
 )
 def test_names_of_metadata_services_are_known(name: str) -> None:
-    assert zone_of(name) is Zone.METADATA
+    assert zone_of(name) is NetworkZone.METADATA
 
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 @pytest.mark.parametrize("address", ["127.0.0.1", "169.254.7.7", *METADATA])
 def test_an_ipv4_address_in_an_ipv6_one_counts_as_itself(form: str, address: str) -> None:
-    assert zone_of(f"[{form.format(address)}]") is zone_of(address) is not Zone.OUTSIDE
+    assert zone_of(f"[{form.format(address)}]") is zone_of(address) is not NetworkZone.OUTSIDE
     for tunnelled in (
         _in_6to4(address),
         _in_teredo(address),
@@ -99,32 +99,32 @@ def test_an_ipv4_address_in_an_ipv6_one_counts_as_itself(form: str, address: str
 @pytest.mark.parametrize(
     ("host", "zone"),
     [
-        ("0.0.0.0", Zone.MACHINE),
-        ("0.1.2.3", Zone.MACHINE),
-        ("127.255.0.1", Zone.MACHINE),
-        ("[::]", Zone.MACHINE),
-        ("[::1]", Zone.MACHINE),
-        ("0x7f.1", Zone.MACHINE),
-        ("017700000001", Zone.MACHINE),
-        ("2852039166", Zone.METADATA),
-        ("0xa9.0xfe.0xa9.0xfe", Zone.METADATA),
-        ("[fe80::1]", Zone.LINK),
-        ("[fe80::1%25eth0]", Zone.LINK),
-        ("169.254.1.1", Zone.LINK),
-        ("10.0.0.1", Zone.OUTSIDE),
-        ("192.168.0.1", Zone.OUTSIDE),
-        ("100.64.0.1", Zone.OUTSIDE),
-        ("[fd12:3456::1]", Zone.OUTSIDE),
-        ("[64:ff9b::808:808]", Zone.OUTSIDE),
-        ("[64:ff9b:1::808:808]", Zone.OUTSIDE),
-        ("[2606:4700::1111]", Zone.OUTSIDE),
-        ("registry.example.com", Zone.OUTSIDE),
+        ("0.0.0.0", NetworkZone.MACHINE),
+        ("0.1.2.3", NetworkZone.MACHINE),
+        ("127.255.0.1", NetworkZone.MACHINE),
+        ("[::]", NetworkZone.MACHINE),
+        ("[::1]", NetworkZone.MACHINE),
+        ("0x7f.1", NetworkZone.MACHINE),
+        ("017700000001", NetworkZone.MACHINE),
+        ("2852039166", NetworkZone.METADATA),
+        ("0xa9.0xfe.0xa9.0xfe", NetworkZone.METADATA),
+        ("[fe80::1]", NetworkZone.LINK),
+        ("[fe80::1%25eth0]", NetworkZone.LINK),
+        ("169.254.1.1", NetworkZone.LINK),
+        ("10.0.0.1", NetworkZone.OUTSIDE),
+        ("192.168.0.1", NetworkZone.OUTSIDE),
+        ("100.64.0.1", NetworkZone.OUTSIDE),
+        ("[fd12:3456::1]", NetworkZone.OUTSIDE),
+        ("[64:ff9b::808:808]", NetworkZone.OUTSIDE),
+        ("[64:ff9b:1::808:808]", NetworkZone.OUTSIDE),
+        ("[2606:4700::1111]", NetworkZone.OUTSIDE),
+        ("registry.example.com", NetworkZone.OUTSIDE),
     ],
 )
-def test_each_address_has_its_zone(host: str, zone: Zone) -> None:
+def test_each_address_has_its_zone(host: str, zone: NetworkZone) -> None:
     assert zone_of(host) is zone
-    if zone is not Zone.METADATA:
-        assert is_inner(host) is (zone is not Zone.OUTSIDE)
+    if zone is not NetworkZone.METADATA:
+        assert is_inner(host) is (zone is not NetworkZone.OUTSIDE)
 
 
 @given(
@@ -133,7 +133,7 @@ def test_each_address_has_its_zone(host: str, zone: Zone) -> None:
     | st.text()
 )
 def test_any_host_has_a_zone(host: str) -> None:
-    assert isinstance(zone_of(host), Zone)
+    assert isinstance(zone_of(host), NetworkZone)
 
 
 def _own_addresses() -> list[str]:
@@ -153,9 +153,9 @@ def test_an_address_of_an_interface_is_this_machine() -> None:
     assert not is_own(ipaddress.ip_address("192.0.2.1"))
     assert not is_own(ipaddress.ip_address("2001:db8::1"))
     for address in _own_addresses():
-        assert zone_of(address) is Zone.OUTSIDE
-        assert zone_of_address(address) is Zone.OWN
-        assert zone_of_address(f"::ffff:{address}") is Zone.OWN
+        assert zone_of(address) is NetworkZone.OUTSIDE
+        assert zone_of_address(address) is NetworkZone.OWN
+        assert zone_of_address(f"::ffff:{address}") is NetworkZone.OWN
 
 
 class _Names(trio.abc.HostnameResolver):
@@ -195,7 +195,7 @@ async def test_a_name_that_resolves_to_an_inner_address_is_not_connected_to(addr
     network = NetworkSettings()
     client = make_client(
         origin_in("https://registry.example.com"),
-        Trust(network, Site("registry.example.com")),
+        TlsConfig(network, Endpoint("registry.example.com")),
         1,
         Settings().timing,
     )

@@ -16,7 +16,7 @@ from ocifs.content import Blob
 from ocifs.errors import OcifsError, RateLimited, RegistryFailed
 from ocifs.oci.digest import Digest
 from ocifs.registry.client import RegistryClient, open_registry
-from ocifs.registry.config.endpoint import Site
+from ocifs.registry.config.endpoint import Endpoint
 from ocifs.settings import Limits, NetworkSettings, Settings
 from tests.mount.test_registry_mount import push_files
 from tests.support.faultproxy import LIES, SIZES, WAYS, FaultProxy, fault_proxy
@@ -111,7 +111,7 @@ async def test_a_caller_that_leaves_in_the_middle_of_a_handshake_leaves_no_socke
         gc.disable()
         try:
             async with open_registry(
-                Site(f"127.0.0.1:{listener.getsockname()[1]}", "https"), Settings()
+                Endpoint(f"127.0.0.1:{listener.getsockname()[1]}", "https"), Settings()
             ) as asked:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(asked.tags, "a/b")

@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocifs.errors import UsageError
-from ocifs.registry.config.endpoint import Site
-from ocifs.registry.config.hosts_toml import Host, directories_of, load, parse
+from ocifs.registry.config.endpoint import Endpoint
+from ocifs.registry.config.hosts_toml import HostEntry, directories_of, load, parse
 
 FILE = Path("/certs.d/docker.io/hosts.toml")
 
 
-def read(text: str, host: str = "docker.io") -> list[Host]:
+def read(text: str, host: str = "docker.io") -> list[HostEntry]:
     return list(parse(text, FILE, host))
 
 
@@ -33,7 +33,7 @@ def test_hosts_are_asked_in_their_order_and_the_server_last() -> None:
     )
     assert private.site.authorities == (FILE.parent / "docker-mirror.crt",)
     assert (private.by_tag, private.by_digest) == (True, True)
-    assert (own.site, own.own) == (Site("docker.io"), True)
+    assert (own.site, own.own) == (Endpoint("docker.io"), True)
 
 
 def test_without_a_server_it_is_the_registry_itself() -> None:

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocifs.registry.auth.credential import Credential
-from ocifs.registry.auth.identity import ANONYMOUS, Proof, identity_of
-from ocifs.registry.config.endpoint import Site
+from ocifs.registry.auth.identity import ANONYMOUS, PresentedIdentity, identity_of
+from ocifs.registry.config.endpoint import Endpoint
 from tests.support.secrets import keep_secret
 
 TEXT = st.text(max_size=12)
@@ -15,8 +15,8 @@ CREDENTIALS = st.none() | st.builds(
     Credential, TEXT, TEXT, st.sampled_from(["password", "identity", "registry"])
 )
 PROOFS = st.builds(
-    Proof,
-    st.builds(Site, TEXT, headers=st.lists(st.tuples(TEXT, TEXT), max_size=1).map(tuple)),
+    PresentedIdentity,
+    st.builds(Endpoint, TEXT, headers=st.lists(st.tuples(TEXT, TEXT), max_size=1).map(tuple)),
     CREDENTIALS,
 )
 
@@ -24,9 +24,9 @@ PROOFS = st.builds(
 @settings(max_examples=40)
 @given(st.lists(PROOFS, max_size=3), st.lists(PROOFS, max_size=3))
 def test_equal_proofs_are_one_identity_and_others_are_others(
-    one: list[Proof], two: list[Proof]
+    one: list[PresentedIdentity], two: list[PresentedIdentity]
 ) -> None:
-    def shown(proofs: list[Proof]) -> list[str]:
+    def shown(proofs: list[PresentedIdentity]) -> list[str]:
         return sorted(
             repr((each.site.host, each.site.headers, _all(each.credential)))
             for each in proofs
@@ -42,11 +42,15 @@ def _all(credential: Credential | None) -> object:
 
 
 def test_without_proofs_there_is_one_identity_for_everybody() -> None:
-    assert identity_of([]) == identity_of([Proof(Site("a.example"), None)]) == ANONYMOUS
+    assert (
+        identity_of([])
+        == identity_of([PresentedIdentity(Endpoint("a.example"), None)])
+        == ANONYMOUS
+    )
 
 
 def test_an_identity_tells_nothing_of_the_secret() -> None:
     secret = keep_secret("an-identity-secret")
-    made = identity_of([Proof(Site("a.example"), Credential("alice", secret))])
+    made = identity_of([PresentedIdentity(Endpoint("a.example"), Credential("alice", secret))])
     assert made != ANONYMOUS and len(made) == 32
     assert "alice" not in made and secret not in made

@@ -22,9 +22,9 @@ from ocifs.errors import CatalogUnavailable, IntegrityError, NotFound, OcifsErro
 from ocifs.oci import mediatype
 from ocifs.oci.digest import Digest
 from ocifs.oci.reference import RegistrySource
-from ocifs.registry.config.endpoints import Locations
 from ocifs.registry.config.registries_conf import parse
-from ocifs.registry.mirrors.mirrored import Mirrored, open_mirrored
+from ocifs.registry.config.routes import RouteTable
+from ocifs.registry.mirrors.mirrored import MirroredRegistry, open_mirrored
 from ocifs.settings import CacheSettings, NetworkSettings, Settings
 from ocifs.store.blobs.cached import CachedBlobs
 from ocifs.store.disk import Disk
@@ -83,9 +83,9 @@ def impatient(mirror_timeout: float = 10.0) -> Settings:
     return replace(settings, timing=timing)
 
 
-def conf(host: str, *mirrors: str, more: str = "") -> Locations:
+def conf(host: str, *mirrors: str, more: str = "") -> RouteTable:
     tables = "".join(f'[[registry.mirror]]\nlocation = "{mirror}"\n{more}\n' for mirror in mirrors)
-    return Locations(
+    return RouteTable(
         parse(f'[[registry]]\nlocation = "{host}"\n{tables}', "conf"), Path("/nonexistent")
     )
 
@@ -94,7 +94,7 @@ def conf(host: str, *mirrors: str, more: str = "") -> Locations:
 class Asked:
     """A registry with its mirrors, and a cache that reads from it."""
 
-    mirrored: Mirrored
+    mirrored: MirroredRegistry
     blobs: CachedBlobs
 
     async def read(self, blob: Blob = BLOB, step: int = 1 << 20) -> bytes:
@@ -109,7 +109,7 @@ class Asked:
 
 @asynccontextmanager
 async def asking(
-    host: str, locations: Locations, tmp_path: Path, settings: Settings | None = None
+    host: str, locations: RouteTable, tmp_path: Path, settings: Settings | None = None
 ) -> AsyncIterator[Asked]:
     settings = settings or impatient()
     with trio.fail_after(60):
@@ -345,7 +345,7 @@ async def test_a_mirror_stands_in_for_a_registry_that_is_down(
 
 async def test_names_are_rewritten_for_a_location(origin: Registry, tmp_path: Path) -> None:
     text = f'[[registry]]\nprefix = "example.com"\nlocation = "{origin.host}/team"\n'
-    locations = Locations(parse(text, "conf"), Path("/nonexistent"))
+    locations = RouteTable(parse(text, "conf"), Path("/nonexistent"))
     async with asking("example.com", locations, tmp_path) as asked:
         assert await asked.mirrored.repositories() == ("app",)
         assert await asked.mirrored.tags("app") == ("v1",)
@@ -356,7 +356,7 @@ async def test_an_insecure_location_is_asked_without_tls_where_it_has_none(
     origin: Registry, tmp_path: Path
 ) -> None:
     text = f'[[registry]]\nlocation = "{origin.host}"\ninsecure = true\n'
-    async with asking(origin.host, Locations(parse(text, "conf")), tmp_path) as asked:
+    async with asking(origin.host, RouteTable(parse(text, "conf")), tmp_path) as asked:
         assert await asked.mirrored.tags("team/app") == ("v1",)
         assert await asked.read() == LAYER
         assert asked.told(f"https://{origin.host}")["failures"] == 1
@@ -369,7 +369,7 @@ async def test_hosts_toml_says_who_is_asked_and_what_for(origin: Registry, tmp_p
         (tmp_path / host / "hosts.toml").write_text(
             f'[host."http://{server.host}/mirror"]\ncapabilities = ["pull"]\n[host."http://{server.host}/mirror".header]\nx-key = "1"\n'
         )
-        async with asking(origin.host, Locations(hosts=tmp_path), tmp_path) as asked:
+        async with asking(origin.host, RouteTable(hosts=tmp_path), tmp_path) as asked:
             await asked.mirrored.resolve("team/app", "v1")
             assert not server.requests
             assert await asked.mirrored.blob_size("team/app", DIGEST) == len(LAYER)
@@ -398,7 +398,7 @@ async def test_a_mirror_with_tls_is_believed_by_its_own_authority(
                 )
                 before_it = len(front.asked())
                 async with asking(
-                    origin.host, Locations(hosts=tmp_path), tmp_path / f"cache{len(said)}"
+                    origin.host, RouteTable(hosts=tmp_path), tmp_path / f"cache{len(said)}"
                 ) as asked:
                     assert (
                         await asked.read() == LAYER
@@ -498,7 +498,7 @@ async def test_dial_timeout_holds_for_the_registry_itself_and_for_a_mirror(
         refused = 'server = "http://127.0.0.1:1"\n'
         table = f'server = "http://{host}"\n' if server else f'{refused}[host."http://{host}"]\n'
         (tmp_path / "r.example" / "hosts.toml").write_text(f'{table}dial_timeout = "100ms"\n')
-        async with asking("r.example", Locations(hosts=tmp_path), tmp_path, settings) as asked:
+        async with asking("r.example", RouteTable(hosts=tmp_path), tmp_path, settings) as asked:
             with trio.fail_after(20), pytest.raises(OcifsError):
                 await asked.mirrored.resolve("team/app", "v1")
         for each in waiting:
@@ -514,7 +514,7 @@ async def test_helpers_of_registries_conf_are_asked(
     program.write_text(f'#!/bin/sh\necho \'{{"Username": "me", "Secret": "{secret}"}}\'\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
-    locations = Locations(parse('credential-helpers = ["kept"]', "registries.conf"))
+    locations = RouteTable(parse('credential-helpers = ["kept"]', "registries.conf"))
 
     def handler(request: Request) -> Reply:
         known = request.headers.get("authorization", "").startswith("Basic ")

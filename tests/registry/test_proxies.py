@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from ocifs.errors import Unreachable, UsageError
 from ocifs.registry.client import open_registry
 from ocifs.registry.config.hosts_toml import parse as parse_hosts
-from ocifs.registry.config.registries_conf import endpoints_for
 from ocifs.registry.config.registries_conf import parse as parse_conf
+from ocifs.registry.config.registries_conf import routes_for
 from ocifs.registry.http.proxies import proxy_for
 from ocifs.settings import Limits, NetworkSettings, Settings
 from tests.support.faults import fault_server, http, in_turn
@@ -193,7 +193,7 @@ async def test_a_registry_is_asked_through_the_socks_proxy_of_a_file(
             conf = parse_conf(
                 f'[[registry]]\nlocation = "registry.example"\nproxy = "{address}"\n', "conf"
             )
-            site = endpoints_for(conf, "registry.example", "a/b")[0].site
+            site = routes_for(conf, "registry.example", "a/b")[0].site
         async with open_registry(
             site, Settings(network=NetworkSettings(ca_file=registry.ca))
         ) as client:

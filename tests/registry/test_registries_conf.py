@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from ocifs.errors import AccessDenied, UsageError
 from ocifs.registry.config.registries_conf import (
     RegistriesConf,
-    Rule,
+    RegistryRule,
     covered,
-    endpoints_for,
     files,
     load,
     merge,
     parse,
+    routes_for,
 )
 
 MAN_PAGE = """
@@ -46,7 +46,7 @@ location = "mirror.registry.com"
 
 def asked(conf: RegistriesConf, host: str, repository: str, version: str = "") -> list[str]:
     return [
-        f"{each.site}/{each.repository}" for each in endpoints_for(conf, host, repository, version)
+        f"{each.site}/{each.repository}" for each in routes_for(conf, host, repository, version)
     ]
 
 
@@ -71,7 +71,7 @@ def test_an_insecure_place_is_tried_with_tls_first_and_without_checking() -> Non
     conf = parse('[[registry]]\nlocation = "a.example"\ninsecure = true', "conf")
     assert [
         (each.site.scheme, each.site.unverified, each.own)
-        for each in endpoints_for(conf, "a.example", "x")
+        for each in routes_for(conf, "a.example", "x")
     ] == [
         ("https", True, True),
         ("http", False, True),
@@ -124,7 +124,7 @@ def test_a_wildcard_may_rewrite_the_host() -> None:
 def test_what_a_mirror_is_for() -> None:
     def kinds(more: str, of_the_mirror: str) -> tuple[bool, bool]:
         text = f'[[registry]]\nlocation = "a.example"\n{more}\n[[registry.mirror]]\nlocation = "m.example"\n{of_the_mirror}'
-        mirror, own = endpoints_for(parse(text, "conf"), "a.example", "x")
+        mirror, own = routes_for(parse(text, "conf"), "a.example", "x")
         assert (own.by_tag, own.by_digest, own.own, mirror.own) == (True, True, True, False)
         return mirror.by_tag, mirror.by_digest
 
@@ -138,7 +138,7 @@ def test_what_a_mirror_is_for() -> None:
 def test_what_is_blocked_says_by_which_file() -> None:
     conf = parse('[[registry]]\nlocation = "a.example/bad"\nblocked = true', "/etc/some.conf")
     with pytest.raises(AccessDenied, match=r"/etc/some\.conf"):
-        endpoints_for(conf, "a.example", "bad/x")
+        routes_for(conf, "a.example", "bad/x")
     assert asked(conf, "a.example", "good") == ["a.example/good"]
 
 
@@ -176,7 +176,7 @@ def test_version_1_says_what_it_can() -> None:
     )
     assert asked(conf, "a.example", "x") == ["https://a.example/x", "http://a.example/x"]
     with pytest.raises(AccessDenied):
-        endpoints_for(conf, "b.example", "x")
+        routes_for(conf, "b.example", "x")
 
 
 @pytest.mark.parametrize(
@@ -324,7 +324,7 @@ PREFIXES = st.one_of(
 def test_the_rule_for_a_name_is_the_longest_that_fits(
     prefixes: list[str], host: str, path: str
 ) -> None:
-    conf = RegistriesConf({prefix: Rule(prefix, "l.example") for prefix in prefixes})
+    conf = RegistriesConf({prefix: RegistryRule(prefix, "l.example") for prefix in prefixes})
     fitting = [prefix for prefix in prefixes if covered(prefix, f"{host}/{path}") is not None]
     rule = conf.rule_for(f"{host}/{path}")
     assert (rule.prefix if rule else None) == max(fitting, key=len, default=None)
@@ -332,9 +332,9 @@ def test_the_rule_for_a_name_is_the_longest_that_fits(
 
 @given(PREFIXES.filter(lambda prefix: "*" not in prefix), PATHS)
 def test_what_follows_the_prefix_follows_the_location(prefix: str, rest: str) -> None:
-    conf = RegistriesConf({prefix: Rule(prefix, "l.example/n")})
+    conf = RegistriesConf({prefix: RegistryRule(prefix, "l.example/n")})
     host, _, path = f"{prefix}/{rest}".partition("/")
-    (endpoint,) = endpoints_for(conf, host, path)
+    (endpoint,) = routes_for(conf, host, path)
     assert (endpoint.site.host, endpoint.repository) == ("l.example", f"n/{rest}")
 
 

@@ -20,7 +20,7 @@ from ocifs.registry.auth.credential import Credential
 from ocifs.registry.auth.files import Sources
 from ocifs.registry.auth.helpers import Helpers
 from ocifs.registry.auth.tokens import TokenRequest, fetch_token
-from ocifs.registry.http.origins import Origin, check_realm, may_have_credentials
+from ocifs.registry.http.origins import WebOrigin, check_realm, may_have_credentials
 from ocifs.settings import Settings
 
 _EARLY = 10.0  # seconds before its end at which a token is replaced
@@ -45,7 +45,7 @@ class Authenticator:
         self,
         client: httpx.AsyncClient,
         host: str,
-        registry: Origin,
+        registry: WebOrigin,
         settings: Settings,
         *,
         anonymous: bool = False,

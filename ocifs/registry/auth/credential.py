@@ -9,7 +9,7 @@ import base64
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-Kind: TypeAlias = Literal["password", "identity", "registry"]
+CredentialKind: TypeAlias = Literal["password", "identity", "registry"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Credential:
 
     username: str
     secret: str = field(repr=False)
-    kind: Kind = "password"
+    kind: CredentialKind = "password"
 
     def basic(self) -> str:
         """The value of an Authorization header (RFC 7617)."""

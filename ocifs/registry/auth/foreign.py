@@ -22,19 +22,19 @@ from ocifs.oci.distribution.challenge import parse_challenges
 from ocifs.oci.distribution.endpoints import scope_of
 from ocifs.oci.reference import normal_host
 from ocifs.registry.auth.authenticator import Authenticator
-from ocifs.registry.http.origins import Origin, origin_in
+from ocifs.registry.http.origins import WebOrigin, origin_in
 from ocifs.settings import Settings
 
 _MOST = 8  # registries that one leads to
 
 
-class OtherRegistries:
+class ForeignAuth:
     """Authorization for wherever one registry leads."""
 
     def __init__(self, client: httpx.AsyncClient, settings: Settings) -> None:
         self._client = client
         self._settings = settings
-        self._known: dict[Origin, Authenticator] = {}
+        self._known: dict[WebOrigin, Authenticator] = {}
 
     async def headers(self, url: str) -> dict[str, str]:
         """What a request to another origin needs, as far as is known."""

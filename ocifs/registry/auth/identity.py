@@ -16,19 +16,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ocifs.registry.auth.credential import Credential
-from ocifs.registry.config.endpoint import Site
+from ocifs.registry.config.endpoint import Endpoint
 
 ANONYMOUS = "anonymous"
 _COST, _BLOCK, _PARALLEL = 1 << 13, 8, 1  # scrypt, RFC 7914: 8 MiB
 
 
 @dataclass(frozen=True, slots=True)
-class Proof:
+class PresentedIdentity:
     """What one endpoint is shown: a credential, if there is one, and the headers and certificates
     of its configuration.
     """
 
-    site: Site
+    site: Endpoint
     credential: Credential | None
 
     @property
@@ -36,7 +36,7 @@ class Proof:
         return self.credential is None and not self.site.headers and not self.site.identities
 
 
-def identity_of(proofs: Sequence[Proof]) -> str:
+def identity_of(proofs: Sequence[PresentedIdentity]) -> str:
     """The same text for the same proofs: ANONYMOUS for none, else a hash."""
     shown = [
         [

@@ -29,7 +29,7 @@ from ocifs.oci.distribution.codings import codings, decoded
 from ocifs.oci.distribution.responses import error_of
 from ocifs.registry.auth.credential import Credential
 from ocifs.registry.http.origins import (
-    Origin,
+    WebOrigin,
     check_realm,
     may_have_credentials,
     origin_in,
@@ -52,7 +52,7 @@ class TokenRequest:
     `registry`: whose challenge it is; `credential`: None for an anonymous token.
     """
 
-    registry: Origin
+    registry: WebOrigin
     realm: str
     service: str
     scopes: tuple[str, ...]
@@ -134,7 +134,7 @@ async def _send(
     )
 
 
-def _may_follow_with_secret(registry: Origin, url: str, target: str) -> bool:
+def _may_follow_with_secret(registry: WebOrigin, url: str, target: str) -> bool:
     here, there = origin_in(url), origin_in(target)
     if here == there:
         return True

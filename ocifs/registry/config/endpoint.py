@@ -15,7 +15,7 @@ ROOT = "/v2"
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
+class Endpoint:
     """A place that answers like a registry.
 
     `scheme`: http or https where a configuration says so, else empty: as the settings have it.
@@ -53,28 +53,28 @@ class Site:
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
+class Route:
     """A site, and what it may be asked about one repository, which it may know by another name.
 
     `by_tag`: what a tag means. `by_digest`: manifests and blobs. `own`: it is the registry itself,
     which also lists.
     """
 
-    site: Site
+    site: Endpoint
     repository: str
     by_tag: bool = True
     by_digest: bool = True
     own: bool = True
 
 
-def with_a_fallback(site: Site) -> Sequence[Site]:
+def with_a_fallback(site: Endpoint) -> Sequence[Endpoint]:
     """A site that may be without TLS: by TLS, unverified, where it understands that, else without."""
     return (_by(site, "https"), _by(site, "http"))
 
 
-def _by(site: Site, scheme: str) -> Site:
+def _by(site: Endpoint, scheme: str) -> Endpoint:
     tls = scheme == "https"
-    return Site(
+    return Endpoint(
         site.host,
         scheme,
         site.root,

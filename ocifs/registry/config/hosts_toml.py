@@ -25,8 +25,8 @@ from urllib.parse import urlsplit
 
 from ocifs.errors import UsageError
 from ocifs.oci.reference import DOCKER_HUB, is_host, normal_host
-from ocifs.registry.config.endpoint import ROOT, Endpoint, Site, with_a_fallback
-from ocifs.registry.config.toml import Table, read_text, shown
+from ocifs.registry.config.endpoint import ROOT, Endpoint, Route, with_a_fallback
+from ocifs.registry.config.toml import TomlTable, read_text, shown
 
 FILE = "hosts.toml"
 _CAPABILITIES = frozenset({"pull", "resolve", "push", "referrers"})
@@ -47,17 +47,17 @@ _DURATION_LENGTH = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Host:
+class HostEntry:
     """A place that may answer for a registry."""
 
-    site: Site
+    site: Endpoint
     by_tag: bool = True
     by_digest: bool = True
     own: bool = False
 
-    def endpoint(self, repository: str) -> Endpoint:
+    def endpoint(self, repository: str) -> Route:
         """It, asked about a repository."""
-        return Endpoint(self.site, repository, self.by_tag, self.by_digest, self.own)
+        return Route(self.site, repository, self.by_tag, self.by_digest, self.own)
 
 
 def directories_of(root: Path, host: str) -> tuple[Path, ...]:
@@ -67,7 +67,7 @@ def directories_of(root: Path, host: str) -> tuple[Path, ...]:
     return tuple(root / each for each in (*names, "_default"))
 
 
-def load(root: Path, host: str) -> tuple[Host, ...]:
+def load(root: Path, host: str) -> tuple[HostEntry, ...]:
     """The hosts for a registry, itself last; none where nothing is said of it.
 
     Raises UsageError. Blocks on disk.
@@ -83,9 +83,9 @@ def load(root: Path, host: str) -> tuple[Host, ...]:
     return ()
 
 
-def parse(text: str, file: Path, host: str) -> tuple[Host, ...]:
+def parse(text: str, file: Path, host: str) -> tuple[HostEntry, ...]:
     """Read one file for the registry `host`. Raises UsageError."""
-    top = Table.parse(text, str(file))
+    top = TomlTable.parse(text, str(file))
     listed = top.table("host")
     found = []
     for url in listed.values:
@@ -95,13 +95,13 @@ def parse(text: str, file: Path, host: str) -> tuple[Host, ...]:
     return (*found, *(replace(each, own=True) for each in own))
 
 
-def _plain(table: Table, directory: Path, host: str) -> list[Host]:
+def _plain(table: TomlTable, directory: Path, host: str) -> list[HostEntry]:
     """The registry itself where no `server` is named."""
     site = replace(_site(table, directory), host=host)
-    return [Host(site, *_capabilities(table))]
+    return [HostEntry(site, *_capabilities(table))]
 
 
-def _hosts(table: Table, url: str, directory: Path, host: str) -> list[Host]:
+def _hosts(table: TomlTable, url: str, directory: Path, host: str) -> list[HostEntry]:
     try:
         parts = urlsplit(url if url.startswith("http") else f"https://{url}")
         fits = parts.scheme in ("http", "https") and is_host(parts.netloc)
@@ -125,11 +125,11 @@ def _hosts(table: Table, url: str, directory: Path, host: str) -> list[Host]:
     sites = (
         with_a_fallback(site) if parts.scheme == "http" and tls and parts.port != 80 else (site,)
     )
-    return [Host(each, *_capabilities(table)) for each in sites]
+    return [HostEntry(each, *_capabilities(table)) for each in sites]
 
 
-def _site(table: Table, directory: Path) -> Site:
-    return Site(
+def _site(table: TomlTable, directory: Path) -> Endpoint:
+    return Endpoint(
         "",
         unverified=table.flag("skip_verify"),
         authorities=tuple(directory / path for path in table.texts("ca")),
@@ -140,7 +140,7 @@ def _site(table: Table, directory: Path) -> Site:
     )
 
 
-def _capabilities(table: Table) -> tuple[bool, bool]:
+def _capabilities(table: TomlTable) -> tuple[bool, bool]:
     """Whether it may be asked by tag, and by digest."""
     named = {each.lower() for each in table.texts("capabilities")}
     if not named <= _CAPABILITIES:
@@ -151,7 +151,7 @@ def _capabilities(table: Table) -> tuple[bool, bool]:
     return ("resolve" in named, "pull" in named) if named else (True, True)
 
 
-def _identities(table: Table, directory: Path) -> tuple[tuple[Path, Path | None], ...]:
+def _identities(table: TomlTable, directory: Path) -> tuple[tuple[Path, Path | None], ...]:
     value = table.values.get("client", [])
     found: list[tuple[Path, Path | None]] = []
     for each in [value] if isinstance(value, str) else value if isinstance(value, list) else [None]:
@@ -168,7 +168,7 @@ def _identities(table: Table, directory: Path) -> tuple[tuple[Path, Path | None]
     return tuple(found)
 
 
-def _headers(table: Table) -> tuple[tuple[str, str], ...]:
+def _headers(table: TomlTable) -> tuple[tuple[str, str], ...]:
     found = []
     for name in table.values:
         if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name):
@@ -180,7 +180,7 @@ def _headers(table: Table) -> tuple[tuple[str, str], ...]:
     return tuple(found)
 
 
-def _duration(table: Table, key: str) -> float | None:
+def _duration(table: TomlTable, key: str) -> float | None:
     """Seconds from a duration as Go writes it: `1s`, `500ms`, `1m30s`."""
     text = table.text(key)
     if not text:
@@ -193,11 +193,11 @@ def _duration(table: Table, key: str) -> float | None:
     return seconds or None  # in Go no time is no limit of its own
 
 
-def _certificates(directory: Path, host: str) -> tuple[Host, ...]:
+def _certificates(directory: Path, host: str) -> tuple[HostEntry, ...]:
     authorities = tuple(sorted(directory.glob("*.crt")))
     identities = tuple(
         (path, path.with_suffix(".key")) for path in sorted(directory.glob("*.cert"))
     )
     if not authorities and not identities:
         return ()
-    return (Host(Site(host, authorities=authorities, identities=identities), own=True),)
+    return (HostEntry(Endpoint(host, authorities=authorities, identities=identities), own=True),)

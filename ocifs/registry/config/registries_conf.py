@@ -27,9 +27,9 @@ from ocifs.directories import cache_home, config_home
 from ocifs.errors import AccessDenied, UsageError
 from ocifs.oci.local import is_local
 from ocifs.oci.reference import is_host, is_repository, is_short_name, normal_host
-from ocifs.registry.config.endpoint import Endpoint, Site, with_a_fallback
+from ocifs.registry.config.endpoint import Endpoint, Route, with_a_fallback
 from ocifs.registry.config.short_names import ShortNames, merge_short_names, read_short_names
-from ocifs.registry.config.toml import Table, read_text, shown
+from ocifs.registry.config.toml import TomlTable, read_text, shown
 
 _VERSION = re.compile(r"(?::[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127})?(?:@[a-z0-9+._-]+:[0-9a-fA-F]+)?")
 _FROM_MIRROR = {
@@ -41,7 +41,7 @@ _FROM_MIRROR = {
 
 
 @dataclass(frozen=True, slots=True)
-class Mirror:
+class MirrorRule:
     """Another place for what is below a prefix."""
 
     location: str
@@ -52,7 +52,7 @@ class Mirror:
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class RegistryRule:
     """One `[[registry]]`: what holds for names that begin with `prefix`.
 
     `location` is empty where it is the name itself.
@@ -62,7 +62,7 @@ class Rule:
     location: str = ""
     insecure: bool = False
     blocked: bool = False
-    mirrors: tuple[Mirror, ...] = ()
+    mirrors: tuple[MirrorRule, ...] = ()
     file: str = ""
     proxy: str = field(default="", repr=False)
     wrong: str = ""  # why the table cannot be used: an error for each name that it is about
@@ -73,7 +73,7 @@ class Rule:
 class RegistriesConf:
     """All files together."""
 
-    rules: Mapping[str, Rule] = field(default_factory=dict)
+    rules: Mapping[str, RegistryRule] = field(default_factory=dict)
     names: ShortNames = field(default_factory=ShortNames)
     credential_helpers: tuple[
         str, ...
@@ -88,7 +88,7 @@ class RegistriesConf:
         rules = [rule.wrong for rule in self.rules.values() if rule.wrong]
         return [*rules, *self.names.wrong.values()]
 
-    def rule_for(self, name: str) -> Rule | None:
+    def rule_for(self, name: str) -> RegistryRule | None:
         """The rule for `host[/repository][:tag|@digest]`."""
         fitting = [rule for rule in self.rules.values() if covered(rule.prefix, name) is not None]
         return max(fitting, key=lambda rule: len(rule.prefix), default=None)
@@ -100,8 +100,8 @@ class RegistriesConf:
 
 def parse(text: str, file: str) -> RegistriesConf:
     """Read one file. Raises UsageError for a file that nothing can be taken from."""
-    top = Table.parse(text, file)
-    rules: dict[str, Rule] = {}
+    top = TomlTable.parse(text, file)
+    rules: dict[str, RegistryRule] = {}
     for table in top.tables("registry"):
         rule = _rule(table)
         rules.setdefault(rule.prefix, rule)  # of two tables with one prefix podman takes the first
@@ -157,7 +157,7 @@ def load(environ: Mapping[str, str], given: Path | None = None) -> RegistriesCon
     if given is None:
         with contextlib.suppress(FileNotFoundError):
             path = own_aliases(environ)
-            own = read_short_names(Table.parse(read_text(path), str(path)))
+            own = read_short_names(TomlTable.parse(read_text(path), str(path)))
             # podman asks this file first, and takes nothing but aliases from it.
             own = replace(own, search=(), place="", mode="")
             found = replace(found, names=merge_short_names(found.names, own))
@@ -189,9 +189,9 @@ def _drop_in(path: Path) -> RegistriesConf:
     return found
 
 
-def endpoints_for(
+def routes_for(
     conf: RegistriesConf, host: str, repository: str, version: str = ""
-) -> tuple[Endpoint, ...]:
+) -> tuple[Route, ...]:
     """Whom to ask about a repository, in order, the registry itself last.
 
     `version`: `:tag` or `@digest`, where it is known.
@@ -202,7 +202,7 @@ def endpoints_for(
     name = f"{host}/{repository}{version}" if repository else host
     rule = conf.rule_for(name)
     if rule is None:
-        return (Endpoint(Site(host), repository),)
+        return (Route(Endpoint(host), repository),)
     if rule.wrong:
         raise UsageError(
             rule.wrong, hint="correct the file, or name another with --registries-conf"
@@ -215,11 +215,11 @@ def endpoints_for(
     found = []
     for mirror in rule.mirrors if repository else ():
         for site, there in _sites(mirror.location + rest, mirror.insecure, mirror.proxy):
-            found.append(Endpoint(site, there, mirror.by_tag, mirror.by_digest, own=False))
+            found.append(Route(site, there, mirror.by_tag, mirror.by_digest, own=False))
     location = rule.location + rest if rule.location else name[: len(name) - len(version)]
     return (
         *found,
-        *(Endpoint(site, there) for site, there in _sites(location, rule.insecure, rule.proxy)),
+        *(Route(site, there) for site, there in _sites(location, rule.insecure, rule.proxy)),
     )
 
 
@@ -245,14 +245,14 @@ def _drop_ins(main: Path) -> Path:
     return main.with_name(f"{main.name}.d")
 
 
-def _sites(location: str, insecure: bool, proxy: str) -> Iterator[tuple[Site, str]]:
+def _sites(location: str, insecure: bool, proxy: str) -> Iterator[tuple[Endpoint, str]]:
     host, _, repository = location.partition("/")
-    site = Site(normal_host(host), proxy=proxy)
+    site = Endpoint(normal_host(host), proxy=proxy)
     for each in with_a_fallback(site) if insecure else (site,):
         yield each, repository
 
 
-def _rule(table: Table) -> Rule:
+def _rule(table: TomlTable) -> RegistryRule:
     """One table. A value that is wrong fails the names that the table is about, and no others.
 
     Raises UsageError if the table does not show which names those are.
@@ -271,10 +271,10 @@ def _rule(table: Table) -> Rule:
             raise table.wrong(key, f"({shown(prefix)}) is not a host with a namespace")
         return _sound_rule(table, prefix, location or ("" if wildcard else prefix))
     except UsageError as error:
-        return Rule(prefix, file=table.file, wrong=str(error))
+        return RegistryRule(prefix, file=table.file, wrong=str(error))
 
 
-def _sound_rule(table: Table, prefix: str, location: str) -> Rule:
+def _sound_rule(table: TomlTable, prefix: str, location: str) -> RegistryRule:
     if location and not _is_place(location, version=True):
         raise table.wrong("location", f"({shown(location)}) is not a host with a namespace")
     version = _version_of(location)
@@ -282,7 +282,7 @@ def _sound_rule(table: Table, prefix: str, location: str) -> Rule:
         raise table.wrong("location", f"({shown(location)}) has another tag or digest than prefix")
     by_digest_only = table.flag("mirror-by-digest-only")
     mirrors = tuple(_mirror(each, by_digest_only) for each in table.tables("mirror"))
-    return Rule(
+    return RegistryRule(
         prefix,
         location.removesuffix(version),
         table.flag("insecure"),
@@ -293,7 +293,7 @@ def _sound_rule(table: Table, prefix: str, location: str) -> Rule:
     )
 
 
-def _mirror(table: Table, by_digest_only: bool) -> Mirror:
+def _mirror(table: TomlTable, by_digest_only: bool) -> MirrorRule:
     location = table.text("location").rstrip("/")
     if not _is_place(location):
         raise table.wrong("location", f"({shown(location)}) is no host with a namespace")
@@ -305,7 +305,7 @@ def _mirror(table: Table, by_digest_only: bool) -> Mirror:
             "pull-from-mirror", "stands beside mirror-by-digest-only, which says so already"
         )
     by_tag, by_digest = (False, True) if by_digest_only else _FROM_MIRROR[kind]
-    return Mirror(location, table.flag("insecure"), by_tag, by_digest, table.proxy())
+    return MirrorRule(location, table.flag("insecure"), by_tag, by_digest, table.proxy())
 
 
 def _is_place(text: str, *, version: bool = False) -> bool:
@@ -325,7 +325,7 @@ def _version_of(text: str) -> str:
     return last[cut:] if _VERSION.fullmatch(last[cut:]) else ""
 
 
-def _version_1(top: Table) -> dict[str, Rule]:
+def _version_1(top: TomlTable) -> dict[str, RegistryRule]:
     old = top.table("registries")
     listed = {key: old.table(key).texts("registries") for key in ("insecure", "block", "search")}
     rules = {}
@@ -335,7 +335,7 @@ def _version_1(top: Table) -> dict[str, Rule]:
                 "insecure" if host in listed["insecure"] else "block",
                 f"has {host!r}, which is no host",
             )
-        rules[host] = Rule(
+        rules[host] = RegistryRule(
             host,
             host,
             insecure=host in listed["insecure"],

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from ocifs.errors import UsageError
 from ocifs.oci.reference import DOCKER_HUB, is_component, is_host, is_repository, is_short_name
-from ocifs.registry.config.toml import Table
+from ocifs.registry.config.toml import TomlTable
 
 MODES = ("enforcing", "permissive", "disabled")
 
@@ -61,7 +61,7 @@ class ShortNames:
         return text if host == DOCKER_HUB else f"{host}/{text}"
 
 
-def read_short_names(top: Table) -> ShortNames:
+def read_short_names(top: TomlTable) -> ShortNames:
     """The short names of one file. Raises UsageError for values of a wrong TOML type."""
     aliases, wrong = {}, {}
     table = top.table("aliases")

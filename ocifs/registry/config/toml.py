@@ -47,7 +47,7 @@ def shown(text: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class TomlTable:
     """A table and where it stands: the file, and the path of keys within it (empty at the top)."""
 
     values: Mapping[str, object]
@@ -55,7 +55,7 @@ class Table:
     path: str = ""
 
     @classmethod
-    def parse(cls, text: str, file: str) -> Table:
+    def parse(cls, text: str, file: str) -> TomlTable:
         """A whole file."""
         try:
             return cls(tomllib.loads(text), file)
@@ -108,17 +108,19 @@ class Table:
             raise self.wrong(key, "is no list of strings")
         return tuple(listed)
 
-    def table(self, key: str) -> Table:
+    def table(self, key: str) -> TomlTable:
         """A table; an empty one where there is none."""
         value = self.values.get(key, {})
         if not isinstance(value, dict):
             raise self.wrong(key, "is no table")
-        return Table(value, self.file, f"{self.path}.{key}" if self.path else key)
+        return TomlTable(value, self.file, f"{self.path}.{key}" if self.path else key)
 
-    def tables(self, key: str) -> Iterator[Table]:
+    def tables(self, key: str) -> Iterator[TomlTable]:
         """The tables of an array of them, each named by its number from 1 on."""
         value = self.values.get(key, [])
         if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
             raise self.wrong(key, f"is no array of tables (write [[{key}]])")
         for number, each in enumerate(value, 1):
-            yield Table(each, self.file, f"{self.path + '.' if self.path else ''}{key}[{number}]")
+            yield TomlTable(
+                each, self.file, f"{self.path + '.' if self.path else ''}{key}[{number}]"
+            )

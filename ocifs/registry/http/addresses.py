@@ -29,7 +29,7 @@ from typing import TypeAlias
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
-class Zone(Enum):
+class NetworkZone(Enum):
     """A part of the network."""
 
     OUTSIDE = "another machine"
@@ -83,30 +83,30 @@ _NEVER_OURS = {4: "192.0.2.1", 6: "2001:db8::1"}  # documentation (RFC 5737, RFC
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
-def zone_of(host: str) -> Zone:
+def zone_of(host: str) -> NetworkZone:
     """The zone of a host as a URL has it, by its name alone: a name that must be resolved is
     OUTSIDE.
     """
     name = _name(host)
     if name == "localhost" or name.endswith(".localhost"):
-        return Zone.MACHINE
+        return NetworkZone.MACHINE
     if name in _METADATA_NAMES:
-        return Zone.METADATA
+        return NetworkZone.METADATA
     address = parse_address(name)
-    return Zone.OUTSIDE if address is None else _zone(address)
+    return NetworkZone.OUTSIDE if address is None else _zone(address)
 
 
-def zone_of_address(text: str) -> Zone:
+def zone_of_address(text: str) -> NetworkZone:
     """The zone of an address that is to be connected to: this machine's own addresses are OWN.
 
     Blocks for microseconds.
     """
     address = parse_address(_name(text))
     if address is None:
-        return Zone.OUTSIDE
+        return NetworkZone.OUTSIDE
     zone = _zone(address)
-    if zone is Zone.OUTSIDE and any(is_own(each) for each in _meanings(address)):
-        return Zone.OWN
+    if zone is NetworkZone.OUTSIDE and any(is_own(each) for each in _meanings(address)):
+        return NetworkZone.OWN
     return zone
 
 
@@ -114,7 +114,7 @@ def is_inner(host: str) -> bool:
     """Whether a host is this machine or its link by its name alone."""
     address = parse_address(_name(host))
     if address is None:
-        return zone_of(host) is Zone.MACHINE
+        return zone_of(host) is NetworkZone.MACHINE
     return any(_is_reserved(each) or each.is_link_local for each in _meanings(address))
 
 
@@ -131,13 +131,13 @@ def parse_address(name: str) -> Address | None:
     return None
 
 
-def _zone(address: Address) -> Zone:
+def _zone(address: Address) -> NetworkZone:
     meanings = list(_meanings(address))
     if any(each in _METADATA for each in meanings):
-        return Zone.METADATA
+        return NetworkZone.METADATA
     if any(_is_reserved(each) for each in meanings):
-        return Zone.MACHINE
-    return Zone.LINK if any(each.is_link_local for each in meanings) else Zone.OUTSIDE
+        return NetworkZone.MACHINE
+    return NetworkZone.LINK if any(each.is_link_local for each in meanings) else NetworkZone.OUTSIDE
 
 
 def _is_reserved(address: Address) -> bool:

@@ -1,6 +1,6 @@
 """The chunks of an answer's body on their way to h11, followed to its trailers, which are bounded.
 
-`sockets.Stream` shows every byte of a chunked body to a `Chunks`, on the event loop. h11 decodes
+`sockets.SocketStream` shows every byte of a chunked body to a `Chunks`, on the event loop. h11 decodes
 the chunks. It collects trailers up to 100 KiB and parses them at once, which took 0.16 s.
 
 - Pure, and linear in the bytes that are fed.

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class RegistryResponse:
     """A small answer, whole. Names of headers are in lower case."""
 
     status: int
@@ -22,11 +22,11 @@ class Answer:
 
 
 @dataclass(slots=True)
-class Validators:
+class EtagStore:
     """By target. `bound`: bytes of bodies together."""
 
     bound: int
-    _kept: dict[str, tuple[str, Answer]] = field(default_factory=dict)
+    _kept: dict[str, tuple[str, RegistryResponse]] = field(default_factory=dict)
     _size: int = 0
 
     def condition(self, target: str) -> dict[str, str]:
@@ -34,7 +34,7 @@ class Validators:
         kept = self._kept.get(target)
         return {"If-None-Match": kept[0]} if kept else {}
 
-    def take(self, target: str, answer: Answer) -> Answer:
+    def take(self, target: str, answer: RegistryResponse) -> RegistryResponse:
         """The answer that is meant: this one, which is kept where it can be, or with 304 the one
         that was kept.
         """
@@ -46,7 +46,7 @@ class Validators:
         etag = answer.headers.get("etag", "")
         return self._keep(target, etag, answer) if answer.status == 200 and etag else answer
 
-    def _keep(self, target: str, etag: str, answer: Answer) -> Answer:
+    def _keep(self, target: str, etag: str, answer: RegistryResponse) -> RegistryResponse:
         if len(answer.body) <= self.bound:
             self._kept[target] = (etag, answer)
             self._size += len(answer.body)

@@ -1,7 +1,7 @@
 """Heads of answers on their way to h11: bounded, and without the lines that h11 refuses and other
 clients pass over.
 
-`sockets.Stream` feeds every answer through a `Head`, on the event loop. h11 parses all that comes
+`sockets.SocketStream` feeds every answer through a `Head`, on the event loop. h11 parses all that comes
 after.
 
 - Pure, and linear in the bytes that are fed.

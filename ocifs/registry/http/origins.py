@@ -22,19 +22,19 @@ import httpx
 
 from ocifs.errors import AccessDenied, Malformed
 from ocifs.oci.distribution.headers import HEADER_BYTES
-from ocifs.registry.http.addresses import Zone, zone_of
+from ocifs.registry.http.addresses import NetworkZone, zone_of
 
-Origin: TypeAlias = tuple[str, str, int | None]
+WebOrigin: TypeAlias = tuple[str, str, int | None]
 """Scheme, host and port (None: the scheme's own), normalised so that two of them may be compared."""
 
 
-def origin_in(url: str) -> Origin:
+def origin_in(url: str) -> WebOrigin:
     """The origin of an absolute address. Raises Malformed for what is none."""
     read = _read(url)
     return read.scheme, read.host, read.port
 
 
-def redirect_target(registry: Origin, url: str, location: str) -> str:
+def redirect_target(registry: WebOrigin, url: str, location: str) -> str:
     """Where a redirect from `url` leads. Raises Malformed when it must not be followed."""
     if len(location) > HEADER_BYTES:
         raise Malformed(f"{registry[1]} redirects to an address longer than {HEADER_BYTES} bytes")
@@ -50,7 +50,7 @@ def redirect_target(registry: Origin, url: str, location: str) -> str:
     return target
 
 
-def check_realm(registry: Origin, realm: str) -> None:
+def check_realm(registry: WebOrigin, realm: str) -> None:
     """Raise AccessDenied for a realm that must not be asked; Malformed for what is no address."""
     there = _read(realm)
     if (there.scheme, there.host, there.port) == registry:
@@ -65,7 +65,7 @@ def check_realm(registry: Origin, realm: str) -> None:
         raise AccessDenied(f"{registry[1]} sends us for a token to {zone.value}: {there.host}")
 
 
-def may_have_credentials(registry: Origin, realm: str) -> bool:
+def may_have_credentials(registry: WebOrigin, realm: str) -> bool:
     """Whether credentials may be sent to a realm.
 
     Another port of the registry's host may belong to another user, and without TLS nothing proves
@@ -75,16 +75,16 @@ def may_have_credentials(registry: Origin, realm: str) -> bool:
     return there.scheme == "https" or (there.scheme, there.host, there.port) == registry
 
 
-def _same_machine(registry: Origin, host: str) -> bool:
+def _same_machine(registry: WebOrigin, host: str) -> bool:
     """Whether a host is the registry's own, or another name of loopback beside it (`localhost`,
     `127.0.0.1`, `::1`).
     """
-    return host == registry[1] or zone_of(host) is zone_of(registry[1]) is Zone.MACHINE
+    return host == registry[1] or zone_of(host) is zone_of(registry[1]) is NetworkZone.MACHINE
 
 
-def _forbidden_zone(registry: Origin, host: str) -> Zone | None:
+def _forbidden_zone(registry: WebOrigin, host: str) -> NetworkZone | None:
     zone = zone_of(host)
-    return None if zone in (Zone.OUTSIDE, zone_of(registry[1])) else zone
+    return None if zone in (NetworkZone.OUTSIDE, zone_of(registry[1])) else zone
 
 
 def _read(url: str) -> httpx.URL:

@@ -23,7 +23,7 @@ import httpcore
 import httpx
 
 from ocifs.errors import OcifsError, UsageError
-from ocifs.registry.http.addresses import Zone, is_inner
+from ocifs.registry.http.addresses import NetworkZone, is_inner
 from ocifs.registry.http.errors import causes_of, our_error
 from ocifs.registry.http.sockets import Backend
 
@@ -107,7 +107,10 @@ def proxy_error(error: Exception, proxy: str) -> OcifsError | None:
 
 
 def make_pool(
-    context: ssl.SSLContext | None, proxy: str | None, zones: set[Zone] | None, connections: int
+    context: ssl.SSLContext | None,
+    proxy: str | None,
+    zones: set[NetworkZone] | None,
+    connections: int,
 ) -> httpcore.AsyncConnectionPool:
     """A pool of connections, direct or through a proxy.
 

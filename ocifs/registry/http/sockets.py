@@ -23,7 +23,7 @@ import httpcore
 import trio
 
 from ocifs.errors import AccessDenied
-from ocifs.registry.http.addresses import Zone, zone_of_address
+from ocifs.registry.http.addresses import NetworkZone, zone_of_address
 from ocifs.registry.http.chunks import Chunks
 from ocifs.registry.http.heads import Head
 from ocifs.settings import KIB
@@ -41,7 +41,7 @@ CHUNKED_READ = 16 * KIB  # of a chunked body: 2,700 chunks at most, some millise
 _NOT_CONNECTED = (httpcore.ConnectError, httpcore.ConnectTimeout)
 
 
-class Stream(httpcore.AsyncNetworkStream):
+class SocketStream(httpcore.AsyncNetworkStream):
     """A connection, whose reads are large once the head of an answer has been read.
 
     h11 parses what it is given at once: a mebibyte of headers would take a second of the event
@@ -102,7 +102,7 @@ class Stream(httpcore.AsyncNetworkStream):
         timeout: float | None = None,
     ) -> httpcore.AsyncNetworkStream:
         try:
-            return Stream(await self._inner.start_tls(ssl_context, server_hostname, timeout))
+            return SocketStream(await self._inner.start_tls(ssl_context, server_hostname, timeout))
         except (
             BaseException
         ):  # httpcore closes it for errors, not if the caller leaves in the middle of the handshake
@@ -117,7 +117,7 @@ class Stream(httpcore.AsyncNetworkStream):
 class Backend(httpcore.AsyncNetworkBackend):
     """trio's sockets. `zones`: where a host may be; None: anywhere."""
 
-    def __init__(self, zones: set[Zone] | None) -> None:
+    def __init__(self, zones: set[NetworkZone] | None) -> None:
         self._inner = httpcore.TrioBackend()
         self._zones = zones
 
@@ -135,11 +135,11 @@ class Backend(httpcore.AsyncNetworkBackend):
             )
 
         if self._zones is None:
-            return Stream(await connect(host))
+            return SocketStream(await connect(host))
         addresses = await _checked(host, port, timeout, self._zones)
         if not addresses:
             raise httpcore.ConnectError(f"{host} has no address")
-        return Stream(await connect_first(addresses, connect))
+        return SocketStream(await connect_first(addresses, connect))
 
     async def connect_unix_socket(
         self,
@@ -147,13 +147,15 @@ class Backend(httpcore.AsyncNetworkBackend):
         timeout: float | None = None,
         socket_options: Iterable[SocketOption] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        return Stream(await self._inner.connect_unix_socket(path, timeout, socket_options))
+        return SocketStream(await self._inner.connect_unix_socket(path, timeout, socket_options))
 
     async def sleep(self, seconds: float) -> None:
         await self._inner.sleep(seconds)
 
 
-async def _checked(host: str, port: int, timeout: float | None, zones: set[Zone]) -> list[str]:
+async def _checked(
+    host: str, port: int, timeout: float | None, zones: set[NetworkZone]
+) -> list[str]:
     """The addresses of a host that a registry chose, for connecting to just these."""
     found: list[str] = []
     with trio.move_on_after(inf if timeout is None else timeout) as scope:

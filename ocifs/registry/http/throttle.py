@@ -30,7 +30,7 @@ LONGEST_HOLD = 300.0  # seconds for which a registry is believed that it wants t
 
 
 @dataclass(slots=True)
-class Manners:
+class Throttle:
     """How one registry is treated.
 
     `attempts`: of one question. `patience`: seconds that whoever asks waits for an answer.
@@ -57,7 +57,7 @@ class Manners:
         if limits:
             self._limits, self._limits_at = limits, time.time()
 
-    async def patiently(self, kind: str, work: Callable[[], Awaitable[T]]) -> T:
+    async def call(self, kind: str, work: Callable[[], Awaitable[T]]) -> T:
         """What `work` gives, tried again where that may help, within the patience.
 
         Raises RateLimited at once where it would not do.

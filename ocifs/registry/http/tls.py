@@ -19,7 +19,7 @@ from pathlib import Path
 from ocifs.directories import config_home
 from ocifs.errors import UsageError
 from ocifs.oci.reference import DOCKER_HUB
-from ocifs.registry.config.endpoint import Site
+from ocifs.registry.config.endpoint import Endpoint
 from ocifs.settings import NetworkSettings
 
 log = logging.getLogger("ocifs.registry")
@@ -65,12 +65,12 @@ def _is_plain_here(host: str, network: NetworkSettings) -> bool:
     )
 
 
-class Trust:
+class TlsConfig:
     """Whose certificates are believed, host by host; read when the host is first spoken to."""
 
-    def __init__(self, network: NetworkSettings, site: Site | None = None) -> None:
+    def __init__(self, network: NetworkSettings, site: Endpoint | None = None) -> None:
         self._network = network
-        self._site = site or Site("")
+        self._site = site or Endpoint("")
         self._directories = certificate_directories(os.environ)
         self._usual: ssl.SSLContext | None = None
         self._own: dict[str, ssl.SSLContext] = {}
@@ -90,7 +90,7 @@ class Trust:
         site = (
             self._site
             if authority == _ADDRESSES.get(self._site.host, self._site.host)
-            else Site("")
+            else Endpoint("")
         )
         insecure = site.unverified or authority in self._network.insecure_tls
         directories = [
@@ -173,7 +173,7 @@ def _load_kept(load: Callable[..., None], path: Path, *more: object) -> None:
         log.warning("%s is skipped: %s", path, _why(error))
 
 
-def _load_site(context: ssl.SSLContext, site: Site) -> None:
+def _load_site(context: ssl.SSLContext, site: Endpoint) -> None:
     """What a configuration file names for one site."""
     for path in site.authorities:
         _load_kept(context.load_verify_locations, path)

@@ -23,11 +23,11 @@ import trio
 
 from ocifs import __version__
 from ocifs.errors import OcifsError
-from ocifs.registry.http.addresses import Zone, zone_of, zone_of_address
+from ocifs.registry.http.addresses import NetworkZone, zone_of, zone_of_address
 from ocifs.registry.http.errors import THEIRS, causes_of, our_error, our_errors, untrusted
-from ocifs.registry.http.origins import Origin
+from ocifs.registry.http.origins import WebOrigin
 from ocifs.registry.http.proxies import make_pool, proxy_error, proxy_for
-from ocifs.registry.http.tls import Trust
+from ocifs.registry.http.tls import TlsConfig
 from ocifs.settings import Timing
 
 T = TypeVar("T")
@@ -39,12 +39,12 @@ _HANDSHAKE = 3.0  # seconds in which a host on loopback shows that it has TLS
 _PEERS = 64  # addresses of a registry that are remembered
 
 
-class _Transport(httpx.AsyncBaseTransport):
+class _PooledTransport(httpx.AsyncBaseTransport):
     """httpx's own transport but for the network backend, which that one gives no way to choose; a
     pool for each way to connect.
     """
 
-    def __init__(self, registry: Origin, trust: Trust, connections: int) -> None:
+    def __init__(self, registry: WebOrigin, trust: TlsConfig, connections: int) -> None:
         self._registry = registry
         self._trust = trust
         self._connections = connections
@@ -54,7 +54,7 @@ class _Transport(httpx.AsyncBaseTransport):
         # Where the registry may lead: where its name says that it is, and to this machine's own
         # addresses once it has answered from one (a registry and its storage on one machine, each
         # by its name).
-        self._zones = {Zone.OUTSIDE, zone_of(registry[1])}
+        self._zones = {NetworkZone.OUTSIDE, zone_of(registry[1])}
         self._peers: set[str] = set()
 
     def _proxy(self, url: httpx.URL) -> str | None:
@@ -120,8 +120,8 @@ class _Transport(httpx.AsyncBaseTransport):
         peer = str(address[0]) if address else ""
         if peer and peer not in self._peers and len(self._peers) < _PEERS:
             self._peers.add(peer)
-            if zone_of_address(peer) is Zone.OWN:
-                self._zones.add(Zone.OWN)
+            if zone_of_address(peer) is NetworkZone.OWN:
+                self._zones.add(NetworkZone.OWN)
 
     async def aclose(self) -> None:
         for pool in self._pools.values():
@@ -143,12 +143,12 @@ class _Body(httpx.AsyncByteStream):
 
 
 def make_client(
-    registry: Origin, trust: Trust, connections: int, timing: Timing
+    registry: WebOrigin, trust: TlsConfig, connections: int, timing: Timing
 ) -> httpx.AsyncClient:
     """A client for one registry and wherever it redirects to."""
     stall = timing.stall_timeout
     return httpx.AsyncClient(
-        transport=_Transport(registry, trust, connections),
+        transport=_PooledTransport(registry, trust, connections),
         cookies=CookieJar(
             DefaultCookiePolicy(allowed_domains=[])
         ),  # a cookie would go along to the host's other ports

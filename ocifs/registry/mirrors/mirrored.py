@@ -28,10 +28,10 @@ from ocifs.errors import (
 )
 from ocifs.oci.descriptor import Descriptor
 from ocifs.oci.digest import Digest
-from ocifs.registry.auth.identity import Proof, identity_of
+from ocifs.registry.auth.identity import PresentedIdentity, identity_of
 from ocifs.registry.client import RegistryClient, open_registry
-from ocifs.registry.config.endpoint import Endpoint, Site
-from ocifs.registry.config.endpoints import Locations
+from ocifs.registry.config.endpoint import Endpoint, Route
+from ocifs.registry.config.routes import RouteTable
 from ocifs.registry.mirrors.health import Health
 from ocifs.settings import Settings
 
@@ -42,30 +42,30 @@ _DIGESTS = 4096  # digests of which it is remembered who served them
 
 
 @dataclass(eq=False, slots=True)
-class Member:
+class Upstream:
     """A site that may answer, how it is, and the client that asks it."""
 
-    site: Site
+    site: Endpoint
     own: bool
     client: RegistryClient
     health: Health
 
 
-class Mirrored:
+class MirroredRegistry:
     """A registry with its mirrors. Use `open_mirrored`."""
 
     def __init__(
-        self, host: str, locations: Locations, settings: Settings, stack: AsyncExitStack
+        self, host: str, locations: RouteTable, settings: Settings, stack: AsyncExitStack
     ) -> None:
         self.host = host
         self._locations = locations
         self._settings = replace(settings, network=locations.complete(settings.network))
         self._stack = stack
-        self._members: dict[tuple[Site, bool], Member] = {}
-        self._served: dict[Digest, set[Member]] = {}
-        self._distrusted: dict[Digest, set[Member]] = {}
-        self._by_tag_only: dict[str, Endpoint] = {}
-        self._identities: dict[frozenset[Proof], str] = {}
+        self._upstreams: dict[tuple[Endpoint, bool], Upstream] = {}
+        self._served: dict[Digest, set[Upstream]] = {}
+        self._distrusted: dict[Digest, set[Upstream]] = {}
+        self._by_tag_only: dict[str, Route] = {}
+        self._identities: dict[frozenset[PresentedIdentity], str] = {}
 
     @property
     def has_mirrors(self) -> bool:
@@ -78,8 +78,8 @@ class Mirrored:
         Raises as `RegistryClient.admit`.
         """
         for endpoint in (await self._own(repository))[-1:]:
-            member = await self._member(endpoint, patient=True)
-            await member.client.admit(endpoint.repository)
+            upstream = await self._upstream(endpoint, patient=True)
+            await upstream.client.admit(endpoint.repository)
 
     async def repositories(self) -> tuple[str, ...]:
         within, names = await self._listed(lambda client: client.repositories())
@@ -95,20 +95,22 @@ class Mirrored:
         within = {each.site: each.repository for each in endpoints}
         own = [each for each in endpoints if each.own]
         try:
-            member, names = await self._first(own, lambda member, _: work(member.client))
+            upstream, names = await self._first(own, lambda upstream, _: work(upstream.client))
         except _OUTAGES as error:
             if not self.has_mirrors:
                 raise
             raise CatalogUnavailable(f"{error}; its mirrors are not asked for lists") from error
-        return within[member.site], names
+        return within[upstream.site], names
 
     async def tags(self, repository: str) -> tuple[str, ...]:
         endpoints = await self._own(repository)
-        return (await self._first(endpoints, lambda member, there: member.client.tags(there)))[1]
+        return (await self._first(endpoints, lambda upstream, there: upstream.client.tags(there)))[
+            1
+        ]
 
     async def resolve(self, repository: str, tag: str) -> Descriptor:
         return await self._by_tag(
-            repository, tag, lambda member, there: member.client.resolve(there, tag)
+            repository, tag, lambda upstream, there: upstream.client.resolve(there, tag)
         )
 
     async def tagged(self, repository: str, tag: str) -> RawManifest:
@@ -118,16 +120,16 @@ class Mirrored:
         ):  # a mirror may have what the registry only names
             return await self.manifest(repository, (await self.resolve(repository, tag)).digest)
         return await self._by_tag(
-            repository, tag, lambda member, there: member.client.tagged(there, tag)
+            repository, tag, lambda upstream, there: upstream.client.tagged(there, tag)
         )
 
     async def _by_tag(
-        self, repository: str, tag: str, work: Callable[[Member, str], Awaitable[T]]
+        self, repository: str, tag: str, work: Callable[[Upstream, str], Awaitable[T]]
     ) -> T:
         endpoints = await self._locations.endpoints(self.host, repository, f":{tag}")
         asked = [each for each in endpoints if each.by_tag]
-        member, found = await self._first(asked, work)
-        through = next(each for each in asked if each.site == member.site)
+        upstream, found = await self._first(asked, work)
+        through = next(each for each in asked if each.site == upstream.site)
         if not through.by_digest:
             self._by_tag_only[repository] = through
         return found
@@ -136,7 +138,7 @@ class Mirrored:
         endpoints = await self._by_digest(repository, digest, f"@{digest}")
         return (
             await self._first(
-                endpoints, lambda member, there: member.client.manifest(there, digest)
+                endpoints, lambda upstream, there: upstream.client.manifest(there, digest)
             )
         )[1]
 
@@ -144,7 +146,7 @@ class Mirrored:
         endpoints = await self._own(repository)
         return (
             await self._first(
-                endpoints, lambda member, there: member.client.referrers(there, digest)
+                endpoints, lambda upstream, there: upstream.client.referrers(there, digest)
             )
         )[1]
 
@@ -152,7 +154,7 @@ class Mirrored:
         endpoints = await self._by_digest(repository, digest)
         return (
             await self._first(
-                endpoints, lambda member, there: member.client.blob_size(there, digest)
+                endpoints, lambda upstream, there: upstream.client.blob_size(there, digest)
             )
         )[1]
 
@@ -161,13 +163,13 @@ class Mirrored:
         endpoints = await self._by_digest(blob.repository, blob.digest)
         async with AsyncExitStack() as stack:
 
-            async def work(member: Member, there: str) -> BlobStream:
-                opened = member.client.open_blob(replace(blob, repository=there), start, stop)
+            async def work(upstream: Upstream, there: str) -> BlobStream:
+                opened = upstream.client.open_blob(replace(blob, repository=there), start, stop)
                 return await stack.enter_async_context(opened)
 
-            member, stream = await self._first(endpoints, work, begun=True)
-            self._remember(blob.digest, member)
-            yield _Served(stream, member)
+            upstream, stream = await self._first(endpoints, work, begun=True)
+            self._remember(blob.digest, upstream)
+            yield _Served(stream, upstream)
 
     async def identity(self, repository: str) -> str:
         """Who the registry and its mirrors take us for (identity.py).
@@ -178,8 +180,12 @@ class Mirrored:
         last = next((each for each in reversed(endpoints) if each.own), None)
         proofs = []
         for endpoint in endpoints:
-            member = await self._member(endpoint, patient=endpoint is last)
-            proofs.append(Proof(endpoint.site, await member.client.credential(endpoint.repository)))
+            upstream = await self._upstream(endpoint, patient=endpoint is last)
+            proofs.append(
+                PresentedIdentity(
+                    endpoint.site, await upstream.client.credential(endpoint.repository)
+                )
+            )
         key = frozenset(proofs)
         if key not in self._identities:
             self._identities[key] = await in_thread(identity_of, proofs)
@@ -188,9 +194,9 @@ class Mirrored:
     def report_corrupt(self, digest: Digest) -> bool:
         served = self._served.pop(digest, set())
         known = self._distrusted.setdefault(digest, set())
-        wrong = {member for member in served if not member.own} - known
-        for member in wrong:
-            member.health.lied(f"what it served for {digest} has other content")
+        wrong = {upstream for upstream in served if not upstream.own} - known
+        for upstream in wrong:
+            upstream.health.lied(f"what it served for {digest} has other content")
         known |= wrong
         while len(self._distrusted) > _DIGESTS:
             del self._distrusted[next(iter(self._distrusted))]
@@ -205,7 +211,7 @@ class Mirrored:
             "warnings": [],
         }  # until the registry itself was asked
         endpoints = []
-        for each in self._members.values():
+        for each in self._upstreams.values():
             endpoints.append(
                 {
                     "url": str(each.site),
@@ -217,28 +223,26 @@ class Mirrored:
                 told.update(each.client.facts())
         return {**told, "endpoints": endpoints}
 
-    async def _own(self, repository: str) -> list[Endpoint]:
+    async def _own(self, repository: str) -> list[Route]:
         return [each for each in await self._locations.endpoints(self.host, repository) if each.own]
 
-    async def _by_digest(
-        self, repository: str, digest: Digest, version: str = ""
-    ) -> list[Endpoint]:
+    async def _by_digest(self, repository: str, digest: Digest, version: str = "") -> list[Route]:
         """Who may be asked by digest; after all of them the mirror that says what tags mean and
         should not be asked without need.
         """
         endpoints = await self._locations.endpoints(self.host, repository, version)
-        liars = {member.site for member in self._distrusted.get(digest, ())}
+        liars = {upstream.site for upstream in self._distrusted.get(digest, ())}
         last = self._by_tag_only.get(repository)
         asked = [each for each in endpoints if each.by_digest] + ([last] if last else [])
         return [each for each in asked if each.own or each.site not in liars]
 
     async def _first(
         self,
-        endpoints: list[Endpoint],
-        work: Callable[[Member, str], Awaitable[T]],
+        endpoints: list[Route],
+        work: Callable[[Upstream, str], Awaitable[T]],
         *,
         begun: bool = False,
-    ) -> tuple[Member, T]:
+    ) -> tuple[Upstream, T]:
         """The first answer, and who gave it; `begun`: most of it is to come.
 
         Without one: what the registry said, or why it did not.
@@ -250,12 +254,12 @@ class Mirrored:
         for endpoint in endpoints:
             if endpoint.own and verdict is not None and not isinstance(verdict, _OUTAGES):
                 continue
-            member = await self._member(endpoint, patient=endpoint is last)
+            upstream = await self._upstream(endpoint, patient=endpoint is last)
             try:
                 if several:
-                    await member.health.ready(member.client.check)
-                with member.health.question(begun):
-                    return member, await work(member, endpoint.repository)
+                    await upstream.health.ready(upstream.client.check)
+                with upstream.health.question(begun):
+                    return upstream, await work(upstream, endpoint.repository)
             except OcifsError as error:
                 if endpoint.own:
                     verdict = error
@@ -265,19 +269,19 @@ class Mirrored:
             raise verdict
         raise _without_the_registry(self.host, others)
 
-    async def _member(self, endpoint: Endpoint, *, patient: bool) -> Member:
+    async def _upstream(self, endpoint: Route, *, patient: bool) -> Upstream:
         key = (endpoint.site, endpoint.own)
-        if key not in self._members:
+        if key not in self._upstreams:
             settings = _with_dial_timeout(self._settings, endpoint.site)
             settings = settings if patient else _for_a_mirror(settings, endpoint.site)
             client = await self._stack.enter_async_context(open_registry(endpoint.site, settings))
-            self._members[key] = Member(
+            self._upstreams[key] = Upstream(
                 endpoint.site, endpoint.own, client, Health(endpoint.own, settings.timing)
             )
-        return self._members[key]
+        return self._upstreams[key]
 
-    def _remember(self, digest: Digest, member: Member) -> None:
-        self._served.setdefault(digest, set()).add(member)
+    def _remember(self, digest: Digest, upstream: Upstream) -> None:
+        self._served.setdefault(digest, set()).add(upstream)
         while len(self._served) > _DIGESTS:
             del self._served[next(iter(self._served))]
 
@@ -285,13 +289,13 @@ class Mirrored:
 class _Served:
     """A stream of which it is noted who serves it."""
 
-    def __init__(self, stream: BlobStream, member: Member) -> None:
+    def __init__(self, stream: BlobStream, upstream: Upstream) -> None:
         self.start, self.total = stream.start, stream.total
         self._stream = stream
-        self._member = member
+        self._upstream = upstream
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        health = self._member.health
+        health = self._upstream.health
         try:
             async for piece in self._stream:
                 health.bytes += len(piece)
@@ -310,7 +314,7 @@ def _below(namespace: str, names: tuple[str, ...]) -> tuple[str, ...]:
     )
 
 
-def _for_a_mirror(settings: Settings, site: Site) -> Settings:
+def _for_a_mirror(settings: Settings, site: Endpoint) -> Settings:
     """A mirror is not waited for long, nor asked twice: others can be asked."""
     timing = settings.timing
     connect = site.connect_timeout or min(timing.connect_timeout, timing.mirror_timeout)
@@ -323,7 +327,7 @@ def _for_a_mirror(settings: Settings, site: Site) -> Settings:
     )
 
 
-def _with_dial_timeout(settings: Settings, site: Site) -> Settings:
+def _with_dial_timeout(settings: Settings, site: Endpoint) -> Settings:
     """The settings with a site's own `dial_timeout` (containerd docs/hosts.md), at most --max-wait."""
     if site.connect_timeout is None:
         return settings
@@ -345,12 +349,12 @@ def _without_the_registry(host: str, others: list[OcifsError]) -> OcifsError:
 
 @asynccontextmanager
 async def open_mirrored(
-    host: str, locations: Locations, settings: Settings
-) -> AsyncIterator[Mirrored]:
+    host: str, locations: RouteTable, settings: Settings
+) -> AsyncIterator[MirroredRegistry]:
     """A registry with its mirrors, for as long as the block lasts.
 
     Nothing is asked to open it. Raises UsageError.
     """
     await locations.prepare(host)
     async with AsyncExitStack() as stack:
-        yield Mirrored(host, locations, settings, stack)
+        yield MirroredRegistry(host, locations, settings, stack)

@@ -15,7 +15,7 @@ from ocifs import __version__, errors
 from ocifs.content import Blob
 from ocifs.oci.digest import Digest
 from ocifs.registry.client import open_registry
-from ocifs.registry.http.etags import Answer, Validators
+from ocifs.registry.http.etags import EtagStore, RegistryResponse
 from ocifs.settings import Limits, NetworkSettings, Settings
 from tests.support.faults import Reply, Request, fault_server, http, in_turn
 from tests.support.push import push_blob
@@ -162,10 +162,10 @@ async def test_a_304_that_nobody_asked_for_is_no_list() -> None:
 
 
 def test_answers_are_kept_within_their_bound() -> None:
-    kept = Validators(100)
+    kept = EtagStore(100)
     for number in range(5):
-        kept.take(str(number), Answer(200, {"etag": f'"{number}"'}, b"x" * 40))
-    kept.take("large", Answer(200, {"etag": '"large"'}, b"x" * 101))
+        kept.take(str(number), RegistryResponse(200, {"etag": f'"{number}"'}, b"x" * 40))
+    kept.take("large", RegistryResponse(200, {"etag": '"large"'}, b"x" * 101))
     assert [name for name in ("0", "1", "2", "3", "4", "large") if kept.condition(name)] == [
         "3",
         "4",

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocifs.errors import AccessDenied, Malformed, OcifsError
-from ocifs.registry.http.addresses import Zone, zone_of
+from ocifs.registry.http.addresses import NetworkZone, zone_of
 from ocifs.registry.http.origins import (
-    Origin,
+    WebOrigin,
     check_realm,
     may_have_credentials,
     origin_in,
@@ -37,14 +37,14 @@ INNER = [
 
 @pytest.mark.parametrize("host", INNER)
 def test_every_spelling_of_this_machine_is_known(host: str) -> None:
-    assert zone_of(host) is not Zone.OUTSIDE
+    assert zone_of(host) is not NetworkZone.OUTSIDE
 
 
 @pytest.mark.parametrize(
     "host", ["example.com", "10.0.0.1", "localhost.example.com", "[2001:db8::1]", "127.example.com"]
 )
 def test_other_hosts_are_not_this_machine(host: str) -> None:
-    assert zone_of(host) is Zone.OUTSIDE
+    assert zone_of(host) is NetworkZone.OUTSIDE
 
 
 @pytest.mark.parametrize("host", INNER)
@@ -69,7 +69,7 @@ def test_a_registry_elsewhere_cannot_lead_to_this_machine(host: str) -> None:
     ],
 )
 def test_credentials_go_to_token_servers_with_tls_or_to_the_registry_itself(
-    registry: Origin, realm: str, allowed: bool
+    registry: WebOrigin, realm: str, allowed: bool
 ) -> None:
     assert may_have_credentials(registry, realm) is allowed
 

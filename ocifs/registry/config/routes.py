@@ -14,8 +14,8 @@ from pathlib import Path
 
 from ocifs.concurrency import in_thread
 from ocifs.registry.config import hosts_toml, registries_conf
-from ocifs.registry.config.endpoint import Endpoint
-from ocifs.registry.config.hosts_toml import Host
+from ocifs.registry.config.endpoint import Route
+from ocifs.registry.config.hosts_toml import HostEntry
 from ocifs.registry.config.registries_conf import RegistriesConf
 from ocifs.settings import NetworkSettings
 
@@ -23,16 +23,16 @@ CONTAINERD = Path("/etc/containerd/certs.d")
 """Where containerd's own documents put its hosts.toml directories."""
 
 
-class Locations:
+class RouteTable:
     """Whom to ask, for every registry."""
 
     def __init__(self, conf: RegistriesConf | None = None, hosts: Path = CONTAINERD) -> None:
         self._conf = conf or RegistriesConf()
         self._directory = hosts
-        self._hosts: dict[str, tuple[Host, ...]] = {}
+        self._hosts: dict[str, tuple[HostEntry, ...]] = {}
 
     @classmethod
-    async def read(cls, network: NetworkSettings) -> Locations:
+    async def read(cls, network: NetworkSettings) -> RouteTable:
         """Those of this machine. Raises UsageError."""
         conf = await in_thread(registries_conf.load, os.environ, network.registries_conf)
         return cls(conf, network.hosts_directory or CONTAINERD)
@@ -53,15 +53,13 @@ class Locations:
             not each.own for each in self._hosts.get(host, ())
         )
 
-    async def endpoints(
-        self, host: str, repository: str, version: str = ""
-    ) -> tuple[Endpoint, ...]:
-        """Whom to ask about a repository, in order (`registries_conf.endpoints_for`).
+    async def endpoints(self, host: str, repository: str, version: str = "") -> tuple[Route, ...]:
+        """Whom to ask about a repository, in order (`registries_conf.routes_for`).
 
         Raises AccessDenied, UsageError.
         """
-        found: list[Endpoint] = []
-        for endpoint in registries_conf.endpoints_for(self._conf, host, repository, version):
+        found: list[Route] = []
+        for endpoint in registries_conf.routes_for(self._conf, host, repository, version):
             hosts = (
                 await self._load(endpoint.site.host)
                 if endpoint.own and not endpoint.site.scheme
@@ -74,13 +72,13 @@ class Locations:
                 found.append(endpoint)
         return tuple(found)
 
-    async def _load(self, host: str) -> tuple[Host, ...]:
+    async def _load(self, host: str) -> tuple[HostEntry, ...]:
         if host not in self._hosts:
             self._hosts[host] = await in_thread(hosts_toml.load, self._directory, host)
         return self._hosts[host]
 
 
-def _through(proxy: str, endpoint: Endpoint) -> Endpoint:
+def _through(proxy: str, endpoint: Route) -> Route:
     """An endpoint of hosts.toml, through the proxy that registries.conf names where the former
     names none.
     """

@@ -14,7 +14,7 @@ from ocifs.oci.distribution.endpoints import endpoint_of
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class RegistryRequest:
     """What is asked: any status not in `allow` is an error.
 
     `limit`: bytes of the answer's body, where it is taken whole.
