@@ -17,24 +17,25 @@ import os
 import stat
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TypeVar, Unpack
+from typing import TypeVar, TypeVarTuple, Unpack
 
 import trio
 
-from ocifs.app import open_tree, run_to_end
+from ocifs.app import StatusSources, open_tree, run_to_end
 from ocifs.concurrency import in_thread, patience
 from ocifs.errors import IsADirectory, NotADirectory, UsageError
-from ocifs.oci.reference import hosts_of, parse_source
+from ocifs.oci.reference import Source, hosts_of, parse_source
 from ocifs.options import Options, path_of, settings_of
 from ocifs.registry.config.registries_conf import expand
-from ocifs.settings import Timing
+from ocifs.settings import Settings
 from ocifs.tree.node import Directory, File, Node, Symlink
 from ocifs.tree.walk import walk
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 _PIECE = 1 << 20
 
 
@@ -69,27 +70,41 @@ class Entry:
 
 
 class AsyncTree:
-    """A source, for programs on trio. Use `open_async`."""
+    """A source, for programs on trio. Use `open_async`.
 
-    def __init__(self, root: Directory, timing: Timing) -> None:
-        self._root = root
-        self._timing = timing
+    `root` is the tree of nodes, for the functions of `ocifs.verbs`; `status` are the sources of the
+    fields of status.json.
+    """
 
-    async def _node(self, path: str, *, follow: bool = True) -> Node:
-        with patience(self._timing.timeout, self._timing.max_wait):
-            return await walk(self._root, os.fsencode(path), follow=follow)
-        raise AssertionError("patience raises when it ends")
+    def __init__(
+        self, source: Source, root: Directory, settings: Settings, status: StatusSources
+    ) -> None:
+        self.source = source
+        self.root = root
+        self.settings = settings
+        self.timing = settings.timing
+        self.status = status
+
+    def deadline(self) -> AbstractContextManager[object]:
+        """A block that raises DeadlineExceeded after `timeout` without progress, or `max_wait`."""
+        return patience(self.timing.timeout, self.timing.max_wait)
+
+    async def node(self, path: str, *, follow: bool = True) -> Node:
+        """The node at a path. Raises NotFound, NotADirectory and the errors of a read."""
+        with self.deadline():
+            return await walk(self.root, os.fsencode(path), follow=follow)
+        raise AssertionError("a deadline raises when it passes")
 
     async def stat(self, path: str = "", *, follow: bool = True) -> Stat:
         """What a path is. Raises NotFound and whatever keeps it from being known."""
-        return _stat(await self._node(path, follow=follow))
+        return _stat(await self.node(path, follow=follow))
 
     async def list(self, path: str = "") -> list[Entry]:
         """What a directory lists. Raises NotADirectory."""
-        node = await self._node(path)
+        node = await self.node(path)
         if not isinstance(node, Directory):
-            raise NotADirectory(f"{path!r} is no directory")
-        with patience(self._timing.timeout, self._timing.max_wait):
+            raise NotADirectory(f"not a directory: {path!r}")
+        with self.deadline():
             entries = await node.entries()
         prefix = path.rstrip("/") + "/" if path.strip("/") else ""
         return [Entry(prefix + os.fsdecode(entry.name), _stat(entry.node)) for entry in entries]
@@ -99,13 +114,13 @@ class AsyncTree:
 
         Raises IsADirectory, IntegrityError, …
         """
-        node = await self._node(path)
+        node = await self.node(path)
         if not isinstance(node, File):
-            raise IsADirectory(f"{path!r} is a directory")
+            raise IsADirectory(f"is a directory: {path!r}")
         parts: list[bytes] = []
         wanted = size
         while wanted is None or wanted > 0:
-            with patience(self._timing.timeout, self._timing.max_wait):
+            with self.deadline():
                 piece = await node.read(offset, _PIECE if wanted is None else min(wanted, _PIECE))
             if not piece:
                 break
@@ -209,6 +224,10 @@ class Tree:
                 )
         return loop.call(work)
 
+    def run(self, function: Callable[[AsyncTree, Unpack[Ts]], Awaitable[T]], *args: *Ts) -> T:
+        """Run a coroutine function, such as one of `ocifs.verbs`, with the AsyncTree and `args`."""
+        return self._call(lambda tree: function(tree, *args))
+
     def stat(self, path: str = "", *, follow: bool = True) -> Stat:
         """See AsyncTree."""
         return self._call(lambda tree: tree.stat(path, follow=follow))
@@ -234,7 +253,7 @@ class Tree:
         """
         found = self.stat(path)
         if found.is_dir:
-            raise IsADirectory(f"{path!r} is a directory")
+            raise IsADirectory(f"is a directory: {path!r}")
         return io.BufferedReader(_Raw(self, path, found.size), 128 << 10)
 
     def close(self) -> None:
@@ -299,8 +318,9 @@ async def open_async(source: str, **options: Unpack[Options]) -> AsyncIterator[A
     conf = path_of(options.get("registries_conf"))
     parsed = parse_source(await in_thread(expand, source, os.environ, conf))
     settings = settings_of(hosts_of(parsed), options)
-    async with open_tree(parsed, settings) as root:
-        yield AsyncTree(root, settings.timing)
+    status: StatusSources = {}
+    async with open_tree(parsed, settings, status) as root:
+        yield AsyncTree(parsed, root, settings, status)
 
 
 def _stat(node: Node) -> Stat:

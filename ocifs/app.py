@@ -1,38 +1,37 @@
-"""The composition root: the only module that joins what users see with where bytes come from.
+"""The composition root: the only module that joins the trees with the sources of their bytes.
 
-Rules that hold here: no decision of its own, only assembly; whatever lives as long as a mount
-belongs to the one nursery opened here.
+`open_tree` is called by the Python API, by verbs and by mounts, once for each tree, in the event
+loop of that tree. Everything that lives as long as the tree belongs to the nursery that is opened
+there: the housekeeper of the cache, fetches, background requests.
+
+- A registry is opened when it is first used, with its own client, credentials and name cache.
+- This module makes no decision of its own: it assembles.
+- Each part adds a source to `status`, from which status.json and the metrics are made.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import os
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import trio
 
-from ocifs import __version__
 from ocifs.concurrency import guarded, in_thread, patience, ungrouped
 from ocifs.content import ContentSource
 from ocifs.errors import LimitExceeded, OcifsError, UsageError
-from ocifs.fuse.stats import Journal
 from ocifs.layers.service import LayerService
 from ocifs.layout.layout import Layout
 from ocifs.layout.unpacked import OnProgress
-from ocifs.memory import fit_to_machine, raise_descriptor_limit, tune_garbage_collector, tune_malloc
+from ocifs.memory import fit_to_machine
 from ocifs.oci.local import LayoutSource
 from ocifs.oci.reference import HostsSource, Reference, RegistrySource, Source, seeds_of
 from ocifs.registry.admission import AdmissionCandidate, admit_all
 from ocifs.registry.config.routes import RouteTable
 from ocifs.registry.mirrors.mirrored import MirroredRegistry, open_mirrored
-from ocifs.settings import MountFlags, Settings
+from ocifs.settings import Settings
 from ocifs.store.blobs.cached import CachedBlobs
 from ocifs.store.derived import DerivedFiles
 from ocifs.store.disk import Disk
@@ -40,7 +39,6 @@ from ocifs.store.names.cached import CachedCatalog
 from ocifs.store.names.outage import BackoffSource, Outage
 from ocifs.store.upkeep.housekeeper import Housekeeper, IdleCloser
 from ocifs.tree.blob import OfHost
-from ocifs.tree.control import MountRoot
 from ocifs.tree.manifest.context import Context
 from ocifs.tree.node import Directory
 from ocifs.tree.registry.hosts import HostsDirectory
@@ -50,39 +48,42 @@ from ocifs.watched import Traffic, WatchedCatalog, WatchedSource
 
 log = logging.getLogger("ocifs.layout")
 
-# Each says what is so now, for `.ocifs/status.json`; it blocks on nothing and asks nobody.
-Status: TypeAlias = Callable[[], dict[str, object]]
-Facts: TypeAlias = dict[str, Status]
+StatusSource: TypeAlias = Callable[[], dict[str, object]]
+"""Returns fields of `.ocifs/status.json`, from memory and without waiting."""
+StatusSources: TypeAlias = dict[str, StatusSource]
 
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """What is called while a tree is open."""
+    """Callbacks for the time that a tree is open.
+
+    - `report` is called with damage that was found in the cache.
+    - `on_progress` is called while an archive is unpacked.
+    - `on_warning`: each named source is requested once before the tree is returned, and this is
+      called with problems that may prevent reads. Without it nothing is requested.
+    """
 
     report: Callable[[str], None] | None = None
-    """Called with damage that was found in the cache."""
     on_progress: OnProgress | None = None
     on_warning: Callable[[str], None] | None = None
-    """If given, each named source is asked once whether it can be read, and this is called with what may keep it from that."""
 
 
 @asynccontextmanager
 async def open_tree(
-    source: Source, settings: Settings, facts: Facts | None = None, hooks: Hooks = Hooks()
+    source: Source, settings: Settings, status: StatusSources | None = None, hooks: Hooks = Hooks()
 ) -> AsyncIterator[Directory]:
-    """The root directory of a source, for as long as the block lasts.
+    """The root directory of a source, while the block lasts.
 
-    Raises what keeps it from being opened.
-
-    `facts` is given what can be told about the parts.
+    `status` is filled with the sources of the tree's status. Raises the errors that prevent opening
+    it.
     """
     settings = await in_thread(fit_to_machine, settings)
-    facts = {} if facts is None else facts
+    status = {} if status is None else status
     async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
         disk = await in_thread(Disk, settings.cache.directory)
         closers: list[IdleCloser] = []
         housekeeper = Housekeeper(disk, settings.cache, closers)
-        parts = Parts(disk, nursery, settings, facts, closers)
+        parts = Parts(disk, nursery, settings, status, closers)
         disk.report = hooks.report or disk.report
         if isinstance(source, LayoutSource):
             root = await _open_layout(source, parts, hooks.on_progress)
@@ -93,7 +94,7 @@ async def open_tree(
                 if hooks.on_warning is not None and not settings.cache.offline:
                     await hosts.admit(hooks.on_warning)
         nursery.start_soon(guarded, "tidying the cache", housekeeper.run)
-        facts["cache"] = lambda: {
+        status["cache"] = lambda: {
             "directory": str(settings.cache.directory),
             "offline": settings.cache.offline,
             **housekeeper.facts(),
@@ -104,16 +105,16 @@ async def open_tree(
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What everything of a tree is built with."""
+    """The dependencies of everything in a tree."""
 
     disk: Disk
     nursery: trio.Nursery
     settings: Settings
-    facts: Facts
+    status: StatusSources
     closers: list[IdleCloser]
 
     def context(self, origin: ContentSource, seeds: tuple[str, ...] = ()) -> Context:
-        """What the nodes of one origin share."""
+        """The context that the nodes of one origin share."""
         settings = self.settings
         tables = not settings.cache.verify_full
         layer_service = LayerService(
@@ -127,8 +128,9 @@ class Parts:
 
 
 class Hosts:
-    """The registries of a tree, each opened when it is first wanted, with its own client,
-    credentials and caches of names.
+    """The registries of a tree, each opened when it is first used.
+
+    A registry has its own client, credentials and name cache, which live as long as `stack`.
     """
 
     def __init__(
@@ -145,14 +147,13 @@ class Hosts:
         self._opening = trio.Lock()
         self._opened: dict[str, Directory] = {}
         self._traffic: dict[str, Traffic] = {}
-        self._asked: dict[
-            str, tuple[MirroredRegistry, CachedCatalog, tuple[str, ...]]
-        ] = {}  # seeds are those of --repo
+        # The repositories are those of --repo.
+        self._contacts: dict[str, tuple[MirroredRegistry, CachedCatalog, tuple[str, ...]]] = {}
 
     async def root(self) -> Directory:
         """The root of the tree.
 
-        Raises what keeps a reference, or one of several hosts, from being opened.
+        Raises the errors that prevent opening a reference, or one of several hosts.
         """
         source = self._source
         if not isinstance(source, HostsSource):
@@ -169,9 +170,9 @@ class Hosts:
         )
 
     async def admit(self, on_warning: Callable[[str], None]) -> None:
-        """Ask once for each source that is named whether it can be read.
+        """Request each named source once, to find out whether it can be read.
 
-        Raises as `admit_all`; opening a reference has asked.
+        A reference has been requested when it was opened. Raises as `admit_all`.
         """
         source, timing = self._source, self._parts.settings.timing
         if isinstance(source, Reference):
@@ -179,14 +180,14 @@ class Hosts:
         several = source if isinstance(source, HostsSource) else HostsSource((source,))
         applicants = []
         for part in several.parts:
-            mirrored, catalog, seeds = self._asked[part.host]
+            mirrored, catalog, seeds = self._contacts[part.host]
             applicants.append(AdmissionCandidate(part, mirrored, catalog, seeds, catalog.is_known))
         seconds = min(timing.stale_after, timing.timeout / 3)
         for warning in await admit_all(applicants, seconds, or_any=several.any):
             on_warning(warning)
 
     async def open(self, host: str) -> Directory:
-        """The directory of one of several hosts. Asks nobody."""
+        """The directory of one of several hosts. Sends no request."""
         async with self._opening:
             if host not in self._opened:
                 most = self._parts.settings.limits.hosts
@@ -199,7 +200,7 @@ class Hosts:
             return self._opened[host]
 
     def listed(self) -> list[str]:
-        """The hosts that were named, or have answered."""
+        """The hosts that were named, and those that have answered."""
         named = self._source.hosts if isinstance(self._source, HostsSource) else ()
         return [*named, *(host for host, traffic in self._traffic.items() if traffic.reachable)]
 
@@ -211,7 +212,7 @@ class Hosts:
         alone = not isinstance(self._source, HostsSource)
         seeds = seeds_of(host, self._parts.settings.view.repositories, alone=alone)
         catalog, origin = _open_origin(mirrored, traffic, self._parts, alone=alone)
-        self._asked[host] = mirrored, catalog, seeds
+        self._contacts[host] = mirrored, catalog, seeds
         if isinstance(self._source, HostsSource):
             seeds += tuple(
                 part.path for part in self._source.parts if part.host == host and part.path
@@ -235,7 +236,7 @@ def _open_origin(
     blobs = CachedBlobs(source, parts.disk, parts.nursery, settings, host)
     blobs.has_seen = catalog.has_seen
     parts.closers.append(blobs)
-    parts.facts[f"registry {host}"] = lambda: {
+    parts.status[f"registry {host}"] = lambda: {
         **traffic.facts(),
         "stale": catalog.stale,
         "catalog_error": catalog.catalog_error,
@@ -247,7 +248,7 @@ def _open_origin(
 async def _open_layout(
     source: LayoutSource, parts: Parts, on_progress: OnProgress | None
 ) -> Directory:
-    """The root of a local source: the manifest that is named, or the only one, or all of them."""
+    """The root of a local source: the named manifest, the only one, or the directory of all."""
     settings, shelf = parts.settings, DerivedFiles(parts.disk)
     with patience(settings.timing.timeout, settings.timing.max_wait):
         layout = await Layout.open(source, parts.nursery, settings, shelf, on_progress)
@@ -270,124 +271,6 @@ async def _open_layout(
             hint=hint,
         )
     return RepositoryDirectory(context, "", ("repository",), repository=True)
-
-
-async def look_at_layout(
-    source: LayoutSource, settings: Settings
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The names of a local source's images, and what is odd about it.
-
-    Raises what keeps it from being opened.
-    """
-    disk = await in_thread(Disk, settings.cache.directory)
-    async with trio.open_nursery() as nursery:
-        layout = await Layout.open(source, nursery, settings, DerivedFiles(disk))
-        found = (await layout.names()).shown, await layout.notes()
-        nursery.cancel_scope.cancel()
-    return found
-
-
-@dataclass(frozen=True, slots=True)
-class MountRequest:
-    """What is to be mounted, and where."""
-
-    source: Source
-    mountpoint: Path
-    metrics: tuple[str, int] | None = None  # where metrics are served
-    flags: MountFlags = field(default_factory=MountFlags)
-
-
-def mount(
-    request: MountRequest, settings: Settings, on_ready: Callable[[Sequence[str]], None]
-) -> None:
-    """Mount a source and stay until the mount ends.
-
-    Raises what keeps it from being made. `on_ready` is called with warnings.
-    """
-    from ocifs.fuse.mounts import clear_dead_mount, refuse_live_mount
-    from ocifs.fuse.session import MountOptions, serve
-
-    tune_malloc()
-    raise_descriptor_limit()
-    place = request.mountpoint
-    clear_dead_mount(place)
-    refuse_live_mount(place)
-    if not place.is_dir():
-        hint = "name a directory" if place.exists() else f"mkdir -p {place}"
-        raise UsageError(f"{place} is no directory", hint=hint)
-    journal = Journal()
-    warnings: list[str] = []
-
-    def warn(text: str) -> None:
-        warnings.append(text)
-        journal.tell(text)
-
-    async def run() -> None:
-        facts: Facts = {}
-        async with (
-            open_tree(
-                request.source, settings, facts, Hooks(journal.tell, on_warning=warn)
-            ) as tree,
-            trio.open_nursery() as nursery,
-        ):
-            status = status_of(request.source, journal, facts)
-            root = MountRoot(
-                tree, control_files(status, journal), hidden=settings.view.view != WHOLE
-            )
-            options = MountOptions(
-                place, request.flags.fsname or str(request.source), request.flags
-            )
-            if request.metrics:
-                await _serve_metrics(nursery, request.metrics, status)
-            await serve(root, options, settings.timing, journal, lambda: on_ready(warnings))
-            nursery.cancel_scope.cancel()
-
-    tune_garbage_collector()
-    run_to_end(run)
-
-
-async def _serve_metrics(nursery: trio.Nursery, address: tuple[str, int], status: Status) -> None:
-    from ocifs.metrics import exposition
-    from ocifs.scrape import open_listeners, serve_metrics
-
-    listeners = await open_listeners(address)
-    nursery.start_soon(
-        guarded, "serving metrics", serve_metrics, listeners, lambda: exposition(status())
-    )
-
-
-def status_of(source: Source, journal: Journal, parts: Facts) -> Status:
-    """What makes a mount's status: what `.ocifs/status.json` shows and metrics are read from."""
-    began = time.time()
-
-    def status() -> dict[str, object]:
-        return {
-            "source": str(source),
-            "pid": os.getpid(),
-            "version": __version__,
-            "started": round(began, 3),
-            "seconds": round(time.time() - began, 1),
-            "operations": dict(journal.operations),
-            "operation_seconds": {
-                name: round(seconds, 6) for name, seconds in journal.seconds.items()
-            },
-            "bytes_read": journal.bytes_read,
-            "errors": dict(journal.errors),
-            "unexpected": journal.unexpected,
-            "registries": [tell() for name, tell in parts.items() if name.startswith("registry ")],
-            **{name: tell() for name, tell in parts.items() if not name.startswith("registry ")},
-        }
-
-    return status
-
-
-def control_files(status: Status, journal: Journal) -> dict[bytes, Callable[[], bytes]]:
-    """What `.ocifs/` holds, and how each file is made."""
-    return {
-        b"status.json": lambda: json.dumps(status(), indent=2).encode() + b"\n",
-        b"errors": journal.report,
-        b"version": f"{__version__}\n".encode,
-    }
 
 
 def run_to_end(run: Callable[[], Awaitable[None]]) -> None:

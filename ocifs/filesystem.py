@@ -27,6 +27,9 @@ from ocifs.errors import (
     ReadOnly,
 )
 from ocifs.options import Options
+from ocifs.verbs.export import export_image
+from ocifs.verbs.inspect import inspect_manifest
+from ocifs.verbs.prefetch import prefetch_paths
 
 PROTOCOL = "oci-registry"
 
@@ -142,6 +145,27 @@ class RegistryFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec ha
             if name in ("block_size", "cache_type", "cache_options")
         }
         return _File(self, path, mode, size=self.info(path)["size"], **options)
+
+    def inspect(self, path: str) -> dict[str, object]:
+        """The description of the manifest at a path, as `ocifs inspect --json` prints it."""
+        tree, _before, rest = self._split(path)
+        with _Errors(path):
+            return tree.run(inspect_manifest, rest).as_dict()
+        raise AssertionError("errors are raised, never swallowed")
+
+    def prefetch(self, path: str) -> int:
+        """Fetch everything at and below a path into the cache, and return the number of bytes."""
+        tree, _before, rest = self._split(path)
+        with _Errors(path):
+            return tree.run(prefetch_paths, [rest])
+        raise AssertionError("errors are raised, never swallowed")
+
+    def export(self, path: str, destination: str) -> str:
+        """Export the manifest at a path to the layout `oci:DIR[:TAG]`, and return its digest."""
+        tree, _before, rest = self._split(path)
+        with _Errors(path):
+            return str(tree.run(export_image, destination, rest))
+        raise AssertionError("errors are raised, never swallowed")
 
     def close(self) -> None:
         """Close the registries that this process opened."""

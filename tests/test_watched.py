@@ -7,10 +7,11 @@ import json
 import pytest
 from trio.testing import MockClock
 
-from ocifs.cli.status import amount, lines
+from ocifs.cli.status import lines
 from ocifs.content import Blob
 from ocifs.errors import NotFound, Unreachable
 from ocifs.oci.digest import Digest
+from ocifs.units import format_size
 from ocifs.watched import RATE_SECONDS, Traffic, WatchedSource
 from tests.store.source import MemorySource
 
@@ -88,4 +89,4 @@ def test_what_a_daemon_of_another_version_says_is_no_error(told: object) -> None
     ("count", "text"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (5 << 40, "5.0 TiB")]
 )
 def test_amounts(count: int, text: str) -> None:
-    assert amount(count) == text
+    assert format_size(count) == text

@@ -1,84 +1,68 @@
-"""What `ls`, `cat` and `tree` share: a source opened without a mount, and a path walked in it.
+"""How commands open a source without a mount, and walk to a path in it.
 
-Rules that hold here: the same tree, and the same code, as in a mount; every wait is bounded by the
-same patience.
+Called once by each command, in the main thread: `browse` runs the event loop.
+
+- The tree is the same as in a mount, and is read by the same code.
+- Every wait has a deadline.
+- A name that does not exist gets a hint: similar names, or the command that lists them.
 """
 
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
 
-from ocifs.app import Facts, Hooks, open_tree, run_to_end
+from ocifs.api import AsyncTree
+from ocifs.app import Hooks, StatusSources, open_tree, run_to_end
 from ocifs.cli.options import SharedOptions, settings_from
-from ocifs.cli.sources import how_to_look, read_sources
-from ocifs.cli.suggestions import around, likely
-from ocifs.cli.terminal import progress
-from ocifs.concurrency import patience
+from ocifs.cli.sources import how_to_list, read_sources
+from ocifs.cli.suggestions import enclosing, suggest
+from ocifs.cli.terminal import ProgressBar
 from ocifs.errors import DeadlineExceeded, NotFound, OcifsError
 from ocifs.oci.reference import Source, hosts_of
-from ocifs.settings import Settings, Timing
+from ocifs.settings import Settings
 from ocifs.telemetry import log_warnings
-from ocifs.tree.node import Directory, Node
-from ocifs.tree.walk import walk
+from ocifs.tree.node import Node
 
 
 def browse(
-    what: str | Source,
-    options: SharedOptions,
-    visit: Callable[[Directory, Timing], Awaitable[None]],
-    facts: Facts | None = None,
+    named: str | Source, options: SharedOptions, visit: Callable[[AsyncTree], Awaitable[None]]
 ) -> None:
-    """Open a source, let `visit` look around in it, close it.
+    """Open a source, call `visit` with its tree, and close it.
 
-    Raises what it raises. `facts` is filled with what is known of it.
+    Raises the errors of `visit`, with hints for names that do not exist.
     """
-    source = read_sources([what], options) if isinstance(what, str) else what
+    source = read_sources([named], options) if isinstance(named, str) else named
     settings = settings_from(options, *hosts_of(source))
     log_warnings()
+    bar = ProgressBar()
 
-    unpacking = _Unpacking()
+    def unpacking(name: str, done: int, total: int) -> None:
+        bar.label = f"unpacking {os.path.basename(name)} into the cache"
+        bar.show(done, total)
 
     async def run() -> None:
-        gathered = {} if facts is None else facts
-        async with open_tree(source, settings, gathered, Hooks(on_progress=unpacking.show)) as root:
-            unpacking.close()
-            await visit(root, settings.timing)
+        status: StatusSources = {}
+        async with open_tree(source, settings, status, Hooks(on_progress=unpacking)) as root:
+            bar.close()
+            await visit(AsyncTree(source, root, settings, status))
 
     try:
-        with unpacking:
+        with bar:
             run_to_end(run)
     except NotFound as error:
-        error.hint = error.hint or _instead_of(source, settings) or how_to_look(source)
+        error.hint = error.hint or _alternatives(source, settings) or how_to_list(source)
         raise
     except DeadlineExceeded as error:
-        error.hint = (
-            error.hint
-            or f"`ocifs doctor {source}` says whether it answers; --timeout and --max-wait are for how long"
+        error.hint = error.hint or (
+            f"check it with `ocifs doctor {source}`, or raise --timeout and --max-wait"
         )
         raise
 
 
-class _Unpacking(ExitStack):
-    """A bar on the terminal for an archive that is unpacked, from the first report of progress on."""
-
-    _advance: Callable[[int], None] | None = None
-    _shown = 0
-
-    def show(self, name: str, done: int, total: int) -> None:
-        """Show how many bytes of a file are done."""
-        if self._advance is None:
-            label = f"unpacking {os.path.basename(name)} into the cache"
-            self._advance = self.enter_context(progress(total, label, sys.stderr))
-        self._advance(done - self._shown)
-        self._shown = done
-
-
-def _instead_of(source: Source, settings: Settings) -> str:
-    """What may have been meant by a source that is not there."""
-    found = around(source)
+def _alternatives(source: Source, settings: Settings) -> str:
+    """A hint with names similar to a source that does not exist."""
+    found = enclosing(source)
     if found is None:
         return ""
     outer, path = found
@@ -87,7 +71,7 @@ def _instead_of(source: Source, settings: Settings) -> str:
     async def look() -> None:
         nonlocal hint
         async with open_tree(outer, settings) as root:
-            hint = await likely(root, path)
+            hint = await suggest(root, path)
 
     try:
         run_to_end(look)
@@ -96,12 +80,10 @@ def _instead_of(source: Source, settings: Settings) -> str:
     return hint
 
 
-async def patiently(timing: Timing, root: Directory, path: str, *, follow: bool = True) -> Node:
-    """Walk to a path, with patience."""
+async def find_node(tree: AsyncTree, path: str) -> Node:
+    """The node at a path. Raises NotFound with a hint, and the errors of a read."""
     try:
-        with patience(timing.timeout, timing.max_wait):
-            return await walk(root, path.encode(errors="surrogateescape"), follow=follow)
+        return await tree.node(path)
     except NotFound as error:
-        error.hint = error.hint or await likely(root, path)
+        error.hint = error.hint or await suggest(tree.root, path)
         raise
-    raise AssertionError("patience raises when it ends")

@@ -1,80 +1,109 @@
-"""`ocifs cache`: what is kept, whether it is still good, what stays, what goes.
+"""`ocifs cache`: inspect, verify, pin and clear the cache.
 
-Rules that hold here: the commands work while mounts use the same cache; what is in use goes only
-where `--force` says so; the exit status is 1 where something was wrong, or stayed that should have
-gone.
+- The commands work while mounts use the same cache.
+- Content that is in use is removed only with `--force`.
+- The exit status is 1 if damage was found, or if content could not be removed.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Unpack
 
 import click
 
+from ocifs.api import AsyncTree
 from ocifs.cli.browse import browse
-from ocifs.cli.options import CacheOptions, SharedOptions, cache_settings, caching, shared
-from ocifs.cli.status import amount
-from ocifs.cli.terminal import progress, write, write_lines
-from ocifs.errors import IntegrityError, Malformed, NotFound, UsageError
-from ocifs.layers.checksummed import intact
-from ocifs.layers.index import codec
-from ocifs.layers.spans.uncompressed import PLAIN
-from ocifs.oci.digest import Digest
-from ocifs.oci.reference import Reference, parse_source
-from ocifs.settings import Timing
-from ocifs.store.derived import DerivedFiles
+from ocifs.cli.options import (
+    CacheOptions,
+    SharedOptions,
+    cache_settings,
+    caching,
+    shared,
+)
+from ocifs.cli.param_types import json_option
+from ocifs.cli.terminal import ProgressBar, write, write_lines
+from ocifs.errors import NotFound, UsageError
+from ocifs.settings import CacheSettings
 from ocifs.store.disk import Disk
-from ocifs.store.names.cached import CachedCatalog
-from ocifs.store.upkeep import verify as check
 from ocifs.store.upkeep.eviction import bounds, evict, is_pinned, pinned, remove
-from ocifs.store.upkeep.inventory import INDICES, LEFTOVER, NAME, PARTIAL, Item, inventory
-from ocifs.store.upkeep.pins import Pin, pins, put_pin, remove_pin
+from ocifs.store.upkeep.inventory import Item, inventory
+from ocifs.store.upkeep.pins import pins, remove_pin
 from ocifs.store.upkeep.repositories import provenance
+from ocifs.units import format_size
+from ocifs.verbs.pin import (
+    PinReport,
+    not_a_digest,
+    parse_digest,
+    parse_reference,
+    pin_digest,
+    pin_manifest,
+    unpin,
+)
+from ocifs.verbs.verify import verify_cache
 
 _AGES = ((86400, "d"), (3600, "h"), (60, "min"))
 
 
 @click.group("cache")
 def command() -> None:
-    """Look at what is kept of registries, check it, pin it, clear it."""
+    """Inspect, verify, pin and clear the cache."""
 
 
 @command.command("path")
 @click.argument("digest", required=False)
 @caching
 def path_command(digest: str | None, **options: Unpack[CacheOptions]) -> None:
-    """Print the cache's directory, or the file that has the blob of DIGEST: whole, or the parts of
-    it that are here.
+    """Print the cache directory, or the file of a cached blob.
+
+    The file of a blob may be partial: it then contains the blocks that were fetched.
     """
     settings = cache_settings(options)
     if digest is None:
         write(str(settings.directory))
         return
-    disk, wanted = Disk(settings.directory), _digest(digest)
+    wanted = parse_digest(digest)
+    if wanted is None:
+        raise not_a_digest(digest)
+    disk = Disk(settings.directory)
     for path in (disk.whole(wanted), disk.partial(wanted)):
         if path.exists():
             write(str(path))
             return
-    raise NotFound(f"nothing of {wanted} is in the cache")
+    raise NotFound(f"not in the cache: {wanted}")
 
 
 @command.command("list")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@json_option
 @caching
 def list_command(as_json: bool, **options: Unpack[CacheOptions]) -> None:
-    """Show what is kept, what was used last first: kind, size on disk, last use, digest, pin,
-    repositories.
+    """List the cache, most recently used first.
+
+    Each line has the kind, size on disk, time since the last use, pin, digest and repositories.
     """
     settings = cache_settings(options)
     disk = Disk(settings.directory)
-    items, limits = inventory(disk), bounds(disk, settings)
+    items = inventory(disk)
+    rows = _rows(disk, items)
+    if as_json:
+        write_lines(json.dumps(_listing(disk, settings, items, rows), indent=2))
+        return
+    for row in rows:
+        _show(row)
+    total, limit = sum(item.size for item in items), bounds(disk, settings).size
+    used = f"{format_size(total)} of {format_size(limit)} used in {settings.directory}"
+    write(f"{used}; {len(items) - len(rows)} names", err=True)
+    for pin in pins(disk):
+        write(f"pinned: {pin.what} ({len(pin.digests)} digests)", err=True)
+
+
+def _rows(disk: Disk, items: Sequence[Item]) -> list[dict[str, object]]:
+    """A row for each item with a digest, most recently used first."""
     digests, names = pinned(disk)
-    known = provenance(disk, items)
-    rows = [
+    repositories = provenance(disk, list(items))
+    return [
         {
             "kind": item.kind,
             "digest": str(item.digest),
@@ -82,42 +111,36 @@ def list_command(as_json: bool, **options: Unpack[CacheOptions]) -> None:
             "length": item.length,
             "used": round(item.used, 3),
             "pinned": is_pinned(item, digests, names),
-            "repositories": sorted(known.get(item.digest, ())),
+            "repositories": sorted(repositories.get(item.digest, ())),
         }
-        for item in sorted(items, key=lambda each: -each.used)
+        for item in sorted(items, key=lambda item: -item.used)
         if item.digest is not None
     ]
-    others = [item for item in items if item.digest is None]
-    total = sum(item.size for item in items)
-    if as_json:
-        facts = {
-            "directory": str(settings.directory),
-            "size": total,
-            "limit": limits.size,
-            "free_space": limits.free,
-        }
-        kept = [{"what": pin.what, "digests": sorted(map(str, pin.digests))} for pin in pins(disk)]
-        write_lines(
-            json.dumps({**facts, "names": len(others), "pins": kept, "items": rows}, indent=2)
-        )
-        return
-    for row in rows:
-        _show(row)
-    write(
-        f"{amount(total)} of {amount(limits.size)} in {settings.directory}; {len(others)} names",
-        err=True,
-    )
-    for pin in pins(disk):
-        write(f"pinned: {pin.what}, {len(pin.digests)} digests", err=True)
+
+
+def _listing(
+    disk: Disk, settings: CacheSettings, items: Sequence[Item], rows: list[dict[str, object]]
+) -> dict[str, object]:
+    limits = bounds(disk, settings)
+    return {
+        "directory": str(settings.directory),
+        "size": sum(item.size for item in items),
+        "limit": limits.size,
+        "free_space": limits.free,
+        "names": len(items) - len(rows),
+        "pins": [
+            {"what": pin.what, "digests": sorted(map(str, pin.digests))} for pin in pins(disk)
+        ],
+        "items": rows,
+    }
 
 
 def _show(row: Mapping[str, object]) -> None:
     mark = "pinned" if row["pinned"] else "-"
-    used = row["used"]
+    used, names = row["used"], row["repositories"]
     assert isinstance(used, float)
-    found = row["repositories"]
-    origin = ", ".join(found) if isinstance(found, list) and found else "-"
-    size = amount(row["size"])
+    origin = ", ".join(names) if isinstance(names, list) and names else "-"
+    size = format_size(row["size"])
     write(f"{row['kind']:<13}  {size:>10}  {_age(used):>8}  {mark:<6}  {row['digest']}  {origin}")
 
 
@@ -127,93 +150,62 @@ def _age(used: float) -> str:
 
 
 @command.command("verify")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@json_option
 @caching
 def verify_command(as_json: bool, **options: Unpack[CacheOptions]) -> int:
-    """Hash everything again, and drop what is wrong. The exit status is 1 where something was."""
-    disk = Disk(cache_settings(options).directory)
-    items = inventory(disk)
-    total = sum(item.length for item in items if item.kind not in (PARTIAL, NAME, LEFTOVER))
-    with progress(total, amount(total), sys.stderr) as advance:
-        findings = check.verify(disk, items, lambda item: _expected(disk, item), advance)
+    """Verify the cache, and remove damaged content.
+
+    The exit status is 1 if anything was damaged.
+    """
+    with ProgressBar() as bar:
+        findings = verify_cache(cache_settings(options).directory, bar.show)
     if as_json:
-        wrong = [
+        damaged = [
             {"kind": item.kind, "path": str(item.paths[0]), "problem": text}
             for item, text in findings.wrong
         ]
-        write_lines(
-            json.dumps(
-                {"good": findings.good, "unknown": findings.unknown, "dropped": wrong}, indent=2
-            )
-        )
-    else:
-        for item, text in findings.wrong:
-            write(f"{item.kind} {item.digest or item.paths[0].name}: {text}; dropped")
-        passed = (
-            f", {findings.unknown} passed over (in use, or nothing to compare with)"
-            if findings.unknown
-            else ""
-        )
-        write(f"{findings.good} are good, {len(findings.wrong)} were not{passed}", err=True)
+        report = {"good": findings.good, "unknown": findings.unknown, "dropped": damaged}
+        write_lines(json.dumps(report, indent=2))
+        return 1 if damaged else 0
+    for item, text in findings.wrong:
+        write(f"{item.kind} {item.digest or item.paths[0].name}: {text}; removed")
+    skipped = (
+        f", {findings.unknown} skipped (in use, or without a checksum)" if findings.unknown else ""
+    )
+    write(f"{findings.good} good, {len(findings.wrong)} damaged{skipped}", err=True)
     return 1 if findings.wrong else 0
 
 
-def _expected(disk: Disk, item: Item) -> Digest | None:
-    """What a derived thing must hash to.
-
-    Indices, trees and roots have a checksum of their own; a plain tar's digest is in its index.
-    """
-    assert item.digest is not None
-    if item.kind == PLAIN:
-        index = codec.decode(_kept(disk, codec.KIND, item.digest))
-        return None if index is None else index.diff_id
-    if not item.kind.startswith(INDICES):
-        return None
-    data = _kept(disk, item.kind, item.digest)
-    if not intact(data):
-        raise IntegrityError("is not what was written")
-    return Digest.of(data)
-
-
-def _kept(disk: Disk, kind: str, digest: Digest) -> bytes:
-    file = DerivedFiles(disk).find(kind, digest)
-    if file is None:
-        return b""
-    with file:
-        return file.read()
-
-
 @command.command("gc")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@json_option
 @caching
 def gc_command(as_json: bool, **options: Unpack[CacheOptions]) -> int:
-    """Evict down to the bounds, what was used longest ago first, and remove what processes that
-    ended left behind.
+    """Evict down to the limits, least recently used first.
 
-    The exit status is 1 where the bounds are still passed, since the rest is in use or pinned.
+    Also removes the temporary files of processes that have ended. The exit status is 1 if a limit is
+    still exceeded because the remaining content is in use or pinned.
     """
     settings = cache_settings(options)
     disk = Disk(settings.directory)
     report = evict(disk, bounds(disk, settings), exactly=True)
     if report is None:
-        raise UsageError(
-            "another process is evicting, and has been for ten seconds", hint="try again"
-        )
-    facts = {
-        "evicted": len(report.evicted),
-        "freed": report.freed,
-        "size": report.size,
-        "over": report.over,
-    }
+        raise UsageError("the cache is locked: another process is evicting", hint="try again")
     if as_json:
-        write_lines(json.dumps({**facts, "leftovers": len(report.leftovers)}, indent=2))
-    else:
-        gone, left = len(report.evicted), len(report.leftovers)
-        write(
-            f"evicted {gone} ({amount(report.freed)}) and {left} leftovers; {amount(report.size)} are kept"
-        )
-        if report.over:
-            write(f"still {amount(report.over)} too much: the rest is in use or pinned", err=True)
+        facts = {
+            "evicted": len(report.evicted),
+            "freed": report.freed,
+            "size": report.size,
+            "over": report.over,
+            "leftovers": len(report.leftovers),
+        }
+        write_lines(json.dumps(facts, indent=2))
+        return 1 if report.over else 0
+    freed = f"evicted {len(report.evicted)} ({format_size(report.freed)})"
+    leftovers = f"removed {len(report.leftovers)} temporary files"
+    write(f"{freed}, {leftovers}; {format_size(report.size)} remain")
+    if report.over:
+        over = format_size(report.over)
+        write(f"still {over} over the limit: the rest is in use or pinned", err=True)
     return 1 if report.over else 0
 
 
@@ -221,13 +213,13 @@ def gc_command(as_json: bool, **options: Unpack[CacheOptions]) -> int:
 @click.option(
     "--force",
     is_flag=True,
-    help="Also what is in use or pinned. Who has it open keeps what they have.",
+    help="Also remove content that is in use or pinned. Open files stay readable.",
 )
 @caching
 def clear_command(force: bool, **options: Unpack[CacheOptions]) -> int:
-    """Remove everything that is neither in use nor pinned.
+    """Remove everything that is not in use or pinned.
 
-    The exit status is 1 where something in use stayed.
+    The exit status is 1 if content in use was not removed.
     """
     disk = Disk(cache_settings(options).directory)
     digests, names = pinned(disk)
@@ -235,105 +227,52 @@ def clear_command(force: bool, **options: Unpack[CacheOptions]) -> int:
     if force:
         for pin in pins(disk):
             remove_pin(disk, pin.what)
-    going = [item for item in items if force or not is_pinned(item, digests, names)]
-    gone = [item for item in going if remove(item, forced=force)]
-    freed = amount(sum(item.size for item in gone))
-    write(f"removed {len(gone)} ({freed}); {len(items) - len(going)} are pinned")
-    stayed = len(going) - len(gone)
-    if stayed:
-        write(
-            f"{stayed} are in use and stay; end the mounts (`ocifs status`), or use --force",
-            err=True,
-        )
-    return 1 if stayed else 0
+    removable = [item for item in items if force or not is_pinned(item, digests, names)]
+    removed = [item for item in removable if remove(item, forced=force)]
+    freed = format_size(sum(item.size for item in removed))
+    write(f"removed {len(removed)} ({freed}); {len(items) - len(removable)} pinned")
+    in_use = len(removable) - len(removed)
+    if in_use:
+        hint = "unmount first (`ocifs status` lists the mounts), or use --force"
+        write(f"{in_use} in use and not removed; {hint}", err=True)
+    return 1 if in_use else 0
 
 
 @command.command("pin")
-@click.argument("what")
+@click.argument("what", metavar="DIGEST|REFERENCE")
 @shared
 def pin_command(what: str, **options: Unpack[SharedOptions]) -> None:
-    """Keep WHAT from being evicted: a digest, or a reference with its manifest, config, layers, and
-    the child for the platform.
+    """Protect a digest or reference from eviction.
 
-    What is not here yet is not fetched, but stays once it is: `ocifs prefetch` fetches.
+    The pin of a reference covers its manifest, config and layers, and of an index the child for the
+    platform. Nothing is fetched, but content that is fetched later is pinned as well.
+
+    \b
+        ocifs cache pin registry.example.com/team/app:v1
+        ocifs prefetch registry.example.com/team/app:v1
     """
-    disk = Disk(cache_settings(options).directory)
-    digest = _digest_or_none(what)
+    digest = parse_digest(what)
     if digest is not None:
-        put_pin(disk, Pin(str(digest), frozenset({digest})))
+        pin_digest(what, cache_settings(options).directory)
         write(f"pinned {digest}")
         return
-    from ocifs.concurrency import patience
-    from ocifs.tree.manifest.reachable import Closure, closure
-    from ocifs.tree.node import Directory
-    from ocifs.tree.registry.single import SingleManifest
+    parse_reference(what)
+    reports: list[PinReport] = []
 
-    source = _reference(what)
-    found, names = Closure(), frozenset[str]()
-
-    async def visit(root: Directory, timing: Timing) -> None:
-        nonlocal found, names
-        assert isinstance(root, SingleManifest)
-        catalog = root.where.context.origin.catalog
-        with patience(timing.timeout, timing.max_wait):
-            found = await closure(root.where)
-            if isinstance(catalog, CachedCatalog):
-                names = await catalog.name_files(
-                    source.repository, source.tag or "", found.manifests
-                )
+    async def visit(tree: AsyncTree) -> None:
+        reports.append(await pin_manifest(tree))
 
     browse(what, options, visit)
-    put_pin(disk, Pin(str(source), frozenset({*found.manifests, *found.blobs}), names))
-    here = [each for each in found.blobs if disk.whole(each).exists()]
-    missing = sum(max(0, size) for each, size in found.blobs.items() if each not in here)
-    write(f"pinned {source}: {len(found.manifests)} manifests, {len(found.blobs)} blobs")
-    if missing > 0:
-        write(
-            f"{amount(missing)} of them are not here yet: `ocifs prefetch {what}` fetches them",
-            err=True,
-        )
+    for report in reports:
+        write(f"pinned {report.reference}: {report.manifests} manifests, {report.blobs} blobs")
+        if report.missing > 0:
+            missing = format_size(report.missing)
+            write(f"{missing} not cached yet; fetch them: `ocifs prefetch {what}`", err=True)
 
 
 @command.command("unpin")
-@click.argument("what")
+@click.argument("what", metavar="DIGEST|REFERENCE")
 @caching
 def unpin_command(what: str, **options: Unpack[CacheOptions]) -> None:
-    """Let WHAT, a digest or a reference that was pinned, be evicted again."""
-    disk = Disk(cache_settings(options).directory)
-    digest = _digest_or_none(what)
-    text = str(digest) if digest is not None else str(_reference(what))
-    if not remove_pin(disk, text):
-        raise NotFound(f"{text} is not pinned", hint=_hint(pin.what for pin in pins(disk)))
-    write(f"unpinned {text}")
-
-
-def _hint(known: Iterable[str]) -> str:
-    found = list(known)
-    return f"there are: {', '.join(found[:8])}" if found else ""
-
-
-def _reference(text: str) -> Reference:
-    source = parse_source(text)
-    if not isinstance(source, Reference):
-        raise UsageError(
-            f"{text} is neither a digest nor a reference",
-            hint="a reference looks like host/repository:tag",
-        )
-    return source
-
-
-def _digest(text: str) -> Digest:
-    found = _digest_or_none(text)
-    if found is None:
-        raise UsageError(
-            f"{text} is no digest", hint="a digest looks like sha256:<64 hexadecimal digits>"
-        )
-    return found
-
-
-def _digest_or_none(text: str) -> Digest | None:
-    try:
-        found = Digest.parse(text)
-    except Malformed:
-        return None
-    return found if found.verifiable else None
+    """Remove the pin of a digest or reference."""
+    write(f"unpinned {unpin(what, cache_settings(options).directory)}")

@@ -1,4 +1,4 @@
-"""`ocifs cat`: write a file of a source to standard output without mounting it."""
+"""`ocifs cat`: write a file of a source to standard output without a mount."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from typing import Unpack
 
 import click
 
-from ocifs.cli.browse import browse, patiently
+from ocifs.api import AsyncTree
+from ocifs.cli.browse import browse, find_node
 from ocifs.cli.options import SharedOptions, shared
 from ocifs.cli.param_types import PATH, SOURCE
 from ocifs.cli.sources import any_option, below_any
-from ocifs.concurrency import in_thread, patience
+from ocifs.concurrency import in_thread
 from ocifs.errors import IsADirectory, UsageError
-from ocifs.settings import MIB, Timing
-from ocifs.tree.node import Directory, File
+from ocifs.settings import MIB
+from ocifs.tree.node import File
 
 
 @click.command("cat")
@@ -23,27 +24,27 @@ from ocifs.tree.node import Directory, File
 @any_option
 @shared
 def command(source: str, path: str, any_host: bool, **options: Unpack[SharedOptions]) -> None:
-    """Write the file at PATH of SOURCE to standard output.
+    """Write a file of a source to standard output.
 
     \b
         ocifs cat registry.example.com/team/app:v1 config.json | jq .
     """
-    what, path = below_any(source, path, any_host)
+    named, path = below_any(source, path, any_host)
     if not path:
-        raise UsageError("which file?", hint="ocifs cat SOURCE PATH")
+        raise UsageError("missing argument PATH", hint="ocifs cat SOURCE PATH")
 
-    async def visit(root: Directory, timing: Timing) -> None:
-        node = await patiently(timing, root, path)
+    async def visit(tree: AsyncTree) -> None:
+        node = await find_node(tree, path)
         if not isinstance(node, File):
-            raise IsADirectory(f"{path!r} is a directory")
+            raise IsADirectory(f"is a directory: {path}")
         offset = 0
         while True:
-            with patience(timing.timeout, timing.max_wait):
-                piece = await node.read(offset, MIB)
-            if not piece:
+            with tree.deadline():
+                chunk = await node.read(offset, MIB)
+            if not chunk:
                 break
-            offset += len(piece)
-            await in_thread(sys.stdout.buffer.write, piece)
+            offset += len(chunk)
+            await in_thread(sys.stdout.buffer.write, chunk)
         sys.stdout.buffer.flush()
 
-    browse(what, options, visit)
+    browse(named, options, visit)

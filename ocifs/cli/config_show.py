@@ -32,8 +32,8 @@ def show(name: str | None, as_json: bool) -> None:
     known = {each.name: each for each in mount.params if each.name}
     loaded = config.load(known)
     if name is not None and name not in loaded.mounts:
-        hint = nearest(name, loaded.mounts) or "the configuration file names none"
-        raise UsageError(f"there is no mount {name}", hint=hint)
+        hint = nearest(name, loaded.mounts) or "the configuration file has no named mounts"
+        raise UsageError(f"unknown mount: {name}", hint=hint)
     # The words stand for what the command line would give; the options are decided as a mount would
     # decide them.
     context = mount.make_context(

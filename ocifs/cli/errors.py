@@ -1,6 +1,6 @@
-"""How a command ends that failed: the message, the hint, the exit status.
+"""How a failed command ends: the message, the hint and the exit status.
 
-Rules that hold here: exit statuses are those of docs/reference/cli.md, and are decided here alone.
+The exit statuses are those of docs/reference/cli.md, and are decided here alone.
 """
 
 from __future__ import annotations
@@ -20,24 +20,26 @@ from ocifs.printable import printable
 
 FAILURE = 1
 USAGE = 2
-LOOKED_AT = 5_000  # names that are compared with what was written: that takes half a second
+# The status that a shell reports for SIGINT.
+INTERRUPTED = 130
+# Names that are compared with a missing one: more would take longer than half a second.
+MAX_COMPARED = 5_000
 _SHOWN = 8
-INTERRUPTED = 130  # what a shell gives for SIGINT
 
 
 def status_of(error: BaseException) -> int:
-    """The exit status of an error: 2 where what was asked is to be written differently, else 1."""
+    """The exit status of an error: 2 if the command must be written differently, else 1."""
     return USAGE if isinstance(error, UsageError | InvalidReference | click.UsageError) else FAILURE
 
 
 def text_of(error: OcifsError) -> str:
-    """What happened and, indented below it, what to try."""
-    what, hint = printable(str(error)), printable(error.hint)
-    return f"{what}\n  {hint}" if hint else what
+    """The message and, on an indented line, the hint."""
+    message, hint = printable(str(error)), printable(error.hint)
+    return f"{message}\n  {hint}" if hint else message
 
 
 def fail(error: OcifsError) -> None:
-    """Say it."""
+    """Print an error and its hint."""
     write(coloured("ocifs:", "red", sys.stderr), f" {error}", err=True)
     if error.hint:
         write(f"  {error.hint}", err=True)
@@ -46,39 +48,36 @@ def fail(error: OcifsError) -> None:
 def show_crash(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
-    """Write the traceback of a bug (sys.excepthook): its message may have text of a stranger."""
+    """Print the traceback of a bug (sys.excepthook), cleaned: it may contain foreign text."""
     for line in "".join(traceback.format_exception(kind, error, trace)).splitlines():
         write(line, err=True)
 
 
-def nearest(wanted: str, names: Iterable[str], alike: float = 0.6) -> str:
-    """Which of the names may have been meant, as a hint: those like it, else the first that there
-    are; empty where there are none.
+def nearest(missing: str, names: Iterable[str], cutoff: float = 0.6) -> str:
+    """A hint with the names similar to a missing one, else with the first names.
+
+    Empty if there are no names.
     """
     import difflib
 
-    known = list(islice(names, LOOKED_AT))
-    close = difflib.get_close_matches(wanted, known, 3, alike)
+    known = list(islice(names, MAX_COMPARED))
+    close = difflib.get_close_matches(missing, known, 3, cutoff)
     if close:
         return f"did you mean {' or '.join(close)}?"
     more = f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else ""
-    return (
-        f"there {'is' if len(known) == 1 else 'are'}: {', '.join(known[:_SHOWN])}{more}"
-        if known
-        else ""
-    )
+    return f"available: {', '.join(known[:_SHOWN])}{more}" if known else ""
 
 
 def fail_usage(error: click.ClickException) -> None:
-    """Say what the command line parser has to say, in the form of all other failures."""
-    what, _, close = error.format_message().strip().partition(" Did you mean ")
+    """Print an error of click in the form of all other errors."""
+    message, _, close = error.format_message().strip().partition(" Did you mean ")
     context = error.ctx if isinstance(error, click.UsageError) else None
     parameter = error.param if isinstance(error, click.BadParameter) else None
     if context and parameter and parameter.name:
         source = context.get_parameter_source(parameter.name)
         if source is ParameterSource.ENVIRONMENT:
-            what = f"{what.rstrip('.')} (from {parameter.envvar} in the environment)"
+            message = f"{message.rstrip('.')} (from {parameter.envvar} in the environment)"
     hint = f"did you mean {close}" if close else ""
     if not hint and context:
-        hint = f"`{context.command_path} --help` says what can be given"
-    fail(UsageError(what[:1].lower() + what[1:].rstrip("."), hint=hint))
+        hint = f"see `{context.command_path} --help`"
+    fail(UsageError(message[:1].lower() + message[1:].rstrip("."), hint=hint))

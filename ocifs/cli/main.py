@@ -1,8 +1,8 @@
-"""The `ocifs` command: which subcommands there are, and where each lives.
+"""The `ocifs` command: its subcommands, and how errors end it.
 
-Rules that hold here: a subcommand's module is imported when it is used, so that `ocifs --help`
-answers at once; an error of ours ends the command with one message and, where we know one, a hint
-on what to try; exit statuses are those of docs/reference/cli.md.
+- A subcommand's module is imported when it is used, so that `ocifs --help` is fast.
+- An OcifsError ends the command with one message and, if there is one, a hint.
+- Exit statuses are those of docs/reference/cli.md.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ocifs.cli import errors as failure
+from ocifs.cli import errors
 from ocifs.cli.terminal import write
 from ocifs.errors import OcifsError, UsageError
 from ocifs.programs import exclude_current_directory
@@ -23,31 +23,27 @@ from ocifs.programs import exclude_current_directory
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-# name: (module, one line for --help). The line stands here so that listing them imports none of
-# them.
+# name: (module, summary for --help). The summaries are here so that --help imports no module.
 COMMANDS = {
-    "mount": (
-        "ocifs.cli.mount",
-        "Mount a registry, a part of one, or an image on disk as a directory.",
-    ),
-    "config": ("ocifs.cli.config_show", "Show the configuration, and where each value comes from."),
-    "umount": ("ocifs.cli.umount", "End a mount, also one whose daemon has died."),
-    "status": ("ocifs.cli.status", "Show the mounts of this machine and how they are."),
-    "doctor": ("ocifs.cli.doctor", "Look for what keeps mounts from working, and say what to do."),
+    "mount": ("ocifs.cli.mount", "Mount a registry, repository, image or local source."),
+    "umount": ("ocifs.cli.umount", "Unmount, even if the daemon has died."),
+    "status": ("ocifs.cli.status", "Show the mounts of this machine and their state."),
     "ls": ("ocifs.cli.ls", "List a path of a source without mounting it."),
-    "cat": ("ocifs.cli.cat", "Write a file of a source to standard output without mounting it."),
-    "inspect": ("ocifs.cli.inspect", "Say what a manifest is, and which field said so."),
-    "find": ("ocifs.cli.find", "Find artifacts by what they are."),
-    "prefetch": ("ocifs.cli.prefetch", "Fetch what is below paths of a source into the cache."),
-    "export": ("ocifs.cli.export", "Write an image or artifact as an OCI image layout on disk."),
-    "completion": ("ocifs.cli.completion", "Print the script that makes a shell complete."),
-    "cache": ("ocifs.cli.cache", "Look at what is kept of registries, check it, pin it, clear it."),
-    "tree": ("ocifs.cli.tree", "Show what is below a path of a source without mounting it."),
+    "tree": ("ocifs.cli.tree", "Show the tree below a path of a source."),
+    "cat": ("ocifs.cli.cat", "Write a file of a source to standard output."),
+    "inspect": ("ocifs.cli.inspect", "Show a manifest's kind and how it was determined."),
+    "find": ("ocifs.cli.find", "Find artifacts by kind."),
+    "prefetch": ("ocifs.cli.prefetch", "Fetch files into the cache before they are read."),
+    "export": ("ocifs.cli.export", "Export an image or artifact as an OCI image layout."),
+    "cache": ("ocifs.cli.cache", "Inspect, verify, pin and clear the cache."),
+    "config": ("ocifs.cli.config_show", "Show the configuration and its sources."),
+    "doctor": ("ocifs.cli.doctor", "Check FUSE, permissions, credentials and the cache."),
+    "completion": ("ocifs.cli.completion", "Print a completion script for a shell."),
 }
 
 
 class Commands(click.Group):
-    """The subcommands, imported when used."""
+    """The subcommands, each imported when it is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -68,19 +64,18 @@ class Commands(click.Group):
             return None
         command = importlib.import_module(COMMANDS[cmd_name][0]).command
         assert isinstance(command, click.Command)
-        from ocifs.cli.options import (
-            configurable,  # here: it brings the settings, and --help would take a third more
-        )
+        # Imported here because it imports the settings, which would slow down --help.
+        from ocifs.cli.options import configurable
 
         if configurable(command):
             from ocifs.cli import config
             from ocifs.cli.mount import command as mount
 
-            loaded = config.load({each.name: each for each in mount.params if each.name})
+            loaded = config.load({param.name: param for param in mount.params if param.name})
             ctx.obj = loaded
-            below = command.commands if isinstance(command, click.Group) else ()
+            subcommands = command.commands if isinstance(command, click.Group) else ()
             ctx.default_map = {
-                cmd_name: {**loaded.defaults(), **{each: loaded.defaults() for each in below}}
+                cmd_name: {**loaded.defaults(), **{name: loaded.defaults() for name in subcommands}}
             }
         return command
 
@@ -89,7 +84,7 @@ class Commands(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
         if name not in COMMANDS and not name.startswith("-"):
-            raise UsageError(f"there is no command {name}", hint=failure.nearest(name, COMMANDS))
+            raise UsageError(f"unknown command: {name}", hint=errors.nearest(name, COMMANDS))
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -97,9 +92,9 @@ class Commands(click.Group):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
 
-def show_version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
-    """Write the version, which is looked up here and not whenever the command is run."""
-    if asked and not ctx.resilient_parsing:
+def show_version(ctx: click.Context, _: click.Parameter, requested: bool) -> None:
+    """Print the version, which is looked up only here: that takes 45 ms."""
+    if requested and not ctx.resilient_parsing:
         from ocifs import __version__
 
         write(f"ocifs, version {__version__}")
@@ -116,10 +111,10 @@ def show_version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
     help="Show the version and exit.",
 )
 def group() -> None:
-    """A container registry as a filesystem.
+    """Mount container registries as read-only filesystems.
 
-    Mount a registry and every repository, tag, manifest and layer in it is a path that ls, cat, cp,
-    diff and every other program can read:
+    Repositories, tags, manifests and layers are files and directories, which ls, cat, cp, diff and
+    every other program can read:
 
     \b
         ocifs mount registry.example.com /mnt/reg
@@ -130,36 +125,35 @@ def group() -> None:
 
 
 def main() -> None:
-    """Run the command line; the one place where errors become messages and exit statuses."""
+    """Run the command line. The only place where errors become messages and exit statuses."""
     exclude_current_directory()
-    os.umask(os.umask(0o077) | 0o022)  # what is made is never for others to write
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would have credentials in it
-    if asked := os.environ.get("_OCIFS_COMPLETE"):
+    # Files and directories that ocifs creates are never writable for others.
+    os.umask(os.umask(0o077) | 0o022)
+    # A core dump would contain credentials.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if request := os.environ.get("_OCIFS_COMPLETE"):
         from ocifs.cli.completion import answer
 
-        answer(group, asked)
-    sys.excepthook = failure.show_crash
+        answer(group, request)
+    sys.excepthook = errors.show_crash
     try:
-        ended = group(prog_name="ocifs", standalone_mode=False)
+        status = group(prog_name="ocifs", standalone_mode=False)
     except click.ClickException as error:
-        if isinstance(
-            error, getattr(click.exceptions, "NoArgsIsHelpError", ())
-        ):  # click 8.1 prints the help itself
-            error.show()
+        if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):
+            error.show()  # The help. click 8.1 prints it itself.
         else:
-            failure.fail_usage(error)
-        sys.exit(failure.status_of(error))
+            errors.fail_usage(error)
+        sys.exit(errors.status_of(error))
     except (click.Abort, KeyboardInterrupt):
-        sys.exit(failure.INTERRUPTED)
+        sys.exit(errors.INTERRUPTED)
     except BrokenPipeError:
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), 1
-        )  # `ocifs ls … | head`: Python flushes once more at its end
-        sys.exit(failure.FAILURE)
+        # `ocifs ls … | head`: Python flushes standard output once more when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(errors.FAILURE)
     except OcifsError as error:
-        failure.fail(error)
-        sys.exit(failure.status_of(error))
-    sys.exit(ended if isinstance(ended, int) else 0)
+        errors.fail(error)
+        sys.exit(errors.status_of(error))
+    sys.exit(status if isinstance(status, int) else 0)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import click
 from ocifs.cli.errors import nearest, status_of, text_of
 from ocifs.cli.options import SharedOptions, give_variables, settings_from, shared
 from ocifs.cli.param_types import SOURCE
-from ocifs.cli.sources import how_to_look, read_sources
+from ocifs.cli.sources import how_to_list, read_sources
 from ocifs.cli.terminal import write
 from ocifs.errors import NotFound, OcifsError, UsageError
 from ocifs.metrics import parse_address
@@ -66,8 +66,8 @@ class NamedMount(click.Command):
         ctx.default_map = given
         rest = super().parse_args(ctx, args)
         if place is None:
-            hint = f'write below [mounts.{name}]: mountpoint = "/mnt/{name}"'
-            raise UsageError(f"{name} has no mountpoint in the configuration file", hint=hint)
+            hint = f'add below [mounts.{name}]: mountpoint = "/mnt/{name}"'
+            raise UsageError(f"no mountpoint for the mount {name}", hint=hint)
         ctx.params["mountpoint"] = Path(str(place))
         ctx.params["source"] = config.sources(name)
         return rest
@@ -202,20 +202,20 @@ def _one_word(word: str, context: click.Context) -> UsageError:
 
     how = "ocifs mount SOURCE MOUNTPOINT"
     if Path(word).is_dir():
-        return UsageError(f"what is to be mounted at {word}?", hint=how)
+        return UsageError(f"missing argument SOURCE: {word} is a mount point", hint=how)
     named = context.obj.mounts if isinstance(context.obj, Config) else ()
     hint = nearest(word, named) if "." not in word and ":" not in word else ""
     if hint:
-        return UsageError(f"the configuration file names no mount {word}", hint=hint)
-    return UsageError(f"where is {word} to be mounted?", hint=how)
+        return UsageError(f"unknown mount: {word}", hint=hint)
+    return UsageError(f"missing argument MOUNTPOINT for {word}", hint=how)
 
 
 def _serve(what: Request, settings: Settings, ready: Ready | None, *, told: bool) -> None:
     """Mount, and stay; `ready` hears how that began, where this is a daemon, else standard error is
     told, where it may be.
     """
-    from ocifs.app import MountRequest, mount
     from ocifs.fuse.daemon import notify_systemd
+    from ocifs.mounting import MountRequest, mount
 
     request = MountRequest(*what)
 
@@ -233,7 +233,7 @@ def _serve(what: Request, settings: Settings, ready: Ready | None, *, told: bool
         mount(request, settings, announce)
     except BaseException as error:
         if isinstance(error, NotFound):
-            error.hint = error.hint or how_to_look(request.source)
+            error.hint = error.hint or how_to_list(request.source)
         if ready is not None:
             text = (
                 text_of(error)

@@ -68,7 +68,9 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # generic in click's new
     ) -> int:
         found = _SIZE.fullmatch(str(value).strip())
         if found is None or isinstance(value, bool):
-            self.fail(f"{value!r} is no size; write it like 500M or 20G", param, ctx)
+            self.fail(
+                f"invalid size: {value}; use a number with a unit, such as 500M or 20G", param, ctx
+            )
         return int(float(found[1]) * 1024 ** " KMGT".index(found[2].upper() or " "))
 
 
@@ -86,7 +88,7 @@ class Seconds(click.FloatRange):
         try:
             number = float(str(value))
         except ValueError:
-            self.fail(f"{value!r} is no number of seconds", param, ctx)
+            self.fail(f"not a number of seconds: {value}", param, ctx)
         return float(super().convert(number, param, ctx))
 
 

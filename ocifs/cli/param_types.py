@@ -1,7 +1,7 @@
-"""Types of arguments that the shell can complete: a source, a path in one, a mount.
+"""Types of arguments that a shell can complete (a source, a path, a mount), and the option `--json`.
 
-Rules that hold here: importing this imports nothing that takes long, since every command has it;
-what can be completed is looked up by `ocifs.cli.completions`, which is imported when a shell asks.
+Every command imports this module, so it imports nothing that takes long. The candidates come from
+`ocifs.cli.completions`, which is imported when a shell asks for them.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import click
 from click.shell_completion import CompletionItem
 
 
-class SourceType(click.ParamType):  # type: ignore[type-arg]  # click 8.1 has no arguments there
-    """A registry, repository, reference or layout, as text."""
+class SourceType(click.ParamType):  # type: ignore[type-arg]  # not generic in click 8.1
+    """A registry, repository, reference or local source, as text."""
 
     name = "text"
 
@@ -37,16 +37,17 @@ class PathType(click.ParamType):  # type: ignore[type-arg]
 
 
 class MountType(click.Path):
-    """Where something of ocifs is mounted."""
+    """The mount point of an ocifs mount."""
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
         from ocifs.fuse.mounts import mounts
 
-        found = [str(mount.mountpoint) for mount in mounts()]
-        return [CompletionItem(place) for place in found if place.startswith(incomplete)]
+        paths = [str(mount.mountpoint) for mount in mounts()]
+        return [CompletionItem(path) for path in paths if path.startswith(incomplete)]
 
 
 SOURCE = SourceType()
 PATH = PathType()
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

@@ -1,13 +1,10 @@
-"""All that the commands write, but for the bytes of `ocifs cat`.
+"""Everything that commands write, except the bytes of `ocifs cat`.
 
-Rules that hold here:
-
-- Text for a person is cleaned by `printable`: on a terminal, and on standard error wherever that
-  leads. Escape sequences of our own are `Mark`s.
-- Into a pipe or a file standard output has names as they are, byte for byte, as ls(1) and find(1)
-  have them.
-- A colour adds nothing to the words. NO_COLOR (https://no-color.org), TERM=dumb and an output that
-  is not a terminal get none; CLICOLOR_FORCE gives them to a pipe, which is then cleaned as a
+- Names and messages contain text of other people. On a terminal, and always on standard error,
+  `printable` replaces its control characters. The escape sequences of ocifs itself are `Mark`s.
+- In a pipe or file, standard output contains names byte for byte, as with ls(1) and find(1).
+- Colours carry no information of their own. NO_COLOR (https://no-color.org), TERM=dumb and outputs
+  that are not terminals have none. CLICOLOR_FORCE adds them to a pipe, which is then cleaned like a
   terminal.
 """
 
@@ -15,24 +12,24 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TextIO
+from contextlib import ExitStack
+from typing import Protocol, TextIO
 
 import click
 
 from ocifs.printable import printable, printable_lines
+from ocifs.units import format_size
 
 _CLEAR = "\033[H\033[2J\033[3J"
 
 
 def is_screen(stream: TextIO) -> bool:
-    """Whether this is a terminal on which lines can be drawn anew."""
+    """Whether this is a terminal on which lines can be redrawn."""
     return stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def has_colours(stream: TextIO) -> bool:
-    """Whether colours are wanted on this stream."""
+    """Whether this stream gets colours."""
     if os.environ.get("NO_COLOR"):
         return False
     if os.environ.get("CLICOLOR_FORCE", "0") != "0":
@@ -41,7 +38,7 @@ def has_colours(stream: TextIO) -> bool:
 
 
 class Mark(str):
-    """Text of our own that may have escape sequences."""
+    """Text of ocifs itself, which may contain escape sequences."""
 
     __slots__ = ()
 
@@ -50,7 +47,7 @@ CLEAR_LINE = Mark("\r\033[K")
 
 
 def coloured(text: str, colour: str, stream: TextIO) -> Mark:
-    """A text, cleaned, in one of click's colours if the stream has them."""
+    """A cleaned text, in one of click's colours if the stream gets colours."""
     plain = printable(text)
     return Mark(click.style(plain, fg=colour) if colour and has_colours(stream) else plain)
 
@@ -66,37 +63,57 @@ def write(*parts: str, err: bool = False, end: str = "\n") -> None:
 
 
 def write_lines(text: str) -> None:
-    """Write a text of several lines of our own (JSON, a page) to standard output."""
+    """Write several lines made by ocifs, such as JSON, to standard output."""
     write(Mark(printable_lines(text)) if sys.stdout.isatty() else text)
 
 
 def _bytes(text: str) -> bytes:
     try:
         return text.encode(errors="surrogateescape")
-    except UnicodeEncodeError:  # half a character, in JSON of a stranger
+    except UnicodeEncodeError:  # half of a surrogate pair, from a publisher's JSON
         return text.encode(errors="backslashreplace")
 
 
 def begin_screen(stream: TextIO, *, first: bool) -> None:
-    """Before a screen that replaces the last one; elsewhere than on a terminal, a blank line
-    between them.
-    """
+    """Clear the terminal before the next screen. In a pipe, write a blank line instead."""
     if is_screen(stream):
         stream.write(_CLEAR)
     elif not first:
         stream.write("\n")
 
 
-@contextmanager
-def progress(total: int, label: str, stream: TextIO) -> Iterator[Callable[[int], None]]:
-    """A bar for work of `total` steps, told of each count that was done.
+class ClickBar(Protocol):
+    """The used part of click's progress bar."""
 
-    Elsewhere than on a screen nothing is written at all.
+    length: int | None
 
-    (click's own bar writes its label there, which is a line that no script asked for.)
+    def update(self, n_steps: int) -> None: ...
+
+
+class ProgressBar(ExitStack):
+    """A bar on standard error, from the first report of progress on.
+
+    If standard error is not a terminal, nothing is written: click's own bar would write its label.
+    `label` is the size of the work by default.
     """
-    if not is_screen(stream):
-        yield lambda count: None
-        return
-    with click.progressbar(length=total, label=printable(label), file=stream) as bar:
-        yield bar.update
+
+    def __init__(self, label: str = "", *, show_position: bool = False) -> None:
+        super().__init__()
+        self.label = label
+        self._show_position = show_position
+        self._bar: ClickBar | None = None
+        self._done = 0
+
+    def show(self, done: int, total: int) -> None:
+        """Show that `done` of `total` steps, or bytes, are done."""
+        if not is_screen(sys.stderr):
+            return
+        if self._bar is None:
+            label = printable(self.label or format_size(total))
+            bar = click.progressbar(
+                length=total, label=label, show_pos=self._show_position, file=sys.stderr
+            )
+            self._bar = self.enter_context(bar)
+        self._bar.length = total
+        self._bar.update(done - self._done)
+        self._done = done

@@ -1,4 +1,4 @@
-"""`ocifs tree`: show what is below a path of a source without mounting it."""
+"""`ocifs tree`: print everything below a path of a source without a mount."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from typing import Unpack
 
 import click
 
-from ocifs.cli.browse import browse, patiently
+from ocifs.api import AsyncTree
+from ocifs.cli.browse import browse, find_node
 from ocifs.cli.options import SharedOptions, shared
 from ocifs.cli.param_types import PATH, SOURCE
 from ocifs.cli.sources import any_option, below_any
 from ocifs.cli.terminal import write
-from ocifs.concurrency import patience
 from ocifs.errors import NotADirectory
-from ocifs.settings import Timing
 from ocifs.tree.node import Directory, Symlink
 from ocifs.tree.registry.namespace import RepositoryDirectory
 
@@ -27,40 +26,42 @@ from ocifs.tree.registry.namespace import RepositoryDirectory
     "--level",
     type=click.IntRange(min=1),
     default=None,
-    help="Go at most this many levels down.",
+    help="Descend at most this many levels.",
 )
 @any_option
 @shared
 def command(
     source: str, path: str, any_host: bool, level: int | None, **options: Unpack[SharedOptions]
 ) -> None:
-    """Show what is below PATH of SOURCE.
+    """Show the tree below a path of a source.
 
-    Links are shown, not followed, so names are all that is fetched.
+    Symbolic links are shown but not followed, so only names are fetched.
+
+    \b
+        ocifs tree -L 2 registry.example.com/team
     """
-    what, path = below_any(source, path, any_host)
+    named, path = below_any(source, path, any_host)
 
-    async def show(node: Directory, timing: Timing, indent: str, depth: int) -> None:
-        with patience(timing.timeout, timing.max_wait):
+    async def show(tree: AsyncTree, node: Directory, indent: str, depth: int) -> None:
+        with tree.deadline():
             entries = await node.entries()
-        for number, entry in enumerate(entries):
-            last = number == len(entries) - 1
-            target = (
-                f" -> {os.fsdecode(entry.node.target)}" if isinstance(entry.node, Symlink) else ""
-            )
+        for number, entry in enumerate(entries, 1):
+            last = number == len(entries)
+            child = entry.node
+            target = f" -> {os.fsdecode(child.target)}" if isinstance(child, Symlink) else ""
             write(f"{indent}{'└── ' if last else '├── '}{os.fsdecode(entry.name)}{target}")
-            if isinstance(entry.node, Directory) and (level is None or depth < level):
-                await show(entry.node, timing, indent + ("    " if last else "│   "), depth + 1)
+            if isinstance(child, Directory) and (level is None or depth < level):
+                await show(tree, child, indent + ("    " if last else "│   "), depth + 1)
 
-    async def visit(root: Directory, timing: Timing) -> None:
-        node = await patiently(timing, root, path)
+    async def visit(tree: AsyncTree) -> None:
+        node = await find_node(tree, path)
         if not isinstance(node, Directory):
-            raise NotADirectory(f"{path!r} is no directory")
+            raise NotADirectory(f"not a directory: {path}")
         if isinstance(node, RepositoryDirectory):
-            with patience(timing.timeout, timing.max_wait):
+            with tree.deadline():
                 if not await node.entries():
                     await node.explain_emptiness()
         write(path or source)
-        await show(node, timing, "", 1)
+        await show(tree, node, "", 1)
 
-    browse(what, options, visit)
+    browse(named, options, visit)

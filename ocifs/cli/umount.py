@@ -1,4 +1,4 @@
-"""`ocifs umount`: end a mount."""
+"""`ocifs umount`: unmount."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from ocifs.fuse.mounts import is_dead, mounts, real_place, unmount
     "-l",
     "--lazy",
     is_flag=True,
-    help="Detach now; those who still use it keep what they have open.",
+    help="Detach now. Files that are open stay readable until they are closed.",
 )
 def command(mountpoint: Path, lazy: bool) -> None:
-    """End the mount at MOUNTPOINT, also one whose daemon has died."""
-    place = real_place(mountpoint)
-    if place not in [mount.mountpoint for mount in mounts()]:
-        raise UsageError(f"{place} is no mount of ocifs", hint="`ocifs status` lists them")
-    unmount(place, lazy=lazy or is_dead(place))
+    """Unmount MOUNTPOINT, even if its daemon has died."""
+    path = real_place(mountpoint)
+    if path not in [mount.mountpoint for mount in mounts()]:
+        raise UsageError(f"not an ocifs mount: {path}", hint="list the mounts: `ocifs status`")
+    unmount(path, lazy=lazy or is_dead(path))

@@ -114,7 +114,7 @@ def test_verify_drops_what_is_wrong_and_the_next_read_heals_it(
     reference = f"{registry.host}/cache/verify@{child['digest']}"
     run_ocifs("prefetch", reference, cache=tmp_path)
     good = cached(tmp_path, "verify")
-    assert b"are good, 0 were not" in good.stderr
+    assert b"good, 0 damaged" in good.stderr
     disk = Disk(tmp_path / "ocifs")
     digest = Digest.parse(layer)
     broken = [disk.whole(digest), disk.root / "derived/layer-plain.1/sha256" / digest.encoded]
@@ -139,7 +139,7 @@ def test_verify_checks_what_was_made_of_layers(
     reference = f"{registry.host}/cache/made@{child['digest']}"
     run_ocifs("ls", reference, "rootfs", cache=tmp_path)
     assert (
-        b"0 were not" in (good := cached(tmp_path, "verify")).stderr
+        b"0 damaged" in (good := cached(tmp_path, "verify")).stderr
         and b"passed over" not in good.stderr
     )
     [made] = (Disk(tmp_path / "ocifs").root / "derived").glob(f"{kind}.*/sha256/*")
@@ -171,7 +171,7 @@ def test_verify_checks_names_and_the_blocks_of_partial_blobs(
     assert b"blocks of 65536 bytes have other content" in done.stdout
     assert b"is no JSON" in done.stdout
     assert not name.exists()
-    assert b"0 were not" in cached(tmp_path, "verify").stderr
+    assert b"0 damaged" in cached(tmp_path, "verify").stderr
 
 
 def test_gc_keeps_the_bound_and_what_is_pinned(registry: Registry, tmp_path: Path) -> None:
@@ -236,7 +236,7 @@ def test_clear_refuses_what_is_in_use_unless_forced(registry: Registry, tmp_path
             assert file.read(1000) == content[:1000]
             done = cached(tmp_path, "clear", check=False)
             assert done.returncode == 1
-            assert b"1 are in use" in done.stderr
+            assert b"1 in use and not removed" in done.stderr
             assert set(listed(tmp_path)) == {f"whole {digest_of(content)}"}
             assert cached(tmp_path, "clear", "--force").returncode == 0
             assert not listed(tmp_path)

@@ -66,7 +66,7 @@ def test_the_command_line_wins(
     [
         ("timeout = \nrepo = []", "line 1"),
         ("timout = 3", "timout is no option\n  did you mean timeout?"),
-        ("timeout = 'soon'", "timeout: 'soon' is no number of seconds"),
+        ("timeout = 'soon'", "timeout: not a number of seconds: soon"),
         ("timeout = -1", "timeout: -1.0 is not in the range"),
         ("timeout = [1]", "timeout: one value is wanted"),
         ("repo = 'a'", "repo: a list is wanted"),
@@ -107,4 +107,4 @@ def test_a_mount_by_its_name(config: Path, registry: Registry, tmp_path: Path) -
     finally:
         run_ocifs("umount", str(place), cache=tmp_path)
     refused = run_ocifs("mount", "play", cache=tmp_path, check=False)
-    assert refused.returncode == 2 and b"there is: work" in refused.stderr
+    assert refused.returncode == 2 and b"available: work" in refused.stderr

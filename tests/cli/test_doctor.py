@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from ocifs.cli import checks
-from ocifs.cli.checks import BAD, NOTE, OK, WARNING
 from ocifs.settings import CacheSettings, NetworkSettings, Settings
+from ocifs.verbs import checks
+from ocifs.verbs.checks import BAD, NOTE, OK, WARNING
 from tests.support.mount import run_ocifs
 from tests.support.push import push_blob, push_manifest
 from tests.support.registry import Registry, running_registry
@@ -54,7 +54,7 @@ def test_all_is_well(registry: Registry, tmp_path: Path) -> None:
     assert found["fuse"] == [(OK, "/dev/fuse can be opened", "")]
     assert found["source"] == [(OK, f"{registry.host}/doctor/app:v1 is {digest}", "")]
     assert found["registry"][0][1].startswith(f"{registry.url} answers 200")
-    assert found["clock"] == [(OK, "the registry's clock is ours", "")]
+    assert found["clock"] == [(OK, "the registry's clock agrees with this machine's", "")]
     assert not (tmp_path / "cache").exists()  # looking changes nothing
     assert doctor(tmp_path, f"{registry.host}/doctor/app:v2")[1]["source"][0][0] == BAD
     text = run_ocifs("doctor", registry.host, cache=tmp_path / "cache").stdout.decode()
@@ -83,7 +83,7 @@ def test_a_registry_that_wants_credentials_says_so(tmp_path: Path) -> None:
     with running_registry(tmp_path / "r", more=auth) as private:
         status, found = doctor(tmp_path, f"{private.host}/a/b:c")
     assert status == 1
-    assert "wants Basic credentials" in found["registry"][0][1]
+    assert "requires Basic credentials" in found["registry"][0][1]
     assert found["source"][0][0] == BAD and "log" in found["source"][0][2]
 
 
@@ -121,7 +121,7 @@ def clock_of(date: str) -> Iterator[str]:
 def test_a_clock_that_is_wrong(tmp_path: Path) -> None:
     with clock_of("Sat, 01 Jan 2000 00:00:00 GMT") as host:
         level, text, todo = doctor(tmp_path, host)[1]["clock"][0]
-    assert level == WARNING and text.endswith("s behind ours") and "timedatectl" in todo
+    assert level == WARNING and text.endswith("s behind this machine's") and "timedatectl" in todo
 
 
 def test_what_fuse_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

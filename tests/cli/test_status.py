@@ -59,7 +59,7 @@ def test_people_see_the_registry_the_cache_and_what_to_do_with_a_dead_mount(
         assert f"by process {mount.process.pid} " in text
         mount.kill()
         text = run_ocifs("status", cache=tmp_path).stdout.decode()
-        assert f"`ocifs umount {mount.path}` takes it away" in text
+        assert f"remove the mount: `ocifs umount {mount.path}`" in text
 
 
 @pytest.mark.mount
@@ -118,7 +118,9 @@ def test_a_mount_of_another_user_is_called_so_and_is_nothing_to_put_right(
         shutil.rmtree(place)
     if said["status"].returncode not in (0, 1):
         pytest.skip("others may not read this clone")
-    assert f"{place}/mnt  {registry.host}  EACCES\n  another user's" in said["status"].stdout
+    assert (
+        f"{place}/mnt  {registry.host}  EACCES\n  mounted by another user" in said["status"].stdout
+    )
     assert f"{place}/mnt" not in said["doctor"].stdout
 
 

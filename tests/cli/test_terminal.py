@@ -108,7 +108,7 @@ def test_work_that_takes_long_shows_a_bar_on_a_screen(
         b":1\r\n" in seen["find"]
     )  # what was found, which a bar on the same terminal does not spoil
     for name, (start, end) in {
-        "prefetch": (b"0.2 MiB", b"100%"),
+        "prefetch": (b"256.0 KiB", b"100%"),
         "find": (b"tags", b"1/1"),
     }.items():
         bar = start in seen[name] and end in seen[name]
@@ -121,7 +121,7 @@ def test_exports_and_checks_of_the_cache_show_how_far_they_are(source: str, tmp_
     screen = WISHES["terminal"]
     written = on_terminal(["export", f"{source}:1", f"oci:{tmp_path}/layout"], screen, tmp_path)
     checked = on_terminal(["cache", "verify"], screen, tmp_path)
-    assert b"MiB  [" in written and b"100%" in written
+    assert b"KiB  [" in written and b"100%" in written
     assert b"KiB  [" in checked and b"100%" in checked
 
 

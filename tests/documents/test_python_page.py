@@ -78,7 +78,7 @@ def test_the_examples_do_what_they_say(tmp_path: Path, monkeypatch: pytest.Monke
             for block in found:
                 exec(compile(block, str(PAGE), "exec"), names)
         names["fs"].close()  # type: ignore[attr-defined]
-    assert len(found) == 6
+    assert len(found) == 7
     for words in (
         "rootfs/etc/motd 5",
         "app/_tags/v1 image",
@@ -86,6 +86,8 @@ def test_the_examples_do_what_they_say(tmp_path: Path, monkeypatch: pytest.Monke
         "['etc/motd']",
         "a manifest's directory has no 'absent'",
         "team/data/_tags/v1",
+        "image app:v1",
+        "2 blobs are pinned",
         "ID=here",
         "499500",
         "1000",

@@ -88,28 +88,41 @@ def findings() -> Iterator[tuple[str, set[str]]]:
     found there.
     """
     for module in ("checks", "doctor"):
-        tree = ast.parse((ROOT / f"ocifs/cli/{module}.py").read_text())
-        for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)):
-            texts = {
-                target.id: node.value
-                for node in ast.walk(function)
-                if isinstance(node, ast.Assign)
-                for target in node.targets
-                if isinstance(target, ast.Name)
-            }
+        tree = ast.parse((ROOT / f"ocifs/verbs/{module}.py").read_text())
+        for function in ast.walk(tree):
+            if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
             for call in ast.walk(function):
                 if not (isinstance(call, ast.Call) and getattr(call.func, "id", "") == "Finding"):
                     continue
-                level, topic, text = call.args[:3]
+                texts = assigned(function, call.lineno)
+                level, topic, text = (
+                    texts.get(node.id, node) if isinstance(node, ast.Name) else node
+                    for node in call.args[:3]
+                )
                 if getattr(level, "id", "") != "OK":
-                    said = texts.get(text.id, text) if isinstance(text, ast.Name) else text
                     assert isinstance(topic, ast.Constant) and isinstance(topic.value, str)
                     names = [
                         texts[node.id]
-                        for node in ast.walk(said)
+                        for node in ast.walk(text)
                         if isinstance(node, ast.Name) and node.id in texts
                     ]
-                    yield topic.value, {part for each in (said, *names) for part in literals(each)}
+                    yield topic.value, {part for each in (text, *names) for part in literals(each)}
+
+
+def assigned(function: ast.AST, line: int) -> dict[str, ast.expr]:
+    """The last value that is assigned to each name of a function before a line."""
+    texts: dict[str, tuple[int, ast.expr]] = {}
+    for node in ast.walk(function):
+        if isinstance(node, ast.Assign) and node.lineno <= line:
+            for target in node.targets:
+                pairs = [(target, node.value)]
+                if isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
+                    pairs = list(zip(target.elts, node.value.elts, strict=True))
+                for name, value in pairs:
+                    if isinstance(name, ast.Name) and node.lineno >= texts.get(name.id, (0,))[0]:
+                        texts[name.id] = node.lineno, value
+    return {name: value for name, (_, value) in texts.items()}
 
 
 def test_every_finding_of_doctor_is_in_the_table() -> None:

@@ -12,11 +12,11 @@ import pytest
 import trio
 import trio.testing
 
-from ocifs.cli.throttle import AT_A_TIME, FEW_LEFT, Pace
 from ocifs.errors import NotFound, RateLimited
 from ocifs.oci import mediatype
 from ocifs.oci.digest import Digest
 from ocifs.settings import Timing
+from ocifs.verbs.pacer import AT_A_TIME, FEW_LEFT, Pacer
 from tests.support.faults import Reply, Request, fault_server, http
 from tests.support.mount import run_ocifs
 
@@ -47,7 +47,7 @@ class Desk:
         return "answer"
 
 
-async def ask_often(pace: Pace, work: Callable[[], Awaitable[str]], times: int) -> list[str]:
+async def ask_often(pace: Pacer, work: Callable[[], Awaitable[str]], times: int) -> list[str]:
     found: list[str] = []
 
     async def once() -> None:
@@ -61,7 +61,7 @@ async def ask_often(pace: Pace, work: Callable[[], Awaitable[str]], times: int) 
 
 async def test_a_few_are_asked_at_a_time(clock) -> None:
     desk, said = Desk(), list[str]()
-    assert await ask_often(Pace(Timing(), said.append), desk.ask, 10) == ["answer"] * 10
+    assert await ask_often(Pacer(Timing(), said.append), desk.ask, 10) == ["answer"] * 10
     assert (desk.most, len(desk.times), said) == (AT_A_TIME, 10, [])
 
 
@@ -70,21 +70,21 @@ async def test_a_registry_that_asks_for_patience_is_left_alone_by_all_and_then_a
 ) -> None:
     desk, said = Desk(60.0), list[str]()
     began = trio.current_time()
-    assert await ask_often(Pace(Timing(), said.append), desk.ask, 10) == ["answer"] * 10
+    assert await ask_often(Pacer(Timing(), said.append), desk.ask, 10) == ["answer"] * 10
     assert len(desk.times) == 11
     early = [time for time in desk.times if time < began + 1]
     assert len(early) == AT_A_TIME
     late = [time for time in desk.times if time >= began + 1]
     assert min(late) >= began + 61
     assert len(set(late)) == len(late)  # one after the other
-    assert said == ["the registry asks for patience: going on in 60 s, one question at a time"]
+    assert said == ["rate limited by the registry: waiting 60 s, then one request at a time"]
 
 
 async def test_a_registry_that_does_not_say_for_how_long_is_left_alone_for_longer_each_time(
     clock,
 ) -> None:
     desk, said = Desk(None, None), list[str]()
-    assert await Pace(Timing(), said.append).run(desk.ask) == "answer"
+    assert await Pacer(Timing(), said.append).run(desk.ask) == "answer"
     gaps = [later - earlier for earlier, later in zip(desk.times, desk.times[1:], strict=False)]
     assert gaps == [6.0, 11.0]
 
@@ -93,7 +93,7 @@ async def test_a_registry_that_does_not_say_for_how_long_is_left_alone_for_longe
 async def test_waiting_has_an_end(clock, refusals: tuple[float | None, ...]) -> None:
     desk = Desk(*refusals)
     with pytest.raises(RateLimited):
-        await Pace(Timing(), lambda text: None).run(desk.ask)
+        await Pacer(Timing(), lambda text: None).run(desk.ask)
     assert len(desk.times) < 10
 
 
@@ -103,7 +103,7 @@ async def test_what_is_not_there_is_no_reason_to_wait(clock) -> None:
 
     began = trio.current_time()
     with pytest.raises(NotFound):
-        await Pace(Timing(), lambda text: None).run(absent)
+        await Pacer(Timing(), lambda text: None).run(absent)
     assert trio.current_time() == began
 
 
@@ -114,7 +114,7 @@ async def test_few_questions_that_are_left_are_asked_one_at_a_time(
     clock, left: str, most: int
 ) -> None:
     desk, said = Desk(), list[str]()
-    pace = Pace(
+    pace = Pacer(
         Timing(),
         said.append,
         {"registry x": lambda: {"rate_limits": {"ratelimit-remaining": left, "time": 1.0}}},
@@ -172,4 +172,4 @@ def test_nothing_is_lost_to_a_registry_that_asks_for_patience(
         )
     lines = done.stdout.decode().splitlines()
     assert len([line for line in lines if "helm-chart" in line]) == 10
-    assert b"asks for patience" in done.stderr
+    assert b"rate limited by the registry" in done.stderr

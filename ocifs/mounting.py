@@ -1,0 +1,139 @@
+"""A mount, from the request to its end: the tree, the control files, the metrics and FUSE.
+
+`mount` runs the event loop of the process that serves the mount: the daemon, or `ocifs mount -f`.
+
+- Everything that lives as long as the mount belongs to the nursery that is opened here.
+- The status and the metrics are read from memory: reading them never waits for a registry.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import trio
+
+from ocifs import __version__
+from ocifs.app import Hooks, StatusSource, StatusSources, open_tree, run_to_end
+from ocifs.concurrency import guarded
+from ocifs.errors import UsageError
+from ocifs.fuse.stats import Journal
+from ocifs.memory import raise_descriptor_limit, tune_garbage_collector, tune_malloc
+from ocifs.oci.reference import Source
+from ocifs.settings import MountFlags, Settings
+from ocifs.tree.control import MountRoot
+from ocifs.tree.registry.single import WHOLE
+
+
+@dataclass(frozen=True, slots=True)
+class MountRequest:
+    """A source, the directory to mount it at, and the address that serves metrics."""
+
+    source: Source
+    mountpoint: Path
+    metrics: tuple[str, int] | None = None
+    flags: MountFlags = field(default_factory=MountFlags)
+
+
+def mount(
+    request: MountRequest, settings: Settings, on_ready: Callable[[Sequence[str]], None]
+) -> None:
+    """Mount a source, and return when the mount has ended.
+
+    `on_ready` is called with warnings as soon as the mount answers. Raises the errors that prevent
+    the mount.
+    """
+    from ocifs.fuse.mounts import clear_dead_mount, refuse_live_mount
+
+    tune_malloc()
+    raise_descriptor_limit()
+    mountpoint = request.mountpoint
+    clear_dead_mount(mountpoint)
+    refuse_live_mount(mountpoint)
+    if not mountpoint.is_dir():
+        hint = "name a directory" if mountpoint.exists() else f"mkdir -p {mountpoint}"
+        raise UsageError(f"not a directory: {mountpoint}", hint=hint)
+    tune_garbage_collector()
+    run_to_end(lambda: _serve(request, settings, on_ready))
+
+
+async def _serve(
+    request: MountRequest, settings: Settings, on_ready: Callable[[Sequence[str]], None]
+) -> None:
+    from ocifs.fuse.session import MountOptions, serve
+
+    journal = Journal()
+    warnings: list[str] = []
+
+    def warn(text: str) -> None:
+        warnings.append(text)
+        journal.tell(text)
+
+    sources: StatusSources = {}
+    hooks = Hooks(journal.tell, on_warning=warn)
+    async with (
+        open_tree(request.source, settings, sources, hooks) as tree,
+        trio.open_nursery() as nursery,
+    ):
+        status = status_of(request.source, journal, sources)
+        hidden = settings.view.view != WHOLE
+        root = MountRoot(tree, control_files(status, journal), hidden=hidden)
+        fsname = request.flags.fsname or str(request.source)
+        options = MountOptions(request.mountpoint, fsname, request.flags)
+        if request.metrics:
+            await _serve_metrics(nursery, request.metrics, status)
+        await serve(root, options, settings.timing, journal, lambda: on_ready(warnings))
+        nursery.cancel_scope.cancel()
+
+
+async def _serve_metrics(
+    nursery: trio.Nursery, address: tuple[str, int], status: StatusSource
+) -> None:
+    from ocifs.metrics import exposition
+    from ocifs.scrape import open_listeners, serve_metrics
+
+    listeners = await open_listeners(address)
+    nursery.start_soon(
+        guarded, "serving metrics", serve_metrics, listeners, lambda: exposition(status())
+    )
+
+
+def status_of(source: Source, journal: Journal, sources: StatusSources) -> StatusSource:
+    """The function that makes a mount's status, for `.ocifs/status.json` and the metrics."""
+    started = time.time()
+
+    def status() -> dict[str, object]:
+        seconds = {name: round(value, 6) for name, value in journal.seconds.items()}
+        return {
+            "source": str(source),
+            "pid": os.getpid(),
+            "version": __version__,
+            "started": round(started, 3),
+            "seconds": round(time.time() - started, 1),
+            "operations": dict(journal.operations),
+            "operation_seconds": seconds,
+            "bytes_read": journal.bytes_read,
+            "errors": dict(journal.errors),
+            "unexpected": journal.unexpected,
+            "registries": [read() for name, read in sources.items() if _is_registry(name)],
+            **{name: read() for name, read in sources.items() if not _is_registry(name)},
+        }
+
+    return status
+
+
+def _is_registry(name: str) -> bool:
+    return name.startswith("registry ")
+
+
+def control_files(status: StatusSource, journal: Journal) -> dict[bytes, Callable[[], bytes]]:
+    """The files of `.ocifs/`, each with the function that makes its content."""
+    return {
+        b"status.json": lambda: json.dumps(status(), indent=2).encode() + b"\n",
+        b"errors": journal.report,
+        b"version": f"{__version__}\n".encode,
+    }

@@ -1,0 +1,108 @@
+"""Describe a manifest: its kind and how it was determined, its layers, files and referrers.
+
+Runs in the event loop of an AsyncTree. Manifests and, for some kinds, the config are fetched.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from ocifs.api import AsyncTree
+from ocifs.errors import OcifsError
+from ocifs.oci.descriptor import Descriptor
+from ocifs.oci.digest import Digest
+from ocifs.oci.kinds.children import child_role
+from ocifs.oci.kinds.payload import payload_files
+from ocifs.tree.manifest.files import payload_paths
+from ocifs.tree.manifest.load import Bound
+from ocifs.tree.manifest.summary import summarise
+from ocifs.verbs.manifests import manifest_directory
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """A manifest and its referrers, as kinds and digests.
+
+    `referrers_error` is the reason if not all of them could be listed; `referrers` is None if none
+    could.
+    """
+
+    loaded: Bound
+    referrers: list[tuple[str, Digest]] | None
+    referrers_error: OcifsError | None = None
+
+    @property
+    def kind(self) -> str:
+        """The kind of the artifact: `helm-chart`."""
+        return self.loaded.classification.kind
+
+    def summary(self) -> str:
+        """The description for people, as in `summary.txt`."""
+        loaded = self.loaded
+        return summarise(loaded.manifest, loaded.classification, loaded.config, self.referrers)
+
+    def as_dict(self) -> dict[str, object]:
+        """The description for programs, as `ocifs inspect --json` prints it."""
+        manifest = self.loaded.manifest
+        return {
+            **dataclasses.asdict(self.loaded.classification),
+            "digest": str(manifest.digest),
+            "media_type": manifest.media_type,
+            "form": manifest.form.value,
+            "form_reason": manifest.form_reason,
+            "size": len(manifest.raw),
+            "subject": str(manifest.subject.digest) if manifest.subject else None,
+            "annotations": dict(manifest.annotations),
+            "files": _files(self.loaded),
+            "referrers": self.referrers
+            and [{"kind": kind, "digest": str(digest)} for kind, digest in self.referrers],
+            "layers": [_descriptor(layer) for layer in manifest.layers],
+            "manifests": [
+                {
+                    **_descriptor(child),
+                    "role": child_role(child),
+                    "artifact_type": child.artifact_type,
+                    "platform": str(child.platform) if child.platform else None,
+                }
+                for child in manifest.manifests
+            ],
+        }
+
+
+async def inspect_manifest(tree: AsyncTree, path: str = "") -> Inspection:
+    """Describe the manifest at a path.
+
+    Raises UsageError if the path does not lead to a single manifest, and the errors of a read. A
+    registry that cannot list referrers is not an error.
+    """
+    directory = await manifest_directory(tree, path)
+    with tree.deadline():
+        loaded = await directory.bind()
+    try:
+        with tree.deadline():
+            referrers, error = await directory.referrers()
+    except OcifsError as failure:
+        referrers, error = [], failure
+    return Inspection(loaded, None if error and not referrers else referrers, error)
+
+
+def _descriptor(descriptor: Descriptor) -> dict[str, object]:
+    return {
+        "digest": str(descriptor.digest),
+        "media_type": descriptor.media_type,
+        "size": descriptor.size,
+    }
+
+
+def _files(loaded: Bound) -> list[dict[str, object]]:
+    payload = payload_files(loaded.manifest, loaded.classification, loaded.config)
+    return [
+        {
+            "path": b"/".join(path).decode(errors="replace"),
+            "digests": [str(part.digest) for part in item.parts],
+            "size": item.size,
+            "unpack": item.unpack,
+        }
+        for path, item in zip(payload_paths(payload), payload, strict=True)
+    ]

@@ -1,0 +1,64 @@
+"""Verify a cache: hash everything in it again, and remove what is damaged.
+
+Blocks on disk, for as long as reading the cache takes; several processes may use the cache
+meanwhile.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ocifs.errors import IntegrityError
+from ocifs.layers.checksummed import intact
+from ocifs.layers.index import codec
+from ocifs.layers.spans.uncompressed import PLAIN
+from ocifs.oci.digest import Digest
+from ocifs.settings import default_cache_directory
+from ocifs.store.derived import DerivedFiles
+from ocifs.store.disk import Disk
+from ocifs.store.upkeep import verify as upkeep
+from ocifs.store.upkeep.inventory import INDICES, LEFTOVER, NAME, PARTIAL, Item, inventory
+from ocifs.verbs.progress import Progress, ignore_progress
+
+
+def verify_cache(
+    directory: Path | None = None, on_progress: Progress = ignore_progress
+) -> upkeep.Findings:
+    """Verify a cache, which is the default one without `directory`. Progress is counted in bytes."""
+    disk = Disk(directory or default_cache_directory())
+    items = inventory(disk)
+    total = sum(item.length for item in items if item.kind not in (PARTIAL, NAME, LEFTOVER))
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        on_progress(done, total)
+
+    return upkeep.verify(disk, items, lambda item: _expected(disk, item), advance)
+
+
+def _expected(disk: Disk, item: Item) -> Digest | None:
+    """The digest that derived data must have, or None if it is not known.
+
+    Indexes, trees and roots contain a checksum. The digest of an uncompressed layer is in its
+    index.
+    """
+    assert item.digest is not None
+    if item.kind == PLAIN:
+        index = codec.decode(_derived(disk, codec.KIND, item.digest))
+        return None if index is None else index.diff_id
+    if not item.kind.startswith(INDICES):
+        return None
+    data = _derived(disk, item.kind, item.digest)
+    if not intact(data):
+        raise IntegrityError("does not match its checksum")
+    return Digest.of(data)
+
+
+def _derived(disk: Disk, kind: str, digest: Digest) -> bytes:
+    file = DerivedFiles(disk).find(kind, digest)
+    if file is None:
+        return b""
+    with file:
+        return file.read()
