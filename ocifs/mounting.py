@@ -21,7 +21,7 @@ from ocifs import __version__
 from ocifs.app import Hooks, StatusSource, StatusSources, open_tree, run_to_end
 from ocifs.concurrency import guarded
 from ocifs.errors import UsageError
-from ocifs.fuse.stats import Journal
+from ocifs.fuse.stats import Stats
 from ocifs.memory import raise_descriptor_limit, tune_garbage_collector, tune_malloc
 from ocifs.oci.reference import Source
 from ocifs.settings import MountFlags, Settings
@@ -47,13 +47,13 @@ def mount(
     `on_ready` is called with warnings as soon as the mount answers. Raises the errors that prevent
     the mount.
     """
-    from ocifs.fuse.mounts import clear_dead_mount, refuse_live_mount
+    from ocifs.fuse.mounts import clear_dead_mount, reject_live_mount
 
     tune_malloc()
     raise_descriptor_limit()
     mountpoint = request.mountpoint
     clear_dead_mount(mountpoint)
-    refuse_live_mount(mountpoint)
+    reject_live_mount(mountpoint)
     if not mountpoint.is_dir():
         hint = "name a directory" if mountpoint.exists() else f"mkdir -p {mountpoint}"
         raise UsageError(f"not a directory: {mountpoint}", hint=hint)
@@ -64,17 +64,17 @@ def mount(
 async def _serve(
     request: MountRequest, settings: Settings, on_ready: Callable[[Sequence[str]], None]
 ) -> None:
-    from ocifs.fuse.session import MountOptions, serve
+    from ocifs.fuse.session import SessionOptions, serve
 
-    journal = Journal()
+    journal = Stats()
     warnings: list[str] = []
 
     def warn(text: str) -> None:
         warnings.append(text)
-        journal.tell(text)
+        journal.record_note(text)
 
     sources: StatusSources = {}
-    hooks = Hooks(journal.tell, on_warning=warn)
+    hooks = Hooks(journal.record_note, on_warning=warn)
     async with (
         open_tree(request.source, settings, sources, hooks) as tree,
         trio.open_nursery() as nursery,
@@ -83,7 +83,7 @@ async def _serve(
         hidden = settings.view.view != WHOLE
         root = MountRoot(tree, control_files(status, journal), hidden=hidden)
         fsname = request.flags.fsname or str(request.source)
-        options = MountOptions(request.mountpoint, fsname, request.flags)
+        options = SessionOptions(request.mountpoint, fsname, request.flags)
         if request.metrics:
             await _serve_metrics(nursery, request.metrics, status)
         await serve(root, options, settings.timing, journal, lambda: on_ready(warnings))
@@ -102,7 +102,7 @@ async def _serve_metrics(
     )
 
 
-def status_of(source: Source, journal: Journal, sources: StatusSources) -> StatusSource:
+def status_of(source: Source, journal: Stats, sources: StatusSources) -> StatusSource:
     """The function that makes a mount's status, for `.ocifs/status.json` and the metrics."""
     started = time.time()
 
@@ -130,7 +130,7 @@ def _is_registry(name: str) -> bool:
     return name.startswith("registry ")
 
 
-def control_files(status: StatusSource, journal: Journal) -> dict[bytes, Callable[[], bytes]]:
+def control_files(status: StatusSource, journal: Stats) -> dict[bytes, Callable[[], bytes]]:
     """The files of `.ocifs/`, each with the function that makes its content."""
     return {
         b"status.json": lambda: json.dumps(status(), indent=2).encode() + b"\n",

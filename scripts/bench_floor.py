@@ -23,10 +23,10 @@ from dataclasses import dataclass, field
 import pyfuse3
 import trio
 
-from ocifs.fuse.worker_patch import take_turns
+from ocifs.fuse.worker_patch import patch_workers
 
 _FOR_GOOD = 3600.0
-_AT_OPENING = 128 << 10
+_STORE_ON_OPEN = 128 << 10
 _KINDS = {
     tarfile.DIRTYPE: stat.S_IFDIR,
     tarfile.SYMTYPE: stat.S_IFLNK,
@@ -115,7 +115,7 @@ class Floor(pyfuse3.Operations):
 
     async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
         thing = self._things[inode]
-        if not thing.given and 0 < len(thing.content) <= _AT_OPENING:
+        if not thing.given and 0 < len(thing.content) <= _STORE_ON_OPEN:
             thing.given = True
             pyfuse3.notify_store(inode, 0, thing.content)
         return pyfuse3.FileInfo(fh=inode, keep_cache=True)
@@ -144,7 +144,7 @@ class Floor(pyfuse3.Operations):
 
 
 def main(tar: str, mountpoint: str) -> None:
-    take_turns(lambda: False)
+    patch_workers(lambda: False)
     pyfuse3.init(Floor(tar), mountpoint, {*pyfuse3.default_options, "fsname=floor", "ro"})
     try:
         trio.run(pyfuse3.main)

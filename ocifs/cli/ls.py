@@ -23,7 +23,7 @@ from ocifs.cli.terminal import write
 from ocifs.concurrency import ungrouped
 from ocifs.errors import Malformed, NotFound, OcifsError
 from ocifs.tree.manifest.directory import ManifestDirectory
-from ocifs.tree.node import Directory, Entry, Link, Node, Symlink, entries_before
+from ocifs.tree.node import Directory, DirectoryEntry, Node, Symlink, SymlinkNode, partial_entries
 from ocifs.tree.registry.namespace import RepositoryDirectory
 from ocifs.tree.walk import walk
 from ocifs.verbs.pacer import AT_A_TIME, Pacer
@@ -57,13 +57,13 @@ def command(
     async def visit(tree: AsyncTree) -> None:
         node = await find_node(tree, path)
         if not isinstance(node, Directory):
-            _show(Entry(os.fsencode(path.rpartition("/")[2]), node), long, "")
+            _show(DirectoryEntry(os.fsencode(path.rpartition("/")[2]), node), long, "")
             return
         pacer = Pacer(tree.timing, lambda text: write(f"ocifs: {text}", err=True), tree.status)
         try:
             entries = await pacer.run(node.entries)
         except OcifsError as error:
-            for entry in entries_before(error):
+            for entry in partial_entries(error):
                 _show(entry, long, "")
             raise
         if not entries and isinstance(node, RepositoryDirectory):
@@ -86,7 +86,7 @@ class Listing:
     path: str
 
 
-async def _show_kinds(listing: Listing, entries: Sequence[Entry]) -> None:
+async def _show_kinds(listing: Listing, entries: Sequence[DirectoryEntry]) -> None:
     """Show entries in order, each as soon as its kind and all kinds before it are known.
 
     A few kinds are requested at a time.
@@ -109,15 +109,15 @@ async def _show_kinds(listing: Listing, entries: Sequence[Entry]) -> None:
                 nursery.start_soon(work)
 
 
-async def _kind(listing: Listing, entry: Entry) -> str:
+async def _kind(listing: Listing, entry: DirectoryEntry) -> str:
     """The kind of the manifest that an entry leads to.
 
     Empty if it leads to something else, or to a manifest that does not exist.
     """
     node: Node = entry.node
-    if not node.settled:
-        await node.recall()
-    if isinstance(node, Link) and _MANIFEST.search(node.target):
+    if not node.attributes_known:
+        await node.restore_attributes()
+    if isinstance(node, SymlinkNode) and _MANIFEST.search(node.target):
         path = os.fsencode(listing.path) + b"/" + entry.name
         try:
             node = await listing.pacer.run(partial(walk, listing.root, path))
@@ -131,7 +131,7 @@ async def _kind(listing: Listing, entry: Entry) -> str:
         return ""
 
 
-def _show(entry: Entry, long: bool, kind: str) -> None:
+def _show(entry: DirectoryEntry, long: bool, kind: str) -> None:
     name = entry.name.decode(errors="surrogateescape")
     if long:
         name = f"{_attributes(entry.node)} {kind or '-':<18} {name}{_target(entry.node)}"

@@ -169,10 +169,10 @@ def command(  # noqa: PLR0913, PLR0917 (click gives each option as an argument)
     parsed = _absolute(read_sources(source, options, any_host=any))
     settings = _viewed(settings_from(options, *hosts_of(parsed)), parsed, view)
     from ocifs.fuse.daemon import detach  # forks, so it comes before anything that starts threads
-    from ocifs.fuse.mounts import real_place
+    from ocifs.fuse.mounts import resolve_mount_point
 
     address = parse_address(metrics) if metrics else None
-    place = real_place(
+    place = resolve_mount_point(
         mountpoint
     )  # absolute, since a daemon leaves the directory that it was started in
     _tell_what_is_hidden(place)

@@ -31,7 +31,7 @@ from ocifs.cli import main as program
 from ocifs.cli.mount import command as mount
 from ocifs.cli.terminal import write
 from ocifs.errors import InvalidReference, UsageError
-from ocifs.fuse.mounts import mounts, real_place, restrict
+from ocifs.fuse.mounts import mounts, resolve_mount_point, restrict
 from ocifs.oci.local import is_local
 from ocifs.oci.reference import parse_source
 from ocifs.programs import exclude_current_directory
@@ -111,7 +111,7 @@ def check(words: list[str], source: str) -> None:
 
 def remount(mountpoint: str, options: str) -> int:
     """Change the flags of a mount; the status. Everything else of a mount stays as it is."""
-    place = real_place(Path(mountpoint))
+    place = resolve_mount_point(Path(mountpoint))
     if place not in {each.mountpoint for each in mounts()}:
         write(f"mount.ocifs: not mounted: {place}", err=True)
         return FAILED

@@ -17,7 +17,7 @@ import click
 
 from ocifs.cli.param_types import MountType, json_option
 from ocifs.cli.terminal import begin_screen, coloured, write, write_lines
-from ocifs.fuse.mounts import mounts, real_place, state_of, told_by
+from ocifs.fuse.mounts import mounts, read_status, resolve_mount_point, state_of
 from ocifs.units import format_duration, format_size
 
 _COLOURS = {"answers": "green", "silent": "yellow", "dead": "red"}
@@ -43,7 +43,7 @@ def command(mountpoint: tuple[Path, ...], as_json: bool, watch: bool, every: flo
     With MOUNTPOINTs, only these are shown, and the exit status is 1 unless each is a mount that
     answers.
     """
-    selected = [real_place(path) for path in mountpoint]
+    selected = [resolve_mount_point(path) for path in mountpoint]
     first = True
     rows: list[dict[str, object]] = []
     while first or watch:
@@ -73,7 +73,7 @@ def mount_rows(selected: Sequence[Path] = ()) -> list[dict[str, object]]:
                 "mountpoint": str(mount.mountpoint),
                 "source": mount.source,
                 "state": state,
-                "status": told_by(mount.mountpoint) if state == "answers" else {},
+                "status": read_status(mount.mountpoint) if state == "answers" else {},
             }
         )
     return rows

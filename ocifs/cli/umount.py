@@ -8,7 +8,7 @@ import click
 
 from ocifs.cli.param_types import MountType
 from ocifs.errors import UsageError
-from ocifs.fuse.mounts import is_dead, mounts, real_place, unmount
+from ocifs.fuse.mounts import is_dead, mounts, resolve_mount_point, unmount
 
 
 @click.command("umount")
@@ -21,7 +21,7 @@ from ocifs.fuse.mounts import is_dead, mounts, real_place, unmount
 )
 def command(mountpoint: Path, lazy: bool) -> None:
     """Unmount MOUNTPOINT, even if its daemon has died."""
-    path = real_place(mountpoint)
+    path = resolve_mount_point(mountpoint)
     if path not in [mount.mountpoint for mount in mounts()]:
         raise UsageError(f"not an ocifs mount: {path}", hint="list the mounts: `ocifs status`")
     unmount(path, lazy=lazy or is_dead(path))

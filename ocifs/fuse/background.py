@@ -52,7 +52,7 @@ class BackgroundRead(Protocol):
 R = TypeVar("R", bound=BackgroundRead)
 
 
-def surplus(reads: Iterable[R], now: float, limit: int) -> list[R]:
+def excess_reads(reads: Iterable[R], now: float, limit: int) -> list[R]:
     """The reads to answer early."""
     waiting = [read for read in reads if read.waiting.place is not None]
     slow = {read.waiting.place for read in waiting if now - read.began > SLOW}

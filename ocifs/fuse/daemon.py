@@ -37,13 +37,13 @@ class Ready:
         """
         if self._pipe is not None:
             os.setsid()
-        self._say(_READY + warnings.encode(errors="replace"))
+        self._send(_READY + warnings.encode(errors="replace"))
 
     def fail(self, message: str, status: int) -> None:
         """The mount could not be made, and the parent is to end with this status."""
-        self._say(f"{status} {printable_lines(message)}".encode(errors="replace"))
+        self._send(f"{status} {printable_lines(message)}".encode(errors="replace"))
 
-    def _say(self, text: bytes) -> None:
+    def _send(self, text: bytes) -> None:
         if self._pipe is not None:
             with contextlib.suppress(
                 BrokenPipeError
@@ -58,14 +58,14 @@ def detach(log_file: Path | None) -> Ready:
 
     Raises UsageError where nothing can be written to the log file.
     """
-    output = _opened(log_file or Path(os.devnull))
+    output = _open_log(log_file or Path(os.devnull))
     reader, writer = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
     child = os.fork()
     if child:
         os.close(writer)
-        _wait(reader, child)
+        _relay_result(reader, child)
     os.close(reader)
     signal.signal(
         signal.SIGHUP, signal.SIG_IGN
@@ -80,7 +80,7 @@ def detach(log_file: Path | None) -> Ready:
     return Ready(writer)
 
 
-def _opened(path: Path) -> int:
+def _open_log(path: Path) -> int:
     """The log file, never through a symbolic link: in a directory of others that may lead to any
     file of this user's.
     """
@@ -131,7 +131,7 @@ def notify_systemd(state: str) -> None:
         sender.sendto(state.encode(), f"\0{address[1:]}" if address[0] == "@" else address)
 
 
-def _wait(reader: int, child: int) -> None:
+def _relay_result(reader: int, child: int) -> None:
     """What the child says is what this process ends with."""
     with os.fdopen(reader, "rb") as pipe:
         said = pipe.read()

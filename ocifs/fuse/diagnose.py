@@ -16,18 +16,20 @@ from ocifs.programs import find_program
 
 _FUSE = os.makedev(10, 229)  # the kernel's Documentation/admin-guide/devices.txt
 _SYS_ADMIN = 21  # capability.h
-NOTHING_SEEN = "`ocifs doctor` looks for what keeps mounts from working"
+NO_DIAGNOSIS = "`ocifs doctor` looks for what keeps mounts from working"
 
 
-def obstacle(mountpoint: Path, *, allow_other: bool, device: Path = Path("/dev/fuse")) -> str:
+def diagnose_mount_failure(
+    mountpoint: Path, *, allow_other: bool, device: Path = Path("/dev/fuse")
+) -> str:
     """What keeps this process from mounting there, and what to do about it."""
-    found = _of_the_device(device)
+    found = _check_device(device)
     if not found:
-        found = _of_root() if os.geteuid() == 0 else _of_a_user(mountpoint, allow_other)
-    return found or NOTHING_SEEN
+        found = _check_root() if os.geteuid() == 0 else _check_user(mountpoint, allow_other)
+    return found or NO_DIAGNOSIS
 
 
-def _of_the_device(device: Path) -> str:
+def _check_device(device: Path) -> str:
     try:
         os.close(os.open(device, os.O_RDWR | os.O_CLOEXEC))
     except FileNotFoundError:
@@ -41,7 +43,7 @@ def _of_the_device(device: Path) -> str:
     return ""
 
 
-def _of_root() -> str:
+def _check_root() -> str:
     allowed = re.search(
         r"^CapEff:\s*([0-9a-f]+)", Path("/proc/self/status").read_text(), re.MULTILINE
     )
@@ -50,7 +52,7 @@ def _of_root() -> str:
     return ""
 
 
-def _of_a_user(mountpoint: Path, allow_other: bool, conf: Path = Path("/etc/fuse.conf")) -> str:
+def _check_user(mountpoint: Path, allow_other: bool, conf: Path = Path("/etc/fuse.conf")) -> str:
     helper = find_program("fusermount3")
     if helper is None:
         return "fusermount3 is not on the PATH: apt install fuse3, or dnf install fuse3"

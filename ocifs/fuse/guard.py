@@ -28,7 +28,7 @@ from ocifs.concurrency import Patience, guarded, patience
 from ocifs.errors import Interrupted, NoAttribute, NotFound, OcifsError, Unreachable
 from ocifs.fuse import background
 from ocifs.fuse.errno import errno_of, name_of
-from ocifs.fuse.stats import Journal
+from ocifs.fuse.stats import Stats
 from ocifs.settings import Timing
 from ocifs.telemetry import TRACE, begin_operation
 
@@ -69,27 +69,27 @@ class _Early(Exception):
 class Guard:
     """Runs handlers. `watch` must run beside them."""
 
-    def __init__(self, timing: Timing, journal: Journal) -> None:
+    def __init__(self, timing: Timing, stats: Stats) -> None:
         self._timing = timing
-        self._journal = journal
-        self._under_way: set[_Operation] = set()
+        self._stats = stats
+        self._running: set[_Operation] = set()
         self.background_limit = background.DEFAULT
         self._begun = 0  # operations, which numbers them in the log
 
     def busy(self) -> bool:
         """Whether somebody waits for an operation."""
-        return bool(self._under_way)
+        return bool(self._running)
 
-    def note_read(self, count: int) -> None:
+    def count_read(self, count: int) -> None:
         """Count bytes that a reader got."""
-        self._journal.bytes_read += count
+        self._stats.bytes_read += count
 
     async def run(
         self,
         name: str,
         pid: int,
         work: Callable[[], Awaitable[T]],
-        at_hand: Callable[[], T | None] | None = None,
+        nowait: Callable[[], T | None] | None = None,
         on_early: Callable[[], None] | None = None,
     ) -> T:
         """What `work` gives, or `at_hand` where that gives something, without waiting; raises
@@ -100,35 +100,35 @@ class Guard:
         """
         began = self._begin(name)
         try:
-            if at_hand is not None:
-                found = at_hand()
+            if nowait is not None:
+                found = nowait()
                 if found is not None:
                     return found
-            return await self._bounded(pid, work, on_early)
+            return await self._run_with_deadline(pid, work, on_early)
         except Exception as error:
-            raise self._refusal(name, error) from None
+            raise self._fuse_error(name, error) from None
         finally:
-            self._journal.seconds[name] += time.perf_counter() - began
+            self._stats.seconds[name] += time.perf_counter() - began
 
-    def now(self, name: str, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+    def run_sync(self, name: str, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
         """The same for what does not wait."""
         began = self._begin(name)
         try:
             return work(*arguments, **named)
         except Exception as error:
-            raise self._refusal(name, error) from None
+            raise self._fuse_error(name, error) from None
         finally:
-            self._journal.seconds[name] += time.perf_counter() - began
+            self._stats.seconds[name] += time.perf_counter() - began
 
     def _begin(self, name: str) -> float:
-        self._journal.operations[name] += 1
+        self._stats.operations[name] += 1
         self._begun += 1
         begin_operation(self._begun)
         if log.isEnabledFor(TRACE):
             log.log(TRACE, "%s", name)
         return time.perf_counter()
 
-    def _refusal(self, name: str, error: Exception) -> pyfuse3.FUSEError:
+    def _fuse_error(self, name: str, error: Exception) -> pyfuse3.FUSEError:
         """The FUSEError for whatever was raised; counted, and logged where a person would want to
         know.
         """
@@ -139,29 +139,29 @@ class Guard:
         if isinstance(error, (NotFound, NoAttribute, Interrupted)):
             return pyfuse3.FUSEError(errno_of(error))
         if isinstance(error, OcifsError):
-            return self._refuse(name, error)
-        self._journal.unexpected += 1
+            return self._record_error(name, error)
+        self._stats.unexpected += 1
         text = f"unexpected {type(error).__name__}: {error}"
-        self._journal.note(name, "EIO", text, "this is a bug: please report it")
+        self._stats.record_error(name, "EIO", text, "this is a bug: please report it")
         log.exception("unexpected error in %s", name)
         return pyfuse3.FUSEError(errno.EIO)
 
-    async def _bounded(
+    async def _run_with_deadline(
         self, pid: int, work: Callable[[], Awaitable[T]], on_early: Callable[[], None] | None
     ) -> T:
         with patience(self._timing.timeout, self._timing.max_wait) as waiting:
             operation = _Operation(pid, waiting, trio.current_time(), on_early)
-            self._under_way.add(operation)
+            self._running.add(operation)
             try:
                 return await work()
             finally:
-                self._under_way.discard(operation)
+                self._running.discard(operation)
         # The scope was cancelled, and not by its deadline.
         raise _Early if operation.early else Interrupted("the caller was interrupted")
 
-    def _refuse(self, name: str, error: OcifsError) -> pyfuse3.FUSEError:
+    def _record_error(self, name: str, error: OcifsError) -> pyfuse3.FUSEError:
         number = errno_of(error)
-        self._journal.note(name, name_of(number), str(error), error.hint)
+        self._stats.record_error(name, name_of(number), str(error), error.hint)
         # That a registry is away is said once, where it is noticed, and not by each operation that
         # meets it.
         level = logging.DEBUG if isinstance(error, Unreachable) else logging.INFO
@@ -172,18 +172,18 @@ class Guard:
         """Free callers that were interrupted, for ever."""
         while True:
             await trio.sleep(LOOK_EVERY)
-            await guarded("looking at callers", self._look)
+            await guarded("looking at callers", self._check_callers)
 
-    async def _look(self) -> None:
+    async def _check_callers(self) -> None:
         self._answer_early()
         old = trio.current_time() - LOOK_EVERY / 2
-        for operation in [each for each in self._under_way if each.began < old]:
-            if operation.pid and wants_to_leave(operation.pid):
+        for operation in [each for each in self._running if each.began < old]:
+            if operation.pid and is_interrupted(operation.pid):
                 operation.waiting.scope.cancel()
 
     def _answer_early(self) -> None:
-        reads = [operation for operation in self._under_way if operation.on_early is not None]
-        for operation in background.surplus(reads, trio.current_time(), self.background_limit):
+        reads = [operation for operation in self._running if operation.on_early is not None]
+        for operation in background.excess_reads(reads, trio.current_time(), self.background_limit):
             assert operation.on_early is not None
             operation.on_early()
             operation.early = True
@@ -191,7 +191,7 @@ class Guard:
             operation.waiting.scope.cancel()
 
 
-def wants_to_leave(pid: int) -> bool:
+def is_interrupted(pid: int) -> bool:
     """Whether a thread has a signal that makes it leave (proc_pid_status(5)).
 
     One that waits in the kernel cannot be gone.

@@ -25,10 +25,10 @@ class Holder:
 
     pid: int
     command: str
-    how: str
+    use: str
 
     def __str__(self) -> str:
-        return f"{self.command} (pid {self.pid}, {self.how})"
+        return f"{self.command} (pid {self.pid}, {self.use})"
 
 
 def holders(mountpoint: Path, mount_id: int, device: str) -> list[Holder]:
@@ -36,13 +36,13 @@ def holders(mountpoint: Path, mount_id: int, device: str) -> list[Holder]:
     found = []
     for process in Path("/proc").iterdir():
         if process.name.isdigit() and int(process.name) != os.getpid():
-            how = next(_ways(process, mountpoint, mount_id, device), "")
-            if how:
-                found.append(Holder(int(process.name), _command(process), how))
+            use = next(_uses(process, mountpoint, mount_id, device), "")
+            if use:
+                found.append(Holder(int(process.name), _command(process), use))
     return sorted(found)
 
 
-def _ways(process: Path, mountpoint: Path, mount_id: int, device: str) -> Iterator[str]:
+def _uses(process: Path, mountpoint: Path, mount_id: int, device: str) -> Iterator[str]:
     for link in (process / "cwd", process / "root"):
         if _is_within(link, mountpoint):
             yield "stands in it"

@@ -92,10 +92,10 @@ def state_of(mountpoint: Path) -> str:
             )
         return "answers"
 
-    return _in_time(look) or "silent"
+    return _with_timeout(look) or "silent"
 
 
-def told_by(mountpoint: Path) -> dict[str, object]:
+def read_status(mountpoint: Path) -> dict[str, object]:
     """The status of a mount from `.ocifs/status.json`; empty if it is not there in time.
 
     The mount may be another user's and serve anything: a file without end, a FIFO, deep JSON.
@@ -109,10 +109,10 @@ def told_by(mountpoint: Path) -> dict[str, object]:
             return {}
         return status if isinstance(status, dict) else {}
 
-    return _in_time(read) or {}
+    return _with_timeout(read) or {}
 
 
-def _in_time(look: Callable[[], T]) -> T | None:
+def _with_timeout(look: Callable[[], T]) -> T | None:
     """What a look at a mount gives, or None where it does not come back in time."""
     found: list[T] = []
     # It may never come back, and keeps nobody from leaving.
@@ -127,7 +127,7 @@ def is_dead(mountpoint: Path) -> bool:
     return state_of(mountpoint) == "dead"
 
 
-def real_place(path: Path) -> Path:
+def resolve_mount_point(path: Path) -> Path:
     """A mount point as the kernel's table has it; the last component is not looked at, since it may
     be a dead mount.
     """
@@ -150,7 +150,7 @@ def clear_dead_mount(mountpoint: Path) -> bool:
     return cleared
 
 
-def refuse_live_mount(mountpoint: Path) -> None:
+def reject_live_mount(mountpoint: Path) -> None:
     """Raise UsageError where a mount of ours is at a place: another one would hide it, and the
     first `umount` would show it again.
     """
@@ -171,7 +171,7 @@ def unmount(mountpoint: Path, *, lazy: bool = False) -> None:
     """
     try:
         done = subprocess.run(
-            [*_helper(lazy), "--", str(mountpoint)],
+            [*_unmount_command(lazy), "--", str(mountpoint)],
             capture_output=True,
             text=True,
             timeout=_HELPER_TIMEOUT,
@@ -214,7 +214,7 @@ def restrict(mountpoint: Path, flags: Sequence[str]) -> None:
         raise UsageError(f"cannot remount {mountpoint}: {done.stderr.strip()}")
 
 
-def _helper(lazy: bool) -> list[str]:
+def _unmount_command(lazy: bool) -> list[str]:
     """The command that may unmount: for root umount, for others FUSE's helper, by whichever of its
     names it is there.
     """
@@ -242,7 +242,7 @@ def busy_hint(mountpoint: Path) -> str:
         if mount.mountpoint == mountpoint:
             number, device = mount.number, mount.device
             # A process whose memory waits for a mount blocks readers of its /proc.
-            found += map(str, _in_time(lambda: holders(mountpoint, number, device)) or [])  # noqa: B023 (called before the next turn)
+            found += map(str, _with_timeout(lambda: holders(mountpoint, number, device)) or [])  # noqa: B023 (called before the next turn)
     if not found:
         return ""
     more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""

@@ -28,13 +28,13 @@ from ocifs.settings import KIB, Timing
 from ocifs.tree.node import (
     Attributes,
     Directory,
-    Entry,
+    DirectoryEntry,
     File,
     Node,
-    entries_before,
     is_directory,
     is_file,
     is_symlink,
+    partial_entries,
 )
 
 log = logging.getLogger("ocifs.fuse")
@@ -42,13 +42,13 @@ log = logging.getLogger("ocifs.fuse")
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_TRUNC | os.O_APPEND | os.O_CREAT
 _NAME_MAX = 255
 _DOTS = (b".", b"..")  # first in each listing, as ls -a is used to
-_UNKNOWN = Inode(
+_UNKNOWN_INODE = Inode(
     0xFFFFFFFF
 )  # what FUSE's own library says for the directory above, of which nothing is known below
 _TARGET_MAX = (
     4095  # of a link; the kernel takes no longer answer, and calls it an error of the disk
 )
-_AT_OPENING = 128 * KIB
+_STORE_ON_OPEN = 128 * KIB
 """What the kernel is given of a file before it asks has no more bytes: as many as it reads ahead of itself, where nobody told it more."""
 
 
@@ -64,17 +64,17 @@ class Operations(pyfuse3.Operations):
         self.files: Handles[tuple[File, int]] = Handles()
         self.directories: Handles[OpenDirectory] = Handles()
         self._guard = guard
-        self._wrong: dict[
+        self._corrupt: dict[
             Hashable, Handle
         ] = {}  # files whose content was found wrong, and the newest handle then
-        self._doubtful: set[Hashable] = (
+        self._stale_pages: set[Hashable] = (
             set()
         )  # files whose pages in the kernel may be wrong: dropped at the next open
-        self._users: dict[int, int] = {}  # how often each file is open, by its inode
+        self._open_counts: dict[int, int] = {}  # how often each file is open, by its inode
         self._early = EarlyAnswers()
         self._direct: set[Handle] = set()  # those of files that were opened with O_DIRECT
         self._openers: dict[Handle, int] = {}  # the thread that opened each handle
-        self._stores = True  # whether the kernel takes what it has not asked for
+        self._can_store = True  # whether the kernel takes what it has not asked for
         self._negative = min(timing.negative_ttl, timing.tag_ttl)
 
     def _node(self, inode: int) -> Node:
@@ -98,23 +98,23 @@ class Operations(pyfuse3.Operations):
         async def work() -> pyfuse3.EntryAttributes:
             try:
                 node = await self._directory(parent_inode).lookup(name)
-                if not node.settled:
-                    await node.recall()
+                if not node.attributes_known:
+                    await node.restore_attributes()
             except NotFound:
                 return absent(self._negative)
             return entry_of(node, self.inodes.remember(node))
 
-        def at_hand() -> pyfuse3.EntryAttributes | None:
+        def nowait() -> pyfuse3.EntryAttributes | None:
             try:
-                node = self._directory(parent_inode).lookup_at_hand(name)
+                node = self._directory(parent_inode).lookup_nowait(name)
             except NotFound:
                 return absent(self._negative)
             return None if node is None else entry_of(node, self.inodes.remember(node))
 
-        return await self._guard.run("lookup", ctx.pid, work, at_hand)
+        return await self._guard.run("lookup", ctx.pid, work, nowait)
 
     async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
-        return self._guard.now("getattr", self._getattr, inode)
+        return self._guard.run_sync("getattr", self._getattr, inode)
 
     def _getattr(self, inode: int) -> pyfuse3.EntryAttributes:
         return entry_of(self._node(inode), Inode(inode))
@@ -124,7 +124,7 @@ class Operations(pyfuse3.Operations):
             self.inodes.forget(Inode(inode), lookups)
 
     async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
-        return self._guard.now("readlink", self._readlink, inode)
+        return self._guard.run_sync("readlink", self._readlink, inode)
 
     def _readlink(self, inode: int) -> bytes:
         node = self._node(inode)
@@ -137,7 +137,7 @@ class Operations(pyfuse3.Operations):
     async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
         if flags & _WRITING:
             raise pyfuse3.FUSEError(errno.EROFS)
-        opened = self._guard.now("open", self._open, inode, ctx.uid)
+        opened = self._guard.run_sync("open", self._open, inode, ctx.uid)
         self._openers[Handle(opened.fh)] = ctx.pid
         if flags & os.O_DIRECT:
             self._direct.add(Handle(opened.fh))
@@ -149,30 +149,30 @@ class Operations(pyfuse3.Operations):
             raise pyfuse3.FUSEError(errno.EACCES)
         if not is_file(node):
             raise pyfuse3.FUSEError(errno.EISDIR if is_directory(node) else errno.ELOOP)
-        node.opened()
-        changes, doubtful = node.changes, bool(self._doubtful) and node.key in self._doubtful
-        if doubtful:
-            self._doubtful.discard(node.key)
+        node.on_open()
+        changes, is_stale = node.changes, bool(self._stale_pages) and node.key in self._stale_pages
+        if is_stale:
+            self._stale_pages.discard(node.key)
         handle = pyfuse3.FileHandleT(self.files.add((node, inode)))
-        users = self._users[inode] = self._users.get(inode, 0) + 1
-        if users == 1 and self._stores and not (changes or doubtful):
-            self._give(node, inode)
-        return pyfuse3.FileInfo(fh=handle, direct_io=changes, keep_cache=not (changes or doubtful))
+        users = self._open_counts[inode] = self._open_counts.get(inode, 0) + 1
+        if users == 1 and self._can_store and not (changes or is_stale):
+            self._store_in_kernel(node, inode)
+        return pyfuse3.FileInfo(fh=handle, direct_io=changes, keep_cache=not (changes or is_stale))
 
-    def _give(self, node: File, inode: int) -> None:
+    def _store_in_kernel(self, node: File, inode: int) -> None:
         """Give the kernel a small file that is read next before it asks: to answer it costs as
         much, and this once less.
         """
-        content = node.read_on_at_hand(_AT_OPENING)
+        content = node.readahead_nowait(_STORE_ON_OPEN)
         if content is None:
             return
         try:
             pyfuse3.notify_store(pyfuse3.InodeT(inode), 0, content)
         except OSError as error:
             log.info("the kernel takes nothing that it has not asked for: %s", error)
-            self._stores = False
+            self._can_store = False
         else:
-            self._guard.note_read(len(content))
+            self._guard.count_read(len(content))
 
     async def read(self, fh: int, off: int, size: int) -> bytes:
         opened = self.files.get(Handle(fh))
@@ -191,10 +191,10 @@ class Operations(pyfuse3.Operations):
             "read",
             self._openers.get(Handle(fh), 0) if again else 0,
             lambda: self._read(node, Handle(fh), off, size),
-            lambda: self._read_at_hand(node, Handle(fh), off, size),
+            lambda: self._read_nowait(node, Handle(fh), off, size),
             None if again or Handle(fh) in self._direct else on_early,
         )
-        self._guard.note_read(len(data))
+        self._guard.count_read(len(data))
         return data
 
     async def _read(self, node: File, handle: Handle, offset: int, size: int) -> bytes:
@@ -204,42 +204,44 @@ class Operations(pyfuse3.Operations):
         An error alone does not say so: the kernel ends a large read early, without one, and the
         program asks for the rest, which may by now have come from elsewhere.
         """
-        if self._wrong and handle <= self._wrong.get(node.key, 0):
+        if self._corrupt and handle <= self._corrupt.get(node.key, 0):
             raise IntegrityError(
                 "what was read from this file before was found to be wrong; open it again"
             )
         try:
             return await node.read(offset, size)
         except IntegrityError:
-            self._wrong[node.key] = self.files.newest
-            self._doubtful.add(node.key)
+            self._corrupt[node.key] = self.files.newest
+            self._stale_pages.add(node.key)
             raise
 
-    def _read_at_hand(self, node: File, handle: Handle, offset: int, size: int) -> bytes | None:
-        if self._wrong and handle <= self._wrong.get(node.key, 0):
+    def _read_nowait(self, node: File, handle: Handle, offset: int, size: int) -> bytes | None:
+        if self._corrupt and handle <= self._corrupt.get(node.key, 0):
             return None
-        return node.read_at_hand(offset, size)
+        return node.read_nowait(offset, size)
 
     async def release(self, fh: int) -> None:
         opened = self.files.close(Handle(fh))
         if opened is None:
             return
         node, inode = opened
-        left = self._users.pop(inode) - 1
+        left = self._open_counts.pop(inode) - 1
         if left:
-            self._users[inode] = left
+            self._open_counts[inode] = left
         else:
             self._early.forget(inode)
         self._direct.discard(Handle(fh))
         self._openers.pop(Handle(fh), None)
-        node.closed()
+        node.on_close()
 
     async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
         node = self._node(inode)
         if not is_directory(node):
             raise pyfuse3.FUSEError(errno.ENOTDIR)
-        if not node.settled:  # tar asks for the attributes of what it has opened, and reads it then
-            await self._guard.run("opendir", ctx.pid, node.settle)
+        if (
+            not node.attributes_known
+        ):  # tar asks for the attributes of what it has opened, and reads it then
+            await self._guard.run("opendir", ctx.pid, node.load_attributes)
         return self.directories.add(OpenDirectory(node, ctx.pid, Inode(inode)))
 
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
@@ -250,19 +252,19 @@ class Operations(pyfuse3.Operations):
             opened.error = None
             directory = opened.directory
             opened.entries = await self._guard.run(
-                "readdir", opened.pid, lambda: self._entries(opened), directory.entries_at_hand
+                "readdir", opened.pid, lambda: self._entries(opened), directory.entries_nowait
             )
         if start_id < len(opened.entries) + len(_DOTS) or opened.error is not None:
-            self._guard.now("readdir", self._reply, opened, start_id, token)
+            self._guard.run_sync("readdir", self._reply, opened, start_id, token)
 
-    async def _entries(self, opened: OpenDirectory) -> Sequence[Entry]:
+    async def _entries(self, opened: OpenDirectory) -> Sequence[DirectoryEntry]:
         try:
             return await opened.directory.entries()
         except OcifsError as error:
             if not error.listed:
                 raise
             opened.error = error
-            return entries_before(error)
+            return partial_entries(error)
 
     def _reply(self, opened: OpenDirectory, start: int, token: pyfuse3.ReaddirToken) -> None:
         if start < len(
@@ -270,7 +272,7 @@ class Operations(pyfuse3.Operations):
         ):  # the kernel counts no lookup of these, and takes number and type alone
             dot = entry_of(opened.directory, opened.inode)
             for position in range(start, len(_DOTS)):
-                dot.st_ino = pyfuse3.InodeT(_UNKNOWN if position else opened.inode)
+                dot.st_ino = pyfuse3.InodeT(_UNKNOWN_INODE if position else opened.inode)
                 if not pyfuse3.readdir_reply(token, _DOTS[position], dot, position + 1):
                     return
         entries = opened.entries or ()
@@ -297,15 +299,15 @@ class Operations(pyfuse3.Operations):
     async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
         node, wanted = self._node(inode), bytes(name)
 
-        def at_hand() -> bytes | None:
+        def nowait() -> bytes | None:
             if wanted not in node.attribute_names():  # `ls -l` asks for two of each file
                 raise NoAttribute(f"no extended attribute {wanted!r} here")
             return None
 
-        return await self._guard.run("getxattr", ctx.pid, lambda: node.attribute(wanted), at_hand)
+        return await self._guard.run("getxattr", ctx.pid, lambda: node.attribute(wanted), nowait)
 
     async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> Sequence[bytes]:
-        return self._guard.now("listxattr", self._listxattr, inode, ctx.uid)
+        return self._guard.run_sync("listxattr", self._listxattr, inode, ctx.uid)
 
     def _listxattr(self, inode: int, user: int) -> Sequence[bytes]:
         """As on a disk, only root is told of what the kernel gives to root alone (xattr(7)): rsync
@@ -340,7 +342,7 @@ class Operations(pyfuse3.Operations):
         return None
 
 
-async def _refuse(*_: object) -> NoReturn:
+async def _read_only(*_: object) -> NoReturn:
     raise pyfuse3.FUSEError(errno.EROFS)
 
 
@@ -348,4 +350,4 @@ for _name in (
     *("create", "mkdir", "mknod", "unlink", "rmdir", "rename", "link", "symlink"),
     *("setattr", "write", "setxattr", "removexattr"),
 ):
-    setattr(Operations, _name, _refuse)
+    setattr(Operations, _name, _read_only)

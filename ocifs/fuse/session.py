@@ -21,12 +21,12 @@ import trio
 from ocifs.concurrency import guarded, in_thread
 from ocifs.errors import UsageError
 from ocifs.fuse.background import raise_limit
-from ocifs.fuse.diagnose import obstacle
+from ocifs.fuse.diagnose import diagnose_mount_failure
 from ocifs.fuse.guard import Guard
 from ocifs.fuse.mounts import restrict
 from ocifs.fuse.operations import Operations
-from ocifs.fuse.stats import Journal
-from ocifs.fuse.worker_patch import take_turns
+from ocifs.fuse.stats import Stats
+from ocifs.fuse.worker_patch import patch_workers
 from ocifs.settings import MountFlags, Timing
 from ocifs.tree.node import Directory
 
@@ -58,7 +58,7 @@ READ_AHEAD_KIB = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class MountOptions:
+class SessionOptions:
     """How a mount is made. `name` is what the mount table shows as its source."""
 
     mountpoint: Path
@@ -68,24 +68,24 @@ class MountOptions:
 
 async def serve(
     root: Directory,
-    options: MountOptions,
+    options: SessionOptions,
     timing: Timing,
-    journal: Journal,
+    stats: Stats,
     on_ready: Callable[[], None],
 ) -> None:
     """Mount a tree and answer the kernel until the mount ends.
 
     Raises UsageError where it cannot be made.
     """
-    guard = Guard(timing, journal)
-    take_turns(guard.busy)
+    guard = Guard(timing, stats)
+    patch_workers(guard.busy)
     # Before there is a mount: a signal that ended the process would leave it dead.
-    with trio.open_signal_receiver(*_ending()) as signals:
+    with trio.open_signal_receiver(*_ending_signals()) as signals:
         _mount(Operations(root, guard, timing), options)
         await _serve(guard, options, signals, on_ready)
 
 
-def _ending() -> list[signal.Signals]:
+def _ending_signals() -> list[signal.Signals]:
     """The signals that end a process, except those that stop it at once or show a bug.
 
     One that the caller had ignored (nohup) stays ignored, except SIGINT and SIGTERM.
@@ -99,7 +99,7 @@ def _ending() -> list[signal.Signals]:
 
 
 async def _serve(
-    guard: Guard, options: MountOptions, signals: AsyncIterator[int], on_ready: Callable[[], None]
+    guard: Guard, options: SessionOptions, signals: AsyncIterator[int], on_ready: Callable[[], None]
 ) -> None:
     try:
         async with trio.open_nursery() as nursery:
@@ -107,14 +107,14 @@ async def _serve(
             nursery.start_soon(
                 guarded, "waiting for signals", _end_on_signal, signals, nursery.cancel_scope
             )
-            nursery.start_soon(_announce, options, guard, on_ready)
+            nursery.start_soon(_report_ready, options, guard, on_ready)
             await pyfuse3.main(max_tasks=MAX_TASKS)
             nursery.cancel_scope.cancel()
     finally:
         pyfuse3.close(unmount=True)
 
 
-def _mount(operations: Operations, options: MountOptions) -> None:
+def _mount(operations: Operations, options: SessionOptions) -> None:
     flags = set(pyfuse3.default_options)
     name = options.name.replace("\\", "\\\\").replace(",", "\\,")
     flags |= {f"fsname={name}", "subtype=ocifs", "ro", "nosuid", "nodev"}
@@ -125,7 +125,7 @@ def _mount(operations: Operations, options: MountOptions) -> None:
     try:
         pyfuse3.init(operations, str(options.mountpoint), flags)
     except RuntimeError as error:
-        hint = obstacle(options.mountpoint, allow_other=asked.allow_other)
+        hint = diagnose_mount_failure(options.mountpoint, allow_other=asked.allow_other)
         if "nosymfollow" in flags:
             hint = "nosymfollow needs root or libfuse 3.17.1; without it: omit --nosymfollow"
         raise UsageError(f"cannot mount at {options.mountpoint}: {error}", hint=hint) from None
@@ -136,11 +136,13 @@ def _may_remount() -> bool:
     return os.geteuid() == 0
 
 
-async def _announce(options: MountOptions, guard: Guard, on_ready: Callable[[], None]) -> None:
+async def _report_ready(
+    options: SessionOptions, guard: Guard, on_ready: Callable[[], None]
+) -> None:
     """Report that the mount is ready, once it has answered and has all flags."""
     mountpoint = options.mountpoint
     found = await in_thread(os.stat, mountpoint)
-    await in_thread(_read_ahead, found.st_dev)
+    await in_thread(_raise_readahead, found.st_dev)
     guard.background_limit = await in_thread(raise_limit, found.st_dev)
     if options.flags.nosymfollow and _may_remount():
         flags = ["nosymfollow", *(["noexec"] if options.flags.noexec else [])]
@@ -150,7 +152,7 @@ async def _announce(options: MountOptions, guard: Guard, on_ready: Callable[[], 
     on_ready()
 
 
-def _read_ahead(device: int) -> None:
+def _raise_readahead(device: int) -> None:
     with contextlib.suppress(OSError):  # only root may; it is a matter of speed alone
         Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb").write_text(
             str(READ_AHEAD_KIB)

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 
 from ocifs.printable import printable
 
-KEPT = 200
+MAX_RECORDS = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class ErrorRecord:
     """One error that a caller got."""
 
     when: float
@@ -26,7 +26,7 @@ class Trouble:
 
 
 @dataclass(slots=True)
-class Journal:
+class Stats:
     """Counts of operations, the seconds that callers waited for them, the bytes that they got, and
     the last errors.
     """
@@ -36,24 +36,24 @@ class Journal:
     bytes_read: int = 0
     errors: Counter[str] = field(default_factory=Counter)
     unexpected: int = 0
-    last: deque[Trouble] = field(default_factory=lambda: deque(maxlen=KEPT))
+    last: deque[ErrorRecord] = field(default_factory=lambda: deque(maxlen=MAX_RECORDS))
 
-    def note(self, operation: str, errno: str, message: str, hint: str = "") -> None:
+    def record_error(self, operation: str, errno: str, message: str, hint: str = "") -> None:
         """Remember an error that a caller got."""
         self.errors[errno] += 1
-        self.last.append(Trouble(time.time(), operation, errno, message, hint))
+        self.last.append(ErrorRecord(time.time(), operation, errno, message, hint))
 
-    def tell(self, message: str) -> None:
+    def record_note(self, message: str) -> None:
         """Remember what no caller noticed, but a person should know."""
-        self.last.append(Trouble(time.time(), "cache", "NOTE", message, ""))
+        self.last.append(ErrorRecord(time.time(), "cache", "NOTE", message, ""))
 
     def report(self) -> bytes:
         """The last errors for a person, newest last."""
         lines = []
-        for trouble in self.last:
-            when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(trouble.when))
+        for record in self.last:
+            when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.when))
             lines.append(
-                f"{when} {trouble.operation} {trouble.errno}: {trouble.message}"
-                + (f" ({trouble.hint})" if trouble.hint else "")
+                f"{when} {record.operation} {record.errno}: {record.message}"
+                + (f" ({record.hint})" if record.hint else "")
             )
         return "".join(printable(line) + "\n" for line in lines).encode()

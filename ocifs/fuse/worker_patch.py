@@ -21,14 +21,14 @@ from types import TracebackType
 import pyfuse3
 import trio
 
-IN_A_ROW = 16
+MAX_CONSECUTIVE = 16
 """Requests that are answered before other tasks have their turn: about a millisecond."""
 
 _STOPPED_MS = 1
 """For how long the loop is stopped at the most. poll(2) knows no less."""
 
 
-class Lock:
+class WorkerLock:
     """A lock that is taken without a turn of the loop where it is free, even if others wait for it:
     who lets it go may take it again.
     """
@@ -60,7 +60,7 @@ class Lock:
             trio.lowlevel.reschedule(self._waiting.popleft())
 
 
-class Lowlevel:
+class WorkerLowlevel:
     """trio.lowlevel, with another way to wait for the kernel's next request.
 
     `busy`: whether somebody waits for anything but that.
@@ -82,7 +82,7 @@ class Lowlevel:
             poller = self._pollers[descriptor] = select.poll()
             poller.register(descriptor, select.POLLIN)
         stop = False
-        if self._answered < IN_A_ROW:
+        if self._answered < MAX_CONSECUTIVE:
             stop = self._quick and not self._busy()
             if poller.poll(_STOPPED_MS if stop else 0):
                 self._answered += 1
@@ -93,21 +93,21 @@ class Lowlevel:
         self._quick = not stop and trio.current_time() - began < _STOPPED_MS / 1000
 
 
-class _Trio:
+class _PatchedTrio:
     """trio, with these."""
 
-    Lock = Lock
+    WorkerLock = WorkerLock
 
     def __init__(self, busy: Callable[[], bool]) -> None:
-        self.lowlevel = Lowlevel(busy)
+        self.lowlevel = WorkerLowlevel(busy)
 
     def __getattr__(self, name: str) -> object:
         return getattr(trio, name)
 
 
-def take_turns(busy: Callable[[], bool]) -> None:
+def patch_workers(busy: Callable[[], bool]) -> None:
     """Have pyfuse3's workers take turns so, in mounts that are made from now on.
 
     `busy` as for Lowlevel.
     """
-    pyfuse3.trio = _Trio(busy)  # type: ignore[attr-defined]
+    pyfuse3.trio = _PatchedTrio(busy)  # type: ignore[attr-defined]

@@ -21,7 +21,7 @@ from ocifs.errors import (
 from ocifs.oci.descriptor import UNKNOWN_SIZE
 from ocifs.oci.digest import Digest
 from ocifs.tree.names import to_bytes
-from ocifs.tree.node import FILE, Attributes, Plain
+from ocifs.tree.node import FILE, Attributes, SimpleNode
 
 
 class OfHost:
@@ -42,7 +42,7 @@ def scope_of(reader: BlobReader) -> tuple[str, ...]:
     return (reader.host,) if isinstance(reader, OfHost) else ()
 
 
-class BlobFile(Plain):
+class BlobFile(SimpleNode):
     """The file of one blob, whose size must be known."""
 
     __slots__ = ("_blob", "_media_type", "_reader")
@@ -60,14 +60,14 @@ class BlobFile(Plain):
         wanted = max(0, min(size, self._blob.size - offset))
         if not wanted:
             return b""
-        with elsewhere(self._blob.urls):
+        with explain_foreign_urls(self._blob.urls):
             return await self._reader.read_blob(self._blob, offset, wanted)
         raise AssertionError("elsewhere raises what it catches")
 
-    def opened(self) -> None:
+    def on_open(self) -> None:
         self._reader.acquire(self._blob.digest)
 
-    def closed(self) -> None:
+    def on_close(self) -> None:
         self._reader.release(self._blob.digest)
 
     def attribute_names(self) -> Sequence[bytes]:
@@ -85,7 +85,7 @@ class BlobFile(Plain):
         raise NoAttribute(f"a blob has no extended attribute {name!r}")
 
 
-class JoinedFile(Plain):
+class JoinedFile(SimpleNode):
     """One file that its publisher cut into several blobs."""
 
     __slots__ = ("_parts",)
@@ -111,7 +111,7 @@ class JoinedFile(Plain):
 
 
 @contextmanager
-def elsewhere(urls: Sequence[str]) -> Iterator[None]:
+def explain_foreign_urls(urls: Sequence[str]) -> Iterator[None]:
     """Say of a blob that the registry does not have, though its descriptor says where else it is,
     that this is why.
 
@@ -148,7 +148,7 @@ def named_in_errors(image: str, layer: Digest | None = None) -> Iterator[None]:
         raise type(error)(f"{', '.join(names)}: {text}", hint=error.hint) from None
 
 
-def gone(error: NotFound) -> RegistryFailed:
+def layer_missing_error(error: NotFound) -> RegistryFailed:
     """The error inside a tree for a layer that the registry or the layout does not have.
 
     Nothing is known of the names in it, and programs pass over what is not there.
@@ -157,7 +157,7 @@ def gone(error: NotFound) -> RegistryFailed:
     return RegistryFailed(f"a layer is gone: {error}", hint=hint)
 
 
-async def sized(reader: BlobReader, blob: Blob) -> Blob:
+async def with_known_size(reader: BlobReader, blob: Blob) -> Blob:
     """The same blob with its size, asked for where nothing recorded it (Docker's schema 1, a blob
     entered by name).
     """

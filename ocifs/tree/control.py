@@ -14,11 +14,11 @@ from ocifs.tree.node import (
     FILE,
     Attributes,
     Directory,
-    Entry,
+    DirectoryEntry,
     Node,
-    Plain,
-    cut_short,
-    entries_before,
+    SimpleNode,
+    partial_entries,
+    partial_listing_error,
 )
 from ocifs.tree.static import StaticDirectory
 
@@ -28,7 +28,7 @@ NAME = b".ocifs"
 _RENDERINGS = 16  # that readers may be in the middle of
 
 
-class LiveFile(Plain):
+class LiveFile(SimpleNode):
     """A small file whose content is made when it is looked at."""
 
     __slots__ = ("_lately", "_render")
@@ -61,19 +61,19 @@ class LiveFile(Plain):
         )
 
 
-class MountRoot(Plain):
+class MountRoot(SimpleNode):
     """The root of a mount: another directory, and `.ocifs` beside what it holds; `hidden`: not
     listed, where a tree is to be as it is.
     """
 
-    __slots__ = ("_control", "_hidden", "_inner", "lifetime", "settled")
+    __slots__ = ("_control", "_hidden", "_inner", "attributes_known", "lifetime")
 
     def __init__(
         self, inner: Directory, files: dict[bytes, Callable[[], bytes]], *, hidden: bool = False
     ) -> None:
         super().__init__(("root", inner.key), inner.attributes)
         self.lifetime = inner.lifetime
-        self.settled = inner.settled
+        self.attributes_known = inner.attributes_known
         self._inner = inner
         self._hidden = hidden
         live = ((name, LiveFile((NAME, name), render)) for name, render in files.items())
@@ -82,32 +82,32 @@ class MountRoot(Plain):
     async def lookup(self, name: bytes) -> Node:
         return self._control if name == NAME else self._known(await self._inner.lookup(name))
 
-    async def entries(self) -> Sequence[Entry]:
-        control = [] if self._hidden else [Entry(NAME, self._control)]
+    async def entries(self) -> Sequence[DirectoryEntry]:
+        control = [] if self._hidden else [DirectoryEntry(NAME, self._control)]
         try:
             entries = self._known(await self._inner.entries())
         except OcifsError as error:
             if not error.listed:
                 raise
-            raise cut_short(error, [*control, *entries_before(error)]) from error
+            raise partial_listing_error(error, [*control, *partial_entries(error)]) from error
         return [*control, *entries] if control else entries
 
     def _known(self, found: T) -> T:
         """The root of layers has its attributes once it was looked into."""
         inner = self._inner
-        self.attributes, self.lifetime, self.settled = (
+        self.attributes, self.lifetime, self.attributes_known = (
             inner.attributes,
             inner.lifetime,
-            inner.settled,
+            inner.attributes_known,
         )
         return found
 
-    async def recall(self) -> None:
-        await self._inner.recall()
+    async def restore_attributes(self) -> None:
+        await self._inner.restore_attributes()
         self._known(None)
 
-    async def settle(self) -> None:
-        await self._inner.settle()
+    async def load_attributes(self) -> None:
+        await self._inner.load_attributes()
         self._known(None)
 
     def attribute_names(self) -> Sequence[bytes]:

@@ -29,17 +29,17 @@ class NameIndex:
 
     def add(self, name: str) -> None:
         """Add a repository."""
-        if not self.lists(name):
+        if not self.has_repository(name):
             key = name.replace("/", "\0")
             self._keys.insert(bisect_left(self._keys, key), key)
 
-    def lists(self, name: str) -> bool:
+    def has_repository(self, name: str) -> bool:
         """Whether it is one of the names."""
         key = name.replace("/", "\0")
         place = bisect_left(self._keys, key)
         return place < len(self._keys) and self._keys[place] == key
 
-    def has(self, name: str) -> bool:
+    def has_name(self, name: str) -> bool:
         """Whether it is one of the names, or a namespace of one."""
         key = name.replace("/", "\0")
         place = bisect_left(self._keys, key)

@@ -49,33 +49,33 @@ FILE = stat.S_IFREG | 0o444
 SYMLINK = stat.S_IFLNK | 0o777
 
 
-class Entry(NamedTuple):
+class DirectoryEntry(NamedTuple):
     """One name of a directory and what it leads to."""
 
     name: bytes
     node: Node
 
 
-def cut_short(error: OcifsError, entries: Sequence[Entry]) -> OcifsError:
+def partial_listing_error(error: OcifsError, entries: Sequence[DirectoryEntry]) -> OcifsError:
     """The error that ends a listing after these entries."""
     made = copy.copy(error)  # the original may be remembered, with what it listed
     made.listed = tuple(entries)
     return made
 
 
-def entries_before(error: OcifsError) -> tuple[Entry, ...]:
+def partial_entries(error: OcifsError) -> tuple[DirectoryEntry, ...]:
     """The entries that a listing had before this error ended it."""
-    return tuple(each for each in error.listed if isinstance(each, Entry))
+    return tuple(each for each in error.listed if isinstance(each, DirectoryEntry))
 
 
 # As named tuples make themselves, without a call of Python's for each.
 make_attributes: Callable[
     [tuple[int, int, int, int, int | None, int | None, int, int | None]], Attributes
 ] = partial(tuple.__new__, Attributes)
-make_entry: Callable[[tuple[bytes, Node]], Entry] = partial(tuple.__new__, Entry)
+make_entry: Callable[[tuple[bytes, Node]], DirectoryEntry] = partial(tuple.__new__, DirectoryEntry)
 
 
-class _Common(Protocol):
+class NodeCommon(Protocol):
     @property
     def key(self) -> Hashable:
         """Identity: equal keys are one inode for the life of a mount."""
@@ -94,15 +94,15 @@ class _Common(Protocol):
         ...
 
     @property
-    def settled(self) -> bool:
+    def attributes_known(self) -> bool:
         """Whether its attributes, and what extended attributes it has, are known, and no guess."""
         ...
 
-    async def recall(self) -> None:
+    async def restore_attributes(self) -> None:
         """Know them by what was kept of an earlier look, if it was. Fetches nothing."""
         ...
 
-    async def settle(self) -> None:
+    async def load_attributes(self) -> None:
         """Know them, for somebody who opens it. Raises whatever keeps them from being known."""
         ...
 
@@ -116,42 +116,42 @@ class _Common(Protocol):
 
 
 @runtime_checkable
-class Directory(_Common, Protocol):
+class Directory(NodeCommon, Protocol):
     """Something with names in it. `lookup` may know names that `entries` does not list."""
 
     async def lookup(self, name: bytes) -> Node:
         """What a name leads to. Raises NotFound, and whatever keeps it from being known."""
         ...
 
-    def lookup_at_hand(self, name: bytes) -> Node | None:
+    def lookup_nowait(self, name: bytes) -> Node | None:
         """The same where nobody has to be waited for; None: `lookup` is to be asked."""
         ...
 
-    async def entries(self) -> Sequence[Entry]:
+    async def entries(self) -> Sequence[DirectoryEntry]:
         """What a listing shows, without `.` and `..`, each name once.
 
         An error may carry a part of it (`entries_before`).
         """
         ...
 
-    def entries_at_hand(self) -> Sequence[Entry] | None:
+    def entries_nowait(self) -> Sequence[DirectoryEntry] | None:
         """The same where nobody has to be waited for; None: `entries` is to be asked."""
         ...
 
 
 @runtime_checkable
-class File(_Common, Protocol):
+class File(NodeCommon, Protocol):
     """Bytes. Special files (devices, FIFOs, sockets) are Files too, which nobody reads."""
 
     async def read(self, offset: int, size: int) -> bytes:
         """Bytes [offset, offset+size), shorter only at the end."""
         ...
 
-    def read_at_hand(self, offset: int, size: int) -> bytes | None:
+    def read_nowait(self, offset: int, size: int) -> bytes | None:
         """The same where nobody has to be waited for; None: `read` is to be asked."""
         ...
 
-    def read_on_at_hand(self, most: int) -> bytes | None:
+    def readahead_nowait(self, most: int) -> bytes | None:
         """All of it where that is at hand, no more than `most` bytes, and what somebody who reads
         file after file reads next; else None.
         """
@@ -164,17 +164,17 @@ class File(_Common, Protocol):
         """
         ...
 
-    def opened(self) -> None:
+    def on_open(self) -> None:
         """Somebody has it open from now on: what is here of it is to stay."""
         ...
 
-    def closed(self) -> None:
+    def on_close(self) -> None:
         """Somebody who had it open has not any more."""
         ...
 
 
 @runtime_checkable
-class Symlink(_Common, Protocol):
+class Symlink(NodeCommon, Protocol):
     """A name for another path, relative to the directory that it stands in."""
 
     @property
@@ -202,7 +202,7 @@ def is_symlink(node: Node) -> TypeGuard[Symlink]:
     return hasattr(type(node), "target")
 
 
-class Crowd(Protocol):
+class InodeRange(Protocol):
     """Very many nodes that are made again whenever they are asked for, so that nobody needs to keep
     them.
     """
@@ -222,30 +222,30 @@ class Crowd(Protocol):
         ...
 
 
-class Spot(NamedTuple):
+class InodeSlot(NamedTuple):
     """Where a node stands in its crowd. Who knows this need not keep the node."""
 
-    crowd: Crowd
+    inode_range: InodeRange
     place: int
 
 
-make_spot: Callable[[tuple[Crowd, int]], Spot] = partial(tuple.__new__, Spot)
+make_slot: Callable[[tuple[InodeRange, int]], InodeSlot] = partial(tuple.__new__, InodeSlot)
 
 
-class Simple:
+class NodeBase:
     """Base of nodes without extended attributes that are known from the first, live for ever and
     have nothing at hand.
     """
 
     __slots__ = ()
     lifetime: float = FOREVER
-    settled: bool = True
-    spot: Spot | None = None
+    attributes_known: bool = True
+    slot: InodeSlot | None = None
 
-    async def recall(self) -> None:
+    async def restore_attributes(self) -> None:
         """All is known."""
 
-    async def settle(self) -> None:
+    async def load_attributes(self) -> None:
         """All is known."""
 
     def attribute_names(self) -> Sequence[bytes]:
@@ -254,26 +254,26 @@ class Simple:
     async def attribute(self, name: bytes) -> bytes:
         raise NoAttribute(f"no extended attribute {name!r} here")
 
-    def lookup_at_hand(self, name: bytes) -> Node | None:
+    def lookup_nowait(self, name: bytes) -> Node | None:
         return None
 
-    def entries_at_hand(self) -> Sequence[Entry] | None:
+    def entries_nowait(self) -> Sequence[DirectoryEntry] | None:
         return None
 
-    def read_at_hand(self, offset: int, size: int) -> bytes | None:
+    def read_nowait(self, offset: int, size: int) -> bytes | None:
         return None
 
-    def read_on_at_hand(self, most: int) -> bytes | None:
+    def readahead_nowait(self, most: int) -> bytes | None:
         return None
 
-    def opened(self) -> None:
+    def on_open(self) -> None:
         """Most files have nothing to keep."""
 
-    def closed(self) -> None:
+    def on_close(self) -> None:
         """Most files have nothing to keep."""
 
 
-class Plain(Simple):
+class SimpleNode(NodeBase):
     """The same: give it a key and attributes."""
 
     __slots__ = ("attributes", "key")
@@ -283,7 +283,7 @@ class Plain(Simple):
         self.attributes = attributes
 
 
-class TextFile(Plain):
+class TextFile(SimpleNode):
     """A small file whose content is at hand."""
 
     __slots__ = ("_content",)
@@ -294,13 +294,13 @@ class TextFile(Plain):
         self._content = content
 
     async def read(self, offset: int, size: int) -> bytes:
-        return self.read_at_hand(offset, size)
+        return self.read_nowait(offset, size)
 
-    def read_at_hand(self, offset: int, size: int) -> bytes:
+    def read_nowait(self, offset: int, size: int) -> bytes:
         return self._content[offset : offset + size]
 
 
-class Link(Plain):
+class SymlinkNode(SimpleNode):
     """A symbolic link."""
 
     __slots__ = ("lifetime", "target")

@@ -6,10 +6,10 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 from ocifs.errors import NotFound
 from ocifs.tree.names import mangle, to_bytes
-from ocifs.tree.node import DIRECTORY, Attributes, Entry, Node, Plain, TextFile
+from ocifs.tree.node import DIRECTORY, Attributes, DirectoryEntry, Node, SimpleNode, TextFile
 
 
-class StaticDirectory(Plain):
+class StaticDirectory(SimpleNode):
     """A directory of given nodes, in the order given."""
 
     __slots__ = ("_nodes",)
@@ -21,19 +21,19 @@ class StaticDirectory(Plain):
         self._nodes = dict(nodes)
 
     async def lookup(self, name: bytes) -> Node:
-        return self.lookup_at_hand(name)
+        return self.lookup_nowait(name)
 
-    def lookup_at_hand(self, name: bytes) -> Node:
+    def lookup_nowait(self, name: bytes) -> Node:
         try:
             return self._nodes[name]
         except KeyError:
             raise NotFound(f"no {name.decode(errors='replace')!r} here") from None
 
-    async def entries(self) -> Sequence[Entry]:
-        return self.entries_at_hand()
+    async def entries(self) -> Sequence[DirectoryEntry]:
+        return self.entries_nowait()
 
-    def entries_at_hand(self) -> Sequence[Entry]:
-        return [Entry(name, node) for name, node in self._nodes.items()]
+    def entries_nowait(self) -> Sequence[DirectoryEntry]:
+        return [DirectoryEntry(name, node) for name, node in self._nodes.items()]
 
 
 def annotation_directory(

@@ -34,8 +34,8 @@ async def walk(root: Directory, path: bytes, *, follow: bool = True) -> Node:
             here = passed.pop() if passed else root
             continue
         found = await here.lookup(name)
-        if not found.settled:
-            await found.recall()
+        if not found.attributes_known:
+            await found.restore_attributes()
         if isinstance(found, Symlink) and (follow or todo):
             links += 1
             if links > MAX_LINKS:

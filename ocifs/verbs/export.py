@@ -26,8 +26,8 @@ from ocifs.oci.manifest import Form, Manifest, parse_manifest
 from ocifs.oci.platform import first_match
 from ocifs.oci.reference import is_tag, parse_source
 from ocifs.settings import MIB
-from ocifs.tree.blob import BlobFile, sized
-from ocifs.tree.manifest.load import Whereabouts
+from ocifs.tree.blob import BlobFile, with_known_size
+from ocifs.tree.manifest.load import ManifestLocation
 from ocifs.tree.manifest.reachable import check_depth
 from ocifs.verbs.manifests import manifest_directory
 from ocifs.verbs.progress import Progress, ignore_progress
@@ -57,7 +57,7 @@ async def export_image(
     Raises UsageError, NotFound, Unsupported, WriteFailed and the errors of a read.
     """
     target = parse_destination(destination)
-    location = (await manifest_directory(tree, path)).where
+    location = (await manifest_directory(tree, path)).location
     with LayoutWriter(Path(target.path), location.context.limits) as layout:
         return await _Export(tree, location, layout, on_progress).run(target.ref)
     raise AssertionError("the layout swallows nothing")
@@ -68,7 +68,7 @@ class _Export:
     """One export, from the location of a manifest to a layout."""
 
     tree: AsyncTree
-    location: Whereabouts
+    location: ManifestLocation
     layout: LayoutWriter
     on_progress: Progress
     _manifests: dict[Digest, Manifest] = field(default_factory=dict)
@@ -101,7 +101,7 @@ class _Export:
             )
         return children[number]
 
-    async def _read(self, location: Whereabouts, known: Descriptor | None = None) -> Manifest:
+    async def _read(self, location: ManifestLocation, known: Descriptor | None = None) -> Manifest:
         """A manifest, from the layout if it is there, else from the cache or the registry."""
         catalog, version = location.context.origin.catalog, location.version
         raw = None
@@ -155,7 +155,9 @@ class _Export:
     async def _with_size(self, blob: Descriptor) -> Descriptor:
         """The descriptor with its size, which is requested if it is missing."""
         with self.tree.deadline():
-            known = await sized(self.location.context.origin.blobs, self.location.blob(blob))
+            known = await with_known_size(
+                self.location.context.origin.blobs, self.location.blob(blob)
+            )
         return replace(blob, size=known.size)
 
     async def _copy(self, blobs: list[Descriptor]) -> None:
@@ -173,7 +175,7 @@ class _Export:
         """Copy one blob; `done` bytes of `total` were copied before."""
         origin = self.location.context.origin
         file = BlobFile(origin.blobs, self.location.blob(blob), blob.media_type)
-        file.opened()
+        file.on_open()
         try:
             with self.layout.writer(blob.digest) as writer:
                 for offset in range(0, blob.size, MIB):
@@ -182,4 +184,4 @@ class _Export:
                     await in_thread(writer.write, chunk)
                     self.on_progress(done + offset + len(chunk), total)
         finally:
-            file.closed()
+            file.on_close()

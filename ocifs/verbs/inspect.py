@@ -15,7 +15,7 @@ from ocifs.oci.digest import Digest
 from ocifs.oci.kinds.children import child_role
 from ocifs.oci.kinds.payload import payload_files
 from ocifs.tree.manifest.files import payload_paths
-from ocifs.tree.manifest.load import Bound
+from ocifs.tree.manifest.load import LoadedManifest
 from ocifs.tree.manifest.summary import summarise
 from ocifs.verbs.manifests import manifest_directory
 
@@ -28,7 +28,7 @@ class Inspection:
     could.
     """
 
-    loaded: Bound
+    loaded: LoadedManifest
     referrers: list[tuple[str, Digest]] | None
     referrers_error: OcifsError | None = None
 
@@ -78,7 +78,7 @@ async def inspect_manifest(tree: AsyncTree, path: str = "") -> Inspection:
     """
     directory = await manifest_directory(tree, path)
     with tree.deadline():
-        loaded = await directory.bind()
+        loaded = await directory.load()
     try:
         with tree.deadline():
             referrers, error = await directory.referrers()
@@ -95,7 +95,7 @@ def _descriptor(descriptor: Descriptor) -> dict[str, object]:
     }
 
 
-def _files(loaded: Bound) -> list[dict[str, object]]:
+def _files(loaded: LoadedManifest) -> list[dict[str, object]]:
     payload = payload_files(loaded.manifest, loaded.classification, loaded.config)
     return [
         {

@@ -21,7 +21,7 @@ from ocifs.settings import default_cache_directory
 from ocifs.store.disk import Disk
 from ocifs.store.names.cached import CachedCatalog
 from ocifs.store.upkeep.pins import Pin, pins, put_pin, remove_pin
-from ocifs.tree.manifest.reachable import Closure, closure
+from ocifs.tree.manifest.reachable import ReachableSet, reachable
 from ocifs.verbs.manifests import manifest_directory
 
 _SHOWN = 8
@@ -42,11 +42,11 @@ async def pin_manifest(tree: AsyncTree) -> PinReport:
     source = tree.source
     if not isinstance(source, Reference):
         raise not_a_reference(str(source))
-    location = (await manifest_directory(tree)).where
+    location = (await manifest_directory(tree)).location
     catalog = location.context.origin.catalog
     names: frozenset[str] = frozenset()
     with tree.deadline():
-        reached = await closure(location)
+        reached = await reachable(location)
         if isinstance(catalog, CachedCatalog):
             tag = source.tag or ""
             names = await catalog.name_files(source.repository, tag, reached.manifests)
@@ -54,7 +54,9 @@ async def pin_manifest(tree: AsyncTree) -> PinReport:
     return await in_thread(_put, directory, str(source), reached, names)
 
 
-def _put(directory: Path, reference: str, reached: Closure, names: frozenset[str]) -> PinReport:
+def _put(
+    directory: Path, reference: str, reached: ReachableSet, names: frozenset[str]
+) -> PinReport:
     disk = Disk(directory)
     put_pin(disk, Pin(reference, frozenset({*reached.manifests, *reached.blobs}), names))
     missing = sum(

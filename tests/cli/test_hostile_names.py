@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import ocifs
 from ocifs.cli.completion import SHELLS
 from ocifs.fuse.holders import Holder
-from ocifs.fuse.stats import Journal
+from ocifs.fuse.stats import Stats
 from ocifs.oci.digest import Digest
 from ocifs.printable import printable, printable_lines
 from ocifs.telemetry import JournalFormatter, TextFormatter
@@ -195,11 +195,11 @@ def test_the_files_for_a_person_are_clean(layout: Path, tmp_path: Path) -> None:
         shown = (mount.path / manifest_of(layout) / "summary.txt").read_bytes()
     assert b"PWNED" in shown
     assert [mark for mark in MARKS if mark in shown] == []
-    journal = Journal()
-    journal.note("read", "EIO", HOSTILE, HOSTILE)
-    journal.tell(f"{HOSTILE}\nand a line")
-    assert [mark for mark in MARKS if mark in journal.report()] == []
-    assert journal.report().count(b"\n") == 2
+    stats = Stats()
+    stats.record_error("read", "EIO", HOSTILE, HOSTILE)
+    stats.record_note(f"{HOSTILE}\nand a line")
+    assert [mark for mark in MARKS if mark in stats.report()] == []
+    assert stats.report().count(b"\n") == 2
 
 
 @pytest.mark.parametrize("formatter", [TextFormatter(), JournalFormatter()])

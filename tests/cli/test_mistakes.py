@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ocifs.fuse.diagnose import NOTHING_SEEN, obstacle
+from ocifs.fuse.diagnose import NO_DIAGNOSIS, diagnose_mount_failure
 from ocifs.oci import mediatype
 from tests.registry.conftest import nobodys_home  # noqa: F401 (a fixture, for all tests here)
 from tests.registry.private import House, private_house
@@ -325,17 +325,19 @@ def test_credentials_that_are_missing_or_wrong_are_told_apart(
 def test_what_keeps_the_kernel_from_mounting_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert "is not there" in obstacle(tmp_path, allow_other=False, device=tmp_path / "fuse")
-    assert "is not the kernel's FUSE device" in obstacle(
+    assert "is not there" in diagnose_mount_failure(
+        tmp_path, allow_other=False, device=tmp_path / "fuse"
+    )
+    assert "is not the kernel's FUSE device" in diagnose_mount_failure(
         tmp_path, allow_other=False, device=Path("/dev/null")
     )
     if os.geteuid() == 0:
-        assert obstacle(tmp_path, allow_other=True) == NOTHING_SEEN
+        assert diagnose_mount_failure(tmp_path, allow_other=True) == NO_DIAGNOSIS
     monkeypatch.setattr(os, "geteuid", lambda: 1)  # who is not root needs the helper
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert "fusermount3 is not on the PATH" in obstacle(tmp_path, allow_other=False)
+    assert "fusermount3 is not on the PATH" in diagnose_mount_failure(tmp_path, allow_other=False)
     (tmp_path / "fusermount3").touch(0o755)
-    assert "is not setuid root" in obstacle(tmp_path, allow_other=False)
+    assert "is not setuid root" in diagnose_mount_failure(tmp_path, allow_other=False)
 
 
 @pytest.mark.mount

@@ -10,15 +10,15 @@ from pathlib import Path
 import trio
 
 from ocifs.errors import IntegrityError, Unreachable
-from ocifs.fuse.session import MountOptions, serve
-from ocifs.fuse.stats import Journal
+from ocifs.fuse.session import SessionOptions, serve
+from ocifs.fuse.stats import Stats
 from ocifs.settings import Timing
 from ocifs.tree.control import LiveFile
-from ocifs.tree.node import DIRECTORY, FILE, Attributes, Entry, Node, Plain, TextFile
+from ocifs.tree.node import DIRECTORY, FILE, Attributes, DirectoryEntry, Node, SimpleNode, TextFile
 from ocifs.tree.static import StaticDirectory
 
 
-class Raising(Plain):
+class Raising(SimpleNode):
     """A file, or a directory, that raises at every use."""
 
     changes = False
@@ -38,16 +38,16 @@ class RaisingDirectory(Raising):
     async def lookup(self, name: bytes) -> Node:
         raise self._error
 
-    async def entries(self) -> Sequence[Entry]:
+    async def entries(self) -> Sequence[DirectoryEntry]:
         raise self._error
 
 
-def tree(journal: Journal) -> StaticDirectory:
+def tree(stats: Stats) -> StaticDirectory:
     def report() -> bytes:
         facts = {
-            "unexpected": journal.unexpected,
-            "errors": journal.errors,
-            "last": journal.report().decode(),
+            "unexpected": stats.unexpected,
+            "errors": stats.errors,
+            "last": stats.report().decode(),
         }
         return json.dumps(facts).encode()
 
@@ -64,6 +64,6 @@ def tree(journal: Journal) -> StaticDirectory:
 
 
 if __name__ == "__main__":
-    journal = Journal()
-    options = MountOptions(Path(sys.argv[1]), "broken")
-    trio.run(serve, tree(journal), options, Timing(), journal, lambda: print("ready", flush=True))
+    stats = Stats()
+    options = SessionOptions(Path(sys.argv[1]), "broken")
+    trio.run(serve, tree(stats), options, Timing(), stats, lambda: print("ready", flush=True))

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocifs.concurrency import Patience, SingleFlight, note_waiting_for, patience
-from ocifs.fuse.background import DEFAULT, SLOW, EarlyAnswers, raise_limit, surplus
+from ocifs.fuse.background import DEFAULT, SLOW, EarlyAnswers, excess_reads, raise_limit
 
 
 @dataclass(eq=False)
@@ -32,14 +32,14 @@ def reads(*facts: tuple[str | None, float]) -> list[Read]:
 
 async def test_the_oldest_reads_of_slow_hosts_stay_as_far_as_their_share_goes() -> None:
     stuck = reads(*[("slow", 1 + number) for number in range(10)])
-    early = surplus(stuck, 100, 12)
+    early = excess_reads(stuck, 100, 12)
     assert {read.began for read in early} == {100 - (1 + number) for number in range(6)}
 
 
 async def test_new_reads_of_a_slow_host_are_answered_at_once() -> None:
     stuck = reads(*[("slow", 5.0)] * 4)
     new = reads(("slow", 0.0), ("good", 0.0))
-    assert surplus([*stuck, *new], 100, 12) == new[:1]
+    assert excess_reads([*stuck, *new], 100, 12) == new[:1]
 
 
 @given(
@@ -51,7 +51,7 @@ def test_what_waits_for_no_slow_host_is_never_answered_early(
 ) -> None:
     async def check() -> None:
         made = reads(*facts)
-        early = surplus(made, 100, limit)
+        early = excess_reads(made, 100, limit)
         slow = {place for place, age in facts if place is not None and age > SLOW}
         assert all(read.waiting.place in slow for read in early)
         stay = [read for read in made if read.waiting.place in slow and read not in early]

@@ -57,9 +57,9 @@ def test_what_nobody_thought_of_is_eio_counted_and_noted_and_the_mount_lives(bro
             use()
         assert caught.value.errno == number
         assert (broken / "good").read_bytes() == b"good\n"
-    journal = json.loads((broken / "journal").read_bytes())
-    assert journal["unexpected"] >= 4
-    assert journal["errors"]["EIO"] >= 5
-    assert "unexpected RuntimeError: nobody thought of this" in journal["last"]
-    assert "no route (is the cable in?)" in journal["last"]
-    assert "absent" not in journal["last"]
+    stats = json.loads((broken / "journal").read_bytes())
+    assert stats["unexpected"] >= 4
+    assert stats["errors"]["EIO"] >= 5
+    assert "unexpected RuntimeError: nobody thought of this" in stats["last"]
+    assert "no route (is the cable in?)" in stats["last"]
+    assert "absent" not in stats["last"]

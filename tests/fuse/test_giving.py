@@ -12,15 +12,15 @@ from ocifs.errors import IntegrityError
 from ocifs.fuse.guard import Guard
 from ocifs.fuse.inodes import Inode
 from ocifs.fuse.operations import Operations
-from ocifs.fuse.stats import Journal
+from ocifs.fuse.stats import Stats
 from ocifs.settings import Timing
-from ocifs.tree.node import FILE, Attributes, Plain
+from ocifs.tree.node import FILE, Attributes, SimpleNode
 from ocifs.tree.static import StaticDirectory
 
 CONTENT = b"what is read next"
 
 
-class Next(Plain):
+class Next(SimpleNode):
     """A file that is always at hand and read next.
 
     `wrong`: its bytes are found to be wrong when they are read.
@@ -36,7 +36,7 @@ class Next(Plain):
             raise IntegrityError("other bytes")
         return CONTENT
 
-    def read_on_at_hand(self, most: int) -> bytes | None:
+    def readahead_nowait(self, most: int) -> bytes | None:
         return CONTENT if len(CONTENT) <= most else None
 
 
@@ -56,12 +56,12 @@ class Kernel:
         self.given.append((inode, offset, data))
 
 
-def mounted(node: Next) -> tuple[Operations, Journal, Inode]:
-    journal = Journal()
+def mounted(node: Next) -> tuple[Operations, Stats, Inode]:
+    stats = Stats()
     operations = Operations(
-        StaticDirectory("root", [(b"next", node)]), Guard(Timing(), journal), Timing()
+        StaticDirectory("root", [(b"next", node)]), Guard(Timing(), stats), Timing()
     )
-    return operations, journal, operations.inodes.remember(node)
+    return operations, stats, operations.inodes.remember(node)
 
 
 async def opened(operations: Operations, inode: Inode) -> pyfuse3.FileInfo:
@@ -72,10 +72,10 @@ async def test_a_file_that_is_read_next_is_given_when_it_is_opened(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     kernel = Kernel(monkeypatch)
-    operations, journal, inode = mounted(Next())
+    operations, stats, inode = mounted(Next())
     assert (await opened(operations, inode)).keep_cache
     assert kernel.given == [(inode, 0, CONTENT)]
-    assert journal.bytes_read == len(CONTENT)
+    assert stats.bytes_read == len(CONTENT)
 
 
 async def test_of_a_file_that_somebody_has_open_nothing_is_given(
@@ -120,10 +120,10 @@ async def test_a_kernel_that_takes_nothing_is_asked_once_and_the_file_is_open(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     kernel = Kernel(monkeypatch, refuses=True)
-    operations, journal, inode = mounted(Next())
+    operations, stats, inode = mounted(Next())
     for _ in range(2):
         handle = (await opened(operations, inode)).fh
         assert await operations.read(handle, 0, 100) == CONTENT
         await operations.release(handle)
     assert kernel.refused == 1
-    assert journal.bytes_read == 2 * len(CONTENT)
+    assert stats.bytes_read == 2 * len(CONTENT)

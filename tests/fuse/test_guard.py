@@ -15,8 +15,8 @@ import pytest
 import trio
 
 from ocifs.errors import NotFound, Unreachable
-from ocifs.fuse.guard import Guard, wants_to_leave
-from ocifs.fuse.stats import Journal
+from ocifs.fuse.guard import Guard, is_interrupted
+from ocifs.fuse.stats import Stats
 from ocifs.settings import Timing
 
 
@@ -42,14 +42,14 @@ def stopped(program: str) -> Iterator[int]:
 
 
 def test_a_caller_without_signals_stays() -> None:
-    assert not wants_to_leave(os.getpid())
+    assert not is_interrupted(os.getpid())
 
 
-def test_a_caller_with_a_signal_to_act_on_wants_to_leave() -> None:
+def test_a_caller_with_a_signal_to_act_on_is_interrupted() -> None:
     with stopped("") as pid:
-        assert not wants_to_leave(pid)
+        assert not is_interrupted(pid)
         os.kill(pid, signal.SIGTERM)
-        assert wants_to_leave(pid)
+        assert is_interrupted(pid)
 
 
 @pytest.mark.parametrize(
@@ -63,18 +63,18 @@ def test_a_caller_with_a_signal_to_act_on_wants_to_leave() -> None:
 def test_a_signal_that_is_ignored_or_blocked_changes_nothing(program: str) -> None:
     with stopped(program) as pid:
         os.kill(pid, signal.SIGTERM)
-        assert not wants_to_leave(pid)
+        assert not is_interrupted(pid)
 
 
 def test_who_cannot_be_seen_is_not_taken_to_leave() -> None:
     with subprocess.Popen(["true"]) as process:
         process.wait()
-    assert not wants_to_leave(process.pid)
+    assert not is_interrupted(process.pid)
 
 
 async def test_the_watchman_frees_a_caller_that_was_signalled(autojump_clock) -> None:
     with stopped("") as pid:
-        guard = Guard(Timing(), Journal())
+        guard = Guard(Timing(), Stats())
         os.kill(pid, signal.SIGTERM)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(guard.watch)
@@ -86,23 +86,23 @@ async def test_the_watchman_frees_a_caller_that_was_signalled(autojump_clock) ->
 
 
 async def test_an_operation_without_progress_ends_at_its_deadline(autojump_clock) -> None:
-    journal = Journal()
+    stats = Stats()
     with pytest.raises(pyfuse3.FUSEError) as caught:
-        await Guard(Timing(), journal).run("read", 0, trio.sleep_forever)
+        await Guard(Timing(), stats).run("read", 0, trio.sleep_forever)
     assert caught.value.errno == errno.ETIMEDOUT
     assert trio.current_time() == pytest.approx(Timing().timeout)
-    assert [trouble.errno for trouble in journal.last] == ["ETIMEDOUT"]
+    assert [trouble.errno for trouble in stats.last] == ["ETIMEDOUT"]
 
 
 async def test_what_is_at_hand_is_given_and_nothing_else_begun() -> None:
-    journal = Journal()
-    guard = Guard(Timing(), journal)
+    stats = Stats()
+    guard = Guard(Timing(), stats)
     assert await guard.run("read", 0, trio.sleep_forever, lambda: b"") == b""
     with pytest.raises(pyfuse3.FUSEError) as caught:
         await guard.run("read", 0, trio.sleep_forever, lambda: {}[1])
     assert caught.value.errno == errno.EIO
     assert await guard.run("read", 0, lambda: _later(b"x"), lambda: None) == b"x"
-    assert journal.operations["read"] == 3
+    assert stats.operations["read"] == 3
 
 
 async def _later(value: bytes) -> bytes:
@@ -111,8 +111,8 @@ async def _later(value: bytes) -> bytes:
 
 
 async def test_errors_become_errnos_and_absence_is_not_noted() -> None:
-    journal = Journal()
-    guard = Guard(Timing(), journal)
+    stats = Stats()
+    guard = Guard(Timing(), stats)
     for error, number in ((NotFound("x"), errno.ENOENT), (Unreachable("x"), errno.EHOSTUNREACH)):
 
         async def fail(error: Exception = error) -> None:
@@ -121,6 +121,6 @@ async def test_errors_become_errnos_and_absence_is_not_noted() -> None:
         with pytest.raises(pyfuse3.FUSEError) as caught:
             await guard.run("lookup", 0, fail)
         assert caught.value.errno == number
-    assert [trouble.errno for trouble in journal.last] == ["EHOSTUNREACH"]
-    assert journal.operations["lookup"] == 2
-    assert journal.unexpected == 0
+    assert [trouble.errno for trouble in stats.last] == ["EHOSTUNREACH"]
+    assert stats.operations["lookup"] == 2
+    assert stats.unexpected == 0

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ocifs.fuse import inodes as module
 from ocifs.fuse.inodes import ROOT, Handles, Inode, Inodes
-from ocifs.tree.node import Spot, TextFile
+from ocifs.tree.node import InodeSlot, TextFile
 from ocifs.tree.static import StaticDirectory
 
 
@@ -109,7 +109,7 @@ def test_handles_are_never_used_twice() -> None:
 
 
 class Crowded(TextFile):
-    __slots__ = ("spot",)
+    __slots__ = ("slot",)
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class Many:
 
     def node(self, place: int) -> Crowded:
         made = Crowded((self.key, place), b"")
-        made.spot = Spot(self, place)  # type: ignore[arg-type]  # the key of a test may be anything
+        made.slot = InodeSlot(self, place)  # type: ignore[arg-type]  # the key of a test may be anything
         return made
 
 

@@ -19,7 +19,7 @@ from ocifs.fuse.mounts import (
     is_dead,
     mount_table,
     parse_mountinfo,
-    told_by,
+    read_status,
     unmount,
 )
 
@@ -134,7 +134,7 @@ def test_a_status_of_another_user_is_bounded(tmp_path: Path, content: bytes | st
         path.mkdir()
     else:
         path.symlink_to("/dev/zero" if content == "device" else path)
-    assert told_by(tmp_path) == {}
+    assert read_status(tmp_path) == {}
     path.rmdir() if content == "directory" else path.unlink()
     path.write_text('{"version": "1"}')
-    assert told_by(tmp_path) == {"version": "1"}
+    assert read_status(tmp_path) == {"version": "1"}

@@ -10,11 +10,11 @@ import pytest
 import trio
 import trio.testing
 
-from ocifs.fuse.worker_patch import IN_A_ROW, Lock, Lowlevel
+from ocifs.fuse.worker_patch import MAX_CONSECUTIVE, WorkerLock, WorkerLowlevel
 
 
 async def test_a_worker_that_waits_for_something_else_leaves_the_lock_to_the_next() -> None:
-    lock, order = Lock(), list[str]()
+    lock, order = WorkerLock(), list[str]()
 
     async def worker(name: str) -> None:
         for _ in range(2):
@@ -29,7 +29,7 @@ async def test_a_worker_that_waits_for_something_else_leaves_the_lock_to_the_nex
 
 
 async def test_a_worker_that_waits_for_nothing_keeps_its_turn() -> None:
-    lock, order = Lock(), list[str]()
+    lock, order = WorkerLock(), list[str]()
 
     async def worker(name: str) -> None:
         for _ in range(3):
@@ -51,7 +51,7 @@ async def test_a_worker_that_waits_for_nothing_keeps_its_turn() -> None:
 
 
 async def test_one_who_gave_up_is_not_waited_for() -> None:
-    lock = Lock()
+    lock = WorkerLock()
     reached: list[str] = []
 
     async def worker(scope: trio.CancelScope, name: str) -> None:
@@ -72,7 +72,7 @@ async def test_one_who_gave_up_is_not_waited_for() -> None:
 
 
 async def test_others_have_their_turn_however_much_the_kernel_asks() -> None:
-    lowlevel = Lowlevel()
+    lowlevel = WorkerLowlevel()
     reads, writes = os.pipe()
     os.write(writes, b"a request that is always there")
     turns: list[bool] = []
@@ -82,10 +82,10 @@ async def test_others_have_their_turn_however_much_the_kernel_asks() -> None:
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(other)
-        for _ in range(IN_A_ROW):
+        for _ in range(MAX_CONSECUTIVE):
             await lowlevel.wait_readable(reads)
         assert not turns
-        for _ in range(2 * IN_A_ROW):
+        for _ in range(2 * MAX_CONSECUTIVE):
             await lowlevel.wait_readable(reads)
         assert turns
     os.close(reads)
@@ -93,7 +93,7 @@ async def test_others_have_their_turn_however_much_the_kernel_asks() -> None:
 
 
 async def test_a_request_that_comes_later_is_waited_for() -> None:
-    lowlevel = Lowlevel()
+    lowlevel = WorkerLowlevel()
     reads, writes = os.pipe()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(lowlevel.wait_readable, reads)
@@ -133,7 +133,7 @@ def pipe() -> Iterator[tuple[int, int]]:
     os.close(writes)
 
 
-async def ask_when_waited_for(lowlevel: Lowlevel, pipe: tuple[int, int]) -> None:
+async def ask_when_waited_for(lowlevel: WorkerLowlevel, pipe: tuple[int, int]) -> None:
     """A request that comes at once, but not before the loop waits for it."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(lowlevel.wait_readable, pipe[0])
@@ -145,7 +145,7 @@ async def ask_when_waited_for(lowlevel: Lowlevel, pipe: tuple[int, int]) -> None
 async def test_the_loop_is_stopped_for_who_asks_on_at_once_and_not_twice_in_vain(
     recorded: Recorded, pipe: tuple[int, int], mock_clock: object
 ) -> None:
-    lowlevel = Lowlevel()
+    lowlevel = WorkerLowlevel()
     for _ in range(4):
         await ask_when_waited_for(lowlevel, pipe)  # which nobody can while the loop is stopped
     assert [stop > 0 for stop in recorded.stops] == [False, True, False, True]
@@ -154,7 +154,7 @@ async def test_the_loop_is_stopped_for_who_asks_on_at_once_and_not_twice_in_vain
 async def test_the_loop_is_not_stopped_for_who_asks_later(
     recorded: Recorded, pipe: tuple[int, int], autojump_clock: object
 ) -> None:
-    lowlevel = Lowlevel()
+    lowlevel = WorkerLowlevel()
     for _ in range(4):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(lowlevel.wait_readable, pipe[0])
@@ -167,7 +167,7 @@ async def test_the_loop_is_not_stopped_for_who_asks_later(
 async def test_the_loop_is_never_stopped_while_an_operation_is_under_way(
     recorded: Recorded, pipe: tuple[int, int]
 ) -> None:
-    lowlevel = Lowlevel(lambda: True)
+    lowlevel = WorkerLowlevel(lambda: True)
     for _ in range(3):
         await ask_when_waited_for(lowlevel, pipe)
     assert recorded.stops == [0, 0, 0]

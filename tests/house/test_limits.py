@@ -21,7 +21,7 @@ from ocifs.oci.digest import Digest
 from ocifs.registry.client import RegistryClient, open_registry
 from ocifs.registry.http.etags import EtagStore, RegistryResponse
 from ocifs.settings import Limits, Settings
-from ocifs.tree.manifest.reachable import closure
+from ocifs.tree.manifest.reachable import reachable
 from ocifs.tree.node import Directory, File
 from ocifs.tree.registry.single import SingleManifest, open_single
 from ocifs.tree.walk import walk
@@ -233,10 +233,10 @@ async def test_indices_within_more_indices_than_a_bound_allows_are_not_followed(
         root = await open_single(context, "a", "v3")
         assert isinstance(root, SingleManifest)
         if allowed == 3:
-            assert len((await closure(root.where)).manifests) == 4
+            assert len((await reachable(root.location)).manifests) == 4
         else:
             with pytest.raises(LimitExceeded, match=r"limits\.index_depth"):
-                await closure(root.where)
+                await reachable(root.location)
 
 
 async def test_a_config_larger_than_a_bound_is_shown_and_not_read_to_be_understood() -> None:

@@ -83,7 +83,7 @@ def push_random(registry: Registry, sizes: tuple[int, ...]) -> list[str]:
     return [push_blob(registry.url, "app", dice.randbytes(size)) for size in sizes]
 
 
-def settled(cache: Path, digests: list[str]) -> None:
+def attributes_known(cache: Path, digests: list[str]) -> None:
     """Until every blob has its place."""
     deadline = time.monotonic() + 30
     left = [
@@ -120,7 +120,7 @@ def test_eight_processes_on_four_mounts_of_one_cache_fetch_each_byte_once(
             start_reader(n, READERS, mounts[n % MOUNTS].path, digests) for n in range(PROCESSES)
         ]
         assert [reader.wait(100) for reader in readers] == [0] * PROCESSES
-        settled(tmp_path / "cache", digests)
+        attributes_known(tmp_path / "cache", digests)
     assert bytes_of_blobs(registry) == sum(SIZES)
     only_whole(tmp_path / "cache")
 
@@ -163,7 +163,7 @@ def test_daemons_that_are_killed_while_they_fetch_leave_a_cache_that_the_others_
         assert start_reader(seed, 4, stays.path, digests).wait(60) == 0
     with mounted(registry.host, tmp_path / "next", cache) as mount:
         assert start_reader(seed, 2, mount.path, digests).wait(60) == 0
-        settled(cache, digests)
+        attributes_known(cache, digests)
     for digest in digests:
         path = cache / "ocifs/v1/blobs" / digest.replace(":", "/")
         assert f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}" == digest
@@ -195,7 +195,7 @@ def test_bytes_that_change_on_the_disk_under_a_live_mount_are_never_seen(
     cache = tmp_path / "cache"
     with mounted(registry.host, tmp_path / "mnt", cache) as mount:
         assert start_reader(1, 1, mount.path, [digest]).wait(30) == 0
-        settled(cache, [digest])
+        attributes_known(cache, [digest])
         kept = cache / "ocifs/v1/blobs" / digest.replace(":", "/")
         file = os.open(kept, os.O_RDWR)
         for offset in (0, 1_000_000, 4_999_999):

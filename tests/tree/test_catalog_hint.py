@@ -8,7 +8,7 @@ import pytest
 
 from ocifs.errors import CatalogFailed, CatalogUnavailable, Malformed, NotFound, OcifsError
 from ocifs.tree.control import MountRoot
-from ocifs.tree.node import Directory, entries_before
+from ocifs.tree.node import Directory, partial_entries
 from ocifs.tree.registry.namespace import RepositoryDirectory
 from ocifs.tree.walk import walk
 from tests.tree.memory import MemoryRegistry
@@ -57,7 +57,7 @@ async def shown(root: Directory, path: bytes, error: type[OcifsError]) -> list[b
     assert isinstance(node, Directory)
     with pytest.raises(error) as caught:
         await node.entries()
-    return [entry.name for entry in entries_before(caught.value)]
+    return [entry.name for entry in partial_entries(caught.value)]
 
 
 async def test_a_lookup_never_asks_for_a_long_catalog() -> None:

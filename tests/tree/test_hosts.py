@@ -10,7 +10,7 @@ from ocifs.app import open_tree
 from ocifs.errors import InvalidReference, LimitExceeded, NotFound
 from ocifs.oci.reference import HostsSource, RegistrySource, join_sources, parse_source, seeds_of
 from ocifs.settings import CacheSettings, Limits, Settings
-from ocifs.tree.node import Directory, Link
+from ocifs.tree.node import Directory, SymlinkNode
 from ocifs.tree.registry.hosts import HostsDirectory
 from ocifs.tree.static import StaticDirectory
 
@@ -64,7 +64,7 @@ async def test_what_is_no_host_is_absent_and_nothing_is_opened(name: bytes) -> N
 )
 async def test_another_spelling_is_a_link(name: bytes, target: bytes) -> None:
     found = await HostsDirectory(Opened().open, list, None).lookup(name)
-    assert isinstance(found, Link) and found.target == target
+    assert isinstance(found, SymlinkNode) and found.target == target
 
 
 async def test_only_hosts_that_were_named_can_be_looked_up_where_not_any_can() -> None:

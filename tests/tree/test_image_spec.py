@@ -14,11 +14,11 @@ from ocifs.errors import Malformed, OcifsError, Unsupported
 from ocifs.oci import mediatype
 from ocifs.oci.digest import Digest
 from ocifs.oci.manifest import parse_manifest
-from ocifs.tree.manifest.load import Whereabouts
-from ocifs.tree.manifest.rootfs import Unreadable
+from ocifs.tree.manifest.load import ManifestLocation
+from ocifs.tree.manifest.rootfs import UnreadableDirectory
 from ocifs.tree.manifest.soci import INDEX_DIGEST, LAYER_DIGEST, NAMED, soci_tables
 from ocifs.tree.node import Directory, File
-from ocifs.tree.rootfs.root import _Root
+from ocifs.tree.rootfs.root import _TreeRoot
 from ocifs.tree.walk import walk
 from tests.layers.tars import entry, tar
 from tests.tree.memory import MemoryRegistry
@@ -109,7 +109,7 @@ async def test_config_rootfs_type_that_is_not_layers_is_an_error_of_rootfs(kind:
         "app", "v1", image(registry, {"rootfs": {"type": kind, "diff_ids": diff_ids}})
     )
     async with opened(registry) as root:
-        assert isinstance(await walk(root, b"rootfs"), Unreadable)
+        assert isinstance(await walk(root, b"rootfs"), UnreadableDirectory)
         with pytest.raises(Unsupported, match=r"rootfs\.type"):
             await names(root, b"rootfs")
         assert await names(root, b"layers/0/tree") == [b"a"]
@@ -123,7 +123,7 @@ async def test_config_rootfs_diff_ids_of_another_number_are_reported_once(count:
     put_image(registry, LAYER, LAYER, diff_ids=diff_ids)
     reported: list[str] = []
     async with opened(registry, report=reported.append) as root:
-        assert isinstance(await walk(root, b"rootfs"), _Root)
+        assert isinstance(await walk(root, b"rootfs"), _TreeRoot)
         assert reported == []
         for _ in range(2):
             assert await names(root, b"rootfs") == [b"a"]
@@ -177,7 +177,7 @@ async def test_soci_prefetch_lists_are_not_tables_of_contents(first: bool) -> No
         {**image(registry, {}), "annotations": {INDEX_DIGEST: index["digest"]}}
     ).encode()
     context = context_of(registry)
-    where = Whereabouts(replace(context, view=replace(context.view, soci=True)), "app", "v1")
+    where = ManifestLocation(replace(context, view=replace(context.view, soci=True)), "app", "v1")
     ask = soci_tables(where, parse_manifest(raw, Digest.of(raw)))
     assert ask is not None
     found = await ask()

@@ -32,9 +32,9 @@ async def test_the_same_layer_twice_keeps_the_files_of_one_name_apart() -> None:
     async with opened(registry) as root:
         f, g = await walk(root, b"rootfs/f"), await walk(root, b"rootfs/g")
         assert f.key != g.key
-        assert f.spot is not None
-        assert g.spot is not None
-        assert f.spot.crowd.key != g.spot.crowd.key
+        assert f.slot is not None
+        assert g.slot is not None
+        assert f.slot.inode_range.key != g.slot.inode_range.key
 
 
 @pytest.mark.parametrize("links", ["raw", "inside"])

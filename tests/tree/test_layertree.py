@@ -166,7 +166,7 @@ async def test_a_root_that_was_looked_into_once_is_known_without_a_look(
     async with opened(registry, shelf, owner=owner, soci=soci) as root:
         first = await walk(root, path)
         guessed = first.attributes
-        await first.settle()
+        await first.load_attributes()
         known = first.attributes
         assert (known.mode, known.mtime_ns) == (stat.S_IFDIR | 0o751, 7 * 10**9)
         assert known.ctime_ns == guessed.ctime_ns == guessed.mtime_ns
@@ -178,7 +178,7 @@ async def test_a_root_that_was_looked_into_once_is_known_without_a_look(
         asked = len(registry.asked)
         again = await walk(root, path)
         assert again.attributes == known
-        assert (again.settled, list(again.attribute_names())) == (True, [b"user.root"])
+        assert (again.attributes_known, list(again.attribute_names())) == (True, [b"user.root"])
         assert await again.attribute(b"user.root") == b"r"
         assert [
             each for each in registry.asked[asked:] if each.startswith(("blob", "referrers"))
@@ -192,7 +192,7 @@ async def test_a_damaged_root_is_a_guess_again(registry) -> None:
     for place in [each for each in shelf.things if each[0] == roots.KIND]:
         shelf.things[place] = shelf.things[place].replace(b'"names": 4', b'"names": 5')
     async with opened(registry, shelf) as root:
-        assert not (await walk(root, b"rootfs")).settled
+        assert not (await walk(root, b"rootfs")).attributes_known
         await names(root, b"rootfs")
         assert (await walk(root, b"rootfs")).attributes.nlink == 4
 
@@ -310,7 +310,7 @@ async def test_a_layer_that_is_gone_is_no_absence_of_what_is_in_it(registry, pat
     async with opened(registry) as root:
         with pytest.raises(RegistryFailed, match="a layer is gone"):
             node = await walk(root, path)
-            await node.settle()
+            await node.load_attributes()
         assert await names(root, b"layers/0/tree")
 
 

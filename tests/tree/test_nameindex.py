@@ -20,8 +20,10 @@ def test_it_has_what_is_listed_and_the_namespaces_above(
         index.add(name)
     names = {*first, *more}
     assert len(index) == len(names)
-    assert index.lists(asked) == (asked in names)
-    assert index.has(asked) == any(name == asked or name.startswith(f"{asked}/") for name in names)
+    assert index.has_repository(asked) == (asked in names)
+    assert index.has_name(asked) == any(
+        name == asked or name.startswith(f"{asked}/") for name in names
+    )
     for namespace in ("", asked):
         prefix = f"{namespace}/" if namespace else ""
         below = {name[len(prefix) :].partition("/")[0] for name in names if name.startswith(prefix)}
@@ -32,7 +34,7 @@ def test_it_has_what_is_listed_and_the_namespaces_above(
 
 def test_a_layouts_one_repository_has_no_name() -> None:
     index = NameIndex([""])
-    assert index.lists("")
+    assert index.has_repository("")
     assert list(index.children("")) == []
 
 

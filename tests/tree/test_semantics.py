@@ -16,7 +16,7 @@ from ocifs.oci.digest import Digest
 from ocifs.oci.platform import Platform
 from ocifs.settings import Limits, ViewSettings
 from ocifs.tree.manifest.context import Context
-from ocifs.tree.node import Directory, File, Link, Symlink
+from ocifs.tree.node import Directory, File, Symlink, SymlinkNode
 from ocifs.tree.registry.namespace import RepositoryDirectory
 from ocifs.tree.registry.single import open_single
 from ocifs.tree.walk import walk
@@ -474,7 +474,7 @@ async def test_paths_go_through_directories_only_and_links_end(registry) -> None
 
     class Loop(RepositoryDirectory):
         async def lookup(self, name: bytes):
-            return Link("loop", name)
+            return SymlinkNode("loop", name)
 
     with pytest.raises(TooManyLinks):
         await walk(Loop(context_of(registry), "", "loop-root"), b"x")

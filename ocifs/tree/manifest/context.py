@@ -96,7 +96,7 @@ class Context:
         when, _ = self._listed.get(repository, (-math.inf, frozenset()))
         return max(0.0, when + self.tag_ttl - trio.current_time())
 
-    def note_tags(self, repository: str, tags: Iterable[str]) -> None:
+    def record_tags(self, repository: str, tags: Iterable[str]) -> None:
         """Remember a tag list that was just shown, so that what it names exists without a request a
         tag.
         """
@@ -110,7 +110,7 @@ class Context:
         when, tags = self._listed.get(repository, (0.0, frozenset()))
         return tag in tags and trio.current_time() < when + self.tag_ttl
 
-    def note_siblings(self, repository: str, index: Manifest) -> None:
+    def record_siblings(self, repository: str, index: Manifest) -> None:
         """Remember the children of an index: their sizes, and which are about another of its
         children.
         """
@@ -138,7 +138,7 @@ class Context:
             return ()
         return (f"its descriptor in an index records {recorded} bytes, it has {size}",)
 
-    def note_tag(self, repository: str, tag: str, manifest: Manifest) -> None:
+    def record_tag(self, repository: str, tag: str, manifest: Manifest) -> None:
         """Remember to which manifest a tag led, and to which children of that."""
         self._tags.pop((repository, tag), None)
         self._tags[repository, tag] = frozenset(

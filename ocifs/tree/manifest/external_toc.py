@@ -19,7 +19,7 @@ from ocifs.errors import Malformed, NotFound
 from ocifs.layers.toc.formats import TocFinder
 from ocifs.oci.digest import Digest
 from ocifs.oci.manifest import Manifest, parse_manifest
-from ocifs.tree.manifest.load import Whereabouts
+from ocifs.tree.manifest.load import ManifestLocation
 
 log = logging.getLogger(__name__)
 
@@ -27,19 +27,21 @@ SUFFIX = "-esgztoc"
 LAYER_DIGEST = "containerd.io/snapshot/stargz/layer.digest"
 
 
-def tables_apart(where: Whereabouts, image: Manifest) -> TocFinder:
+def external_toc_tables(location: ManifestLocation, image: Manifest) -> TocFinder:
     """Who asks for the tables of an image's layers, by the layers' digests."""
 
     async def ask() -> Mapping[Digest, Blob]:
         found: dict[Digest, Blob] = {}
-        for tag in where.context.tags_of(where.repository, image.digest):
+        for tag in location.context.tags_of(location.repository, image.digest):
             try:
-                raw = await where.context.origin.catalog.tagged(where.repository, tag + SUFFIX)
+                raw = await location.context.origin.catalog.tagged(
+                    location.repository, tag + SUFFIX
+                )
                 parse = partial(parse_manifest, raw.body, raw.digest, raw.media_type)
                 for table in (await off_loop(len(raw.body), parse)).layers:
                     if LAYER_DIGEST in table.annotations:
                         of = Digest.parse(table.annotations[LAYER_DIGEST])
-                        found.setdefault(of, Blob.of(where.repository, table))
+                        found.setdefault(of, Blob.of(location.repository, table))
             except NotFound:
                 continue
             except Malformed as error:

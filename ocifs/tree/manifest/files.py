@@ -11,45 +11,53 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 
 from ocifs.oci.kinds.payload import PayloadFile, payload_files
-from ocifs.tree.blob import BlobFile, JoinedFile, sized
-from ocifs.tree.manifest.load import Bound, Whereabouts
+from ocifs.tree.blob import BlobFile, JoinedFile, with_known_size
+from ocifs.tree.manifest.load import LoadedManifest, ManifestLocation
 from ocifs.tree.manifest.rootfs import image_name
 from ocifs.tree.names import components, split_path, to_bytes, unique_paths
-from ocifs.tree.node import DIRECTORY, Attributes, Directory, Entry, Node, Plain, TextFile
+from ocifs.tree.node import (
+    DIRECTORY,
+    Attributes,
+    Directory,
+    DirectoryEntry,
+    Node,
+    SimpleNode,
+    TextFile,
+)
 from ocifs.tree.rootfs.root import LayerStack, open_layer_tree
 from ocifs.tree.static import StaticDirectory
 
-Tree = dict[bytes, "Node | Tree"]
+PayloadTree = dict[bytes, "Node | PayloadTree"]
 
 
-class FilesDirectory(Plain):
+class FilesDirectory(SimpleNode):
     """The payload of one manifest."""
 
-    __slots__ = ("_image", "_payload", "_root", "_where")
+    __slots__ = ("_image", "_location", "_payload", "_root")
 
-    def __init__(self, where: Whereabouts, bound: Bound, key: Hashable) -> None:
-        super().__init__(key, Attributes(DIRECTORY, mtime_ns=bound.mtime_ns, nlink=2))
-        self._where = where
-        self._image = image_name(where, bound)
-        self._payload = payload_files(bound.manifest, bound.classification, bound.config)
+    def __init__(self, location: ManifestLocation, loaded: LoadedManifest, key: Hashable) -> None:
+        super().__init__(key, Attributes(DIRECTORY, mtime_ns=loaded.mtime_ns, nlink=2))
+        self._location = location
+        self._image = image_name(location, loaded)
+        self._payload = payload_files(loaded.manifest, loaded.classification, loaded.config)
         self._root: Directory | None = None
 
     async def lookup(self, name: bytes) -> Node:
-        return await (await self._inside()).lookup(name)
+        return await (await self._open()).lookup(name)
 
-    async def entries(self) -> Sequence[Entry]:
-        return await (await self._inside()).entries()
+    async def entries(self) -> Sequence[DirectoryEntry]:
+        return await (await self._open()).entries()
 
-    async def _inside(self) -> Directory:
+    async def _open(self) -> Directory:
         if self._root is None and self._is_one_directory():
-            self._root = self._unpacked((), self._payload[0])
+            self._root = self._open_archive((), self._payload[0])
         if self._root is None:
-            tree: Tree = {}
+            tree: PayloadTree = {}
             for path, item in zip(payload_paths(self._payload), self._payload, strict=True):
                 _put(
                     tree,
                     path,
-                    self._unpacked(path, item) if item.unpack else await self._file(item),
+                    self._open_archive(path, item) if item.unpack else await self._file(item),
                 )
             self._root = _directory(self.key, tree, self.attributes.mtime_ns)
         return self._root
@@ -65,22 +73,22 @@ class FilesDirectory(Plain):
         )
 
     async def _file(self, item: PayloadFile) -> Node:
-        when = self.attributes.mtime_ns
+        mtime_ns = self.attributes.mtime_ns
         if not item.parts:
-            return TextFile((self.key, "text", item.path), to_bytes(item.text), when)
-        reader = self._where.context.origin.blobs
-        blobs = [await sized(reader, self._where.blob(part)) for part in item.parts]
-        files = [BlobFile(reader, blob, item.parts[0].media_type, when) for blob in blobs]
-        return files[0] if len(files) == 1 else JoinedFile(files, when)
+            return TextFile((self.key, "text", item.path), to_bytes(item.text), mtime_ns)
+        reader = self._location.context.origin.blobs
+        blobs = [await with_known_size(reader, self._location.blob(part)) for part in item.parts]
+        files = [BlobFile(reader, blob, item.parts[0].media_type, mtime_ns) for blob in blobs]
+        return files[0] if len(files) == 1 else JoinedFile(files, mtime_ns)
 
-    def _unpacked(self, path: tuple[bytes, ...], item: PayloadFile) -> Directory:
+    def _open_archive(self, path: tuple[bytes, ...], item: PayloadFile) -> Directory:
         """The inside of an archive.
 
         Some tools write the directory's path into it (ORAS), others do not (Flux): it is shown
         once.
         """
         stack = LayerStack(
-            self._where.repository,
+            self._location.repository,
             item.parts,
             (item.plain_digest,),
             markers=False,
@@ -89,7 +97,7 @@ class FilesDirectory(Plain):
             image=self._image,
             mtime_ns=self.attributes.mtime_ns,
         )
-        context = self._where.context
+        context = self._location.context
         return open_layer_tree(context.layer_service, stack, context.view, (self.key, path))
 
 
@@ -100,7 +108,7 @@ def payload_paths(payload: Sequence[PayloadFile]) -> list[tuple[bytes, ...]]:
     return unique_paths([split_path(item.path) or (b"content",) for item in payload])
 
 
-def _put(tree: Tree, path: tuple[bytes, ...], file: Node) -> None:
+def _put(tree: PayloadTree, path: tuple[bytes, ...], file: Node) -> None:
     for component in path[:-1]:
         inner = tree.setdefault(component, {})
         assert isinstance(inner, dict)  # unique_paths keeps files and directories apart
@@ -108,7 +116,7 @@ def _put(tree: Tree, path: tuple[bytes, ...], file: Node) -> None:
     tree[path[-1]] = file
 
 
-def _directory(key: Hashable, tree: Tree, mtime_ns: int) -> StaticDirectory:
+def _directory(key: Hashable, tree: PayloadTree, mtime_ns: int) -> StaticDirectory:
     nodes = (
         (name, _directory((key, name), node, mtime_ns) if isinstance(node, dict) else node)
         for name, node in sorted(tree.items())

@@ -10,32 +10,40 @@ from collections.abc import Hashable, Iterable, Sequence
 
 from ocifs.content import Blob
 from ocifs.errors import LimitExceeded, NotFound
-from ocifs.tree.blob import BlobFile, sized
+from ocifs.tree.blob import BlobFile, with_known_size
 from ocifs.tree.manifest.context import Context
-from ocifs.tree.manifest.external_toc import tables_apart
-from ocifs.tree.manifest.load import Bound, Whereabouts
-from ocifs.tree.manifest.rootfs import diff_ids, holds_tree, image_name
+from ocifs.tree.manifest.external_toc import external_toc_tables
+from ocifs.tree.manifest.load import LoadedManifest, ManifestLocation
+from ocifs.tree.manifest.rootfs import diff_ids, image_name, is_tar_layer
 from ocifs.tree.manifest.soci import soci_tables
 from ocifs.tree.names import to_bytes
-from ocifs.tree.node import DIRECTORY, Attributes, Entry, Node, Plain, TextFile
+from ocifs.tree.node import DIRECTORY, Attributes, DirectoryEntry, Node, SimpleNode, TextFile
 from ocifs.tree.rootfs.root import LayerStack, open_layer_tree
 from ocifs.tree.static import StaticDirectory, annotation_directory
 
 
-class LayersDirectory(Plain):
+class LayersDirectory(SimpleNode):
     """`layers/0`, `layers/1`, …"""
 
-    __slots__ = ("_apart", "_diff_ids", "_image", "_is_image", "_layers", "_tables", "_where")
+    __slots__ = (
+        "_diff_ids",
+        "_external_tables",
+        "_image",
+        "_is_image",
+        "_layers",
+        "_location",
+        "_tables",
+    )
 
-    def __init__(self, where: Whereabouts, bound: Bound, key: Hashable) -> None:
-        super().__init__(key, Attributes(DIRECTORY, mtime_ns=bound.mtime_ns, nlink=2))
-        self._where = where
-        self._layers = bound.manifest.layers
-        self._diff_ids = diff_ids(bound.config, len(self._layers))
-        self._tables = soci_tables(where, bound.manifest)
-        self._apart = tables_apart(where, bound.manifest)
-        self._image = image_name(where, bound)
-        self._is_image = bound.classification.kind in ("image", "docker-schema1")
+    def __init__(self, location: ManifestLocation, loaded: LoadedManifest, key: Hashable) -> None:
+        super().__init__(key, Attributes(DIRECTORY, mtime_ns=loaded.mtime_ns, nlink=2))
+        self._location = location
+        self._layers = loaded.manifest.layers
+        self._diff_ids = diff_ids(loaded.config, len(self._layers))
+        self._tables = soci_tables(location, loaded.manifest)
+        self._external_tables = external_toc_tables(location, loaded.manifest)
+        self._image = image_name(location, loaded)
+        self._is_image = loaded.classification.kind in ("image", "docker-schema1")
 
     async def lookup(self, name: bytes) -> Node:
         layers = self._layers
@@ -50,15 +58,15 @@ class LayersDirectory(Plain):
             )
         return self._layer(int(name))
 
-    async def entries(self) -> Sequence[Entry]:
-        count, allowed = len(self._layers), self._where.context.limits.layers
+    async def entries(self) -> Sequence[DirectoryEntry]:
+        count, allowed = len(self._layers), self._location.context.limits.layers
         if count > allowed:
             raise LimitExceeded(f"the manifest has {count} layers, limits.layers allows {allowed}")
-        return [Entry(str(n).encode(), self._layer(n)) for n in range(count)]
+        return [DirectoryEntry(str(n).encode(), self._layer(n)) for n in range(count)]
 
     def _layer(self, number: int) -> Node:
         stack = LayerStack(
-            self._where.repository,
+            self._location.repository,
             (self._layers[number],),
             (self._diff_ids[number],),
             markers=self._is_image,
@@ -66,12 +74,12 @@ class LayersDirectory(Plain):
             mtime_ns=self.attributes.mtime_ns,
             tables=self._tables,
             image=self._image,
-            apart=self._apart,
+            external_tables=self._external_tables,
         )
-        return LayerDirectory(self._where.context, stack, (self.key, number))
+        return LayerDirectory(self._location.context, stack, (self.key, number))
 
 
-class LayerDirectory(Plain):
+class LayerDirectory(SimpleNode):
     """One layer: `blob`, `digest`, `media-type`, `size`, `annotations/`, and `tree/` where it is a
     tar.
     """
@@ -86,33 +94,35 @@ class LayerDirectory(Plain):
         [self._descriptor] = stack.layers
 
     async def lookup(self, name: bytes) -> Node:
-        return await (await self._inside()).lookup(name)
+        return await (await self._open()).lookup(name)
 
-    async def entries(self) -> Sequence[Entry]:
-        return await (await self._inside()).entries()
+    async def entries(self) -> Sequence[DirectoryEntry]:
+        return await (await self._open()).entries()
 
-    async def _inside(self) -> StaticDirectory:
+    async def _open(self) -> StaticDirectory:
         if self._nodes is None:  # once: the tree in it learns of its root
-            reader, when = self._context.origin.blobs, self._stack.mtime_ns
-            blob = await sized(reader, Blob.of(self._stack.repository, self._descriptor))
-            file = BlobFile(reader, blob, self._descriptor.media_type, when)
-            self._nodes = StaticDirectory(self.key, self._inner(file, blob.size), when)
+            reader, mtime_ns = self._context.origin.blobs, self._stack.mtime_ns
+            blob = await with_known_size(reader, Blob.of(self._stack.repository, self._descriptor))
+            file = BlobFile(reader, blob, self._descriptor.media_type, mtime_ns)
+            self._nodes = StaticDirectory(self.key, self._inner(file, blob.size), mtime_ns)
         return self._nodes
 
     def _inner(self, blob: BlobFile, size: int) -> Iterable[tuple[bytes, Node]]:
-        when = self._stack.mtime_ns
+        mtime_ns = self._stack.mtime_ns
         yield b"blob", blob
         for name, value in (
             ("digest", str(self._descriptor.digest)),
             ("media-type", self._descriptor.media_type),
             ("size", str(size)),
         ):
-            yield name.encode(), TextFile((self.key, name), to_bytes(f"{value}\n"), when)
+            yield name.encode(), TextFile((self.key, name), to_bytes(f"{value}\n"), mtime_ns)
         yield (
             b"annotations",
-            annotation_directory((self.key, b"annotations"), self._descriptor.annotations, when),
+            annotation_directory(
+                (self.key, b"annotations"), self._descriptor.annotations, mtime_ns
+            ),
         )
-        if holds_tree(self._descriptor.media_type):
+        if is_tar_layer(self._descriptor.media_type):
             yield (
                 b"tree",
                 open_layer_tree(

@@ -25,13 +25,13 @@ from ocifs.oci.kinds.artifact import (
 from ocifs.oci.kinds.payload import wants_config
 from ocifs.oci.manifest import Form, Manifest, parse_manifest, schema1_config
 from ocifs.oci.mediatype import is_json
-from ocifs.tree.blob import sized
+from ocifs.tree.blob import with_known_size
 from ocifs.tree.manifest.context import Context
 from ocifs.tree.manifest.times import created_ns
 
 
 @dataclass(frozen=True, slots=True)
-class Whereabouts:
+class ManifestLocation:
     """Where a manifest is: by which tag or digest of which repository.
 
     `siblings` leads from its directory to the one that has other manifests of the repository by
@@ -50,7 +50,7 @@ class Whereabouts:
 
 
 @dataclass(frozen=True, slots=True)
-class Bound:
+class LoadedManifest:
     """A manifest that was read: what it says, what it is, its config where that was read, and its
     time.
     """
@@ -61,26 +61,28 @@ class Bound:
     mtime_ns: int
 
 
-async def load(where: Whereabouts) -> Bound:
+async def load_manifest(location: ManifestLocation) -> LoadedManifest:
     """Read and understand a manifest and, where it is small, its config."""
-    manifest, classification = await identify(where)
-    manifest = await _with_config_size(where, manifest)
+    manifest, classification = await identify(location)
+    manifest = await _with_config_size(location, manifest)
     schema1 = manifest.form is Form.SCHEMA1
-    config = None if schema1 else await read_config(where, manifest, classification)
+    config = None if schema1 else await read_config(location, manifest, classification)
     size = len(manifest.raw) + len(config or b"")
     return await off_loop(size, lambda: _bound(manifest, classification, config))
 
 
-def _bound(manifest: Manifest, classification: Classification, config: bytes | None) -> Bound:
+def _bound(
+    manifest: Manifest, classification: Classification, config: bytes | None
+) -> LoadedManifest:
     if manifest.form is Form.SCHEMA1:
         config = schema1_config(manifest.raw)
     if classification.kind == "image" and config:
         flavours = (*classification.flavours, *classify_config(config))
         classification = replace(classification, flavours=flavours)
-    return Bound(manifest, classification, config, created_ns(manifest, config))
+    return LoadedManifest(manifest, classification, config, created_ns(manifest, config))
 
 
-async def _with_config_size(where: Whereabouts, manifest: Manifest) -> Manifest:
+async def _with_config_size(location: ManifestLocation, manifest: Manifest) -> Manifest:
     """The same with the size of its config, which is asked for if the descriptor does not have it;
     unknown if it cannot be had.
     """
@@ -88,26 +90,26 @@ async def _with_config_size(where: Whereabouts, manifest: Manifest) -> Manifest:
     if config is None or config.size != UNKNOWN_SIZE or config.is_empty:
         return manifest
     try:
-        blob = await sized(where.context.origin.blobs, where.blob(config))
+        blob = await with_known_size(location.context.origin.blobs, location.blob(config))
     except OcifsError:
         return manifest
     return replace(manifest, config=replace(config, size=blob.size))
 
 
-async def identify(where: Whereabouts) -> tuple[Manifest, Classification]:
+async def identify(location: ManifestLocation) -> tuple[Manifest, Classification]:
     """Read a manifest, and say what it is: one request for what is not in the cache; for a known
     tag, whether it has moved.
     """
-    catalog, version = where.context.origin.catalog, where.version
-    descriptor_type = where.descriptor_type
+    catalog, version = location.context.origin.catalog, location.version
+    descriptor_type = location.descriptor_type
     tag = ""
     if isinstance(version, str):
         tag, descriptor_type = version, ""
-        raw = await catalog.tagged(where.repository, version)
+        raw = await catalog.tagged(location.repository, version)
     else:
-        raw = await catalog.manifest(where.repository, version)
-    where.context.visited.add(where.repository)
-    odd = (*raw.notes, *where.context.size_notes(where.repository, raw.digest, len(raw.body)))
+        raw = await catalog.manifest(location.repository, version)
+    location.context.visited.add(location.repository)
+    odd = (*raw.notes, *location.context.size_notes(location.repository, raw.digest, len(raw.body)))
 
     def understand() -> tuple[Manifest, Classification]:
         manifest = parse_manifest(raw.body, raw.digest, raw.media_type, descriptor_type)
@@ -118,7 +120,7 @@ async def identify(where: Whereabouts) -> tuple[Manifest, Classification]:
 
 
 async def read_config(
-    where: Whereabouts, manifest: Manifest, classification: Classification
+    location: ManifestLocation, manifest: Manifest, classification: Classification
 ) -> bytes | None:
     """The config's bytes, if it is small and of a known type, that of an image or of a known kind
     of artifact.
@@ -129,10 +131,10 @@ async def read_config(
     config = manifest.config
     if config is None or config.is_empty or not _is_understood(config, classification):
         return None
-    if not 0 <= config.size <= where.context.limits.config_bytes:
+    if not 0 <= config.size <= location.context.limits.config_bytes:
         return None
     try:
-        return await where.context.origin.blobs.read_blob(where.blob(config), 0, config.size)
+        return await location.context.origin.blobs.read_blob(location.blob(config), 0, config.size)
     except OcifsError:
         return None
 
@@ -144,11 +146,11 @@ def _is_understood(config: Descriptor, classification: Classification) -> bool:
     return known and is_json(config.media_type)
 
 
-def facts(bound: Bound) -> dict[str, str]:
+def facts(loaded: LoadedManifest) -> dict[str, str]:
     """What is shown both as a small file and as an extended attribute."""
     return {
-        "digest": str(bound.manifest.digest),
-        "media-type": bound.manifest.media_type,
-        "artifact-type": bound.classification.artifact_type,
-        "kind": bound.classification.kind,
+        "digest": str(loaded.manifest.digest),
+        "media-type": loaded.manifest.media_type,
+        "artifact-type": loaded.classification.artifact_type,
+        "kind": loaded.classification.kind,
     }

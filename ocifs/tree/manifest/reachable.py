@@ -15,11 +15,11 @@ from ocifs.oci.kinds.children import blob_children, child_role
 from ocifs.oci.manifest import Manifest
 from ocifs.oci.platform import first_match
 from ocifs.settings import Limits
-from ocifs.tree.manifest.load import Whereabouts, identify
+from ocifs.tree.manifest.load import ManifestLocation, identify
 
 
 @dataclass(slots=True)
-class Closure:
+class ReachableSet:
     """Digests: `manifests`, indices included, and `blobs`, with the sizes that their descriptors
     say.
     """
@@ -28,29 +28,29 @@ class Closure:
     blobs: dict[Digest, int] = field(default_factory=dict)
 
 
-async def closure(where: Whereabouts) -> Closure:
+async def reachable(location: ManifestLocation) -> ReachableSet:
     """Read a manifest and the children that belong to it.
 
     Raises NotFound, Unreachable and the like.
     """
-    found = Closure()
-    await _add(where, found, 0)
+    found = ReachableSet()
+    await _add(location, found, 0)
     return found
 
 
-async def _add(where: Whereabouts, found: Closure, depth: int) -> None:
-    check_depth(depth, where.context.limits)
-    manifest, _ = await identify(where)
+async def _add(location: ManifestLocation, found: ReachableSet, depth: int) -> None:
+    check_depth(depth, location.context.limits)
+    manifest, _ = await identify(location)
     if manifest.digest in found.manifests:
         return
     found.manifests.append(manifest.digest)
     for part in (manifest.config, *manifest.layers):
         if part is not None:
             found.blobs[part.digest] = part.size
-    children, blobs = _children(where, manifest)
+    children, blobs = _children(location, manifest)
     found.blobs.update(blobs)
     for child in children:
-        await _add(replace(where, version=child), found, depth + 1)
+        await _add(replace(location, version=child), found, depth + 1)
 
 
 def check_depth(depth: int, limits: Limits) -> None:
@@ -61,13 +61,15 @@ def check_depth(depth: int, limits: Limits) -> None:
         )
 
 
-def _children(where: Whereabouts, manifest: Manifest) -> tuple[list[Digest], dict[Digest, int]]:
+def _children(
+    location: ManifestLocation, manifest: Manifest
+) -> tuple[list[Digest], dict[Digest, int]]:
     """The children that are manifests and belong to the whole, and those that are blobs."""
-    machines = [
+    platform_children = [
         each for each in manifest.manifests if child_role(each) == "platform" and each.platform
     ]
     blobs = {each.digest: each.size for each in blob_children(manifest)}
-    chosen = first_match([each.platform for each in machines], where.context.platform)
+    chosen = first_match([each.platform for each in platform_children], location.context.platform)
     if chosen is not None:
-        return [machines[chosen].digest], blobs
+        return [platform_children[chosen].digest], blobs
     return [each.digest for each in manifest.manifests if each.digest not in blobs], blobs

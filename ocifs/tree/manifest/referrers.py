@@ -31,32 +31,32 @@ from ocifs.oci.distribution.endpoints import referrers_tag
 from ocifs.oci.kinds.artifact import classify
 from ocifs.oci.kinds.children import child_role
 from ocifs.oci.manifest import Form, Manifest
-from ocifs.tree.manifest.load import Whereabouts
+from ocifs.tree.manifest.load import ManifestLocation
 from ocifs.tree.names import unique
 from ocifs.tree.node import (
     DIRECTORY,
     Attributes,
-    Entry,
-    Link,
+    DirectoryEntry,
     Node,
-    Plain,
-    cut_short,
-    entries_before,
+    SimpleNode,
+    SymlinkNode,
+    partial_entries,
+    partial_listing_error,
 )
 from ocifs.tree.static import StaticDirectory
 
 COSIGN = {"sig": "cosign-signature", "att": "cosign-attestation", "sbom": "cosign-sbom"}
 
 
-class ReferrersDirectory(Plain):
+class ReferrersDirectory(SimpleNode):
     """`referrers/<kind>/<short digest>`, links to manifests."""
 
-    __slots__ = ("_digest", "_where", "lifetime")
+    __slots__ = ("_digest", "_location", "lifetime")
 
-    def __init__(self, where: Whereabouts, digest: Digest, key: Hashable) -> None:
+    def __init__(self, location: ManifestLocation, digest: Digest, key: Hashable) -> None:
         super().__init__(key, Attributes(DIRECTORY, nlink=2))
         self.lifetime = 1.0  # what refers to a digest may change, though the digest does not
-        self._where = where
+        self._location = location
         self._digest = digest
 
     async def lookup(self, name: bytes) -> Node:
@@ -64,7 +64,7 @@ class ReferrersDirectory(Plain):
         try:
             entries = await self.entries()
         except OcifsError as error:
-            cut, entries = error, entries_before(error)
+            cut, entries = error, partial_entries(error)
         for entry in entries:
             if entry.name == name:
                 return entry.node
@@ -74,27 +74,27 @@ class ReferrersDirectory(Plain):
             f"nothing of the kind {name.decode(errors='replace')!r} refers to this manifest"
         )
 
-    async def entries(self) -> Sequence[Entry]:
+    async def entries(self) -> Sequence[DirectoryEntry]:
         kinds: dict[str, list[Digest]] = {}
-        found = await find_referrers(self._where, self._digest)
+        found = await find_referrers(self._location, self._digest)
         for kind, digest in found.referrers:
             listed = kinds.setdefault(kind, [])
             if digest not in listed:
                 listed.append(digest)
         entries = [
-            Entry(kind.encode(), self._links(kind, digests))
+            DirectoryEntry(kind.encode(), self._links(kind, digests))
             for kind, digests in sorted(kinds.items())
         ]
         if found.error is not None:
-            raise cut_short(found.error, entries) from found.error
+            raise partial_listing_error(found.error, entries) from found.error
         return entries
 
     def _links(self, kind: str, digests: Sequence[Digest]) -> StaticDirectory:
         key = (self.key, kind)
         names = unique([digest.short.encode() for digest in digests])
-        up = b"../../" + self._where.siblings + b"/"
+        up = b"../../" + self._location.siblings + b"/"
         links = (
-            (name, Link((key, name), up + str(digest).encode()))
+            (name, SymlinkNode((key, name), up + str(digest).encode()))
             for name, digest in zip(names, digests, strict=True)
         )
         return StaticDirectory(key, links)
@@ -107,9 +107,9 @@ class Found(NamedTuple):
     error: OcifsError | None
 
 
-async def find_referrers(where: Whereabouts, digest: Digest) -> Found:
+async def find_referrers(location: ManifestLocation, digest: Digest) -> Found:
     """What refers to a manifest; four questions at most, asked at once."""
-    catalog, repository = where.context.origin.catalog, where.repository
+    catalog, repository = location.context.origin.catalog, location.repository
     listed: list[Descriptor] = []
     signed: dict[str, Digest] = {}
     errors: list[OcifsError] = []
@@ -135,7 +135,7 @@ async def find_referrers(where: Whereabouts, digest: Digest) -> Found:
             nursery.start_soon(ask_api)
             for suffix in COSIGN:
                 nursery.start_soon(ask_tag, suffix)
-    listed += where.context.siblings(repository, digest)
+    listed += location.context.siblings(repository, digest)
     found = [(kind_of(descriptor), descriptor.digest) for descriptor in listed]
     found += [(COSIGN[suffix], signed[suffix]) for suffix in COSIGN if suffix in signed]
     return Found(found, errors[0] if errors else None)

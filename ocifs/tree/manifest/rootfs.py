@@ -13,11 +13,11 @@ from ocifs.errors import Malformed, Unsupported
 from ocifs.oci.digest import Digest
 from ocifs.oci.kinds.artifact import filesystem_image, is_rootfs_layer
 from ocifs.oci.mediatype import essence
-from ocifs.tree.manifest.external_toc import tables_apart
-from ocifs.tree.manifest.load import Bound, Whereabouts
+from ocifs.tree.manifest.external_toc import external_toc_tables
+from ocifs.tree.manifest.load import LoadedManifest, ManifestLocation
 from ocifs.tree.manifest.soci import soci_tables
 from ocifs.tree.manifest.times import config_members
-from ocifs.tree.node import DIRECTORY, Attributes, Directory, Entry, Node, Plain
+from ocifs.tree.node import DIRECTORY, Attributes, Directory, DirectoryEntry, Node, SimpleNode
 from ocifs.tree.rootfs.root import LayerStack, open_layer_tree
 
 _TARS = (
@@ -36,17 +36,17 @@ _TARS = (
 _NOT_TARS = (("+encrypted", "encrypted"), ("nydus.blob", "a nydus blob"))
 
 
-def holds_tree(media_type: str) -> bool:
+def is_tar_layer(media_type: str) -> bool:
     """Whether a layer of this type is a tar, as far as a type can say; its magic bytes decide when
     it is looked into.
     """
     plain = essence(media_type)
-    if _other_form(plain):
+    if _other_format(plain):
         return False
     return is_rootfs_layer(plain) or plain.endswith(_TARS)
 
 
-def _other_form(plain: str) -> str:
+def _other_format(plain: str) -> str:
     """What a layer of an image is that is not a tar, by its type; empty if the type does not show
     it.
     """
@@ -93,7 +93,7 @@ def _digest(value: object) -> Digest | None:
         return None
 
 
-class Unreadable(Plain):
+class UnreadableDirectory(SimpleNode):
     """A directory that is there and that nobody can look into; the error says why."""
 
     __slots__ = ("_why",)
@@ -105,40 +105,40 @@ class Unreadable(Plain):
     async def lookup(self, name: bytes) -> Node:
         raise Unsupported(self._why)
 
-    async def entries(self) -> Sequence[Entry]:
+    async def entries(self) -> Sequence[DirectoryEntry]:
         raise Unsupported(self._why)
 
 
-def image_name(where: Whereabouts, bound: Bound) -> str:
+def image_name(location: ManifestLocation, loaded: LoadedManifest) -> str:
     """What errors call a manifest."""
     return (
-        f"{where.repository}@{bound.manifest.digest}"
-        if where.repository
-        else str(bound.manifest.digest)
+        f"{location.repository}@{loaded.manifest.digest}"
+        if location.repository
+        else str(loaded.manifest.digest)
     )
 
 
-def open_rootfs(where: Whereabouts, bound: Bound, key: Hashable) -> Directory:
+def open_rootfs(location: ManifestLocation, loaded: LoadedManifest, key: Hashable) -> Directory:
     """All layers of an image, merged."""
-    layers = bound.manifest.layers
+    layers = loaded.manifest.layers
     for number, layer in enumerate(layers):
-        if not holds_tree(layer.media_type):
-            what = _other_form(essence(layer.media_type)) or "of an unknown type"
-            why = f"layer {number} of {bound.manifest.digest} is {what}, not a tar: {layer.media_type}"
-            return Unreadable(why, key, bound.mtime_ns)
-    error, warning = check_config(bound.config, len(layers))
-    name = image_name(where, bound)
+        if not is_tar_layer(layer.media_type):
+            what = _other_format(essence(layer.media_type)) or "of an unknown type"
+            why = f"layer {number} of {loaded.manifest.digest} is {what}, not a tar: {layer.media_type}"
+            return UnreadableDirectory(why, key, loaded.mtime_ns)
+    error, warning = check_config(loaded.config, len(layers))
+    name = image_name(location, loaded)
     if error:
-        return Unreadable(f"{name} cannot be unpacked: {error}", key, bound.mtime_ns)
+        return UnreadableDirectory(f"{name} cannot be unpacked: {error}", key, loaded.mtime_ns)
     stack = LayerStack(
-        where.repository,
+        location.repository,
         layers,
-        diff_ids(bound.config, len(layers)),
-        mtime_ns=bound.mtime_ns,
+        diff_ids(loaded.config, len(layers)),
+        mtime_ns=loaded.mtime_ns,
         image=name,
         warning=f"{name}: {warning}" if warning else "",
-        report=where.context.report,
-        tables=soci_tables(where, bound.manifest),
-        apart=tables_apart(where, bound.manifest),
+        report=location.context.report,
+        tables=soci_tables(location, loaded.manifest),
+        external_tables=external_toc_tables(location, loaded.manifest),
     )
-    return open_layer_tree(where.context.layer_service, stack, where.context.view, key)
+    return open_layer_tree(location.context.layer_service, stack, location.context.view, key)

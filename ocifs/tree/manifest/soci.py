@@ -18,7 +18,7 @@ from ocifs.layers.toc.formats import TocFinder
 from ocifs.oci.digest import Digest
 from ocifs.oci.manifest import Manifest, parse_manifest
 from ocifs.oci.mediatype import essence
-from ocifs.tree.manifest.load import Whereabouts
+from ocifs.tree.manifest.load import ManifestLocation
 
 log = logging.getLogger(__name__)
 
@@ -29,31 +29,31 @@ INDEX_DIGEST = "com.amazon.soci.index-digest"
 LAYER_DIGEST = "com.amazon.soci.image-layer-digest"
 
 
-def soci_tables(where: Whereabouts, image: Manifest) -> TocFinder | None:
+def soci_tables(location: ManifestLocation, image: Manifest) -> TocFinder | None:
     """Who asks for the tables of an image's layers, by the layers' digests; None where nobody wants
     them.
     """
-    if not where.context.view.soci:
+    if not location.context.view.soci:
         return None
 
     async def ask() -> Mapping[Digest, Blob]:
-        index = await _index(where, image)
-        return {} if index is None else dict(_tables(where.repository, index))
+        index = await _index(location, image)
+        return {} if index is None else dict(_tables(location.repository, index))
 
     return ask
 
 
-async def _index(where: Whereabouts, image: Manifest) -> Manifest | None:
+async def _index(location: ManifestLocation, image: Manifest) -> Manifest | None:
     """The index that the image itself names; else the first in the order of digests that refers to
     it.
     """
     named = image.annotations.get(INDEX_DIGEST)
     try:
         if named is not None:
-            return await _load(where, Digest.parse(named), NAMED)
-        listed = await where.context.origin.catalog.referrers(where.repository, image.digest)
+            return await _load(location, Digest.parse(named), NAMED)
+        listed = await location.context.origin.catalog.referrers(location.repository, image.digest)
         for digest in sorted(each.digest for each in listed if each.artifact_type == REFERRING):
-            index = await _load(where, digest, REFERRING)
+            index = await _load(location, digest, REFERRING)
             if (
                 index is not None
                 and index.subject is not None
@@ -65,8 +65,8 @@ async def _index(where: Whereabouts, image: Manifest) -> Manifest | None:
     return None
 
 
-async def _load(where: Whereabouts, digest: Digest, kind: str) -> Manifest | None:
-    raw = await where.context.origin.catalog.manifest(where.repository, digest)
+async def _load(location: ManifestLocation, digest: Digest, kind: str) -> Manifest | None:
+    raw = await location.context.origin.catalog.manifest(location.repository, digest)
     parse = partial(parse_manifest, raw.body, raw.digest, raw.media_type)
     index = await off_loop(len(raw.body), parse)
     own = index.artifact_type or (index.config.media_type if index.config is not None else "")

@@ -24,7 +24,7 @@ from ocifs.tree.manifest.times import CREATED, config_members
 _TITLE, _VERSION = "org.opencontainers.image.title", "org.opencontainers.image.version"
 _LONGEST = 160  # characters of a value; the whole is in annotations/ or config.json
 
-Row = tuple[str, ...]
+TableRow = tuple[str, ...]
 
 
 def summarise(
@@ -67,11 +67,11 @@ def human_size(size: int) -> str:
 def _facts(
     manifest: Manifest, classification: Classification, config: bytes | None
 ) -> Iterable[tuple[str, str]]:
-    said = config_members(config)
+    config_fields = config_members(config)
     kind = KINDS_BY_NAME.get(classification.kind)
     flavours = "".join(f" [{flavour}]" for flavour in classification.flavours)
     yield "Kind", f"{classification.kind}{flavours}" + (f" — {kind.description}" if kind else "")
-    yield "Name", _name(manifest, said)
+    yield "Name", _name(manifest, config_fields)
     value = "" if classification.value == manifest.form_reason else classification.value
     yield (
         "Decided by",
@@ -87,14 +87,16 @@ def _facts(
         f"{manifest.form.value}, by {manifest.form_reason}" if known else manifest.form_reason,
     )
     yield "Digest", str(manifest.digest)
-    yield "Created", manifest.annotations.get(CREATED) or _text(said.get("created"))
+    yield "Created", manifest.annotations.get(CREATED) or _text(config_fields.get("created"))
     yield (
         "Platform",
         "/".join(
-            filter(None, (_text(said.get(part)) for part in ("os", "architecture", "variant")))
+            filter(
+                None, (_text(config_fields.get(part)) for part in ("os", "architecture", "variant"))
+            )
         ),
     )
-    yield "Runs", _command(said)
+    yield "Runs", _command(config_fields)
     if classification.kind == "image":
         yield (
             "Warning",
@@ -132,7 +134,7 @@ def _amount(word: str, descriptors: Sequence[Descriptor], *, sizes: bool = True)
     return f"{count}, {human_size(sum(total))}" if sizes and UNKNOWN_SIZE not in total else count
 
 
-def _children(manifest: Manifest) -> list[Row]:
+def _children(manifest: Manifest) -> list[TableRow]:
     """Number, what it is to the index, what it is called, digest; a sibling that it is about is
     told by its platform.
     """
@@ -141,7 +143,7 @@ def _children(manifest: Manifest) -> list[Row]:
         for child in manifest.manifests
         if child.platform
     }
-    rows: list[Row] = []
+    rows: list[TableRow] = []
     for n, child in enumerate(manifest.manifests):
         role, about = child_role(child), attached_to(child)
         name = platform_name(manifest, child) if role == "platform" and child.platform else ""
@@ -155,7 +157,9 @@ def _children(manifest: Manifest) -> list[Row]:
     return rows
 
 
-def _files(manifest: Manifest, classification: Classification, config: bytes | None) -> list[Row]:
+def _files(
+    manifest: Manifest, classification: Classification, config: bytes | None
+) -> list[TableRow]:
     """Size and name of each file below `files/`; of images, whose layers are told below, none."""
     if classification.kind in ("image", "docker-schema1") or manifest.form is Form.UNKNOWN:
         return []
@@ -169,7 +173,7 @@ def _files(manifest: Manifest, classification: Classification, config: bytes | N
     ]
 
 
-def _layers(manifest: Manifest, config: bytes | None) -> list[Row]:
+def _layers(manifest: Manifest, config: bytes | None) -> list[TableRow]:
     """Number, size, type and name of each layer, or what made it, where the config's history says
     so of each.
     """
@@ -195,7 +199,7 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _table(rows: Sequence[Row]) -> list[str]:
+def _table(rows: Sequence[TableRow]) -> list[str]:
     cleaned = [tuple(_clean(cell) for cell in row) for row in rows]
     widths = [max(len(row[n]) for row in cleaned) for n in range(len(cleaned[0]))]
     return [

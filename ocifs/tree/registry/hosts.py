@@ -11,15 +11,23 @@ from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 
 from ocifs.errors import NotFound
 from ocifs.oci.reference import is_registry_name, normal_host
-from ocifs.tree.node import DIRECTORY, Attributes, Directory, Entry, Link, Node, Plain
+from ocifs.tree.node import (
+    DIRECTORY,
+    Attributes,
+    Directory,
+    DirectoryEntry,
+    Node,
+    SimpleNode,
+    SymlinkNode,
+)
 
 # A file manager looks for these in every directory, and each of them could be a host.
-_NO_HOSTS = frozenset(
+_NEVER_HOSTS = frozenset(
     {"autorun.inf", "desktop.ini", "thumbs.db", "folder.jpg", "cover.jpg", "index.html"}
 )
 
 
-class HostsDirectory(Plain):
+class HostsDirectory(SimpleNode):
     """The root of a tree of several hosts.
 
     `open_host`: the directory of a host. `listed`: the hosts to list now. `named`: those that can
@@ -43,16 +51,17 @@ class HostsDirectory(Plain):
 
     async def lookup(self, name: bytes) -> Node:
         text = name.decode("ascii", "replace")
-        if not is_registry_name(text) or text.lower() in _NO_HOSTS:
+        if not is_registry_name(text) or text.lower() in _NEVER_HOSTS:
             raise NotFound(f"{text!r} is no host of a registry")
         host = normal_host(text.lower())
         if self._named is not None and host not in self._named:
             raise NotFound(f"{text!r} is none of the hosts of this mount")
         if host != text:
-            return Link((self.key, name), host.encode())
+            return SymlinkNode((self.key, name), host.encode())
         return await self._open(host)
 
-    async def entries(self) -> Sequence[Entry]:
+    async def entries(self) -> Sequence[DirectoryEntry]:
         return [
-            Entry(host.encode(), await self._open(host)) for host in sorted(set(self._listed()))
+            DirectoryEntry(host.encode(), await self._open(host))
+            for host in sorted(set(self._listed()))
         ]

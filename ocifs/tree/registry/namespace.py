@@ -31,18 +31,26 @@ from ocifs.oci.digest import Digest
 from ocifs.oci.reference import MAX_REPOSITORY_LENGTH, is_component, is_tag
 from ocifs.tree.manifest.context import MANY_NAMES, Context
 from ocifs.tree.name_index import NameIndex
-from ocifs.tree.node import DIRECTORY, Attributes, Entry, Link, Node, Plain, cut_short
+from ocifs.tree.node import (
+    DIRECTORY,
+    Attributes,
+    DirectoryEntry,
+    Node,
+    SimpleNode,
+    SymlinkNode,
+    partial_listing_error,
+)
 from ocifs.tree.registry.repository import BlobsDirectory, ManifestsDirectory, TagsDirectory
 
 
-class RepositoryDirectory(Plain):
+class RepositoryDirectory(SimpleNode):
     """The directory of one repository or namespace; the registry itself has the empty name.
 
     `is_source` (`repository`): it was named as the source, so it is asked for where no catalog
     lists it.
     """
 
-    __slots__ = ("_context", "_made", "_name", "is_source", "lifetime")
+    __slots__ = ("_cached_controls", "_context", "_name", "is_source", "lifetime")
 
     def __init__(
         self, context: Context, name: str, key: Hashable, *, repository: bool = False
@@ -52,7 +60,7 @@ class RepositoryDirectory(Plain):
         self._context = context
         self._name = name
         self.is_source = repository
-        self._made: dict[bytes, Node] | None = None
+        self._cached_controls: dict[bytes, Node] | None = None
 
     @property
     def _controls(self) -> dict[bytes, Node]:
@@ -60,16 +68,16 @@ class RepositoryDirectory(Plain):
 
         Made when it is first used: a listing shows many directories.
         """
-        if self._made is None:
+        if self._cached_controls is None:
             context, name, key = self._context, self._name, self.key
-            self._made = {}
+            self._cached_controls = {}
             if name or self.is_source:
-                self._made = {
+                self._cached_controls = {
                     b"_tags": TagsDirectory(context, name, (key, b"_tags")),
                     b"_manifests": ManifestsDirectory(context, name, (key, b"_manifests")),
                     b"_blobs": BlobsDirectory(context, name, (key, b"_blobs")),
                 }
-        return self._made
+        return self._cached_controls
 
     async def lookup(self, name: bytes) -> Node:
         control = self._controls.get(name)
@@ -86,27 +94,33 @@ class RepositoryDirectory(Plain):
             raise _absent(name)
         return RepositoryDirectory(self._context, child, (self.key, name))
 
-    async def entries(self) -> Sequence[Entry]:
+    async def entries(self) -> Sequence[DirectoryEntry]:
         listed, error = await self._listed()
         context = self._context
         indexes = [listed, context.visited, NameIndex(context.view.repositories if error else ())]
         components = {component for index in indexes for component in index.children(self._name)}
-        is_known = any(index.lists(self._name) for index in indexes)
+        is_known = any(index.has_repository(self._name) for index in indexes)
         if not is_known and not components and (self._name or self.is_source):
             is_known = await self._has_tags(error)
-        shown = [Entry(name, node) for name, node in self._controls.items()] if is_known else []
+        shown = (
+            [DirectoryEntry(name, node) for name, node in self._controls.items()]
+            if is_known
+            else []
+        )
         if len(components) < MANY_NAMES:
             shown += self._children(components)
         else:
             shown += await in_thread(self._children, components)
         if error is not None and (error.listed or (isinstance(error, CatalogFailed) and not shown)):
-            raise cut_short(error, shown) from error
+            raise partial_listing_error(error, shown) from error
         return shown
 
-    def _children(self, components: Iterable[str]) -> list[Entry]:
+    def _children(self, components: Iterable[str]) -> list[DirectoryEntry]:
         prefix = f"{self._name}/" if self._name else ""
         return [
-            Entry(name, RepositoryDirectory(self._context, prefix + component, (self.key, name)))
+            DirectoryEntry(
+                name, RepositoryDirectory(self._context, prefix + component, (self.key, name))
+            )
             for component in sorted(components)
             for name in (component.encode(),)
         ]
@@ -163,7 +177,7 @@ class RepositoryDirectory(Plain):
         A name that is not there fails when it is used.
         """
         catalog, visited = self._context.origin.catalog, self._context.visited
-        if visited.has(name):
+        if visited.has_name(name):
             return True
         try:
             listed = await catalog.brief_list()
@@ -171,7 +185,7 @@ class RepositoryDirectory(Plain):
             if not error.listed and not isinstance(error, CatalogUnavailable):
                 raise
             listed = None
-        if listed is None or (await self._context.index_of(listed)).has(name):
+        if listed is None or (await self._context.index_of(listed)).has_name(name):
             return True
         try:
             await catalog.tags(name)
@@ -201,7 +215,7 @@ class RepositoryDirectory(Plain):
         )
         await manifests.lookup(version.encode())
         target = f"{component}/_manifests/{version}".encode()
-        return Link((self.key, text), target, lifetime=self._context.name_lifetime)
+        return SymlinkNode((self.key, text), target, lifetime=self._context.name_lifetime)
 
 
 def _absent(name: bytes) -> NotFound:

@@ -21,18 +21,27 @@ from ocifs.errors import (
     Unreachable,
 )
 from ocifs.oci.digest import EMPTY_JSON, Digest
-from ocifs.tree.blob import BlobFile, sized
+from ocifs.tree.blob import BlobFile, with_known_size
 from ocifs.tree.manifest.context import MANY_NAMES, Context
 from ocifs.tree.manifest.directory import ManifestDirectory
-from ocifs.tree.manifest.load import Whereabouts
+from ocifs.tree.manifest.load import ManifestLocation
 from ocifs.tree.names import mangle, to_bytes, unmangle
-from ocifs.tree.node import DIRECTORY, Attributes, Entry, Link, Node, Plain, cut_short, make_entry
+from ocifs.tree.node import (
+    DIRECTORY,
+    Attributes,
+    DirectoryEntry,
+    Node,
+    SimpleNode,
+    SymlinkNode,
+    make_entry,
+    partial_listing_error,
+)
 
 _MANIFESTS = b"../_manifests/"
 _OUTAGES = (Unreachable, DeadlineExceeded, RegistryFailed)
 
 
-class _Control(Plain):
+class _ControlDirectory(SimpleNode):
     """What the three directories share."""
 
     __slots__ = ("_context", "_repository", "lifetime")
@@ -43,19 +52,19 @@ class _Control(Plain):
         self._context = context
         self._repository = repository
 
-    async def entries(self) -> Sequence[Entry]:
+    async def entries(self) -> Sequence[DirectoryEntry]:
         return ()
 
 
-class TagsDirectory(_Control):
+class TagsDirectory(_ControlDirectory):
     """`_tags`: one symbolic link a tag."""
 
     __slots__ = ()
 
     async def lookup(self, name: bytes) -> Node:
-        return self.lookup_at_hand(name) or await self._look_up(_text(name))
+        return self.lookup_nowait(name) or await self._look_up(_text(name))
 
-    def lookup_at_hand(self, name: bytes) -> Node | None:
+    def lookup_nowait(self, name: bytes) -> Node | None:
         tag = _text(name)
         context = self._context
         return (
@@ -74,37 +83,39 @@ class TagsDirectory(_Control):
                 raise
         return self._link(tag, self._context.name_lifetime)
 
-    async def entries(self) -> Sequence[Entry]:
+    async def entries(self) -> Sequence[DirectoryEntry]:
         try:
             tags = await self._context.origin.catalog.tags(self._repository)
         except OcifsError as error:
             if not error.listed:
                 raise
             listed = tuple(map(str, error.listed))
-            self._context.note_tags(self._repository, listed)
-            raise cut_short(error, self._links(listed, self._context.name_lifetime)) from error
-        self._context.note_tags(self._repository, tags)
+            self._context.record_tags(self._repository, listed)
+            raise partial_listing_error(
+                error, self._links(listed, self._context.name_lifetime)
+            ) from error
+        self._context.record_tags(self._repository, tags)
         lifetime = max(self._context.name_lifetime, self._context.list_lifetime(self._repository))
         if len(tags) < MANY_NAMES:
             return self._links(tags, lifetime)
         return await in_thread(self._links, tags, lifetime)
 
-    def _links(self, tags: Sequence[str], lifetime: float) -> list[Entry]:
+    def _links(self, tags: Sequence[str], lifetime: float) -> list[DirectoryEntry]:
         """Links that are believed as long as the list is: `ls -l` asks for each again, later than a
         second in a long list.
         """
         key = self.key
         names = ((tag, mangle(to_bytes(tag))) for tag in sorted(tags))
         return [
-            make_entry((name, Link((key, tag), _MANIFESTS + name, lifetime=lifetime)))
+            make_entry((name, SymlinkNode((key, tag), _MANIFESTS + name, lifetime=lifetime)))
             for tag, name in names
         ]
 
-    def _link(self, tag: str, lifetime: float) -> Link:
-        return Link((self.key, tag), _MANIFESTS + mangle(to_bytes(tag)), lifetime=lifetime)
+    def _link(self, tag: str, lifetime: float) -> SymlinkNode:
+        return SymlinkNode((self.key, tag), _MANIFESTS + mangle(to_bytes(tag)), lifetime=lifetime)
 
 
-class ManifestsDirectory(_Control):
+class ManifestsDirectory(_ControlDirectory):
     """`_manifests`: a manifest's directory by its tag or its digest."""
 
     __slots__ = ("_current",)
@@ -121,9 +132,9 @@ class ManifestsDirectory(_Control):
         return await self._by_tag(text)
 
     async def _by_digest(self, digest: Digest, name: bytes) -> Node:
-        where = Whereabouts(self._context, self._repository, digest)
-        directory = ManifestDirectory(where, (self.key, name))
-        await directory.bind()
+        location = ManifestLocation(self._context, self._repository, digest)
+        directory = ManifestDirectory(location, (self.key, name))
+        await directory.load()
         return directory
 
     async def _by_tag(self, tag: str) -> Node:
@@ -147,9 +158,9 @@ class ManifestsDirectory(_Control):
         return self._enter(tag)
 
     def _enter(self, tag: str) -> ManifestDirectory:
-        where = Whereabouts(self._context, self._repository, tag)
+        location = ManifestLocation(self._context, self._repository, tag)
         entered = ManifestDirectory(
-            where,
+            location,
             (self.key, tag, next(self._context.serials)),
             lifetime=self._context.name_lifetime,
         )
@@ -157,7 +168,7 @@ class ManifestsDirectory(_Control):
         return entered
 
 
-class BlobsDirectory(_Control):
+class BlobsDirectory(_ControlDirectory):
     """`_blobs`: any blob of the repository by its digest."""
 
     __slots__ = ()
@@ -168,7 +179,7 @@ class BlobsDirectory(_Control):
             raise NotFound(f"not a digest: {name.decode(errors='replace')!r}")
         reader = self._context.origin.blobs
         embedded = b"{}" if digest == EMPTY_JSON else None
-        blob = await sized(
+        blob = await with_known_size(
             reader, Blob(self._repository, digest, *((2, embedded) if embedded else ()))
         )
         return BlobFile(reader, blob, "")

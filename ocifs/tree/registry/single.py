@@ -13,8 +13,8 @@ from ocifs.errors import NotFound, UsageError
 from ocifs.oci.digest import Digest
 from ocifs.tree.manifest.context import Context
 from ocifs.tree.manifest.directory import ManifestDirectory
-from ocifs.tree.manifest.load import Whereabouts
-from ocifs.tree.node import Directory, Entry, Node
+from ocifs.tree.manifest.load import ManifestLocation
+from ocifs.tree.node import Directory, DirectoryEntry, Node
 from ocifs.tree.registry.repository import BlobsDirectory, ManifestsDirectory, TagsDirectory
 from ocifs.tree.walk import walk
 
@@ -29,30 +29,31 @@ class SingleManifest(ManifestDirectory):
     name.
     """
 
-    __slots__ = ("_rooms", "lists_tags")
+    __slots__ = ("_controls", "lists_tags")
 
     def __init__(
         self, context: Context, repository: str, version: str | Digest, *, tags: bool = False
     ) -> None:
         """With `tags` it stands for the whole source, whose tags are listed in it."""
         super().__init__(
-            Whereabouts(context, repository, version, SIBLINGS, BLOBS), ("single", str(version))
+            ManifestLocation(context, repository, version, SIBLINGS, BLOBS),
+            ("single", str(version)),
         )
-        self._rooms: dict[bytes, Node] = {
+        self._controls: dict[bytes, Node] = {
             SIBLINGS: ManifestsDirectory(context, repository, (self.key, SIBLINGS)),
             BLOBS: BlobsDirectory(context, repository, (self.key, BLOBS)),
         }
         self.lists_tags = tags
         if tags:
-            self._rooms[TAGS] = TagsDirectory(context, repository, (self.key, TAGS))
+            self._controls[TAGS] = TagsDirectory(context, repository, (self.key, TAGS))
 
     async def lookup(self, name: bytes) -> Node:
-        return self._rooms.get(name) or await super().lookup(name)
+        return self._controls.get(name) or await super().lookup(name)
 
-    async def entries(self) -> Sequence[Entry]:
+    async def entries(self) -> Sequence[DirectoryEntry]:
         return [
             *await super().entries(),
-            *(Entry(name, room) for name, room in self._rooms.items()),
+            *(DirectoryEntry(name, room) for name, room in self._controls.items()),
         ]
 
 
@@ -65,7 +66,7 @@ async def open_single(
     Raises NotFound where there is no such manifest, UsageError where it has no such view.
     """
     directory = SingleManifest(context, repository, version, tags=tags)
-    await directory.bind()
+    await directory.load()
     view = context.view.view
     if view == WHOLE:
         return directory

@@ -16,7 +16,7 @@ from ocifs.layers.merge.tree import MergedEntry
 _MAX_LINKS = 40  # what Linux follows; beyond it the kernel says ELOOP by itself
 
 
-def inside(root: MergedEntry, where: tuple[bytes, ...], target: bytes) -> bytes:
+def rebase_target(root: MergedEntry, where: tuple[bytes, ...], target: bytes) -> bytes:
     """The target to show for a link that stands in the directory `where`, given by names from the
     root.
     """

@@ -28,22 +28,22 @@ from ocifs.layers.merge.tree import (
 )
 from ocifs.layers.service import LayerService
 from ocifs.settings import ViewSettings
-from ocifs.tree.blob import gone, named_in_errors, scope_of
+from ocifs.tree.blob import layer_missing_error, named_in_errors, scope_of
 from ocifs.tree.names import mangle
 from ocifs.tree.node import (
     SYMLINK,
     Attributes,
     Directory,
-    Entry,
+    DirectoryEntry,
+    InodeSlot,
     Node,
-    Simple,
-    Spot,
+    NodeBase,
     make_attributes,
     make_entry,
-    make_spot,
+    make_slot,
 )
-from ocifs.tree.rootfs.links import inside
-from ocifs.tree.rootfs.xattrs import possible
+from ocifs.tree.rootfs.links import rebase_target
+from ocifs.tree.rootfs.xattrs import visible_xattrs
 
 _NAME_MAX = 255
 _TYPES = {
@@ -59,10 +59,10 @@ _FILE, _SYMLINK = (
 
 
 @dataclass(frozen=True, slots=True)
-class _Shown:
+class _TreeContext:
     """What the nodes of one tree share.
 
-    `key`: that of its root; `crowds`: the entries of each layer.
+    `key`: that of its root; `inode_ranges`: the entries of each layer.
     """
 
     key: Hashable
@@ -72,17 +72,17 @@ class _Shown:
     links_inside: bool
     owners_kept: bool
     image: str
-    crowds: tuple[_Crowd, ...] = field(init=False)
+    inode_ranges: tuple[_LayerInodes, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         keys = [layer.key for layer in self.layers]
-        crowds = tuple(
-            _Crowd(self, number, keys[:number].count(key)) for number, key in enumerate(keys)
+        inode_ranges = tuple(
+            _LayerInodes(self, number, keys[:number].count(key)) for number, key in enumerate(keys)
         )
-        object.__setattr__(self, "crowds", crowds)
+        object.__setattr__(self, "inode_ranges", inode_ranges)
 
 
-class Place(NamedTuple):
+class Subtree(NamedTuple):
     """A directory of a tree, the names from the tree's root to it, and what errors call the whole."""
 
     top: MergedEntry
@@ -90,83 +90,89 @@ class Place(NamedTuple):
     image: str = ""
 
 
-def open_inside(
+def open_subtree(
     key: Hashable,
     layer_service: LayerService,
     layers: tuple[Layer, ...],
     view: ViewSettings,
-    place: Place,
+    place: Subtree,
 ) -> Directory:
     """A directory of a tree and all below it. `key`: the tree's."""
     top, path, image = place
-    shown = _Shown(
+    context = _TreeContext(
         key, layer_service, top.tree, layers, view.links == "inside", view.owner == "keep", image
     )
-    return _Directory(shown, top.code, path)
+    return _TreeDirectory(context, top.code, path)
 
 
-class _Member(Simple):
+class _TreeNode(NodeBase):
     """A node made from an entry of a layer.
 
     What is asked of it seldom is made when it is asked: a listing makes thousands of them.
     """
 
-    __slots__ = ("_code", "_member", "_shown")
+    __slots__ = ("_code", "_context", "_member")
     changes = False
 
-    def __init__(self, shown: _Shown, code: int, member: LayerEntry) -> None:
-        self._shown = shown
+    def __init__(self, context: _TreeContext, code: int, member: LayerEntry) -> None:
+        self._context = context
         self._code = code
         self._member = member
 
     @property
     def attributes(self) -> Attributes:
-        return _attributes(self._shown, self._code, self._member, self._member.size)
+        return _attributes(self._context, self._code, self._member, self._member.size)
 
     def attribute_names(self) -> Sequence[bytes]:
-        return tuple(name for name, _ in possible(self._member.xattrs))
+        return tuple(name for name, _ in visible_xattrs(self._member.xattrs))
 
     async def attribute(self, name: bytes) -> bytes:
-        for known, value in possible(self._member.xattrs):
+        for known, value in visible_xattrs(self._member.xattrs):
             if known == name:
                 return value
         raise NoAttribute(f"no extended attribute {name!r} here")
 
 
-class _Leaf(_Member):
+class _TreeLeaf(_TreeNode):
     """What is no directory. `spot`: of what has one name and is shown as it is."""
 
-    __slots__ = ("spot",)
+    __slots__ = ("slot",)
 
-    def __init__(self, shown: _Shown, code: int, member: LayerEntry, spot: Spot | None) -> None:
-        self._shown = shown
+    def __init__(
+        self, context: _TreeContext, code: int, member: LayerEntry, slot: InodeSlot | None
+    ) -> None:
+        self._context = context
         self._code = code
         self._member = member
-        self.spot = spot
+        self.slot = slot
 
     @property
     def key(self) -> Hashable:
         layer, place = place_of(self._code)
-        key = (self._shown.crowds[layer].key, place, self._shown.tree.names_of(self._code))
+        key = (
+            self._context.inode_ranges[layer].key,
+            place,
+            self._context.tree.names_of(self._code),
+        )
         return (
             (*key, self._code) if self._code & UPWARD else key
         )  # whose target depends on the directory
 
     @property
     def _layer(self) -> Layer:
-        return self._shown.layers[place_of(self._code)[0]]
+        return self._context.layers[place_of(self._code)[0]]
 
 
-class _File(_Leaf):
+class _TreeFile(_TreeLeaf):
     """A file, or a device or FIFO, which nobody reads."""
 
     __slots__ = ()
 
     @property
     def attributes(self) -> Attributes:
-        member, shown = self._member, self._shown
+        member, context = self._member, self._context
         if (
-            member.kind is _FILE and self.spot is not None and not shown.owners_kept
+            member.kind is _FILE and self.slot is not None and not context.owners_kept
         ):  # as nearly all, and in half of the time
             return make_attributes(
                 (
@@ -180,15 +186,15 @@ class _File(_Leaf):
                     None,
                 )
             )
-        return _attributes(shown, self._code, member, member.size)
+        return _attributes(context, self._code, member, member.size)
 
-    def opened(self) -> None:
-        shown = self._shown
-        shown.layer_service.acquire(shown.layers[layer_of(self._code)])
+    def on_open(self) -> None:
+        context = self._context
+        context.layer_service.acquire(context.layers[layer_of(self._code)])
 
-    def closed(self) -> None:
-        shown = self._shown
-        shown.layer_service.release(shown.layers[layer_of(self._code)])
+    def on_close(self) -> None:
+        context = self._context
+        context.layer_service.release(context.layers[layer_of(self._code)])
 
     async def read(self, offset: int, size: int) -> bytes:
         member = self._member
@@ -196,26 +202,26 @@ class _File(_Leaf):
             return b""
         layer = self._layer
         try:
-            with named_in_errors(self._shown.image, layer.blob.digest):
-                return await self._shown.layer_service.read(layer, member, offset, size)
+            with named_in_errors(self._context.image, layer.blob.digest):
+                return await self._context.layer_service.read(layer, member, offset, size)
         except NotFound as error:
-            raise gone(error) from None
+            raise layer_missing_error(error) from None
         raise AssertionError("named_in_errors raises what it catches")
 
-    def read_at_hand(self, offset: int, size: int) -> bytes | None:
+    def read_nowait(self, offset: int, size: int) -> bytes | None:
         member = self._member
         if not member.size:
             return b""
-        return self._shown.layer_service.read_nowait(self._layer, member, offset, size)
+        return self._context.layer_service.read_nowait(self._layer, member, offset, size)
 
-    def read_on_at_hand(self, most: int) -> bytes | None:
+    def readahead_nowait(self, most: int) -> bytes | None:
         member = self._member
         if not 0 < member.size <= most:
             return None
-        return self._shown.layer_service.readahead_nowait(self._layer, member)
+        return self._context.layer_service.readahead_nowait(self._layer, member)
 
 
-class _Link(_Leaf):
+class _TreeSymlink(_TreeLeaf):
     """A symbolic link that is shown as its layer has it, wherever it stands."""
 
     __slots__ = ()
@@ -226,122 +232,127 @@ class _Link(_Leaf):
 
     @property
     def attributes(self) -> Attributes:
-        return _attributes(self._shown, self._code, self._member, len(self._member.link))
+        return _attributes(self._context, self._code, self._member, len(self._member.link))
 
 
-class _LinkInside(_Member):
+class _RebasedSymlink(_TreeNode):
     """A symbolic link that is shown otherwise than its layer has it, by where it stands."""
 
     __slots__ = ("_path", "target")
 
     def __init__(
-        self, shown: _Shown, code: int, member: LayerEntry, path: tuple[bytes, ...], target: bytes
+        self,
+        context: _TreeContext,
+        code: int,
+        member: LayerEntry,
+        path: tuple[bytes, ...],
+        target: bytes,
     ) -> None:
-        super().__init__(shown, code, member)
+        super().__init__(context, code, member)
         self._path = path
         self.target = target
 
     @property
     def key(self) -> Hashable:
-        return self._shown.key, b"/".join(self._path)
+        return self._context.key, b"/".join(self._path)
 
     @property
     def attributes(self) -> Attributes:
-        return _attributes(self._shown, self._code, self._member, len(self.target))
+        return _attributes(self._context, self._code, self._member, len(self.target))
 
 
-class _Directory(_Member):
+class _TreeDirectory(_TreeNode):
     """A directory. `path`: the names from the tree's root to it."""
 
     __slots__ = ("_mangled", "_path")
 
-    def __init__(self, shown: _Shown, code: int, path: tuple[bytes, ...]) -> None:
-        super().__init__(shown, code, shown.tree.entry(code))
+    def __init__(self, context: _TreeContext, code: int, path: tuple[bytes, ...]) -> None:
+        super().__init__(context, code, context.tree.entry(code))
         self._path = path
         self._mangled: dict[bytes, bytes] | None = None
 
     @property
     def attributes(self) -> Attributes:
-        return _attributes(self._shown, self._code, self._member, 0)
+        return _attributes(self._context, self._code, self._member, 0)
 
     @property
     def key(self) -> Hashable:
-        return self._shown.key, b"/".join(self._path)
+        return self._context.key, b"/".join(self._path)
 
     @property
     def _codes(self) -> Mapping[bytes, int]:
-        return self._shown.tree.listing(self._code ^ DIRECTORY_CODE)
+        return self._context.tree.listing(self._code ^ DIRECTORY_CODE)
 
     async def lookup(self, name: bytes) -> Node:
-        return self.lookup_at_hand(name)
+        return self.lookup_nowait(name)
 
-    def lookup_at_hand(self, name: bytes) -> Node:
+    def lookup_nowait(self, name: bytes) -> Node:
         codes = self._codes
         code = codes.get(name) if len(name) <= _NAME_MAX else None
         if code is not None:
             return self._node(name, code)
         if self._mangled is None:
-            self._mangled = {_shown_name(real): real for real in codes if len(real) > _NAME_MAX}
+            self._mangled = {_visible_name(real): real for real in codes if len(real) > _NAME_MAX}
         real = self._mangled.get(name)
         if real is None:
             raise NotFound(f"no {name.decode(errors='replace')!r} in this directory of the layer")
         return self._node(real, codes[real])
 
-    async def entries(self) -> Sequence[Entry]:
-        return self.entries_at_hand()
+    async def entries(self) -> Sequence[DirectoryEntry]:
+        return self.entries_nowait()
 
-    def entries_at_hand(self) -> Sequence[Entry]:
-        shown, found = self._shown, list[Entry]()
-        crowds, links = shown.crowds, shown.tree.links
+    def entries_nowait(self) -> Sequence[DirectoryEntry]:
+        context, found = self._context, list[DirectoryEntry]()
+        inode_ranges, links = context.inode_ranges, context.tree.links
         for real, code in self._codes.items():
             node: Node | None = None
             # A file that nothing is special about, as most are, is made here: a listing makes
             # thousands of them.
             if not code & (DIRECTORY_CODE | UPWARD) and code not in links:
-                crowd, place = crowds[layer_of(code)], code & PLACE
-                member = crowd.members[place]
+                inode_range, place = inode_ranges[layer_of(code)], code & PLACE
+                member = inode_range.members[place]
                 if member.kind is not _SYMLINK:
-                    node = _File(shown, code, member, make_spot((crowd, place)))
+                    node = _TreeFile(context, code, member, make_slot((inode_range, place)))
             if node is None:
                 node = self._node(real, code)
             found.append(make_entry((real if len(real) <= _NAME_MAX else mangle(real), node)))
         return found
 
     def _node(self, real: bytes, code: int) -> Node:
-        shown = self._shown
+        context = self._context
         if code & DIRECTORY_CODE:
-            return _Directory(shown, code, (*self._path, real))
-        member = shown.tree.entry(code)
-        if member.kind is _SYMLINK and shown.links_inside:
-            target = inside(shown.tree.root, self._path, member.link)
+            return _TreeDirectory(context, code, (*self._path, real))
+        member = context.tree.entry(code)
+        if member.kind is _SYMLINK and context.links_inside:
+            target = rebase_target(context.tree.root, self._path, member.link)
             if target != member.link:
-                return _LinkInside(shown, code, member, (*self._path, real), target)
-        return _leaf(shown, code, member)
+                return _RebasedSymlink(context, code, member, (*self._path, real), target)
+        return _leaf(context, code, member)
 
 
-def _leaf(shown: _Shown, code: int, member: LayerEntry) -> _File | _Link:
+def _leaf(context: _TreeContext, code: int, member: LayerEntry) -> _TreeFile | _TreeSymlink:
     """The node of what is no directory and is shown as its layer has it, wherever it stands."""
     layer, place = place_of(code)
-    alone = code not in shown.tree.links and not code & UPWARD
-    spot = Spot(shown.crowds[layer], place) if alone else None
-    return (_Link if member.kind is _SYMLINK else _File)(shown, code, member, spot)
+    alone = code not in context.tree.links and not code & UPWARD
+    slot = InodeSlot(context.inode_ranges[layer], place) if alone else None
+    return (_TreeSymlink if member.kind is _SYMLINK else _TreeFile)(context, code, member, slot)
 
 
-class _Crowd:
+class _LayerInodes:
     """The entries of a layer that have one name and are shown as they are.
 
     `copy`: how many lower layers of the tree are the same one. Entries of each are files of their
     own.
     """
 
-    __slots__ = ("_first", "_shown", "key", "members")
+    __slots__ = ("_context", "_first", "key", "members")
 
-    def __init__(self, shown: _Shown, layer: int, copy: int) -> None:
-        self._shown = shown
+    def __init__(self, context: _TreeContext, layer: int, copy: int) -> None:
+        self._context = context
         self._first = code_of(layer, 0)
-        self.members = shown.tree.layers[layer].entries
-        scope: tuple[object, ...] = scope_of(shown.layer_service.blobs)
-        self.key = ("layer", str(shown.layers[layer].key), *scope, *([copy] if copy else ()))
+        self.members = context.tree.layers[layer].entries
+        scope: tuple[object, ...] = scope_of(context.layer_service.blobs)
+        self.key = ("layer", str(context.layers[layer].key), *scope, *([copy] if copy else ()))
 
     @property
     def size(self) -> int:
@@ -349,11 +360,11 @@ class _Crowd:
 
     def node(self, place: int) -> Node:
         member = self.members[place]
-        kind = _Link if member.kind is _SYMLINK else _File
-        return kind(self._shown, self._first | place, member, make_spot((self, place)))
+        kind = _TreeSymlink if member.kind is _SYMLINK else _TreeFile
+        return kind(self._context, self._first | place, member, make_slot((self, place)))
 
 
-def _attributes(shown: _Shown, code: int, member: LayerEntry, size: int) -> Attributes:
+def _attributes(context: _TreeContext, code: int, member: LayerEntry, size: int) -> Attributes:
     kind = member.kind
     if kind is _FILE:
         mode = stat.S_IFREG | member.mode
@@ -361,12 +372,12 @@ def _attributes(shown: _Shown, code: int, member: LayerEntry, size: int) -> Attr
         mode = SYMLINK  # Linux has no other permissions of them, whatever a tar says (symlink(7))
     else:
         mode = _TYPES[kind] | member.mode
-    uid, gid = (member.uid, member.gid) if shown.owners_kept else (None, None)
-    names = shown.tree.names_of(code) or 1
+    uid, gid = (member.uid, member.gid) if context.owners_kept else (None, None)
+    names = context.tree.names_of(code) or 1
     return make_attributes((mode, size, member.mtime_ns, names, uid, gid, member.rdev, None))
 
 
-def _shown_name(name: bytes) -> bytes:
+def _visible_name(name: bytes) -> bytes:
     """A tar can have names that no file system takes; the kernel refuses a whole listing for one of
     them.
     """

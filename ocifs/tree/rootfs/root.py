@@ -25,10 +25,15 @@ from ocifs.layers.toc.formats import TocFinder
 from ocifs.oci.descriptor import Descriptor
 from ocifs.oci.digest import Digest
 from ocifs.settings import ViewSettings
-from ocifs.tree.blob import elsewhere, gone, named_in_errors, sized
-from ocifs.tree.node import FOREVER, Attributes, Directory, Entry, Node, Plain
-from ocifs.tree.rootfs.nodes import Place, open_inside
-from ocifs.tree.rootfs.xattrs import possible
+from ocifs.tree.blob import (
+    explain_foreign_urls,
+    layer_missing_error,
+    named_in_errors,
+    with_known_size,
+)
+from ocifs.tree.node import FOREVER, Attributes, Directory, DirectoryEntry, Node, SimpleNode
+from ocifs.tree.rootfs.nodes import Subtree, open_subtree
+from ocifs.tree.rootfs.xattrs import visible_xattrs
 
 _GUESSED = stat.S_IFDIR | 0o755
 # The attributes of a root are known when its layers are: until then the kernel asks each time.
@@ -56,7 +61,7 @@ class LayerStack:
     within: tuple[bytes, ...] = ()
     mtime_ns: int = 0
     tables: TocFinder | None = None
-    apart: TocFinder | None = None
+    external_tables: TocFinder | None = None
     image: str = ""
     warning: str = ""
     report: Callable[[str], None] | None = None
@@ -66,13 +71,21 @@ def open_layer_tree(
     layer_service: LayerService, stack: LayerStack, view: ViewSettings, key: Hashable
 ) -> Directory:
     """The directory of what layers hold, merged when it is first looked into."""
-    return _Root(layer_service, stack, view, key)
+    return _TreeRoot(layer_service, stack, view, key)
 
 
-class _Root(Plain):
+class _TreeRoot(SimpleNode):
     """The root of a tree. `settled`: its attributes are known."""
 
-    __slots__ = ("_inner", "_known", "_stack", "_view", "_workshop", "lifetime", "settled")
+    __slots__ = (
+        "_cached_root",
+        "_inner",
+        "_stack",
+        "_view",
+        "_workshop",
+        "attributes_known",
+        "lifetime",
+    )
 
     def __init__(
         self, layer_service: LayerService, stack: LayerStack, view: ViewSettings, key: Hashable
@@ -81,71 +94,73 @@ class _Root(Plain):
             key, Attributes(_GUESSED, mtime_ns=stack.mtime_ns, nlink=2, ctime_ns=stack.mtime_ns)
         )
         self.lifetime = _GUESSED_LIFETIME
-        self.settled = False
+        self.attributes_known = False
         self._workshop = layer_service
         self._stack = stack
         self._view = view
-        self._known: RootAttributes | None = None
+        self._cached_root: RootAttributes | None = None
         self._inner: Directory | None = None
 
     async def lookup(self, name: bytes) -> Node:
         return await (await self._open()).lookup(name)
 
-    async def entries(self) -> Sequence[Entry]:
+    async def entries(self) -> Sequence[DirectoryEntry]:
         return await (await self._open()).entries()
 
-    def lookup_at_hand(self, name: bytes) -> Node | None:
-        return None if self._inner is None else self._inner.lookup_at_hand(name)
+    def lookup_nowait(self, name: bytes) -> Node | None:
+        return None if self._inner is None else self._inner.lookup_nowait(name)
 
     def attribute_names(self) -> Sequence[bytes]:
         return (
             ()
-            if self._known is None
-            else tuple(name for name, _ in possible(self._known.entry.xattrs))
+            if self._cached_root is None
+            else tuple(name for name, _ in visible_xattrs(self._cached_root.entry.xattrs))
         )
 
     async def attribute(self, name: bytes) -> bytes:
-        for known, value in () if self._known is None else possible(self._known.entry.xattrs):
+        for known, value in (
+            () if self._cached_root is None else visible_xattrs(self._cached_root.entry.xattrs)
+        ):
             if known == name:
                 return value
         raise NoAttribute(f"no extended attribute {name!r} here")
 
-    async def recall(self) -> None:
-        if self._known is None:
-            root = await self._workshop.roots.find(self._name())
+    async def restore_attributes(self) -> None:
+        if self._cached_root is None:
+            root = await self._workshop.roots.find(self._root_key())
             if root is not None:
-                self._learn(root)
+                self._apply_root(root)
 
-    async def settle(self) -> None:
+    async def load_attributes(self) -> None:
         await self._open()
 
     async def _open(self) -> Directory:
         if self._inner is None:
             try:
-                await self._look()
+                await self._load_tree()
             except NotFound as error:
-                raise gone(error) from None
+                raise layer_missing_error(error) from None
         assert self._inner is not None
         return self._inner
 
-    async def _look(self) -> None:
+    async def _load_tree(self) -> None:
         stack, layer_service = self._stack, self._workshop
         tables = await stack.tables() if stack.tables is not None else {}
         with (
             named_in_errors(stack.image),
-            elsewhere([url for descriptor in stack.layers for url in descriptor.urls]),
+            explain_foreign_urls([url for descriptor in stack.layers for url in descriptor.urls]),
         ):
             layers = self._layers(
-                [await sized(layer_service.blobs, blob) for blob in self._blobs()], tables
+                [await with_known_size(layer_service.blobs, blob) for blob in self._blobs()], tables
             )
             tree = await layer_service.tree(layers, markers=stack.markers, alone=stack.alone)
         top, path = _descend(tree.root, stack.within)
         root = RootAttributes(top.entry, top.links)
-        await layer_service.roots.keep(self._name(), root)
-        self._inner = open_inside(
-            self.key, layer_service, layers, self._view, Place(top, path, stack.image)
+        await layer_service.roots.keep(self._root_key(), root)
+        self._inner = open_subtree(
+            self.key, layer_service, layers, self._view, Subtree(top, path, stack.image)
         )
-        self._learn(root)
+        self._apply_root(root)
         if stack.warning and stack.report is not None:
             stack.report(stack.warning)
 
@@ -156,12 +171,16 @@ class _Root(Plain):
         described = zip(blobs, self._stack.diff_ids, self._stack.layers, strict=True)
         return tuple(
             self._workshop.layer(
-                blob, diff_id, descriptor.annotations, tables.get(blob.digest), self._stack.apart
+                blob,
+                diff_id,
+                descriptor.annotations,
+                tables.get(blob.digest),
+                self._stack.external_tables,
             )
             for blob, diff_id, descriptor in described
         )
 
-    def _name(self) -> Digest:
+    def _root_key(self) -> Digest:
         """What the root is kept by: all that is known of the tree without asking anybody."""
         stack = self._stack
         believed = stack.tables is not None
@@ -169,14 +188,14 @@ class _Root(Plain):
             self._layers(self._blobs(), {}), stack.markers, stack.alone, stack.within, believed
         )
 
-    def _learn(self, root: RootAttributes) -> None:
+    def _apply_root(self, root: RootAttributes) -> None:
         member = root.entry
         uid, gid = (member.uid, member.gid) if self._view.owner == "keep" else (None, None)
         mode, when = stat.S_IFDIR | member.mode, self._stack.mtime_ns
         self.attributes = Attributes(mode, 0, member.mtime_ns, root.names, uid, gid, ctime_ns=when)
         self.lifetime = FOREVER
-        self.settled = True
-        self._known = root
+        self.attributes_known = True
+        self._cached_root = root
 
 
 def _descend(root: MergedEntry, within: tuple[bytes, ...]) -> tuple[MergedEntry, tuple[bytes, ...]]:

@@ -18,7 +18,7 @@ _NAME_MAX, _SIZE_MAX, _LIST_MAX = 255, 65_536, 65_536
 Xattrs = tuple[tuple[bytes, bytes], ...]
 
 
-def possible(xattrs: Xattrs) -> Xattrs:
+def visible_xattrs(xattrs: Xattrs) -> Xattrs:
     """Those that are shown; of a list that is too long the first."""
     kept, length = [], 0
     for name, value in xattrs:
