@@ -1,6 +1,11 @@
-"""What the specifications say: pure, synchronous, without any input or output.
+"""The OCI and Docker specifications as pure functions and values.
 
-Rules that hold here: no module imports trio, httpx, os or anything that touches the world; every
-value is immutable; every refusal is an error from `ocifs.errors`; what comes from outside is parsed
-once, at this edge, into values that cannot be malformed.
+Called from the event loop and from worker threads alike; nothing here blocks or does I/O.
+
+Rules that hold here:
+
+- No module imports trio, httpx, os or anything else that does input or output.
+- Values are immutable.
+- Errors are those of `ocifs.errors`.
+- External data is parsed once, here, into values that cannot be malformed.
 """

@@ -1,8 +1,10 @@
-"""Descriptors: how one piece of content points at another (image-spec, descriptor.md).
+"""Descriptors: media type, digest and size of other content (image-spec, descriptor.md).
 
-Rules that hold here: a descriptor either parses whole or is refused with Malformed, and the message
-says which member; unknown members are ignored; embedded `data` is kept only when it has the size
-and the digest that it claims.
+Rules that hold here:
+
+- A descriptor parses as a whole or raises Malformed. The message names the member.
+- Unknown members are ignored.
+- Embedded `data` is used only if its size and digest match the descriptor.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from ocifs.oci.digest import Digest
 from ocifs.oci.platform import Platform
 
 UNKNOWN_SIZE = -1
-"""The size of a layer of Docker's schema 1, which records none, and of a descriptor whose size is missing or cannot be true."""
+"""The size of schema 1 layers, which record none, and of descriptors without a plausible size."""
+
 _EMPTY_JSON_SIZE = 2
 
 _ALGORITHMS = ("sha256", "sha512")
@@ -30,7 +33,7 @@ _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:
-    """What is known about a piece of content before it is read.
+    """Media type, digest and size of a blob or manifest, and its annotations.
 
     `size` is in bytes, or UNKNOWN_SIZE.
     """
@@ -46,19 +49,16 @@ class Descriptor:
 
     @property
     def is_empty(self) -> bool:
-        """Whether it is the empty descriptor, which stands for "no content here": `{}`, whatever
-        type it is given.
+        """Whether this is the empty descriptor: the content `{}`, of any media type.
 
-        Tools older than the empty type give `{}` other types. The type alone means nothing
+        Tools that predate the empty type label `{}` differently, so the type is not compared
         (manifest.md, "Guidance for an Empty Descriptor").
         """
         return self.digest in _EMPTY_JSON and self.size in (_EMPTY_JSON_SIZE, UNKNOWN_SIZE)
 
     @property
     def embedded(self) -> bytes | None:
-        """The content, when the descriptor carries it and it is what it claims to be; `{}` needs no
-        registry either.
-        """
+        """The content if the descriptor embeds it and it is valid; `{}` for the empty descriptor."""
         if self.is_empty:
             return b"{}"
         if self.data is None or len(self.data) != self.size or not self.digest.verifiable:
@@ -67,7 +67,10 @@ class Descriptor:
 
 
 def parse_descriptor(value: object, where: str) -> Descriptor:
-    """Read a descriptor from decoded JSON; `where` names it in the error. Raises Malformed."""
+    """Parse a descriptor from decoded JSON. Raises Malformed.
+
+    `where` names the descriptor in the error.
+    """
     members = as_object(value, where)
     digest = Digest.parse(as_text(members.get("digest"), f"{where}.digest"))
     platform = members.get("platform")
@@ -87,23 +90,23 @@ def parse_descriptor(value: object, where: str) -> Descriptor:
 
 
 def as_object(value: object, where: str) -> dict[str, object]:
-    """The value, when it is a JSON object; else Malformed."""
+    """The value as a JSON object. Raises Malformed."""
     if not isinstance(value, dict):
-        raise Malformed(f"{where} is no JSON object")
+        raise Malformed(f"not a JSON object: {where}")
     return value
 
 
 def as_text(value: object, where: str) -> str:
-    """The value, when it is a JSON string; empty for null or nothing; else Malformed."""
+    """The value as a JSON string, empty if it is null or missing. Raises Malformed."""
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise Malformed(f"{where} is no string")
+        raise Malformed(f"not a string: {where}")
     return value
 
 
 def as_annotations(value: object, where: str) -> Mapping[str, str]:
-    """A string map, read-only; values of other types are shown as JSON spells them, not refused."""
+    """A read-only map of strings. Values of other types are converted to JSON text."""
     if value is None:
         return _NOTHING
     members = as_object(value, where)
@@ -117,13 +120,11 @@ def _as_json(value: object) -> str:
 
 
 def _parse_size(value: object, digest: Digest, where: str) -> int:
-    """The size in bytes; UNKNOWN_SIZE if it is missing, or if it is 0 and the digest is not that of
-    no bytes.
-    """
+    """The size in bytes; UNKNOWN_SIZE if it is missing, or 0 with a digest of other content."""
     if value is None:
         return UNKNOWN_SIZE
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:
-        raise Malformed(f"{where}.size is not a size: {value!r}")
+        raise Malformed(f"not a size: {where}.size is {value!r}")
     return value if value or digest in _NO_BYTES else UNKNOWN_SIZE
 
 
@@ -133,13 +134,13 @@ def _parse_platform(members: dict[str, object]) -> Platform:
         return value if isinstance(value, str) else ""
 
     features = members.get("os.features")
-    listed = features if isinstance(features, list) else []
+    names = features if isinstance(features, list) else []
     return Platform(
         os=part("os"),
         architecture=part("architecture"),
         variant=part("variant"),
         os_version=part("os.version"),
-        os_features=tuple(feature for feature in listed if isinstance(feature, str)),
+        os_features=tuple(name for name in names if isinstance(name, str)),
     )
 
 

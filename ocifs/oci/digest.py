@@ -1,9 +1,11 @@
 """Digests: the names of content (image-spec, descriptor.md "Digests").
 
-Rules that hold here: nothing but a `Digest` ever names content or makes a path in the cache, so
-that a string from outside is parsed before it is used (CVE-2024-3727). The general grammar lets
-unknown algorithms pass, as the specification asks; only a digest that is `verifiable` can be read,
-since nothing else can be checked.
+Rules that hold here:
+
+- Content and paths in the cache are named by a `Digest` only. External strings are therefore
+  parsed before they are used (CVE-2024-3727).
+- The general grammar accepts unknown algorithms, as the specification requires.
+- Only content with a `verifiable` digest is read.
 """
 
 from __future__ import annotations
@@ -18,11 +20,11 @@ _GRAMMAR = re.compile(r"(?P<algorithm>[a-z0-9]+(?:[+._-][a-z0-9]+)*):(?P<encoded
 _REGISTERED = {"sha256": re.compile(r"[a-f0-9]{64}"), "sha512": re.compile(r"[a-f0-9]{128}")}
 
 MAX_DIGEST_LENGTH = 4096
-"""Characters of a digest. Those that can be read have 135 at most. The grammar has no bound: the specification's own example has 202."""
+"""Characters of a digest. The grammar has no bound; verifiable digests have at most 135."""
 
 
 class Hasher(Protocol):
-    """What this project uses of a hashlib object."""
+    """The part of a hashlib object that ocifs uses."""
 
     def update(self, data: bytes | memoryview, /) -> None: ...
 
@@ -30,11 +32,11 @@ class Hasher(Protocol):
 
 
 class Digest(NamedTuple):
-    """`algorithm:encoded`.
+    """`algorithm:encoded`, made by `Digest.parse`.
 
-    Make one with `Digest.parse`; the parts of a `verifiable` one are safe as components of a path.
+    Both parts of a `verifiable` digest are safe as path components.
 
-    A named tuple, whose hash takes no call of Python's: every request looks some up.
+    It is a named tuple because a tuple is hashed in C, and every request looks up digests.
     """
 
     algorithm: str
@@ -42,7 +44,7 @@ class Digest(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Digest:
-        """Read a digest by the general grammar; raise Malformed for what is none."""
+        """Parse a digest by the general grammar. Raises Malformed."""
         match = _GRAMMAR.fullmatch(text) if len(text) <= MAX_DIGEST_LENGTH else None
         if match is None:
             raise Malformed(
@@ -53,34 +55,30 @@ class Digest(NamedTuple):
 
     @classmethod
     def of(cls, data: bytes, algorithm: str = "sha256") -> Digest:
-        """The digest of some bytes, by a registered algorithm."""
+        """The digest of `data` by a registered algorithm."""
         return cls(algorithm, hashlib.new(algorithm, data).hexdigest())
 
     @property
     def verifiable(self) -> bool:
-        """Whether content can be checked against it: a registered algorithm and a value of its
-        shape.
-        """
-        shape = _REGISTERED.get(self.algorithm)
-        return shape is not None and shape.fullmatch(self.encoded) is not None
+        """Whether content can be verified: the algorithm is registered and the value is valid."""
+        pattern = _REGISTERED.get(self.algorithm)
+        return pattern is not None and pattern.fullmatch(self.encoded) is not None
 
     @property
     def short(self) -> str:
-        """The first twelve characters of the value, for people."""
+        """The first twelve characters of the value, for display."""
         return self.encoded[:12]
 
     def hasher(self) -> Hasher:
-        """A fresh hash for content that claims this digest; raise Unsupported where none can be
-        had.
-        """
+        """A new hash object of this algorithm. Raises Unsupported."""
         if not self.verifiable:
             raise Unsupported(
-                f"content named {self} cannot be verified: no known algorithm or not a value of its shape"
+                f"cannot verify {self}: unknown algorithm, or invalid value for the algorithm"
             )
         return hashlib.new(self.algorithm)
 
     def matches(self, data: bytes) -> bool:
-        """Whether some bytes are the content that this digest names."""
+        """Whether this is the digest of `data`."""
         hasher = self.hasher()
         hasher.update(data)
         return hasher.hexdigest() == self.encoded
@@ -90,4 +88,4 @@ class Digest(NamedTuple):
 
 
 EMPTY_JSON = Digest.of(b"{}")
-"""The digest of the empty descriptor's content (image-spec, manifest.md "Guidance for an Empty Descriptor")."""
+"""The digest of `{}`, the content of the empty descriptor (image-spec, manifest.md)."""

@@ -1,16 +1,16 @@
-"""Sources on this machine: image layouts, archives and directories that other tools write
-(containers-transports(5)).
+"""The syntax of local sources: image layouts, archives and directories (containers-transports(5)).
 
-    oci:DIR[:REF][@DIGEST]                an OCI image layout; `:@N` is the Nth entry of its
-    index.json oci-archive:FILE[:REF][@DIGEST]       the same in a tar, compressed or not
-    docker-archive:FILE[:NAME[:TAG]]      what `docker save` writes; `:@N` is the Nth entry of its
-    manifest.json dir:DIR                               what `skopeo copy … dir:DIR` writes; it has
-    no references ./PATH  ../PATH  /PATH                any of these, told apart by content
+    oci:DIR[:REF][@DIGEST]            OCI image layout; `:@N` is the Nth entry of index.json
+    oci-archive:FILE[:REF][@DIGEST]   the same in a tar, compressed or not
+    docker-archive:FILE[:NAME[:TAG]]  archive of `docker save`; `:@N` as in manifest.json
+    dir:DIR                           directory of `skopeo copy … dir:DIR`; it has no references
+    ./PATH  ../PATH  /PATH            any of these, detected from the content
 
 Rules that hold here:
-- Pure: the paths are not looked at. `ocifs.layout` does that.
+
+- Pure: the paths are not opened. `ocifs.layout` does that.
 - The path ends at the first colon, as in skopeo. Only `dir:` allows colons in paths.
-- A transport that other tools have and ocifs has not is refused. It is never taken for a host or a
+- A transport that only other tools support is an error. It is never parsed as a host or a
   repository.
 """
 
@@ -26,7 +26,7 @@ from ocifs.oci.digest import Digest
 
 
 class LocalTransport(Enum):
-    """How a local source is written on disk; the value is its prefix in containers-transports(5)."""
+    """The format of a local source; the value is its prefix in containers-transports(5)."""
 
     ANY = ""
     OCI = "oci"
@@ -36,7 +36,7 @@ class LocalTransport(Enum):
 
     @property
     def is_file(self) -> bool:
-        """Whether the path is that of an archive."""
+        """Whether the path names an archive."""
         return self in (LocalTransport.OCI_ARCHIVE, LocalTransport.DOCKER_ARCHIVE)
 
 
@@ -44,7 +44,7 @@ class LocalTransport(Enum):
 class LayoutSource:
     """A local source.
 
-    `ref` selects one of its manifests: a name, `@N`, a digest, or a name and a digest.
+    `ref` selects one of its manifests: a name, `@N`, a digest, or a name with a digest.
     """
 
     path: str
@@ -58,18 +58,18 @@ class LayoutSource:
 
     @property
     def whole(self) -> LayoutSource:
-        """The same without a reference."""
+        """The same source without a reference."""
         return LayoutSource(self.path, self.transport)
 
 
-PREFIXES = tuple(f"{each.value}:" for each in LocalTransport if each.value)
-"""The prefixes that can be read."""
+PREFIXES = tuple(f"{transport.value}:" for transport in LocalTransport if transport.value)
+"""The prefixes of the supported transports."""
 
 _DIGEST = re.compile(r"sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}")
 _PATHS = ("/", "./", "../")
 _INDEX = re.compile(r"@(0|[1-9][0-9]{0,5})")
-# Transports of other tools, and the command that makes a copy that can be read. `{}` is what
-# follows the colon.
+# Transports of other tools, and the command that makes a copy in a supported format. `{}` is the
+# text after the colon.
 _REFUSED = {
     "docker-daemon": "docker save -o image.tar {}; then name ./image.tar",
     "containers-storage": "podman save --format oci-archive -o image.tar {}; then name ./image.tar",
@@ -83,7 +83,7 @@ _REFUSED = {
 
 
 def is_local(text: str) -> bool:
-    """Whether a source is on this machine, or has the prefix of a transport that is refused."""
+    """Whether a source is local, or has the prefix of an unsupported local transport."""
     prefix, colon, rest = text.partition(":")
     if colon and f"{prefix}:" in PREFIXES:
         return not rest.startswith("//") or prefix != "oci"
@@ -91,7 +91,7 @@ def is_local(text: str) -> bool:
 
 
 def is_path(text: str) -> bool:
-    """Whether a source is a bare path: it begins with `/`, `./` or `../`."""
+    """Whether a source is a path: it begins with `/`, `./` or `../`."""
     return text.startswith(_PATHS) or text in (".", "..")
 
 
@@ -110,7 +110,7 @@ def split_digest(ref: str) -> tuple[str, Digest | None]:
 
 
 def parse_local(text: str) -> LayoutSource:
-    """Read a source for which `is_local` is true. Raises InvalidReference."""
+    """Parse a source for which `is_local` is true. Raises InvalidReference."""
     prefix, colon, rest = text.partition(":")
     if colon and prefix in _REFUSED and not is_path(text):
         raise _refusal(prefix, rest)
@@ -151,7 +151,7 @@ def _refusal(prefix: str, rest: str) -> InvalidReference:
 
 
 def _wrong(text: str, part: str, why: str, *, hint: str = "") -> InvalidReference:
-    """The error, with a line of carets below the part that is wrong."""
+    """The error, with carets below the invalid part."""
     start = max(text.rfind(part), 0)
     return InvalidReference(
         f"invalid source: {why}\n    {text}\n    {' ' * start}{'^' * max(len(part), 1)}", hint=hint

@@ -1,13 +1,22 @@
-"""Manifests of every form that is out there, read into one value.
+"""Parses manifests of every form into one value.
 
-Which form a body has is decided in this order (image-spec, media-types.md "Media Type Conflicts";
-CVE-2021-41190): the type in the descriptor that led to it, its own `mediaType`, the Content-Type
-that it came with, its structure. A body whose structure fits two forms, or contradicts the type
-that was decided, is shown raw and nothing in it is interpreted: its form is UNKNOWN.
+The form of a body is decided by the first of these that is known (image-spec, media-types.md
+"Media Type Conflicts"; CVE-2021-41190):
 
-Rules that hold here: the bytes are kept as they came and never written again; what is not
-understood is kept as UNKNOWN with a reason, since an unknown manifest is still readable; a known
-form that breaks its own rules raises Malformed.
+1. the type in the descriptor that references it
+2. its own `mediaType`
+3. the Content-Type of the response
+4. its structure
+
+If the structure fits two forms, or contradicts the decided type, the form is UNKNOWN: the body can
+be read, but nothing in it is interpreted.
+
+Rules that hold here:
+
+- Pure. Called on the event loop for small bodies, and in a worker thread for large ones.
+- The original bytes are preserved. A manifest is never serialized again.
+- A body that cannot be interpreted is UNKNOWN, with a reason, and not an error.
+- A known form that breaks its own rules raises Malformed.
 """
 
 from __future__ import annotations
@@ -37,7 +46,7 @@ _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 class Form(Enum):
-    """What shape a manifest has; the value is a word for people."""
+    """The structure of a manifest; the value is its name for display."""
 
     MANIFEST = "manifest"
     INDEX = "index"
@@ -71,10 +80,8 @@ _DEFAULT_TYPES = {
 class Manifest:
     """One manifest.
 
-    `layers` are in the order in which they are applied, also for schema 1, whose own order is the
-    reverse.
-
-    `notes`: what is odd about it without making it unreadable, for people.
+    `layers`: in the order of application, also for schema 1, which lists them in reverse.
+    `notes`: violations of the specification that do not prevent reading it, for display.
     """
 
     raw: bytes
@@ -92,24 +99,25 @@ class Manifest:
 
 
 def verify_manifest(body: bytes, digest: Digest) -> None:
-    """Raise IntegrityError unless the body is what the digest names; a signed schema 1 is named by
-    its payload alone.
+    """Raise IntegrityError unless the body has this digest.
+
+    The digest of a signed schema 1 manifest is that of its payload without the signatures.
     """
     if digest.matches(body):
         return
     payload = signed_payload(body)
     if payload is None or not digest.matches(payload):
         raise IntegrityError(
-            f"the manifest served for {digest} has another digest: {Digest.of(body, digest.algorithm)}"
+            f"the manifest served for {digest} has another digest: "
+            f"{Digest.of(body, digest.algorithm)}"
         )
 
 
 def signed_payload(body: bytes) -> bytes | None:
-    """What a signed schema 1 manifest was before its signatures were put in, or None for anything
-    else.
+    """A signed schema 1 manifest without its signatures; None for other bodies.
 
-    The first signature's protected header says how many bytes of the body to keep and what to
-    append (distribution docs/spec/manifest-v2-1.md, "Signed Manifests").
+    The first signature's protected header contains the length of the part to use and the text to
+    append to it (distribution docs/spec/manifest-v2-1.md, "Signed Manifests").
     """
     if b'"signatures"' not in body:
         return None
@@ -133,7 +141,7 @@ def signed_payload(body: bytes) -> bytes | None:
 
 
 def digest_of_manifest(body: bytes) -> Digest:
-    """The digest by which a registry knows this body."""
+    """The digest under which a registry serves this body."""
     payload = signed_payload(body)
     return Digest.of(body if payload is None else payload)
 
@@ -141,10 +149,10 @@ def digest_of_manifest(body: bytes) -> Digest:
 def parse_manifest(
     body: bytes, digest: Digest, served_type: str = "", descriptor_type: str = ""
 ) -> Manifest:
-    """Read a manifest.
+    """Parse a manifest. Raises Malformed.
 
-    `served_type` is the Content-Type, `descriptor_type` the type of the descriptor that led here.
-    Raises Malformed.
+    `served_type`: the Content-Type. `descriptor_type`: the type in the descriptor that references
+    it.
     """
     try:
         members = as_object(load_json(body, "the manifest"), "the manifest")
@@ -184,23 +192,24 @@ def parse_manifest(
 
 
 def _version_notes(version: object) -> tuple[str, ...]:
-    """Other tools may refuse a manifest or an index whose schemaVersion is not 2 (image-spec,
-    manifest.md, image-index.md).
+    """A note on a schemaVersion other than 2 (image-spec, manifest.md, image-index.md).
+
+    Other tools may reject such a manifest or index.
     """
     if version == 2 and isinstance(version, int):
         return ()
-    found = (
+    problem = (
         f"its schemaVersion is {json.dumps(version)[:40]}"
         if version is not None
         else "it has no schemaVersion"
     )
-    return (f"{found}, the specification wants 2",)
+    return (f"{problem}, the specification requires 2",)
 
 
 def _type_notes(own: str, served: str, descriptor: str) -> Iterator[str]:
-    """Types that contradict the manifest's own one.
+    """Notes on types that contradict the manifest's own `mediaType`.
 
-    Other tools may refuse it (distribution-spec, "Pulling manifests").
+    Other tools may reject such a manifest (distribution-spec, "Pulling manifests").
     """
     for text, source in (
         (served, "it came with the Content-Type"),
@@ -214,7 +223,7 @@ def _type_notes(own: str, served: str, descriptor: str) -> Iterator[str]:
 def _decide_form(
     members: dict[str, object], own: str, served: str, descriptor: str
 ) -> tuple[Form, str, str]:
-    """Form, why, and the media type to show."""
+    """The form, the reason for it, and the media type to display."""
     by_structure = _structure(members)
     candidates = (
         (descriptor, "its descriptor's mediaType"),
@@ -228,7 +237,7 @@ def _decide_form(
         if by_structure not in (form, None):
             return (
                 Form.UNKNOWN,
-                f"{reason} says {form.value}, its members say {by_structure.value}",
+                f"{reason} is of the form {form.value}, its members of {by_structure.value}",
                 text,
             )
         return form, reason, text
@@ -238,7 +247,7 @@ def _decide_form(
     if by_structure in (None, Form.UNKNOWN) or first:
         return (
             Form.UNKNOWN,
-            "no type or structure that is known",
+            "unknown type and structure",
             first or served or mediatype.OCTET_STREAM,
         )
     return by_structure, "its members", _DEFAULT_TYPES[by_structure]
@@ -250,21 +259,19 @@ _VAGUE = frozenset(
 
 
 def _structure(members: dict[str, object]) -> Form | None:
-    """The form that the members fit: None when they fit none, UNKNOWN when they fit two that
-    differ.
-    """
-    found = set()
+    """The form that has these members: None if there is none, UNKNOWN if there are several."""
+    forms = set()
     if "manifests" in members:
-        found.add(Form.INDEX)
+        forms.add(Form.INDEX)
     if "layers" in members or "config" in members:
-        found.add(Form.MANIFEST)
+        forms.add(Form.MANIFEST)
     if "fsLayers" in members:
-        found.add(Form.SCHEMA1)
+        forms.add(Form.SCHEMA1)
     if "blobs" in members:
-        found.add(Form.ARTIFACT)
-    if len(found) > 1:
+        forms.add(Form.ARTIFACT)
+    if len(forms) > 1:
         return Form.UNKNOWN
-    return found.pop() if found else None
+    return forms.pop() if forms else None
 
 
 def _optional(members: dict[str, object], name: str) -> Descriptor | None:
@@ -279,32 +286,33 @@ def _descriptors(members: dict[str, object], name: str) -> tuple[Descriptor, ...
     if values is None:
         return ()
     if not isinstance(values, list):
-        raise Malformed(f"{name} is no JSON array")
+        raise Malformed(f"not a JSON array: {name}")
     return tuple(parse_descriptor(value, f"{name}[{n}]") for n, value in enumerate(values))
 
 
 def _schema1_layers(members: dict[str, object]) -> tuple[Descriptor, ...]:
-    """The layers in the order in which they are applied, without those that history calls empty."""
+    """The layers in the order in which they are applied, without the empty ones."""
     listed = members.get("fsLayers")
     if not isinstance(listed, list):
-        raise Malformed("fsLayers is no JSON array")
+        raise Malformed("not a JSON array: fsLayers")
     digests = [
         as_text(as_object(layer, "fsLayers[]").get("blobSum"), "fsLayers[].blobSum")
         for layer in listed
     ]
     history = members.get("history")
-    thrown = [_is_throwaway(entry) for entry in history] if isinstance(history, list) else []
-    thrown += [False] * (len(digests) - len(thrown))
-    kept = [text for text, throwaway in zip(digests, thrown, strict=False) if not throwaway]
+    empty = [_is_empty_layer(entry) for entry in history] if isinstance(history, list) else []
+    empty += [False] * (len(digests) - len(empty))
+    filled = [text for text, is_empty in zip(digests, empty, strict=False) if not is_empty]
     return tuple(
         Descriptor(mediatype.DOCKER_LAYER_GZIP, Digest.parse(text), UNKNOWN_SIZE)
-        for text in reversed(kept)
+        for text in reversed(filled)
     )
 
 
 def schema1_config(body: bytes) -> bytes | None:
-    """What schema 1 has in place of a config: the topmost layer's v1Compatibility, with `created`,
-    `os` and `config`; None without it.
+    """The topmost layer's v1Compatibility (`created`, `os`, `config`), the config of schema 1.
+
+    None if it is missing.
     """
     try:
         history = as_object(load_json(body, "the manifest"), "the manifest").get("history")
@@ -314,7 +322,8 @@ def schema1_config(body: bytes) -> bytes | None:
         return None
 
 
-def _is_throwaway(entry: object) -> bool:
+def _is_empty_layer(entry: object) -> bool:
+    """Whether an entry of `history` marks its layer as empty: its member `throwaway` is true."""
     try:
         text = as_text(
             as_object(entry, "history[]").get("v1Compatibility"), "history[].v1Compatibility"

@@ -1,8 +1,10 @@
-"""Media types by name, and how two of them are compared.
+"""Names of media types, and their comparison.
 
-Rules that hold here: types are compared without parameters and without regard to case (RFC 6838,
-4.2; distribution-spec "client SHOULD ignore parameters"); what a user is shown is the string as it
-stood.
+Rules that hold here:
+
+- Types are compared without parameters and case (RFC 6838, 4.2; distribution-spec "client SHOULD
+  ignore parameters").
+- Types are displayed unchanged.
 """
 
 from __future__ import annotations
@@ -34,17 +36,17 @@ MANIFESTS: tuple[str, ...] = (
     DOCKER_SCHEMA1_SIGNED,
     DOCKER_SCHEMA1,
 )
-"""What every request for a manifest accepts, best first: a type left out is answered with 404 or with something rewritten."""
+"""The types that requests for manifests accept, best first.
+
+Registries answer 404, or convert the manifest, if its type is missing here.
+"""
 
 
 def essence(media_type: str) -> str:
-    """The type without parameters, in lower case: the form in which types are compared."""
+    """The type without parameters, in lower case, for comparisons."""
     return media_type.partition(";")[0].strip().lower()
 
 
 def is_json(media_type: str) -> bool:
-    """Whether the type says that the content is JSON (a `+json` suffix or `application/json`, RFC
-    6839).
-    """
-    plain = essence(media_type)
-    return plain.endswith(("+json", "/json"))
+    """Whether the content is JSON: a `+json` suffix (RFC 6839) or `application/json`."""
+    return essence(media_type).endswith(("+json", "/json"))

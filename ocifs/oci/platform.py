@@ -1,18 +1,18 @@
-"""Platforms: which child of an index is for which machine (image-spec, image-index.md "Platform
-Variants").
+"""Platforms, and the choice of an index's child for a machine (image-spec, image-index.md).
 
-The specification leaves the choice among several fitting children open. The order here is that of
-containerd's package `platforms`: a machine also runs what is built for lower variants of its
-architecture, then 32-bit builds of its family; of equal ones the entry with most of the wanted
-features is taken, then the first.
+The specification does not define the choice among several compatible children. The order here is
+that of containerd's package `platforms`:
+
+1. builds for the machine's own variant, then for lower variants of its architecture
+2. 32-bit builds of its family
+3. among equals, the entry with most of the requested features, then the first
 
 Rules that hold here:
 
-- pure; nothing is asked of the machine
-- spellings of one platform compare equal: `x86_64` is amd64, amd64/v1 is amd64, arm64/v8 is arm64,
-  arm is arm/v7
-- an entry with a feature that is not wanted is passed over, since each of `os.features` is
-  mandatory
+- Pure: the machine's platform is a parameter.
+- Spellings of one platform compare equal: `x86_64` is amd64, amd64/v1 is amd64, arm64/v8 is arm64,
+  arm is arm/v7.
+- An entry with a feature that was not requested is skipped, since all `os.features` are required.
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ from urllib.parse import quote, unquote
 
 from ocifs.errors import InvalidReference
 
-# What uname(2) and publishers call architectures, as GOARCH and a variant. Of mips and powerpc the
-# byte order is in the name only of some.
+# The names that uname(2) and publishers use for architectures, as GOARCH and variant.
 _ARCHITECTURES = {
     **dict.fromkeys(("x86_64", "x86-64"), ("amd64", "")),
     **dict.fromkeys(("i386", "i486", "i586", "i686", "x86"), ("386", "")),
@@ -41,21 +40,22 @@ _ARCHITECTURES = {
     **dict.fromkeys(("mipsel",), ("mipsle", "")),
     **dict.fromkeys(("riscv", "rv64"), ("riscv64", "")),
 }
-_LITTLE = {"mips": "mipsle", "mips64": "mips64le"}  # uname(2) calls both byte orders by one name
+# uname(2) has the same name for both byte orders of these.
+_LITTLE = {"mips": "mipsle", "mips64": "mips64le"}
 _OS = re.compile(r"([A-Za-z0-9_-]+)(?:\(([A-Za-z0-9_.%-]*)((?:\+[A-Za-z0-9_.%-]+)*)\))?")
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _BARE_VARIANT = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 _VARIANT = re.compile(r"v([0-9]{1,2})(?:\.([0-9]{1,2}))?")
-_IGNORED_FEATURES = frozenset({"win32k"})  # of Windows, whose tools never looked at it
+# Tools for Windows images have never evaluated win32k.
+_IGNORED_FEATURES = frozenset({"win32k"})
 _LOWEST_ARM = 5
-_BUILD = 3  # parts of a version of Windows that must agree: major, minor and build
+# The parts of a Windows version that must be equal: major, minor and build.
+_BUILD = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """An operating system, an architecture and what tells one build of them from another; absent
-    parts are empty.
-    """
+    """An operating system, an architecture, and their variants. Missing parts are empty."""
 
     os: str
     architecture: str
@@ -65,8 +65,9 @@ class Platform:
 
     @classmethod
     def parse(cls, text: str) -> Platform:
-        """Read `os[(version[+feature…])]/architecture[/variant]`, as containerd writes it; raise
-        InvalidReference for anything else.
+        """Parse containerd's form, `os[(version[+feature…])]/architecture[/variant]`.
+
+        Raises InvalidReference.
         """
         system, *parts = text.split("/")
         match = _OS.fullmatch(system)
@@ -77,29 +78,30 @@ class Platform:
         ):
             raise InvalidReference(
                 f"not a platform: {text!r}",
-                hint="write os/architecture[/variant], as in linux/arm64, or os(version)/architecture",
+                hint="write os/architecture[/variant] (linux/arm64) or os(version)/architecture",
             )
         features = tuple(unquote(feature) for feature in (match[3] or "").split("+") if feature)
         return cls(match[1], parts[0], "".join(parts[1:]), unquote(match[2] or ""), features)
 
     @classmethod
     def of_machine(cls, machine: str, byteorder: str) -> Platform:
-        """The platform of a Linux machine, by uname(2)'s word for it and its byte order (`little`
-        or `big`).
+        """The platform of a Linux machine, from uname(2)'s name and the byte order.
+
+        `byteorder`: `little` or `big`.
         """
         name = machine.lower() or "amd64"
         return cls("linux", _LITTLE.get(name, name) if byteorder == "little" else name).normal
 
     @property
     def text(self) -> str:
-        """`linux/arm/v7`, `windows(10.0.17763+win32k)/amd64`: what `parse` reads."""
+        """`linux/arm/v7`, `windows(10.0.17763+win32k)/amd64`: the form that `parse` reads."""
         options = "+".join(quote(part, safe="") for part in (self.os_version, *self.os_features))
         system = f"{self.os}({options})" if options else self.os
         return "/".join(part for part in (system, self.architecture, self.variant) if part)
 
     @property
     def normal(self) -> Platform:
-        """The same platform in the one spelling that is compared."""
+        """The same platform in its normal spelling, for comparisons."""
         architecture, variant = self.architecture.lower(), self.variant.lower()
         if architecture in _ARCHITECTURES:
             architecture, implied = _ARCHITECTURES[architecture]
@@ -116,25 +118,21 @@ class Platform:
 
     @property
     def known(self) -> bool:
-        """Whether it names a platform at all; BuildKit marks what is for none with unknown/unknown."""
+        """Whether this is a platform. BuildKit marks other children with unknown/unknown."""
         return bool(self.os and self.architecture) and "unknown" not in (self.os, self.architecture)
 
-    def satisfies(self, wanted: Platform) -> bool:
-        """Whether something built for exactly this platform is what `wanted` asks for, lower
-        variants left aside.
-        """
-        mine, theirs = self.normal, wanted.normal
-        same = (mine.os, mine.architecture, mine.variant) == (
-            theirs.os,
-            theirs.architecture,
-            theirs.variant,
+    def satisfies(self, requested: Platform) -> bool:
+        """Whether a build for this platform is one for `requested`, ignoring lower variants."""
+        own, other = self.normal, requested.normal
+        same = (own.os, own.architecture, own.variant) == (
+            other.os,
+            other.architecture,
+            other.variant,
         )
-        return same and _fits(mine, theirs)
+        return same and _fits(own, other)
 
     def __str__(self) -> str:
-        """`linux-arm-v7`, `windows-amd64-10.0.20348.643`, `linux-amd64+erofs`: the form in which it
-        is a name in a directory.
-        """
+        """`linux-arm-v7`, `windows-amd64-10.0.20348.643`, `linux-amd64+erofs`: as a file name."""
         name = "-".join(
             part for part in (self.os, self.architecture, self.variant, self.os_version) if part
         )
@@ -142,47 +140,47 @@ class Platform:
 
 
 def _usual_variant(architecture: str, variant: str) -> str:
-    """A variant as it is compared: the usual one of an architecture is empty, except of arm."""
+    """The variant in its normal spelling: empty for the default of an architecture except arm."""
     if architecture == "386" or (architecture == "amd64" and variant == "v1"):
         return ""
     if architecture == "arm64":
-        whole = variant.removesuffix(".0")
-        return "" if whole == "v8" else whole
+        major = variant.removesuffix(".0")
+        return "" if major == "v8" else major
     return variant or ("v7" if architecture == "arm" else "")
 
 
-def _fits(mine: Platform, wanted: Platform) -> bool:
-    """Whether version and features of a platform, in its normal spelling, are those that are
-    wanted.
-    """
-    return _version_fits(mine, wanted) and _features(mine) <= frozenset(wanted.os_features)
-
-
-def _version_fits(mine: Platform, wanted: Platform) -> bool:
-    """Whether the version is the wanted one; of Windows its build decides, whatever the revision."""
-    if not wanted.os_version or wanted.os_version == mine.os_version:
-        return True
-    if wanted.os != "windows":
+def _fits(candidate: Platform, requested: Platform) -> bool:
+    """Whether version and features match. Both platforms are in their normal spelling."""
+    if not _version_fits(candidate, requested):
         return False
-    ours, theirs = mine.os_version.split("."), wanted.os_version.split(".")
-    return len(theirs) >= _BUILD and ours[:_BUILD] == theirs[:_BUILD]
+    return _required_features(candidate) <= frozenset(requested.os_features)
 
 
-def _features(platform: Platform) -> frozenset[str]:
-    """The features that whoever runs a platform has to have."""
-    found = frozenset(platform.os_features)
-    return found - _IGNORED_FEATURES if platform.os == "windows" else found
+def _version_fits(candidate: Platform, requested: Platform) -> bool:
+    """Whether the OS version matches. On Windows the build must be equal, not the revision."""
+    if not requested.os_version or requested.os_version == candidate.os_version:
+        return True
+    if requested.os != "windows":
+        return False
+    own, other = candidate.os_version.split("."), requested.os_version.split(".")
+    return len(other) >= _BUILD and own[:_BUILD] == other[:_BUILD]
 
 
-def runnable(wanted: Platform) -> list[Platform]:
-    """The platforms whose builds a platform runs, best first, in containerd's order."""
-    own = wanted.normal
+def _required_features(platform: Platform) -> frozenset[str]:
+    """The features that a machine must have to run a build for this platform."""
+    features = frozenset(platform.os_features)
+    return features - _IGNORED_FEATURES if platform.os == "windows" else features
+
+
+def runnable(machine: Platform) -> list[Platform]:
+    """The platforms of builds that run on a machine, best first, in containerd's order."""
+    own = machine.normal
     if own.architecture == "amd64":
         major = _numbers(own.variant)[0]
         lower = [f"v{number}" for number in range(major - 1, 0, -1)]
         return [
             own,
-            *(replace(own, variant=each).normal for each in lower),
+            *(replace(own, variant=variant).normal for variant in lower),
             replace(own, architecture="386", variant=""),
         ]
     if own.architecture == "arm":
@@ -200,7 +198,10 @@ def runnable(wanted: Platform) -> list[Platform]:
 
 
 def _arm64(own: Platform) -> list[Platform]:
-    """arm64/v9.N runs arm64/v9 to v9.N and what v8.(N+5) runs; all run 32-bit code, as arm/v8 does."""
+    """Variants for arm64: v9.N runs v9 to v9.N, and all that v8.(N+5) runs.
+
+    All of them also run 32-bit code, like arm/v8.
+    """
     major, minor = _numbers(own.variant or "v8")
     if major not in (8, 9):
         return [own]
@@ -218,16 +219,16 @@ def _numbers(variant: str) -> tuple[int, int]:
     return (int(match[1]), int(match[2] or 0)) if match is not None else (0, 0)
 
 
-def first_match(platforms: Iterable[Platform | None], wanted: Platform) -> int | None:
-    """The position of the platform that serves `wanted` best, or None."""
-    listed: dict[tuple[str, str, str], list[tuple[int, Platform]]] = {}
+def first_match(platforms: Iterable[Platform | None], machine: Platform) -> int | None:
+    """The position of the best platform for a machine, or None."""
+    by_variant: dict[tuple[str, str, str], list[tuple[int, Platform]]] = {}
     for number, platform in enumerate(platforms):
         if platform is not None:
             own = platform.normal
-            listed.setdefault((own.os, own.architecture, own.variant), []).append((number, own))
-    for candidate in runnable(wanted):
-        same = listed.get((candidate.os, candidate.architecture, candidate.variant), ())
-        fitting = [(number, own) for number, own in same if _fits(own, candidate)]
+            by_variant.setdefault((own.os, own.architecture, own.variant), []).append((number, own))
+    for target in runnable(machine):
+        same = by_variant.get((target.os, target.architecture, target.variant), ())
+        fitting = [(number, own) for number, own in same if _fits(own, target)]
         if fitting:
-            return max(fitting, key=lambda each: len(each[1].os_features))[0]
+            return max(fitting, key=lambda match: len(match[1].os_features))[0]
     return None

@@ -1,14 +1,19 @@
-"""References and sources: what a user may write to say which registry, repository or manifest is
-meant.
+"""The syntax of references and sources.
 
-    [HOST[:PORT]/]REPOSITORY[:TAG][@DIGEST]        a reference (distribution-spec "Pulling
-    manifests"; Docker's defaults) HOST[:PORT][/NAMESPACE...]                     a source that is a
-    registry or a part of one several of the kinds above, or any host         a source of several
-    hosts oci:DIR[:REF], ./FILE and others               a source on this machine (local.py)
+    [HOST[:PORT]/]REPOSITORY[:TAG][@DIGEST]   reference, with Docker's defaults
+    HOST[:PORT][/NAMESPACE...]                registry, or a part of one
+    several of these, or any host             source of several hosts
+    oci:DIR[:REF], ./FILE and others          local source (local.py)
 
-Rules that hold here: the first component is a host when it has a dot or a colon, is `localhost`, or
-is followed by nothing but a slash; everything else is on docker.io, where one component means
-`library/`; a refusal quotes the text and points at the part that is wrong.
+The command line, the Python API and the mount helper parse their arguments here.
+
+Rules that hold here:
+
+- Pure.
+- The first component is a host if it has a dot or a colon, is `localhost`, or is followed only by
+  a slash.
+- Everything else is on docker.io, where a single component means `library/`.
+- An error quotes the text and marks the invalid part.
 """
 
 from __future__ import annotations
@@ -37,7 +42,7 @@ _SCHEMES = ("docker://", "oci://")
 class Reference:
     """One manifest of one repository.
 
-    At least one of `tag` and `digest` is there; with both, the digest decides.
+    At least one of `tag` and `digest` is set; the digest has precedence.
     """
 
     host: str
@@ -52,8 +57,9 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class RegistrySource:
-    """A registry, or the part of it below `path` (a namespace or a repository); empty `path`: all
-    of it.
+    """A registry, or the part of it below `path`, a namespace or a repository.
+
+    An empty `path` is the whole registry.
     """
 
     host: str
@@ -65,9 +71,10 @@ class RegistrySource:
 
 @dataclass(frozen=True, slots=True)
 class HostsSource:
-    """Several registries, a directory each.
+    """Several registries, each in a directory.
 
-    `parts`: what was named of them, which is listed; `any`: every other can be entered, too.
+    `parts`: the registries, or parts of them, that are listed.
+    `any`: other registries can be entered by name.
     """
 
     parts: tuple[RegistrySource, ...]
@@ -78,7 +85,7 @@ class HostsSource:
 
     @property
     def hosts(self) -> tuple[str, ...]:
-        """The hosts that were named, each once."""
+        """The listed hosts, each once."""
         return tuple(dict.fromkeys(part.host for part in self.parts))
 
 
@@ -87,52 +94,50 @@ Source = OneSource | HostsSource
 
 
 def is_component(text: str) -> bool:
-    """Whether it can be one component of a repository's name."""
+    """Whether the text is valid as one component of a repository's name."""
     return _COMPONENT.fullmatch(text) is not None
 
 
 def is_repository(text: str) -> bool:
-    """Whether it can be the whole name of a repository."""
+    """Whether the text is a valid name of a repository."""
     return len(text) <= MAX_REPOSITORY_LENGTH and all(
         is_component(part) for part in text.split("/")
     )
 
 
 def is_tag(text: str) -> bool:
-    """Whether it can be a tag."""
+    """Whether the text is a valid tag."""
     return _TAG.fullmatch(text) is not None
 
 
 def is_host(text: str) -> bool:
-    """Whether it can be a registry's host, with or without a port."""
+    """Whether the text is a valid host, with or without a port."""
     match = _HOST.fullmatch(text)
     return match is not None and int((match["port"] or ":0")[1:]) <= 65535
 
 
 def is_registry_name(text: str) -> bool:
-    """Whether it is read as a host where it stands before a repository: with a dot or a port, or
-    `localhost`.
-    """
+    """Whether the text is a host if a repository follows: with a dot or port, or `localhost`."""
     name = text.partition(":")[0]
     return is_host(text) and ("." in name or ":" in text or name == "localhost")
 
 
 def normal_host(host: str) -> str:
-    """Docker Hub by its one name, other hosts as they are."""
+    """The host, with the aliases of Docker Hub replaced by docker.io."""
     return DOCKER_HUB if host in _HUB_NAMES else host
 
 
 def hosts_of(source: Source) -> tuple[str, ...]:
-    """The hosts that a source names; none for a layout."""
+    """The hosts of a source; none for a layout."""
     if isinstance(source, LayoutSource):
         return ()
     return source.hosts if isinstance(source, HostsSource) else (source.host,)
 
 
 def join_sources(sources: Sequence[Source], any_host: bool) -> Source:
-    """What several sources are together.
+    """Combine several sources into one.
 
-    Raises InvalidReference for a layout among them, and for none at all.
+    Raises InvalidReference if one of them is a layout, or if there are none.
     """
     if len(sources) == 1 and not any_host:
         return sources[0]
@@ -146,37 +151,35 @@ def join_sources(sources: Sequence[Source], any_host: bool) -> Source:
             path = source.repository if isinstance(source, Reference) else source.path
             parts.append(RegistrySource(source.host, path))
     if not parts and not any_host:
-        raise InvalidReference("no source is given", hint="name a registry, or use --any")
+        raise InvalidReference("missing source", hint="name a registry, or use --any")
     return HostsSource(tuple(dict.fromkeys(parts)), any_host)
 
 
 def seeds_of(host: str, names: Iterable[str], *, alone: bool) -> tuple[str, ...]:
-    """The repositories of a host among names with or without hosts; `alone`: it is the only host,
-    whose names need none.
+    """The repositories of a host in a list of names. Raises InvalidReference.
 
-    Raises InvalidReference.
+    `alone`: the mount has no other host, so that names may leave it out.
     """
-    found = []
+    repositories = []
     for text in names:
         first, _, rest = text.partition("/")
         if alone:
             name = rest if rest and normal_host(first) == host else text
             if not is_repository(name):
                 raise InvalidReference(
-                    f"{text!r} is no name of a repository", hint="components are a-z and 0-9"
+                    f"invalid repository name: {text!r}", hint="components are a-z and 0-9"
                 )
-            found.append(name)
+            repositories.append(name)
             continue
         source = parse_source(text)
         if isinstance(source, Reference | RegistrySource) and source.host == host:
-            found.append(source.repository if isinstance(source, Reference) else source.path)
-    return tuple(dict.fromkeys(name for name in found if name))
+            name = source.repository if isinstance(source, Reference) else source.path
+            repositories.append(name)
+    return tuple(dict.fromkeys(name for name in repositories if name))
 
 
 def is_short_name(text: str) -> bool:
-    """Whether a reference leaves out its host (containers-registries.conf(5), "short-name
-    aliasing").
-    """
+    """Whether a reference has no host (containers-registries.conf(5), "short-name aliasing")."""
     try:
         return bool(text) and "://" not in text and not _split_host(text, text)[0]
     except InvalidReference:
@@ -184,7 +187,7 @@ def is_short_name(text: str) -> bool:
 
 
 def parse_reference(text: str) -> Reference:
-    """Read a reference, with Docker's defaults for what is left out. Raises InvalidReference."""
+    """Parse a reference, with Docker's defaults for missing parts. Raises InvalidReference."""
     if is_local(text):
         raise InvalidReference(f"not a reference to a registry: {text}")
     source = _parse_remote(text, text, reference=True)
@@ -193,7 +196,7 @@ def parse_reference(text: str) -> Reference:
 
 
 def parse_source(text: str) -> OneSource:
-    """Read what can be mounted. Raises InvalidReference."""
+    """Parse a source, local or remote. Raises InvalidReference."""
     return parse_local(text) if is_local(text) else _parse_remote(text, text, reference=False)
 
 
@@ -205,8 +208,8 @@ def _parse_remote(text: str, rest: str, *, reference: bool) -> RegistrySource | 
         raise _wrong(
             text,
             scheme,
-            "a registry is named without a scheme",
-            hint="for plain http use --plain-http",
+            "a registry's name has no scheme",
+            hint="use --plain-http for plain HTTP",
         )
     if not rest:
         raise InvalidReference(
@@ -230,16 +233,15 @@ def _parse_remote(text: str, rest: str, *, reference: bool) -> RegistrySource | 
 
 
 def _split_host(text: str, rest: str) -> tuple[str, str]:
-    """Host (or nothing) and what follows it."""
+    """The host, if there is one, and the rest."""
     first, slash, path = rest.partition("/")
     name, colon, port = first.partition(":")
     looks_like_host = "." in name or first.startswith("[") or name == "localhost"
     if slash:
         looks_like_host = looks_like_host or bool(colon) or not path
     elif colon and not port.isdigit() and not first.startswith("["):
-        looks_like_host = (
-            False  # alpine.old:v1 without a slash can only be a repository and its tag
-        )
+        # alpine.old:v1 without a slash can only be a repository and its tag.
+        looks_like_host = False
     if not looks_like_host or "@" in first:
         return "", rest
     if not is_host(first):
@@ -248,7 +250,7 @@ def _split_host(text: str, rest: str) -> tuple[str, str]:
 
 
 def _split_version(text: str, path: str) -> tuple[str, str, Digest | None]:
-    """Repository, tag, digest."""
+    """The repository, the tag and the digest."""
     name, at, digest_text = path.partition("@")
     last = name.rpartition("/")[2]
     _, colon, tag = last.partition(":")
@@ -258,7 +260,7 @@ def _split_version(text: str, path: str) -> tuple[str, str, Digest | None]:
             raise _wrong(
                 text,
                 tag or ":",
-                "not a tag: at most 128 of letters, digits, '_', '.', '-', not beginning with '.' or '-'",
+                "not a tag: at most 128 letters, digits, '_', '.', '-'; '.' and '-' not first",
             )
     return name, tag, _parse_digest(text, digest_text) if at else None
 
@@ -281,7 +283,8 @@ def _parse_digest(text: str, digest_text: str) -> Digest:
 def _check_repository(text: str, path: str) -> None:
     if len(path) > MAX_REPOSITORY_LENGTH:
         raise InvalidReference(
-            f"invalid reference: the repository's name has {len(path)} characters, {MAX_REPOSITORY_LENGTH} are allowed"
+            f"invalid reference: the repository's name has {len(path)} characters, "
+            f"at most {MAX_REPOSITORY_LENGTH} are allowed"
         )
     for part in path.split("/"):
         if not part:
@@ -294,16 +297,16 @@ def _check_repository(text: str, path: str) -> None:
             why = (
                 "has capital letters"
                 if is_component(part.lower())
-                else "is no component of a repository's name"
+                else "is not a valid component of a repository's name"
             )
             hint = "components are a-z and 0-9, joined by '.', '_', '__' or '-'"
             if ":" in part or "@" in part:
-                hint = "what is in it comes after a space: HOST/REPOSITORY:TAG PATH"
+                hint = "write a path in the image after a space: HOST/REPOSITORY:TAG PATH"
             raise _wrong(text, part, f"{part!r} {why}", hint=hint)
 
 
 def _wrong(text: str, part: str, why: str, *, hint: str = "") -> InvalidReference:
-    """The error, with a line of carets below the part that is wrong."""
+    """The error, with carets below the invalid part."""
     start = max(text.rfind(part), 0) if part else 0
     carets = " " * start + "^" * max(len(part), 1)
     return InvalidReference(f"invalid reference: {why}\n    {text}\n    {carets}", hint=hint)

@@ -66,7 +66,12 @@ MISTAKES = [
         "list the tags: `ocifs ls {host}/mistakes/app _tags`",
     ),
     # Words that mean nothing here.
-    (["ls", "{host}/mistakes/app:v1/layers"], 2, "'app:v1' is no component", "comes after a space"),
+    (
+        ["ls", "{host}/mistakes/app:v1/layers"],
+        2,
+        "'app:v1' is not a valid component",
+        "after a space",
+    ),
     (["mout", "{host}", "mnt"], 2, "unknown command: mout", "did you mean mount"),
     (["ls", "{host}", "--tag-tl", "3"], 2, "no such option '--tag-tl'", "did you mean '--tag-ttl'"),
     (
@@ -120,7 +125,7 @@ MISTAKES = [
         "list the mounts: `ocifs status`",
     ),
     # Registries that are something else, or elsewhere.
-    (["ls", "{page}"], 1, "is no JSON", "is this a registry"),
+    (["ls", "{page}"], 1, "is not valid JSON", "is this a registry"),
     (
         ["ls", "reg.example.com/a:b", "--offline"],
         1,

@@ -127,7 +127,7 @@ def test_text_of_strangers_stays_on_its_line() -> None:
 def test_a_schema_version_that_is_not_2_is_noted(version: object, note: str, member: str) -> None:
     """image-spec, manifest.md and image-index.md "schemaVersion"."""
     shown = page(parsed(schemaVersion=version, **{member: []}))
-    assert (f"{note}, the specification wants 2" in shown) if note else ("Note:" not in shown)
+    assert (f"{note}, the specification requires 2" in shown) if note else ("Note:" not in shown)
 
 
 async def test_a_child_of_another_size_than_its_descriptor_is_noted() -> None:
