@@ -58,7 +58,7 @@ class Descriptor:
 
     @property
     def embedded(self) -> bytes | None:
-        """The content if the descriptor embeds it and it is valid; `{}` for the empty descriptor."""
+        """The embedded content if there is any and it is valid; `{}` for the empty descriptor."""
         if self.is_empty:
             return b"{}"
         if self.data is None or len(self.data) != self.size or not self.digest.verifiable:

@@ -324,7 +324,7 @@ def test_credentials_that_are_missing_or_wrong_are_told_apart(
     plain = run_ocifs(
         "ls", f"{house.host}/team/one:v1", "--plain-http", cache=tmp_path, check=False
     ).stderr
-    assert b"the registry wants TLS: leave out --plain-http" in plain
+    assert b"the registry requires TLS: leave out --plain-http" in plain
 
 
 def test_what_keeps_the_kernel_from_mounting_is_found(

@@ -1,1 +1,1 @@
-"""The distribution specification: requests, and the meaning of responses."""
+"""The distribution specification: targets of requests, and the meaning of responses."""

@@ -1,8 +1,12 @@
-"""WWW-Authenticate, and what a token server's answer means (RFC 9110, 11.6.1; distribution
-docs/content/spec/auth/token.md).
+"""Parses WWW-Authenticate and the responses of token servers.
 
-Rules that hold here: pure; a header may have several challenges, and values may have commas within
-quotes; a token's value is in no repr.
+The formats are those of RFC 9110, 11.6.1 and of distribution docs/content/spec/auth/token.md.
+
+Rules that hold here:
+
+- Pure.
+- A header may have several challenges, and quoted values may have commas.
+- The `repr` of a token does not contain its value.
 """
 
 from __future__ import annotations
@@ -15,14 +19,13 @@ from ocifs.oci.descriptor import as_object
 from ocifs.oci.distribution.headers import HEADER_BYTES, parse_challenge_list
 from ocifs.oci.jsontext import load_json
 
-DEFAULT_EXPIRY = 60.0  # seconds, where a token does not say (token.md)
+DEFAULT_EXPIRY = 60.0
+"""The lifetime in seconds of a token without `expires_in` (token.md)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Challenge:
-    """One way to authenticate that a server offers; `scheme` and the names of parameters are in
-    lower case.
-    """
+    """One authentication scheme of a server. Its name and those of parameters are in lower case."""
 
     scheme: str
     parameters: Mapping[str, str]
@@ -30,7 +33,7 @@ class Challenge:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """What to send in Authorization, and for how many seconds it holds."""
+    """The value for Authorization, and its lifetime in seconds."""
 
     value: str = field(repr=False)
     expires_in: float = DEFAULT_EXPIRY
@@ -39,7 +42,7 @@ class Token:
 def parse_challenges(header: str) -> list[Challenge]:
     """The challenges of a WWW-Authenticate header, in order.
 
-    Raises Malformed for a header that is too long.
+    Raises Malformed if the header is too long.
     """
     if len(header) > HEADER_BYTES:
         raise Malformed(f"the www-authenticate header is longer than {HEADER_BYTES} bytes")
@@ -47,7 +50,7 @@ def parse_challenges(header: str) -> list[Challenge]:
 
 
 def read_token(body: bytes, server: str = "the token server") -> Token:
-    """The token in a token server's answer, under either of its names. Raises Malformed."""
+    """The token in a token server's response, under either of its names. Raises Malformed."""
     members = as_object(load_json(body, f"{server}: the answer"), f"{server}: the answer")
     value = members.get("token") or members.get("access_token")
     if not isinstance(value, str) or not (value.isascii() and value.isprintable()):

@@ -1,12 +1,15 @@
-"""Content codings: what `Content-Encoding` says, and decoding of small bodies (RFC 9110, 8.4).
+"""Content codings (RFC 9110, 8.4), and the decoding of small bodies.
 
-`identity` is asked for everywhere, so an encoded answer is a mistake of the server. The registry's
-connection decodes lists, tokens, manifests and errors here; blobs are `registry.blobstream`'s.
+All requests accept only `identity`, so an encoded response is an error of the server. The
+registry's connection decodes lists, tokens, manifests and errors here. Blobs are decoded in
+`registry.blobstream`.
 
-- Pure. `decoded` uses the CPU for as long as its limit allows: callers run it in a worker thread.
-- Labels lie. Storage servers label raw content `aws-chunked`, `utf-8`, `binary` or `none`, and a
-  gzip layer `gzip`. Only gzip and deflate data that look like it are decoded; the digest decides
-  later, if there is one.
+Rules that hold here:
+
+- Pure. `decoded` may use as much CPU time as its limit allows: callers run it in a worker thread.
+- Content-Encoding is not reliable. Storage servers label raw content `aws-chunked`, `utf-8`,
+  `binary` or `none`, and a gzip layer `gzip`. Only gzip and deflate data with the right first bytes
+  are decoded. The digest decides later, if there is one.
 """
 
 from __future__ import annotations
@@ -21,39 +24,37 @@ GZIP = frozenset({"gzip", "x-gzip"})
 _DEFLATE = frozenset({"deflate"})
 _REAL = GZIP | _DEFLATE | {"compress", "x-compress", "br", "zstd", "dcb", "dcz"}
 _MAGIC = b"\x1f\x8b"
-_MEMBERS = 16  # one after the other in one body
-_ZLIB_CMF = 0x78  # the first byte of zlib data with the usual window
+_MEMBERS = 16  # gzip members in one body
+_ZLIB_CMF = 0x78  # the first byte of zlib data with the default window
 
 
 def codings(headers: Mapping[str, str]) -> frozenset[str]:
-    """The registered codings in Content-Encoding; empty for content that is as it is, whatever it
-    is labelled.
-    """
+    """The registered codings in Content-Encoding. Other labels are ignored."""
     listed = optional_field(headers, "content-encoding").lower().split(",")
     return frozenset(name.strip() for name in listed) & _REAL
 
 
 def looks_encoded(names: frozenset[str], start: bytes) -> bool:
-    """Whether data that begin so can be gzip or deflate data, as their label claims."""
+    """Whether the first bytes are those of gzip or deflate data, as the label claims."""
     if names & GZIP:
         return start.startswith(_MAGIC)
     return bool(names & _DEFLATE) and start[:1] == bytes([_ZLIB_CMF])
 
 
 def decoded(headers: Mapping[str, str], body: bytes, limit: int, what: str) -> bytes:
-    """A body without its coding; as it is if it has none, or another one.
+    """A body without its coding. Raises Malformed, LimitExceeded.
 
-    Raises Malformed, LimitExceeded.
+    A body without a coding, or with an unsupported one, is returned unchanged.
     """
     if not looks_encoded(codings(headers), body):
         return body
     parts: list[bytes] = []
-    left = body
+    remaining = body
     size = 0
     for _ in range(_MEMBERS):
-        decoder = decoder_for(left)
+        decoder = decoder_for(remaining)
         try:
-            part = decoder.decompress(left, limit + 1 - size)
+            part = decoder.decompress(remaining, limit + 1 - size)
         except zlib.error:
             raise Malformed(
                 f"{what}: invalid {' and '.join(sorted(codings(headers)))} data"
@@ -61,15 +62,16 @@ def decoded(headers: Mapping[str, str], body: bytes, limit: int, what: str) -> b
         parts.append(part)
         size += len(part)
         if size > limit:
-            raise LimitExceeded(f"{what} unpacks to more than {limit} bytes")
+            raise LimitExceeded(f"{what} decompresses to more than {limit} bytes")
         if not decoder.eof:
             raise Malformed(f"{what}: the compressed data end early")
-        left = decoder.unused_data  # a copy of the rest, so members are few
-        if not left:
+        # This copies the rest of the body. The number of members is bounded for that reason.
+        remaining = decoder.unused_data
+        if not remaining:
             return b"".join(parts)
     raise Malformed(f"{what}: more than {_MEMBERS} gzip members")
 
 
 def decoder_for(start: bytes) -> zlib._Decompress:
-    """A decoder for data that look encoded."""
+    """A decoder for data for which `looks_encoded` is true."""
     return zlib.decompressobj(31 if start.startswith(_MAGIC) else 15)

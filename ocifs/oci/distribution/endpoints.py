@@ -1,8 +1,9 @@
-"""What to ask of a registry (distribution-spec "Endpoints"; `_catalog` from Docker's own API,
-"Listing Repositories").
+"""The targets of requests (distribution-spec "Endpoints"; `_catalog` is part of Docker's own API).
 
-Rules that hold here: pure; a target is a path below the registry's root, made from parsed names
-only.
+Rules that hold here:
+
+- Pure.
+- A target is a path below the registry's root. It is made from parsed names only.
 """
 
 from __future__ import annotations
@@ -13,16 +14,16 @@ from ocifs.oci import mediatype
 from ocifs.oci.digest import Digest
 
 PAGE = 1000
-"""Entries asked for in one page: more is refused by some registries (400 PAGINATION_NUMBER_INVALID)."""
+"""Entries in a page. Some registries reject more (400 PAGINATION_NUMBER_INVALID)."""
 
 ACCEPT_MANIFESTS = ", ".join(mediatype.MANIFESTS)
 ACCEPT_INDEX = mediatype.OCI_INDEX
 
 CONTROLS = ("/tags/list", "/manifests/", "/blobs/", "/referrers/")
-"""What follows a repository's name in the path of a target."""
+"""The parts of a target's path that follow a repository's name."""
 
 PING = "/v2/"
-"""What every registry answers, if only with its challenge (end-1)."""
+"""The endpoint that every registry answers, at least with its challenge (end-1)."""
 
 
 def catalog() -> str:
@@ -36,12 +37,12 @@ def tags(repository: str) -> str:
 
 
 def one_tag(repository: str) -> str:
-    """A page with one tag, for whether there is such a repository."""
+    """A page with one tag, to find out whether a repository exists."""
     return f"/v2/{repository}/tags/list?n=1"
 
 
 def following(page: str, last: str) -> str:
-    """The page of a list after a name (end-8b), for registries that do not say where it is."""
+    """The page of a list after a name (end-8b), for registries that send no Link header."""
     return f"{page}&last={quote(last, safe='')}"
 
 
@@ -56,18 +57,19 @@ def blob(repository: str, digest: Digest) -> str:
 
 
 def referrers(repository: str, digest: Digest) -> str:
-    """What refers to a manifest (end-12a)."""
+    """The referrers of a manifest (end-12a)."""
     return f"/v2/{repository}/referrers/{digest}"
 
 
 def referrers_tag(digest: Digest) -> str:
-    """The tag that stands in for the referrers API (distribution-spec "Referrers Tag Schema")."""
+    """The tag that replaces the referrers API (distribution-spec "Referrers Tag Schema")."""
     return f"{digest.algorithm[:32]}-{digest.encoded[:64]}"
 
 
 def endpoint_of(target: str) -> str:
-    """Which endpoint a target is of: registries limit each by itself (Docker Hub counts manifests
-    and not blobs).
+    """The name of a target's endpoint.
+
+    Registries have a rate limit for each: Docker Hub counts manifests and not blobs.
     """
     path = target.partition("?")[0]
     end, control = max((path.rfind(control), control) for control in CONTROLS)
@@ -79,6 +81,6 @@ def scope_of(target: str) -> str:
     path = target.partition("?")[0].removeprefix("/v2/")
     if path == "_catalog":
         return "registry:catalog:*"
-    # The last one counts: a repository may be named like an endpoint, a tag or digest has no slash.
+    # The last one counts: a repository may be named like an endpoint, but a tag has no slash.
     end = max(path.rfind(control) for control in CONTROLS)
     return f"repository:{path[:end]}:pull" if end > 0 else ""

@@ -1,12 +1,15 @@
-"""The words of a server in the body of an error, as one line for a message.
+"""Extracts a server's error message from the body of a response.
 
-`oci.responses` calls this module for registries, and the token client for token servers.
+`responses` calls this module for registries, and the token client for token servers.
 
-- Pure. The body is bounded by the caller (limits.error_bytes).
-- Words of a stranger: one line, printable, at most LENGTH characters. HTML and XML are not
-  repeated.
-- The forms are those of the distribution-spec ("Error Codes"), of OAuth 2 (RFC 6749, 5.2), of
-  problem details (RFC 9457), of Docker Hub, of Spring and Go services, and plain text.
+The formats are those of the distribution-spec ("Error Codes"), OAuth 2 (RFC 6749, 5.2), problem
+details (RFC 9457), Docker Hub, Spring and Go services, and plain text.
+
+Rules that hold here:
+
+- Pure. The caller bounds the body (limits.error_bytes).
+- The text is untrusted: the result is one printable line of at most LENGTH characters. HTML and XML
+  are not repeated.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from collections.abc import Iterator, Mapping
 
 LENGTH = 200
 _DEPTH = 4
-# Members that hold a text or more of the same, in the order in which they appear in the message.
+# Members that contain a text or nested objects, in the order of the message.
 _MEMBERS = (
     "code",
     "error",
@@ -31,7 +34,7 @@ _MEMBERS = (
 
 
 def error_text(headers: Mapping[str, str], body: bytes) -> str:
-    """The words in an error's body, or "" if it has none that a user could read."""
+    """The message in an error's body, or "" if it has none that a user could read."""
     try:
         value = json.loads(body)
     except (ValueError, RecursionError):
@@ -49,7 +52,7 @@ def error_codes(body: bytes) -> frozenset[str]:
 
 
 def clean(text: str) -> str:
-    """A stranger's words as one line of bounded length."""
+    """An untrusted text as one line of bounded length."""
     return "".join(c if c.isprintable() else " " for c in text[:LENGTH])
 
 
@@ -61,8 +64,8 @@ def _texts(value: object, depth: int) -> Iterator[str]:
     if isinstance(value, str) and value.strip():
         yield value.strip()
     elif isinstance(value, list) and depth:
-        for each in value[:LENGTH]:
-            yield from _texts(each, depth - 1)
+        for item in value[:LENGTH]:
+            yield from _texts(item, depth - 1)
     elif isinstance(value, dict) and depth:
         members = [
             "; ".join(dict.fromkeys(_texts(value.get(name), depth - 1))) for name in _MEMBERS

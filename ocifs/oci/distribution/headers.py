@@ -1,18 +1,16 @@
-"""Parsers of the header fields whose grammar has lists, parameters and quotes: Link,
-WWW-Authenticate, Content-Range, Warning.
+"""Parsers of structured header fields: Link, WWW-Authenticate, Content-Range and Warning.
 
-A registry chooses these bytes, and they are parsed on the event loop: a parser that takes quadratic
-time stops every mount of the process. `oci.responses` and `oci.challenge` call this module; nothing
-else does.
+The fields are untrusted and are parsed on the event loop: a parser of quadratic time would stop
+every mount of the process. `responses`, `challenge` and `codings` call this module.
 
 Rules that hold here:
 
 - Pure, and linear in the length of the field. Every pattern is one character class, so that it
-  cannot backtrack, and a `Cursor` never moves back.
+  cannot backtrack, and a `Cursor` only moves forward.
 - A field longer than HEADER_BYTES is rejected before it is parsed. All lines of a field count
   together.
-- Lenient, since registries are: what the RFCs forbid and other clients read is read. What cannot be
-  read is skipped.
+- Lenient: violations of the RFCs that other clients accept are accepted. Unparseable parts are
+  skipped.
 """
 
 from __future__ import annotations
@@ -24,7 +22,7 @@ from dataclasses import dataclass
 from ocifs.errors import Malformed
 
 HEADER_BYTES = 8192
-"""The longest field that is parsed. Signed addresses, the longest fields in use, stay below 4 KiB."""
+"""The longest field that is parsed. Signed URLs, the longest fields in use, stay below 4 KiB."""
 
 _SPACE = re.compile(r"[ \t\r\n\f\v]*")
 _SEPARATORS = re.compile(r"[ \t\r\n\f\v,;]*")
@@ -77,7 +75,7 @@ class Cursor:
         return self._text[self._at : self._at + 1]
 
     def take(self, pattern: re.Pattern[str]) -> str:
-        """Consume what a pattern of one character class matches here, which may be nothing."""
+        """Consume the characters that a pattern of one character class matches, possibly none."""
         match = pattern.match(self._text, self._at)
         if match is None:
             return ""
@@ -86,14 +84,14 @@ class Cursor:
 
     def accept(self, characters: str) -> bool:
         """Consume one character if it is one of these."""
-        found = not self.done and self.peek() in characters
-        self._at += found
-        return found
+        accepted = not self.done and self.peek() in characters
+        self._at += accepted
+        return accepted
 
     def quoted(self) -> str:
-        """Consume a quoted string whose opening quote is next, escapes resolved.
+        """Consume a quoted string and return it without quotes and escapes.
 
-        A missing closing quote is the end of the text.
+        The next character is the opening quote. A missing closing quote is allowed at the end.
         """
         quote = self.peek()
         self._at += 1
@@ -116,7 +114,7 @@ class Cursor:
 def field(headers: Mapping[str, str], name: str) -> str:
     """A field's value without surrounding space, "" if it is missing.
 
-    Raises Malformed for one that is too long.
+    Raises Malformed if it is too long.
     """
     value = headers.get(name, "")
     if len(value) > HEADER_BYTES:
@@ -125,7 +123,7 @@ def field(headers: Mapping[str, str], name: str) -> str:
 
 
 def optional_field(headers: Mapping[str, str], name: str) -> str:
-    """The same for a field that can be done without: one that is too long counts as missing."""
+    """The same for an optional field: a value that is too long counts as missing."""
     return headers.get(name, "").strip() if len(headers.get(name, "")) <= HEADER_BYTES else ""
 
 
@@ -158,8 +156,9 @@ def _link_target(cursor: Cursor, *, closed: bool) -> str:
 
 
 def _parameter(cursor: Cursor) -> tuple[str, str]:
-    """The name, in lower case, and the value of a parameter; ("", "") for text that is not one,
-    which is skipped.
+    """The name of a parameter, in lower case, and its value.
+
+    Text that is not a parameter is skipped, and returned as ("", "").
     """
     cursor.take(_SPACE)
     name = cursor.take(_TOKEN).lower()
@@ -186,17 +185,17 @@ def parse_challenge_list(text: str) -> Iterator[tuple[str, dict[str, str]]]:
             if scheme:
                 yield scheme, parameters
             scheme, parameters = name, {}
-        else:  # a token68, or text that is not a challenge
+        else:
+            # A token68, or text that is not a challenge.
             cursor.take(_BARE_VALUE)
     if scheme:
         yield scheme, parameters
 
 
 def parse_content_range(text: str) -> ContentRange | None:
-    """A Content-Range, or None for text that is not one.
+    """A Content-Range, or None if the text is not one.
 
-    The unit may be missing, or be followed by ":" or "="; the size may be missing (all seen of
-    registries or storage).
+    Registries and storage servers leave out the unit or the size, or put ":" or "=" after the unit.
     """
     span, _, size = text.strip().lower().removeprefix("bytes").lstrip(" \t:=").partition("/")
     first, dash, last = span.partition("-")
@@ -232,6 +231,6 @@ def parse_warnings(text: str) -> Iterator[str]:
         agent = cursor.take(_BARE_VALUE)
         cursor.take(_SPACE)
         if cursor.peek() == '"':
-            said = cursor.quoted()
+            warning = cursor.quoted()
             if code == "299" and agent:
-                yield said
+                yield warning

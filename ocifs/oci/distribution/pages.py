@@ -1,4 +1,4 @@
-"""What a page of a list contains: names of repositories or tags, or descriptors of referrers.
+"""Parses a page of a list: names of repositories or tags, or descriptors of referrers.
 
 `registry.lists` and `registry.referrers` call this for each page, in a worker thread if the page is
 large.
@@ -6,10 +6,8 @@ large.
 Rules that hold here:
 
 - Pure, and linear in the size of the page.
-- An entry that cannot be what it should be is dropped, and the others stay: Nexus has null among
-  the tags, Artifactory digests.
-- A page that is not a list at all is Malformed. An empty list is never made from an error that came
-  with status 200.
+- Invalid entries are skipped: Nexus lists null among the tags, Artifactory digests.
+- A page that is not a list is Malformed. An error with status 200 is never an empty list.
 """
 
 from __future__ import annotations
@@ -29,7 +27,7 @@ from ocifs.oci.reference import is_repository, is_tag
 class NamesPage:
     """One page of names.
 
-    `names`: the valid ones. `count`: all entries. `last`: the last entry that is a string.
+    `names`: the valid names. `count`: the number of all entries. `last`: the last string.
     """
 
     names: tuple[str, ...]
@@ -40,33 +38,32 @@ class NamesPage:
 def read_names(body: bytes, member: str) -> NamesPage:
     """The repositories or tags of one page. Raises Malformed."""
     try:
-        listed = _listed(body, member)
+        entries = _entries(body, member)
     except Malformed as error:
         error.hint = (
             "is this a registry, and not another server or a proxy's page? try `ocifs doctor HOST`"
         )
         raise
-    fits = is_tag if member == "tags" else is_repository
-    texts = [name for name in listed if isinstance(name, str)]
-    return NamesPage(tuple(filter(fits, texts)), len(listed), texts[-1] if texts else "")
+    is_valid = is_tag if member == "tags" else is_repository
+    texts = [name for name in entries if isinstance(name, str)]
+    return NamesPage(tuple(filter(is_valid, texts)), len(entries), texts[-1] if texts else "")
 
 
-def _listed(body: bytes, member: str) -> list[object]:
+def _entries(body: bytes, member: str) -> list[object]:
     what = f"the list of {member}"
     page = as_object(load_json(body, what), what)
-    listed = page.get(member)
-    if listed is None and page.get("errors"):
+    entries = page.get(member)
+    if entries is None and page.get("errors"):
         raise Malformed(f"{what} is an error with the status of a success")
-    if not isinstance(listed, list | None):
+    if not isinstance(entries, list | None):
         raise Malformed(f"{what} is not a list")
-    return listed or []
+    return entries or []
 
 
 def read_referrers(body: bytes, media_type: str) -> tuple[Descriptor, ...] | None:
-    """The descriptors of an image index, without those that cannot be read; None for content that
-    is not an index.
+    """The valid descriptors of an image index; None if the body is not an index.
 
-    `media_type`: the Content-Type, which decides if the index does not name its own type.
+    `media_type`: the Content-Type, which is used if the index has no `mediaType`.
     """
     try:
         index = as_object(load_json(body, "the list of referrers"), "the list of referrers")
@@ -74,24 +71,23 @@ def read_referrers(body: bytes, media_type: str) -> tuple[Descriptor, ...] | Non
         return None
     own = index.get("mediaType")
     kind = mediatype.essence(own if isinstance(own, str) and own else media_type)
-    listed = index.get("manifests")
-    if "errors" in index or "manifests" not in index or not isinstance(listed, list | None):
+    entries = index.get("manifests")
+    if "errors" in index or "manifests" not in index or not isinstance(entries, list | None):
         return None
     if kind in mediatype.MANIFESTS and kind != mediatype.OCI_INDEX:
         return None
-    found = []
-    for value in listed or ():
+    descriptors = []
+    for value in entries or ():
         with suppress(Malformed):
-            found.append(parse_descriptor(value, "a referrer"))
-    return tuple(found)
+            descriptors.append(parse_descriptor(value, "a referrer"))
+    return tuple(descriptors)
 
 
 def read_fallback(body: bytes, media_type: str, subject: Digest) -> tuple[Descriptor, ...] | None:
-    """What the referrers tag of a subject lists (distribution-spec "Referrers Tag Schema"), or None
-    if it is not a list.
+    """The index at a subject's referrers tag (distribution-spec "Referrers Tag Schema").
 
-    Some registries serve the subject itself under that tag, whose manifests are its platforms
-    (seen: GitLab).
+    None if it is not an index. GitLab serves the subject itself under that tag, and its manifests
+    are platforms.
     """
     if subject.verifiable and subject.matches(body):
         return None

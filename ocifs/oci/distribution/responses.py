@@ -1,8 +1,14 @@
-"""What a registry's answer means: a value, or an error of ours.
+"""Turns a registry's response into a value or an error.
 
-Rules that hold here: pure; the status decides before any body does (registries send HTML and wrong
-codes); 404 is the only absence; what a list's entry cannot be is dropped, since Nexus sends null
-and Artifactory digests among the tags; names of headers are lower case.
+`registry.connection`, `registry.client` and `registry.blobstream` call this module, on the event
+loop. Bodies of lists are parsed in `pages`, bodies of errors in `error_body`.
+
+Rules that hold here:
+
+- Pure. The caller passes the time.
+- The status decides, and not the body: registries send HTML and wrong error codes.
+- Only a 404 means that something does not exist.
+- Names of headers are in lower case.
 """
 
 from __future__ import annotations
@@ -30,15 +36,13 @@ from ocifs.oci.distribution.headers import (
 )
 
 _ABSENT = frozenset({"MANIFEST_UNKNOWN", "NAME_UNKNOWN"})
-_WARNINGS = _LIMITS = 8  # of one answer
-_DATE_LENGTH = 64  # characters of the longest date that Retry-After may have
+_WARNINGS = _LIMITS = 8  # warnings and limits of one response
+_DATE_LENGTH = 64  # characters of a date in Retry-After
 
 
 @dataclass(frozen=True, slots=True)
 class ResponseRange:
-    """What a 206 or 200 gives: where it begins, where it ends, and the size of the whole as far as
-    it is known.
-    """
+    """The bytes in a 200 or 206: where they begin and end, and the size of the blob, if known."""
 
     start: int
     stop: int | None
@@ -48,19 +52,20 @@ class ResponseRange:
 def error_of(
     status: int, headers: Mapping[str, str], body: bytes, subject: str, now: float
 ) -> OcifsError:
-    """The error that a status other than success means.
+    """The error for a status other than success.
 
-    `subject`: the question and the server, as in `HOST/v2/: the registry`. `now`: seconds since the
-    epoch, for Retry-After as a date.
+    `subject`: the request and the server, as in `HOST/v2/: the registry`.
+    `now`: seconds since the epoch, to evaluate a date in Retry-After.
     """
-    words = error_text(headers, body)
-    text = f"{subject} answered {status}" + (f" ({words})" if words else "")
+    detail = error_text(headers, body)
+    text = f"{subject} answered {status}" + (f" ({detail})" if detail else "")
     if status == 404:
         return NotFound(text)
     if status in (401, 403):
         denied = AccessDenied(
             text,
-            hint="is it spelt right, and do your credentials reach it? Many registries say this of what is not there",
+            hint="check the spelling and your credentials; many registries also deny access to "
+            "repositories that do not exist",
         )
         denied.status = status
         return denied
@@ -68,39 +73,35 @@ def error_of(
         return RateLimited(
             text,
             retry_after=retry_after(headers, now),
-            hint="the registry limits how often it is asked",
+            hint="the registry limits the rate of requests",
         )
     hint = ""
-    if (
-        status == 400 and b"https" in body.lower()
-    ):  # in the words of nginx, Go and Jetty for a request without TLS
-        hint = "the registry wants TLS: leave out --plain-http"
+    # nginx, Go and Jetty mention https in their response to a request without TLS.
+    if status == 400 and b"https" in body.lower():
+        hint = "the registry requires TLS: leave out --plain-http"
     elif status >= 500:
-        hint = "the registry, or what stands before it, has trouble of its own: try again later"
+        hint = "the registry, or a proxy in front of it, failed: try again later"
     return RegistryFailed(text, status=status, retry_after=retry_after(headers, now), hint=hint)
 
 
 def is_registry_404(target: str, path: str, body: bytes) -> bool:
-    """Whether the 404 of another host, at `path`, is a registry's answer to `target` and not that
-    of a storage host.
+    """Whether a 404 after a redirect, at `path`, is a registry's response to `target`.
 
-    Fronts redirect to registries (seen: registry.k8s.io), whose paths end alike and whose errors
-    have codes. A storage host's 404 for a blob is not absence: the registry that sent us there has
-    the blob.
+    Some front ends redirect to registries (registry.k8s.io): the path has the same end, and errors
+    have codes. A storage host's 404 does not mean that a blob does not exist: the registry that
+    sent the redirect has the blob.
     """
     if "BLOB_UNKNOWN" in error_codes(body) or (
         "/blobs/" not in target and error_codes(body) & _ABSENT
     ):
         return True
-    asked = target.partition("?")[0]
-    end = asked[max(asked.rfind(control) for control in CONTROLS) :]
-    return "/blobs/" not in asked and len(end) > 1 and unquote(path).endswith(end)
+    requested = target.partition("?")[0]
+    end = requested[max(requested.rfind(control) for control in CONTROLS) :]
+    return "/blobs/" not in requested and len(end) > 1 and unquote(path).endswith(end)
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """Seconds that Retry-After asks for, given as a number or as a date (RFC 9110, 10.2.3); None
-    when it does not say.
-    """
+    """The seconds of Retry-After, a number or a date (RFC 9110, 10.2.3); None if it is missing."""
     text = optional_field(headers, "retry-after")
     seconds = parse_number(text)
     if seconds is not None:
@@ -114,9 +115,7 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
 
 
 def warnings(headers: Mapping[str, str]) -> list[str]:
-    """What a registry wants people to know (distribution-spec "Warnings": `Warning: 299 - "text"`),
-    cleaned and cut.
-    """
+    """A registry's warnings (distribution-spec "Warnings": `Warning: 299 - "text"`), cleaned."""
     return [
         clean(text)
         for text in islice(parse_warnings(optional_field(headers, "warning")), _WARNINGS)
@@ -124,7 +123,7 @@ def warnings(headers: Mapping[str, str]) -> list[str]:
 
 
 def rate_limits(headers: Mapping[str, str]) -> dict[str, str]:
-    """RateLimit-Limit, RateLimit-Remaining and their like, under the names that they came with."""
+    """The headers RateLimit-Limit, RateLimit-Remaining and similar ones, by name."""
     named = [name for name in headers if name.startswith(("ratelimit", "x-ratelimit-"))]
     return {name: clean(headers[name]) for name in named[:_LIMITS]}
 
@@ -132,34 +131,37 @@ def rate_limits(headers: Mapping[str, str]) -> dict[str, str]:
 def next_page(url: str, headers: Mapping[str, str]) -> str | None:
     """The target of the next page from the Link header, resolved against `url`; None at the end.
 
-    Raises Malformed for another host's.
+    Raises Malformed if it is on another host.
     """
     text = field(headers, "link")
     links = parse_links(text)
     if text and not links:
-        raise Malformed(f"the next page of a list has no address: {clean(text)!r}")
+        raise Malformed(f"invalid link to the next page of a list: {clean(text)!r}")
     link = _next_of(links)
     if link is None:
         return None
     try:
-        target, here = urlsplit(urljoin(url, link.target)), urlsplit(url)
-        same = target.hostname == here.hostname and _port(target, here.scheme) == _port(
-            here, here.scheme
+        target, base = urlsplit(urljoin(url, link.target)), urlsplit(url)
+        same = target.hostname == base.hostname and _port(target, base.scheme) == _port(
+            base, base.scheme
         )
     except ValueError:
-        raise Malformed(f"the next page of a list has no address: {clean(link.target)!r}") from None
+        raise Malformed(
+            f"invalid link to the next page of a list: {clean(link.target)!r}"
+        ) from None
     if not same and not link.relations:
         return None
     if not same or target.username:
         raise Malformed(
-            f"the next page of a list is said to be on another host: {clean(target.hostname or '')}"
+            f"the link to the next page leads to another host: {clean(target.hostname or '')}"
         )
     return f"{target.path}?{target.query}" if target.query else str(target.path)
 
 
 def _next_of(links: list[LinkValue]) -> LinkValue | None:
-    """The link to the next page: one with that relation, else the first without a relation (which
-    other clients follow).
+    """The link with the relation `next`, else the first link without a relation.
+
+    Other clients also follow the latter.
     """
     for link in links:
         if "next" in link.relations:
@@ -168,17 +170,16 @@ def _next_of(links: list[LinkValue]) -> LinkValue | None:
 
 
 def _port(url: SplitResult, scheme: str) -> int | None:
-    """The port; a registry behind a TLS proxy calls itself `http://`, so a scheme's own port is
-    that of `scheme`.
+    """The port of a link. A default port is replaced by that of `scheme`.
+
+    A registry behind a TLS proxy may write `http://` into its links.
     """
     own = {"http": 80, "https": 443}
     return url.port if url.port not in (None, own.get(url.scheme)) else own.get(scheme)
 
 
 def read_digest(headers: Mapping[str, str]) -> Digest | None:
-    """What Docker-Content-Digest names, or None where it is missing or names nothing that can be
-    verified.
-    """
+    """The digest in Docker-Content-Digest; None if it is missing or not verifiable."""
     try:
         digest = Digest.parse(optional_field(headers, "docker-content-digest"))
     except Malformed:
@@ -187,7 +188,7 @@ def read_digest(headers: Mapping[str, str]) -> Digest | None:
 
 
 def read_head(headers: Mapping[str, str]) -> Descriptor | None:
-    """What a HEAD of a manifest tells, or None when it leaves the digest or the size out."""
+    """The descriptor in the response to a HEAD of a manifest; None without digest or size."""
     digest, size = read_digest(headers), read_head_size(headers)
     if digest is None or size is None:
         return None
@@ -195,9 +196,9 @@ def read_head(headers: Mapping[str, str]) -> Descriptor | None:
 
 
 def read_head_size(headers: Mapping[str, str]) -> int | None:
-    """The size of what a HEAD is about; None for a length that may be that of something else.
+    """The size in the response to a HEAD; None for a length that is not reliable.
 
-    Frameworks answer HEAD with a length of 0, and what encodes content gives the encoded length.
+    Some frameworks send a length of 0, and servers that encode content send the encoded length.
     """
     if codings(headers):
         return None
@@ -205,28 +206,28 @@ def read_head_size(headers: Mapping[str, str]) -> int | None:
 
 
 def read_size(status: int, headers: Mapping[str, str]) -> int | None:
-    """The size of a whole blob as a HEAD or a range request tells it; None when it does not.
+    """The size of a blob from the response to a HEAD or range request; None if it is missing.
 
-    A 416 tells it, too (RFC 9110, 14.4).
+    A 416 also contains it (RFC 9110, 14.4).
     """
     if status == 200:
         return parse_number(optional_field(headers, "content-length"))
-    found = parse_content_range(optional_field(headers, "content-range"))
-    return None if found is None else found.total
+    content_range = parse_content_range(optional_field(headers, "content-range"))
+    return None if content_range is None else content_range.total
 
 
 def read_range(status: int, headers: Mapping[str, str], start: int) -> ResponseRange:
-    """Which bytes an answer to a range request has.
+    """The bytes in the response to a range request.
 
-    Raises Malformed for a 206 that is not what was asked for.
+    Raises Malformed for a 206 with another range.
     """
     if status == 200:
         size = parse_number(optional_field(headers, "content-length"))
         return ResponseRange(0, size, size)
     text = field(headers, "content-range")
-    found = parse_content_range(text)
-    if found is None or found.first is None or found.last is None:
-        raise Malformed("a part of a blob came without a Content-Range")
-    if found.first != start or found.last < found.first:
-        raise Malformed(f"bytes from {start} were asked for and {clean(text)} came")
-    return ResponseRange(found.first, found.last + 1, found.total)
+    content_range = parse_content_range(text)
+    if content_range is None or content_range.first is None or content_range.last is None:
+        raise Malformed("a partial response has no valid Content-Range")
+    if content_range.first != start or content_range.last < content_range.first:
+        raise Malformed(f"requested the bytes from {start}, the response contains {clean(text)}")
+    return ResponseRange(content_range.first, content_range.last + 1, content_range.total)
