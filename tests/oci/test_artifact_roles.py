@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ocifs.oci import mediatype
 from ocifs.oci.descriptor import parse_descriptor
-from ocifs.oci.kinds.artifact import classify, classify_config, is_rootfs_layer
+from ocifs.oci.kinds.artifact import classify, is_rootfs_layer
 from ocifs.oci.kinds.children import (
     attached_to,
     child_name,
@@ -18,6 +18,7 @@ from ocifs.oci.kinds.children import (
     main_child,
     platform_name,
 )
+from ocifs.oci.kinds.flavours import config_flavours
 from ocifs.oci.kinds.payload import payload_files
 from ocifs.oci.kinds.table import KINDS_BY_NAME
 from ocifs.oci.manifest import Manifest, digest_of_manifest, parse_manifest
@@ -142,7 +143,7 @@ def test_flavours_of_an_image(
     ],
 )
 def test_flavours_by_the_labels_of_the_config(config: bytes, flavours: tuple[str, ...]) -> None:
-    assert classify_config(config) == flavours
+    assert config_flavours(config) == flavours
 
 
 _TYPES = st.sampled_from(

@@ -12,7 +12,7 @@ from ocifs.oci import mediatype
 from ocifs.oci.digest import Digest
 from ocifs.oci.kinds.artifact import Classification, classify
 from ocifs.oci.kinds.extensions import extension_of
-from ocifs.oci.kinds.payload import PayloadFile, payload_files, wants_config
+from ocifs.oci.kinds.payload import PayloadFile, needs_config, payload_files
 from ocifs.oci.kinds.payload_names import predicate_word
 from ocifs.oci.kinds.table import KINDS
 from ocifs.oci.manifest import Manifest, digest_of_manifest, parse_manifest
@@ -164,10 +164,10 @@ def test_a_config_that_is_empty_is_no_file() -> None:
 
 def test_the_config_is_wanted_only_by_kinds_that_take_names_from_it() -> None:
     wanting = {
-        kind.name for kind in KINDS if wants_config(Classification(kind.name, "", "", "", ""))
+        kind.name for kind in KINDS if needs_config(Classification(kind.name, "", "", "", ""))
     }
     assert wanting == {"helm-chart", "spin-app"}
-    assert not wants_config(Classification("no such kind", "", "", "", ""))
+    assert not needs_config(Classification("no such kind", "", "", "", ""))
 
 
 @pytest.mark.parametrize(

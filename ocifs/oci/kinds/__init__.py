@@ -1,1 +1,4 @@
-"""Kinds of artifacts, and the files that each carries."""
+"""Kinds of artifacts: their table, the classification of manifests, and the names of their files.
+
+How to add a kind: docs/how-to/extend.md.
+"""

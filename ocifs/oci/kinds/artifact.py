@@ -1,13 +1,22 @@
-"""What a manifest is: its kind, the type that says so and which field decided.
+"""Classifies manifests: the kind of artifact, its type, and the field that decided.
 
-The order of the rules is one of trust: what a publisher says on purpose (an annotation of the
-package, `artifactType`, a config type of its own) comes before what layers look like, and a config
-type that says "image" is believed only when the layers could be a root filesystem, since cosign,
-Ollama, Tekton and others push images that are none.
+`classify` is called for every manifest that is loaded: by the tree, by `find` and by `inspect`. The
+rules are in the order of their reliability:
 
-Rules that hold here: pure, decided from the manifest alone; no content is guessed at: a type that
-the table does not know is `artifact` with that type, and where nothing says anything the kind is
-`files`; types are shown as they stood and compared by their essence.
+1. the form: schema 1, an unknown form, an index
+2. explicit declarations of the publisher: the package annotation, `artifactType`, a config type
+   other than those of images
+3. annotations of the manifest, then annotations and types of its layers
+4. `image`, if the config type is that of an image and all layers can be parts of a root filesystem:
+   cosign, Ollama, Tekton and others push artifacts with the config of an image
+5. a single unknown layer type: `artifact` of that type
+6. no information: `files`
+
+Rules that hold here:
+
+- Pure. Only the manifest and its tag are used; no blob is read.
+- A type without a row in the table is the kind `artifact` with that type.
+- Types are displayed unchanged, and compared by their essence.
 """
 
 from __future__ import annotations
@@ -15,11 +24,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from ocifs.errors import Malformed
 from ocifs.oci import mediatype
 from ocifs.oci.descriptor import Descriptor
-from ocifs.oci.jsontext import load_json
 from ocifs.oci.kinds.children import child_role
+from ocifs.oci.kinds.flavours import filesystem_image, manifest_flavours
 from ocifs.oci.kinds.kind import (
     IMAGE_CONFIGS,
     PACKAGE_TYPE,
@@ -31,10 +39,6 @@ from ocifs.oci.kinds.kind import (
 from ocifs.oci.kinds.table import KINDS
 from ocifs.oci.manifest import Form, Manifest
 
-_CHUNKED = (
-    "io.github.containers.zstd-chunked.",
-    "io.containers.zstd-chunked.",
-)  # the latter by podman 4 and older
 _UNKNOWN_CONFIG = "application/vnd.unknown.config.v1+json"
 _BLANK_CONFIG = frozenset({"", mediatype.OCTET_STREAM, mediatype.OCI_EMPTY, _UNKNOWN_CONFIG})
 _EMPTY_OBJECT_SIZE = 2
@@ -46,12 +50,6 @@ _ROOTFS = (
     "application/vnd.docker.image.rootfs.*",
     "application/vnd.docker.container.image.rootfs.*",
     "application/vnd.in-toto.oci.image.layer.*",
-)
-_WORDS = re.compile(r"[/.+-]")
-_FILESYSTEMS = ("squashfs", "erofs", "ext3", "ext4")
-_ANNOTATED_FLAVOURS = (
-    ("com.amazon.soci.index-digest", "soci-v2"),
-    ("io.backstage.dynamic-packages", "backstage-plugin"),
 )
 _VENDOR = re.compile(r"[a-z]+/(?:vnd|prs|x)[.-]")
 
@@ -66,14 +64,14 @@ _LAYERED = tuple(kind for kind in KINDS if kind.layer_types)
 
 
 UNKNOWN_KINDS = frozenset({"artifact", "files", "unknown"})
-"""Kinds of which nothing is known but their types."""
+"""Kinds without a row in the table that identifies them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Classification:
-    """What a manifest is.
+    """The kind of a manifest.
 
-    `decided_by` names the field that said so and `value` what it held; `rule` is the rule's name.
+    `decided_by`: the field that decided. `value`: its value. `rule`: the name of the rule.
     """
 
     kind: str
@@ -85,9 +83,9 @@ class Classification:
 
 
 def classify(manifest: Manifest, *, tag: str = "") -> Classification:
-    """Say what a manifest is.
+    """Classify a manifest.
 
-    `tag` is the tag that led to it, which tells an index of referrers from one of platforms.
+    `tag`: the tag under which it was found. An index of referrers is recognized by its tag.
     """
     if manifest.form is Form.UNKNOWN:
         return Classification("unknown", manifest.media_type, "form", manifest.form_reason, "form")
@@ -109,47 +107,16 @@ def classify(manifest: Manifest, *, tag: str = "") -> Classification:
     )
 
 
-def classify_config(config: bytes) -> tuple[str, ...]:
-    """The flavours that only an image's config tells, by its labels; none for a config that is no
-    such JSON.
-    """
-    try:
-        members = load_json(config, "the config")
-    except Malformed:
-        return ()
-    inner = members.get("config") if isinstance(members, dict) else None
-    labels = inner.get("Labels") if isinstance(inner, dict) else None
-    if not isinstance(labels, dict):
-        return ()
-    found = []
-    if labels.get("containers.bootc") == "1" or any(
-        key in labels for key in ("ostree.bootable", "ostree.commit")
-    ):
-        found.append("bootable")
-    if "com.docker.desktop.extension.api.version" in labels:
-        found.append("docker-desktop-extension")
-    if "dev.carvel.imgpkg.bundle" in labels:
-        found.append("imgpkg-bundle")
-    return tuple(found)
-
-
 def is_rootfs_layer(media_type: str) -> bool:
-    """Whether a layer of this type is a part of a root filesystem, in any compression, also lazily
-    loaded, foreign or encrypted.
+    """Whether a layer of this type is part of a root filesystem.
+
+    This includes all compressions, and lazy, foreign and encrypted layers.
     """
     return matches_any(_ROOTFS, media_type) or filesystem_image(media_type) != ""
 
 
-def filesystem_image(media_type: str) -> str:
-    """The file system of a layer that is an image of one, as stacker, Singularity and containerd
-    write them; empty for others.
-    """
-    words = _WORDS.split(mediatype.essence(media_type))
-    return next((what for what in _FILESYSTEMS if what in words), "")
-
-
 def is_image_config(media_type: str) -> bool:
-    """Whether this is the type of a container image's config, OCI's or Docker's."""
+    """Whether this is the media type of an image's config, in OCI or Docker format."""
     return mediatype.essence(media_type) in IMAGE_CONFIGS
 
 
@@ -165,7 +132,7 @@ def _by_package(manifest: Manifest) -> Classification | None:
 
 
 def _own_type(manifest: Manifest) -> str:
-    """The type that the manifest gives itself, in either of the two fields."""
+    """The declared type, from `artifactType` or the config."""
     if is_informative(manifest.artifact_type):
         return manifest.artifact_type
     config = manifest.config
@@ -226,7 +193,7 @@ def _index(manifest: Manifest, tag: str) -> Classification:
 
 
 def _cache_index(manifest: Manifest) -> Classification | None:
-    """BuildKit's older cache: an index whose children are blobs, one of them the cache's config."""
+    """BuildKit's older cache format: an index of blobs, one of which is the cache's config."""
     for n, child in enumerate(manifest.manifests):
         if matches_any(_BUILD_CACHE, child.media_type):
             where = f"manifests[{n}].mediaType"
@@ -298,12 +265,12 @@ def _image(manifest: Manifest) -> Classification | None:
         return None
     plain = mediatype.essence(config.media_type)
     if plain in IMAGE_CONFIGS and config.size != _EMPTY_OBJECT_SIZE:
-        flavours = _flavours(manifest)
+        flavours = manifest_flavours(manifest)
         return Classification(
             "image", config.media_type, "config.mediaType", config.media_type, "image", flavours
         )
     if plain == mediatype.OCTET_STREAM and layers and _is_docker(manifest):
-        flavours = _flavours(manifest)
+        flavours = manifest_flavours(manifest)
         return Classification(
             "image", mediatype.DOCKER_CONFIG, "mediaType", manifest.media_type, "image", flavours
         )
@@ -315,17 +282,17 @@ def _is_docker(manifest: Manifest) -> bool:
 
 
 def _unknown_layers(manifest: Manifest) -> Classification | None:
-    """Layers whose own type is one of a vendor's, and the same for all that have such a type."""
-    telling = {
+    """An artifact with one vendor-specific type of layers."""
+    vendor_types = {
         mediatype.essence(layer.media_type): (n, layer.media_type)
         for n, layer in enumerate(manifest.layers)
         if _VENDOR.match(mediatype.essence(layer.media_type))
         and not layer.is_empty
         and not is_rootfs_layer(layer.media_type)
     }
-    if len(telling) != 1:
+    if len(vendor_types) != 1:
         return None
-    [(n, value)] = telling.values()
+    [(n, value)] = vendor_types.values()
     return Classification("artifact", value, f"layers[{n}].mediaType", value, "layer-type")
 
 
@@ -334,9 +301,7 @@ def _files(manifest: Manifest) -> Classification:
 
 
 def _shown_type(manifest: Manifest) -> str:
-    """artifactType, else the config's type, else what the layers agree on: shown, though none of
-    them says what this is.
-    """
+    """The type to display: `artifactType`, else the config's type, else the layers' common type."""
     if manifest.artifact_type:
         return manifest.artifact_type
     if manifest.config is not None and mediatype.essence(manifest.config.media_type) not in (
@@ -346,31 +311,3 @@ def _shown_type(manifest: Manifest) -> str:
         return manifest.config.media_type
     types = {mediatype.essence(layer.media_type) for layer in manifest.layers}
     return manifest.layers[0].media_type if len(types) == 1 else ""
-
-
-def _flavours(manifest: Manifest) -> tuple[str, ...]:
-    """What is special in how the layers are stored; nothing of it changes the kind."""
-    layers = manifest.layers
-    found = []
-    types = [mediatype.essence(layer.media_type) for layer in layers]
-    if any("containerd.io/snapshot/stargz/toc.digest" in layer.annotations for layer in layers):
-        found.append("estargz")
-    if any(key.startswith(_CHUNKED) for layer in layers for key in layer.annotations):
-        found.append("zstd:chunked")
-    if any("+encrypted" in text for text in types):
-        found.append("encrypted")
-    if any(
-        layer.urls or ".foreign." in text or ".nondistributable." in text
-        for layer, text in zip(layers, types, strict=True)
-    ):
-        found.append("foreign-layers")
-    found += [
-        what for what in _FILESYSTEMS if any(filesystem_image(text) == what for text in types)
-    ]
-    if any(
-        ".nydus." in text or "containerd.io/snapshot/nydus-bootstrap" in layer.annotations
-        for layer, text in zip(layers, types, strict=True)
-    ):
-        found.append("nydus")
-    found += [flavour for key, flavour in _ANNOTATED_FLAVOURS if key in manifest.annotations]
-    return tuple(found)

@@ -1,8 +1,10 @@
-"""What the children of an index are to it: a platform, something that is attached to a sibling, an
-artifact, or a blob.
+"""The roles of an index's children: platform, attachment of a sibling, artifact, or blob.
 
-Rules that hold here: pure, from the descriptors alone; what is attached to a sibling is no
-platform, whatever platform it claims; a name is text of the publisher's and not safe as a path.
+Rules that hold here:
+
+- Pure. Only descriptors are used, and no child is read.
+- An attachment of a sibling is not a platform, even if its descriptor has one.
+- A name is the publisher's text and is not safe as a path.
 """
 
 from __future__ import annotations
@@ -28,9 +30,7 @@ _NAMES = (TITLE, "io.cnab.component.name", _CNAB, _REF_NAME, "type")
 
 
 def child_role(descriptor: Descriptor) -> str:
-    """`platform`, `attestation`, `artifact`, `manifest` (nothing says which), or `blob` for a type
-    that is not a manifest's.
-    """
+    """`platform`, `attestation`, `artifact`, `manifest` (undecided), or `blob` (not a manifest)."""
     if mediatype.essence(descriptor.media_type) not in _MANIFEST_TYPES:
         return "blob"
     if descriptor.annotations.get("vnd.docker.reference.type") == "attestation-manifest":
@@ -50,18 +50,17 @@ def child_role(descriptor: Descriptor) -> str:
 
 
 def blob_children(index: Manifest) -> tuple[Descriptor, ...]:
-    """The children of an index that is one of blobs, as BuildKit's older cache is: all have types
-    that are not manifests'.
+    """The children of an index if all of them are blobs, as in BuildKit's older cache; else ().
 
-    Among manifests such a child is one of a type that is not known yet, which must not change what
-    the others are (image-index.md).
+    Among manifests, a child that looks like a blob has an unknown type. It must not change the role
+    of the others (image-index.md).
     """
     blobs = all(child_role(child) == "blob" for child in index.manifests)
     return index.manifests if blobs else ()
 
 
 def attached_to(descriptor: Descriptor) -> Digest | None:
-    """The sibling that a child says it is about, or None."""
+    """The digest of the sibling that a child is attached to, or None."""
     for key in _SIBLINGS:
         try:
             return Digest.parse(descriptor.annotations[key])
@@ -71,17 +70,17 @@ def attached_to(descriptor: Descriptor) -> Digest | None:
 
 
 def child_name(descriptor: Descriptor) -> str:
-    """What a child that is no platform is called: as its annotations say, else by its digest."""
+    """The name of a child that is not a platform: from its annotations, else its short digest."""
     return next(
         (descriptor.annotations[key] for key in _NAMES if descriptor.annotations.get(key)), ""
     ) or (descriptor.digest.short)
 
 
 def platform_name(index: Manifest, descriptor: Descriptor) -> str:
-    """What a platform is called.
+    """The name of a child that is a platform.
 
-    Homebrew repeats darwin/amd64 for each release of macOS, and says which in the name of the
-    bottle.
+    Homebrew lists darwin/amd64 once for each release of macOS. The name of the bottle contains the
+    release.
     """
     version = index.annotations.get(_VERSION) or index.annotations.get(_REF_NAME, "")
     bottle = descriptor.annotations.get(_REF_NAME, "")
@@ -93,14 +92,15 @@ def platform_name(index: Manifest, descriptor: Descriptor) -> str:
 
 
 def main_child(index: Manifest) -> int | None:
-    """The number of the child whose files are those of an index without platforms: a CNAB bundle's
-    config, or the only child.
+    """The number of the child that provides the files of an index without platforms.
+
+    It is a CNAB bundle's config, or the only child.
     """
-    meant = [
+    candidates = [
         n
         for n, child in enumerate(index.manifests)
         if child_role(child) in ("artifact", "manifest") and attached_to(child) is None
     ]
-    configs = [n for n in meant if index.manifests[n].annotations.get(_CNAB) == "config"]
-    chosen = configs or meant
+    configs = [n for n in candidates if index.manifests[n].annotations.get(_CNAB) == "config"]
+    chosen = configs or candidates
     return chosen[0] if len(chosen) == 1 else None

@@ -1,7 +1,6 @@
-"""The extension of a file that nobody named.
+"""The extension of a file without a title.
 
-Rules that hold here: pure; a type says more than bytes, and where neither says anything the
-extension is `.bin`.
+Rules that hold here: pure; the media type decides, then the first bytes; the default is `.bin`.
 """
 
 from __future__ import annotations
@@ -9,11 +8,11 @@ from __future__ import annotations
 from ocifs.oci import mediatype
 
 HEAD_SIZE = 512
-"""How many first bytes of a blob `extension_of` can use: a tar says what it is at offset 257."""
+"""How many bytes `extension_of` can use: the magic number of a tar is at offset 257."""
 
 
 def extension_of(media_type: str, head: bytes = b"") -> str:
-    """The extension, with its dot, that a media type says, else the first bytes, else `.bin`."""
+    """The extension, with its dot, by media type, else by the first bytes, else `.bin`."""
     plain = mediatype.essence(media_type)
     for ending, extension in _ENDINGS:
         if plain.endswith(ending):

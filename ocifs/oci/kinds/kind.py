@@ -1,12 +1,15 @@
-"""What a row of the table of kinds can say, and how a row is matched.
+"""The fields of a row in the table of kinds, and how they are matched.
 
-A row names a kind of artifact once: the strings by which its publisher marks it and the names that
-its files have. The rows are in `kinds_table.py`; whoever adds one adds a row there and one row in
-tests/oci/test_artifact.py, and runs scripts/generate_kinds.py.
+A row describes a kind of artifact: the types and annotations that identify it, and the names of its
+files. The rows are in table.py, packages.py and programs.py; docs/how-to/extend.md shows how to add
+one.
 
-Rules that hold here: a type pattern is compared by `mediatype.essence` and may end in `*`; an
-annotation pattern is `key` or `key=value`; rows are tried in the order of the table and the first
-that matches decides.
+Rules that hold here:
+
+- Pure. The table is immutable and shared by all threads.
+- A type pattern is compared by `mediatype.essence`, and may end in `*`.
+- An annotation pattern is `key` or `key=value`.
+- Rows are tried in the order of the table. The first match decides.
 """
 
 from __future__ import annotations
@@ -29,20 +32,27 @@ _BLANK = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class ArtifactKind:
-    """One kind.
+    """One kind of artifact, a row of the table.
 
-    `types` are looked for in artifactType and in config.mediaType alike, since the same strings
-    move between the two.
+    Identification:
 
-    `layer_types`, `layer_annotations` and `annotations` count where artifactType and config say
-    nothing or "image". `all_layers`: every layer must have one of the types. `needs_layer` and
-    `needs_title`: what must be there besides a type, for kinds that share one. `names`: layer type
-    (or `annotation=value` of the layer) and file name; a name with `/` at its end is an archive
-    shown as a directory, `{n}` in it counts the layers that this name is the custom for. `joined`:
-    layers of these types are one file, cut into pieces, in order. `texts` and `layer_texts`: an
-    annotation of the manifest, or of a layer, whose value is a file, and that file's name.
-    `config_name`: the config blob is a part of the payload. `reads_config`: names come from the
-    config blob.
+    - `types`: values of `artifactType` or of the config's media type. Publishers use the same
+      strings in both fields. `index_types`: values of `artifactType` in an index.
+    - `package_type`: value of the annotation PACKAGE_TYPE. `index`: the kind is an index.
+    - `annotations`, `layer_annotations`, `layer_types`: used if `artifactType` and the config are
+      blank, or are those of an image. `all_layers`: every layer must have one of the types.
+    - `required_layer_types`, `required_title`: additional conditions for kinds that share a type: a
+      layer of one of these types, and a title of a layer that begins with this text.
+
+    Files:
+
+    - `file_names`: pairs of layer type (or `annotation=value` of the layer) and file name. A name
+      that ends in `/` is an archive that is shown as a directory. `{n}` is a counter.
+    - `joined_types`: layers of these types are the parts of one file, in order.
+    - `annotation_files`, `layer_annotation_files`: pairs of an annotation, which contains the text
+      of a file, and the file's name.
+    - `config_file`: the name of the config blob, if it is part of the payload.
+    - `reads_config`: the names are computed from the config blob (payload_names.py).
     """
 
     name: str
@@ -65,7 +75,7 @@ class ArtifactKind:
     reads_config: bool = False
 
     def accepts(self, layers: tuple[Descriptor, ...]) -> bool:
-        """Whether what the row demands besides its type is there."""
+        """Whether the additional conditions are met."""
         if self.required_layer_types and first_of_types(self.required_layer_types, layers) is None:
             return False
         if not self.required_title:
@@ -75,7 +85,7 @@ class ArtifactKind:
         )
 
     def layer_match(self, layers: tuple[Descriptor, ...]) -> Descriptor | None:
-        """The layer whose type says that this is the kind."""
+        """The layer that identifies this kind by its type, or None."""
         if not self.layer_types:
             return None
         if self.all_layers and not all(
@@ -86,29 +96,28 @@ class ArtifactKind:
 
 
 def is_informative(artifact_type: str) -> bool:
-    """Whether an artifactType says what something is: tools write some that say nothing, and some
-    that say "image".
-    """
+    """Whether an `artifactType` identifies an artifact. Some tools write blank or image types."""
     plain = mediatype.essence(artifact_type)
     return plain not in _BLANK and plain not in IMAGE_CONFIGS
 
 
 @lru_cache(maxsize=4096)
 def matches_any(patterns: tuple[str, ...], media_type: str) -> bool:
-    """Whether a media type is one of the patterns; remembered, since a registry repeats few types
-    many times.
+    """Whether a media type matches one of the patterns.
+
+    The results are cached: a registry repeats few types many times.
     """
     plain = mediatype.essence(media_type)
     return any(plain.startswith(p[:-1]) if p.endswith("*") else plain == p for p in patterns)
 
 
 def first_of_types(patterns: tuple[str, ...], layers: Iterable[Descriptor]) -> Descriptor | None:
-    """The first layer of one of the types."""
+    """The first layer of a type that matches one of the patterns."""
     return next((layer for layer in layers if matches_any(patterns, layer.media_type)), None)
 
 
 def matching_annotation(patterns: tuple[str, ...], annotations: Mapping[str, str]) -> str:
-    """The key of the first pattern that the annotations fulfil, or empty."""
+    """The key of the first pattern that matches an annotation, or ""."""
     for pattern in patterns:
         key, _, value = pattern.partition("=")
         if key in annotations and value in ("", annotations[key]):

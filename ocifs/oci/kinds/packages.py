@@ -1,9 +1,6 @@
 """Kinds of artifact that are packages: charts, bundles, modules, features.
 
-A part of the table in `kinds_table.py`.
-
-Rules that hold here: data only, no code; the strings are those that the publishers' tools write;
-where two rows share a type, the one that demands more stands first.
+Part of the table in table.py; its rules hold here.
 """
 
 from __future__ import annotations
@@ -95,7 +92,7 @@ PACKAGES = (
     ),
     ArtifactKind(
         "artifacthub-metadata",
-        "Artifact Hub's metadata of a repository",
+        "Artifact Hub repository metadata",
         types=("application/vnd.cncf.artifacthub.config.v1+yaml",),
         layer_types=("application/vnd.cncf.artifacthub.repository-metadata.layer.*",),
         file_names=(
@@ -151,7 +148,7 @@ PACKAGES = (
     ),
     ArtifactKind(
         "opentofu-provider",
-        "OpenTofu provider, all platforms or its checksums",
+        "OpenTofu provider for all platforms, or its checksums",
         types=("application/vnd.opentofu.provider",),
         index_types=("application/vnd.opentofu.provider",),
         config_file="SHA256SUMS",

@@ -1,15 +1,22 @@
-"""The files of an artifact under the names that a person wants, from its manifest and, for some
-kinds, its config.
+"""The files of an artifact and their names, from its manifest and, for some kinds, its config.
 
-A layer's name comes from the first of: its title, its path in a Compose project or a model, what it
-is to Tekton, the custom of the artifact's kind (`payload_names.py` where the name has to be put
-together, else the table's `names`), its `ref.name`, and last `layer-N` with the extension that its
-media type says, or its first bytes where the manifest carries them.
+The tree (`files/`) and `export` call `payload_files`. A layer's name is the first of these:
 
-Rules that hold here: pure; names are given as the publisher wrote them and are not safe as paths:
-ocifs/tree/names.py makes them so, also those that repeat; the empty descriptor is no file, unless
-it has a title; a config that is no JSON is no reason to fail, its names are only not known; nothing
-needs a blob to be read.
+1. its title, or its path in a Compose project or a model
+2. the kind and name of a Tekton resource
+3. a name computed for this kind of artifact (payload_names.py)
+4. the name in the table for its type or annotation (`ArtifactKind.file_names`)
+5. its `ref.name`
+6. `layer-N`, with an extension from its media type, or from its first bytes if they are embedded in
+   the manifest
+
+Rules that hold here:
+
+- Pure. No blob is read; the config is a parameter.
+- Names are the publisher's text: not safe as paths, and not unique. ocifs/tree/names.py makes them
+  safe.
+- The empty descriptor is not a file, unless it has a title.
+- A config that is not valid JSON is not an error: the names that need it are skipped.
 """
 
 from __future__ import annotations
@@ -39,11 +46,9 @@ _PATHS = (TITLE, "com.docker.compose.file", "com.docker.compose.envfile", _MODEL
 
 @dataclass(frozen=True, slots=True)
 class PayloadFile:
-    """One file of the payload: one blob, several that are one file together, or (`text`) what an
-    annotation says.
+    """One file of the payload: a blob, several blobs joined, or the text of an annotation.
 
-    `path` is the publisher's text; `unpack`: an archive that is to be shown as a directory of that
-    path.
+    `path`: the publisher's text. `unpack`: an archive that is shown as a directory of that path.
     """
 
     path: str
@@ -53,23 +58,23 @@ class PayloadFile:
 
     @property
     def size(self) -> int:
-        """Of the file, or of the archive; UNKNOWN_SIZE where the manifest does not say."""
+        """The size of the file or archive; UNKNOWN_SIZE if the manifest does not contain it."""
         if not self.parts:
             return len(self.text.encode(errors="surrogatepass"))
         sizes = [part.size for part in self.parts]
         return UNKNOWN_SIZE if UNKNOWN_SIZE in sizes else sum(sizes)
 
     @property
-    def plain_digest(self) -> Digest | None:
-        """The digest of the archive without its compression, where the publisher wrote it down."""
+    def uncompressed_digest(self) -> Digest | None:
+        """The digest of the uncompressed archive, if the publisher recorded it."""
         try:
             return Digest.parse(self.parts[0].annotations[_PLAIN_DIGEST])
         except (IndexError, KeyError, Malformed):
             return None
 
 
-def wants_config(classification: Classification) -> bool:
-    """Whether `payload_files` needs the config blob to give the names."""
+def needs_config(classification: Classification) -> bool:
+    """Whether `payload_files` needs the config blob to compute names."""
     kind = KINDS_BY_NAME.get(classification.kind)
     return kind is not None and kind.reads_config
 
@@ -77,11 +82,10 @@ def wants_config(classification: Classification) -> bool:
 def payload_files(
     manifest: Manifest, classification: Classification, config: bytes | None = None
 ) -> tuple[PayloadFile, ...]:
-    """The payload in the manifest's order, the config (where it is payload) and what annotations
-    say last.
+    """The payload: files of layers in order, then the config, then texts of annotations.
 
-    `config` is the config blob where `wants_config` says so; without it names fall back. An index
-    has files where its children are blobs.
+    `config`: the config blob, if `needs_config`. Without it, other names are used. An index has
+    files only if its children are blobs.
     """
     kind = KINDS_BY_NAME.get(classification.kind) or ArtifactKind(classification.kind, "")
     layers = manifest.layers
@@ -109,57 +113,52 @@ def _layer_files(
 ) -> Iterator[PayloadFile]:
     """The files of each layer.
 
-    Where several have texts beside them, each has a directory of its number, so that none is mixed
-    up.
+    If several layers have annotation files, each layer has a directory that is named by its number.
     """
     counts: dict[str, int] = {}
-    apart = (
+    separate = (
         bool(kind.layer_annotation_files)
         and sum(matches_any(kind.layer_types, layer.media_type) for layer in layers) > 1
     )
     for n, layer in enumerate(layers):
-        if layer.is_empty and not layer.annotations.get(
-            TITLE
-        ):  # who gives `{}` a name means a file
+        # With a title, `{}` is a file and not a placeholder.
+        if layer.is_empty and not layer.annotations.get(TITLE):
             continue
-        place = f"{n}/" if apart else ""
-        custom = _numbered(_custom(kind, config, layer), counts)
-        file = _layer_file(custom, n, layer)
-        yield PayloadFile(place + file.path, file.parts, file.unpack)
+        directory = f"{n}/" if separate else ""
+        usual_name = _numbered(_usual_name(kind, config, layer), counts)
+        file = _layer_file(usual_name, n, layer)
+        yield PayloadFile(directory + file.path, file.parts, file.unpack)
         for key, name in kind.layer_annotation_files:
             if layer.annotations.get(key):
-                yield PayloadFile(place + name, (), text=layer.annotations[key])
+                yield PayloadFile(directory + name, (), text=layer.annotations[key])
 
 
-def _layer_file(custom: str, n: int, layer: Descriptor) -> PayloadFile:
+def _layer_file(usual_name: str, n: int, layer: Descriptor) -> PayloadFile:
     key = next((key for key in _PATHS if layer.annotations.get(key)), "")
     if key:
-        # ModelPack's tars hold what their path names; its raw layers are that file.
+        # In ModelPack, a tar contains the path, and a raw layer is the file itself.
         packed = key == _MODEL_PATH and ".tar" in mediatype.essence(layer.media_type)
         return PayloadFile(layer.annotations[key], (layer,), packed or _unpacks(layer))
     tekton = _tekton(layer)
     if tekton:
         return PayloadFile(tekton, (layer,), unpack=True)
-    if custom:
-        return PayloadFile(
-            custom.removesuffix("/"), (layer,), custom.endswith("/") or _unpacks(layer)
-        )
+    if usual_name:
+        unpack = usual_name.endswith("/") or _unpacks(layer)
+        return PayloadFile(usual_name.removesuffix("/"), (layer,), unpack)
     head = (layer.embedded or b"")[:HEAD_SIZE]
     name = layer.annotations.get(_REF_NAME) or f"layer-{n}{extension_of(layer.media_type, head)}"
     return PayloadFile(name, (layer,), _unpacks(layer))
 
 
 def _joined(kind: ArtifactKind, files: Iterable[PayloadFile]) -> Iterator[PayloadFile]:
-    """The files, those that are pieces of one made one, where the first of them stood."""
-    whole = list(files)
+    """The files, with the parts of a split file joined at the position of the first part."""
+    unjoined = list(files)
     pieces = [
         file
-        for file in whole
-        if kind.joined_types
-        and file.parts
-        and matches_any(kind.joined_types, file.parts[0].media_type)
+        for file in unjoined
+        if file.parts and matches_any(kind.joined_types, file.parts[0].media_type)
     ]
-    for file in whole:
+    for file in unjoined:
         if not pieces or file not in pieces:
             yield file
         elif file is pieces[0]:
@@ -171,8 +170,9 @@ def _unpacks(layer: Descriptor) -> bool:
 
 
 def _tekton(layer: Descriptor) -> str:
-    """Tekton's bundles hold one resource a layer, as the only file of a tar (tekton docs,
-    tekton-bundle-contracts.md).
+    """The kind and name of a Tekton resource.
+
+    Each layer of a bundle is a tar with one resource (tekton docs, tekton-bundle-contracts.md).
     """
     kind, name = (
         layer.annotations.get(f"dev.tekton.image.{part}", "") for part in ("kind", "name")
@@ -188,11 +188,12 @@ def _numbered(name: str, counts: dict[str, int]) -> str:
     return name.replace("{n}", f"{number:03}")
 
 
-def _custom(kind: ArtifactKind, config: dict[str, object], layer: Descriptor) -> str:
-    maker = NAME_FUNCTIONS.get(kind.name)
-    made = maker(config, layer) if maker is not None else ""
-    if made:
-        return made
+def _usual_name(kind: ArtifactKind, config: dict[str, object], layer: Descriptor) -> str:
+    """The name that is usual for this layer of this kind of artifact, or ""."""
+    compute = NAME_FUNCTIONS.get(kind.name)
+    computed = compute(config, layer) if compute is not None else ""
+    if computed:
+        return computed
     for pattern, name in kind.file_names:
         if matches_any((pattern,), layer.media_type) or matching_annotation(
             (pattern,), layer.annotations
@@ -202,9 +203,7 @@ def _custom(kind: ArtifactKind, config: dict[str, object], layer: Descriptor) ->
 
 
 def _config_file(manifest: Manifest, kind: ArtifactKind, alone: bool) -> PayloadFile | None:
-    """The config as a file: where it has a title, where the kind says so, and where an artifact has
-    nothing else.
-    """
+    """The config as a file: if it has a title, if the kind names it, or if it is the only file."""
     config = manifest.config
     if config is None or config.is_empty or config.size == 0:
         return None

@@ -1,8 +1,12 @@
-"""The names of files that are put together: from the config of the artifact, from what a layer says
-of itself.
+"""Computed file names, from the artifact's config or from annotations of the layer.
 
-Rules that hold here: pure; a name with `/` at its end is an archive shown as a directory; a config
-that lacks what is looked for is no reason to fail: the name is empty, and the next custom is tried.
+`payload` calls the function of a kind for each layer.
+
+Rules that hold here:
+
+- Pure.
+- A name that ends in `/` is an archive that is shown as a directory.
+- If the config lacks the required members, the result is "", and the table's name is used.
 """
 
 from __future__ import annotations
@@ -24,9 +28,7 @@ _OCM = "software.ocm.artifact"
 
 
 def _helm(config: dict[str, object], layer: Descriptor) -> str:
-    """Charts are `name-version.tgz`, their provenance has `.prov` after it (Helm's docs, "Use
-    OCI-based registries").
-    """
+    """`name-version.tgz`, and `.prov` for the provenance (Helm, "Use OCI-based registries")."""
     plain = mediatype.essence(layer.media_type)
     name, version = config.get("name"), config.get("version")
     if not plain.startswith(("application/vnd.cncf.helm.chart.", "application/tar+gzip")):
@@ -37,27 +39,25 @@ def _helm(config: dict[str, object], layer: Descriptor) -> str:
 
 
 def _kyverno(_: dict[str, object], layer: Descriptor) -> str:
-    """One policy a layer, named by the annotation that Kyverno's own tool writes."""
+    """One policy in each layer, with the name in the annotation that Kyverno's tool writes."""
     name = layer.annotations.get("io.kyverno.image.name", "")
     return f"{name}.yaml" if name else ""
 
 
 def _spin(config: dict[str, object], layer: Descriptor) -> str:
-    """The locked application names its components and their files by digest (Spin's locked app
-    schema).
-    """
-    wanted = str(layer.digest)
+    """The component or file with the layer's digest (Spin's locked app schema)."""
+    digest = str(layer.digest)
     components = config.get("components")
     for component in components if isinstance(components, list) else ():
         if not isinstance(component, dict):
             continue
-        if _source_digest(component.get("source")) == wanted and isinstance(
+        if _source_digest(component.get("source")) == digest and isinstance(
             component.get("id"), str
         ):
             return f"{component['id']}.wasm"
         files = component.get("files")
         for entry in files if isinstance(files, list) else ():
-            if not isinstance(entry, dict) or _source_digest(entry) != wanted:
+            if not isinstance(entry, dict) or _source_digest(entry) != digest:
                 continue
             path = entry.get("path")
             if isinstance(path, str):
@@ -66,7 +66,7 @@ def _spin(config: dict[str, object], layer: Descriptor) -> str:
 
 
 def _source_digest(value: object) -> str:
-    """A digest as Spin writes it: in the object itself or in its `content`."""
+    """The digest in an object of Spin's, or in its member `content`."""
     if not isinstance(value, dict):
         return ""
     inner = value.get("content")
@@ -75,7 +75,10 @@ def _source_digest(value: object) -> str:
 
 
 def predicate_word(predicate_type: str) -> str:
-    """A predicate type as a word: `https://slsa.dev/provenance/v0.2` is `slsa-provenance-v0.2`."""
+    """A short form of a predicate type.
+
+    `https://slsa.dev/provenance/v0.2` becomes `slsa-provenance-v0.2`.
+    """
     text = predicate_type.partition("://")[2] or predicate_type
     for prefix, word in _PREDICATE_WORDS:
         if text.startswith(prefix):
@@ -99,7 +102,7 @@ def _statement(extension: str) -> NameFunction:
 
 
 def _named_after(annotation: str, ending: str) -> NameFunction:
-    """For tables of contents, which are named after the layer that they describe."""
+    """For tables of contents: the digest of the layer that they describe, and an ending."""
 
     def name(_: dict[str, object], layer: Descriptor) -> str:
         digest = layer.annotations.get(annotation, "")
@@ -109,14 +112,12 @@ def _named_after(annotation: str, ending: str) -> NameFunction:
 
 
 def _ocm(_: dict[str, object], layer: Descriptor) -> str:
-    """Resources and sources are named by the identity that the layer says it has (OCM
-    specification, "OCI Registries").
-    """
+    """The name in the identity of a resource or source (OCM specification, "OCI Registries")."""
     try:
-        said = load_json(layer.annotations.get(_OCM, "").encode(errors="replace"), _OCM)
+        value = load_json(layer.annotations.get(_OCM, "").encode(errors="replace"), _OCM)
     except Malformed:
         return ""
-    first = said[0] if isinstance(said, list) and said else said
+    first = value[0] if isinstance(value, list) and value else value
     identity = first.get("identity") if isinstance(first, dict) else None
     name = identity.get("name") if isinstance(identity, dict) else None
     if not isinstance(name, str) or not name:

@@ -1,8 +1,6 @@
-"""Kinds of artifact that are programs, models or data: WebAssembly, language models, rules,
-databases. A part of `kinds_table.py`.
+"""Kinds of artifact that are programs, models or data: WebAssembly, language models, databases.
 
-Rules that hold here: data only, no code; the strings are those that the publishers' tools write;
-where two rows share a type, the one that demands more stands first.
+Part of the table in table.py; its rules hold here.
 """
 
 from __future__ import annotations
@@ -30,13 +28,13 @@ _MODEL_PARTS = (
 
 
 def _modelpack(part: str, name: str) -> tuple[tuple[str, str], ...]:
-    """The archives of a part in each compression, and a raw file that nobody named."""
+    """The archives of a part in each compression, and a raw file without a title."""
     endings = (("tar+gzip", ".tar.gz"), ("tar+zstd", ".tar.zst"), ("tar", ".tar"), ("raw", ".bin"))
     return tuple((f"{_MODEL}{part}.v1.{type_}", name + extension) for type_, extension in endings)
 
 
 def _kitops(part: str) -> tuple[tuple[str, str], ...]:
-    """KitOps has written both vendors' names for the same archives."""
+    """The archives of a part under the two vendor names that KitOps has used."""
     return tuple(
         (f"application/vnd.{vendor}.{part}.*", f"{part}/")
         for vendor in ("kitops.modelkit", "jozu.model")
@@ -57,7 +55,7 @@ PROGRAMS = (
     ),
     ArtifactKind(
         "wasm-component",
-        "WebAssembly component or module in the CNCF's layout",
+        "WebAssembly component or module in the CNCF layout",
         types=("application/vnd.wasm.config.v0+json",),
         file_names=(("application/wasm", "component.wasm"), *_WASM_NAMES),
     ),
@@ -103,7 +101,7 @@ PROGRAMS = (
     ),
     ArtifactKind(
         "modelpack-model",
-        "Model in the CNCF's ModelPack layout",
+        "Model in the CNCF ModelPack layout",
         types=(_MODEL + "manifest.*", _MODEL + "config.*"),
         file_names=tuple(name for part in _MODEL_PARTS for name in _modelpack(*part)),
     ),

@@ -1,9 +1,13 @@
-"""The table of the kinds of artifact that ocifs knows by name: what hangs on images, then packages,
-then programs and models.
+"""The table of the kinds of artifact: attachments of images, packages, programs and models.
 
-Rules that hold here: data only, no code; the strings are those that the publishers' tools write;
-where two rows share a type, the one that demands more stands first.
-docs/reference/artifact-kinds.md is generated from this table by scripts/generate_kinds.py.
+docs/reference/artifact-kinds.md is generated from this table by scripts/generate_kinds.py, and
+docs/how-to/extend.md shows how to add a row.
+
+Rules that hold here:
+
+- Data only, no code.
+- The strings are copied from the tools and specifications of the publishers.
+- Of two rows that share a type, the one with more conditions comes first.
 """
 
 from __future__ import annotations
@@ -28,7 +32,7 @@ _SBOM_TYPES = tuple(pattern for pattern, _ in _SBOM_NAMES)
 SUPPLY_CHAIN = (
     ArtifactKind(
         "attestation",
-        "Attestation in in-toto's format (BuildKit's, or attached)",
+        "Attestation in the in-toto format (by BuildKit, or attached)",
         types=("application/vnd.docker.attestation.manifest.v1+json", "application/vnd.in-toto*"),
         layer_types=("application/vnd.in-toto*",),
         all_layers=True,
@@ -49,13 +53,13 @@ SUPPLY_CHAIN = (
     ),
     ArtifactKind(
         "cosign-attestation",
-        "Attestations by cosign's tags (DSSE envelopes)",
+        "Attestations at a cosign tag (DSSE envelopes)",
         types=(_COSIGN + "artifact.att.v1+json", "application/vnd.dsse.envelope.v1+json"),
         layer_types=("application/vnd.dsse.envelope.v1+json",),
     ),
     ArtifactKind(
         "cosign-sbom",
-        "SBOM by cosign's tags (cosign attach sbom)",
+        "SBOM at a cosign tag (cosign attach sbom)",
         types=(_COSIGN + "artifact.sbom.v1+json",),
         layer_types=("text/spdx*", "application/vnd.cyclonedx*", "application/vnd.syft+json"),
         file_names=_SBOM_NAMES,
@@ -129,8 +133,8 @@ IMAGE_HELPERS = (
         layer_types=("application/vnd.cirruslabs.tart.*",),
         file_names=(
             ("application/vnd.cirruslabs.tart.config.v1", "config.json"),
-            # Apple's framing of LZ4, both: one stream that was cut into layers, and streams for 512
-            # MiB of the disk each.
+            # Both have Apple's LZ4 framing. In v1 the layers are parts of one stream, in v2 each
+            # layer is a stream with 512 MiB of the disk.
             ("application/vnd.cirruslabs.tart.disk.v1", "disk.img.lz4"),
             ("application/vnd.cirruslabs.tart.disk.v2", "disk.img.{n}.lz4"),
             ("application/vnd.cirruslabs.tart.nvram.v1", "nvram.bin"),
@@ -139,8 +143,8 @@ IMAGE_HELPERS = (
     ),
 )
 
-# Decided by the form of the manifest and what is left over, in artifact.py; here for their names
-# and for the generated page.
+# These are decided in artifact.py, by the form of the manifest or because no row matches. The rows
+# are used for their names and descriptions only.
 GENERAL = (
     ArtifactKind(
         "image",
@@ -151,13 +155,11 @@ GENERAL = (
         ),
     ),
     ArtifactKind("image-index", "Container image for several platforms", index=True),
-    ArtifactKind("docker-schema1", "Docker image of the first schema"),
-    ArtifactKind(
-        "referrers-index", "What refers to a digest, at the tag that is named after it", index=True
-    ),
-    ArtifactKind("artifact", "Artifact of a type that has no row here"),
+    ArtifactKind("docker-schema1", "Docker image manifest, schema 1"),
+    ArtifactKind("referrers-index", "Referrers of a digest (referrers tag schema)", index=True),
+    ArtifactKind("artifact", "Artifact of a type that is not listed here"),
     ArtifactKind("artifact-index", "Index of artifacts", index=True),
-    ArtifactKind("files", "Files, of which nothing says what they are"),
+    ArtifactKind("files", "Files without a type"),
     ArtifactKind("unknown", "Manifest of a form that ocifs does not interpret"),
 )
 

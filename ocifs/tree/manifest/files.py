@@ -90,7 +90,7 @@ class FilesDirectory(SimpleNode):
         stack = LayerStack(
             self._location.repository,
             item.parts,
-            (item.plain_digest,),
+            (item.uncompressed_digest,),
             markers=False,
             alone=True,
             within=components(item.path),

@@ -19,10 +19,10 @@ from ocifs.oci.kinds.artifact import (
     UNKNOWN_KINDS,
     Classification,
     classify,
-    classify_config,
     is_image_config,
 )
-from ocifs.oci.kinds.payload import wants_config
+from ocifs.oci.kinds.flavours import config_flavours
+from ocifs.oci.kinds.payload import needs_config
 from ocifs.oci.manifest import Form, Manifest, parse_manifest, schema1_config
 from ocifs.oci.mediatype import is_json
 from ocifs.tree.blob import with_known_size
@@ -77,7 +77,7 @@ def _bound(
     if manifest.form is Form.SCHEMA1:
         config = schema1_config(manifest.raw)
     if classification.kind == "image" and config:
-        flavours = (*classification.flavours, *classify_config(config))
+        flavours = (*classification.flavours, *config_flavours(config))
         classification = replace(classification, flavours=flavours)
     return LoadedManifest(manifest, classification, config, created_ns(manifest, config))
 
@@ -140,7 +140,7 @@ async def read_config(
 
 
 def _is_understood(config: Descriptor, classification: Classification) -> bool:
-    if wants_config(classification):
+    if needs_config(classification):
         return True
     known = classification.kind not in UNKNOWN_KINDS or is_image_config(config.media_type)
     return known and is_json(config.media_type)

@@ -11,7 +11,8 @@ from collections.abc import Hashable, Sequence
 
 from ocifs.errors import Malformed, Unsupported
 from ocifs.oci.digest import Digest
-from ocifs.oci.kinds.artifact import filesystem_image, is_rootfs_layer
+from ocifs.oci.kinds.artifact import is_rootfs_layer
+from ocifs.oci.kinds.flavours import filesystem_image
 from ocifs.oci.mediatype import essence
 from ocifs.tree.manifest.external_toc import external_toc_tables
 from ocifs.tree.manifest.load import LoadedManifest, ManifestLocation
