@@ -74,7 +74,7 @@ class Inodes:
 
     def number(self, node: Node) -> Inode:
         """The inode that a node has, or would have."""
-        slot = getattr(node, "spot", None)
+        slot = getattr(node, "slot", None)
         if slot is not None:
             return Inode(_RANGES | self._block(slot.inode_range.key) << _PLACE_BITS | slot.place)
         known = self._numbers.get(node.key)
@@ -90,7 +90,7 @@ class Inodes:
 
         The first node of a key is the one that is kept.
         """
-        slot = getattr(node, "spot", None)
+        slot = getattr(node, "slot", None)
         if slot is not None:
             inode_range, place = slot
             latest, counted, first = self._latest
