@@ -66,27 +66,27 @@ async def _serve(
 ) -> None:
     from ocifs.fuse.session import SessionOptions, serve
 
-    journal = Stats()
+    stats = Stats()
     warnings: list[str] = []
 
     def warn(text: str) -> None:
         warnings.append(text)
-        journal.record_note(text)
+        stats.record_note(text)
 
     sources: StatusSources = {}
-    hooks = Hooks(journal.record_note, on_warning=warn)
+    hooks = Hooks(stats.record_note, on_warning=warn)
     async with (
         open_tree(request.source, settings, sources, hooks) as tree,
         trio.open_nursery() as nursery,
     ):
-        status = status_of(request.source, journal, sources)
+        status = status_of(request.source, stats, sources)
         hidden = settings.view.view != WHOLE
-        root = MountRoot(tree, control_files(status, journal), hidden=hidden)
+        root = MountRoot(tree, control_files(status, stats), hidden=hidden)
         fsname = request.flags.fsname or str(request.source)
         options = SessionOptions(request.mountpoint, fsname, request.flags)
         if request.metrics:
             await _serve_metrics(nursery, request.metrics, status)
-        await serve(root, options, settings.timing, journal, lambda: on_ready(warnings))
+        await serve(root, options, settings.timing, stats, lambda: on_ready(warnings))
         nursery.cancel_scope.cancel()
 
 
@@ -102,23 +102,23 @@ async def _serve_metrics(
     )
 
 
-def status_of(source: Source, journal: Stats, sources: StatusSources) -> StatusSource:
+def status_of(source: Source, stats: Stats, sources: StatusSources) -> StatusSource:
     """The function that makes a mount's status, for `.ocifs/status.json` and the metrics."""
     started = time.time()
 
     def status() -> dict[str, object]:
-        seconds = {name: round(value, 6) for name, value in journal.seconds.items()}
+        seconds = {name: round(value, 6) for name, value in stats.seconds.items()}
         return {
             "source": str(source),
             "pid": os.getpid(),
             "version": __version__,
             "started": round(started, 3),
             "seconds": round(time.time() - started, 1),
-            "operations": dict(journal.operations),
+            "operations": dict(stats.operations),
             "operation_seconds": seconds,
-            "bytes_read": journal.bytes_read,
-            "errors": dict(journal.errors),
-            "unexpected": journal.unexpected,
+            "bytes_read": stats.bytes_read,
+            "errors": dict(stats.errors),
+            "unexpected": stats.unexpected,
             "registries": [read() for name, read in sources.items() if _is_registry(name)],
             **{name: read() for name, read in sources.items() if not _is_registry(name)},
         }
@@ -130,10 +130,10 @@ def _is_registry(name: str) -> bool:
     return name.startswith("registry ")
 
 
-def control_files(status: StatusSource, journal: Stats) -> dict[bytes, Callable[[], bytes]]:
+def control_files(status: StatusSource, stats: Stats) -> dict[bytes, Callable[[], bytes]]:
     """The files of `.ocifs/`, each with the function that makes its content."""
     return {
         b"status.json": lambda: json.dumps(status(), indent=2).encode() + b"\n",
-        b"errors": journal.report,
+        b"errors": stats.report,
         b"version": f"{__version__}\n".encode,
     }

@@ -1,79 +1,137 @@
-"""Write the table of keys in docs/reference/configuration.md from the options of `ocifs mount`,
-which has them all.
+"""Write the tables of options in docs/reference/configuration.md and docs/reference/cli.md from the
+declarations in ocifs/options.
 
-Run it without arguments after an option has changed. tests/house/test_reference.py fails while the
-page is not what this makes.
+Run it without arguments after an option has changed. tests/house/test_reference.py fails if a page
+differs from what this writes.
 """
 
 from __future__ import annotations
 
 import pathlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
 
-import click
+from ocifs.cli.options import own_options
+from ocifs.options import CacheOptions, MountOptions, Options
+from ocifs.options.declaration import DeclaredOption, ValueKind, declared
 
-from ocifs.cli.mount import command as mount
-from ocifs.cli.options import SIZE
-
-PAGE = pathlib.Path(__file__).parent.parent / "docs" / "reference" / "configuration.md"
-BEGIN, END = "<!-- written by scripts/generate_options.py: -->\n\n", "\n<!-- end -->\n"
-_SAID = re.compile(r"\[([^]]+)\]$")  # how an option's help tells a default that is none of click's
-
-
-def options() -> Iterator[click.Option]:
-    """Every option that the file can have at its top."""
-    for each in mount.params:
-        if isinstance(each, click.Option) and each.name not in (None, "any"):
-            yield each
-
-
-def value(option: click.Option) -> str:
-    """What the file may say of it."""
-    if option.is_flag:
-        return "`true` or `false`"
-    if option.count:
-        return "a number"
-    if isinstance(option.type, click.Choice):
-        return ", ".join(f'`"{each}"`' for each in option.type.choices)
-    kind = "a path" if isinstance(option.type, click.Path) else "a text"
-    if option.type is SIZE:
-        kind = 'a size, `"20G"` or a number of bytes'
-    if isinstance(option.type, click.FloatRange):
-        kind = "seconds"
-    return "a list of texts" if option.multiple else kind
+REFERENCE = pathlib.Path(__file__).parent.parent / "docs" / "reference"
+BEGIN, END = "<!-- written by scripts/generate_options.py: {} -->\n\n", "\n<!-- end -->\n"
+_VALUES = {
+    ValueKind.FLAG: "`true` or `false`",
+    ValueKind.COUNT: "a number",
+    ValueKind.SECONDS: "seconds",
+    ValueKind.SIZE: 'a size, `"20G"` or a number of bytes',
+    ValueKind.TEXT: "a text",
+    ValueKind.TEXTS: "a list of texts",
+}
 
 
-def default(option: click.Option) -> str:
-    """What holds where nothing says it."""
-    if option.is_flag:
-        return "`false`"
-    if option.count:
-        return "0"
-    said = _SAID.search(option.help or "")
-    if said:
-        return said[1]
-    if isinstance(option.default, float):
-        return f"{option.default:g}"
-    return f'`"{option.default}"`' if isinstance(option.default, str) else "none"
+def own() -> list[DeclaredOption]:
+    """The options that only `ocifs mount` has."""
+    return list(own_options(MountOptions, Options))
 
 
-def table() -> str:
-    """The table."""
+def shared() -> list[DeclaredOption]:
+    """The options that all commands about a source have."""
+    return [*own_options(Options, CacheOptions), *declared(CacheOptions)]
+
+
+def configuration_keys() -> list[DeclaredOption]:
+    """The options that the top of the configuration file can contain."""
+    return [item for item in (*own(), *shared()) if item.option.everywhere]
+
+
+def value(item: DeclaredOption) -> str:
+    """How the configuration file writes a value."""
+    if item.choices:
+        return ", ".join(f'`"{choice}"`' for choice in item.choices)
+    return _VALUES.get(item.kind, "a path")
+
+
+def key_default(item: DeclaredOption) -> str:
+    """The default as the configuration file would write it."""
+    if item.kind in (ValueKind.FLAG, ValueKind.COUNT):
+        return "`false`" if item.kind is ValueKind.FLAG else "0"
+    return f'`"{item.default}"`' if item.choices else computed(item)
+
+
+def computed(item: DeclaredOption) -> str:
+    """The default of an option that is neither a flag nor a choice."""
+    text = item.shown_default or "none"
+    return f"`{text}`" if text[:1] in ("$", "/") else text
+
+
+def key_table() -> str:
+    """The keys of the configuration file."""
     rows = (
-        f"| `{(each.name or '').replace('_', '-')}` | {value(each)} | {default(each)} | "
-        f"{f'`{each.envvar}`' if each.envvar else ''} |\n"
-        for each in options()
+        f"| `{item.key}` | {value(item)} | {key_default(item)} | `{item.variable}` |"
+        for item in configuration_keys()
     )
-    return "| key | value | default | variable |\n|---|---|---|---|\n" + "".join(rows)
+    return table("| key | value | default | variable |", rows)
 
 
-def page(text: str) -> str:
-    """The page with the table in its place."""
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}{table()}{END}{after}"
+def spelled(item: DeclaredOption) -> str:
+    """An option on the command line, for a cell of a table."""
+    metavar = f" {item.metavar}" if item.metavar else ""
+    long = f"`{item.flag}{metavar}`".replace("|", "\\|")
+    return f"`{item.option.short}`, {long}" if item.option.short else long
+
+
+def meaning(item: DeclaredOption) -> str:
+    """The text of an option in the reference: no capital, no full stop."""
+    text = item.option.doc or item.option.help.rstrip(".")
+    return text[:1].lower() + text[1:]
+
+
+def mount_table() -> str:
+    """The options that only `ocifs mount` has."""
+    rows = (f"| {spelled(item)} | {meaning(item)} |" for item in own())
+    return table("| option | meaning |", rows)
+
+
+def shared_table() -> str:
+    """The options that all commands about a source have."""
+    rows = (f"| {spelled(item)} | {shared_default(item)} | {meaning(item)} |" for item in shared())
+    return table("| option | default | meaning |", rows)
+
+
+def shared_default(item: DeclaredOption) -> str:
+    """The default of a shared option."""
+    if item.kind is ValueKind.FLAG:
+        return "off"
+    return f"`{item.default}`" if item.choices else computed(item)
+
+
+def table(head: str, rows: Iterable[str]) -> str:
+    """A table in Markdown."""
+    columns = head.count("|") - 1
+    return "\n".join((head, "|" + "---|" * columns, *rows)) + "\n"
+
+
+TABLES: dict[str, tuple[pathlib.Path, Callable[[], str]]] = {
+    "keys": (REFERENCE / "configuration.md", key_table),
+    "options of mount": (REFERENCE / "cli.md", mount_table),
+    "shared options": (REFERENCE / "cli.md", shared_table),
+}
+
+
+def page(path: pathlib.Path) -> str:
+    """A page with its tables in their places."""
+    text = path.read_text()
+    for name, (target, make) in TABLES.items():
+        if target == path:
+            begin = BEGIN.format(name)
+            pattern = re.escape(begin) + ".*?" + re.escape(END)
+            written = f"{begin}{make()}{END}"
+            text = re.sub(pattern, lambda _, written=written: written, text, flags=re.DOTALL)
+    return text
+
+
+def main() -> None:
+    for path in {path for path, _ in TABLES.values()}:
+        path.write_text(page(path))
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(PAGE.read_text()))
+    main()

@@ -21,6 +21,7 @@ from ocifs import __version__
 from ocifs.cli.main import COMMANDS, group
 from ocifs.cli.mount import command as mount
 from ocifs.cli.mount_helper import FAILED, PASSED_OVER, PREFIXES, WRONG
+from ocifs.cli.options import SecondsType
 
 ROFF = str.maketrans(
     {"\\": "\\e", "-": "\\-", "'": "\\(aq", "^": "\\(ha", "~": "\\(ti", "`": "\\(ga"}
@@ -29,34 +30,34 @@ VERSION = "@VERSION@"
 _CODE = re.compile(r"`([^`]+)`")
 
 STATUSES = (
-    ("0", "It was done."),
-    ("1", "It failed: the registry, the network, a path that is not there, bytes that are wrong."),
+    ("0", "Success."),
+    ("1", "Failure: the registry, the network, a missing path, corrupt content."),
     (
         "2",
-        "It cannot be done as asked: an unknown option, a reference that is none, something that is no mount.",
+        "The command cannot be executed: an unknown option, an invalid reference, not a mount.",
     ),
     ("130", "Ctrl-C."),
 )
 VARIABLES = (
-    ("OCIFS_CONFIG", "The only configuration file, see ocifs.toml(5)."),
+    ("OCIFS_CONFIG", "The only configuration file that is read, see ocifs.toml(5)."),
     (
         "OCIFS_USERNAME, OCIFS_PASSWORD_FILE",
-        "A name, and a file with the password, for the source's host alone.",
+        "A user name, and a file with the password, for the host of the source only.",
     ),
-    ("REGISTRY_AUTH_FILE, DOCKER_CONFIG, XDG_RUNTIME_DIR", "Where credentials are looked for."),
+    ("REGISTRY_AUTH_FILE, DOCKER_CONFIG, XDG_RUNTIME_DIR", "Locations of credentials files."),
     ("CONTAINERS_REGISTRIES_CONF", "A containers-registries.conf(5) in place of the usual one."),
-    ("SSL_CERT_FILE", "Certificate authorities instead of the system's."),
+    ("SSL_CERT_FILE", "CA certificates in place of the system's (PEM file)."),
     ("http_proxy, https_proxy, all_proxy, no_proxy", "Proxies, as in curl(1)."),
-    ("NO_COLOR, CLICOLOR_FORCE", "No colours at all, or also where there is no terminal."),
+    ("NO_COLOR, CLICOLOR_FORCE", "No colours, or colours also in pipes."),
 )
 FILES = (
     (
         "/etc/ocifs/config.toml, ~/.config/ocifs/config.toml",
         "Options and named mounts, see ocifs.toml(5).",
     ),
-    ("~/.cache/ocifs", "What was fetched, shared by the mounts of a user."),
+    ("~/.cache/ocifs", "The cache, shared by the mounts of a user."),
     ("MOUNTPOINT/.ocifs/errors", "The last errors of a mount, with their messages."),
-    ("MOUNTPOINT/.ocifs/status.json", "What a mount says of itself; ocifs status shows it."),
+    ("MOUNTPOINT/.ocifs/status.json", "The status of a mount, as ocifs status shows it."),
 )
 
 
@@ -137,18 +138,15 @@ def ocifs_1() -> str:
         own = {term: words for term, words in records(command).items() if term not in shared}
         page += "".join(item(term, words) for term, words in own.items())
         if len(own) < len(records(command)):
-            part = (
-                ""
-                if set(shared) <= set(records(command))
-                else ", as far as they are about the cache"
-            )
+            part = "" if set(shared) <= set(records(command)) else " that are about the cache"
             page += f".PP\nAlso the options under COMMON OPTIONS{part}.\n"
     page += ".SH COMMON OPTIONS\n" + "".join(item(*row) for row in shared.items())
-    page += item("-h, --help", "What a command does, and its options.") + item(
-        "--version", "The version, of ocifs alone."
+    page += item("-h, --help", "Show the help of a command.") + item(
+        "--version", "Show the version of ocifs."
     )
     page += ".SH ENVIRONMENT\n" + prose(
-        "Each common option, and each option of `ocifs mount` but --any, has a variable: OCIFS_ and the option's name, as in OCIFS_TAG_TTL."
+        "Each common option, and each option of `ocifs mount` except --any, has a variable: OCIFS_ and the"
+        " name of the option, such as OCIFS_TAG_TTL."
     )
     page += "".join(item(*row) for row in VARIABLES)
     page += ".SH FILES\n" + "".join(item(*row) for row in FILES)
@@ -173,11 +171,11 @@ def mount_8() -> str:
     page += ".SH SYNOPSIS\n.PP\n\\fBmount.ocifs\\fR SOURCE[,SOURCE...] MOUNTPOINT [\\-sfnv] [\\-o OPTION[,OPTION...]]\n"
     page += ".PP\n\\fBmount \\-t ocifs\\fR SOURCE MOUNTPOINT [\\-o OPTION[,OPTION...]]\n.SH DESCRIPTION\n"
     page += prose(
-        "mount(8) runs this program for file systems of the type ocifs. Several sources are separated by commas; with the"
-        " option any the source may be none. The mount is read-only, nosuid and nodev. It belongs to root, and other users"
-        " see it with allow_other only. A line of fstab(5):\n\n\b\n"
+        "mount(8) runs this program for file systems of the type ocifs. Separate several sources by commas. With the"
+        " option any the source can be none. The mount is read-only, nosuid and nodev. It belongs to root; other users"
+        " can access it only with allow_other. A line of fstab(5):\n\n\b\n"
         "registry.example.com /mnt/reg ocifs noauto,x-systemd.automount,_netdev,allow_other 0 0\n\n"
-        "No secret belongs in an option: authfile= names a file of credentials."
+        "Do not put secrets into options: authfile= names a credentials file."
     )
     page += ".SH OPTIONS\nThose of `ocifs mount`, with - or _:\n".replace(
         "`ocifs mount`", "\\fBocifs mount\\fR"
@@ -187,14 +185,12 @@ def mount_8() -> str:
             page += item(as_mount_option(option), option.help or "")
     passed = ", ".join((*sorted(PASSED_OVER), *(f"{prefix}..." for prefix in PREFIXES)))
     page += (
-        item("-s", "Pass over options that nobody knows.")
-        + item("-f", "Do all but mount.")
-        + item("-v", "Say what is run.")
+        item("-s", "Ignore unknown options.")
+        + item("-f", "Check the arguments, but do not mount.")
+        + item("-v", "Print the command that is run.")
     )
-    page += f".PP\nPassed over, since they are for mount(8) and systemd.mount(5): {text(passed)}.\n"
-    page += (
-        ".SH EXIT STATUS\n" + item("0", "Mounted.") + item(str(WRONG), "What was asked is wrong.")
-    )
+    page += f".PP\nIgnored, because they are for mount(8) and systemd.mount(5): {text(passed)}.\n"
+    page += ".SH EXIT STATUS\n" + item("0", "Mounted.") + item(str(WRONG), "Invalid usage.")
     page += item(str(FAILED), "The mount failed.")
     return (
         page
@@ -210,7 +206,7 @@ def value_of(option: click.Option) -> str:
         return "integer"
     if isinstance(option.type, click.Choice):
         return "one of " + ", ".join(f'"{each}"' for each in option.type.choices)
-    kind = "number" if isinstance(option.type, click.FloatRange) else "string"
+    kind = "number" if isinstance(option.type, SecondsType) else "string"
     return f"list of {kind}s" if option.multiple else kind
 
 
@@ -221,13 +217,13 @@ def toml_5() -> str:
         "~", "\\(ti"
     )
     page += ".SH DESCRIPTION\n" + prose(
-        "Files in TOML. The first is read first, and the values of the second win; with OCIFS_CONFIG in the environment, that"
-        " file is read and no other. At the top stand options of commands, by their long names, with - or _. A table"
-        " mounts.NAME is a mount that `ocifs mount NAME` makes.\n\n\b\n"
+        "The files are TOML. Values of the second file take precedence. If OCIFS_CONFIG is set, only the file that it"
+        " names is read. The top level contains options of commands, by their long names, with - or _. A table"
+        " mounts.NAME is a mount for `ocifs mount NAME`.\n\n\b\n"
         'timeout = 10\n\n\b\n[mounts.work]\nsource = "registry.example.com/team"\nmountpoint = "/mnt/work"\ntag-ttl = 300\n\n'
-        "A value comes from the command line, else from the variable OCIFS_ with the option's name, else from the named mount,"
-        " else from the top of the file, else it is the default. `ocifs config show` says which it is. Paths may begin with ~/."
-        " A name that no option has is an error. No secret stands here: authfile says where credentials are."
+        "A value comes from the command line, else from the variable OCIFS_ with the name of the option, else from the named mount,"
+        " else from the top level of the file, else it is the default. `ocifs config show` shows the origin of each value. Paths can"
+        " begin with ~/. An unknown name is an error. The file contains no secrets: authfile names the credentials file."
     )
     page += ".SH OPTIONS\n"
     for option in mount.params:
@@ -235,11 +231,13 @@ def toml_5() -> str:
             page += item(
                 f"{(option.name or '').replace('_', '-')} = {value_of(option)}", option.help or ""
             )
-    page += ".SH NAMED MOUNTS\nA table mounts.NAME has any of the options above, and\n"
-    page += item("source = string", "What is mounted; or")
-    page += item("sources = list of strings", "several, each a directory by its host; or")
-    page += item("any = true", "any host that is looked up, beside those that are named.")
-    page += item("mountpoint = string", "Where; else the command line says so.")
+    page += ".SH NAMED MOUNTS\nA table mounts.NAME can contain the options above, and\n"
+    page += item("source = string", "The source; or")
+    page += item(
+        "sources = list of strings", "several sources, each in a directory named after its host; or"
+    )
+    page += item("any = true", "every host, in addition to the sources.")
+    page += item("mountpoint = string", "The mount point, unless it is on the command line.")
     return page + ".SH SEE ALSO\n\\fBocifs\\fR(1), \\fBcontainers\\-registries.conf\\fR(5)\n"
 
 

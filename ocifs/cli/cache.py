@@ -16,16 +16,11 @@ import click
 
 from ocifs.api import AsyncTree
 from ocifs.cli.browse import browse
-from ocifs.cli.options import (
-    CacheOptions,
-    SharedOptions,
-    cache_settings,
-    caching,
-    shared,
-)
+from ocifs.cli.options import caching, shared
 from ocifs.cli.param_types import json_option
 from ocifs.cli.terminal import ProgressBar, write, write_lines
 from ocifs.errors import NotFound, UsageError
+from ocifs.options import CacheOptions, Options, cache_settings
 from ocifs.settings import CacheSettings
 from ocifs.store.disk import Disk
 from ocifs.store.upkeep.eviction import bounds, evict, is_pinned, pinned, remove
@@ -241,7 +236,7 @@ def clear_command(force: bool, **options: Unpack[CacheOptions]) -> int:
 @command.command("pin")
 @click.argument("what", metavar="DIGEST|REFERENCE")
 @shared
-def pin_command(what: str, **options: Unpack[SharedOptions]) -> None:
+def pin_command(what: str, **options: Unpack[Options]) -> None:
     """Protect a digest or reference from eviction.
 
     The pin of a reference covers its manifest, config and layers, and of an index the child for the

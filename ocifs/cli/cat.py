@@ -9,11 +9,12 @@ import click
 
 from ocifs.api import AsyncTree
 from ocifs.cli.browse import browse, find_node
-from ocifs.cli.options import SharedOptions, shared
+from ocifs.cli.options import shared
 from ocifs.cli.param_types import PATH, SOURCE
 from ocifs.cli.sources import any_option, below_any
 from ocifs.concurrency import in_thread
 from ocifs.errors import IsADirectory, UsageError
+from ocifs.options import Options
 from ocifs.settings import MIB
 from ocifs.tree.node import File
 
@@ -23,7 +24,7 @@ from ocifs.tree.node import File
 @click.argument("path", type=PATH, default="")
 @any_option
 @shared
-def command(source: str, path: str, any_host: bool, **options: Unpack[SharedOptions]) -> None:
+def command(source: str, path: str, any_host: bool, **options: Unpack[Options]) -> None:
     """Write a file of a source to standard output.
 
     \b

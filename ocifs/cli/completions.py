@@ -12,7 +12,7 @@ import contextlib
 import os
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import replace
-from typing import TypeAlias, cast
+from typing import TypeAlias
 
 import click
 import trio
@@ -20,12 +20,12 @@ from click.shell_completion import CompletionItem
 
 from ocifs.app import open_tree
 from ocifs.cli.config import Config
-from ocifs.cli.options import SharedOptions, settings_from
 from ocifs.concurrency import ungrouped
 from ocifs.errors import NotFound, OcifsError
 from ocifs.fuse.mounts import mounts
 from ocifs.oci.local import PREFIXES, is_local
 from ocifs.oci.reference import RegistrySource, Source, hosts_of, is_host, parse_source
+from ocifs.options import Options, settings_of
 from ocifs.registry.auth.files import hosts_in_files
 from ocifs.settings import Settings
 from ocifs.tree.names import unmangle
@@ -187,15 +187,10 @@ def _in_time(
 
 
 def _settings(ctx: click.Context, *hosts: str) -> Settings:
-    given = {name: ctx.params.get(name) for name in SharedOptions.__annotations__}
-    given |= {
-        "repo": given["repo"] or (),
-        "verify": "end",
-        "timeout": SECONDS,
-        "max_wait": SECONDS,
-        "tag_ttl": FRESH,
-    }
-    settings = settings_from(cast(SharedOptions, given), *hosts)
+    """The settings for one completion: those of the command line, with short deadlines."""
+    values = {name: ctx.params[name] for name in Options.__annotations__ if ctx.params.get(name)}
+    values |= {"verify": "end", "timeout": SECONDS, "max_wait": SECONDS, "tag_ttl": FRESH}
+    settings = settings_of(hosts, values)
     timing = replace(
         settings.timing, connect_timeout=SECONDS, stall_timeout=SECONDS, helper_timeout=SECONDS
     )

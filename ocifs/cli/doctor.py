@@ -14,10 +14,11 @@ from typing import Unpack
 import click
 
 from ocifs.app import run_to_end
-from ocifs.cli.options import SharedOptions, settings_from, shared
+from ocifs.cli.options import shared
 from ocifs.cli.param_types import SOURCE, json_option
 from ocifs.cli.terminal import coloured, write, write_lines
 from ocifs.oci.reference import hosts_of, parse_source
+from ocifs.options import Options, path_of, settings_of
 from ocifs.registry.config.registries_conf import expand
 from ocifs.telemetry import log_warnings
 from ocifs.verbs.checks import BAD, OK, WARNING, Finding
@@ -30,7 +31,7 @@ _COLOURS = {OK: "green", WARNING: "yellow", BAD: "red"}
 @click.argument("source", required=False, type=SOURCE)
 @json_option
 @shared
-def command(source: str | None, as_json: bool, **options: Unpack[SharedOptions]) -> int:
+def command(source: str | None, as_json: bool, **options: Unpack[Options]) -> int:
     """Check FUSE, permissions, credentials and the cache.
 
     With SOURCE, also check whether its registry answers and whether it can be read.
@@ -42,9 +43,11 @@ def command(source: str | None, as_json: bool, **options: Unpack[SharedOptions])
     The exit status is 1 if a problem was found that prevents mounts.
     """
     parsed = (
-        parse_source(expand(source, os.environ, options["registries_conf"])) if source else None
+        parse_source(expand(source, os.environ, path_of(options.get("registries_conf"))))
+        if source
+        else None
     )
-    settings = settings_from(options, *(hosts_of(parsed) if parsed else ()))
+    settings = settings_of((hosts_of(parsed) if parsed else ()), options)
     log_warnings()
     findings: list[Finding] = []
 

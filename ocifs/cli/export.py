@@ -8,9 +8,10 @@ import click
 
 from ocifs.api import AsyncTree
 from ocifs.cli.browse import browse
-from ocifs.cli.options import SharedOptions, shared
+from ocifs.cli.options import shared
 from ocifs.cli.param_types import SOURCE
 from ocifs.cli.terminal import ProgressBar, write
+from ocifs.options import Options
 from ocifs.verbs.export import export_image, parse_destination
 
 
@@ -18,7 +19,7 @@ from ocifs.verbs.export import export_image, parse_destination
 @click.argument("reference", type=SOURCE)
 @click.argument("destination")
 @shared
-def command(reference: str, destination: str, **options: Unpack[SharedOptions]) -> None:
+def command(reference: str, destination: str, **options: Unpack[Options]) -> None:
     """Export an image or artifact as an OCI image layout.
 
     DESTINATION is oci:DIR[:TAG]. Everything that REFERENCE refers to is written and verified: an

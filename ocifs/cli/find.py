@@ -10,11 +10,12 @@ import click
 from ocifs.api import AsyncTree
 from ocifs.cli.browse import browse
 from ocifs.cli.errors import FAILURE, nearest, text_of
-from ocifs.cli.options import SharedOptions, shared
+from ocifs.cli.options import shared
 from ocifs.cli.param_types import SOURCE
 from ocifs.cli.terminal import CLEAR_LINE, Mark, ProgressBar, is_screen, write
 from ocifs.errors import OcifsError, UsageError
 from ocifs.oci.kinds.table import KINDS_BY_NAME
+from ocifs.options import Options
 from ocifs.printable import printable
 from ocifs.verbs.find import Match, open_search
 from ocifs.verbs.pacer import Pacer
@@ -43,9 +44,7 @@ class ArtifactKind(click.Choice):  # type: ignore[type-arg]  # not generic in cl
     help="Print only artifacts of this kind. May be repeated.",
 )
 @shared
-def command(
-    source: tuple[str, ...], kinds: tuple[str, ...], **options: Unpack[SharedOptions]
-) -> int:
+def command(source: tuple[str, ...], kinds: tuple[str, ...], **options: Unpack[Options]) -> int:
     """Find artifacts by kind, in a registry, namespace, repository or layout.
 
     Prints a line for each tag: the kind, a tab, and the path of the tag in SOURCE. With several

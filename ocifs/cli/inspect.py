@@ -10,9 +10,10 @@ import click
 from ocifs.api import AsyncTree
 from ocifs.cli.browse import browse
 from ocifs.cli.errors import text_of
-from ocifs.cli.options import SharedOptions, shared
+from ocifs.cli.options import shared
 from ocifs.cli.param_types import SOURCE, json_option
 from ocifs.cli.terminal import Mark, write, write_lines
+from ocifs.options import Options
 from ocifs.verbs.inspect import inspect_manifest
 
 
@@ -20,7 +21,7 @@ from ocifs.verbs.inspect import inspect_manifest
 @click.argument("reference", type=SOURCE)
 @json_option
 @shared
-def command(reference: str, as_json: bool, **options: Unpack[SharedOptions]) -> None:
+def command(reference: str, as_json: bool, **options: Unpack[Options]) -> None:
     """Show a manifest's kind and how it was determined.
 
     Also shows its layers, files and referrers.

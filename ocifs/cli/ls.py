@@ -16,12 +16,13 @@ import trio
 
 from ocifs.api import AsyncTree
 from ocifs.cli.browse import browse, find_node
-from ocifs.cli.options import SharedOptions, shared
+from ocifs.cli.options import shared
 from ocifs.cli.param_types import PATH, SOURCE
 from ocifs.cli.sources import any_option, below_any
 from ocifs.cli.terminal import write
 from ocifs.concurrency import ungrouped
 from ocifs.errors import Malformed, NotFound, OcifsError
+from ocifs.options import Options
 from ocifs.tree.manifest.directory import ManifestDirectory
 from ocifs.tree.node import Directory, DirectoryEntry, Node, Symlink, SymlinkNode, partial_entries
 from ocifs.tree.registry.namespace import RepositoryDirectory
@@ -40,9 +41,7 @@ _MANIFEST = re.compile(rb"_manifests/[^/]+\Z|(?:\A|\.\./)[a-z0-9]+:[0-9a-f]+\Z")
 )
 @any_option
 @shared
-def command(
-    source: str, path: str, any_host: bool, long: bool, **options: Unpack[SharedOptions]
-) -> None:
+def command(source: str, path: str, any_host: bool, long: bool, **options: Unpack[Options]) -> None:
     """List a path of a source without mounting it.
 
     The output is that of `ls` in a mount of SOURCE.

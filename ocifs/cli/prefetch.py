@@ -8,9 +8,10 @@ import click
 
 from ocifs.api import AsyncTree
 from ocifs.cli.browse import browse, find_node
-from ocifs.cli.options import SharedOptions, shared
+from ocifs.cli.options import shared
 from ocifs.cli.param_types import PATH, SOURCE
 from ocifs.cli.terminal import ProgressBar
+from ocifs.options import Options
 from ocifs.verbs.prefetch import prefetch_paths
 
 
@@ -18,7 +19,7 @@ from ocifs.verbs.prefetch import prefetch_paths
 @click.argument("source", type=SOURCE)
 @click.argument("paths", metavar="[PATH]...", nargs=-1, type=PATH)
 @shared
-def command(source: str, paths: tuple[str, ...], **options: Unpack[SharedOptions]) -> None:
+def command(source: str, paths: tuple[str, ...], **options: Unpack[Options]) -> None:
     """Fetch files into the cache before they are read.
 
     Fetches everything at and below each PATH of SOURCE. Without a PATH, SOURCE must be a reference to

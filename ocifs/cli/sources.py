@@ -12,7 +12,6 @@ from typing import TypeVar
 
 import click
 
-from ocifs.cli.options import SharedOptions
 from ocifs.errors import UsageError
 from ocifs.oci.local import LayoutSource, is_local
 from ocifs.oci.reference import (
@@ -23,6 +22,7 @@ from ocifs.oci.reference import (
     join_sources,
     parse_source,
 )
+from ocifs.options import Options, path_of
 from ocifs.registry.config.registries_conf import expand
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -31,12 +31,14 @@ _ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".tar.zst")
 EVERY_HOST = HostsSource((), any=True)
 
 
-def read_sources(texts: Sequence[str], options: SharedOptions, *, any_host: bool = False) -> Source:
+def read_sources(texts: Sequence[str], options: Options, *, any_host: bool = False) -> Source:
     """Parse and join sources. Blocks on disk. Raises InvalidReference, UsageError."""
     sources = []
     for text in texts:
         _refuse_archive(text)
-        sources.append(parse_source(expand(text, os.environ, options["registries_conf"])))
+        sources.append(
+            parse_source(expand(text, os.environ, path_of(options.get("registries_conf"))))
+        )
     return join_sources(sources, any_host)
 
 

@@ -9,11 +9,12 @@ import click
 
 from ocifs.api import AsyncTree
 from ocifs.cli.browse import browse, find_node
-from ocifs.cli.options import SharedOptions, shared
+from ocifs.cli.options import shared
 from ocifs.cli.param_types import PATH, SOURCE
 from ocifs.cli.sources import any_option, below_any
 from ocifs.cli.terminal import write
 from ocifs.errors import NotADirectory
+from ocifs.options import Options
 from ocifs.tree.node import Directory, Symlink
 from ocifs.tree.registry.namespace import RepositoryDirectory
 
@@ -31,7 +32,7 @@ from ocifs.tree.registry.namespace import RepositoryDirectory
 @any_option
 @shared
 def command(
-    source: str, path: str, any_host: bool, level: int | None, **options: Unpack[SharedOptions]
+    source: str, path: str, any_host: bool, level: int | None, **options: Unpack[Options]
 ) -> None:
     """Show the tree below a path of a source.
 

@@ -67,7 +67,7 @@ def test_the_command_line_wins(
         ("timeout = \nrepo = []", "line 1"),
         ("timout = 3", "timout is no option\n  did you mean timeout?"),
         ("timeout = 'soon'", "timeout: not a number of seconds: soon"),
-        ("timeout = -1", "timeout: -1.0 is not in the range"),
+        ("timeout = -1", "timeout: not a number of seconds: -1"),
         ("timeout = [1]", "timeout: one value is wanted"),
         ("repo = 'a'", "repo: a list is wanted"),
         ("offline = 'yes'", "offline: 'yes' is neither true nor false"),

@@ -15,9 +15,10 @@ import pytest
 from ocifs import api
 from ocifs.cli.main import COMMANDS, group
 from ocifs.cli.mount import command as mount
-from ocifs.cli.options import SharedOptions
 from ocifs.errors import OcifsError
 from ocifs.fuse.errno import ERRNO
+from ocifs.options import CacheOptions
+from ocifs.options.declaration import declared
 from ocifs.settings import GIB
 from ocifs.store.upkeep.eviction import FLOOR, FLOOR_SHARE, LARGEST, LARGEST_SHARE
 from ocifs.watched import Traffic
@@ -83,47 +84,20 @@ def test_the_reference_has_no_option_that_no_command_has() -> None:
     assert written <= known
 
 
-ROW = re.compile(r"^\| `--([a-z-]+)[^`]*` \| ([^|]+) \|", re.MULTILINE)
-SHARED = dict(
-    ROW.findall(CLI[CLI.index("## Options that `mount`") : CLI.index("## Other options")])
-)
-
-
-def test_every_shared_option_has_a_row_with_its_default() -> None:
-    """`offline` is off, `timeout` 30, `owner` `user`; an option whose default is none of click's
-    has words there.
-    """
-    context = click.Context(group)
-    ls = group.get_command(context, "ls")
-    assert ls is not None
-    shared = {
-        each.name or "": each for each in ls.params if each.name in SharedOptions.__annotations__
-    }
-    rows = {name.replace("-", "_"): default for name, default in SHARED.items()}
-    assert rows.keys() == shared.keys()
-    for name, written in rows.items():
-        option = shared[name]
-        assert isinstance(option, click.Option)
-        if option.is_flag:
-            assert written == "off", name
-        elif isinstance(option.default, float):
-            assert written == f"{option.default:g}", name
-        elif isinstance(option.default, str):
-            assert written == f"`{option.default}`", name
-        else:
-            assert (written and not written[0].isdigit()) or name in ("cache_size", "cache_free"), (
-                name
-            )
+@pytest.mark.parametrize("path", {path for path, _ in generate_options.TABLES.values()})
+def test_the_tables_of_options_are_those_of_the_declarations(path: Path) -> None:
+    assert generate_options.page(path) == path.read_text(), "run python -m scripts.generate_options"
+    for name, (target, _) in generate_options.TABLES.items():
+        assert target != path or generate_options.BEGIN.format(name) in path.read_text()
 
 
 def test_bounds_of_the_cache_are_told_as_they_are() -> None:
-    assert (
-        SHARED["cache-size"]
-        == f"{LARGEST // GIB}G, or {LARGEST_SHARE} % of the disk where that is less"
+    defaults = {item.name: item.shown_default for item in declared(CacheOptions)}
+    assert defaults["cache_size"] == (
+        f"{LARGEST // GIB}G, or {LARGEST_SHARE} % of the disk if that is less"
     )
-    assert (
-        SHARED["cache-free"]
-        == f"{FLOOR // GIB}G, or {FLOOR_SHARE} % of the disk where that is less"
+    assert defaults["cache_free"] == (
+        f"{FLOOR // GIB}G, or {FLOOR_SHARE} % of the disk if that is less"
     )
 
 
@@ -151,17 +125,12 @@ def test_the_examples_of_the_reference_print_what_it_says(tmp_path: Path) -> Non
         assert (done.stdout + done.stderr).decode().strip("\n") == step.output
 
 
-def test_every_key_of_the_configuration_is_on_its_page() -> None:
-    text = generate_options.PAGE.read_text()
-    assert generate_options.page(text) == text, "run python -m scripts.generate_options"
-    assert all(
-        each.envvar == f"OCIFS_{(each.name or '').upper()}" for each in generate_options.options()
-    )
-    taken = {each.name for each in mount.params} - {
-        each.name for each in generate_options.options()
-    }
-    assert taken == {"source", "mountpoint", "any"}
-    assert all(f"`{name}`" in text for name in (*taken, "sources"))
+def test_every_parameter_of_mount_is_a_key_of_the_configuration() -> None:
+    keys = {item.name for item in generate_options.configuration_keys()}
+    others = {param.name for param in mount.params} - keys
+    assert others == {"source", "mountpoint", "any"}
+    text = (REFERENCE / "configuration.md").read_text()
+    assert all(f"`{name}`" in text for name in (*others, "sources"))
 
 
 # What a shell or systemd says to ocifs, and no person.

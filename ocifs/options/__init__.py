@@ -1,0 +1,20 @@
+"""Options: declared once, for the command line, the environment, the configuration file, the Python
+API and the documents (docs/decisions/0215-declaration-of-options.md).
+
+- `declaration`: how an option is declared.
+- `declared`: the options.
+- `settings`: from the values of options to settings.
+"""
+
+from ocifs.options.declared import CacheOptions, MountOptions, Options
+from ocifs.options.settings import cache_settings, mount_flags, path_of, settings_of
+
+__all__ = [
+    "CacheOptions",
+    "MountOptions",
+    "Options",
+    "cache_settings",
+    "mount_flags",
+    "path_of",
+    "settings_of",
+]

@@ -1,0 +1,317 @@
+"""The options of ocifs.
+
+Each option is declared once, in one of three dictionaries:
+
+- CacheOptions: the cache, for the commands about it.
+- Options: everything about a source. Shared by the commands that read one, and by the Python API.
+- MountOptions: the options that `ocifs mount` has in addition.
+
+A new option is a new key here. If it has a `setting`, the field of that name in ocifs/settings.py
+takes the value, and nothing else needs to change (docs/decisions/0215-declaration-of-options.md).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypedDict
+
+from ocifs.oci.platform import Platform
+from ocifs.options.declaration import (
+    AnyPath,
+    Count,
+    DirectoryPath,
+    ExistingPath,
+    Flag,
+    NewFile,
+    Option,
+    Seconds,
+    Size,
+    Text,
+    Texts,
+)
+from ocifs.settings import Timing
+
+_TIMING = Timing()
+
+
+def _hosts(value: object, hosts: frozenset[str]) -> frozenset[str]:
+    """A flag that applies to the hosts of the source."""
+    return hosts if value else frozenset()
+
+
+def _platform(value: object, _: frozenset[str]) -> Platform | None:
+    return Platform.parse(str(value)) if value else None
+
+
+def _is_full(value: object, _: frozenset[str]) -> bool:
+    return value == "full"
+
+
+class CacheOptions(TypedDict, total=False):
+    """Options of commands about the cache."""
+
+    cache_dir: Annotated[
+        AnyPath,
+        Option(
+            help="Cache directory.",
+            default_text="$XDG_CACHE_HOME/ocifs",
+            doc="cache directory; without `XDG_CACHE_HOME`, `~/.cache/ocifs`",
+            setting="cache.directory",
+        ),
+    ]
+    cache_size: Annotated[
+        Size,
+        Option(
+            help="Maximum size of the cache, such as 20G.",
+            doc="maximum size of the [cache](cache.md): `500M`, `20GiB`; K, M, G, T are powers of 1,024",
+            default_text="10G, or 10 % of the disk if that is less",
+            setting="cache.size",
+        ),
+    ]
+    cache_free: Annotated[
+        Size,
+        Option(
+            help="Space to leave free on the disk of the cache.",
+            default_text="1G, or 5 % of the disk if that is less",
+            setting="cache.free_space",
+        ),
+    ]
+
+
+class Options(CacheOptions, total=False):
+    """Options about a source, with the names and meanings of docs/reference/cli.md."""
+
+    platform: Annotated[
+        Text,
+        Option(
+            help="Platform to select from an index.",
+            doc="[platform](#platforms) of the child of an index",
+            default_text="this machine's",
+            metavar="OS/ARCH[/VARIANT]",
+            setting="view.platform",
+            convert=_platform,
+        ),
+    ]
+    owner: Annotated[
+        Literal["user", "keep"],
+        Option(
+            help="Owner of files in images: the mounting user, or the owner in the image.",
+            default="user",
+            setting="view.owner",
+        ),
+    ]
+    links: Annotated[
+        Literal["inside", "raw"],
+        Option(
+            help="Symbolic links that lead out of an image: rewritten to stay inside, or unchanged.",
+            default="inside",
+            setting="view.links",
+        ),
+    ]
+    soci: Annotated[
+        Flag,
+        Option(
+            help="Trust SOCI indexes of images, to list and read layers without fetching them whole.",
+            doc="trust SOCI indexes of images: list layers by their tables and fetch spans, without"
+            " reading the layers first ([why this is opt-in](../decisions/0116-soci-indexes-are-opt-in.md))",
+            setting="view.soci",
+        ),
+    ]
+    plain_http: Annotated[
+        Flag,
+        Option(
+            help="Use plain HTTP (the default for loopback addresses).",
+            doc="use plain HTTP for the hosts of the source. The default for loopback addresses and"
+            " `localhost`, unless they turn out to have TLS ([trust](trust.md))",
+            setting="network.plain_http",
+            convert=_hosts,
+        ),
+    ]
+    insecure_tls: Annotated[
+        Flag,
+        Option(
+            help="Do not verify the registry's certificate.",
+            doc="do not verify the certificates of the hosts of the source",
+            setting="network.insecure_tls",
+            convert=_hosts,
+        ),
+    ]
+    ca_file: Annotated[
+        ExistingPath,
+        Option(help="Additional CA certificates (PEM file).", setting="network.ca_file"),
+    ]
+    authfile: Annotated[
+        ExistingPath,
+        Option(
+            help="Credentials file, tried before the default locations.",
+            setting="network.authfile",
+        ),
+    ]
+    hosts_dir: Annotated[
+        DirectoryPath,
+        Option(
+            help="Directory with containerd's hosts.toml files.",
+            doc="directory with containerd's `hosts.toml` files ([mirrors](mirrors.md))",
+            default_text="/etc/containerd/certs.d",
+            setting="network.hosts_directory",
+        ),
+    ]
+    registries_conf: Annotated[
+        ExistingPath,
+        Option(
+            help="Read only this containers-registries.conf(5); /dev/null for none.",
+            doc="read only this [containers-registries.conf](mirrors.md); `/dev/null` for none",
+            default_text="the usual locations",
+            setting="network.registries_conf",
+        ),
+    ]
+    repo: Annotated[
+        Texts,
+        Option(
+            help="List this repository if the registry lists none. May be repeated.",
+            doc="list this repository if the registry lists none; may be repeated. With several"
+            " hosts, add HOST (`ghcr.io/homebrew/core/jq`)",
+            metavar="[HOST/]NAME",
+            setting="view.repositories",
+        ),
+    ]
+    offline: Annotated[
+        Flag,
+        Option(
+            help="Do not use the network; show the cached content.",
+            doc="do not use the network: names show their last known state, and content outside"
+            " the cache is EHOSTUNREACH",
+            setting="cache.offline",
+        ),
+    ]
+    verify: Annotated[
+        Literal["end", "full"],
+        Option(
+            help="Verify a blob before its last byte is served, or before its first byte.",
+            default="end",
+            setting="cache.verify_full",
+            convert=_is_full,
+        ),
+    ]
+    timeout: Annotated[
+        Seconds,
+        Option(
+            help="Give up after SECONDS without progress.",
+            default=_TIMING.timeout,
+            setting="timing.timeout",
+        ),
+    ]
+    max_wait: Annotated[
+        Seconds,
+        Option(
+            help="Give up after SECONDS in total.",
+            default=_TIMING.max_wait,
+            setting="timing.max_wait",
+        ),
+    ]
+    tag_ttl: Annotated[
+        Seconds,
+        Option(
+            help="Use cached tags, tag lists and catalogs for SECONDS.",
+            default=_TIMING.tag_ttl,
+            setting="timing.tag_ttl",
+        ),
+    ]
+
+
+class MountOptions(Options, total=False):
+    """Options of `ocifs mount`: those about its source, and those that it alone has."""
+
+    any: Annotated[
+        Flag,
+        Option(
+            help="Mount every registry: MOUNTPOINT/HOST/REPOSITORY.",
+            doc="any host can be looked up: `MOUNTPOINT/ghcr.io/homebrew/core/jq`",
+            everywhere=False,
+        ),
+    ]
+    foreground: Annotated[Flag, Option(help="Stay in the foreground; Ctrl-C unmounts.", short="-f")]
+    allow_other: Annotated[
+        Flag,
+        Option(
+            help="Allow access by other users (needs user_allow_other in /etc/fuse.conf, or root).",
+            doc="allow access by other users; needs `user_allow_other` in `/etc/fuse.conf`, or root",
+            setting="flags.allow_other",
+        ),
+    ]
+    auto_unmount: Annotated[
+        Flag,
+        Option(
+            help="Unmount when the daemon dies.",
+            doc="unmount when the daemon dies, by a helper process of FUSE; without it, a dead mount"
+            " returns ENOTCONN ([0067](../decisions/0067-dead-mounts.md))",
+            setting="flags.auto_unmount",
+        ),
+    ]
+    noexec: Annotated[
+        Flag,
+        Option(help="Do not allow programs to be executed from the mount.", setting="flags.noexec"),
+    ]
+    nosymfollow: Annotated[
+        Flag,
+        Option(
+            help="Do not follow symbolic links in the mount, including those of tags.",
+            doc="the kernel does not follow symbolic links in the mount, including those of tags;"
+            " needs root, or libfuse 3.17.1",
+            setting="flags.nosymfollow",
+        ),
+    ]
+    fsname: Annotated[
+        Text,
+        Option(
+            help="Source in the mount table.",
+            doc="source in the mount table; the default is the source in normal form",
+            default_text="the source in normal form",
+            metavar="NAME",
+            setting="flags.fsname",
+        ),
+    ]
+    log_file: Annotated[
+        NewFile,
+        Option(
+            help="File to which the daemon appends its log.",
+            doc="append the daemon's log to this file, which is created with mode 0600. A link, a"
+            " FIFO or a file of another user is rejected. Without this option a daemon's log is"
+            " discarded",
+        ),
+    ]
+    log_format: Annotated[
+        Literal["text", "json", "journald"],
+        Option(
+            help="Log format; text becomes journald if stderr is connected to the journal.",
+            doc="log format: text, one JSON object per line, or lines for systemd's journal",
+            default="text",
+        ),
+    ]
+    view: Annotated[
+        Literal["manifest", "rootfs", "files"],
+        Option(
+            help="Root of a mount of one reference: the manifest's directory, the root filesystem,"
+            " or the payload.",
+            doc="root of a mount of one reference: the manifest's directory, the root filesystem or"
+            " the payload. The last two do not list `.ocifs`, but it exists",
+            default="manifest",
+            setting="view.view",
+        ),
+    ]
+    metrics: Annotated[
+        Text,
+        Option(
+            help="Serve Prometheus metrics at [HOST:]PORT, by default on loopback.",
+            doc="serve [metrics](metrics.md) for Prometheus at `HOST:PORT`, or at a PORT of loopback",
+            metavar="ADDRESS",
+        ),
+    ]
+    verbose: Annotated[
+        Count,
+        Option(
+            help="Log requests to registries; twice: also log each operation.",
+            doc="log each request to the registry: method, host, path, range, status and seconds."
+            " Twice: also log each operation of the kernel",
+            short="-v",
+        ),
+    ]
