@@ -1,11 +1,12 @@
-"""Measure ocifs against its peers in the same run: Debian's docker-registry on loopback, real
-mounts, real tools.
+"""Measure ocifs against other programs, with Debian's docker-registry on loopback.
 
     scripts/bench [--size MIB] [--tags N] [--runs N] [--only NAME] [--json FILE]
 
-Rules that hold here: a figure of ours stands beside a peer's from the same run, and what counts is
-their ratio; each cold measurement has a mount and a cache of its own; what is read is checked,
-outside the time that counts; of several runs the median is shown.
+Rules that hold here:
+- Each figure has a peer's figure from the same run. Targets are set for their ratio.
+- Each cold measurement has its own mount and cache.
+- The content is compared after the clock has stopped.
+- The median of several runs is shown.
 """
 
 from __future__ import annotations
@@ -49,16 +50,16 @@ RANDOM_READS, RANDOM_SIZE = 200, 4096
 PUSHERS = 8
 DROP_CACHES = Path("/proc/sys/vm/drop_caches")
 CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
-# A type that skopeo does not compress on its way: it would do work that nobody else does here.
+# skopeo does not compress blobs of this type. The other programs do not compress either.
 LAYER_TYPE = "application/octet-stream"
-# What makes `ls --color` look at each link's target, as the LS_COLORS of Debian's dircolors does.
+# With these colours, as in Debian's dircolors, `ls --color` calls stat for the target of each link.
 COLORS = "ln=01;36:or=40;31;01:mi=00"
 REQUEST = re.compile(rb'"[A-Z]+ \S+ HTTP/1\.1" ')
 
 
 @dataclass(frozen=True)
 class World:
-    """What is measured: a registry with a large blob in one repository and many tags in another."""
+    """A registry with a large blob in one repository and many tags in another."""
 
     registry: Registry
     directory: Path
@@ -67,13 +68,14 @@ class World:
     tags: int
 
     def requests(self) -> int:
-        """How many requests the registry has answered."""
+        """The number of requests that the registry has answered."""
         return len(REQUEST.findall(self.registry.log.read_bytes()))
 
 
 def timed(*command: str, output: Path | None = None) -> tuple[float, float]:
-    """Run a program to its end: its seconds, and its peak memory in MiB, which is never below this
-    process's own.
+    """Run a program, and return its seconds and its peak memory in MiB.
+
+    The peak is at least that of this process, because the child starts as a copy of it.
     """
     with (output or Path(os.devnull)).open("wb") as file:
         began = time.perf_counter()
@@ -88,7 +90,7 @@ def timed(*command: str, output: Path | None = None) -> tuple[float, float]:
 
 @contextlib.contextmanager
 def fresh(world: World) -> Iterator[Mounted]:
-    """A mount of the registry with nothing in its cache."""
+    """A mount of the registry with an empty cache."""
     with tempfile.TemporaryDirectory(dir=world.directory) as place:
         cache = Path(place, "cache")
         cache.mkdir(mode=0o700)
@@ -97,14 +99,12 @@ def fresh(world: World) -> Iterator[Mounted]:
 
 
 def kept(mount: Mounted, kind: str, digest: str) -> Path:
-    """A file of the cache: `kind` is `blobs` or `partial`."""
+    """The path of a cached blob. `kind` is `blobs` or `partial`."""
     return mount.cache / "ocifs" / "v1" / kind / digest.replace(":", "/")
 
 
 def settle(world: World) -> None:
-    """The same start for everybody: nothing left to be written, the registry's file in the page
-    cache.
-    """
+    """Give each program the same start: no dirty pages, and the blob in the page cache."""
     encoded = world.digest.partition(":")[2]
     os.sync()
     timed(
@@ -114,7 +114,7 @@ def settle(world: World) -> None:
 
 
 def drop_caches() -> bool:
-    """Empty the page cache, where that is allowed."""
+    """Empty the page cache. Returns False without the permission."""
     os.sync()
     with contextlib.suppress(OSError):
         return bool(DROP_CACHES.write_text("1"))
@@ -123,8 +123,8 @@ def drop_caches() -> bool:
 
 def sequential(world: World) -> Iterator[Sample]:
     """A large blob from end to end: cold, and again from the cache."""
-    # Not counted: who first touches a virtual machine's memory pays for it. The first to read 1 GiB
-    # took 7.8 s, the third 3.8 s.
+    # A warm-up: the first use of a virtual machine's memory is slow. The first read of 1 GiB took
+    # 7.8 s, the third 3.8 s.
     curl_and_sum(world)
     with fresh(world) as mount:
         path, place = mount.path / BIG / "_blobs" / world.digest, kept(mount, "blobs", world.digest)
@@ -132,7 +132,7 @@ def sequential(world: World) -> Iterator[Sample]:
         began = time.perf_counter()
         ours = timed("cat", str(path))[0]
         until_kept = wait_for(place) - began
-        # VmHWM: the largest resident set so far, in KiB (proc_pid_status(5)).
+        # VmHWM is the peak of the resident set, in KiB (proc_pid_status(5)).
         peak = (
             Path(f"/proc/{mount.process.pid}/status").read_text().partition("VmHWM:")[2].split()[0]
         )
@@ -155,7 +155,7 @@ def sequential(world: World) -> Iterator[Sample]:
 
 
 def second_read(path: Path, place: Path) -> Iterator[Sample]:
-    """Read what is kept, from the disk, through the mount and without it."""
+    """Read the cached blob from the disk, through the mount and directly."""
     if not drop_caches():
         print("skipped: second read (only root may drop the page cache)", file=sys.stderr)
         return
@@ -171,11 +171,11 @@ def second_read(path: Path, place: Path) -> Iterator[Sample]:
 
 
 def wait_for(place: Path) -> float:
-    """When a file is there."""
+    """Wait for a file, and return the time at which it exists."""
     deadline = time.perf_counter() + 120
     while not place.exists() and time.perf_counter() < deadline:
         time.sleep(0.005)
-    place.stat()  # raises where it was not kept
+    place.stat()  # raises if the file was never cached
     return time.perf_counter()
 
 
@@ -188,7 +188,7 @@ def check_digest(world: World, path: Path) -> None:
 
 
 def curl_and_sum(world: World) -> float:
-    """Seconds to download the blob and then check it."""
+    """The seconds to download the blob and to compute its checksum."""
     with tempfile.TemporaryDirectory(dir=world.directory) as place:
         settle(world)
         target, url = Path(place, "blob"), f"{world.registry.url}/v2/{BIG}/blobs/{world.digest}"
@@ -199,7 +199,7 @@ def curl_and_sum(world: World) -> float:
 
 
 def skopeo_copy(world: World) -> tuple[float, float]:
-    """A copy to an image layout."""
+    """Copy the image to a layout."""
     with tempfile.TemporaryDirectory(dir=world.directory) as place:
         settle(world)
         source = f"docker://{world.registry.host}/{BIG}:latest"
@@ -208,15 +208,13 @@ def skopeo_copy(world: World) -> tuple[float, float]:
             "skopeo", "--insecure-policy", "copy", *options, source, f"oci:{place}/layout:latest"
         )
         if Path(place, "layout/blobs", world.digest.replace(":", "/")).stat().st_size != world.size:
-            raise RuntimeError("skopeo copied something else")
+            raise RuntimeError("skopeo copied other content than was pushed")
         return ended
 
 
 def random_reads(world: World) -> Iterator[Sample]:
-    """Small reads here and there in a cold blob, against the same ranges asked of the registry over
-    one connection.
-    """
-    dice = random.Random(world.size)  # the same places in every run
+    """Small reads at random offsets in a cold blob, against range requests over one connection."""
+    dice = random.Random(world.size)  # the same offsets in every run
     offsets = [dice.randrange(world.size - RANDOM_SIZE) for _ in range(RANDOM_READS)]
     with fresh(world) as mount:
         settle(world)
@@ -252,7 +250,7 @@ def random_reads(world: World) -> Iterator[Sample]:
 
 
 def listing(world: World) -> Iterator[Sample]:
-    """A repository with many tags, listed in three ways, each on a mount of its own."""
+    """A repository with many tags, listed in three ways, each with its own mount."""
     output = world.directory / "listed"
     before = world.requests()
     peer = timed(
@@ -272,14 +270,14 @@ def listing(world: World) -> Iterator[Sample]:
             raise RuntimeError(f"ls shows {len(lines)} tags, {world.tags} were pushed")
         what = " ".join(("ls", *options, f"of {world.tags} tags"))
         yield Sample(what, seconds, "s", "skopeo list-tags", peer, most=3)
-        # One more than the pages: the catalog, in which the path to the repository is looked up.
+        # The catalog is one more request than the pages: it resolves the repository's path.
         yield Sample(
             f"{what}: requests", requests, "", "skopeo list-tags", peer_requests, most=pages + 1
         )
 
 
 def mounting(world: World) -> Iterator[Sample]:
-    """From the command to its return, when the mount answers."""
+    """The time until the mount command returns, which is when the mount answers."""
     with tempfile.TemporaryDirectory(dir=world.directory) as place:
         point, cache = Path(place, "mnt"), Path(place, "cache")
         point.mkdir()
@@ -290,7 +288,7 @@ def mounting(world: World) -> Iterator[Sample]:
         usable = os.path.ismount(point)
         run_ocifs("umount", str(point), cache=cache)
         if not usable:
-            raise RuntimeError("ocifs mount returned before its mount was there")
+            raise RuntimeError("ocifs mount returned before its mount point was mounted")
     peer = timed(sys.executable, "-c", "import click, httpx, pyfuse3, trio")[0]
     yield Sample("command to usable mount", seconds, "s", "import of its libraries", peer, most=0.6)
 
@@ -320,7 +318,7 @@ GROUPS: dict[str, Callable[[World], Iterator[Sample]]] = {
 
 
 def push_large(url: str, size: int) -> str:
-    """Upload random bytes as a stream, and a manifest `latest` that names them; the blob's digest."""
+    """Upload a stream of random bytes and a manifest `latest`, and return the blob's digest."""
     hasher = hashlib.sha256()
 
     def stream() -> Iterator[bytes]:
@@ -348,7 +346,7 @@ def push_large(url: str, size: int) -> str:
 def manifest_of(
     url: str, repository: str, layers: Sequence[dict[str, object]]
 ) -> dict[str, object]:
-    """An image's manifest over these layers; its config is pushed."""
+    """Push a config, and return the manifest of an image with these layers."""
     config = b'{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}'
     digest = push_blob(url, repository, config)
     return {
@@ -360,7 +358,7 @@ def manifest_of(
 
 
 def push_tags(url: str, tags: int) -> None:
-    """One manifest under many tags."""
+    """Push one manifest with many tags."""
     manifest = manifest_of(url, MANY, [])
     headers, body = {"content-type": str(manifest["mediaType"])}, json.dumps(manifest).encode()
     with (
@@ -389,7 +387,7 @@ def main() -> None:
     )
     parser.add_argument("--only", choices=GROUPS, help="one group of measurements")
     parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="keep the figures there, for scripts/pictures"
+        "--json", type=Path, metavar="FILE", help="add the figures to FILE, for scripts/pictures"
     )
     chosen = parser.parse_args()
     wanted = [chosen.only] if chosen.only else list(GROUPS)
@@ -409,9 +407,8 @@ def main() -> None:
             sample for _ in range(chosen.runs) for name in wanted for sample in GROUPS[name](world)
         ]
         measured = list(figures(samples))
-        print(
-            f"{chosen.size} MiB, {chosen.tags} tags, {chosen.runs} runs, {os.cpu_count()} processors, loopback"
-        )
+        sizes = f"{chosen.size} MiB, {chosen.tags} tags, {chosen.runs} runs"
+        print(f"{sizes}, {os.cpu_count()} processors, loopback")
         print("\n".join(table(measured)))
         if chosen.json:
             keep(chosen.json, measured)

@@ -4,10 +4,10 @@
     python -m scripts.bench_cgroup [--size MB] [--limit MB] [PATTERN...]
 
 Rules that hold here:
-- Layers of gzip and zstd with many files of mixed sizes. Each pattern has a mount and a cache of
-  its own.
-- The daemon alone is in the group: the readers' pages are charged to the readers.
-- A daemon that the kernel ends, a read that fails and a byte too few are errors.
+- The layers are gzip and zstd, with many files of mixed sizes.
+- Each pattern has its own mount and cache.
+- Only the daemon is in the group. The readers' pages are charged to the readers.
+- A killed daemon, a failed read and a short read are errors.
 """
 
 from __future__ import annotations
@@ -46,8 +46,9 @@ DICE = random.Random(7)
 
 
 def mixed_files(layer: int, size: int) -> bytes:
-    """A tar of so many bytes: most files are small, most bytes are in large ones, half of which do
-    not compress.
+    """A tar of `size` bytes. Most files are small, and most bytes are in large files.
+
+    Half of the large files are incompressible.
     """
     entries, left = [], size
     while left > 0:
@@ -66,8 +67,9 @@ def mixed_files(layer: int, size: int) -> bytes:
 def push_large_image(
     registry: Registry, name: str, size: int, layer_size: int = LAYER_MB * MB
 ) -> int:
-    """Push an image of that many plain bytes, its layers compressed with gzip and zstd in turns;
-    its packed bytes.
+    """Push an image with alternating gzip and zstd layers, and return its compressed size.
+
+    `size` is the uncompressed size.
     """
     layers = []
     for number in range(max(2, -(-size // layer_size))):
@@ -79,7 +81,7 @@ def push_large_image(
 
 
 def files_below(place: Path) -> list[tuple[Path, int]]:
-    """All files of a tree with their sizes."""
+    """All files of a tree, with their sizes."""
     found = [
         Path(directory, name) for directory, _, names in os.walk(place) for name in sorted(names)
     ]
@@ -88,7 +90,7 @@ def files_below(place: Path) -> list[tuple[Path, int]]:
 
 
 def drain(files: Sequence[tuple[Path, int]]) -> int:
-    """Read files to their ends; their bytes. Raises OSError when one has other than its size."""
+    """Read files completely, and return the total. Raises OSError if a size differs."""
     total = 0
     for path, size in files:
         with path.open("rb", buffering=0) as file:
@@ -122,7 +124,7 @@ def blobs_side_by_side(mount: Mounted) -> int:
 
 
 def side_by_side(mount: Mounted) -> int:
-    """All files, by as many readers, each in an order of its own."""
+    """All files, by READERS readers, each in a different order."""
     files = files_below(mount.path / "rootfs")
     DICE.shuffle(files)
     with ThreadPoolExecutor(READERS) as pool:
@@ -130,7 +132,7 @@ def side_by_side(mount: Mounted) -> int:
 
 
 def at_random(mount: Mounted) -> int:
-    """Parts of files and of blobs, by as many readers."""
+    """Parts of files and of blobs, by READERS readers."""
     files = files_below(mount.path / "rootfs") + [
         (path, path.stat().st_size) for path in blobs_of(mount)
     ]
@@ -159,8 +161,10 @@ PATTERNS: dict[str, Callable[[Mounted], int]] = {
 
 @dataclass(frozen=True)
 class Peak:
-    """What a pattern took: the daemon's most resident memory and its group's most, in MB, and the
-    bytes that were read.
+    """The result of a pattern.
+
+    `resident` and `charged` are the peaks of the daemon and of its group in MB, and `total` is the
+    number of bytes read.
     """
 
     resident: float
@@ -170,7 +174,7 @@ class Peak:
 
 @contextmanager
 def mounted_in(group: MemoryGroup, source: str, place: Path) -> Iterator[Mounted]:
-    """A mount whose daemon is in a group."""
+    """A mount with its daemon in a control group."""
     with ExitStack() as stack:
         with group.entered():
             mount = stack.enter_context(mounted(source, place / "mnt", place / "cache"))
@@ -180,9 +184,9 @@ def mounted_in(group: MemoryGroup, source: str, place: Path) -> Iterator[Mounted
 def measure(
     source: str, place: Path, work: Callable[[Mounted], int], limit: int = LIMIT_MB * MB
 ) -> Peak:
-    """Do some reading with a daemon in a group of so many bytes.
+    """Read with a daemon in a control group of `limit` bytes.
 
-    Raises OSError when groups cannot be made, or a read fails.
+    Raises OSError if the group cannot be created, or if a read fails.
     """
     with memory_group(limit) as group, mounted_in(group, source, place) as mount:
         total = work(mount)
@@ -235,8 +239,10 @@ def main() -> int:
                     f"{registry.host}/bench/large:v1", Path(place), work, given.limit * MB
                 )
             seconds = time.monotonic() - began
-            figures = f"{found.resident:8.1f} MB resident, {found.charged:6.1f} MB charged, {found.total // MB:5} MB read"
-            print(f"{figures}, {seconds:5.0f} s  {pattern}", flush=True)
+            memory = f"{found.resident:8.1f} MB resident, {found.charged:6.1f} MB charged"
+            print(
+                f"{memory}, {found.total // MB:5} MB read, {seconds:5.0f} s  {pattern}", flush=True
+            )
             worst = max(worst, found.resident)
     return 1 if worst > GOAL_MB else 0
 

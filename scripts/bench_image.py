@@ -1,9 +1,8 @@
-"""Images for measurements: Debian root filesystems made with mmdebstrap, kept between runs, pushed
-to a registry.
+"""Images for measurements: Debian root filesystems from mmdebstrap, pushed to a registry.
 
-Rules that hold here: what takes minutes to make is kept in `~/.cache/ocifs-dev`, and made again
-when it is deleted; a tool that is not there ends the run with a message that says which package has
-it.
+Rules that hold here:
+- The root filesystems take minutes to build, and are cached in `~/.cache/ocifs-dev`.
+- A missing program ends the run, with a message that names its package.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ _CHUNK = 64 << 10
 
 
 def needs(*programs: str) -> None:
-    """End the run where a program is missing."""
+    """End the run if a program is missing."""
     packages = {"igzip": "isal", "docker-registry": "docker-registry"}
     missing = [packages.get(each, each) for each in programs if shutil.which(each) is None]
     if missing:
@@ -43,12 +42,12 @@ def needs(*programs: str) -> None:
 def debian_tar(packages: Sequence[str]) -> Path:
     """The tar of a small Debian with these packages.
 
-    Making it takes some three minutes and needs root.
+    The first call takes about three minutes, and needs root.
     """
     path = KEPT / f"debian-{'-'.join(packages)}.tar"
     if not path.exists():
         needs("mmdebstrap")
-        print(f"making {path}, once", file=sys.stderr)
+        print(f"building {path} (once)", file=sys.stderr)
         KEPT.mkdir(parents=True, exist_ok=True)
         making = path.with_suffix(".making.tar")
         include = ",".join(packages)
@@ -66,7 +65,7 @@ def debian_tar(packages: Sequence[str]) -> Path:
 
 
 def compressed(path: Path) -> Path:
-    """The same as a gzip of one member, of the usual level."""
+    """The file compressed with gzip: one member, default level."""
     packed = path.with_suffix(".tar.gz")
     if not packed.exists():
         making = packed.with_suffix(".making")
@@ -80,7 +79,7 @@ def compressed(path: Path) -> Path:
 
 
 def push_gzip(url: str, repository: str, tar: Path) -> str:
-    """Push an image of one layer as `latest`; the layer's digest."""
+    """Push an image with one layer as `latest`, and return the layer's digest."""
     plain = hashlib.sha256(tar.read_bytes()).hexdigest()
     layer = compressed(tar).read_bytes()
     config = {
@@ -107,9 +106,9 @@ def push_gzip(url: str, repository: str, tar: Path) -> str:
 
 @dataclass
 class Line:
-    """A line to a registry that is slow, or only counted.
+    """A connection to a registry through a proxy that counts bytes, and may limit their rate.
 
-    `received`: bytes that came from the registry so far.
+    `received` is the number of bytes from the registry so far.
     """
 
     host: str
@@ -119,9 +118,7 @@ class Line:
 
 @contextlib.contextmanager
 def line_to(host: str, rate: float | None = None) -> Iterator[Line]:
-    """A port on loopback whose connections go on to `host`, with so many bytes a second from there,
-    all together.
-    """
+    """A port on loopback that forwards to `host`, with at most `rate` bytes a second in total."""
     name, _, port = host.rpartition(":")
     listener = socket.create_server(("127.0.0.1", 0), backlog=64)
     line = Line(f"127.0.0.1:{listener.getsockname()[1]}")
@@ -162,7 +159,7 @@ def _ask(client: socket.socket, server: socket.socket, line: Line) -> None:
 
 
 class _Pace:
-    """So many bytes a second, for all who send."""
+    """A limit on bytes a second, shared by all connections."""
 
     def __init__(self, rate: float | None) -> None:
         self._rate = rate

@@ -1,8 +1,8 @@
-"""How long it takes to say what many manifests are: the rows of tests/oci/test_artifact.py, over
-and over, each a manifest of its own.
+"""Measure the classification of many manifests, made from the rows of tests/oci/test_artifact.py.
 
-Rules that hold here: only the classification is timed; the peer is Python's own reading of the same
-bytes as JSON.
+Rules that hold here:
+- Only the classification is timed.
+- The peer is `json.loads` of the same bytes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MANIFESTS = 10_000
 
 
 def kinds() -> Iterator[Sample]:
-    """MANIFESTS classifications, beside reading as many manifests as JSON."""
+    """MANIFESTS classifications, against parsing as many manifests as JSON."""
     rows = [ROWS[n % len(ROWS)] for n in range(MANIFESTS)]
     manifests = [
         parse({**row.manifest, "annotations": row.manifest.get("annotations") or {"n": str(n)}})
@@ -28,7 +28,7 @@ def kinds() -> Iterator[Sample]:
     began = time.perf_counter()
     for manifest, row in zip(manifests, rows, strict=True):
         if classify(manifest, tag=row.tag).kind != row.kind:
-            raise RuntimeError(f"{row.name} is taken for something else")
+            raise RuntimeError(f"{row.name} is classified wrongly")
     ours = time.perf_counter() - began
     began = time.perf_counter()
     for manifest in manifests:

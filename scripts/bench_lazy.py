@@ -1,12 +1,14 @@
-"""Layers with a table of contents (eStargz, zstd:chunked) against what nydus publishes: what is
-fetched for one file, and for a program.
+"""Measure the bytes fetched from lazy layers for one file, and for a program.
 
-    scripts/bench --only lazy OCIFS_BENCH_NODE=1 scripts/bench --only lazy     with `chroot rootfs
-    node -v` over a line of 3 MB/s
+    scripts/bench --only lazy
+    OCIFS_BENCH_NODE=1 scripts/bench --only lazy    with `chroot rootfs node -v` at 3 MB/s
 
-Rules that hold here: each form is the same Debian of scripts/bench_image.py, written by the tool
-that people use for it; every measurement has a mount and a cache of its own, and counts what comes
-over its line to the registry.
+The peers are the figures that nydus publishes.
+
+Rules that hold here:
+- Each format (eStargz, zstd:chunked) has the same Debian of scripts/bench_image.py, written by the
+  usual tool for the format.
+- Each measurement has its own mount and cache, and counts the bytes from the registry.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ STARCRANE = KEPT / "starcrane-v0.19.2" / "starcrane"
 
 
 def push_chunked(host: str, repository: str, tar: Path) -> str:
-    """The image as zstd:chunked, by skopeo; a reference."""
+    """Push the image as zstd:chunked with skopeo, and return its reference."""
     needs("skopeo")
     target = f"{host}/{repository}:chunked"
     form = ("--dest-tls-verify=false", "--dest-compress-format", "zstd:chunked")
@@ -51,7 +53,7 @@ def push_chunked(host: str, repository: str, tar: Path) -> str:
 
 
 def push_starred(host: str, repository: str, tar: Path) -> str:
-    """The image as eStargz, by go-containerregistry; a reference."""
+    """Push the image as eStargz with go-containerregistry, and return its reference."""
     target = f"{host}/{repository}:starred"
     command = [str(STARCRANE), "append", "--insecure", "-t", target, "--new_layer", str(tar)]
     subprocess.run(
@@ -61,8 +63,9 @@ def push_starred(host: str, repository: str, tar: Path) -> str:
 
 
 def push_small(host: str, repository: str, tar: Path) -> str:
-    """The image as eStargz with chunks of 1 MiB, by stargz-snapshotter's package (`ctr-remote …
-    --estargz-chunk-size`); a reference.
+    """Push the image as eStargz with chunks of 1 MiB, and return its reference.
+
+    It is written with stargz-snapshotter's package, as `ctr-remote --estargz-chunk-size` does.
     """
     with tempfile.TemporaryDirectory() as place:
         return (
@@ -83,7 +86,7 @@ def forms() -> Iterator[tuple[str, Callable[[str, str, Path], str]]]:
         program = PROGRAMS.get(push)
         if program is not None and not program.exists():
             print(
-                f"skipped: {name} ({program.name} is built by scripts/setup --dev, where Go is)",
+                f"skipped: {name} (install Go, and run scripts/setup --dev for {program.name})",
                 file=sys.stderr,
             )
         else:
@@ -91,7 +94,7 @@ def forms() -> Iterator[tuple[str, Callable[[str, str, Path], str]]]:
 
 
 def one_file(host: str, source: str, size: float, form: str, place: Path) -> Iterator[Sample]:
-    """A file of about 100 KB, cold; its path is known from another mount, as a program knows it."""
+    """A file of about 100 KB, cold. Its path was found with another mount."""
     path = source.partition("/")[2]
     with cache_of_its_own(place) as cache, mounted(source, cache.parent / "mnt", cache) as mount:
         wanted = a_file_of(mount.path / "rootfs", 100_000).relative_to(mount.path)
@@ -108,7 +111,7 @@ def one_file(host: str, source: str, size: float, form: str, place: Path) -> Ite
 
 
 def node(host: str, source: str, form: str, place: Path) -> Iterator[Sample]:
-    """`chroot rootfs node -v` over a slow line, with nothing here."""
+    """`chroot rootfs node -v` over a slow connection, with an empty cache."""
     path = source.partition("/")[2]
     with (
         cache_of_its_own(place) as cache,
@@ -129,7 +132,7 @@ def _node(root: Path) -> float:
 
 
 def lazy(host: str, directory: Path) -> Iterator[Sample]:
-    """All of it."""
+    """All measurements of lazy layers."""
     for form, push in forms():
         tar = debian_tar(TOOLS)
         with tempfile.TemporaryDirectory(dir=directory) as place:

@@ -1,11 +1,12 @@
-"""How much memory a mount takes, at the most, for each pattern of reading: the peak of resident
-memory (VmHWM), with default options.
+"""Measure the peak memory of a mount (VmHWM) for each pattern of reading, with default options.
 
     scripts/bench --only memory
     python -m scripts.bench_memory [--json FILE] [PATTERN...]
 
-Rules that hold here: each pattern has a mount and a cache of its own; the goal is `GOAL_MB` for all
-of them, whatever the number of processors; the exit status is 1 if one exceeds it.
+Rules that hold here:
+- Each pattern has its own mount and cache.
+- The goal for each is `GOAL_MB`, on any number of processors. If one exceeds it, the exit status
+  is 1.
 """
 
 from __future__ import annotations
@@ -40,13 +41,13 @@ TYPE = "application/vnd.oci.image.layer.v1.tar"
 
 
 def peak(mount: Mounted) -> float:
-    """The most memory that the process behind a mount had resident so far, in MB."""
+    """The peak of the daemon's resident memory, in MB."""
     status = Path(f"/proc/{mount.process.pid}/status").read_text()
     return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) * 1024 / MB
 
 
 def some_text(size: int) -> bytes:
-    """Bytes that compress about as well as programs do."""
+    """Bytes that compress about as well as programs."""
     words = [DICE.randbytes(DICE.randrange(3, 12)) for _ in range(4000)]
     return b"".join(DICE.choices(words, k=size // 6))[:size]
 
@@ -55,7 +56,7 @@ TEXT = some_text(4 * MIB)
 
 
 def piece(size: int) -> bytes:
-    """Some of the text."""
+    """A random part of the text."""
     start = DICE.randrange(len(TEXT) - size)
     return TEXT[start : start + size]
 
@@ -66,7 +67,7 @@ def small_files(count: int, size: int, name: str = "f") -> bytes:
 
 
 def zstd_with_window(data: bytes, log: int) -> bytes:
-    """One frame, as `zstd --ultra --long=LOG` makes it."""
+    """One frame, as `zstd --ultra --long=LOG` writes it."""
     from ocifs.layers.zstd import zstd as library
 
     parameter = library.CompressionParameter
@@ -76,7 +77,7 @@ def zstd_with_window(data: bytes, log: int) -> bytes:
         parameter.enable_long_distance_matching: 1,
     }
     compressor = library.ZstdCompressor(options=options)
-    step = 8 * MIB  # in pieces, so that the frame has a window and not its content's size
+    step = 8 * MIB  # written in steps, so that the frame has a window and not a content size
     return (
         b"".join(compressor.compress(data[at : at + step]) for at in range(0, len(data), step))
         + compressor.flush()
@@ -84,7 +85,7 @@ def zstd_with_window(data: bytes, log: int) -> bytes:
 
 
 def push_image(registry: Registry, name: str, layers: list[tuple[bytes, bytes, str]]) -> None:
-    """Push an image of layers: the tar, its bytes as they are pushed, and how its type ends."""
+    """Push an image. A layer is its tar, the pushed bytes, and the suffix of its media type."""
     diff_ids = [f"sha256:{hashlib.sha256(plain).hexdigest()}" for plain, _, _ in layers]
     config = {
         "os": "linux",
@@ -109,7 +110,7 @@ def push_image(registry: Registry, name: str, layers: list[tuple[bytes, bytes, s
 
 
 def push_blobs(registry: Registry, name: str, blobs: list[bytes]) -> None:
-    """Push an artifact of blobs."""
+    """Push an artifact with these blobs."""
     layers = [
         {
             "mediaType": "application/octet-stream",
@@ -133,13 +134,13 @@ def push_blobs(registry: Registry, name: str, blobs: list[bytes]) -> None:
 
 
 def read(*paths: Path) -> None:
-    """Read files to their ends, with programs."""
+    """Read files completely, with programs."""
     for start in range(0, len(paths), 500):
         subprocess.run(["cat", *paths[start : start + 500]], stdout=subprocess.DEVNULL, check=True)
 
 
 def at_once(paths: list[Path]) -> None:
-    """Read files side by side."""
+    """Read files in parallel."""
     with ThreadPoolExecutor(len(paths)) as pool:
         list(pool.map(read, paths))
 
@@ -266,7 +267,7 @@ PATTERNS: dict[str, Pattern] = {
 def patterns(
     registry: Registry, directory: Path, words: Sequence[str] = ()
 ) -> Iterator[tuple[str, float]]:
-    """The peak of each pattern in whose name one of the words is, in MB."""
+    """The peak in MB of each pattern with one of the words in its name."""
     for number, (name, (push, work)) in enumerate(PATTERNS.items()):
         if words and not any(word in name for word in words):
             continue

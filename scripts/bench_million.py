@@ -1,10 +1,10 @@
-"""An image of a million entries: the memory that the daemon takes for listing all of them, when it
-first sees the layer and later.
+"""Measure the memory for listing an image of a million entries, without and with a cached index.
 
     scripts/bench --only million
 
-Rules that hold here: each listing is by a mount of its own, of an image layout on disk; what counts
-is the largest resident set.
+Rules that hold here:
+- Each listing has its own mount, of an image layout on disk.
+- The figure is the peak of resident memory.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ BOUND = 250e6 / (1 << 20)
 
 
 def million(directory: Path) -> Iterator[Sample]:
-    """Both listings."""
+    """The first and the second listing."""
     with tempfile.TemporaryDirectory(dir=directory) as place:
         source = layout_of(Path(place, "layout"), squeezed(headers(ENTRIES)))
         for when in ("first", "later"):

@@ -1,6 +1,4 @@
-"""Whether a daemon grows over many opens: its memory and file descriptors after 10,000, 50,000 and
-100,000 opens of files of many kinds.
-"""
+"""Measure a daemon's memory and file descriptors after 10,000, 50,000 and 100,000 opens."""
 
 from __future__ import annotations
 
@@ -13,11 +11,11 @@ from scripts.bench_sample import Sample
 from tests.support.mount import Mounted
 
 COUNTS = (10_000, 50_000, 100_000)
-_FORGET = 1_000  # opens after which the kernel is made to forget what it has cached
+_FORGET = 1_000  # opens between two drops of the kernel's caches
 
 
 def opens(mount: Mounted, directory: Path) -> Iterator[Sample]:
-    """Open and read every small file of a manifest's directory in turn, new names among them."""
+    """Open and read every small file of a manifest's directory in turn, and look up new names."""
     files = [path for path in directory.rglob("*") if path.is_file()]
     seen: dict[int, tuple[float, int]] = {}
     for number, path in enumerate(itertools.islice(itertools.cycle(files), COUNTS[-1]), 1):
@@ -50,9 +48,7 @@ def opens(mount: Mounted, directory: Path) -> Iterator[Sample]:
 
 
 def forget() -> None:
-    """Drop names and inodes from the kernel's cache, so that the daemon is told to forget them;
-    root only.
-    """
+    """Drop the kernel's dentries and inodes, so that it sends FORGET to the daemon. Needs root."""
     try:
         Path("/proc/sys/vm/drop_caches").write_text("2")
     except OSError:
@@ -60,6 +56,6 @@ def forget() -> None:
 
 
 def state(pid: int) -> tuple[float, int]:
-    """Resident memory in MiB, and open file descriptors."""
+    """Resident memory in MiB, and the number of open file descriptors."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.partition("VmRSS:")[2].split()[0]) / 1024, len(os.listdir(f"/proc/{pid}/fd"))

@@ -1,9 +1,9 @@
-"""What scripts/bench says of its samples: a table for people, and figures that are kept for the
-documents.
+"""The reports of scripts/bench: a table, and a file of figures for the documents.
 
-Rules that hold here: of several runs the median is shown, and the median of each run's ratio;
-figures that are kept replace those of the same name, so that groups can be measured one after the
-other.
+Rules that hold here:
+- A figure is the median of several runs. A ratio is the median of the ratios of the runs.
+- A new figure in the file replaces the figure of the same name, so groups can be measured one by
+  one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from scripts.bench_sample import Sample
 
 @dataclass(frozen=True)
 class Figure:
-    """The medians of one thing that was measured: `ratio` of each run's ratio."""
+    """The medians of one measurement. `ratio` is the median of the ratios of the runs."""
 
     what: str
     unit: str
@@ -33,24 +33,25 @@ class Figure:
 
     @property
     def target(self) -> str:
-        """The target and whether it is met, or nothing."""
+        """The target, and whether it is met. Empty without a target."""
         if self.most_ratio is not None:
             return (
                 f"<= {self.most_ratio:.3g} {'met' if self.ratio <= self.most_ratio else 'MISSED'}"
             )
         if self.most is not None:
-            return f"<= {with_unit(self.most, self.unit)} {'met' if self.ours <= self.most else 'MISSED'}"
+            result = "met" if self.ours <= self.most else "MISSED"
+            return f"<= {with_unit(self.most, self.unit)} {result}"
         return ""
 
 
 def with_unit(value: float, unit: str) -> str:
-    """A figure as it is shown."""
+    """A figure, formatted with its unit."""
     shown = f"{value:.0f}" if value >= 1000 else f"{value:.3g}"
     return f"{shown} {unit}".rstrip()
 
 
 def figures(samples: Sequence[Sample]) -> Iterator[Figure]:
-    """One for each thing that was measured."""
+    """The figure of each measurement."""
     for what, peer in dict.fromkeys((sample.what, sample.peer) for sample in samples):
         same = [sample for sample in samples if (sample.what, sample.peer) == (what, peer)]
         yield Figure(
@@ -73,16 +74,17 @@ def table(measured: Sequence[Figure]) -> Iterator[str]:
     yield f"{'what':48} {'ocifs':>11} {'peer':>11} {'ratio':>6}  {'target':18} against"
     for each in measured:
         ours, theirs = with_unit(each.ours, each.unit), with_unit(each.theirs, each.unit)
-        yield f"{each.what:48} {ours:>11} {theirs:>11} {each.ratio:6.2f}  {each.target:18} {each.peer}"
+        values = f"{ours:>11} {theirs:>11} {each.ratio:6.2f}"
+        yield f"{each.what:48} {values}  {each.target:18} {each.peer}"
 
 
 def keep(file: Path, measured: Sequence[Figure]) -> None:
-    """Put figures into a file of JSON, in place of those of the same name."""
+    """Add figures to a JSON file, and replace those of the same name."""
     known = {(each.what, each.peer): each for each in kept(file)} if file.exists() else {}
     known.update({(each.what, each.peer): each for each in measured})
     file.write_text(json.dumps([asdict(each) for each in known.values()], indent=1) + "\n")
 
 
 def kept(file: Path) -> list[Figure]:
-    """The figures of a file."""
+    """The figures in a file."""
     return [Figure(**each) for each in json.loads(file.read_text())]

@@ -1,12 +1,12 @@
-"""An image's root filesystem against its peers: listed cold, listed again, read, and read from with
-the layer gone.
+"""Measure an image's root filesystem: listed cold, listed again, read, and read without the blob.
 
-    scripts/bench --only rootfs OCIFS_BENCH_NODE=1 scripts/bench --only rootfs     with `chroot
-    rootfs node -v` over a line of 3 MB/s
+    scripts/bench --only rootfs
+    OCIFS_BENCH_NODE=1 scripts/bench --only rootfs    with `chroot rootfs node -v` at 3 MB/s
 
-Rules that hold here: each cold measurement has a mount and a cache of its own; the image is Debian
-with python3, perl and git, in one layer of gzip; ratarmount (PyPI) is measured where it is
-installed, else its rows say so.
+Rules that hold here:
+- Each cold measurement has its own mount and cache.
+- The image is Debian with python3, perl and git, in one gzip layer.
+- ratarmount (PyPI) is measured if it is installed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ATTRIBUTES = "%p %y %m %U %G %s %T@ %n %l\\n"
 
 @dataclass(frozen=True)
 class Image:
-    """An image in a registry, and its layer as files."""
+    """An image in a registry, and its layer as a file, compressed and uncompressed."""
 
     host: str
     repository: str
@@ -42,7 +42,7 @@ class Image:
 
 
 def shell(command: str, **variables: str) -> float:
-    """The seconds that a pipeline takes."""
+    """Run a pipeline, and return its seconds."""
     began = time.perf_counter()
     subprocess.run(
         ["bash", "-o", "pipefail", "-c", command],
@@ -54,21 +54,19 @@ def shell(command: str, **variables: str) -> float:
 
 
 def settle(image: Image) -> None:
-    """The same start for everybody: nothing left to be written, the layer in the page cache of
-    whoever serves it.
-    """
+    """Give each program the same start: no dirty pages, and the served layer in the page cache."""
     os.sync()
     url = f"http://{image.host}/v2/{image.repository}/blobs/{image.digest}"
     shell('curl -sSf --noproxy "*" -o /dev/null "$URL"', URL=url)
 
 
 def find(root: Path) -> float:
-    """`find` with all attributes."""
+    """Run `find` with all attributes, and return its seconds."""
     return shell('find "$ROOT" -printf "$FORM" >/dev/null', ROOT=str(root), FORM=ATTRIBUTES)
 
 
 def read_all(root: Path) -> float:
-    """Every file from its beginning to its end, in the order of the listing."""
+    """Read every file completely in the order of the listing, and return the seconds."""
     return shell('find "$ROOT" -type f -print0 | xargs -0 cat >/dev/null', ROOT=str(root))
 
 
@@ -88,9 +86,7 @@ def mount_of(image: Image, cache: Path, host: str = "") -> Iterator[Mounted]:
 
 
 def first_look(image: Image, directory: Path) -> Iterator[Sample]:
-    """With the registry on this machine, and over a line as fast as a good one to a registry
-    elsewhere.
-    """
+    """The first listing, with a local registry and at the rate of a good internet connection."""
     needs("skopeo", "umoci", "curl", "igzip")
     yield from _first_looks(image, image.host, directory, "first find rootfs")
     with line_to(image.host, GOOD) as line:
@@ -105,7 +101,10 @@ def _first_looks(image: Image, host: str, directory: Path, what: str) -> Iterato
         ours = find(mount.path / "rootfs")
     settle(image)
     with tempfile.TemporaryDirectory(dir=directory) as place:
-        copy = 'skopeo --insecure-policy copy -q --src-tls-verify=false "docker://$SOURCE" "oci:$PLACE/layout:latest"'
+        copy = (
+            "skopeo --insecure-policy copy -q --src-tls-verify=false"
+            ' "docker://$SOURCE" "oci:$PLACE/layout:latest"'
+        )
         unpack = 'umoci raw unpack --image "$PLACE/layout:latest" "$PLACE/root"'
         peer = shell(f"{copy} && {unpack}", SOURCE=f"{host}/{image.repository}:latest", PLACE=place)
     settle(image)
@@ -116,7 +115,7 @@ def _first_looks(image: Image, host: str, directory: Path, what: str) -> Iterato
 
 
 def second_mount(image: Image, directory: Path) -> Iterator[Sample]:
-    """What is kept: the index, with the blob and then without."""
+    """A mount with a cached index, with the blob and then without it."""
     with cache_of_its_own(directory) as cache:
         with mount_of(image, cache) as mount:
             find(mount.path / "rootfs")
@@ -147,7 +146,8 @@ def second_mount(image: Image, directory: Path) -> Iterator[Sample]:
         with ratarmount(image) as theirs:
             if theirs is None:
                 print(
-                    "skipped: ratarmount is not installed (pip install ratarmount; OCIFS_RATARMOUNT=its path)",
+                    "skipped: ratarmount is not installed"
+                    " (pip install ratarmount, or set OCIFS_RATARMOUNT to its path)",
                     file=sys.stderr,
                 )
                 yield Sample("second mount, find rootfs", again, "s", "0.6 s", 0.6, most_ratio=1)
@@ -191,7 +191,7 @@ def second_mount(image: Image, directory: Path) -> Iterator[Sample]:
 
 
 def a_file_of(root: Path, size: int) -> Path:
-    """The file whose size is nearest."""
+    """The file with the nearest size."""
     listed = subprocess.run(
         ["find", root, "-type", "f", "-printf", "%s %p\n"],
         capture_output=True,
@@ -203,7 +203,7 @@ def a_file_of(root: Path, size: int) -> Path:
 
 
 def peak(mount: Mounted) -> float:
-    """The largest resident set of the daemon so far, in MiB (VmHWM, proc_pid_status(5))."""
+    """The peak of the daemon's resident set, in MiB (VmHWM, proc_pid_status(5))."""
     return (
         int(Path(f"/proc/{mount.process.pid}/status").read_text().partition("VmHWM:")[2].split()[0])
         / 1024
@@ -212,7 +212,7 @@ def peak(mount: Mounted) -> float:
 
 @contextlib.contextmanager
 def floor(image: Image) -> Iterator[Path]:
-    """The same tree from memory, by a file system that does nothing else (scripts/bench_floor.py)."""
+    """The same tree from memory (scripts/bench_floor.py)."""
     with tempfile.TemporaryDirectory() as place:
         process = subprocess.Popen(
             [sys.executable, "-m", "scripts.bench_floor", str(image.tar), place]
@@ -220,7 +220,7 @@ def floor(image: Image) -> Iterator[Path]:
         try:
             while not os.path.ismount(place):
                 if process.poll() is not None:
-                    sys.exit("scripts.bench_floor ended before it mounted")
+                    sys.exit("scripts.bench_floor exited before the mount")
                 time.sleep(0.05)
             yield Path(place)
         finally:
@@ -230,8 +230,10 @@ def floor(image: Image) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def ratarmount(image: Image) -> Iterator[tuple[float, float, float] | None]:
-    """Seconds, for the same layer on disk: of `find` and of reading every file where ratarmount has
-    kept its index, and of mounting without one and `find`.
+    """ratarmount's seconds for the same layer on disk.
+
+    They are for `find` and for reading every file with its cached index, and for a mount and `find`
+    without the index.
     """
     program = os.environ.get("OCIFS_RATARMOUNT") or shutil.which("ratarmount")
     if program is None:
@@ -248,7 +250,7 @@ def ratarmount(image: Image) -> Iterator[tuple[float, float, float] | None]:
             str(point),
         ]
         runs = []
-        for _ in range(2):  # the first makes the index
+        for _ in range(2):  # the first mount writes the index
             began = time.perf_counter()
             subprocess.run(command, check=True, capture_output=True)
             try:
@@ -257,14 +259,12 @@ def ratarmount(image: Image) -> Iterator[tuple[float, float, float] | None]:
                 runs.append((listed, read_all(point), since))
             finally:
                 subprocess.run(["fusermount3", "-u", str(point)], check=True)
-                time.sleep(0.5)  # its daemon ends by itself
+                time.sleep(0.5)  # the daemon exits after the unmount
         yield runs[1][0], runs[1][1], runs[0][2]
 
 
 def chroot_node(image: Image, directory: Path) -> Iterator[Sample]:
-    """`chroot rootfs node -v` over a line of 3 MB/s: with nothing here, and with a kept index
-    alone.
-    """
+    """`chroot rootfs node -v` at 3 MB/s: with an empty cache, and with only the index cached."""
     with cache_of_its_own(directory) as cache:
         for what in ("empty cache", "index cached"):
             with (
@@ -297,7 +297,7 @@ def chroot_node(image: Image, directory: Path) -> Iterator[Sample]:
 
 
 def rootfs(url: str, host: str, directory: Path) -> Iterator[Sample]:
-    """All of it."""
+    """All measurements of root filesystems."""
     image = Image(
         host, "bench/debian", push_gzip(url, "bench/debian", debian_tar(TOOLS)), debian_tar(TOOLS)
     )

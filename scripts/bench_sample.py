@@ -1,4 +1,4 @@
-"""One figure that scripts/bench shows."""
+"""The type of the measurements of scripts/bench."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Sample:
-    """One figure of ours, a peer's where there is one, and what the figure or the ratio may be at
-    most.
-    """
+    """A measurement of ocifs, a peer's if there is one, and the targets for it or for the ratio."""
 
     what: str
     ours: float

@@ -1,4 +1,4 @@
-"""How long a read of one host takes while many readers of another host are stuck.
+"""Measure reads of one host while many readers of another host are stuck.
 
     scripts/bench --only stalled
 
@@ -36,7 +36,7 @@ PATIENT = ("--timeout", "200", "--max-wait", "200")
 
 @contextmanager
 def stuck_readers(paths: list[Path]) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Programs that wait for files to be read."""
+    """Programs that are blocked in read(2)."""
     readers = [subprocess.Popen(["cat", path], stdout=subprocess.DEVNULL) for path in paths]
     try:
         for reader in readers:
@@ -83,7 +83,7 @@ def slowest(registry: Registry, place: Path, environment: dict[str, str]) -> flo
 
 
 def stalled(registry: Registry, directory: Path) -> Iterator[Sample]:
-    """The slowest read, with the limit of the kernel raised and as it is."""
+    """The slowest read, with a raised limit of background requests and with the kernel's."""
     dice = random.Random(2)
     push_blobs(registry, STUCK_NAME, [dice.randbytes(SIZE) for _ in range(STUCK)])
     push_blobs(registry, OTHER_NAME, [dice.randbytes(SIZE) for _ in range(READS)])

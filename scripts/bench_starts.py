@@ -1,9 +1,9 @@
-"""How long it takes until ocifs says something: `ocifs --help`, and the demo in a clone that has
-nothing yet.
+"""Measure the time to the first output: `ocifs --help`, and the demo in a fresh clone.
 
-Rules that hold here: of HELPS runs the median counts, of both programs in turn; the clone has no
-environment, and pip may use nothing that it kept, so libraries are downloaded and pyfuse3 is
-compiled; system packages are those of the machine.
+Rules that hold here:
+- The two programs alternate, and the medians of HELPS runs count.
+- The clone has no .venv, and pip has no cache: libraries are downloaded and pyfuse3 is compiled.
+- The system packages are those of the machine.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ HELP_SECONDS, DEMO_SECONDS = 0.15, 90
 
 
 def helps() -> Iterator[Sample]:
-    """The command as it is installed, beside a Python that does nothing."""
+    """The installed command, against a Python that does nothing."""
     ours, theirs = [], []
     program = Path(sys.executable).parent / "ocifs"
     for _ in range(HELPS):
@@ -43,7 +43,7 @@ def helps() -> Iterator[Sample]:
 
 
 def demo() -> Iterator[Sample]:
-    """From the command to the end of the demo, in a fresh clone of the last commit."""
+    """The time of the whole demo, in a fresh clone of the last commit."""
     with tempfile.TemporaryDirectory(prefix="ocifs-bench-") as place:
         subprocess.run(["git", "clone", "--quiet", ROOT, f"{place}/clone"], check=True)
         seconds = _seconds(f"{place}/clone/scripts/demo")

@@ -1,5 +1,11 @@
 """Run the whole suite in parts, side by side: one pytest for each directory of tests.
 
+    python -m scripts.suite                       the whole suite
+    python -m scripts.suite --light [ARGUMENTS]   the tests that need only the extra `test`
+
+The light tests need no root, Go, FUSE, servers or other programs, and run in one pytest, to which
+the arguments are passed.
+
 Most tests wait for daemons and deadlines, so one after the other they leave the processors idle.
 Each part writes to a file, which is printed when the part has ended. The exit status is 1 if any
 part failed. The last line adds up what pytest reports of all parts.
@@ -22,6 +28,8 @@ ROOT = Path(__file__).parents[1]
 SIDE_BY_SIDE = 3
 # The slowest parts begin first; the others follow in the order of their names.
 FIRST = ("layers", "mount", "registry", "packaging", "cli", "soak", "documents", "fuzz", "store")
+# Directories whose tests without the markers `mount` and `servers` need only the extra `test`.
+LIGHT = ("oci", "layers", "layout", "store", "tree", "fuse", "registry")
 WORDS = re.compile(r"(\d+) (passed|failed|skipped|error)")
 NO_TESTS = 5  # pytest's status
 
@@ -36,7 +44,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a part: pytest's status, what it printed, and seconds."""
+    """The result of a part: pytest's status, its output, and the seconds that it took."""
 
     part: Part
     status: int
@@ -45,7 +53,7 @@ class Outcome:
 
     @property
     def counts(self) -> Counter[str]:
-        """The numbers of pytest's last line."""
+        """The numbers in pytest's last line."""
         last = self.output.rstrip().rpartition("\n")[2]
         return Counter({word: int(number) for number, word in WORDS.findall(last)})
 
@@ -82,8 +90,18 @@ def outcomes(all_parts: list[Part]) -> Iterator[Outcome]:
             yield future.result()
 
 
+def light(arguments: list[str]) -> int:
+    """Run the light tests, and return pytest's status."""
+    tests = ROOT / "tests"
+    paths = [*(tests / name for name in LIGHT), *sorted(tests.glob("test_*.py"))]
+    command = [sys.executable, "-m", "pytest", "-m", "not mount and not servers", *arguments]
+    return subprocess.run([*command, *map(str, paths)], cwd=ROOT, check=False).returncode
+
+
 def main() -> int:
     """Run all parts and print them."""
+    if sys.argv[1:2] == ["--light"]:
+        return light(sys.argv[2:])
     total: Counter[str] = Counter()
     failed: list[str] = []
     for outcome in outcomes(parts(ROOT / "tests")):
