@@ -34,7 +34,7 @@ from ocifs.registry.mirrors.mirrored import MirroredRegistry, open_mirrored
 from ocifs.settings import Settings
 from ocifs.store.blobs.cached import CachedBlobs
 from ocifs.store.derived import DerivedFiles
-from ocifs.store.disk import Disk
+from ocifs.store.disk import CacheDirectory, Disk
 from ocifs.store.names.cached import CachedCatalog
 from ocifs.store.names.outage import BackoffSource, Outage
 from ocifs.store.upkeep.housekeeper import Housekeeper, IdleCloser
@@ -80,11 +80,11 @@ async def open_tree(
     settings = await in_thread(fit_to_machine, settings)
     status = {} if status is None else status
     async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
-        disk = await in_thread(Disk, settings.cache.directory)
+        directory = await in_thread(CacheDirectory, settings.cache.directory)
         closers: list[IdleCloser] = []
-        housekeeper = Housekeeper(disk, settings.cache, closers)
+        housekeeper = Housekeeper(directory, settings.cache, closers)
+        disk = await in_thread(Disk, settings.cache.directory, housekeeper, hooks.report)
         parts = Parts(disk, nursery, settings, status, closers)
-        disk.report = hooks.report or disk.report
         if isinstance(source, LayoutSource):
             root = await _open_layout(source, parts, hooks.on_progress)
         else:
@@ -233,8 +233,7 @@ def _open_origin(
     catalog.on_answer = outage.over
     catalog.identify = mirrored.identity
     source = BackoffSource(WatchedSource(mirrored, traffic), outage)
-    blobs = CachedBlobs(source, parts.disk, parts.nursery, settings, host)
-    blobs.has_seen = catalog.has_seen
+    blobs = CachedBlobs(source, parts.disk, parts.nursery, settings, catalog)
     parts.closers.append(blobs)
     parts.status[f"registry {host}"] = lambda: {
         **traffic.facts(),

@@ -24,7 +24,7 @@ from ocifs.layers.spans.room import Room
 from ocifs.oci.digest import Digest
 from ocifs.scrape import open_listeners, serve_metrics
 from ocifs.settings import KIB, MIB, CacheSettings, Limits
-from ocifs.store.disk import Disk
+from ocifs.store.disk import CacheDirectory, Disk
 from ocifs.store.upkeep.housekeeper import Housekeeper
 from ocifs.store.upkeep.inventory import inventory
 from tests.layers.tars import entry, tar
@@ -91,12 +91,11 @@ async def test_the_cache_is_tidied_on(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
     tmp_path.chmod(0o700)
-    disk = Disk(tmp_path)
     keeps = Failing(error)
     async with trio.open_nursery() as nursery:
-        housekeeper = Housekeeper(
-            disk, CacheSettings(directory=tmp_path, size=4 * MIB, free_space=0), [keeps]
-        )
+        chosen = CacheSettings(directory=tmp_path, size=4 * MIB, free_space=0)
+        housekeeper = Housekeeper(CacheDirectory(tmp_path), chosen, [keeps])
+        disk = Disk(tmp_path, housekeeper)
         nursery.start_soon(housekeeper.run)
         with trio.fail_after(60):
             number = 0

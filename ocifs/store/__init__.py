@@ -1,4 +1,4 @@
-"""Keeps bytes by digest and names with a time to live.
+"""The cache on disk: blobs by digest, names with a time to live, and data derived from blobs.
 
-The only writer to disk; the only importer of cachetools.
+The only writer to the cache's directory.
 """

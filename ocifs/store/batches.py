@@ -1,7 +1,7 @@
-"""How many bytes of each transfer are in memory on their way to the disk.
+"""The size of the batches in which transfers write to the disk.
 
-Used in the event loop. One for the cache directory of a process, since memory is shared by all
-hosts.
+Used in the event loop. There is one `WriteBatches` for each cache directory of a process, since the
+memory is shared by the transfers of all hosts.
 """
 
 from __future__ import annotations
@@ -11,22 +11,20 @@ from contextlib import contextmanager
 
 from ocifs.settings import KIB, MIB
 
-_RUN = 2 * MIB  # what goes to a worker thread at a time, at the most
+_MOST = 2 * MIB  # goes to a worker thread in one batch
 _LEAST = 128 * KIB
-_RUNS = 4 * MIB  # what is gathered in all transfers together, as long as each may have a block
+_ALL = 4 * MIB  # gathered by all transfers together, if that allows each its least
 
 
 class WriteBatches:
-    """How much each of the transfers of a process gathers at a time, so that all together take
-    little memory.
-    """
+    """Divides the memory for unwritten bytes among the transfers of a process."""
 
     def __init__(self) -> None:
         self._transfers = 0
 
     @contextmanager
     def transfer(self) -> Iterator[None]:
-        """A transfer is under way for the length of the block."""
+        """Count a transfer while the block lasts."""
         self._transfers += 1
         try:
             yield
@@ -35,5 +33,5 @@ class WriteBatches:
 
     @property
     def size(self) -> int:
-        """Bytes of one run."""
-        return max(_LEAST, min(_RUN, _RUNS // max(1, self._transfers)))
+        """Bytes of one batch."""
+        return max(_LEAST, min(_MOST, _ALL // max(1, self._transfers)))

@@ -1,13 +1,11 @@
-"""What was made from blobs, kept beside them: `derived/<kind>/<algorithm>/<hex>` in the cache's
-directory.
+"""Derived data, stored beside the blobs as `derived/<kind>/<algorithm>/<hex>`.
 
-Rules that hold here:
+Everything here blocks, and is called from worker threads.
 
-- A thing appears by rename after fsync, so that no reader ever sees a part of one.
-- Two that are made at once are equal. The later replaces the earlier, and anything else that is in
-  its place.
-- What cannot be opened is missing, with a warning: it can be made again.
-- A path is made from a kind, which is a word of ours, and a Digest.
+- A file appears by rename after fsync, so no reader ever sees an incomplete one.
+- Two writers of one file write equal content. The later one replaces the earlier.
+- A file that cannot be opened counts as missing, with a warning: it can be derived again.
+- A path is made from a kind, which is a constant of the program, and a Digest.
 """
 
 from __future__ import annotations
@@ -41,8 +39,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("ocifs.store")
 
 
-class _Growing(io.FileIO):
-    """A file whose growth is told, and for which room is made where the disk is full."""
+class _GrowingFile(io.FileIO):
+    """A file that reports its growth, and frees space when the disk is full."""
 
     def __init__(self, disk: Disk, descriptor: int) -> None:
         super().__init__(descriptor, "wb")
@@ -50,23 +48,23 @@ class _Growing(io.FileIO):
 
     def write(self, data: ReadableBuffer, /) -> int:
         count = self._disk.with_room(lambda: os.write(self.fileno(), data))
-        self._disk.on_growth(count)
+        self._disk.grew(count)
         return count
 
 
 class DerivedFiles:
-    """A DerivedCache in a cache directory. Everything here blocks."""
+    """The DerivedCache of a cache directory."""
 
     def __init__(self, disk: Disk) -> None:
         self._disk = disk
         self._root = disk.root / "derived"
 
     def path(self, kind: str, key: Digest) -> Path:
-        """Where a thing is, when it is here."""
+        """The path of a derived file."""
         return self._root / kind / key.algorithm / key.encoded
 
     def find(self, kind: str, key: Digest) -> BinaryIO | None:
-        """The thing, open for reading, or None. What cannot be opened is as good as missing."""
+        """The file, open for reading, or None if there is none that can be opened."""
         path = self.path(kind, key)
         try:
             descriptor = open_regular(path, os.O_RDONLY)
@@ -76,26 +74,26 @@ class DerivedFiles:
             return None
         except OSError as error:
             log.warning(
-                "cannot open %s in the cache, it is made again: %s", path, error.strerror or error
+                "cannot open %s in the cache, deriving it again: %s", path, error.strerror or error
             )
             return None
 
     @contextmanager
     def put(self, kind: str, key: Digest) -> Iterator[BinaryIO]:
-        """A file to write the thing to; kept whole when the block ends, dropped when it raises.
+        """A file to write to. It appears when the block ends, and is removed if the block raises.
 
-        Raises CacheFull.
+        Raises CacheFull, CacheFailed.
         """
         path = self.path(kind, key)
         try:
             make_directory(path.parent)
-            number, temporary = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY)
+            descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY)
             try:
-                with io.BufferedWriter(_Growing(self._disk, number), MIB) as file:
-                    lock_shared(number)
+                with io.BufferedWriter(_GrowingFile(self._disk, descriptor), MIB) as file:
+                    lock_shared(descriptor)
                     yield file
                     file.flush()
-                    os.fsync(number)
+                    os.fsync(descriptor)
                     move_into_place(temporary, path)
             except BaseException:
                 with contextlib.suppress(OSError):

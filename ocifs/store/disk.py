@@ -1,17 +1,24 @@
-"""The cache's directory: which file holds what.
+"""The cache's directory: the path of each file, and the only code that writes there.
 
-    v1/blobs/<algorithm>/<hex>          whole blobs, verified: readable by any tool as the blobs of
-    an image layout v1/partial/<algorithm>/<hex>        blobs of which some blocks are here, and
-    beside each its map, <hex>.map v1/sums/<algorithm>/<hex>           of a whole blob that was
-    fetched, its map: a checksum for each 64 KiB (blockmap.py) v1/derived/<kind>/<algorithm>/<hex>
-    what was made from a blob (shelf.py) v1/names/<host>/<hash>.json         what a tag, a list or a
-    manifest's type last was, for one credential v1/pins/<hash>.json                 what is never
-    evicted (pins.py)
+    v1/blobs/<algorithm>/<hex>           whole blobs, verified; any tool can read them as the blobs
+                                         of an image layout
+    v1/partial/<algorithm>/<hex>         blobs of which some blocks are cached, with a map beside
+                                         each, <hex>.map
+    v1/sums/<algorithm>/<hex>            the map of a whole blob: a checksum for each 64 KiB
+                                         (blobs/blockmap.py)
+    v1/derived/<kind>/<algorithm>/<hex>  indexes, merged trees and the like (derived.py)
+    v1/names/<host>/<hash>.json          the last answer for a tag, a list or a manifest's type, for
+                                         one credential (names/files.py)
+    v1/pins/<hash>.json                  pins (upkeep/pins.py)
 
-Rules that hold here: a path is made from `Digest`s and hashes alone; a whole file appears by rename
-after fsync, so that nobody ever sees a part of one; the directory belongs to one user, and one that
-others can write is refused. Who uses a file holds a shared lock on it (flock), and who takes one
-away an exclusive one; the time of a file's content is when it was last used.
+Everything here blocks, and is called from worker threads. Several processes, and several threads of
+one process, use a directory at the same time.
+
+- A path is made from `Digest`s and hashes only.
+- A whole file appears by rename after fsync, so no reader ever sees an incomplete one.
+- The directory belongs to one user. A directory that others can write to is rejected.
+- A process that uses a file holds a shared lock on it (flock). Eviction takes an exclusive lock.
+- The modification time of a file's content is the time of its last use.
 """
 
 from __future__ import annotations
@@ -28,7 +35,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from ocifs.errors import CacheFailed, CacheFull, OcifsError, UsageError
 from ocifs.oci.digest import Digest
@@ -41,137 +48,178 @@ T = TypeVar("T")
 
 VERSION = "v1"
 TEMPORARY = ".tmp-"
-"""How files begin that are being written and have no place yet. Who writes one holds a lock on it."""
+"""The prefix of a file that is being written. Its writer holds a lock on it."""
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_TOUCH_EVERY = 60.0  # seconds between two notes that a small file was used
-_SMALL_FILE = 64 * MIB  # the largest that is read at once: the names of a repository's tags
+_TOUCH_EVERY = 60.0  # seconds between two updates of a small file's time of use
+_SMALL_FILE = 64 * MIB  # the most that is read at once: the tags of a large repository
 
 
-def make_directory(path: Path) -> None:
-    """Make a directory and those above it that are missing, each for this user alone, whatever the
-    umask. Raises OSError.
-    """
-    missing = []
-    while not path.is_dir() and path != path.parent:
-        missing.append(path)
-        path = path.parent
-    for each in reversed(missing):
-        each.mkdir(mode=0o700, exist_ok=True)
+class Space(Protocol):
+    """Keeps the cache within its bounds. Called from any thread."""
+
+    def grew(self, count: int) -> None:
+        """Bytes were written."""
+        ...
+
+    def make_room(self) -> bool:
+        """Free space, since the disk is full; True if the write is worth another try."""
+        ...
 
 
-class Disk:
-    """A cache directory. Everything here blocks.
+class _Unmanaged:
+    """The Space of a process that evicts nothing, such as a single command."""
 
-    `on_growth` is called with each count of bytes that were written; `make_room` where the disk is
-    full: whether trying again makes sense. Both are called in any thread. `report` is told of what
-    was found damaged, in the event loop.
+    def grew(self, count: int) -> None:
+        pass
+
+    def make_room(self) -> bool:
+        return False
+
+
+class CacheDirectory:
+    """The paths of a cache, created if it is missing. Nothing here writes to files of the cache.
+
+    Raises UsageError for a directory that cannot be used.
     """
 
     def __init__(self, directory: Path) -> None:
         self.root = directory / VERSION
-        self.on_growth: Callable[[int], None] = lambda count: None
-        self.make_room: Callable[[], bool] = lambda: False
-        self.report: Callable[[str], None] = log.warning
-        self.batches = WriteBatches()
-        self._room = threading.Lock()
         try:
             make_directory(self.root)
-            found = directory.stat()
-            inside = self.root.stat()
+            outer, inner = directory.stat(), self.root.stat()
         except OSError as error:
             raise UsageError(
-                f"the cache directory {directory} cannot be made: {error.strerror}",
-                hint="name another with --cache-dir",
+                f"cannot create the cache directory {directory}: {error.strerror}",
+                hint="choose another one with --cache-dir",
             ) from None
-        if {found.st_uid, inside.st_uid} != {os.geteuid()}:
+        if {outer.st_uid, inner.st_uid} != {os.geteuid()}:
             raise UsageError(
                 f"the cache directory {directory} belongs to another user",
-                hint="name one of your own with --cache-dir",
+                hint="choose one of your own with --cache-dir",
             )
-        if (found.st_mode | inside.st_mode) & (stat.S_IWGRP | stat.S_IWOTH):
+        if (outer.st_mode | inner.st_mode) & (stat.S_IWGRP | stat.S_IWOTH):
             raise UsageError(
-                f"others can write to the cache directory {directory}",
+                f"other users can write to the cache directory {directory}",
                 hint=f"chmod -R go-w {directory}",
             )
 
     def whole(self, digest: Digest) -> Path:
-        """Where a whole blob is, when it is here."""
+        """The path of a whole blob."""
         return self.root / "blobs" / digest.algorithm / digest.encoded
 
     def partial(self, digest: Digest) -> Path:
-        """Where a blob is while parts of it are missing."""
+        """The path of a blob while some of its blocks are missing."""
         return self.root / "partial" / digest.algorithm / digest.encoded
 
     def partial_map(self, digest: Digest) -> Path:
-        """Where the map of such a blob is."""
+        """The path of a partial blob's map."""
         return self.root / "partial" / digest.algorithm / f"{digest.encoded}.map"
 
     def whole_map(self, digest: Digest) -> Path:
-        """Where the checksums of a whole blob are."""
+        """The path of a whole blob's map."""
         return self.root / "sums" / digest.algorithm / digest.encoded
 
     def name(self, host: str, key: Digest) -> Path:
-        """Where it is written what a name of a host last meant."""
+        """The path of the last answer about a name of a host."""
         return self.root / "names" / Digest.of(host.encode()).encoded[:32] / f"{key.encoded}.json"
 
     def read(self, path: Path) -> bytes | None:
-        """The content of a small file, or None when it cannot be read or is not small.
+        """The content of a small file, or None if it cannot be read or is not small.
 
-        Notes that it was used.
+        Updates its time of use.
         """
-        return read_small(path, note=True)
+        return read_small(path, used=True)
+
+
+class Disk(CacheDirectory):
+    """A cache that can be written to.
+
+    `report` is called in the event loop with damage that was found; by default it is logged. `batches` divides the memory
+    for bytes that are on their way to this disk.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        space: Space | None = None,
+        report: Callable[[str], None] | None = None,
+    ) -> None:
+        super().__init__(directory)
+        self.report = report or log.warning
+        self.batches = WriteBatches()
+        self._space = space or _Unmanaged()
+        self._making_room = threading.Lock()
+
+    def grew(self, count: int) -> None:
+        """Record that bytes were written by the caller."""
+        self._space.grew(count)
 
     def write(self, path: Path, content: bytes) -> None:
-        """Put a small file in its place, whole or not at all."""
+        """Write a small file, completely or not at all. Raises CacheFull, CacheFailed."""
         try:
-            self.with_room(lambda: self._write(path, content))
+            self.with_room(lambda: _write(path, content))
         except OSError as error:
             raise disk_error(error, path) from None
-        self.on_growth(len(content))
+        self.grew(len(content))
 
     def remove(self, path: Path) -> None:
-        """Take a small file away, if it is here."""
+        """Remove a small file, if it exists. Raises CacheFailed."""
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
             raise disk_error(error, path) from None
 
-    def _write(self, path: Path, content: bytes) -> None:
-        make_directory(path.parent)
-        number, temporary = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY)
-        try:
-            with os.fdopen(number, "wb") as file:
-                lock_shared(number)
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-                move_into_place(temporary, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-            raise
-
     def with_room(self, write: Callable[[], T]) -> T:
-        """What `write` gives; where the disk is full it is called once more after something was
-        evicted. Raises OSError.
+        """The result of `write`, which is called a second time if the disk was full and space could
+        be freed. Raises OSError.
         """
         try:
             return write()
         except OSError as error:
             if error.errno not in _FULL:
                 raise
-        with self._room:  # those who meet the full disk together make room once
-            made = self.make_room()
-        if not made:
+        # One thread of this process evicts at a time.
+        with self._making_room:
+            freed = self._space.make_room()
+        if not freed:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return write()
+
+
+def _write(path: Path, content: bytes) -> None:
+    make_directory(path.parent)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            lock_shared(descriptor)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+            move_into_place(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def make_directory(path: Path) -> None:
+    """Create a directory and its missing parents, each for this user only, whatever the umask.
+
+    Raises OSError.
+    """
+    missing = []
+    while not path.is_dir() and path != path.parent:
+        missing.append(path)
+        path = path.parent
+    for directory in reversed(missing):
+        directory.mkdir(mode=0o700, exist_ok=True)
 
 
 def open_regular(path: Path, flags: int, mode: int = 0o600) -> int:
     """A descriptor of a regular file.
 
-    Raises OSError, also for a link, a FIFO, a device or a directory in its place.
+    Raises OSError, also for a symbolic link, a FIFO, a device or a directory.
     """
     descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, mode)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -180,14 +228,14 @@ def open_regular(path: Path, flags: int, mode: int = 0o600) -> int:
     return descriptor
 
 
-def read_small(path: Path, *, note: bool = False) -> bytes | None:
+def read_small(path: Path, *, used: bool = False) -> bytes | None:
     """The content of a small regular file, or None if it cannot be read or is not small.
 
-    `note`: record that it was used.
+    `used`: update its time of use.
     """
     try:
         with open(open_regular(path, os.O_RDONLY), "rb") as file:
-            if note and os.fstat(file.fileno()).st_mtime < time.time() - _TOUCH_EVERY:
+            if used and os.fstat(file.fileno()).st_mtime < time.time() - _TOUCH_EVERY:
                 touch(file.fileno())
             content = file.read(_SMALL_FILE + 1)
     except OSError:
@@ -196,7 +244,7 @@ def read_small(path: Path, *, note: bool = False) -> bytes | None:
 
 
 def move_into_place(temporary: str, path: Path) -> None:
-    """Rename a file to its place, also if a directory is there. Raises OSError."""
+    """Rename a file to its final path, replacing a file or directory there. Raises OSError."""
     try:
         os.rename(temporary, path)
     except (IsADirectoryError, NotADirectoryError):
@@ -205,7 +253,7 @@ def move_into_place(temporary: str, path: Path) -> None:
 
 
 def remove_paths(*paths: Path) -> None:
-    """Remove what is at some paths, also a directory. What cannot be removed stays."""
+    """Remove files and directories. Those that cannot be removed remain."""
     for path in paths:
         with contextlib.suppress(OSError):
             try:
@@ -215,10 +263,9 @@ def remove_paths(*paths: Path) -> None:
 
 
 def lock_shared(descriptor: int) -> None:
-    """Keep a file from being evicted for as long as the descriptor is open, and note that it is
-    used.
+    """Protect a file from eviction until the descriptor is closed, and update its time of use.
 
-    One that is just being evicted stays readable through the descriptor all the same.
+    A file that is being evicted at this moment remains readable through the descriptor.
     """
     with contextlib.suppress(OSError):
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -226,19 +273,19 @@ def lock_shared(descriptor: int) -> None:
 
 
 def touch(descriptor: int) -> None:
-    """A file was used now; that it cannot be noted is no reason to stop."""
+    """Update the time of use, if the file system permits it."""
     with contextlib.suppress(OSError):
         os.utime(descriptor)
 
 
 def disk_error(error: OSError, path: Path) -> OcifsError:
-    """What an error of the cache's own disk is to a reader."""
+    """The error that a reader gets for an error of the cache's own disk."""
     if error.errno in _FULL:
         return CacheFull(
             f"the cache's disk is full ({path.parent})",
-            hint="free some space, or name another place with --cache-dir",
+            hint="free some space, or choose another directory with --cache-dir",
         )
     return CacheFailed(
         f"cannot use the cache: {error.strerror or error} ({path})",
-        hint="check the disk that it is on",
+        hint="check the disk of the cache directory",
     )

@@ -168,8 +168,8 @@ def test_verify_checks_names_and_the_blocks_of_partial_blobs(
     name.write_bytes(b"{")
     done = cached(tmp_path, "verify", check=False)
     assert done.returncode == 1
-    assert b"blocks of 65536 bytes have other content" in done.stdout
-    assert b"is no JSON" in done.stdout
+    assert b"blocks of 65536 bytes are damaged" in done.stdout
+    assert b"is not valid JSON" in done.stdout
     assert not name.exists()
     assert b"0 damaged" in cached(tmp_path, "verify").stderr
 

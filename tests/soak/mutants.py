@@ -76,7 +76,7 @@ MUTANTS = (
         "_reached()\nif _random.random() < 0.2:\n    raise Unreachable('mutant')\nreturn await _original(self, *a, **k)",
     ),
     wrapped(
-        *("skip the checksums of blocks", "ocifs.store.blobs.partial", "Partial.are_sound"),
+        *("skip the checksums of blocks", "ocifs.store.blobs.blocks", "BlobBlocks.are_sound"),
         "_reached()\nreturn True",
     ),
     Mutant(

@@ -18,7 +18,7 @@ import pytest
 
 from ocifs.oci.digest import Digest
 from ocifs.store.blobs.blockmap import BLOCK
-from ocifs.store.blobs.partial import Partial
+from ocifs.store.blobs.blocks import BlobBlocks
 from ocifs.store.derived import DerivedFiles
 from ocifs.store.disk import Disk
 from tests.store.source import MemorySource
@@ -184,7 +184,7 @@ async def is_used(where: Path) -> int:
 async def test_a_cut_while_a_blob_is_fetched_and_placed(
     recorder: Recorder, tmp_path: Path, order: list[int]
 ) -> None:
-    partial = Partial(Disk(recorder.root), DIGEST, SIZE)
+    partial = BlobBlocks(Disk(recorder.root), DIGEST, SIZE)
     for block in order:
         partial.write(block * BLOCK, [CONTENT[block * BLOCK : (block + 1) * BLOCK]])
     assert partial.verify()
@@ -198,13 +198,13 @@ async def test_a_cut_while_a_blob_is_fetched_and_placed(
 
 async def test_a_cut_while_a_damaged_block_is_mended(recorder: Recorder, tmp_path: Path) -> None:
     disk = Disk(recorder.root)
-    partial = Partial(disk, DIGEST, SIZE)
+    partial = BlobBlocks(disk, DIGEST, SIZE)
     partial.write(0, [CONTENT])
     assert partial.verify()
     partial.place()
     os.pwrite(partial.fd, b"damage", 2 * BLOCK)
     partial.recheck()
-    partial.check(0, partial.blocks)
+    partial.check(0, partial.count)
     assert not partial.has(2)
     partial.write(2 * BLOCK, [CONTENT[2 * BLOCK : 3 * BLOCK]])
     assert partial.verify()

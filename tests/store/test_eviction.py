@@ -19,12 +19,13 @@ from hypothesis import strategies as st
 from ocifs.errors import UsageError
 from ocifs.oci.digest import Digest
 from ocifs.settings import KIB, MIB, CacheSettings, Settings
+from ocifs.store.blobs.blockmap import BLOCK
+from ocifs.store.blobs.blocks import BlobBlocks
 from ocifs.store.blobs.cached import CachedBlobs
-from ocifs.store.blobs.partial import BLOCK, Partial
 from ocifs.store.derived import DerivedFiles
 from ocifs.store.disk import Disk
 from ocifs.store.upkeep.eviction import Bounds, bounds, evict, free_space
-from ocifs.store.upkeep.housekeeper import Housekeeper
+from ocifs.store.upkeep.housekeeper import Housekeeper, IdleCloser
 from ocifs.store.upkeep.inventory import LEFTOVER, NAME, PARTIAL, inventory
 from ocifs.store.upkeep.pins import Pin, pins, put_pin, remove_pin
 from tests.store.source import MemorySource
@@ -185,7 +186,7 @@ def test_manifests_indices_and_names_go_after_everything_else(disk: Disk) -> Non
 
 def test_a_sparse_blob_counts_as_what_it_holds_and_goes_with_its_map(disk: Disk) -> None:
     digest = Digest.of(b"never whole")
-    partial = Partial(disk, digest, 1000 * BLOCK)
+    partial = BlobBlocks(disk, digest, 1000 * BLOCK)
     partial.write(BLOCK, [b"x" * BLOCK])
     (item,) = inventory(disk)
     assert item.kind == PARTIAL
@@ -202,7 +203,7 @@ def test_who_opens_a_blob_while_it_is_evicted_begins_anew(
     disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     digest = Digest.of(b"content")
-    Partial(disk, digest, BLOCK).close()
+    BlobBlocks(disk, digest, BLOCK).close()
     lock = fcntl.flock
 
     def evict_first(descriptor: int, operation: int) -> None:
@@ -211,9 +212,9 @@ def test_who_opens_a_blob_while_it_is_evicted_begins_anew(
         lock(descriptor, operation)
 
     monkeypatch.setattr(fcntl, "flock", evict_first)
-    partial = Partial(disk, digest, BLOCK)
+    partial = BlobBlocks(disk, digest, BLOCK)
     assert disk.partial(digest).exists()
-    other = Partial(disk, digest, BLOCK)  # as another process would: it must find the same files
+    other = BlobBlocks(disk, digest, BLOCK)  # as another process would: it must find the same files
     assert (
         disk.partial(digest).stat().st_ino
         == os.fstat(partial.fd).st_ino
@@ -227,7 +228,7 @@ def test_who_opens_a_blob_while_it_is_evicted_begins_anew(
 
 def test_leftovers_of_dead_processes_go_and_those_of_the_living_stay(disk: Disk) -> None:
     digest = Digest.of(b"content")
-    living = Partial(disk, digest, BLOCK)
+    living = BlobBlocks(disk, digest, BLOCK)
     dead = disk.partial(digest).with_name(f"{digest.encoded}.999999999.private")
     for path in (dead, dead.with_name(f"{dead.name}.map"), disk.root / "blobs" / ".tmp-x"):
         path.parent.mkdir(exist_ok=True)
@@ -274,8 +275,11 @@ async def kept(
     """A cache with its housekeeper."""
     chosen = CacheSettings(directory=disk.root.parent, size=size, free_space=0)
     async with trio.open_nursery() as nursery:
-        blobs = CachedBlobs(source, disk, nursery, Settings(cache=chosen))
-        housekeeper = Housekeeper(disk, chosen, [blobs])
+        closers: list[IdleCloser] = []
+        housekeeper = Housekeeper(disk, chosen, closers)
+        kept_disk = Disk(disk.root.parent, housekeeper)
+        blobs = CachedBlobs(source, kept_disk, nursery, Settings(cache=chosen))
+        closers.append(blobs)
         nursery.start_soon(housekeeper.run)
         yield blobs, housekeeper
         nursery.cancel_scope.cancel()

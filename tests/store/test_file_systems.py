@@ -13,8 +13,8 @@ import pytest
 import trio
 
 from ocifs.settings import KIB, MIB, CacheSettings, Settings
+from ocifs.store.blobs.blockmap import BLOCK
 from ocifs.store.blobs.cached import CachedBlobs
-from ocifs.store.blobs.partial import BLOCK
 from ocifs.store.disk import Disk
 from ocifs.store.upkeep.eviction import Bounds, bounds, evict
 from ocifs.store.upkeep.inventory import inventory

@@ -17,8 +17,8 @@ from ocifs.content import Blob
 from ocifs.errors import CacheFull, IntegrityError
 from ocifs.settings import MIB, CacheSettings, Settings
 from ocifs.store.blobs.cached import CachedBlobs
-from ocifs.store.disk import Disk
-from ocifs.store.upkeep.housekeeper import Housekeeper
+from ocifs.store.disk import CacheDirectory, Disk
+from ocifs.store.upkeep.housekeeper import Housekeeper, IdleCloser
 from tests.store.source import Fault, MemorySource
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
@@ -43,9 +43,12 @@ class Cache:
         self, directory: Path, nursery: trio.Nursery, source: MemorySource, memory: int
     ) -> None:
         chosen = CacheSettings(directory=directory, size=1 << 40, free_space=0, memory_bytes=memory)
-        self.disk = Disk(directory)
+        closers: list[IdleCloser] = []
+        housekeeper = Housekeeper(CacheDirectory(directory), chosen, closers)
+        self.disk = Disk(directory, housekeeper)
         self.blobs = CachedBlobs(source, self.disk, nursery, Settings(cache=chosen))
-        nursery.start_soon(Housekeeper(self.disk, chosen, [self.blobs]).run)
+        closers.append(self.blobs)
+        nursery.start_soon(housekeeper.run)
 
 
 async def read_all(blobs: CachedBlobs, wanted: list[Blob], *, hold: bool) -> list[bytes]:
@@ -93,7 +96,8 @@ async def test_in_memory_wrong_bytes_are_an_error_as_on_disk(small: Path) -> Non
         with pytest.raises(IntegrityError):
             await cache.blobs.read_blob(bad, 0, bad.size)
         assert (
-            bad.digest in cache.blobs._overflow.spilled or not cache.disk.whole(bad.digest).exists()
+            bad.digest in cache.blobs._opened.overflow.spilled
+            or not cache.disk.whole(bad.digest).exists()
         )
         nursery.cancel_scope.cancel()
 
@@ -108,6 +112,6 @@ async def test_when_the_memory_is_full_too_it_is_an_error(small: Path) -> None:
         with pytest.raises(CacheFull):
             await read_all(cache.blobs, wanted, hold=True)
         for blob in wanted:
-            cache.blobs._held.pop(blob.digest, None)
+            cache.blobs._opened._held.pop(blob.digest, None)
         assert await read_all(cache.blobs, wanted, hold=False) == contents  # there is room again
         nursery.cancel_scope.cancel()

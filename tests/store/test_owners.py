@@ -159,10 +159,8 @@ async def test_without_the_registry_a_blob_is_there_for_who_saw_a_manifest_of_it
         memory.down = Unreachable("gone")
         for owner in ("alice", "bob"):
             async with known_as(owner, memory, tmp_path) as seeing:
-                blobs = CachedBlobs(
-                    memory, disk, nursery, Settings(cache=CacheSettings(directory=tmp_path))
-                )
-                blobs.has_seen = seeing.has_seen
+                chosen = Settings(cache=CacheSettings(directory=tmp_path))
+                blobs = CachedBlobs(memory, disk, nursery, chosen, seeing)
                 if owner == "alice":
                     assert await blobs.blob_size("team/secret", layer) == 5
                 else:

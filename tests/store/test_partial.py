@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from ocifs.errors import IntegrityError, Unsupported
 from ocifs.oci.digest import Digest
-from ocifs.store.blobs.partial import BLOCK, Partial
+from ocifs.store.blobs.blockmap import BLOCK
+from ocifs.store.blobs.blocks import BlobBlocks
 from ocifs.store.disk import Disk
 
 CONTENT = random.Random(3).randbytes(5 * BLOCK + 99)
@@ -25,11 +26,11 @@ def disk(tmp_path: Path) -> Disk:
     return Disk(tmp_path / "cache")
 
 
-def open_partial(disk: Disk) -> Partial:
-    return Partial(disk, DIGEST, len(CONTENT))
+def open_partial(disk: Disk) -> BlobBlocks:
+    return BlobBlocks(disk, DIGEST, len(CONTENT))
 
 
-def put(partial: Partial, block: int, content: bytes = CONTENT) -> None:
+def put(partial: BlobBlocks, block: int, content: bytes = CONTENT) -> None:
     partial.write(block * BLOCK, [content[block * BLOCK : (block + 1) * BLOCK]])
 
 
@@ -92,7 +93,7 @@ def test_a_map_of_another_size_is_not_believed(disk: Disk) -> None:
     first = open_partial(disk)
     put(first, 0)
     first.close()
-    other = Partial(disk, DIGEST, len(CONTENT) + BLOCK)
+    other = BlobBlocks(disk, DIGEST, len(CONTENT) + BLOCK)
     assert other.first_missing(0, 1) == 0
     other.close()
 
@@ -130,8 +131,8 @@ def test_other_content_is_dropped(disk: Disk, wrong: int) -> None:
 
 def test_a_blob_of_exactly_some_blocks_has_no_empty_one(disk: Disk) -> None:
     content = CONTENT[: 2 * BLOCK]
-    partial = Partial(disk, Digest.of(content), len(content))
-    assert partial.blocks == 2
+    partial = BlobBlocks(disk, Digest.of(content), len(content))
+    assert partial.count == 2
     partial.write(0, [content])
     partial.verify()
     partial.close()
@@ -139,4 +140,4 @@ def test_a_blob_of_exactly_some_blocks_has_no_empty_one(disk: Disk) -> None:
 
 def test_content_that_nobody_can_verify_is_not_kept(disk: Disk) -> None:
     with pytest.raises(Unsupported):
-        Partial(disk, Digest.parse("md5:abc"), 10)
+        BlobBlocks(disk, Digest.parse("md5:abc"), 10)

@@ -26,7 +26,7 @@ def read_on(readers: ReadAhead, worth: int, total: int, start: int = 0) -> list[
     """
     windows, here = [], 0
     for offset in range(0, total, 128 * KIB):
-        stream = readers.stream(start + offset, 128 * KIB)
+        stream = readers.reader(start + offset, 128 * KIB)
         if offset >= here:
             windows.append(stream.grow(worth))
             here += windows[-1]
@@ -52,14 +52,14 @@ def test_where_bytes_are_dear_it_gets_a_part_of_what_it_has_read() -> None:
 
 def test_who_says_how_far_it_reads_gets_that_up_to_a_bound() -> None:
     readers = ReadAhead()
-    assert readers.stream(5 * MIB, MIB, 50 * MIB).grow(0) == 45 * MIB
-    assert readers.stream(1000 * MIB, MIB, 5000 * MIB).grow(0) == LARGEST
-    assert readers.stream(10 * MIB, MIB, 9 * MIB).grow(0) >= FIRST
+    assert readers.reader(5 * MIB, MIB, 50 * MIB).grow(0) == 45 * MIB
+    assert readers.reader(1000 * MIB, MIB, 5000 * MIB).grow(0) == LARGEST
+    assert readers.reader(10 * MIB, MIB, 9 * MIB).grow(0) >= FIRST
 
 
 def test_those_who_jump_about_get_little() -> None:
     readers = ReadAhead()
-    assert [readers.stream(number * 100 * MIB, 4096).grow(LARGEST) for number in range(20)] == [
+    assert [readers.reader(number * 100 * MIB, 4096).grow(LARGEST) for number in range(20)] == [
         FIRST
     ] * 20
 
@@ -67,9 +67,9 @@ def test_those_who_jump_about_get_little() -> None:
 def test_those_who_leave_half_of_it_out_get_less_again() -> None:
     readers = ReadAhead()
     for number in range(64):  # from end to end, 8 MiB of it
-        readers.stream(number * 128 * KIB, 128 * KIB).grow(LARGEST)
+        readers.reader(number * 128 * KIB, 128 * KIB).grow(LARGEST)
     windows = [
-        readers.stream(offset, 100 * KIB).grow(LARGEST)
+        readers.reader(offset, 100 * KIB).grow(LARGEST)
         for offset in range(8 * MIB, 40 * MIB, 256 * KIB)
     ]
     assert windows[0] > MIB
@@ -82,8 +82,8 @@ def test_readers_of_one_blob_do_not_disturb_each_other() -> None:
     one, other = ReaderState(0, 0, 0, 0), ReaderState(0, 0, 0, 0)
     for offset in range(0, 4 * MIB, 128 * KIB):
         one, other = (
-            readers.stream(offset, 128 * KIB),
-            readers.stream(500 * MIB + offset, 128 * KIB),
+            readers.reader(offset, 128 * KIB),
+            readers.reader(500 * MIB + offset, 128 * KIB),
         )
         assert one is not other
     assert one.streak == other.streak == 4 * MIB
@@ -93,9 +93,9 @@ def test_readers_of_one_blob_do_not_disturb_each_other() -> None:
 def test_requests_of_one_reader_may_come_out_of_order() -> None:
     readers = ReadAhead()
     for number in range(3):
-        readers.stream(number * 128 * KIB, 128 * KIB).grow(LARGEST)
-    later = readers.stream(4 * 128 * KIB, 128 * KIB)
-    assert readers.stream(3 * 128 * KIB, 128 * KIB) is later
+        readers.reader(number * 128 * KIB, 128 * KIB).grow(LARGEST)
+    later = readers.reader(4 * 128 * KIB, 128 * KIB)
+    assert readers.reader(3 * 128 * KIB, 128 * KIB) is later
 
 
 def test_a_request_is_worth_what_comes_in_its_time() -> None:
@@ -116,10 +116,10 @@ def test_a_request_is_worth_what_comes_in_its_time() -> None:
 def test_windows_and_readers_are_bounded(reads: list[tuple[int, int]], worth: int) -> None:
     readers = ReadAhead()
     for offset, length in reads:
-        stream = readers.stream(offset, length)
+        stream = readers.reader(offset, length)
         assert FIRST <= stream.grow(worth) <= LARGEST
         assert stream.end >= offset + length
-    assert len(readers._streams) <= READERS
+    assert len(readers._readers) <= READERS
 
 
 @given(
@@ -139,12 +139,12 @@ def test_who_reads_file_after_file_asks_seldom_and_leaves_little_unread(
         place += between
         for offset in range(place, place + size, 128 * KIB):
             length = min(128 * KIB, place + size - offset)
-            stream = readers.stream(offset, length)
+            stream = readers.reader(offset, length)
             while offset + length > here:
                 windows.append(stream.grow(worth))
                 here += windows[-1]
         place += size
-    assert len(readers._streams) == 1
+    assert len(readers._readers) == 1
     assert len(windows) <= 6 + max(0.0, math.log(place / (3 * FIRST), (PART + 1) / PART))
     assert here - place <= max(FIRST, worth, place // PART + 128 * KIB)
 
@@ -159,4 +159,4 @@ def test_who_jumps_about_never_gets_more_than_the_least(
 ) -> None:
     readers = ReadAhead()
     for place in places:
-        assert readers.stream(place * (SLACK + MIB), length).grow(worth) == FIRST
+        assert readers.reader(place * (SLACK + MIB), length).grow(worth) == FIRST

@@ -20,8 +20,8 @@ import trio.testing
 from ocifs.oci.digest import Digest
 from ocifs.settings import Timing
 from ocifs.store.blobs.blockmap import BLOCK, find_map
+from ocifs.store.blobs.blocks import BlobBlocks
 from ocifs.store.blobs.files import open_whole
-from ocifs.store.blobs.partial import Partial
 from ocifs.store.disk import Disk
 from tests.store.source import MemorySource
 from tests.store.test_blobs import caching, placed
@@ -81,8 +81,8 @@ async def test_what_another_process_holds_and_does_not_bring_is_fetched_all_the_
     source = MemorySource()
     blob = source.put(CONTENT)
     tmp_path.chmod(0o700)
-    other = Partial(Disk(tmp_path), DIGEST, SIZE)
-    assert other.map.lock(0, other.blocks) == other.blocks
+    other = BlobBlocks(Disk(tmp_path), DIGEST, SIZE)
+    assert other.map.lock(0, other.count) == other.count
     async with caching(source, tmp_path) as blobs:
         began = trio.current_time()
         assert await blobs.read_blob(blob, 3 * BLOCK, 10) == CONTENT[3 * BLOCK : 3 * BLOCK + 10]
@@ -97,20 +97,20 @@ async def test_a_whole_that_another_session_verified_is_not_hashed_again(tmp_pat
         await two.read_blob(blob, 0, 10)
         assert await one.read_blob(blob, 0, SIZE) == CONTENT
         assert await two.read_blob(blob, 0, SIZE) == CONTENT
-        partial = two._opened[blob.digest].partial
+        partial = two._opened._blobs[blob.digest].blocks
         assert partial is not None
-        assert partial._hashed < SIZE
+        assert partial._hash.hashed < SIZE
     async with caching(source, tmp_path) as later:
         assert await later.read_blob(blob, 0, SIZE) == CONTENT
-        partial = later._opened[blob.digest].partial
+        partial = later._opened._blobs[blob.digest].blocks
         assert partial is not None
-        assert partial._hashed == 0
+        assert partial._hash.hashed == 0
     assert sum(source.served) == SIZE
 
 
 def hold_and_wait(directory: str, ready: multiprocessing.synchronize.Event) -> None:
-    partial = Partial(Disk(Path(directory)), DIGEST, SIZE)
-    partial.map.lock(0, partial.blocks)
+    partial = BlobBlocks(Disk(Path(directory)), DIGEST, SIZE)
+    partial.map.lock(0, partial.count)
     partial.write(0, [CONTENT[: 2 * BLOCK]])
     ready.set()
     signal.pause()
@@ -124,14 +124,14 @@ def test_locks_and_nothing_else_go_with_a_process_that_is_killed(tmp_path: Path)
     process.start()
     try:
         assert ready.wait(20)
-        mine = Partial(Disk(tmp_path), DIGEST, SIZE)
-        assert mine.map.lock(0, mine.blocks) == 0
-        assert mine.map.held(5, 6) == (0, mine.blocks)
+        mine = BlobBlocks(Disk(tmp_path), DIGEST, SIZE)
+        assert mine.map.lock(0, mine.count) == 0
+        assert mine.map.held(5, 6) == (0, mine.count)
     finally:
         process.kill()
         process.join(10)
     assert mine.map.held(5, 6) is None
-    assert mine.map.lock(0, mine.blocks) == mine.blocks
+    assert mine.map.lock(0, mine.count) == mine.count
     assert [mine.has(block) for block in range(3)] == [True, True, False]
     mine.check(0, 2)
     assert mine.is_trusted(0, 2)
@@ -140,7 +140,7 @@ def test_locks_and_nothing_else_go_with_a_process_that_is_killed(tmp_path: Path)
 
 def test_a_lock_takes_what_is_free(tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
-    one, two = (Partial(Disk(tmp_path), DIGEST, SIZE) for _ in range(2))
+    one, two = (BlobBlocks(Disk(tmp_path), DIGEST, SIZE) for _ in range(2))
     assert one.map.lock(10, 20) == 20
     assert two.map.lock(5, 15) == 10
     assert two.map.lock(12, 30) == 12
@@ -157,7 +157,7 @@ def test_a_lock_takes_what_is_free(tmp_path: Path) -> None:
 def test_of_two_processes_that_place_a_blob_one_does_and_the_other_finds_it(tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
     disk = Disk(tmp_path)
-    one, two = (Partial(disk, DIGEST, SIZE) for _ in range(2))
+    one, two = (BlobBlocks(disk, DIGEST, SIZE) for _ in range(2))
     one.write(0, [CONTENT])
     assert one.verify()
     one.place()
@@ -173,12 +173,12 @@ def test_of_two_processes_that_place_a_blob_one_does_and_the_other_finds_it(tmp_
 def test_what_is_placed_while_another_opens_it_is_not_begun_anew(tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
     disk = Disk(tmp_path)
-    one = Partial(disk, DIGEST, SIZE)
+    one = BlobBlocks(disk, DIGEST, SIZE)
     one.write(0, [CONTENT])
     assert one.verify()
     one.place()
     assert not disk.partial(DIGEST).exists()
-    late = Partial(disk, DIGEST, SIZE)
+    late = BlobBlocks(disk, DIGEST, SIZE)
     late.drop()
     assert disk.whole(DIGEST).read_bytes() == CONTENT
     assert find_map(disk.whole_map(DIGEST), SIZE) is not None
@@ -192,9 +192,9 @@ def test_who_believes_in_another_size_takes_nothing_from_those_who_read(
 ) -> None:
     tmp_path.chmod(0o700)
     disk = Disk(tmp_path)
-    one = Partial(disk, DIGEST, SIZE)
+    one = BlobBlocks(disk, DIGEST, SIZE)
     one.write(0, [CONTENT])
-    other = Partial(disk, DIGEST, claimed)
+    other = BlobBlocks(disk, DIGEST, claimed)
     assert other.is_empty()
     assert os.pread(one.fd, SIZE, 0) == CONTENT
     assert one.verify()
@@ -207,7 +207,7 @@ def test_who_believes_in_another_size_takes_nothing_from_those_who_read(
 def test_checksums_that_a_crash_kept_from_their_place_are_found(tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
     disk = Disk(tmp_path)
-    one = Partial(disk, DIGEST, SIZE)
+    one = BlobBlocks(disk, DIGEST, SIZE)
     one.write(0, [CONTENT])
     assert one.verify()
     one.place()
@@ -216,7 +216,7 @@ def test_checksums_that_a_crash_kept_from_their_place_are_found(tmp_path: Path) 
     found = open_whole(disk, DIGEST, SIZE, lambda: pytest.fail("it was hashed again"))
     assert found is not None
     assert found.complete
-    Partial(disk, DIGEST, SIZE, found).close()
+    BlobBlocks(disk, DIGEST, SIZE, found).close()
 
 
 async def test_what_a_process_verified_that_was_killed_before_it_placed_it_is_placed_by_the_next(
@@ -224,7 +224,7 @@ async def test_what_a_process_verified_that_was_killed_before_it_placed_it_is_pl
 ) -> None:
     tmp_path.chmod(0o700)
     disk = Disk(tmp_path)
-    killed = Partial(disk, DIGEST, SIZE)
+    killed = BlobBlocks(disk, DIGEST, SIZE)
     killed.write(0, [CONTENT])
     assert killed.verify()
     killed.close()
@@ -242,8 +242,8 @@ async def test_all_that_a_stopped_process_holds_is_taken_over_after_one_patience
     source = MemorySource()
     blob = source.put(CONTENT)
     tmp_path.chmod(0o700)
-    other = Partial(Disk(tmp_path), DIGEST, SIZE)
-    for start, stop in ((0, 3), (3, 20), (25, 30), (35, other.blocks)):  # as of several fetches
+    other = BlobBlocks(Disk(tmp_path), DIGEST, SIZE)
+    for start, stop in ((0, 3), (3, 20), (25, 30), (35, other.count)):  # as of several fetches
         assert other.map.lock(start, stop) == stop
     other.write(0, [CONTENT[:BLOCK]])
     async with caching(source, tmp_path) as blobs:
@@ -266,7 +266,7 @@ async def test_a_map_that_another_process_holds_is_waited_for_and_not_for_ever(
     source = MemorySource()
     blob = source.put(CONTENT)
     tmp_path.chmod(0o700)
-    other = Partial(Disk(tmp_path), DIGEST, SIZE)
+    other = BlobBlocks(Disk(tmp_path), DIGEST, SIZE)
     if which == "header of a whole":
         other.write(0, [CONTENT])
     if which == "map":
@@ -294,7 +294,7 @@ async def test_a_damaged_block_that_a_stopped_process_has_locked_is_fetched_agai
     source = MemorySource()
     blob = source.put(CONTENT)
     tmp_path.chmod(0o700)
-    other = Partial(Disk(tmp_path), DIGEST, SIZE)
+    other = BlobBlocks(Disk(tmp_path), DIGEST, SIZE)
     other.write(0, [CONTENT[: 8 * BLOCK]])
     assert other.map.lock(0, 8) == 8
     os.pwrite(other.fd, b"damaged", 5 * BLOCK)

@@ -1,1 +1,1 @@
-"""Cached blobs: verified, shared reads, block maps, fetches."""
+"""Cached blobs: blocks on disk, fetches of missing blocks, and reads that share them."""

@@ -1,21 +1,25 @@
 """Which blocks of a blob are cached, with a checksum each: a small file beside the blob.
 
-    bytes 0 to 23    magic, size of the blob, 1 when the whole was found to match its digest
-    then 8 a block   1 << 32 | CRC-32 of a cached block, else 0; all in the machine's byte order
+    bytes 0 to 23        magic, size of the blob, 1 if the whole matched its digest
+    then 8 for a block   1 << 32 | CRC-32 of a cached block, else 0
 
-Every process that has the blob open reads and writes the same file, so each sees at once what
-another has fetched. The file is not mapped into memory: one that is truncated, or whose disk fails,
-must never end the process with SIGBUS.
+All numbers are in the byte order of the machine.
 
-Spans of blocks are locked by `fcntl` locks on their entries, which end with the process that holds
-them (open file description locks), so that one process at a time fetches a block. A lock of the
-header is for the process that makes, verifies or moves the whole.
+Every process that has the blob open reads and writes the same file, so each sees at once which
+blocks another one has fetched. The file is not mapped into memory: one that is truncated, or whose
+disk fails, must never end the process with SIGBUS.
 
-Rules that hold here:
-- an entry is set after its bytes were written, by one write of a machine word;
-- an entry that is cut off, unreadable or not exactly of this form is a missing block, never an
-  error of a reader;
-- nothing here waits; a map that is open has a shared flock, so that it is not evicted.
+Spans of blocks are locked by `fcntl` locks on their entries (open file description locks), which end
+with the process that holds them. So one process at a time fetches a block. The lock of the header is
+for the process that creates, verifies or moves the whole blob.
+
+Methods may be called from several threads at once, those that only read also in the event loop.
+
+- An entry is set after its bytes were written, with one write of a machine word.
+- An entry that is truncated, unreadable or not exactly of this form is a missing block, never an
+  error of a reader.
+- Nothing here waits.
+- An open map has a shared flock, so that it is not evicted.
 """
 
 from __future__ import annotations
@@ -38,19 +42,18 @@ _WORD = 8
 _HEADER = 3  # words
 _VERIFIED = 2
 _CACHED = 1  # the upper half of the word of a cached block
-_AT_ONCE = 4096  # words that are read at a time
+_AT_ONCE = 4096  # words read at a time
 _UPPER = 1 if sys.byteorder == "little" else 0
-# spans that others hold in front of each other; then the file system's locks make no sense, and are
-# ignored
+# Spans of other processes, one in front of another. With more, the locks of the file system make no
+# sense, and are ignored.
 _LOCK_TRIES = 1000
 _LOCK = struct.Struct("@hhqqi0q")  # struct flock of fcntl(2): type, whence, start, length, process
 
 
 class BlockMap:
-    """An open map. Methods may be called from several threads at once."""
+    """An open map of a blob of `size` bytes. It takes the descriptor over."""
 
     def __init__(self, descriptor: int, size: int) -> None:
-        """Takes the descriptor over."""
         self.blocks = -(-size // BLOCK)
         self.descriptor = descriptor
 
@@ -58,22 +61,22 @@ class BlockMap:
         os.close(self.descriptor)
 
     def _halves(self, block: int, count: int) -> array[int]:
-        """The words of some blocks as pairs of 32 bits; zeros for what cannot be read."""
+        """The words of some blocks as pairs of 32 bits. A word that cannot be read is zero."""
         length = count * _WORD
         try:
-            found = os.pread(self.descriptor, length, (_HEADER + block) * _WORD)
+            words = os.pread(self.descriptor, length, (_HEADER + block) * _WORD)
         except OSError:
-            found = b""
-        return array("I", found[: len(found) // _WORD * _WORD].ljust(length, b"\0"))
+            words = b""
+        return array("I", words[: len(words) // _WORD * _WORD].ljust(length, b"\0"))
 
     def checksums(self, start: int, stop: int) -> list[int | None]:
-        """The CRC-32 of each block in [start, stop), None for one that is not cached."""
+        """The CRC-32 of each block in [start, stop), or None if it is not cached."""
         halves = self._halves(start, stop - start)
         pairs = zip(halves[_UPPER::2], halves[1 - _UPPER :: 2], strict=True)
         return [lower if upper == _CACHED else None for upper, lower in pairs]
 
     def checksum(self, block: int) -> int | None:
-        """The CRC-32 of a block, None when it is not cached."""
+        """The CRC-32 of a block, or None if it is not cached."""
         return self.checksums(block, block + 1)[0]
 
     def has(self, block: int) -> bool:
@@ -99,65 +102,62 @@ class BlockMap:
             if uppers.count(_CACHED) == (0 if cached else len(uppers)):
                 continue
             return first + next(
-                place for place, upper in enumerate(uppers) if (upper == _CACHED) is cached
+                index for index, upper in enumerate(uppers) if (upper == _CACHED) is cached
             )
         return None
 
     def put(self, block: int, checksums: Sequence[int]) -> None:
-        """The blocks from this one on are cached now. Raises OSError."""
+        """Record that the blocks from this one on are cached. Raises OSError."""
         words = array("Q", [_CACHED << 32 | checksum for checksum in checksums])
         os.pwrite(self.descriptor, words.tobytes(), (_HEADER + block) * _WORD)
 
     def clear(self, block: int) -> None:
-        """A block was found damaged. Raises OSError."""
+        """Record that a block is damaged, so it counts as missing. Raises OSError."""
         self.set_unverified()
         os.pwrite(self.descriptor, bytes(_WORD), (_HEADER + block) * _WORD)
 
     @property
     def verified(self) -> bool:
-        """Whether the whole, whose blocks have these checksums, was found to match its digest, by
-        any process.
-        """
+        """Whether any process has found that the blob with these checksums matches its digest."""
         try:
             return os.pread(self.descriptor, _WORD, _VERIFIED * _WORD) == struct.pack("@Q", 1)
         except OSError:
             return False
 
     def set_verified(self) -> None:
-        """The whole matches its digest. Raises OSError."""
+        """Record that the whole matches its digest. Raises OSError."""
         self._put_verified(1)
 
     def set_unverified(self) -> None:
-        """Some of the whole is damaged, and every block is to be checked. Raises OSError."""
+        """Record that a block is damaged, so that each one is checked. Raises OSError."""
         self._put_verified(0)
 
     def _put_verified(self, value: int) -> None:
         os.pwrite(self.descriptor, struct.pack("@Q", value), _VERIFIED * _WORD)
 
     def sync(self) -> None:
-        """Bring it to the disk. Raises OSError."""
+        """Write the map through to the disk. Raises OSError."""
         os.fsync(self.descriptor)
 
     def lock(self, start: int, stop: int) -> int:
-        """Lock the blocks [start, stop) against other processes, or as many as are free; where that
-        ends (`start`: none).
+        """Lock the blocks [start, stop) against other processes, or the first ones that are free.
+
+        Returns the end of the locked span (`start`: none is locked).
         """
         for _ in range(_LOCK_TRIES):
             if start >= stop or self._set(fcntl.F_WRLCK, _HEADER + start, _HEADER + stop):
                 break
             held = self.held(start, stop)
-            if held is not None:  # else it was released meanwhile
+            if held is not None:  # otherwise it was released meanwhile
                 stop = max(start, held[0])
         return stop
 
     def held(self, start: int, stop: int) -> tuple[int, int] | None:
-        """The span that another process has locked and that reaches into [start, stop), the first
-        of several.
-        """
-        asked = _pack(fcntl.F_WRLCK, _HEADER + start, _HEADER + stop)
+        """The first span in [start, stop) that another process has locked. It may reach beyond."""
+        request = _pack(fcntl.F_WRLCK, _HEADER + start, _HEADER + stop)
         try:
             kind, _, begin, length, _ = _LOCK.unpack(
-                fcntl.fcntl(self.descriptor, fcntl.F_OFD_GETLK, asked)
+                fcntl.fcntl(self.descriptor, fcntl.F_OFD_GETLK, request)
             )
         except OSError:
             return None
@@ -168,20 +168,20 @@ class BlockMap:
 
     def unlock(self, start: int, stop: int) -> None:
         if start >= stop:
-            return  # to the kernel an empty span is one without end
+            return  # the kernel takes an empty span for one without an end
         self._set(fcntl.F_UNLCK, _HEADER + start, _HEADER + stop)
 
     def try_lock_header(self) -> bool:
-        """Lock the header, if it is free."""
+        """Lock the header, if no other process has locked it."""
         return self._set(fcntl.F_WRLCK, 0, _HEADER)
 
     def unlock_header(self) -> None:
         self._set(fcntl.F_UNLCK, 0, _HEADER)
 
     def _set(self, kind: int, first: int, last: int) -> bool:
-        """False where another process holds it.
+        """Set a lock. False: another process holds it.
 
-        On a file system without locks every process fetches for itself.
+        On a file system without locks, each process fetches for itself.
         """
         try:
             fcntl.fcntl(self.descriptor, fcntl.F_OFD_SETLK, _pack(kind, first, last))
@@ -191,27 +191,27 @@ class BlockMap:
 
 
 def map_length(size: int) -> int:
-    """Bytes of the map of a blob."""
+    """The size of the map of a blob."""
     return (_HEADER + -(-size // BLOCK)) * _WORD
 
 
 def header_of(size: int, *, verified: bool = False) -> bytes:
-    """How the map of a blob of this size begins."""
+    """The first bytes of the map of a blob."""
     return struct.pack("@QQQ", _MAGIC, size, verified)
 
 
 def is_map(descriptor: int, size: int) -> bool:
     """Whether a file is the map of a blob of that size."""
-    found = os.pread(descriptor, _HEADER * _WORD, 0)
-    return found[: 2 * _WORD] == header_of(size)[: 2 * _WORD] and os.fstat(
+    header = os.pread(descriptor, _HEADER * _WORD, 0)
+    return header[: 2 * _WORD] == header_of(size)[: 2 * _WORD] and os.fstat(
         descriptor
     ).st_size == map_length(size)
 
 
 def find_map(path: Path, size: int, flags: int = os.O_RDWR) -> BlockMap | None:
-    """An existing map, None where there is none that could be used. A shared lock keeps it.
+    """An existing map with a shared lock, or None if there is none that can be used.
 
-    Raises BlockingIOError where another process is evicting it.
+    Raises BlockingIOError while another process is evicting it.
     """
     try:
         descriptor = open_regular(path, flags)
@@ -231,9 +231,9 @@ def find_map(path: Path, size: int, flags: int = os.O_RDWR) -> BlockMap | None:
 
 
 def _share(descriptor: int) -> None:
-    """Keep a file from being evicted.
+    """Protect a file from eviction. Raises BlockingIOError.
 
-    On a file system without locks one that is evicted stays readable. Raises BlockingIOError.
+    On a file system without locks, an evicted file remains readable.
     """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -246,11 +246,11 @@ def _share(descriptor: int) -> None:
 def is_at(path: Path, descriptor: int) -> bool:
     """Whether a path leads to this very file."""
     try:
-        found = path.stat(follow_symlinks=False)
+        there = path.stat(follow_symlinks=False)
     except OSError:
         return False
-    mine = os.fstat(descriptor)
-    return (found.st_dev, found.st_ino) == (mine.st_dev, mine.st_ino)
+    opened = os.fstat(descriptor)
+    return (there.st_dev, there.st_ino) == (opened.st_dev, opened.st_ino)
 
 
 def _pack(kind: int, first: int, last: int) -> bytes:

@@ -1,61 +1,68 @@
 """Verified, shared, cached reads of any source of blobs.
 
-Called in the event loop by everything that reads blobs. A read waits for the blocks that it needs
-and nothing else; each byte is fetched once for all readers (`fetches.py`).
+Called in the event loop by everything that reads blobs. The parts of the work:
 
-Rules that hold here:
-- as soon as every block of a blob is cached, no more of it is served until the whole was checked
-  against its digest; with `verify_full`, nothing before that;
-- corrupt content is fetched once more from another mirror, if there is one and none of its bytes
-  have been served;
-- a block that is damaged on the disk, or that the disk does not read, is fetched again; what the
-  disk does not take is read in memory;
-- the disk is written and hashed in worker threads, while the event loop only moves pieces; no task
-  ends the nursery.
+    CachedBlobs        a read: waits for the blocks that it needs, and returns their bytes
+      OpenBlobs        the open blobs, each shared by its readers          (opened.py)
+      Fetches          fetches of missing blocks, each shared by its readers (fetches.py)
+      Verifier         comparison of complete blobs with their digests     (verification.py)
+      OtherProcess     waits for blocks that another process fetches       (other_process.py)
+
+State is in the `OpenBlob` of each blob (open_blob.py), and in its files, which other processes
+share (blocks.py).
+
+- A read waits for the blocks that it needs, and for nothing else. Each byte is fetched once.
+- As soon as every block of a blob is cached, no more of it is served until the whole matches its
+  digest. With `verify_full`, nothing is served before that.
+- Corrupt content is fetched once more from another mirror, if there is one and none of its bytes
+  have been served.
+- A block that is damaged on the disk or unreadable is fetched again. Blobs that the disk does not
+  store are read into memory.
+- Worker threads write to the disk and hash; the event loop only moves pieces.
+- No task ends the nursery.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import Protocol
 
 import trio
 
-from ocifs.concurrency import (
-    SingleFlight,
-    current_waiter,
-    guarded,
-    in_thread,
-    note_progress,
-    note_waiting_for,
-)
+from ocifs.concurrency import in_thread, note_progress, note_waiting_for
 from ocifs.content import Blob, BlobSource
 from ocifs.errors import CacheFailed, CacheFull, IntegrityError, Unreachable
 from ocifs.oci.digest import Digest
 from ocifs.settings import Settings
 from ocifs.store.blobs.blockmap import BLOCK
 from ocifs.store.blobs.fetches import OFFLINE, Fetches
-from ocifs.store.blobs.open_blob import OpenBlob, open_files
-from ocifs.store.blobs.other_process import OtherProcess, may_verify
-from ocifs.store.blobs.overflow import Overflow
+from ocifs.store.blobs.open_blob import Damaged, OpenBlob
+from ocifs.store.blobs.opened import OpenBlobs
+from ocifs.store.blobs.other_process import OtherProcess
 from ocifs.store.blobs.readahead import ReaderState
+from ocifs.store.blobs.verification import RetryElsewhere, Verifier
 from ocifs.store.disk import Disk
 
-log = logging.getLogger("ocifs.store")
-
-OPEN_BLOBS = 256  # two or three file descriptors each
-_REPAIRS = 3  # times that one read finds damage in what it reads
-_OTHERS = 0.05  # seconds between two tries to open what another process holds
+_REPAIRS = 3  # times that one read may find damage
 
 
-class _Elsewhere(IntegrityError):
-    """What came was wrong, none of it was served, and there is another place to ask."""
+class KnownManifests(Protocol):
+    """The cached manifests of the registry that the blobs come from."""
+
+    host: str
+
+    async def has_seen(self, repository: str, digest: Digest) -> bool:
+        """Whether the current credential has seen a manifest that names a blob."""
+        ...
 
 
-async def _always(_repository: str, _digest: Digest) -> bool:
-    """Of a source without credentials."""
-    return True
+class _NoCredentials:
+    """The KnownManifests of a source without credentials: any blob may be read."""
+
+    host = ""
+
+    async def has_seen(self, repository: str, digest: Digest) -> bool:
+        return True
 
 
 class CachedBlobs:
@@ -67,28 +74,25 @@ class CachedBlobs:
         disk: Disk,
         nursery: trio.Nursery,
         settings: Settings,
-        host: str = "",
+        manifests: KnownManifests | None = None,
     ) -> None:
-        self._source = source
-        self._host = host
-        self._disk = disk
-        self._nursery = nursery
-        self._settings = settings
         timing = settings.timing
-        self._patience = min(timing.stall_timeout, timing.timeout / 2)  # with another process
-        self._opened: dict[Digest, OpenBlob] = {}  # the one used last is last
-        self._opening: SingleFlight[tuple[Digest, int], OpenBlob] = SingleFlight(nursery)
+        # For another process that fetches, opens or verifies the same blob.
+        self._wait_for_others = min(timing.stall_timeout, timing.timeout / 2)
+        self._source = source
+        self._disk = disk
+        self._settings = settings
+        self._manifests = manifests or _NoCredentials()
+        memory = settings.cache.memory_bytes
+        self._opened = OpenBlobs(disk, nursery, self._wait_for_others, memory)
         self._fetches = Fetches(source, disk, nursery, settings)
-        self._held: dict[Digest, int] = {}
-        self._overflow = Overflow(settings.cache.memory_bytes)
-        self.has_seen: Callable[[str, Digest], Awaitable[bool]] = _always
+        self._verifier = Verifier(source, self._opened, disk, nursery, self._wait_for_others)
 
     async def blob_size(self, repository: str, digest: Digest) -> int:
-        """The size, from the registry, also of a cached blob: others may be allowed to read what
-        this account is not.
+        """The size, which the registry is asked for even if the blob is cached, since not every
+        credential may read it.
 
-        If the registry cannot be asked, the blob has to be in a manifest that this credential has
-        seen.
+        If the registry cannot be reached, this credential must have seen a manifest with the blob.
         """
         outage = Unreachable(OFFLINE)
         if not self._settings.cache.offline:
@@ -96,7 +100,7 @@ class CachedBlobs:
                 return await self._source.blob_size(repository, digest)
             except Unreachable as error:
                 outage = error
-        if not await self.has_seen(repository, digest):
+        if not await self._manifests.has_seen(repository, digest):
             raise outage
         try:
             return (await in_thread(self._disk.whole(digest).stat)).st_size
@@ -109,234 +113,113 @@ class CachedBlobs:
         length = max(0, min(length, blob.size - offset))
         if not length:
             return b""
+        spilled = self._opened.overflow.spilled
         failures = 0
         while True:
-            spilled = blob.digest in self._overflow.spilled
+            was_spilled = blob.digest in spilled
             try:
-                with suppress(_Elsewhere):
+                with suppress(RetryElsewhere):
                     return await self._read(blob, range(offset, offset + length), toward)
             except (CacheFull, CacheFailed) as error:
                 failures += 1
-                # Without a registry memory would have nothing of the bytes that the disk can still read.
+                # Offline, memory would have none of the bytes that the disk can still read.
                 if failures > 2 or self._settings.cache.offline:
                     raise
-                if spilled or isinstance(error, CacheFailed):
-                    self.close_idle(
-                        0
-                    )  # it may be memory that is full, or descriptors that have run out
-                if not spilled and blob.digest not in self._overflow.spilled:
-                    self._overflow.spill(blob.digest, error)
-                    if opened := self._opened.pop(blob.digest, None):
-                        opened.retire()
+                if was_spilled or isinstance(error, CacheFailed):
+                    # Memory may be full, or the process may be out of file descriptors.
+                    self.close_idle(0)
+                if not was_spilled and blob.digest not in spilled:
+                    self._opened.spill(blob.digest, error)
+
+    def acquire(self, digest: Digest) -> None:
+        self._opened.acquire(digest)
+
+    def release(self, digest: Digest) -> None:
+        self._opened.release(digest)
+
+    def close_idle(self, idle: float) -> None:
+        self._opened.close_idle(idle)
 
     async def _read(self, blob: Blob, wanted: range, toward: int) -> bytes:
-        opened = self._opened.get(blob.digest) or await self._open(blob)
+        opened = self._opened.find(blob.digest) or await self._opened.open(blob)
         if opened.size != blob.size:
             raise IntegrityError(
-                f"{blob.digest} is said to have {blob.size} bytes here and {opened.size} elsewhere"
+                f"descriptors disagree on the size of {blob.digest}: {blob.size} or {opened.size}"
+                " bytes"
             )
         with opened.used():
             for _ in range(_REPAIRS):
-                if not opened.verified:
+                if not opened.is_whole:
                     await self._need(blob, opened, wanted, toward)
-                if not opened.verified:
-                    opened.served = True
+                opened.mark_served()
                 content = await opened.read(wanted.start, len(wanted))
                 if content is not None:
                     for fetch in opened.fetches:
                         fetch.read_behind()
                     return content
-                await self._refetch_damaged(blob, opened)
-        raise CacheFailed(f"{blob.digest} is damaged on the cache's disk again and again")
-
-    async def _refetch_damaged(self, blob: Blob, opened: OpenBlob) -> None:
-        """A block is not what it was when it was written: fetch such blocks again, and verify again
-        a whole that was verified.
-        """
-        async with opened.verifying:
-            opened.damaged |= opened.verified
-            opened.verified = False
-            self._disk.report(
-                f"{blob.digest} is damaged on the cache's disk, and is fetched again where it is"
-            )
-            await in_thread(opened.files.recheck)
-
-    def acquire(self, digest: Digest) -> None:
-        self._held[digest] = self._held.get(digest, 0) + 1
-
-    def release(self, digest: Digest) -> None:
-        left = self._held.pop(digest, 0) - 1
-        if left > 0:
-            self._held[digest] = left
-
-    def close_idle(self, idle: float) -> None:
-        """Note on disk what was used, and close the files of blobs that are not open and were not
-        read for `idle` seconds.
-        """
-        now = trio.current_time()
-        for digest, opened in list(self._opened.items()):
-            if opened.idle and now - opened.last_used >= idle and digest not in self._held:
-                self._opened.pop(digest).retire()
-            else:
-                opened.touch(held=digest in self._held)
-
-    async def _open(self, blob: Blob) -> OpenBlob:
-        """Joined by all readers of a blob, since one without a usable map is hashed first."""
-        while True:
-            opened = await self._opening.run(
-                (blob.digest, blob.size), lambda: self._open_files(blob)
-            )
-            if not opened.retired:
-                return opened
-
-    async def _open_files(self, blob: Blob) -> OpenBlob:
-        opened = OpenBlob(blob)
-        if blob.digest in self._overflow.spilled:
-            await in_thread(self._overflow.open, opened, blob.digest)
-        else:
-            await self._open_on_disk(blob, opened)
-        other = self._opened.pop(blob.digest, None)
-        if other is not None:  # of another size: one of them is wrong, and the first stays
-            opened.retire()
-            opened = other
-        self._opened[blob.digest] = opened
-        idle = [digest for digest, each in self._opened.items() if each.idle and each is not opened]
-        for digest in idle[: max(0, len(self._opened) - OPEN_BLOBS)]:
-            self._opened.pop(digest).retire()
-        return opened
-
-    async def _open_on_disk(self, blob: Blob, opened: OpenBlob) -> None:
-        waiting, token = current_waiter(), trio.lowlevel.current_trio_token()
-        end = trio.current_time() + self._patience
-
-        def progress() -> None:
-            if waiting is not None:
-                token.run_sync_soon(waiting.progress)
-
-        def attempt() -> None:
-            open_files(self._disk, blob, opened, progress, regardless=regardless)
-
-        while True:
-            regardless = trio.current_time() >= end
-            try:
-                await in_thread(attempt)
-            except BlockingIOError:
-                note_progress()
-                await trio.sleep(_OTHERS)
-            else:
-                break
-        if opened.damaged:
-            self._disk.report(
-                f"{blob.digest} is damaged on the cache's disk, and is fetched again where it is"
-            )
+                await self._verifier.refetch_damaged(blob, opened)
+        raise _damaged_repeatedly(blob)
 
     async def _need(self, blob: Blob, opened: OpenBlob, wanted: range, toward: int) -> None:
         """Wait until these bytes may be served."""
-        partial = opened.files
-        reader = opened.ahead.stream(wanted.start, len(wanted), toward)
-        others = OtherProcess(self._patience)
-        whole = self._settings.cache.verify_full
-        first, last = (
-            (0, partial.blocks) if whole else (wanted.start // BLOCK, -(-wanted.stop // BLOCK))
-        )
+        blocks = opened.blocks
+        reader = opened.ahead.reader(wanted.start, len(wanted), toward)
+        others = OtherProcess(self._wait_for_others)
+        first, last = wanted.start // BLOCK, -(-wanted.stop // BLOCK)
+        if self._settings.cache.verify_full:
+            first, last = 0, blocks.count
         damages = 0
-        while not opened.verified:
-            if not partial.is_trusted(first, last):
-                await in_thread(partial.check, first, last)
-            missing = partial.first_missing(first, last)
-            if missing is None:
-                if not partial.is_trusted(
-                    first, last
-                ):  # another process has just written it, or is about to
-                    if not await others.wait_for_trust(opened):
-                        await in_thread(partial.disown, first, last)
-                    continue
-                if not partial.is_complete():
-                    self._fetches.look_ahead(blob, opened, last, reader)
-                    return
-                if await self._verify(blob, opened):
-                    return
+        while not opened.is_whole:
+            if not blocks.is_trusted(first, last):
+                await in_thread(blocks.check, first, last)
+            missing = blocks.first_missing(first, last)
+            if missing is not None:
+                await self._wait(blob, opened, range(missing, last), reader, others)
+            elif not blocks.is_trusted(first, last):
+                # Another process has just written a block, or is about to.
+                if not await others.wait_for_trust():
+                    await in_thread(blocks.disown, first, last)
+            elif not blocks.is_complete():
+                self._fetches.look_ahead(blob, opened, last, reader)
+                return
+            elif not await self._verifier.verify(blob, opened):
                 damages += 1
                 if damages >= _REPAIRS:
-                    raise CacheFailed(
-                        f"{blob.digest} is damaged on the cache's disk again and again"
-                    )
-                continue
-            await self._wait(blob, opened, range(missing, last), reader, others)
+                    raise _damaged_repeatedly(blob)
 
     async def _wait(
         self, blob: Blob, opened: OpenBlob, wanted: range, reader: ReaderState, others: OtherProcess
     ) -> None:
-        """Wait for the first of these blocks, which is missing, or for what happens before it is
-        there. Raises the fetch's error.
+        """Wait for the first of these blocks, which is missing, or for another event of the blob.
+
+        Raises the error of its fetch.
         """
         missing = wanted.start
         fetch = next((each for each in opened.fetches if each.start <= missing < each.stop), None)
         if fetch is None:
             fetch = self._fetches.start(blob, opened, wanted, reader)
         if fetch is None:
-            if not others.has_left(opened, missing) and await others.wait(opened, missing):
+            if not others.has_abandoned(opened, missing) and await others.wait(opened, missing):
                 return
             fetch = self._fetches.take_over(blob, opened, wanted, reader)
-        note_waiting_for(self._host)
+        note_waiting_for(self._manifests.host)
         with fetch.waited_for():
             await opened.changed.wait()
         note_progress()
-        if fetch.error is None or opened.verified or opened.files.has(missing):
+        if fetch.error is None or opened.is_whole or opened.blocks.has(missing):
             return
-        if opened.damaged and not isinstance(fetch.error, CacheFull | CacheFailed):
+        if isinstance(opened.state, Damaged) and not isinstance(
+            fetch.error, CacheFull | CacheFailed
+        ):
             raise IntegrityError(
-                f"{blob.digest} is damaged on the cache's disk, and cannot be fetched again: {fetch.error}"
+                f"{blob.digest} is damaged on the cache's disk and cannot be fetched again:"
+                f" {fetch.error}"
             )
         raise fetch.error
 
-    async def _verify(self, blob: Blob, opened: OpenBlob) -> bool:
-        """Check the whole, once in all processes that have it open.
 
-        False: blocks were found damaged and are missing.
-        """
-        async with opened.verifying:
-            if opened.retired:
-                raise opened.wrong or IntegrityError(
-                    f"{blob.digest} was just found to have other content, and dropped"
-                )
-            if opened.verified:
-                return True
-            partial = opened.files
-            if not await may_verify(partial, self._patience):
-                # another process did: from now on what is read is compared with its checksums
-                opened.verified = True
-                self._nursery.start_soon(
-                    guarded, "caching a blob", self._place, opened
-                )  # it may have been killed since
-                return True
-            try:
-                if not await in_thread(partial.check_and_verify):
-                    return False
-            except IntegrityError as error:
-                elsewhere = self._source.report_corrupt(blob.digest)
-                opened.wrong = _Elsewhere(str(error)) if elsewhere and not opened.served else error
-                self._opened.pop(blob.digest, None)
-                opened.retire()
-                raise opened.wrong from None
-            finally:
-                partial.map.unlock_header()
-            opened.verified = True
-            if opened.damaged:
-                opened.damaged = False
-                self._disk.report(
-                    f"{blob.digest} was fetched again where it was damaged, and is whole"
-                )
-            self._nursery.start_soon(guarded, "caching a blob", self._place, opened)
-            return True
-
-    async def _place(self, opened: OpenBlob) -> None:
-        """Move a verified blob to its place.
-
-        No reader waits for it, and it may fail: the next mount does it again.
-        """
-        with (
-            opened.used(),
-            trio.CancelScope(shield=True),
-        ):  # a command that has read all ends at once
-            await in_thread(opened.files.place)
+def _damaged_repeatedly(blob: Blob) -> CacheFailed:
+    return CacheFailed(
+        f"{blob.digest} was damaged on the cache's disk {_REPAIRS} times in a row",
+        hint="check the disk of the cache directory",
+    )

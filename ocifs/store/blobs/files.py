@@ -1,17 +1,15 @@
-"""The two files of a blob, its bytes and its map: opened, made, and replaced when they are damaged.
+"""The two files of a blob, its bytes and its map: opened, created, and replaced if damaged.
 
-Called from worker threads; everything here blocks, and nothing here waits for another process.
+Called from worker threads. Everything here blocks, and nothing here waits for another process.
 
-Whatever lies in the place of one of the files (a directory, a link, a map of another size or
-format, a file that may not be read) is removed, and the blob is fetched again. A whole blob is
-served only by a map: one without a map is hashed once, which makes it.
+At the path of such a file there may be anything: a directory, a link, a map of another size or
+format, a file without read permission. It is removed, and the blob is fetched again. A whole blob is
+served only with a map. One without a map is hashed once, which creates the map.
 
-Rules that hold here:
-- a file in its place is complete from its first moment, or it is one that every process checks
-  before it believes it;
-- files are made and moved under the lock of the map's header, and only those that this process has
-  open;
-- a descriptor with the wrong size, which anybody can push, never removes a good blob.
+- A file at its final path is complete from the first moment, or every process checks it before use.
+- Files are created and moved under the lock of the map's header, and only those that this process
+  has open.
+- A descriptor with a wrong size, which anyone can push, never removes a good blob.
 """
 
 from __future__ import annotations
@@ -49,13 +47,11 @@ from ocifs.store.disk import (
     remove_paths,
 )
 
-_OPENINGS = 100  # tries to open what other processes remove
+_OPENINGS = 100  # attempts to open files that other processes remove
 
 
 class BlobFiles(NamedTuple):
-    """The bytes of a blob, which are not `complete` if some were found damaged or are missing, and
-    their map.
-    """
+    """The open files of a blob. `complete`: every block is cached, and none is known as damaged."""
 
     descriptor: int
     map: BlockMap
@@ -65,41 +61,44 @@ class BlobFiles(NamedTuple):
 def open_parts(disk: Disk, digest: Digest, size: int, *, regardless: bool = False) -> BlobFiles:
     """The files of a blob of which some blocks may be cached.
 
-    Raises BlockingIOError while another process holds the map, unless `regardless` (a block is
-    believed only by its checksum), and OSError.
+    Raises OSError, and BlockingIOError while another process holds the map. `regardless`: do not
+    wait for such a process, which is safe since each block is checked.
     """
     path, map_path = disk.partial(digest), disk.partial_map(digest)
     make_directory(path.parent)
     for _ in range(_OPENINGS):
         try:
-            found = find_map(map_path, size)
+            block_map = find_map(map_path, size)
         except BlockingIOError:
             if not regardless:
                 raise
-            remove_paths(path, map_path)  # a process that was stopped while it evicted
+            remove_paths(path, map_path)  # a process was stopped while it evicted them
             continue
-        if found is None:
-            _make_map(disk, path, map_path, size)
+        if block_map is None:
+            _create_map(disk, path, map_path, size)
             continue
-        descriptor = _open_beside(found, path, map_path, regardless=regardless)
+        descriptor = _open_beside(block_map, path, map_path, regardless=regardless)
         if descriptor is not None:
             if os.fstat(descriptor).st_size != size:
                 os.ftruncate(descriptor, size)
-            return BlobFiles(descriptor, found, complete=False)
+            return BlobFiles(descriptor, block_map, complete=False)
     raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
 
 
-def _open_beside(found: BlockMap, path: Path, map_path: Path, *, regardless: bool) -> int | None:
-    """The bytes that belong to a map; None, and the map is closed, where the map has lost its place
-    or the bytes are damaged.
+def _open_beside(
+    block_map: BlockMap, path: Path, map_path: Path, *, regardless: bool
+) -> int | None:
+    """The bytes that belong to a map.
+
+    None, with the map closed, if the map is no longer at its path or the bytes are damaged.
     """
     descriptor = None
     try:
-        if not found.try_lock_header() and not regardless:
+        if not block_map.try_lock_header() and not regardless:
             raise BlockingIOError(errno.EAGAIN, "another process holds it", str(map_path))
-        # Else the map was evicted or placed meanwhile, and a file that is made here would belong to
-        # another map.
-        if is_at(map_path, found.descriptor):
+        # Otherwise the map was evicted or moved meanwhile, and a file that is created here would
+        # belong to another map.
+        if is_at(map_path, block_map.descriptor):
             try:
                 descriptor = open_regular(path, os.O_RDWR | os.O_CREAT)
                 lock_shared(descriptor)
@@ -108,9 +107,9 @@ def _open_beside(found: BlockMap, path: Path, map_path: Path, *, regardless: boo
                     raise
                 remove_paths(path, map_path)
     finally:
-        found.unlock_header()
+        block_map.unlock_header()
         if descriptor is None:
-            found.close()
+            block_map.close()
     return descriptor
 
 
@@ -123,11 +122,11 @@ _IN_THE_WAY = (
     errno.EINVAL,
     errno.ENOTDIR,
 )
-"""What opening something that is not a file of ours fails with."""
+"""The errors of opening something other than a file of this cache."""
 
 
-def _make_map(disk: Disk, path: Path, map_path: Path, size: int) -> None:
-    """Put an empty map in its place, complete at once.
+def _create_map(disk: Disk, path: Path, map_path: Path, size: int) -> None:
+    """Create an empty map, which appears complete.
 
     A map of another size or format is removed, with its bytes.
     """
@@ -146,30 +145,29 @@ def _make_map(disk: Disk, path: Path, map_path: Path, size: int) -> None:
                 and is_at(map_path, descriptor)
                 and os.access(map_path, os.W_OK)
             ):
-                return  # another process has just made it
+                return  # another process has just created it
         finally:
             os.close(descriptor)
         remove_paths(path, map_path)
-    number, temporary = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY)
     try:
-        disk.with_room(lambda: os.ftruncate(number, map_length(size)))
-        disk.with_room(lambda: os.pwrite(number, header_of(size), 0))
+        disk.with_room(lambda: os.ftruncate(descriptor, map_length(size)))
+        disk.with_room(lambda: os.pwrite(descriptor, header_of(size), 0))
         with contextlib.suppress(FileExistsError):
             os.link(temporary, map_path)
     finally:
-        os.close(number)
+        os.close(descriptor)
         remove_paths(Path(temporary))
 
 
 def open_whole(
     disk: Disk, digest: Digest, size: int, progress: Callable[[], None]
 ) -> BlobFiles | None:
-    """The files of a whole blob; None where there is none.
+    """The files of a whole blob, or None if there is none.
 
-    `progress` is called while it is hashed, which may take minutes.
-
-    Content that is not the digest's is removed. Raises IntegrityError for a good blob of another
-    size, and OSError for one that cannot be read.
+    `progress` is called while it is hashed, which may take minutes. Content that does not match the
+    digest is removed. Raises IntegrityError for a good blob of another size, and OSError for one
+    that cannot be read.
     """
     _adopt(disk, digest)
     try:
@@ -198,16 +196,14 @@ def _open_to_repair(path: Path) -> int:
 
 
 def _with_map(disk: Disk, digest: Digest, descriptor: int, size: int) -> BlobFiles | None:
-    """A whole blob with the map that was kept of it; one that is longer or shorter than it was is
-    checked block by block.
-    """
+    """A whole blob with its map. One whose length has changed is checked block by block."""
     length = os.fstat(descriptor).st_size
     for flags in (os.O_RDWR, os.O_RDONLY):
         try:
-            found = find_map(disk.whole_map(digest), size, flags)
-            other = (
-                None if found or length == size else find_map(disk.whole_map(digest), length, flags)
-            )
+            block_map = find_map(disk.whole_map(digest), size, flags)
+            other = None
+            if block_map is None and length != size:
+                other = find_map(disk.whole_map(digest), length, flags)
         except BlockingIOError:
             return None
         if other is not None:
@@ -215,26 +211,26 @@ def _with_map(disk: Disk, digest: Digest, descriptor: int, size: int) -> BlobFil
             other.close()
             if verified:
                 raise _other_size(digest, length, size)
-        if found is None:
+        if block_map is None:
             continue
         try:
             if length != size:
                 os.ftruncate(descriptor, size)
-                found.set_unverified()
-            return BlobFiles(descriptor, found, complete=found.verified)
+                block_map.set_unverified()
+            return BlobFiles(descriptor, block_map, complete=block_map.verified)
         except OSError:
-            found.close()
+            block_map.close()
     return None
 
 
 def _other_size(digest: Digest, length: int, size: int) -> IntegrityError:
-    return IntegrityError(f"{digest} has {length} bytes, its descriptor says {size}")
+    return IntegrityError(f"{digest} has {length} bytes, its descriptor has {size}")
 
 
 def _with_new_map(
     disk: Disk, digest: Digest, descriptor: int, size: int, progress: Callable[[], None]
 ) -> BlobFiles | None:
-    """A whole blob that has no usable map, hashed; None where it does not have its digest.
+    """A whole blob without a usable map, which is hashed; None if it does not match its digest.
 
     Raises OSError, IntegrityError.
     """
@@ -242,13 +238,12 @@ def _with_new_map(
     words = _checksums_of(digest, descriptor, length, progress)
     if words is None:
         return None
-    made = _keep_map(
-        disk.whole_map(digest), length, header_of(length, verified=True) + words.tobytes()
-    )
+    content = header_of(length, verified=True) + words.tobytes()
+    block_map = _store_map(disk.whole_map(digest), length, content)
     if length != size:
-        made.close()
+        block_map.close()
         raise _other_size(digest, length, size)
-    return BlobFiles(descriptor, made, complete=True)
+    return BlobFiles(descriptor, block_map, complete=True)
 
 
 def _checksums_of(
@@ -268,32 +263,32 @@ def _checksums_of(
     return words if hasher.hexdigest() == digest.encoded else None
 
 
-def _keep_map(path: Path, length: int, content: bytes) -> BlockMap:
-    """A new map in its place, or in memory for this process alone, if the disk does not take it."""
+def _store_map(path: Path, length: int, content: bytes) -> BlockMap:
+    """A new map on the disk, or in memory for this process only if the disk does not store it."""
     with contextlib.suppress(OSError):
         make_directory(path.parent)
-        number, temporary = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY)
         try:
-            with os.fdopen(number, "wb") as file:
+            with os.fdopen(descriptor, "wb") as file:
                 file.write(content)
                 file.flush()
-                os.fsync(number)
+                os.fsync(descriptor)
             remove_paths(path)
             os.rename(temporary, path)
         except OSError:
             remove_paths(Path(temporary))
             raise
-        if (found := find_map(path, length)) is not None:
-            return found
-    number = os.memfd_create("ocifs-map", os.MFD_CLOEXEC)
-    os.pwrite(number, content, 0)
-    return BlockMap(number, length)
+        if (block_map := find_map(path, length)) is not None:
+            return block_map
+    descriptor = os.memfd_create("ocifs-map", os.MFD_CLOEXEC)
+    os.pwrite(descriptor, content, 0)
+    return BlockMap(descriptor, length)
 
 
 def _adopt(disk: Disk, digest: Digest) -> None:
-    """Move the map of a whole blob to its place, if a crash prevented it."""
-    rest, sums = disk.partial_map(digest), disk.whole_map(digest)
+    """Move the map of a whole blob to its final path, if a crash prevented that."""
+    path, target = disk.partial_map(digest), disk.whole_map(digest)
     with contextlib.suppress(OSError):
-        if not sums.exists() and rest.exists() and not disk.partial(digest).exists():
-            make_directory(sums.parent)
-            os.rename(rest, sums)
+        if not target.exists() and path.exists() and not disk.partial(digest).exists():
+            make_directory(target.parent)
+            os.rename(path, target)

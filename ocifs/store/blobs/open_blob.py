@@ -1,11 +1,31 @@
-"""A blob that is being read: its files, its readers, and the fetches under way.
+"""A blob that is being read: its files, its state, and the fetches under way.
 
-Used in the event loop, except `open_files`, which blocks.
+Used in the event loop, except `open_files`, which blocks. `OpenBlobs` (opened.py) creates one for
+each blob and hands it to all readers of that blob.
 
-Rules that hold here:
-- files are closed when their last user has finished, never under a thread that writes or reads;
-- a fetch that nobody has waited for or read behind for a while is cancelled, since it may hold one
-  of few connections for hours.
+The state is one of `Partial`, `Whole`, `Damaged` and `Rejected`:
+
+    opened: some blocks missing ──> Partial ──────────────┐
+                                       │                  │ all blocks cached,
+                    other content than │                  │ the digest matches
+                            the digest │                  ▼
+                                       ▼                Whole <── opened: a sound whole blob
+                                    Rejected            │   ▲
+                                       ▲      a block   │   │ damaged blocks fetched,
+                    other content than │     fails its  │   │ the digest matches
+                            the digest │      checksum  ▼   │
+                                       └────────────── Damaged <── opened: a damaged whole blob
+
+A whole blob always has checksums, and each read is compared with them. One without a map is hashed
+once while it is opened, which makes the map.
+
+Apart from its state, a blob is retired when no new reader may begin with it: after it was rejected,
+when it was idle for long, or when the disk failed. Its files are closed when the last user ends.
+
+- Files are never closed under a thread that writes or reads: each task that uses them is counted
+  from the moment at which it is created.
+- A fetch that no task waits for, and behind which no task reads, is cancelled after a while, since
+  it may occupy one of few connections for hours.
 """
 
 from __future__ import annotations
@@ -13,7 +33,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from math import inf
+from typing import TypeAlias
 
 import trio
 
@@ -22,22 +44,51 @@ from ocifs.content import Blob
 from ocifs.errors import IntegrityError
 from ocifs.settings import MIB
 from ocifs.store.blobs.blockmap import BLOCK
+from ocifs.store.blobs.blocks import BlobBlocks
 from ocifs.store.blobs.files import open_parts, open_whole
-from ocifs.store.blobs.partial import Partial
 from ocifs.store.blobs.readahead import ReadAhead
 from ocifs.store.disk import Disk, disk_error, touch
 
 LEFT = 5.0
-"""Seconds for which a fetch goes on after its last waiter has left."""
+"""Seconds until a fetch is cancelled after its last waiter has left."""
 
 UNREAD = 20.0
-"""Seconds for which a fetch goes on while nobody waits for it, since the blob was last read."""
+"""Seconds until a fetch without waiters is cancelled after the last read of the blob."""
+
+
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """Blocks may be missing. `served`: a reader may have got bytes that were never verified."""
+
+    served: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """Every block is cached, and the whole matched the digest, as this or another process found."""
+
+
+@dataclass(frozen=True, slots=True)
+class Damaged:
+    """It was whole, and blocks are fetched again. `served`: as in `Partial`, since the damage."""
+
+    served: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """The registry sent other content, which was removed. Readers get this error."""
+
+    error: IntegrityError
+
+
+BlobState: TypeAlias = Partial | Whole | Damaged | Rejected
 
 
 class Fetch:
-    """Blocks [start, stop) on their way; `locked` against other processes.
+    """Blocks [start, stop) that are being fetched; `locked` against other processes.
 
-    `scope`: to be entered by the task that fetches.
+    The task that fetches enters `scope`.
     """
 
     __slots__ = ("_waiters", "error", "locked", "scope", "start", "stop")
@@ -52,7 +103,7 @@ class Fetch:
 
     @contextmanager
     def waited_for(self) -> Iterator[None]:
-        """Keep the fetch going for the length of the block."""
+        """Prevent cancellation while the block lasts."""
         self._waiters += 1
         self.scope.deadline = inf
         try:
@@ -63,152 +114,149 @@ class Fetch:
                 self.scope.deadline = trio.current_time() + LEFT
 
     def read_behind(self) -> None:
-        """The blob was read: its reader may soon need what is on its way."""
+        """The blob was read: the reader may soon need these blocks."""
         if not self._waiters:
             self.scope.deadline = max(self.scope.deadline, trio.current_time() + UNREAD)
 
 
 class OpenBlob:
-    """A blob that is being read. `partial`: its files, once they are open.
+    """A blob that is being read. It takes `blocks` over; `on_close` is called when they are closed.
 
-    `verified`: the whole was found to match its digest. `damaged`: it had matched, and blocks of it
-    are being fetched again. `served`: a reader may have seen bytes of it that nobody had verified.
-    `wrong`: why it was dropped. `abandoned`: spans of blocks that other processes hold and do not
-    fetch. `uses` counts reads, fetches and other users of the files; the files are closed when the
-    last ends after it was retired.
+    `changed` is replaced and set when blocks arrive. `verifying` is held by the task that changes
+    `state`. `abandoned` are spans of blocks that other processes have locked and do not fetch.
     """
 
-    def __init__(self, blob: Blob) -> None:
+    def __init__(
+        self,
+        blob: Blob,
+        blocks: BlobBlocks,
+        state: BlobState,
+        on_close: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.digest = blob.digest
         self.size = blob.size
-        self.partial: Partial | None = None
+        self.blocks = blocks
+        self.state = state
         self.fetches: list[Fetch] = []
         self.ahead = ReadAhead()
         self.changed = trio.Event()
         self.verifying = trio.Lock()
-        self.verified = False
-        self.damaged = False
-        self.served = False
-        self.wrong: IntegrityError | None = None
-        self.hashing = False
         self.abandoned: list[tuple[int, int]] = []
         self.last_used = trio.current_time()
-        self._noted = self.last_used
-        self.on_close: Callable[[], None] = lambda: None
-        self._retired = False
+        self.retired = False
+        self._touched = self.last_used
+        self._on_close = on_close
         self._uses = 0
+        self._closed = False
+
+    @property
+    def is_whole(self) -> bool:
+        return isinstance(self.state, Whole)
+
+    @property
+    def is_served(self) -> bool:
+        """Whether a reader may have got bytes that were not verified."""
+        return isinstance(self.state, Partial | Damaged) and self.state.served
+
+    def mark_served(self) -> None:
+        """Bytes are about to be served; remember it if they are not verified."""
+        match self.state:
+            case Partial():
+                self.state = Partial(served=True)
+            case Damaged():
+                self.state = Damaged(served=True)
+
+    def acquire(self) -> None:
+        """Keep the files open until `release`."""
+        self._uses += 1
+
+    def release(self) -> None:
+        self._uses -= 1
+        self.last_used = trio.current_time()
+        self._close_when_unused()
 
     @contextmanager
     def used(self) -> Iterator[None]:
-        """Keep the files open for the length of the block."""
-        self._uses += 1
+        """Keep the files open while the block lasts."""
+        self.acquire()
         try:
             yield
         finally:
-            self._uses -= 1
-            self.last_used = trio.current_time()
-            self._close_when_done()
+            self.release()
 
     @property
     def idle(self) -> bool:
-        """Whether nobody uses it."""
+        """Whether no task uses it."""
         return not self._uses
 
-    @property
-    def retired(self) -> bool:
-        """Whether it is on its way out: nothing more may begin with it."""
-        return self._retired
-
     def touch(self, *, held: bool) -> None:
-        """Note on disk that it was used, where it was since the last note, or that somebody has it
-        open.
-        """
-        if held or self.last_used > self._noted:
-            self._noted = self.last_used
-            if self.partial is not None:
-                touch(self.partial.fd)
-
-    @property
-    def files(self) -> Partial:
-        """The open files. They stay open for as long as it is `used`."""
-        assert self.partial is not None
-        return self.partial
+        """Update the time of use on disk, if a program has it open or it was used since."""
+        if held or self.last_used > self._touched:
+            self._touched = self.last_used
+            touch(self.blocks.fd)
 
     async def read(self, offset: int, length: int) -> bytes | None:
-        """Cached bytes, each block compared with its checksum; None where one is damaged or cannot
-        be read.
-        """
-        partial = self.files
+        """Cached bytes, compared with their checksums; None if a block is damaged or unreadable."""
         start = offset - offset % BLOCK
         stop = min(self.size, -(-(offset + length) // BLOCK) * BLOCK)
         inside = slice(offset - start, offset - start + length)
         if stop - start <= _BUFFER_BYTES:
+            # Bytes that are in the page cache are read without a worker thread.
             view = memoryview(_read_buffer())[: stop - start]
             with suppress(OSError):
-                if os.preadv(partial.fd, [view], start, os.RWF_NOWAIT) == len(view):
-                    return bytes(view[inside]) if partial.are_sound(start // BLOCK, view) else None
-        content = await in_thread(partial.read_sound, start, stop - start)
+                if os.preadv(self.blocks.fd, [view], start, os.RWF_NOWAIT) == len(view):
+                    sound = self.blocks.are_sound(start // BLOCK, view)
+                    return bytes(view[inside]) if sound else None
+        content = await in_thread(self.blocks.read_sound, start, stop - start)
         return None if content is None else bytes(content[inside])
 
     def retire(self) -> None:
-        """Close the files as soon as nobody uses them."""
-        self._retired = True
-        self._close_when_done()
+        """Accept no new readers, and close the files when no task uses them."""
+        self.retired = True
+        self._close_when_unused()
 
     def announce(self) -> None:
-        """Wake whoever waits for blocks."""
+        """Wake the tasks that wait for blocks."""
         self.changed.set()
         self.changed = trio.Event()
 
-    def _close_when_done(self) -> None:
-        if not self._retired or self._uses:
-            return
-        if self.partial is not None:
-            self.on_close()
-            self.partial.close()
-            self.partial = None
+    def _close_when_unused(self) -> None:
+        if self.retired and not self._uses and not self._closed:
+            self._closed = True
+            self._on_close()
+            self.blocks.close()
 
 
 def open_files(
-    disk: Disk,
-    blob: Blob,
-    opened: OpenBlob,
-    progress: Callable[[], None],
-    *,
-    regardless: bool = False,
-) -> None:
-    """Open the files of a whole blob, or of its parts. Blocks. `regardless` as `open_parts` has it.
+    disk: Disk, blob: Blob, progress: Callable[[], None], *, regardless: bool = False
+) -> tuple[BlobBlocks, BlobState]:
+    """Open the files of a whole blob, or of a partial one. Blocks.
 
-    Raises BlockingIOError while another process holds the parts, IntegrityError, CacheFailed and
-    CacheFull.
+    `progress` is called while a blob without a map is hashed. `regardless` as in `open_parts`.
+    Raises BlockingIOError while another process holds a partial blob, IntegrityError, CacheFailed
+    and CacheFull.
     """
     try:
         files = open_whole(disk, blob.digest, blob.size, progress)
         if files is None:
-            opened.partial = Partial(
-                disk,
-                blob.digest,
-                blob.size,
-                open_parts(disk, blob.digest, blob.size, regardless=regardless),
-            )
-            opened.served = (
-                not opened.partial.is_empty()
-            )  # the process that left it may have served it
-            if opened.served or not disk.whole(blob.digest).exists():
-                return
-            files = open_whole(
-                disk, blob.digest, blob.size, progress
-            )  # it was placed between the two looks
+            parts = open_parts(disk, blob.digest, blob.size, regardless=regardless)
+            blocks = BlobBlocks(disk, blob.digest, blob.size, parts)
+            if not blocks.is_empty():
+                # The process that fetched these blocks may have served them.
+                return blocks, Partial(served=True)
+            # Another process may have moved the blob to the whole ones between the two attempts.
+            if disk.whole(blob.digest).exists():
+                files = open_whole(disk, blob.digest, blob.size, progress)
             if files is None:
-                return
-            opened.partial.drop()
-            opened.partial.close()
+                return blocks, Partial(served=False)
+            blocks.drop()
+            blocks.close()
     except BlockingIOError:
         raise
     except OSError as error:
         raise disk_error(error, disk.partial(blob.digest)) from None
-    opened.partial = Partial(disk, blob.digest, blob.size, files)
-    opened.verified = files.complete
-    opened.damaged = not files.complete
+    blocks = BlobBlocks(disk, blob.digest, blob.size, files)
+    return blocks, Whole() if files.complete else Damaged()
 
 
 _BUFFER_BYTES = MIB + 2 * BLOCK
@@ -219,10 +267,10 @@ _buffer: trio.lowlevel.RunVar[bytearray] = trio.lowlevel.RunVar("ocifs_read_buff
 
 
 def _read_buffer() -> bytearray:
-    """The buffer of the current event loop. Copy what was read before the next await."""
+    """The buffer of the current event loop. Copy the bytes before the next await."""
     try:
         return _buffer.get()
     except LookupError:
-        made = bytearray(_BUFFER_BYTES)
-        _buffer.set(made)
-        return made
+        buffer = bytearray(_BUFFER_BYTES)
+        _buffer.set(buffer)
+        return buffer

@@ -1,8 +1,11 @@
-"""Where blobs go that the disk does not take or does not give back: memory, for as long as they are
-read. None of them are cached.
+"""Memory for blobs that the disk does not store or does not return, while they are open.
 
-Rules that hold here: verified as on disk, by the same code; bounded over all blobs; files without a
-name, so that a process that is killed leaves nothing.
+`open` blocks and runs in a worker thread; the rest is used in the event loop. These blobs are not
+cached: each reader that opens one later fetches it again.
+
+- They are verified by the same code as on disk.
+- All of them together are bounded.
+- Their files have no name, so a process that is killed leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -18,77 +21,73 @@ from typing import TypeVar
 
 from ocifs.errors import CacheFull, OcifsError
 from ocifs.oci.digest import Digest
-from ocifs.store.blobs.open_blob import OpenBlob
-from ocifs.store.blobs.partial import Partial
+from ocifs.store.blobs.blocks import BlobBlocks
 from ocifs.store.disk import Disk
 
 T = TypeVar("T")
 
 log = logging.getLogger("ocifs.store")
 
-_MEMORY = Path("/dev/shm")  # noqa: S108 (memory that has file descriptors; what lies there is made by mkdtemp and removed at once)
+# A directory in memory, whose files have descriptors. Names in it are made by mkdtemp and removed
+# at once.
+_MEMORY = Path("/dev/shm")  # noqa: S108
 
 
-class _Bounded(Disk):
-    """A directory in memory which is full when the `files` of all such directories together have
-    `most` bytes.
-    """
+class _MemoryDirectory(Disk):
+    """A directory in memory. It is full when all blobs in `files` have `most` bytes together."""
 
-    def __init__(self, directory: Path, files: set[Partial], most: int) -> None:
+    def __init__(self, directory: Path, files: set[BlobBlocks], most: int) -> None:
         super().__init__(directory)
         self._files = files
         self._most = most
 
     def with_room(self, write: Callable[[], T]) -> T:
-        taken = 0
-        for each in list(self._files):
+        used = 0
+        for blocks in list(self._files):
             try:
-                taken += os.fstat(each.fd).st_blocks * 512
+                used += os.fstat(blocks.fd).st_blocks * 512
             except OSError:
                 continue  # it is being closed
-        if taken >= self._most:
+        if used >= self._most:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return write()
 
 
 class Overflow:
-    """Room in memory. `spilled`: the blobs that lie there, for as long as they are open."""
+    """Blobs in memory, at most `most` bytes. `spilled` are their digests, while they are open."""
 
     def __init__(self, most: int) -> None:
         self.spilled: set[Digest] = set()
         self._most = most
-        self._files: set[Partial] = set()
-        self._said = False
+        self._files: set[BlobBlocks] = set()
+        self._warned = False
 
     def spill(self, digest: Digest, error: OcifsError) -> None:
-        """The disk takes no more of a blob, or does not give it back: what is read of it from now
-        on is held in memory.
-        """
+        """Hold a blob in memory from now on, since the disk failed with this error."""
         self.spilled.add(digest)
-        if not self._said:
-            self._said = True
-            log.warning("%s: what is read is held in memory, and not cached", error)
+        if not self._warned:
+            self._warned = True
+            log.warning("%s: reading into memory, without caching", error)
 
-    def open(self, opened: OpenBlob, digest: Digest) -> None:
-        """Give a spilled blob its place, of which nothing is here yet.
+    def open(self, digest: Digest, size: int) -> BlobBlocks:
+        """Empty files for a spilled blob. Blocks.
 
-        Blocks. Raises CacheFull, also where there is no such memory.
+        Raises CacheFull, also if the system has no such memory.
         """
         try:
-            made = Path(tempfile.mkdtemp(prefix="ocifs-", dir=_MEMORY))
+            directory = Path(tempfile.mkdtemp(prefix="ocifs-", dir=_MEMORY))
         except OSError:
             raise CacheFull(
-                "the cache's disk is full, and no memory can be had in its place"
+                f"the cache's disk is full, and {_MEMORY} cannot be used instead"
             ) from None
         try:
-            partial = Partial(_Bounded(made, self._files, self._most), digest, opened.size)
+            blocks = BlobBlocks(_MemoryDirectory(directory, self._files, self._most), digest, size)
         finally:
-            shutil.rmtree(made, ignore_errors=True)
-        self._files.add(partial)
+            shutil.rmtree(directory, ignore_errors=True)
+        self._files.add(blocks)
+        return blocks
 
-        def closed() -> None:
-            self._files.discard(partial)
-            self.spilled.discard(digest)
-
-        opened.partial, opened.on_close = partial, closed
-        opened.served = True  # bytes of the blob may have been served from the disk
+    def closed(self, blocks: BlobBlocks) -> None:
+        """Forget a blob whose files are about to be closed."""
+        self._files.discard(blocks)
+        self.spilled.discard(blocks.digest)

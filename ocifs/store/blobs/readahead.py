@@ -1,14 +1,14 @@
-"""How much to fetch at a time: little for those who jump about, more and more for those who read
-on.
+"""How much to fetch at a time: little for random reads, more and more for sequential ones.
 
-What is fetched ahead may be in vain. As much as comes in the time of one more request costs hardly
-anything, and is fetched at once; beyond that, who reads on gets a part of what it has read so far.
-A program that is mapped into memory jumps about within a neighbourhood: it goes forward, and leaves
-out what it does not need. Who read less than `DENSE` of what lies behind gets less and less
-(decision 0115).
+Bytes that are fetched ahead may never be read. As many as arrive in the time of one more request
+cost almost nothing, and are always fetched. Beyond that, a sequential reader gets a share of the
+bytes that it has read in a row.
 
-Rules that hold here: pure; several readers of one blob are told apart by where each is expected to
-go on.
+A program that is mapped into memory moves forward within a neighbourhood, and skips parts of it. A
+reader that has read less than `DENSE` of the bytes behind it gets less and less (decision 0115).
+
+Pure, and used in the event loop. Several readers of one blob are told apart by the offsets at which
+each is expected next.
 """
 
 from __future__ import annotations
@@ -18,37 +18,33 @@ from dataclasses import dataclass
 from ocifs.settings import KIB, MIB
 
 FIRST = 128 * KIB
-LARGEST = (
-    128 * MIB
-)  # never more than was read before; a request costs docker-registry 8 ms, whatever its length
+# A larger one would save little: a request costs docker-registry 8 ms, whatever its length.
+LARGEST = 128 * MIB
 # The kernel sends several requests of one reader at a time, and not always in order.
 SLACK = 4 * MIB
 READERS = 64
 DENSE = 0.75
-PART = 3  # of what was read in a row
-_MEMORY = 8 * MIB  # what was read longer ago than so many bytes counts half, and half of that
+PART = 3  # the share of a streak that is fetched ahead is one in three
+_MEMORY = 8 * MIB  # bytes after which earlier reads count half
 _FORGETTING = 0.9
 
 
 class SourceSpeed:
-    """How fast a source is: the seconds until an answer begins, and the bytes a second from there."""
+    """The latency and the throughput of a source, averaged over its last answers."""
 
     def __init__(self) -> None:
         self._waits = self._answers = self._bytes = self._seconds = 0.0
 
     def note(self, wait: float, count: int, seconds: float) -> None:
         """An answer began after `wait` seconds; its `count` bytes took `seconds` more."""
-        for name, value in (
-            ("_waits", wait),
-            ("_answers", 1.0),
-            ("_bytes", count),
-            ("_seconds", seconds),
-        ):
-            setattr(self, name, getattr(self, name) * _FORGETTING + value)
+        self._waits = self._waits * _FORGETTING + wait
+        self._answers = self._answers * _FORGETTING + 1
+        self._bytes = self._bytes * _FORGETTING + count
+        self._seconds = self._seconds * _FORGETTING + seconds
 
     @property
     def worth(self) -> int:
-        """The bytes that come in the time of one more request; 0 where nothing is known."""
+        """The bytes that arrive in the time of one more request, or 0 before the first answer."""
         if not self._answers or self._seconds <= 0:
             return 0
         return min(LARGEST, int(self._waits / self._answers * self._bytes / self._seconds))
@@ -56,10 +52,10 @@ class SourceSpeed:
 
 @dataclass(slots=True)
 class ReaderState:
-    """One reader who reads on: where it is expected next, and how much to fetch for it at a time.
+    """One reader: where its next read is expected, and how much to fetch for it at a time.
 
-    `read` of the last `passed` bytes before `end` were asked for. `row`: the bytes read since it
-    last left something out.
+    It has read `read` of the last `passed` bytes before `end`, and `streak` bytes since it last
+    skipped much.
     """
 
     end: int
@@ -71,7 +67,8 @@ class ReaderState:
     def grow(self, worth: int) -> int:
         """The window to fetch now.
 
-        The next is twice as large, but no larger than is worth it; or half where much was left out.
+        The next one is twice as large, at most `worth` or a share of the streak. It is half as
+        large if the reader has skipped much.
         """
         window = self.window
         if self.read < DENSE * self.passed:
@@ -82,7 +79,7 @@ class ReaderState:
         return window
 
     def note(self, offset: int, length: int) -> None:
-        """It asked for [offset, offset + length)."""
+        """It reads [offset, offset + length)."""
         end = max(self.end, offset + length)
         self.passed += end - self.end
         self.read = min(self.passed, self.read + length)
@@ -94,28 +91,28 @@ class ReaderState:
 
 
 class ReadAhead:
-    """The readers of one blob."""
+    """The readers of one blob, at most READERS of them; the oldest is forgotten first."""
 
     def __init__(self) -> None:
-        self._streams: list[ReaderState] = []
+        self._readers: list[ReaderState] = []
 
-    def stream(self, offset: int, length: int, toward: int = 0) -> ReaderState:
-        """The reader that a read belongs to: one who is expected about here, else a new one.
+    def reader(self, offset: int, length: int, toward: int = 0) -> ReaderState:
+        """The reader that is expected at about this offset, or a new one.
 
-        `toward`: where it says that it goes on to.
+        `toward`: the offset up to which it is going to read.
         """
         near = [
-            stream
-            for stream in self._streams
-            if abs(stream.end - offset) <= min(SLACK, stream.window)
+            reader
+            for reader in self._readers
+            if abs(reader.end - offset) <= min(SLACK, reader.window)
         ]
         if near:
-            found = min(near, key=lambda stream: abs(stream.end - offset))
-            found.note(offset, length)
+            reader = min(near, key=lambda each: abs(each.end - offset))
+            reader.note(offset, length)
         else:
-            found = ReaderState(offset + length, length, length, length)
-            self._streams.append(found)
-            del self._streams[:-READERS]
+            reader = ReaderState(offset + length, length, length, length)
+            self._readers.append(reader)
+            del self._readers[:-READERS]
         if toward:
-            found.window = max(found.window, min(LARGEST, toward - offset))
-        return found
+            reader.window = max(reader.window, min(LARGEST, toward - offset))
+        return reader

@@ -1,8 +1,10 @@
-"""The bytes of one answer on their way to the disk: one task moves pieces, another has them
-written, in batches of whole blocks.
+"""The bytes of one answer, from the connection to the disk.
 
-Rules that hold here: never more than the blob's size; what came before a connection was lost is
-written all the same.
+Called in the event loop. One task reads pieces from the stream while another one writes the batch
+before, in a worker thread. A batch consists of whole blocks.
+
+- No more than the size of the blob is written.
+- Bytes that arrived before a connection was lost are written.
 """
 
 from __future__ import annotations
@@ -27,70 +29,68 @@ async def carry(
     write: Callable[[int, Pieces], Awaitable[None]],
     batches: WriteBatches,
 ) -> None:
-    """Give the pieces of a stream to `write`, each run with its offset.
+    """Call `write` with each batch of a stream, and its offset.
 
-    Raises what ends the stream or the writing.
+    Raises the error that ended the stream, or that of `write`.
     """
     if stream.total not in (None, blob.size) or stream.start % BLOCK:
         raise IntegrityError(
-            f"{blob.digest} is served with {stream.total} bytes, its descriptor says {blob.size}"
+            f"{blob.digest} is served with {stream.total} bytes, its descriptor has {blob.size}"
         )
     send, receive = trio.open_memory_channel[Pieces](0)
 
-    async def keep() -> None:
+    async def write_batches() -> None:
         position = stream.start
         async with receive:
-            async for run in receive:
-                await write(position, run)
-                position += sum(map(len, run))
+            async for batch in receive:
+                await write(position, batch)
+                position += sum(map(len, batch))
 
     with batches.transfer():
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(keep)
+            nursery.start_soon(write_batches)
             async with send:
-                lost = await _cut(blob, stream, send, batches)
+                lost = await _gather(blob, stream, send, batches)
     if lost is not None:
         raise lost
 
 
-async def _cut(
+async def _gather(
     blob: Blob, stream: BlobStream, send: trio.MemorySendChannel[Pieces], batches: WriteBatches
 ) -> Unreachable | None:
-    """Hand the pieces of a stream on in batches of whole blocks; what came before the connection was
-    lost (returned) is kept.
+    """Send the pieces of a stream in batches of whole blocks.
+
+    Returns the error of a lost connection, so that the bytes before it are written first.
     """
     pending: Pieces = []
-    held = 0
+    length = 0
     position = stream.start
     lost = None
-    with suppress(
-        trio.BrokenResourceError
-    ):  # the writer has failed, and its error is the one to tell
+    # The channel is broken if writing failed; then the error of the writer is raised.
+    with suppress(trio.BrokenResourceError):
         try:
             async for piece in stream:
                 pending.append(piece)
-                held += len(piece)
+                length += len(piece)
                 position += len(piece)
                 if position > blob.size:
-                    raise IntegrityError(f"{blob.digest} has more bytes than its descriptor says")
-                if held >= batches.size:
-                    pending, held = await _send_blocks(pending, held, send)
+                    raise IntegrityError(f"{blob.digest} is longer than in its descriptor")
+                if length >= batches.size:
+                    pending, length = await _send_blocks(pending, length, send)
         except Unreachable as error:
             lost = error
         if position == blob.size and pending:
             await send.send(pending)
-        elif held >= BLOCK:
-            await _send_blocks(pending, held, send)
+        elif length >= BLOCK:
+            await _send_blocks(pending, length, send)
     return lost
 
 
 async def _send_blocks(
-    pending: Pieces, held: int, send: trio.MemorySendChannel[Pieces]
+    pending: Pieces, length: int, send: trio.MemorySendChannel[Pieces]
 ) -> tuple[Pieces, int]:
-    """Send the whole blocks of `held` pending bytes; what is left, and its length (less than a
-    block).
-    """
-    left = held % BLOCK
+    """Send the whole blocks of `length` pending bytes. Returns the rest, and its length."""
+    left = length % BLOCK
     rest: Pieces = []
     while left:
         last = memoryview(pending.pop())
@@ -100,4 +100,4 @@ async def _send_blocks(
         rest.insert(0, last)
         left -= len(last)
     await send.send(pending)
-    return rest, held % BLOCK
+    return rest, length % BLOCK

@@ -58,7 +58,7 @@ class CachedCatalog:
         self, catalog: Catalog, host: str, disk: Disk, nursery: trio.Nursery, settings: Settings
     ) -> None:
         self._catalog = catalog
-        self._host = host
+        self.host = host
         self._disk = disk
         self._offline = settings.cache.offline
         clock = trio.current_time
@@ -354,7 +354,7 @@ class CachedCatalog:
         """
         if self._offline:
             raise Unreachable(
-                f"{self._host} is not asked, since --offline was given, and the cache does not know",
+                f"{self.host} is not asked, since --offline was given, and the cache does not know",
                 hint="`ocifs prefetch` brings what is wanted while there is a network; without --offline the registry is asked",
             )
         found = await self._failures.ask(key, lambda: self._outage.ask(question, patient=patient))

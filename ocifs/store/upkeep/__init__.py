@@ -1,1 +1,1 @@
-"""Inventory, eviction, verification and pins of a cache."""
+"""The state of a whole cache: inventory, eviction, verification and pins."""

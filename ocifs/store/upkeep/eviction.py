@@ -1,12 +1,14 @@
-"""The cache's bounds: its size, and the space that is left free on its disk.
+"""Eviction: keeps the size of the cache, and the free space on its disk, within bounds.
 
-What was used longest ago goes first, whoever used it; what is small and leads to others (manifests,
-configs, indices of layers, names) goes after everything else. What is open in any process, or
-pinned, stays.
+Called from worker threads. Several processes may use and evict from the cache.
 
-Rules that hold here: a thing is taken away under an exclusive lock on its file, so not while
-anybody has it; one process evicts at a time; an eviction that is ended half way leaves a cache like
-any other; nothing here runs in the event loop.
+The least recently used item goes first, whichever process used it. Small items that lead to others
+(manifests, configs, layer indexes, names) go after everything else. Items that are open in any
+process, and pinned items, stay.
+
+- An item is removed under an exclusive lock on its file, so never while a process has it open.
+- One process evicts at a time.
+- An eviction that is interrupted leaves a consistent cache.
 """
 
 from __future__ import annotations
@@ -22,30 +24,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ocifs.settings import GIB, MIB, CacheSettings
-from ocifs.store.disk import Disk
+from ocifs.store.disk import CacheDirectory
 from ocifs.store.upkeep.inventory import LEFTOVER, NAME, Item, inventory
 from ocifs.store.upkeep.pins import pins
 
 log = logging.getLogger("ocifs.store")
 
-LARGEST, LARGEST_SHARE = (
-    10 * GIB,
-    10,
-)  # without --cache-size: so much, or that per cent of the disk, whichever is less
-FLOOR, FLOOR_SHARE = (
-    1 * GIB,
-    5,
-)  # without --cache-free: so much, or that per cent of the disk, whichever is less
-# per cent of the limit that is freed beyond what must be, so that not every new blob evicts one
+# Without --cache-size: the size, or the percentage of the disk, whichever is less.
+LARGEST, LARGEST_SHARE = 10 * GIB, 10
+# The same without --cache-free.
+FLOOR, FLOOR_SHARE = 1 * GIB, 5
+# A percentage of the limit that is freed beyond the necessary, so that not every new blob evicts.
 _FURTHER = 10
-AT_LEAST = 64 * MIB  # what is freed when a write met a full disk
-_LEFT_AFTER = 60.0  # seconds after which a file that nobody writes to is a leftover
-_PATIENCE = 10.0  # seconds for which another process's eviction is waited for
+AT_LEAST = 64 * MIB  # freed when a write found the disk full
+_LEFT_AFTER = 60.0  # seconds after which an unlocked temporary file is a leftover
+_WAIT = 10.0  # seconds to wait for an eviction by another process
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Bytes: what the cache may take, and what is to stay free on its disk."""
+    """In bytes: the largest size of the cache, and the least free space on its disk."""
 
     size: int
     free: int
@@ -53,9 +51,9 @@ class Bounds:
 
 @dataclass(slots=True)
 class Report:
-    """What an eviction found and did, in bytes and things.
+    """The result of an eviction: the size of the cache in bytes, and the items removed.
 
-    `over`: bytes by which the bounds are still passed.
+    `over`: bytes by which the bounds are still exceeded.
     """
 
     size: int = 0
@@ -65,13 +63,13 @@ class Report:
 
     @property
     def freed(self) -> int:
-        return sum(each.size for each in self.evicted)
+        return sum(item.size for item in self.evicted)
 
 
-def bounds(disk: Disk, settings: CacheSettings) -> Bounds:
-    """The bounds that settings mean on the disk that the cache is on."""
-    found = os.statvfs(disk.root)
-    whole = found.f_blocks * found.f_frsize
+def bounds(directory: CacheDirectory, settings: CacheSettings) -> Bounds:
+    """The bounds of a cache: from the settings, or from the size of its disk. Raises OSError."""
+    file_system = os.statvfs(directory.root)
+    whole = file_system.f_blocks * file_system.f_frsize
     size = min(LARGEST, whole * LARGEST_SHARE // 100) if settings.size is None else settings.size
     free = (
         min(FLOOR, whole * FLOOR_SHARE // 100)
@@ -82,34 +80,39 @@ def bounds(disk: Disk, settings: CacheSettings) -> Bounds:
 
 
 def evict(
-    disk: Disk, limits: Bounds, *, least: int = 0, exactly: bool = False, wait: float = _PATIENCE
+    directory: CacheDirectory,
+    limits: Bounds,
+    *,
+    least: int = 0,
+    exactly: bool = False,
+    wait: float = _WAIT,
 ) -> Report | None:
-    """Evict until the bounds are kept, and `least` bytes in any case; None when another process is
-    at it for longer than `wait`.
+    """Evict until the cache is within its bounds, and at least `least` bytes.
 
-    `exactly`: not a tenth of the limit further, as is done when bytes come in.
+    None if another process evicts for longer than `wait` seconds. `exactly`: do not evict a tenth
+    of the limit in advance, as while bytes arrive. Raises OSError.
     """
-    with _alone(disk, wait) as mine:
-        if not mine:
+    with _single(directory, wait) as locked:
+        if not locked:
             return None
-        items = inventory(disk)
+        items = inventory(directory)
         leftovers = remove_leftovers(items)
-        items = [each for each in items if each not in leftovers]
-        report = Report(sum(each.size for each in items), leftovers=leftovers)
-        needed = max(report.size - limits.size, limits.free - free_space(disk), least)
+        items = [item for item in items if item not in leftovers]
+        report = Report(sum(item.size for item in items), leftovers=leftovers)
+        needed = max(report.size - limits.size, limits.free - free_space(directory), least)
         if needed > 0:
             goal = needed + (0 if exactly else limits.size * _FURTHER // 100)
-            kept, names = pinned(disk)
-            for item in sorted(items, key=lambda each: (each.late, each.used)):
+            digests, names = pinned(directory)
+            for item in sorted(items, key=lambda item: (item.late, item.used)):
                 if report.freed >= goal:
                     break
-                if item.kind != LEFTOVER and not is_pinned(item, kept, names) and remove(item):
+                if item.kind != LEFTOVER and not is_pinned(item, digests, names) and remove(item):
                     report.evicted.append(item)
             report.size -= report.freed
             report.over = max(0, needed - report.freed)
     if report.evicted:
         log.info(
-            "evicted %d things, %d bytes; %d are kept",
+            "evicted %d items, %d bytes; %d bytes remain",
             len(report.evicted),
             report.freed,
             report.size,
@@ -118,35 +121,36 @@ def evict(
 
 
 def remove_leftovers(items: Iterable[Item], older: float = _LEFT_AFTER) -> list[Item]:
-    """Take away what processes that ended have left half written; what was."""
+    """Remove the unfinished files of processes that have ended. Returns the removed items."""
     oldest = time.time() - older
     return [
         item for item in items if item.kind == LEFTOVER and item.used <= oldest and remove(item)
     ]
 
 
-def pinned(disk: Disk) -> tuple[frozenset[object], frozenset[str]]:
-    """The digests, and the names, that some pin keeps."""
-    known = pins(disk)
+def pinned(directory: CacheDirectory) -> tuple[frozenset[object], frozenset[str]]:
+    """The digests, and the names, of all pins."""
+    every = pins(directory)
     return (
-        frozenset(digest for pin in known for digest in pin.digests),
-        frozenset(name for pin in known for name in pin.names),
+        frozenset(digest for pin in every for digest in pin.digests),
+        frozenset(name for pin in every for name in pin.names),
     )
 
 
 def is_pinned(item: Item, digests: Iterable[object], names: Iterable[str]) -> bool:
-    """Whether a thing is kept by a pin; what was made from a pinned blob is."""
+    """Whether a pin protects an item. Data derived from a pinned blob is protected."""
     if item.kind == NAME:
         return "/".join(item.paths[0].parts[-2:]) in names
     return item.digest in digests
 
 
 def remove(item: Item, *, forced: bool = False) -> bool:
-    """Take a thing away, unless somebody has it (`forced`: even then; they keep what they have
-    open); whether it is gone.
+    """Remove an item, unless a process uses it; whether it was removed.
+
+    `forced`: also if it is in use. Processes that have it open can still read it.
     """
     with ExitStack() as stack:
-        # The map first: who writes a blob holds its map alone, and must not find the content gone.
+        # The map first: a writer holds only the map of its blob, whose content must not vanish.
         for path in reversed(item.paths):
             descriptor = _lock(path, forced=forced)
             if descriptor is None:
@@ -160,13 +164,13 @@ def remove(item: Item, *, forced: bool = False) -> bool:
                 except OSError as error:
                     if isinstance(error, FileNotFoundError):
                         raise
-                    log.warning("%s cannot be evicted: %s", path, error.strerror)
+                    log.warning("cannot evict %s: %s", path, error.strerror)
                     return False
     return True
 
 
 def _lock(path: Path, *, forced: bool) -> int | None:
-    """A descriptor with an exclusive lock, -1 where there is no file, None where somebody has it."""
+    """A descriptor with an exclusive lock, -1 if there is no file, None if a process uses it."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
@@ -181,9 +185,9 @@ def _lock(path: Path, *, forced: bool) -> int | None:
 
 
 @contextmanager
-def _alone(disk: Disk, wait: float) -> Iterator[bool]:
-    """Whether this process is the one that evicts, for the length of the block."""
-    descriptor = os.open(disk.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def _single(directory: CacheDirectory, wait: float) -> Iterator[bool]:
+    """Lock the cache against evictions by other processes. False: another one is evicting."""
+    descriptor = os.open(directory.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         yield _locked(descriptor, wait)
     finally:
@@ -198,12 +202,12 @@ def _locked(descriptor: int, wait: float) -> bool:
         except OSError:
             if time.monotonic() >= end:
                 return False
-            time.sleep(0.05)  # flock has no time limit of its own, and this is a worker thread
+            time.sleep(0.05)  # flock has no timeout of its own, and this is a worker thread
         else:
             return True
 
 
-def free_space(disk: Disk) -> int:
-    """Bytes that this user may still write to the cache's disk."""
-    found = os.statvfs(disk.root)
-    return found.f_bavail * found.f_frsize
+def free_space(directory: CacheDirectory) -> int:
+    """Bytes that this user can still write to the cache's disk. Raises OSError."""
+    file_system = os.statvfs(directory.root)
+    return file_system.f_bavail * file_system.f_frsize

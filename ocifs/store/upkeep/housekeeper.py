@@ -1,8 +1,14 @@
 """Keeps a cache within its bounds while a process uses it.
 
-Rules that hold here: looking and evicting happen in a worker thread, which keeps nobody from
-ending; nobody waits for an eviction but who met a full disk; what this process only keeps open for
-a next read is let go of before anything is said to be in use.
+`run` is a task of the event loop. It looks through the cache when enough bytes were written, and
+otherwise every half minute if anything was. A worker thread looks and evicts.
+
+`grew` and `make_room` are called from any thread that writes to the cache.
+
+- No reader waits for an eviction, except one whose write found the disk full.
+- An eviction in progress does not delay the end of the process.
+- Files that this process keeps open only for a next read are closed before the cache is reported to
+  be over its bounds.
 """
 
 from __future__ import annotations
@@ -15,31 +21,34 @@ import trio
 
 from ocifs.concurrency import guarded, in_thread
 from ocifs.settings import MIB, CacheSettings
-from ocifs.store.disk import Disk
+from ocifs.store.disk import CacheDirectory
 from ocifs.store.upkeep.eviction import AT_LEAST, Bounds, Report, bounds, evict, free_space
 
 log = logging.getLogger("ocifs.store")
 
 EVERY = 30.0  # seconds between two looks
-IDLE = 60.0  # seconds after which what nobody reads is closed
-_STEP = 64 * MIB  # bytes that come in between two looks, at the most
+IDLE = 60.0  # seconds after which an unused file is closed
+_STEP = 64 * MIB  # the most bytes that are written between two looks
 
 
 class IdleCloser(Protocol):
-    """Whoever keeps files of the cache open for the next read."""
+    """Has files of the cache open for the next read."""
 
     def close_idle(self, idle: float) -> None:
-        """Close what nobody has open or has read for `idle` seconds; note on disk that the rest is
-        used.
+        """Close the files that no program has open and that were not read for `idle` seconds.
+
+        For the others, update the time of use on disk.
         """
         ...
 
 
 class Housekeeper:
-    """`run` belongs in a nursery of the process that uses the cache."""
+    """The Space of a Disk (disk.py). `closers` may grow while the housekeeper runs."""
 
-    def __init__(self, disk: Disk, settings: CacheSettings, closers: Sequence[IdleCloser]) -> None:
-        self._disk = disk
+    def __init__(
+        self, directory: CacheDirectory, settings: CacheSettings, closers: Sequence[IdleCloser]
+    ) -> None:
+        self._directory = directory
         self._settings = settings
         self._closers = closers
         self._due = trio.Event()
@@ -50,12 +59,8 @@ class Housekeeper:
         self.limits = Bounds(0, 0)
 
     async def run(self) -> None:
-        """Look now, then when enough has come in, and every half minute where anything has, or the
-        disk is getting full.
-        """
+        """Look through the cache now, and again for as long as the process uses it."""
         self._token = trio.lowlevel.current_trio_token()
-        self._disk.on_growth = self._grew
-        self._disk.make_room = self._make_room
         await guarded("looking through the cache", self._look)
         while True:
             with trio.move_on_after(EVERY):
@@ -63,24 +68,46 @@ class Housekeeper:
             self._due = trio.Event()
             await guarded("looking through the cache", self._turn)
 
+    def facts(self) -> dict[str, object]:
+        """The fields of status.json, as of the last look."""
+        return {"size": self.report.size, "limit": self.limits.size, "free_space": self.limits.free}
+
+    def grew(self, count: int) -> None:
+        """Bytes were written. Called from any thread."""
+        # Two threads may lose a count between them; the next look makes up for it.
+        self._grown += count
+        # Not only at the moment when the step is passed: the first look, which determines the step,
+        # may still be running.
+        if self._grown >= self._step and self._token is not None:
+            self._token.run_sync_soon(self._wake, idempotent=True)
+
+    def make_room(self) -> bool:
+        """Evict, since a write found the disk full. Called from a worker thread."""
+        if self._token is None:
+            return False
+        try:
+            trio.from_thread.run_sync(self._close_idle, 0, trio_token=self._token)
+        except (RuntimeError, trio.Cancelled, trio.RunFinishedError):
+            return False
+        try:
+            report = self._evict_now(AT_LEAST)
+        except OSError:
+            return False
+        return report is None or bool(report.evicted)
+
     async def _turn(self) -> None:
         self._close_idle(IDLE)
         if self._grown or self.report.over or await in_thread(self._is_full):
             await self._look()
 
-    def facts(self) -> dict[str, object]:
-        """For status.json: bytes at the last look."""
-        return {"size": self.report.size, "limit": self.limits.size, "free_space": self.limits.free}
-
     def _is_full(self) -> bool:
-        """Whether others have taken the space that is to stay free.
-
-        What there is to evict may be gone already.
+        """Whether other programs use the space that should stay free, and there may be something to
+        evict.
         """
         try:
-            return free_space(self._disk) < self.limits.free and self.report.size > 0
+            return free_space(self._directory) < self.limits.free and self.report.size > 0
         except OSError:
-            return False  # somebody took the whole directory away; what is open goes on
+            return False  # the directory was removed; files that are open can still be read
 
     async def _look(self) -> None:
         await self._evict()
@@ -93,42 +120,19 @@ class Housekeeper:
         try:
             report = await in_thread(self._evict_now, abandon_on_cancel=True)
         except OSError as error:
-            log.warning("the cache cannot be looked through: %s", error.strerror)
+            log.warning("cannot look through the cache: %s", error.strerror)
             return
         if report is not None:
             self.report = report
 
     def _evict_now(self, least: int = 0) -> Report | None:
-        self.limits = bounds(self._disk, self._settings)
+        self.limits = bounds(self._directory, self._settings)
         self._step = max(MIB, min(_STEP, self.limits.size // 20))
-        return evict(self._disk, self.limits, least=least)
+        return evict(self._directory, self.limits, least=least)
 
     def _close_idle(self, idle: float) -> None:
-        for each in self._closers:
-            each.close_idle(idle)
-
-    def _grew(self, count: int) -> None:
-        """Bytes were written, in whichever thread.
-
-        A count that two threads lose between them is made good by the next look.
-        """
-        self._grown += count
-        # Not only as the step is passed: the first look, which finds out how long a step is, may
-        # still be under way.
-        if self._grown >= self._step and self._token is not None:
-            self._token.run_sync_soon(self._wake, idempotent=True)
+        for closer in self._closers:
+            closer.close_idle(idle)
 
     def _wake(self) -> None:
         self._due.set()
-
-    def _make_room(self) -> bool:
-        """A write met a full disk, in a worker thread."""
-        try:
-            trio.from_thread.run_sync(self._close_idle, 0, trio_token=self._token)
-        except (RuntimeError, trio.Cancelled, trio.RunFinishedError):
-            return False
-        try:
-            report = self._evict_now(AT_LEAST)
-        except OSError:
-            return False
-        return report is None or bool(report.evicted)

@@ -1,9 +1,11 @@
-"""What lies in a cache's directory: each thing once, with its size on disk and when it was last
-used.
+"""The items of a cache, each with its size on disk and the time of its last use.
 
-Rules that hold here: only looks, never changes anything; what vanishes while it is looked at is
-passed over; sizes are blocks of the file system, so a sparse file counts as what it holds; a name
-on disk becomes a Digest only by `Digest.parse`.
+Called from worker threads.
+
+- Nothing is changed.
+- Files that vanish meanwhile are left out.
+- Sizes are blocks of the file system, so a sparse file counts only the blocks that it has.
+- A file name becomes a Digest only through `Digest.parse`.
 """
 
 from __future__ import annotations
@@ -16,12 +18,12 @@ from pathlib import Path
 from ocifs.errors import Malformed
 from ocifs.oci.digest import Digest
 from ocifs.settings import KIB
-from ocifs.store.disk import TEMPORARY, Disk
+from ocifs.store.disk import TEMPORARY, CacheDirectory
 
 WHOLE, PARTIAL, NAME, LEFTOVER = "whole", "partial", "name", "leftover"
 
 SMALL = 64 * KIB
-"""Manifests, configs and the like: to evict one frees nothing, and takes much from who is offline."""
+"""Manifests, configs and the like: evicting one frees almost nothing, and breaks offline use."""
 
 INDICES = ("layer-index", "layer-tree", "layer-root")
 _SECTOR = 512  # st_blocks counts these, whatever the file system's own blocks are
@@ -29,11 +31,13 @@ _SECTOR = 512  # st_blocks counts these, whatever the file system's own blocks a
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One thing in the cache.
+    """One item of the cache.
 
-    `kind`: WHOLE, PARTIAL, NAME, LEFTOVER (of a process that ended) or the kind of a derived thing.
-    `paths`: its files, that of the content first. `size`: bytes that it takes on the disk;
-    `length`: bytes that its content has; `used`: seconds since 1970.
+    - `kind`: WHOLE, PARTIAL, NAME, LEFTOVER (of a process that ended), or the kind of derived data.
+    - `paths`: its files, that of the content first.
+    - `size`: bytes on the disk.
+    - `length`: bytes of the content.
+    - `used`: seconds since 1970.
     """
 
     kind: str
@@ -45,7 +49,7 @@ class Item:
 
     @property
     def late(self) -> bool:
-        """Whether it goes only after all that is not so: it is small, and others are found by it."""
+        """Whether it is evicted after all others, since it is small and leads to them."""
         return (
             self.kind == NAME
             or self.kind.startswith(INDICES)
@@ -53,23 +57,23 @@ class Item:
         )
 
 
-def inventory(disk: Disk) -> list[Item]:
-    """Everything in the cache but pins."""
-    root = disk.root
-    found = [
+def inventory(directory: CacheDirectory) -> list[Item]:
+    """All items of the cache. Pins are not items."""
+    root = directory.root
+    items = [
         *_by_digest(root / "blobs", WHOLE, root / "sums"),
         *_partials(root / "partial"),
-        *(each for kind in _directories(root / "derived") for each in _by_digest(kind, kind.name)),
+        *(item for kind in _directories(root / "derived") for item in _by_digest(kind, kind.name)),
     ]
     for host in _directories(root / "names"):
-        found += [_item(NAME, None, (path,)) for path in _files(host) if not _is_temporary(path)]
+        items += [_item(NAME, None, (path,)) for path in _files(host) if not _is_temporary(path)]
     for path in _leftovers(root):
-        found.append(_item(LEFTOVER, None, (path,)))
-    return [each for each in found if each.used]
+        items.append(_item(LEFTOVER, None, (path,)))
+    return [item for item in items if item.used]
 
 
 def _by_digest(directory: Path, kind: str, beside: Path | None = None) -> Iterator[Item]:
-    """`beside`: where a second file of each may be, under the same name."""
+    """`beside`: the directory of a second file of each item, with the same name."""
     for algorithm in _directories(directory):
         for path in _files(algorithm):
             digest = _digest(algorithm.name, path.name)
@@ -87,8 +91,8 @@ def _partials(directory: Path) -> Iterator[Item]:
         for stem in sorted(stems):
             path = algorithm / stem
             digest = _digest(algorithm.name, stem)
-            # What has no digest for a name is nobody's (`<hex>.<pid>.private` of ocifs before
-            # 0.1.0).
+            # A file that is not named by a digest is a leftover, such as `<hex>.<pid>.private` of
+            # ocifs before 0.1.0.
             yield _item(
                 PARTIAL if digest else LEFTOVER, digest, (path, path.with_name(f"{stem}.map"))
             )
@@ -103,12 +107,12 @@ def _item(kind: str, digest: Digest | None, paths: tuple[Path, ...]) -> Item:
     size, length, used = 0, 0, 0.0
     for number, path in enumerate(paths):
         try:
-            found = path.stat(follow_symlinks=False)
+            status = path.stat(follow_symlinks=False)
         except OSError:
             continue
-        size += found.st_blocks * _SECTOR
-        length = length if number else found.st_size
-        used = max(used, found.st_mtime)
+        size += status.st_blocks * _SECTOR
+        length = length if number else status.st_size
+        used = max(used, status.st_mtime)
     return Item(kind, digest, paths, size, length, used)
 
 
@@ -118,10 +122,10 @@ def _is_temporary(path: Path) -> bool:
 
 def _digest(algorithm: str, encoded: str) -> Digest | None:
     try:
-        found = Digest.parse(f"{algorithm}:{encoded}")
+        digest = Digest.parse(f"{algorithm}:{encoded}")
     except Malformed:
         return None
-    return found if found.verifiable else None
+    return digest if digest.verifiable else None
 
 
 def _directories(path: Path) -> list[Path]:

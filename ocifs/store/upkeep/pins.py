@@ -1,9 +1,10 @@
-"""What is never evicted: digests, and what references led to when they were pinned.
+"""Pins: digests and names that are never evicted.
 
-A pin is a file of its own, `pins/<hash>.json`, so that processes may pin at the same time.
+Called from worker threads. A pin is a file of its own, `pins/<hash>.json`, so that several processes
+may pin at the same time.
 
-Rules that hold here: a pin that cannot be read pins nothing; a pin keeps what is here and what
-comes later, and fetches nothing.
+- A pin that cannot be read protects nothing.
+- A pin protects items that are cached now or later. It fetches nothing.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ from pathlib import Path
 
 from ocifs.errors import Malformed
 from ocifs.oci.digest import Digest
-from ocifs.store.disk import Disk, disk_error
+from ocifs.store.disk import CacheDirectory, Disk, disk_error
 
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """What was pinned, as the user said it, and the digests and names (paths below `names/`) that
-    this keeps.
+    """A pinned reference, as the user wrote it, and the digests and names that it protects.
+
+    Names are paths below `names/`.
     """
 
     what: str
@@ -29,18 +31,18 @@ class Pin:
     names: frozenset[str] = frozenset()
 
 
-def _path(disk: Disk, what: str) -> Path:
-    return disk.root / "pins" / f"{Digest.of(what.encode()).encoded}.json"
+def _path(directory: CacheDirectory, what: str) -> Path:
+    return directory.root / "pins" / f"{Digest.of(what.encode()).encoded}.json"
 
 
 def put_pin(disk: Disk, pin: Pin) -> None:
-    """Keep a pin; one of the same text is replaced. Raises CacheFull and the like."""
+    """Store a pin, replacing one with the same text. Raises CacheFull, CacheFailed."""
     value = {"what": pin.what, "digests": sorted(map(str, pin.digests)), "names": sorted(pin.names)}
     disk.write(_path(disk, pin.what), json.dumps(value).encode())
 
 
 def remove_pin(disk: Disk, what: str) -> bool:
-    """Take a pin away; whether there was one."""
+    """Remove a pin; whether there was one. Raises CacheFailed."""
     path = _path(disk, what)
     try:
         path.unlink()
@@ -51,14 +53,11 @@ def remove_pin(disk: Disk, what: str) -> bool:
     return True
 
 
-def pins(disk: Disk) -> list[Pin]:
-    """Every pin that can be read, by what was pinned."""
-    found = []
-    for path in (disk.root / "pins").glob("*.json"):
-        pin = _parse(disk.read(path) or b"")
-        if pin is not None:
-            found.append(pin)
-    return sorted(found, key=lambda pin: pin.what)
+def pins(directory: CacheDirectory) -> list[Pin]:
+    """Every pin that can be read, sorted by its text."""
+    paths = (directory.root / "pins").glob("*.json")
+    parsed = [_parse(directory.read(path) or b"") for path in paths]
+    return sorted((pin for pin in parsed if pin is not None), key=lambda pin: pin.what)
 
 
 def _parse(body: bytes) -> Pin | None:

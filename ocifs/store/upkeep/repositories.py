@@ -1,8 +1,7 @@
-"""Where what lies in a cache came from: the repositories whose manifests, kept here, refer to a
-digest.
+"""The repositories that an item of the cache belongs to: those whose cached manifests refer to it.
 
-Rules that hold here: only what is on disk is asked; a manifest that cannot be understood says
-nothing, and is nobody's error.
+Called from worker threads. Only the disk is read. A manifest that cannot be parsed refers to
+nothing, and is not an error.
 """
 
 from __future__ import annotations
@@ -14,33 +13,29 @@ from collections.abc import Mapping
 from ocifs.errors import OcifsError
 from ocifs.oci.digest import Digest
 from ocifs.oci.manifest import Manifest, parse_manifest
-from ocifs.store.disk import Disk
+from ocifs.store.disk import CacheDirectory
 from ocifs.store.upkeep.inventory import NAME, Item
 
 _PREFIX = "manifest "
 
 
-def provenance(disk: Disk, items: list[Item]) -> Mapping[Digest, frozenset[str]]:
-    """For each digest that some kept manifest is or names, the repositories, as `host/name`, that
-    are known to have it.
-    """
-    found: defaultdict[Digest, set[str]] = defaultdict(set)
+def provenance(directory: CacheDirectory, items: list[Item]) -> Mapping[Digest, frozenset[str]]:
+    """The repositories, as `host/name`, of each cached manifest and of each digest that it names."""
+    repositories: defaultdict[Digest, set[str]] = defaultdict(set)
     for item in items:
-        known = _name(item) if item.kind == NAME else None
-        if known is not None:
-            repository, digest, media_type = known
-            for each in _reach(disk, digest, media_type):
-                found[each].add(repository)
-    return {digest: frozenset(repositories) for digest, repositories in found.items()}
+        manifest = _manifest_of(item) if item.kind == NAME else None
+        if manifest is not None:
+            repository, digest, media_type = manifest
+            for reached in _reachable(directory, digest, media_type):
+                repositories[reached].add(repository)
+    return {digest: frozenset(names) for digest, names in repositories.items()}
 
 
-def _name(item: Item) -> tuple[str, Digest, str] | None:
-    """The repository, digest and media type of a manifest that a name is about; None for tags and
-    lists.
-    """
+def _manifest_of(item: Item) -> tuple[str, Digest, str] | None:
+    """The repository, digest and media type that a name records; None for tags and lists."""
     try:
-        kept = json.loads(item.paths[0].read_bytes())
-        host, key, value = kept["host"], kept["key"], kept["value"]
+        record = json.loads(item.paths[0].read_bytes())
+        host, key, value = record["host"], record["key"], record["value"]
         if not str(key).startswith(_PREFIX):
             return None
         repository, _, digest = str(key).removeprefix(_PREFIX).rpartition("@")
@@ -49,12 +44,12 @@ def _name(item: Item) -> tuple[str, Digest, str] | None:
         return None
 
 
-def _reach(disk: Disk, digest: Digest, media_type: str) -> set[Digest]:
+def _reachable(directory: CacheDirectory, digest: Digest, media_type: str) -> set[Digest]:
     reached = {digest}
     try:
-        body = disk.whole(digest).read_bytes()
+        body = directory.whole(digest).read_bytes()
         manifest: Manifest = parse_manifest(body, digest, media_type, "")
     except (OSError, OcifsError):
         return reached
-    parts = (manifest.config, *manifest.layers, *manifest.manifests)
-    return reached | {each.digest for each in parts if each is not None}
+    descriptors = (manifest.config, *manifest.layers, *manifest.manifests)
+    return reached | {each.digest for each in descriptors if each is not None}

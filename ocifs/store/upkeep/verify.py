@@ -1,8 +1,10 @@
-"""Whether what lies in a cache is still what it was: every byte is hashed again.
+"""Verification of a cache: every byte is hashed and compared again.
 
-Rules that hold here: what is wrong is taken away, also while it is in use (who has it open keeps
-what they have); what another process is writing is passed over; what nobody can say anything about
-is counted as such, never as good.
+Called from worker threads.
+
+- A corrupt item is removed, also while it is in use. Processes that have it open can still read it.
+- A blob that another process is writing is skipped.
+- An item that cannot be compared with anything counts as unknown, never as good.
 """
 
 from __future__ import annotations
@@ -13,27 +15,25 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 from ocifs.errors import IntegrityError, OcifsError
 from ocifs.oci.digest import Digest
 from ocifs.oci.manifest import verify_manifest
 from ocifs.settings import MIB
 from ocifs.store.blobs.blockmap import BLOCK
-from ocifs.store.blobs.partial import Partial
+from ocifs.store.blobs.blocks import BlobBlocks
 from ocifs.store.disk import Disk
 from ocifs.store.upkeep.eviction import remove
 from ocifs.store.upkeep.inventory import LEFTOVER, NAME, PARTIAL, SMALL, WHOLE, Item
 
-# What a derived thing's own digest is to be: None where nobody can say. Raises IntegrityError where
-# that can be seen to be wrong.
-Expect = Callable[[Item], Digest | None]
+Expect: TypeAlias = Callable[[Item], Digest | None]
+"""The digest that derived data should have, or None if it is unknown. Raises IntegrityError."""
 
 
 @dataclass(slots=True)
 class Findings:
-    """What was looked at: `good` and `unknown` are counts of things, `wrong` says what of which
-    thing was dropped.
-    """
+    """The result: counts of `good` and `unknown` items, and the `wrong` ones with the reason."""
 
     good: int = 0
     unknown: int = 0
@@ -43,49 +43,47 @@ class Findings:
 def verify(
     disk: Disk, items: list[Item], expect: Expect, progress: Callable[[int], None]
 ) -> Findings:
-    """Look at each thing; `progress` is told bytes (of `length`) as they are read."""
+    """Verify each item. `progress` is called with counts of bytes (of `length`) as they are read."""
     findings = Findings()
     for item in items:
         if item.kind == LEFTOVER:
             continue
         try:
-            known = _look(disk, item, expect, progress)
+            good = _is_good(disk, item, expect, progress)
         except FileNotFoundError:
             continue  # evicted meanwhile
         except OSError as error:
             findings.wrong.append((item, f"cannot be read: {error.strerror}"))
             continue
         except IntegrityError as error:
-            if item.kind != PARTIAL:  # of a partial blob only the damaged blocks go, and have gone
+            if item.kind != PARTIAL:  # its damaged blocks were cleared, the others are good
                 remove(item, forced=True)
             findings.wrong.append((item, str(error)))
             continue
-        findings.good += known
-        findings.unknown += not known
+        findings.good += good
+        findings.unknown += not good
     return findings
 
 
-def _look(disk: Disk, item: Item, expect: Expect, progress: Callable[[int], None]) -> bool:
-    """Whether anybody can say that a thing is good.
+def _is_good(disk: Disk, item: Item, expect: Expect, progress: Callable[[int], None]) -> bool:
+    """Whether an item is known to be good.
 
-    Raises IntegrityError where it is not, and OSError.
+    Raises IntegrityError if it is corrupt, and OSError.
     """
     if item.kind == NAME:
         _check_name(item.paths[0])
         return True
     if item.kind == PARTIAL:
         return _check_partial(disk, item)
-    wanted = item.digest if item.kind == WHOLE else expect(item)
-    if wanted is None:
+    expected = item.digest if item.kind == WHOLE else expect(item)
+    if expected is None:
         progress(item.length)
         return False
-    if not _hashes_to(item.paths[0], wanted, progress):
-        if item.kind == WHOLE and item.length <= 8 * SMALL:
-            verify_manifest(
-                item.paths[0].read_bytes(), wanted
-            )  # a signed schema 1 has the digest of its payload
-        else:
-            raise IntegrityError("has other content")
+    if not _hashes_to(item.paths[0], expected, progress):
+        if item.kind != WHOLE or item.length > 8 * SMALL:
+            raise IntegrityError("does not match its digest")
+        # The digest of a signed manifest of schema 1 is that of its payload.
+        verify_manifest(item.paths[0].read_bytes(), expected)
     return True
 
 
@@ -100,32 +98,30 @@ def _hashes_to(path: Path, digest: Digest, progress: Callable[[int], None]) -> b
 
 def _check_name(path: Path) -> None:
     try:
-        kept = json.loads(path.read_bytes())
+        record = json.loads(path.read_bytes())
     except (ValueError, RecursionError):
-        raise IntegrityError("is no JSON") from None
-    if not isinstance(kept, dict) or not {"key", "value"} <= kept.keys():
-        raise IntegrityError("is no name")
+        raise IntegrityError("is not valid JSON") from None
+    if not isinstance(record, dict) or not {"key", "value"} <= record.keys():
+        raise IntegrityError("is not a record of a name")
 
 
 def _check_partial(disk: Disk, item: Item) -> bool:
-    """Check the blocks that are here by their checksums; False where another process is writing the
-    blob.
-    """
+    """Compare the cached blocks with their checksums. False: another process uses the blob."""
     assert item.digest is not None
     if _is_locked(item.paths[-1]):
         return False
     try:
-        partial = Partial(disk, item.digest, item.length)
+        blocks = BlobBlocks(disk, item.digest, item.length)
     except OcifsError:
         return False
     try:
-        before = sum(map(partial.has, range(partial.blocks)))
-        partial.check(0, partial.blocks)
-        lost = before - sum(map(partial.has, range(partial.blocks)))
+        before = sum(map(blocks.has, range(blocks.count)))
+        blocks.check(0, blocks.count)
+        lost = before - sum(map(blocks.has, range(blocks.count)))
     finally:
-        partial.close()
+        blocks.close()
     if lost:
-        raise IntegrityError(f"{lost} of {before} blocks of {BLOCK} bytes have other content")
+        raise IntegrityError(f"{lost} of {before} blocks of {BLOCK} bytes are damaged")
     return True
 
 
