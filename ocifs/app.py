@@ -23,6 +23,7 @@ from ocifs.concurrency import guarded, in_thread, patience, ungrouped
 from ocifs.content import ContentSource
 from ocifs.errors import LimitExceeded, OcifsError, UsageError
 from ocifs.layers.service import LayerService
+from ocifs.layers.toc.formats import FORMATS
 from ocifs.layout.layout import Layout
 from ocifs.layout.unpacked import OnProgress
 from ocifs.memory import fit_to_machine
@@ -116,9 +117,10 @@ class Parts:
     def context(self, origin: ContentSource, seeds: tuple[str, ...] = ()) -> Context:
         """The context that the nodes of one origin share."""
         settings = self.settings
-        tables = not settings.cache.verify_full
+        # With full verification no byte is shown before the whole layer was verified.
+        formats = () if settings.cache.verify_full else FORMATS
         layer_service = LayerService(
-            origin.blobs, DerivedFiles(self.disk), self.nursery, settings.limits, tables=tables
+            origin.blobs, DerivedFiles(self.disk), self.nursery, settings.limits, formats=formats
         )
         self.closers.append(layer_service)
         view = replace(settings.view, repositories=seeds)

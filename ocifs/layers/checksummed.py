@@ -1,9 +1,13 @@
-"""What is kept on the shelf, with a checksum over all of it, so that damage means making it again
-and nothing else.
+"""The format of derived files: a checksum over everything, a head and a body.
 
-The SHA-256 of the rest in hexadecimal, a line of JSON that says what follows, and that.
+    SHA-256 of the rest, in hexadecimal
+    one line of JSON with the kind of the file and its fields
+    the body
 
-Rules that hold here: pure; what is not exactly what `seal` made is None.
+Rules:
+
+- Pure.
+- Data that `seal` did not return is None: a damaged file is created again.
 """
 
 from __future__ import annotations
@@ -12,26 +16,27 @@ import hashlib
 import json
 from collections.abc import Mapping
 
-_DIGEST = 64
+_DIGEST_LENGTH = 64
 
 
 def seal(head: Mapping[str, object], body: bytes) -> bytes:
-    """The bytes to keep. `head` must have a `kind`."""
+    """Return the content of a file. `head` must contain a `kind`."""
     rest = json.dumps(head).encode() + b"\n" + body
     return hashlib.sha256(rest).hexdigest().encode() + b"\n" + rest
 
 
 def intact(data: bytes) -> bool:
-    """Whether some bytes are what `seal` made, of whatever kind."""
-    digest, newline, rest = data[:_DIGEST], data[_DIGEST : _DIGEST + 1], data[_DIGEST + 1 :]
+    """Whether the checksum of a file of any kind matches."""
+    digest, rest = data[:_DIGEST_LENGTH], data[_DIGEST_LENGTH + 1 :]
+    newline = data[_DIGEST_LENGTH : _DIGEST_LENGTH + 1]
     return newline == b"\n" and hashlib.sha256(rest).hexdigest().encode() == digest
 
 
 def unseal(data: bytes, kind: str) -> tuple[dict[str, object], bytes] | None:
-    """The head and the body of something of this kind."""
+    """Return the head and the body of a file of this kind, or None."""
     if not intact(data):
         return None
-    line, _, body = data[_DIGEST + 1 :].partition(b"\n")
+    line, _, body = data[_DIGEST_LENGTH + 1 :].partition(b"\n")
     try:
         head = json.loads(line)
     except ValueError:

@@ -1,12 +1,11 @@
-"""Small derived things on a DerivedCache: they are made again if they are missing or damaged, and not kept
-if the disk fails.
+"""Loads and saves small derived files: indexes, trees, attributes of roots.
 
 Worker threads of a mount call this.
 
-Rules that hold here:
+Rules:
 
-- An error of the cache's disk is logged, and never an error of the tree.
-- Bytes that cannot be decoded, in whatever way, are as good as missing.
+- An error of the cache's disk is logged, and never becomes an error of the tree.
+- A file that cannot be decoded is treated as missing.
 """
 
 from __future__ import annotations
@@ -25,29 +24,30 @@ T = TypeVar("T")
 
 
 def load(
-    shelf: DerivedCache, kind: str, key: Digest, decode: Callable[[bytes], T | None]
+    derived: DerivedCache, kind: str, key: Digest, decode: Callable[[bytes], T | None]
 ) -> T | None:
-    """A thing as `decode` makes it of the cached bytes, or None."""
+    """Return the decoded file, or None if it is missing or damaged."""
     try:
-        file = shelf.find(kind, key)
+        file = derived.find(kind, key)
         if file is None:
             return None
         with file:
             data = file.read()
     except (OSError, OcifsError) as error:
-        log.warning("cannot read %s of %s from the cache, it is made again: %s", kind, key, error)
+        log.warning("cannot read %s of %s from the cache, creating it again: %s", kind, key, error)
         return None
     try:
         return decode(data)
-    except Exception as error:  # decoders check a checksum, and then believe the shape
-        log.warning("%s of %s in the cache is damaged, it is made again: %r", kind, key, error)
+    # Decoders verify a checksum, and rely on the structure after that.
+    except Exception as error:
+        log.warning("%s of %s in the cache is damaged, creating it again: %r", kind, key, error)
         return None
 
 
-def save(shelf: DerivedCache, kind: str, key: Digest, data: bytes) -> None:
-    """Keep a thing. If the disk fails it is made again when it is next needed."""
+def save(derived: DerivedCache, kind: str, key: Digest, data: bytes) -> None:
+    """Write a file. After an error of the disk it is created again when it is next needed."""
     try:
-        with shelf.put(kind, key) as file:
+        with derived.put(kind, key) as file:
             file.write(data)
     except (OSError, OcifsError) as error:
-        log.warning("cannot keep %s of %s in the cache: %s", kind, key, error)
+        log.warning("cannot save %s of %s in the cache: %s", kind, key, error)

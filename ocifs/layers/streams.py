@@ -1,16 +1,16 @@
-"""The input of decoders that follow one another: gzip members, zstd frames and their like in one
-layer, chunk or table.
+"""Input for a sequence of decoders: gzip members or zstd frames in one layer, chunk or table.
 
-A decoder that comes to the end of its stream returns a copy of the input behind it. With a mebibyte
-of input and a stream of ten bytes, that copy is all the work there is. So a stream gets little
-input at first, and more as it goes on.
+A decoder at the end of its stream returns a copy of the input behind it. With 1 MiB of input for
+each stream of ten bytes, nearly all time would be spent on these copies. A stream is therefore fed
+with little input at first, and with more as it continues.
 
-`inflate`, `seekable` and `zstd` use this in worker threads. A `StreamInput` belongs to one thread.
+`indexing/decompress.py`, `spans/checkpoints.py` and `zstd.py` use this in worker threads. A
+`StreamInput` belongs to one thread.
 
-Rules that hold here:
+Rules:
 
-- linear in the length of the input, however many streams it has
-- looks for cancellation every few streams
+- Linear in the length of the input, for any number of streams.
+- Checks for cancellation every few streams.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from collections.abc import Callable
 from ocifs.concurrency import check_cancelled
 from ocifs.settings import KIB
 
-_FIRST, _MOST = 512, 64 * KIB
-_OFTEN = 1 << 8  # streams between two looks for cancellation
+_FIRST_PART, _MAX_PART = 512, 64 * KIB
+_CHECK_INTERVAL = 1 << 8  # streams between two checks for cancellation
 _ZEROS = re.compile(rb"\0*")
 
 
@@ -31,49 +31,49 @@ def _nothing() -> bytes:
 
 
 class StreamInput:
-    """Bytes for one decoder after the other.
+    """The input. `offset`: the number of bytes that were taken.
 
-    `place`: how many were taken; `more`: gives further bytes, none at the end.
+    `more` returns further bytes, or none at the end.
     """
 
     def __init__(self, first: bytes, more: Callable[[], bytes] = _nothing) -> None:
         self._piece = first
-        self._at = 0
+        self._position = 0
         self._more = more
-        self._size = _FIRST
+        self._size = _FIRST_PART
         self._streams = 0
-        self.place = 0
+        self.offset = 0
 
     def begin(self) -> None:
-        """A stream begins."""
-        self._size = _FIRST
+        """Start a stream."""
+        self._size = _FIRST_PART
         self._streams += 1
-        if not self._streams % _OFTEN:
+        if not self._streams % _CHECK_INTERVAL:
             check_cancelled()
 
     def head(self, size: int) -> bytes:
-        """The first bytes behind padding, which is passed over; they are not taken."""
+        """Skip padding, and return the bytes behind it without taking them."""
         while True:
-            zeros = _ZEROS.match(self._piece, self._at)
+            zeros = _ZEROS.match(self._piece, self._position)
             assert zeros is not None
-            self._advance(zeros.end() - self._at)
-            if len(self._piece) - self._at >= size or not (more := self._more()):
-                return self._piece[self._at : self._at + size]
-            self._piece, self._at = self._piece[self._at :] + more, 0
+            self._advance(zeros.end() - self._position)
+            if len(self._piece) - self._position >= size or not (more := self._more()):
+                return self._piece[self._position : self._position + size]
+            self._piece, self._position = self._piece[self._position :] + more, 0
 
     def take(self) -> bytes:
-        """The next bytes of the stream, none at the end."""
-        if self._at == len(self._piece):
-            self._piece, self._at = self._more(), 0
-        part = self._piece[self._at : self._at + self._size]
-        self._size = min(2 * self._size, _MOST)
+        """Take the next bytes of the stream, none at the end."""
+        if self._position == len(self._piece):
+            self._piece, self._position = self._more(), 0
+        part = self._piece[self._position : self._position + self._size]
+        self._size = min(2 * self._size, _MAX_PART)
         self._advance(len(part))
         return part
 
     def give_back(self, rest: bytes) -> None:
-        """The end of the part that was taken last belongs to the next stream."""
+        """Return the end of the last part: it belongs to the next stream."""
         self._advance(-len(rest))
 
     def _advance(self, count: int) -> None:
-        self._at += count
-        self.place += count
+        self._position += count
+        self.offset += count

@@ -1,56 +1,57 @@
-"""Waiting for work of which there is more than one piece, or that reports no progress itself.
+"""Runs several tasks at once, and work that cannot report progress itself.
 
-Tasks of a mount call this when they make trees of layers.
+Tasks of a mount call this on the event loop.
 
-Rules that hold here: the first error of ours is raised as itself, not in a group; no work is left
-behind.
+Rules:
+
+- The first OcifsError is raised as itself, not in an exception group.
+- All tasks have ended when a function returns.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 import trio
 
 from ocifs.concurrency import in_thread, note_progress, ungrouped
 from ocifs.errors import OcifsError
-from ocifs.layers.merge.tree import MergedTree
+
+T = TypeVar("T")
+
+_INTERVAL = 1  # seconds between two reports of progress
 
 
-async def run_with_progress(make: Callable[[], MergedTree]) -> MergedTree:
-    """Work in a thread that waits for nobody, and whose bounds are those of its layers: as long as
-    it lasts there is progress.
-    """
+async def run_with_progress(work: Callable[[], T]) -> T:
+    """Run bounded work in a thread, and report progress as long as it runs."""
 
-    async def tell() -> None:
+    async def report() -> None:
         while True:
             note_progress()
-            await trio.sleep(1)
+            await trio.sleep(_INTERVAL)
 
     with ungrouped():
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(tell)
-            tree = await in_thread(make)
+            nursery.start_soon(report)
+            result = await in_thread(work)
             nursery.cancel_scope.cancel()
-    return tree
+    return result
 
 
 async def run_concurrently(work: Callable[[int], Awaitable[None]], count: int) -> None:
-    """Do the work for each number at once.
+    """Run the work for each number at once. The first OcifsError cancels the rest."""
+    errors: list[OcifsError] = []
 
-    The first error of ours is raised as itself, not in a group.
-    """
-    failed: list[OcifsError] = []
-
-    async def one(number: int) -> None:
+    async def run(number: int) -> None:
         try:
             await work(number)
         except OcifsError as error:
-            failed.append(error)
+            errors.append(error)
             nursery.cancel_scope.cancel()
 
     async with trio.open_nursery() as nursery:
         for number in range(count):
-            nursery.start_soon(one, number)
-    if failed:
-        raise failed[0]
+            nursery.start_soon(run, number)
+    if errors:
+        raise errors[0]

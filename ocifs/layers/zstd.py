@@ -1,7 +1,8 @@
-"""zstd (RFC 8878), as Python has it from 3.14 on, and by the same code before.
+"""zstd (RFC 8878): the standard library's module from Python 3.14 on, its backport before.
 
-Rules that hold here: whoever decodes says how much may come out, and how much memory a frame may
-ask for.
+Rules:
+
+- Each call that decompresses untrusted data bounds the output and the window.
 """
 
 from __future__ import annotations
@@ -23,14 +24,15 @@ ZstdFrame: TypeAlias = zstd.ZstdDecompressor
 
 
 def open_frame(window: int) -> ZstdFrame:
-    """A decoder of one frame, or a skippable one, that refuses to look back further than `window`
-    bytes (or the power of two below).
+    """Return a decoder for one frame, which rejects windows larger than `window`.
+
+    The bound is rounded down to a power of two.
     """
     return ZstdFrame(options={zstd.DecompressionParameter.window_log_max: window.bit_length() - 1})
 
 
 def first_of(data: bytes, size: int, window: int) -> bytes:
-    """The first `size` plain bytes of one frame after the other; fewer where they have no more.
+    """Decompress frames up to `size` bytes of output, fewer if the frames have fewer.
 
     Raises ZstdError.
     """
@@ -40,10 +42,10 @@ def first_of(data: bytes, size: int, window: int) -> bytes:
         frame = open_frame(window)
         source.begin()
         while size and not frame.eof:
-            taken = source.take() if frame.needs_input else b""
-            if not taken and frame.needs_input:
+            part = source.take() if frame.needs_input else b""
+            if not part and frame.needs_input:
                 return b"".join(parts)
-            piece = frame.decompress(taken, size)
+            piece = frame.decompress(part, size)
             if piece:
                 parts.append(piece)
             size -= len(piece)

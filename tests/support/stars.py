@@ -9,9 +9,8 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from ocifs.layers.toc.estargz import ANNOTATION
+from ocifs.layers.toc.estargz import ANNOTATION, LAYER_DIGEST, SUFFIX
 from ocifs.oci import mediatype
-from ocifs.tree.manifest.external_toc import LAYER_DIGEST, SUFFIX
 from tests.support.push import push_blob, push_manifest
 from tests.support.tools import tool
 

@@ -12,12 +12,12 @@ import trio
 
 from ocifs.errors import Unreachable
 from ocifs.layers.service import LayerService
+from ocifs.layers.toc.estargz import LAYER_DIGEST
 from ocifs.oci import mediatype
 from ocifs.oci.digest import Digest
 from ocifs.oci.platform import Platform
 from ocifs.settings import Limits, ViewSettings
 from ocifs.tree.manifest.context import Context
-from ocifs.tree.manifest.external_toc import LAYER_DIGEST
 from ocifs.tree.node import Directory, File
 from ocifs.tree.registry.namespace import RepositoryDirectory
 from ocifs.tree.walk import walk
@@ -95,7 +95,7 @@ async def test_a_table_apart_is_found_by_the_tag_and_once(caplog, path: str, tag
     asked = await look(registry, path, shelf)
     assert f"tagged app:{tag}-esgztoc" in asked
     assert f"blob {Digest.of(put_tables_of).short}" in asked
-    assert "plain tar" not in caplog.text
+    assert "ordinary tar" not in caplog.text
     assert not [
         each
         for each in await look(registry, path, shelf)
@@ -127,7 +127,7 @@ async def test_without_its_table_the_layer_is_a_plain_tar(caplog, why: str) -> N
         put_tables(registry, "v1-esgztoc", b"no gzip" if why == "no table" else beside)
     with caplog.at_level(logging.WARNING):
         await look(registry, path)
-    assert "is taken as a plain tar" in caplog.text
+    assert "is read as an ordinary tar" in caplog.text
 
 
 async def test_an_outage_is_no_refusal() -> None:

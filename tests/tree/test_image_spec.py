@@ -11,12 +11,14 @@ from dataclasses import replace
 import pytest
 
 from ocifs.errors import Malformed, OcifsError, Unsupported
+from ocifs.layers.toc.formats import TocFormats
+from ocifs.layers.toc.soci import INDEX_DIGEST, LAYER_DIGEST, NAMED
 from ocifs.oci import mediatype
 from ocifs.oci.digest import Digest
 from ocifs.oci.manifest import parse_manifest
+from ocifs.tree.manifest.image_context import image_context
 from ocifs.tree.manifest.load import ManifestLocation
 from ocifs.tree.manifest.rootfs import UnreadableDirectory
-from ocifs.tree.manifest.soci import INDEX_DIGEST, LAYER_DIGEST, NAMED, soci_tables
 from ocifs.tree.node import Directory, File
 from ocifs.tree.rootfs.root import _TreeRoot
 from ocifs.tree.walk import walk
@@ -178,10 +180,9 @@ async def test_soci_prefetch_lists_are_not_tables_of_contents(first: bool) -> No
     ).encode()
     context = context_of(registry)
     where = ManifestLocation(replace(context, view=replace(context.view, soci=True)), "app", "v1")
-    ask = soci_tables(where, parse_manifest(raw, Digest.of(raw)))
-    assert ask is not None
-    found = await ask()
-    assert {str(layer): str(blob.digest) for layer, blob in found.items()} == {
+    context_of_image = image_context(where, parse_manifest(raw, Digest.of(raw)))
+    found = await TocFormats().locate(context_of_image)
+    assert {str(layer): str(ref.digest) for layer, ref in found.items()} == {
         f"sha256:{'1' * 64}": table["digest"]
     }
 

@@ -1,26 +1,23 @@
-"""Tables of contents that come with a layer: what eStargz and zstd:chunked have in common, which is
-CRFS' list of entries as JSON.
+"""CRFS tables of contents: the list of entries in JSON that eStargz and zstd:chunked share.
 
-    entries of a tar's members   dir, reg, symlink, hardlink, char, block, fifo, with what a listing
-    shows entries of a file's chunks   the `reg` entry itself and the `chunk` entries that follow
-    it: where each begins in the blob, its size,
-                                 its digest, and where several are in one member, how many bytes of
-                                 that come before
+    entries   files, directories and links, with the attributes that a listing shows
+    chunks    the `reg` entry and the `chunk` entries that follow it: the offset in the blob, the
+              size and the digest of each chunk. If several chunks share a gzip member or zstd
+              frame, `innerOffset` is the position of the chunk in the decompressed member.
 
-The table gives no places in the plain tar, so files are laid out one after the other, as `span.py`
-allows. Each chunk is a span.
+The table contains no positions in the uncompressed tar. The content of the files is therefore laid
+out one file after the other, as `spans/span.py` permits, and each chunk is a span.
 
-Rules that hold here: pure; a table is believed whole or refused with Malformed or LimitExceeded,
-and then the layer is taken as the plain tar that it also is; whoever calls has checked the table's
-own digest; every byte of content has a digest in the table; chunks lie in the blob before the
-table, none over another, also within a member.
+Rules:
+
+- Pure, for a worker thread. The caller has verified the digest of the table.
+- A table is used as a whole, or rejected with Malformed or LimitExceeded.
+- All content has a digest in the table.
+- Chunks are in the blob before the table, and do not overlap, also within a member.
 """
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from ocifs.concurrency import check_cancelled
@@ -37,150 +34,47 @@ from ocifs.layers.toc.crfs_entry import (
     parse_number,
     parse_text,
 )
+from ocifs.layers.toc.crfs_json import scan_entries
+from ocifs.layers.toc.protocol import Toc
 from ocifs.settings import KIB, Limits
 
-_OFTEN = 1 << 10  # entries between two looks for cancellation
-_SIZES = (
-    4 * KIB,
-    64 * KIB,
-    1024 * KIB,
-)  # characters of an entry: of nearly all, and of the longest
-_SPACE = re.compile(r"[ \t\n\r]*")
-
-
-@dataclass(frozen=True, slots=True)
-class Toc:
-    """What a table of contents says: the entries, and which bytes of the blob make the plain bytes
-    that their extents name.
-
-    `size`: of all files together. `prefetch`: so many bytes from the blob's beginning are what the
-    image's maker found to be read first; 0 where that is not said.
-    """
-
-    entries: tuple[LayerEntry, ...]
-    spans: SpanMap
-    size: int
-    prefetch: int = 0
+_CHECK_INTERVAL = 1 << 10  # entries between two checks for cancellation
 
 
 @dataclass(frozen=True, slots=True)
 class CrfsDialect:
-    """How one of the two formats differs.
+    """The differences between the formats.
 
-    `end`: where in the blob content ends. `hidden`: names that are the format's own.
+    `end`: the end of the content in the blob. `hidden`: paths of files that belong to the format.
+    `landmark`: the file that follows the files to prefetch.
     """
 
     compression: str
     end: int
     hidden: frozenset[bytes] = frozenset()
-    landmark: bytes = b""  # what stands before it is to be prefetched
+    landmark: bytes = b""
 
 
-def read_table(text: bytes, form: CrfsDialect, limits: Limits) -> Toc:
-    """A table from the plain bytes of its JSON. Raises Malformed and LimitExceeded."""
+def read_table(text: bytes, dialect: CrfsDialect, limits: Limits) -> Toc:
+    """Parse the JSON of a table. Raises Malformed and LimitExceeded."""
     try:
         decoded = text.decode()
     except UnicodeDecodeError:
-        raise Malformed("the table of contents is no UTF-8") from None
-    builder = _TocBuilder(form, limits)
-    for number, toc_entry in enumerate(_scan_entries(decoded)):
-        if not number % _OFTEN:
+        raise Malformed("the table of contents is not UTF-8") from None
+    builder = _TocBuilder(dialect, limits)
+    for number, toc_entry in enumerate(scan_entries(decoded)):
+        if not number % _CHECK_INTERVAL:
             check_cancelled()
         builder.add(toc_entry)
     return builder.finish()
 
 
-def _scan_entries(text: str) -> Iterator[TocEntry]:
-    """The objects of the table's `entries`, one by one, so that they are not all in memory at once."""
-    walk = _JsonScanner(text)
-    walk.expect("{")
-    seen: dict[str, object] = {}
-    while walk.more("}", first=not seen):
-        name = walk.value()
-        walk.expect(":")
-        if not isinstance(name, str) or name in seen:
-            raise Malformed("the table of contents has a member twice")
-        seen[name] = None
-        if name != "entries":
-            seen[name] = walk.value()
-            continue
-        walk.expect("[")
-        first = True
-        while walk.more("]", first=first):
-            first = False
-            toc_entry = walk.value()
-            if not isinstance(toc_entry, dict):
-                raise Malformed("the table of contents has an entry that is no object")
-            yield toc_entry
-    if walk.rest() or seen.get("version") != 1 or "entries" not in seen:
-        raise Malformed("the table of contents is of no version that is known")
-
-
-class _JsonScanner:
-    """A place in a JSON text."""
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-        self._at = 0
-        self._decoder = json.JSONDecoder()
-
-    def value(self) -> object:
-        """The next value.
-
-        It is decoded from a part of the text that is long enough, and never from too long a one.
-        """
-        self._skip()
-        for size in _SIZES:
-            part = self._text[self._at : self._at + size]
-            whole = len(part) < size
-            try:
-                found: object
-                found, end = self._decoder.raw_decode(part)
-            except (ValueError, RecursionError):
-                if whole:
-                    break
-                continue
-            if whole or end < size:  # a number that ends with the part may go on
-                self._at += end
-                return found
-        raise Malformed(
-            f"the table of contents has invalid or too long JSON at character {self._at}"
-        )
-
-    def expect(self, character: str) -> None:
-        if not self._take(character):
-            raise Malformed(f"the table of contents is no JSON at character {self._at}")
-
-    def more(self, end: str, *, first: bool) -> bool:
-        """Whether another element follows in an object or array; passes the comma or the end."""
-        if self._take(end):
-            return False
-        if not first:
-            self.expect(",")
-        return True
-
-    def rest(self) -> bool:
-        self._skip()
-        return self._at < len(self._text)
-
-    def _take(self, character: str) -> bool:
-        self._skip()
-        found = self._text.startswith(character, self._at)
-        self._at += found
-        return found
-
-    def _skip(self) -> None:
-        match = _SPACE.match(self._text, self._at)
-        assert match is not None
-        self._at = match.end()
-
-
 @dataclass(slots=True)
 class _Chunk:
-    """Bytes of a file: from which place in it, how many (0: to its end), from where in the blob,
-    and to where (0: not said).
+    """Bytes of a file at `offset`, in the blob's bytes [start, stop).
 
-    `inner`: so many bytes of what begins there come before it.
+    `size`: 0 means up to the end of the file. `inner`: the bytes before it in the same member.
+    `stop`: 0 until it is known.
     """
 
     offset: int
@@ -194,12 +88,12 @@ class _Chunk:
 
 @dataclass(slots=True)
 class _PendingFile:
-    """A file whose chunks are being gathered.
+    """A file while its chunks are collected.
 
-    `place`: its number among the members; `stop`: where in the blob it ends, or 0.
+    `number`: of its entry. `stop`: its end in the blob, or 0. `whole`: the checksum of the file.
     """
 
-    place: int
+    number: int
     size: int
     stop: int
     whole: Checksum | None
@@ -207,14 +101,14 @@ class _PendingFile:
 
 
 class _TocBuilder:
-    """Members and spans from entries in order."""
+    """Collects the entries of a table in order."""
 
-    def __init__(self, form: CrfsDialect, limits: Limits) -> None:
-        self._form = form
+    def __init__(self, dialect: CrfsDialect, limits: Limits) -> None:
+        self._dialect = dialect
         self._limits = limits
         self._counter = EntryCounter(limits)
         self._chunks = 0
-        self._members: list[LayerEntry] = []
+        self._entries: list[LayerEntry] = []
         self._files: list[_PendingFile] = []
         self._file: _PendingFile | None = None
         self._prefetch = 0
@@ -222,47 +116,48 @@ class _TocBuilder:
     def add(self, toc_entry: TocEntry) -> None:
         if parse_text(toc_entry, "type") == "chunk":
             if self._file is None:
-                raise Malformed("the table of contents has a chunk of no file")
-            self._gather(self._file, toc_entry)
+                raise Malformed("the table of contents has a chunk without a file")
+            self._add_chunk(self._file, toc_entry)
             return
         self._file = None
         entry = parse_entry(toc_entry)
-        if entry.path in self._form.hidden:
-            if entry.path == self._form.landmark:
-                self._prefetch = min(parse_number(toc_entry, "offset"), self._form.end)
+        if entry.path in self._dialect.hidden:
+            if entry.path == self._dialect.landmark:
+                self._prefetch = min(parse_number(toc_entry, "offset"), self._dialect.end)
             return
         self._counter.count(entry)
         if entry.kind is EntryKind.FILE and entry.size:
             whole = parse_checksum(parse_text(toc_entry, "digest"))
             self._file = _PendingFile(
-                len(self._members), entry.size, parse_number(toc_entry, "endOffset"), whole
+                len(self._entries), entry.size, parse_number(toc_entry, "endOffset"), whole
             )
             self._files.append(self._file)
-            self._gather(self._file, toc_entry)
-        self._members.append(entry)
+            self._add_chunk(self._file, toc_entry)
+        self._entries.append(entry)
 
-    def _gather(self, file: _PendingFile, toc_entry: TocEntry) -> None:
+    def _add_chunk(self, file: _PendingFile, toc_entry: TocEntry) -> None:
         self._chunks += 1
         if self._chunks > self._limits.layer_members:
             raise LimitExceeded(
-                f"the layer has more chunks than limits.layer_members ({self._limits.layer_members})"
+                "the layer has more chunks than limits.layer_members"
+                f" ({self._limits.layer_members})"
             )
         file.chunks.append(_chunk(toc_entry))
 
     def finish(self) -> Toc:
         for file in self._files:
-            _settle(file, self._limits)
+            _complete_chunks(file, self._limits)
         chunks = [chunk for file in self._files for chunk in file.chunks if not chunk.zeros]
-        _set_stops(chunks, self._form.end)
-        spans = SpanMap(self._form.compression, algorithm=ALGORITHM, width=WIDTH)
-        plain = 0
+        _set_stops(chunks, self._dialect.end)
+        spans = SpanMap(self._dialect.compression, algorithm=ALGORITHM, width=WIDTH)
+        position = 0
         for file in self._files:
             extents: list[Extent] = []
             for chunk in file.chunks:
                 if chunk.checksum is not None:
                     spans.add(
                         Span(
-                            plain,
+                            position,
                             chunk.size,
                             chunk.start,
                             chunk.stop,
@@ -271,19 +166,20 @@ class _TocBuilder:
                             chunk.inner,
                         )
                     )
-                    _extend(extents, Extent(chunk.offset, plain, chunk.size))
-                    plain += chunk.size
-            self._members[file.place] = self._members[file.place]._replace(extents=tuple(extents))
-        if plain > self._limits.layer_bytes:
+                    _extend(extents, Extent(chunk.offset, position, chunk.size))
+                    position += chunk.size
+            self._entries[file.number] = self._entries[file.number]._replace(extents=tuple(extents))
+        if position > self._limits.layer_bytes:
             raise LimitExceeded(
                 f"the layer has more content than limits.layer_bytes ({self._limits.layer_bytes})"
             )
-        return Toc(_with_links_behind(self._members), spans, plain, self._prefetch)
+        return Toc(_with_links_last(self._entries), spans, position, self._prefetch)
 
 
-def _with_links_behind(entries: list[LayerEntry]) -> tuple[LayerEntry, ...]:
-    """The members, with each hard link behind what it leads to: older tables have links of files to
-    prefetch before these files.
+def _with_links_last(entries: list[LayerEntry]) -> tuple[LayerEntry, ...]:
+    """Move hard links behind their targets.
+
+    Older tables list links to prefetched files before these files.
     """
     if not any(entry.kind is EntryKind.HARDLINK for entry in entries):
         return tuple(entries)
@@ -298,21 +194,22 @@ def _with_links_behind(entries: list[LayerEntry]) -> tuple[LayerEntry, ...]:
 
 
 def _extend(extents: list[Extent], extent: Extent) -> None:
-    """Add an extent, or make the last one longer where it goes on."""
+    """Add an extent, or extend the last one if it continues there."""
     last = extents[-1] if extents else None
     if (
         last is not None
         and last.offset + last.length == extent.offset
-        and last.plain + last.length == extent.plain
+        and last.position + last.length == extent.position
     ):
-        extents[-1] = Extent(last.offset, last.plain, last.length + extent.length)
+        extents[-1] = Extent(last.offset, last.position, last.length + extent.length)
     else:
         extents.append(extent)
 
 
-def _settle(file: _PendingFile, limits: Limits) -> None:
-    """Check that a file's chunks make it up, in order; fill in what only the last of them, or only
-    the file, says.
+def _complete_chunks(file: _PendingFile, limits: Limits) -> None:
+    """Check that the chunks cover the file in order, and fill in omitted fields.
+
+    The size of the last chunk, its end, and the checksum of an only chunk can be omitted.
     """
     end, last = 0, file.chunks[-1]
     last.size = last.size or file.size - last.offset
@@ -321,25 +218,24 @@ def _settle(file: _PendingFile, limits: Limits) -> None:
         last.checksum = last.checksum or file.whole
     for chunk in file.chunks:
         if chunk.offset != end or not 0 < chunk.size <= file.size - end:
-            raise Malformed("the chunks of a file in the table of contents do not make it up")
+            raise Malformed("the chunks of a file in the table of contents do not cover it")
         end += chunk.size
         if chunk.zeros:
             chunk.checksum = None
         elif chunk.inner + chunk.size > limits.chunk_bytes:
             raise LimitExceeded(
-                f"a chunk of the layer takes more than limits.chunk_bytes ({limits.chunk_bytes})"
+                f"a chunk of the layer has more than limits.chunk_bytes ({limits.chunk_bytes})"
             )
         elif chunk.checksum is None:
             raise Malformed("a chunk of the table of contents has no digest")
     if end != file.size:
-        raise Malformed("the chunks of a file in the table of contents do not make it up")
+        raise Malformed("the chunks of a file in the table of contents do not cover it")
 
 
 def _set_stops(chunks: list[_Chunk], end: int) -> None:
-    """Say of each chunk where in the blob its bytes end at the latest: where the next member
-    begins, which must not be before.
-    """
-    # Where the next member begins, where the next chunk does, and at which place of its member.
+    """Set the end of each chunk in the blob: at most the start of the next member."""
+    # From the end of the blob: the starts of the next member and of the next chunk, and the
+    # position of that chunk in its member.
     following, after, last = end, end, 0
     for chunk in sorted(chunks, key=lambda chunk: (chunk.start, chunk.inner), reverse=True):
         if chunk.start != after:
@@ -347,12 +243,12 @@ def _set_stops(chunks: list[_Chunk], end: int) -> None:
         stop = chunk.stop or following
         if chunk.inner + chunk.size > last or not chunk.start < stop <= following:
             raise Malformed(
-                "a chunk of the table of contents lies over another, or outside the content"
+                "a chunk of the table of contents overlaps another, or is outside the content"
             )
         after, last = chunk.start, chunk.inner
-        # Up to the next chunk there are headers of the tar, too; no coder makes twice as much of
-        # what it is given. A block of zstd (RFC 8878, 3.1.1.2.4: at most 128 KiB) has to be there
-        # as a whole, also where a chunk ends in the middle of it.
+        # Headers of the tar may follow before the next chunk, so the end is also bounded by the
+        # size: compression never doubles its input. A block of zstd (RFC 8878, 3.1.1.2.4: at most
+        # 128 KiB) is needed as a whole, even if the chunk ends in the middle of it.
         chunk.stop = min(stop, chunk.start + 2 * (chunk.inner + chunk.size) + 192 * KIB)
 
 

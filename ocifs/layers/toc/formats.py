@@ -1,163 +1,87 @@
-"""Layers that bring a table of contents: which they are, and fetching and checking the table
-instead of the layer.
+"""The lazy layer formats in use, and the selection of one for each layer.
 
-Rules that hold here: only annotations of a layer's descriptor, which its manifest's digest covers,
-make a table believed, or the user's word for SOCI's, which anybody who may push can attach; for a
-table that lies apart nobody is asked before the layer says that it does; a table that lies or
-passes a bound is refused, which is logged, and the layer is then the plain tar that it also is; an
-outage is no refusal.
+The layer service and the tree use lazy formats only through `TocFormats`. A new format is one
+module with a `TocFormat`, and its line in `FORMATS` (docs/how-to/extend.md).
+
+Tasks of a mount call this on the event loop.
+
+Rules:
+
+- A TOC is used only if a verified manifest names its digest, or if the user has enabled its format.
+- TOCs outside a layer are located only when they are needed.
+- A TOC that is invalid or exceeds a limit is logged, and the layer is indexed as an ordinary tar.
+- An outage is an error, never a reason to ignore a TOC.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
-from typing import TypeAlias
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
 
-from ocifs.concurrency import in_thread
-from ocifs.content import Blob, BlobReader
-from ocifs.errors import IntegrityError, LimitExceeded, Malformed, Unsupported
-from ocifs.layers.toc import estargz, zstd_chunked
-from ocifs.layers.toc.crfs import Toc
+from ocifs.errors import LimitExceeded, Malformed, Unsupported
+from ocifs.layers.toc.estargz import Estargz
+from ocifs.layers.toc.protocol import ImageContext, Toc, TocFormat, TocRef, TocSource
+from ocifs.layers.toc.soci import Soci
+from ocifs.layers.toc.zstd_chunked import ZstdChunked
 from ocifs.oci.digest import Digest
-from ocifs.settings import KIB, MIB, Limits
 
 log = logging.getLogger(__name__)
 
-# What is read of an eStargz layer's end before its footer says where the table begins: the table of
-# a Debian of 270 MB is 0.44 % of it. A larger one costs a request more.
-_TAIL, _MOST = 128 * KIB, 1 * MIB
-_SHARE = 200
-SOCI = "soci"
-
-TocFinder: TypeAlias = Callable[[], Awaitable[Mapping[Digest, Blob]]]
-"""Asks for tables of contents that lie beside layers, by their layers' digests."""
+# In order of preference. A zstd:chunked layer can also have the annotation of eStargz.
+FORMATS: Final[tuple[TocFormat, ...]] = (
+    ZstdChunked(),
+    Estargz(),
+    Soci(),
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Promise:
-    """A table of contents that a layer's annotations name: its format, its digest, and its place
-    where they say it.
+class TocFormats:
+    """A selection of formats, in order of preference."""
 
-    `apart`: the blob that it is, where it lies beside the layer, as SOCI's does; `ask`: for the
-    blobs that may be it, by their layers' digests, where the layer says that it has none itself.
-    """
+    formats: Sequence[TocFormat] = FORMATS
 
-    form: str
-    digest: Digest
-    chunked: zstd_chunked.Promise | None = None
-    apart: Blob | None = None
-    ask: TocFinder | None = field(default=None, compare=False, repr=False)
-
-    def key(self, blob: Blob) -> Digest:
-        """What is made of the layer by this table is kept under this name: another manifest may
-        name another table for the same blob.
-        """
-        chunked = self.chunked
-        place = "" if chunked is None else f"{chunked.start}:{chunked.length}:{chunked.plain}"
-        if chunked is not None and chunked.plain_digest is not None:
-            place += f" {chunked.plain_digest}"
-        return Digest.of(f"{blob.digest} {self.form} {self.digest} {place}".encode())
-
-
-def promised(
-    annotations: Mapping[str, str], apart: Blob | None = None, ask: TocFinder | None = None
-) -> Promise | None:
-    """The table that annotations of a layer name, else the one `apart`; None if they name none.
-
-    Raises Malformed for what makes no sense.
-
-    Annotations of both eStargz and zstd:chunked are those of one table, which has to be what both
-    say.
-    """
-    chunked = zstd_chunked.promise(annotations)
-    named = annotations.get(estargz.ANNOTATION)
-    starred = None if named is None else Promise("estargz", Digest.parse(named), ask=ask)
-    if chunked is None and starred is None and apart is not None:
-        return Promise(SOCI, apart.digest, apart=apart)
-    if chunked is None:
-        return starred
-    return Promise("zstd:chunked", chunked.digest, chunked)
-
-
-async def fetch_table(
-    blobs: BlobReader, blob: Blob, promise: Promise, limits: Limits
-) -> Toc | None:
-    """The layer's table of contents, verified; None where it is refused.
-
-    Raises whatever reading the blob raises.
-    """
-    try:
-        if promise.apart is not None:
-            return await _ztoc(blobs, blob, promise.apart, limits)
-        if promise.chunked is not None:
-            return await _chunked(blobs, blob, promise.chunked, limits)
-        return await _estargz(blobs, blob, promise, limits)
-    except (Malformed, LimitExceeded, Unsupported) as error:
-        log.warning(
-            "layer %s of %s is taken as a plain tar: %s",
-            blob.digest,
-            blob.repository or "the image",
-            error,
-        )
+    def ref(self, annotations: Mapping[str, str]) -> TocRef | None:
+        """Return the reference in a layer's annotations, or None. Raises Malformed."""
+        for toc_format in self.formats:
+            ref = toc_format.ref(annotations)
+            if ref is not None:
+                return ref
         return None
 
+    async def locate(self, image: ImageContext) -> dict[Digest, TocRef]:
+        """Find the TOCs of the enabled opt-in formats, by the digests of their layers."""
+        found: dict[Digest, TocRef] = {}
+        for toc_format in self.formats:
+            if toc_format.opt_in and toc_format.name in image.enabled:
+                for layer, blob in (await toc_format.locate(image)).items():
+                    found.setdefault(layer, TocRef(toc_format.name, blob.digest, blob=blob))
+        return found
 
-async def _ztoc(blobs: BlobReader, blob: Blob, table: Blob, limits: Limits) -> Toc:
-    _bound(table.size, limits)
-    # With it come FlatBuffers, and NumPy where it is installed: 0.2 s, and a thread for each
-    # processor.
-    from ocifs.layers.toc.soci import read_ztoc
+    async def fetch(self, source: TocSource) -> Toc | None:
+        """Return the verified TOC of a layer, or None if it must not be used.
 
-    data = await _exactly(blobs, table, 0, table.size)
-    return await in_thread(read_ztoc, data, blob.size, limits)
+        Raises the errors of reading the blob.
+        """
+        try:
+            return await self._named(source.ref.format).fetch(source)
+        except (Malformed, LimitExceeded, Unsupported) as error:
+            log.warning(
+                "layer %s of %s is read as an ordinary tar: %s",
+                source.layer.digest,
+                source.layer.repository or "the image",
+                error,
+            )
+            return None
 
+    def has_tar_positions(self, name: str) -> bool:
+        """Whether indexes that record this format or compression use positions in the tar."""
+        return any(each.tar_positions for each in self.formats if each.name == name)
 
-async def _chunked(
-    blobs: BlobReader, blob: Blob, said: zstd_chunked.Promise, limits: Limits
-) -> Toc:
-    zstd_chunked.check_place(said, blob.size, limits)
-    data = await _exactly(blobs, blob, said.start, said.length)
-    return await in_thread(zstd_chunked.read, data, said, limits)
-
-
-async def _estargz(blobs: BlobReader, blob: Blob, promise: Promise, limits: Limits) -> Toc:
-    length = min(blob.size, max(_TAIL, min(_MOST, blob.size // _SHARE)))
-    tail = await _exactly(blobs, blob, blob.size - length, length)
-    end = estargz.end_of_content(tail, blob.size)
-    if end is not None:
-        start, data = end, await _beside(blobs, blob, promise, limits)
-    else:
-        start, stop = estargz.table_place(tail, blob.size)
-        _bound(stop - start, limits)
-        missing = max(0, blob.size - length - start)
-        data = await _exactly(blobs, blob, start, missing) if missing else b""
-        data += tail[max(0, length - (blob.size - start)) : length - (blob.size - stop)]
-    return await in_thread(estargz.read, data, start, promise.digest, limits)
-
-
-async def _beside(blobs: BlobReader, blob: Blob, promise: Promise, limits: Limits) -> bytes:
-    """The compressed table of an eStargz layer that has none itself."""
-    found = {} if promise.ask is None else await promise.ask()
-    table = found.get(blob.digest)
-    if table is None:
-        raise Malformed("its table of contents lies apart from it, and is not found beside its tag")
-    _bound(table.size, limits)
-    return await _exactly(blobs, table, 0, table.size)
-
-
-def _bound(size: int, limits: Limits) -> None:
-    if size < 0:
-        raise Malformed("the table of contents has a descriptor without a size")
-    if size > limits.toc_bytes:
-        raise LimitExceeded(
-            f"the table of contents has more than limits.toc_bytes ({limits.toc_bytes})"
-        )
-
-
-async def _exactly(blobs: BlobReader, blob: Blob, start: int, length: int) -> bytes:
-    data = await blobs.read_blob(blob, start, length)
-    if len(data) != length:
-        raise IntegrityError(f"{blob.digest} ends before the size that its descriptor says")
-    return data
+    def _named(self, name: str) -> TocFormat:
+        for toc_format in self.formats:
+            if toc_format.name == name:
+                return toc_format
+        raise Unsupported(f"unknown format of a table of contents: {name}")

@@ -1,17 +1,19 @@
-"""zstd:chunked: a zstd layer of many frames, with a table of contents in a skippable frame near its
-end (containers/storage, pkg/chunked).
+"""zstd:chunked: a zstd layer of many frames, with a table of contents (containers/storage,
+pkg/chunked).
 
-    frame … frame                   the tar; each chunk of a file's content is a frame of its own
-    skippable frame                 the table: zstd-compressed JSON skippable frames
-    what rebuilds the tar's headers, and a footer; neither is needed here
+    frame … frame       the tar; each chunk of a file's content is a frame
+    skippable frame     the TOC: zstd-compressed JSON
+    skippable frames    data to rebuild the tar's headers, and a footer; ocifs uses neither
 
-What is trusted are the annotations of the layer's descriptor, in a manifest whose digest was
-verified: they say where the table lies, and name the digest of its compressed bytes. Podman 4 and
-older wrote them under `io.containers`, later ones under `io.github.containers`. stargz-snapshotter,
-and nerdctl with it, also writes eStargz' annotation, which names the digest of the table's plain
-JSON; then both must hold, and its landmarks are hidden.
+The annotations of the layer's descriptor contain the position of the TOC and the digest of its
+compressed bytes. The manifest's verified digest covers them. Podman 4 and older use the prefix
+`io.containers`, later versions `io.github.containers`. Layers of stargz-snapshotter and nerdctl
+also have the annotation of eStargz, with the digest of the uncompressed JSON. Then both digests
+must match, and the landmarks of eStargz are hidden.
 
-Rules that hold here: pure; nothing of the table is decompressed before its digest was checked.
+Rules:
+
+- The TOC is not decompressed before its digest is verified.
 """
 
 from __future__ import annotations
@@ -20,83 +22,109 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ocifs.concurrency import in_thread
+from ocifs.content import Blob
 from ocifs.errors import IntegrityError, LimitExceeded, Malformed
 from ocifs.layers import zstd
-from ocifs.layers.toc.crfs import CrfsDialect, Toc, read_table
+from ocifs.layers.toc.crfs import CrfsDialect, read_table
 from ocifs.layers.toc.estargz import ANNOTATION as ESTARGZ
 from ocifs.layers.toc.estargz import LANDMARKS, PREFETCH
+from ocifs.layers.toc.protocol import ImageContext, Toc, TocRef, TocSource
 from ocifs.oci.digest import Digest
 from ocifs.settings import Limits
 
 _PREFIXES = ("io.github.containers.zstd-chunked.", "io.containers.zstd-chunked.")
 _CHECKSUM, _POSITION = "manifest-checksum", "manifest-position"
-_PLACE = re.compile(r"([0-9]{1,18}):([0-9]{1,18}):([0-9]{1,18}):([0-9]{1,18})")
-_FRAME_HEADER = 8  # of the skippable frame that the table is in (RFC 8878, 3.1.2)
-_CRFS = "1"  # the one type of table that there is
+_POSITION_VALUE = re.compile(r"([0-9]{1,18}):([0-9]{1,18}):([0-9]{1,18}):([0-9]{1,18})")
+_FRAME_HEADER = 8  # of the skippable frame around the TOC (RFC 8878, 3.1.2)
+_CRFS = "1"  # the only defined type of TOC
+
+
+class ZstdChunked:
+    """The format of zstd:chunked layers."""
+
+    name = "zstd:chunked"
+    tar_positions = False
+    opt_in = False
+
+    def ref(self, annotations: Mapping[str, str]) -> TocRef | None:
+        """Return the reference in a layer's annotations, or None. Raises Malformed."""
+        for prefix in _PREFIXES:
+            if prefix + _CHECKSUM not in annotations:
+                continue
+            match = _POSITION_VALUE.fullmatch(annotations.get(prefix + _POSITION, ""))
+            if match is None or match[4] != _CRFS:
+                raise Malformed(f"the annotation {prefix + _POSITION} has an unknown value")
+            digest, named = Digest.parse(annotations[prefix + _CHECKSUM]), annotations.get(ESTARGZ)
+            json_digest = None if named is None else Digest.parse(named)
+            position = TocPosition(int(match[1]), int(match[2]), int(match[3]), json_digest)
+            return TocRef(self.name, digest, position.details)
+        return None
+
+    async def locate(self, image: ImageContext) -> Mapping[Digest, Blob]:
+        """Return nothing: the TOC is always in the layer."""
+        return {}
+
+    async def fetch(self, source: TocSource) -> Toc:
+        """Fetch the TOC from the position in its reference."""
+        position = TocPosition.parse(source.ref.details)
+        position.check(source.layer.size, source.limits)
+        data = await source.read(position.start, position.length)
+        return await in_thread(read, data, source.ref.digest, position, source.limits)
 
 
 @dataclass(frozen=True, slots=True)
-class Promise:
-    """What the annotations say of the table: bytes [start, start+length) of the blob have the
-    digest, and unpack to `plain` bytes.
+class TocPosition:
+    """Bytes [start, start+length) of the blob, which decompress to `size` bytes of JSON.
 
-    `plain_digest`: of these, if eStargz' annotation names it.
+    `json_digest`: the digest of the JSON, from the annotation of eStargz.
     """
 
-    digest: Digest
     start: int
     length: int
-    plain: int
-    plain_digest: Digest | None = None
+    size: int
+    json_digest: Digest | None = None
+
+    @property
+    def details(self) -> str:
+        """The position as text, for a TocRef."""
+        return f"{self.start}:{self.length}:{self.size} {self.json_digest or ''}".rstrip()
+
+    @classmethod
+    def parse(cls, details: str) -> TocPosition:
+        """Return the position that `details` gave."""
+        numbers, _, json_digest = details.partition(" ")
+        start, length, size = map(int, numbers.split(":"))
+        return cls(start, length, size, Digest.parse(json_digest) if json_digest else None)
+
+    def check(self, blob_size: int, limits: Limits) -> None:
+        """Raise Malformed or LimitExceeded if no TOC can be read from a blob of that size."""
+        if not (
+            _FRAME_HEADER <= self.start < blob_size and 0 < self.length <= blob_size - self.start
+        ):
+            raise Malformed("the position of the table of contents is outside the layer")
+        if max(self.length, self.size) > limits.toc_bytes:
+            raise LimitExceeded(
+                f"the table of contents has more than limits.toc_bytes ({limits.toc_bytes})"
+            )
 
 
-def promise(annotations: Mapping[str, str]) -> Promise | None:
-    """What a layer's annotations say of its table, or None.
-
-    Raises Malformed for what makes no sense.
-    """
-    for prefix in _PREFIXES:
-        if prefix + _CHECKSUM not in annotations:
-            continue
-        match = _PLACE.fullmatch(annotations.get(prefix + _POSITION, ""))
-        if match is None or match[4] != _CRFS:
-            raise Malformed(f"the annotation {prefix + _POSITION} says nothing that is known")
-        digest, named = Digest.parse(annotations[prefix + _CHECKSUM]), annotations.get(ESTARGZ)
-        plain_digest = None if named is None else Digest.parse(named)
-        return Promise(digest, int(match[1]), int(match[2]), int(match[3]), plain_digest)
-    return None
-
-
-def check_place(said: Promise, size: int, limits: Limits) -> None:
-    """Whether the table that is promised can be in a blob of that size, and be read.
-
-    Raises Malformed and LimitExceeded.
-    """
-    if not (_FRAME_HEADER <= said.start < size and 0 < said.length <= size - said.start):
-        raise Malformed("the table of contents is said to be outside the layer")
-    if max(said.length, said.plain) > limits.toc_bytes:
-        raise LimitExceeded(
-            f"the table of contents has more than limits.toc_bytes ({limits.toc_bytes})"
-        )
-
-
-def read(compressed: bytes, said: Promise, limits: Limits) -> Toc:
-    """The table that these bytes are. Raises Malformed, IntegrityError and LimitExceeded."""
-    if not said.digest.matches(compressed):
-        raise IntegrityError(
-            f"the table of contents is not {said.digest}, which the manifest names"
-        )
+def read(compressed: bytes, digest: Digest, position: TocPosition, limits: Limits) -> Toc:
+    """Parse a compressed TOC. Raises Malformed, IntegrityError and LimitExceeded."""
+    if not digest.matches(compressed):
+        raise IntegrityError(f"the table of contents does not have the digest {digest}")
     try:
-        text = zstd.first_of(compressed, said.plain + 1, limits.layer_window)
+        text = zstd.first_of(compressed, position.size + 1, limits.layer_window)
     except zstd.ZstdError as error:
-        raise Malformed(f"the table of contents is no zstd: {error}") from None
-    if len(text) != said.plain:
-        raise Malformed("the table of contents is not of the size that its annotation says")
-    end = said.start - _FRAME_HEADER
-    if said.plain_digest is None:
+        raise Malformed(f"the table of contents has invalid zstd data: {error}") from None
+    if len(text) != position.size:
+        raise Malformed("the table of contents does not have the size in its annotation")
+    end = position.start - _FRAME_HEADER
+    if position.json_digest is None:
         return read_table(text, CrfsDialect("zstd", end), limits)
-    if not said.plain_digest.matches(text):
+    if not position.json_digest.matches(text):
         raise IntegrityError(
-            f"the table of contents is not {said.plain_digest}, which the manifest also names"
+            f"the table of contents does not have the digest {position.json_digest}"
+            " in the annotation of eStargz"
         )
     return read_table(text, CrfsDialect("zstd", end, LANDMARKS, PREFETCH), limits)

@@ -12,10 +12,9 @@ from ocifs.content import Blob
 from ocifs.errors import LimitExceeded, NotFound
 from ocifs.tree.blob import BlobFile, with_known_size
 from ocifs.tree.manifest.context import Context
-from ocifs.tree.manifest.external_toc import external_toc_tables
+from ocifs.tree.manifest.image_context import image_context
 from ocifs.tree.manifest.load import LoadedManifest, ManifestLocation
 from ocifs.tree.manifest.rootfs import diff_ids, image_name, is_tar_layer
-from ocifs.tree.manifest.soci import soci_tables
 from ocifs.tree.names import to_bytes
 from ocifs.tree.node import DIRECTORY, Attributes, DirectoryEntry, Node, SimpleNode, TextFile
 from ocifs.tree.rootfs.root import LayerStack, open_layer_tree
@@ -27,12 +26,11 @@ class LayersDirectory(SimpleNode):
 
     __slots__ = (
         "_diff_ids",
-        "_external_tables",
         "_image",
         "_is_image",
         "_layers",
         "_location",
-        "_tables",
+        "_tocs",
     )
 
     def __init__(self, location: ManifestLocation, loaded: LoadedManifest, key: Hashable) -> None:
@@ -40,8 +38,7 @@ class LayersDirectory(SimpleNode):
         self._location = location
         self._layers = loaded.manifest.layers
         self._diff_ids = diff_ids(loaded.config, len(self._layers))
-        self._tables = soci_tables(location, loaded.manifest)
-        self._external_tables = external_toc_tables(location, loaded.manifest)
+        self._tocs = image_context(location, loaded.manifest)
         self._image = image_name(location, loaded)
         self._is_image = loaded.classification.kind in ("image", "docker-schema1")
 
@@ -72,9 +69,8 @@ class LayersDirectory(SimpleNode):
             markers=self._is_image,
             alone=True,
             mtime_ns=self.attributes.mtime_ns,
-            tables=self._tables,
             image=self._image,
-            external_tables=self._external_tables,
+            tocs=self._tocs,
         )
         return LayerDirectory(self._location.context, stack, (self.key, number))
 

@@ -14,9 +14,8 @@ from ocifs.oci.digest import Digest
 from ocifs.oci.kinds.artifact import is_rootfs_layer
 from ocifs.oci.kinds.flavours import filesystem_image
 from ocifs.oci.mediatype import essence
-from ocifs.tree.manifest.external_toc import external_toc_tables
+from ocifs.tree.manifest.image_context import image_context
 from ocifs.tree.manifest.load import LoadedManifest, ManifestLocation
-from ocifs.tree.manifest.soci import soci_tables
 from ocifs.tree.manifest.times import config_members
 from ocifs.tree.node import DIRECTORY, Attributes, Directory, DirectoryEntry, Node, SimpleNode
 from ocifs.tree.rootfs.root import LayerStack, open_layer_tree
@@ -139,7 +138,6 @@ def open_rootfs(location: ManifestLocation, loaded: LoadedManifest, key: Hashabl
         image=name,
         warning=f"{name}: {warning}" if warning else "",
         report=location.context.report,
-        tables=soci_tables(location, loaded.manifest),
-        external_tables=external_toc_tables(location, loaded.manifest),
+        tocs=image_context(location, loaded.manifest),
     )
     return open_layer_tree(location.context.layer_service, stack, location.context.view, key)

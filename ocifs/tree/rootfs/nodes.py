@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from ocifs.errors import NoAttribute, NotFound
 from ocifs.layers.index.entry import EntryKind, LayerEntry
-from ocifs.layers.indexing.pipeline import Layer
+from ocifs.layers.indexing.layer import Layer
 from ocifs.layers.merge.tree import DIRECTORY as DIRECTORY_CODE
 from ocifs.layers.merge.tree import (
     PLACE,

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 
 from ocifs.content import Blob
 from ocifs.errors import NoAttribute, NotFound
-from ocifs.layers.indexing.pipeline import Layer
+from ocifs.layers.indexing.layer import Layer
 from ocifs.layers.merge.root_attributes import RootAttributes, name_of
 from ocifs.layers.merge.tree import MergedEntry
 from ocifs.layers.service import LayerService
-from ocifs.layers.toc.formats import TocFinder
+from ocifs.layers.toc.protocol import ImageContext, TocRef
 from ocifs.oci.descriptor import Descriptor
 from ocifs.oci.digest import Digest
 from ocifs.settings import ViewSettings
@@ -46,9 +46,8 @@ class LayerStack:
 
     `alone`: one layer by itself; `markers`: whiteouts are hidden.
 
-    `tables`: asks for tables of contents that are to be believed; `apart`: for those that layers'
-    annotations name. `within`: names above everything in the layers that are shown already, by
-    whoever has this tree. `mtime_ns`: the root's, until it is looked into. `image`: what errors
+    `tocs`: the image, for tables of contents outside its layers. `within`: names above everything in
+    the layers that are shown already, by whoever has this tree. `mtime_ns`: the root's, until it is looked into. `image`: what errors
     call the whole; `warning`: what is to be reported, by `report`, when the tree is first looked
     into.
     """
@@ -60,8 +59,7 @@ class LayerStack:
     alone: bool = False
     within: tuple[bytes, ...] = ()
     mtime_ns: int = 0
-    tables: TocFinder | None = None
-    external_tables: TocFinder | None = None
+    tocs: ImageContext | None = None
     image: str = ""
     warning: str = ""
     report: Callable[[str], None] | None = None
@@ -127,7 +125,7 @@ class _TreeRoot(SimpleNode):
 
     async def restore_attributes(self) -> None:
         if self._cached_root is None:
-            root = await self._workshop.roots.find(self._root_key())
+            root = await self._workshop.root_attributes.find(self._root_key())
             if root is not None:
                 self._apply_root(root)
 
@@ -145,18 +143,19 @@ class _TreeRoot(SimpleNode):
 
     async def _load_tree(self) -> None:
         stack, layer_service = self._stack, self._workshop
-        tables = await stack.tables() if stack.tables is not None else {}
+        located = await layer_service.locate_tocs(stack.tocs)
         with (
             named_in_errors(stack.image),
             explain_foreign_urls([url for descriptor in stack.layers for url in descriptor.urls]),
         ):
             layers = self._layers(
-                [await with_known_size(layer_service.blobs, blob) for blob in self._blobs()], tables
+                [await with_known_size(layer_service.blobs, blob) for blob in self._blobs()],
+                located,
             )
             tree = await layer_service.tree(layers, markers=stack.markers, alone=stack.alone)
         top, path = _descend(tree.root, stack.within)
         root = RootAttributes(top.entry, top.links)
-        await layer_service.roots.keep(self._root_key(), root)
+        await layer_service.root_attributes.save(self._root_key(), root)
         self._inner = open_subtree(
             self.key, layer_service, layers, self._view, Subtree(top, path, stack.image)
         )
@@ -167,15 +166,15 @@ class _TreeRoot(SimpleNode):
     def _blobs(self) -> list[Blob]:
         return [Blob.of(self._stack.repository, descriptor) for descriptor in self._stack.layers]
 
-    def _layers(self, blobs: Sequence[Blob], tables: Mapping[Digest, Blob]) -> tuple[Layer, ...]:
+    def _layers(self, blobs: Sequence[Blob], located: Mapping[Digest, TocRef]) -> tuple[Layer, ...]:
         described = zip(blobs, self._stack.diff_ids, self._stack.layers, strict=True)
         return tuple(
             self._workshop.layer(
                 blob,
                 diff_id,
                 descriptor.annotations,
-                tables.get(blob.digest),
-                self._stack.external_tables,
+                located.get(blob.digest),
+                self._stack.tocs,
             )
             for blob, diff_id, descriptor in described
         )
@@ -183,9 +182,9 @@ class _TreeRoot(SimpleNode):
     def _root_key(self) -> Digest:
         """What the root is kept by: all that is known of the tree without asking anybody."""
         stack = self._stack
-        believed = stack.tables is not None
+        opted_in = stack.tocs is not None and bool(stack.tocs.enabled)
         return name_of(
-            self._layers(self._blobs(), {}), stack.markers, stack.alone, stack.within, believed
+            self._layers(self._blobs(), {}), stack.markers, stack.alone, stack.within, opted_in
         )
 
     def _apply_root(self, root: RootAttributes) -> None:
