@@ -17,10 +17,10 @@ import trio
 import trio.testing
 
 from ocifs.content import Blob
-from ocifs.layers.indexing.pipeline import Layer
+from ocifs.layers.indexing.layer import Layer
 from ocifs.layers.service import LayerService
+from ocifs.layers.spans.budget import MemoryBudget
 from ocifs.layers.spans.reader import SpanReader
-from ocifs.layers.spans.room import Room
 from ocifs.oci.digest import Digest
 from ocifs.scrape import open_listeners, serve_metrics
 from ocifs.settings import KIB, MIB, CacheSettings, Limits
@@ -146,22 +146,24 @@ async def test_reading_ahead_and_prefetching_end_alone(
         layer = Layer(blob)
         index = await layer_service.index(layer)
         assert index.spans is not None
-        reader = SpanReader(blobs, nursery, Room(1 << 20))
+        reader = SpanReader(blobs, nursery, MemoryBudget(1 << 20))
         for span in list(index.spans)[
             :4
         ]:  # in a row, so that the next are decoded before they are asked for
             blobs.failing = False
-            assert len(await reader.read(blob, index.spans, span.plain, span.length)) == span.length
+            assert (
+                len(await reader.read(blob, index.spans, span.position, span.length)) == span.length
+            )
             blobs.failing = True
             await trio.testing.wait_all_tasks_blocked()
         assert blobs.failed
-        layer_service._prefetch(layer, replace(index, prefetch=64 * KIB), 0)
+        layer_service._reader._prefetch(layer, replace(index, prefetch=64 * KIB), 0)
         failed = blobs.failed
         await trio.testing.wait_all_tasks_blocked()
         assert blobs.failed == failed + 1
         blobs.failing = False
         last = list(index.spans)[-1]
-        assert len(await reader.read(blob, index.spans, last.plain, last.length)) == last.length
+        assert len(await reader.read(blob, index.spans, last.position, last.length)) == last.length
         nursery.cancel_scope.cancel()
     assert any(record.levelno == logging.ERROR for record in caplog.records)
 

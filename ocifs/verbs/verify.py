@@ -11,7 +11,7 @@ from pathlib import Path
 from ocifs.errors import IntegrityError
 from ocifs.layers.checksummed import intact
 from ocifs.layers.index import codec
-from ocifs.layers.spans.uncompressed import PLAIN
+from ocifs.layers.spans.uncompressed import TAR_KIND
 from ocifs.oci.digest import Digest
 from ocifs.settings import default_cache_directory
 from ocifs.store.derived import DerivedFiles
@@ -45,7 +45,7 @@ def _expected(disk: Disk, item: Item) -> Digest | None:
     index.
     """
     assert item.digest is not None
-    if item.kind == PLAIN:
+    if item.kind == TAR_KIND:
         index = codec.decode(_derived(disk, codec.KIND, item.digest))
         return None if index is None else index.diff_id
     if not item.kind.startswith(INDICES):

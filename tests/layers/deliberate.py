@@ -18,13 +18,16 @@ _TARS, _ALL = ("tar", "bsdtar"), ("umoci", "tar", "bsdtar")
 DANGEROUS: set[Case] = {
     (name, "umoci") for name in ("whiteout root-ish", "whiteout prefix only", "wh name")
 }
-"""What must not be tried: umoci 0.4.7 takes a whiteout of `.`, `..` or nothing for one of the directory above."""
+"""Layers that are not tried: umoci 0.4.7 removes the parent for whiteouts of `.` and `..`."""
 
 TAKES: dict[Case, str] = {
     (
         "hard with data",
         "bsdtar",
-    ): "POSIX lets a hard link carry the file's data again; image tools write none, and umoci reads none",
+    ): (
+        "POSIX lets a hard link carry the file's data again; image tools write none, and umoci"
+        " reads none"
+    ),
 }
 TAKES |= dict.fromkeys(
     (("wh name", "tar"), ("wh name", "bsdtar")),
@@ -44,7 +47,8 @@ def _listed(*groups: tuple[str, Iterable[str], Iterable[str]]) -> dict[Case, str
 
 REFUSES = _listed(
     (
-        "an entry of a type that the image specification does not name is a file (POSIX), or none where it is about the archive",
+        "an entry of a type that the image specification does not name is a file"
+        " (POSIX), or none where it is about the archive",
         _UMOCI,
         [
             "gnu dumpdir",
@@ -57,13 +61,15 @@ REFUSES = _listed(
         + [f"type {letter}" for letter in "ZMVNAE89"],
     ),
     (
-        "a rest of a file from another volume, a volume's label with data, Solaris' ACLs are passed over",
+        "a rest of a file from another volume, a volume's label with data, Solaris' ACLs"
+        " are passed over",
         _TAR,
         ["type M"],
     ),
     ("a volume's label with data, Solaris' ACLs are passed over", _BSDTAR, ["type V", "type A"]),
     (
-        "global PAX headers are passed over wherever they stand: Go's library hands them out as entries, which this umoci does not know",
+        "global PAX headers are passed over wherever they stand: Go's library hands them"
+        " out as entries, which this umoci does not know",
         _UMOCI,
         ["global", "global only", "pax x then global"],
     ),
@@ -79,7 +85,8 @@ REFUSES = _listed(
         ["gnu long name of nothing"],
     ),
     (
-        "a type that says file is believed, whatever its name ends with; its content is not skipped",
+        "a type that says file is believed, whatever its name ends with; its content is"
+        " not skipped",
         _TAR,
         ["slash on a file with content"],
     ),
@@ -89,7 +96,8 @@ REFUSES = _listed(
         ["base-256 uid beyond", "base-256 uid negative"],
     ),
     (
-        "device numbers beyond Linux' lose bits as in mknod(2) from umoci; a whole image does not fail for one",
+        "device numbers beyond Linux' lose bits as in mknod(2) from umoci; a whole image"
+        " does not fail for one",
         _TARS,
         [
             f"device {which}"
@@ -164,7 +172,8 @@ REFUSES = _listed(
         ["name of 256"],
     ),
     (
-        "whiteouts hide what is below their layer, wherever they stand in it; a hard link leads to what its layer was made on",
+        "whiteouts hide what is below their layer, wherever they stand in it; a hard"
+        " link leads to what its layer was made on",
         _UMOCI,
         ["hard to deleted same layer, wh first", "opaque then hard link to hidden"],
     ),
@@ -267,7 +276,8 @@ DIFFERENCES = _what(
         ["f xattrs"],
     ),
     (
-        "access control lists beside attributes are not read, as umoci and GNU tar do without --acls",
+        "access control lists beside attributes are not read, as umoci and GNU tar do"
+        " without --acls",
         _BSDTAR,
         "acl",
         ["f mode", "f xattrs"],

@@ -18,8 +18,8 @@ import zstandard
 from ocifs.content import Blob
 from ocifs.errors import Malformed
 from ocifs.layers.toc import estargz
-from ocifs.layers.toc.crfs import Toc
-from ocifs.layers.toc.formats import fetch_table, promised
+from ocifs.layers.toc.formats import TocFormats
+from ocifs.layers.toc.protocol import Toc, TocSource
 from ocifs.oci.digest import Digest
 from ocifs.settings import Limits
 
@@ -141,7 +141,7 @@ def starred(contents: Contents, toc: bytes | None = None) -> Made:
 
 
 def starred_apart(contents: Contents, toc: bytes | None = None) -> tuple[Made, bytes]:
-    """An eStargz layer without its table, and the blob that is its table, this one or the true one."""
+    """An eStargz layer without its table, and the blob of its table: this one or the true one."""
     toc = table(contents.entries) if toc is None else toc
     whole = starred(contents, toc)
     body = contents.end()
@@ -210,9 +210,9 @@ def read(made: Made, limits: Limits | None = None) -> Toc | None:
     """The table of a layer as it is taken, or None where it is refused or none is named."""
     blob = Blob("app", Digest.of(made.blob), len(made.blob))
     try:
-        promise = promised(made.annotations)
+        ref = TocFormats().ref(made.annotations)
     except Malformed:
         return None
-    if promise is None:
+    if ref is None:
         return None
-    return trio.run(fetch_table, Memory(made.blob), blob, promise, limits or Limits())
+    return trio.run(TocFormats().fetch, TocSource(Memory(made.blob), blob, ref, limits or Limits()))

@@ -70,7 +70,7 @@ def content(data: bytes, member: LayerEntry) -> bytes:
     whole = bytearray(member.size)
     for extent in member.extents:
         whole[extent.offset : extent.offset + extent.length] = data[
-            extent.plain : extent.plain + extent.length
+            extent.position : extent.position + extent.length
         ]
     return bytes(whole)
 

@@ -1,4 +1,4 @@
-"""Hostile layers: an error of ours or a tree, nothing else, with as much work as the bounds allow."""
+"""Hostile layers: an error of ocifs or a tree, with no more work than the limits allow."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _in_order(member: LayerEntry) -> None:
     assert -(1 << 63) <= member.mtime_ns < 1 << 63
     end = 0
     for extent in member.extents:
-        assert extent.offset >= end and extent.length > 0 and extent.plain >= 0
+        assert extent.offset >= end and extent.length > 0 and extent.position >= 0
         end = extent.offset + extent.length
     assert end <= member.size
 

@@ -24,7 +24,7 @@ from tests.support.image import LAYER, put
 
 MIB = 1 << 20
 SPACE = 400 * MIB
-"""All that the process may map, with libraries and stacks of threads, most of which it never touches: a small image takes 250 MiB."""
+"""The address space of the process, mostly libraries and stacks: a small image takes 250 MiB."""
 SECONDS = 60  # of the processor
 
 

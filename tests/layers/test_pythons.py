@@ -32,7 +32,8 @@ for name in sys.stdin.read().split():
     with open(name, "rb") as file:
         data = file.read()
     try:
-        found.append(read_tar(iter([data[:700], data[700:]]), Limits(), lambda member: found.append(repr(tuple(member)))))
+        pieces = iter([data[:700], data[700:]])
+        found.append(read_tar(pieces, Limits(), lambda entry: found.append(repr(tuple(entry)))))
     except OcifsError as error:
         found.append(f"{type(error).__name__}: {error}")
     print(json.dumps(found))

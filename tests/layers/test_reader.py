@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocifs.content import Blob
+from ocifs.layers.spans.budget import MemoryBudget
 from ocifs.layers.spans.reader import CACHED, SpanReader
-from ocifs.layers.spans.room import Room
 from ocifs.layers.spans.span import Checksum, Span, SpanMap
 from ocifs.oci.digest import Digest
 from tests.layers.tables import Memory
@@ -48,7 +48,7 @@ class Layer:
             place += length
         self.size = place
         self._memory = Memory(DATA)
-        self._reader = SpanReader(self._memory, nursery, Room(4 << 20), cached)
+        self._reader = SpanReader(self._memory, nursery, MemoryBudget(4 << 20), cached)
 
     @property
     def asked(self) -> list[int]:
@@ -56,7 +56,7 @@ class Layer:
         return [numbers[start] for start, _ in self._memory.asked]
 
     async def read(self, start: int, length: int) -> None:
-        """Read, without waiting where that can be, and let whatever is done ahead come to an end."""
+        """Read, from memory if possible, and wait for everything that is decoded ahead."""
         found = self._reader.read_nowait(BLOB, self.spans, start, length)
         if found is None:
             found = await self._reader.read(BLOB, self.spans, start, length)
@@ -200,8 +200,8 @@ def test_who_jumps_about_gets_what_it_asks_for_alone() -> None:
 def test_what_is_kept_in_memory_has_a_bound() -> None:
     lengths = [64 * KIB] * 32
     layer, _ = after(lengths, [(number * 64 * KIB, 64 * KIB) for number in range(32)], 200 * KIB)
-    kept = layer._reader._kept
-    assert sum(map(len, kept.values())) == layer._reader._size <= 200 * KIB
+    kept = layer._reader._decoded
+    assert sum(map(len, kept.values())) == layer._reader._decoded.currsize <= 200 * KIB
 
 
 class Slow(Memory):
@@ -220,7 +220,7 @@ class Slow(Memory):
         return await super().read_blob(blob, offset, length, toward)
 
 
-async def test_many_readers_decode_within_the_room() -> None:
+async def test_many_readers_decode_within_the_budget() -> None:
     spans, length = SpanMap("none"), 64 * KIB
     for start in range(0, len(DATA), length):
         spans.add(
@@ -228,7 +228,7 @@ async def test_many_readers_decode_within_the_room() -> None:
         )
     slow, found = Slow(DATA), {}
     async with trio.open_nursery() as nursery:
-        layer = SpanReader(slow, nursery, Room(16 * length))
+        layer = SpanReader(slow, nursery, MemoryBudget(16 * length))
 
         async def read(number: int) -> None:
             found[number] = await layer.read(BLOB, spans, number * length, length)
@@ -248,11 +248,11 @@ async def test_many_who_read_on_have_no_more_decoded_ahead_than_one() -> None:
         )
     slow = Slow(DATA)
     async with trio.open_nursery() as nursery:
-        layer = SpanReader(slow, nursery, Room(1 << 30), 6 * length)
+        layer = SpanReader(slow, nursery, MemoryBudget(1 << 30), 6 * length)
         for start in range(0, len(spans), 8):
             for number in range(start, start + 4):
                 await layer.read(BLOB, spans, number * length, length)
-                assert layer._coming_bytes <= 4 * length
-                assert layer._coming_bytes == sum(key[3] for key in layer._coming)
+                assert layer._ahead_bytes <= 4 * length
+                assert layer._ahead_bytes == sum(key[3] for key in layer._ahead)
         await trio.testing.wait_all_tasks_blocked(0.01)
-    assert layer._coming_bytes == 0
+    assert layer._ahead_bytes == 0

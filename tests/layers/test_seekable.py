@@ -31,7 +31,7 @@ DICE = random.Random(11)
 
 
 def mixed(size: int) -> bytes:
-    """Text, noise (which deflate stores, byte by byte from the start of a byte) and zeros in turns."""
+    """Text, noise (stored by deflate, from the start of a byte) and zeros in turns."""
     parts: list[bytes] = []
     while sum(map(len, parts)) < size:
         length = DICE.randrange(1, 90_000)
@@ -112,8 +112,8 @@ def passed(blob: bytes, piece: int = 2 * MIB) -> tuple[bytes, SpanMap, Decompres
 
     cutter = CheckpointBuilder()
     inflater = Decompressor(take, Limits(), cutter)
-    sums = StreamDigests("sha256")
-    return b"".join(sums.taken(inflater.pieces())), cutter.spans(sums.spans), inflater
+    digests = StreamDigests("sha256")
+    return b"".join(digests.hashed(inflater.pieces())), cutter.spans(digests.checksums), inflater
 
 
 @pytest.mark.parametrize("piece", [2 * MIB, 10_007], ids=["long pieces", "short pieces"])
@@ -126,9 +126,11 @@ def test_every_span_is_decoded_by_itself(form: str, piece: int) -> None:
     source = plain if compression == FROM_TAR else blob
     end = 0
     for span in spans:
-        assert (span.plain, span.length <= LONGEST + MIB) == (end, True)
+        assert (span.position, span.length <= LONGEST + MIB) == (end, True)
         end += span.length
-        assert decode(compression, span, source[span.start : span.stop]) == plain[span.plain : end]
+        assert (
+            decode(compression, span, source[span.start : span.stop]) == plain[span.position : end]
+        )
     assert end == len(plain)
     assert sum(len(span.window.deflated) for span in spans if span.window) <= max(
         40 * KIB, len(plain) // 64
@@ -158,7 +160,7 @@ def test_bytes_that_changed_are_an_error_wherever_they_are() -> None:
                 continue
             # A bit that means nothing: of a name in a header, of padding, of what comes before the
             # block.
-            assert same == plain[span.plain : span.plain + span.length], form
+            assert same == plain[span.position : span.position + span.length], form
 
 
 @cache

@@ -23,10 +23,10 @@ from ocifs.errors import IntegrityError, LimitExceeded, Malformed, Unreachable
 from ocifs.layers import waiting
 from ocifs.layers.index.codec import KIND as INDEX
 from ocifs.layers.index.entry import LayerEntry, LayerIndex
-from ocifs.layers.indexing.pipeline import Layer
+from ocifs.layers.indexing.layer import Layer
 from ocifs.layers.merge.tree import MergedTree
 from ocifs.layers.service import LayerService
-from ocifs.layers.spans.uncompressed import PLAIN
+from ocifs.layers.spans.uncompressed import TAR_KIND
 from ocifs.oci.digest import Digest
 from ocifs.settings import CacheSettings, Limits, Settings
 from ocifs.store.blobs.cached import CachedBlobs
@@ -60,7 +60,7 @@ class Site:
 
     def kept(self, layer: Layer) -> list[str]:
         return [
-            kind for kind in (PLAIN, INDEX) if self.shelf.path(kind, layer.blob.digest).exists()
+            kind for kind in (TAR_KIND, INDEX) if self.shelf.path(kind, layer.blob.digest).exists()
         ]
 
 
@@ -198,11 +198,11 @@ async def test_a_tar_that_was_evicted_is_made_again(tmp_path: Path) -> None:
     async with site(tmp_path) as here:
         layer = here.layer(XZ)
         await here.layer_service.index(layer)
-        here.shelf.path(PLAIN, layer.blob.digest).unlink()
+        here.shelf.path(TAR_KIND, layer.blob.digest).unlink()
         assert await big(here, layer) == CONTENT
-        assert here.kept(layer) == [PLAIN, INDEX]
+        assert here.kept(layer) == [TAR_KIND, INDEX]
     async with site(tmp_path) as here:
-        here.shelf.path(PLAIN, layer.blob.digest).unlink()
+        here.shelf.path(TAR_KIND, layer.blob.digest).unlink()
         assert await big(here, here.layer(XZ)) == CONTENT
 
 
@@ -239,7 +239,7 @@ async def test_a_tar_that_was_damaged_is_made_again(
     async with site(tmp_path) as here:
         layer = here.layer(XZ)
         index = await here.layer_service.index(layer)
-        path = here.shelf.path(PLAIN, layer.blob.digest)
+        path = here.shelf.path(TAR_KIND, layer.blob.digest)
         path.write_bytes(damage(path.read_bytes()))
         assert (
             await here.layer_service.read(layer, member(index, b"d/big"), 300_000, 5000)
@@ -252,13 +252,13 @@ async def test_a_tar_that_was_damaged_is_made_again(
 async def test_content_that_is_not_the_diff_ids_is_refused_and_not_kept(tmp_path: Path) -> None:
     async with site(tmp_path) as here:
         layer = here.layer(plain=b"another tar")
-        with pytest.raises(IntegrityError, match="config says"):
+        with pytest.raises(IntegrityError, match="config has"):
             await here.layer_service.index(layer)
         assert here.kept(layer) == []
         right = replace(layer, diff_id=Digest.of(TAR))
         assert await big(here, right) == CONTENT
         with pytest.raises(
-            IntegrityError, match="config says"
+            IntegrityError, match="config has"
         ):  # what was kept is checked against each config
             await here.layer_service.index(layer)
 
@@ -279,7 +279,7 @@ async def test_the_bytes_after_the_tars_end_are_checked_like_all_others(
         assert here.kept(layer) == []
         here.source.always = Fault()
         assert await big(here, layer) == CONTENT
-        with pytest.raises(IntegrityError, match="config says"):  # the diff ID is that of all of it
+        with pytest.raises(IntegrityError, match="config has"):  # the diff ID is that of all of it
             await here.layer_service.index(replace(layer, diff_id=Digest.of(TAR)))
         assert (
             await here.layer_service.index(replace(layer, diff_id=Digest.of(more)))

@@ -35,9 +35,13 @@ def test_the_spans_of_a_range_are_those_that_have_some_of_it_and_none_where_it_i
     spans = spans_of(lengths)
     found = SpanMap("gzip", spans)
     assert list(found) == spans
-    covered = {place for span in spans for place in range(span.plain, span.plain + span.length)}
+    covered = {
+        place for span in spans for place in range(span.position, span.position + span.length)
+    }
     if covered.issuperset(range(start, stop)):
-        wanted = [n for n, s in enumerate(spans) if s.plain < stop and start < s.plain + s.length]
+        wanted = [
+            n for n, s in enumerate(spans) if s.position < stop and start < s.position + s.length
+        ]
         assert list(found.numbers(start, stop)) == (wanted if start < stop else [])
     else:
         with pytest.raises(Malformed):
@@ -60,8 +64,8 @@ def test_spans_out_of_order_or_with_other_checksums_are_refused(second: Span) ->
 
 
 def test_a_checksum_fits_its_bytes_alone_and_never_when_it_is_short() -> None:
-    assert Checksum.of(b"abc").fits(b"abc")
-    assert not Checksum.of(b"abc").fits(b"abd")
-    assert Checksum("sha512", hashlib.sha512(b"abc").digest()).fits(b"abc")
-    assert not Checksum("sha256", hashlib.sha256(b"abc").digest()[:15]).fits(b"abc")
-    assert not Checksum("sha256", b"").fits(b"abc")
+    assert Checksum.of(b"abc").matches(b"abc")
+    assert not Checksum.of(b"abc").matches(b"abd")
+    assert Checksum("sha512", hashlib.sha512(b"abc").digest()).matches(b"abc")
+    assert not Checksum("sha256", hashlib.sha256(b"abc").digest()[:15]).matches(b"abc")
+    assert not Checksum("sha256", b"").matches(b"abc")

@@ -159,7 +159,7 @@ def test_a_file_of_more_than_8_gib_may_be_mostly_holes(tmp_path: Path, form: str
     assert member.size == 10 << 30
     [extent] = member.extents
     assert extent.offset <= 9 << 30 < extent.offset + extent.length
-    place = extent.plain + (9 << 30) - extent.offset
+    place = extent.position + (9 << 30) - extent.offset
     assert made[place : place + 3] == b"far"
 
 

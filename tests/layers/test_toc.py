@@ -16,8 +16,8 @@ from ocifs.errors import Malformed
 from ocifs.layers.index.entry import EntryKind, LayerEntry
 from ocifs.layers.spans.checkpoints import decode
 from ocifs.layers.toc import estargz
-from ocifs.layers.toc.crfs import Toc
-from ocifs.layers.toc.formats import promised
+from ocifs.layers.toc.formats import TocFormats
+from ocifs.layers.toc.protocol import Toc
 from ocifs.settings import KIB, MIB, Limits
 from tests.layers.stacks import shape
 from tests.layers.tables import (
@@ -106,10 +106,10 @@ def test_each_chunk_is_a_span_that_gives_it(
     ]
     content = b""
     for extent in many.extents:
-        for number in found.spans.numbers(extent.plain, extent.plain + extent.length):
+        for number in found.spans.numbers(extent.position, extent.position + extent.length):
             span = found.spans[number]
             plain = inflate(made.blob[span.start : span.stop])[: span.length]
-            assert span.checksum.fits(plain)
+            assert span.checksum.matches(plain)
             content += plain
     assert content == b"a" * 1000 + b"b" * 500 + b"c"
 
@@ -128,7 +128,7 @@ def test_chunks_that_share_a_member_are_taken_out_of_it(
     shown = {}
     for path, member in members(found).items():
         [extent] = member.extents
-        [number] = found.spans.numbers(extent.plain, extent.plain + extent.length)
+        [number] = found.spans.numbers(extent.position, extent.position + extent.length)
         span = found.spans[number]
         shown[path] = decode(found.spans.compression, span, made.blob[span.start : span.stop])
     assert shown == {
@@ -201,12 +201,12 @@ def test_older_annotations_and_footers_are_read() -> None:
 
 def test_what_no_annotation_names_is_not_believed() -> None:
     made = starred(usual(zipped))
-    assert promised({}) is None
+    assert TocFormats().ref({}) is None
     zeros = f"sha256:{'0' * 64}"
     nonsense = {"containerd.io/snapshot/stargz/toc.digest": "nonsense"}
     for each in (nonsense, {CHECKSUM: zeros}, {CHECKSUM: zeros, POSITION: "1:2:3:2"}):
         with pytest.raises(Malformed):
-            promised(each)
+            TocFormats().ref(each)
     both = {**made.annotations, **chunked(usual(zstd)).annotations}
     assert (
         read(
@@ -490,7 +490,7 @@ def in_order(found: Toc | None, made: Made) -> None:
         return
     end = 0
     for span in found.spans:
-        assert span.plain == end and 0 <= span.start < span.stop <= len(made.blob)
+        assert span.position == end and 0 <= span.start < span.stop <= len(made.blob)
         end += span.length
     places = sorted((span.start, span.skip, span.skip + span.length) for span in found.spans)
     for (start, _, stop), (other, skip, _) in pairwise(places):
@@ -504,7 +504,7 @@ def in_order(found: Toc | None, made: Made) -> None:
         reached = 0
         for extent in member.extents:
             assert reached <= extent.offset and extent.length > 0
-            assert found.spans.numbers(extent.plain, extent.plain + extent.length)
+            assert found.spans.numbers(extent.position, extent.position + extent.length)
             reached = extent.offset + extent.length
         assert reached <= member.size
 

@@ -13,7 +13,7 @@ import zstandard
 from ocifs.errors import LimitExceeded, Malformed
 from ocifs.layers.indexing.decompress import Decompressor
 from ocifs.layers.merge.apply import merge
-from ocifs.layers.toc.soci import read_ztoc
+from ocifs.layers.toc.ztoc import read_ztoc
 from ocifs.settings import Limits
 from tests.layers.stacks import directory, file, layer, symlink
 from tests.layers.tars import DIRECTORY, SYMLINK, entry, members, tar

@@ -20,8 +20,8 @@ from ocifs.layers.index.codec import decode as decode_index
 from ocifs.layers.index.codec import encode as encode_index
 from ocifs.layers.index.entry import LayerIndex
 from ocifs.layers.spans.checkpoints import decode
-from ocifs.layers.toc.crfs import Toc
-from ocifs.layers.toc.soci import _points, read_ztoc
+from ocifs.layers.toc.protocol import Toc
+from ocifs.layers.toc.ztoc import _checkpoints, read_ztoc
 from ocifs.settings import MIB, Limits
 from tests.layers.tars import DIRECTORY, HARDLINK, SYMLINK, entry, members, tar
 from tests.support.tools import tool
@@ -94,7 +94,7 @@ def test_the_first_version_of_checkpoints_leaves_out_the_first(ztoc: bytes) -> N
     each, head = 8 + 8 + 1 + 32768, 4 + 8
     at = ztoc.index(struct.pack("<iqqq", count, SPAN, 10, 0))
     now = ztoc[at : at + head + count * each]
-    assert list(_points(now[:head] + now[head + each :])) == list(_points(now))
+    assert list(_checkpoints(now[:head] + now[head + each :])) == list(_checkpoints(now))
 
 
 def test_what_is_kept_of_a_table_reads_the_same(ztoc: bytes) -> None:

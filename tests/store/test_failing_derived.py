@@ -18,11 +18,11 @@ import trio
 
 from ocifs.layers.checksummed import seal
 from ocifs.layers.index.codec import KIND as INDEX
-from ocifs.layers.indexing.pipeline import Layer
+from ocifs.layers.indexing.layer import Layer
 from ocifs.layers.merge.root_attributes import KIND as ROOT
 from ocifs.layers.merge.root_attributes import RootAttributes, RootAttributesCache
 from ocifs.layers.merge.tree import KIND as TREE
-from ocifs.layers.spans.uncompressed import PLAIN
+from ocifs.layers.spans.uncompressed import TAR_KIND
 from ocifs.oci.digest import Digest
 from ocifs.settings import MIB
 from tests.layers.tars import DIRECTORY, entry, tar
@@ -95,7 +95,7 @@ async def test_a_disk_that_fails(
     nothing_unexpected(caplog)
 
 
-@pytest.mark.parametrize("kind", [INDEX, PLAIN, TREE, ROOT])
+@pytest.mark.parametrize("kind", [INDEX, TAR_KIND, TREE, ROOT])
 @pytest.mark.parametrize("damage", [*DAMAGE.values(), *SEALED.values()], ids=[*DAMAGE, *SEALED])
 async def test_damaged_files(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str, damage: Callable[[Path], None]
@@ -117,7 +117,7 @@ async def test_damaged_files(
 
 
 @pytest.mark.parametrize(
-    "name", ["derived", f"derived/{INDEX}", f"derived/{PLAIN}/sha256", f"derived/{TREE}"]
+    "name", ["derived", f"derived/{INDEX}", f"derived/{TAR_KIND}/sha256", f"derived/{TREE}"]
 )
 @pytest.mark.parametrize(
     "vanishes", [False, True], ids=["a file in its place", "removed while it is used"]

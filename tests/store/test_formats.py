@@ -17,7 +17,7 @@ import trio
 
 from ocifs.content import Blob
 from ocifs.errors import Unreachable
-from ocifs.layers.indexing.pipeline import Layer
+from ocifs.layers.indexing.layer import Layer
 from ocifs.oci.digest import Digest
 from tests.layers.test_service import site
 from tests.store.formats.make import BLOB, FILES, HOST, LAYERS, NAME, push

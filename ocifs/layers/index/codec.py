@@ -1,11 +1,15 @@
-"""A layer's index as bytes: what the shelf keeps of a layer, from which it is listed and read.
+"""Encodes a layer index for the derived cache, from which the layer is listed and read.
 
-The head has the diff ID, sizes and how many there are of everything; the body is the entries in
-packed blocks, and the spans: their numbers, compressed, then their windows, which are so already.
-Of a Debian root filesystem that is 1.2 % of its plain tar.
+    head   the diff ID, sizes and counts
+    body   blocks of packed entries; the numbers of the spans, compressed; their windows
 
-Rules that hold here: pure; whatever is not exactly what `encode` made is None, so that a damaged
-file means one more unpacking and never a wrong tree or a wrong byte.
+The index of a Debian root filesystem is 1.2 % of its uncompressed tar.
+
+Rules:
+
+- Pure.
+- Data that `encode` did not return is None. A damaged file costs one more pass over the layer, and
+  never leads to a wrong tree or a wrong byte.
 """
 
 from __future__ import annotations
@@ -23,14 +27,13 @@ from ocifs.oci.digest import Digest
 
 KIND = "layer-index.8"
 
-_SPAN = struct.Struct(
-    "<QQQQBHI"
-)  # plain, length, start, stop, bit, size of the window, what is skipped
-_FRESH = 255  # in place of a bit
+# Position, length, start, stop, bit, size of the window, skip; the checksum follows.
+_SPAN = struct.Struct("<QQQQBHI")
+_NO_WINDOW = 255  # in place of a bit
 
 
 def encode(index: LayerIndex) -> bytes:
-    """The bytes of an index."""
+    """Encode an index."""
     entries = pack(index.entries)
     numbers, windows = _encode_spans(index.spans) if index.spans is not None else (b"", b"")
     spans = None
@@ -57,17 +60,17 @@ def encode(index: LayerIndex) -> bytes:
 
 
 def decode(data: bytes) -> LayerIndex | None:
-    """The index that some bytes are, or None."""
+    """Decode an index; None for other data."""
     opened = unseal(data, KIND)
     if opened is None:
         return None
     head: dict[str, Any] = opened[0]
     body = opened[1]
-    blocks, place = [], 0
+    blocks, start = [], 0
     for size in head["blocks"]:
-        blocks.append(body[place : place + size])
-        place += size
-    spans = None if head["spans"] is None else _decode_spans(head["spans"], body[place:])
+        blocks.append(body[start : start + size])
+        start += size
+    spans = None if head["spans"] is None else _decode_spans(head["spans"], body[start:])
     entries = PackedEntries(blocks, head["members"])
     diff_id = Digest.parse(head["diff_id"]) if head["diff_id"] else None
     return LayerIndex(
@@ -79,10 +82,12 @@ def _encode_spans(spans: SpanMap) -> tuple[bytes, bytes]:
     numbers, windows = [], []
     for span in spans:
         bit, window = (
-            (_FRESH, b"") if span.window is None else (span.window.bit, span.window.deflated)
+            (_NO_WINDOW, b"") if span.window is None else (span.window.bit, span.window.deflated)
         )
         numbers.append(
-            _SPAN.pack(span.plain, span.length, span.start, span.stop, bit, len(window), span.skip)
+            _SPAN.pack(
+                span.position, span.length, span.start, span.stop, bit, len(window), span.skip
+            )
             + span.checksum.value
         )
         windows.append(window)
@@ -91,12 +96,14 @@ def _encode_spans(spans: SpanMap) -> tuple[bytes, bytes]:
 
 def _decode_spans(head: Sequence[Any], data: bytes) -> SpanMap:
     compression, algorithm, width, size, *packed = head
-    numbers, place = zstd.decompress(data[:size]), size
+    numbers, window_start = zstd.decompress(data[:size]), size
     spans = SpanMap(compression, algorithm=algorithm, width=width, packed=bool(packed))
     for start in range(0, len(numbers), _SPAN.size + width):
-        plain, length, first, stop, bit, deflated, skip = _SPAN.unpack_from(numbers, start)
+        position, length, first, stop, bit, deflated, skip = _SPAN.unpack_from(numbers, start)
         value = numbers[start + _SPAN.size : start + _SPAN.size + width]
-        window = None if bit == _FRESH else Window(bit, data[place : place + deflated])
-        spans.add(Span(plain, length, first, stop, Checksum(algorithm, value), window, skip))
-        place += deflated
+        window = (
+            None if bit == _NO_WINDOW else Window(bit, data[window_start : window_start + deflated])
+        )
+        spans.add(Span(position, length, first, stop, Checksum(algorithm, value), window, skip))
+        window_start += deflated
     return spans

@@ -1,9 +1,10 @@
-"""One entry of a layer's tar, and the index of a whole layer: everything that a listing shows,
-without the bytes.
+"""The entries and the index of a layer: everything that a listing shows, without content.
 
-Rules that hold here: pure values; a path is what the tar had, cleaned: relative, without empty, `.`
-and `..` components, and empty for the root itself; extents lie in the plain (uncompressed) tar, and
-what no extent covers is a hole of zeros.
+Rules:
+
+- Pure values.
+- Paths are relative, without empty, `.` and `..` components. The path of the root is empty.
+- Extents are positions in the layer's spans. A range without an extent is a hole of zeros.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from ocifs.oci.digest import Digest
 
 
 class EntryKind(StrEnum):
-    """What an entry is. A hard link is a further name of something, perhaps in a lower layer."""
+    """The type of an entry. A hard link names another entry, possibly of a lower layer."""
 
     FILE = "f"
     DIRECTORY = "d"
@@ -30,20 +31,20 @@ class EntryKind(StrEnum):
 
 
 class Extent(NamedTuple):
-    """`length` bytes of a file from `offset` on lie at `plain` in the uncompressed tar."""
+    """Bytes [offset, offset+length) of a file, at `position` in the layer."""
 
     offset: int
-    plain: int
+    position: int
     length: int
 
 
 class LayerEntry(NamedTuple):
     """One entry.
 
-    `mode`: permission bits only. `link`: a symbolic link's target as it is, a hard link's cleaned
-    like a path.
+    `mode`: permission bits only. `link`: the unchanged target of a symbolic link, or the cleaned
+    path of a hard link.
 
-    A named tuple, since 256 are made at a time: four times as fast as a frozen dataclass.
+    A named tuple is created four times as fast as a frozen dataclass; 256 are created at a time.
     """
 
     path: bytes
@@ -61,13 +62,11 @@ class LayerEntry(NamedTuple):
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
 class LayerIndex:
-    """The entries of a layer in the order of the tar, the digest and size of the plain tar, and how
-    it was compressed.
+    """The entries of a layer in the order of the tar, and the spans with their content.
 
-    `spans`: what parts of the plain tar are made from, where that is known. Of a layer that is
-    listed by a table of contents that came with it nobody has seen the whole: `diff_id` is None,
-    `plain_size` that of the files together, and `prefetch` says how much of the blob's beginning
-    its maker found to be read first.
+    `diff_id` and `plain_size`: the digest and size of the uncompressed tar. If the index comes from
+    a table of contents, `diff_id` is None, and `plain_size` is the size of all files together.
+    `compression`: of the blob, or the name of the lazy format. `prefetch`: as in `Toc`.
     """
 
     entries: Sequence[LayerEntry]
@@ -79,14 +78,11 @@ class LayerIndex:
 
 
 def clean(path: bytes) -> bytes:
-    """A path from a tar as one below the root: `..` goes up, never above it (as if the root were
-    `/`).
-    """
-    plain = path.removeprefix(b"./")
-    if (
-        not plain.startswith(b".") and b"/." not in plain and b"//" not in plain
-    ):  # as nearly all are, in a third of the time
-        return plain.strip(b"/")
+    """Return a path of a tar relative to the root. `..` never leads above the root."""
+    simple = path.removeprefix(b"./")
+    # Nearly all paths, in a third of the time.
+    if not simple.startswith(b".") and b"/." not in simple and b"//" not in simple:
+        return simple.strip(b"/")
     parts: list[bytes] = []
     for part in path.split(b"/"):
         if part == b"..":

@@ -1,12 +1,11 @@
-"""The entries of a layer in little memory: in blocks, each compressed, so that a million of them
-take some 25 MB.
+"""The entries of a layer in little memory: compressed blocks, about 25 MB for a million entries.
 
-Rules that hold here:
+Rules:
 
 - Any thread may read: the event loop lists directories while a worker thread merges the same
   layers.
-- An entry that is asked for is made anew; the blocks looked into last are cached, since a listing
-  asks for neighbours.
+- Entries are created for each access. The blocks that were used last are cached, since a listing
+  accesses neighbours.
 """
 
 from __future__ import annotations
@@ -14,42 +13,44 @@ from __future__ import annotations
 import json
 import struct
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain, repeat
 from typing import Any, TypeAlias, overload
+
+from cachetools import LRUCache
 
 from ocifs.errors import Malformed
 from ocifs.layers import zstd
 from ocifs.layers.index.entry import EntryKind, Extent, LayerEntry
 
 BLOCK = 256
-"""Entries of a block: some 10 KiB."""
-_MADE = 24
+"""Entries of a block: about 10 KiB."""
+_CACHED_BLOCKS = 24
 
 _Json: TypeAlias = str | int | list["_Json"]
 _KINDS = {ord(kind.value): kind for kind in EntryKind}
 _HEAD = struct.Struct("<III")  # entries, bytes of their paths, bytes of their links
-_CODES = "BHIIqqQq"  # kind, mode, owner, group, time, size, device, where the content begins
-_NOWHERE = -1  # in place of the last
-_ROOM = 1 << 63
-# As named tuples make themselves, without a call of Python's for each.
+_CODES = "BHIIqqQq"  # kind, mode, owner, group, time, size, device, position of the content
+_NO_CONTENT = -1  # in place of a position
+_MAX_NUMBER = 1 << 63
+# As named tuples are created, without a call of a Python function for each.
 _make_entry: Callable[[Iterable[object]], LayerEntry] = partial(tuple.__new__, LayerEntry)
 _make_extent: Callable[[Iterable[int]], Extent] = partial(tuple.__new__, Extent)
 
 
 class PackedEntries(Sequence[LayerEntry]):
-    """A sequence of Members. Equal to any other sequence with equal ones."""
+    """A sequence of entries. Equal to any other sequence with equal entries."""
 
-    __slots__ = ("_count", "_last", "_lock", "_made", "blocks")
+    __slots__ = ("_cached", "_count", "_last", "_lock", "blocks")
 
     def __init__(self, blocks: Sequence[bytes], count: int) -> None:
         self.blocks = tuple(blocks)
         self._count = count
         self._last: tuple[int, tuple[LayerEntry, ...]] = (-1, ())
-        self._made: OrderedDict[int, tuple[LayerEntry, ...]] = OrderedDict()
-        self._lock = threading.Lock()  # of _made; _last is replaced as a whole
+        self._cached: LRUCache[int, tuple[LayerEntry, ...]] = LRUCache(_CACHED_BLOCKS)
+        # Guards `_cached`. `_last` is replaced atomically.
+        self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return self._count
@@ -60,14 +61,14 @@ class PackedEntries(Sequence[LayerEntry]):
     def __getitem__(self, number: slice) -> Sequence[LayerEntry]: ...
     def __getitem__(self, number: int | slice) -> LayerEntry | Sequence[LayerEntry]:
         if isinstance(number, slice):
-            return [self[each] for each in range(*number.indices(self._count))]
+            return [self[position] for position in range(*number.indices(self._count))]
         if not 0 <= number < self._count:
             raise IndexError(number)
-        block, place = divmod(number, BLOCK)
+        block, position = divmod(number, BLOCK)
         last = self._last
         if last[0] != block:
             last = self._last = (block, self._block(block))
-        return last[1][place]
+        return last[1][position]
 
     def __iter__(self) -> Iterator[LayerEntry]:
         return chain.from_iterable(map(unpack, self.blocks))
@@ -76,29 +77,25 @@ class PackedEntries(Sequence[LayerEntry]):
         if not isinstance(other, Sequence):
             return NotImplemented
         return len(self) == len(other) and all(
-            mine == its for mine, its in zip(self, other, strict=True)
+            own == others for own, others in zip(self, other, strict=True)
         )
 
-    __hash__ = None  # type: ignore[assignment]  # as of a list
+    __hash__ = None  # type: ignore[assignment]  # like a list
 
     def _block(self, number: int) -> tuple[LayerEntry, ...]:
         with self._lock:
-            made = self._made.get(number)
-            if made is not None:
-                self._made.move_to_end(number)
-                return made
-        made = unpack(
-            self.blocks[number]
-        )  # outside the lock: two threads may do the same work, but neither waits
+            cached = self._cached.get(number)
+        if cached is not None:
+            return cached
+        # Outside the lock: two threads may decode the same block, but neither waits.
+        entries = unpack(self.blocks[number])
         with self._lock:
-            self._made[number] = made
-            while len(self._made) > _MADE:
-                self._made.popitem(last=False)
-        return made
+            self._cached[number] = entries
+        return entries
 
 
 class EntryPacker:
-    """Packs entries as they come."""
+    """Packs entries one by one."""
 
     def __init__(self) -> None:
         self._blocks: list[bytes] = []
@@ -106,13 +103,14 @@ class EntryPacker:
         self._count = 0
 
     def add(self, entry: LayerEntry) -> None:
+        """Add the next entry."""
         self._open.append(entry)
         self._count += 1
         if len(self._open) == BLOCK:
             self._close()
 
     def entries(self) -> PackedEntries:
-        """All of them, at the end."""
+        """Return all entries, after the last one was added."""
         if self._open:
             self._close()
         return PackedEntries(self._blocks, self._count)
@@ -123,7 +121,7 @@ class EntryPacker:
 
 
 def pack(entries: Iterable[LayerEntry]) -> PackedEntries:
-    """Entries, packed; those that are packed already as they are."""
+    """Pack entries, unless they are packed."""
     if isinstance(entries, PackedEntries):
         return entries
     packer = EntryPacker()
@@ -133,23 +131,21 @@ def pack(entries: Iterable[LayerEntry]) -> PackedEntries:
 
 
 def _packed(entries: list[LayerEntry]) -> bytes:
-    """Columns: numbers as numbers, names joined, and as JSON what few entries have, by their places
-    in the block.
-    """
+    """Encode a block as columns: numbers, joined names, and JSON for rare attributes."""
     count = len(entries)
     paths, links = (
-        b"\0".join([each.path for each in entries]),
-        b"\0".join([each.link for each in entries]),
+        b"\0".join([entry.path for entry in entries]),
+        b"\0".join([entry.link for entry in entries]),
     )
     if paths.count(b"\0") != count - 1 or links.count(b"\0") != count - 1:
-        raise Malformed("a name in the layer has a NUL in it")
-    odd = {place: _rest(each) for place, each in enumerate(entries) if _is_odd(each)}
+        raise Malformed("a name in the layer contains a NUL character")
+    odd = {number: _rest(entry) for number, entry in enumerate(entries) if _is_odd(entry)}
     rows = []
-    for place, each in enumerate(entries):
-        time, size = (0, 0) if place in odd else (each.mtime_ns, each.size)
-        begins = each.extents[0].plain if each.extents and place not in odd else _NOWHERE
+    for number, entry in enumerate(entries):
+        time, size = (0, 0) if number in odd else (entry.mtime_ns, entry.size)
+        start = entry.extents[0].position if entry.extents and number not in odd else _NO_CONTENT
         rows.append(
-            (ord(each.kind.value), each.mode, each.uid, each.gid, time, size, each.rdev, begins)
+            (ord(entry.kind.value), entry.mode, entry.uid, entry.gid, time, size, entry.rdev, start)
         )
     columns = [
         struct.pack(f"<{count}{code}", *column)
@@ -160,13 +156,20 @@ def _packed(entries: list[LayerEntry]) -> bytes:
 
 
 def _is_odd(entry: LayerEntry) -> bool:
-    """Whether the columns have no room for an entry: of its content they have where it begins."""
-    if entry.xattrs or not (-_ROOM < entry.mtime_ns < _ROOM and 0 <= entry.size < _ROOM):
+    """Whether an entry does not fit in the columns, which contain one extent at most."""
+    if entry.xattrs or not (
+        -_MAX_NUMBER < entry.mtime_ns < _MAX_NUMBER and 0 <= entry.size < _MAX_NUMBER
+    ):
         return True
     if not entry.extents:
         return False
     offset, plain, length = entry.extents[0]
-    return len(entry.extents) > 1 or offset != 0 or length != entry.size or not 0 <= plain < _ROOM
+    return (
+        len(entry.extents) > 1
+        or offset != 0
+        or length != entry.size
+        or not 0 <= plain < _MAX_NUMBER
+    )
 
 
 def _rest(entry: LayerEntry) -> list[_Json]:
@@ -175,36 +178,36 @@ def _rest(entry: LayerEntry) -> list[_Json]:
 
 
 def unpack(block: bytes) -> tuple[LayerEntry, ...]:
-    """The entries of a block, which was made here. In a fifth of the time that JSON takes."""
+    """Decode a block that this module encoded. JSON would take five times as long."""
     data = zstd.decompress(block)
     count, paths, links = _HEAD.unpack_from(data)
-    place = _HEAD.size
+    offset = _HEAD.size
     columns: list[tuple[int, ...]] = []
     for code in _CODES:
         form = f"<{count}{code}"
-        columns.append(struct.unpack_from(form, data, place))
-        place += struct.calcsize(form)
-    kinds, *numbers, rdevs, begins = columns
-    begun = zip(begins, numbers[-1], strict=True)
+        columns.append(struct.unpack_from(form, data, offset))
+        offset += struct.calcsize(form)
+    kinds, *numbers, rdevs, starts = columns
+    contents = zip(starts, numbers[-1], strict=True)
     rows = zip(
-        data[place : place + paths].split(b"\0"),
+        data[offset : offset + paths].split(b"\0"),
         map(_KINDS.__getitem__, kinds),
         *numbers,
-        data[place + paths : place + paths + links].split(b"\0"),
+        data[offset + paths : offset + paths + links].split(b"\0"),
         rdevs,
         repeat((), count),
-        [(_make_extent((0, begin, size)),) if begin >= 0 else () for begin, size in begun],
+        [(_make_extent((0, start, size)),) if start >= 0 else () for start, size in contents],
         strict=True,
     )
     entries = tuple(map(_make_entry, rows))
-    rest = data[place + paths + links :]
+    rest = data[offset + paths + links :]
     return _with_odd(entries, json.loads(rest)) if rest else entries
 
 
 def _with_odd(entries: tuple[LayerEntry, ...], odd: dict[str, list[Any]]) -> tuple[LayerEntry, ...]:
     changed = list(entries)
-    for place, (time, size, xattrs, extents) in odd.items():
-        changed[int(place)] = changed[int(place)]._replace(
+    for number, (time, size, xattrs, extents) in odd.items():
+        changed[int(number)] = changed[int(number)]._replace(
             mtime_ns=time,
             size=size,
             xattrs=tuple((_bytes(name), _bytes(value)) for name, value in xattrs),

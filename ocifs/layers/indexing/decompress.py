@@ -1,15 +1,14 @@
-"""From a layer's bytes to its plain tar, decided by its first bytes: gzip (many members), zstd
-(many frames), bzip2, xz or none.
+"""Decompresses a layer: gzip (many members), zstd (many frames), bzip2, xz or nothing.
 
-A first block whose checksum as a tar header holds is a tar, whatever magic bytes its first name
-begins with.
+The first bytes decide. If the first block is a tar header with a valid checksum, the layer is not
+compressed: the name of its first entry may start like a compressed file.
 
-Rules that hold here:
+Rules:
 
-- blocking, for a worker thread
-- output is made in pieces of bounded size, whatever the input asks for
-- the size, the ratio, the number of streams and the decoder's memory are bounded
-- what follows a complete gzip, bzip2 or xz stream and is not a further one is padding
+- Blocking, for a worker thread.
+- Pieces of output have a bounded size, for any input.
+- The size, the ratio, the number of streams and the decoder's memory are bounded.
+- Data behind a complete stream that does not start another stream is padding.
 """
 
 from __future__ import annotations
@@ -31,16 +30,15 @@ from ocifs.layers.streams import StreamInput
 from ocifs.layers.tar.header import BLOCK, checksum_holds
 from ocifs.settings import KIB, MIB, Limits
 
-# A layer that is not compressed can be entered anywhere; it is cut so finely that a small file
-# costs little.
+# Spans of an uncompressed layer: short, so that reading a small file costs little.
 _STORED = 256 * KIB
-# One output piece at the most, so that a bomb costs this much memory and no more.
+# The maximum length of an output piece: the memory that a decompression bomb can use.
 _OUTPUT = 1 * MIB
-# The window that several unpackings may have at a time: what zstd makes up to level 19, and xz up
+# The window that several passes may have at a time: enough for zstd up to level 19, and for xz up
 # to level 6.
 _SMALL_WINDOW = 8 * MIB
-_OFTEN = 1 << 8  # streams between two looks for cancellation
-# Below this much output no ratio is judged: a tiny layer of zeros is no bomb.
+_CHECK_INTERVAL = 1 << 8  # streams between two checks for cancellation
+# The ratio is ignored below this output: a small layer of zeros is not a bomb.
 _RATIO_FREE = 64 * MIB
 
 _MAGIC = (
@@ -52,13 +50,20 @@ _MAGIC = (
 _HEAD = max(len(magic) for magic, _ in _MAGIC)
 _SKIPPABLE = b"\x2a\x4d\x18"  # after a byte 0x50 to 0x5f (RFC 8878, 3.1.2)
 
-# What libzstd and liblzma say of a stream that asks for more memory than it may have.
-_TOO_MUCH = ("too much memory", "memory usage limit")
-_IGZIP_ERROR = cast(type[Exception], igzip_lib.error)  # the stubs say less than the module has
+# From the error messages of libzstd and liblzma for a stream that needs more memory than allowed.
+_MEMORY_LIMIT = ("too much memory", "memory usage limit")
+_DECODER_ERRORS = (
+    cast(type[Exception], igzip_lib.error),  # incomplete stubs
+    OSError,
+    EOFError,
+    lzma.LZMAError,
+    zstd.ZstdError,
+    ValueError,
+)
 
 
 class _StreamDecoder(Protocol):
-    """What the standard library's decompressors and isal's have in common."""
+    """The common interface of the decompressors of the standard library and of isal."""
 
     @property
     def eof(self) -> bool: ...
@@ -70,7 +75,7 @@ class _StreamDecoder(Protocol):
 
 
 def sniff(head: bytes) -> str:
-    """The compression that the first bytes show: gzip, zstd, bzip2, xz or none."""
+    """Return the compression of data with these first bytes: gzip, zstd, bzip2, xz or none."""
     for magic, name in _MAGIC:
         if head.startswith(magic):
             return name
@@ -78,69 +83,79 @@ def sniff(head: bytes) -> str:
 
 
 class _LargeWindowNeeded(Exception):
-    """A stream needs more memory than several may have at a time. `begun`: its first bytes."""
+    """A stream needs a large window. `consumed`: its first bytes."""
 
-    def __init__(self, begun: bytes) -> None:
+    def __init__(self, consumed: bytes) -> None:
         super().__init__()
-        self.begun = begun
+        self.consumed = consumed
 
 
 class Decompressor:
-    """Plain pieces of a compressed stream. `take` gives its next bytes, none at its end.
+    """Decompresses a stream. `take` returns its next bytes, none at its end.
 
-    `cutter` is shown every piece, and the places between them where decoding could begin.
+    `checkpoints` receives the output, and the positions where decompression could start.
+    `hold_large_window` is entered for as long as a stream needs a large window.
     """
 
     def __init__(
-        self, take: Callable[[], bytes], limits: Limits, cutter: CheckpointBuilder | None = None
+        self,
+        take: Callable[[], bytes],
+        limits: Limits,
+        checkpoints: CheckpointBuilder | None = None,
+        hold_large_window: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self._take = take
         self._limits = limits
-        self._cutter = cutter or CheckpointBuilder()
-        self._taken = 0  # bytes of the input
-        self._streams = self._empty = 0  # complete ones, and those without content
-        self._made = 0
+        self._checkpoints = checkpoints or CheckpointBuilder()
+        self._hold_large_window = hold_large_window
+        # The number of complete streams, and of those without content.
+        self._streams = self._empty = 0
+        self._input_size = self._output_size = 0
         self.compression = ""
-        self.alone: Callable[[], AbstractContextManager[None]] = (
-            nullcontext  # entered for as long as a large window is needed
-        )
 
     def pieces(self) -> Iterator[bytes]:
-        """The plain bytes in order, with an empty piece wherever a span ends.
+        """Yield the output in order, with an empty piece at the end of each span.
 
-        Reads the input to its end.
-
-        Raises Malformed, LimitExceeded and whatever `take` raises.
+        Reads the input to its end. Raises Malformed, LimitExceeded and the errors of `take`.
         """
         head = self._next()
         while len(head) < BLOCK and (more := self._next()):
             head += more
         self.compression = "none" if checksum_holds(head[:BLOCK]) else sniff(head)
-        self._cutter.begin(self.compression)
+        self._checkpoints.begin(self.compression)
         for piece in self._decoded(head):
             if piece:
-                self._made += len(piece)
+                self._output_size += len(piece)
                 self._check()
             yield piece
-            if piece and self._cutter.add(piece):
+            if piece and self._checkpoints.add(piece):
                 yield b""
-        if self._cutter.end(self._taken):
+        if self._checkpoints.end(self._input_size):
             yield b""
 
     def _next(self) -> bytes:
         piece = self._take()
-        self._taken += len(piece)
+        self._input_size += len(piece)
         return piece
+
+    def _drain(self) -> None:
+        """Read padding: the digest of the blob covers it."""
+        while self._next():
+            pass
 
     def _check(self) -> None:
         limits = self._limits
-        if self._made > limits.layer_bytes:
+        if self._output_size > limits.layer_bytes:
             raise LimitExceeded(
                 f"the layer unpacks to more than limits.layer_bytes ({limits.layer_bytes})"
             )
-        if self._made > _RATIO_FREE and self._made > self._taken * limits.layer_ratio:
+        if (
+            self._output_size > _RATIO_FREE
+            and self._output_size > self._input_size * limits.layer_ratio
+        ):
             raise LimitExceeded(
-                f"the layer unpacks to over {limits.layer_ratio} times its size (limits.layer_ratio)"
+                f"the layer unpacks to over {limits.layer_ratio} times its size"
+                " (limits.layer_ratio)"
             )
 
     def _decoded(self, head: bytes) -> Iterator[bytes]:
@@ -153,53 +168,50 @@ class Decompressor:
             yield from self._members(head)
 
     def _stored(self, piece: bytes) -> Iterator[bytes]:
-        place = 0
+        offset = 0
         while piece:
             for start in range(0, len(piece), _STORED):
-                if self._cutter.offer(place + start):
+                if self._checkpoints.offer(offset + start):
                     yield b""
                 yield piece[start : start + _STORED]
-            place += len(piece)
+            offset += len(piece)
             piece = self._next()
 
     def _gzip(self, decoder: BlockInflater, data: bytes) -> Iterator[bytes]:
-        """Like `_members`, with the places between blocks offered too."""
-        end, made = (
-            len(data),
-            0,
-        )  # where in the blob what was fed ends; plain bytes before this member
+        """Decompress gzip members, with checkpoints also between blocks."""
+        # The offset of the end of the decoder's input, and the output before this member.
+        end, output = len(data), 0
         decoder.feed(data)
         while True:
-            if self._cutter.offer(end - decoder.left):
+            if self._checkpoints.offer(end - decoder.remaining):
                 yield b""
             while not decoder.eof:
-                if decoder.hungry and not decoder.left:
+                if decoder.needs_input and not decoder.remaining:
                     data = self._next()
                     if not data:
                         raise Malformed("the layer ends in the middle of its gzip stream")
                     end += len(data)
                     decoder.feed(data)
-                piece = decoder.step(self._cutter.wanted)
+                piece = decoder.step(self._checkpoints.bytes_to_next)
                 if piece:
                     yield piece
-                if decoder.between is not None and self._cutter.offer(
-                    end - decoder.left, decoder.between
+                if decoder.between is not None and self._checkpoints.offer(
+                    end - decoder.remaining, decoder.between
                 ):
                     yield b""
-            self._count_stream(empty=made == self._made)
-            made = self._made
-            here = len(data) - decoder.left
-            if sniff(data[here : here + _HEAD]) != "gzip":
-                data = data[here:].lstrip(b"\0")
+            self._count_stream(empty=output == self._output_size)
+            output = self._output_size
+            rest = len(data) - decoder.remaining
+            if sniff(data[rest : rest + _HEAD]) != "gzip":
+                data = data[rest:].lstrip(b"\0")
                 while len(data) < _HEAD and (more := self._next()):
                     end += len(more)
                     data = (data + more).lstrip(b"\0")
                 if sniff(data) != "gzip":
                     break
                 decoder.feed(data)
-            decoder.again()
-        while self._next():  # padding is read too: the digest covers it
-            pass
+            decoder.next_member()
+        self._drain()
 
     def _decoder(self, window: int) -> _StreamDecoder:
         window = min(window, self._limits.layer_window)
@@ -214,63 +226,57 @@ class Decompressor:
     def _members(self, head: bytes) -> Iterator[bytes]:
         source = StreamInput(head, self._next)
         while sniff(source.head(_HEAD)) == self.compression:
-            if self._cutter.offer(source.place):
+            if self._checkpoints.offer(source.offset):
                 yield b""
             yield from self._member(source)
-        while self._next():  # padding is read too: the digest covers it
-            pass
+        self._drain()
 
     def _member(self, source: StreamInput) -> Iterator[bytes]:
-        """One complete stream."""
-        made = self._made
+        """Decompress one complete stream."""
+        output = self._output_size
         source.begin()
         try:
             decoder = yield from self._decode(source, self._decoder(_SMALL_WINDOW), b"")
         except _LargeWindowNeeded as needed:
-            with self.alone():
+            with self._hold_large_window():
                 decoder = yield from self._decode(
-                    source, self._decoder(self._limits.layer_window), needed.begun
+                    source, self._decoder(self._limits.layer_window), needed.consumed
                 )
         source.give_back(decoder.unused_data)
-        self._count_stream(empty=made == self._made)
+        self._count_stream(empty=output == self._output_size)
 
     def _decode(
-        self, source: StreamInput, decoder: _StreamDecoder, begun: bytes
+        self, source: StreamInput, decoder: _StreamDecoder, consumed: bytes
     ) -> Generator[bytes, None, _StreamDecoder]:
-        """Decode one stream, whose first bytes may have been taken.
+        """Decompress one stream. `consumed`: its first bytes, from an earlier attempt.
 
-        Raises _LargeWindow before it has made anything.
+        Raises _LargeWindowNeeded before the first output.
         """
-        small, fed, plain = not begun, b"", 0
+        is_small, fed, output = not consumed, b"", 0
         try:
             while not decoder.eof:
-                data, begun = begun or (source.take() if decoder.needs_input else b""), b""
+                data = consumed or (source.take() if decoder.needs_input else b"")
+                consumed = b""
                 if not data and decoder.needs_input:
                     raise Malformed(
                         f"the layer ends in the middle of its {self.compression} stream"
                     )
-                fed = fed + data if small and not plain else b""
+                fed = fed + data if is_small and not output else b""
                 piece = decoder.decompress(data, _OUTPUT)
-                plain += len(piece)
+                output += len(piece)
                 if piece:
                     yield piece
-        except (
-            _IGZIP_ERROR,
-            OSError,
-            EOFError,
-            lzma.LZMAError,
-            zstd.ZstdError,
-            ValueError,
-        ) as error:
+        except _DECODER_ERRORS as error:
             explained = self._explained(error)
-            if small and not plain and isinstance(explained, LimitExceeded):
+            if is_small and not output and isinstance(explained, LimitExceeded):
                 raise _LargeWindowNeeded(fed) from None
             raise explained from None
         return decoder
 
     def _count_stream(self, *, empty: bool) -> None:
-        """Streams cost time also if there is nothing in them: 2,000,000 empty frames are 16 MB and
-        took a minute.
+        """Count a complete stream, and apply the limits.
+
+        Streams without content also cost time: 2,000,000 empty frames are 16 MB, and took a minute.
         """
         self._streams += 1
         self._empty += empty
@@ -281,18 +287,18 @@ class Decompressor:
             )
         if self._empty > limits.layer_empty_streams + self._streams - self._empty:
             raise LimitExceeded(
-                f"the layer has more empty streams than limits.layer_empty_streams ({limits.layer_empty_streams}) allows"
+                "the layer has more empty streams than limits.layer_empty_streams"
+                f" ({limits.layer_empty_streams}) allows"
             )
-        if not self._streams % _OFTEN:
+        if not self._streams % _CHECK_INTERVAL:
             check_cancelled()
 
     def _explained(self, error: Exception) -> Malformed | LimitExceeded:
-        """What a decoder's error means: a stream that wants more memory than it may have is not a
-        damaged one.
-        """
-        if any(words in str(error).lower() for words in _TOO_MUCH):
+        """Convert a decoder's error. A stream that needs too much memory is not damaged."""
+        if any(words in str(error).lower() for words in _MEMORY_LIMIT):
             kind = "window" if self.compression == "zstd" else "dictionary"
             return LimitExceeded(
-                f"the layer's {self.compression} {kind} is larger than limits.layer_window ({self._limits.layer_window})"
+                f"the layer's {self.compression} {kind} is larger than"
+                f" limits.layer_window ({self._limits.layer_window})"
             )
         return Malformed(f"the layer has invalid {self.compression} data: {error}")

@@ -1,7 +1,7 @@
-"""The digests of a plain tar that goes by: of the whole, which is the diff ID, and of each span.
+"""Hashes an uncompressed tar while it is read: the whole for the diff ID, and each span.
 
-Rules that hold here: blocking, for a worker thread, which is another than the one that inflates:
-hashing takes a third of its time.
+Blocking, for a worker thread other than the decompressing one: hashing takes a third of the time of
+decompression.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from ocifs.oci.digest import Digest
 
 
 class StreamDigests:
-    """Takes the sums of pieces, of which an empty one ends a span.
+    """Hashes pieces, of which an empty one ends a span.
 
-    `spans`: what is kept of the SHA-256 of each, TAKEN bytes, one after the other.
+    `checksums`: the first TAKEN bytes of the SHA-256 of each span, concatenated.
     """
 
     def __init__(self, algorithm: str) -> None:
         self._algorithm = algorithm
         self._whole = hashlib.new(algorithm)
-        self.spans = bytearray()
+        self.checksums = bytearray()
 
-    def taken(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
-        """The same pieces without the empty ones."""
+    def hashed(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        """Yield the pieces that are not empty, after hashing them."""
         span = hashlib.sha256()
         for piece in pieces:
             if piece:
@@ -33,10 +33,10 @@ class StreamDigests:
                 span.update(piece)
                 yield piece
             else:
-                self.spans += span.digest()[:TAKEN]
+                self.checksums += span.digest()[:TAKEN]
                 span = hashlib.sha256()
 
     @property
     def diff_id(self) -> Digest:
-        """The digest of all that was taken."""
+        """The digest of all pieces."""
         return Digest(self._algorithm, self._whole.hexdigest())

@@ -1,26 +1,33 @@
-"""The one pass over a whole layer: fetched ahead, inflated and cut into spans in a worker thread,
-hashed and listed in another beside it.
+"""One pass over a whole layer, which indexes it.
 
-Rules that hold here: nothing is kept of a layer before all of it was read, so its digest (by the
-BlobReader, with the last byte) and its diff ID (here) were verified; the plain tar is kept only
-where the compression cannot be entered in the middle.
+    event loop       the Prefetcher reads the blob ahead
+    worker thread    the Decompressor decompresses it and divides it into spans
+    second thread    StreamDigests hashes the tar and its spans, read_tar lists the entries
+
+`LayerIndexes` creates a pipeline for each pass, and calls `run` or `extract` once.
+
+Rules:
+
+- Nothing is cached before the whole layer was read: its digest is verified by the BlobReader with
+  the last byte, its diff ID here.
+- The uncompressed tar is cached only on request, or if the compression has no checkpoints.
+- If the tar cannot be cached, the layer is listed nevertheless.
 """
 
 from __future__ import annotations
 
-import functools
 import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import BinaryIO, TypeVar
 
 import trio
 
 from ocifs.concurrency import check_cancelled, in_thread, note_progress, ungrouped
-from ocifs.content import Blob, BlobReader, DerivedCache
+from ocifs.content import BlobReader, DerivedCache
 from ocifs.errors import IntegrityError, OcifsError
 from ocifs.layers.derived import save
 from ocifs.layers.index.codec import KIND as INDEX
@@ -29,165 +36,143 @@ from ocifs.layers.index.entry import LayerIndex
 from ocifs.layers.index.packed import EntryPacker
 from ocifs.layers.indexing.decompress import Decompressor
 from ocifs.layers.indexing.digests import StreamDigests
+from ocifs.layers.indexing.layer import Layer, check_diff_id
 from ocifs.layers.indexing.prefetcher import Prefetcher
 from ocifs.layers.indexing.worker import PipelineWorker
 from ocifs.layers.spans.checkpoints import CheckpointBuilder
 from ocifs.layers.spans.span import FROM_TAR
-from ocifs.layers.spans.uncompressed import PLAIN
+from ocifs.layers.spans.uncompressed import TAR_KIND
 from ocifs.layers.tar.reader import read_tar
-from ocifs.layers.toc.formats import Promise
 from ocifs.memory import trim_memory
 from ocifs.oci.digest import Digest
 from ocifs.settings import Limits
-
-# Nearly always these can be entered in the middle, so their plain tars are not kept at once; of the
-# others, few can.
-_ENTERED = ("gzip", "none")
 
 log = logging.getLogger("ocifs.layers")
 
 T = TypeVar("T")
 
-
-_LOOK = 0.5  # seconds between two looks for cancellation
+# Nearly all layers with these compressions have checkpoints, so their tars are not spooled. Few of
+# the others have.
+_WITH_CHECKPOINTS = ("gzip", "none")
+_CHECK_INTERVAL = 0.5  # seconds between two checks for cancellation
+# For any number of processors: each pass needs memory for its decoder's window and for pieces of
+# the blob.
+_PASSES = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
-    """A layer to be unpacked: its blob, whose size must be known, and the digest of its plain tar
-    where a config names it.
+class PassLimits:
+    """Limits of concurrent passes: a number of threads, and one large decompression window."""
 
-    `promise`: the table of contents by which it is to be listed instead.
-    """
-
-    blob: Blob
-    diff_id: Digest | None = None
-    promise: Promise | None = None
-
-    @property
-    def key(self) -> Digest:
-        """What an index of it is known by: entries of one key are numbered in one way."""
-        return self.blob.digest if self.promise is None else self.promise.key(self.blob)
-
-
-class IndexingPipeline:
-    """The unpacking of one layer. `keep_plain`: keep the plain tar, whatever the compression."""
-
-    def __init__(
-        self,
-        blobs: BlobReader,
-        shelf: DerivedCache,
-        limits: Limits,
-        layer: Layer,
-        *,
-        keep_tar: bool = False,
-    ) -> None:
-        self._shelf = shelf
-        self._limits = limits
-        self._layer = layer
-        self._keep_plain = keep_tar
-        self._feed = Prefetcher(blobs, layer.blob)
-        self._cutter = CheckpointBuilder()
-        self._inflater = Decompressor(self._feed.take, limits, self._cutter)
-        wanted = layer.diff_id
-        self._sums = StreamDigests(
-            wanted.algorithm if wanted is not None and wanted.verifiable else "sha256"
-        )
-
-    async def run(self, threads: trio.CapacityLimiter, large: threading.Lock) -> LayerIndex:
-        """Do it, and keep what was made. `large`: held while the decoder needs much memory.
-
-        Raises Malformed, IntegrityError, LimitExceeded and whatever reading the blob raises.
-        """
-        return await self._fed(self._pass, threads, large)
-
-    async def part(
-        self, start: int, length: int, threads: trio.CapacityLimiter, large: threading.Lock
-    ) -> bytes:
-        """Bytes [start, start+length) of the plain tar, none of which is kept: for a disk that
-        takes no plain tar.
-        """
-        return await self._fed(lambda: self._only(start, start + length), threads, large)
-
-    async def _fed(
-        self, work: Callable[[], T], threads: trio.CapacityLimiter, large: threading.Lock
-    ) -> T:
-        # Before anything is read: an image can have more layers than there is memory for their
-        # first pieces.
-        async with threads:
-            with ungrouped():
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._feed.bring)
-                    self._inflater.alone = functools.partial(self._exclusively, large)
-                    result = await in_thread(work, limiter=trio.CapacityLimiter(1))
-                    nursery.cancel_scope.cancel()
-            await in_thread(trim_memory)
-        return result
-
-    def _only(self, start: int, stop: int) -> bytes:
-        position, wanted = 0, bytearray()
-        for piece in self._inflater.pieces():
-            wanted += piece[max(0, start - position) : max(0, stop - position)]
-            position += len(piece)
-            self._feed.used()
-            if position >= stop:
-                return bytes(wanted)
-        raise IntegrityError(f"layer {self._layer.blob.digest} is shorter than its index")
+    threads: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(_PASSES))
+    large_window: threading.Lock = field(default_factory=threading.Lock)
 
     @contextmanager
-    def _exclusively(self, large: threading.Lock) -> Iterator[None]:
-        """Wait, in the worker thread, until no other unpacking needs much memory.
+    def hold_large_window(self) -> Iterator[None]:
+        """Wait, in a worker thread, until no other pass needs a large window.
 
-        That one has bounds, so there is progress.
+        The other pass is bounded, so waiting for it counts as progress.
         """
-        while not large.acquire(timeout=_LOOK):
+        while not self.large_window.acquire(timeout=_CHECK_INTERVAL):
             check_cancelled()
             trio.from_thread.run_sync(note_progress)
         try:
             yield
         finally:
-            large.release()
+            self.large_window.release()
 
-    def _pass(self) -> LayerIndex:
+
+class IndexingPipeline:
+    """One pass over a layer."""
+
+    def __init__(
+        self,
+        blobs: BlobReader,
+        derived: DerivedCache,
+        limits: Limits,
+        layer: Layer,
+        shared: PassLimits,
+    ) -> None:
+        self._derived = derived
+        self._limits = limits
+        self._layer = layer
+        self._threads = shared.threads
+        self._prefetcher = Prefetcher(blobs, layer.blob)
+        self._checkpoints = CheckpointBuilder()
+        self._decompressor = Decompressor(
+            self._prefetcher.take, limits, self._checkpoints, shared.hold_large_window
+        )
+        diff_id = layer.diff_id
+        is_known = diff_id is not None and diff_id.verifiable
+        self._digests = StreamDigests(diff_id.algorithm if diff_id and is_known else "sha256")
+
+    async def run(self, *, keep_tar: bool = False) -> LayerIndex:
+        """Index the layer, and cache the index. `keep_tar`: cache the uncompressed tar as well.
+
+        Raises Malformed, IntegrityError, LimitExceeded and the errors of reading the blob.
+        """
+        return await self._run(lambda: self._index(keep_tar=keep_tar))
+
+    async def extract(self, start: int, length: int) -> bytes:
+        """Return bytes [start, start+length) of the uncompressed tar, and cache nothing."""
+        return await self._run(lambda: self._extract(start, start + length))
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        # Before anything is read: an image can have more layers than there is memory for their
+        # first pieces.
+        async with self._threads:
+            with ungrouped():
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._prefetcher.run)
+                    result = await in_thread(work, limiter=trio.CapacityLimiter(1))
+                    nursery.cancel_scope.cancel()
+            await in_thread(trim_memory)
+        return result
+
+    def _extract(self, start: int, stop: int) -> bytes:
+        position, content = 0, bytearray()
+        for piece in self._decompressor.pieces():
+            content += piece[max(0, start - position) : max(0, stop - position)]
+            position += len(piece)
+            self._prefetcher.note_work()
+            if position >= stop:
+                return bytes(content)
+        raise IntegrityError(f"layer {self._layer.blob.digest} is shorter than its index")
+
+    def _index(self, *, keep_tar: bool) -> LayerIndex:
         packer = EntryPacker()
         digest = self._layer.blob.digest
-        with _TarSpool(self._shelf, digest) as spool:
-            with self._feed.judged():
+        with _TarSpool(self._derived, digest) as spool:
+            with self._prefetcher.read_to_end_if_malformed():
                 with PipelineWorker(
-                    lambda pieces: read_tar(self._sums.taken(pieces), self._limits, packer.add)
+                    lambda pieces: read_tar(self._digests.hashed(pieces), self._limits, packer.add)
                 ) as listing:
-                    for piece in self._spooled(spool):
+                    for piece in self._decompressor.pieces():
+                        if keep_tar or self._decompressor.compression not in _WITH_CHECKPOINTS:
+                            spool.write(piece)
                         if not listing.put(piece):
                             break
-                        self._feed.used()
-                spans = self._cutter.spans(self._sums.spans)
+                        self._prefetcher.note_work()
+                spans = self._checkpoints.spans(self._digests.checksums)
                 index = LayerIndex(
                     packer.entries(),
-                    self._sums.diff_id,
+                    self._digests.diff_id,
                     listing.result,
-                    self._inflater.compression,
+                    self._decompressor.compression,
                     spans,
                 )
-                check(self._layer, index)
-            if self._keep_plain or spans.compression == FROM_TAR:
+                check_diff_id(self._layer, index)
+            if keep_tar or spans.compression == FROM_TAR:
                 spool.keep()
-        save(self._shelf, INDEX, digest, encode(index))
+        save(self._derived, INDEX, digest, encode(index))
         return index
-
-    def _spooled(self, spool: _TarSpool) -> Iterator[bytes]:
-        for piece in self._inflater.pieces():
-            if self._keep_plain or self._inflater.compression not in _ENTERED:
-                spool.write(piece)
-            yield piece
 
 
 class _TarSpool:
-    """A plain tar that may turn out not to be needed: it begins with its first byte, and is dropped
-    unless it is kept.
-    """
+    """Writes an uncompressed tar, which is discarded at the end of the block unless it is kept."""
 
-    def __init__(self, shelf: DerivedCache, digest: Digest) -> None:
-        self._shelf = shelf
+    def __init__(self, derived: DerivedCache, digest: Digest) -> None:
+        self._derived = derived
         self._digest = digest
         self._put: AbstractContextManager[BinaryIO] | None = None
         self._file: BinaryIO | None = None
@@ -197,11 +182,12 @@ class _TarSpool:
         return self
 
     def write(self, piece: bytes) -> None:
+        """Write the next piece. The file is created with the first one."""
         if self._failed:
             return
         try:
             if self._file is None:
-                put = self._shelf.put(PLAIN, self._digest)
+                put = self._derived.put(TAR_KIND, self._digest)
                 self._file = put.__enter__()
                 self._put = put
             self._file.write(piece)
@@ -209,7 +195,7 @@ class _TarSpool:
             self._fail(error)
 
     def keep(self) -> None:
-        """Put it in its place."""
+        """Complete the file in the cache."""
         put, self._put = self._put, None
         try:
             if put is not None:
@@ -218,9 +204,9 @@ class _TarSpool:
             self._fail(error)
 
     def _fail(self, error: Exception) -> None:
-        """The layer is listed all the same; what is read of it is unpacked once more."""
+        """Continue without the tar. Reads of the layer decompress it again."""
         self._failed = True
-        log.warning("cannot keep the unpacked layer %s in the cache: %s", self._digest, error)
+        log.warning("cannot save the uncompressed layer %s in the cache: %s", self._digest, error)
         put, self._put = self._put, None
         if put is not None:
             with suppress(OSError, OcifsError, _SpoolDiscarded):
@@ -234,26 +220,9 @@ class _TarSpool:
     ) -> None:
         put, self._put = self._put, None
         if put is not None:
-            dropped = error or _SpoolDiscarded()
-            put.__exit__(type(dropped), dropped, trace)
+            reason = error or _SpoolDiscarded()
+            put.__exit__(type(reason), reason, trace)
 
 
 class _SpoolDiscarded(Exception):
-    """The plain tar is not needed."""
-
-
-def check(layer: Layer, index: LayerIndex) -> None:
-    """Compare with the diff ID that the config names, where both are of one algorithm.
-
-    Raises IntegrityError.
-    """
-    wanted = layer.diff_id
-    if (
-        wanted is not None
-        and index.diff_id is not None
-        and wanted.algorithm == index.diff_id.algorithm
-        and wanted != index.diff_id
-    ):
-        raise IntegrityError(
-            f"layer {layer.blob.digest} unpacks to {index.diff_id}, its config says {wanted}"
-        )
+    """The uncompressed tar is not needed."""

@@ -1,8 +1,12 @@
-"""A blob for a worker thread: the event loop reads it ahead of the thread, which so waits for
-nobody while it works.
+"""Reads a blob ahead for a worker thread, which therefore rarely waits for the network.
 
-Rules that hold here: few pieces wait; whatever ends the reading is raised where the next piece is
-taken, so a thread never waits for one that does not come.
+`run` is a task of the event loop. A worker thread calls the other methods.
+
+Rules:
+
+- Few pieces wait in memory.
+- The thread never waits for a piece that does not come: an error of `run`, or its end, is raised
+  where the next piece would be taken.
 """
 
 from __future__ import annotations
@@ -20,37 +24,38 @@ from ocifs.errors import IntegrityError, Malformed
 from ocifs.settings import MIB
 
 _PIECE = 2 * MIB
-_AHEAD = 3  # pieces that are read and not taken
+_MAX_WAITING = 3  # pieces that are read and not taken
+_REPORT_INTERVAL = 1  # seconds between two reports of progress from the thread
 
 
 class Prefetcher:
-    """The pieces of a blob in order.
-
-    `bring` is to run for as long as a thread takes them; made on the event loop.
-    """
+    """The pieces of a blob, in order. Created on the event loop."""
 
     def __init__(self, blobs: BlobReader, blob: Blob) -> None:
         self._blobs = blobs
         self._blob = blob
         self._taken = 0
-        self._told = time.monotonic()
+        self._reported = time.monotonic()
+        # None marks the end: either of the blob, or because of `_error`.
         self._pieces: SimpleQueue[bytes | None] = SimpleQueue()
         self._error = Exception("the blob is no longer read")
-        self._room = trio.Semaphore(_AHEAD)
+        self._free = trio.Semaphore(_MAX_WAITING)
         self._token = trio.lowlevel.current_trio_token()
 
-    async def bring(self) -> None:
-        """Read the blob. An error ends that, and is `take`'s to raise."""
+    async def run(self) -> None:
+        """Read the blob. An error ends this, and is raised by `take`."""
         try:
-            brought = 0
-            while brought < self._blob.size:
-                await self._room.acquire()
-                note_progress()  # what was read before is worked on
-                piece = await self._read(brought)
-                brought += len(piece)
+            offset = 0
+            while offset < self._blob.size:
+                # The thread took a piece, so the previous ones were processed.
+                await self._free.acquire()
+                note_progress()
+                piece = await self._read(offset)
+                offset += len(piece)
                 note_progress()
                 self._pieces.put(piece)
-        except Exception as error:  # whatever it was, it is told to whoever waits for the thread
+        # Any error belongs to the caller that waits for the thread.
+        except Exception as error:
             self._error = error
         finally:
             self._pieces.put(None)
@@ -58,36 +63,33 @@ class Prefetcher:
     async def _read(self, start: int) -> bytes:
         piece = await self._blobs.read_blob(self._blob, start, _PIECE, self._blob.size)
         if not piece:
-            raise IntegrityError(
-                f"{self._blob.digest} ends before the size that its descriptor says"
-            )
+            raise IntegrityError(f"{self._blob.digest} ends before the size in its descriptor")
         return piece
 
     def take(self) -> bytes:
-        """The next piece, in the thread; none at the end. Raises what reading the blob raises."""
+        """Return the next piece, empty at the end. Raises the errors of reading the blob."""
         if self._taken >= self._blob.size:
             return b""
         piece = self._pieces.get()
         if piece is None:
-            self._pieces.put(None)  # for who takes again
+            self._pieces.put(None)  # for further calls
             trio.from_thread.check_cancelled()
             raise self._error
-        self._token.run_sync_soon(self._room.release)
+        self._token.run_sync_soon(self._free.release)
         self._taken += len(piece)
         return piece
 
-    def used(self) -> None:
-        """Something of what was taken was worked through: a mebibyte of blob can hold 40,000
-        entries, which take seconds.
-        """
-        if time.monotonic() - self._told > 1:
-            self._told = time.monotonic()
+    def note_work(self) -> None:
+        """Report progress: 1 MiB of a blob can contain 40,000 entries, which take seconds."""
+        if time.monotonic() - self._reported > _REPORT_INTERVAL:
+            self._reported = time.monotonic()
             trio.from_thread.run_sync(note_progress)
 
     @contextmanager
-    def judged(self) -> Iterator[None]:
-        """Take a blob whose content makes no sense to its end: one that came damaged fails by its
-        digest then, and is dropped.
+    def read_to_end_if_malformed(self) -> Iterator[None]:
+        """If the content is malformed, take the rest of the blob before raising the error.
+
+        A blob that was damaged in transit then fails its digest instead, and is dropped.
         """
         try:
             yield

@@ -1,8 +1,10 @@
-"""Two threads for one stream: who makes pieces goes on while another works on those that were made.
+"""The second thread of the indexing pipeline: it lists entries while the first one decompresses.
 
-Rules that hold here: the second thread ends with the block that it was made for, whatever was
-raised where; pieces that wait are few; an error of the second thread's comes out of the block,
-unless the first has one, which cut the stream for the second.
+Rules:
+
+- The thread ends with the block that it was created for, after any error.
+- Few pieces wait in memory.
+- An error of the thread is raised at the end of the block, unless the block raises one itself.
 """
 
 from __future__ import annotations
@@ -17,22 +19,20 @@ from ocifs.concurrency import start_thread
 
 T = TypeVar("T")
 
-_WAITING = 8
+_MAX_WAITING = 8  # pieces
 
 
 class PipelineWorker(Generic[T]):
-    """Runs `work` on an iterator of the pieces that are given to `put`, in a thread of its own, for
-    the length of a block.
+    """Runs `work` in a thread, for the length of a block, on the pieces that are passed to `put`.
 
-    Afterwards `result` is what it gave. `put` is False once the work has failed: nothing more is
-    wanted.
+    `result`: the result of the work, after the block.
     """
 
     result: T
 
     def __init__(self, work: Callable[[Iterator[bytes]], T]) -> None:
         self._work = work
-        self._pieces: Queue[bytes | None] = Queue(_WAITING)
+        self._pieces: Queue[bytes | None] = Queue(_MAX_WAITING)
         self._ended = False
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="ocifs-list", daemon=True)
@@ -42,6 +42,7 @@ class PipelineWorker(Generic[T]):
         return self
 
     def put(self, piece: bytes) -> bool:
+        """Pass a piece to the work; False if it has failed, so that the caller can stop."""
         if self._error is None:
             self._pieces.put(piece)
         return self._error is None
@@ -59,15 +60,15 @@ class PipelineWorker(Generic[T]):
 
     def _run(self) -> None:
         try:
-            self.result = self._work(self._given())
-        except (
-            BaseException
-        ) as error:  # whatever it was, it belongs to whoever waits for the end of the block
+            self.result = self._work(self._received())
+        # Any error belongs to the caller, which waits at the end of the block.
+        except BaseException as error:
             self._error = error
-        for _ in self._given():  # whoever puts pieces must not wait for ever
+        # Empty the queue, so that `put` never waits for a thread that has ended.
+        for _ in self._received():
             pass
 
-    def _given(self) -> Iterator[bytes]:
+    def _received(self) -> Iterator[bytes]:
         while not self._ended:
             piece = self._pieces.get()
             if piece is None:

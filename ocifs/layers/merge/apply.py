@@ -1,23 +1,28 @@
-"""Layers laid over each other: a pure function from indices to one tree (image-spec, layer.md
-"Applying Changesets").
+"""Merges layers: a pure function from indexes to one tree (image-spec, layer.md "Applying
+Changesets").
 
-A layer is applied in three steps, whatever the order of its tar:
+A layer is applied in three steps, independent of the order of its tar:
 
-1. Its directories take the place of links and files below. A directory of the layer is never a way
-  into what a link below leads to, so
-   that a whiteout in it leaves the link's target alone. This is what overlayfs shows of the same
-   upper directory.
-2. Its whiteouts take away what lower layers have.
+1. Its directories replace links and files of lower layers. A directory of the layer is never a path
+   into the target of a lower link, so a whiteout in it does not affect the target. overlayfs shows
+   the same for such an upper directory.
+2. Its whiteouts remove entries of lower layers.
 3. Its entries are applied in order. A parent that is a symbolic link is followed within the root,
-  as tools that unpack do.
+   as in tools that unpack.
 
-Steps 1 and 2 go from the root down and remember the parents that they found, so that a path is
-walked at most once per parent.
+Steps 1 and 2 process paths from the root down and remember the parents, so that a path is resolved
+at most once per parent.
 
-Rules that hold here: pure; a whiteout is never visible; nothing leads above the root; names of a
-hard link lead to the same thing. In a single layer shown by itself a hard link whose target lies in
-a lower layer is a symbolic link to that name. Directories that were not used for a while are packed
-(`growing.py`).
+A worker thread calls `merge`. The state of a merge is in a `_Merger`, and discarded at its end.
+
+Rules:
+
+- Pure.
+- A whiteout is never visible.
+- No path leads above the root.
+- All names of a hard link lead to the same entry.
+- In a single layer that is shown alone, a hard link to an entry of a lower layer is a symbolic link
+  to that name.
 """
 
 from __future__ import annotations
@@ -41,28 +46,24 @@ from ocifs.settings import Limits
 
 _WHITEOUT = b".wh."
 _OPAQUE = b".wh..wh..opq"
-_AUFS = b".wh..wh."  # what AUFS kept for itself
-_PARENTS = 1 << 16  # directories that are remembered by their paths at a time
-# a path of more names is walked from the root: a copy of each of its beginnings would cost the
-# square of its length
+_AUFS = b".wh..wh."  # metadata of AUFS
+_PARENTS = 1 << 16  # directories in memory by their paths
+# A path of more names is resolved from the root. Remembering each of its parents would take memory
+# proportional to the square of its length.
 _DEEP = 100
 
 
 def merge(
     layers: Sequence[LayerIndex], limits: Limits, *, markers: bool = True, alone: bool = False
 ) -> MergedTree:
-    """Lay layers over each other, lowest first.
+    """Merge layers, lowest first.
 
-    Without `markers`, names that begin with `.wh.` are names like others.
-
-    `alone`: this is one layer of several, shown by itself. Raises Malformed where entries cannot be
-    applied (links in circles on the way to one, a hard link to nothing), and LimitExceeded where
-    directories that no entry makes are too many.
+    `markers`: interpret whiteouts; otherwise names that start with `.wh.` are ordinary names.
+    `alone`: this is one layer of several, shown without the others. Raises Malformed for entries
+    that cannot be applied (a loop of links, a hard link to a missing entry), and LimitExceeded.
     """
     if len(layers) > LAYERS:
-        raise LimitExceeded(
-            f"{len(layers)} layers are more than can be laid over each other ({LAYERS})"
-        )
+        raise LimitExceeded(f"cannot merge {len(layers)} layers, at most {LAYERS} are supported")
     stack = _Merger(layers, limits, alone=alone)
     for number, layer in enumerate(layers):
         stack.apply(number, layer.entries, markers)
@@ -77,13 +78,14 @@ class _Merger(GrowingTree):
         self._exclusively = alone
         self._layer = 0
         self._plinks: dict[bytes, int] = {}
-        self._parents: dict[
-            bytes, int | None
-        ] = {}  # by their paths; only valid while a layer is prepared
-        # The directory of the entry before, by its path: entries come directory by directory.
+        # Directories by their paths; only valid while a layer is prepared. Cleared when it is full:
+        # paths arrive sorted by depth, so the oldest are not the least useful.
+        self._parents: dict[bytes, int | None] = {}
+        # The path and code of the last entry's directory: entries are sorted by directory.
         self._last = (b"", ROOT)
 
     def apply(self, number: int, entries: Sequence[LayerEntry], markers: bool) -> None:
+        """Apply the entries of a layer."""
         self._layer = number
         self._plinks = {}
         self._last = (b"", ROOT)
@@ -97,29 +99,29 @@ class _Merger(GrowingTree):
                 self.pack_idle()
 
     def _prepare(self, entries: Sequence[LayerEntry], markers: bool) -> dict[int, int]:
-        """Change the layers below by the layer's directories and whiteouts.
+        """Apply the layer's directories and whiteouts to the lower layers.
 
-        Returns the targets of its hard links before that change.
+        Returns the targets of its hard links before this change.
         """
         targets: dict[int, int] = {}
-        made: list[bytes] = []
+        directories: list[bytes] = []
         whiteouts: list[bytes] = []
         for place, entry in enumerate(entries):
             self.work(1)
             kind = entry.kind
             if kind is EntryKind.HARDLINK:
-                found = self.find(entry.link)
-                if found is not None:
-                    targets[place] = found
+                target = self.find(entry.link)
+                if target is not None:
+                    targets[place] = target
                 if len(self.open) > MANY:
                     self.pack_idle()
             if markers and b".wh." in entry.path:
                 if entry.path.rpartition(b"/")[2].startswith(_WHITEOUT):
                     whiteouts.append(entry.path)
             elif kind is EntryKind.DIRECTORY:
-                made.append(entry.path)
-        made.sort(key=_depth)
-        for path in made:
+                directories.append(entry.path)
+        directories.sort(key=_depth)
+        for path in directories:
             self.work(1)
             self._replace_by_directory(path)
             if len(self.open) > MANY:
@@ -135,34 +137,30 @@ class _Merger(GrowingTree):
         return targets
 
     def _replace_by_directory(self, path: bytes) -> None:
-        """Put an empty directory in the place of a link or a file.
-
-        What is missing, or a directory already, stays as it is.
-        """
+        """Replace a link or a file by an empty directory. Do nothing for other paths."""
         parent, _, name = path.rpartition(b"/")
-        here = self._lower_directory(parent)
-        if here is None:
+        directory = self._lower_directory(parent)
+        if directory is None:
             return
-        names = self.names(here)
+        names = self.names(directory)
         code = names.get(name)
         if code is not None and not code & DIRECTORY:
             names[name] = self.make()
-            self._parents.clear()  # some may have been found through the link
+            # Some of them may have been resolved through the link.
+            self._parents.clear()
 
     def _white_out(self, path: bytes) -> None:
         parent, _, name = path.rpartition(b"/")
-        below = self._lower_directory(parent)
-        if below is None:
+        directory = self._lower_directory(parent)
+        if directory is None:
             return
         if name == _OPAQUE:
-            self.names(below).clear()
+            self.names(directory).clear()
         elif not name.startswith(_AUFS):
-            self.names(below).pop(name[len(_WHITEOUT) :], None)
+            self.names(directory).pop(name[len(_WHITEOUT) :], None)
 
     def _lower_directory(self, path: bytes) -> int | None:
-        """The directory that a path leads to in the tree below, with links followed; None if there
-        is none.
-        """
+        """Resolve a directory in the lower layers, following links; None if it does not exist."""
         known = self._parents
         if path in known:
             return known[path]
@@ -186,13 +184,13 @@ class _Merger(GrowingTree):
         return found
 
     def _is_marker(self, place: int, entry: LayerEntry) -> bool:
-        """Whether an entry is a whiteout or AUFS' own, or lies in one; the latter may be what hard
-        links of this layer mean.
+        """Whether an entry is a whiteout or metadata of AUFS, or below one.
+
+        Hard links of this layer can have metadata of AUFS as their targets, which are recorded.
         """
         parts = entry.path.split(b"/")
-        if (
-            parts[-1] == _WHITEOUT
-        ):  # umoci takes it for one of its directory (image-spec, layer.md "Whiteouts")
+        # umoci removes the parent directory for it; other tools differ (layer.md "Whiteouts").
+        if parts[-1] == _WHITEOUT:
             raise Malformed(
                 f"layer {self._layer} has a whiteout without a name: {_show(entry.path)}"
             )
@@ -208,23 +206,22 @@ class _Merger(GrowingTree):
                 self.describe(ROOT, self._layer, place)
             return
         parent, _, name = entry.path.rpartition(b"/")
-        last, here = self._last
+        last, directory = self._last
         if parent != last:
-            here = self._directory(parent)
-            self._last = parent, here
-        names = self.names(here)
+            directory = self._directory(parent)
+            self._last = parent, directory
+        names = self.names(directory)
         if entry.kind is EntryKind.HARDLINK:
             code = self._target(place, entry, removed)
         elif entry.kind is EntryKind.DIRECTORY:
-            there = names.get(name, 0)
-            code = there if there & DIRECTORY else self.make()
+            existing = names.get(name, 0)
+            code = existing if existing & DIRECTORY else self.make()
             self.describe(code, self._layer, place)
         else:
             code = code_of(self._layer, place)
         if names.get(name, code) != code:
-            self._last = (b"", ROOT)  # the way there may lead elsewhere now
-        # A name that is given anew stands where it stood in the dictionary; the order of a listing
-        # means nothing.
+            # The path of the last directory may resolve differently now.
+            self._last = (b"", ROOT)
         names[name] = code
 
     def _target(self, place: int, entry: LayerEntry, removed: int | None) -> int:
@@ -236,39 +233,41 @@ class _Merger(GrowingTree):
         if self._exclusively and (target is None or target & UPWARD):
             up = _depth(entry.path)
             if up > UP_MOST:
-                raise LimitExceeded(f"an entry of the layer lies deeper than {UP_MOST} directories")
-            # A link to such a link is one to the same name, seen from another directory.
+                raise LimitExceeded(
+                    f"an entry of the layer is below more than {UP_MOST} directories"
+                )
+            # A hard link to such a link has the same target, relative to another directory.
             first = code_of(self._layer, place) if target is None else code_of(*place_of(target))
             return upward(first, up)
         if target is not None and not target & DIRECTORY:
             self.share(target)
             return target
-        what = "a directory" if target is not None else "nothing"
+        problem = "a directory" if target is not None else "a missing entry"
         raise Malformed(
-            f"layer {self._layer} has a hard link {_show(entry.path)} to {what}: {_show(entry.link)}"
+            f"layer {self._layer} has a hard link {_show(entry.path)}"
+            f" to {problem}: {_show(entry.link)}"
         )
 
     def _directory(self, path: bytes) -> int:
-        """The code of a directory, which is made where it is missing, and takes the place of what
-        is none.
-        """
+        """Return the code of a directory. Create it if it is missing or not a directory."""
         if not path:
             return ROOT
         walked = self.walk(path, follow=True)
         if walked is None:
             raise Malformed(
-                f"layer {self._layer} has an entry behind links that lead in circles: {_show(path)}"
+                f"layer {self._layer} has an entry behind a loop of symbolic links: {_show(path)}"
             )
-        stack, todo = walked
-        name, here = stack[-1]
-        if not here & DIRECTORY:  # a file where the layer has a directory: the upper one holds
-            todo = [name, *todo]
-            here = stack[-2][1]
-        for name in todo:
-            made = self.imply()
-            self.names(here)[name] = made
-            here = made
-        return here
+        stack, missing = walked
+        name, code = stack[-1]
+        # The layer has a directory in place of a lower file.
+        if not code & DIRECTORY:
+            missing = [name, *missing]
+            code = stack[-2][1]
+        for name in missing:
+            child = self.imply()
+            self.names(code)[name] = child
+            code = child
+        return code
 
 
 def _depth(path: bytes) -> int:

@@ -1,19 +1,18 @@
-"""A tree that is being made: directories by their numbers, the way to a path, and the packed tree
-at the end.
+"""A tree under construction: numbered directories, path resolution, and packing.
 
-`overlay.py` fills it, in a worker thread; a `GrowingTree` is used by that thread alone. A directory
-is a dictionary of names while it is in use, and packed when it was not used for a while, so that a
-million entries take as little memory on the way as in the end.
+`apply.py` fills it in a worker thread, and a `GrowingTree` belongs to that thread. A directory in
+use is a dictionary of names. Directories that were not used for a while are packed, so that a
+million entries take little memory also during the merge.
 
-Rules that hold here:
+Rules:
 
-- pure
-- nothing leads above the root
-- a way through more than _MAX_LINKS links is a circle
-- `names` is valid until the next `pack_idle`
-- links' targets are walked at most limits.layer_link_steps names in all: each entry behind a link
-  walks its target again
-- what takes long looks for cancellation (`check_cancelled`)
+- Pure.
+- No path leads above the root.
+- A path through more than _MAX_LINKS symbolic links is a loop.
+- `names` is valid until the next `pack_idle`.
+- Resolving targets of links visits at most limits.layer_link_steps names in total: each entry
+  behind a link resolves its target again.
+- Long operations check for cancellation.
 """
 
 from __future__ import annotations
@@ -30,16 +29,16 @@ from ocifs.settings import Limits
 
 ROOT = DIRECTORY
 """The code of the root."""
-_MAX_LINKS = 255  # followed on the way to one entry, as many as Go's unpackers follow
+_MAX_LINKS = 255  # for one path, as in unpackers written in Go
 OPEN = 32
-"""Directories that stay in use when the others are packed."""
-_OFTEN = 1 << 16  # names that are walked or unpacked between two looks for cancellation
+"""Directories that remain unpacked in `pack_idle`."""
+_CHECK_INTERVAL = 1 << 16  # names that are visited between two checks for cancellation
 MANY = 2 * OPEN
-"""More directories in use than these are too many: `pack_idle` is due."""
+"""The number of unpacked directories above which `pack_idle` must be called."""
 
 
 class _GrowingDirectory:
-    """A directory on its way: its names and their codes in a dictionary, or packed."""
+    """A directory: its names and their codes in a dictionary, or packed."""
 
     __slots__ = ("_names", "codes", "layer", "open", "place")
 
@@ -51,12 +50,13 @@ class _GrowingDirectory:
         self.codes = array("Q")
 
     def unpack(self) -> dict[bytes, int]:
-        found = dict(zip(self._names.split(b"/"), self.codes, strict=True)) if self.codes else {}
-        self.open, self._names, self.codes = found, b"", array("Q")
-        return found
+        """Convert to a dictionary."""
+        names = dict(zip(self._names.split(b"/"), self.codes, strict=True)) if self.codes else {}
+        self.open, self._names, self.codes = names, b"", array("Q")
+        return names
 
     def pack(self) -> bytes:
-        """The names, joined; `codes` goes with them."""
+        """Convert to columns; return the joined names, which belong to `codes`."""
         if self.open is not None:
             self._names, self.codes, self.open = (
                 b"/".join(self.open),
@@ -67,7 +67,7 @@ class _GrowingDirectory:
 
 
 class GrowingTree:
-    """The tree of the layers so far."""
+    """The tree of the layers that were applied so far."""
 
     def __init__(self, layers: Sequence[LayerIndex], limits: Limits) -> None:
         self._layers = tuple(layers)
@@ -75,35 +75,37 @@ class GrowingTree:
         self._limits = limits
         self._implied = 0
         self._link_steps = 0
-        self._unchecked = 0  # names walked or unpacked since the last look for cancellation
+        self._unchecked = 0  # names visited since the last check for cancellation
         self._directories = [_GrowingDirectory()]
         self.open: list[_GrowingDirectory] = []  # those in use
         self._shared: set[int] = set()  # codes that hard links lead to
 
     def share(self, code: int) -> None:
-        """Note that further names lead to an entry."""
+        """Record that an entry has several names."""
         self._shared.add(code)
 
     def describe(self, code: int, layer: int, place: int) -> None:
-        """Note which entry gives the attributes of a directory."""
+        """Set the entry with the attributes of a directory."""
         directory = self._directories[code ^ DIRECTORY]
         directory.layer, directory.place = layer, place
 
     def find(self, path: bytes, *, follow: bool = False) -> int | None:
-        """The code that a path leads to in the tree so far, with links on the way followed, and at
-        its end with `follow`.
+        """Resolve a path to a code; None if it does not exist.
+
+        Symbolic links are followed, at the end of the path only with `follow`.
         """
         walked = self.walk(path, follow=follow)
         return None if walked is None or walked[1] else walked[0][-1][1]
 
     def make(self) -> int:
+        """Create an empty directory; return its code."""
         directory = _GrowingDirectory()
         self._directories.append(directory)
         self.open.append(directory)
         return len(self._directories) - 1 | DIRECTORY
 
     def imply(self) -> int:
-        """A directory that no entry makes. Paths of a megabyte could ask for millions of them."""
+        """Create a directory without an entry. A path of 1 MB could imply millions of them."""
         self._implied += 1
         most = self._limits.implied_directories
         if self._implied > most:
@@ -113,7 +115,7 @@ class GrowingTree:
         return self.make()
 
     def names(self, code: int) -> dict[bytes, int]:
-        """The names of a directory, to be changed until the next `pack_idle`."""
+        """Return the names of a directory, which may be modified until the next `pack_idle`."""
         directory = self._directories[code ^ DIRECTORY]
         if directory.open is None:
             self.open.append(directory)
@@ -122,9 +124,9 @@ class GrowingTree:
         return directory.open
 
     def pack_idle(self) -> None:
-        """Pack all but the directories used last.
+        """Pack all directories except the last used ones.
 
-        Call it when `open` has more than MANY: one path may have opened thousands.
+        Call it when `open` has more than MANY: one path can unpack thousands.
         """
         idle = max(0, len(self.open) - OPEN)
         for directory in self.open[:idle]:
@@ -134,23 +136,25 @@ class GrowingTree:
     def walk(
         self, path: bytes, *, follow: bool
     ) -> tuple[list[tuple[bytes, int]], list[bytes]] | None:
-        """From the root to where a path ends or stops, names and codes; and the names that are not
-        there; None for links in circles.
+        """Resolve a path as far as it exists.
+
+        Returns the names and codes from the root, and the names that do not exist; None for a loop
+        of symbolic links.
         """
         stack, links = [(b"", ROOT)], 0
         todo = path.split(b"/")[::-1]
         while todo:
             name = todo.pop()
-            here = stack[-1][1]
+            code = stack[-1][1]
             if name in (b"", b"."):
                 continue
             if name == b"..":
                 del stack[max(1, len(stack) - 1) :]
                 continue
-            found = self.names(here).get(name) if here & DIRECTORY else None
-            if found is None:
+            child = self.names(code).get(name) if code & DIRECTORY else None
+            if child is None:
                 return stack, _lexical([name, *todo[::-1]])
-            target = self._link(found) if (follow or todo) and not found & DIRECTORY else None
+            target = self._link(child) if (follow or todo) and not child & DIRECTORY else None
             if target is not None:
                 links += 1
                 if links > _MAX_LINKS:
@@ -160,7 +164,7 @@ class GrowingTree:
                 self._count_link_steps(len(names))
                 todo += names[::-1]
                 continue
-            stack.append((name, found))
+            stack.append((name, child))
         return stack, []
 
     def _count_link_steps(self, count: int) -> None:
@@ -168,29 +172,31 @@ class GrowingTree:
         most = self._limits.layer_link_steps
         if self._link_steps > most:
             raise LimitExceeded(
-                f"symbolic links on the way to entries have more names than limits.layer_link_steps ({most})"
+                "paths through symbolic links have more names than"
+                f" limits.layer_link_steps ({most})"
             )
         self.work(count)
 
     def work(self, count: int) -> None:
-        """Count work, in names, and look for cancellation from time to time."""
+        """Count visited names, and check for cancellation at intervals."""
         self._unchecked += count
-        if self._unchecked > _OFTEN:
+        if self._unchecked > _CHECK_INTERVAL:
             self._unchecked = 0
             check_cancelled()
 
     def _link(self, code: int) -> bytes | None:
-        """Where an entry leads to, if it is a symbolic link."""
+        """Return the target of an entry, if it is a symbolic link."""
         entry = MergedEntry(self._lookup, code).entry
         return entry.link if entry.kind is EntryKind.SYMLINK else None
 
     def tree(self) -> MergedTree:
-        """The tree of all layers."""
+        """Return the packed tree."""
         packed = PackedDirectories()
         links: Counter[int] = Counter()
         numbers = {0: 0}
-        todo, done = [0], _GrowingDirectory()
-        for old in todo:  # grows on the way
+        # The list grows while it is iterated: directories are numbered breadth first.
+        todo, emptied = [0], _GrowingDirectory()
+        for old in todo:
             directory = self._directories[old]
             names = directory.pack()
             codes = directory.codes
@@ -203,20 +209,18 @@ class GrowingTree:
                 elif code in self._shared:
                     links[code] += 1
             packed.add(directory.layer, directory.place, names, codes)
-            self._directories[old] = done
+            self._directories[old] = emptied
         return MergedTree(
             self._layers, packed, {code: count for code, count in links.items() if count != 1}
         )
 
 
 def _lexical(names: list[bytes]) -> list[bytes]:
-    """Names that are not there, with `..` taken as text, since there is nothing that could be a
-    link.
-    """
-    kept: list[bytes] = []
+    """Apply `..` to names that do not exist, and therefore cannot be links."""
+    remaining: list[bytes] = []
     for name in names:
         if name == b"..":
-            del kept[-1:]
+            del remaining[-1:]
         elif name not in (b"", b"."):
-            kept.append(name)
-    return kept
+            remaining.append(name)
+    return remaining

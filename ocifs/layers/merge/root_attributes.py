@@ -1,11 +1,14 @@
-"""What stat shows of the root of a tree, kept by itself: a few hundred bytes, where its index can
-have megabytes.
+"""The attributes of the root of a tree, cached apart from the tree.
 
-A root is asked for by whoever lists the directory that it stands in, which must not cost a look
-into the tree.
+A listing of the directory that contains the root needs its attributes, and must not cost a look
+into the tree. They are a few hundred bytes; the index of a layer can have megabytes.
 
-Rules that hold here: pure but for `Roots`, which waits for the disk in threads; what is not exactly
-what `encode` made is None; a root that cannot be kept is found again at the next look.
+The encoding is pure. `RootAttributesCache` reads and writes files in worker threads.
+
+Rules:
+
+- Data that `encode` did not return is None.
+- Attributes that cannot be saved are determined again.
 """
 
 from __future__ import annotations
@@ -18,50 +21,50 @@ from ocifs.content import DerivedCache
 from ocifs.layers.checksummed import seal, unseal
 from ocifs.layers.derived import load, save
 from ocifs.layers.index.entry import EntryKind, LayerEntry
-from ocifs.layers.indexing.pipeline import Layer
+from ocifs.layers.indexing.layer import Layer
 from ocifs.oci.digest import Digest
 
 KIND = "layer-root.1"
 
 
 class RootAttributes(NamedTuple):
-    """The entry that gave a root its attributes, and its names as stat counts them: 2, and one for
-    each directory in it.
-    """
+    """The entry of a root, and its link count: 2, and one for each directory in it."""
 
     entry: LayerEntry
     names: int
 
 
-def name_of(layers: Sequence[Layer], *how: object) -> Digest:
-    """What names a root: the layers that its tree is made of, and how."""
-    return Digest.of(" ".join([*(str(layer.key) for layer in layers), *map(repr, how)]).encode())
+def name_of(layers: Sequence[Layer], *options: object) -> Digest:
+    """Return the cache key of a root: its layers, and how they are merged."""
+    return Digest.of(
+        " ".join([*(str(layer.key) for layer in layers), *map(repr, options)]).encode()
+    )
 
 
 class RootAttributesCache:
-    """Roots on a DerivedCache."""
+    """Attributes of roots, in a DerivedCache."""
 
-    def __init__(self, shelf: DerivedCache) -> None:
-        self._shelf = shelf
+    def __init__(self, derived: DerivedCache) -> None:
+        self._derived = derived
 
     async def find(self, name: Digest) -> RootAttributes | None:
-        """A root that was kept."""
+        """Return cached attributes, or None."""
         return await in_thread(self._find, name)
 
-    async def keep(self, name: Digest, root: RootAttributes) -> None:
-        """Keep a root, unless it is kept already."""
-        await in_thread(self._keep, name, root)
+    async def save(self, name: Digest, root: RootAttributes) -> None:
+        """Save attributes, unless they are in the cache."""
+        await in_thread(self._save, name, root)
 
     def _find(self, name: Digest) -> RootAttributes | None:
-        return load(self._shelf, KIND, name, decode)
+        return load(self._derived, KIND, name, decode)
 
-    def _keep(self, name: Digest, root: RootAttributes) -> None:
+    def _save(self, name: Digest, root: RootAttributes) -> None:
         if self._find(name) != root:
-            save(self._shelf, KIND, name, encode(root))
+            save(self._derived, KIND, name, encode(root))
 
 
 def encode(root: RootAttributes) -> bytes:
-    """The bytes of a root."""
+    """Encode attributes."""
     entry = root.entry
     head = {
         "kind": KIND,
@@ -73,7 +76,7 @@ def encode(root: RootAttributes) -> bytes:
 
 
 def decode(data: bytes) -> RootAttributes | None:
-    """The root that some bytes are, or None."""
+    """Decode attributes; None for other data."""
     opened = unseal(data, KIND)
     if opened is None:
         return None

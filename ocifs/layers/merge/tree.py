@@ -1,24 +1,25 @@
-"""A merged tree in little memory: what each name leads to as one number, directory by directory,
-and as bytes for the shelf.
+"""A merged tree in little memory, and its encoding for the derived cache.
 
-A million entries take some 35 MB: their names and 8 bytes each. What an entry is stays in its
-layer's index.
+For each directory the tree contains its names, and a number (code) for each name. A code refers to
+a directory, or to an entry in the index of its layer. A million entries take about 35 MB: their
+names, and 8 bytes each. Attributes stay in the layers' indexes.
 
-Rules that hold here:
+Rules:
 
 - Any thread may read a tree: the event loop looks names up while a worker thread encodes it.
-- Two `Item`s are equal when they are the same thing of the same tree, whatever names lead to it.
-- Bytes that are not exactly what `encode` made are None.
+- Two `MergedEntry`s are equal if they refer to the same entry of the same tree, by any name.
+- Data that `encode` did not return is None.
 """
 
 from __future__ import annotations
 
 import threading
 from array import array
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
+
+from cachetools import LRUCache
 
 from ocifs.layers import zstd
 from ocifs.layers.checksummed import seal, unseal
@@ -27,58 +28,64 @@ from ocifs.layers.index.entry import EntryKind, LayerEntry, LayerIndex
 KIND = "layer-tree.3"
 
 DIRECTORY = 1 << 62
-"""In a code: the rest is the number of a directory. Otherwise it is that of an entry: layer << 32 | place in the layer."""
+"""A flag of a code: the other bits are the number of a directory.
+
+Without the flag they are `layer << 32 | number of the entry`.
+"""
 UPWARD = 1 << 61
-"""In a code: a hard link to what no layer here has, shown as a symbolic link to that name; UP_SHIFT on: how many directories up."""
+"""A flag of a code: a hard link to an entry that is in no layer, shown as a symbolic link.
+
+The bits from _UP_SHIFT on are the number of `../` in its target.
+"""
 _UP_SHIFT = 45
 UP_MOST = (1 << 16) - 1
 _LAYER_SHIFT = 32
 PLACE = (1 << _LAYER_SHIFT) - 1
 LAYERS = (1 << (_UP_SHIFT - _LAYER_SHIFT)) - 1
-NOWHERE = -1  # the layer of a directory that no entry makes
-_OPENED = 128  # directories whose names are at hand
+NOWHERE = -1  # the layer of a directory without an entry
+_CACHED_LISTINGS = 128
 _IMPLIED = LayerEntry(b"", EntryKind.DIRECTORY, 0o755)
 
 
 def place_of(code: int) -> tuple[int, int]:
-    """Of the code of what is no directory its layer and its place in that."""
+    """Return the layer of an entry that is not a directory, and its number in the layer."""
     return code >> _LAYER_SHIFT & LAYERS, code & PLACE
 
 
 def layer_of(code: int) -> int:
-    """The layer alone."""
+    """Return the layer of an entry that is not a directory."""
     return code >> _LAYER_SHIFT & LAYERS
 
 
 def code_of(layer: int, place: int) -> int:
-    """The code of an entry that is no directory."""
+    """Return the code of an entry that is not a directory."""
     return layer << _LAYER_SHIFT | place
 
 
 def upward(code: int, up: int) -> int:
-    """The code of an entry that is shown as a link, `up` directories up."""
+    """Return the code of an entry that is shown as a link to a name, `up` directories up."""
     return code | UPWARD | min(up, UP_MOST) << _UP_SHIFT
 
 
 @dataclass(slots=True)
 class PackedDirectories:
-    """Directories by their numbers, the root being 0: where the entry that gave its attributes is,
-    and its names with their codes.
+    """Columns of directories by their numbers, starting with the root.
 
-    The names of a directory are `names[name_ends[n - 1]:name_ends[n]]`, joined by slashes;
-    `code_ends` goes with `codes`.
+    `layers` and `places`: the entry with the directory's attributes. `below`: the number of
+    directories in it. The names of directory n are `names[name_ends[n] : name_ends[n + 1]]`, joined
+    by slashes. `code_ends` and `codes` are used in the same way.
     """
 
     layers: array[int] = field(default_factory=lambda: array("i"))
     places: array[int] = field(default_factory=lambda: array("I"))
-    below: array[int] = field(default_factory=lambda: array("I"))  # directories in it
+    below: array[int] = field(default_factory=lambda: array("I"))
     names: bytearray = field(default_factory=bytearray)
     name_ends: array[int] = field(default_factory=lambda: array("Q", [0]))
     codes: array[int] = field(default_factory=lambda: array("Q"))
     code_ends: array[int] = field(default_factory=lambda: array("Q", [0]))
 
     def add(self, layer: int, place: int, names: bytes, codes: Sequence[int]) -> None:
-        """The next directory."""
+        """Append a directory."""
         self.layers.append(layer)
         self.places.append(place)
         self.below.append(sum(1 for code in codes if code & DIRECTORY))
@@ -88,7 +95,7 @@ class PackedDirectories:
         self.code_ends.append(len(self.codes))
 
     def listing(self, number: int) -> dict[bytes, int]:
-        """The names of a directory and their codes."""
+        """Return the names of a directory and their codes."""
         first, last = self.code_ends[number : number + 2]
         if first == last:
             return {}
@@ -100,20 +107,23 @@ class PackedDirectories:
 
 @dataclass(slots=True, weakref_slot=True, eq=False)
 class MergedTree:
-    """Layers merged. `links`: how many names lead to an entry where that is not one."""
+    """A merged tree. `links`: the number of names of each entry that does not have exactly one."""
 
     layers: tuple[LayerIndex, ...] = field(repr=False)
     directories: PackedDirectories = field(repr=False)
     links: dict[int, int] = field(repr=False)
-    _opened: OrderedDict[int, dict[bytes, int]] = field(default_factory=OrderedDict, repr=False)
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)  # of _opened
+    _listings: LRUCache[int, dict[bytes, int]] = field(
+        default_factory=lambda: LRUCache(_CACHED_LISTINGS), repr=False
+    )
+    # Guards `_listings`.
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property
     def root(self) -> MergedEntry:
         return MergedEntry(self, DIRECTORY)
 
     def entry(self, code: int) -> LayerEntry:
-        """The entry that a code leads to; of a directory that which gave its attributes."""
+        """Return the entry of a code; for a directory the one with its attributes."""
         if code & DIRECTORY:
             number = code ^ DIRECTORY
             layer = self.directories.layers[number]
@@ -130,7 +140,7 @@ class MergedTree:
         return entry
 
     def names_of(self, code: int) -> int:
-        """How many names lead there, or for a directory 2 and one for each directory in it."""
+        """Return the link count: for a directory 2, and one for each directory in it."""
         return (
             2 + self.directories.below[code ^ DIRECTORY]
             if code & DIRECTORY
@@ -138,34 +148,32 @@ class MergedTree:
         )
 
     def listing(self, number: int) -> dict[bytes, int]:
-        """The names of a directory and their codes; not to be changed."""
+        """Return the names of a directory and their codes. The caller must not modify them."""
         with self._lock:
-            found = self._opened.get(number)
-        if found is None:
-            found = self.directories.listing(number)
+            listing = self._listings.get(number)
+        if listing is None:
+            listing = self.directories.listing(number)
             with self._lock:
-                self._opened[number] = found
-                while len(self._opened) > _OPENED:
-                    self._opened.popitem(last=False)
-        return found
+                self._listings[number] = listing
+        return listing
 
 
 class MergedEntry(NamedTuple):
-    """What one or more names of a tree lead to."""
+    """An entry of a tree, by its code."""
 
     tree: MergedTree
     code: int
 
     @property
     def layer(self) -> int:
-        """The number of its layer in the sequence, or NOWHERE for a directory that no layer has."""
+        """The number of its layer in the tree, or NOWHERE for a directory without an entry."""
         if self.code & DIRECTORY:
             return self.tree.directories.layers[self.code ^ DIRECTORY]
         return place_of(self.code)[0]
 
     @property
     def number(self) -> int:
-        """Its place in the layer."""
+        """Its number in the layer."""
         return (
             self.tree.directories.places[self.code ^ DIRECTORY]
             if self.code & DIRECTORY
@@ -178,17 +186,17 @@ class MergedEntry(NamedTuple):
 
     @property
     def children(self) -> Children | None:
-        """The names in a directory; None for what is none."""
+        """The names in a directory; None for other entries."""
         return Children(self.tree, self.code ^ DIRECTORY) if self.code & DIRECTORY else None
 
     @property
     def links(self) -> int:
-        """Names that lead here, or for a directory 2 and one for each directory in it."""
+        """The link count: for a directory 2, and one for each directory in it."""
         return self.tree.names_of(self.code)
 
 
 class Children(Mapping[bytes, MergedEntry]):
-    """The names in a directory and what they lead to."""
+    """The names in a directory and their entries."""
 
     __slots__ = ("_listing", "_tree")
 
@@ -207,19 +215,20 @@ class Children(Mapping[bytes, MergedEntry]):
 
 
 def directories(root: MergedEntry) -> Iterator[MergedEntry]:
-    """Every directory below and at an Item, that one first."""
+    """Yield a directory and all directories below it."""
     todo = [root]
     while todo:
-        here = todo.pop()
-        yield here
-        todo += [item for item in (here.children or {}).values() if item.children is not None]
+        directory = todo.pop()
+        yield directory
+        children = (directory.children or {}).values()
+        todo += [child for child in children if child.children is not None]
 
 
 _ARRAYS = ("layers", "places", "below", "name_ends", "codes", "code_ends")
 
 
 def encode(tree: MergedTree) -> bytes:
-    """The bytes of a tree, without its layers."""
+    """Encode a tree, without its layers."""
     packed = tree.directories
     parts = [getattr(packed, name).tobytes() for name in _ARRAYS] + [bytes(packed.names)]
     sizes = [len(part) for part in parts]
@@ -233,16 +242,16 @@ def encode(tree: MergedTree) -> bytes:
 
 
 def decode(data: bytes, layers: Sequence[LayerIndex]) -> MergedTree | None:
-    """The tree that some bytes are, over these layers; or None."""
+    """Decode a tree of these layers; None for other data."""
     opened = unseal(data, KIND)
     if opened is None or opened[0]["layers"] != len(layers):
         return None
     head: dict[str, Any] = opened[0]
-    plain, place, packed = zstd.decompress(opened[1]), 0, PackedDirectories()
+    columns, start, packed = zstd.decompress(opened[1]), 0, PackedDirectories()
     for name, size in zip(_ARRAYS, head["sizes"], strict=False):
         column = array(getattr(packed, name).typecode)
-        column.frombytes(plain[place : place + size])
+        column.frombytes(columns[start : start + size])
         setattr(packed, name, column)
-        place += size
-    packed.names = bytearray(plain[place:])
+        start += size
+    packed.names = bytearray(columns[start:])
     return MergedTree(tuple(layers), packed, dict(head["links"]))

@@ -1,12 +1,14 @@
-"""Deflate that stops between blocks, which Python's own zlib cannot: that is where decoding can be
-taken up again.
+"""Decompresses gzip and stops between deflate blocks, where checkpoints are possible.
 
-`inflate` with Z_BLOCK (zlib.h) is called in zlib-ng, which the package of that name brings; where
-that keeps its functions to itself, in the zlib of the system. With neither of them `open_inflate`
-gives None, and no gzip is entered in the middle.
+Python's zlib cannot stop there. This module calls `inflate` with Z_BLOCK (zlib.h) through ctypes:
+in the zlib-ng of the `zlib_ng` package, or in the system's zlib if the package does not export its
+functions. Without either, `open_block_inflater` returns None, and gzip layers have no checkpoints.
 
-Rules that hold here: blocking, for a worker thread; the library writes into buffers that live as
-long as its stream; the one place in which C is called by hand.
+Rules:
+
+- Blocking, for a worker thread.
+- The library's buffers live as long as its stream.
+- No other module of ocifs calls C functions on data.
 """
 
 from __future__ import annotations
@@ -24,19 +26,19 @@ from ocifs.settings import KIB, MIB
 _OK, _STREAM_END, _BUF_ERROR = 0, 1, -5
 _Z_NO_FLUSH, _Z_BLOCK = 0, 5
 _GZIP = 31  # windowBits: 15, and 16 for gzip
-# In data_type: bits that were taken and not used (zlib has less than 8 of them, zlib-ng holds whole
-# bytes too), in the last block, between.
+# Fields of data_type: the number of bits that were consumed but not used (less than 8 with zlib;
+# zlib-ng also holds whole bytes), whether this is the last block, whether a block has ended.
 _UNUSED, _LAST, _BETWEEN = 63, 64, 128
-_ROOM = 1 * MIB
+_OUTPUT_SIZE = 1 * MIB
 WINDOW = 32 * KIB
-"""How far back a copy can refer (RFC 1951)."""
+"""The maximum distance of a back-reference (RFC 1951)."""
 
 
 def _stream(
     size: type[ctypes.c_size_t] | type[ctypes.c_ulong],
     word: type[ctypes.c_uint32] | type[ctypes.c_ulong],
 ) -> type:
-    """z_stream, or zng_stream, which has other types for sizes and checksums."""
+    """Return z_stream, or zng_stream, which has different types for sizes and checksums."""
 
     class Stream(ctypes.Structure):
         _fields_ = (
@@ -60,7 +62,7 @@ def _stream(
 
 
 class ZlibLibrary:
-    """The functions of one of the two libraries."""
+    """The functions of zlib or zlib-ng."""
 
     def __init__(self, path: str | None, prefix: str, stream: type, version: bytes) -> None:
         library = ctypes.CDLL(path)
@@ -77,11 +79,12 @@ class ZlibLibrary:
         function = getattr(library, name)
         function.argtypes = [ctypes.POINTER(self.stream), *more]
         function.restype = ctypes.c_int
-        return function  # type: ignore[no-any-return]  # ctypes knows no better
+        return function  # type: ignore[no-any-return]  # a function pointer
 
 
 @cache
 def find_zlib() -> ZlibLibrary | None:
+    """Load the first library that exports the functions; once per process."""
     choices = (
         (
             zlib_ng.__file__,
@@ -106,9 +109,10 @@ def find_zlib() -> ZlibLibrary | None:
 
 
 class BlockInflater:
-    """One gzip member after the other, stopping between blocks.
+    """Decompresses gzip members, and stops between blocks.
 
-    `feed` it, `step` until it wants more.
+    Call `feed`, then `step` until `needs_input` is true. After each step, `between` is the number
+    of consumed bits that belong to the next block, or None within a block.
     """
 
     def __init__(self, library: ZlibLibrary) -> None:
@@ -116,7 +120,7 @@ class BlockInflater:
         self._stream = library.stream()
         self._pointer = ctypes.pointer(self._stream)
         self._input: bytes | None = None
-        self._output = ctypes.create_string_buffer(_ROOM)
+        self._output = ctypes.create_string_buffer(_OUTPUT_SIZE)
         self._address = ctypes.addressof(self._output)
         self._view = memoryview(self._output).cast("B")
         if (
@@ -125,7 +129,7 @@ class BlockInflater:
         ):
             raise MemoryError("zlib cannot be initialized")
         self.eof = False
-        self.hungry = True
+        self.needs_input = True
         self.between: int | None = None
 
     def __del__(self) -> None:
@@ -133,37 +137,37 @@ class BlockInflater:
             self._library.end(self._pointer)
 
     @property
-    def left(self) -> int:
-        """How many bytes of what was fed are left."""
-        left: int = self._stream.avail_in
-        return left
+    def remaining(self) -> int:
+        """The number of bytes of the input that are not consumed."""
+        remaining: int = self._stream.avail_in
+        return remaining
 
     def feed(self, data: bytes) -> None:
-        """Give the next bytes, when none are left."""
-        self._input = data  # kept while the library reads it
+        """Set the input, after the previous one was consumed."""
+        # A reference for as long as the library reads the bytes.
+        self._input = data
         self._stream.next_in = ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value
         self._stream.avail_in = len(data)
 
-    def again(self) -> None:
-        """Begin another member with what is left."""
+    def next_member(self) -> None:
+        """Start another member with the remaining input."""
         self._library.reset(self._pointer)
         self.eof = False
 
     def step(self, least: int) -> bytes:
-        """Plain bytes until a block ends behind the first `least` of them, 1 MiB is full, the
-        member ends, or more input is wanted.
+        """Decompress until a block ends after at least `least` bytes of output.
 
-        Afterwards `between` is None in the middle of a block, else how many bits that were taken
-        are of the next block; `hungry` says whether to feed. Raises Malformed.
+        Stops earlier after 1 MiB, at the end of the member, and if it needs input. Raises
+        Malformed.
         """
         stream, between = self._stream, None
         stream.next_out = self._address
-        stream.avail_out = _ROOM
+        stream.avail_out = _OUTPUT_SIZE
         while True:
-            # Where no stop is of use yet, there is none: each costs a turn of the interpreter's
-            # lock, which others hold on to.
-            early = _ROOM - stream.avail_out < least
-            beyond = max(0, _ROOM - least) if early else 0
+            # Each stop releases and reacquires the interpreter's lock, which is slow while other
+            # threads compete for it. So do not stop before `least`.
+            early = _OUTPUT_SIZE - stream.avail_out < least
+            beyond = max(0, _OUTPUT_SIZE - least) if early else 0
             stream.avail_out -= beyond
             code = self._library.inflate(self._pointer, _Z_NO_FLUSH if early else _Z_BLOCK)
             more = beyond > 0 and not stream.avail_out
@@ -176,20 +180,20 @@ class BlockInflater:
             between = (
                 kind & _UNUSED if kind & _BETWEEN and not kind & _LAST and not self.eof else None
             )
-            full, empty = not stream.avail_out, not stream.avail_in and not more
+            full, is_empty = not stream.avail_out, not stream.avail_in and not more
             if (
                 self.eof
                 or full
-                or empty
-                or (between is not None and _ROOM - stream.avail_out >= least)
+                or is_empty
+                or (between is not None and _OUTPUT_SIZE - stream.avail_out >= least)
             ):
                 break
-        self.hungry = empty and not full and not self.eof
+        self.needs_input = is_empty and not full and not self.eof
         self.between = between
-        return bytes(self._view[: _ROOM - stream.avail_out])
+        return bytes(self._view[: _OUTPUT_SIZE - stream.avail_out])
 
 
 def open_block_inflater() -> BlockInflater | None:
-    """A decoder, or None where no library has one."""
+    """Return a decompressor, or None if no library exports the functions."""
     library = find_zlib()
     return None if library is None else BlockInflater(library)

@@ -1,13 +1,15 @@
-"""Which bytes of a blob make which bytes of the plain layer: what lets a part of a layer be read
-without the rest.
+"""Spans: which bytes of a blob decode to which part of the uncompressed layer.
 
-A layer's plain bytes are cut into spans, each of which can be decoded and verified by itself. Where
-the plain bytes are those of a tar, their places are those in the tar. A lazy format may lay them
-out as it likes (say, its files one after the other): all that counts is that the extents of the
-layer's `Member`s use the same places.
+A span is decoded and verified by itself, so that a file is read without the rest of the layer.
+Spans have positions in the uncompressed content. For an ordinary layer these are positions in the
+tar. A lazy format may use others (for example its files one after the other), if the extents of the
+layer's entries use the same positions.
 
-Rules that hold here: pure values; spans do not overlap in the plain bytes and are in their order;
-every span has a checksum of its plain bytes, by an algorithm that no stranger can aim at.
+Rules:
+
+- Pure values.
+- Spans are ordered by position, and do not overlap.
+- Each span has a checksum, by an algorithm without known collisions.
 """
 
 from __future__ import annotations
@@ -24,10 +26,9 @@ from ocifs.errors import Malformed
 
 @dataclass(frozen=True, slots=True)
 class Checksum:
-    """A digest: an algorithm of hashlib's that is known to be strong, and the first bytes (16 at
-    least) of its value.
+    """An algorithm of hashlib, and at least the first 16 bytes of the digest.
 
-    Of plain bytes, or where it is `packed` of the bytes that they are made from.
+    Of the uncompressed bytes, or of the bytes of the blob if `packed`.
     """
 
     algorithm: str
@@ -36,13 +37,14 @@ class Checksum:
 
     @classmethod
     def of(cls, data: bytes) -> Checksum:
-        """What is taken of bytes that were verified by other means: 128 bits of SHA-256, enough
-        against those who serve other bytes.
+        """Return the checksum of verified bytes.
+
+        128 bits of SHA-256 are enough here: an attacker would need a second preimage.
         """
         return cls("sha256", hashlib.sha256(data).digest()[:TAKEN])
 
-    def fits(self, data: bytes) -> bool:
-        """Whether these are the bytes."""
+    def matches(self, data: bytes) -> bool:
+        """Whether the checksum is that of the data."""
         value = hashlib.new(self.algorithm, data).digest()
         return len(self.value) >= TAKEN and hmac.compare_digest(
             value[: len(self.value)], self.value
@@ -50,16 +52,15 @@ class Checksum:
 
 
 TAKEN = 16
-"""How many bytes of a digest are kept at least."""
+"""The minimum length of a checksum, in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """How to go on in the middle of a deflate stream (RFC 1951): at which bit, and what copies may
-    refer to.
+    """The state to enter a deflate stream (RFC 1951) in the middle.
 
-    `bit`: how many low bits of the span's first byte belong to what comes before it (0 to 7).
-    `deflated`: up to 32 KiB of plain bytes that come before it, as zlib.compress makes them.
+    `bit`: the number of low bits of the span's first byte that belong to the preceding span (0 to
+    7). `deflated`: up to 32 KiB of preceding output, compressed with zlib.
     """
 
     bit: int
@@ -68,14 +69,13 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Plain bytes [plain, plain+length), made from the blob's bytes [start, stop).
+    """Positions [position, position+length), decoded from the blob's bytes [start, stop).
 
-    `window` of None: decoding begins afresh at `start`, with a gzip member or a zstd frame, or
-    there is nothing to decode. What the blob's bytes give first is left out, `skip` bytes of it,
-    and so is what they give beyond `length`.
+    `window`: None if a gzip member or a zstd frame starts at `start`, or if nothing is compressed.
+    `skip`: the number of decoded bytes before the span. Bytes behind the span are also ignored.
     """
 
-    plain: int
+    position: int
     length: int
     start: int
     stop: int
@@ -85,23 +85,22 @@ class Span:
 
 
 FROM_TAR = "plain tar"
-"""In place of a compression: spans are cut from the plain tar that is kept of a layer, since its blob cannot be entered in the middle."""
+"""In place of a compression: the spans are ranges of the uncompressed tar in the cache."""
 
 
 class SpanMap:
     """The spans of a layer in order.
 
-    `compression`: how each is decoded: gzip, zstd, none, or PLAIN_TAR.
+    `compression`: gzip, zstd, none, or FROM_TAR. `packed`: checksums are of the blob's bytes.
 
-    `packed`: checksums are of the blob's bytes [start, stop), and not of the plain ones. A million
-    spans take 57 bytes each and their windows, and some 100 more where something is skipped; all
-    have checksums of one algorithm and length.
+    Columns instead of objects: a span takes 57 bytes and its window, and about 100 more if `skip`
+    is not 0. All checksums have one algorithm and length.
     """
 
     __slots__ = (
         "_checksums",
         "_lengths",
-        "_plains",
+        "_positions",
         "_skips",
         "_starts",
         "_stops",
@@ -121,12 +120,12 @@ class SpanMap:
         width: int = TAKEN,
         packed: bool = False,
     ) -> None:
-        """Raises Malformed where spans are out of order, empty or overlap."""
+        """Raises Malformed if spans are out of order, are empty or overlap."""
         self.compression = compression
         self.algorithm = algorithm
         self.width = width
         self.packed = packed
-        self._plains, self._lengths, self._starts, self._stops = (
+        self._positions, self._lengths, self._starts, self._stops = (
             array("Q"),
             array("Q"),
             array("Q"),
@@ -139,42 +138,39 @@ class SpanMap:
             self.add(span)
 
     def add(self, span: Span) -> None:
-        """Add the next span.
-
-        Raises Malformed where it does not come after the last one, or is empty.
-        """
-        end = self._plains[-1] + self._lengths[-1] if self._plains else 0
-        if span.plain < end or span.length <= 0 or not 0 <= span.start < span.stop:
+        """Add the next span. Raises Malformed if it is empty or not behind the last one."""
+        end = self._positions[-1] + self._lengths[-1] if self._positions else 0
+        if span.position < end or span.length <= 0 or not 0 <= span.start < span.stop:
             raise Malformed("the layer's spans are out of order")
         if span.checksum.algorithm != self.algorithm or len(span.checksum.value) != self.width:
-            raise Malformed("the layer's spans have checksums of several kinds")
+            raise Malformed("the layer's spans have checksums of different kinds")
         if span.window is not None:
-            self._windows[len(self._plains)] = span.window
+            self._windows[len(self._positions)] = span.window
         if span.skip:
-            self._skips[len(self._plains)] = span.skip
-        self._plains.append(span.plain)
+            self._skips[len(self._positions)] = span.skip
+        self._positions.append(span.position)
         self._lengths.append(span.length)
         self._starts.append(span.start)
         self._stops.append(span.stop)
         self._checksums += span.checksum.value
 
     def __len__(self) -> int:
-        return len(self._plains)
+        return len(self._positions)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, SpanMap):
             return NotImplemented
         return self.compression == other.compression and list(self) == list(other)
 
-    __hash__ = None  # type: ignore[assignment]  # it grows
+    __hash__ = None  # type: ignore[assignment]  # mutable
 
     def __getitem__(self, number: int) -> Span:
-        """The span of a number from 0 on."""
-        if not 0 <= number < len(self._plains):
+        """Return the span of a number, from 0."""
+        if not 0 <= number < len(self._positions):
             raise IndexError(number)
         value = bytes(self._checksums[number * self.width : (number + 1) * self.width])
         return Span(
-            self._plains[number],
+            self._positions[number],
             self._lengths[number],
             self._starts[number],
             self._stops[number],
@@ -183,32 +179,30 @@ class SpanMap:
             self._skips.get(number, 0),
         )
 
-    def place(self, number: int) -> tuple[int, int, int]:
-        """Of a span its first byte in the blob, its first plain byte and its length, without making
-        the rest of it.
-        """
-        return self._starts[number], self._plains[number], self._lengths[number]
+    def location(self, number: int) -> tuple[int, int, int]:
+        """Return the start of a span in the blob, its position and its length."""
+        return self._starts[number], self._positions[number], self._lengths[number]
 
     def __iter__(self) -> Iterator[Span]:
         return map(self.__getitem__, range(len(self)))
 
     def numbers(self, start: int, stop: int) -> range:
-        """The numbers of the spans that have some of the plain bytes [start, stop).
+        """Return the numbers of the spans that cover positions [start, stop).
 
-        Raises Malformed where these are not all covered.
+        Raises Malformed if a position is not covered.
         """
         if stop <= start:
             return range(0)
-        first = last = bisect_right(self._plains, start) - 1
+        first = last = bisect_right(self._positions, start) - 1
         end = start if first >= 0 else stop
         while end < stop:
             if (
-                last >= len(self._plains)
-                or not self._plains[last] <= end < self._plains[last] + self._lengths[last]
+                last >= len(self._positions)
+                or not self._positions[last] <= end < self._positions[last] + self._lengths[last]
             ):
                 break
-            end = self._plains[last] + self._lengths[last]
+            end = self._positions[last] + self._lengths[last]
             last += 1
         if end < stop or first < 0:
-            raise Malformed("a file of the layer lies outside what its index covers")
+            raise Malformed("a file of the layer is outside the spans of its index")
         return range(first, last)

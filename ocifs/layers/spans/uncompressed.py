@@ -1,27 +1,33 @@
-"""Plain tars of layers on the shelf: of those whose compression cannot be entered in the middle.
+"""Uncompressed tars in the derived cache, for layers without checkpoints.
 
-Rules that hold here: a tar that is open stays readable when it is evicted; how many are open is
-bounded.
+The event loop finds, holds and releases tars. Files are opened and read in worker threads.
+
+Rules:
+
+- A tar that is open stays readable when it is evicted.
+- The number of open tars is bounded.
 """
 
 from __future__ import annotations
 
 import os
+from collections import Counter
 from contextlib import suppress
 
 import trio
+from cachetools import LRUCache
 
 from ocifs.concurrency import in_thread
 from ocifs.content import DerivedCache
 from ocifs.errors import CacheFailed, IntegrityError
 from ocifs.oci.digest import Digest
 
-PLAIN = "layer-plain.1"
-_OPEN = 128  # plain tars that are open at a time
+TAR_KIND = "layer-plain.1"
+_MAX_OPEN = 128
 
 
 class UncompressedTar:
-    """An open plain tar. It is closed when nobody reads from it any more."""
+    """An open tar. It is closed with its last reference, so after the last read of it."""
 
     __slots__ = ("_descriptor", "last_used")
 
@@ -30,7 +36,7 @@ class UncompressedTar:
         self.last_used = 0.0
 
     def note_use(self) -> None:
-        """Say on disk that it is used, for whoever looks for what to evict."""
+        """Update the file's access time, by which eviction chooses."""
         with suppress(OSError):
             os.utime(self._descriptor)
 
@@ -38,68 +44,66 @@ class UncompressedTar:
         os.close(self._descriptor)
 
     async def read(self, start: int, size: int) -> bytes:
-        """Bytes [start, start+size). Raises IntegrityError where it has less, CacheFailed."""
+        """Read bytes [start, start+size). Raises CacheFailed; IntegrityError if it is shorter."""
         self.last_used = trio.current_time()
-        return await in_thread(self._exactly, start, size)
+        return await in_thread(self._read, start, size)
 
-    def _exactly(self, start: int, size: int) -> bytes:
+    def _read(self, start: int, size: int) -> bytes:
         try:
             piece = os.pread(self._descriptor, size, start)
         except OSError as error:
             raise CacheFailed(
-                f"cannot read the cache: {error.strerror}", hint="check the disk that it is on"
+                f"cannot read the cache: {error.strerror}", hint="check the cache's disk"
             ) from None
         if len(piece) != size:
-            raise IntegrityError("an unpacked layer in the cache is shorter than it was")
+            raise IntegrityError("an uncompressed layer in the cache is truncated")
         return piece
 
 
 class UncompressedTars:
-    """The plain tars that are open, by the digests of their layers."""
+    """The open tars, by the digests of their layers."""
 
-    def __init__(self, shelf: DerivedCache) -> None:
-        self._shelf = shelf
-        self._open: dict[Digest, UncompressedTar] = {}
-        self._held: dict[Digest, int] = {}
+    def __init__(self, derived: DerivedCache) -> None:
+        self._derived = derived
+        self._open: LRUCache[Digest, UncompressedTar] = LRUCache(_MAX_OPEN)
+        self._acquired: Counter[Digest] = Counter()
 
     async def find(self, digest: Digest) -> UncompressedTar | None:
-        """The plain tar of a layer, where it is kept."""
-        plain = self._open.get(digest) or await in_thread(self._find, digest)
-        if plain is not None:
-            self._open[digest] = plain
-        while len(self._open) > _OPEN:  # readers still hold those that they read from
-            del self._open[next(iter(self._open))]
-        return plain
+        """Return the tar of a layer if it is in the cache."""
+        tar = self._open.get(digest) or await in_thread(self._find, digest)
+        if tar is not None:
+            self._open[digest] = tar
+        return tar
 
     def _find(self, digest: Digest) -> UncompressedTar | None:
-        file = self._shelf.find(PLAIN, digest)
+        file = self._derived.find(TAR_KIND, digest)
         if file is None:
             return None
-        with file, suppress(OSError):  # no further descriptor
+        # If no descriptor is left, the tar is treated as missing.
+        with file, suppress(OSError):
             return UncompressedTar(os.dup(file.fileno()))
         return None
 
     def discard(self, digest: Digest) -> None:
-        """The one that is open is not to be used any more."""
+        """Do not use the open tar of a layer again."""
         self._open.pop(digest, None)
 
     def acquire(self, digest: Digest) -> None:
-        """Somebody opened a file of the layer."""
-        self._held[digest] = self._held.get(digest, 0) + 1
+        """Keep the layer's tar open: a file of the layer was opened."""
+        self._acquired[digest] += 1
 
     def release(self, digest: Digest) -> None:
-        """Somebody who opened a file of the layer closed it."""
-        left = self._held.pop(digest, 0) - 1
-        if left > 0:
-            self._held[digest] = left
+        """Undo one `acquire`."""
+        if self._acquired[digest] > 1:
+            self._acquired[digest] -= 1
+        else:
+            del self._acquired[digest]
 
     def close_idle(self, idle: float) -> None:
-        """Let go of plain tars that nobody has open or has read for `idle` seconds; note on disk
-        that the others are used.
-        """
+        """Close tars that are not acquired and were not read for `idle` seconds; touch the rest."""
         now = trio.current_time()
-        for digest, plain in list(self._open.items()):
-            if digest in self._held or now - plain.last_used < idle:
-                plain.note_use()
+        for digest, tar in list(self._open.items()):
+            if digest in self._acquired or now - tar.last_used < idle:
+                tar.note_use()
             else:
                 del self._open[digest]

@@ -1,11 +1,14 @@
-"""The headers of a tar's entries.
+"""Parses the headers of tar entries.
 
-`read_plain` reads what nothing is special about, which nearly all entries are, at once.
-`parse_header` reads the rest: V7, ustar, star and GNU headers. tarfile is not used: what it makes
-of odd headers changes between patch releases of Python (docs/decisions/0261).
+`read_simple_header` parses the headers of nearly all entries, fast. `parse_header` parses the rest:
+V7, ustar, star and GNU headers. ocifs does not use tarfile, since its results for unusual headers
+change between patch releases of Python (docs/decisions/0261-tar-header-parser.md).
 
-Rules that hold here: pure; both read the same of the same header; a header whose checksum or a
-number is wrong is Malformed.
+Rules:
+
+- Pure.
+- Both functions return the same for the same header.
+- A header with a wrong checksum or an invalid number is Malformed.
 """
 
 from __future__ import annotations
@@ -32,23 +35,22 @@ _NUMBERS = re.compile(
 )
 _NAME, _MODE, _CHECKSUM, _TYPE, _LINK, _MAGIC = 100, 100, 148, 156, 157, 257
 _DEVICE, _PREFIX = 329, 345
-_FIELDS = (100, 108, 116, 124, 136, 148)  # where mode, owner, group, size and time begin, and end
+_FIELDS = (100, 108, 116, 124, 136, 148)  # offsets of mode, owner, group, size, time, and the end
 _MAGICS = (b"ustar\x0000", b"ustar  \0")  # POSIX, GNU
 _DEVICES = (bytes(16), b"0000000\0" * 2, b"000000 \0" * 2)
-_REST = bytes(BLOCK - _PREFIX)  # no prefix of the name, and nothing of GNU's or star's
+_REST = bytes(BLOCK - _PREFIX)  # no prefix of the name, no fields of GNU or star
 _END_OF_PREFIX, _END_OF_STARS = 500, 476
-_CLOCK = re.compile(
-    rb"[ \0]*[0-7]*([ \0].*)?|[\x80\xff].*", re.DOTALL
-)  # a time as a field of a header, or nothing
-_ROOM = 1 << 63
-# Types whose headers have the name of the entry in one piece, in GNU's own format.
+# A time in a field of a header, or an empty field.
+_CLOCK = re.compile(rb"[ \0]*[0-7]*([ \0].*)?|[\x80\xff].*", re.DOTALL)
+_MAX_NUMBER = 1 << 63
+# Types of GNU. Their headers contain no prefix of the name.
 _GNU_TYPES = frozenset((b"L", b"K", b"S"))
 
 
 class TarHeader(NamedTuple):
-    """A header as it stands.
+    """The fields of a header.
 
-    `size`: of the data that follows, if the type has any. `name` and `link` may be cut off.
+    `size`: of the data that follows, if the type has data. `name` and `link` may be truncated.
     """
 
     name: bytes
@@ -67,9 +69,10 @@ class TarHeader(NamedTuple):
         return number(self.raw[_DEVICE : _DEVICE + 8]), number(self.raw[_DEVICE + 8 : _PREFIX])
 
 
-def read_simple_header(header: bytes, begins: int) -> LayerEntry | None:
-    """The entry of a header, whose content begins at a byte of the plain tar; None if anything
-    about it is special.
+def read_simple_header(header: bytes, start: int) -> LayerEntry | None:
+    """Return the entry of a simple header, or None for any other header.
+
+    `start`: the position of the entry's content in the tar.
     """
     if (
         len(header) != BLOCK
@@ -87,8 +90,8 @@ def read_simple_header(header: bytes, begins: int) -> LayerEntry | None:
     ):
         return None
     mode, uid, gid, size, time, checksum = [int(number, 8) for number in numbers.groups()]
-    # Of text 512 bytes together are less than 65,521, so that the low half of zlib's Adler-32 is
-    # their sum and 1. In the sum the checksum's own field counts as spaces.
+    # The sum of 512 ASCII bytes is less than 65,521, so the low half of zlib's Adler-32 is the sum
+    # plus 1. The checksum's own field counts as spaces.
     if (zlib.adler32(header) & 0xFFFF) - 1 - sum(header[_CHECKSUM:_TYPE]) + 8 * 32 != checksum:
         return None
     path, link = header[:_NAME].partition(b"\0")[0], header[_LINK:_MAGIC].partition(b"\0")[0]
@@ -96,7 +99,7 @@ def read_simple_header(header: bytes, begins: int) -> LayerEntry | None:
         return None
     if kind is not EntryKind.FILE:
         size = 0
-    extents = (Extent(0, begins, size),) if size else ()
+    extents = (Extent(0, start, size),) if size else ()
     link = clean(link) if kind is EntryKind.HARDLINK else link if kind is EntryKind.SYMLINK else b""
     return LayerEntry(
         clean(path), kind, mode & 0o7777, uid, gid, time * 10**9, size, link, 0, (), extents
@@ -104,7 +107,7 @@ def read_simple_header(header: bytes, begins: int) -> LayerEntry | None:
 
 
 def parse_header(block: bytes) -> TarHeader:
-    """A header of any format. Raises Malformed."""
+    """Parse a header of any format. Raises Malformed."""
     if len(block) < BLOCK:
         raise Malformed("the tar ends in the middle of a header")
     if not checksum_holds(block):
@@ -114,9 +117,10 @@ def parse_header(block: bytes) -> TarHeader:
     end = _end_of_prefix(block)
     if end > _PREFIX and kind not in _GNU_TYPES and (prefix := _text(block[_PREFIX:end])):
         name = b"/".join(part for part in (prefix, name) if part)
-    usual = _NUMBERS.match(block, _MODE)  # which saves most of the time
-    if usual is not None:
-        mode, uid, gid, size, mtime = [int(digits, 8) for digits in usual.groups()[:5]]
+    # A single match saves most of the time.
+    octal = _NUMBERS.match(block, _MODE)
+    if octal is not None:
+        mode, uid, gid, size, mtime = [int(digits, 8) for digits in octal.groups()[:5]]
     else:
         mode, uid, gid, size, mtime = (
             number(block[start:stop]) for start, stop in pairwise(_FIELDS)
@@ -125,8 +129,9 @@ def parse_header(block: bytes) -> TarHeader:
 
 
 def checksum_holds(block: bytes) -> bool:
-    """Whether a block is a header by its checksum, of signed or of unsigned bytes, its own field
-    counted as spaces.
+    """Whether a block has a valid checksum, of signed or unsigned bytes.
+
+    The checksum's own field counts as spaces.
     """
     if len(block) != BLOCK:
         return False
@@ -142,20 +147,17 @@ def checksum_holds(block: bytes) -> bool:
 
 
 def number(field: bytes) -> int:
-    """A number in octal digits, or in GNU's base 256, which the first bit shows.
-
-    Raises Malformed.
-    """
+    """Parse octal digits, or GNU's base 256 if the first bit is set. Raises Malformed."""
     if field[0] & 0x80:
         bits = 8 * len(field) - 1
         value = int.from_bytes(field, "big") & (1 << bits) - 1
         value -= (1 << bits) * (value >> (bits - 1))
-        if not -_ROOM <= value < _ROOM:
-            raise Malformed("a number of more than 64 bits")
+        if not -_MAX_NUMBER <= value < _MAX_NUMBER:
+            raise Malformed("a number has more than 64 bits")
         return value
     digits = field.strip(b" \0").partition(b"\0")[0].rstrip(b" ")
     if digits.strip(b"01234567"):
-        raise Malformed("a field that is not a number")
+        raise Malformed("a field is not a number")
     return int(digits or b"0", 8)
 
 
@@ -164,16 +166,16 @@ def _text(field: bytes) -> bytes:
 
 
 def _end_of_prefix(header: bytes) -> int:
-    """Where the field that goes before a name ends: of POSIX' headers, and of star's, which have
-    two times behind it.
+    """Return the end of the name's prefix; its start if the header has no prefix.
 
-    GNU's have times in its place, V7's nothing. Go's library before 1.8 wrote prefixes into GNU's,
-    and such layers are still about.
+    Headers of POSIX have a prefix, those of star a shorter one with two times behind it. Headers of
+    GNU have times in its place, those of V7 nothing. Go before 1.8 wrote prefixes into GNU headers,
+    and layers with them still exist.
     """
     if header[257:263] == b"ustar\0":
         return _END_OF_STARS if header[508:512] == b"tar\0" else _END_OF_PREFIX
     if header[257:265] == b"ustar  \0" and not all(
-        _CLOCK.fullmatch(header[at : at + 12]) for at in (_PREFIX, _PREFIX + 12)
+        _CLOCK.fullmatch(header[start : start + 12]) for start in (_PREFIX, _PREFIX + 12)
     ):
         return _END_OF_PREFIX
     return _PREFIX

@@ -1,7 +1,6 @@
-"""What bytes are that are not a tar, or not a compression that can be read: for the message, which
-must name it.
+"""Identifies data that is not a tar, or has an unsupported compression, for error messages.
 
-Rules that hold here: pure; a guess by the first bytes, which nothing but a message depends on.
+Pure. A guess by the first bytes: only messages depend on it.
 """
 
 from __future__ import annotations
@@ -35,23 +34,21 @@ _MAGIC = (
     (b"-----BEGIN PGP MESSAGE", "encrypted (PGP)"),
     (b"LUKS\xba\xbe", "encrypted (LUKS)"),
 )
-# File systems whose first 1,024 bytes are zeros, as are those of an empty tar: where the magic is
-# in the third block, and what it is.
+# Images of file systems that start with 1,024 zeros, like an empty tar: the offset and the value of
+# the magic number in the third block.
 _IMAGES = ((0, b"\xe2\xe1\xf5\xe0", "an EROFS image"), (56, b"\x53\xef", "an ext image"))
 
 
 def image_after_zeros(third: bytes) -> str:
-    """What a layer is that begins with two blocks of zeros, by its third block; nothing if it is an
-    empty tar.
-    """
-    return next((what for at, magic, what in _IMAGES if third[at:].startswith(magic)), "")
+    """Identify a layer that starts with two blocks of zeros; empty if it is an empty tar."""
+    return next((name for offset, magic, name in _IMAGES if third[offset:].startswith(magic)), "")
 
 
 def describe(head: bytes) -> str:
-    """What the first bytes of a layer's plain content are, as the end of "it is"."""
-    for magic, what in _MAGIC:
+    """Identify the first bytes of an uncompressed layer, to complete the sentence "it is …"."""
+    for magic, name in _MAGIC:
         if head.startswith(magic):
-            return f"{what}, not a tar"
+            return f"{name}, not a tar"
     text = head.lstrip()[:64].lower()
     if text.startswith((b"<!doctype", b"<html", b"<?xml")):
         return "an HTML or XML page, not a tar"

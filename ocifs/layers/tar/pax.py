@@ -1,13 +1,12 @@
-"""What stands before an entry in a tar about that entry: PAX records and GNU's maps of sparse
-files.
+"""Parses the headers that precede an entry: PAX records, and GNU's maps of sparse files.
 
-`tar.py` calls this in a worker thread with the bytes of one header's data, which it has bounded.
+`reader.py` calls this in a worker thread, with the data of one header. It has bounded the size.
 
-Rules that hold here:
+Rules:
 
-- pure, and linear in the size of the data
-- a damaged record is Malformed, whatever follows it
-- text is UTF-8 with surrogates for other bytes, so that names and values survive as they are
+- Pure, and linear in the size of the data.
+- A damaged record is Malformed, even if a later record replaces it.
+- Text is UTF-8 with surrogates for other bytes, so that names and values are not changed.
 """
 
 from __future__ import annotations
@@ -23,30 +22,28 @@ from ocifs.errors import Malformed
 from ocifs.layers.tar.header import BLOCK, number
 
 SCHILY, _LIBARCHIVE = "SCHILY.xattr.", "LIBARCHIVE.xattr."
-_FIRST, _END = (
-    -62_135_596_800,
-    253_402_300_800,
-)  # seconds: the years 1 to 9999, as tables of contents have them
+# Seconds of the years 1 to 9999, which tables of contents can represent.
+_FIRST_TIME, _END_TIME = -62_135_596_800, 253_402_300_800
 _LENGTH = re.compile(rb"([0-9]{1,9}) ")
 _NUMBER = re.compile(r"[+-]?[0-9]{1,100}")
-_OFFSET, _SIZE = "GNU.sparse.offset", "GNU.sparse.numbytes"  # of each piece, in the oldest PAX form
+_OFFSET, _SIZE = "GNU.sparse.offset", "GNU.sparse.numbytes"  # of each piece, in PAX version 0.0
 
 SparseMap = list[tuple[int, int]]
-"""Pieces of a sparse file, each an offset and a length, in the order of their data."""
+"""The offset and length of each piece of a sparse file, in the order of their data."""
 
 
 def parse_records(data: bytes) -> dict[str, str]:
-    """The records of a PAX header; the last of a key holds. Raises Malformed.
+    """Parse a PAX header; of records with the same key, the last is used. Raises Malformed.
 
-    Offsets and sizes of pieces, which repeat, become one record `GNU.sparse.map`, as later versions
-    of the format have it.
+    The repeated offsets and sizes of a sparse file become one record `GNU.sparse.map`, as in
+    version 0.1 of the format.
     """
-    found: dict[str, str] = {}
+    records: dict[str, str] = {}
     pieces: list[str] = []
-    at = 0
-    while at < len(data) and data[at]:
-        match = _LENGTH.match(data, at)
-        end = at + int(match[1]) if match is not None else 0
+    start = 0
+    while start < len(data) and data[start]:
+        match = _LENGTH.match(data, start)
+        end = start + int(match[1]) if match is not None else 0
         if match is None or end <= match.end() or end > len(data) or data[end - 1] != 0x0A:
             raise Malformed("a PAX header in the tar is damaged")
         key, equals, value = data[match.end() : end - 1].partition(b"=")
@@ -58,25 +55,25 @@ def parse_records(data: bytes) -> dict[str, str]:
                 raise Malformed("the pieces of a sparse file in the tar are out of order")
             pieces.append(text)
         else:
-            found[name] = text
-        at = end
+            records[name] = text
+        start = end
     if pieces:
-        found.setdefault("GNU.sparse.map", ",".join(pieces))
-    return found
+        records.setdefault("GNU.sparse.map", ",".join(pieces))
+    return records
 
 
 def decoded(data: bytes) -> str:
-    """Bytes of a tar as text."""
+    """Decode bytes of a tar."""
     return data.decode("utf-8", "surrogateescape")
 
 
 def encoded(text: str) -> bytes:
-    """Text of a tar as the bytes that it was."""
+    """Encode text of a tar, as the inverse of `decoded`."""
     return text.encode("utf-8", "surrogateescape")
 
 
 def number_of(records: Mapping[str, str], key: str) -> int | None:
-    """A number, or None if there is no such record or it has no value. Raises Malformed."""
+    """Parse a numeric record; None if it is missing or empty. Raises Malformed."""
     text = records.get(key)
     if not text:
         return None
@@ -86,13 +83,13 @@ def number_of(records: Mapping[str, str], key: str) -> int | None:
 
 
 def nanoseconds(text: str, seconds: int) -> int:
-    """The time of a record, else the header's, in nanoseconds since the epoch.
+    """Return the time of a record, or else of the header, in nanoseconds since the epoch.
 
-    What cannot be a time is the epoch.
+    An invalid time is the epoch.
     """
     try:
         time = Decimal(text or seconds)
-        if not time.is_finite() or not _FIRST <= time < _END:
+        if not time.is_finite() or not _FIRST_TIME <= time < _END_TIME:
             return 0
         return int((time * 10**9).to_integral_value(rounding="ROUND_FLOOR"))
     except (InvalidOperation, ValueError, OverflowError):
@@ -100,41 +97,40 @@ def nanoseconds(text: str, seconds: int) -> int:
 
 
 def pax_xattrs(records: Mapping[str, str]) -> tuple[tuple[bytes, bytes], ...]:
-    """Extended attributes from PAX records: star's as they are, libarchive's in base64 with names
-    in URL encoding.
+    """Return the extended attributes in PAX records.
+
+    star writes them unchanged, libarchive in base64 with URL-encoded names.
     """
-    found: dict[bytes, bytes] = {}
+    xattrs: dict[bytes, bytes] = {}
     for key, value in records.items():
         if key.startswith(_LIBARCHIVE):
             try:
                 name = unquote_to_bytes(encoded(key[len(_LIBARCHIVE) :]))
-                found.setdefault(name, base64.b64decode(value + "=" * (-len(value) % 4)))
+                xattrs.setdefault(name, base64.b64decode(value + "=" * (-len(value) % 4)))
             except (binascii.Error, ValueError):
                 raise Malformed("an extended attribute in the tar is not base64") from None
         elif key.startswith(SCHILY):
-            found[encoded(key[len(SCHILY) :])] = encoded(value)
-    return tuple((name, value) for name, value in found.items() if name and b"\0" not in name)
+            xattrs[encoded(key[len(SCHILY) :])] = encoded(value)
+    return tuple((name, value) for name, value in xattrs.items() if name and b"\0" not in name)
 
 
 def sparse_map(records: Mapping[str, str], read: Callable[[int], bytes]) -> SparseMap | None:
-    """The map that records of a PAX header describe; None if the file is not sparse.
+    """Return the map of a sparse file by its PAX records; None if the file is not sparse.
 
-    Raises Malformed.
-
-    `read`: for version 1.0, whose map is the beginning of the data.
+    `read`: reads the data, which starts with the map in version 1.0. Raises Malformed.
     """
     if records.get("GNU.sparse.major") == "1" and records.get("GNU.sparse.minor") == "0":
         return _map_in_data(read)
-    written = records.get("GNU.sparse.map")
-    if written:
-        return _paired(written.split(","))
+    text = records.get("GNU.sparse.map")
+    if text:
+        return _paired(text.split(","))
     return [] if "GNU.sparse.size" in records else None
 
 
 def _map_in_data(read: Callable[[int], bytes]) -> SparseMap:
-    """Decimal numbers, a line each: how many pieces there are, then their offsets and lengths.
+    """Read the number of pieces, then their offsets and lengths: one decimal number a line.
 
-    Padded to a block.
+    The map is padded to a block.
     """
     numbers = _lines(read)
     [count] = _numbers([next(numbers)])
@@ -146,42 +142,43 @@ def _lines(read: Callable[[int], bytes]) -> Iterator[str]:
     while True:
         block = read(BLOCK)
         if len(block) < BLOCK:
-            raise Malformed("a sparse file's map in the tar is cut off")
+            raise Malformed("the map of a sparse file in the tar is truncated")
         *lines, rest = (rest + block).split(b"\n")
         if len(rest) > BLOCK:
-            raise Malformed("a sparse file's map in the tar has no numbers")
+            raise Malformed("the map of a sparse file in the tar has invalid numbers")
         yield from map(decoded, lines)
 
 
 def _numbers(texts: list[str]) -> list[int]:
     if not all(_NUMBER.fullmatch(text) for text in texts):
-        raise Malformed("a sparse file's map in the tar has no numbers")
+        raise Malformed("the map of a sparse file in the tar has invalid numbers")
     return [int(text) for text in texts]
 
 
 def _paired(texts: list[str]) -> SparseMap:
     numbers = _numbers(texts)
     if len(numbers) % 2:
-        raise Malformed("a sparse file's map in the tar is cut off")
+        raise Malformed("the map of a sparse file in the tar is truncated")
     return list(zip(numbers[::2], numbers[1::2], strict=True))
 
 
 def old_sparse_map(header: bytes, read: Callable[[int], bytes]) -> tuple[SparseMap, int]:
-    """The map of an entry of GNU's type `S`, whose header has four pieces and blocks after it more,
-    and the file's size.
+    """Return the map and the size of a file of GNU's type `S`.
+
+    The header contains four pieces, the blocks behind it further ones.
     """
-    found, more = _pieces(header, 386, 4), header[482]
+    pieces, is_extended = _pieces(header, 386, 4), header[482]
     size = number(header[483:495])
-    while more:
+    while is_extended:
         block = read(BLOCK)
         if len(block) < BLOCK:
-            raise Malformed("a sparse file's map in the tar is cut off")
-        found += _pieces(block, 0, 21)
-        more = block[504]
-    return found, size
+            raise Malformed("the map of a sparse file in the tar is truncated")
+        pieces += _pieces(block, 0, 21)
+        is_extended = block[504]
+    return pieces, size
 
 
-def _pieces(block: bytes, at: int, count: int) -> SparseMap:
-    """Pieces of a header; zeros stand where there are fewer."""
-    fields = (block[at + 24 * n : at + 24 * (n + 1)] for n in range(count))
+def _pieces(block: bytes, start: int, count: int) -> SparseMap:
+    """Parse up to `count` pieces. Unused fields are zeros."""
+    fields = (block[start + 24 * n : start + 24 * (n + 1)] for n in range(count))
     return [(number(field[:12]), number(field[12:])) for field in fields if field[0]]

@@ -1,12 +1,14 @@
-"""The stream that a tar is read from: forward only.
+"""The stream that a tar is read from: forward only, for a worker thread.
 
-Rules that hold here: blocking, for a worker thread; what is read of one entry's headers is bounded,
-what is passed over is not kept.
+Rules:
+
+- Blocking.
+- The bytes that are read for one entry's headers are bounded.
+- Skipped content is not held in memory.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 from ocifs.errors import LimitExceeded, Malformed
@@ -14,9 +16,7 @@ from ocifs.settings import Limits
 
 
 class TarStream:
-    """The file that tarfile reads: forward only; what it reads of one entry's headers is bounded,
-    what it seeks over is not kept.
-    """
+    """Reads and skips bytes of pieces."""
 
     def __init__(self, pieces: Iterator[bytes], limits: Limits) -> None:
         self._pieces = pieces
@@ -26,15 +26,19 @@ class TarStream:
         self._budget = limits.layer_header_bytes
 
     def new_entry(self) -> None:
+        """Reset the bound on the headers of an entry."""
         self._budget = self._limits.layer_header_bytes
 
     def tell(self) -> int:
+        """Return the position in the tar."""
         return self._position
 
-    def read(self, size: int = -1) -> bytes:
-        if size < 0 or size > self._budget:
+    def read(self, size: int) -> bytes:
+        """Read bytes, fewer only at the end. Raises LimitExceeded."""
+        if size > self._budget:
             raise LimitExceeded(
-                f"an entry's headers take more than limits.layer_header_bytes ({self._limits.layer_header_bytes})"
+                "an entry's headers take more than limits.layer_header_bytes"
+                f" ({self._limits.layer_header_bytes})"
             )
         self._budget -= size
         parts: list[bytes] = []
@@ -45,26 +49,26 @@ class TarStream:
             size -= len(part)
         return b"".join(parts)
 
-    def seek(self, position: int, whence: int = os.SEEK_SET) -> int:
-        if whence != os.SEEK_SET or position < self._position:
+    def seek(self, position: int) -> None:
+        """Skip bytes up to a position, or to the end. Raises Malformed for an earlier position."""
+        if position < self._position:
             raise Malformed("an entry of the tar has a negative size")
         while self._position < position and self._fill():
             self._consume(min(len(self._buffer), position - self._position))
-        return self._position
 
     def drain(self) -> int:
-        """Read what is left; gives the size of the whole."""
+        """Skip the rest; return the size of the tar."""
         while self._fill():
             self._consume(len(self._buffer))
         return self._position
 
     def peek(self, size: int) -> bytes:
-        """The next bytes, not taken; fewer where the piece that is here ends, or the stream."""
+        """Return the next bytes without consuming them, fewer at the end of a piece."""
         self._fill()
         return bytes(self._buffer[:size])
 
     def skip(self, size: int) -> None:
-        """Pass over bytes that `peek` gave."""
+        """Consume bytes that `peek` returned."""
         self._consume(size)
 
     def _fill(self) -> bool:

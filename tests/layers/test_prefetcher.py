@@ -53,19 +53,19 @@ class Source:
     def release(self, digest: Digest) -> None: ...
 
 
-def taken(feed: Prefetcher) -> bytes:
+def taken(prefetcher: Prefetcher) -> bytes:
     pieces = []
-    while piece := feed.take():
+    while piece := prefetcher.take():
         pieces.append(piece)
     return b"".join(pieces)
 
 
 async def fed(source: Source) -> bytes:
-    feed = Prefetcher(source, BLOB)
+    prefetcher = Prefetcher(source, BLOB)
     with ungrouped():
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(feed.bring)
-            return await trio.to_thread.run_sync(taken, feed)
+            nursery.start_soon(prefetcher.run)
+            return await trio.to_thread.run_sync(taken, prefetcher)
 
 
 async def test_all_of_it_comes_in_order() -> None:
@@ -74,12 +74,12 @@ async def test_all_of_it_comes_in_order() -> None:
 
 async def test_little_is_read_ahead_of_who_takes_nothing() -> None:
     source = Source()
-    feed = Prefetcher(source, BLOB)
+    prefetcher = Prefetcher(source, BLOB)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(feed.bring)
+        nursery.start_soon(prefetcher.run)
         await trio.testing.wait_all_tasks_blocked()
         assert 0 < source.asked <= 8 * MIB
-        await trio.to_thread.run_sync(feed.take)
+        await trio.to_thread.run_sync(prefetcher.take)
         await trio.testing.wait_all_tasks_blocked()
         assert source.asked <= 10 * MIB
         nursery.cancel_scope.cancel()
@@ -87,15 +87,15 @@ async def test_little_is_read_ahead_of_who_takes_nothing() -> None:
 
 @pytest.mark.parametrize("there", [0, 4 * MIB, 34 * MIB])
 async def test_an_error_comes_where_the_piece_would_be_and_comes_again(there: int) -> None:
-    feed = Prefetcher(Source(there, Unreachable("the line is cut")), BLOB)
+    prefetcher = Prefetcher(Source(there, Unreachable("the line is cut")), BLOB)
 
     def take_twice() -> None:
         for _ in range(2):
             with pytest.raises(Unreachable, match="the line is cut"):
-                taken(feed)
+                taken(prefetcher)
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(feed.bring)
+        nursery.start_soon(prefetcher.run)
         await trio.to_thread.run_sync(take_twice)
 
 
@@ -105,30 +105,30 @@ async def test_a_blob_that_ends_too_soon_is_an_error() -> None:
 
 
 async def test_what_makes_no_sense_is_taken_to_its_end_which_may_be_the_better_error() -> None:
-    feed = Prefetcher(Source(4 * MIB, Unreachable("the line is cut")), BLOB)
+    prefetcher = Prefetcher(Source(4 * MIB, Unreachable("the line is cut")), BLOB)
 
     def judge() -> None:
-        with feed.judged():
+        with prefetcher.read_to_end_if_malformed():
             raise Malformed("no tar")
 
     with pytest.raises(Unreachable, match="the line is cut"), ungrouped():
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(feed.bring)
+            nursery.start_soon(prefetcher.run)
             await trio.to_thread.run_sync(judge)
 
 
 async def test_a_thread_that_waits_ends_with_who_waits_for_it() -> None:
-    feed = Prefetcher(Source(2 * MIB, stuck=True), BLOB)
+    prefetcher = Prefetcher(Source(2 * MIB, stuck=True), BLOB)
     waits = threading.Event()
 
     def take() -> None:
-        feed.take()
+        prefetcher.take()
         waits.set()
-        feed.take()
+        prefetcher.take()
 
     with trio.fail_after(5):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(feed.bring)
+            nursery.start_soon(prefetcher.run)
             nursery.start_soon(trio.to_thread.run_sync, take)
             await trio.to_thread.run_sync(waits.wait)
             nursery.cancel_scope.cancel()

@@ -13,9 +13,9 @@ PIECES = [b"%d" % number for number in range(100)]
 
 
 def test_every_piece_is_worked_on_in_order() -> None:
-    with PipelineWorker(list[bytes]) as beside:
-        assert all(beside.put(piece) for piece in PIECES)
-    assert beside.result == PIECES
+    with PipelineWorker(list[bytes]) as worker:
+        assert all(worker.put(piece) for piece in PIECES)
+    assert worker.result == PIECES
 
 
 @pytest.mark.parametrize("after", [0, 3, 100])
@@ -27,24 +27,24 @@ def test_an_error_of_the_work_comes_out_and_whoever_puts_is_told(after: int) -> 
         raise ValueError("the work")
 
     with pytest.raises(ValueError, match="the work"):
-        with PipelineWorker(work) as beside:
+        with PipelineWorker(work) as worker:
             for piece in PIECES * 5:
-                if not beside.put(piece):
+                if not worker.put(piece):
                     break
 
 
 def test_an_error_of_the_maker_ends_the_work() -> None:
     before = threading.active_count()
     with pytest.raises(KeyError):
-        with PipelineWorker(list[bytes]) as beside:
-            beside.put(b"1")
+        with PipelineWorker(list[bytes]) as worker:
+            worker.put(b"1")
             raise KeyError("the maker")
-    assert beside.result == [b"1"]
+    assert worker.result == [b"1"]
     assert threading.active_count() == before
 
 
 def test_work_that_wants_no_more_holds_nobody_up() -> None:
-    with PipelineWorker(lambda pieces: next(pieces)) as beside:
+    with PipelineWorker(lambda pieces: next(pieces)) as worker:
         for piece in PIECES:
-            beside.put(piece)
-    assert beside.result == b"0"
+            worker.put(piece)
+    assert worker.result == b"0"
