@@ -140,7 +140,7 @@ def test_a_parent_behind_a_link_to_nothing_is_made_where_the_link_leads() -> Non
 
 
 def test_links_in_circles_are_an_error() -> None:
-    with pytest.raises(Malformed, match="circles"):
+    with pytest.raises(Malformed, match="loop"):
         merged([symlink("a", "b"), symlink("b", "a")], [file("a/x")])
 
 
