@@ -169,6 +169,28 @@ async def test_a_mirror_that_stops_in_the_middle_of_a_read_is_not_noticed(
             assert asked.told(origin.host)["bytes_received"] > 0
 
 
+@pytest.mark.parametrize("then", ["close", "reset"])
+async def test_a_registry_that_breaks_off_once_while_its_mirror_is_down_is_asked_on(
+    tmp_path: Path, then: str
+) -> None:
+    """The lost connection makes no pause: the read resumes at once, and so does every other."""
+    whole, broken = serving(LAYER, DIGEST), [True]
+
+    def handle(request: Request) -> Reply:
+        reply = whole(request)
+        head, _, body = reply.data.partition(b"\r\n\r\n")
+        if broken and len(body) > 1:
+            broken.clear()
+            return Reply(head + b"\r\n\r\n" + body[: len(body) // 2], then)
+        return reply
+
+    with fault_server(handle) as server, fault_server(lambda _: http(502)) as mirror:
+        async with asking(server.host, conf(server.host, mirror.host), tmp_path) as asked:
+            assert await asked.read() == LAYER
+            assert not broken
+            assert asked.told(server.host)["state"] == "well"
+
+
 async def test_a_mirror_that_lacks_a_blob_or_everything_is_passed_over(
     origin: Registry, tmp_path: Path
 ) -> None:

@@ -4,7 +4,8 @@ what it served.
 Rules that hold here: whether a mirror is there is found out once, whoever waits for it; while one
 that failed is looked at again, nobody waits; an answer, also "no such thing", is health; the first
 good answer ends the pauses; a failure of the registry itself (5xx) does not keep other questions
-from it, while a mirror's does, as there are others to ask.
+from it, while a mirror's does, as there are others to ask; nor does a connection to it that is
+lost in the middle of an answer, since that one was reached.
 """
 
 from __future__ import annotations
@@ -104,8 +105,8 @@ class Health:
         if not begun:
             self.well()
 
-    def failed(self, error: OcifsError) -> None:
-        """It failed.
+    def failed(self, error: OcifsError, *, answering: bool = False) -> None:
+        """It failed; `answering`: in the middle of an answer.
 
         It is left alone for a while where it might only keep others waiting; a refusal or a wrong
         answer comes at once.
@@ -116,6 +117,8 @@ class Health:
         if isinstance(error, IntegrityError):
             self.lies += 1
         if not isinstance(error, _OWN_TROUBLES if self._own else _TROUBLES):
+            return
+        if self._own and answering:
             return
         asked = error.retry_after if isinstance(error, RateLimited | RegistryFailed) else None
         self._pause = min(self._longest, max(self._first, self._pause * 2))

@@ -302,7 +302,7 @@ class _Served:
                 yield piece
             health.well()
         except OcifsError as error:
-            health.failed(error)
+            health.failed(error, answering=True)
             raise
 
 
