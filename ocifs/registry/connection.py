@@ -25,7 +25,6 @@ import trio
 from ocifs.concurrency import in_thread, note_progress
 from ocifs.errors import (
     AccessDenied,
-    ConnectionRefused,
     DeadlineExceeded,
     LimitExceeded,
     Malformed,
@@ -203,13 +202,15 @@ class Connection:
     async def _first(self, question: RegistryRequest) -> httpx.Response:
         """The first answer of a registry on loopback, which has TLS where it does not understand
         plain http and does understand TLS.
+
+        Silence is not a sign of TLS: a server with TLS refuses plain http at once.
         """
         failure: Unreachable | None = None
         try:
             answer = await self._follow(question, None)
-        except ConnectionRefused:
-            raise
         except Unreachable as error:
+            if not error.was_connected:
+                raise
             failure = error
         # Outside the handler: the failure, which may be about TLS elsewhere, must not become the
         # context of the next.

@@ -194,6 +194,61 @@ async def test_a_connection_that_the_other_end_has_forgotten_is_replaced(then: s
 # Lines that are slow, or break off.
 
 
+@pytest.mark.parametrize("then", ["close", "reset"])
+async def test_any_number_of_forgotten_connections_costs_no_retry(then: str) -> None:
+    """Six are kept, each is dropped when it is used again, and a request may fail once."""
+    count, together = 6, threading.Barrier(6)
+
+    def handler(request: Request) -> Reply:
+        if request.target.startswith("/v2/first"):
+            together.wait(60)
+            return http(200, TAGS, then="keep")
+        return http(200, TAGS) if server.connections > count else Reply(b"", then)
+
+    with fault_server(handler) as server:
+        async with open_registry(server.host, impatient(30, retries=1)) as client:
+            with trio.fail_after(60):
+                async with trio.open_nursery() as nursery:
+                    for number in range(count):
+                        nursery.start_soon(client.tags, f"first/{number}")
+                assert server.connections == count
+                assert await client.tags("second/0") == ("v1",)
+    assert len(server.requests) == 2 * count + 1
+
+
+async def test_a_registry_that_drops_every_connection_is_unreachable_and_asked_a_few_times() -> (
+    None
+):
+    """Each question gets an answer to the one before, and none to itself."""
+    first = [http(200, TAGS, then="keep")]
+
+    def handler(request: Request) -> Reply:
+        return first.pop() if first else Reply(b"")
+
+    with fault_server(handler) as server:
+        async with open_registry(server.host, impatient(30)) as client:
+            assert await client.tags("a/b") == ("v1",)
+            with pytest.raises(errors.Unreachable):
+                await client.tags("a/c")
+    assert len(server.requests) == 4  # the first, the one on its connection, two tries
+
+
+@pytest.mark.parametrize("then", ["stall", "close", "reset"])
+async def test_a_first_question_that_fails_once_on_loopback_is_repeated(then: str) -> None:
+    """Whether there is TLS is found out by an answer, or by a connection that is lost, and never by
+    silence, which has taken its time already.
+    """
+    first = [Reply(b"", then)]
+
+    def handler(request: Request) -> Reply:
+        return first.pop() if first else http(200, TAGS)
+
+    with fault_server(handler, plain=True) as server:
+        async with open_registry(server.host, impatient(0.5)) as client:
+            assert await client.tags("a/b") == ("v1",)
+    assert server.connections == (2 if then == "stall" else 3)
+
+
 async def test_a_byte_at_a_time_is_slow_and_not_silent() -> None:
     """It takes twice the stall time-out in all."""
     answer = replace(http(200, TAGS), slowly=0.13)

@@ -9,6 +9,8 @@ which in Python limits a download to a few hundred MB/s; the streams here ask fo
   families alternating (RFC 8305). trio does the same for a host that is not checked. A dead IPv6
   address costs DELAY, not the whole timeout.
 - Heads of answers pass through `heads`, which bounds them and takes illegal lines out.
+- A connection that was kept after an answer, and ends before the first byte of the next one, raises
+  `StaleConnection`: the other end had closed it, and has not seen the request.
 """
 
 from __future__ import annotations
@@ -41,6 +43,10 @@ CHUNKED_READ = 16 * KIB  # of a chunked body: 2,700 chunks at most, some millise
 _NOT_CONNECTED = (httpcore.ConnectError, httpcore.ConnectTimeout)
 
 
+class StaleConnection(httpcore.ReadError):
+    """A connection was used again, and ended without a byte of an answer."""
+
+
 class SocketStream(httpcore.AsyncNetworkStream):
     """A connection, whose reads are large once the head of an answer has been read.
 
@@ -54,13 +60,15 @@ class SocketStream(httpcore.AsyncNetworkStream):
         self._chunks: Chunks | None = None
         self._pending = b""
         self._size = BODY_READ
+        self._kept = False  # after an answer, for further requests
+        self._answered = False  # a byte of the answer to the last request has come
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         while True:
             if self._pending:
                 await trio.lowlevel.checkpoint()
                 return self._chunk(self._pending)
-            data = await self._inner.read(max(max_bytes, self._size), timeout)
+            data = await self._receive(max(max_bytes, self._size), timeout)
             if self._head is None:
                 return self._chunk(data)
             passed = self._head.feed(data) if data else self._head.rest()
@@ -69,9 +77,24 @@ class SocketStream(httpcore.AsyncNetworkStream):
             if passed or not data:  # an empty read would be the end
                 return passed
 
+    async def _receive(self, size: int, timeout: float | None) -> bytes:
+        failure: httpcore.ReadError | None = None
+        try:
+            data = await self._inner.read(size, timeout)
+        except httpcore.ReadError as error:
+            data, failure = b"", error
+        if data:
+            self._answered = True
+        elif self._kept and not self._answered:
+            raise StaleConnection(str(failure or "it was closed")) from failure
+        elif failure is not None:
+            raise failure
+        return data
+
     def _begin_body(self, head: Head, passed: bytes) -> bytes:
         """What is left of the last bytes of a head without the body."""
         self._head, self._size = None, BODY_READ if head.complete else HEAD_READ
+        self._kept = self._kept or head.complete
         if not (head.complete and head.chunked):
             return passed
         self._chunks, self._size = Chunks(), CHUNKED_READ
@@ -90,6 +113,7 @@ class SocketStream(httpcore.AsyncNetworkStream):
         # What is read after a request begins with a head.
         self._head, self._size = Head(), HEAD_READ
         self._chunks, self._pending = None, b""
+        self._answered = False
         await self._inner.write(buffer, timeout)
 
     async def aclose(self) -> None:

@@ -27,6 +27,7 @@ from ocifs.registry.http.addresses import NetworkZone, zone_of, zone_of_address
 from ocifs.registry.http.errors import THEIRS, causes_of, our_error, our_errors, untrusted
 from ocifs.registry.http.origins import WebOrigin
 from ocifs.registry.http.proxies import make_pool, proxy_error, proxy_for
+from ocifs.registry.http.sockets import StaleConnection
 from ocifs.registry.http.tls import TlsConfig
 from ocifs.settings import Timing
 
@@ -36,6 +37,7 @@ log = logging.getLogger("ocifs.registry")
 
 USER_AGENT = f"ocifs/{__version__}"
 _HANDSHAKE = 3.0  # seconds in which a host on loopback shows that it has TLS
+_REPEATED = frozenset({b"GET", b"HEAD"})  # methods that may be sent twice (RFC 9110, 9.2.2)
 _PEERS = 64  # addresses of a registry that are remembered
 
 
@@ -85,7 +87,7 @@ class _PooledTransport(httpx.AsyncBaseTransport):
             extensions=request.extensions,
         )
         try:
-            answer = await self._pool(request.url).handle_async_request(asked)
+            answer = await self._ask(self._pool(request.url), asked)
         except THEIRS as error:
             ours = self._explain(request.url, error)
             if ours is not None:
@@ -101,6 +103,21 @@ class _PooledTransport(httpx.AsyncBaseTransport):
         except BaseException:  # an answer that nobody gets would keep its connection for ever
             await answer.aclose()
             raise
+
+    async def _ask(
+        self, pool: httpcore.AsyncConnectionPool, asked: httpcore.Request
+    ) -> httpcore.Response:
+        """An answer.
+
+        A request on a connection that the other end had closed is sent again at once, at most on
+        each connection that may be kept: the registry has not failed, and it is not a retry.
+        """
+        for _ in range(self._connections if asked.method in _REPEATED else 0):
+            try:
+                return await pool.handle_async_request(asked)
+            except StaleConnection:
+                log.debug("a kept connection was closed by the other end")
+        return await pool.handle_async_request(asked)
 
     def _explain(self, url: httpx.URL, error: Exception) -> OcifsError | None:
         """The error for a failure that is about the given certificates or about a proxy; None for
