@@ -26,6 +26,7 @@ import trio.testing
 import trustme
 
 from ocifs import errors
+from ocifs.concurrency import patience
 from ocifs.content import Blob
 from ocifs.oci.digest import Digest
 from ocifs.registry.client import RegistryClient, open_registry
@@ -247,6 +248,27 @@ async def test_a_first_question_that_fails_once_on_loopback_is_repeated(then: st
         async with open_registry(server.host, impatient(0.5)) as client:
             assert await client.tags("a/b") == ("v1",)
     assert server.connections == (2 if then == "stall" else 3)
+
+
+async def test_a_token_is_progress_for_those_who_wait_for_what_it_is_for() -> None:
+    """A question may cost a challenge, a token and an answer, each of which may be slow."""
+    moved: list[bool] = []
+
+    def handler(request: Request) -> Reply:
+        if request.target.startswith("/token"):
+            return http(200, b'{"token": "t"}')
+        if "authorization" not in request.headers:
+            realm = f'Bearer realm="http://{server.host}/token",service="s"'
+            return http(401, www_authenticate=realm)
+        moved.append(waiting.scope.deadline > deadline)
+        return http(200, TAGS)
+
+    with fault_server(handler) as server:
+        async with open_registry(server.host, Settings()) as client:
+            with patience(60, 600) as waiting:
+                deadline = waiting.scope.deadline
+                assert await client.tags("a/b") == ("v1",)
+    assert moved == [True]
 
 
 async def test_a_byte_at_a_time_is_slow_and_not_silent() -> None:

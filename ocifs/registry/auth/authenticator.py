@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import httpx
 import trio
 
+from ocifs.concurrency import note_progress
 from ocifs.errors import AccessDenied, OcifsError
 from ocifs.oci.distribution.challenge import Challenge, Token, parse_challenges
 from ocifs.registry.auth.credential import Credential
@@ -208,6 +209,7 @@ class Authenticator:
                     f"{self._host} refuses the token that its own server gives for {scope}"
                 )
             lasts = max(token.expires_in - _EARLY, token.expires_in / 2)
+            note_progress()
             now = trio.current_time()
             self._held[scope] = _Held(token, now + lasts, now)
             return token
