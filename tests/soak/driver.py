@@ -319,6 +319,28 @@ class Soak:
     def path(self, house: House, repository: str, name: str) -> Path:
         return self.mount.path / house.host / repository / "_manifests" / name
 
+    def open(self, path: Path, directory: int | None = None) -> int:
+        """Open a file below the mount, or below an open directory, name by name.
+
+        The kernel asks for each name of a path by itself, so each has a deadline of its own.
+        """
+        if directory is None:
+            names = path.relative_to(self.mount.path).parts
+            here = os.open(self.mount.path, os.O_PATH)
+        else:
+            names, here = path.parts, os.dup(directory)
+        try:
+            for name in names:
+                found = self.timed(os.open, name, os.O_PATH, dir_fd=here)
+                os.close(here)
+                here = found
+            return self.timed(os.open, f"/proc/self/fd/{here}", os.O_RDONLY)
+        except OSError as error:
+            error.filename = str(path)
+            raise
+        finally:
+            os.close(here)
+
     def timed(
         self,
         work: Callable[..., T],
@@ -550,9 +572,7 @@ class Worker:
             return may_be
 
         with self.soak.judged(look, absent):
-            directory = self.soak.timed(
-                os.open, self.soak.path(house, repository, tag), os.O_RDONLY
-            )
+            directory = self.soak.open(self.soak.path(house, repository, tag))
             try:
                 digest = self.soak.timed(read_at, directory, "digest").decode().strip()
                 with house.world.lock:
@@ -572,9 +592,7 @@ class Worker:
         repository, digest, artifact = self.pick(house)
         look = Look(house, f"{repository}@{digest}", (MANIFEST, CONTENT))
         with self.soak.judged(look, lambda: artifact.gone is not None):
-            directory = self.soak.timed(
-                os.open, self.soak.path(house, repository, digest), os.O_RDONLY
-            )
+            directory = self.soak.open(self.soak.path(house, repository, digest))
             try:
                 self.compare(house, repository, digest, directory)
             finally:
@@ -597,7 +615,7 @@ class Worker:
             name, content = f"rootfs/{file}", artifact.files[file]
             if self.chance.random() < 0.3:
                 self.list_root(house, artifact, directory)
-        descriptor = self.soak.timed(os.open, name, os.O_RDONLY, dir_fd=directory)
+        descriptor = self.soak.open(Path(name), directory)
         try:
             if self.chance.random() < 0.3:
                 os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -608,7 +626,7 @@ class Worker:
 
     def list_root(self, house: House, artifact: Artifact, directory: int) -> None:
         """An image's root has what its layers leave of it."""
-        opened = self.soak.timed(os.open, "rootfs/d", os.O_RDONLY, dir_fd=directory)
+        opened = self.soak.open(Path("rootfs/d"), directory)
         try:
             found = {f"d/{name}" for name in self.soak.timed(os.listdir, opened)}
         finally:
@@ -645,9 +663,7 @@ class Worker:
         look = Look(house, f"hold {repository}@{digest}", (MANIFEST, CONTENT))
         with self.soak.judged(look, lambda: artifact.gone is not None):
             path = self.soak.path(house, repository, digest) / f"layers/{number}/blob"
-            self.held.append(
-                Open(house, self.soak.timed(os.open, path, os.O_RDONLY), artifact.layers[number])
-            )
+            self.held.append(Open(house, self.soak.open(path), artifact.layers[number]))
         if len(self.held) > HELD:
             os.close(self.held.pop(0).descriptor)
 
@@ -663,7 +679,11 @@ class Worker:
         repository = self.chance.choice(REPOSITORIES)
         with self.soak.judged(Look(house, f"tags of {repository}", (NAME,)), lambda: False):
             place = self.soak.mount.path / house.host / repository / "_tags"
-            extra = set(self.soak.timed(os.listdir, place)) - set(TAGS)
+            opened = self.soak.open(place)
+            try:
+                extra = set(self.soak.timed(os.listdir, opened)) - set(TAGS)
+            finally:
+                os.close(opened)
             if extra:
                 self.soak.fail(f"{repository} lists tags that were never pushed: {extra}")
 
@@ -674,7 +694,7 @@ class Worker:
         house = self.soak._house(self.chance)
         repository = self.chance.choice(REPOSITORIES)
         with self.soak.judged(Look(house, "something absent", (NAME,)), lambda: True):
-            self.soak.timed(os.stat, self.soak.path(house, repository, "never-pushed") / "digest")
+            os.close(self.soak.open(self.soak.path(house, repository, "never-pushed") / "digest"))
             self.soak.fail("a tag that was never pushed is there")
 
     def control(self) -> None:
