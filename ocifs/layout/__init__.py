@@ -1,4 +1,4 @@
-"""Images on this machine, behind the same Protocols as a registry: layouts, archives, directories.
+"""Local images, behind the same protocols as a registry: layouts, archives, directories.
 
-No network.
+No network access. Files and their names are untrusted.
 """

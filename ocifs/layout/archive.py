@@ -1,18 +1,19 @@
-"""The members of an uncompressed tar: where each lies, and where its links lead.
+"""The members of an uncompressed tar: their positions, and the targets of links.
 
-Everything blocks: callers are worker threads. The archive is opened and listed once; the open file
-is read from then on.
+Everything blocks: callers are worker threads. The archive is opened and listed once, and is then
+read through the same descriptor.
 
 Rules that hold here:
-- An archive is a stranger's. Members, the length of names and extended headers are bounded, and the
-  time is linear in their sum.
-- A name never leaves the archive: it is made relative, and one with `..` is not listed. Links are
-  resolved among the members.
-- The file is read through the descriptor that was opened, also after it was renamed or replaced.
-  Content that changed is an error.
-- Of two members with one name the later holds, as when a tar is unpacked.
-- Headers are decoded as those of layers are (`layers/tar/header.py`, `layers/tar/pax.py`). What
-  lies between them is not read.
+
+- The archive is untrusted. The number of members, the length of their names and of extended headers
+  are bounded, and the time is linear in their sum.
+- A name cannot leave the archive: it is made relative, and names with too many `..` are not listed.
+  Links are resolved among the members.
+- The descriptor remains open, so that the archive can be renamed or replaced. Changed content is an
+  error.
+- Of several members with one name the last one is used, as when a tar is extracted.
+- Headers are decoded like those of layers (`layers/tar/header.py`, `layers/tar/pax.py`). The
+  content between them is not read.
 """
 
 from __future__ import annotations
@@ -39,19 +40,21 @@ _OLD_FILE, _HARD, _SYMBOLIC, _SPARSE, _LONG_NAME, _LONG_LINK, _GLOBAL = (
 )
 _FILES = frozenset((b"\0", b"0", b"7", _SPARSE))
 _PAX = frozenset((b"x", b"X"))
-_NO_DATA = frozenset((b"1", b"2", b"3", b"4", b"5", b"6"))  # whatever size they claim
-_CONTENT = 4  # parts of a version that change with content; a rename changes the others
-_LINKS = 40  # that are followed on the way to one member
-_MORE_IN_HEADER, _MORE_IN_MAP = (
-    482,
-    504,
-)  # where GNU's sparse files record that another block follows
+# Members of these types have no content, even if their header has a size.
+_NO_DATA = frozenset((b"1", b"2", b"3", b"4", b"5", b"6"))
+# The first parts of a version change with the content. A rename changes only the others.
+_CONTENT = 4
+_LINKS = 40  # links that are followed in one lookup
+# The offsets of the flag of GNU sparse files that another block of the map follows.
+_MORE_IN_HEADER, _MORE_IN_MAP = 482, 504
 
 
 @dataclass(frozen=True, slots=True)
 class ArchiveMember:
-    """A regular member (`link` is None) or one that leads to another: `symbolic` links are relative
-    to their directory.
+    """A regular member (`link` is None), or a hard or symbolic link.
+
+    `symbolic`: the target is relative to the link's directory.
+    `problem`: why the content cannot be read, or "".
     """
 
     offset: int
@@ -72,12 +75,11 @@ class ArchiveFiles:
         advance: Callable[[], None],
         version: Version | None = None,
     ) -> None:
-        """Takes over an open regular file.
+        """List an open regular file, and close it at the end. Raises Malformed, LimitExceeded.
 
-        `advance` is called while it is listed. Raises Malformed, LimitExceeded.
-
-        `version`: that of the file which this one was unpacked from. No process writes to this one
-        then.
+        `advance`: called during the listing.
+        `version`: the version of the compressed file, if this is its decompressed copy in the
+        cache. No process writes to such a copy.
         """
         self.shown = shown
         self._descriptor = descriptor
@@ -91,10 +93,10 @@ class ArchiveFiles:
         os.close(self._descriptor)
 
     def find(self, name: str) -> FileRange:
-        """Where a member lies; links are followed. Raises NotFound, Malformed."""
+        """The content of a member; links are followed. Raises NotFound, Malformed."""
         member = self._resolved(name)
         if member.problem:
-            raise Malformed(f"{name} in {self.shown} cannot be read: {member.problem}")
+            raise Malformed(f"cannot read {name} in {self.shown}: {member.problem}")
         begin, version = member.offset, self._checked_version()
 
         def read_at(offset: int, length: int) -> bytes:
@@ -104,23 +106,21 @@ class ArchiveFiles:
         return FileRange(member.size, (*version, begin), read_at)
 
     def _checked_version(self) -> Version:
-        """The version of the file now.
+        """The current version of the file.
 
-        Raises RegistryFailed when its content is another than that which was listed.
+        Raises RegistryFailed if its content has changed since it was listed.
         """
         if not self._changes:
             return self.version
         with translate_errors(self.shown):
             version = version_of(os.fstat(self._descriptor))
         if version[:_CONTENT] != self.version[:_CONTENT]:
-            raise RegistryFailed(
-                f"{self.shown} changed after it was opened", hint="open it again, or mount it again"
-            )
+            raise RegistryFailed(f"{self.shown} changed after it was opened", hint="mount it again")
         return version
 
     def has(self, name: str) -> bool:
         """Whether there is a member of this name, or below it."""
-        return name in self._members or any(each.startswith(f"{name}/") for each in self._members)
+        return name in self._members or any(path.startswith(f"{name}/") for path in self._members)
 
     def _resolved(self, name: str) -> ArchiveMember:
         path = name
@@ -129,17 +129,17 @@ class ArchiveFiles:
             if member is None:
                 path, passed = self._through_directories(path)
                 if not passed:
-                    raise NotFound(f"{self.shown} has no {name}")
+                    raise NotFound(f"no member {name} in {self.shown}")
                 continue
             if member.link is None:
                 return member
             path = _resolve_name(path.rpartition("/")[0] if member.symbolic else "", member.link)
             if not path:
-                raise Malformed(f"{name} in {self.shown} is a link out of the archive")
-        raise Malformed(f"{name} in {self.shown} is a link in a circle, or behind too many")
+                raise Malformed(f"the link {name} in {self.shown} leads out of the archive")
+        raise Malformed(f"too many levels of links: {name} in {self.shown}")
 
     def _through_directories(self, path: str) -> tuple[str, bool]:
-        """The path with its first component that is a link replaced by what that leads to."""
+        """The path with its first symbolic link replaced by the target, and whether it has one."""
         parts = path.split("/")
         for number in range(1, len(parts)):
             member = self._members.get("/".join(parts[:number]))
@@ -149,7 +149,7 @@ class ArchiveFiles:
         return path, False
 
     def _strip_top_directory(self) -> None:
-        """Take away the one directory that all members are in, if what is looked for is in it."""
+        """Strip the directory that contains all members, if the layout's files are in it."""
         tops = {name.partition("/")[0] for name in self._members}
         if len(tops) != 1 or not tops:
             return
@@ -160,12 +160,13 @@ class ArchiveFiles:
         ):
             return
         self._members = {
-            name[len(top) + 1 :]: _moved(member, top) for name, member in self._members.items()
+            name[len(top) + 1 :]: _without_top(member, top)
+            for name, member in self._members.items()
         }
 
 
-def _moved(member: ArchiveMember, top: str) -> ArchiveMember:
-    """A member of an archive whose top directory is taken away: names in hard links begin with it."""
+def _without_top(member: ArchiveMember, top: str) -> ArchiveMember:
+    """A member after the top directory was stripped. Targets of hard links begin with it."""
     if member.link is None or member.symbolic or not member.link.startswith(f"{top}/"):
         return member
     return ArchiveMember(member.offset, member.size, member.link[len(top) + 1 :])
@@ -174,7 +175,7 @@ def _moved(member: ArchiveMember, top: str) -> ArchiveMember:
 def list_members(
     descriptor: int, shown: str, limits: Limits, advance: Callable[[], None]
 ) -> dict[str, ArchiveMember]:
-    """The members of a tar that can be found by a name. Raises Malformed, LimitExceeded."""
+    """The files and links of a tar by name. Raises Malformed, LimitExceeded."""
     members: dict[str, ArchiveMember] = {}
     weight = 0
     for number, (name, member) in enumerate(
@@ -187,7 +188,7 @@ def list_members(
             )
         if weight > limits.layer_index_bytes:
             raise LimitExceeded(
-                f"the names in {shown} pass limits.layer_index_bytes ({limits.layer_index_bytes})"
+                f"the names in {shown} exceed limits.layer_index_bytes ({limits.layer_index_bytes})"
             )
         path = _resolve_name("", name)
         if path:
@@ -196,7 +197,7 @@ def list_members(
 
 
 def _resolve_name(directory: str, name: str) -> str:
-    """A name in a directory of the archive as a path from its top; empty if it leads out of it."""
+    """A name, relative to a directory, as a path from the archive's root; "" if it leads out."""
     parts: list[str] = []
     for part in (directory if not name.startswith("/") else "").split("/") + name.split("/"):
         if part == "..":
@@ -209,7 +210,7 @@ def _resolve_name(directory: str, name: str) -> str:
 
 
 class _HeaderReader:
-    """Reads the headers of a tar, and passes over what is between them."""
+    """Reads the headers of a tar, and skips the content between them."""
 
     def __init__(
         self, descriptor: int, shown: str, limits: Limits, advance: Callable[[], None]
@@ -222,9 +223,10 @@ class _HeaderReader:
         self._position = 0
 
     def members(self) -> Iterator[tuple[str, ArchiveMember]]:
-        """Names and members in order: files and links. Directories are not listed."""
+        """The names and members of files and links, in order."""
         name, link = b"", b""
-        records: dict[str, str] = {}  # of two PAX headers before one member the latter holds
+        # Of several PAX headers before one member the last one is used.
+        records: dict[str, str] = {}
         while (header := self._next()) is not None:
             self._advance()
             if header.kind == _LONG_NAME:
@@ -251,19 +253,19 @@ class _HeaderReader:
         block = self._read(BLOCK)
         if not block or not any(block):
             return None
-        where = self._position - len(block)
+        start = self._position - len(block)
         try:
             return parse_header(block)
         except Malformed as error:
-            what = f"it is {describe(block)}" if where == 0 else f"a damaged header at byte {where}"
-            raise Malformed(f"{self._shown} cannot be read: {what} ({error})") from None
+            problem = (
+                f"it is {describe(block)}" if start == 0 else f"damaged header at byte {start}"
+            )
+            raise Malformed(f"cannot read {self._shown}: {problem} ({error})") from None
 
     def _member(
         self, header: TarHeader, records: dict[str, str], link: str
     ) -> ArchiveMember | None:
-        """What a header describes, whose content is passed over; None for what cannot be read by a
-        name.
-        """
+        """The member of a header; its content is skipped. None for directories and devices."""
         if header.kind in (_SYMBOLIC, _HARD):
             return ArchiveMember(0, 0, link, header.kind == _SYMBOLIC)
         sparse = header.kind == _SPARSE or any(key.startswith("GNU.sparse.") for key in records)
@@ -281,7 +283,7 @@ class _HeaderReader:
         return ArchiveMember(begin, size, problem="it is stored as a sparse file" if sparse else "")
 
     def _skip_sparse_map(self, header: TarHeader) -> None:
-        """Pass over the blocks that go on with a map of GNU's older sparse files."""
+        """Skip the blocks that continue the map of an old GNU sparse file."""
         more = header.raw[_MORE_IN_HEADER]
         while more:
             block = self._read(BLOCK)
@@ -289,18 +291,18 @@ class _HeaderReader:
             more = block[_MORE_IN_MAP] if block else 0
 
     def _extension(self, header: TarHeader) -> bytes:
-        """The content of a header that is about the next member."""
+        """The content of an extended header, which describes the next member."""
         most = self._limits.layer_header_bytes
         if not 0 <= header.size <= most:
             raise LimitExceeded(
-                f"an extended header in {self._shown} passes limits.layer_header_bytes ({most})"
+                f"an extended header in {self._shown} exceeds limits.layer_header_bytes ({most})"
             )
         body = self._read(header.size)
         self._position += -header.size % BLOCK
         return body
 
     def _read(self, length: int) -> bytes:
-        """The next bytes: all of them, or none at the end of the file."""
+        """The next `length` bytes, or none at the end of the file."""
         with translate_errors(self._shown):
             body = os.pread(self._descriptor, length, self._position)
         self._position += len(body)

@@ -1,14 +1,15 @@
-"""What a local source holds, whatever its form: manifests that are listed, with their names, and
-content by digest.
+"""The contents of a local source in any format: a list of manifests, and blobs by digest.
 
-    Files       the files of a directory or an archive, by their paths in it Contents    manifests
-    and blobs: an OCI layout (here), an archive of `docker save` (docker.py), skopeo's `dir:`
-    (skopeo_dir.py)
+    Files      the files of a directory or archive, by path
+    Contents   manifests and blobs: an OCI layout (here), an archive of `docker save` (docker.py),
+               a directory of skopeo's `dir:` transport (skopeo_dir.py)
 
 Everything blocks: callers are worker threads, several at a time.
 
-Rules that hold here: a path is made from fixed names and `Digest`s only, never from text of the
-layout.
+Rules that hold here:
+
+- A path is made from fixed names and `Digest`s only, never from text of the layout.
+- An index that has changed is parsed again.
 """
 
 from __future__ import annotations
@@ -34,24 +35,24 @@ INDEX, MARKER, BLOBS = "index.json", "oci-layout", "blobs"
 
 
 class Files(Protocol):
-    """The files of a directory or an archive."""
+    """The files of a directory or archive. `shown`: its path, for messages."""
 
     shown: str
 
     def find(self, name: str) -> FileRange:
-        """The regular file of this path. Raises NotFound, Malformed."""
+        """The regular file at a path. Raises NotFound, Malformed."""
         ...
 
     def has(self, name: str) -> bool:
-        """Whether there is a file or a directory of this path."""
+        """Whether there is a file or directory at a path."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class ListedManifest:
-    """A manifest that a source lists: its place in the list, its descriptor, its names with the
-    preferred one first.
+    """An entry of a source's list of manifests.
 
+    `number`: the position in the list. `names`: the preferred name first.
     `problem`: why there is no descriptor.
     """
 
@@ -62,48 +63,48 @@ class ListedManifest:
 
     @property
     def identity(self) -> object:
-        """Equal for two entries that lead to one manifest."""
+        """Equal for two entries of the same manifest."""
         return self.descriptor.digest if self.descriptor is not None else self.number
 
 
 class Contents(Protocol):
-    """What a local source holds."""
+    """The manifests and blobs of a local source."""
 
     def list_manifests(self) -> tuple[ListedManifest, ...]:
-        """Its manifests, in order. Raises Malformed, LimitExceeded."""
+        """The listed manifests, in order. Raises Malformed, LimitExceeded."""
         ...
 
     def find(self, digest: Digest) -> FileRange:
-        """Where a manifest or a blob lies. Raises NotFound."""
+        """The bytes of a manifest or blob. Raises NotFound."""
         ...
 
     def notes(self) -> tuple[str, ...]:
-        """What is odd about it, for people."""
+        """Violations of the specification that do not prevent reading, for display."""
         ...
 
 
 def read_small(files: Files, name: str, limits: Limits) -> bytes:
-    """A file that is read into memory. Raises LimitExceeded."""
-    place = files.find(name)
-    if place.size > limits.manifest_bytes:
+    """Read a whole file. Raises NotFound, LimitExceeded."""
+    file = files.find(name)
+    if file.size > limits.manifest_bytes:
         raise LimitExceeded(
-            f"{name} has {place.size} bytes, limits.manifest_bytes allows {limits.manifest_bytes}"
+            f"{name} has {file.size} bytes, limits.manifest_bytes allows {limits.manifest_bytes}"
         )
-    return place.read(0, place.size)
+    return file.read(0, file.size)
 
 
 def read_manifest(contents: Contents, descriptor: Descriptor, limits: Limits) -> Manifest:
-    """A manifest that a descriptor leads to, verified.
+    """Read, verify and parse the manifest of a descriptor.
 
     Raises NotFound, Malformed, LimitExceeded.
     """
-    place = contents.find(descriptor.digest)
-    if place.size > limits.manifest_bytes:
+    file = contents.find(descriptor.digest)
+    if file.size > limits.manifest_bytes:
         most = limits.manifest_bytes
         raise LimitExceeded(
-            f"the manifest has {place.size} bytes, limits.manifest_bytes allows {most}"
+            f"the manifest has {file.size} bytes, limits.manifest_bytes allows {most}"
         )
-    body = place.read(0, place.size)
+    body = file.read(0, file.size)
     verify_manifest(body, descriptor.digest)
     return parse_manifest(body, descriptor.digest, "", descriptor.media_type)
 
@@ -118,7 +119,7 @@ class OciContents:
         self._lock = threading.Lock()
 
     def list_manifests(self) -> tuple[ListedManifest, ...]:
-        """The entries of index.json, which is read again when it has changed."""
+        """The entries of index.json, which is read again if it has changed."""
         version = self._files.find(INDEX).version
         with self._lock:
             if self._parsed is None or self._parsed[0] != version:
@@ -128,14 +129,14 @@ class OciContents:
     def find(self, digest: Digest) -> FileRange:
         if not digest.verifiable:
             raise Unsupported(
-                f"content named {digest} cannot be verified: no known algorithm or not a value of its shape"
+                f"cannot verify {digest}: unknown algorithm, or invalid value for the algorithm"
             )
         try:
             return self._files.find(f"{BLOBS}/{digest.algorithm}/{digest.encoded}")
         except NotFound:
-            hint = "the layout is sparse: its index lists more than it holds. Copy the missing blob into it"
             raise NotFound(
-                f"this layout does not hold {digest}: {self._files.shown}", hint=hint
+                f"no blob {digest} in the layout {self._files.shown}",
+                hint="the layout is sparse: copy the missing blob into it",
             ) from None
 
     def notes(self) -> tuple[str, ...]:
@@ -143,35 +144,34 @@ class OciContents:
 
 
 def _marker_notes(files: Files, limits: Limits) -> list[str]:
-    """What is wrong with the file `oci-layout`. Other tools may refuse the layout for it."""
+    """Problems of the file `oci-layout`, because of which other tools may reject the layout."""
     try:
         value = as_object(load_json(read_small(files, MARKER, limits), MARKER), MARKER)
     except NotFound:
         return ["the layout has no file oci-layout"]
     except OcifsError as error:
-        return [f"the layout's file oci-layout is not valid: {error}"]
+        return [f"the layout's file oci-layout is invalid: {error}"]
     version = value.get("imageLayoutVersion")
     if not isinstance(version, str):
         return ["the layout's file oci-layout has no imageLayoutVersion"]
-    return (
-        []
-        if version == "1.0.0"
-        else [f"the layout has version {json.dumps(version)}, ocifs knows 1.0.0"]
-    )
+    if version == "1.0.0":
+        return []
+    return [f"the layout has version {json.dumps(version)}, ocifs supports 1.0.0"]
 
 
 def _entries(body: bytes) -> tuple[ListedManifest, ...]:
     members = as_object(load_json(body, INDEX), INDEX)
     values = members.get("manifests")
-    if values is None and ("manifests" in members or "schemaVersion" in members):  # Go's empty list
+    # Go serializes an empty list as null.
+    if values is None and ("manifests" in members or "schemaVersion" in members):
         return ()
     if not isinstance(values, list):
-        raise Malformed("index.json lists no manifests")
-    found = []
+        raise Malformed("index.json has no list of manifests")
+    entries = []
     for number, value in enumerate(values):
         descriptor = parse_descriptor(value, f"index.json: manifests[{number}]")
-        found.append(ListedManifest(number, descriptor, _names(descriptor.annotations)))
-    return tuple(found)
+        entries.append(ListedManifest(number, descriptor, _names(descriptor.annotations)))
+    return tuple(entries)
 
 
 def _names(annotations: Mapping[str, str]) -> tuple[str, ...]:
@@ -179,7 +179,7 @@ def _names(annotations: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def usable_names(names: Iterable[str]) -> tuple[str, ...]:
-    """The names that can be shown, each once: not empty, and text that can be written as UTF-8."""
+    """The names that can be displayed, each once: not empty, and valid as UTF-8."""
     return tuple(dict.fromkeys(name for name in names if name and _is_text(name)))
 
 

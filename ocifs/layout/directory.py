@@ -1,17 +1,18 @@
 """The files of a layout that is a directory.
 
-It may belong to a stranger, and change while it is read.
+The directory may belong to another user, and may change at any time.
 
-Everything blocks: callers are worker threads. An object may be used from several threads.
+Everything blocks: callers are worker threads. An object may be used by several threads.
 
 Rules that hold here:
-- A path is walked by descriptors, one component at a time, so that no change in the meantime leads
-  elsewhere. Links inside the layout are followed; one that leads out of it is an error.
-- The directory's own path is resolved once, when the layout is opened. A link put into it later is
-  not followed.
-- A layout is read as it is now: whoever owns it may add to it, or replace it, while it is mounted.
-- A file of another owner than the directory may be someone else's, linked here, and so may one with
-  several names if others can write to the directory. It is not trusted.
+
+- A path is resolved through descriptors, one component at a time, so that a concurrent change
+  cannot redirect it. Links inside the layout are followed. A link out of the layout is an error.
+- The directory's own path is resolved once, when the layout is opened. Links that are put into it
+  later are not followed.
+- The current state is read: the owner may add to the layout, or replace it, while it is mounted.
+- A file is not trusted if it has another owner than the directory, or several names in a directory
+  that others can write to. It may be a hard link to a file of another user.
 """
 
 from __future__ import annotations
@@ -32,16 +33,16 @@ from ocifs.layout.file_range import (
 )
 
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_LINKS = 40  # that are followed on the way to one file, as in Linux
-_LONGEST = 4096  # of a path, as in Linux
-_DEEPEST = 32  # directories that are open at a time; a layout has two
+_LINKS = 40  # symbolic links in one lookup, as in Linux
+_LONGEST = 4096  # bytes of a path, as in Linux
+_DEEPEST = 32  # open directories of one lookup; a layout has two
 
 
 class DirectoryFiles:
     """A layout that is a directory."""
 
     def __init__(self, path: str) -> None:
-        """Raises NotFound, Malformed and the like if it is not a directory that can be read."""
+        """Raises NotFound, AccessDenied or Malformed if `path` is not a readable directory."""
         self.shown = path
         with translate_errors(path):
             self._path = os.path.realpath(path, strict=True)
@@ -51,9 +52,9 @@ class DirectoryFiles:
         self._shared = bool(status.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
 
     def find(self, name: str) -> FileRange:
-        """The regular file of a relative path.
+        """The regular file at a relative path.
 
-        Raises NotFound, Malformed for what must not be opened.
+        Raises NotFound, or Malformed if the file must not be opened.
         """
         shown = f"{self.shown}/{name}"
         with self._opened(name) as descriptor, translate_errors(shown):
@@ -69,7 +70,7 @@ class DirectoryFiles:
         return FileRange(status.st_size, version, read_at, trusted)
 
     def has(self, name: str) -> bool:
-        """Whether there is something of this name, of whatever type. Follows no link."""
+        """Whether there is a directory entry of this name, of any type. Does not follow links."""
         root = self._root()
         try:
             os.stat(name, dir_fd=root.descriptor, follow_symlinks=False)
@@ -78,9 +79,7 @@ class DirectoryFiles:
         return True
 
     def _root(self) -> _RootHandle:
-        """The directory as it is now: the open one as long as its path leads to it, else what the
-        path leads to without a link.
-        """
+        """The directory, reopened without following links if its path names another one now."""
         with translate_errors(self.shown):
             status = os.stat(self._path, follow_symlinks=False)
         opened = self._opened_root
@@ -100,9 +99,9 @@ class DirectoryFiles:
 
 
 class _RootHandle:
-    """An open directory that was reached without following a link.
+    """A directory, opened without following links.
 
-    It is closed when no thread uses it.
+    It is closed when the last thread has released it.
     """
 
     __slots__ = ("descriptor", "identity")
@@ -123,9 +122,9 @@ class _RootHandle:
 
 
 class _Walk:
-    """One walk below a directory.
+    """One lookup below a directory.
 
-    `..` goes back to the directory that the walk came through, never to a parent on disk.
+    `..` returns to the previous directory of this lookup, never to the parent on disk.
     """
 
     def __init__(self, root: int, shown: str) -> None:
@@ -152,29 +151,29 @@ class _Walk:
                     raise self._leads_out()
                 os.close(self._above.pop())
                 continue
-            here = self._above[-1]
+            parent = self._above[-1]
             with translate_errors(self._shown):
-                mode = os.stat(part, dir_fd=here, follow_symlinks=False).st_mode
+                mode = os.stat(part, dir_fd=parent, follow_symlinks=False).st_mode
             if stat.S_ISLNK(mode):
-                todo += self._target(part, here)
-            elif any(each not in ("", ".") for each in todo):
+                todo += self._target(part, parent)
+            elif any(component not in ("", ".") for component in todo):
                 if len(self._above) > _DEEPEST:
-                    raise Malformed(f"too many directories on the way: {self._shown}")
+                    raise Malformed(f"too many levels of directories: {self._shown}")
                 with translate_errors(self._shown):
-                    self._above.append(os.open(part, _DIRECTORY, dir_fd=here))
+                    self._above.append(os.open(part, _DIRECTORY, dir_fd=parent))
             else:
-                return open_regular(part, self._shown, within=here)
+                return open_regular(part, self._shown, within=parent)
         raise Malformed(f"not a regular file: {self._shown} (a directory)")
 
-    def _target(self, name: str, here: int) -> list[str]:
-        """The components of a link's target, the last first."""
+    def _target(self, name: str, parent: int) -> list[str]:
+        """The components of a link's target, in reverse order."""
         self._links += 1
         with translate_errors(self._shown):
-            target = os.readlink(name, dir_fd=here)
+            target = os.readlink(name, dir_fd=parent)
         if target.startswith("/"):
             raise self._leads_out()
         if self._links > _LINKS or len(target) > _LONGEST:
-            raise Malformed(f"too many symbolic links: {self._shown}")
+            raise Malformed(f"too many levels of symbolic links: {self._shown}")
         return target.split("/")[::-1]
 
     def _leads_out(self) -> Malformed:

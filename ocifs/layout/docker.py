@@ -1,18 +1,19 @@
-"""An archive of `docker save`, in every form that has a manifest.json: images without manifests of
-their own.
+"""An archive of `docker save`, in every version that has a manifest.json.
 
-An image is derived: its config and its layers are the archive's, its manifest is made here. The
-manifest's annotation records that. Docker 25 and later write a layout as well. If that has a
-manifest of the same config and layers, it is used.
+Such archives contain configs and layers, but no manifests. A manifest is derived for each image,
+and marked with an annotation. Docker 25 and later also write a layout: its manifest is used instead
+if it has the same config and layers.
 
-Everything blocks: callers are worker threads, several at a time.
+Everything blocks: callers are worker threads, several at a time. Manifests are derived and
+compressed layers hashed when the archive is opened; the result does not change afterwards.
 
 Rules that hold here:
-- A derived manifest depends on the archive's content only, so its digest stays the same.
-- An uncompressed layer has its diff ID as digest, which the config vouches for. A compressed one is
-  hashed once, since names in the archive prove nothing; only those below `blobs/` are
-  content-addressed, and verified when they are read.
-- One image that cannot be derived is listed with its problem, and spoils no other.
+
+- A derived manifest depends on the archive's content only, so that its digest is stable.
+- The digest of an uncompressed layer is its diff ID, from the config.
+- A compressed layer is hashed once, since the names in the archive are not reliable. Only names
+  below `blobs/` are digests; they are verified when the layer is read.
+- An image without a valid config or layer is listed with its problem. The others are not affected.
 """
 
 from __future__ import annotations
@@ -45,9 +46,10 @@ from ocifs.settings import MIB, Limits
 
 MANIFEST, LEGACY = "manifest.json", "repositories"
 DERIVED = "dev.ocifs.derived"
-"""The annotation of a manifest that was made here."""
+"""The annotation of derived manifests."""
 
-_KIND = "archive-digest.1"  # on the shelf: the digest of a compressed member
+# The kind of derived data that is the digest of a compressed member.
+_KIND = "archive-digest.1"
 _HEAD = 6
 _SUFFIXES = {"none": "", "gzip": "+gzip", "zstd": "+zstd", "bzip2": "+bzip2", "xz": "+xz"}
 _EXTENSIONS = (".tar.gz", ".tar", ".json", ".tgz")
@@ -55,7 +57,7 @@ Advance: TypeAlias = Callable[[], None]
 
 
 def is_saved(files: Files, limits: Limits) -> bool:
-    """Whether there is a manifest.json that is a list of images, and not a manifest."""
+    """Whether manifest.json is a list of images, and not a manifest."""
     try:
         return isinstance(load_json(read_small(files, MANIFEST, limits), MANIFEST), list)
     except OcifsError:
@@ -74,22 +76,22 @@ class _Image:
 class DockerContents:
     """The images of an archive.
 
-    The list is made when it is opened; `advance` is called while digests are computed.
+    `advance` is called while digests are computed.
     """
 
-    def __init__(self, files: Files, limits: Limits, shelf: DerivedCache, advance: Advance) -> None:
+    def __init__(self, files: Files, limits: Limits, cache: DerivedCache, advance: Advance) -> None:
         self._files = files
         self._limits = limits
-        self._shelf = shelf
+        self._cache = cache
         self._advance = advance
-        self._places: dict[Digest, FileRange] = {}
+        self._blobs: dict[Digest, FileRange] = {}
         self._hashed: dict[str, Digest] = {}
         self._lock = threading.Lock()
-        self._originals = _manifests(files, limits)
-        found: list[ListedManifest] = []
+        self._originals = _original_manifests(files, limits)
+        entries: list[ListedManifest] = []
         for number, image in enumerate(_images(read_small(files, MANIFEST, limits), limits)):
-            found += self._listed_image(number, image)
-        self._listed = tuple(found)
+            entries += self._entries(number, image)
+        self._listed = tuple(entries)
 
     def list_manifests(self) -> tuple[ListedManifest, ...]:
         return self._listed
@@ -99,11 +101,11 @@ class DockerContents:
 
     def find(self, digest: Digest) -> FileRange:
         try:
-            return self._places[digest]
+            return self._blobs[digest]
         except KeyError:
-            raise NotFound(f"this archive does not hold {digest}: {self._files.shown}") from None
+            raise NotFound(f"no blob {digest} in the archive {self._files.shown}") from None
 
-    def _listed_image(self, number: int, image: _Image) -> list[ListedManifest]:
+    def _entries(self, number: int, image: _Image) -> list[ListedManifest]:
         try:
             descriptor = self._derive(image)
         except OcifsError as error:
@@ -115,19 +117,8 @@ class DockerContents:
         ]
 
     def _derive(self, image: _Image) -> Descriptor:
-        """Make the manifest of an image. Raises Malformed, NotFound, LimitExceeded."""
-        place = self._files.find(image.config)
-        if place.size > self._limits.config_bytes:
-            raise LimitExceeded(
-                f"{image.config} is larger than limits.config_bytes ({self._limits.config_bytes})"
-            )
-        config = place.read(0, place.size)
-        digest = Digest.of(config)
-        claimed = _digest_in_name(image.config)
-        if claimed is None:
-            check_trusted(place, image.config)
-        elif claimed != digest:
-            raise IntegrityError(f"the config {image.config} has another digest: {digest}")
+        """Derive the manifest of an image. Raises Malformed, NotFound, LimitExceeded."""
+        file, config, digest = self._read_config(image.config)
         diff_ids = _diff_ids(config)
         if len(diff_ids) != len(image.layers):
             raise Malformed(
@@ -136,101 +127,114 @@ class DockerContents:
         layers = [
             self._layer(name, diff_id) for name, diff_id in zip(image.layers, diff_ids, strict=True)
         ]
-        self._places[digest] = place
-        genuine = self._originals.get((digest, *(each["digest"] for each in layers)))
-        if genuine is not None:
-            self._places[genuine.digest] = self._files.find(
-                f"{BLOBS}/{genuine.digest.algorithm}/{genuine.digest.encoded}"
+        self._blobs[digest] = file
+        original = self._originals.get((digest, *(layer["digest"] for layer in layers)))
+        if original is not None:
+            self._blobs[original.digest] = self._files.find(
+                f"{BLOBS}/{original.digest.algorithm}/{original.digest.encoded}"
             )
-            return genuine
-        body = json.dumps(
-            {
-                "schemaVersion": 2,
-                "mediaType": mediatype.OCI_MANIFEST,
-                "config": {
-                    "mediaType": mediatype.OCI_CONFIG,
-                    "digest": str(digest),
-                    "size": len(config),
-                },
-                "layers": layers,
-                "annotations": {
-                    DERIVED: "from manifest.json of an archive of docker save; config and layers are genuine"
-                },
-            },
-            separators=(",", ":"),
-        ).encode()
-        made = Digest.of(body)
-        self._places[made] = memory_range(body)
-        return Descriptor(mediatype.OCI_MANIFEST, made, len(body))
+            return original
+        body = _manifest_of(digest, len(config), layers)
+        derived = Digest.of(body)
+        self._blobs[derived] = memory_range(body)
+        return Descriptor(mediatype.OCI_MANIFEST, derived, len(body))
+
+    def _read_config(self, name: str) -> tuple[FileRange, bytes, Digest]:
+        """A config and its digest, which must match its name if that is a digest."""
+        file = self._files.find(name)
+        if file.size > self._limits.config_bytes:
+            raise LimitExceeded(
+                f"{name} is larger than limits.config_bytes ({self._limits.config_bytes})"
+            )
+        config = file.read(0, file.size)
+        digest, expected = Digest.of(config), _digest_in_name(name)
+        if expected is None:
+            check_trusted(file, name)
+        elif expected != digest:
+            raise IntegrityError(f"the config {name} has another digest: {digest}")
+        return file, config, digest
 
     def _layer(self, name: str, diff_id: Digest) -> dict[str, object]:
         """The descriptor of a layer."""
-        place = self._files.find(name)
-        compression = sniff(place.read(0, _HEAD))
-        digest = diff_id if compression == "none" else self._digest_of(name, place)
-        self._places[digest] = place
+        file = self._files.find(name)
+        compression = sniff(file.read(0, _HEAD))
+        digest = diff_id if compression == "none" else self._digest_of(name, file)
+        self._blobs[digest] = file
         media_type = f"{mediatype.OCI_LAYER}{_SUFFIXES[compression]}"
-        return {"mediaType": media_type, "digest": str(digest), "size": place.size}
+        return {"mediaType": media_type, "digest": str(digest), "size": file.size}
 
-    def _digest_of(self, name: str, place: FileRange) -> Digest:
+    def _digest_of(self, name: str, file: FileRange) -> Digest:
         parts = name.split("/")
         if len(parts) == 3 and parts[0] == BLOBS:
             digest = Digest(parts[1], parts[2])
             if digest.verifiable:
                 return digest
-        check_trusted(place, name)
+        check_trusted(file, name)
         with self._lock:
             if name not in self._hashed:
-                self._hashed[name] = self._cached_digest(place) or self._hash(place)
+                self._hashed[name] = self._cached_digest(file) or self._hash(file)
             return self._hashed[name]
 
-    def _cached_digest(self, place: FileRange) -> Digest | None:
-        found = load(self._shelf, _KIND, _key(place), lambda data: Digest.parse(data.decode()))
-        return found if found is not None and found.verifiable else None
+    def _cached_digest(self, file: FileRange) -> Digest | None:
+        digest = load(self._cache, _KIND, _key(file), lambda data: Digest.parse(data.decode()))
+        return digest if digest is not None and digest.verifiable else None
 
-    def _hash(self, place: FileRange) -> Digest:
+    def _hash(self, file: FileRange) -> Digest:
         hasher = Digest.of(b"").hasher()
-        for start in range(0, place.size, MIB):
-            hasher.update(place.read(start, MIB))
+        for start in range(0, file.size, MIB):
+            hasher.update(file.read(start, MIB))
             self._advance()
         digest = Digest("sha256", hasher.hexdigest())
-        save(self._shelf, _KIND, _key(place), str(digest).encode())
+        save(self._cache, _KIND, _key(file), str(digest).encode())
         return digest
 
 
-def _manifests(files: Files, limits: Limits) -> dict[tuple[object, ...], Descriptor]:
-    """The manifests of the layout in the archive, if there is one, by the digests of their configs
-    and layers.
-    """
-    found: dict[tuple[object, ...], Descriptor] = {}
+def _manifest_of(config: Digest, size: int, layers: list[dict[str, object]]) -> bytes:
+    """A derived manifest. Equal images have equal manifests."""
+    note = "from manifest.json of an archive of docker save; config and layers are genuine"
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": mediatype.OCI_MANIFEST,
+        "config": {"mediaType": mediatype.OCI_CONFIG, "digest": str(config), "size": size},
+        "layers": layers,
+        "annotations": {DERIVED: note},
+    }
+    return json.dumps(manifest, separators=(",", ":")).encode()
+
+
+def _original_manifests(files: Files, limits: Limits) -> dict[tuple[object, ...], Descriptor]:
+    """The manifests of the layout in the archive, by the digests of their configs and layers."""
+    originals: dict[tuple[object, ...], Descriptor] = {}
     contents = OciContents(files, limits)
     try:
         level = [
-            each.descriptor for each in contents.list_manifests() if each.descriptor is not None
+            entry.descriptor for entry in contents.list_manifests() if entry.descriptor is not None
         ]
     except OcifsError:
-        return found
-    for _ in range(2):  # an index of platforms at the most
+        return originals
+    # The list, and the platforms of an index in it.
+    for _ in range(2):
         below: list[Descriptor] = []
         for descriptor in level[: limits.referrers]:
             try:
                 manifest = read_manifest(contents, descriptor, limits)
             except OcifsError:
-                continue  # `docker save` lists what it does not hold
+                # `docker save` lists platforms that it does not save.
+                continue
             below += manifest.manifests
             if manifest.config is not None:
-                key = (manifest.config.digest, *(str(each.digest) for each in manifest.layers))
-                found[key] = replace(descriptor, annotations={})
+                key = (manifest.config.digest, *(str(layer.digest) for layer in manifest.layers))
+                originals[key] = replace(descriptor, annotations={})
         level = below
-    return found
+    return originals
 
 
-def _key(place: FileRange) -> Digest:
-    return Digest.of(" ".join(map(str, (*place.version, place.size))).encode())
+def _key(file: FileRange) -> Digest:
+    return Digest.of(" ".join(map(str, (*file.version, file.size))).encode())
 
 
 def _digest_in_name(name: str) -> Digest | None:
-    """The digest that a config's name is, if it is one."""
+    """The digest in the name of a config, or None."""
     stem = name.rpartition("/")[2]
     for extension in _EXTENSIONS:
         stem = stem.removesuffix(extension)
@@ -243,28 +247,28 @@ def _images(body: bytes, limits: Limits) -> list[_Image]:
     value = load_json(body, MANIFEST)
     if not isinstance(value, list):
         raise Malformed("manifest.json is not a list of images")
-    found = []
-    for number, each in enumerate(value):
+    images = []
+    for number, element in enumerate(value):
         where = f"{MANIFEST}[{number}]"
-        members = as_object(each, where)
+        members = as_object(element, where)
         layers = _texts(members.get("Layers"), f"{where}.Layers")
         if len(layers) > limits.layers:
             raise LimitExceeded(
                 f"{where} has {len(layers)} layers, limits.layers allows {limits.layers}"
             )
         tags = usable_names(_texts(members.get("RepoTags"), f"{where}.RepoTags"))
-        found.append(
+        images.append(
             _Image(
                 _path(as_text(members.get("Config"), f"{where}.Config")),
                 tags,
                 tuple(map(_path, layers)),
             )
         )
-    return found
+    return images
 
 
 def _path(name: str) -> str:
-    """A name in manifest.json as the archive lists its members."""
+    """A path in manifest.json, normalized like the names of members."""
     return "/".join(part for part in name.split("/") if part not in ("", "."))
 
 
@@ -272,8 +276,8 @@ def _texts(value: object, where: str) -> tuple[str, ...]:
     """A list of strings; null is an empty one."""
     if value is None:
         return ()
-    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
-        raise Malformed(f"{where} is not a list of strings")
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        raise Malformed(f"not a list of strings: {where}")
     return tuple(value)
 
 
@@ -281,7 +285,7 @@ def _diff_ids(config: bytes) -> list[Digest]:
     """The digests of the uncompressed layers (image-spec, config.md). Raises Malformed."""
     rootfs = as_object(load_json(config, "the config"), "the config").get("rootfs")
     listed = as_object(rootfs, "the config's rootfs").get("diff_ids")
-    digests = [Digest.parse(each) for each in _texts(listed, "the config's diff_ids")]
+    digests = [Digest.parse(text) for text in _texts(listed, "the config's diff_ids")]
     for digest in digests:
         if not digest.verifiable:
             raise Malformed(f"the config's diff_ids has a digest that cannot be verified: {digest}")

@@ -1,11 +1,12 @@
-"""Runs of bytes on this machine: a whole file, a member of an archive, or bytes in memory.
+"""Ranges of bytes in local files: a file, a member of an archive, or bytes in memory.
 
-Everything blocks: callers are worker threads. A FileRange may be used from several threads.
+Everything blocks: callers are worker threads. A FileRange may be used by several threads.
 
 Rules that hold here:
-- Only regular files are opened, with O_NOFOLLOW and O_NONBLOCK: a FIFO, a device or a socket is an
-  error, and never waited for.
-- A file that changed since it was found is an error, never other bytes.
+
+- Only regular files are opened, with O_NOFOLLOW and O_NONBLOCK. A FIFO, a device or a socket is an
+  error, and the open never blocks.
+- A file that changed since it was opened is an error. Other bytes are never returned.
 """
 
 from __future__ import annotations
@@ -26,10 +27,11 @@ _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 @dataclass(frozen=True, slots=True)
 class FileRange:
-    """A run of bytes. `version` changes when the bytes may have.
+    """A range of bytes. `version` changes when the bytes may have changed.
 
-    `trusted`: the bytes may be served before they are verified. False for a file that others may
-    have linked into the layout. `read_at(offset, length)` reads within the run.
+    `read_at(offset, length)`: reads within the range.
+    `trusted`: the bytes may be served before they are verified. False for a file that another user
+    may have linked into the layout.
     """
 
     size: int
@@ -38,7 +40,7 @@ class FileRange:
     trusted: bool = True
 
     def read(self, start: int, length: int) -> bytes:
-        """Bytes [start, start+length) of the run, shorter only at its end."""
+        """Bytes [start, start+length) of the range, fewer only at its end."""
         length = max(0, min(length, self.size - start))
         return self.read_at(start, length) if length else b""
 
@@ -52,8 +54,9 @@ class FileRange:
 
 
 def check_trusted(place: FileRange, shown: str) -> None:
-    """Raise Malformed for a file that may be someone else's, where no digest vouches for its
-    content.
+    """Raise Malformed for a file that may belong to another user.
+
+    Called for files without a digest, such as manifest.json.
     """
     if not place.trusted:
         hint = "a copy of the directory, made with `cp -r`, can be read"
@@ -63,22 +66,22 @@ def check_trusted(place: FileRange, shown: str) -> None:
 
 
 def memory_range(body: bytes) -> FileRange:
-    """Bytes that were made here."""
+    """A range of bytes in memory."""
     return FileRange(len(body), (), lambda start, length: body[start : start + length])
 
 
 def version_of(status: os.stat_result) -> Version:
-    """What changes whenever a file's content does.
+    """A value that changes whenever a file's content changes.
 
-    The inode's change time cannot be set by its owner.
+    It includes the inode's change time, which the owner of the file cannot set.
     """
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def open_regular(name: str, shown: str, *, within: int | None = None) -> int:
-    """Open a regular file for reading, in the directory `within` without following a link.
+    """Open a regular file for reading. Raises NotFound, AccessDenied, Malformed.
 
-    Raises NotFound and the like.
+    `within`: the descriptor of a directory; links in it are not followed.
     """
     with translate_errors(shown):
         follow = 0 if within is None else os.O_NOFOLLOW
@@ -99,7 +102,7 @@ def _check_regular(descriptor: int, shown: str) -> None:
 
 
 def read_exactly(descriptor: int, offset: int, length: int, shown: str) -> bytes:
-    """Bytes of an open file. Raises RegistryFailed when it has fewer."""
+    """Bytes of an open file. Raises RegistryFailed if the file is shorter."""
     pieces = []
     while length:
         with translate_errors(shown):
@@ -112,17 +115,18 @@ def read_exactly(descriptor: int, offset: int, length: int, shown: str) -> bytes
 
 
 def check_version(descriptor: int, version: Version, shown: str) -> None:
-    """Raise RegistryFailed if an open file is not as it was found."""
+    """Raise RegistryFailed if an open file has changed."""
     with translate_errors(shown):
         same = version_of(os.fstat(descriptor)) == version
     if not same:
         raise RegistryFailed(
-            f"{shown} changed while it was read", hint="wait until it is written, then try again"
+            f"{shown} changed while it was read",
+            hint="wait until it is completely written, then try again",
         )
 
 
 def file_type(mode: int) -> str:
-    """The type of a file as words."""
+    """The type of a file, for messages."""
     names = {
         stat.S_IFIFO: "a FIFO",
         stat.S_IFSOCK: "a socket",
@@ -137,22 +141,24 @@ def file_type(mode: int) -> str:
 
 @contextmanager
 def translate_errors(shown: str) -> Iterator[None]:
-    """Turn an error of the operating system about a path into one of ocifs."""
+    """Turn an error of the operating system about a path into an error of ocifs."""
     try:
         yield
     except OSError as error:
         raise _error_of(error, shown) from None
-    except ValueError:  # a NUL in a name, or text that is not one
-        raise NotFound(f"{shown!r} does not exist") from None
+    except ValueError:
+        # A NUL in the name, or text that cannot be encoded.
+        raise NotFound(f"no such file or directory: {shown!r}") from None
 
 
 def _error_of(error: OSError, shown: str) -> NotFound | AccessDenied | RegistryFailed | Malformed:
     if isinstance(error, FileNotFoundError | NotADirectoryError):
-        return NotFound(f"{shown} does not exist")
+        return NotFound(f"no such file or directory: {shown}")
     if isinstance(error, PermissionError):
-        return AccessDenied(f"{shown} cannot be read by this user")
-    if error.errno in (errno.ENXIO, errno.ENODEV):  # a socket, or a device without a driver
+        return AccessDenied(f"permission denied: {shown}")
+    # A socket, or a device without a driver.
+    if error.errno in (errno.ENXIO, errno.ENODEV):
         return Malformed(f"not a regular file: {shown}")
     if error.errno == errno.ELOOP:
-        return Malformed(f"{shown} is a symbolic link, or too many lead to it")
-    return RegistryFailed(f"{shown} cannot be read: {error.strerror}")
+        return Malformed(f"a symbolic link, or too many levels of symbolic links: {shown}")
+    return RegistryFailed(f"cannot read {shown}: {error.strerror}")

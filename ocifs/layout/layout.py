@@ -1,15 +1,24 @@
-"""A source on this machine, asked the same questions as a registry: an OCI image layout, an
-archive, a directory of skopeo's.
+"""A local source behind the protocols of a registry: a layout, an archive, a skopeo directory.
 
-It is one repository, whose name is empty, and whose tags are the names of its images (names.py). A
-manifest without one is listed by its digest. What it holds is found by `Contents`; disk is read in
-worker threads of this object's own, at most `_THREADS` at a time.
+The tree and the command line use a `Layout` like a registry: it is a Catalog, a BlobSource and a
+BlobReader. Its methods run on the event loop. `Contents` reads the disk, in worker threads with a
+limiter of their own, at most `_THREADS` at a time.
+
+The source is one repository with an empty name. Its tags are the names of its images (names.py); a
+manifest without a name is listed by its digest.
+
+State, changed on the event loop only:
+
+- `_names`: the names of the current list of manifests, replaced when the list has changed
+- `_verified`: the version of the file of each blob that was verified
+- `_verifications`: verifications in progress; concurrent readers of a blob share one
 
 Rules that hold here:
-- A blob is verified before its last byte is served, once for each state of its file. It is not
+
+- A blob is verified before its last byte is served, once for each version of its file. It is not
   copied into the cache.
-- A thread that hangs on its disk is abandoned by its caller, so every wait ends with the caller's
-  deadline.
+- A file that is not trusted (file_range.py) is verified before its first byte is served.
+- A thread that blocks on its disk is abandoned when the caller's deadline passes.
 - No network access.
 """
 
@@ -37,7 +46,7 @@ from ocifs.layout.file_range import FileRange, Version
 from ocifs.layout.names import NameTable
 from ocifs.layout.opener import SourceOpener
 from ocifs.layout.referrers import ReferrerFinder
-from ocifs.layout.unpacked import OnProgress, running
+from ocifs.layout.unpacked import OnProgress, track_progress
 from ocifs.oci.descriptor import UNKNOWN_SIZE, Descriptor
 from ocifs.oci.digest import Digest
 from ocifs.oci.local import LayoutSource, split_digest
@@ -49,7 +58,7 @@ log = logging.getLogger("ocifs.layout")
 T = TypeVar("T")
 
 _THREADS = 16
-_NOTES = 10  # about names that several images have
+_NOTES = 10  # notes about ambiguous names
 
 
 class Layout:
@@ -66,11 +75,11 @@ class Layout:
         self._contents = contents
         self._limits = limits
         self._verify_full = verify_full
-        self._checks: SingleFlight[tuple[Digest, Version], None] = SingleFlight(nursery)
-        self._checked: dict[Digest, Version] = {}
+        self._verifications: SingleFlight[tuple[Digest, Version], None] = SingleFlight(nursery)
+        self._verified: dict[Digest, Version] = {}
         self._names = NameTable(())
         self._threads = trio.CapacityLimiter(_THREADS)
-        self._referring = ReferrerFinder(contents, limits)
+        self._referrers = ReferrerFinder(contents, limits)
 
     @classmethod
     async def open(
@@ -78,40 +87,40 @@ class Layout:
         source: LayoutSource,
         nursery: trio.Nursery,
         settings: Settings,
-        shelf: DerivedCache,
+        cache: DerivedCache,
         on_progress: OnProgress | None = None,
     ) -> Layout:
-        """Open a local source.
+        """Open a local source. Raises UsageError, Malformed, AccessDenied, LimitExceeded.
 
-        Raises UsageError for what is not one, and whatever keeps it from being read.
-
-        `on_progress` is called while an archive is unpacked into the shelf.
+        `on_progress`: called while an archive is decompressed into the cache.
         """
-        async with running(on_progress) as work:
-            opening = SourceOpener(source, shelf, settings.limits, work)
+        async with track_progress(on_progress) as progress:
+            opening = SourceOpener(source, cache, settings.limits, progress)
             contents = await in_thread(opening.open, abandon_on_cancel=True)
         layout = cls(contents, nursery, settings.limits, verify_full=settings.cache.verify_full)
-        await layout._warn(source)
+        await layout._log_notes(source)
         return layout
 
     async def names(self) -> NameTable:
-        """The names that the source has now. Raises Malformed, LimitExceeded."""
+        """The current names of the source's manifests. Raises Malformed, LimitExceeded."""
 
-        def look() -> NameTable:
-            listed = self._contents.list_manifests()
-            return self._names if listed is self._names.listed else NameTable(listed)
+        def read() -> NameTable:
+            entries = self._contents.list_manifests()
+            return self._names if entries is self._names.entries else NameTable(entries)
 
-        self._names = await self._run(look)
+        self._names = await self._run(read)
         return self._names
 
     async def version(self, ref: str) -> str | Digest:
-        """What a reference of a source is to the tree: a name, or a digest, which need not be
-        listed. Raises NotFound.
+        """The version that a source's reference selects: a name, or a digest, listed or not.
+
+        Raises NotFound.
         """
         name, digest = split_digest(ref)
         if digest is None or (name and ref in (await self.names()).shown):
             return ref
-        if name:  # both have to mean the same
+        if name:
+            # The name must resolve to the digest.
             return (await self.resolve("", ref)).digest
         return digest
 
@@ -127,10 +136,10 @@ class Layout:
 
     async def resolve(self, repository: str, tag: str) -> Descriptor:
         self._check_repository(repository)
-        found = (await self.names()).find(tag)
-        if found.descriptor is None:
-            raise found.problem or NotFound(f"no image is called {tag!r} here")
-        return found.descriptor
+        entry = (await self.names()).find(tag)
+        if entry.descriptor is None:
+            raise entry.problem or NotFound(f"no image named {tag!r} in this source")
+        return entry.descriptor
 
     async def tagged(self, repository: str, tag: str) -> RawManifest:
         return await self.manifest(repository, (await self.resolve(repository, tag)).digest)
@@ -140,29 +149,28 @@ class Layout:
         limit = self._limits.manifest_bytes
 
         def read() -> bytes:
-            place = self._contents.find(digest)
-            if place.size > limit:
+            file = self._contents.find(digest)
+            if file.size > limit:
                 raise LimitExceeded(
-                    f"the manifest has {place.size} bytes, limits.manifest_bytes allows {limit}"
+                    f"the manifest has {file.size} bytes, limits.manifest_bytes allows {limit}"
                 )
-            body = place.read(0, place.size)
+            body = file.read(0, file.size)
             verify_manifest(body, digest)
             return body
 
         body = await self._run(read)
-        listed = (await self.names()).of_digest(str(digest))
-        if listed is None or listed.descriptor is None:
+        entry = (await self.names()).of_digest(str(digest))
+        if entry is None or entry.descriptor is None:
             return RawManifest(digest, "", body)
         notes = await self._run(self._contents.notes)
-        if listed.descriptor.size not in (len(body), UNKNOWN_SIZE):
-            notes += (
-                f"its descriptor in index.json records {listed.descriptor.size} bytes, it has {len(body)}",
-            )
-        return RawManifest(digest, listed.descriptor.media_type, body, notes)
+        size = entry.descriptor.size
+        if size not in (len(body), UNKNOWN_SIZE):
+            notes += (f"its descriptor in index.json records {size} bytes, it has {len(body)}",)
+        return RawManifest(digest, entry.descriptor.media_type, body, notes)
 
     async def referrers(self, repository: str, digest: Digest) -> tuple[Descriptor, ...]:
         self._check_repository(repository)
-        return await self._run(lambda: self._referring.to(digest))
+        return await self._run(lambda: self._referrers.of(digest))
 
     async def blob_size(self, repository: str, digest: Digest) -> int:
         self._check_repository(repository)
@@ -171,10 +179,10 @@ class Layout:
     @asynccontextmanager
     async def open_blob(self, blob: Blob, start: int, stop: int) -> AsyncIterator[BlobStream]:
         self._check_repository(blob.repository)
-        place = await self._find(blob.digest)
-        if not place.trusted:
-            await self._verify(blob.digest, place)
-        yield _FileStream(place, start, stop, self._threads)
+        file = await self._find(blob.digest)
+        if not file.trusted:
+            await self._verify(blob.digest, file)
+        yield _FileStream(file, start, stop, self._threads)
 
     def report_corrupt(self, digest: Digest) -> bool:
         return False
@@ -192,96 +200,95 @@ class Layout:
 
         def read() -> tuple[FileRange, bytes]:
             try:
-                place = self._contents.find(blob.digest)
+                file = self._contents.find(blob.digest)
             except NotFound as error:
                 raise BlobMissing(str(error), hint=error.hint) from None
-            if place.size != blob.size:
+            if file.size != blob.size:
                 raise IntegrityError(
-                    f"{blob.digest} has {place.size} bytes on disk, its descriptor records {blob.size}"
+                    f"{blob.digest} has {file.size} bytes on disk, "
+                    f"its descriptor records {blob.size}"
                 )
-            wanted = not self._verify_full and place.trusted
-            return place, place.read(offset, length) if wanted or self._is_checked(
-                blob.digest, place
-            ) else b""
+            before_verification = not self._verify_full and file.trusted
+            if before_verification or self._is_verified(blob.digest, file):
+                return file, file.read(offset, length)
+            return file, b""
 
-        place, piece = await self._run(read)
-        last = offset + length >= blob.size
-        if (last or self._verify_full or not place.trusted) and not self._is_checked(
-            blob.digest, place
-        ):
-            await self._verify(blob.digest, place)
-            piece = piece or await self._run(lambda: place.read(offset, length))
+        file, piece = await self._run(read)
+        must_verify = offset + length >= blob.size or self._verify_full or not file.trusted
+        if must_verify and not self._is_verified(blob.digest, file):
+            await self._verify(blob.digest, file)
+            piece = piece or await self._run(lambda: file.read(offset, length))
         return piece
 
-    def _is_checked(self, digest: Digest, place: FileRange) -> bool:
-        return self._checked.get(digest) == place.version
+    def _is_verified(self, digest: Digest, file: FileRange) -> bool:
+        return self._verified.get(digest) == file.version
 
-    async def _verify(self, digest: Digest, place: FileRange) -> None:
-        if self._is_checked(digest, place):
+    async def _verify(self, digest: Digest, file: FileRange) -> None:
+        """Compare a blob with its digest, once for each version. Raises IntegrityError."""
+        if self._is_verified(digest, file):
             return
 
-        async def check() -> None:
+        async def verify() -> None:
             hasher, position = digest.hasher(), 0
 
             def advance() -> int:
-                piece = place.read(position, 4 * MIB)
+                piece = file.read(position, 4 * MIB)
                 hasher.update(piece)
                 return len(piece)
 
             while count := await self._run(advance):
                 position += count
                 note_progress()
-            if position != place.size or hasher.hexdigest() != digest.encoded:
-                raise IntegrityError(
-                    f"the content of {digest} in the layout is not that of its digest"
-                )
-            self._checked[digest] = place.version
+            if position != file.size or hasher.hexdigest() != digest.encoded:
+                raise IntegrityError(f"the content of {digest} in the layout has another digest")
+            self._verified[digest] = file.version
 
-        await self._checks.run((digest, place.version), check)
+        await self._verifications.run((digest, file.version), verify)
 
     async def _find(self, digest: Digest) -> FileRange:
         return await self._run(lambda: self._contents.find(digest))
 
     async def _run(self, work: Callable[[], T]) -> T:
-        """Read the disk in a thread, which is left behind when its caller gives up."""
+        """Read the disk in a worker thread, which is abandoned if the caller is cancelled."""
         return await in_thread(work, abandon_on_cancel=True, limiter=self._threads)
 
     async def notes(self) -> tuple[str, ...]:
-        """What is odd about the source, for people. Raises what listing it raises."""
+        """Violations of the specification, for display. Raises Malformed, LimitExceeded."""
         ambiguous = (await self.names()).ambiguous[:_NOTES]
-        said = [
-            f"several images are called {name!r}, which names none of them" for name in ambiguous
+        notes = [
+            f"ambiguous name, ignored: several images are named {name!r}" for name in ambiguous
         ]
-        return (*await self._run(self._contents.notes), *said)
+        return (*await self._run(self._contents.notes), *notes)
 
-    async def _warn(self, source: LayoutSource) -> None:
-        with suppress(OcifsError):  # which every question about names meets as well
+    async def _log_notes(self, source: LayoutSource) -> None:
+        # Errors are raised again by the first access to the names.
+        with suppress(OcifsError):
             for note in await self.notes():
                 log.warning("%s: %s", source, note)
 
     def _check_repository(self, repository: str) -> None:
         if repository:
-            raise NotFound(f"a layout is one repository without a name, not {repository!r}")
+            raise NotFound(f"no repository {repository!r}: a layout has one without a name")
 
 
 class _FileStream:
     """A BlobStream over a file."""
 
     def __init__(
-        self, place: FileRange, start: int, stop: int, threads: trio.CapacityLimiter
+        self, file: FileRange, start: int, stop: int, threads: trio.CapacityLimiter
     ) -> None:
-        self._place = place
-        self._stop = min(stop, place.size)
+        self._file = file
+        self._stop = min(stop, file.size)
         self._threads = threads
         self.start = start
-        self.total: int | None = place.size
+        self.total: int | None = file.size
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         position = self.start
         while position < self._stop:
             length = min(MIB, self._stop - position)
             piece = await in_thread(
-                self._place.read, position, length, abandon_on_cancel=True, limiter=self._threads
+                self._file.read, position, length, abandon_on_cancel=True, limiter=self._threads
             )
             if not piece:
                 raise RegistryFailed("the file became shorter while it was read")

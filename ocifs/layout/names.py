@@ -1,11 +1,13 @@
-"""The names of a source's manifests: which are shown, and which manifest a name means.
+"""The names of a local source's manifests.
+
+`Layout` creates a `NameTable` for each state of the list of manifests.
 
 Rules that hold here:
-- Pure, and made once for each state of the list.
-- Every manifest is shown under at least one name, and every name that is shown leads to its
-  manifest.
-- A name that two manifests have is not shown and leads to neither: the error lists the names that
-  do.
+
+- Pure and immutable.
+- Every manifest has at least one name: one of its own, its digest, or its position `@N`.
+- Every displayed name resolves to one manifest.
+- An ambiguous name is not displayed and cannot be resolved. The error lists unambiguous names.
 """
 
 from __future__ import annotations
@@ -21,91 +23,91 @@ _SHOWN = 8  # names in a message
 
 
 class NameTable:
-    """The names of a list of manifests."""
+    """The names of a list of manifests.
 
-    def __init__(self, listed: Sequence[ListedManifest]) -> None:
-        self.listed = tuple(listed)
+    `shown`: the displayed names. `ambiguous`: names of several manifests.
+    """
+
+    def __init__(self, entries: Sequence[ListedManifest]) -> None:
+        self.entries = tuple(entries)
         self._exact: dict[str, list[ListedManifest]] = {}
         self._normal: dict[str, list[ListedManifest]] = {}
         self._digests: dict[str, list[ListedManifest]] = {}
-        for each in self.listed:
-            if each.descriptor is not None:
-                self._digests.setdefault(str(each.descriptor.digest), []).append(each)
-            for name in each.names:
-                self._exact.setdefault(name, []).append(each)
-                self._normal.setdefault(_normal(name), []).append(each)
-        self.ambiguous = tuple(name for name, found in self._exact.items() if _differ(found))
-        clear = self._exact.keys() - set(self.ambiguous)
-        self._shown = tuple(_name_of(each, clear) for each in self.listed)
+        for entry in self.entries:
+            if entry.descriptor is not None:
+                self._digests.setdefault(str(entry.descriptor.digest), []).append(entry)
+            for name in entry.names:
+                self._exact.setdefault(name, []).append(entry)
+                self._normal.setdefault(_normal(name), []).append(entry)
+        self.ambiguous = tuple(name for name, same in self._exact.items() if _differ(same))
+        unambiguous = self._exact.keys() - set(self.ambiguous)
+        self._shown = tuple(_name_of(entry, unambiguous) for entry in self.entries)
         self.shown = tuple(dict.fromkeys(self._shown))
 
     def find(self, text: str) -> ListedManifest:
-        """The manifest that a name, `@N`, a digest or a name with a digest means.
+        """Resolve a name, `@N`, a digest, or a name with a digest.
 
-        Raises NotFound, also when several manifests have the name.
+        Raises NotFound, also if several manifests have the name.
         """
-        found = self._exact.get(text) or self._of_other_forms(text)
-        if not found:
-            raise NotFound(f"no image is called {text!r} here", hint=_choice(self.shown))
-        if _differ(found):
-            names = list(
-                dict.fromkeys(self._shown[self.listed.index(each)] for each in found[:_SHOWN])
-            )
+        matches = self._exact.get(text) or self._of_other_forms(text)
+        if not matches:
+            raise NotFound(f"no image named {text!r} in this source", hint=_choice(self.shown))
+        if _differ(matches):
+            shown = (self._shown[self.entries.index(entry)] for entry in matches[:_SHOWN])
             raise NotFound(
-                f"{len(found)} images are called {text!r}",
-                hint=f"name one of them: {', '.join(names)}",
+                f"ambiguous name: {len(matches)} images are named {text!r}",
+                hint=f"name one of them: {', '.join(dict.fromkeys(shown))}",
             )
-        return found[0]
+        return matches[0]
 
     def only(self) -> ListedManifest | None:
-        """The manifest that stands for a source without a reference: the only one that is listed."""
-        return self.listed[0] if self.listed and not _differ(self.listed) else None
+        """The manifest if there is only one. A source without a reference resolves to it."""
+        return self.entries[0] if self.entries and not _differ(self.entries) else None
 
     def of_digest(self, text: str) -> ListedManifest | None:
-        """An entry of this digest, the first of several."""
+        """The first entry with this digest."""
         return self._digests.get(text, [None])[0]
 
     def _of_other_forms(self, text: str) -> list[ListedManifest]:
-        """By position, by digest, and by a name that means the same (`alpine` for
-        docker.io/library/alpine:latest).
+        """Entries by position, by digest, or by an equivalent name.
+
+        `alpine` is equivalent to `docker.io/library/alpine:latest`.
         """
         number = index_of(text)
         if number is not None:
-            return [each for each in self.listed if each.number == number]
+            return [entry for entry in self.entries if entry.number == number]
         name, digest = split_digest(text)
-        if digest is not None:
-            found = self._digests.get(str(digest), [])
-            return found if not name else [each for each in found if each in self._named(name)]
-        return self._named(text)
+        if digest is None:
+            return self._named(text)
+        same = self._digests.get(str(digest), [])
+        return same if not name else [entry for entry in same if entry in self._named(name)]
 
     def _named(self, text: str) -> list[ListedManifest]:
-        wanted = _normal(text)
-        return self._exact.get(text) or (self._normal.get(wanted, []) if wanted else [])
+        normal = _normal(text)
+        return self._exact.get(text) or (self._normal.get(normal, []) if normal else [])
 
 
-def _differ(found: Sequence[ListedManifest]) -> bool:
-    return len({each.identity for each in found}) > 1
+def _differ(entries: Sequence[ListedManifest]) -> bool:
+    return len({entry.identity for entry in entries}) > 1
 
 
 def _normal(text: str) -> str:
-    """A name with Docker's defaults; empty for one that is not a reference."""
+    """A name with Docker's defaults; "" if it is not a reference."""
     try:
         return str(parse_reference(text))
     except InvalidReference:
         return ""
 
 
-def _name_of(each: ListedManifest, clear: set[str]) -> str:
-    name = next((name for name in each.names if name in clear), "")
-    if name or each.descriptor is None:
-        return name or f"@{each.number}"
-    return str(each.descriptor.digest)
+def _name_of(entry: ListedManifest, unambiguous: set[str]) -> str:
+    name = next((name for name in entry.names if name in unambiguous), "")
+    if name or entry.descriptor is None:
+        return name or f"@{entry.number}"
+    return str(entry.descriptor.digest)
 
 
 def _choice(names: Sequence[str]) -> str:
+    if not names:
+        return ""
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return (
-        f"there {'is' if len(names) == 1 else 'are'}: {', '.join(names[:_SHOWN])}{more}"
-        if names
-        else ""
-    )
+    return f"there {'is' if len(names) == 1 else 'are'}: {', '.join(names[:_SHOWN])}{more}"

@@ -1,12 +1,13 @@
-"""Opens a local source: finds out what it is, and refuses what it is not with a way out.
+"""Opens a local source: detects its format, or explains why it is not a source.
 
-Everything blocks: it runs in a worker thread, whose `Progress` is told of each step.
+`Layout.open` runs this in a worker thread. Everything blocks; each step is recorded in `Progress`.
 
 Rules that hold here:
-- The path that the user gave may be a link. Everything below it is a stranger's.
-- A bare path is told apart by content: a layout before an archive of `docker save`, if its index
-  lists anything.
-- A refusal names the transport that fits.
+
+- The user's path may be a symbolic link. Everything below it is untrusted.
+- The format of a bare path is detected from the content. A layout with entries in its index has
+  precedence over an archive of `docker save`.
+- The error for a wrong transport names the right one.
 """
 
 from __future__ import annotations
@@ -30,21 +31,18 @@ from ocifs.settings import Limits
 
 
 class SourceOpener:
-    """One opening of a source."""
+    """Opens one source. Used once."""
 
     def __init__(
-        self, source: LayoutSource, shelf: DerivedCache, limits: Limits, work: Progress
+        self, source: LayoutSource, cache: DerivedCache, limits: Limits, progress: Progress
     ) -> None:
         self._source = source
-        self._shelf = shelf
+        self._cache = cache
         self._limits = limits
-        self._work = work
+        self._progress = progress
 
     def open(self) -> Contents:
-        """What the source holds.
-
-        Raises UsageError for what is not such a source, and whatever keeps it from being read.
-        """
+        """Open the source. Raises UsageError, Malformed, AccessDenied, LimitExceeded."""
         path = self._source.path
         try:
             with translate_errors(path):
@@ -58,11 +56,12 @@ class SourceOpener:
         raise UsageError(f"not a directory or a regular file: {path} ({file_type(mode)})")
 
     def _with_colon(self) -> str:
-        """What to do if the path that was meant has a colon in it."""
+        """A hint if the intended path has a colon in it."""
         path = f"{self._source.path}:{self._source.ref}"
         while ":" in path.rpartition("/")[2]:
             if os.path.lexists(path):
-                return f"a path ends at its first colon: ln -s {shlex.quote(path)} layout, and name that"
+                link = f"ln -s {shlex.quote(path)} layout"
+                return f"a path ends at its first colon: {link}, and name the link"
             path = path.rpartition(":")[0]
         return ""
 
@@ -70,7 +69,7 @@ class SourceOpener:
         transport = self._source.transport
         if transport is LocalTransport.OCI_ARCHIVE:
             raise UsageError(
-                f"not a file: {path}", hint=f"a directory is named by its path: {_shown_path(path)}"
+                f"is a directory: {path}", hint=f"name the directory: {_shown_path(path)}"
             )
         files = DirectoryFiles(path)
         is_layout, is_saved = _is_layout(files), docker.is_saved(files, self._limits)
@@ -81,12 +80,13 @@ class SourceOpener:
             return OciContents(files, self._limits)
         if transport is LocalTransport.DIR and is_dir:
             return DirContents(files, self._limits)
-        if is_saved and transport is LocalTransport.DOCKER_ARCHIVE:  # `docker save | tar x`
-            return DockerContents(files, self._limits, self._shelf, self._work.advance)
+        # An extracted archive: `docker save | tar x`.
+        if is_saved and transport is LocalTransport.DOCKER_ARCHIVE:
+            return DockerContents(files, self._limits, self._cache, self._progress.advance)
         raise self._not_a(path, files)
 
     def _form(self, is_layout: bool, is_saved: bool, files: Files) -> LocalTransport:
-        """What a directory is read as that was named by its path."""
+        """The format of a directory without a transport."""
         if is_saved and not (is_layout and self._lists_something(files)):
             return LocalTransport.DOCKER_ARCHIVE
         return LocalTransport.OCI if is_layout else LocalTransport.DIR
@@ -96,18 +96,20 @@ class SourceOpener:
         if transport in (LocalTransport.OCI, LocalTransport.DIR):
             raise UsageError(
                 f"not a directory: {path}",
-                hint=f"an archive is named by its path: {_shown_path(path)}",
+                hint=f"name the archive: {_shown_path(path)}",
             )
         try:
             descriptor = open_regular(path, path)
             with translate_errors(path):
                 version = version_of(os.fstat(descriptor))
-            unpacked = open_uncompressed(descriptor, path, self._shelf, self._limits, self._work)
+            unpacked = open_uncompressed(
+                descriptor, path, self._cache, self._limits, self._progress
+            )
             known = version if unpacked != descriptor else None
-            files = ArchiveFiles(unpacked, path, self._limits, self._work.advance, known)
+            files = ArchiveFiles(unpacked, path, self._limits, self._progress.advance, known)
         except Malformed as error:
             raise UsageError(
-                str(error), hint="an archive is a tar, uncompressed or in gzip, xz, bzip2 or zstd"
+                str(error), hint="an archive is a tar, uncompressed or with gzip, xz, bzip2 or zstd"
             ) from None
         is_layout, is_docker = _is_layout(files), files.has(docker.MANIFEST)
         if transport is LocalTransport.ANY:
@@ -117,7 +119,7 @@ class SourceOpener:
         if transport is LocalTransport.OCI_ARCHIVE and is_layout:
             return OciContents(files, self._limits)
         if transport is LocalTransport.DOCKER_ARCHIVE and is_docker:
-            return DockerContents(files, self._limits, self._shelf, self._work.advance)
+            return DockerContents(files, self._limits, self._cache, self._progress.advance)
         raise self._not_a(path, files)
 
     def _lists_something(self, files: Files) -> bool:
@@ -127,7 +129,7 @@ class SourceOpener:
             return False
 
     def _not_a(self, path: str, files: Files) -> UsageError:
-        """Why the files are not what they were named as."""
+        """The error for files that do not have the format of the transport."""
         source = self._source
         is_archive = isinstance(files, ArchiveFiles)
         fitting = ""
@@ -139,31 +141,32 @@ class SourceOpener:
             )
         if fitting:
             return UsageError(
-                f"{path} is not of the kind {source.transport.value}:",
+                f"not a source for {source.transport.value}: {path}",
                 hint=f"name it as {fitting}:{path}",
             )
         if is_archive and files.has(docker.LEGACY):
-            hint = "load it with Docker 25 or older and save it again: docker load -i FILE && docker save -o image.tar NAME"
-            return UsageError(
-                f"{path} was saved by Docker before 1.10, and has no manifest.json", hint=hint
+            hint = (
+                "load it with Docker 25 or older and save it again: "
+                "docker load -i FILE && docker save -o image.tar NAME"
             )
-        if is_archive and files.has("etc") and files.has("usr"):  # `docker export`
+            return UsageError(
+                f"no manifest.json in {path}, an archive of Docker before 1.10", hint=hint
+            )
+        # An archive of `docker export`.
+        if is_archive and files.has("etc") and files.has("usr"):
             hint = (
                 "it looks like a root filesystem; `docker save -o image.tar NAME` writes an image"
             )
             return UsageError(f"not an OCI image layout or a saved image: {path}", hint=hint)
-        hint = "`skopeo copy docker://HOST/REPOSITORY:TAG oci:DIR` makes a layout"
+        hint = "create a layout: skopeo copy docker://HOST/REPOSITORY:TAG oci:DIR"
         return UsageError(f"not an OCI image layout or a saved image: {path}", hint=hint)
 
 
 def _is_layout(files: Files) -> bool:
-    """Whether it is an OCI layout.
-
-    Without the file `oci-layout` it needs both its index and blobs.
-    """
+    """Whether the files are an OCI layout: `oci-layout`, or both index.json and `blobs`."""
     return files.has(MARKER) or (files.has(INDEX) and files.has(BLOBS))
 
 
 def _shown_path(path: str) -> str:
-    """A path as a source."""
+    """A path in the form of a source."""
     return path if path.startswith(("/", "./", "../")) else f"./{path}"

@@ -1,14 +1,15 @@
-"""What refers to a manifest of a local source: entries of its index, those of indices in it, and
-regctl's fallback tags.
+"""Finds the referrers of a manifest in a local source.
 
-Everything blocks: callers are worker threads, several at a time.
+All manifests of the source are read, including those in nested indexes.
+
+Everything blocks: callers are worker threads, several at a time; a lock serializes the searches.
 
 Rules that hold here:
+
 - A referrer is a manifest with this `subject`, or an entry of an index that is tagged
-  `ALGORITHM-HEX` (distribution-spec, "Referrers Tag Schema"), which tools write into layouts too.
-- What a sparse layout does not hold, or what cannot be understood, refers to nothing.
-- The manifests and the depth that are looked into are bounded. What a digest refers to is
-  remembered.
+  `ALGORITHM-HEX` (distribution-spec, "Referrers Tag Schema"). regctl writes such tags into layouts.
+- A manifest that is missing or invalid is skipped.
+- The number of manifests and the depth are bounded. The subjects of manifests are cached by digest.
 """
 
 from __future__ import annotations
@@ -28,9 +29,7 @@ from ocifs.settings import Limits
 
 @dataclass(frozen=True, slots=True)
 class _CachedManifest:
-    """What is remembered of a manifest: its subject, its descriptor as a referrer, and the children
-    of an index.
-    """
+    """The subject of a manifest, its descriptor as a referrer, and the children of an index."""
 
     subject: Digest | None
     descriptor: Descriptor
@@ -46,73 +45,71 @@ class ReferrerFinder:
         self._manifests: dict[Digest, _CachedManifest] = {}
         self._lock = threading.Lock()
 
-    def to(self, digest: Digest) -> tuple[Descriptor, ...]:
-        """The descriptors of what refers to a digest, each once.
-
-        Raises what listing the source raises.
-        """
+    def of(self, digest: Digest) -> tuple[Descriptor, ...]:
+        """The descriptors of a manifest's referrers, each once. Raises Malformed, LimitExceeded."""
         with self._lock:
-            return self._to(digest)
+            return self._find(digest)
 
-    def _to(self, digest: Digest) -> tuple[Descriptor, ...]:
-        found: dict[Digest, Descriptor] = {}
+    def _find(self, digest: Digest) -> tuple[Descriptor, ...]:
+        referrers: dict[Digest, Descriptor] = {}
         tag = referrers_tag(digest)
         for descriptor in self._all():
-            seen = self._see(descriptor)
-            if seen is None:
+            manifest = self._load(descriptor)
+            if manifest is None:
                 continue
-            if seen.subject == digest:
-                found[seen.descriptor.digest] = seen.descriptor
+            if manifest.subject == digest:
+                referrers[manifest.descriptor.digest] = manifest.descriptor
             if descriptor.annotations.get(REF_NAME) == tag:
-                for child in seen.children:
-                    found.setdefault(child.digest, child)
-        return tuple(found.values())
+                for child in manifest.children:
+                    referrers.setdefault(child.digest, child)
+        return tuple(referrers.values())
 
     def _all(self) -> Iterator[Descriptor]:
-        """Every manifest that is listed, at whatever depth, each digest once unless it is listed
-        under another name.
+        """The descriptors of all manifests at all depths.
+
+        A digest is repeated only if it is listed under several names.
         """
         level = [
             each.descriptor
             for each in self._contents.list_manifests()
             if each.descriptor is not None
         ]
-        passed: set[Digest] = set()
+        visited: set[Digest] = set()
         for _ in range(self._limits.index_depth):
             below: list[Descriptor] = []
             for descriptor in level:
-                if len(passed) >= self._limits.referrers:
+                if len(visited) >= self._limits.referrers:
                     return
                 yield descriptor
-                if descriptor.digest not in passed:
-                    passed.add(descriptor.digest)
-                    seen = self._see(descriptor)
-                    below += seen.children if seen is not None else ()
+                if descriptor.digest not in visited:
+                    visited.add(descriptor.digest)
+                    manifest = self._load(descriptor)
+                    below += manifest.children if manifest is not None else ()
             level = below
 
-    def _see(self, descriptor: Descriptor) -> _CachedManifest | None:
-        """What a manifest refers to; None if it cannot be read."""
-        seen = self._manifests.get(descriptor.digest)
-        if seen is None:
+    def _load(self, descriptor: Descriptor) -> _CachedManifest | None:
+        """Read a manifest, or take it from the cache; None if it cannot be read."""
+        cached = self._manifests.get(descriptor.digest)
+        if cached is None:
             try:
-                seen = _look(read_manifest(self._contents, descriptor, self._limits), descriptor)
+                manifest = read_manifest(self._contents, descriptor, self._limits)
             except OcifsError:
                 return None
+            cached = _summarize(manifest, descriptor)
             while len(self._manifests) >= self._limits.referrers:
                 self._manifests.pop(next(iter(self._manifests)), None)
-            self._manifests[descriptor.digest] = seen
-        return seen
+            self._manifests[descriptor.digest] = cached
+        return cached
 
 
-def _look(manifest: Manifest, descriptor: Descriptor) -> _CachedManifest:
+def _summarize(manifest: Manifest, descriptor: Descriptor) -> _CachedManifest:
     kind = manifest.artifact_type or (manifest.config.media_type if manifest.config else "")
-    shown = Descriptor(
+    referrer = Descriptor(
         manifest.media_type,
         descriptor.digest,
         len(manifest.raw),
         manifest.annotations,
         artifact_type=kind,
     )
-    return _CachedManifest(
-        manifest.subject.digest if manifest.subject else None, shown, manifest.manifests
-    )
+    subject = manifest.subject.digest if manifest.subject else None
+    return _CachedManifest(subject, referrer, manifest.manifests)

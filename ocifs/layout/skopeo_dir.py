@@ -1,7 +1,6 @@
-"""What `skopeo copy … dir:DIR` writes: one manifest, its blobs by the hexadecimal part of their
-digests.
+"""A directory of `skopeo copy … dir:DIR`: one manifest, and blobs named by their digest's hex part.
 
-Everything blocks: callers are worker threads. The directory is read as it is now.
+Everything blocks: callers are worker threads. The current state of the directory is read.
 
 Rules that hold here: a path is made from fixed names and `Digest`s only.
 """
@@ -27,7 +26,7 @@ class DirContents:
         self._limits = limits
 
     def list_manifests(self) -> tuple[ListedManifest, ...]:
-        """The manifest that was copied; those of an index beside it are not listed."""
+        """The copied manifest. The platforms of an index are not listed."""
         check_trusted(self._files.find(MANIFEST), MANIFEST)
         body = read_small(self._files, MANIFEST, self._limits)
         digest = digest_of_manifest(body)
@@ -36,7 +35,9 @@ class DirContents:
 
     def find(self, digest: Digest) -> FileRange:
         if not digest.verifiable:
-            raise Unsupported(f"content named {digest} cannot be verified")
+            raise Unsupported(
+                f"cannot verify {digest}: unknown algorithm, or invalid value for the algorithm"
+            )
         stem = (
             digest.encoded
             if digest.algorithm == "sha256"
@@ -49,7 +50,7 @@ class DirContents:
                 continue
         if self.list_manifests()[0].identity == digest:
             return self._files.find(MANIFEST)
-        raise NotFound(f"this directory does not hold {digest}: {self._files.shown}")
+        raise NotFound(f"no blob {digest} in the directory {self._files.shown}")
 
     def notes(self) -> tuple[str, ...]:
         return ()

@@ -1,12 +1,14 @@
-"""Compressed archives, unpacked once into the cache.
+"""Decompresses archives, once, into the cache.
 
-Kept by what identifies the file, and evictable once no process reads it.
+The key of a decompressed archive is the version of the compressed file (file_range.py). It can be
+evicted when no process reads it.
 
-Everything blocks, except `running`: callers are worker threads.
+Everything blocks, except `track_progress`: callers are worker threads.
 
 Rules that hold here:
-- What is unpacked is bounded as a layer is: `limits.layer_bytes`, `layer_ratio`, `layer_window`.
-- A thread whose caller has given up ends at its next piece, and leaves nothing in the cache.
+
+- The limits are those of a layer: `limits.layer_bytes`, `layer_ratio`, `layer_window`.
+- If the caller gives up, the thread ends at the next piece and leaves nothing in the cache.
 """
 
 from __future__ import annotations
@@ -34,19 +36,19 @@ from ocifs.oci.digest import Digest
 from ocifs.settings import MIB, Limits
 
 KIND = "archive.1"
-"""The kind of an unpacked archive on the shelf."""
+"""The kind of derived data that is a decompressed archive."""
 
 OnProgress: TypeAlias = Callable[[str, int, int], None]
-"""Called in the event loop: what is worked on, the bytes of it that are done, and all of them."""
+"""Called on the event loop with the name of a file, the number of processed bytes, and its size."""
 
-_HEAD = 6  # bytes by which a compression is known
-_PULSE = 0.25  # seconds between two looks at how far a thread has come
+_HEAD = 6  # bytes that identify a compression
+_PULSE = 0.25  # seconds between two reports of progress
 
 
 class Progress:
-    """How far a thread has come, and whether it should go on.
+    """The progress of a worker thread, and its cancellation.
 
-    Shared by the thread and the event loop.
+    The thread writes the numbers and the event loop reads them. The event loop calls `end`.
     """
 
     def __init__(self) -> None:
@@ -57,37 +59,34 @@ class Progress:
         self._ended = threading.Event()
 
     def advance(self) -> None:
-        """Something was done.
-
-        Raises DeadlineExceeded in the thread when its caller has given up.
-        """
+        """Record a step, in the thread. Raises DeadlineExceeded if the caller has given up."""
         self.steps += 1
         if self._ended.is_set():
-            raise DeadlineExceeded("the work was ended before it was done")
+            raise DeadlineExceeded("cancelled before it was complete")
 
     def end(self) -> None:
-        """Let the thread end at its next step."""
+        """Stop the thread at its next step."""
         self._ended.set()
 
 
 @asynccontextmanager
-async def running(on_progress: OnProgress | None) -> AsyncIterator[Progress]:
-    """Progress for a thread, whose progress is reported to the waiting task.
+async def track_progress(on_progress: OnProgress | None) -> AsyncIterator[Progress]:
+    """A Progress for a worker thread. It is reported to the waiting task every `_PULSE` seconds.
 
-    The thread is told to end when the block does.
+    The end of the block stops the thread.
     """
-    work = Progress()
+    progress = Progress()
 
     def report() -> None:
         note_progress()
-        if on_progress is not None and work.total:
-            on_progress(work.name, work.done, work.total)
+        if on_progress is not None and progress.total:
+            on_progress(progress.name, progress.done, progress.total)
 
     async def watch() -> None:
-        seen = -1
+        reported = -1
         while True:
-            if work.steps != seen:
-                seen = work.steps
+            if progress.steps != reported:
+                reported = progress.steps
                 report()
             await trio.sleep(_PULSE)
 
@@ -95,24 +94,25 @@ async def running(on_progress: OnProgress | None) -> AsyncIterator[Progress]:
         with ungrouped():
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(watch)
-                yield work
+                yield progress
                 report()
                 nursery.cancel_scope.cancel()
     finally:
-        work.end()
+        progress.end()
 
 
 def compression_of(descriptor: int, shown: str, offset: int = 0) -> str:
-    """The compression that the first bytes show: `none`, `gzip`, `zstd`, `bzip2` or `xz`."""
+    """The compression, from the first bytes: `none`, `gzip`, `zstd`, `bzip2` or `xz`."""
     with translate_errors(shown):
         return sniff(os.pread(descriptor, _HEAD, offset))
 
 
 def open_uncompressed(
-    descriptor: int, shown: str, shelf: DerivedCache, limits: Limits, work: Progress
+    descriptor: int, shown: str, cache: DerivedCache, limits: Limits, progress: Progress
 ) -> int:
-    """A descriptor of the uncompressed archive: `descriptor` itself, or the unpacked file in the
-    cache, and then that is closed.
+    """A descriptor of the uncompressed archive: `descriptor`, or one of a file in the cache.
+
+    In the second case, `descriptor` is closed.
     """
     if compression_of(descriptor, shown) == "none":
         return descriptor
@@ -120,14 +120,14 @@ def open_uncompressed(
         with translate_errors(shown):
             version = version_of(os.fstat(descriptor))
         key = _key(version)
-        kept = shelf.find(KIND, key)
-        if kept is None:
-            _unpack(descriptor, shown, (shelf, key, version), limits, work)
-            kept = shelf.find(KIND, key)
-        if kept is None:
-            raise RegistryFailed(f"what was unpacked of {shown} left the cache at once")
-        with kept:
-            return os.dup(kept.fileno())
+        cached = cache.find(KIND, key)
+        if cached is None:
+            _decompress(descriptor, shown, (cache, key, version), limits, progress)
+            cached = cache.find(KIND, key)
+        if cached is None:
+            raise RegistryFailed(f"the decompressed {shown} was evicted immediately")
+        with cached:
+            return os.dup(cached.fileno())
     finally:
         os.close(descriptor)
 
@@ -136,34 +136,36 @@ def _key(version: Version) -> Digest:
     return Digest.of(" ".join(map(str, version)).encode())
 
 
-def _unpack(
+def _decompress(
     descriptor: int,
     shown: str,
-    where: tuple[DerivedCache, Digest, Version],
+    target: tuple[DerivedCache, Digest, Version],
     limits: Limits,
-    work: Progress,
+    progress: Progress,
 ) -> None:
-    shelf, key, version = where
-    work.name, work.total = shown, version[2]
+    cache, key, version = target
+    progress.name, progress.total = shown, version[2]
 
-    def take() -> bytes:
-        work.advance()
-        piece = read_exactly(descriptor, work.done, min(MIB, work.total - work.done), shown)
-        work.done += len(piece)
+    def read_next() -> bytes:
+        progress.advance()
+        piece = read_exactly(
+            descriptor, progress.done, min(MIB, progress.total - progress.done), shown
+        )
+        progress.done += len(piece)
         return piece
 
     try:
-        with shelf.put(KIND, key) as target:
-            for piece in Decompressor(take, limits).pieces():
-                work.advance()
-                target.write(piece)
+        with cache.put(KIND, key) as output:
+            for piece in Decompressor(read_next, limits).pieces():
+                progress.advance()
+                output.write(piece)
             check_version(descriptor, version, shown)
     except Malformed as error:
-        raise Malformed(f"{shown} cannot be unpacked: {_about_archive(error)}") from None
+        raise Malformed(f"cannot decompress {shown}: {_about_archive(error)}") from None
     except LimitExceeded as error:
-        raise LimitExceeded(f"{shown} cannot be unpacked: {_about_archive(error)}") from None
+        raise LimitExceeded(f"cannot decompress {shown}: {_about_archive(error)}") from None
 
 
 def _about_archive(error: Exception) -> str:
-    """The words of the decompressor, which is that of layers."""
+    """The message of a layer's decompressor, for an archive."""
     return str(error).replace("the layer", "the archive", 1)

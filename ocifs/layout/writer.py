@@ -1,10 +1,14 @@
-"""An OCI image layout that is being written (image-spec, image-layout.md): blobs by their digests,
-then the index that leads to them.
+"""Writes an OCI image layout (image-spec, image-layout.md): blobs, then the index.
 
-Rules that hold here: everything blocks; a file appears by rename after fsync, whole and with the
-bytes of its digest, and index.json is written last, so that an export that was ended leaves a
-layout in which everything that is listed is there; what others listed stays; one export at a time
-writes to a directory.
+`ocifs export` calls this in worker threads; everything blocks. A `LayoutWriter` locks the directory
+until its block ends.
+
+Rules that hold here:
+
+- One export at a time writes to a directory (flock).
+- A file is renamed into place after fsync, when it is complete and its digest is verified.
+- index.json is written last. After an interrupted export, every listed blob exists.
+- Entries of other tools in index.json are preserved.
 """
 
 from __future__ import annotations
@@ -28,7 +32,7 @@ from ocifs.settings import MIB, Limits
 from ocifs.userfiles import read_user_file
 
 TEMPORARY = ".ocifs-"
-"""How files begin that are being written. What an export that was killed left of them is removed by the next one."""
+"""The prefix of temporary files. Those of an interrupted export are removed by the next one."""
 
 _LAYOUT = b'{"imageLayoutVersion": "1.0.0"}'
 _EMPTY: Mapping[str, object] = {
@@ -39,11 +43,10 @@ _EMPTY: Mapping[str, object] = {
 
 
 class LayoutWriter:
-    """A layout in `directory`, which is made where it is not there; this process alone writes to it
-    until the block ends.
+    """A layout in `directory`, which is created if necessary, and locked until the block ends.
 
-    Raises UsageError where the directory holds something else, or another export writes to it,
-    WriteFailed where its disk fails.
+    Raises UsageError if the directory has other content, or if another export writes to it.
+    Raises WriteFailed if the disk fails.
     """
 
     def __init__(self, directory: Path, limits: Limits) -> None:
@@ -57,7 +60,7 @@ class LayoutWriter:
             self._root.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError):
             raise UsageError(
-                f"{self._root} is no directory", hint="name a new or an empty one"
+                f"not a directory: {self._root}", hint="name a new or an empty directory"
             ) from None
         except OSError as error:
             raise self.write_error(error) from None
@@ -68,7 +71,7 @@ class LayoutWriter:
         except BlockingIOError:
             self._unlock()
             raise UsageError(
-                f"another export is writing to {self._root}", hint="wait for its end"
+                f"another export is writing to {self._root}", hint="wait until it has finished"
             ) from None
         except OSError as error:
             self._unlock()
@@ -97,18 +100,19 @@ class LayoutWriter:
                 (self._root / name).unlink()
         others = [name for name in names if not name.startswith(TEMPORARY)]
         if others and "oci-layout" not in others:
-            hint = "name an empty directory, a layout, or one that is not there yet"
-            raise UsageError(f"{self._root} is no OCI image layout, and not empty", hint=hint)
-        self._index()  # one that cannot be read is said before anything is fetched
+            hint = "name a new or an empty directory, or a layout"
+            raise UsageError(f"not an OCI image layout, and not empty: {self._root}", hint=hint)
+        # Fails for an invalid index before anything is fetched.
+        self._index()
         if not others:
             self._put(self._root / "oci-layout", _LAYOUT)
 
     def has(self, digest: Digest, size: int) -> bool:
-        """Whether the blob is there with this size and the bytes of its digest."""
+        """Whether the blob exists, with this size and the right content."""
         try:
             with open(self._path(digest), "rb", opener=_open_at_once) as file:
-                found = os.fstat(file.fileno())
-                if not stat.S_ISREG(found.st_mode) or found.st_size != size:
+                status = os.fstat(file.fileno())
+                if not stat.S_ISREG(status.st_mode) or status.st_size != size:
                     return False
                 hasher = digest.hasher()
                 while piece := file.read(4 * MIB):
@@ -120,7 +124,7 @@ class LayoutWriter:
         return hasher.hexdigest() == digest.encoded
 
     def small(self, digest: Digest, size: int) -> bytes | None:
-        """The bytes of a blob that is there and right, and not larger than a manifest may be."""
+        """The content of a blob if it exists, is valid, and has at most the size of a manifest."""
         if size > self._limits.manifest_bytes or not self.has(digest, size):
             return None
         try:
@@ -135,30 +139,31 @@ class LayoutWriter:
             writer.write(body)
 
     def writer(self, digest: Digest) -> BlobWriter:
-        """What a blob is written with, piece by piece."""
+        """A writer for a blob, to be used in a `with` statement."""
         return BlobWriter(self, digest)
 
     def list_manifest(self, digest: Digest, media_type: str, size: int, name: str) -> None:
-        """Let index.json lead to a manifest under a ref name, or under none; what had that name
-        before loses it, and stays listed.
+        """Add a manifest to index.json, with a ref name if `name` is not empty.
+
+        An entry that had this name remains listed without it.
         """
         index = self._index()
-        listed = []
-        for each in _manifests(index):
-            annotations = each.get("annotations")
-            kept = dict(annotations) if isinstance(annotations, dict) else {}
-            if name and kept.get(REF_NAME) == name:
-                del kept[REF_NAME]
-            if each.get("digest") == str(digest) and not kept.get(REF_NAME):
+        entries = []
+        for entry in _manifests(index):
+            value = entry.get("annotations")
+            annotations = dict(value) if isinstance(value, dict) else {}
+            if name and annotations.get(REF_NAME) == name:
+                del annotations[REF_NAME]
+            if entry.get("digest") == str(digest) and not annotations.get(REF_NAME):
                 continue
-            rest = {key: value for key, value in each.items() if key != "annotations"}
-            listed.append({**rest, "annotations": kept} if kept else rest)
+            rest = {key: value for key, value in entry.items() if key != "annotations"}
+            entries.append({**rest, "annotations": annotations} if annotations else rest)
         added: dict[str, object] = {"mediaType": media_type, "digest": str(digest), "size": size}
         if name:
             added["annotations"] = {REF_NAME: name}
-        if name or not any(each.get("digest") == str(digest) for each in listed):
-            listed.append(added)
-        self._put(self._root / "index.json", json.dumps({**index, "manifests": listed}).encode())
+        if name or not any(entry.get("digest") == str(digest) for entry in entries):
+            entries.append(added)
+        self._put(self._root / "index.json", json.dumps({**index, "manifests": entries}).encode())
 
     def _index(self) -> dict[str, object]:
         path = self._root / "index.json"
@@ -168,19 +173,19 @@ class LayoutWriter:
                 raise LimitExceeded(
                     f"{path} is larger than manifest_bytes allows ({self._limits.manifest_bytes})"
                 )
-            found = as_object(load_json(body, str(path)), str(path))
+            index = as_object(load_json(body, str(path)), str(path))
         except FileNotFoundError:
             return dict(_EMPTY)
         except OSError as error:
             raise WriteFailed(f"cannot read {path}: {error.strerror}") from None
-        _manifests(found)
-        return found
+        _manifests(index)
+        return index
 
     def _path(self, digest: Digest) -> Path:
         return self._root / "blobs" / digest.algorithm / digest.encoded
 
     def temporary_path(self) -> Path:
-        """Where a file is written before it has its place."""
+        """A new path for a temporary file."""
         self._serial += 1
         return self._root / f"{TEMPORARY}{self._serial}"
 
@@ -197,25 +202,21 @@ class LayoutWriter:
             raise self.write_error(error) from None
 
     def commit(self, temporary: Path, digest: Digest) -> None:
-        """Move a blob that was written and verified to its place."""
+        """Move a complete and verified blob into place."""
         path = self._path(digest)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.rename(path)
 
     def write_error(self, error: OSError) -> WriteFailed:
-        """What an error of the destination's disk is to whoever exports."""
-        hint = (
-            "free some space there; the next export goes on from here"
-            if error.errno == errno.ENOSPC
-            else ""
-        )
-        return WriteFailed(f"{self._root} cannot be written: {error.strerror}", hint=hint)
+        """The error for a failure of the destination's disk."""
+        hint = "free some space, and export again" if error.errno == errno.ENOSPC else ""
+        return WriteFailed(f"cannot write to {self._root}: {error.strerror}", hint=hint)
 
 
 class BlobWriter:
-    """Writes one blob; it has its place when the block ends.
+    """Writes one blob, which is moved into place at the end of the block.
 
-    Raises IntegrityError where the bytes are not those of the digest.
+    Raises IntegrityError if the content has another digest.
     """
 
     def __init__(self, layout: LayoutWriter, digest: Digest) -> None:
@@ -249,7 +250,7 @@ class BlobWriter:
             with self._file:
                 if kind is None:
                     if self._hasher.hexdigest() != self._digest.encoded:
-                        raise IntegrityError(f"what was read for {self._digest} has another digest")
+                        raise IntegrityError(f"the content of {self._digest} has another digest")
                     self._file.flush()
                     os.fsync(self._file.fileno())
                     self._layout.commit(self._temporary, self._digest)
@@ -260,14 +261,15 @@ class BlobWriter:
 
 
 def _manifests(index: Mapping[str, object]) -> list[dict[str, object]]:
-    listed = index.get("manifests")
-    if listed is None and ("manifests" in index or "schemaVersion" in index):  # Go's empty list
+    entries = index.get("manifests")
+    # Go serializes an empty list as null.
+    if entries is None and ("manifests" in index or "schemaVersion" in index):
         return []
-    if not isinstance(listed, list):
-        raise Malformed("index.json lists no manifests")
-    return [as_object(each, "index.json: manifests[]") for each in listed]
+    if not isinstance(entries, list):
+        raise Malformed("index.json has no list of manifests")
+    return [as_object(entry, "index.json: manifests[]") for entry in entries]
 
 
 def _open_at_once(path: str, flags: int) -> int:
-    """Open a file of a directory that others may have prepared: a FIFO is not waited for."""
+    """Open a file in a directory that others can write to. Opening a FIFO does not block."""
     return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)

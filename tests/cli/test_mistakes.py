@@ -58,7 +58,7 @@ MISTAKES = [
     (["ls", "{host}/mistakes/app", "v1"], 1, "is called 'v1' here", "did you mean _tags/v1"),
     (["ls", "{host}/mistakes/app:v1", "layer/0"], 1, "has no 'layer'", "did you mean layers?"),
     (["ls", "{host}", "mistakes/app/_manifests/v11"], 1, "answered 404", "did you mean v1.1"),
-    (["inspect", "oci:{place}/layout:v2"], 1, "no image is called 'v2'", "there is: v1"),
+    (["inspect", "oci:{place}/layout:v2"], 1, "no image named 'v2'", "there is: v1"),
     (
         ["mount", "{host}/mistakes/app:v2", "{place}/mnt"],
         1,

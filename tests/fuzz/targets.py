@@ -418,9 +418,9 @@ def in_order_on_disk(path: Path, cache: Path) -> None:
         ).open()
         names = NameTable(contents.list_manifests())
         assert {names.find(name).identity for name in names.shown} == {
-            each.identity for each in names.listed
+            each.identity for each in names.entries
         }
-        for each in names.listed:
+        for each in names.entries:
             assert each.descriptor is not None or each.problem is not None
             if each.descriptor is not None:
                 with contextlib.suppress(OcifsError):

@@ -178,7 +178,7 @@ async def test_a_damaged_compressed_archive_is_an_error_and_leaves_nothing(
         body[:20] + bytes([body[20] ^ 255]) + body[21 : len(body) // 2] + b"x" * 99,
     ):
         path.write_bytes(damaged)
-        with pytest.raises(UsageError, match="cannot be unpacked"):
+        with pytest.raises(UsageError, match="cannot decompress"):
             await read_all(LayoutSource(str(path), ARCHIVE), cache=tmp_path / "cache")
     assert not [
         each

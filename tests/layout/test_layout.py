@@ -99,7 +99,7 @@ async def test_a_blob_that_a_sparse_layout_does_not_hold_is_an_error_of_reading(
     async with opened(LayoutSource(str(directory))) as layout:
         blob = await layer_of(layout)
         place_of(directory, blob).unlink()
-        with pytest.raises(BlobMissing, match="this layout does not hold") as raised:
+        with pytest.raises(BlobMissing, match=r"no blob .* in the layout") as raised:
             await layout.read_blob(blob, 0, 10)
         assert "sparse" in raised.value.hint
         assert errno_of(raised.value) == errno.EIO
@@ -116,11 +116,11 @@ async def test_content_of_an_unknown_algorithm_is_unsupported_and_not_absent(
     """image-spec, descriptor.md "Digests"."""
     async with opened(LayoutSource(str(directory))) as layout:
         digest = Digest.parse(text)
-        with pytest.raises(Unsupported, match="cannot be verified"):
+        with pytest.raises(Unsupported, match="cannot verify"):
             await layout.read_blob(Blob("", digest, 3), 0, 3)
-        with pytest.raises(Unsupported, match="cannot be verified"):
+        with pytest.raises(Unsupported, match="cannot verify"):
             await layout.blob_size("", digest)
-        with pytest.raises(Unsupported, match="cannot be verified"):
+        with pytest.raises(Unsupported, match="cannot verify"):
             await layout.manifest("", digest)
 
 
@@ -270,7 +270,7 @@ async def test_two_images_of_one_ref_name_are_found_by_their_full_names_and_dige
                 == digest
             )
         assert str((await layout.resolve("", "busybox")).digest) == digests[1]
-        with pytest.raises(NotFound, match="3 images are called 'latest'") as raised:
+        with pytest.raises(NotFound, match="3 images are named 'latest'") as raised:
             await layout.resolve("", "latest")
         assert all(name in raised.value.hint for name in (*full, digests[2]))
     assert "latest" in caplog.text
@@ -338,7 +338,7 @@ async def test_what_is_odd_about_a_layout_is_noted_with_its_manifests(directory:
     async with opened(LayoutSource(str(directory))) as layout:
         raw = await layout.tagged("", "v1")
         assert raw.notes == (
-            'the layout has version "9", ocifs knows 1.0.0',
+            'the layout has version "9", ocifs supports 1.0.0',
             f"its descriptor in index.json records 7 bytes, it has {size}",
         )
 

@@ -164,7 +164,7 @@ async def test_links_in_a_circle_are_an_error(directory: Path) -> None:
     (directory / "index.json").unlink()
     (directory / "index.json").symlink_to("other")
     (directory / "other").symlink_to("index.json")
-    with pytest.raises(Malformed, match="too many symbolic links"):
+    with pytest.raises(Malformed, match="too many levels of symbolic links"):
         await tags_of(directory)
 
 
@@ -229,9 +229,9 @@ async def test_a_blob_that_may_be_someone_elses_is_verified_before_its_first_byt
         content = path.read_bytes()
         someone_elses(path, tmp_path, SECRET.ljust(layer.size), how)
     async with opened(LayoutSource(str(directory))) as layout:
-        with pytest.raises(Malformed, match="not that of its digest"):
+        with pytest.raises(Malformed, match="has another digest"):
             await layout.read_blob(layer, 0, 10)
-        with pytest.raises(Malformed, match="not that of its digest"):
+        with pytest.raises(Malformed, match="has another digest"):
             async with layout.open_blob(layer, 0, 10):
                 pass
         (tmp_path / "secret").write_bytes(content)  # what its digest vouches for is served
