@@ -14,13 +14,13 @@ from tests.support.registry import Registry, running_registry
 
 hermetic.isolate()
 
-# No law is about time: an example that takes long on a busy machine is no failure.
+# No law is about time, so a slow example on a busy machine is not a failure.
 settings.register_profile("ocifs", deadline=None)
 settings.load_profile("ocifs")
 
 
 @pytest.fixture(scope="session")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    """A real registry, one for the session: use a repository name of your own."""
+    """A real registry, shared by the session. Each test uses its own repository name."""
     with running_registry(tmp_path_factory.mktemp("registry")) as running:
         yield running

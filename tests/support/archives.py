@@ -1,4 +1,4 @@
-"""Archives of images, in the forms that tools write: members in any order, with links, compressed."""
+"""Archives of images as tools write them: members in any order, with links, compressed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Members = list[tuple[str, bytes] | tarfile.TarInfo]
 
 
 def link(name: str, target: str, *, hard: bool = False) -> tarfile.TarInfo:
-    """A member that leads to another."""
+    """A member that links to another."""
     info = tarfile.TarInfo(name)
     info.type, info.linkname = tarfile.LNKTYPE if hard else tarfile.SYMTYPE, target
     return info
@@ -37,7 +37,7 @@ def link(name: str, target: str, *, hard: bool = False) -> tarfile.TarInfo:
 def archive_of(
     members: Iterable[tuple[str, bytes] | tarfile.TarInfo], form: int = tarfile.PAX_FORMAT
 ) -> bytes:
-    """A tar of these members, in this order."""
+    """A tar with these members, in this order."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=form) as tar:
         for member in members:
@@ -69,7 +69,7 @@ def config_of(layers: Sequence[bytes]) -> bytes:
 
 
 def image(text: str) -> tuple[bytes, list[bytes]]:
-    """A config and its layers; the first has a file `hello` of this text, the second a file `base`."""
+    """A config and its two layers: one with a file `hello` of this text, one with a file `base`."""
     layers = [a_tar(hello=text.encode()), a_tar(base=b"the same in all images")]
     return config_of(layers), layers
 
@@ -78,14 +78,15 @@ def saved(
     images: Sequence[tuple[str, Sequence[str] | None]],
     compress: Callable[[bytes], bytes] = lambda data: data,
 ) -> Members:
-    """The members of `docker save` before Docker 25 of images that have a file `hello` of a text,
-    with their names.
+    """The members that `docker save` wrote before Docker 25.
+
+    Each image has names, and a file `hello` with a text.
     """
     return _members([(image(text)[1], tags) for text, tags in images], compress)
 
 
 def saved_layers(images: Sequence[tuple[str, Sequence[bytes]]]) -> Members:
-    """The same of named images with layers of one's own."""
+    """The members for named images with the given layers."""
     return _members([(layers, [name]) for name, layers in images], lambda data: data)
 
 
@@ -93,7 +94,7 @@ def _members(
     images: Sequence[tuple[Sequence[bytes], Sequence[str] | None]],
     compress: Callable[[bytes], bytes],
 ) -> Members:
-    """A layer that an earlier image has is a link, as Docker writes it."""
+    """A layer of an earlier image is a link, as Docker writes it."""
     members: Members = []
     listed = []
     written: dict[bytes, str] = {}

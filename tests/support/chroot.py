@@ -1,9 +1,10 @@
-"""A minimal Debian to install into: the release of this machine with Python and FUSE and nothing of
-ocifs, made once, kept for later runs.
+"""A minimal Debian for installation tests: this machine's release, with Python and FUSE.
 
-Rules that hold here: what is kept is whole (it is made beside its place and renamed); it is made
-again when what makes it changes; where the system's own mirrors cannot be reached the test is
-skipped by name, except in CI.
+Rules that hold here:
+- The system is built once, and cached for later runs. The cached file is complete, because it is
+  renamed into place.
+- A change of the recipe builds it again.
+- If the mirrors of the system cannot be reached, the test is skipped by name, and fails in CI.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ from pathlib import Path
 import pytest
 
 PACKAGES = "python3,fuse3,ca-certificates,mount"
-SLIM = 'cd "$1" && rm -rf usr/share/doc/* usr/share/locale/* usr/share/man/* var/cache/apt/*.bin var/lib/apt/lists/*'
+SLIM = (
+    'cd "$1" && rm -rf usr/share/doc/* usr/share/locale/* usr/share/man/*'
+    " var/cache/apt/*.bin var/lib/apt/lists/*"
+)
 _KEPT = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ocifs-dev"
 
 _SCRIPT = """
@@ -33,12 +37,13 @@ for device in null:1:3 zero:1:5 urandom:1:9 fuse:10:229; do
   mknod -m 666 "dev/$name" c "$major" "$minor"
 done
 ln -s /proc/self/fd dev/fd
-exec chroot . /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive bash -euc "$3"
+exec chroot . /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 \\
+  DEBIAN_FRONTEND=noninteractive bash -euc "$3"
 """
 
 
 def base_tar() -> Path:
-    """The system as a tar, made in some 60 seconds where it is not kept."""
+    """The system as a tar. Building it takes about 60 seconds."""
     made_by = hashlib.sha256(f"{PACKAGES} {SLIM}".encode()).hexdigest()[:8]
     release = platform.freedesktop_os_release().get("VERSION_CODENAME", "")
     place = _KEPT / f"base-{release}-{made_by}.tar"
@@ -70,8 +75,9 @@ def base_tar() -> Path:
 
 
 def in_chroot(root: Path, script: str, seconds: int = 100) -> str:
-    """What a bash script prints in the system, laid out in `root`, in namespaces of its own: all
-    that it mounts or starts goes with it.
+    """Unpack the system into `root`, run a bash script in it, and return its output.
+
+    The script has its own namespaces, so its mounts and processes end with it.
     """
     command = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
     command += ["bash", "-c", _SCRIPT, "chroot", str(root), str(base_tar()), script]

@@ -1,14 +1,16 @@
-"""A real Debian in three layers with real deletions, in every form that layers have: made once,
-kept for later runs.
+"""A real Debian in three layers with real deletions, in every format of layers.
 
-    1   mmdebstrap's own tar: the essential packages, perl and python 2   dpkg in a chroot purged
-    three packages and installed one; documentation went and came back with one file; attributes
-    were set 3   a directory became a file, a file a directory; a second name of an old file;
-    translations went
+1. mmdebstrap's tar: the essential packages, perl and python.
+2. dpkg in a chroot purged three packages and installed one. The documentation was removed and came
+   back with one file, and attributes were set.
+3. A directory became a file, and a file became a directory. An old file got a second hard link, and
+   translations were removed.
 
-Rules that hold here: what is kept is whole (it is made beside its place and renamed); it is made
-again when what makes it changes; where the system's own mirrors cannot be reached the test is
-skipped by name, except in CI.
+Rules that hold here:
+- The image is built once, and cached for later runs. The cached files are complete, because they
+  are renamed into place.
+- A change of the recipe builds it again.
+- If the mirrors of the system cannot be reached, the test is skipped by name, and fails in CI.
 """
 
 from __future__ import annotations
@@ -39,22 +41,24 @@ _KEPT = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ocif
 
 @dataclass(frozen=True)
 class Debian:
-    """`layout`: the image as umoci wrote it, `v1`, which umoci can unpack; `data`: the directory of
-    a registry that has all forms.
+    """The image in all formats.
+
+    `layout` is the image `v1` as umoci wrote it, which umoci can unpack. `data` is the directory of
+    a registry with all formats.
     """
 
     layout: Path
     data: Path
 
     def source(self, registry: Registry, form: str) -> str:
-        """What to mount, of a registry that runs on `data`."""
+        """The source to mount, in a registry that serves `data`."""
         return f"{registry.host}/debian:{_tag(form)}"
 
 
 def debian_image() -> Debian:
-    """The image, made in some 90 seconds where it is not kept.
+    """The image. Building it takes about 90 seconds.
 
-    Skips where Debian's mirrors cannot be reached.
+    Skips the test if Debian's mirrors cannot be reached.
     """
     made_by = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]
     place = _KEPT / f"debian-in-layers-{made_by}"
@@ -127,9 +131,7 @@ def _change(layout: Path, work: Path) -> None:
 
 
 def _install(root: Path, work: Path) -> None:
-    """Have dpkg install a package of our own, with two names of one file, modes, and a device made
-    by its script.
-    """
+    """Let dpkg install a package with a hard link, modes, and a device made by its script."""
     package = work / "package"
     (package / "DEBIAN").mkdir(parents=True)
     control = (
@@ -155,13 +157,13 @@ def _install(root: Path, work: Path) -> None:
 
 
 def _push(layout: Path, place: Path) -> None:
-    """Push every form to a registry whose directory is kept."""
+    """Push every format to a registry with a cached directory."""
     plain = _plain_layers(layout)
     zstd = make_layout(place / "zstd", plain, ["+zstd"])
     with running_registry(place, place / "data") as registry:
         starred(registry, "debian:estargz", plain, place)
-        # In this order: skopeo would take the zstd that it knows to be there for what it is asked
-        # to make.
+        # The order matters: skopeo reuses a zstd blob that it has pushed before, in place of the
+        # requested format.
         for form, source, options in (
             ("zstd:chunked", layout, ["--dest-compress-format", "zstd:chunked"]),
             ("gzip", layout, ["--preserve-digests"]),
@@ -183,7 +185,7 @@ def _push(layout: Path, place: Path) -> None:
 
 
 def starred(registry: Registry, name: str, tars: list[bytes], place: Path) -> None:
-    """Push tars as an image with eStargz layers, as Google's library for images writes them."""
+    """Push tars as an image with eStargz layers, written by go-containerregistry."""
     home = place / "crane"
     crane = replace(tool("starcrane", home), environment={"GGCR_EXPERIMENT_ESTARGZ": "1"})
     layers: list[str] = []

@@ -1,9 +1,11 @@
-"""A proxy before a real registry, whose answers go wrong as it is told: the faults of networks and
-of registries, on real sockets.
+"""A proxy in front of a real registry that injects faults of networks and registries.
 
-Rules that hold here: without a fault an answer passes as it is; what a fault changes is the way,
-never what the registry holds; a fault that changes bytes touches only what is named by its digest,
-since nobody could know a list that lies; every wait has a bound.
+Rules that hold here:
+- Without a fault, a response passes unchanged.
+- A fault changes the transfer, never the content of the registry.
+- A fault that changes bytes applies only to content with a digest. A client cannot detect a changed
+  list.
+- Every wait has a bound.
 """
 
 from __future__ import annotations
@@ -21,13 +23,14 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-PATIENCE = 100.0  # seconds after which a connection that is kept silent ends
-UPSTREAM = 60.0  # seconds for an answer of the real registry
+PATIENCE = 100.0  # seconds until a silent connection is closed
+UPSTREAM = 60.0  # seconds for a response of the real registry
 RESET = struct.pack("ii", 1, 0)
 
 STATUSES = {
     "500": b"HTTP/1.1 500 Broken\r\n\r\n",
-    "502 of html": b"HTTP/1.1 502 Bad\r\nContent-Type: text/html\r\n\r\n<html><body><h1>502 Bad Gateway</h1></body></html>",
+    "502 of html": b"HTTP/1.1 502 Bad\r\nContent-Type: text/html\r\n\r\n"
+    b"<html><body><h1>502 Bad Gateway</h1></body></html>",
     "503 for a second": b"HTTP/1.1 503 Later\r\nRetry-After: 1\r\n\r\n",
     "429 for a second": b"HTTP/1.1 429 Slow down\r\nRetry-After: 1\r\n\r\n",
     "401": b'HTTP/1.1 401 Who\r\nWWW-Authenticate: Basic realm="soak"\r\n\r\n',
@@ -44,21 +47,20 @@ WAYS = (
     "429 until a date",
     *STATUSES,
 )
-"""Faults under which what comes through is true."""
+"""Faults that leave the received content correct."""
 SIZES = ("short", "long", "other range", "whole for a part")
-"""Faults of an answer's form, which its headers or its length show."""
+"""Faults that the headers or the length of a response reveal."""
 LIES = ("corrupt",)
-"""Faults that only a digest shows."""
+"""Faults that only a digest reveals."""
 HELD = "held"
-"""Half of what is large comes, and the rest when the proxy's `gate` is opened: for tests that look in between."""
-LARGE = (
-    128 << 10
-)  # as the first fetch of a reader is: how far the next ones go depends on how long that took
+"""The first half of a large body is sent, and the rest after `gate` is set."""
+# The size of a reader's first fetch. The size of later fetches depends on the time of the first.
+LARGE = 128 << 10
 
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer of the registry: its head, lines ended, and its body."""
+    """A response of the registry: its head, with line ends, and its body."""
 
     lines: list[bytes]
     body: bytes
@@ -74,7 +76,7 @@ class Answer:
         )
 
     def bytes(self, **changed: bytes) -> tuple[bytes, bytes]:
-        """Head and body as they are sent, with some headers replaced."""
+        """The head and body to send, with some headers replaced."""
         new = {name.replace("_", "-").encode(): value for name, value in changed.items()}
         kept = [
             line
@@ -87,7 +89,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Part:
-    """Bytes [start, stop) of a blob, which one request brought."""
+    """Bytes [start, stop) of a blob, sent for one request."""
 
     digest: str
     start: int
@@ -95,7 +97,7 @@ class Part:
 
 
 def twice(parts: Iterable[Part]) -> list[tuple[Part, Part]]:
-    """The pairs of parts that have some byte in common, of those that follow one another."""
+    """The pairs of parts of a blob that overlap, in the order of their offsets."""
     ordered = pairwise(sorted(parts, key=lambda part: (part.digest, part.start)))
     return [
         (one, other)
@@ -106,13 +108,12 @@ def twice(parts: Iterable[Part]) -> list[tuple[Part, Part]]:
 
 @dataclass
 class FaultProxy:
-    """A running proxy: `fault` is what happens to the next answers ("" for nothing), to each with
-    the chance `share`.
+    """A running proxy.
 
-    `once`: only the first request of a method for a path meets it; `met` has these requests.
-
-    `parts`: what came of blobs, request by request, in the order of the answers. `holding`:
-    something is held until `gate` is set.
+    - `fault` applies to the next responses, to each with the probability `share`. "" is no fault.
+    - `once` limits it to the first request of each method and path. `met` has these requests.
+    - `parts` are the parts of blobs that were sent, in the order of the responses.
+    - `holding` is set while a response is held until `gate` is set.
     """
 
     upstream: tuple[str, int]
@@ -180,7 +181,7 @@ class FaultProxy:
         if fault == "refuse":
             self._refuse(client)
         elif fault == "silent":
-            client.recv(1)  # until the other side gives up
+            client.recv(1)  # returns when the client closes
         elif fault == "no http":
             client.sendall(b"\x00\x01 this is no HTTP\r\n\r\n")
         elif fault == "429 until a date":
@@ -263,7 +264,7 @@ CHANGES: dict[str, Callable[[Answer], tuple[bytes, bytes]]] = {
 
 
 def read_head(connection: socket.socket) -> bytes:
-    """The head of a request, its last empty line included."""
+    """The head of a request, with the empty line at its end."""
     data = b""
     while b"\r\n\r\n" not in data:
         piece = connection.recv(65536)
@@ -281,7 +282,7 @@ def without(head: bytes, name: bytes) -> bytes:
 
 
 def fetch(upstream: tuple[str, int], head: bytes) -> Answer:
-    """Ask the real registry; its whole answer."""
+    """Send a request to the real registry, and return the complete response."""
     first, _, rest = without(head, b"connection").partition(b"\r\n")
     with socket.create_connection(upstream, timeout=UPSTREAM) as connection:
         connection.sendall(first + b"\r\nconnection: close\r\n" + rest)
@@ -294,7 +295,7 @@ def fetch(upstream: tuple[str, int], head: bytes) -> Answer:
 
 @contextlib.contextmanager
 def fault_proxy(upstream: str, seed: int = 0) -> Iterator[FaultProxy]:
-    """A proxy before `host:port`, on a loopback port of its own, for the length of the block."""
+    """A proxy in front of `host:port`, on a free loopback port, for the length of the block."""
     host, _, port = upstream.rpartition(":")
     proxy = FaultProxy(
         (host, int(port)), socket.create_server(("127.0.0.1", 0), backlog=256), seed=seed

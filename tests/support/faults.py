@@ -1,8 +1,9 @@
-"""A server on a real socket that goes wrong as registries do: what it answers is written request by
-request.
+"""A server on a real socket with scripted responses, for the faults of registries.
 
-Rules that hold here: one handler, called with each request's head; what it sends are raw bytes, so
-that it may break HTTP; every connection ends with the block.
+Rules that hold here:
+- One handler is called with the head of each request.
+- It sends raw bytes, so it can violate HTTP.
+- Every connection ends with the block.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Request:
-    """A request's head. Names of headers are in lower case."""
+    """The head of a request. The names of headers are in lower case."""
 
     method: str
     target: str
@@ -28,10 +29,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """What is sent, and what becomes of the connection: `close` it, `reset` it, keep it and say no
-    more (`stall`), or read on (`keep`).
+    """The bytes to send, and the fate of the connection after them.
 
-    `slowly`: how many seconds each byte of the body takes.
+    It is closed (`close`), reset (`reset`), left open and silent (`stall`), or reused for the next
+    request (`keep`). `slowly` is the number of seconds for each byte of the body.
     """
 
     data: bytes
@@ -43,9 +44,9 @@ Handler = Callable[[Request], Reply]
 
 
 def http(status: int, body: bytes = b"", then: str = "close", **headers: str) -> Reply:
-    """A well-formed answer; underscores in the names of headers are hyphens.
+    """A well-formed response. Underscores in the names of headers become hyphens.
 
-    Content-Length is that of the body unless given.
+    Content-Length is the length of the body by default.
     """
     given = {name.replace("_", "-").lower(): value for name, value in headers.items()}
     given.setdefault("content-length", str(len(body)))
@@ -56,7 +57,7 @@ def http(status: int, body: bytes = b"", then: str = "close", **headers: str) ->
 
 @dataclass
 class FaultServer:
-    """A running server: `host` is host:port, `requests` what it was asked so far."""
+    """A running server. `host` is host:port, and `requests` are the requests so far."""
 
     handler: Handler
     listener: socket.socket
@@ -125,7 +126,7 @@ def _read(connection: socket.socket, plain: bool = False) -> Request:
         data += piece
         if plain and data.startswith(
             b"\x16\x03"
-        ):  # a TLS handshake, which plain servers refuse at once
+        ):  # a TLS handshake, which HTTP servers reject immediately
             connection.close()
             raise OSError("a client that speaks TLS")
     head, _, body = data.partition(b"\r\n\r\n")
@@ -134,13 +135,13 @@ def _read(connection: socket.socket, plain: bool = False) -> Request:
     pairs = (line.partition(":") for line in lines)
     headers = {name.lower(): value.strip() for name, _, value in pairs}
     left = int(headers.get("content-length", "0")) - len(body)
-    while left > 0:  # a connection that is closed with unread bytes is reset
+    while left > 0:  # closing a connection with unread bytes would reset it
         left -= len(connection.recv(left)) or left
     return Request(method, target, headers)
 
 
 def in_turn(*replies: Reply) -> Handler:
-    """Each of the replies once, the last one for ever."""
+    """Each of the replies once, and the last one for all further requests."""
     left = list(replies)
     return lambda request: left.pop(0) if len(left) > 1 else left[0]
 
@@ -153,9 +154,9 @@ def fault_server(
     *,
     plain: bool = False,
 ) -> Iterator[FaultServer]:
-    """A server on a port of its own, for the length of the block.
+    """A server on a free port, for the length of the block.
 
-    `plain`: it ends TLS handshakes at once.
+    With `plain`, it closes a connection that begins with a TLS handshake.
     """
     server = FaultServer(handler, socket.create_server((address, 0)), tls=tls, plain=plain)
     threading.Thread(target=server.accept, daemon=True).start()

@@ -1,16 +1,15 @@
-"""A plugin of pytest: makes the suite independent of what started it and of what else runs on the
-machine.
+"""A plugin of pytest that makes the suite independent of its parent and of other programs.
 
-- Signals. `nohup` and background jobs ignore SIGINT, SIGHUP or SIGQUIT, and programs inherit that.
-  Here such a signal gets a handler that does nothing: the suite goes on ignoring it, and programs
-  that tests start have the default again.
-- Files. Each run has a base directory of its own, so that a second run or another user cannot
-  remove or close it. It is removed after a run without failures, and every mount below it is
-  detached first.
+- Signals. `nohup` and background jobs ignore SIGINT, SIGHUP or SIGQUIT, and children inherit that.
+  Here such a signal gets a handler that does nothing. The suite still ignores it, and the programs
+  that tests start have the default action.
+- Files. Each run has its own base directory, so a second run or another user cannot remove or close
+  it. Mounts below it are detached at the end, and it is removed after a run without failures.
 - Settings. The umask is 022, and variables that configure ocifs, registries' tools or colours are
   unset.
 
-Rules that hold here: nothing outside the run's own directory is changed.
+Rules that hold here:
+- Nothing outside of the run's directory is changed.
 """
 
 from __future__ import annotations
@@ -25,15 +24,15 @@ from pathlib import Path
 
 import pytest
 
-PYTHONS_OWN = (signal.SIGPIPE, signal.SIGXFSZ)  # ignored by Python itself, restored by `subprocess`
+PYTHONS_OWN = (signal.SIGPIPE, signal.SIGXFSZ)  # Python ignores these, and `subprocess` resets them
 SETTINGS = re.compile(
     r"(OCIFS|DOCKER|REGISTRY|BUILDAH|CONTAINERS|ORAS|HELM|NOTATION)_|(NO_|FORCE_|CLI)COLOR|LS_COLORS$|GREP_"
 )
-_base: list[Path] = []  # the directory that this run has made
+_base: list[Path] = []  # the base directory of this run
 
 
 def isolate() -> None:
-    """Called once, before any test module is imported."""
+    """Reset signals, umask and variables. Called once, before test modules are imported."""
     for number in signal.valid_signals() - set(PYTHONS_OWN):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, lambda *_: None)
@@ -60,7 +59,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def detach_mounts(base: Path) -> None:
-    """Detach what tests that were interrupted have left mounted, the newest first."""
+    """Detach the mounts that interrupted tests have left, the newest first."""
     lines = Path("/proc/self/mountinfo").read_text().splitlines()
     points = [line.split()[4].encode().decode("unicode_escape") for line in lines]
     for point in reversed([each for each in points if each.startswith(f"{base}/")]):

@@ -1,6 +1,4 @@
-"""Images for tests: an OCI image layout made from plain tars, compressed as asked, with true
-digests and diff IDs.
-"""
+"""Images for tests: an OCI image layout made from tars, with correct digests and diff IDs."""
 
 from __future__ import annotations
 
@@ -34,10 +32,10 @@ def make_layout(
     *,
     said: str | None = None,
 ) -> Path:
-    """A layout with one image of these layers, lowest first; each compressed by its turn of
-    `compressions`, else by gzip.
+    """Write a layout with one image of these layers, the lowest first.
 
-    `said`: what media types say of all layers, in place of what is true.
+    `compressions` has the compression of each layer, gzip by default. `said` replaces the suffix of
+    all media types, which may then be wrong.
     """
     chosen = compressions or ("+gzip",)
     config = {
@@ -72,7 +70,7 @@ def make_layout(
 
 
 def put(directory: Path, content: bytes, media_type: str) -> dict[str, object]:
-    """Write a blob; its descriptor."""
+    """Write a blob, and return its descriptor."""
     encoded = hashlib.sha256(content).hexdigest()
     blobs = directory / "blobs" / "sha256"
     blobs.mkdir(parents=True, exist_ok=True)

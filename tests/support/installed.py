@@ -1,6 +1,4 @@
-"""What the tests of packages share: a person who knows nothing of this clone, and the demo in a
-directory of its own.
-"""
+"""Helpers for tests of installed packages: an environment without this clone, and the demo."""
 
 from __future__ import annotations
 
@@ -20,7 +18,7 @@ def run(
     cwd: Path | None = None,
     seconds: int = 110,
 ) -> str:
-    """What a command prints; what it complained of, if it failed."""
+    """Run a command, and return its output. A failure shows its standard error."""
     done = subprocess.run(
         command, env=env, cwd=cwd, capture_output=True, text=True, check=False, timeout=seconds
     )
@@ -29,7 +27,7 @@ def run(
 
 
 def elsewhere(home: Path, *programs: Path) -> dict[str, str]:
-    """The environment of a person who has `programs` on the PATH, and an empty home."""
+    """The environment of a user with `programs` on the PATH and an empty home directory."""
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -40,7 +38,7 @@ def elsewhere(home: Path, *programs: Path) -> dict[str, str]:
 
 
 def copy_demo(place: Path) -> Path:
-    """scripts/demo in a directory where nothing but it and the example is."""
+    """Copy scripts/demo and scripts/example.py alone into a directory."""
     (place / "scripts").mkdir(parents=True)
     for name in ("demo", "example.py"):
         shutil.copy(ROOT / "scripts" / name, place / "scripts")
@@ -48,5 +46,5 @@ def copy_demo(place: Path) -> Path:
 
 
 def demo(place: Path, environment: Mapping[str, str]) -> str:
-    """What the demo prints of the ocifs that is on the PATH."""
+    """The output of the demo, with the ocifs on the PATH."""
     return run(copy_demo(place), "--installed", env=environment, cwd=place, seconds=60)

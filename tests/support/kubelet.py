@@ -1,9 +1,9 @@
-"""What a kubelet makes of a pod's containers, as far as mounts go: configurations for runc, of the
-manifest and the image's own.
+"""The part of a kubelet that makes runc's configurations from a pod's manifest and an image.
 
-Rules that hold here: a volume that is of the node lies below `node`, and a secret is a directory
-with a file a key; what is not carried out (limits, probes' periods, networks of their own) is not
-pretended.
+Rules that hold here:
+- A volume of the host is a directory below `node`.
+- A secret is a directory with one file for each key.
+- Limits, the periods of probes and separate networks are left out.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any  # manifests are what YAML has
+from typing import Any  # manifests come from YAML
 
 PROPAGATION = {
     None: "rprivate",
@@ -39,9 +39,7 @@ SYSTEM = (
 
 @dataclass(frozen=True)
 class Node:
-    """A machine: its root directory, the image that it runs, unpacked, and that image's
-    configuration.
-    """
+    """A machine: its root directory, the unpacked image, and the image's configuration."""
 
     root: Path
     image: Path
@@ -49,7 +47,7 @@ class Node:
     secrets: Mapping[str, Mapping[str, str]]
 
     def source(self, volume: Mapping[str, Any]) -> Path:
-        """Where a volume of a pod lies, made where the manifest says so."""
+        """The directory of a pod's volume, created if the manifest requests it."""
         if "secret" in volume:
             place = self.root / "secrets" / volume["name"]
             place.mkdir(parents=True, exist_ok=True)

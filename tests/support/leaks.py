@@ -1,12 +1,14 @@
-"""A plugin of pytest: at the end of a run, every secret that the suite used is looked for in all
-that was logged and printed meanwhile.
+"""A plugin of pytest that searches all logs and output of a run for the secrets of the tests.
 
-Looked through: what ocifs logged in this process, at every level; what tests printed; what ocifs
-printed in processes of its own, their arguments, and what mounts said of themselves (`note`); what
-servers logged, since a secret there came in an address.
+It searches:
+- the log of ocifs in this process, at every level
+- the output of tests
+- the output and arguments of ocifs in other processes, and the reports of mounts (`note`)
+- the logs of servers, where a secret would come from a URL
 
-Rules that hold here: a secret that is found fails the run, whatever the tests said; secrets are
-those of `tests.support.secrets`.
+Rules that hold here:
+- A secret that is found fails the run, even if every test passed.
+- `tests.support.secrets` registers the secrets.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ _seen = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa
 
 
 def note(what: str, text: str | bytes) -> None:
-    """Something that was printed, shown or given as an argument outside of this process."""
+    """Record output or arguments of another process."""
     _seen.write(f"\n--- {what}\n{text if isinstance(text, str) else text.decode(errors='replace')}")
 
 
@@ -42,7 +44,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     for name, text in report.sections:
-        if not name.startswith("Captured log"):  # which is noted as it is made
+        if not name.startswith("Captured log"):  # `_Log` records it
             note(f"{report.nodeid} {name}", text)
 
 

@@ -2,10 +2,10 @@
 or 2).
 
 Rules that hold here:
-- The group is below that of this process, and goes with the block.
-- A process enters it by being started inside `entered`: memory is charged to the group in which it
-  is first used.
-- What cannot be done here raises OSError, with a reason for people.
+- The group is a child of this process's group, and is removed at the end of the block.
+- A process enters it by being started inside `entered`. The kernel charges memory to the group that
+  uses it first.
+- OSError, with a reason, means that this machine does not allow it.
 """
 
 from __future__ import annotations
@@ -24,9 +24,7 @@ END_SECONDS = 20.0
 
 @dataclass(frozen=True)
 class MemoryGroup:
-    """A group's directory, that of this process, and the names of the files that differ between the
-    versions.
-    """
+    """A group's directory, this process's group, and the file names of the cgroup version."""
 
     place: Path
     home: Path
@@ -34,7 +32,7 @@ class MemoryGroup:
 
     @contextlib.contextmanager
     def entered(self) -> Iterator[None]:
-        """This process and the ones that it starts are in the group during the block."""
+        """Move this process into the group during the block, with the processes that it starts."""
         (self.place / "cgroup.procs").write_text(str(os.getpid()))
         try:
             yield
@@ -42,15 +40,13 @@ class MemoryGroup:
             (self.home / "cgroup.procs").write_text(str(os.getpid()))
 
     def killed(self) -> int:
-        """How many processes the kernel has ended for want of memory."""
+        """The number of processes that the kernel has killed for lack of memory."""
         name = "memory.oom_control" if self.is_v1 else "memory.events"
         fields = dict(line.split(" ", 1) for line in (self.place / name).read_text().splitlines())
         return int(fields.get("oom_kill", "0"))
 
     def most(self) -> int:
-        """The most bytes that were charged to the group so far, page cache included; 0: not counted
-        by this kernel.
-        """
+        """The peak of the group's memory in bytes, page cache included. 0 without a counter."""
         name = "memory.max_usage_in_bytes" if self.is_v1 else "memory.peak"
         with contextlib.suppress(FileNotFoundError):
             return int((self.place / name).read_text())
@@ -58,7 +54,7 @@ class MemoryGroup:
 
 
 def _home() -> tuple[Path, bool]:
-    """The directory of this process's group that bounds memory, and whether it is of version 1."""
+    """The directory of this process's memory group, and whether it has version 1."""
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
         if "memory" in controllers.split(","):
@@ -73,13 +69,13 @@ def _home() -> tuple[Path, bool]:
 
 @contextlib.contextmanager
 def memory_group(limit: int) -> Iterator[MemoryGroup]:
-    """A group that may take so many bytes, without swap."""
+    """A group of at most `limit` bytes, without swap."""
     home, is_v1 = _home()
     group = MemoryGroup(home / f"ocifs-test-{os.getpid()}-{time.monotonic_ns()}", home, is_v1)
     group.place.mkdir()
     try:
         (group.place / ("memory.limit_in_bytes" if is_v1 else "memory.max")).write_text(str(limit))
-        with contextlib.suppress(OSError):  # a kernel that does not count swap has none to give
+        with contextlib.suppress(OSError):  # without swap accounting the file does not exist
             swap = ("memory.memsw.limit_in_bytes", limit) if is_v1 else ("memory.swap.max", 0)
             (group.place / swap[0]).write_text(str(swap[1]))
         yield group
@@ -88,7 +84,7 @@ def memory_group(limit: int) -> Iterator[MemoryGroup]:
 
 
 def _remove(place: Path) -> None:
-    """A group stays busy for a moment after its last process has ended."""
+    """Remove a group, which stays busy for a moment after the end of its last process."""
     deadline = time.monotonic() + END_SECONDS
     while True:
         try:
@@ -96,6 +92,6 @@ def _remove(place: Path) -> None:
         except OSError:
             if time.monotonic() > deadline:
                 raise
-            time.sleep(0.05)  # the kernel reports nothing to wait for
+            time.sleep(0.05)  # the kernel has no event for this
         else:
             return

@@ -1,4 +1,4 @@
-"""A real mount in a process of its own."""
+"""A real mount, with its daemon in a separate process."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from typing import BinaryIO
 
 from tests.support.leaks import note
 
-START_SECONDS, END_SECONDS = 60.0, 60.0  # generous: a machine may be busy
-NOTED = 1 << 16  # bytes of what a command printed that are looked through for secrets
+START_SECONDS, END_SECONDS = 60.0, 60.0  # long enough for a busy machine
+NOTED = 1 << 16  # bytes of a command's output that are searched for secrets
 
 
 @dataclass
 class Mounted:
-    """A mount and the process behind it.
+    """A mount and its daemon.
 
-    `said`: what that wrote to standard error, once it has ended.
+    `said` is the daemon's standard error, after its end.
     """
 
     path: Path
@@ -34,7 +34,7 @@ class Mounted:
     said: bytes = b""
 
     def kill(self) -> None:
-        """End the daemon as a crash would."""
+        """Kill the daemon, as a crash would."""
         self.process.send_signal(signal.SIGKILL)
         self.process.wait(60)
 
@@ -42,7 +42,7 @@ class Mounted:
 def run_ocifs(
     *arguments: str, cache: Path, check: bool = True
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run the command line with a cache of its own."""
+    """Run a command of ocifs with its own cache."""
     environment = {**os.environ, "XDG_CACHE_HOME": str(cache)}
     command = [sys.executable, "-m", "ocifs", *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, timeout=60, check=False)
@@ -60,14 +60,15 @@ def mounted(
     options: Sequence[str] = (),
     environment: Mapping[str, str] = os.environ,
 ) -> Iterator[Mounted]:
-    """Mount a source, or several, for the length of the block; whatever happens, no mount and no
-    process is left.
+    """Mount one or more sources for the length of the block.
+
+    The mount and the process always end with the block.
     """
     where.mkdir(exist_ok=True)
     environment = {**environment, "XDG_CACHE_HOME": str(cache)}
     sources = [source] if isinstance(source, str) else source
     command = [sys.executable, "-m", "ocifs", "mount", "-f", "-v", *options, *sources, str(where)]
-    said = tempfile.TemporaryFile()  # noqa: SIM115 (closed below; not a pipe, which nobody would empty)
+    said = tempfile.TemporaryFile()  # noqa: SIM115 (closed below; a pipe could fill up)
     process = subprocess.Popen(command, env=environment, stderr=said)
     mount = Mounted(where, process, cache)
     try:
@@ -89,7 +90,7 @@ def mounted(
 
 
 def _ended(process: subprocess.Popen[bytes]) -> bool:
-    """Whether a process that was asked to end does so; otherwise it is killed."""
+    """Wait for a terminated process to end, and kill it after a deadline. Whether it ended."""
     try:
         process.wait(END_SECONDS)
     except subprocess.TimeoutExpired:
@@ -100,10 +101,10 @@ def _ended(process: subprocess.Popen[bytes]) -> bool:
 
 
 def wait_until_blocked(process: subprocess.Popen[bytes]) -> None:
-    """Until a program that was just started waits for something, as a caller of a mount waits for
-    its daemon.
+    """Wait until a new program is blocked, such as a reader that waits for the daemon.
 
-    Nothing reports that, so this looks for a program that has slept several times in a row.
+    The kernel has no event for this, so the state of the program is sampled until it has been
+    asleep several times in a row.
     """
     deadline, asleep = time.monotonic() + START_SECONDS, 0
     while asleep < 10:
@@ -116,9 +117,7 @@ def wait_until_blocked(process: subprocess.Popen[bytes]) -> None:
 
 
 def _note(process: subprocess.Popen[bytes], where: Path) -> None:
-    """What a mount says of itself, and what others see of its process, for the end of the run to
-    look for secrets in.
-    """
+    """Record the reports of a mount and its command line, which are searched for secrets."""
     note("arguments", Path(f"/proc/{process.pid}/cmdline").read_bytes())
     for name in ("status.json", "errors"):
         with contextlib.suppress(OSError):
@@ -126,7 +125,7 @@ def _note(process: subprocess.Popen[bytes], where: Path) -> None:
 
 
 def _wait(process: subprocess.Popen[bytes], where: Path, said: BinaryIO) -> None:
-    """Until the mount answers: its root has another device than the directory above it."""
+    """Wait until the mount answers: its root has another device than its parent directory."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if process.poll() is not None:
@@ -137,5 +136,5 @@ def _wait(process: subprocess.Popen[bytes], where: Path, said: BinaryIO) -> None
                 return
         except OSError:
             pass
-        time.sleep(0.02)  # there is no event to wait for: the kernel's mount table tells nobody
+        time.sleep(0.02)  # there is no event for this
     raise AssertionError("the mount does not answer")

@@ -1,8 +1,8 @@
-"""nginx in front of a registry: TLS as people have it, with an authority of the tests' own, client
-certificates where asked for.
+"""nginx in front of a registry: TLS with the tests' authority, and optional client certificates.
 
-Rules that hold here: on a loopback port of its own; ends with the block; its access log says what
-was asked, and what came along.
+Rules that hold here:
+- It listens on a free loopback port, and ends with the block.
+- Its access log has each request, with the headers that tests compare.
 """
 
 from __future__ import annotations
@@ -37,9 +37,12 @@ pid {here}/nginx.pid;
 error_log {here}/nginx.log warn;
 events {{ worker_connections 256; }}
 http {{
-  map $http_authorization $scheme_of_it {{ default other; "" -; "~^Bearer " Bearer; "~^Basic " Basic; }}
+  map $http_authorization $scheme_of_it {{
+    default other; "" -; "~^Bearer " Bearer; "~^Basic " Basic;
+  }}
   log_format asked '$request_method $request_uri $server_protocol $status auth="$scheme_of_it" '
-    'agent="$http_user_agent" cookie="$http_cookie" connection=$connection client=$ssl_client_verify';
+    'agent="$http_user_agent" cookie="$http_cookie" connection=$connection '
+    'client=$ssl_client_verify';
   access_log {here}/access.log asked;
   client_body_temp_path {here}/body;
   proxy_temp_path {here}/proxied;
@@ -65,14 +68,15 @@ PROXY = """proxy_pass http://{upstream};
 
 
 def before(upstream: str) -> str:
-    """The lines of a location that passes everything on to `upstream` (host:port)."""
+    """The configuration of a location that forwards all requests to `upstream` (host:port)."""
     return PROXY.format(upstream=upstream)
 
 
 @dataclass(frozen=True)
 class Front:
-    """A running nginx: `host` is host:port, `ca` the authority that its certificate is of, `log`
-    what it was asked.
+    """A running nginx.
+
+    `host` is host:port, `ca` the authority of its certificate, and `log` its access log.
     """
 
     host: str
@@ -82,7 +86,7 @@ class Front:
     def asked(self) -> list[str]:
         """A line for each request so far.
 
-        The one worker has logged them all by the time it answers another.
+        The only worker logs a request before it answers the next one.
         """
         place, _, port = self.host.partition(":")
         with socket.create_connection((place, int(port)), 10) as connection:
@@ -101,7 +105,7 @@ def tls_front(
     http2: bool = False,
     client_ca: trustme.CA | None = None,
 ) -> Iterator[Front]:
-    """nginx with a certificate of `authority`, serving what the lines `serve` say; see `before`."""
+    """nginx with a certificate of `authority` and the configuration `serve` (see `before`)."""
     program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
     if program is None:
         assert not os.environ.get("CI"), "nginx must be there in CI: see scripts/setup"
@@ -149,5 +153,5 @@ def _wait(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
     while time.monotonic() < deadline and process.poll() is None:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 2):
             return
-        time.sleep(0.02)  # there is no event to wait for
+        time.sleep(0.02)  # there is no event for this
     raise RuntimeError(f"nginx did not answer: {log.read_text() if log.exists() else ''}")

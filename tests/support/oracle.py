@@ -1,8 +1,8 @@
-"""Two directory trees compared path by path, as a user would see them: everything that stat,
-readlink, getxattr and read tell.
+"""The comparison of two directory trees: everything that stat, readlink, getxattr and read return.
 
-Rules that hold here: links are never followed; what differs is named with both sides; a device is
-never opened.
+Rules that hold here:
+- Links are never followed, and devices are never opened.
+- A difference is reported with the values of both sides.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Facts:
-    """What one path is. `names`: every path that leads to the same inode."""
+    """The properties of one path. `names` are all paths of its inode."""
 
     mode: int
     owner: tuple[int, int]
@@ -32,7 +32,7 @@ class Facts:
 
 
 def facts(root: Path) -> dict[bytes, Facts]:
-    """Every path below a directory, and the directory itself as an empty path."""
+    """The facts of every path below a directory, and of the directory as an empty path."""
     found = dict(_walk(os.fsencode(root)))
     same: dict[int, list[bytes]] = {}
     for path, status in found.items():
@@ -43,18 +43,15 @@ def facts(root: Path) -> dict[bytes, Facts]:
 
 
 def differences(ours: dict[bytes, Facts], theirs: dict[bytes, Facts]) -> list[str]:
-    """What is not the same, as lines."""
+    """The differences, as lines."""
     lines = [f"only in ours: {path!r}" for path in sorted(ours.keys() - theirs.keys())]
     lines += [f"only in theirs: {path!r}" for path in sorted(theirs.keys() - ours.keys())]
     for path in sorted(ours.keys() & theirs.keys()):
         mine, other = ours[path], theirs[path]
         for field in Facts.__dataclass_fields__:
             if getattr(mine, field) != getattr(other, field):
-                lines.append(
-                    f"{path!r} {field}: ours {getattr(mine, field)!r}, theirs {getattr(other, field)!r}"[
-                        :400
-                    ]
-                )
+                values = f"ours {getattr(mine, field)!r}, theirs {getattr(other, field)!r}"
+                lines.append(f"{path!r} {field}: {values}"[:400])
     return lines
 
 
@@ -88,7 +85,7 @@ def _facts(
         mtime_ns=status.st_mtime_ns,
         nlink=0
         if is_directory
-        else status.st_nlink,  # what file systems say of directories differs
+        else status.st_nlink,  # the link counts of directories depend on the file system
         rdev=status.st_rdev,
         target=os.readlink(place) if is_link else b"",
         content=content,

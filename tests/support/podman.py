@@ -1,8 +1,8 @@
-"""Podman with a storage of its own, told to be content with what it finds: any kind of cgroups, and
-no right to raise limits.
+"""Podman with its own storage, configured for any kind of cgroups and without raised limits.
 
-Rules that hold here: nothing of it is left after the block; the runtime is runc, since Debian 12's
-crun refuses to run where both versions of cgroups are mounted.
+Rules that hold here:
+- Nothing remains after the block.
+- The runtime is runc. Debian 12's crun fails if both versions of cgroups are mounted.
 """
 
 from __future__ import annotations
@@ -20,14 +20,10 @@ from tests.support.tools import Tool, tool
 
 @contextlib.contextmanager
 def podman() -> Iterator[Tool]:
-    """The program, with its storage in a directory of its own: it takes no path of more than 50
-    characters.
-    """
+    """The program, with its storage in a short path: it allows at most 50 characters."""
     with tempfile.TemporaryDirectory(prefix="ocifs-podman-") as place:
         home = Path(place)
-        (home / "config.json").write_text(
-            "{}"
-        )  # it insists on the file of credentials that DOCKER_CONFIG names
+        (home / "config.json").write_text("{}")  # it requires the credentials file in DOCKER_CONFIG
         own = '[engine]\nruntime = "runc"\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\n'
         (home / "containers.conf").write_text(own)
         storage = (
@@ -45,8 +41,9 @@ def podman() -> Iterator[Tool]:
 
 
 def run(program: Tool, root: str, *command: str) -> bytes:
-    """Run a command in a directory as a root filesystem, `…:O` for one under an overlay; what it
-    printed.
+    """Run a command with a directory as the root filesystem, and return its output.
+
+    The suffix `:O` of `root` puts an overlay on the directory.
     """
     files = min(1024, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
     limits = ("--ulimit", f"nofile={files}:{files}", "--ulimit", "nproc=1024:1024")

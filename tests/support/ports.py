@@ -1,9 +1,8 @@
-"""Ports for servers that cannot be told to choose one themselves.
+"""Ports for servers that cannot choose one themselves.
 
 Rules that hold here:
-- A port is outside the range from which the kernel takes ports for outgoing connections, so no
-  client takes it meanwhile.
-- It is chosen at random, so that suites side by side rarely try the same one.
+- A port is outside of the range of outgoing connections, so no client takes it in the meantime.
+- It is random, so parallel suites rarely try the same one.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ FIRST, LAST = 20_000, 32_000  # Linux's default range for clients begins at 3276
 
 
 def free_port(address: str = "127.0.0.1") -> int:
-    """A port that no server listens at."""
+    """A port without a server."""
     for _ in range(100):
         port = random.SystemRandom().randint(FIRST, LAST)
         with suppress(OSError), socket.socket() as probe:

@@ -1,8 +1,8 @@
-"""A proxy in which every name is one place: tests reach hosts of any name through it, as people do
-behind a company's proxy.
+"""Proxies that connect every host name to one address, so that tests can use any host name.
 
-Rules that hold here: real sockets, on a loopback port of its own; what it was asked is recorded;
-ends with the block.
+Rules that hold here:
+- They have real sockets on free loopback ports, and end with the block.
+- Requests are recorded.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass
 class Proxy:
-    """A running proxy: `address` is host:port; `asked` what it was asked, each with the
-    Proxy-Authorization that came along.
+    """A running proxy.
+
+    `address` is host:port. `asked` has each request with its Proxy-Authorization.
     """
 
     address: str = ""
@@ -27,7 +28,7 @@ class Proxy:
 
 @contextlib.contextmanager
 def proxy_to(place: str) -> Iterator[Proxy]:
-    """A proxy that takes every CONNECT, and every plain request, to `place` (host:port)."""
+    """A proxy that forwards every CONNECT and every HTTP request to `place` (host:port)."""
     host, _, port = place.partition(":")
     proxy = Proxy()
 
@@ -76,8 +77,9 @@ def proxy_to(place: str) -> Iterator[Proxy]:
 
 @contextlib.contextmanager
 def socks_to(place: str, login: str = "") -> Iterator[Proxy]:
-    """A SOCKS5 proxy (RFC 1928) that takes every connection to `place`; `login`: the NAME:PASSWORD
-    that it wants (RFC 1929).
+    """A SOCKS5 proxy (RFC 1928) that forwards every connection to `place`.
+
+    `login` is the NAME:PASSWORD that it requires (RFC 1929).
     """
     host, _, port = place.partition(":")
     listener = socket.create_server(("127.0.0.1", 0))
@@ -86,7 +88,7 @@ def socks_to(place: str, login: str = "") -> Iterator[Proxy]:
     def serve(here: socket.socket) -> None:
         with here, contextlib.suppress(OSError):
             taken = here.makefile("rb")
-            taken.read(taken.read(2)[1])  # the methods that are offered
+            taken.read(taken.read(2)[1])  # the offered methods
             here.sendall(b"\x05\x02" if login else b"\x05\x00")
             given = ""
             if login:
@@ -114,7 +116,7 @@ def socks_to(place: str, login: str = "") -> Iterator[Proxy]:
 
 
 def _relay(here: socket.socket, there: socket.socket) -> None:
-    """Both ways, until either side has had enough."""
+    """Forward in both directions until either side closes."""
 
     def forth() -> None:
         with contextlib.suppress(OSError):

@@ -1,6 +1,4 @@
-"""Raw uploads to a registry (distribution-spec "Push"): blobs, and manifests of any media type
-under a tag or their digest.
-"""
+"""Uploads to a registry (distribution-spec "Push"): blobs, and manifests of any media type."""
 
 from __future__ import annotations
 
@@ -12,7 +10,7 @@ import httpx
 
 
 def push_blob(url: str, repository: str, content: bytes) -> str:
-    """Upload a blob in one piece; its digest."""
+    """Upload a blob in one request, and return its digest."""
     digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
     with httpx.Client(base_url=url, trust_env=False) as client:
         session = client.post(f"/v2/{repository}/blobs/uploads/").raise_for_status()
@@ -26,7 +24,7 @@ def push_blob(url: str, repository: str, content: bytes) -> str:
 
 
 def push_manifest(url: str, repository: str, value: Mapping[str, object], tag: str = "") -> str:
-    """Upload a manifest under its `mediaType`, by tag where there is one; its digest."""
+    """Upload a manifest by tag if there is one, else by digest, and return its digest."""
     body = json.dumps(value).encode()
     digest = f"sha256:{hashlib.sha256(body).hexdigest()}"
     path = f"{url}/v2/{repository}/manifests/{tag or digest}"

@@ -1,9 +1,11 @@
-"""Registries other than Debian's: distribution 3, go-containerregistry's with and without the
-referrers API, olareg.
+"""Registries besides Debian's: distribution 3, olareg, and go-containerregistry's.
 
-Rules that hold here: each on a loopback port of its own, ended with the block; one that is not
-there skips the test by its name, in CI it fails. olareg is optional: it is tested where somebody
-has it, since not every Go proxy gives it.
+go-containerregistry's runs with and without the referrers API.
+
+Rules that hold here:
+- Each listens on a free loopback port, and ends with the block.
+- A test with a missing registry is skipped by name, and fails in CI.
+- olareg is optional, because not every Go proxy serves it.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ KINDS = ("docker-registry", "registry", "crane", "referring", "olareg")
 
 @contextlib.contextmanager
 def running(kind: str, directory: Path) -> Iterator[str]:
-    """`host:port` of an empty registry of that kind, that takes whatever is pushed."""
+    """`host:port` of an empty registry of that kind, which accepts all pushes."""
     if kind == "docker-registry":
         with running_registry(directory) as registry:
             yield registry.host
@@ -58,5 +60,5 @@ def _wait(port: int, process: subprocess.Popen[bytes]) -> None:
                 == 200
             ):
                 return
-        time.sleep(0.02)  # there is no event to wait for
+        time.sleep(0.02)  # there is no event for this
     raise RuntimeError("a registry did not answer")

@@ -1,8 +1,9 @@
-"""A real registry for tests: Debian's docker-registry on a loopback port of its own, deletion
-enabled, its log kept.
+"""A real registry for tests: Debian's docker-registry on a free loopback port, with deletion.
 
-Rules that hold here: the process ends with the context; a wait has a deadline; requests are counted
-from the registry's access log.
+Rules that hold here:
+- The process ends with the block.
+- A wait has a deadline.
+- Requests are counted in the registry's access log.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ http: {{addr: "127.0.0.1:{port}"}}
 
 @dataclass(frozen=True)
 class Registry:
-    """A running registry: `host` is host:port, `log` the file that it writes to."""
+    """A running registry. `host` is host:port, and `log` its log file."""
 
     host: str
     log: Path
@@ -42,12 +43,12 @@ class Registry:
         return f"http://{self.host}"
 
     def stop(self) -> None:
-        """End it as a crash would, in the middle of whatever it does."""
+        """Kill the registry, as a crash would."""
         self.process.kill()
         self.process.wait(60)
 
     def requests(self, method: str, path: str) -> int:
-        """How many requests of this method and exact path the access log holds."""
+        """The number of requests in the access log with this method and exact path."""
         return self.log.read_text(errors="replace").count(f'"{method} {path} HTTP/')
 
 
@@ -55,10 +56,10 @@ class Registry:
 def running_registry(
     directory: Path, data: Path | None = None, more: str = "", port: int = 0
 ) -> Iterator[Registry]:
-    """Start a registry that keeps everything in `data` or this directory, its configuration having
-    `more`; end it with the block.
+    """Run a registry for the length of the block.
 
-    `port`: where an earlier one was; 0: a free one.
+    Its storage is `data`, or else below `directory`. `more` is added to its configuration. `port`
+    is the port of an earlier registry, or 0 for a free one.
     """
     port = port or free_port()
     config, log = directory / "config.yml", directory / "log"

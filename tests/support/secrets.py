@@ -1,8 +1,8 @@
-"""Every secret that the suite uses, so that its end can look for them in whatever was logged or
-printed.
+"""The secrets of the tests, which the end of a run searches for in all logs and output.
 
-Rules that hold here: a secret is registered where it is made; it is looked for as it is, in Base64
-and as a part of an address.
+Rules that hold here:
+- A secret is registered when it is created.
+- It is searched for as it is, in Base64, and quoted as in a URL.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ import base64
 from collections.abc import Iterator
 from urllib.parse import quote, quote_plus
 
-_SHORTEST = 6  # a shorter one would be found where it is none
+_SHORTEST = 6  # a shorter secret would match unrelated text
 _kept: set[str] = set()
 
 
 def keep_secret(*secrets: str) -> str:
-    """Register secrets; the first of them, for the place where it is made."""
+    """Register secrets, and return the first of them."""
     _kept.update(secret for secret in secrets if len(secret) >= _SHORTEST)
     return secrets[0]
 
 
 def leaks(text: str) -> list[str]:
-    """The secrets that a text holds, in any of the forms that they travel in."""
+    """The secrets in a text, in any of their encodings."""
     return sorted(secret for secret in _kept if any(form in text for form in _forms(secret)))
 
 

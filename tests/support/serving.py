@@ -1,4 +1,4 @@
-"""A registry, as a handler of the fault server, that has one blob."""
+"""A handler of the fault server that serves one blob, as a registry does."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from tests.support.faults import Handler, Reply, Request, http
 
 
 def serving(content: bytes, digest: Digest) -> Handler:
-    """It answers with `content`, whole or in ranges, whatever the digest says, and 404 to every
-    other question.
+    """Serve `content` for `digest`, even if they differ, whole or in ranges.
+
+    All other requests are answered with 404.
     """
 
     def handle(request: Request) -> Reply:

@@ -1,4 +1,4 @@
-"""A server that accepts and never says a word: the fault behind most hangs."""
+"""A server that accepts connections and stays silent: the fault behind most hangs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def silent_server() -> Iterator[str]:
-    """`host:port` of a listener that keeps every connection and answers none."""
+    """`host:port` of a listener that accepts every connection and sends nothing."""
     kept = []
     listener = socket.create_server(("127.0.0.1", 0))
 

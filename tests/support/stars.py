@@ -1,6 +1,4 @@
-"""Images with eStargz layers as stargz-snapshotter's own package writes them, with chunks and gzip
-members of chosen sizes.
-"""
+"""Images with eStargz layers, written by stargz-snapshotter's package with chosen chunk sizes."""
 
 from __future__ import annotations
 
@@ -25,11 +23,11 @@ def push_stars(
     least: int = 0,
     apart: bool = False,
 ) -> str:
-    """Push an image of these layers as `stars`; the repository with its tag.
+    """Push an image of these layers as `stars`, and return the repository with its tag.
 
-    `chunk`, `least`: as the program `stars` has them.
-
-    `apart`: the tables of contents are in an image of their own, as ctr-remote and nerdctl name it.
+    - `chunk` and `least` are the options of the program `stars`.
+    - With `apart`, the tables of contents are in a separate image, named as by ctr-remote and
+      nerdctl.
     """
     program = tool("stars", place)
     layers, diff_ids, tables = [], [], []
@@ -45,7 +43,7 @@ def push_stars(
         ]
         made = subprocess.run(
             command, check=True, capture_output=True, text=True, timeout=600
-        )  # gzip's best takes its time
+        )  # gzip's best level is slow
         table, diff_id = made.stdout.split()
         diff_ids.append(diff_id)
         layers.append(

@@ -1,4 +1,4 @@
-"""Small tars for tests that do not care what a tar can hold."""
+"""Small tars for tests of other things than tar."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import tarfile
 
 
 def a_tar(**files: bytes) -> bytes:
-    """A plain tar of regular files at its top."""
+    """An uncompressed tar of regular files, without directories."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for name, content in files.items():

@@ -1,9 +1,11 @@
-"""A token server for tests: gives tokens that Debian's docker-registry believes (distribution
-docs/content/spec/auth/token.md, jwt.md).
+"""A token server for tests, with tokens that Debian's docker-registry accepts.
 
-Rules that hold here: real signatures, by an authority made for the occasion; pulling is granted to
-one user and nobody else, who comes with a password (GET, Basic) or with an identity token (POST,
-OAuth2); ends with the block.
+See distribution's docs/content/spec/auth/token.md and jwt.md.
+
+Rules that hold here:
+- The signatures are real, by a temporary authority.
+- Only one user may pull, with a password (GET, Basic) or an identity token (POST, OAuth2).
+- The server ends with the block.
 """
 
 from __future__ import annotations
@@ -28,13 +30,15 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from tests.support.secrets import keep_secret
 
 SERVICE, ISSUER = "registry of the tests", "token server of the tests"
-LEEWAY = 60  # seconds after its end for which distribution still believes a token
+LEEWAY = 60  # seconds for which distribution accepts an expired token
 
 
 @dataclass
 class TokenServer:
-    """A server: `asked` are the scopes of each request so far, `given` the tokens; a token lasts
-    for `lasts` seconds, and says `says`.
+    """A running server.
+
+    `asked` has the scopes of each request so far, and `given` the tokens. A token is valid for
+    `lasts` seconds, and the response reports `says` seconds.
     """
 
     user: str
@@ -80,8 +84,9 @@ def _access(scopes: tuple[str, ...]) -> list[dict[str, object]]:
 def token_server(
     directory: Path, server: TokenServer, authority: trustme.CA | None = None, *, port: int = 0
 ) -> Iterator[TokenServer]:
-    """A token server on a loopback port of its own, for the length of the block; with TLS where
-    there is an authority for it.
+    """A token server on a free loopback port, for the length of the block.
+
+    It uses TLS if `authority` is given.
     """
     signer = trustme.CA()
     leaf = signer.issue_cert("tokens.example")
@@ -137,8 +142,7 @@ def token_server(
     if authority is not None:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         authority.issue_cert("127.0.0.1").configure_cert(context)
-        # The handshake belongs to the thread of its connection: one that stops in the middle must
-        # not stop the others.
+        # The handshake runs in the thread of its connection, so a stuck one blocks no other.
         listening.socket = context.wrap_socket(
             listening.socket, server_side=True, do_handshake_on_connect=False
         )

@@ -1,6 +1,7 @@
-"""The publishers' own tools, where scripts/setup --dev put them or on PATH.
+"""The publishers' tools, as built by scripts/setup --dev or on the PATH.
 
-Rules that hold here: a test whose tool is absent is skipped by its name; in CI that is a failure.
+Rules that hold here:
+- A test with a missing tool is skipped by name, and fails in CI.
 """
 
 from __future__ import annotations
@@ -14,20 +15,20 @@ from pathlib import Path
 
 import pytest
 
-# Looked up when the suite begins: many tests have a home of their own.
+# Evaluated at import, because many tests change HOME.
 _KEPT = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ocifs-dev"
 
 
 @dataclass(frozen=True)
 class Tool:
-    """A program to be run in a directory of its own, which is its home too."""
+    """A program that runs in its own directory, which is also its home directory."""
 
     path: str
     home: Path
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def __call__(self, *arguments: str | Path, check: bool = True) -> bytes:
-        """Run it; what it wrote to standard output."""
+        """Run the program, and return its standard output."""
         environment = {
             **os.environ,
             "HOME": str(self.home),
@@ -45,7 +46,7 @@ class Tool:
 
 
 def tool(name: str, home: Path, *, optional: bool = False) -> Tool:
-    """A tool by its name; skips the test where there is none, except in CI unless it is `optional`."""
+    """A tool by its name. If it is missing, skips the test; in CI only if it is `optional`."""
     built = [
         str(path) for path in sorted(_KEPT.glob(f"{name}-v*/{name}")) if os.access(path, os.X_OK)
     ]
