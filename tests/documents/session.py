@@ -1,9 +1,10 @@
-"""Commands of a document, run in one shell session, and what they printed beside what the document
-says they print.
+"""The commands of a document, run in one shell session, with their actual and documented output.
 
-Rules that hold here: a block of code whose lines begin with `$ ` is a session, whose other lines
-are output; any other block is commands alone; what differs from run to run (times, ports, owners)
-is made equal on both sides by `plain`, and nothing else is.
+Rules that hold here:
+- A code block with lines that begin with `$ ` is a session. Its other lines are output.
+- Any other block has commands only.
+- `plain` removes the differences between runs (times, ports, owners) from both outputs, and nothing
+  else.
 """
 
 from __future__ import annotations
@@ -19,17 +20,16 @@ MARK = "=~=~= "
 
 @dataclass(frozen=True)
 class Step:
-    """A command, and the output that the document shows; None where it shows none and leaves it
-    open.
-    """
+    """A command and its documented output, or None if the document shows no output."""
 
     command: str
     output: str | None
 
 
 def blocks(text: str) -> list[str]:
-    """The indented blocks of code of a document, not indented any more, but for one after `<!-- not
-    run: … -->`.
+    """The code blocks of a document, without their indentation.
+
+    A block after `<!-- not run: … -->` is left out.
     """
     text = re.sub(
         r"^<!-- not run: [^>]+ -->\n\n(?:^ {4}.*\n|^\n(?= {4}))+", "", text, flags=re.MULTILINE
@@ -39,7 +39,7 @@ def blocks(text: str) -> list[str]:
 
 
 def steps(block: str) -> Iterator[Step]:
-    """What one block says to do."""
+    """The steps of one block."""
     if not block.startswith("$ "):
         yield Step(block, None)
         return
@@ -52,14 +52,14 @@ def steps(block: str) -> Iterator[Step]:
 
 
 def plain(text: str, port: str = "34099") -> str:
-    """Text without what differs from run to run."""
+    """The text without the differences between runs."""
     text = re.sub(r"\b\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\b", "DATE TIME", text.replace(port, "34099"))
     text = re.sub(r"^total \d+$", "total N", text, flags=re.MULTILINE)
     return "\n".join(line.rstrip() for line in text.strip().splitlines())
 
 
 def run(found: list[Step], home: Path, environment: Mapping[str, str]) -> list[tuple[Step, str]]:
-    """Run the steps in one bash; what each printed, errors included."""
+    """Run the steps in one bash, and return the output of each, with its errors."""
     script = "shopt -s expand_aliases\nexec 2>&1\n"
     for step in found:
         script += f"{step.command}\necho; echo '{MARK}'\n"

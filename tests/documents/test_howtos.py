@@ -1,9 +1,9 @@
-"""The commands of the how-to pages, run in a shell as they stand there: each succeeds, and prints
-what the page shows.
+"""The commands of the how-to pages run unchanged, succeed, and print the documented output.
 
-Rules that hold here: `registry.example.com` is a registry of this test; a block that is no session
-has to succeed to its last command; a block after `<!-- not run: why -->` is left out, and so is one
-that is no command but a part of a file.
+Rules that hold here:
+- `registry.example.com` is a registry of this test.
+- Every command of a block without output must succeed.
+- A block after `<!-- not run: why -->` is left out, and so is a block with a part of a file.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.mount, pytest.mark.servers]
 
 
-PLACES = ("mnt", "app", "app-mnt")  # where pages mount something
+PLACES = ("mnt", "app", "app-mnt")  # the mount points of the pages
 
 
 def a_layer(*entries: tuple[str, bytes, int]) -> bytes:
-    """A tar of files with their modes; one without a mode is a whiteout."""
+    """A tar of files with their modes. A file with mode 0 is a whiteout."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for name, content, mode in entries:
@@ -54,7 +54,10 @@ def a_layer(*entries: tuple[str, bytes, int]) -> bytes:
 
 
 def packages(openssl: str) -> bytes:
-    stanza = "Package: {}\nStatus: install ok installed\nArchitecture: amd64\nVersion: {}\nMaintainer: x\nDescription: x\n"
+    stanza = (
+        "Package: {}\nStatus: install ok installed\nArchitecture: amd64\nVersion: {}\n"
+        "Maintainer: x\nDescription: x\n"
+    )
     return "\n".join(
         stanza.format(*row) for row in (("libc6", "2.36-9"), ("openssl", openssl))
     ).encode()
@@ -83,7 +86,7 @@ RELEASES = {
 
 
 def push_releases(registry: Registry, place: Path) -> None:
-    """team/app:1.0 and team/app:1.1, of two layers each, the lower one shared."""
+    """Push team/app:1.0 and team/app:1.1, with two layers each, of which they share the lower."""
     for tag, layer in RELEASES.items():
         layout = make_layout(place / tag, [BASE, layer], tag=tag)
         index = json.loads((layout / "index.json").read_text())
@@ -109,7 +112,7 @@ def push_releases(registry: Registry, place: Path) -> None:
 
 
 def push_model(registry: Registry, place: Path) -> None:
-    """models/q:8b: a real GGUF of 32 MiB, as a file with a title."""
+    """Push models/q:8b: a real GGUF of 32 MiB, as a file with a title."""
     writer = gguf.GGUFWriter(place / "model.gguf", "llama")
     for name in ("token_embd.weight", "output.weight"):
         writer.add_tensor(name, numpy.zeros((2048, 2048), dtype=numpy.float32))
@@ -151,8 +154,9 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
 
 @contextmanager
 def home(place: Path) -> Iterator[dict[str, str]]:
-    """The environment of a person with an empty home, and `ocifs` on the PATH; mounts that a page
-    left are ended.
+    """The environment of a user with an empty home directory, and `ocifs` on the PATH.
+
+    The mounts that a page has left are unmounted at the end.
     """
     kept = {
         name: value
@@ -179,11 +183,11 @@ def home(place: Path) -> Iterator[dict[str, str]]:
 
 
 def follow(page: str, host: str, place: Path, environment: dict[str, str]) -> int:
-    """Run a page; the number of its commands and of what it shows that were compared."""
+    """Run a page, and return the number of its commands and of compared outputs."""
     text = (ROOT / "docs/how-to" / page).read_text()
     for name in ("registry.example.com", "registry.inside.example", "127.0.0.1:34099"):
         text = text.replace(name, host)
-    text = text.replace("9469", str(free_port()))  # a mount's metrics
+    text = text.replace("9469", str(free_port()))  # the port of the metrics
     found = []
     commands = [block for block in blocks(text) if not re.match(r"[{[]|[\w-]+ = ", block)]
     for step in (step for block in commands for step in steps(block)):
@@ -272,7 +276,8 @@ def test_the_head_of_a_model_is_fetched_and_not_the_model(
     registry: Registry, tmp_path: Path
 ) -> None:
     with home(tmp_path / "home") as environment:
-        look = "import gguf; print(gguf.GGUFReader('mnt/models/q:8b/files/model.gguf').tensors[0].name)"
+        model = "gguf.GGUFReader('mnt/models/q:8b/files/model.gguf')"
+        look = f"import gguf; print({model}.tensors[0].name)"
         script = (
             f'ocifs mount {registry.host} mnt && python3 -c "{look}" && cat mnt/.ocifs/status.json'
         )

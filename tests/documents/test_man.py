@@ -1,4 +1,4 @@
-"""The manual pages: man shows them without a warning, and they have every command and option."""
+"""man formats the manual pages without a warning, and they describe every command and option."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_the_index_of_manuals_can_read_its_name(name: str, pages: Path) -> None:
 
 
 def sections(text: str) -> dict[str, str]:
-    """The text below each heading of the second level."""
+    """The text of each subsection, by its heading."""
     found = re.split(r"^ {3}(\S.*)$", text, flags=re.MULTILINE)
     return dict(zip(found[1::2], found[2::2], strict=True))
 

@@ -1,4 +1,4 @@
-"""The examples of the page about Python, each run as it stands there, in the order of the page."""
+"""The examples of the page on Python run unchanged, in the order of the page."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 from ocifs.oci import mediatype
 from tests.documents.session import blocks
-from tests.registry.conftest import nobodys_home  # noqa: F401 (a fixture, for all tests here)
+from tests.registry.conftest import nobodys_home  # noqa: F401 (a fixture of all tests here)
 from tests.support.image import make_layout
 from tests.support.push import push_blob, push_manifest
 from tests.support.registry import Registry, running_registry
@@ -30,7 +30,7 @@ def push(
     layer: tuple[str, bytes],
     title: str = "",
 ) -> None:
-    """A manifest `v1` of one layer, each with its media type."""
+    """Push a manifest `v1` with one layer, with the given media types."""
 
     def described(media_type: str, content: bytes) -> dict[str, object]:
         digest = push_blob(registry.url, repository, content)

@@ -1,5 +1,6 @@
-"""The page about what is wrong has every error and every finding, with the errno and the exit
-status that the code gives them.
+"""The troubleshooting page has every error and every finding of `ocifs doctor`.
+
+Each error has its errno and its exit status.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def test_a_section_has_the_errno_the_exit_status_and_what_to_do(kind: type[Ocifs
     )
     assert (
         len(re.sub(r"^- .*$", "", text, flags=re.MULTILINE).split()) > 15
-    )  # a message alone helps nobody
+    )  # a section with the message alone does not help
 
 
 def test_the_words_of_programs_are_those_of_the_system() -> None:
@@ -56,7 +57,7 @@ def test_the_words_of_programs_are_those_of_the_system() -> None:
 
 
 def literals(tree: ast.AST) -> set[str]:
-    """What stands in a module between values: the constant parts of its texts."""
+    """The strings of a module, without the parts that are filled in."""
     return {
         node.value
         for node in ast.walk(tree)
@@ -82,10 +83,10 @@ def test_the_messages_are_those_of_the_code() -> None:
 
 
 def findings() -> Iterator[tuple[str, set[str]]]:
-    """The topic and the constant parts of each finding of `ocifs doctor` that is not always well.
+    """The topic and the constant strings of each finding of `ocifs doctor` that can be a problem.
 
-    Those about mounts, registries, sources, registries.conf and the owners of files repeat what was
-    found there.
+    The findings on mounts, registries, sources, registries.conf and the owners of files are left
+    out: they repeat errors of other parts.
     """
     for module in ("checks", "doctor"):
         tree = ast.parse((ROOT / f"ocifs/verbs/{module}.py").read_text())
@@ -111,7 +112,7 @@ def findings() -> Iterator[tuple[str, set[str]]]:
 
 
 def assigned(function: ast.AST, line: int) -> dict[str, ast.expr]:
-    """The last value that is assigned to each name of a function before a line."""
+    """The last value assigned to each name of a function, before a line."""
     texts: dict[str, tuple[int, ast.expr]] = {}
     for node in ast.walk(function):
         if isinstance(node, ast.Assign) and node.lineno <= line:

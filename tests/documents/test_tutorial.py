@@ -1,4 +1,4 @@
-"""The tutorial and the README's first screens, run as they stand there."""
+"""The commands of the tutorial and of the README run unchanged, and print the documented output."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.mount, pytest.mark.servers]
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory below which the tutorial works."""
+    """The home directory in which the tutorial runs."""
     return tmp_path_factory.mktemp("tutorial")
 
 
@@ -30,14 +30,17 @@ def sessions(home: Path) -> list[tuple[Step, str]]:
     found = [
         step for block in blocks((ROOT / "docs/tutorial.md").read_text()) for step in steps(block)
     ]
-    # The first block sets up the clone that this runs in, which was done, and takes the clone for
-    # the current directory.
+    # The first block sets up the clone, which is already done, and expects it as the current
+    # directory.
     setting_up = "./scripts/setup\nsudo apt-get install --yes docker-registry skopeo\n"
     assert found[0].command.startswith(setting_up)
     first = found[0].command.replace(setting_up, f"cd {ROOT}\n")
     environment = {**os.environ, "TMPDIR": str(home), "LC_ALL": "C.UTF-8", "HOME": str(home)}
-    # A person types the next command later than a script does.
-    wait = "\nfor _ in $(seq 100); do curl -s 127.0.0.1:$port/v2/ && break; sleep 0.1; done; echo port $port"
+    # A user types the next command later than a script does, so the script waits for the server.
+    wait = (
+        "\nfor _ in $(seq 100); do curl -s 127.0.0.1:$port/v2/ && break; sleep 0.1; done"
+        "; echo port $port"
+    )
     serve = next(
         number for number, step in enumerate(found) if "docker-registry serve" in step.command
     )
@@ -52,7 +55,7 @@ def test_the_tutorial_prints_what_it_says(sessions: list[tuple[Step, str]], home
     for step, printed in sessions:
         if step.command == "ocifs status":
             assert f"{home}/" not in printed
-            continue  # the user or another suite may have mounts
+            continue  # other mounts of this machine may be listed
         if step.output is not None:
             assert plain(printed, port) == plain(step.output), step.command
             shown += 1
@@ -61,7 +64,7 @@ def test_the_tutorial_prints_what_it_says(sessions: list[tuple[Step, str]], home
 
 @pytest.fixture(scope="module")
 def demo() -> str:
-    """What the demo prints."""
+    """The output of the demo."""
     return subprocess.run(
         [ROOT / "scripts/demo"], capture_output=True, text=True, timeout=100, check=True
     ).stdout

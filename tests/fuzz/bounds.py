@@ -1,7 +1,9 @@
-"""What one input of the fuzz may cost: CPU seconds and resident memory of this process.
+"""The bounds on one input of the fuzz tests: CPU seconds and resident memory of this process.
 
-Rules that hold here: memory is that of the process (VmHWM), since allocations of C libraries are
-not Python's; an input that does not end is interrupted; to be used in the main thread.
+Rules that hold here:
+- Memory is the peak of the process (VmHWM), because Python does not count allocations of C
+  libraries.
+- An input that does not end is interrupted. This needs the main thread.
 """
 
 from __future__ import annotations
@@ -14,14 +16,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
-SECONDS = 5.0  # of CPU, for an input of some KiB on a slow machine: nearly all take milliseconds
-MEBIBYTES = 192  # beyond what the process had before
+SECONDS = 5.0  # of CPU. Inputs have some KiB, and nearly all take milliseconds
+MEBIBYTES = 192  # above the memory at the start
 
-_RESET_PEAK = "5"  # to /proc/PID/clear_refs (proc(5))
+_RESET_PEAK = "5"  # written to /proc/PID/clear_refs (proc(5))
 
 
 class OutOfBounds(Exception):
-    """An input cost more than any input may."""
+    """An input exceeded the bounds."""
 
 
 @contextlib.contextmanager

@@ -1,6 +1,4 @@
-"""Runs the targets: some inputs for each in the suite, as many as there is time for in
-`scripts/soak --fuzz`; and counts them.
-"""
+"""Runs the fuzz targets: some inputs each in the suite, minutes in `scripts/soak --fuzz`."""
 
 from __future__ import annotations
 
@@ -17,12 +15,12 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from tests.fuzz.bounds import bounded
 from tests.fuzz.targets import TARGETS
 
-ROUND = 500  # inputs between two looks at the clock
+ROUND = 500  # inputs between two checks of the time
 
 
 @dataclass
 class Fuzzed:
-    """How many inputs of each kind were tried, and what broke a law."""
+    """The number of inputs of each kind, and the violations of laws."""
 
     seconds: float
     inputs: Counter[str] = field(default_factory=Counter)
@@ -34,9 +32,9 @@ class Fuzzed:
 
 
 def tried(name: str, many: int, chance: int | None = None) -> int:
-    """Try many inputs of a target; how many it were.
+    """Try many inputs of a target, and return their number.
 
-    Raises what broke the law or took too much, with the smallest such input.
+    Raises the error of a violated law or bound, with the smallest input that causes it.
     """
     target, count = TARGETS[name], 0
 
@@ -62,10 +60,8 @@ def tried(name: str, many: int, chance: int | None = None) -> int:
 
 
 def fuzz(seconds: float, first: int) -> Fuzzed:
-    """Every target in turn, again and again, until the time is over; each round has a seed of its
-    own.
-    """
-    logging.disable()  # a line for each input
+    """Run all targets repeatedly until the time is over. Each round has a different seed."""
+    logging.disable()  # every input would log lines
     found, end, number = Fuzzed(seconds), time.monotonic() + seconds, first
     while time.monotonic() < end and len(found.failures) < 20:
         for name in TARGETS:

@@ -1,8 +1,9 @@
-"""Inputs as strangers, broken programs and dying disks make them: something right, and damage of
-every kind.
+"""Inputs as attackers, faulty programs and failing disks make them: valid data with damage.
 
-Rules that hold here: strategies of Hypothesis only, so that every failure shrinks and is kept; what
-is damaged is real, since what makes no sense from its first byte gets past no first look.
+Rules that hold here:
+- Inputs come from Hypothesis' strategies only, so every failure is minimized and stored.
+- The data is valid before the damage. A parser rejects random bytes at its first check, and the
+  code behind it would never run.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ NASTY_VALUES = st.one_of(
 
 @st.composite
 def damaged_bytes(draw: st.DrawFn, seeds: Sequence[bytes], tokens: Sequence[bytes] = ()) -> bytes:
-    """One of the seeds, with up to six places overwritten, cut out, repeated or put in."""
+    """One of the seeds, with up to six parts overwritten, removed, repeated or inserted."""
     data = bytearray(draw(st.sampled_from(list(seeds))))
     for _ in range(draw(st.integers(0, 6))):
         place = draw(st.integers(0, len(data)))
@@ -94,16 +95,14 @@ def damaged_bytes(draw: st.DrawFn, seeds: Sequence[bytes], tokens: Sequence[byte
 
 
 def damaged_text(seeds: Sequence[str], tokens: Sequence[str] = ()) -> st.SearchStrategy[str]:
-    """The same for texts; what is no UTF-8 afterwards is replaced."""
+    """One of the seeds with damage. Invalid UTF-8 is replaced."""
     raw = damaged_bytes([seed.encode() for seed in seeds], [token.encode() for token in tokens])
     return raw.map(lambda data: data.decode(errors="replace"))
 
 
 @st.composite
 def damaged_json(draw: st.DrawFn, seeds: Sequence[object]) -> object:
-    """One of the seeds (what JSON can say), with up to four of its values replaced, removed,
-    renamed or repeated anywhere in it.
-    """
+    """One of the seeds, with up to four values replaced, removed, renamed or repeated."""
     value = json.loads(json.dumps(draw(st.sampled_from(list(seeds)))))
     for _ in range(draw(st.integers(0, 4))):
         value = _change(draw, value)
@@ -111,7 +110,7 @@ def damaged_json(draw: st.DrawFn, seeds: Sequence[object]) -> object:
 
 
 def _change(draw: st.DrawFn, value: object) -> object:
-    """The value, changed at one place that is drawn step by step."""
+    """The value with one change, at a path that is drawn step by step."""
     if isinstance(value, dict) and value and draw(st.integers(0, 9)):
         key = draw(st.sampled_from(sorted(value)))
         what = draw(st.integers(0, 6))
@@ -132,11 +131,11 @@ def _change(draw: st.DrawFn, value: object) -> object:
 
 
 def as_bytes(value: object) -> bytes:
-    """JSON as a registry would send it; what UTF-8 cannot have is escaped."""
+    """JSON as a registry would send it. Surrogates are escaped."""
     return json.dumps(value).encode()
 
 
 def as_json_bytes(seeds: Sequence[object]) -> st.SearchStrategy[bytes]:
-    """JSON that is damaged in its meaning, or in its bytes."""
+    """JSON with damage in its values or in its bytes."""
     pack: Callable[[object], bytes] = as_bytes
     return damaged_json(seeds).map(pack) | damaged_bytes([as_bytes(seed) for seed in seeds])

@@ -1,9 +1,8 @@
-"""What is fuzzed: for each kind of input from outside, how it is made, and the law that must hold
-whatever it is.
+"""The fuzz targets: a strategy for each kind of untrusted input, and the law that it must obey.
 
-Rules that hold here: a law is that an answer is in order, or that an error of ocifs says no; any
-other exception is a finding. A target depends on nothing but its input, so that what failed once
-fails again.
+Rules that hold here:
+- A law requires a well-formed result or an error of ocifs. Any other exception is a failure.
+- A target depends only on its input, so a failure can be repeated.
 """
 
 from __future__ import annotations
@@ -67,14 +66,13 @@ from tests.tree.test_semantics import context_of
 KIB = 1024
 Law = Callable[[Any], None]
 
-_YEAR_10000 = (
-    253_402_300_800 * 10**9
-)  # stat has seconds and nanoseconds apart; a date of Python's goes no further
+# In nanoseconds. Python's dates end here, while stat has separate seconds and nanoseconds.
+_YEAR_10000 = 253_402_300_800 * 10**9
 
 
 @dataclass(frozen=True)
 class Target:
-    """Inputs of a kind, and what must hold for each."""
+    """The inputs of one kind, and their law."""
 
     inputs: st.SearchStrategy[Any]
     law: Law
@@ -91,9 +89,12 @@ def target(name: str, inputs: st.SearchStrategy[Any]) -> Callable[[Law], Law]:
     return keep
 
 
-# What a registry says.
+# Responses of registries.
 
-CONFIG = b'{"os":"linux","architecture":"amd64","created":"2024-01-02T03:04:05Z","config":{"Cmd":["sh"]},"history":[{}]}'
+CONFIG = (
+    b'{"os":"linux","architecture":"amd64","created":"2024-01-02T03:04:05Z",'
+    b'"config":{"Cmd":["sh"]},"history":[{}]}'
+)
 _DIGEST = "sha256:" + "1" * 64
 _LAYER = {
     "mediaType": mediatype.OCI_LAYER,
@@ -190,8 +191,9 @@ def a_configs_directory(config: bytes) -> None:
 
 
 async def _walked(registry: MemoryRegistry) -> None:
-    """Everything that can be looked at without a layer has names of one component, numbers that a
-    stat can have, or an error of ours.
+    """Walk over everything outside of layers.
+
+    Names have one component, and attributes fit into a stat, or the error is one of ocifs.
     """
     todo: list[tuple[object, int]] = []
     with contextlib.suppress(OcifsError):
@@ -343,7 +345,7 @@ def lists(body: bytes) -> None:
         assert said.isprintable() and len(said) < 2000
 
 
-# What somebody pushed.
+# Content that users have pushed.
 
 
 @target(
@@ -408,9 +410,7 @@ def listings(given: tuple[str, bytes]) -> None:
 
 
 def in_order_on_disk(path: Path, cache: Path) -> None:
-    """Every image that is listed is shown under a name that leads to it, and has a manifest or an
-    error of ours.
-    """
+    """Every listed image can be looked up by its name, and has a manifest or an error of ocifs."""
     with contextlib.suppress(OcifsError):
         source, shelf = LayoutSource(str(path), LocalTransport.ANY), DerivedFiles(Disk(cache))
         contents = SourceOpener(
@@ -462,7 +462,7 @@ def damaged_tables(blob: bytes) -> None:
             in_order(read(changed), changed)
 
 
-# What people write.
+# Files that users write.
 
 TOML = [
     "[[",
@@ -507,8 +507,10 @@ def registries(text: str) -> None:
 
 
 HOSTS_TOML = (
-    'server = "https://registry-1.docker.io"\n[host."https://mirror.example.com/v2/x"]\ncapabilities = ["pull", "resolve"]\n'
-    'ca = ["a.crt"]\nclient = [["a.cert", "a.key"]]\nskip_verify = true\noverride_path = true\ndial_timeout = "5s"\n'
+    'server = "https://registry-1.docker.io"\n'
+    '[host."https://mirror.example.com/v2/x"]\ncapabilities = ["pull", "resolve"]\n'
+    'ca = ["a.crt"]\nclient = [["a.cert", "a.key"]]\n'
+    'skip_verify = true\noverride_path = true\ndial_timeout = "5s"\n'
     '[host."https://mirror.example.com/v2/x".header]\nx-a = ["1", "2"]\n'
 )
 
@@ -571,7 +573,7 @@ def credentials(body: bytes) -> None:
                 assert isinstance(found, Credential | Helper)
 
 
-# What lies on the disk.
+# Files of the cache.
 
 _INDEX = LayerIndex(tuple(members(TAR)), Digest.of(TAR), len(TAR), "none")
 _TREE = merge(
@@ -590,7 +592,7 @@ _CONTENT = random.Random(5).randbytes(300 * KIB)
 
 
 def _partly_kept() -> tuple[bytes, bytes]:
-    """The map and the content of a blob of which some is here."""
+    """The block map and the content of a partly cached blob."""
 
     async def part(place: Path) -> None:
         source = MemorySource()
@@ -617,7 +619,7 @@ _MAP, _PART = _partly_kept()
     st.tuples(damaged_bytes([_MAP]), damaged_bytes([_PART, _CONTENT]), st.integers(0, 300 * KIB)),
 )
 def blocks(given: tuple[bytes, bytes, int]) -> None:
-    """Whatever lies there, what is read is the content."""
+    """Reads return the right content, with any damage on the disk."""
     there, part, start = given
 
     async def look(place: Path) -> None:
@@ -661,7 +663,7 @@ _KEYS = {
     ),
 )
 def names(body: bytes) -> None:
-    """What is known of names is of the shape that its kind has, or nothing."""
+    """A cached list of names has the shape of its kind, or is not used."""
 
     async def ask(place: Path) -> None:
         disk = Disk(place)

@@ -1,9 +1,8 @@
-"""Every parser of foreign input does work that grows with the length of the input, and not faster.
+"""The work of every parser of untrusted input grows linearly with the input.
 
-What a parser does in C (patterns, copies) cannot be counted from Python, so the work is CPU time,
-and only its growth is judged: an input of 16 times the length may take 64 times as long. A
-quadratic parser takes 256 times as long, and the smaller inputs show it before the larger ones
-would hang.
+Python cannot count the work in C (patterns, copies), so the work is CPU time, and only its growth
+is compared. An input of 16 times the length may take 64 times as long. A quadratic parser takes 256
+times as long, and the smaller inputs reveal it before the larger ones would hang.
 """
 
 from __future__ import annotations
@@ -57,14 +56,15 @@ from tests.layers.test_work import _ztoc
 KIB = 1024
 SMALL_TEXT, SMALL = 512, 4 * KIB
 GROWTH = 64  # for 16 times the length
-NOISE = 0.02  # seconds of CPU that say nothing
+NOISE = 0.02  # seconds of CPU below which a measurement has no meaning
 _PAIRED = 5
 LIMITS = Limits(layer_empty_streams=1 << 40, layer_streams=1 << 40)
 
 
 def spent(parse: Callable[[object], object], value: object) -> float:
-    """CPU seconds of this thread without garbage collections; the least of three runs, unless one
-    is short.
+    """CPU seconds of this thread without garbage collection.
+
+    The result is the least of three runs. A short run is not repeated.
     """
     runs = []
     gc.disable()
@@ -84,7 +84,7 @@ def spent(parse: Callable[[object], object], value: object) -> float:
 def grows_faster(
     parse: Callable[[object], object], make: Callable[[int], object], small: int = SMALL
 ) -> str:
-    """How the work grows if that is faster than the length, else ""."""
+    """A description of the growth if it is faster than linear, else ""."""
     least = max(spent(parse, make(small)), NOISE / 16)
     for factor in (4, 16):
         took = spent(parse, make(factor * small))
@@ -98,8 +98,8 @@ def grows_faster(
 class Parser:
     """A parser of texts.
 
-    `words`: what its grammar is made of, to be repeated, the first ones also in pairs; `around`:
-    what stands before and behind.
+    `words` are tokens of its grammar, which are repeated, the first ones also in pairs. `around` is
+    the text before and after them.
     """
 
     parse: Callable[[str], object]
@@ -360,7 +360,7 @@ STREAMS = {
 
 @pytest.mark.parametrize("name", STREAMS)
 def test_decoders_of_streams_are_linear(name: str) -> None:
-    """Of layers, of chunks, of tables, of bodies."""
+    """The streams are layers, chunks, tables of contents and bodies of responses."""
     stream = STREAMS[name]
 
     def span(data: bytes, form: str) -> None:
@@ -450,7 +450,7 @@ def test_readers_of_footers_and_annotations_are_linear() -> None:
 
 @pytest.mark.parametrize("shared", [True, False])
 def test_the_reader_of_ztocs_is_linear(shared: bool) -> None:
-    """With the size of the table, of which each entry has as many attributes as there are entries."""
+    """Linear in the size of the table. Each entry has as many attributes as there are entries."""
 
     def make(size: int) -> bytes:
         count = max(2, int((size / 100) ** 0.5))

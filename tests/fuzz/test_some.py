@@ -1,6 +1,4 @@
-"""Some inputs of each kind from outside in every run of the suite; `scripts/soak --fuzz` goes on
-for minutes.
-"""
+"""Some untrusted inputs of each kind. `scripts/soak --fuzz` tries them for minutes."""
 
 from __future__ import annotations
 
@@ -25,5 +23,5 @@ def test_an_input_that_does_not_end_is_a_finding() -> None:
 def test_an_input_that_takes_memory_of_the_process_is_a_finding() -> None:
     with pytest.raises(OutOfBounds, match="memory"), bounded(mebibytes=64):
         held = bytearray(128 << 20)
-        held[:: 1 << 12] = b"x" * len(held[:: 1 << 12])  # touch each page
+        held[:: 1 << 12] = b"x" * len(held[:: 1 << 12])  # write to each page
         del held

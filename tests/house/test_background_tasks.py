@@ -1,7 +1,7 @@
-"""Every background task has a guard: what goes wrong in one never ends the mount.
+"""Every background task has a guard, so that its error never ends the mount.
 
-A task that is started in a nursery of the function that waits for it is a part of that function:
-its error is the caller's. Every other task must be started through `guarded`.
+A task in a nursery of the function that waits for it is a part of that function, and its error is
+raised to the caller. Every other task must be started through `guarded`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "ocifs"
 MODULES = sorted(PACKAGE.rglob("*.py"))
-# Their nurseries last as long as a mount, so a task in them is never a part of an operation.
+# The nurseries of these modules last as long as a mount, so a task in them belongs to no operation.
 OF_THE_MOUNT = {"app.py", "fuse/session.py"}
 EXCEPTIONS = {
-    ("concurrency.py", "self._fly"): "hands every error to those who wait",
+    ("concurrency.py", "self._fly"): "raises every error in its waiters",
     (
         "fuse/session.py",
         "_announce",
@@ -40,7 +40,7 @@ def functions(tree: ast.AST) -> Iterator[ast.AsyncFunctionDef | ast.FunctionDef]
 
 
 def opened_in(function: ast.AST) -> set[str]:
-    """The names of the nurseries that a function opens, and so waits for."""
+    """The names of the nurseries that a function opens, and therefore waits for."""
     found = set()
     for node in ast.walk(function):
         if isinstance(node, ast.AsyncWith):
@@ -110,12 +110,14 @@ def test_the_exceptions_are_still_there() -> None:
         ("a.py", "def f(self):\n  self._nursery.start_soon(guarded, 'work', work, 1)", 0),
         (
             "a.py",
-            "async def f():\n  async with trio.open_nursery() as nursery:\n    nursery.start_soon(work)",
+            "async def f():\n  async with trio.open_nursery() as nursery:\n"
+            "    nursery.start_soon(work)",
             0,
         ),
         (
             "app.py",
-            "async def f():\n  async with trio.open_nursery() as nursery:\n    nursery.start_soon(work)",
+            "async def f():\n  async with trio.open_nursery() as nursery:\n"
+            "    nursery.start_soon(work)",
             1,
         ),
         ("a.py", "async def f(nursery):\n  await nursery.start(work)", 1),

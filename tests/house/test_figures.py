@@ -1,4 +1,4 @@
-"""The figures that the documents show are those that scripts/bench kept."""
+"""The figures in the documents are those in the file of scripts/bench."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""The suite does not depend on what started it: see tests/support/hermetic.py, and scripts/hostile
-for the whole suite.
+"""The suite does not depend on its parent (tests/support/hermetic.py).
+
+scripts/hostile runs the whole suite with such a parent.
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""Each bound on what comes from outside: passing it is an error that names it, and what is just
-within it passes.
-"""
+"""Each bound on untrusted input admits an input within it, and is named in the error otherwise."""
 
 from __future__ import annotations
 
@@ -40,9 +38,7 @@ def limited(**bounds: float) -> Settings:
 
 @dataclass(frozen=True)
 class Row:
-    """One bound: what a registry says, what is asked, a bound that lets it pass and one that does
-    not.
-    """
+    """One bound: a response, a request, a value that admits the response, and one that does not."""
 
     handler: Handler
     ask: Callable[[RegistryClient], Awaitable[object]]
@@ -51,7 +47,7 @@ class Row:
 
 
 def tags_in_pages(count: int) -> Handler:
-    """A tag a page."""
+    """A list of tags with one tag on each page."""
 
     def handler(request: Request) -> Reply:
         number = int(request.target.partition("last=v")[2] or 0)
@@ -109,7 +105,7 @@ async def test_a_registry_that_says_more_than_a_bound_allows(name: str) -> None:
 
 
 async def test_what_is_read_of_an_errors_body_is_bounded() -> None:
-    """It is cut, not refused: the status counts."""
+    """The body is cut and not rejected, because the status is enough."""
     said = json.dumps({"errors": [{"code": "DENIED", "message": "x" * 10_000}]}).encode()
     with fault_server(always(403, said)) as server:
         async with open_registry(server.host, limited(error_bytes=100)) as client:
@@ -189,8 +185,9 @@ def test_a_layer_that_unpacks_to_more_than_a_bound_allows(name: str) -> None:
 
 
 def test_a_path_as_deep_as_a_header_allows_is_no_trap() -> None:
-    """Nothing that walks a tree may recurse: half a mebibyte of header makes a path of 200,000
-    directories.
+    """Code that walks a tree must not recurse.
+
+    A header of half a MiB can have a path of 200,000 directories.
     """
     deep = "/".join(["d"] * 200_000)
     found = members(tar(entry(deep)), SETTINGS.limits)

@@ -1,4 +1,4 @@
-"""No module holds state that event loops or threads could share by accident.
+"""No module has state that event loops or threads could share by accident.
 
 `ocifs.open` runs an event loop for each tree, so two trees in one process are two threads in the
 same modules.
@@ -30,22 +30,23 @@ MODULES = sorted(
     for each in pkgutil.walk_packages(ocifs.__path__, "ocifs.")
     if each.name != "ocifs.__main__"
 )
-# Tables: read-only by agreement, which `mutations` holds the module to.
+# Tables are read-only by convention, which `mutations` checks.
 TABLES = (dict, list, set)
 FIXED = (
-    type, str, bytes, int, float, complex, tuple, frozenset, range, type(None), re.Pattern, Struct, PurePath, enum.Enum,
-    MappingProxyType, FunctionType, ModuleType, TypeVar, logging.Logger, click.ParamType, click.Command,
+    type, str, bytes, int, float, complex, tuple, frozenset, range, type(None), re.Pattern, Struct,
+    PurePath, enum.Enum, MappingProxyType, FunctionType, ModuleType, TypeVar, logging.Logger,
+    click.ParamType, click.Command,
     # One value for each task, and one for each event loop.
     ContextVar, trio.lowlevel.RunVar,
 )  # fmt: skip
 MUTATORS = {
-    "add", "append", "appendleft", "clear", "discard", "extend", "insert", "move_to_end", "pop", "popitem", "popleft",
-    "remove", "reverse", "setdefault", "sort", "update",
+    "add", "append", "appendleft", "clear", "discard", "extend", "insert", "move_to_end", "pop",
+    "popitem", "popleft", "remove", "reverse", "setdefault", "sort", "update",
 }  # fmt: skip
 
 
 def mutations(tree: ast.Module, names: set[str]) -> set[str]:
-    """Which of the module's names something in it changes in place, or rebinds from a function."""
+    """The module's names that its code changes in place, or rebinds in a function."""
     found: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Global):
@@ -64,7 +65,7 @@ def mutations(tree: ast.Module, names: set[str]) -> set[str]:
 
 
 def is_fixed(value: object) -> bool:
-    """Whether a value of a module cannot change, as far as its type says."""
+    """Whether the type of a value is immutable."""
     if isinstance(value, FIXED) or (callable(value) and not isinstance(value, memoryview)):
         return True
     if dataclasses.is_dataclass(value):

@@ -1,4 +1,4 @@
-"""The tests that documents name are there."""
+"""The tests that documents name exist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The reference says what the code does: errnos, commands, options, variables, fields."""
+"""The reference describes the errnos, commands, options, variables and fields of the code."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_every_value_that_an_option_can_have_is_in_the_reference(
     for option in command.params:
         if (
             isinstance(option.type, click.Choice) and option.name != "kinds"
-        ):  # those have a page of their own
+        ):  # these have a separate page
             assert re.search(r"\\\|".join(map(re.escape, option.type.choices)), CLI), (
                 name,
                 option.name,
@@ -133,7 +133,7 @@ def test_every_parameter_of_mount_is_a_key_of_the_configuration() -> None:
     assert all(f"`{name}`" in text for name in (*others, "sources"))
 
 
-# What a shell or systemd says to ocifs, and no person.
+# Variables that a shell or systemd sets for ocifs, and users do not.
 TOLD = {"COMP_WORDS", "OCIFS_BREAKS", "_OCIFS_COMPLETE", "NOTIFY_SOCKET"}
 
 
@@ -183,8 +183,9 @@ def test_every_option_and_method_of_the_python_interface_is_on_its_page() -> Non
 
 
 def named(value: object) -> set[str]:
-    """The fields of an object, and of those in it, but for those whose names are data (operations,
-    errnos, headers).
+    """The fields of an object and of the objects in it.
+
+    Names that are data (operations, errnos, headers) are left out.
     """
     found = set()
     for name, below in value.items() if isinstance(value, dict) else ():

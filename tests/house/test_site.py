@@ -1,6 +1,4 @@
-"""The site of the documents: a link that leads nowhere is found in what was made, wherever it was
-written.
-"""
+"""A broken link of the documentation site is found in the generated pages."""
 
 from __future__ import annotations
 
@@ -52,7 +50,8 @@ def test_links_of_documents_outside_the_site_are_looked_at_too(tmp_path: Path) -
     (tmp_path / "there.md").write_text("# The `head` of it\n")
     page = tmp_path / "page.md"
     page.write_text(
-        "# Top\n[a](there.md#the-head-of-it) [b](#top) [c](there.md#nothing) [d](gone.md) [e](#bottom)\n"
+        "# Top\n[a](there.md#the-head-of-it) [b](#top) [c](there.md#nothing)"
+        " [d](gone.md) [e](#bottom)\n"
     )
     assert [problem.split()[2].rstrip(",") for problem in links(page)] == [
         "there.md#nothing",

@@ -1,6 +1,4 @@
-"""What a release is made of: locked by hashes, listed in a bill, and run with as few rights as a
-mount can have.
-"""
+"""A release has locked libraries, a bill of materials, and units and pods with few rights."""
 
 from __future__ import annotations
 
@@ -78,9 +76,11 @@ def test_the_units_are_hardened() -> None:
     ):
         assert f"\n{line}" in system and f"\n{line}" in user
     assert "\nNoNewPrivileges=yes" in system
-    # Each of these would keep the mount from the rest of the machine, or fusermount3 from its
-    # rights.
-    own_namespace = r"^(Protect\w+|Private\w+|ReadOnlyPaths|ReadWritePaths|InaccessiblePaths|RootDirectory|DynamicUser)="
+    # Each of these would hide the mount from the rest of the machine, or take fusermount3's rights.
+    own_namespace = (
+        r"^(Protect\w+|Private\w+|ReadOnlyPaths|ReadWritePaths|InaccessiblePaths"
+        r"|RootDirectory|DynamicUser)="
+    )
     assert not re.search(own_namespace, system, re.MULTILINE)
     assert not re.search(
         r"^(NoNewPrivileges|Restrict\w+|LockPersonality|SystemCall\w+)=", user, re.MULTILINE

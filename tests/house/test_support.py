@@ -1,4 +1,4 @@
-"""The helpers of the tests do what they say, against a real registry."""
+"""The helpers of the tests work against a real registry."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def test_a_payload_is_the_mount_itself(registry: Registry, tmp_path: Path) -> No
     ("source", "view", "said"),
     [
         ("{}/view/app:v1", "rootfs", b"this is of the kind artifact, which has no rootfs/"),
-        ("{}/view/app", "files", b"--view files is for one reference"),
+        ("{}/view/app", "files", b"--view files needs a reference"),
     ],
 )
 def test_a_view_that_is_none_is_an_error_of_the_command(

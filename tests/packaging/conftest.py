@@ -1,4 +1,4 @@
-"""What is built once for all tests of packages."""
+"""Fixtures for the packages, which are built once for all tests."""
 
 from __future__ import annotations
 

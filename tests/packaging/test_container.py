@@ -1,6 +1,4 @@
-"""The container image, and the manifests for Kubernetes: read by its schemas, and run by runc as a
-node would.
-"""
+"""The container image, and the manifests for Kubernetes, validated and run by runc as on a node."""
 
 from __future__ import annotations
 
@@ -13,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import PIPE
-from typing import Any  # manifests are what YAML has
+from typing import Any  # manifests come from YAML
 
 import kubernetes_validate
 import pytest
@@ -48,7 +46,7 @@ def test_a_manifest_is_what_kubernetes_reads(page: str, kind: str) -> None:
 
 def test_the_command_line_is_one_of_ocifs(tmp_path: Path) -> None:
     assert CONTAINER["args"][0] == "mount"
-    # The file of the secret has to be there.
+    # ocifs requires that the file of the secret exists.
     [authfile] = [
         Path(each.partition("=")[2]) for each in CONTAINER["args"] if each.startswith("--authfile=")
     ]
@@ -83,19 +81,18 @@ set -euo pipefail
 export BUILDAH="--root $PWD/storage --runroot $PWD/run --storage-driver ${STORAGE_DRIVER:-overlay}"
 "$2" --base "$1" localhost/ocifs:test
 container=$(buildah $BUILDAH from localhost/ocifs:test)
-buildah $BUILDAH run --isolation chroot "$container" -- ocifs --version </dev/null # which it would make one that does not wait
+# Without /dev/null, buildah would make the script's standard input non-blocking.
+buildah $BUILDAH run --isolation chroot "$container" -- ocifs --version </dev/null
 buildah $BUILDAH inspect --type image localhost/ocifs:test >settings.json
 buildah $BUILDAH mount "$container" >image
 echo built
-read -r _ # the image is mounted as long as somebody is here
+read -r _ # the image is mounted until the test closes this pipe
 """
 
 
 @dataclass(frozen=True)
 class Image:
-    """An image that is mounted where the process `holder` is: its root there, and its
-    configuration.
-    """
+    """A mounted image: its root, in the mount namespace of `holder`, and its configuration."""
 
     holder: int
     root: Path
@@ -157,9 +154,10 @@ runc kill one KILL && wait $! || echo "killed, $?"
 ls node/var/lib/ocifs/registry 2>&1 || true
 begin two
 runc run --bundle reader reader-two
-runc exec two $STOP || true # which ends with its container, whose daemon ends with the mount
+runc exec two $STOP || true # the daemon ends with the mount, and the container with its daemon
 wait $! && echo "ended, $?"
-grep -c " $PWD/.* fuse.ocifs " /proc/self/mounts || echo "nothing is mounted" # of this test: others mount beside it
+# Only the mounts of this test count, because other tests mount at the same time.
+grep -c " $PWD/.* fuse.ocifs " /proc/self/mounts || echo "nothing is mounted"
 """
 
 

@@ -1,6 +1,4 @@
-"""The Debian package: lintian has nothing against it, and in a Debian that knows nothing of ocifs
-it is all that is needed.
-"""
+"""The Debian package passes lintian, and is all that a fresh Debian needs."""
 
 from __future__ import annotations
 
@@ -19,7 +17,7 @@ pytestmark = [
         shutil.which("dpkg-deb") is None,
         reason="only Debian and its kin build and install packages",
     ),
-    pytest.mark.timeout(500),  # a system to install into, where none is kept
+    pytest.mark.timeout(500),  # building the base system, if none is cached
 ]
 
 
@@ -105,12 +103,14 @@ echo 'timeout = 7' >>/etc/ocifs/config.toml
 ocifs config show | grep ^timeout
 /usr/lib/ocifs/bin/python -c "import ocifs; print(ocifs.open)"
 mkdir -p /stranger/ocifs /stranger/encodings /mnt/other
-for each in ocifs/__init__ ocifs/__main__ encodings/__init__ trio click re sitecustomize usercustomize; do
+for each in ocifs/__init__ ocifs/__main__ encodings/__init__ trio click re sitecustomize \\
+  usercustomize; do
   echo 'open("/ran", "a").write(__file__ + "\n")' >/stranger/$each.py
 done
 cd /stranger
 for path in "" : . /stranger; do
-  PYTHONPATH=$path PYTHONUSERBASE=/stranger PYTHONHOME=$path PYTHONSTARTUP=/stranger/re.py ocifs ls oci:/example >/dev/null
+  PYTHONPATH=$path PYTHONUSERBASE=/stranger PYTHONHOME=$path PYTHONSTARTUP=/stranger/re.py \\
+    ocifs ls oci:/example >/dev/null
   PYTHONPATH=$path mount -t ocifs oci:/example /mnt/other
   ocifs umount /mnt/other
 done
@@ -134,7 +134,7 @@ def test_it_is_all_that_a_fresh_debian_needs(package: Path, tmp_path: Path) -> N
         said = in_chroot(root, STEPS)
     finally:
         shutil.rmtree(root)
-    assert said.count("Buy milk.") == 2  # the demo's, and that of mount(8)
+    assert said.count("Buy milk.") == 2  # from the demo, and from mount(8)
     assert "oci:/example /mnt/reg fuse.ocifs ro,nosuid,nodev" in said
     assert "timeout" in said and "/etc/ocifs/config.toml" in said
     assert [line for line in said.splitlines() if line.startswith("??")] == [

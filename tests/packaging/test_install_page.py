@@ -1,7 +1,6 @@
-"""The ways to install the wheel that docs/how-to/install.md shows, each in a home where nothing
-else of ocifs is.
+"""Each way of docs/how-to/install.md to install the wheel works in an empty home directory.
 
-The page's other ways are those of test_deb.py and test_container.py.
+test_deb.py and test_container.py test the other ways of the page.
 """
 
 from __future__ import annotations
@@ -22,8 +21,9 @@ WAYS = {block.split()[0]: block for block in PAGE if block.split()[0] in ("pipx"
 
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with pyfuse3 as pip compiled it for this suite: PyPI has its source alone, which
-    uv compiles for half a minute.
+    """A directory with a wheel of pyfuse3, from pip's cache.
+
+    PyPI has only its source, which uv would compile for half a minute.
     """
     place = tmp_path_factory.mktemp("compiled")
     version = importlib.metadata.version("pyfuse3")
@@ -43,7 +43,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def person(home: Path, built: Path, compiled: Path) -> dict[str, str]:
-    """Somebody who has the wheel in dist/, pipx, uv, and what was downloaded and compiled once."""
+    """The environment of a user with the wheel in dist/, pipx, uv, and caches of downloads."""
     (home / "programs").mkdir(parents=True)
     (home / "dist").symlink_to(built)
     for name in ("pipx", "uv"):

@@ -1,5 +1,6 @@
-"""What scripts/release refuses before it makes anything, in a small repository; what it makes is
-tried by itself and by the other tests.
+"""scripts/release checks a small repository before it builds anything.
+
+The script itself and the other tests try the built files.
 """
 
 from __future__ import annotations
@@ -13,12 +14,15 @@ import pytest
 from tests.packaging.test_version import git
 from tests.support.installed import ROOT
 
-CHANGES = "# Changes\n\n## 0.2.0 (unreleased)\n\n- Something new.\n\n## 0.1.0 (2026-01-01)\n\n- The first.\n"
+CHANGES = (
+    "# Changes\n\n## 0.2.0 (unreleased)\n\n- Something new.\n\n"
+    "## 0.1.0 (2026-01-01)\n\n- The first.\n"
+)
 
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    """One commit, whose scripts/check ends what comes after the questions."""
+    """A repository with one commit. Its scripts/check fails, which ends the script there."""
     (tmp_path / "scripts").mkdir()
     shutil.copy(ROOT / "scripts/release", tmp_path / "scripts")
     (tmp_path / "scripts/check").write_text("#!/bin/sh\necho checking\nexit 7\n")

@@ -1,4 +1,4 @@
-"""Versions come from tags of git, and something sane where there are none."""
+"""Versions come from git's tags, with a sensible fallback without tags."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def git(place: Path, *words: str) -> None:
 
 
 def version(place: Path) -> str:
-    """What the build takes for the version of a source tree."""
+    """The version that the build finds for a source tree."""
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -53,7 +53,7 @@ def version(place: Path) -> str:
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """A source tree with what a build needs, which is in no git."""
+    """A source tree with the files that a build needs, outside of git."""
     place = tmp_path / "tree"
     shutil.copytree(ROOT / "ocifs", place / "ocifs", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "scripts/packaging", place / "scripts/packaging")
@@ -121,7 +121,10 @@ def test_files_that_nobody_installed_say_so() -> None:
 
 
 def test_help_looks_up_no_version() -> None:
-    look = "import sys, ocifs.cli.main as m; m.group(['--help'], standalone_mode=False); print('importlib.metadata' in sys.modules)"
+    look = (
+        "import sys, ocifs.cli.main as m; m.group(['--help'], standalone_mode=False)"
+        "; print('importlib.metadata' in sys.modules)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", look], check=True, capture_output=True, text=True, timeout=120
     )

@@ -1,5 +1,6 @@
-"""The wheel and the source distribution hold what they must; test_install_page.py installs the
-wheel.
+"""The contents of the wheel and of the source distribution.
+
+test_install_page.py installs the wheel.
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""Images for several platforms that Buildah built and pushed, with what is attached inside their
-index.
-"""
+"""Images for several platforms, built and pushed by Buildah, with attestations in their index."""
 
 from __future__ import annotations
 
@@ -26,13 +24,11 @@ CMD ["/bin/app"]
 
 
 class Buildah:
-    """Buildah with a storage of its own, in a directory of the test."""
+    """Buildah with its own storage, in a directory of the test."""
 
     def __init__(self, home: Path) -> None:
         self.tool = tool("buildah", home)
-        (home / "config.json").write_text(
-            "{}"
-        )  # it insists on the file of credentials that DOCKER_CONFIG names
+        (home / "config.json").write_text("{}")  # it requires the credentials file in DOCKER_CONFIG
         self.storage = (
             "--root",
             home / "storage",
@@ -111,9 +107,9 @@ def test_an_image_for_two_platforms_is_what_buildah_pulls(
 
 
 def attest(buildah: Buildah, oras: Tool, repository: str, image: str) -> None:
-    """Put an attestation beside an image, as BuildKit did first: as an image that is none.
+    """Add an attestation beside an image, in BuildKit's first format: as a pseudo-image.
 
-    (Buildah takes no other.)
+    Buildah accepts no other format.
     """
     (oras.home / "statement").write_bytes(STATEMENT)
     (oras.home / "config").write_text(

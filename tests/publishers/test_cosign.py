@@ -1,8 +1,9 @@
-"""What cosign signed and attested, by its tags and as bundles, is found from the image, and cosign
-verifies it where it lies.
+"""cosign's signatures and attestations, by tags and as bundles, are found from their image.
 
-cosign is no part of the setup: its build takes 290 s of processor time and 1.4 GB. The test runs
-where somebody has it (`go install github.com/sigstore/cosign/v3/cmd/cosign@v3.1.3`).
+cosign verifies them in the mount. scripts/setup does not build cosign, because this takes 290 s of
+processor time and 1.4 GB. The test runs if it is installed:
+
+    go install github.com/sigstore/cosign/v3/cmd/cosign@v3.1.3
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ from tests.support.mount import mounted
 from tests.support.registry import running_registry
 from tests.support.tools import Tool, tool
 
-NO_LOG = '{"mediaType":"application/vnd.dev.sigstore.signingconfig.v0.2+json","rekorTlogConfig":{},"tsaConfig":{}}'
+NO_LOG = (
+    '{"mediaType":"application/vnd.dev.sigstore.signingconfig.v0.2+json",'
+    '"rekorTlogConfig":{},"tsaConfig":{}}'
+)
 BY_TAG = (
     "--key",
     "cosign.key",
@@ -29,7 +33,7 @@ BY_TAG = (
 
 
 def sign(cosign: Tool, image: str) -> None:
-    """By the scheme of tags, and as a bundle that refers to the image."""
+    """Sign an image with cosign's tags, and with a bundle that refers to the image."""
     cosign("generate-key-pair")
     (cosign.home / "predicate.json").write_text('{"a": 1}')
     (cosign.home / "no-log.json").write_text(NO_LOG)

@@ -1,4 +1,4 @@
-"""What crane pushes is read through a mount and compared with what crane itself gives back."""
+"""Artifacts pushed by crane are read through a mount and compared with the output of crane."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.tools import Tool, tool
 
 
 def push(crane: Tool, reference: str) -> None:
-    """An image of two layers; the second replaces a file of the first."""
+    """Push an image with two layers. The second replaces a file of the first."""
     for number, files in enumerate(
         ({"etc/a": b"old", "etc/b": os.urandom(70000)}, {"etc/a": b"new", "srv/c/d": b"d"})
     ):

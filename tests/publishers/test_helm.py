@@ -1,4 +1,4 @@
-"""Charts that Helm packaged and pushed, used by Helm from a mount."""
+"""Charts that Helm has packaged and pushed are used by Helm from a mount."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""The commands of docs/how-to/use-artifacts.md, run as they stand there on artifacts of the names
-that it uses.
-"""
+"""The commands of docs/how-to/use-artifacts.md run unchanged, on artifacts with its names."""
 
 from __future__ import annotations
 
@@ -24,7 +22,7 @@ SBOM = '{"spdxVersion": "SPDX-2.3"}'
 
 
 def blocks() -> dict[str, str]:
-    """The code of each section, by its heading."""
+    """The code blocks of the sections, by heading."""
     sections = re.split(r"^## (.*)$", PAGE.read_text(), flags=re.MULTILINE)[1:]
     code = (re.findall(r"^(?: {4}.*\n|\n(?= {4}))+", text, re.MULTILINE) for text in sections[1::2])
     return {
@@ -78,7 +76,7 @@ def push(registry: Registry, oras: Tool, helm: Tool) -> None:
 @pytest.mark.servers
 @pytest.mark.mount
 def test_the_commands_of_the_page_do_what_it_says(tmp_path: Path) -> None:
-    # A registry of its own: `ocifs find` says what fails, and other tests break repositories of the
+    # A separate registry: `ocifs find` reports errors, and other tests break repositories of the
     # shared one.
     (tmp_path / "registry").mkdir()
     with running_registry(tmp_path / "registry") as registry:

@@ -1,6 +1,4 @@
-"""What Notation signs is found from what was signed, and is the signature that Notation itself
-finds.
-"""
+"""Notation's signatures are found from their subject, and are those that Notation itself finds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ORAS pushes is read through a mount and compared with what ORAS itself pulls."""
+"""Artifacts pushed by ORAS are read through a mount and compared with those that ORAS pulls."""
 
 from __future__ import annotations
 
@@ -17,9 +17,7 @@ BIG = os.urandom(3 << 20)
 
 
 def shape(root: Path) -> dict[str, bytes | str | None]:
-    """Every path below a directory: the bytes of a file, the target of a link, None for a
-    directory.
-    """
+    """Every path below a directory, with the content of a file, a link's target, or None."""
     found: dict[str, bytes | str | None] = {}
     for path in sorted(root.rglob("*")):
         name = str(path.relative_to(root))

@@ -1,6 +1,4 @@
-"""Images as Podman pushes them, in each form that it knows, are the tree that Podman itself shows
-of them.
-"""
+"""Images pushed by Podman, in each of its formats, have the tree that Podman itself shows."""
 
 from __future__ import annotations
 
@@ -90,7 +88,7 @@ def test_an_image_is_what_podman_shows(
 ) -> None:
     with running_registry(
         tmp_path
-    ) as registry:  # of its own: Podman takes what is there for what it is asked to make
+    ) as registry:  # a separate one: Podman would reuse existing blobs of another format
         target = f"{registry.host}/podman:v1"
         program(
             "push",
@@ -107,7 +105,5 @@ def test_an_image_is_what_podman_shows(
             )
             os.listdir(mount.path / "rootfs")
             ours = facts(mount.path / "rootfs")
-            assert (
-                ours.pop(b"").mode == 0o40755
-            )  # Podman gives the root a mode and a time of its own
+            assert ours.pop(b"").mode == 0o40755  # Podman chooses the mode and time of the root
             assert differences(ours, theirs) == []

@@ -1,4 +1,4 @@
-"""Programs that were never told of registries, run on files of a mount."""
+"""Programs without support for registries work on the files of a mount."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ADD = '(module (func (export "add") (param i32 i32) (result i32) local.get 0 loc
 def files(
     registry: Registry, place: Path, content: Mapping[str, bytes], config: str = ""
 ) -> Iterator[Path]:
-    """The `files/` of a new artifact in a mount."""
+    """The directory `files/` of a new artifact in a mount."""
 
     def descriptor(media_type: str, data: bytes) -> dict[str, object]:
         return {
@@ -60,7 +60,7 @@ def files(
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """A directory whose name is a repository's."""
+    """A directory with a name that is valid for a repository."""
     made = tmp_path / "".join(c for c in tmp_path.name.lower() if c.isalnum())
     made.mkdir()
     return made
