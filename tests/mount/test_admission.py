@@ -1,5 +1,6 @@
-"""`ocifs mount` asks once whether the mount can work: a "no" is an error with a hint, an outage is
-a warning.
+"""`ocifs mount` checks once whether the mount can work.
+
+A refusal of the registry is an error with a hint, and an outage is a warning.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def with_basic(request: Request) -> Reply:
 
 
 def with_tokens(status: int, server: Callable[[], FaultServer]) -> Handler:
-    """Wants tokens; its token server answers with `status`."""
+    """A registry that requires tokens. Its token server answers with `status`."""
 
     def handler(request: Request) -> Reply:
         if request.target.startswith("/token"):
@@ -56,7 +57,7 @@ def with_tokens(status: int, server: Callable[[], FaultServer]) -> Handler:
 
 @contextmanager
 def mounting(tmp_path: Path, *arguments: str) -> Iterator[subprocess.CompletedProcess[bytes]]:
-    """`ocifs mount` as a user types it; ends the mount if there is one."""
+    """`ocifs mount` as a user types it. Its mount, if any, ends with the block."""
     place = tmp_path / "mnt"
     place.mkdir(exist_ok=True)
     done = run_ocifs("mount", *arguments, str(place), cache=tmp_path / "cache", check=False)
@@ -134,9 +135,7 @@ def test_credentials_that_are_not_accepted_are_an_error(
 def test_a_token_without_a_scope_that_is_refused_to_strangers_is_no_verdict(
     tmp_path: Path, status: int, expected: int
 ) -> None:
-    """GitLab answers 403 to a stranger who asks for no scope, and gives tokens for public
-    repositories.
-    """
+    """GitLab denies anonymous tokens without a scope, but grants them for public repositories."""
     with (
         fault_server(with_tokens(status, lambda: server)) as server,
         mounting(tmp_path, server.host) as done,
@@ -215,7 +214,7 @@ def test_of_several_hosts_each_is_asked_once_and_a_no_is_a_warning_that_names_it
             assert [request.target for request in refusing.requests] == [
                 "/v2/",
                 "/v2/",
-            ]  # the second for its words
+            ]  # the second request fetches the message
             assert sorted(
                 request.target for request in good.requests if "catalog" not in request.target
             ) == [
@@ -246,9 +245,7 @@ def test_a_mount_of_any_host_stays_whatever_the_named_ones_answer(tmp_path: Path
 
 
 def test_hosts_that_do_not_answer_are_waited_for_side_by_side(tmp_path: Path) -> None:
-    """Five silent hosts and one deadline of 2 s: one after the other they would take 10 s, and
-    `--timeout` is 6 s.
-    """
+    """Five silent hosts with deadlines of 2 s would take 10 s in sequence. The timeout is 6 s."""
     with contextlib.ExitStack() as stack:
         servers = [
             stack.enter_context(fault_server(lambda _: Reply(b"", "stall"))) for _ in range(5)

@@ -1,4 +1,4 @@
-"""autofs mounts a registry when somebody looks, with its own daemon in a mount namespace."""
+"""autofs mounts a registry on the first access, with its daemon in a mount namespace."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tests.support.push import push_blob, push_manifest
 from tests.support.registry import Registry
 
 ROOT = Path(__file__).parents[2]
-# automount never mounts for its own process group, so it gets a session of its own. There is no
-# event for that it is ready.
+# automount ignores accesses of its own process group, so it gets a new session. It has no event for
+# its readiness.
 SCRIPT = """set -e
 mount -t overlay overlay -o lowerdir={place}/sbin:/usr/sbin /usr/sbin || exit 77
 setsid automount -f -p {place}/pid {place}/auto.master > {place}/automount.log 2>&1 &
@@ -61,7 +61,8 @@ def test_a_look_mounts_what_the_map_names_and_any_host_of_a_wildcard(
     program.chmod(0o755)
     (tmp_path / "auto.master").write_text(f"{tmp_path}/oci {tmp_path}/auto.oci --timeout=600\n")
     (tmp_path / "auto.oci").write_text(
-        f"work -fstype=ocifs,allow_other,tag_ttl=300 :{registry.host}\n* -fstype=ocifs,allow_other :&\n"
+        f"work -fstype=ocifs,allow_other,tag_ttl=300 :{registry.host}\n"
+        "* -fstype=ocifs,allow_other :&\n"
     )
     script = SCRIPT.format(place=tmp_path, host=registry.host, inside="autofs/app/_tags")
     done = subprocess.run(

@@ -1,5 +1,6 @@
-"""How often a registry and the daemon are asked, counted: once for each byte, in few requests, and
-not at all for what the kernel has.
+"""The number of requests to a registry and to the daemon.
+
+Each byte is fetched once, in few requests. For content in the kernel's caches there are none.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ WORDS = [bytes(DICE.choices(b"etaoin shrdlu\n", k=40)) for _ in range(500)]
 
 
 def content(size: int) -> bytes:
-    """Something that shrinks to a third or so, as programs do."""
+    """Bytes that compress to about a third, as programs do."""
     return b"".join(DICE.choices(WORDS, k=size // 80)) + DICE.randbytes(size // 4)
 
 
@@ -54,7 +55,7 @@ BASE = tar(
 )
 FILES = {**SMALL, **BIG}
 UPPERS = [tar(entry("release", content=b"%d\n" % number, **T)) for number in (1, 2)]
-LAST = "big/5"  # behind which nothing is, which could be read ahead
+LAST = "big/5"  # the last file of its layer, so nothing follows that could be read ahead
 FORMS = ("gzip", "zstd:chunked", "estargz")
 
 
@@ -66,7 +67,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
 
 @pytest.fixture(scope="module")
 def images(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The path of an image in the registry, by its form."""
+    """The path of an image in the registry, by its format."""
     place = tmp_path_factory.mktemp("images")
     _push_gzip(registry, "counts/app", 1)
     layout = make_layout(place / "layout", [BASE, UPPERS[0]])
@@ -112,14 +113,15 @@ def proxy(registry: Registry) -> Iterator[FaultProxy]:
 
 
 def without_bytes(cache: Path) -> None:
-    """Take away all but what was made of layers."""
+    """Remove everything from a cache except derived data."""
     for kind in ("blobs", "partial"):
         shutil.rmtree(cache / "ocifs/v1" / kind)
 
 
 def operations(port: int) -> dict[str, int]:
-    """How often the kernel has asked for what, by a mount's metrics: reading status.json would
-    count itself.
+    """The number of the kernel's requests of each kind, from a mount's metrics.
+
+    Reading status.json would count its own requests.
     """
     text = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
     lines = (line for line in text.splitlines() if line.startswith("ocifs_operations_total{"))
@@ -231,8 +233,9 @@ def test_listing_a_manifest_and_its_layers_with_attributes_fetches_no_layer(
 def test_who_reads_file_after_file_asks_for_few_of_them_and_nobody_waits_for_one_that_is_open(
     registry: Registry, tmp_path: Path
 ) -> None:
-    """Ten files of one span, in the order of the tar: after 64 KiB in a row, opening one brings its
-    content.
+    """Ten files of one span, in the order of the tar.
+
+    After 64 KiB of sequential reads, opening a file hands its content to the kernel.
     """
     files = {f"row/{number}": content(27_000) for number in range(10)}
     layer = tar(

@@ -1,6 +1,4 @@
-"""`referrers/` of a registry that fails in the middle: what was found is shown, and the rest is an
-error.
-"""
+"""`referrers/` of a registry that fails halfway: the known referrers are listed before an error."""
 
 from __future__ import annotations
 
@@ -41,14 +39,14 @@ def two_pages(second: Reply) -> Handler:
 
 
 def signed(handler: Handler) -> Handler:
-    """The same with a tag as cosign makes it."""
+    """The handler, with one of cosign's tags."""
     return lambda request: (
         served(MANIFEST) if request.target.endswith(f"/{SIGNATURE}") else handler(request)
     )
 
 
 def of_tags(status: int) -> Handler:
-    """A registry whose API works, and which fails for cosign's tags."""
+    """A registry with a working referrers API that fails for cosign's tags."""
     whole = registry(served(index(GOOD)), None)
     return lambda request: (
         http(status) if request.target.endswith((".sig", ".att")) else whole(request)

@@ -1,4 +1,4 @@
-"""Mounts that are in use, and mounts whose daemon died."""
+"""Busy mounts, and mounts without a daemon."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_busy_mount_says_who_holds_it_and_lazily_goes(
             holder.stdout.readline()
             refused = run_ocifs("umount", str(mount.path), cache=tmp_path, check=False)
             assert refused.returncode == 2
-            # mmap of Python keeps a descriptor of its own beside the mapping
+            # Python's mmap has its own descriptor beside the mapping
             assert any(
                 f"(pid {holder.pid}, {each})" in refused.stderr.decode()
                 for each in (how, "has a file open")
@@ -71,7 +71,7 @@ def test_a_busy_dead_mount_is_unmounted_and_replaced(source: str, tmp_path: Path
             run_ocifs("umount", str(mount.path), cache=tmp_path)
             assert os.listdir(mount.path) == []
         finally:
-            with contextlib.suppress(OSError):  # whose daemon is gone
+            with contextlib.suppress(OSError):  # the daemon is dead
                 os.close(held)
 
 
@@ -110,5 +110,5 @@ def test_auto_unmount_takes_away_the_mount_of_a_daemon_that_was_killed(
             and str(mount.path) in Path("/proc/self/mountinfo").read_text()
         ):
             assert time.monotonic() < deadline
-            time.sleep(0.02)  # the helper tells nobody
+            time.sleep(0.02)  # the helper has no event for this
         assert os.listdir(mount.path) == []

@@ -1,7 +1,7 @@
-"""A real Debian in three layers with real deletions, pushed in four forms: one tree, path by path,
-which programs live in.
+"""A real Debian in three layers with real deletions, pushed in four formats.
 
-See `tests/support/debian.py` for what it is made of.
+Every format has the same tree, path by path, in which programs run. `tests/support/debian.py`
+builds it.
 """
 
 from __future__ import annotations
@@ -23,9 +23,7 @@ from tests.support.podman import podman, run
 from tests.support.registry import Registry, running_registry
 
 pytestmark = [
-    pytest.mark.timeout(
-        600
-    ),  # where the image is not kept, making it counts as a part of the first test
+    pytest.mark.timeout(600),  # if the image is not cached, the first test builds it
     pytest.mark.mount,
     pytest.mark.servers,
     pytest.mark.skipif(
@@ -47,7 +45,7 @@ def registry(debian: Debian, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @pytest.fixture(scope="module")
 def their_root(debian: Debian, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """What umoci unpacks."""
+    """The root filesystem that umoci unpacks."""
     place = tmp_path_factory.mktemp("umoci") / "unpacked"
     yield unpacked(debian.layout, place)
     shutil.rmtree(place)
@@ -65,14 +63,12 @@ def mount(
     registry: Registry,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[tuple[str, Mounted]]:
-    """One mount a form for all tests, with the name of the form."""
+    """A mount of each format, shared by all tests, with the name of the format."""
     place = tmp_path_factory.mktemp("mount")
     with mounted(
         debian.source(registry, request.param), place / "mnt", place / "cache", AS_IT_IS
     ) as running:
-        os.listdir(
-            running.path / "rootfs"
-        )  # before that nobody knows the attributes of the root itself
+        os.listdir(running.path / "rootfs")  # the root's attributes are unknown before
         yield request.param, running
 
 
@@ -85,7 +81,7 @@ def test_it_is_what_umoci_unpacks(mount: tuple[str, Mounted], theirs: dict[bytes
     summary = (running.path / "summary.txt").read_text()
     assert (f"[{form}]" in summary) == (form in ("zstd:chunked", "estargz"))
     expected = theirs
-    if form == "estargz":  # the format keeps times to the second, rounded
+    if form == "estargz":  # the format rounds times to seconds
         expected = {
             path: replace(known, mtime_ns=round(known.mtime_ns, -9))
             for path, known in theirs.items()
@@ -100,11 +96,17 @@ def test_programs_run_in_it(mount: tuple[str, Mounted]) -> None:
     root = mount[1].path / "rootfs"
     listed = out("chroot", root, "/bin/ls", "-A", "/usr/share/doc")
     assert listed == "README\n"
-    script = "use POSIX; opendir(my $d, '/etc/pam.d') and die; print join(' ', map { $_ * $_ } 1..4), ' ', (getpwuid(0))[0]"
+    script = (
+        "use POSIX; opendir(my $d, '/etc/pam.d') and die;"
+        " print join(' ', map { $_ * $_ } 1..4), ' ', (getpwuid(0))[0]"
+    )
     # perl opens /dev/null for a script on its command line, and the mount is nodev.
     inside = 'mount --bind /dev "$0/dev" && exec chroot "$0" /usr/bin/perl -e "$1"'
     assert out("unshare", "--mount", "sh", "-c", inside, root, script) == "1 4 9 16 root"
-    script = "import os, re; print(len(re.findall('(?m)^root:', open('/etc/passwd').read())), os.getcwd())"
+    script = (
+        "import os, re"
+        "; print(len(re.findall('(?m)^root:', open('/etc/passwd').read())), os.getcwd())"
+    )
     assert out("chroot", root, "/usr/bin/python3", "-c", script) == "1 /\n"
     assert (
         out("chroot", root, "/bin/sh", "-c", "grep -c . /etc/passwd | sed 's/[0-9][0-9]*/counted/'")
@@ -126,9 +128,10 @@ def test_its_packages_are_those_that_are_left(mount: tuple[str, Mounted]) -> Non
     assert not set(PURGED) & {name for name, state in known.items() if state == "installed"}
 
 
-# What each prints of a tree. The tar is that of every byte, name, owner, mode and attribute.
+# Commands whose output is compared. The tar has every byte, name, owner, mode and attribute.
 WALKS = (
-    "tar --format=posix --pax-option=delete=atime,delete=ctime,exthdr.name=%f --sort=name --xattrs --xattrs-include=* -c . | sha256sum",
+    "tar --format=posix --pax-option=delete=atime,delete=ctime,exthdr.name=%f --sort=name --xattrs"
+    " --xattrs-include=* -c . | sha256sum",
     "grep -rac --devices=skip e . | sort",
     "find . -newer usr/share/doc/README -printf '%p %y %m %U:%G %t %l\\n' | sort",
     "find . -type f -links +1 | sort",
@@ -165,7 +168,7 @@ def test_copies_are_the_same(
 
 @pytest.fixture
 def over(mount: tuple[str, Mounted], tmp_path: Path) -> Iterator[Path]:
-    """An overlay of the kernel's over the root filesystem, in which everything may be changed."""
+    """A writable overlayfs on the root filesystem."""
     place = tmp_path / "over"
     (place / "merged").mkdir(parents=True)
     subprocess.run(["mount", "-t", "tmpfs", "upper", place], check=True)
@@ -196,16 +199,14 @@ def test_an_overlay_over_it_can_be_changed(
     assert os.getxattr(over / "etc/passwd", "user.binary") == bytes(range(256))
     assert out("chroot", over, "/usr/bin/perl", "-e", "print((getpwnam('added'))[2])") == "1000"
     shutil.rmtree(over / "usr/share/doc")
-    out(
-        "mv", over / "etc/apt", over / "etc/apt-too"
-    )  # an overlay renames no directory that is below, but lets it be copied
+    # overlayfs does not rename a directory of the lower layer, so mv copies it.
+    out("mv", over / "etc/apt", over / "etc/apt-too")
     os.link(over / "opt/sample/tool", over / "opt/sample/another")
     listed = out("dpkg", f"--root={over}", "--force-all", "--purge", "ocifs-sample")
     assert "ocifs-sample" in listed
     assert not (over / "opt/sample/tool").exists()
-    another = (
-        over / "opt/sample/another"
-    )  # from which dpkg took the setuid bit, since it was a name of what went
+    # dpkg has removed the setuid bit from this hard link of a purged file.
+    another = over / "opt/sample/another"
     assert another.read_bytes() == b"#!/bin/sh\n" and another.stat().st_mode & 0o7777 == 0o600
     assert (over / "etc/apt-too/sources.list").exists() and not (over / "usr/share/doc").exists()
     root = mount[1].path / "rootfs"
@@ -215,7 +216,10 @@ def test_an_overlay_over_it_can_be_changed(
 
 @pytest.mark.parametrize("mount", ["gzip"], indirect=True)
 def test_podman_runs_it(mount: tuple[str, Mounted]) -> None:
-    script = "id -u; echo here > /etc/new; cat /etc/new; rm -r /usr/share/doc; grep -c root: /etc/passwd; test ! -e /usr/share/doc"
+    script = (
+        "id -u; echo here > /etc/new; cat /etc/new; rm -r /usr/share/doc"
+        "; grep -c root: /etc/passwd; test ! -e /usr/share/doc"
+    )
     with podman() as program:
         done = run(program, f"{mount[1].path}/rootfs:O", "/bin/sh", "-c", script)
     assert done == b"0\nhere\n1\n"

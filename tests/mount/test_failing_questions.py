@@ -1,4 +1,4 @@
-"""A registry that fails one question (5xx) is asked all others, with and without mirrors."""
+"""A registry that fails one request (5xx) still serves all others, with and without mirrors."""
 
 from __future__ import annotations
 
@@ -27,9 +27,12 @@ def failing(part: str, status: int) -> Handler:
 
 
 def configured(home: Path, host: str, mirror: str) -> dict[str, str]:
-    """An environment whose registries.conf has a mirror for a host."""
+    """An environment with a registries.conf that has a mirror for a host."""
     (home / "containers").mkdir(parents=True)
-    text = f'[[registry]]\nlocation = "{host}"\n[[registry.mirror]]\nlocation = "{mirror}"\ninsecure = true\n'
+    text = (
+        f'[[registry]]\nlocation = "{host}"\n'
+        f'[[registry.mirror]]\nlocation = "{mirror}"\ninsecure = true\n'
+    )
     (home / "containers/registries.conf").write_text(text)
     return {"XDG_CONFIG_HOME": str(home)}
 
@@ -43,7 +46,7 @@ def test_a_question_that_fails_keeps_nothing_else_from_being_read(
     with fault_server(failing(part, status)) as server:
         with mounted(server.host, tmp_path / "mnt", tmp_path / "cache") as mount:
             for number in (1, 2, 3):
-                if place or number == 1:  # later the root has what was visited
+                if place or number == 1:  # later the root lists the visited names
                     with pytest.raises(OSError):
                         list((mount.path / place).iterdir())
                 kind = mount.path / f"team/app/_manifests/t{number:06d}/kind"

@@ -1,4 +1,4 @@
-"""Mounts of several registries: hosts at the top, each by itself."""
+"""Mounts of several registries, with a directory for each host."""
 
 from __future__ import annotations
 
@@ -165,7 +165,8 @@ def test_a_short_name_is_what_its_alias_says(
     conf = tmp_path / "registries.conf"
     conf.write_text('[aliases]\nshort = "r.example/team/app"\n')
     conf.write_text(
-        f'[aliases]\nshort = "r.example/team/app"\n[[registry]]\nprefix = "r.example"\nlocation = "{two[0].host}"\n'
+        '[aliases]\nshort = "r.example/team/app"\n'
+        f'[[registry]]\nprefix = "r.example"\nlocation = "{two[0].host}"\n'
     )
     done = run_ocifs(
         "cat", "--registries-conf", str(conf), "short:v1", "layers/0/blob", cache=tmp_path

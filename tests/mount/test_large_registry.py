@@ -1,5 +1,6 @@
-"""A mount of a registry with 100,000 repositories and as many tags: requests are counted, and cut
-lists are seen.
+"""A mount of a registry with 100,000 repositories and as many tags.
+
+Requests are counted, and truncated lists are detected.
 """
 
 from __future__ import annotations

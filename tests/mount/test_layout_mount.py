@@ -1,4 +1,4 @@
-"""Image layouts mounted: no network, no cache, and the same tree as a registry gives."""
+"""Mounts of image layouts: no network, no cache, and the same tree as from a registry."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""Files of artifacts are lazy: what is not read is not fetched, and the first byte costs a manifest
-and one range.
+"""Files of artifacts are lazy: only the parts that are read are fetched.
+
+The first byte costs a manifest and one range.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def described(media_type: str, digest: str, size: int, title: str = "") -> dict[
 
 
 def asked(registry: Registry, repository: str) -> list[str]:
-    """The requests about a repository, by method and what they were for."""
+    """The requests for a repository, by method and kind."""
     found = re.findall(
         rf'"(\w+) /v2/{repository}/(\w+)/\S+ HTTP/', registry.log.read_text(errors="replace")
     )
@@ -80,7 +81,7 @@ def test_the_first_byte_costs_the_manifest_and_one_range(
 
 
 def content(start: int, stop: int) -> bytes:
-    """Bytes of a file of 5 GiB, each eight of which say where they are."""
+    """Bytes of a file of 5 GiB, in which each eight bytes are their offset."""
     first, last = start // 8, (stop + 7) // 8
     return struct.pack(f">{last - first}Q", *range(first, last))[start - first * 8 :][
         : stop - start
@@ -88,7 +89,7 @@ def content(start: int, stop: int) -> bytes:
 
 
 def model_server(sent: list[int]) -> Callable[[Request], Reply]:
-    """A registry with one model, `q:8b`, that counts the bytes of it that it sends."""
+    """A registry with one model, `q:8b`, that counts the bytes it sends of the model."""
     digest = "sha256:" + "5e" * 32
     config = b'{"config": {"format": "gguf"}}'
     layers = described(MODEL + "gguf.v3", digest, SIZE)
@@ -128,8 +129,7 @@ def test_a_model_of_five_gibibytes_opens_at_once_and_is_mapped_where_it_is_read(
         assert model.stat().st_size == SIZE
         assert sent == []
         places = (0, 3 * GIB + 12345, SIZE - 4096)
-        # In a process of its own: a page that is waited for holds this one's lock, which the
-        # server's threads need.
+        # In another process: a page fault holds the GIL, which the server's threads need.
         command = [sys.executable, "-c", MAPPED, str(model), *map(str, places)]
         seen = subprocess.run(command, capture_output=True, timeout=60, check=True).stdout
         assert seen == b"".join(content(place, place + 4096) for place in places)

@@ -1,5 +1,6 @@
-"""The same image as gzip, zstd:chunked and eStargz, written by the tools that people use, through a
-real mount: one tree, path by path.
+"""An image as gzip, zstd:chunked and eStargz has the same tree in a mount, path by path.
+
+The usual tools for the formats write it.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
 
 
 def push_chunked(registry: Registry, layout: Path, name: str) -> str:
-    """Push a layout's image with zstd:chunked layers, as skopeo writes them."""
+    """Push a layout's image with zstd:chunked layers, written by skopeo."""
     target = f"docker://{registry.host}/{name}:chunked"
     form = ["--dest-compress-format", "zstd:chunked", "--dest-tls-verify=false"]
     subprocess.run(
@@ -54,7 +55,7 @@ def push_chunked(registry: Registry, layout: Path, name: str) -> str:
 
 
 def push_starred(registry: Registry, tars: list[bytes], name: str, place: Path) -> str:
-    """Push tars as an image with eStargz layers, as Google's library for images writes them."""
+    """Push tars as an image with eStargz layers, written by go-containerregistry."""
     crane = replace(tool("starcrane", place), environment={"GGCR_EXPERIMENT_ESTARGZ": "1"})
     files = []
     for number, each in enumerate(tars):
@@ -101,18 +102,17 @@ def test_a_chunked_image_is_what_umoci_unpacks(
 def push_packed(
     registry: Registry, tars: list[bytes], name: str, place: Path, *, apart: bool = False
 ) -> str:
-    """Push tars as eStargz whose small files share gzip members, as stargz-snapshotter's own writer
-    does where it is told to.
-    """
+    """Push tars as eStargz with small files in shared gzip members, an option of its writer."""
     place.mkdir(exist_ok=True)
     files = [place / f"{number}.tar" for number in range(len(tars))]
     for file, each in zip(files, tars, strict=True):
         file.write_bytes(each)
-    return f"{registry.host}/{push_stars(registry.url, name, files, place, chunk=1 << 20, least=50_000, apart=apart)}"
+    sizes = {"chunk": 1 << 20, "least": 50_000}
+    return f"{registry.host}/{push_stars(registry.url, name, files, place, **sizes, apart=apart)}"
 
 
 def push_apart(registry: Registry, tars: list[bytes], name: str, place: Path) -> str:
-    """The same, with the tables of contents in an image of their own."""
+    """Push them with their tables of contents in a separate image."""
     return push_packed(registry, tars, f"{name}-apart", place, apart=True)
 
 
@@ -122,7 +122,7 @@ def test_a_starred_image_is_what_umoci_unpacks(
 ) -> None:
     source = push(registry, [BASE, MIDDLE, TOP], "corners", tmp_path / "crane")
     assert annotations(source) == ["containerd.io/snapshot/stargz/toc.digest"] * 3
-    # The format keeps times to the second, rounded.
+    # The format rounds times to seconds.
     rounded = {
         path: replace(known, mtime_ns=round(known.mtime_ns, -9)) for path, known in theirs.items()
     }
@@ -131,8 +131,9 @@ def test_a_starred_image_is_what_umoci_unpacks(
 
 
 def image_of_parts(place: Path) -> list[bytes]:
-    """Three layers of 4 MiB and many small files each, one file of 100 kB, a repository and a
-    database; something is deleted.
+    """Three layers with 4 MiB and many small files each, with a deletion.
+
+    There are a file of 100 kB, a git repository and a database.
     """
     root = place / "root"
     (root / "data").mkdir(parents=True)
@@ -167,7 +168,7 @@ def image_of_parts(place: Path) -> list[bytes]:
 
 @pytest.fixture(scope="module")
 def parts(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The image as both."""
+    """The image in both formats."""
     place = tmp_path_factory.mktemp("parts")
     layers = image_of_parts(place)
     return {
@@ -179,9 +180,7 @@ def parts(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> dict[
 
 
 def fetched(registry: Registry, after: int = 0) -> tuple[int, int]:
-    """How many requests the registry has answered, and with how many bytes, by its log from a place
-    on.
-    """
+    """The numbers of requests and of bytes in the registry's log, after an offset."""
     lines = registry.log.read_text(errors="replace")[after:].splitlines()
     written = [
         re.search(r"http.response.written=(\d+)", line)
@@ -207,7 +206,7 @@ def test_a_listing_fetches_tables_and_a_file_its_chunks(
         requests, size = fetched(registry, before)
         assert (
             3 < requests < (16 if form == "estargz, apart" else 10)
-        )  # there are three tables, found by a tag of their own
+        )  # the three tables are found by a separate tag
         assert len(WANTED) < size < 3_000_000
 
 

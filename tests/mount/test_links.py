@@ -1,6 +1,4 @@
-"""Links that are shown so that they stay inside lead to where the image's own lead for a process
-whose root it is: chroot is the judge.
-"""
+"""Rebased links have the same targets as the original links have in a chroot of the image."""
 
 from __future__ import annotations
 
@@ -24,8 +22,8 @@ pytestmark = [
 
 TREES = 40
 SEED = 29
-# What each of the paths in each of the trees leads to, from standard input: a number and a mode, or
-# an errno. Children look at trees.
+# Reads trees with paths from standard input, and prints the inode and mode of each target, or its
+# errno. A child process handles each tree.
 LOOK = """
 import json, os, sys
 found = []
@@ -55,8 +53,9 @@ Found = dict[str, list[int] | int]
 
 
 def tangle(dice: random.Random) -> tuple[bytes, list[str]]:
-    """A tar of directories, files and links to them, to each other, to nothing and out of it; and
-    the paths of the links.
+    """A tar of directories, files and links, and the paths of the links.
+
+    The links lead to entries, to each other, to missing names and outside of the tree.
     """
     directories, files, links = [""], [], []
     for number in range(15):

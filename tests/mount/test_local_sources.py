@@ -1,5 +1,6 @@
-"""Every command, the Python API, fsspec and mounts with every kind of source on this machine, and
-no connection to anywhere.
+"""Every kind of local source works in every command, the Python API, fsspec and mounts.
+
+None of them uses the network.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from tests.support.image import make_layout
 from tests.support.mount import mounted, run_ocifs
 from tests.support.tars import a_tar
 
-# Ends the process when a socket is connected, bound or sent from, or a name is looked up, in
-# whatever thread.
+# Ends the process if any thread connects a socket, sends from one, or resolves a name.
 GUARD = """
 import os, sys
 def hook(event, arguments):
-    if event in ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto", "socket.sendmsg"):
+    resolving = ("socket.getaddrinfo", "socket.gethostbyname")
+    if event in ("socket.connect", "socket.sendto", "socket.sendmsg", *resolving):
         os.write(2, f"NETWORK {event} {arguments}\\n".encode())
         os._exit(99)
 sys.addaudithook(hook)
@@ -37,7 +38,7 @@ sys.exit(main())
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """A source of each kind, whose only image has a file `hello`."""
+    """A source of each kind, with one image that has a file `hello`."""
     root = tmp_path_factory.mktemp("sources")
     (root / "layout").mkdir()
     make_layout(root / "layout", [a_tar(hello=b"hello\n")])
@@ -77,7 +78,7 @@ KINDS = [
 
 
 def guarded(*arguments: str, cache: Path) -> subprocess.CompletedProcess[bytes]:
-    """A command that may not touch the network."""
+    """Run a command that must not use the network."""
     environment = {**os.environ, "XDG_CACHE_HOME": str(cache)}
     command = [sys.executable, "-c", GUARD, *arguments]
     return subprocess.run(command, env=environment, capture_output=True, timeout=100, check=False)
@@ -202,7 +203,7 @@ def test_fsspec_reads_it(sources: dict[str, str], tmp_path: Path, kind: str) -> 
 def test_a_source_on_a_file_system_that_hangs_is_an_error_within_the_deadlines(
     tmp_path: Path, name: str
 ) -> None:
-    """The file system is a mount of ocifs whose daemon is stopped."""
+    """The file system is a mount of ocifs with a stopped daemon."""
     (tmp_path / "inner").mkdir()
     make_layout(tmp_path / "inner", [a_tar(hello=b"hello")])
     members = [(f"layout/{path}", body) for path, body in files_of(tmp_path / "inner")]

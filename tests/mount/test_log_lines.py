@@ -1,5 +1,6 @@
-"""The log of a real mount: what one read asked of the registry has that read's number, in each of
-the log's forms.
+"""The log of a real mount, in each format.
+
+A request to the registry is logged with the number of the operation that caused it.
 """
 
 from __future__ import annotations
@@ -17,21 +18,24 @@ from tests.support.push import push_blob, push_manifest
 from tests.support.registry import Registry
 
 pytestmark = [pytest.mark.mount, pytest.mark.servers]
+_REST = r"(?P<logger>[\w.]+): (?P<message>.*?)(?: #(?P<operation>\d+))?"
 FORMS = {
-    "text": r"[\d-]+ [\d:,]+ (?P<level>[A-Z]+) (?P<logger>[\w.]+): (?P<message>.*?)(?: #(?P<operation>\d+))?",
-    "journald": r"<(?P<level>\d)>(?P<logger>[\w.]+): (?P<message>.*?)(?: #(?P<operation>\d+))?",
+    "text": rf"[\d-]+ [\d:,]+ (?P<level>[A-Z]+) {_REST}",
+    "journald": rf"<(?P<level>\d)>{_REST}",
 }
 Line = tuple[str, str, str, int]
-"""Level, logger, message, and the operation's number, 0 where there is none."""
+"""The level, the logger, the message, and the number of the operation or 0."""
 
 
 def lines(said: str, form: str) -> Iterator[Line]:
-    """Every line of a log; one that is not of its form is a failure."""
+    """The lines of a log. A line with another format is a failure."""
     for line in said.splitlines():
         if form == "json":
             found = json.loads(line)
             yield found["level"], found["logger"], found["message"], found.get("operation", 0)
-        elif not line.startswith("mounted "):  # for who started it in the foreground
+        elif not line.startswith(
+            "mounted "
+        ):  # printed for the user who starts it in the foreground
             match = re.fullmatch(FORMS[form], line)
             assert match is not None, line
             yield match["level"], match["logger"], match["message"], int(match["operation"] or 0)
@@ -39,7 +43,7 @@ def lines(said: str, form: str) -> Iterator[Line]:
 
 @pytest.fixture(scope="module")
 def pushed(registry: Registry) -> tuple[Registry, str]:
-    """A manifest with one layer, and the layer's digest."""
+    """A registry with a manifest of one layer, and the layer's digest."""
     content = bytes(range(256)) * 400
     config, layer = (push_blob(registry.url, "logged/app", each) for each in (b"{}", content))
     manifest = {
@@ -60,7 +64,7 @@ def test_a_request_has_the_number_of_the_operation_that_caused_it(
     form: str, pushed: tuple[Registry, str], tmp_path: Path
 ) -> None:
     registry, layer = pushed
-    options = ["-v", "--log-format", form]  # with the -v of every mount here that is -vv
+    options = ["-v", "--log-format", form]  # `mounted` also passes -v, which makes -vv
     with mounted(registry.host, tmp_path / "mnt", tmp_path / "cache", options) as mount:
         (mount.path / "logged/app:1/layers/0/blob").read_bytes()
     found = list(lines(mount.said.decode(), form))
@@ -71,7 +75,7 @@ def test_a_request_has_the_number_of_the_operation_that_caused_it(
     (blob,) = (number for message, number in asked.items() if f"/blobs/{layer}" in message)
     (manifest,) = (number for message, number in asked.items() if "/manifests/1" in message)
     assert (doing[blob], doing[manifest]) == ("read", "lookup")
-    # The question before the mount was made belongs to no operation.
+    # The check before the mount belongs to no operation.
     before = [message for message, number in asked.items() if number == 0]
     assert [message.partition(": ")[0] for message in before] == [f"GET {registry.host}/v2/"]
     assert all(number in doing for number in asked.values() if number), asked

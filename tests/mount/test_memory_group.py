@@ -47,4 +47,4 @@ def test_a_daemon_in_150_mb_survives_reading_all_of_an_image(
         assert peak(mount) < GOAL_MB
         assert (
             group.most() == 0 or group.most() > peak(mount) * MB / 2
-        )  # it is this daemon that was counted
+        )  # proves that the daemon was in the group

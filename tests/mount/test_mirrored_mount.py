@@ -1,4 +1,4 @@
-"""Mounts of registries that have mirrors."""
+"""Mounts of registries with mirrors."""
 
 from __future__ import annotations
 

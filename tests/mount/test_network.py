@@ -1,5 +1,6 @@
-"""A mount over a network of its own that loses packets, is slow, or is cut: two hosts in one
-machine, joined by a cable of ours.
+"""A mount over a network that loses packets, is slow, or is cut.
+
+Two network namespaces are connected by a virtual cable.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ PORT = 5000
 
 @dataclass(frozen=True)
 class Far:
-    """A registry at the other end of a cable: `name` is its namespace's."""
+    """A registry at the other end of a cable. `name` is the name of its namespace."""
 
     name: str
     cable: str
@@ -66,7 +67,7 @@ def ip(*words: str, check: bool = True) -> None:
 
 @pytest.fixture
 def far(tmp_path: Path) -> Iterator[Far]:
-    """A registry with one artifact, in a network namespace of its own."""
+    """A registry with one artifact, in a separate network namespace."""
     (tmp_path / "near").mkdir()
     with running_registry(tmp_path / "near") as near:
         push_files(near, "far/app", "v1", CONTENT)
@@ -124,7 +125,7 @@ def test_lost_packets_cost_time_and_nothing_else(far: Far, tmp_path: Path) -> No
 
 
 def test_slow_is_not_dead(far: Far, tmp_path: Path) -> None:
-    """6 MB at 12 Mbit/s take four times as long as an operation may go without progress."""
+    """6 MB at 12 Mbit/s take four times as long as the timeout without progress."""
     far.there(
         "tc",
         "qdisc",
@@ -157,8 +158,10 @@ def test_a_cut_cable_is_an_outage_and_a_mended_one_is_forgotten(far: Far, tmp_pa
         assert refused.value.errno in (errno.ETIMEDOUT, errno.EHOSTUNREACH)
         with pytest.raises(OSError) as refused:
             os.stat(place / "v2" / "digest")
-        assert refused.value.errno in (errno.ETIMEDOUT, errno.EHOSTUNREACH)  # and never ENOENT
-        assert os.pread(descriptor, 100_000, 0) == CONTENT[:100_000]  # what is here stays readable
+        assert refused.value.errno in (errno.ETIMEDOUT, errno.EHOSTUNREACH)  # never ENOENT
+        assert (
+            os.pread(descriptor, 100_000, 0) == CONTENT[:100_000]
+        )  # cached content stays readable
         os.statvfs(mount.path)
         far.mend()
         assert until_read(descriptor) == CONTENT
@@ -181,14 +184,13 @@ def test_readers_behind_a_cut_cable_can_be_killed(far: Far, tmp_path: Path) -> N
         for caller in callers:
             wait_until_blocked(caller)
             caller.send_signal(signal.SIGKILL)
-            caller.wait(25)  # without the guard it would be the time-out of 30 s
+            caller.wait(25)  # an unkillable reader would wait for the timeout of 30 s
 
 
 def until_read(descriptor: int) -> bytes:
-    """The whole file, as soon as it can be read: pauses between tries have grown while the host was
-    not reached.
+    """Retry until the whole file can be read: the back-off has grown during the outage.
 
-    A read that fails after its first bytes gives those, and the next one the error.
+    A read that fails after its first bytes returns those, and the next read returns the error.
     """
     deadline, found = time.monotonic() + 75, b""
     while len(found) < len(CONTENT):
@@ -196,7 +198,7 @@ def until_read(descriptor: int) -> bytes:
             piece = os.pread(descriptor, len(CONTENT), len(found))
         except OSError:
             assert time.monotonic() < deadline
-            threading.Event().wait(0.3)  # nothing reports that the network is back
+            threading.Event().wait(0.3)  # there is no event for the network's return
         else:
             assert piece, "the file ends early"
             found += piece

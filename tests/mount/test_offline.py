@@ -1,6 +1,4 @@
-"""--offline touches no network: no command, and no mount, connects to anybody, or asks for the
-address of a name.
-"""
+"""With --offline, commands and mounts open no connections, and resolve no names."""
 
 from __future__ import annotations
 
@@ -19,14 +17,14 @@ from tests.support.registry import Registry
 
 pytestmark = [pytest.mark.mount, pytest.mark.servers]
 
-# Python runs this in each process that has its directory in PYTHONPATH, before anything else; its
-# name is Python's.
+# Python imports this module, sitecustomize, first in each process with its directory in PYTHONPATH.
 WATCH = """
 import os, sys
 
 def hook(event, arguments):
+    sending = ("socket.connect", "socket.sendto", "socket.sendmsg", "socket.bind")
     if event in ("socket.getaddrinfo", "socket.gethostbyname") or (
-        event in ("socket.connect", "socket.sendto", "socket.sendmsg", "socket.bind") and isinstance(arguments[1], tuple)
+        event in sending and isinstance(arguments[1], tuple)
     ):
         with open(os.environ["WATCHED"], "a") as file:
             file.write(f"{event} {arguments[1:]} {sys.argv}\\n")
@@ -37,7 +35,7 @@ sys.addaudithook(hook)
 
 @pytest.fixture
 def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A file that gets a line whenever ocifs, started from here, does something with the network."""
+    """A file with a line for each use of the network by ocifs in child processes."""
     (tmp_path / "watch").mkdir()
     (tmp_path / "watch/sitecustomize.py").write_text(WATCH)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "watch"))
@@ -53,12 +51,12 @@ def test_offline_nothing_is_done_with_the_network(
     cache, source = tmp_path / "cache", f"{registry.host}/still/app:v1"
     run_ocifs("cat", source, "layers/0/blob", cache=cache)
     run_ocifs("ls", f"{registry.host}/still/app", "_tags", cache=cache)
-    assert "socket.connect" in watched.read_text()  # what is looked for would be seen
+    assert "socket.connect" in watched.read_text()  # the hook works
     watched.write_text("")
 
     said = run_ocifs("cat", "--offline", source, "layers/0/blob", cache=cache).stdout
     assert said == b"kept" * 1000
-    named = "a-name.example/some/app:v1"  # whose address nobody may be asked for
+    named = "a-name.example/some/app:v1"  # a name that must not be resolved
     for command in (
         *(
             ("ls", source),
@@ -83,7 +81,8 @@ def test_offline_nothing_is_done_with_the_network(
         run_ocifs(command[0], "--offline", *command[1:], cache=cache, check=False)
         assert watched.read_text() == "", command
 
-    code = f"import ocifs; print(ocifs.open({source!r}, offline=True, cache_dir={str(cache / 'ocifs')!r}).__enter__().list())"
+    options = f"offline=True, cache_dir={str(cache / 'ocifs')!r}"
+    code = f"import ocifs; print(ocifs.open({source!r}, {options}).__enter__().list())"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
     with mounted(registry.host, tmp_path / "mnt", cache, ["--offline"]) as mount:
         assert (mount.path / "still/app:v1/layers/0/blob").read_bytes() == b"kept" * 1000

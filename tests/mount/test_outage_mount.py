@@ -1,6 +1,4 @@
-"""Real mounts while the registry goes away and comes back, is not to be asked, or changes under
-those who read.
-"""
+"""Real mounts in an outage of the registry, offline, and while content changes under readers."""
 
 from __future__ import annotations
 
@@ -24,12 +22,12 @@ from tests.support.registry import Registry, running_registry
 
 pytestmark = [pytest.mark.mount, pytest.mark.servers]
 
-NOW = ["--tag-ttl", "0"]  # names are believed for no time
+NOW = ["--tag-ttl", "0"]  # names are not cached
 
 
 @contextmanager
 def counting(port: int) -> Iterator[list[object]]:
-    """A server on a port that counts who connects, and says nothing."""
+    """A silent server on a port, with a list of its connections."""
     seen: list[object] = []
     listener = socket.create_server(("127.0.0.1", port))
 
@@ -51,7 +49,7 @@ def counting(port: int) -> Iterator[list[object]]:
 
 
 def refusal(path: Path) -> int | None:
-    """The errno of reading a file."""
+    """The errno of a read, or None."""
     try:
         path.read_bytes()
     except OSError as error:
@@ -138,12 +136,12 @@ def test_a_registry_that_goes_away_is_told_once_and_is_back_without_a_restart(
 
 
 def eventually(condition: object) -> None:
-    """Until something is so, for as long as the longest pause after a few failures."""
+    """Wait until a condition holds, for at most the longest back-off after a few failures."""
     assert callable(condition)
     deadline = time.monotonic() + 40
     while not condition():
         assert time.monotonic() < deadline
-        time.sleep(0.2)  # nothing tells when a pause is over
+        time.sleep(0.2)  # there is no event for the end of a back-off
 
 
 def test_a_mount_begins_with_the_registry_down_and_shows_it_when_it_is_there(

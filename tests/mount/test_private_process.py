@@ -1,4 +1,4 @@
-"""A mount's process and its files are its user's: signals, core dumps, umask, control files, logs."""
+"""A mount's process and files are private: signals, core dumps, umask, control files, logs."""
 
 from __future__ import annotations
 
@@ -54,12 +54,13 @@ def test_a_daemon_outlives_the_terminal(layout: str, tmp_path: Path) -> None:
 
 
 def test_nothing_that_is_made_can_be_written_by_others(layout: str, tmp_path: Path) -> None:
-    """With umask 0: the cache, the directories above it, an export, a log."""
+    """With umask 0, this holds for the cache, its parent directories, an export and a log."""
     (tmp_path / "mnt").mkdir()
     home, out = tmp_path / "home/deep", tmp_path / "out/deep"
     script = f"""umask 0
     ocifs() {{ "{sys.executable}" -m ocifs "$@"; }}
-    ocifs ls {layout}:1.0 rootfs && ocifs export {layout}:1.0 oci:{out} && ocifs cache pin sha256:{"0" * 64}
+    ocifs ls {layout}:1.0 rootfs && ocifs export {layout}:1.0 oci:{out}
+    ocifs cache pin sha256:{"0" * 64}
     ocifs mount --log-file {tmp_path}/log {layout} {tmp_path}/mnt && ocifs umount {tmp_path}/mnt
     """
     environment = {**os.environ, "XDG_CACHE_HOME": str(home)}
@@ -81,7 +82,7 @@ def test_nothing_that_is_made_can_be_written_by_others(layout: str, tmp_path: Pa
 )
 def test_the_control_files_are_for_who_mounted(layout: str, tmp_path: Path) -> None:
     with (
-        tempfile.TemporaryDirectory() as place,  # where others may come to, unlike tmp_path
+        tempfile.TemporaryDirectory() as place,  # other users can enter it, unlike tmp_path
         mounted(layout, Path(place) / "mnt", tmp_path / "cache", ["--allow-other"]) as mount,
     ):
         Path(place).chmod(0o755)

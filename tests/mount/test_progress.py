@@ -1,6 +1,4 @@
-"""A first look that takes long: what is fetched can be seen, who does not want to wait is free, and
-the work goes on.
-"""
+"""A slow first access: progress is visible, the caller can be killed, and the work continues."""
 
 from __future__ import annotations
 
@@ -35,7 +33,7 @@ LAYER = tar(
 
 @pytest.fixture
 def proxy(registry: Registry) -> Iterator[FaultProxy]:
-    """A registry whose layer comes by half until its gate is opened."""
+    """A registry that sends half of the layer until its gate is opened."""
     push_image(registry, "slow/app", LAYER)
     with fault_proxy(registry.host) as running:
         running.fault = HELD
@@ -56,7 +54,7 @@ def traffic(mount: Mounted) -> dict[str, Any]:
 
 
 def once(mount: Mounted, ready: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-    """What a mount says of its registry, as soon as it is so: nothing tells when."""
+    """Poll a mount's status of its registry until a condition holds, and return it."""
     deadline = time.monotonic() + 60
     while not ready(facts := traffic(mount)):
         assert time.monotonic() < deadline, facts
@@ -122,7 +120,7 @@ def test_a_signal_frees_the_caller_and_the_work_goes_on(
     ):
         assert proxy.holding.wait(60)
         ls.send_signal(number)
-        assert ls.wait(60) == -number  # what it waits for would come in 100 seconds
+        assert ls.wait(60) == -number  # the content would arrive after 100 seconds
         assert traffic(mount)["fetching"]
         proxy.gate.set()
         assert sorted(os.listdir(mount.path / "rootfs")) == ["big", "first", "last"]

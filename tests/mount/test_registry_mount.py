@@ -1,4 +1,4 @@
-"""A real registry, a real mount in a process of its own, and what a user does there."""
+"""A real registry and a real mount, used as by users."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.mount, pytest.mark.servers]
 
 
 def push_files(registry: Registry, repository: str, tag: str, *contents: bytes) -> str:
-    """Push an artifact with a layer for each content; the manifest's digest."""
+    """Push an artifact with a layer for each content, and return the manifest's digest."""
     config = push_blob(registry.url, repository, b"{}")
     layers = [
         {
@@ -46,7 +46,7 @@ def push_files(registry: Registry, repository: str, tag: str, *contents: bytes) 
 
 
 def blob_requests(registry: Registry) -> int:
-    """How many requests for blobs the registry's log has."""
+    """The number of requests for blobs in the registry's log."""
     return registry.log.read_text(errors="replace").count("/blobs/sha256:")
 
 
@@ -154,8 +154,7 @@ def test_many_readers_get_the_right_bytes_and_each_byte_is_fetched_once(tmp_path
             with ThreadPoolExecutor(64) as pool:
                 read = list(pool.map(Path.read_bytes, paths))
             assert read == contents * 8
-        # 700,000 bytes are eleven blocks; windows of 128 KiB and more cannot need more than six
-        # requests
+        # 700,000 bytes are eleven blocks. Windows of at least 128 KiB need at most six requests.
         assert registry.log.read_text().count('"GET /v2/many/app/blobs/') <= 8 * 6
 
 
@@ -205,7 +204,7 @@ def test_the_daemon_returns_when_the_mount_answers_and_umount_ends_it(
 ) -> None:
     push_files(registry, "daemon/app", "v1", b"x")
     (tmp_path / "mnt").mkdir()
-    monkeypatch.chdir(tmp_path)  # a relative mount point is relative to where the user stands
+    monkeypatch.chdir(tmp_path)  # a relative mount point is relative to the user's directory
     run_ocifs("mount", registry.host, "mnt", cache=tmp_path / "cache")
     try:
         assert "daemon" in os.listdir(tmp_path / "mnt")
@@ -259,7 +258,7 @@ def test_a_caller_is_freed_from_a_silent_registry(
         )
         wait_until_blocked(caller)
         caller.send_signal(number)
-        caller.wait(60)  # without the guard it would be the time-out of 300 s
+        caller.wait(60)  # an unkillable reader would wait for the timeout of 300 s
         assert os.listdir(mount.path / ".ocifs")
 
 

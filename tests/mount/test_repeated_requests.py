@@ -1,4 +1,4 @@
-"""A request that fails once is repeated, and the reader succeeds."""
+"""A request that fails once is retried, and the reader succeeds."""
 
 from __future__ import annotations
 
@@ -33,9 +33,7 @@ def test_the_first_request_for_something_fails_and_no_reader_notices(
     proxy: FaultProxy, tmp_path: Path, fault: str
 ) -> None:
     with mounted(proxy.host, tmp_path / "mnt", tmp_path / "cache", ["--timeout=5"]) as mount:
-        assert "repeated" in os.listdir(
-            mount.path
-        )  # the first contact, with which it is found out whether there is TLS
+        assert "repeated" in os.listdir(mount.path)  # the first request also detects TLS
         proxy.fault = fault
         place = mount.path / "repeated/app"
         assert os.listdir(place / "_tags") == ["v1"]

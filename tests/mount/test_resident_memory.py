@@ -1,4 +1,4 @@
-"""The resident memory of a mount stays below the bound that is stated, whatever is read.
+"""The resident memory of a mount stays below the documented bound, for all reads.
 
 `scripts.bench_memory` measures more patterns.
 """
@@ -52,4 +52,4 @@ def test_small_files_of_a_zstd_layer_and_blobs_side_by_side(
         read(*found)
         at_once(blobs_of(blobs))
         assert max(peak(files), peak(blobs)) < GOAL_MB
-        assert min(peak(files), peak(blobs)) > 10  # it is a Python process that is measured
+        assert min(peak(files), peak(blobs)) > 10  # proves that the daemon was measured

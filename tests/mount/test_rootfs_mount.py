@@ -1,4 +1,4 @@
-"""Root filesystems through a real mount, path by path against what umoci unpacks of the same image."""
+"""Root filesystems in a real mount, compared path by path with those that umoci unpacks."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ TOP = tar(
 
 
 def unpacked(layout: Path, where: Path) -> Path:
-    """The root filesystem as umoci unpacks it."""
+    """The root filesystem that umoci unpacks."""
     subprocess.run(
         ["umoci", "raw", "unpack", "--image", f"{layout}:v1", where],
         check=True,
@@ -126,7 +126,7 @@ def unpacked(layout: Path, where: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def theirs(tmp_path_factory: pytest.TempPathFactory) -> dict[bytes, Facts]:
-    """What umoci unpacks: it knows no zstd, so the layers are gzip."""
+    """The tree that umoci unpacks. It does not support zstd, so the layers are gzip."""
     place = tmp_path_factory.mktemp("umoci")
     return facts(unpacked(make_layout(place / "layout", [BASE, MIDDLE, TOP]), place / "unpacked"))
 
@@ -139,9 +139,7 @@ def test_an_image_of_many_corners_is_what_umoci_unpacks(
 ) -> None:
     layout = make_layout(tmp_path / "layout", [BASE, MIDDLE, TOP], compressions)
     with mounted(f"oci:{layout}:v1", tmp_path / "mnt", tmp_path / "cache", AS_IT_IS) as mount:
-        os.listdir(
-            mount.path / "rootfs"
-        )  # before that nobody knows the attributes of the root itself
+        os.listdir(mount.path / "rootfs")  # the root's attributes are unknown before
         assert differences(facts(mount.path / "rootfs"), theirs) == []
 
 
@@ -258,9 +256,12 @@ def test_owners_and_modes_hold_for_whoever_looks(tmp_path: Path) -> None:
         entry("private/in", content=b"i", mode=0o644),
     ]
     layout = make_layout(tmp_path / "layout", [tar(private, *files)])
-    look = "cd rootfs; for f in mine roots program private/in; do cat $f; test -x $f && echo -n x; done"
+    look = (
+        "cd rootfs; for f in mine roots program private/in"
+        "; do cat $f; test -x $f && echo -n x; done"
+    )
     seen = {}
-    with tempfile.TemporaryDirectory(dir="/tmp") as place:  # which others can enter
+    with tempfile.TemporaryDirectory(dir="/tmp") as place:  # other users can enter it
         Path(place).chmod(0o755)
         for owner in ("user", "keep"):
             options = ["--allow-other", "--owner", owner]
@@ -289,7 +290,7 @@ def test_owners_and_modes_hold_for_whoever_looks(tmp_path: Path) -> None:
 
 
 def test_a_link_is_as_long_as_linux_has_them(tmp_path: Path) -> None:
-    """symlink(2) makes no longer one, so no tool unpacks such a layer."""
+    """symlink(2) rejects a longer target, so no tool can unpack such a layer."""
     longest, longer = (tar(entry("link", SYMLINK, linkname="l" * size)) for size in (4095, 4096))
     with mounted(
         f"oci:{make_layout(tmp_path / 'one', [longest])}:v1", tmp_path / "mnt", tmp_path / "cache"
@@ -349,7 +350,7 @@ def umoci(*arguments: str | Path) -> None:
 
 
 def test_a_real_system_in_layers_with_deletions_is_what_umoci_unpacks(tmp_path: Path) -> None:
-    """Parts of this machine's own system; umoci itself finds what changed and writes the layers."""
+    """The layers have parts of this machine's system. umoci finds the changes and writes them."""
     layout, work = tmp_path / "layout", tmp_path / "work"
     umoci("init", "--layout", layout)
     umoci("new", "--image", f"{layout}:v1")
@@ -370,8 +371,7 @@ def test_a_real_system_in_layers_with_deletions_is_what_umoci_unpacks(tmp_path: 
     shutil.rmtree(root / "etc/alternatives", ignore_errors=True)
     shutil.rmtree(root / stdlib[1:] / "email")
     (root / stdlib[1:] / "asyncio").chmod(0o2711)
-    # No link here: umoci's own layers would then have whiteouts behind it, by which it deletes from
-    # asyncio.
+    # Not a link: umoci's layers would have whiteouts below it, which would delete from asyncio.
     (root / stdlib[1:] / "email").write_text("a file now\n")
     umoci("repack", "--refresh-bundle", "--image", f"{layout}:v1", work)
     (root / stdlib[1:] / "email").unlink()

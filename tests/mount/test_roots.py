@@ -1,5 +1,6 @@
-"""The root of a root filesystem, copied out by real programs: before anybody has looked into it,
-and after an earlier mount has.
+"""The root directory of a root filesystem, copied by real programs.
+
+It is copied before its first access, and after an access in an earlier mount.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ TREES = ["rootfs", "layers/0/tree"]
 
 @pytest.fixture(params=["untouched", "kept"])
 def mount(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Mounted]:
-    """A mount of an image that nobody has looked into, or of one that another process has."""
+    """A mount of an image that was never accessed, or was accessed by an earlier process."""
     source = f"oci:{make_layout(tmp_path / 'layout', LAYERS)}:v1"
     if request.param == "kept":
         run_ocifs("prefetch", source, *TREES, cache=tmp_path / "cache")
@@ -83,7 +84,8 @@ def test_a_copy_has_the_roots_mode_and_time_where_they_are_kept(
     made = copied.stat()
     if "kept" in request.node.callspec.id:
         assert (stat.S_IMODE(made.st_mode), made.st_mtime) == (0o751, WHEN)
-    # both ask before they open anything, and get a guess; cp asks for the mode once more at its end
+    # Both call stat before they open anything, and get provisional attributes. cp calls it again
+    # for the mode at its end.
     else:
         assert stat.S_IMODE(made.st_mode) == {"cp": 0o751, "rsync": 0o755}[copy[0]]
     found = (mount.path / tree).stat()

@@ -1,5 +1,6 @@
-"""Several mounts, by processes of their own, on one cache: each byte is fetched once, whoever is
-killed, and a rotten disk is noticed.
+"""Several mounts, each with its daemon, share one cache.
+
+Each byte is fetched once, even if a daemon is killed, and damage on the disk is detected.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ pytestmark = [pytest.mark.mount, pytest.mark.servers]
 MOUNTS, PROCESSES, READERS = 4, 8, 16
 SIZES = (700_000, 3_000_000, 6_500_000, 65_536, 9_000_001)
 
-# One process with many readers: each reads the whole of some blobs from a place on, in pieces, and
-# what it saw is compared.
+# A process with many readers. Each reads blobs completely, in parts from a random offset, and
+# verifies them.
 READING = """
 import hashlib, os, random, sys, threading
 seed, readers, *paths = sys.argv[1:]
@@ -62,7 +63,7 @@ def registry(tmp_path: Path):  # type: ignore[no-untyped-def]
 
 
 def bytes_of_blobs(registry: Registry) -> int:
-    """How many bytes of blobs the registry has sent, by its log."""
+    """The number of bytes of blobs that the registry has sent, from its log."""
     answers = re.findall(
         r'method=GET .*uri="[^"]*/blobs/.*written=(\d+)', registry.log.read_text(errors="replace")
     )
@@ -84,7 +85,7 @@ def push_random(registry: Registry, sizes: tuple[int, ...]) -> list[str]:
 
 
 def attributes_known(cache: Path, digests: list[str]) -> None:
-    """Until every blob has its place."""
+    """Wait until every blob has its final path."""
     deadline = time.monotonic() + 30
     left = [
         cache / "ocifs/v1" / kind / digest.replace(":", "/")
@@ -93,11 +94,11 @@ def attributes_known(cache: Path, digests: list[str]) -> None:
     ]
     while not all(path.exists() for path in left):
         assert time.monotonic() < deadline
-        time.sleep(0.02)  # another process moves them, and tells nobody
+        time.sleep(0.02)  # another process moves them, without an event
 
 
 def only_whole(cache: Path) -> None:
-    """Whole blobs and nothing half done: no temporary file, no part."""
+    """Assert that the cache has only complete blobs, and no temporary or partial files."""
     files = [path for path in (cache / "ocifs/v1").rglob("*") if path.is_file()]
     assert not [path for path in files if path.name.startswith(".tmp-")]
     assert not [path for path in files if "partial" in path.parts]
@@ -170,13 +171,13 @@ def test_daemons_that_are_killed_while_they_fetch_leave_a_cache_that_the_others_
 
 
 def kill_at(mount: Mounted, cache: Path, size: int) -> None:
-    """Kill a daemon when so many bytes are in the cache, or after a second."""
+    """Kill a daemon when the cache has `size` bytes, or after a second."""
     deadline = time.monotonic() + 1
     while time.monotonic() < deadline:
         files = [path for path in cache.rglob("*") if len(path.name) == 64]
         if sum(blocks_of(path) for path in files) * 512 >= size:
             break
-        time.sleep(0.001)  # what is looked for is a moment
+        time.sleep(0.001)  # short, to kill it in the middle of a fetch
     mount.process.send_signal(signal.SIGKILL)
     mount.process.wait(60)
 
@@ -205,7 +206,7 @@ def test_bytes_that_change_on_the_disk_under_a_live_mount_are_never_seen(
         shown = os.open(mount.path / "app/_blobs" / digest, os.O_RDONLY)
         os.posix_fadvise(
             shown, 0, 0, os.POSIX_FADV_DONTNEED
-        )  # the kernel's copy of the file would hide it
+        )  # the page cache would hide the damage
         os.close(shown)
         assert start_reader(2, 1, mount.path, [digest]).wait(30) == 0
         report = (mount.path / ".ocifs/errors").read_text()

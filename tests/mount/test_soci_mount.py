@@ -1,5 +1,6 @@
-"""Images with a SOCI index of either version, whose tables SOCI's own code made, through a real
-mount: one tree, and few bytes.
+"""Images with a SOCI index of either version in a real mount: the same tree, and few bytes.
+
+SOCI's own code writes the tables.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ def descriptor(
 def index_of(
     registry: Registry, name: str, version: int, ztocs: list[bytes], **more: object
 ) -> dict[str, object]:
-    """What `soci create` (1) or `soci convert` (2) would push."""
+    """The index that `soci create` (version 1) or `soci convert` (version 2) would push."""
     tables = []
     for layer, table in zip(LAYERS, ztocs, strict=True):
         of = {
@@ -109,8 +110,10 @@ def index_of(
 
 
 def push(registry: Registry, name: str, version: int, ztocs: list[bytes]) -> str:
-    """An image with its SOCI index: named by it (2), or referring to it by the tag that stands in
-    for the API (1).
+    """Push an image with its SOCI index.
+
+    In version 2, an annotation of the image names the index. In version 1, the index refers to the
+    image, by the fallback tag of the referrers API.
     """
     diff_ids = [digest_of(each) for each in (LOWER, UPPER)]
     config = {
@@ -148,7 +151,7 @@ def push(registry: Registry, name: str, version: int, ztocs: list[bytes]) -> str
 
 
 def sent(registry: Registry, after: int) -> int:
-    """The bytes that the registry has answered with, by its log from a place on."""
+    """The number of bytes that the registry has sent, from its log after an offset."""
     lines = registry.log.read_text(errors="replace")[after:].splitlines()
     written = (
         re.search(r"http.response.written=(\d+)", line)

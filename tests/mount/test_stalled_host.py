@@ -1,5 +1,6 @@
-"""A host that does not answer, with more readers than the kernel sends requests for in the
-background: other hosts go on.
+"""A silent host with more readers than the kernel's limit of background requests.
+
+Other hosts are still served.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ DICE = random.Random(11)
 SMALL = [DICE.randbytes(200_000) for _ in range(READERS)]
 LARGE = DICE.randbytes(12 << 20)
 NOT_RAISED = "import ocifs.fuse.background as b\nb.raise_limit = lambda device: b.DEFAULT\n"
-SOON = 60.0  # seconds: generous, and far below those of the readers that wait
+SOON = 60.0  # seconds: long, but far below the deadlines of the stuck readers
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +94,7 @@ def test_another_host_is_read_meanwhile(
 def test_a_reader_of_a_host_that_was_stalled_gets_all_bytes(
     registry: Registry, tmp_path: Path
 ) -> None:
-    """What was answered early is asked for again by the kernel, and no reader sees it."""
+    """The kernel repeats the reads that were answered early, so the reader gets all bytes."""
     (tmp_path / "sitecustomize.py").write_text(NOT_RAISED)
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     with (

@@ -1,5 +1,6 @@
-"""Tenants share a cache: what one may read, another one sees only after the registry has answered
-them as well.
+"""Tenants share a cache.
+
+A user sees another user's cached content only after the registry has granted access to it.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ auth: {{htpasswd: {{realm: test, path: {passwords}}}}}
 
 @dataclass
 class Private:
-    """A registry that lets two users in, an image in it by tag and by digest, and the users' files."""
+    """A registry with two users, an image by tag and by digest, and the users' credential files."""
 
     registry: Registry
     digest: str

@@ -1,4 +1,4 @@
-"""A mount of one reference that is its root filesystem, or its payload, itself."""
+"""A mount of one reference with its root filesystem, or its files, at the mount point."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_root_filesystem_is_the_mount_itself(tmp_path: Path) -> None:
         mounted(source, tmp_path / "whole", cache) as whole,
         mounted(source, tmp_path / "mnt", cache, ["--view", "rootfs"]) as mount,
     ):
-        # A root has its own mode and time once it was looked into, in either form.
+        # The root has its own mode and time after the first access, in both views.
         assert (
             sorted(os.listdir(mount.path))
             == sorted(os.listdir(whole.path / "rootfs"))

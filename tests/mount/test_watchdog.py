@@ -1,4 +1,4 @@
-"""A watchdog over many workers on one mount: none of them may stall while the others load it."""
+"""A watchdog over many workers on one mount. None may stall while the others load it."""
 
 from __future__ import annotations
 
@@ -25,10 +25,9 @@ from tests.support.registry import Registry, running_registry
 
 pytestmark = [pytest.mark.mount, pytest.mark.servers]
 
-# seconds: generous, since a machine may be busy; what stalls does so for the time-out of 300 s or
-# for ever
+# seconds: long, for a busy machine. A stalled worker waits for the timeout of 300 s, or for ever.
 STALL = 60.0
-SECONDS, LOOPS = 8.0, 2  # how long the load lasts, and what each worker must have done by then
+SECONDS, LOOPS = 8.0, 2  # the length of the load, and the minimum of loops of each worker
 DICE = random.Random(7)
 BLOBS = [DICE.randbytes(8 << 20) for _ in range(3)]
 FILES = {f"d/{number}": DICE.randbytes(20_000).hex().encode() for number in range(150)}
@@ -65,9 +64,9 @@ def push_image(registry: Registry) -> None:
 
 
 class Worker(threading.Thread):
-    """Does one thing again and again.
+    """A thread that repeats one action.
 
-    `since`: when it began to do it this time; `loops`: how often it has done it.
+    `since` is the start of the current loop, and `loops` the number of complete loops.
     """
 
     def __init__(self, name: str, work: Callable[[], None], over: threading.Event) -> None:
@@ -87,7 +86,7 @@ class Worker(threading.Thread):
 
 
 def forget(descriptor: int) -> None:
-    """Let the kernel ask the daemon for these bytes again."""
+    """Drop the file's pages, so that the kernel reads them from the daemon again."""
     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
@@ -160,12 +159,12 @@ def test_no_worker_stalls_while_others_load_the_mount(
                     faulthandler.dump_traceback()
                     mount.process.send_signal(
                         signal.SIGKILL
-                    )  # frees the threads that wait in the kernel
+                    )  # wakes the threads that wait in the kernel
                 assert not stalled, [
                     f"{each.name} for {time.monotonic() - each.since:.0f} s" for each in stalled
                 ]
                 over.wait(0.1)
-                time.sleep(0.1)  # a watchdog looks from time to time
+                time.sleep(0.1)  # the interval of the watchdog
         finally:
             over.set()
         assert [worker.error for worker in workers if worker.error] == []
