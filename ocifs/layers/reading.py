@@ -74,6 +74,7 @@ class LayerReader:
     async def read(self, layer: Layer, entry: LayerEntry, offset: int, size: int) -> bytes:
         """Read bytes [offset, offset+size) of a file, fewer only at its end. Holes are zeros."""
         size = max(0, min(size, entry.size - offset))
+        # Nearly all files have one extent. Sparse files have several, or none.
         if len(entry.extents) == 1 and entry.extents[0].length == entry.size:
             position = entry.extents[0].position + offset
             return await self._read_spans(layer, position, size) if size else b""
@@ -90,6 +91,7 @@ class LayerReader:
     def read_nowait(self, layer: Layer, entry: LayerEntry, offset: int, size: int) -> bytes | None:
         """Read from spans in memory; None if `read` is needed, also to handle an error."""
         index = self._indexes.get_nowait(layer)
+        # `read` starts the prefetch of a layer, so the first read of it must not be answered here.
         if (
             index is None
             or index.spans is None
@@ -201,6 +203,7 @@ class _UncompressedSource:
         self._indexes = indexes
 
     async def read_blob(self, blob: Blob, offset: int, length: int, toward: int = 0) -> bytes:
+        # The second attempt creates the tar: it was never cached, evicted, or cannot be read.
         for is_first in (True, False):
             if not is_first:
                 await self._indexes.build(Layer(blob), keep_tar=True)

@@ -187,7 +187,7 @@ def test_a_bomb_in_a_span_makes_no_more_than_its_length(monkeypatch: pytest.Monk
         ("gzip", gzip.compress(bytes(64 * MIB))),
         ("zstd", zstandard.compress(bytes(64 * MIB))),
     ):
-        with pytest.raises(IntegrityError, match="other content"):
+        with pytest.raises(IntegrityError, match="does not match"):
             decode(compression, spans[0], bomb)
 
 

@@ -124,7 +124,7 @@ def test_parts_of_a_ztoc_are_used_once() -> None:
     """A vector that every entry shares makes work that grows with the square of the table."""
     honest = read_ztoc(_ztoc(50, 20, shared=False), 100, Limits())
     assert [len(member.xattrs) for member in honest.entries] == [20] * 50
-    with pytest.raises(Malformed, match="several times"):
+    with pytest.raises(Malformed, match="more than once"):
         read_ztoc(_ztoc(500, 500, shared=True), 100, Limits())
 
 
@@ -133,5 +133,5 @@ def test_spans_of_a_ztoc_are_as_many_as_its_digests() -> None:
     data = _ztoc(1, 0, shared=True, points=3).replace(
         (300).to_bytes(8, "little"), (10**12).to_bytes(8, "little")
     )
-    with pytest.raises(Malformed, match="make no sense"):
+    with pytest.raises(Malformed, match="invalid"):
         read_ztoc(data, 10**12, Limits(layer_bytes=10**13))

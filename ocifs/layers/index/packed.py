@@ -33,7 +33,7 @@ _KINDS = {ord(kind.value): kind for kind in EntryKind}
 _HEAD = struct.Struct("<III")  # entries, bytes of their paths, bytes of their links
 _CODES = "BHIIqqQq"  # kind, mode, owner, group, time, size, device, position of the content
 _NO_CONTENT = -1  # in place of a position
-_MAX_NUMBER = 1 << 63
+_MAX_NUMBER = 1 << 63  # of columns with signed 64-bit numbers
 # As named tuples are created, without a call of a Python function for each.
 _make_entry: Callable[[Iterable[object]], LayerEntry] = partial(tuple.__new__, LayerEntry)
 _make_extent: Callable[[Iterable[int]], Extent] = partial(tuple.__new__, Extent)
@@ -65,6 +65,7 @@ class PackedEntries(Sequence[LayerEntry]):
         if not 0 <= number < self._count:
             raise IndexError(number)
         block, position = divmod(number, BLOCK)
+        # Most accesses are in the block of the previous one, and need no lock.
         last = self._last
         if last[0] != block:
             last = self._last = (block, self._block(block))

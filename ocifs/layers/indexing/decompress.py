@@ -21,9 +21,9 @@ from typing import Protocol, cast
 
 from isal import igzip_lib
 
-from ocifs.concurrency import check_cancelled
 from ocifs.errors import LimitExceeded, Malformed
 from ocifs.layers import zstd
+from ocifs.layers.indexing.output_limits import OutputLimits
 from ocifs.layers.spans.checkpoints import CheckpointBuilder
 from ocifs.layers.spans.deflate import BlockInflater, open_block_inflater
 from ocifs.layers.streams import StreamInput
@@ -37,9 +37,6 @@ _OUTPUT = 1 * MIB
 # The window that several passes may have at a time: enough for zstd up to level 19, and for xz up
 # to level 6.
 _SMALL_WINDOW = 8 * MIB
-_CHECK_INTERVAL = 1 << 8  # streams between two checks for cancellation
-# The ratio is ignored below this output: a small layer of zeros is not a bomb.
-_RATIO_FREE = 64 * MIB
 
 _MAGIC = (
     (b"\x1f\x8b", "gzip"),
@@ -108,9 +105,8 @@ class Decompressor:
         self._limits = limits
         self._checkpoints = checkpoints or CheckpointBuilder()
         self._hold_large_window = hold_large_window
-        # The number of complete streams, and of those without content.
-        self._streams = self._empty = 0
-        self._input_size = self._output_size = 0
+        self._input_size = 0
+        self._output = OutputLimits(limits)
         self.compression = ""
 
     def pieces(self) -> Iterator[bytes]:
@@ -118,6 +114,7 @@ class Decompressor:
 
         Reads the input to its end. Raises Malformed, LimitExceeded and the errors of `take`.
         """
+        # A whole block is needed to recognize a tar.
         head = self._next()
         while len(head) < BLOCK and (more := self._next()):
             head += more
@@ -125,8 +122,7 @@ class Decompressor:
         self._checkpoints.begin(self.compression)
         for piece in self._decoded(head):
             if piece:
-                self._output_size += len(piece)
-                self._check()
+                self._output.add(len(piece), self._input_size)
             yield piece
             if piece and self._checkpoints.add(piece):
                 yield b""
@@ -142,21 +138,6 @@ class Decompressor:
         """Read padding: the digest of the blob covers it."""
         while self._next():
             pass
-
-    def _check(self) -> None:
-        limits = self._limits
-        if self._output_size > limits.layer_bytes:
-            raise LimitExceeded(
-                f"the layer unpacks to more than limits.layer_bytes ({limits.layer_bytes})"
-            )
-        if (
-            self._output_size > _RATIO_FREE
-            and self._output_size > self._input_size * limits.layer_ratio
-        ):
-            raise LimitExceeded(
-                f"the layer unpacks to over {limits.layer_ratio} times its size"
-                " (limits.layer_ratio)"
-            )
 
     def _decoded(self, head: bytes) -> Iterator[bytes]:
         blocks = open_block_inflater() if self.compression == "gzip" else None
@@ -199,9 +180,10 @@ class Decompressor:
                     end - decoder.remaining, decoder.between
                 ):
                     yield b""
-            self._count_stream(empty=output == self._output_size)
-            output = self._output_size
+            self._output.add_stream(empty=output == self._output.size)
+            output = self._output.size
             rest = len(data) - decoder.remaining
+            # Zeros between members are padding. The next member may start in the next piece.
             if sniff(data[rest : rest + _HEAD]) != "gzip":
                 data = data[rest:].lstrip(b"\0")
                 while len(data) < _HEAD and (more := self._next()):
@@ -221,6 +203,7 @@ class Decompressor:
             return zstd.open_frame(window)
         if self.compression == "bzip2":
             return bz2.BZ2Decompressor()
+        # liblzma needs memory beside the dictionary.
         return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=2 * window)
 
     def _members(self, head: bytes) -> Iterator[bytes]:
@@ -233,7 +216,7 @@ class Decompressor:
 
     def _member(self, source: StreamInput) -> Iterator[bytes]:
         """Decompress one complete stream."""
-        output = self._output_size
+        output = self._output.size
         source.begin()
         try:
             decoder = yield from self._decode(source, self._decoder(_SMALL_WINDOW), b"")
@@ -243,7 +226,7 @@ class Decompressor:
                     source, self._decoder(self._limits.layer_window), needed.consumed
                 )
         source.give_back(decoder.unused_data)
-        self._count_stream(empty=output == self._output_size)
+        self._output.add_stream(empty=output == self._output.size)
 
     def _decode(
         self, source: StreamInput, decoder: _StreamDecoder, consumed: bytes
@@ -252,6 +235,7 @@ class Decompressor:
 
         Raises _LargeWindowNeeded before the first output.
         """
+        # The input is held until the first output, in case it is needed for another attempt.
         is_small, fed, output = not consumed, b"", 0
         try:
             while not decoder.eof:
@@ -272,26 +256,6 @@ class Decompressor:
                 raise _LargeWindowNeeded(fed) from None
             raise explained from None
         return decoder
-
-    def _count_stream(self, *, empty: bool) -> None:
-        """Count a complete stream, and apply the limits.
-
-        Streams without content also cost time: 2,000,000 empty frames are 16 MB, and took a minute.
-        """
-        self._streams += 1
-        self._empty += empty
-        limits = self._limits
-        if self._streams > limits.layer_streams:
-            raise LimitExceeded(
-                f"the layer has more than limits.layer_streams ({limits.layer_streams}) streams"
-            )
-        if self._empty > limits.layer_empty_streams + self._streams - self._empty:
-            raise LimitExceeded(
-                "the layer has more empty streams than limits.layer_empty_streams"
-                f" ({limits.layer_empty_streams}) allows"
-            )
-        if not self._streams % _CHECK_INTERVAL:
-            check_cancelled()
 
     def _explained(self, error: Exception) -> Malformed | LimitExceeded:
         """Convert a decoder's error. A stream that needs too much memory is not damaged."""

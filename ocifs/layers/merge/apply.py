@@ -75,11 +75,12 @@ class _Merger(GrowingTree):
 
     def __init__(self, layers: Sequence[LayerIndex], limits: Limits, *, alone: bool) -> None:
         super().__init__(layers, limits)
-        self._exclusively = alone
+        self._alone = alone
         self._layer = 0
+        # Files in AUFS' own directories, which are only visible through hard links.
         self._plinks: dict[bytes, int] = {}
-        # Directories by their paths; only valid while a layer is prepared. Cleared when it is full:
-        # paths arrive sorted by depth, so the oldest are not the least useful.
+        # Directories by their paths, only valid while a layer is prepared. A plain dictionary that
+        # is cleared when it is full: an LRU cache would cost more than resolving paths again.
         self._parents: dict[bytes, int | None] = {}
         # The path and code of the last entry's directory: entries are sorted by directory.
         self._last = (b"", ROOT)
@@ -109,6 +110,7 @@ class _Merger(GrowingTree):
         for place, entry in enumerate(entries):
             self.work(1)
             kind = entry.kind
+            # A layer can replace a file and link to the lower one, so targets are resolved first.
             if kind is EntryKind.HARDLINK:
                 target = self.find(entry.link)
                 if target is not None:
@@ -120,6 +122,7 @@ class _Merger(GrowingTree):
                     whiteouts.append(entry.path)
             elif kind is EntryKind.DIRECTORY:
                 directories.append(entry.path)
+        # From the root down, so that a parent is replaced before paths below it are resolved.
         directories.sort(key=_depth)
         for path in directories:
             self.work(1)
@@ -150,6 +153,7 @@ class _Merger(GrowingTree):
             self._parents.clear()
 
     def _white_out(self, path: bytes) -> None:
+        """Apply a whiteout to the lower layers."""
         parent, _, name = path.rpartition(b"/")
         directory = self._lower_directory(parent)
         if directory is None:
@@ -165,23 +169,24 @@ class _Merger(GrowingTree):
         if path in known:
             return known[path]
         parent, _, name = path.rpartition(b"/")
-        found: int | None
+        code: int | None
         if not path:
-            found = ROOT
+            code = ROOT
         elif parent not in known and path.count(b"/") > _DEEP:
-            found = self.find(path, follow=True)
+            code = self.find(path, follow=True)
         elif (above := self._lower_directory(parent)) is None:
-            found = None
+            code = None
         else:
-            found = self.names(above).get(name)
-            if found is not None and not found & DIRECTORY:
-                found = self.find(path, follow=True)
-        if found is not None and not found & DIRECTORY:
-            found = None
+            code = self.names(above).get(name)
+            # A symbolic link: resolve the whole path, relative to the directory of the link.
+            if code is not None and not code & DIRECTORY:
+                code = self.find(path, follow=True)
+        if code is not None and not code & DIRECTORY:
+            code = None
         if len(known) >= _PARENTS:
             known.clear()
-        known[path] = found
-        return found
+        known[path] = code
+        return code
 
     def _is_marker(self, place: int, entry: LayerEntry) -> bool:
         """Whether an entry is a whiteout or metadata of AUFS, or below one.
@@ -189,7 +194,7 @@ class _Merger(GrowingTree):
         Hard links of this layer can have metadata of AUFS as their targets, which are recorded.
         """
         parts = entry.path.split(b"/")
-        # umoci removes the parent directory for it; other tools differ (layer.md "Whiteouts").
+        # umoci interprets it as a whiteout of its directory (image-spec, layer.md "Whiteouts").
         if parts[-1] == _WHITEOUT:
             raise Malformed(
                 f"layer {self._layer} has a whiteout without a name: {_show(entry.path)}"
@@ -201,6 +206,7 @@ class _Merger(GrowingTree):
         return True
 
     def _put(self, place: int, entry: LayerEntry, removed: int | None) -> None:
+        """Add an entry to the tree. `removed`: the target of a hard link before `_prepare`."""
         if not entry.path:
             if entry.kind is EntryKind.DIRECTORY:
                 self.describe(ROOT, self._layer, place)
@@ -225,12 +231,14 @@ class _Merger(GrowingTree):
         names[name] = code
 
     def _target(self, place: int, entry: LayerEntry, removed: int | None) -> int:
+        """Return the code for a hard link: that of its target, or of a link to a lower layer."""
         target = self._plinks.get(entry.link)
         if target is None:
             target = self.find(entry.link)
+        # The target was removed or replaced by this layer, but the link still refers to it.
         if removed is not None and (target is None or target & DIRECTORY):
             target = removed
-        if self._exclusively and (target is None or target & UPWARD):
+        if self._alone and (target is None or target & UPWARD):
             up = _depth(entry.path)
             if up > UP_MOST:
                 raise LimitExceeded(

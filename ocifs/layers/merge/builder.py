@@ -71,6 +71,7 @@ class GrowingTree:
 
     def __init__(self, layers: Sequence[LayerIndex], limits: Limits) -> None:
         self._layers = tuple(layers)
+        # An empty tree of the same layers, to look entries up by their codes.
         self._lookup = MergedTree(self._layers, PackedDirectories(), {})
         self._limits = limits
         self._implied = 0
@@ -151,6 +152,7 @@ class GrowingTree:
             if name == b"..":
                 del stack[max(1, len(stack) - 1) :]
                 continue
+            # Below anything except a directory nothing exists.
             child = self.names(code).get(name) if code & DIRECTORY else None
             if child is None:
                 return stack, _lexical([name, *todo[::-1]])
@@ -159,6 +161,7 @@ class GrowingTree:
                 links += 1
                 if links > _MAX_LINKS:
                     return None
+                # An absolute target starts at the root of the tree, never at that of the host.
                 stack = stack[:1] if target.startswith(b"/") else stack
                 names = target.split(b"/")
                 self._count_link_steps(len(names))
@@ -206,9 +209,11 @@ class GrowingTree:
                     todo.append(code ^ DIRECTORY)
                     numbers[code ^ DIRECTORY] = len(numbers)
                     codes[position] = numbers[code ^ DIRECTORY] | DIRECTORY
+                # Names are counted here, since later layers may have removed some of them.
                 elif code in self._shared:
                     links[code] += 1
             packed.add(directory.layer, directory.place, names, codes)
+            # Releases the memory of the directory while the packed columns grow.
             self._directories[old] = emptied
         return MergedTree(
             self._layers, packed, {code: count for code, count in links.items() if count != 1}

@@ -44,6 +44,7 @@ PLACE = (1 << _LAYER_SHIFT) - 1
 LAYERS = (1 << (_UP_SHIFT - _LAYER_SHIFT)) - 1
 NOWHERE = -1  # the layer of a directory without an entry
 _CACHED_LISTINGS = 128
+# The attributes of a directory that only paths of other entries imply.
 _IMPLIED = LayerEntry(b"", EntryKind.DIRECTORY, 0o755)
 
 
@@ -133,6 +134,7 @@ class MergedTree:
                 else self.layers[layer].entries[self.directories.places[number]]
             )
         layer, place = place_of(code)
+        # Entries are created from the packed index for each call.
         entry = self.layers[layer].entries[place]
         if code & UPWARD:
             up = b"../" * (code >> _UP_SHIFT & UP_MOST)
@@ -151,6 +153,7 @@ class MergedTree:
         """Return the names of a directory and their codes. The caller must not modify them."""
         with self._lock:
             listing = self._listings.get(number)
+        # Outside the lock: two threads may unpack the same listing, but neither waits.
         if listing is None:
             listing = self.directories.listing(number)
             with self._lock:
@@ -246,6 +249,7 @@ def decode(data: bytes, layers: Sequence[LayerIndex]) -> MergedTree | None:
     opened = unseal(data, KIND)
     if opened is None or opened[0]["layers"] != len(layers):
         return None
+    # The checksum matches, so the data is that of an earlier `encode`.
     head: dict[str, Any] = opened[0]
     columns, start, packed = zstd.decompress(opened[1]), 0, PackedDirectories()
     for name, size in zip(_ARRAYS, head["sizes"], strict=False):

@@ -76,6 +76,7 @@ class CheckpointBuilder:
                 self._close(self._output)
                 self._start = self._output
                 return True
+        # No checkpoint was offered for too long, for example in one large zstd frame.
         elif self._output - self._began > LONGEST:
             self._give_up()
         return False
@@ -218,12 +219,14 @@ def _inflated(span: Span, data: bytes) -> Iterator[bytes]:
         decoder = isal_zlib.decompressobj(
             _RAW, zdict=zlib.decompressobj().decompress(span.window.deflated, WINDOW)
         )
+        # The first bits of the span's first byte belong to the preceding span.
         data = _lead_in(span.window.bit, data[0]) + data[1:]
     source, data = StreamInput(data), b""
     source.begin()
     while remaining:
         if decoder.eof:
             source.give_back(decoder.unused_data)
+            # A span with a window is a raw stream, and ends with its member.
             if span.window is not None or not source.head(1):
                 return
             decoder, data = isal_zlib.decompressobj(_GZIP), b""

@@ -46,6 +46,7 @@ class Checksum:
     def matches(self, data: bytes) -> bool:
         """Whether the checksum is that of the data."""
         value = hashlib.new(self.algorithm, data).digest()
+        # A short value could be met by chance, and an empty one would match everything.
         return len(self.value) >= TAKEN and hmac.compare_digest(
             value[: len(self.value)], self.value
         )
@@ -132,6 +133,7 @@ class SpanMap:
             array("Q"),
         )
         self._checksums = bytearray()
+        # Sparse: most spans of most formats have neither a window nor a skip.
         self._windows: dict[int, Window] = {}
         self._skips: dict[int, int] = {}
         for span in spans:
@@ -193,6 +195,7 @@ class SpanMap:
         """
         if stop <= start:
             return range(0)
+        # The last span that starts at or before `start`, then the following ones without gaps.
         first = last = bisect_right(self._positions, start) - 1
         end = start if first >= 0 else stop
         while end < stop:

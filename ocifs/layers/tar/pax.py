@@ -57,6 +57,7 @@ def parse_records(data: bytes) -> dict[str, str]:
         else:
             records[name] = text
         start = end
+    # A map in a record of its own has precedence.
     if pieces:
         records.setdefault("GNU.sparse.map", ",".join(pieces))
     return records
@@ -88,6 +89,7 @@ def nanoseconds(text: str, seconds: int) -> int:
     An invalid time is the epoch.
     """
     try:
+        # Decimal, since a float has too few digits for nanoseconds.
         time = Decimal(text or seconds)
         if not time.is_finite() or not _FIRST_TIME <= time < _END_TIME:
             return 0
@@ -121,6 +123,7 @@ def sparse_map(records: Mapping[str, str], read: Callable[[int], bytes]) -> Spar
     """
     if records.get("GNU.sparse.major") == "1" and records.get("GNU.sparse.minor") == "0":
         return _map_in_data(read)
+    # Version 0.1 and, after `parse_records`, version 0.0.
     text = records.get("GNU.sparse.map")
     if text:
         return _paired(text.split(","))
@@ -144,6 +147,7 @@ def _lines(read: Callable[[int], bytes]) -> Iterator[str]:
         if len(block) < BLOCK:
             raise Malformed("the map of a sparse file in the tar is truncated")
         *lines, rest = (rest + block).split(b"\n")
+        # Each number must end within a block, which bounds the work on a map without line ends.
         if len(rest) > BLOCK:
             raise Malformed("the map of a sparse file in the tar has invalid numbers")
         yield from map(decoded, lines)

@@ -121,6 +121,7 @@ class _TocBuilder:
             return
         self._file = None
         entry = parse_entry(toc_entry)
+        # Files of the format itself are neither shown nor counted.
         if entry.path in self._dialect.hidden:
             if entry.path == self._dialect.landmark:
                 self._prefetch = min(parse_number(toc_entry, "offset"), self._dialect.end)
@@ -147,6 +148,7 @@ class _TocBuilder:
     def finish(self) -> Toc:
         for file in self._files:
             _complete_chunks(file, self._limits)
+        # Chunks of zeros are holes, without bytes in the blob.
         chunks = [chunk for file in self._files for chunk in file.chunks if not chunk.zeros]
         _set_stops(chunks, self._dialect.end)
         spans = SpanMap(self._dialect.compression, algorithm=ALGORITHM, width=WIDTH)
@@ -240,6 +242,7 @@ def _set_stops(chunks: list[_Chunk], end: int) -> None:
     for chunk in sorted(chunks, key=lambda chunk: (chunk.start, chunk.inner), reverse=True):
         if chunk.start != after:
             following, last = after, chunk.inner + chunk.size
+        # `endOffset` is optional, and may leave bytes before the next member unused.
         stop = chunk.stop or following
         if chunk.inner + chunk.size > last or not chunk.start < stop <= following:
             raise Malformed(

@@ -80,6 +80,7 @@ def parse_entry(toc_entry: TocEntry) -> LayerEntry:
 
 def _device(toc_entry: TocEntry) -> int:
     major, minor = parse_number(toc_entry, "devMajor"), parse_number(toc_entry, "devMinor")
+    # A table is not a tar: a number that Linux would truncate is rejected instead.
     number = device(major, minor)
     if (os.major(number), os.minor(number)) != (major, minor):
         raise Malformed("a device number in the table of contents is out of range")
@@ -91,6 +92,7 @@ def parse_number(toc_entry: TocEntry, name: str) -> int:
     value = toc_entry.get(name)
     if value is None:
         return 0
+    # JSON's true and false are integers in Python.
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 63:
         raise Malformed(f"the table of contents has a {name} that is not a natural number")
     return value

@@ -110,6 +110,7 @@ class Estargz:
         else:
             start, stop = locate_table(tail, size)
             source.check_size(stop - start)
+            # Bytes of the TOC before the part that was read.
             missing = max(0, size - length - start)
             data = await source.read(start, missing) if missing else b""
             data += tail[max(0, length - (size - start)) : length - (size - stop)]
@@ -134,6 +135,7 @@ def locate_table(tail: bytes, size: int) -> tuple[int, int]:
 
     Raises Malformed.
     """
+    # The pattern can also occur within the last bytes of a TOC: only a match at the end counts.
     for footer in (_FOOTER, _LEGACY):
         for match in footer.finditer(tail[-TAIL:]):
             start, stop = int(match[1], 16), size - len(match[0])

@@ -49,6 +49,7 @@ _SPARSE_PREFIX = b"GNU.sparse."
 def read_ztoc(data: bytes, size: int, limits: Limits) -> Toc:
     """Parse the zTOC of a blob of `size` bytes. Raises Malformed and LimitExceeded."""
     try:
+        # Each element of a vector takes at least four bytes of the data.
         root = _FlatTable(Buffer(data, 0), limits, _ElementBudget(len(data) // 4)).root()
         if root.number(2) != size:
             raise Malformed("the zTOC belongs to a blob of another size")
@@ -169,6 +170,7 @@ def _parse_entry(row: _FlatTable, tar_size: int) -> LayerEntry:
     if kind is None:
         raise Malformed("the zTOC has an entry of unknown type")
     position, size = row.number(2), row.number(3)
+    # Links and directories may record a size, but have no content.
     if kind is not EntryKind.FILE:
         size = 0
     if position + size > tar_size:
@@ -201,6 +203,7 @@ def _xattrs(row: _FlatTable) -> tuple[tuple[bytes, bytes], ...]:
             raise LimitExceeded(
                 "an entry of the zTOC has more attributes than limits.layer_header_bytes"
             )
+        # The positions of a sparse file's pieces are in its data, which the zTOC does not contain.
         if key.startswith(_SPARSE_PREFIX):
             raise Malformed("the zTOC has a sparse file, without the positions of its data")
         records[key.decode("utf-8", "surrogateescape")] = value.decode("utf-8", "surrogateescape")
@@ -222,12 +225,14 @@ def _spans(info: _FlatTable, size: int, tar_size: int, limits: Limits) -> SpanMa
     if len(digests) != len(points):
         raise Malformed("the zTOC has different numbers of spans and digests")
     spans = SpanMap(compression, algorithm=ALGORITHM, width=WIDTH, packed=True)
+    # Each span ends where the next one starts, the last one at the end of the blob.
     ends = [*points, _Checkpoint(size, tar_size, 0, None)]
     for (point, following), checksum in zip(pairwise(ends), digests, strict=True):
         stop = min(following.position, tar_size)
         # Behind the end of the tar.
         if point.position >= stop:
             continue
+        # If the checkpoint is within a byte, the span includes that byte.
         start = point.offset - (1 if point.bits else 0)
         if checksum is None or not start < following.offset <= size:
             raise Malformed("the zTOC has invalid spans")
