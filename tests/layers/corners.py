@@ -1,7 +1,9 @@
-"""Tars, and stacks of tars, that something is odd about: byte for byte as tools write them, or as
-nobody should.
+"""Unusual tars and stacks of tars: byte for byte as tools write them, or deliberately invalid.
 
-Rules that hold here: a corner's name says what is odd; a stack of several layers stands on BELOW.
+Rules:
+
+- The name of a corner describes what is unusual.
+- The lowest layer of a stack of several layers is BELOW.
 """
 
 from __future__ import annotations
@@ -21,15 +23,15 @@ Number = int | bytes
 
 
 def base256(value: int, width: int) -> bytes:
-    """A number as GNU tar writes what octal digits have no room for."""
+    """A number in GNU's base 256, for values that do not fit into octal digits."""
     first = 0x80 << (8 * (width - 1)) if value >= 0 else 0
     return (value & ((1 << (8 * width)) - 1) | first).to_bytes(width, "big")
 
 
 def block(name: bytes, kind: bytes = b"0", content: bytes = b"", **fields: Number) -> bytes:
-    """A header and its content, padded.
+    """A header and its padded content.
 
-    Fields are numbers, or bytes as they stand there; `tail` is all from the prefix on.
+    Fields are numbers, or bytes that are written unchanged. `tail`: everything from the prefix on.
     """
     header = bytearray(512)
 
@@ -75,7 +77,7 @@ def pax(*records: tuple[bytes, bytes], kind: bytes = b"x") -> bytes:
 def entry(
     name: str, kind: bytes = FILE, content: bytes = b"", **facts: object
 ) -> tuple[tarfile.TarInfo, bytes]:
-    """One entry for `tar`, with the time of all corners."""
+    """An entry for `tar`, with the modification time of all corners."""
     return bare_entry(name, kind, content, **{"mtime": TIME, **facts})
 
 
@@ -93,7 +95,7 @@ def sparse(
 
 
 def sparse_map(offset: int, length: int, *, size: int) -> bytes:
-    """All from the prefix on of a header of GNU's older form (type `S`), with one piece of data."""
+    """The end of a header of GNU's type `S`, from the prefix on, with one piece of data."""
     pieces = b"%011o\0%011o\0" % (offset, length) + b"%011o\0%011o\0" % (size, 0)
     return bytes(41) + pieces.ljust(97, b"\0") + b"%011o\0" % size
 

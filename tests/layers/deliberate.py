@@ -1,8 +1,6 @@
-"""Where an unpacker differs from us over a corner of `corners.py`, each with the reason why we are
-as we are.
+"""Corners of `corners.py` for which ocifs differs from an unpacker, each with the reason.
 
-Rules that hold here: of each difference it is said which paths differ and in what; `+` is only in
-ours, `-` only in theirs.
+Each difference lists its paths: `+` is only in ocifs, `-` only in the unpacker.
 """
 
 from __future__ import annotations
@@ -33,7 +31,7 @@ TAKES |= dict.fromkeys(
     (("wh name", "tar"), ("wh name", "bsdtar")),
     "a whiteout without a name is an error (image-spec); tars have none",
 )
-"""What we refuse and another takes."""
+"""Corners that ocifs rejects and an unpacker accepts."""
 
 
 def _listed(*groups: tuple[str, Iterable[str], Iterable[str]]) -> dict[Case, str]:
@@ -178,7 +176,7 @@ REFUSES = _listed(
         ["hard to deleted same layer, wh first", "opaque then hard link to hidden"],
     ),
 )
-"""What another refuses and we show."""
+"""Corners that an unpacker rejects and ocifs shows."""
 
 
 def _what(*groups: tuple[str, Iterable[str], str, Iterable[str]]) -> dict[Case, frozenset[str]]:
@@ -355,6 +353,6 @@ DIFFERENCES = _what(
         ["x content", "x size"],
     ),
 )
-"""What another unpacks otherwise."""
+"""Corners that an unpacker unpacks differently."""
 
 assert len(CORNERS) > 160

@@ -1,7 +1,6 @@
-"""Stacks of overlayfs made in a mount namespace of their own, and compared with what a mount of
-ocifs shows of their layers.
+"""Creates overlayfs stacks in a mount namespace, and compares them with a mount of ocifs.
 
-python -m tests.layers.overlaid DIRECTORY FIRST COUNT     # makes stacks, as root
+python -m tests.layers.overlaid DIRECTORY FIRST COUNT     # creates stacks, as root
 """
 
 from __future__ import annotations
@@ -42,11 +41,11 @@ def main(directory: str, first: str, count: str) -> int:
 
 
 class CannotMount(Exception):
-    """This machine does not let us mount overlayfs."""
+    """overlayfs cannot be mounted on this machine."""
 
 
 def compare(first: int, count: int, place: Path) -> list[str]:
-    """What ocifs shows otherwise than the kernel, of the stacks of some seeds, as lines.
+    """The differences between ocifs and the kernel for the stacks of some seeds, as lines.
 
     Raises CannotMount.
     """
@@ -88,9 +87,7 @@ def compare(first: int, count: int, place: Path) -> list[str]:
 
 
 def compare_for(seconds: float, seed: int, clock: Callable[[], float]) -> tuple[int, list[str]]:
-    """Compare stacks from a seed on until the time is over, or something differs: how many, and
-    what differs.
-    """
+    """Compare stacks until the time is over or one differs; return their number and the differences."""
     end, count, batch = clock() + seconds, 0, 40
     while clock() < end:
         with tempfile.TemporaryDirectory(prefix="ocifs-overlay-") as place:

@@ -1,17 +1,18 @@
-"""Random changes on real overlayfs mounts, the layers that they make, and what the kernel shows of
-the whole: the oracle for merged trees.
+"""Random changes on real overlayfs mounts, the resulting layers, and what the kernel shows.
 
-A stack is made from its seed alone. Each of its layers is written in one of two styles, its entries
-in one of several orders:
+This is the oracle for merged trees. A stack depends only on its seed. Each of its layers is written
+in one of two styles, with its entries in one of several orders:
 
-- as overlay2 writes it: the upper directory, a whiteout for each device 0:0, and an opaque marker
-  for each directory that has one
-- as containerd's walking differ writes it: what differs between two trees, and a whiteout for each
-  name that is gone
+- like overlay2: the upper directory, a whiteout for each device 0:0, and a marker for each opaque
+  directory
+- like containerd's walking differ: the differences between two trees, and a whiteout for each
+  removed name
 
-Rules that hold here: nothing outside the directory is changed; of hard links each name is judged by
-itself, since overlayfs breaks them when it copies up; `overlaid.py` calls this in a mount namespace
-of its own.
+Rules:
+
+- Nothing outside the directory is changed.
+- The names of a hard link are compared separately, since overlayfs breaks hard links on copy-up.
+- `overlaid.py` calls this in a mount namespace.
 """
 
 from __future__ import annotations
@@ -136,7 +137,7 @@ class Changes:
         self._away(self._any())
 
     def _instead(self) -> None:
-        """A directory in the place of anything."""
+        """Replace anything by a directory."""
         path = self._any()
         self._away(path)
         path.mkdir()
@@ -177,7 +178,7 @@ class Changes:
 
 
 def _entry(root: Path, path: str, linked: dict[tuple[int, int], str]) -> Entry:
-    """An entry of a tar for what is there; a hard link for what stands in `linked` already."""
+    """An entry for a path; a hard link if `linked` contains the file."""
     place = root / path if path else root
     status = place.lstat()
     info = tarfile.TarInfo(path or "./")
@@ -228,7 +229,7 @@ def _walk(root: Path) -> list[str]:
 
 
 def of_upper(upper: Path) -> list[Entry]:
-    """As overlay2 writes an upper directory."""
+    """The layer that overlay2 writes for an upper directory."""
     linked: dict[tuple[int, int], str] = {}
     entries = [_entry(upper, "", linked)]
     for path in _walk(upper):
@@ -250,9 +251,7 @@ def _is_opaque(path: Path) -> bool:
 
 
 def of_difference(before: dict[bytes, Facts], root: Path) -> list[Entry]:
-    """As a differ writes it that compares two trees: what is new or changed with the directories
-    above it, and what is gone.
-    """
+    """The layer that a differ writes for two trees: changes with their parents, and removals."""
     after = facts(root)
     changed = {path for path, fact in after.items() if _alone(before.get(path)) != _alone(fact)} | {
         b""
@@ -277,7 +276,7 @@ def _alone(fact: Facts | None) -> Facts | None:
 
 
 def _tar(entries: list[Entry], order: str, dice: random.Random) -> bytes:
-    """A tar in one of the orders; a hard link comes after what it leads to."""
+    """A tar in one of the orders. Hard links follow their targets."""
     if order == "reversed":
         entries = entries[::-1]
     elif order == "shuffled":
@@ -298,9 +297,9 @@ def _tar(entries: list[Entry], order: str, dice: random.Random) -> bytes:
 
 
 def make(seed: int, base: Path) -> Stack:
-    """The stack of a seed, made on mounts below a directory, which are gone afterwards.
+    """The stack of a seed, created on mounts below a directory, which are unmounted afterwards.
 
-    Raises OSError where it cannot be mounted.
+    Raises OSError if overlayfs cannot be mounted.
     """
     dice = random.Random(seed)
     with _mount("tmpfs", "tmpfs", "", base):

@@ -20,7 +20,7 @@ def directory(path: str, mode: int = 0o755) -> LayerEntry:
 
 
 def file(path: str, mtime: int = 0) -> LayerEntry:
-    """A file; its time tells it from others of the same name."""
+    """A file. Its time distinguishes it from others of the same name."""
     return LayerEntry(path.encode(), EntryKind.FILE, 0o644, mtime_ns=mtime)
 
 
@@ -54,7 +54,7 @@ def merged(
 
 
 def shape(*layers: Sequence[LayerEntry]) -> dict[str, tuple[str, int]]:
-    """Each path with its kind and the time that tells files apart."""
+    """Each path with its kind, and the time that distinguishes files."""
     return {
         path: (item.entry.kind.value, item.entry.mtime_ns) for path, item in merged(*layers).items()
     }

@@ -1,6 +1,4 @@
-"""Layers with tables of contents, made by hand so that a test can make the table lie; and their
-tables read over a blob in memory.
-"""
+"""Lazy layers that are created by hand, so that a test can falsify the table, and their parsing."""
 
 from __future__ import annotations
 
@@ -39,7 +37,7 @@ class Made:
 
 @dataclass
 class Contents:
-    """Entries as they come to be known: `put` adds one, with its content cut into chunks."""
+    """Entries and content of a layer: `put` adds one, with its content split into chunks."""
 
     compress: Callable[[bytes], bytes]
     entries: list[Entry] = field(default_factory=list)
@@ -47,11 +45,11 @@ class Contents:
     padding: bytes = b""
 
     def end(self) -> bytes:
-        """All of it, with what ends the last file of the tar."""
+        """The content, with the padding of the last file."""
         return self.body + (self.compress(self.padding) if self.padding else b"")
 
     def put(self, name: str, *chunks: bytes, **facts: object) -> None:
-        """An entry; a regular file unless `type` is among the facts."""
+        """Add an entry; a regular file unless `type` is given."""
         entry: Entry = {"type": "reg", "name": name, "mode": 0o644, **facts}
         self.body += self.compress(self.padding + _header(entry, sum(map(len, chunks))))
         at, size = 0, sum(map(len, chunks))
@@ -69,9 +67,7 @@ class Contents:
         self.entries += rows
 
     def put_together(self, **files: bytes) -> None:
-        """Files that share one member with their headers, as eStargz has them where its writer was
-        told to make no small members.
-        """
+        """Add files that share one member, as eStargz writes them with a minimum size of members."""
         member, place = self.padding, len(self.body)
         for name, content in files.items():
             entry: Entry = {
@@ -128,7 +124,7 @@ def zstd(data: bytes) -> bytes:
 
 
 def starred(contents: Contents, toc: bytes | None = None) -> Made:
-    """An eStargz layer, with this table or the true one."""
+    """An eStargz layer, with the given table or the correct one."""
     toc = table(contents.entries) if toc is None else toc
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w") as tar:
@@ -141,7 +137,7 @@ def starred(contents: Contents, toc: bytes | None = None) -> Made:
 
 
 def starred_apart(contents: Contents, toc: bytes | None = None) -> tuple[Made, bytes]:
-    """An eStargz layer without its table, and the blob of its table: this one or the true one."""
+    """An eStargz layer without its table, and a blob with the given table or the correct one."""
     toc = table(contents.entries) if toc is None else toc
     whole = starred(contents, toc)
     body = contents.end()
@@ -158,7 +154,7 @@ def footer(place: int) -> bytes:
 
 
 def chunked(contents: Contents, toc: bytes | None = None) -> Made:
-    """A zstd:chunked layer, with this table or the true one."""
+    """A zstd:chunked layer, with the given table or the correct one."""
     toc = table(contents.entries) if toc is None else toc
     packed = zstd(toc)
     body = contents.end() + zstd(bytes(1024))
@@ -172,9 +168,7 @@ def chunked(contents: Contents, toc: bytes | None = None) -> Made:
 
 
 def chunked_by_nerdctl(contents: Contents, toc: bytes | None = None) -> Made:
-    """The same as stargz-snapshotter writes it: with eStargz' annotation, of the table's plain
-    JSON.
-    """
+    """The same as written by stargz-snapshotter: also with the annotation of eStargz."""
     made = chunked(contents, toc)
     return Made(
         made.blob, {**made.annotations, estargz.ANNOTATION: str(Digest.of(made.toc))}, made.toc
@@ -186,7 +180,7 @@ def table(entries: Sequence[Entry], **more: object) -> bytes:
 
 
 class Memory:
-    """A BlobReader of one blob. `asked`: the ranges."""
+    """A BlobReader of one blob. `asked`: the ranges that were read."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
@@ -207,7 +201,7 @@ class Memory:
 
 
 def read(made: Made, limits: Limits | None = None) -> Toc | None:
-    """The table of a layer as it is taken, or None where it is refused or none is named."""
+    """The table of a layer; None if it is rejected or not named."""
     blob = Blob("app", Digest.of(made.blob), len(made.blob))
     try:
         ref = TocFormats().ref(made.annotations)

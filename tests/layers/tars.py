@@ -48,7 +48,7 @@ def pieces(data: bytes, size: int = 1000) -> Iterator[bytes]:
 
 
 def inflate(data: bytes, limits: Limits | None = None, size: int = 1000) -> bytes:
-    """The plain bytes of a stream that arrives in pieces."""
+    """The decompressed bytes of a stream that arrives in pieces."""
     source = pieces(data, size)
     return b"".join(Decompressor(lambda: next(source, b""), limits or Limits()).pieces())
 
@@ -66,7 +66,7 @@ def members(data: bytes, limits: Limits | None = None) -> list[LayerEntry]:
 
 
 def content(data: bytes, member: LayerEntry) -> bytes:
-    """What the extents of a member say, over the plain tar."""
+    """The content of an entry, by its extents in the uncompressed tar."""
     whole = bytearray(member.size)
     for extent in member.extents:
         whole[extent.offset : extent.offset + extent.length] = data[

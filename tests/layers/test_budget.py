@@ -1,6 +1,4 @@
-"""Shares of the memory for decoding: no more than there is at a time, in order, and none held by
-who waits for the network.
-"""
+"""The memory budget of decodings: size and order, and reservations that wait for the network."""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
-"""Every corner of tars and stacks, path by path against umoci, GNU tar and bsdtar.
+"""Every corner of tars and stacks, compared by path with umoci, GNU tar and bsdtar.
 
-Where they differ from us is listed, with the reason.
+Rules:
 
-Rules that hold here: a difference that is not listed in `deliberate.py` fails; what an unpacker
-refuses that we show is listed too, and so is what we refuse and it takes. umoci never sees a
-whiteout of `.`, `..` or nothing: version 0.4.7 deletes the directory above its target.
+- A difference that is not listed in `deliberate.py` fails. This includes layers that only one side
+  rejects.
+- umoci never gets a whiteout of `.`, `..` or nothing: version 0.4.7 deletes the directory above its
+  target.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ _TYPES = {
 
 
 def ours(tars: list[bytes]) -> dict[bytes, Facts]:
-    """What we make of a stack, without the root itself. Raises Malformed."""
+    """The merged tree of a stack, without the root. Raises Malformed."""
     layers = [LayerIndex(tuple(members(data)), Digest.of(data), len(data), "none") for data in tars]
     found = dict(_walk(merge(layers, Limits()).root))
     names: dict[MergedEntry, list[bytes]] = {}
@@ -88,7 +89,7 @@ def _shown(member: LayerEntry, plain: bytes, names: list[bytes]) -> Facts:
 
 
 def by_umoci(tars: list[bytes], place: Path) -> bool:
-    """Unpack a stack; whether it was unpacked without an error."""
+    """Unpack a stack; return whether the unpacker succeeded."""
     layout = make_layout(place / "layout", tars, [""])
     command = ["umoci", "raw", "unpack", "--image", f"{layout}:v1", str(place / "unpacked")]
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
@@ -117,9 +118,9 @@ UNPACKERS = {
 
 
 def differing(mine: dict[bytes, Facts], theirs: dict[bytes, Facts], begun: int) -> set[str]:
-    """Each path with what differs: `+` is only ours, `-` only theirs.
+    """Each path with its differences: `+` is only in ocifs, `-` only in the unpacker.
 
-    `begun`: what is of a later time nobody gave one.
+    `begun`: later times are those of the unpacking, and not compared.
     """
     found = {f"+ {path.decode(errors='replace')}" for path in mine.keys() - theirs.keys()}
     found |= {f"- {path.decode(errors='replace')}" for path in theirs.keys() - mine.keys() - {b""}}

@@ -51,7 +51,7 @@ PACKED: list[Callable[[bytes], bytes]] = [
 
 
 def judged(data: bytes) -> None:
-    """The law: a tree whose every part is in order, or an error of ours."""
+    """The law: a valid tree, or an error of ocifs."""
     try:
         found = members(data, LIMITS)
         tree = merge(
@@ -160,7 +160,7 @@ def test_paths_and_links_that_climb_stay_inside() -> None:
 
 
 def _mend(data: bytearray) -> None:
-    """Give each block that looks like a header the checksum that it ought to have."""
+    """Correct the checksum of each block that looks like a header."""
     for start in range(0, len(data) - 511, 512):
         block = data[start : start + 512]
         if block[257:262] != b"ustar":

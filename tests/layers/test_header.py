@@ -1,6 +1,4 @@
-"""Plain headers, read at once: what they say is what tarfile says, and tarfile is asked wherever
-anything is special.
-"""
+"""Simple headers: the fast parser returns the same as the general one, and as tarfile."""
 
 from __future__ import annotations
 
@@ -24,7 +22,7 @@ FORMS = (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT)
 
 
 def read(data: bytes, size: int) -> tuple[list[LayerEntry], int] | str:
-    """The entries of a tar that arrives in pieces of a size, and how long it is; or the error."""
+    """The entries and the size of a tar that arrives in pieces of a size; or the error."""
     found: list[LayerEntry] = []
     try:
         return found, read_tar(pieces(data, size), Limits(), found.append)
@@ -33,7 +31,7 @@ def read(data: bytes, size: int) -> tuple[list[LayerEntry], int] | str:
 
 
 def agreed(data: bytes, size: int = 4096) -> None:
-    """The law: with and without reading at once, the same."""
+    """The law: both parsers return the same."""
     quick = read(data, size)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reading, "read_simple_header", lambda *_: None)
@@ -53,7 +51,7 @@ def with_checksum(block: bytearray) -> None:
 
 @st.composite
 def damaged_tars(draw: st.DrawFn) -> bytes:
-    """Tars with bytes of their headers changed, some of them under a checksum that fits."""
+    """Tars with changed bytes in their headers, some of them with a corrected checksum."""
     names = st.text(
         st.characters(max_codepoint=255, exclude_characters="\0"), min_size=1, max_size=99
     )

@@ -1,6 +1,4 @@
-"""A kept index without the layer's bytes: it lists, and files are read by fetching their spans
-alone, or not at all.
-"""
+"""A cached index without the cached blob: it lists, and reads fetch only the spans they need."""
 
 from __future__ import annotations
 
@@ -50,7 +48,7 @@ BLOBS = {form: pack(TAR) for form, pack in FORMS.items()}
 
 
 def without_bytes(directory: Path) -> None:
-    """Take away everything but what was made of layers."""
+    """Remove everything except the derived files of layers."""
     for kind in ("blobs", "partial", "derived/layer-plain.1"):
         shutil.rmtree(directory / "v1" / kind, ignore_errors=True)
 
@@ -132,7 +130,7 @@ async def test_an_outage_is_no_reason_to_begin_anew(tmp_path: Path) -> None:
 
 
 async def test_an_index_whose_spans_are_wrong_is_made_again(tmp_path: Path) -> None:
-    """As a bug of ours, or whoever can write the cache and a checksum too, would leave it."""
+    """An index with a valid checksum and false content, from a bug or an attacker."""
     async with site(tmp_path) as here:
         layer = here.layer(BLOBS["gzip"], TAR)
         await here.layer_service.index(layer)

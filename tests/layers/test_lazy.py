@@ -1,6 +1,4 @@
-"""Layers with tables of contents in a workshop: listed by the table alone, read by chunks, and as
-plain tars where the table lies.
-"""
+"""Lazy layers in a layer service: listed by their tables, read by chunks, or as ordinary tars."""
 
 from __future__ import annotations
 

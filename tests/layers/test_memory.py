@@ -1,6 +1,4 @@
-"""Layers that ask for much, listed by a process that may have little: its address space and its
-time on a processor are limited.
-"""
+"""Layers that need much memory, listed by a process with limited address space and CPU time."""
 
 from __future__ import annotations
 
@@ -43,7 +41,7 @@ def squeezed(pieces: Iterator[bytes]) -> bytes:
 
 
 def longest_name(size: int) -> Iterator[bytes]:
-    """A GNU long name of so many bytes."""
+    """A GNU long name of a number of bytes."""
     info = tarfile.TarInfo("././@LongLink")
     info.type, info.size = tarfile.GNUTYPE_LONGNAME, size
     yield info.tobuf(tarfile.GNU_FORMAT)

@@ -1,4 +1,4 @@
-"""How layers are laid over each other: the corners by hand, everything else against a model."""
+"""Merging of layers: corners by hand, everything else against a model."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_whiteout_takes_the_lower_name_and_is_never_seen() -> None:
     "mark", [hardlink(".wh.a", "a"), hardlink(".wh.a", "b"), symlink(".wh.a", "b")]
 )
 def test_a_whiteout_that_is_stored_as_a_link_is_one(mark: LayerEntry) -> None:
-    """Some builders store equal files once, also those of no bytes."""
+    """Some builders store equal files once, also empty ones."""
     assert shape([file("a"), file("b")], [mark]) == {"b": ("f", 0)}
     assert set(merged([file("b"), mark], alone=True)) == {"b"}
 
@@ -51,7 +51,7 @@ def test_an_opaque_directory_hides_what_is_below_and_nothing_beside(turn: int) -
 
 @pytest.mark.parametrize("path", [".wh.", "d/.wh.", "none/.wh."])
 def test_a_whiteout_without_a_name_is_an_error(path: str) -> None:
-    """layer.md, "Whiteouts". Of its own directory it would be a deletion."""
+    """layer.md, "Whiteouts". It would be a whiteout of its own directory."""
     for layers in ([[file("a")], [file(path)]], [[file("a"), file(path)]]):
         with pytest.raises(Malformed, match="without a name"):
             merged(*layers)
@@ -85,7 +85,7 @@ def test_a_directory_over_a_directory_keeps_the_children_and_takes_the_attribute
 
 
 def test_whiteouts_behind_a_link_that_replaces_their_directory_leave_its_target_alone() -> None:
-    """As umoci writes a directory that became a link."""
+    """How umoci writes a directory that became a link."""
     upper = [symlink("email", "asyncio"), file("email/.wh.x"), file("email/.wh.y")]
     found = shape(
         [

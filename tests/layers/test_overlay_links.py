@@ -1,6 +1,4 @@
-"""Directories that take the place of links below, and whiteouts in them: what the link led to is
-left alone.
-"""
+"""Directories that replace lower links, and whiteouts in them: the links' targets do not change."""
 
 from __future__ import annotations
 
@@ -72,7 +70,7 @@ def test_a_whiteout_through_a_link_that_stays_reaches_its_target() -> None:
 
 
 def test_what_is_in_a_directory_over_a_link_is_in_that_directory_whatever_the_order() -> None:
-    """As overlayfs shows of the same upper directory."""
+    """What overlayfs shows of the same upper directory."""
     for order in itertools.permutations(
         [directory("lib"), file("lib/mine", 2), file(f"lib/{OPAQUE}")]
     ):
@@ -128,7 +126,7 @@ def test_preparing_a_layer_walks_from_the_root_as_often_whatever_the_number_of_i
 
 
 class _Counting(overlay._Merger):
-    """Counts the paths that are walked before the entries of a layer are applied."""
+    """Counts the paths that are resolved before the entries of a layer are applied."""
 
     prepared = 0
 
@@ -165,7 +163,7 @@ def test_a_stack_of_the_same_layer_twice_keeps_the_links_of_each() -> None:
 def test_many_directories_over_links_are_prepared_in_any_order_of_the_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Parents that are forgotten on the way are found again."""
+    """Parents that were dropped from memory are resolved again."""
     below = [directory("x"), file("x/f", 1), *(symlink(f"l{n}", "x") for n in range(20))]
     above = [
         entry

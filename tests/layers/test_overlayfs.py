@@ -1,6 +1,6 @@
 """Merged trees against the kernel: random stacks on real overlayfs mounts, shown by a real mount.
 
-`scripts/soak --overlay` goes on for minutes.
+`scripts/soak --overlay` runs for minutes.
 """
 
 from __future__ import annotations

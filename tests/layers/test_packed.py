@@ -1,4 +1,4 @@
-"""Entries in blocks of columns: whatever they have comes out as it went in."""
+"""Packed entries: they are equal to the original ones."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_threads_share_a_merged_tree() -> None:
 
 
 def read_side_by_side(is_right: Callable[[int], bool], places: int) -> None:
-    """Two threads look at places by chance, taking turns after microseconds."""
+    """Two threads access random entries, and switch every few microseconds."""
     found: list[str] = []
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)

@@ -1,6 +1,4 @@
-"""A blob for a worker thread: all of it in order, its errors where it is taken, and no thread that
-waits for ever.
-"""
+"""The prefetcher: all pieces in order, errors at the right piece, and no thread that hangs."""
 
 from __future__ import annotations
 
@@ -22,8 +20,9 @@ BLOB = Blob("r", Digest.of(CONTENT), len(CONTENT))
 
 
 class Source:
-    """A blob of which `there` bytes can be read; then comes `error`, or nothing, or (`stuck`) no
-    answer. `asked`: how much was.
+    """A blob of which `there` bytes can be read; then comes `error`, nothing, or no answer (`stuck`).
+
+    `asked`: the end of the last request.
     """
 
     def __init__(

@@ -1,6 +1,4 @@
-"""Tars read the same on every Python: nothing depends on what one release of the standard library
-makes of a header.
-"""
+"""Tars are read in the same way on every Python, independent of its standard library."""
 
 from __future__ import annotations
 
@@ -41,7 +39,7 @@ for name in sys.stdin.read().split():
 
 
 def pythons() -> dict[str, str]:
-    """The interpreters of this machine that ocifs supports, by their versions."""
+    """The supported interpreters on this machine, by version."""
     names = [f"python3.{minor}" for minor in range(11, 20)]
     found = [path for name in names if (path := shutil.which(name))]
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
@@ -84,8 +82,8 @@ def test_every_corner_reads_the_same_on_every_python(version: str, files: list[P
 
 
 def test_tars_are_not_read_by_the_standard_library() -> None:
-    """What tarfile makes of odd headers changed in patch releases (python/cpython#141707, #104201,
-    CVE-2025-8194).
+    """The results of tarfile for unusual headers changed in patch releases (python/cpython#141707,
+    #104201, CVE-2025-8194).
     """
     for module in (HERE / "ocifs" / "layers").glob("*.py"):
         assert "import tarfile" not in module.read_text(), module

@@ -1,6 +1,4 @@
-"""What is fetched and decoded of a layer for those who read on and for those who jump: laws over
-any layer and any reads.
-"""
+"""Spans that are fetched and decoded for sequential and for random reads: laws for all layers."""
 
 from __future__ import annotations
 
@@ -27,11 +25,11 @@ FURTHER = 6
 DATA = random.Random(3).randbytes(2 << 20)
 BLOB = Blob("app", Digest.of(b"some layer"), len(DATA))
 Read = tuple[int, int]
-"""Where, and how many bytes."""
+"""Position and length."""
 
 
 class Layer:
-    """A layer cut into spans of these lengths, read by one reader.
+    """A layer with spans of these lengths, and one reader.
 
     `asked`: the numbers of the spans in the order of their fetches.
     """
@@ -70,7 +68,7 @@ SPANS = st.lists(st.integers(8 * KIB, 64 * KIB), min_size=4, max_size=30)
 def after(
     lengths: Sequence[int], reads: Sequence[Read], cached: int = CACHED
 ) -> tuple[Layer, list[int]]:
-    """A layer after some reads, and what was fetched of it."""
+    """A layer after some reads, and the numbers of the spans that were fetched."""
 
     async def work() -> Layer:
         async with trio.open_nursery() as nursery:
@@ -85,9 +83,7 @@ def after(
 
 @st.composite
 def reads_on(draw: st.DrawFn) -> tuple[list[int], list[Read]]:
-    """Spans, and reads from end to end of files that stand in them as in a tar: with some bytes
-    between.
-    """
+    """Spans, and sequential reads of files with gaps between them, as in a tar."""
     lengths = draw(SPANS)
     files = draw(
         st.lists(
@@ -175,9 +171,7 @@ def test_who_has_read_far_in_a_row_finds_several_spans_there() -> None:
 
 
 def test_who_leaves_out_little_of_what_it_has_read_reads_on() -> None:
-    """A directory of many links has no file: between the file before and the one behind it lie
-    their entries.
-    """
+    """A directory of links has no content: between two files are the headers of the links."""
     lengths = [64 * KIB] * 32
     row = [(number * 64 * KIB, 64 * KIB) for number in range(2 * FURTHER)]  # brings two spans more
     end = len(row) * 64 * KIB
@@ -205,9 +199,9 @@ def test_what_is_kept_in_memory_has_a_bound() -> None:
 
 
 class Slow(Memory):
-    """Bytes that come when a reader waits for nothing else.
+    """Bytes that arrive when no reader waits for anything else.
 
-    `most`: of packed bytes that were on their way at a time.
+    `most`: the maximum of compressed bytes that were in flight.
     """
 
     most = under_way = 0

@@ -1,6 +1,4 @@
-"""Layers that are entered in the middle: from what one pass noted, every part is decoded by itself,
-and nothing else than it was.
-"""
+"""Checkpoints of one pass over a layer: each span decodes by itself, to the same bytes."""
 
 from __future__ import annotations
 
@@ -48,7 +46,7 @@ def parts(size: int) -> list[bytes]:
 
 
 def raw_flushed(level: int) -> bytes:
-    """A gzip in which blocks end anywhere."""
+    """A gzip stream with block boundaries at random positions."""
     packer = zlib.compressobj(level, zlib.DEFLATED, 31, 3)
     out = []
     for part in parts(50_001):
@@ -102,7 +100,7 @@ def made(form: str) -> bytes:
 
 
 def passed(blob: bytes, piece: int = 2 * MIB) -> tuple[bytes, SpanMap, Decompressor]:
-    """One pass over a blob: its plain bytes, and how they were cut."""
+    """One pass over a blob: the decompressed bytes, the spans, and the decompressor."""
     place = 0
 
     def take() -> bytes:

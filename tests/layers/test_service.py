@@ -1,5 +1,6 @@
-"""Layers are unpacked once, verified, kept, and made again when what was kept is gone; over real
-caches, sources that go wrong.
+"""Layers are indexed once, verified and cached, and indexed again if cached files are missing.
+
+With real caches, and sources that fail.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ XZ = lzma.compress(TAR)  # which cannot be entered in the middle
 
 @dataclass
 class Site:
-    """A workshop with the parts that it stands on."""
+    """A layer service and the parts that it uses."""
 
     layer_service: LayerService
     shelf: DerivedFiles
@@ -68,7 +69,7 @@ class Site:
 async def site(
     directory: Path, source: MemorySource | None = None, **limits: int
 ) -> AsyncIterator[Site]:
-    """A workshop over a cache in a directory, for the length of the block."""
+    """A layer service with a cache in a directory, for the length of the block."""
     directory.chmod(0o700)
     source = source or MemorySource()
     disk = Disk(directory)
@@ -131,7 +132,7 @@ async def test_more_layers_than_a_bound_allows_are_not_asked_for(tmp_path: Path)
 async def test_of_many_layers_no_more_are_fetched_at_a_time_than_are_unpacked(
     tmp_path: Path,
 ) -> None:
-    """Of each some pieces wait in memory."""
+    """Each of them holds some pieces in memory."""
     async with site(tmp_path) as here:
         here.source.gate = trio.Event()
         at_a_time = max(2, os.cpu_count() or 2)

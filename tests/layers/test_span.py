@@ -1,4 +1,4 @@
-"""Spans: which bytes of a blob make which bytes of a layer."""
+"""Spans: which bytes of a blob decode to which positions of a layer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SUM = Checksum.of(b"")
 
 
 def spans_of(lengths: list[tuple[int, int]]) -> list[Span]:
-    """Spans with gaps before them, each made from as many bytes of the blob."""
+    """Spans with gaps before them, each decoded from as many bytes of the blob."""
     spans, plain = [], 0
     for gap, length in lengths:
         window = Window(gap % 8, b"w") if gap else None

@@ -1,4 +1,4 @@
-"""What is read of the tars that people make, and what becomes of those that nobody should."""
+"""Tars of common tools, and invalid ones."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def test_a_file_of_more_than_8_gib_may_be_mostly_holes(tmp_path: Path, form: str
 
 @pytest.mark.parametrize("written", ["pax", "base-256"])
 def test_a_file_of_more_than_8_gib_is_passed_over(written: str) -> None:
-    """Octal digits end at 8 GiB."""
+    """Octal digits represent at most 8 GiB."""
     size = 9 << 30
     head = block(b"big", magic=GNU, size=base256(size, 12))
     if written == "pax":
@@ -197,9 +197,7 @@ def test_names_never_lead_outside(path: str, cleaned: str) -> None:
 
 
 def _gzip_with_fields(data: bytes) -> bytes:
-    """A member with all that RFC 1952, 2.3.1 lets stand in its header: extra fields, a name, a
-    comment, a checksum of it; it says text.
-    """
+    """A member with all optional fields of RFC 1952, 2.3.1: extra fields, a name, a comment and a checksum."""
     fixed = b"\x1f\x8b\x08\x1f" + bytes(4) + b"\x02\xff"
     head = fixed + b"\x06\0ab\x02\0cd" + b"a name\0" + b"a comment\0"
     packed = zlib.compressobj(wbits=-15)
@@ -399,7 +397,7 @@ _VARIED = tar(
 
 
 def _with_checksums(data: bytes) -> bytes:
-    """Every header's checksum made right, so that changes reach what lies behind it."""
+    """Correct the checksum of each header, so that changes reach the parser."""
     out = bytearray(data)
     for start in range(0, len(out) - 511, 512):
         if out[start + 257 : start + 262] == b"ustar":

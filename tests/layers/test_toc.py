@@ -1,4 +1,4 @@
-"""Tables of contents: what they say is what is shown, and one that lies is refused as a whole."""
+"""Tables of contents: their entries are shown, and a false table is rejected as a whole."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ LIMITS = Limits(
 
 
 def usual(compress: Callable[[bytes], bytes]) -> Contents:
-    """Something of everything."""
+    """Entries of every kind."""
     contents = Contents(compress)
     contents.put("./", type="dir", mode=0o40755, modtime="2024-01-02T03:04:05Z")
     contents.put("d/", type="dir", mode=0o1777)
@@ -237,8 +237,8 @@ def test_a_table_of_another_digest_is_refused(
 def test_a_hard_link_before_its_target_is_a_link_to_it(
     compress: Callable[[bytes], bytes], make: Callable[..., Made]
 ) -> None:
-    """containerd/stargz-snapshotter#181: files to be prefetched were moved to the front without
-    what they link to.
+    """containerd/stargz-snapshotter#181: files to prefetch were moved to the front without the
+    targets of their links.
     """
     contents = Contents(compress)
     contents.put("h", type="hardlink", linkName="f")
@@ -275,7 +275,7 @@ def test_the_root_may_have_any_of_its_names(
 
 
 def lie(entries: list[Entry], path: str, **facts: object) -> list[Entry]:
-    """The entries with other facts about one; None takes one away."""
+    """The entries with changed members of one; None removes a member."""
     changed = [dict(entry) for entry in entries]
     entry = next(entry for entry in changed if entry["name"] == path and entry["type"] != "chunk")
     entry.update(facts)
@@ -485,7 +485,7 @@ def test_a_layer_with_damage_is_refused_or_in_order(
 
 
 def in_order(found: Toc | None, made: Made) -> None:
-    """What a table that is believed must hold."""
+    """The invariants of an accepted table."""
     if found is None:
         return
     end = 0

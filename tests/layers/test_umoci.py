@@ -1,4 +1,4 @@
-"""Generated stacks of layers, merged by us and unpacked by umoci: the same trees, path by path."""
+"""Generated stacks of layers, merged by ocifs and unpacked by umoci: the same trees, by path."""
 
 from __future__ import annotations
 
@@ -109,11 +109,11 @@ def _theirs(root: Path) -> dict[str, tuple[object, ...]]:
 
 
 def _is_defined(tars: list[list[Entry]]) -> bool:
-    """Whether unpackers agree on what a stack means.
+    """Whether unpackers agree on a stack.
 
-    Each name once a layer, no whiteout of what its own layer brings anything to, nothing behind a
-    link that its own layer makes: umoci applies whiteouts in the order of the tar, we as if they
-    stood first.
+    Each name occurs once in a layer. No whiteout affects an entry of its own layer, and no entry is
+    behind a link of its own layer: umoci applies whiteouts in the order of the tar, ocifs before
+    the other entries.
     """
     for entries in tars:
         names = [info.name for info, _ in entries]

@@ -1,4 +1,4 @@
-"""Work on layers is bounded by what they are made of, and ends when its caller does."""
+"""Work on layers is bounded by their size, and ends with its caller."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ GENEROUS = 120  # seconds, for work that would take hours
 
 @pytest.mark.parametrize("part", ["./", "x/../", "//", "t/.././"])
 def test_a_link_target_longer_than_linux_allows_is_refused(part: str) -> None:
-    """Each entry behind a link walks its target: of 900 KB, 3,000 times."""
+    """Each entry behind a link resolves its target of 900 KB: 3,000 times."""
     with pytest.raises(LimitExceeded, match="layer_link_bytes"):
         members(
             tar(
@@ -89,7 +89,7 @@ def _table(
 
 
 def _ztoc(entries: int, attributes: int, *, shared: bool, points: int = 1) -> bytes:
-    """A zTOC whose entries have attributes, all of them the same vector if they are `shared`."""
+    """A zTOC with attributes of its entries, which share one vector if `shared`."""
     builder = flatbuffers.Builder()
     kind = builder.CreateString("reg")
 
@@ -121,7 +121,7 @@ def _ztoc(entries: int, attributes: int, *, shared: bool, points: int = 1) -> by
 
 
 def test_parts_of_a_ztoc_are_used_once() -> None:
-    """A vector that every entry shares makes work that grows with the square of the table."""
+    """A vector that all entries share causes work that is quadratic in the size of the table."""
     honest = read_ztoc(_ztoc(50, 20, shared=False), 100, Limits())
     assert [len(member.xattrs) for member in honest.entries] == [20] * 50
     with pytest.raises(Malformed, match="more than once"):

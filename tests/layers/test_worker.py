@@ -1,4 +1,4 @@
-"""Two threads for one stream: nothing is lost, nobody waits for ever, errors come out."""
+"""The second thread of the pipeline: no piece is lost, no thread hangs, errors are raised."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""SOCI's tables, as SOCI's own code makes them, against what is read of the tar itself; and what is
-made of those that lie.
-"""
+"""zTOCs of SOCI's own code against the entries of the tar, and false zTOCs."""
 
 from __future__ import annotations
 
@@ -50,7 +48,7 @@ BLOB = gzip.compress(TAR, mtime=0)
 
 
 def ztoc_of(blob: bytes, place: Path, form: str = "gzip", span: int = SPAN) -> bytes:
-    """What SOCI makes of a layer."""
+    """The zTOC that SOCI creates for a layer."""
     program = tool("ztocs", place)
     (place / "layer").write_bytes(blob)
     return program(str(place / "layer"), str(span), form)
@@ -62,7 +60,7 @@ def ztoc(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 def plain(table: Toc, blob: bytes) -> bytes:
-    """All plain bytes, each span decoded by itself."""
+    """All decompressed bytes, each span decoded by itself."""
     compression = table.spans.compression
     return b"".join(decode(compression, span, blob[span.start : span.stop]) for span in table.spans)
 
@@ -89,7 +87,7 @@ def test_names_that_are_no_text(tmp_path: Path) -> None:
 
 
 def test_the_first_version_of_checkpoints_leaves_out_the_first(ztoc: bytes) -> None:
-    """The same table without it, as SOCI wrote it before version 0.6."""
+    """The same table without it, as written by SOCI before version 0.6."""
     count = len(read_ztoc(ztoc, len(BLOB), LIMITS).spans)
     each, head = 8 + 8 + 1 + 32768, 4 + 8
     at = ztoc.index(struct.pack("<iqqq", count, SPAN, 10, 0))
@@ -122,7 +120,7 @@ def test_a_table_of_another_blob_is_refused(ztoc: bytes) -> None:
 
 
 def test_a_sparse_file_makes_the_table_useless(tmp_path: Path) -> None:
-    """SOCI's table does not say where the pieces of one are."""
+    """A zTOC does not contain the positions of a sparse file's pieces."""
     sparse = {
         "GNU.sparse.major": "1",
         "GNU.sparse.minor": "0",
@@ -156,9 +154,7 @@ def test_what_a_table_says_has_bounds(ztoc: bytes, bound: str, little: int) -> N
 def test_a_table_that_was_tampered_with_is_refused_or_another_table(
     ztoc: bytes, data: st.DataObject
 ) -> None:
-    """Whoever can make its digest fit can say what they like; but nothing else comes of it than an
-    error of ours, or a table.
-    """
+    """An attacker who controls the digest can write any zTOC: the result is an error or a table."""
     changed = bytearray(ztoc[: data.draw(st.integers(0, len(ztoc)), label="length")])
     for place in data.draw(
         st.lists(st.integers(0, max(0, len(changed) - 1)), max_size=20), label="places"

@@ -164,12 +164,12 @@ def _is_odd(entry: LayerEntry) -> bool:
         return True
     if not entry.extents:
         return False
-    offset, plain, length = entry.extents[0]
+    offset, position, length = entry.extents[0]
     return (
         len(entry.extents) > 1
         or offset != 0
         or length != entry.size
-        or not 0 <= plain < _MAX_NUMBER
+        or not 0 <= position < _MAX_NUMBER
     )
 
 

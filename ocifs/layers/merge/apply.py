@@ -79,7 +79,7 @@ class _Merger(GrowingTree):
         self._layer = 0
         # Files in AUFS' own directories, which are only visible through hard links.
         self._plinks: dict[bytes, int] = {}
-        # Directories by their paths, only valid while a layer is prepared. A plain dictionary that
+        # Directories by their paths, only valid while a layer is prepared. A dictionary that
         # is cleared when it is full: an LRU cache would cost more than resolving paths again.
         self._parents: dict[bytes, int | None] = {}
         # The path and code of the last entry's directory: entries are sorted by directory.

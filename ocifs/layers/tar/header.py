@@ -168,7 +168,7 @@ def _text(field: bytes) -> bytes:
 def _end_of_prefix(header: bytes) -> int:
     """Return the end of the name's prefix; its start if the header has no prefix.
 
-    Headers of POSIX have a prefix, those of star a shorter one with two times behind it. Headers of
+    Headers of POSIX have a prefix, those of star a shorter one, followed by two times. Headers of
     GNU have times in its place, those of V7 nothing. Go before 1.8 wrote prefixes into GNU headers,
     and layers with them still exist.
     """
