@@ -40,3 +40,18 @@ def test_the_first_request_for_something_fails_and_no_reader_notices(
         assert (place / "_manifests/v1/layers/0/blob").read_bytes() == CONTENT
         assert not (mount.path / ".ocifs/errors").read_bytes()
     assert proxy.made[fault] > 2
+
+
+@pytest.mark.parametrize("fault", REPEATED)
+def test_the_first_contact_fails_and_no_reader_notices(
+    proxy: FaultProxy, tmp_path: Path, fault: str
+) -> None:
+    """Before the first answer it is not known whether a registry on loopback has TLS."""
+    proxy.fault = fault
+    with mounted(proxy.host, tmp_path / "mnt", tmp_path / "cache", ["--timeout=5"]) as mount:
+        assert "repeated" in os.listdir(mount.path)
+        assert (mount.path / "repeated/app/_manifests/v1/layers/0/blob").read_bytes() == CONTENT
+        errors = (mount.path / ".ocifs/errors").read_text().splitlines()
+    # The mount may note that its first question, which is not repeated, had no answer in time.
+    assert all(" NOTE: " in line for line in errors)
+    assert proxy.made[fault] > 2
