@@ -135,7 +135,7 @@ MUTANTS = (
     Mutant(
         "share one outage between all hosts",
         "ocifs.store.names.outage",
-        "_shared = []\n_original = Outage.__init__\ndef _init(self, longest):\n    _reached()\n    _original(self, longest)\n"
+        "_shared = []\n_original = Outage.__init__\ndef _init(self, *a):\n    _reached()\n    _original(self, *a)\n"
         "    _shared.append(self)\n_check = Outage.check\ndef _any(self):\n    for each in _shared:\n        _check(each)\n"
         "Outage.__init__, Outage.check = _init, _any\n",
     ),
