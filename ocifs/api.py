@@ -1,13 +1,19 @@
-"""ocifs for Python programs: what a mount shows, without a mount.
+"""The Python API: the tree of a mount, without a mount.
 
     with ocifs.open("registry.example.com/team/app:v1") as tree:      blocking, from any thread
         tree.read("manifest.json")
-    async with ocifs.open_async("oci:./layout") as tree:              for programs that run on trio
+    async with ocifs.open_async("oci:./layout") as tree:              for programs on trio
         await tree.read("_manifests/1.0/manifest.json")
 
-Rules that hold here: paths are those of docs/semantics.md, relative to the source, as text (bytes
-that are no UTF-8 as surrogate escapes); links are followed, as open(2) does, unless `follow=False`;
-every wait is bounded by `timeout` and `max_wait`; what is raised is OcifsError.
+An AsyncTree lives in the caller's event loop. A Tree starts a thread with an event loop of its own,
+in which an AsyncTree lives, and passes each call on to it. In a forked child that thread does not
+exist: the first call in the child starts another one, and opens the source again.
+
+- Paths are those of docs/semantics.md, relative to the source, as text. Bytes that are not UTF-8 are
+  surrogate escapes.
+- Symbolic links are followed, as by open(2), unless `follow=False`.
+- Every wait ends after `timeout` without progress, or after `max_wait`.
+- Errors are OcifsErrors.
 """
 
 from __future__ import annotations
@@ -36,12 +42,12 @@ from ocifs.tree.walk import walk
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
-_PIECE = 1 << 20
+_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Stat:
-    """What a path is: st_mode, bytes, nanoseconds since 1970, and where a link leads."""
+    """The attributes of a path: st_mode, bytes, nanoseconds since 1970, and a link's target."""
 
     mode: int
     size: int
@@ -63,7 +69,7 @@ class Stat:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One name found: its path relative to the source, and what it is (links are not followed)."""
+    """A listed path, relative to the source, and its attributes. Links are not followed."""
 
     path: str
     stat: Stat
@@ -96,11 +102,11 @@ class AsyncTree:
         raise AssertionError("a deadline raises when it passes")
 
     async def stat(self, path: str = "", *, follow: bool = True) -> Stat:
-        """What a path is. Raises NotFound and whatever keeps it from being known."""
+        """The attributes of a path. Raises NotFound, NotADirectory and the errors of a read."""
         return _stat(await self.node(path, follow=follow))
 
     async def list(self, path: str = "") -> list[Entry]:
-        """What a directory lists. Raises NotADirectory."""
+        """The entries of a directory. Raises NotADirectory."""
         node = await self.node(path)
         if not isinstance(node, Directory):
             raise NotADirectory(f"not a directory: {path!r}")
@@ -110,29 +116,31 @@ class AsyncTree:
         return [Entry(prefix + os.fsdecode(entry.name), _stat(entry.node)) for entry in entries]
 
     async def read(self, path: str, offset: int = 0, size: int | None = None) -> bytes:
-        """Bytes [offset, offset+size) of a file, or all from offset; fewer only at its end.
+        """Up to `size` bytes from `offset`, or all; fewer only at the end of the file.
 
-        Raises IsADirectory, IntegrityError, …
+        Raises IsADirectory, IntegrityError and the errors of a read.
         """
         node = await self.node(path)
         if not isinstance(node, File):
             raise IsADirectory(f"is a directory: {path!r}")
-        parts: list[bytes] = []
-        wanted = size
-        while wanted is None or wanted > 0:
+        chunks: list[bytes] = []
+        remaining = size
+        while remaining is None or remaining > 0:
             with self.deadline():
-                piece = await node.read(offset, _PIECE if wanted is None else min(wanted, _PIECE))
-            if not piece:
+                chunk = await node.read(
+                    offset, _CHUNK if remaining is None else min(remaining, _CHUNK)
+                )
+            if not chunk:
                 break
-            parts.append(piece)
-            offset += len(piece)
-            wanted = None if wanted is None else wanted - len(piece)
-        return b"".join(parts)
+            chunks.append(chunk)
+            offset += len(chunk)
+            remaining = None if remaining is None else remaining - len(chunk)
+        return b"".join(chunks)
 
     async def walk(self, path: str = "") -> AsyncIterator[Entry]:
-        """Everything below a directory, each directory before what is in it.
+        """Everything below a directory, each directory before its content.
 
-        Links are given, and not followed.
+        Links are included, but not followed.
         """
         for entry in await self.list(path):
             yield entry
@@ -142,7 +150,10 @@ class AsyncTree:
 
 
 class _Loop:
-    """A thread with the event loop of one tree, in the process that started it."""
+    """A thread with the event loop of one tree, in the process that started it.
+
+    The constructor returns when the tree is open, and raises the errors that prevent that.
+    """
 
     def __init__(self, source: str, options: Options) -> None:
         self._source = source
@@ -171,7 +182,8 @@ class _Loop:
 
         try:
             run_to_end(main)
-        except BaseException as error:  # raised in the thread that opens the tree
+        except BaseException as error:
+            # Raised again in the thread that opens the tree.
             self._failed = error
         finally:
             self._tree = None
@@ -180,11 +192,11 @@ class _Loop:
     def call(self, work: Callable[[AsyncTree], Awaitable[T]]) -> T:
         tree, token = self._tree, self._token
         if tree is None or token is None:
-            raise UsageError(f"{self._source} is closed")
+            raise UsageError(f"closed: {self._source}")
         try:
             return trio.from_thread.run(work, tree, trio_token=token)
         except (trio.RunFinishedError, trio.Cancelled):
-            raise UsageError(f"{self._source} is closed") from None
+            raise UsageError(f"closed: {self._source}") from None
 
     def close(self) -> None:
         if self._token is not None and self._ended is not None and self._thread.is_alive():
@@ -196,19 +208,17 @@ class _Loop:
 
 
 class Tree:
-    """A source, blocking.
+    """A source, for programs without an event loop. Use `open`.
 
-    Its methods are those of AsyncTree. Several threads may use it, and a forked child too: the
-    loop's thread is not in the child, so the first call there opens the source anew. Close it, or
-    use it in a `with`.
+    Its methods are those of AsyncTree, and block. Several threads and forked children may use it.
+    Close it, or use it in a `with` block.
     """
 
     def __init__(self, source: str, options: Options) -> None:
         self._source = source
         self._options = options
         self._closed = False
-        # By process, so that a child takes neither a dead loop nor a lock that was held at the
-        # fork.
+        # By process: a child must not use its parent's loop, or a lock that was held at the fork.
         self._loops = {os.getpid(): _Loop(source, options)}
         self._locks: dict[int, threading.Lock] = {}
 
@@ -218,7 +228,7 @@ class Tree:
         if loop is None:
             with self._locks.setdefault(pid, threading.Lock()):
                 if self._closed:
-                    raise UsageError(f"{self._source} is closed")
+                    raise UsageError(f"closed: {self._source}")
                 loop = self._loops.get(pid) or self._loops.setdefault(
                     pid, _Loop(self._source, self._options)
                 )
@@ -248,19 +258,14 @@ class Tree:
                 yield from self.walk(entry.path)
 
     def open(self, path: str) -> io.BufferedReader:
-        """A file to read and seek in, as tarfile, zipfile and the like want it; only what is read
-        is fetched.
-        """
-        found = self.stat(path)
-        if found.is_dir:
+        """A seekable file, for tarfile, zipfile and the like. Only the parts read are fetched."""
+        stat = self.stat(path)
+        if stat.is_dir:
             raise IsADirectory(f"is a directory: {path!r}")
-        return io.BufferedReader(_Raw(self, path, found.size), 128 << 10)
+        return io.BufferedReader(_RawFile(self, path, stat.size), 128 << 10)
 
     def close(self) -> None:
-        """Close it; a second call does nothing.
-
-        A child's loop and its parent's are closed by each.
-        """
+        """Close the tree in this process. A second call does nothing."""
         self._closed = True
         loop = self._loops.get(os.getpid())
         if loop is not None:
@@ -278,7 +283,7 @@ class Tree:
         self.close()
 
 
-class _Raw(io.RawIOBase):
+class _RawFile(io.RawIOBase):
     """A file of a tree, for io.BufferedReader."""
 
     def __init__(self, tree: Tree, path: str, size: int) -> None:
@@ -293,28 +298,28 @@ class _Raw(io.RawIOBase):
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._offset, io.SEEK_END: self._size}[whence]
         if base + offset < 0:
-            raise ValueError(f"before the begin of {self._path!r}")
+            raise ValueError(f"negative seek position in {self._path!r}")
         self._offset = base + offset
         return self._offset
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        found = self._tree.read(self._path, self._offset, len(buffer))
-        buffer[: len(found)] = found
-        self._offset += len(found)
-        return len(found)
+        chunk = self._tree.read(self._path, self._offset, len(buffer))
+        buffer[: len(chunk)] = chunk
+        self._offset += len(chunk)
+        return len(chunk)
 
 
 def open(source: str, **options: Unpack[Options]) -> Tree:
-    """Open a source: a registry, a part of one, a reference, an image on disk (docs/semantics.md).
+    """Open a registry, a part of one, a reference or a local source (docs/semantics.md).
 
-    Raises what prevents that.
+    Raises the errors that prevent opening it.
     """
     return Tree(source, options)
 
 
 @asynccontextmanager
 async def open_async(source: str, **options: Unpack[Options]) -> AsyncIterator[AsyncTree]:
-    """The same for programs that run on trio, for as long as the block lasts."""
+    """Open a source in the event loop of trio, while the block lasts. See `open`."""
     conf = path_of(options.get("registries_conf"))
     parsed = parse_source(await in_thread(expand, source, os.environ, conf))
     settings = settings_of(hosts_of(parsed), options)

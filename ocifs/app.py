@@ -202,7 +202,7 @@ class Hosts:
             return self._opened[host]
 
     def listed(self) -> list[str]:
-        """The hosts that were named, and those that have answered."""
+        """The named hosts, and all that have answered."""
         named = self._source.hosts if isinstance(self._source, HostsSource) else ()
         return [*named, *(host for host, traffic in self._traffic.items() if traffic.reachable)]
 
@@ -226,7 +226,8 @@ def _open_origin(
     mirrored: MirroredRegistry, traffic: Traffic, parts: Parts, *, alone: bool
 ) -> tuple[CachedCatalog, ContentSource]:
     host, settings = mirrored.host, parts.settings
-    if mirrored.has_mirrors:  # which leaves alone who does not answer, one by one
+    if mirrored.has_mirrors:
+        # The endpoints then back off one by one.
         settings = replace(settings, timing=replace(settings.timing, outage_pause=0.0))
     catalog = CachedCatalog(
         WatchedCatalog(mirrored, traffic), host, parts.disk, parts.nursery, settings
@@ -250,9 +251,9 @@ async def _open_layout(
     source: LayoutSource, parts: Parts, on_progress: OnProgress | None
 ) -> Directory:
     """The root of a local source: the named manifest, the only one, or the directory of all."""
-    settings, shelf = parts.settings, DerivedFiles(parts.disk)
+    settings, derived = parts.settings, DerivedFiles(parts.disk)
     with patience(settings.timing.timeout, settings.timing.max_wait):
-        layout = await Layout.open(source, parts.nursery, settings, shelf, on_progress)
+        layout = await Layout.open(source, parts.nursery, settings, derived, on_progress)
         context = parts.context(ContentSource(str(source), layout, layout))
         if source.ref:
             return await open_single(context, "", await layout.version(source.ref))
@@ -264,24 +265,24 @@ async def _open_layout(
             except OcifsError as error:
                 if settings.view.view != WHOLE:
                     raise
-                log.warning("%s: the only image cannot be read: %s", source, error)
+                log.warning("cannot read the only image of %s: %s", source, error)
     if settings.view.view != WHOLE:
-        hint = f"there are: {', '.join(names.shown[:8])}" if names.shown else ""
+        hint = f"name one: {', '.join(names.shown[:8])}" if names.shown else ""
+        view = settings.view.view
         raise UsageError(
-            f"--view {settings.view.view} is for one image, and {source} has {len(names.shown)}",
-            hint=hint,
+            f"--view {view} needs one image: {source} contains {len(names.shown)}", hint=hint
         )
     return RepositoryDirectory(context, "", ("repository",), repository=True)
 
 
 def run_to_end(run: Callable[[], Awaitable[None]]) -> None:
-    """Run the event loop; an error of ours comes out of its nurseries by itself, not in a group."""
+    """Run an event loop. Raises an OcifsError by itself, not in the group of its nursery."""
     try:
         with ungrouped():
             trio.run(run)
     except BaseExceptionGroup as group:
         if group.subgroup(KeyboardInterrupt) is not None:
-            raise KeyboardInterrupt from None  # Ctrl-C, which came out of a nursery
+            raise KeyboardInterrupt from None
         if group.split(BrokenPipeError)[1] is None:
-            raise BrokenPipeError from None  # whoever read our output has read enough
+            raise BrokenPipeError from None
         raise

@@ -20,7 +20,7 @@ import click
 from ocifs import __version__
 from ocifs.cli.main import COMMANDS, group
 from ocifs.cli.mount import command as mount
-from ocifs.cli.mount_helper import FAILED, PASSED_OVER, PREFIXES, WRONG
+from ocifs.cli.mount_helper import FAILED, IGNORED, INVALID_USAGE, PREFIXES
 from ocifs.cli.options import SecondsType
 
 ROFF = str.maketrans(
@@ -183,14 +183,14 @@ def mount_8() -> str:
     for option in mount.params:
         if isinstance(option, click.Option) and option.name != "foreground":
             page += item(as_mount_option(option), option.help or "")
-    passed = ", ".join((*sorted(PASSED_OVER), *(f"{prefix}..." for prefix in PREFIXES)))
+    passed = ", ".join((*sorted(IGNORED), *(f"{prefix}..." for prefix in PREFIXES)))
     page += (
         item("-s", "Ignore unknown options.")
         + item("-f", "Check the arguments, but do not mount.")
         + item("-v", "Print the command that is run.")
     )
     page += f".PP\nIgnored, because they are for mount(8) and systemd.mount(5): {text(passed)}.\n"
-    page += ".SH EXIT STATUS\n" + item("0", "Mounted.") + item(str(WRONG), "Invalid usage.")
+    page += ".SH EXIT STATUS\n" + item("0", "Mounted.") + item(str(INVALID_USAGE), "Invalid usage.")
     page += item(str(FAILED), "The mount failed.")
     return (
         page

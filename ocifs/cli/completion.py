@@ -1,9 +1,8 @@
-"""`ocifs completion`: the script that makes a shell complete, and the answers that the shell then
-asks for.
+"""`ocifs completion`: the script for a shell, and the answers that the script requests.
 
-Rules that hold here: an answer is words or nothing: no error, no message, within SECONDS; bash,
-which splits words at colons, is given what follows the last one; what more is to follow (a host, a
-namespace) gets no space after it.
+- An answer is a list of words, possibly empty: no error and no message, within SECONDS.
+- bash splits words at colons, so it gets only the part after the last one.
+- A candidate that continues (a host, a namespace) gets no space after it.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ from click.shell_completion import FishComplete as Fish
 
 VARIABLE = "_OCIFS_COMPLETE"
 SECONDS = 4
-"""After which an answer is given up, whatever hangs: a home directory on a dead server, too."""
+"""The deadline of an answer, whatever hangs, such as a home directory on a dead server."""
 
-# Each script runs the program that the PATH has at an absolute place, and not the word on the
-# command line: with `./ocifs <TAB>` in a directory of somebody else that would be their program.
+# Each script runs the program at an absolute path in the PATH, and not the word on the command line.
+# With `./ocifs <TAB>` in another user's directory, that word would be their program.
 _BASH = """\
 %(complete_func)s() {
     local IFS=$'\\n' kind value last="" program
@@ -94,7 +93,7 @@ complete --no-files --command %(prog_name)s --arguments "(%(complete_func)s)"
 
 
 class Printable(ShellComplete):
-    """Offers no name that would act on the terminal: shells write candidates as they are."""
+    """Drops names that would act on the terminal: shells print candidates unescaped."""
 
     def get_completions(self, args: list[str], incomplete: str) -> list[CompletionItem]:
         return [
@@ -105,13 +104,13 @@ class Printable(ShellComplete):
 
 
 class Bash(Printable, BashComplete):
-    """The line up to the cursor, in which references are still whole."""
+    """Completes the line up to the cursor, in which references are not split at colons."""
 
     source_template = _BASH
 
     @staticmethod
     def _check_version() -> None:
-        """A package is built where another bash may be; the script needs 4.4."""
+        """Skip click's check: the script needs bash 4.4, but packages are built with any bash."""
 
     def get_completion_args(self) -> tuple[list[str], str]:
         line = os.environ["COMP_WORDS"]
@@ -120,18 +119,18 @@ class Bash(Printable, BashComplete):
         return words, incomplete
 
     def get_completions(self, args: list[str], incomplete: str) -> list[CompletionItem]:
-        """What follows the last character at which bash splits words."""
+        """The part of each candidate after the last character at which bash splits words."""
         breaks = set(os.environ.get("OCIFS_BREAKS", "")) & set(":=@")
-        begins = max((incomplete.rfind(each) for each in breaks), default=-1) + 1
-        found = super().get_completions(args, incomplete)
-        for item in found:
-            if begins and item.value.startswith(incomplete[:begins]):
-                item.value = item.value[begins:]
-        return found
+        start = max((incomplete.rfind(character) for character in breaks), default=-1) + 1
+        items = super().get_completions(args, incomplete)
+        for item in items:
+            if start and item.value.startswith(incomplete[:start]):
+                item.value = item.value[start:]
+        return items
 
 
 class Zsh(Printable, ZshComplete):
-    """One candidate a line."""
+    """Prints one candidate per line."""
 
     source_template = _ZSH
 
@@ -140,7 +139,7 @@ class Zsh(Printable, ZshComplete):
 
 
 class FishComplete(Printable, Fish):
-    """fish asks for plain candidates, and writes no space after a slash or a colon by itself."""
+    """Prints plain candidates: fish adds no space after a slash or colon."""
 
     source_template = _FISH
 
@@ -155,11 +154,13 @@ SHELLS: dict[str, type[ShellComplete]] = {"bash": Bash, "zsh": Zsh, "fish": Fish
 @click.command("completion")
 @click.argument("shell", type=click.Choice(list(SHELLS)))
 def command(shell: str) -> None:
-    """Print the script that makes SHELL complete commands, options, repositories, tags and paths.
+    """Print a completion script for a shell.
+
+    It completes commands, options, hosts, repositories, tags and paths.
 
     \b
-        eval "$(ocifs completion bash)"                                    # in ~/.bashrc eval
-        "$(ocifs completion zsh)"                                     # in ~/.zshrc, after compinit
+        eval "$(ocifs completion bash)"                  # in ~/.bashrc
+        eval "$(ocifs completion zsh)"                   # in ~/.zshrc, after compinit
         ocifs completion fish > ~/.config/fish/completions/ocifs.fish
     """
     click.echo(script(shell), nl=False)
@@ -170,15 +171,16 @@ def script(shell: str) -> str:
     return SHELLS[shell](click.Command("ocifs"), {}, "ocifs", VARIABLE).source()
 
 
-def answer(group: click.Group, asked: str) -> NoReturn:
-    """Answer a shell that asks, and end. `asked`: SHELL_complete."""
+def answer(group: click.Group, request: str) -> NoReturn:
+    """Print the candidates for a shell, and exit. `request` is SHELL_complete."""
     signal.signal(signal.SIGALRM, lambda *_: os._exit(0))
     signal.alarm(SECONDS)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     try:
-        shell = SHELLS[asked.partition("_")[0]](group, {}, "ocifs", VARIABLE)
+        shell = SHELLS[request.partition("_")[0]](group, {}, "ocifs", VARIABLE)
         sys.stdout.buffer.write(shell.complete().encode(errors="surrogateescape") + b"\n")
         sys.stdout.flush()
-    except Exception:  # noqa: S110 (whatever it is: a person is in the middle of a line)
+    except Exception:  # noqa: S110 (the user is in the middle of a line)
         pass
-    os._exit(0)  # a thread may still wait for a name server
+    # Not sys.exit, which would wait for threads that wait for a name server.
+    os._exit(0)

@@ -1,9 +1,12 @@
-"""What could stand where a shell asks to complete a source or a path: hosts, repositories, tags,
-names in a tree.
+"""Candidates for completing a source or a path: hosts, repositories, tags, names in a tree.
 
-Rules that hold here: it takes SECONDS at the most, and what cannot be known by then is not offered;
-names that the cache learned within the last minute are offered without asking the registry; nothing
-but names is fetched: no layer is looked into.
+Called by `param_types` in the process that answers a shell, in the main thread.
+
+- It takes at most SECONDS for each attempt. Candidates that are not known by then are not offered.
+- Names that were cached within the last minute are offered without a request. Otherwise the registry
+  is requested, and after that the last known names are offered.
+- Only names are fetched: layers are never unpacked.
+- Errors give no candidates and no message, because the user is in the middle of a line.
 """
 
 from __future__ import annotations
@@ -33,54 +36,57 @@ from ocifs.tree.node import Directory, Symlink
 from ocifs.tree.walk import walk
 
 SECONDS = 1.5
-"""For all of one completion: longer, and people press the key again."""
+"""The deadline of an attempt: after more, people press the key again."""
 FRESH = 60.0
-"""For so long the cache's names are offered without asking."""
-_MOST = 2000
-# A directory with one of these is a layout, or skopeo's `dir:`: what completes a path.
-_WHOLE = ("oci-layout", "manifest.json")
-# What is below these is unpacked when it is looked at.
+"""The age up to which cached names are offered without a request."""
+_MAX_CANDIDATES = 2000
+# A directory that contains one of these is a layout or a skopeo `dir:`, which completes a path.
+_LAYOUT_FILES = ("oci-layout", "manifest.json")
+# Listing one of these would unpack layers.
 _UNPACKED = frozenset({b"rootfs", b"tree", b"files"})
 OPEN = "open"
-"""The kind of a candidate that more follows: no space is to be written after it."""
+"""The type of a candidate that continues: the shell must not add a space."""
 
-
-Look: TypeAlias = Callable[[Directory, list[CompletionItem]], Awaitable[None]]
+Collect: TypeAlias = Callable[[Directory, list[CompletionItem]], Awaitable[None]]
+"""Adds candidates from the root of a tree."""
 
 
 def sources(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-    """What a source could be that begins so."""
+    """Candidates for a source."""
     if is_local(incomplete):
         return _local(ctx, incomplete)
     config = ctx.obj if isinstance(ctx.obj, Config) else Config()
     if "/" not in incomplete:
         named = config.mounts if ctx.info_name == "mount" else ()
-        found = [
+        candidates = [
             *_starting(named, incomplete, "plain"),
             *_starting(sorted(_hosts(config)), incomplete, OPEN),
         ]
-        return found or list(_starting(PREFIXES, incomplete, OPEN))
-    host, _, rest = incomplete.partition("/")
+        return candidates or list(_starting(PREFIXES, incomplete, OPEN))
+    host, _, path = incomplete.partition("/")
     if not is_host(host):
         return []
-    repository, colon, _ = rest.partition(":")
-    return _ask(
-        ctx,
-        RegistrySource(host),
-        lambda root, found: _names(root, f"{host}/", repository + colon, found),
-        incomplete,
-    )
+    repository, colon, _ = path.partition(":")
+
+    async def collect(root: Directory, candidates: list[CompletionItem]) -> None:
+        await _repositories_and_tags(root, f"{host}/", repository + colon, candidates)
+
+    return _candidates(ctx, RegistrySource(host), collect, incomplete)
 
 
 def paths(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-    """What a path could be that begins so, in the source that the command line names."""
+    """Candidates for a path in the source on the command line."""
     text = ctx.params.get("source")
     if not isinstance(text, str):
         return []
-    above = incomplete.rpartition("/")[0]
-    if _UNPACKED & set(above.encode().split(b"/")):
+    parent = incomplete.rpartition("/")[0]
+    if _UNPACKED & set(parent.encode().split(b"/")):
         return []
-    return _ask(ctx, parse_source(text), lambda root, found: _below(root, above, found), incomplete)
+
+    async def collect(root: Directory, candidates: list[CompletionItem]) -> None:
+        await _names_below(root, parent, candidates)
+
+    return _candidates(ctx, parse_source(text), collect, incomplete)
 
 
 def _starting(words: Iterable[str], start: str, kind: str) -> Iterator[CompletionItem]:
@@ -88,8 +94,8 @@ def _starting(words: Iterable[str], start: str, kind: str) -> Iterator[Completio
 
 
 def _hosts(config: Config) -> set[str]:
-    """Hosts that this user has to do with, each followed by a slash."""
-    known = set(hosts_in_files(os.environ))
+    """Hosts from credentials, the configuration file and mounts, each followed by a slash."""
+    hosts = set(hosts_in_files(os.environ))
     named = [
         str(options["source"].value) for options in config.mounts.values() if "source" in options
     ]
@@ -98,91 +104,93 @@ def _hosts(config: Config) -> set[str]:
             source = parse_source(text)
         except OcifsError:
             continue
-        known.update(hosts_of(source))
-    return {f"{host}/" for host in known if is_host(host)}
+        hosts.update(hosts_of(source))
+    return {f"{host}/" for host in hosts if is_host(host)}
 
 
 def _local(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-    """Paths on this machine and, behind a path and a colon, the names in what is there."""
+    """Paths on this machine and, after a path and a colon, the names of its images."""
     scheme = next((prefix for prefix in PREFIXES if incomplete.startswith(prefix)), "")
     text = incomplete.removeprefix(scheme)
     path, colon, _ = text.partition(":")
     if not colon or scheme == "dir:":
-        return list(_on_disk(scheme, text))
+        return list(_files(scheme, text))
     try:
         source = parse_source(scheme + path)
     except OcifsError:
         return []
-    return _ask(
-        ctx, source, lambda root, found: _names_in(root, f"{scheme}{path}:", found), incomplete
-    )
+
+    async def collect(root: Directory, candidates: list[CompletionItem]) -> None:
+        await _image_names(root, f"{scheme}{path}:", candidates)
+
+    return _candidates(ctx, source, collect, incomplete)
 
 
-def _on_disk(scheme: str, text: str) -> Iterator[CompletionItem]:
-    """Directories and, of archives, files that begin so."""
-    above, slash, start = text.rpartition("/")
+def _files(scheme: str, text: str) -> Iterator[CompletionItem]:
+    """Directories and, if the scheme is for archives, files."""
+    parent, slash, start = text.rpartition("/")
     try:
-        with os.scandir(os.path.expanduser(above + slash) or ".") as entries:
-            for entry in sorted(entries, key=lambda each: each.name)[:_MOST]:
-                if entry.name.startswith(start) and (start or not entry.name.startswith(".")):
-                    whole = f"{scheme}{above}{slash}{entry.name}"
-                    if entry.is_dir():
-                        ends = any(
-                            os.path.exists(os.path.join(entry.path, name)) for name in _WHOLE
-                        )
-                        yield CompletionItem(
-                            whole if ends else f"{whole}/", type="plain" if ends else OPEN
-                        )
-                    elif scheme not in ("oci:", "dir:") and entry.is_file():
-                        yield CompletionItem(whole)
+        with os.scandir(os.path.expanduser(parent + slash) or ".") as entries:
+            for entry in sorted(entries, key=lambda entry: entry.name)[:_MAX_CANDIDATES]:
+                if not entry.name.startswith(start) or (not start and entry.name.startswith(".")):
+                    continue
+                word = f"{scheme}{parent}{slash}{entry.name}"
+                if entry.is_dir():
+                    names = (os.path.join(entry.path, name) for name in _LAYOUT_FILES)
+                    complete = any(map(os.path.exists, names))
+                    yield CompletionItem(
+                        word if complete else f"{word}/", type="plain" if complete else OPEN
+                    )
+                elif scheme not in ("oci:", "dir:") and entry.is_file():
+                    yield CompletionItem(word)
     except OSError:
         return
 
 
-async def _names_in(root: Directory, before: str, found: list[CompletionItem]) -> None:
+async def _image_names(root: Directory, prefix: str, candidates: list[CompletionItem]) -> None:
     """The names of the images of a local source."""
     with contextlib.suppress(NotFound):
         directory = await walk(root, b"_tags")
         if isinstance(directory, Directory):
-            found += [
-                CompletionItem(before + unmangle(entry.name).decode())
+            candidates += [
+                CompletionItem(prefix + unmangle(entry.name).decode())
                 for entry in await directory.entries()
             ]
 
 
-def _ask(ctx: click.Context, source: Source, look: Look, incomplete: str) -> list[CompletionItem]:
-    """Candidates from a tree: as the cache learned within the last minute, else as the registry
-    says, else as the cache last knew.
-    """
+def _candidates(
+    ctx: click.Context, source: Source, collect: Collect, incomplete: str
+) -> list[CompletionItem]:
+    """Candidates from a tree: fresh names of the cache, else the registry's, else cached names."""
     settings = _settings(ctx, *hosts_of(source))
     offline = replace(settings, cache=replace(settings.cache, offline=True))
     fresh = replace(settings, cache=replace(settings.cache, believe_names=FRESH))
-    found: list[CompletionItem] = []
-    for each in (fresh, offline):
-        found = []
-        if _in_time(source, each, lambda root: look(root, found)) and found:  # noqa: B023 (called before the next turn)
+    candidates: list[CompletionItem] = []
+    for attempt in (fresh, offline):
+        candidates = []
+        if _collected_in_time(source, attempt, collect, candidates) and candidates:
             break
-    return [item for item in found if item.value.startswith(incomplete)][:_MOST]
+    return [item for item in candidates if item.value.startswith(incomplete)][:_MAX_CANDIDATES]
 
 
-def _in_time(
-    source: Source, settings: Settings, look: Callable[[Directory], Awaitable[None]]
+def _collected_in_time(
+    source: Source, settings: Settings, collect: Collect, candidates: list[CompletionItem]
 ) -> bool:
-    """Whether a look went to its end."""
+    """Run `collect` on a tree; whether it ended before the deadline and without an error."""
     ended = False
 
     async def run() -> None:
         nonlocal ended
         with trio.move_on_after(SECONDS):
             async with open_tree(source, settings) as root:
-                await look(root)
+                await collect(root, candidates)
                 ended = True
 
     try:
         with ungrouped():
             trio.run(run)
     except (OcifsError, OSError, ExceptionGroup):
-        return False  # nobody waits for an explanation in the middle of a line
+        return False
     return ended
 
 
@@ -197,52 +205,52 @@ def _settings(ctx: click.Context, *hosts: str) -> Settings:
     return replace(settings, timing=timing, limits=replace(settings.limits, retries=1))
 
 
-async def _names(root: Directory, host: str, text: str, found: list[CompletionItem]) -> None:
-    """Below a host: the components that are listed after `text`'s last slash, and the tags of a
-    repository that is named in full.
-    """
-    above, named = text.rpartition("/")[0], text.rstrip(":")
-    if named == text:
-        prefix = f"{host}{above}/" if above else host
+async def _repositories_and_tags(
+    root: Directory, host: str, text: str, candidates: list[CompletionItem]
+) -> None:
+    """The components after the last slash of `text`, and the tags of a complete repository."""
+    parent, repository = text.rpartition("/")[0], text.rstrip(":")
+    if repository == text:
+        prefix = f"{host}{parent}/" if parent else host
         with contextlib.suppress(NotFound):
-            directory = await walk(root, above.encode())
+            directory = await walk(root, parent.encode())
             if isinstance(directory, Directory):
-                listed = [
+                names = [
                     entry.name.decode()
                     for entry in await directory.entries()
                     if entry.name[:1] not in b"_."
                 ]
-                found += [CompletionItem(prefix + name, type=OPEN) for name in listed]
-        if host + named not in [item.value for item in found]:
+                candidates += [CompletionItem(prefix + name, type=OPEN) for name in names]
+        if host + repository not in [item.value for item in candidates]:
             return
     with contextlib.suppress(NotFound):
-        directory = await walk(root, f"{named}/_tags".encode())
+        directory = await walk(root, f"{repository}/_tags".encode())
         if isinstance(directory, Directory):
             names = [unmangle(entry.name).decode() for entry in await directory.entries()]
-            found += [CompletionItem(f"{host}{named}:{name}") for name in names]
+            candidates += [CompletionItem(f"{host}{repository}:{name}") for name in names]
 
 
-async def _below(root: Directory, above: str, found: list[CompletionItem]) -> None:
+async def _names_below(root: Directory, parent: str, candidates: list[CompletionItem]) -> None:
     """The names in one directory of a tree."""
-    directory = await walk(root, os.fsencode(above))
+    directory = await walk(root, os.fsencode(parent))
     if not isinstance(directory, Directory):
         return
-    for entry in (await directory.entries())[:_MOST]:
+    for entry in (await directory.entries())[:_MAX_CANDIDATES]:
         name = os.fsdecode(entry.name)
-        goes_on = isinstance(entry.node, Directory) or (
-            isinstance(entry.node, Symlink) and _leads_below(entry.node)
+        continues = isinstance(entry.node, Directory) or (
+            isinstance(entry.node, Symlink) and _is_directory_link(entry.node)
         )
-        whole = f"{above}/{name}" if above else name
-        found.append(
-            CompletionItem(f"{whole}/" if goes_on else whole, type=OPEN if goes_on else "plain")
+        word = f"{parent}/{name}" if parent else name
+        candidates.append(
+            CompletionItem(f"{word}/" if continues else word, type=OPEN if continues else "plain")
         )
 
 
-def _leads_below(link: Symlink) -> bool:
-    """Whether a link is to a directory, as far as its text tells."""
-    last = link.target.rpartition(b"/")[2]
+def _is_directory_link(link: Symlink) -> bool:
+    """Whether a link leads to a directory, judging from its target alone."""
+    name = link.target.rpartition(b"/")[2]
     return (
         b"_manifests/" in link.target
-        or last.startswith(b"sha256:")
-        or last in (b"layers", b"rootfs", b"files")
+        or name.startswith(b"sha256:")
+        or name in (b"layers", b"rootfs", b"files")
     )

@@ -1,6 +1,6 @@
-"""The configuration file: options that need not be typed again, and mounts that have a name.
+"""The configuration file: default values of options, and named mounts.
 
-    /etc/ocifs/config.toml, then $XDG_CONFIG_HOME/ocifs/config.toml, which wins:
+    /etc/ocifs/config.toml, then $XDG_CONFIG_HOME/ocifs/config.toml, which takes precedence:
 
     timeout = 10                      an option of any command, by its long name
     [mounts.work]                     `ocifs mount work`
@@ -8,9 +8,12 @@
     mountpoint = "/mnt/work"
     platform = "linux/arm64"          any option of `ocifs mount`
 
-Rules that hold here: the command line wins over the environment, that over the file, that over the
-default, and click is what decides so; a name that no option has is an error which says where it
-stands; no secret is in the file, only where to find it.
+Read once by each command, before its arguments are parsed.
+
+- The command line takes precedence over the environment, which takes precedence over the file. click
+  implements that order.
+- Unknown names and invalid values are errors that name the file and the table.
+- The file contains no secrets, only the names of credentials files.
 """
 
 from __future__ import annotations
@@ -30,49 +33,45 @@ from ocifs.errors import UsageError
 from ocifs.userfiles import read_user_file, unsafe_permissions
 
 SYSTEM = Path("/etc/ocifs/config.toml")
-_LARGEST = 1 << 20
+_MAX_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Value:
-    """A value, and where it stands."""
+class ConfiguredValue:
+    """A value and its origin: the file, and the table if there is one."""
 
     value: object
-    place: str
+    origin: str
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """What the files say. Names of options are as parameters have them: `tag_ttl`."""
+    """The content of the files. Options have the names of parameters: `tag_ttl`."""
 
-    options: dict[str, Value] = field(default_factory=dict)
-    mounts: dict[str, dict[str, Value]] = field(default_factory=dict)
+    options: dict[str, ConfiguredValue] = field(default_factory=dict)
+    mounts: dict[str, dict[str, ConfiguredValue]] = field(default_factory=dict)
 
     def defaults(self, mount: str | None = None) -> dict[str, object]:
-        """What takes the place of the options' defaults; those of a named mount win."""
+        """The values by option; those of a named mount take precedence."""
         merged = {**self.options, **self.mounts.get(mount or "", {})}
-        return {name: each.value for name, each in merged.items()}
+        return {name: configured.value for name, configured in merged.items()}
 
     def sources(self, mount: str) -> tuple[str, ...]:
-        """What a named mount mounts."""
-        found = self.mounts[mount].get("source")
-        value = found.value if found else ()
-        return (
-            (value,)
-            if isinstance(value, str)
-            else tuple(map(str, value))
-            if isinstance(value, list)
-            else ()
-        )
+        """The sources of a named mount."""
+        source = self.mounts[mount].get("source")
+        value = source.value if source else ()
+        if isinstance(value, str):
+            return (value,)
+        return tuple(map(str, value)) if isinstance(value, list) else ()
 
-    def place_of(self, name: str, mount: str | None) -> str:
-        """Which part of which file an option's value comes from."""
-        found = self.mounts.get(mount or "", {}).get(name) or self.options.get(name)
-        return found.place if found else ""
+    def origin_of(self, name: str, mount: str | None) -> str:
+        """The origin of an option's value, or an empty text."""
+        configured = self.mounts.get(mount or "", {}).get(name) or self.options.get(name)
+        return configured.origin if configured else ""
 
 
 def files() -> list[Path]:
-    """Where configuration is looked for, weakest first; `OCIFS_CONFIG` names the only one."""
+    """The files in ascending order of precedence, or the only one if OCIFS_CONFIG is set."""
     only = os.environ.get("OCIFS_CONFIG")
     if only:
         return [Path(only)]
@@ -80,7 +79,7 @@ def files() -> list[Path]:
 
 
 def load(known: Mapping[str, click.Parameter]) -> Config:
-    """Read the files; `known` are the parameters of `ocifs mount`, which has them all.
+    """Read the files. `known` are the parameters of `ocifs mount`, which include all options.
 
     Raises UsageError.
     """
@@ -90,96 +89,95 @@ def load(known: Mapping[str, click.Parameter]) -> Config:
         mounts = table.pop("mounts", {})
         config.options.update(_checked(table, known, f"{path}", {"source", "mountpoint", "any"}))
         if not isinstance(mounts, dict):
-            raise UsageError(f"{path}: mounts is no table", hint="write [mounts.NAME]")
+            raise UsageError(f"{path}: mounts is not a table", hint="write [mounts.NAME]")
         for name, options in mounts.items():
-            place = f"{path}: mounts.{name}"
+            origin = f"{path}: mounts.{name}"
             if not isinstance(options, dict):
-                raise UsageError(f"{place} is no table", hint=f"write [mounts.{name}]")
-            config.mounts[name] = _mount(dict(options), known, place)
+                raise UsageError(f"{origin} is not a table", hint=f"write [mounts.{name}]")
+            config.mounts[name] = _mount(dict(options), known, origin)
     return config
 
 
 def _mount(
-    options: dict[str, object], known: Mapping[str, click.Parameter], place: str
-) -> dict[str, Value]:
-    """A named mount: `source`, or `sources`, or `any = true`, and options beside it."""
+    options: dict[str, object], known: Mapping[str, click.Parameter], origin: str
+) -> dict[str, ConfiguredValue]:
+    """A named mount: `source`, `sources` or `any = true`, and options."""
     several = options.pop("sources", None)
     if several is None:
         named = isinstance(options.get("source"), str) or options.get("any") is True
         if not named or not isinstance(options.get("source", ""), str):
-            raise UsageError(f"{place} has no source", hint='add: source = "registry.example.com"')
-        return _checked(options, known, place)
+            hint = 'add: source = "registry.example.com"'
+            raise UsageError(f"{origin}: missing source", hint=hint)
+        return _checked(options, known, origin)
     if "source" in options:
-        raise UsageError(f"{place} has source and sources", hint="one of them is enough")
+        raise UsageError(f"{origin}: both source and sources are set", hint="remove one of them")
     if (
         not isinstance(several, list)
         or not several
-        or not all(isinstance(each, str) for each in several)
+        or not all(isinstance(source, str) for source in several)
     ):
-        raise UsageError(f"{place}: sources is no list of strings")
-    return {**_checked(options, known, place), "source": Value(several, place)}
+        raise UsageError(f"{origin}: sources is not a list of strings")
+    return {**_checked(options, known, origin), "source": ConfiguredValue(several, origin)}
 
 
 def _read(path: Path) -> dict[str, object]:
     try:
-        content = read_user_file(path, _LARGEST + 1)
+        content = read_user_file(path, _MAX_BYTES + 1)
         if why := unsafe_permissions(path):
-            write(f"ocifs: the configuration is read from a file that is not safe: {why}", err=True)
+            write(f"ocifs: unsafe permissions of the configuration file: {why}", err=True)
     except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
         if os.environ.get("OCIFS_CONFIG"):
-            raise UsageError(
-                f"{path} cannot be read: {error.strerror}", hint="OCIFS_CONFIG names it"
-            ) from None
+            text = f"cannot read {path}: {error.strerror}"
+            raise UsageError(text, hint="OCIFS_CONFIG names this file") from None
         return {}
     except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
-    if len(content) > _LARGEST:
-        raise UsageError(f"{path} has more than {_LARGEST} bytes")
+        raise UsageError(f"cannot read {path}: {error.strerror}") from None
+    if len(content) > _MAX_BYTES:
+        raise UsageError(f"file too large: {path} (more than {_MAX_BYTES} bytes)")
     try:
         return tomllib.loads(content.decode())
-    except (
-        ValueError,
-        RecursionError,
-    ) as error:  # tomllib.TOMLDecodeError, which says line and column, is a ValueError
+    # A TOMLDecodeError, which contains line and column, is a ValueError.
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{path}: {error}") from None
 
 
 def _checked(
     table: Mapping[str, object],
     known: Mapping[str, click.Parameter],
-    place: str,
+    origin: str,
     without: Iterable[str] = (),
-) -> dict[str, Value]:
-    """The options of a table, each one known and of a value that it can have."""
-    found = {}
+) -> dict[str, ConfiguredValue]:
+    """The options of a table. Raises UsageError for an unknown name or an invalid value."""
+    configured = {}
     names = known.keys() - set(without)
-    for written, value in table.items():
-        name = written.replace("-", "_")
+    for key, value in table.items():
+        name = key.replace("-", "_")
         if name not in names:
             close = difflib.get_close_matches(name, names, 1)
-            hint = f"did you mean {close[0]}?" if close else "`ocifs config show` lists the names"
+            hint = f"did you mean {close[0]}?" if close else "list the names: `ocifs config show`"
             if isinstance(value, dict):
-                hint = "a mount that has a name is a table [mounts.NAME]"
-            raise UsageError(f"{place}: {written} is no option", hint=hint)
-        found[name] = Value(_converted(known[name], value, f"{place}: {written}"), place)
-    return found
+                hint = "the table of a named mount is [mounts.NAME]"
+            raise UsageError(f"{origin}: unknown option: {key}", hint=hint)
+        converted = _converted(known[name], value, f"{origin}: {key}")
+        configured[name] = ConfiguredValue(converted, origin)
+    return configured
 
 
-def _converted(parameter: click.Parameter, value: object, place: str) -> object:
-    """A value as click takes a default; what it would not take is told by its place in the file."""
-    several = isinstance(value, list)
-    if several != bool(parameter.multiple if isinstance(parameter, click.Option) else False):
-        raise UsageError(f"{place}: {'one value' if several else 'a list'} is wanted")
+def _converted(parameter: click.Parameter, value: object, origin: str) -> object:
+    """A value as click takes a default. Raises UsageError, with its origin, if it is invalid."""
+    is_list = isinstance(value, list)
+    if is_list != bool(parameter.multiple if isinstance(parameter, click.Option) else False):
+        raise UsageError(f"{origin}: expected {'one value' if is_list else 'a list'}")
     if isinstance(parameter, click.Option) and parameter.is_flag and not isinstance(value, bool):
-        raise UsageError(f"{place}: {value!r} is neither true nor false")
+        raise UsageError(f"{origin}: expected true or false: {value!r}")
     if isinstance(value, dict):
-        raise UsageError(f"{place}: a table is no value of an option")
+        raise UsageError(f"{origin}: expected a value, not a table")
     if isinstance(value, str) and value.startswith("~/") and isinstance(parameter.type, click.Path):
         value = os.path.expanduser(value)
     try:
-        for each in value if isinstance(value, list) else [value]:
-            parameter.type.convert(each, parameter, None)
+        for item in value if isinstance(value, list) else [value]:
+            parameter.type.convert(item, parameter, None)
     except (click.ClickException, TypeError) as error:
         text = error.message if isinstance(error, click.ClickException) else str(error)
-        raise UsageError(f"{place}: {text}") from None
+        raise UsageError(f"{origin}: {text}") from None
     return value
