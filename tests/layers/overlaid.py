@@ -87,7 +87,7 @@ def compare(first: int, count: int, place: Path) -> list[str]:
 
 
 def compare_for(seconds: float, seed: int, clock: Callable[[], float]) -> tuple[int, list[str]]:
-    """Compare stacks until the time is over or one differs; return their number and the differences."""
+    """Compare stacks until the time is over or one differs; return the number and differences."""
     end, count, batch = clock() + seconds, 0, 40
     while clock() < end:
         with tempfile.TemporaryDirectory(prefix="ocifs-overlay-") as place:

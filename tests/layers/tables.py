@@ -67,7 +67,7 @@ class Contents:
         self.entries += rows
 
     def put_together(self, **files: bytes) -> None:
-        """Add files that share one member, as eStargz writes them with a minimum size of members."""
+        """Add files that share one member, as eStargz does with a minimum size of members."""
         member, place = self.padding, len(self.body)
         for name, content in files.items():
             entry: Entry = {

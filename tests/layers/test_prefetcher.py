@@ -20,7 +20,7 @@ BLOB = Blob("r", Digest.of(CONTENT), len(CONTENT))
 
 
 class Source:
-    """A blob of which `there` bytes can be read; then comes `error`, nothing, or no answer (`stuck`).
+    """`there` bytes of a blob; then `error`, nothing, or no answer (`stuck`).
 
     `asked`: the end of the last request.
     """

@@ -197,7 +197,7 @@ def test_names_never_lead_outside(path: str, cleaned: str) -> None:
 
 
 def _gzip_with_fields(data: bytes) -> bytes:
-    """A member with all optional fields of RFC 1952, 2.3.1: extra fields, a name, a comment and a checksum."""
+    """A member with all optional fields of RFC 1952, 2.3.1."""
     fixed = b"\x1f\x8b\x08\x1f" + bytes(4) + b"\x02\xff"
     head = fixed + b"\x06\0ab\x02\0cd" + b"a name\0" + b"a comment\0"
     packed = zlib.compressobj(wbits=-15)

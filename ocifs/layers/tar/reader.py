@@ -66,12 +66,12 @@ _ENTRY_COST = 64  # the minimum of bytes that an entry counts against limits.lay
 
 @dataclass(slots=True)
 class _PendingHeaders:
-    """The headers that precede an entry. `found`: whether there are any."""
+    """The headers that precede an entry. `present`: whether there are any."""
 
     records: dict[str, str] = field(default_factory=dict)
     name: bytes = b""
     link: bytes = b""
-    found: bool = False
+    present: bool = False
 
 
 def read_tar(pieces: Iterator[bytes], limits: Limits, add: Callable[[LayerEntry], None]) -> int:
@@ -83,7 +83,7 @@ def read_tar(pieces: Iterator[bytes], limits: Limits, add: Callable[[LayerEntry]
     counter = EntryCounter(limits)
     pending = _PendingHeaders()
     while True:
-        if not pending.found:
+        if not pending.present:
             entry = read_simple_header(stream.peek(BLOCK), stream.tell() + BLOCK)
             if entry is not None:
                 stream.skip(BLOCK)
@@ -133,7 +133,7 @@ def _read_pending(stream: TarStream, header: TarHeader, pending: _PendingHeaders
     if header.kind == _GLOBAL:
         _skip_content(stream, stream.tell() + header.size)
         return
-    pending.found = True
+    pending.present = True
     data = stream.read(_padded(header.size))[: header.size]
     if len(data) < header.size:
         raise Malformed("the layer's tar ends in the middle of a header")

@@ -84,7 +84,7 @@ class Estargz:
 
     async def locate(self, image: ImageContext) -> Mapping[Digest, Blob]:
         """Find the TOCs in the images with the tags of this image and `-esgztoc`."""
-        found: dict[Digest, Blob] = {}
+        tables: dict[Digest, Blob] = {}
         for tag in image.tags():
             try:
                 raw = await image.catalog.tagged(image.repository, tag + SUFFIX)
@@ -92,12 +92,12 @@ class Estargz:
                 for table in (await off_loop(len(raw.body), parse)).layers:
                     if LAYER_DIGEST in table.annotations:
                         layer = Digest.parse(table.annotations[LAYER_DIGEST])
-                        found.setdefault(layer, Blob.of(image.repository, table))
+                        tables.setdefault(layer, Blob.of(image.repository, table))
             except NotFound:
                 continue
             except Malformed as error:
                 log.warning("ignored %s%s: %s", tag, SUFFIX, error)
-        return found
+        return tables
 
     async def fetch(self, source: TocSource) -> Toc:
         """Fetch the TOC from the end of the layer, or from another image."""

@@ -53,12 +53,12 @@ class TocFormats:
 
     async def locate(self, image: ImageContext) -> dict[Digest, TocRef]:
         """Find the TOCs of the enabled opt-in formats, by the digests of their layers."""
-        found: dict[Digest, TocRef] = {}
+        refs: dict[Digest, TocRef] = {}
         for toc_format in self.formats:
             if toc_format.opt_in and toc_format.name in image.enabled:
                 for layer, blob in (await toc_format.locate(image)).items():
-                    found.setdefault(layer, TocRef(toc_format.name, blob.digest, blob=blob))
-        return found
+                    refs.setdefault(layer, TocRef(toc_format.name, blob.digest, blob=blob))
+        return refs
 
     async def fetch(self, source: TocSource) -> Toc | None:
         """Return the verified TOC of a layer, or None if it must not be used.
@@ -78,7 +78,9 @@ class TocFormats:
 
     def has_tar_positions(self, name: str) -> bool:
         """Whether indexes that record this format or compression use positions in the tar."""
-        return any(each.tar_positions for each in self.formats if each.name == name)
+        return any(
+            toc_format.tar_positions for toc_format in self.formats if toc_format.name == name
+        )
 
     def _named(self, name: str) -> TocFormat:
         for toc_format in self.formats:

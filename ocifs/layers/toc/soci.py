@@ -70,7 +70,9 @@ async def _find_index(image: ImageContext) -> Manifest | None:
         if named is not None:
             return await _load_index(image, Digest.parse(named), NAMED)
         referrers = await image.catalog.referrers(image.repository, subject)
-        for digest in sorted(each.digest for each in referrers if each.artifact_type == REFERRING):
+        for digest in sorted(
+            referrer.digest for referrer in referrers if referrer.artifact_type == REFERRING
+        ):
             index = await _load_index(image, digest, REFERRING)
             if index is not None and index.subject is not None and index.subject.digest == subject:
                 return index
@@ -95,13 +97,13 @@ def _tables(repository: str, index: Manifest) -> dict[Digest, Blob]:
 
     Lists of files to prefetch name layers with the same annotation, but have another media type.
     """
-    found: dict[Digest, Blob] = {}
+    tables: dict[Digest, Blob] = {}
     for table in index.layers:
         layer = table.annotations.get(LAYER_DIGEST)
         if layer is None or essence(table.media_type) != TABLE:
             continue
         try:
-            found[Digest.parse(layer)] = Blob.of(repository, table)
+            tables[Digest.parse(layer)] = Blob.of(repository, table)
         except Malformed as error:
             log.warning("ignored a table of the SOCI index %s: %s", index.digest, error)
-    return found
+    return tables

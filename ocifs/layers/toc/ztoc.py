@@ -272,19 +272,19 @@ def _checkpoints(data: bytes) -> Iterator[_Checkpoint]:
     Version 1 omits the first checkpoint, which is the same in all streams.
     """
     count, _ = _HEADER.unpack_from(data)
-    each = _POINT.size + WINDOW
-    stored, rest = divmod(len(data) - _HEADER.size, each)
+    record_size = _POINT.size + WINDOW
+    stored, rest = divmod(len(data) - _HEADER.size, record_size)
     if rest or count - stored not in (0, 1) or count < 1:
         raise Malformed("the zTOC has invalid checkpoints")
     if count > stored:
         yield _Checkpoint(_FIRST_OFFSET, 0, 0, _window(0, bytes(WINDOW)))
     for number in range(stored):
-        start = _HEADER.size + number * each
+        start = _HEADER.size + number * record_size
         offset, position, bits = _POINT.unpack_from(data, start)
         if min(offset, position) < 0 or bits > 7:
             raise Malformed("the zTOC has invalid checkpoints")
         yield _Checkpoint(
-            offset, position, bits, _window(bits, data[start + _POINT.size : start + each])
+            offset, position, bits, _window(bits, data[start + _POINT.size : start + record_size])
         )
 
 
