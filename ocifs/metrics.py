@@ -1,9 +1,10 @@
-"""What a mount says of itself in numbers, for Prometheus: which metrics there are, and their text.
+"""The metrics of a mount, and their text for Prometheus.
 
-Rules that hold here: the table is the documentation (scripts/generate_metrics.py writes
-docs/reference/metrics.md from it); every number is one of status.json's, read from the same status
-at the same look, so that the two never differ; labels are of a bounded set: hosts of the mount,
-kinds of operation, names of errnos. No digest, no repository, no path is ever a label.
+Rules that hold here:
+- The table is the documentation: scripts/generate_metrics.py writes docs/reference/metrics.md.
+- Every value is a value of status.json, from the same status, so the two never differ.
+- Labels have a bounded set of values: hosts of the mount, kinds of operations, names of errnos. A
+  digest, a repository or a path is never a label.
 """
 
 from __future__ import annotations
@@ -75,92 +76,96 @@ def _info(status: StatusData) -> Iterator[Sample]:
 _HOST = ("host",)
 METRICS = (
     Metric(
-        "ocifs_info", "gauge", "Always 1; which ocifs serves what.", ("version", "source"), _info
+        "ocifs_info",
+        "gauge",
+        "Always 1. The labels are the version of ocifs and the source.",
+        ("version", "source"),
+        _info,
     ),
     Metric(
         "ocifs_start_time_seconds",
         "gauge",
-        "Unix time at which the mount was made.",
+        "Unix time of the mount.",
         (),
         _top("started"),
     ),
     Metric(
         "ocifs_operations",
         "counter",
-        "Operations that the kernel asked for.",
+        "Requests from the kernel.",
         ("operation",),
         _counts("operations"),
     ),
     Metric(
         "ocifs_operation_seconds",
         "counter",
-        "Seconds that callers waited for operations, in all; over ocifs_operations_total it is their mean.",
+        "Total seconds of operations. Divide by ocifs_operations_total for the mean.",
         ("operation",),
         _counts("operation_seconds"),
     ),
     Metric(
         "ocifs_errors",
         "counter",
-        "Errors that callers got, without ENOENT of absent names.",
+        "Errors returned to callers, without ENOENT for absent names.",
         ("errno",),
         _counts("errors"),
     ),
     Metric(
         "ocifs_bugs",
         "counter",
-        "Errors that nobody thought of; each is a bug.",
+        "Unexpected errors. Each is a bug of ocifs.",
         (),
         _top("unexpected"),
     ),
-    Metric(
-        "ocifs_read_bytes", "counter", "Bytes that were given to readers.", (), _top("bytes_read")
-    ),
+    Metric("ocifs_read_bytes", "counter", "Bytes returned to readers.", (), _top("bytes_read")),
     Metric(
         "ocifs_registry_reachable",
         "gauge",
-        "Whether the last question was answered: 1 or 0.",
+        "1 if the last request was answered, else 0.",
         _HOST,
         _registry("reachable"),
     ),
     Metric(
         "ocifs_registry_stale",
         "gauge",
-        "Whether names are shown as they last were: 1 or 0.",
+        "1 if cached names are shown because the registry fails, else 0.",
         _HOST,
         _registry("stale"),
     ),
     Metric(
         "ocifs_registry_questions",
         "counter",
-        "Questions to the registry.",
+        "Requests to the registry.",
         _HOST,
         _registry("questions"),
     ),
     Metric(
         "ocifs_registry_failures",
         "counter",
-        "Questions that got no answer.",
+        "Requests without a response.",
         _HOST,
         _registry("failures"),
     ),
     Metric(
         "ocifs_registry_received_bytes",
         "counter",
-        "Bytes of blobs that came.",
+        "Bytes of blobs received.",
         _HOST,
         _registry("bytes_received"),
     ),
     Metric(
         "ocifs_registry_fetches",
         "gauge",
-        "Ranges of blobs on their way.",
+        "Active fetches of ranges of blobs.",
         _HOST,
         _registry("fetches"),
     ),
     Metric(
-        "ocifs_cache_bytes", "gauge", "What the cache takes on its disk.", (), _top("size", "cache")
+        "ocifs_cache_bytes", "gauge", "Size of the cache on its disk.", (), _top("size", "cache")
     ),
-    Metric("ocifs_cache_limit_bytes", "gauge", "What it may take.", (), _top("limit", "cache")),
+    Metric(
+        "ocifs_cache_limit_bytes", "gauge", "Limit of the cache's size.", (), _top("limit", "cache")
+    ),
 )
 
 

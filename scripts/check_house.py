@@ -1,5 +1,6 @@
-"""Checks of the house that no linter makes: sizes of modules and functions, links between
-documents, names of one machine's paths.
+"""Check sizes of modules and functions, links between documents, and paths of one machine.
+
+No linter has these checks.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from pathlib import Path
 MAX_MODULE, MAX_FUNCTION, MAX_PARAMETERS = 410, 51, 5
 ROOT = Path(__file__).parents[1]
 LINK = re.compile(r"\[[^\]]*\]\((?!https?:|mailto:)([^)#\s]*)(#[^)\s]+)?\)")
-# Spelt in two parts, so that this file does not find itself.
+# Split, so that this file does not contain them.
 FORBIDDEN = ("/" + "work/", "../" + "shared")
 
 
 def tracked() -> list[Path]:
-    """Every file that git tracks."""
+    """All files that git tracks."""
     listed = subprocess.run(
         ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
@@ -27,16 +28,16 @@ def tracked() -> list[Path]:
 
 
 def sizes(path: Path) -> Iterator[str]:
-    """What in a module is larger than agreed."""
+    """The parts of a module that exceed the limits."""
     text = path.read_text()
     if text.count("\n") > MAX_MODULE:
-        yield f"{text.count(chr(10))} lines, {MAX_MODULE} are agreed"
+        yield f"{text.count(chr(10))} lines, at most {MAX_MODULE} are allowed"
     for node in ast.walk(ast.parse(text)):
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             continue
         lines = (node.end_lineno or node.lineno) - node.lineno + 1
         if lines > MAX_FUNCTION:
-            yield f"{node.name} has {lines} lines, {MAX_FUNCTION} are agreed"
+            yield f"{node.name} has {lines} lines, at most {MAX_FUNCTION} are allowed"
         names = [
             argument.arg
             for argument in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)
@@ -45,17 +46,17 @@ def sizes(path: Path) -> Iterator[str]:
         if count > MAX_PARAMETERS and not any(
             "command" in ast.unparse(decorator) for decorator in node.decorator_list
         ):
-            yield f"{node.name} has {count} parameters, {MAX_PARAMETERS} are agreed"
+            yield f"{node.name} has {count} parameters, at most {MAX_PARAMETERS} are allowed"
 
 
 def links(path: Path) -> Iterator[str]:
-    """Links of a document to files that are not there, and to headings that a document has not."""
+    """The links of a document to missing files or headings."""
     for target, anchor in LINK.findall(path.read_text()):
-        there = path.parent / target if target else path
-        if not there.exists():
-            yield f"links to {target}, which is not there"
-        elif anchor and there.suffix == ".md" and anchor[1:] not in headings(there):
-            yield f"links to {target}{anchor}, and there is no such heading"
+        linked = path.parent / target if target else path
+        if not linked.exists():
+            yield f"links to {target}, which does not exist"
+        elif anchor and linked.suffix == ".md" and anchor[1:] not in headings(linked):
+            yield f"links to {target}{anchor}, a heading that does not exist"
 
 
 def headings(path: Path) -> set[str]:

@@ -40,7 +40,7 @@ _QUOTED = re.compile(r"```[\s\S]*?```|`[^`\n]*`|^ {4}.*$", re.MULTILINE)
 
 
 def main() -> int:
-    """Print each area's counts; exit with 1 if one has risen."""
+    """Print the counts of each area, and return 1 if one has risen."""
     found = {area: count(area) for area in ("code", "documents")}
     if "--list" in sys.argv:
         print(*places(sys.argv[2:]), sep="\n")

@@ -1,5 +1,4 @@
-"""Draw the documents' pictures: a session as a terminal shows it, and the bench's figures as
-ratios.
+"""Draw the pictures of the documents: a terminal session, and the ratios of the benchmarks.
 
     scripts/pictures
 
@@ -24,7 +23,7 @@ FIGURES = ROOT / "docs/explanation/bench.json"
 PAGE = ROOT / "docs/explanation/performance.md"
 COMPARISON = ROOT / "docs/explanation/comparison.md"
 TARGETS = ROOT / "docs/decisions/0055-performance-targets.md"
-NEIGHBOURS = ("skopeo", "ratarmount", "nydus", "curl")  # peers that the comparison is about
+NEIGHBOURS = ("skopeo", "ratarmount", "nydus", "curl")  # peers on the page of the comparison
 BEGIN, END = "<!-- From bench.json, by scripts/pictures. -->", "<!-- To here. -->"
 BOUNDS = ("the limit", "0.6 s")  # peers that are not programs
 WIDTH = 110
@@ -39,7 +38,7 @@ SHOWN = (
 
 
 def session() -> None:
-    """The demo's most telling commands, as a terminal shows them."""
+    """Draw the most interesting commands of the demo, as a terminal shows them."""
     from rich.console import Console
     from rich.text import Text
 
@@ -57,13 +56,13 @@ def session() -> None:
                 console.print(Text("$ ", style="green") + Text(command, style="bold"))
                 console.print(Text(output.strip("\n")))
         svg = console.export_svg(title="ocifs", unique_id="session")
-    # A picture in a document asks nobody for fonts.
+    # The picture must not load fonts from the network.
     svg = re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)
     (PICTURES / "session.svg").write_text(svg)
 
 
 def bench() -> None:
-    """One bar for each figure that has a peer: the ratio of ocifs to the peer."""
+    """Draw one bar for each figure with a peer: the ratio of ocifs to the peer."""
     import matplotlib as mpl
 
     mpl.use("svg")
@@ -115,7 +114,7 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def page(text: str, measured: Sequence[Figure], targets: bool = False) -> str:
-    """A page whose table has been replaced."""
+    """A page with a new table."""
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
     return f"{before}{BEGIN}\n{rows(measured, targets)}\n{END}{after}"

@@ -1,10 +1,13 @@
-"""Make the example: an OCI image layout with an image for two platforms, a chart, a WebAssembly
-module, notes and a signature.
+"""Make the example, an OCI image layout.
 
     python3 scripts/example.py DIRECTORY
 
-Rules that hold here: only the standard library, no network; the same bytes on every run, so every
-digest is known in advance. The compressed layers also depend on the version of zlib.
+It has an image for two platforms, a chart, a WebAssembly module, notes and a signature.
+
+Rules that hold here:
+- Only the standard library is used, and no network.
+- The bytes are the same on every run, and so are the digests, except those of compressed layers,
+  which depend on the version of zlib.
 """
 
 from __future__ import annotations
@@ -43,7 +46,7 @@ class Entry(TypedDict, total=False):
 
 
 class Layout:
-    """An image layout that is being made."""
+    """An image layout under construction."""
 
     def __init__(self, root: Path) -> None:
         self.blobs = root / "blobs" / "sha256"
@@ -52,7 +55,7 @@ class Layout:
         self.listed: list[Entry] = []
 
     def blob(self, media_type: str, content: bytes, title: str = "") -> Entry:
-        """Keep a blob; its descriptor."""
+        """Add a blob, and return its descriptor."""
         name = hashlib.sha256(content).hexdigest()
         (self.blobs / name).write_bytes(content)
         entry = Entry(mediaType=media_type, digest=f"sha256:{name}", size=len(content))
@@ -61,11 +64,11 @@ class Layout:
         return entry
 
     def document(self, media_type: str, value: Mapping[str, object]) -> Entry:
-        """Keep a JSON document; its descriptor."""
+        """Add a JSON document, and return its descriptor."""
         return self.blob(media_type, json.dumps(value, indent=2).encode())
 
     def manifest(self, config: Entry, layers: list[Entry], **more: object) -> Entry:
-        """Keep a manifest; its descriptor."""
+        """Add a manifest, and return its descriptor."""
         value = {
             "schemaVersion": 2,
             "mediaType": MANIFEST,
@@ -76,11 +79,11 @@ class Layout:
         return self.document(MANIFEST, value)
 
     def list_as(self, entry: Entry, tag: str = "") -> None:
-        """Name a manifest in index.json, by a tag where there is one."""
+        """Add a manifest to index.json, with a tag if there is one."""
         self.listed.append({**entry, "annotations": {REF_NAME: tag}} if tag else entry)
 
     def finish(self) -> None:
-        """Write what makes the directory a layout."""
+        """Write oci-layout and index.json."""
         (self.root / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
         index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": self.listed}
         (self.root / "index.json").write_text(json.dumps(index, indent=2))
@@ -98,7 +101,7 @@ def tar(files: Mapping[str, bytes]) -> bytes:
 
 
 def image(layout: Layout, architecture: str) -> Entry:
-    """An image of two layers, of which the second removes a file of the first."""
+    """Add an image with two layers. The second removes a file of the first."""
     first = {"etc/greeting": b"hello\n", "etc/old": b"removed by the next layer\n"}
     second = {"etc/.wh.old": b"", "etc/architecture": architecture.encode() + b"\n"}
     tars = [tar(first), tar(second)]
@@ -122,7 +125,7 @@ def image(layout: Layout, architecture: str) -> Entry:
 
 
 def make(root: Path) -> None:
-    """Make the whole layout below a directory."""
+    """Write the whole layout into a directory."""
     layout = Layout(root)
     children = [image(layout, architecture) for architecture in ("amd64", "arm64")]
     index = layout.document(INDEX, {"schemaVersion": 2, "mediaType": INDEX, "manifests": children})

@@ -1,8 +1,7 @@
-"""Write the tables of options in docs/reference/configuration.md and docs/reference/cli.md from the
-declarations in ocifs/options.
+"""Write the tables of options in docs/reference/configuration.md and docs/reference/cli.md.
 
-Run it without arguments after an option has changed. tests/house/test_reference.py fails if a page
-differs from what this writes.
+The tables come from the declarations in ocifs/options. Run it without arguments after a change of
+an option. tests/house/test_reference.py fails if a page is out of date.
 """
 
 from __future__ import annotations

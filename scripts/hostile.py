@@ -1,12 +1,16 @@
-"""Run the suite under conditions that it must not depend on.
+"""Run the suite under hostile conditions, which must not change its result.
 
     scripts/hostile [--drop-caches SECONDS] [--load N] [--copies N] [--user NAME] [PYTEST ARGUMENTS]
 
-SIGINT, SIGHUP and SIGQUIT are ignored by the parent, as `nohup` and background jobs do. Two other
-ocifs mounts are present, one of them dead. `--drop-caches` makes root drop the kernel's caches at
-random moments, `--load` adds busy processes, `--copies` runs several suites side by side, `--user`
-runs them as another user (root only; the user needs a readable clone). The exit status is that of
-the first suite to fail.
+The parent ignores SIGINT, SIGHUP and SIGQUIT, as for `nohup` and background jobs. There are two
+other mounts of ocifs, one of them dead. In addition:
+
+- `--drop-caches` drops the kernel's caches at random times (needs root).
+- `--load` adds busy processes.
+- `--copies` runs several suites in parallel.
+- `--user` runs them as another user (needs root, and a clone that the user can read).
+
+The exit status is that of the first failing suite.
 """
 
 from __future__ import annotations
@@ -35,15 +39,19 @@ DROP = Path("/proc/sys/vm/drop_caches")
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument(
-        "--drop-caches", type=float, default=0.0, metavar="SECONDS", help="mean time between two"
+        "--drop-caches",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="mean time between two drops of the kernel's caches",
     )
     parser.add_argument(
-        "--load", type=int, default=0, metavar="N", help="busy processes (default: none)"
+        "--load", type=int, default=0, metavar="N", help="number of busy processes (default: none)"
     )
     parser.add_argument(
-        "--copies", type=int, default=1, metavar="N", help="suites side by side (default: 1)"
+        "--copies", type=int, default=1, metavar="N", help="number of parallel suites (default: 1)"
     )
-    parser.add_argument("--user", metavar="NAME", help="the user who runs them")
+    parser.add_argument("--user", metavar="NAME", help="user for the suites")
     options, arguments = parser.parse_known_args()
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
@@ -57,7 +65,7 @@ def main() -> int:
 
 @contextmanager
 def other_mounts(place: Path) -> Iterator[None]:
-    """A mount that answers and one whose daemon was killed."""
+    """Two other mounts: one that answers, and one with a killed daemon."""
     (place / "layout").mkdir()
     layout = make_layout(place / "layout", [a_tar(hello=b"hello")])
     source = f"oci:{layout}"
@@ -71,9 +79,7 @@ def other_mounts(place: Path) -> Iterator[None]:
 
 @contextmanager
 def page_cache_dropped(seconds: float) -> Iterator[None]:
-    """The kernel forgets pages, names and inodes at random moments, so many seconds apart in the
-    mean.
-    """
+    """Drop the kernel's pages, dentries and inodes at random times, `seconds` apart on average."""
     ended = threading.Event()
 
     def drop() -> None:
@@ -93,7 +99,7 @@ def page_cache_dropped(seconds: float) -> Iterator[None]:
 
 @contextmanager
 def busy(count: int) -> Iterator[None]:
-    """Processes that compute all the time."""
+    """Processes that use all the CPU time that they get."""
     running = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
     try:
         yield
@@ -104,7 +110,7 @@ def busy(count: int) -> Iterator[None]:
 
 
 def run_suite(arguments: list[str], user: str | None, number: int) -> subprocess.Popen[bytes]:
-    """One suite, its output prefixed by nothing: copies are told apart by their base directories."""
+    """Start one suite. The base directories in the output identify the parallel suites."""
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     if user is not None:

@@ -1,10 +1,11 @@
-"""Write the manual pages from the commands themselves: ocifs(1), mount.ocifs(8), ocifs.toml(5).
+"""Write the manual pages ocifs(1), mount.ocifs(8) and ocifs.toml(5) from click's commands.
 
     python -m scripts.make_man DIRECTORY [--version VERSION]
 
-Rules that hold here: commands, options, their defaults and what they mean come from click's
-commands, and nothing of it is written a second time; the pages are of man(7), and man(1) has no
-warning for them; they have no date, so that two builds of one version are the same.
+Rules that hold here:
+- Commands, options, defaults and help texts come from click's commands, and are not repeated here.
+- The pages are in the format of man(7), and man(1) prints no warning for them.
+- They have no date, so two builds of one version are the same.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ FILES = (
 
 
 def text(words: str) -> str:
-    """Words for roff: escaped, with what stands between backticks in bold."""
+    """Text for roff: escaped, with code in backticks in bold."""
     parts = _CODE.split(" ".join(words.split()))
     marked = "".join(
         f"\\fB{part.translate(ROFF)}\\fR" if n % 2 else part.translate(ROFF)
@@ -72,12 +73,12 @@ def text(words: str) -> str:
 
 
 def item(term: str, words: str) -> str:
-    """A term, and what it means."""
+    """A term with its description."""
     return f".TP\n\\fB{text(term)}\\fR\n{text(words)}\n"
 
 
 def prose(words: str) -> str:
-    """Paragraphs of a command's help; one that begins with click's mark is shown as it is written."""
+    """The paragraphs of a help text. One that begins with click's mark is preformatted."""
     made = []
     for paragraph in re.split(r"\n\s*\n", words.strip()):
         if not paragraph.lstrip().startswith("\b"):
@@ -91,9 +92,7 @@ def prose(words: str) -> str:
 
 
 def commands() -> Iterator[tuple[str, click.Command]]:
-    """Every command by the words that call it, those below others too; without what the
-    configuration file says.
-    """
+    """Every command and subcommand, by its full name, without the configuration file."""
     for name, (module, _) in COMMANDS.items():
         command = importlib.import_module(module).command
         if not isinstance(command, click.Group):
@@ -103,7 +102,7 @@ def commands() -> Iterator[tuple[str, click.Command]]:
 
 
 def records(command: click.Command) -> dict[str, str]:
-    """What each option of a command is called, with its value, and what it means."""
+    """The options of a command, with their values, and their help texts."""
     context = click.Context(command)
     found = [
         option.get_help_record(context)
@@ -114,17 +113,18 @@ def records(command: click.Command) -> dict[str, str]:
 
 
 def common() -> dict[str, str]:
-    """The options that `ocifs ls` and `ocifs mount` share, and so all that look at a source."""
+    """The options of both `ocifs ls` and `ocifs mount`, which all commands about a source have."""
     ls = records(dict(commands())["ls"])
     return {term: words for term, words in records(mount).items() if ls.get(term) == words}
 
 
 def head(name: str, section: int, what: str) -> str:
-    return f'.TH "{name.upper()}" "{section}" "" "ocifs {VERSION}" "ocifs"\n.nh\n.ad l\n.SH NAME\n{name} \\- {text(what)}\n'
+    title = f'.TH "{name.upper()}" "{section}" "" "ocifs {VERSION}" "ocifs"\n.nh\n.ad l\n'
+    return f"{title}.SH NAME\n{name} \\- {text(what)}\n"
 
 
 def ocifs_1() -> str:
-    """The page of the command."""
+    """The page ocifs(1)."""
     assert group.help is not None
     shared = common()
     page = head("ocifs", 1, "a container registry as a read-only filesystem")
@@ -145,8 +145,8 @@ def ocifs_1() -> str:
         "--version", "Show the version of ocifs."
     )
     page += ".SH ENVIRONMENT\n" + prose(
-        "Each common option, and each option of `ocifs mount` except --any, has a variable: OCIFS_ and the"
-        " name of the option, such as OCIFS_TAG_TTL."
+        "Each common option, and each option of `ocifs mount` except --any, has a variable: OCIFS_"
+        " and the name of the option, such as OCIFS_TAG_TTL."
     )
     page += "".join(item(*row) for row in VARIABLES)
     page += ".SH FILES\n" + "".join(item(*row) for row in FILES)
@@ -158,22 +158,26 @@ def ocifs_1() -> str:
 
 
 def as_mount_option(option: click.Option) -> str:
-    """How `mount -o` spells an option."""
+    """An option in the syntax of `mount -o`."""
     name = (option.name or "").replace("-", "_")
     if option.is_flag or option.count:
         return name
-    return f"{name}={option.metavar or option.type.get_metavar(option, click.Context(mount)) or option.type.name.upper()}"
+    metavar = option.metavar or option.type.get_metavar(option, click.Context(mount))
+    return f"{name}={metavar or option.type.name.upper()}"
 
 
 def mount_8() -> str:
-    """The page of what mount(8) runs."""
+    """The page mount.ocifs(8)."""
     page = head("mount.ocifs", 8, "mount container registries with mount(8) and fstab(5)")
-    page += ".SH SYNOPSIS\n.PP\n\\fBmount.ocifs\\fR SOURCE[,SOURCE...] MOUNTPOINT [\\-sfnv] [\\-o OPTION[,OPTION...]]\n"
-    page += ".PP\n\\fBmount \\-t ocifs\\fR SOURCE MOUNTPOINT [\\-o OPTION[,OPTION...]]\n.SH DESCRIPTION\n"
+    options = "[\\-o OPTION[,OPTION...]]"
+    page += ".SH SYNOPSIS\n.PP\n\\fBmount.ocifs\\fR SOURCE[,SOURCE...] MOUNTPOINT [\\-sfnv] "
+    page += f"{options}\n.PP\n\\fBmount \\-t ocifs\\fR SOURCE MOUNTPOINT {options}\n"
+    page += ".SH DESCRIPTION\n"
     page += prose(
-        "mount(8) runs this program for file systems of the type ocifs. Separate several sources by commas. With the"
-        " option any the source can be none. The mount is read-only, nosuid and nodev. It belongs to root; other users"
-        " can access it only with allow_other. A line of fstab(5):\n\n\b\n"
+        "mount(8) runs this program for file systems of the type ocifs. Separate several sources"
+        " by commas. With the option any the source can be none. The mount is read-only, nosuid"
+        " and nodev. It belongs to root; other users can access it only with allow_other. A line"
+        " of fstab(5):\n\n\b\n"
         "registry.example.com /mnt/reg ocifs noauto,x-systemd.automount,_netdev,allow_other 0 0\n\n"
         "Do not put secrets into options: authfile= names a credentials file."
     )
@@ -192,14 +196,12 @@ def mount_8() -> str:
     page += f".PP\nIgnored, because they are for mount(8) and systemd.mount(5): {text(passed)}.\n"
     page += ".SH EXIT STATUS\n" + item("0", "Mounted.") + item(str(INVALID_USAGE), "Invalid usage.")
     page += item(str(FAILED), "The mount failed.")
-    return (
-        page
-        + ".SH SEE ALSO\n\\fBocifs\\fR(1), \\fBmount\\fR(8), \\fBfstab\\fR(5), \\fBsystemd.automount\\fR(5)\n"
-    )
+    page += ".SH SEE ALSO\n\\fBocifs\\fR(1), \\fBmount\\fR(8), \\fBfstab\\fR(5), "
+    return page + "\\fBsystemd.automount\\fR(5)\n"
 
 
 def value_of(option: click.Option) -> str:
-    """What a value of an option is in TOML."""
+    """The type of an option's value in TOML."""
     if option.is_flag:
         return "true or false"
     if option.count:
@@ -211,19 +213,22 @@ def value_of(option: click.Option) -> str:
 
 
 def toml_5() -> str:
-    """The page of the configuration file."""
+    """The page ocifs.toml(5)."""
     page = head("ocifs.toml", 5, "configuration of ocifs: options and named mounts")
-    page += ".SH SYNOPSIS\n.PP\n/etc/ocifs/config.toml\n.PP\n$XDG_CONFIG_HOME/ocifs/config.toml, ~/.config/ocifs/config.toml\n".replace(
-        "~", "\\(ti"
-    )
+    page += ".SH SYNOPSIS\n.PP\n/etc/ocifs/config.toml\n.PP\n"
+    page += "$XDG_CONFIG_HOME/ocifs/config.toml, \\(ti/.config/ocifs/config.toml\n"
     page += ".SH DESCRIPTION\n" + prose(
-        "The files are TOML. Values of the second file take precedence. If OCIFS_CONFIG is set, only the file that it"
-        " names is read. The top level contains options of commands, by their long names, with - or _. A table"
-        " mounts.NAME is a mount for `ocifs mount NAME`.\n\n\b\n"
-        'timeout = 10\n\n\b\n[mounts.work]\nsource = "registry.example.com/team"\nmountpoint = "/mnt/work"\ntag-ttl = 300\n\n'
-        "A value comes from the command line, else from the variable OCIFS_ with the name of the option, else from the named mount,"
-        " else from the top level of the file, else it is the default. `ocifs config show` shows the origin of each value. Paths can"
-        " begin with ~/. An unknown name is an error. The file contains no secrets: authfile names the credentials file."
+        "The files are TOML. Values of the second file take precedence. If OCIFS_CONFIG is set,"
+        " only the file that it names is read. The top level contains options of commands, by"
+        " their long names, with - or _. A table mounts.NAME is a mount for"
+        " `ocifs mount NAME`.\n\n\b\n"
+        'timeout = 10\n\n\b\n[mounts.work]\nsource = "registry.example.com/team"\n'
+        'mountpoint = "/mnt/work"\ntag-ttl = 300\n\n'
+        "A value comes from the command line, else from the variable OCIFS_ with the name of the"
+        " option, else from the named mount, else from the top level of the file, else it is the"
+        " default. `ocifs config show` shows the origin of each value. Paths can begin with ~/."
+        " An unknown name is an error. The file contains no secrets: authfile names the"
+        " credentials file."
     )
     page += ".SH OPTIONS\n"
     for option in mount.params:
@@ -250,7 +255,7 @@ def main() -> None:
     parser.add_argument(
         "--version",
         default=__version__,
-        help="the version that the pages are of, else the installed one",
+        help="version in the pages (default: the installed one)",
     )
     options = parser.parse_args()
     for name, page in PAGES.items():

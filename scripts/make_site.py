@@ -1,11 +1,12 @@
-"""Make the site of the documents from docs/, whose order is that of docs/README.md, with MkDocs.
+"""Make the documentation site from docs/ with MkDocs, in the order of docs/README.md.
 
-    scripts/docs [--check]      with --check nothing is left behind
+    scripts/docs [--check]      with --check in a temporary directory
 
-Rules that hold here: the list of pages is written once, in docs/README.md; a page that it does not
-name, and a link or an anchor that leads nowhere, are errors. MkDocs looks for them in what is
-written, and does not see those that leave the documents, so what it made is looked through, too.
-Links to other sites have to be addresses; nobody is asked.
+Rules that hold here:
+- The list of pages exists once, in docs/README.md. A page that is not in the list is an error.
+- A broken link or anchor is an error. MkDocs does not check links to files outside of docs/, so the
+  generated pages are also checked.
+- A link to another site must be a valid URL. It is not fetched.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ LINK = re.compile(r"\[([^\]]+)\]\(([\w/.-]+\.md)\)")
 
 
 def navigation() -> list[dict[str, object]]:
-    """The pages, in sections, as the list in docs/README.md has them."""
+    """The pages and their sections, from the list in docs/README.md."""
     sections: list[dict[str, object]] = [{"Documents": "README.md"}]
     pages: list[dict[str, str]] = []
     for line in (DOCS / "README.md").read_text().splitlines():
@@ -41,7 +42,7 @@ def navigation() -> list[dict[str, object]]:
 
 
 def left_out() -> list[str]:
-    """Pages that the list does not name."""
+    """The pages that are not in the list."""
     named = {target for _, target in LINK.findall((DOCS / "README.md").read_text())} | {"README.md"}
     return sorted(
         str(page.relative_to(DOCS))
@@ -51,7 +52,7 @@ def left_out() -> list[str]:
 
 
 class Page(HTMLParser):
-    """What a page of the site links to, and the anchors that it has."""
+    """The links and anchors of a page of the site."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -68,7 +69,7 @@ class Page(HTMLParser):
 
 
 def broken(site: Path) -> Iterator[str]:
-    """Each link of a site that leads nowhere, with the page that it is on."""
+    """The broken links of a site, each with its page."""
     pages = {path: Page(path) for path in site.rglob("*.html")}
     for path, page in pages.items():
         for link in page.links:
@@ -77,7 +78,7 @@ def broken(site: Path) -> Iterator[str]:
                 if parts.scheme not in ("https", "mailto", "data") or (
                     parts.scheme == "https" and not _host(link)
                 ):
-                    yield f"{path.relative_to(site)}: {link} is no address"
+                    yield f"{path.relative_to(site)}: {link} is not a valid URL"
                 continue
             base = site if parts.path.startswith("/") else path.parent
             target = (base / unquote(parts.path).lstrip("/")).resolve() if parts.path else path
@@ -89,7 +90,7 @@ def broken(site: Path) -> Iterator[str]:
                 and target in pages
                 and unquote(parts.fragment) not in pages[target].anchors
             ):
-                yield f"{path.relative_to(site)}: {link} has no such anchor"
+                yield f"{path.relative_to(site)}: {link} is not an anchor of the page"
 
 
 def _host(link: str) -> bool:
@@ -98,11 +99,11 @@ def _host(link: str) -> bool:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--check", action="store_true", help="leave nothing behind")
+    parser.add_argument("--check", action="store_true", help="only check, in a temporary directory")
     options = parser.parse_args()
     forgotten = left_out()
     if forgotten:
-        print(f"docs/README.md does not list {', '.join(forgotten)}", file=sys.stderr)
+        print(f"not in the list of docs/README.md: {', '.join(forgotten)}", file=sys.stderr)
         return 1
     with tempfile.TemporaryDirectory() as place:
         settings = yaml.safe_load((ROOT / "scripts/mkdocs.yml").read_text())

@@ -1,21 +1,20 @@
-"""Drive a mount of a real registry through faults, kills, evictions and changes, and compare every
-byte that is read.
+"""Soak test: run a mount through faults, kills, evictions and changes, and compare every byte.
 
-    scripts/soak [--minutes M] [--seed N] [--runs R] [--crowd | --fuzz | --model | --overlay |
-    --mutants [WORD]]
+    scripts/soak [--minutes M] [--seed N] [--runs R]
+                 [--crowd | --fuzz | --model | --overlay | --mutants [WORD]]
 
-Prints a line of JSON a run; exits with 1 if anything was wrong. Every other run verifies in full,
-and its faults include corrupt content.
+Prints a line of JSON for each run, and exits with 1 after a failure. Every other run verifies in
+full, and its faults include corrupt content.
 
-- `--crowd`: no faults, but four mounts on one cache that is too small, and eight processes of
-  sixteen readers each.
-- `--fuzz`: inputs of every kind that comes from outside are generated and tried, without a mount.
-- `--model`: Hypothesis chooses what is done, the daemons' clock is moved, and a model judges every
-  answer.
-- `--overlay`: random stacks of layers are compared with what overlayfs shows of them; needs root.
-- `--mutants`: the soak runs on faulty variants of ocifs (those whose names contain WORD), for at
-  most `--minutes` each. It must notice nine of ten. A mutant that no longer applies, or that is
-  never reached, is a failure.
+- `--crowd`: four mounts share a cache that is too small, with eight processes of sixteen readers
+  each, without faults.
+- `--fuzz`: untrusted inputs of every kind are generated and tried, without a mount.
+- `--model`: Hypothesis chooses the operations, the clock of the daemons is moved, and a model
+  checks every result.
+- `--overlay`: random stacks of layers are compared with overlayfs (needs root).
+- `--mutants`: faulty variants of ocifs, for at most `--minutes` each. WORD selects them by name.
+  The soak must detect nine of ten. A mutant that no longer applies, or whose code never runs, is a
+  failure.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ SHARE_KILLED = 0.9
 
 
 def try_mutants(word: str, seconds: float, seed: int) -> int:
-    """The soak on every mutant whose name contains a word, and on ocifs as it is."""
+    """Run the soak on every mutant with `word` in its name, and on unchanged ocifs."""
     verdicts: list[str] = []
     for mutant in [each for each in MUTANTS if word in each.name]:
         with tempfile.TemporaryDirectory(prefix="ocifs-mutant-") as place:
@@ -54,24 +53,30 @@ def try_mutants(word: str, seconds: float, seed: int) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--minutes", type=float, default=5.0, help="in all")
     parser.add_argument(
-        "--seed", type=int, default=1, help="of the first run; the next ones have the next numbers"
+        "--minutes", type=float, default=5.0, help="length of all runs together (default: 5)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=1, help="seed of the first run, counted up for the next ones"
     )
     parser.add_argument("--runs", type=int, default=2)
     parser.add_argument(
-        "--crowd", action="store_true", help="many readers and mounts on one cache, without faults"
+        "--crowd",
+        action="store_true",
+        help="many readers and mounts share one cache, without faults",
     )
     parser.add_argument(
         "--fuzz",
         action="store_true",
-        help="inputs from strangers and from damaged disks, without a mount",
+        help="untrusted inputs and damaged files, without a mount",
     )
     parser.add_argument(
-        "--model", action="store_true", help="Hypothesis and a model, under a clock that jumps"
+        "--model",
+        action="store_true",
+        help="operations by Hypothesis, checked by a model, with a clock that jumps",
     )
     parser.add_argument(
-        "--overlay", action="store_true", help="random stacks of layers, and overlayfs"
+        "--overlay", action="store_true", help="random stacks of layers, compared with overlayfs"
     )
     parser.add_argument(
         "--mutants", nargs="?", const="", metavar="WORD", help="faulty variants of ocifs"

@@ -1,5 +1,4 @@
-"""Say of each library in a directory which version it is and under which licence, for a package's
-copyright file.
+"""List the versions and licences of the libraries in a directory, for a package's copyright file.
 
 python scripts/packaging/bundled.py SITE_PACKAGES
 """
@@ -11,7 +10,7 @@ from importlib.metadata import Distribution, distributions
 
 
 def licence(library: Distribution) -> str:
-    """What a library's metadata say; the older of them have it in another field."""
+    """The licence in a library's metadata, which has two possible fields."""
     words = library.metadata.get("License-Expression") or library.metadata.get("License") or ""
     return " ".join(words.split()).replace("Apache 2.0", "Apache-2.0")
 
@@ -24,7 +23,7 @@ def main() -> int:
         if name == "ocifs-mount":
             continue
         if not licence(library):
-            print(f"bundled: {name} says no licence", file=sys.stderr)
+            print(f"bundled: no licence in the metadata of {name}", file=sys.stderr)
             return 1
         print(f" {name} {library.version}: {licence(library)}")
     return 0

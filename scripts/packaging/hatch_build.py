@@ -1,15 +1,17 @@
-"""What the build of a wheel or a source distribution adds: manual pages, completions and the unit,
-made before by scripts/package.
+"""A build hook that adds manual pages, completions and the systemd unit to the packages.
 
-Rules that hold here: nothing is made here, since a build sees none of the libraries that ocifs
-needs to say what its options are; where nothing was made (`pip install .`, an editable install)
-nothing is added, and that is no error.
+scripts/package generates them before the build.
+
+Rules that hold here:
+- Nothing is generated here, because an isolated build does not have the libraries that ocifs needs
+  to list its options.
+- If nothing was generated (`pip install .`, an editable install), nothing is added.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any  # what hatchling hands over has no types
+from typing import Any  # hatchling's arguments have no types
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
@@ -17,8 +19,9 @@ MADE = "build/share"
 
 
 class SharedFiles(BuildHookInterface[Any]):
-    """`build/share` is `share` of the place where a wheel is installed, and is kept in a source
-    distribution for wheels made of it.
+    """Installs `build/share` as `share`.
+
+    A source distribution contains it for the wheels that are built from it.
     """
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:

@@ -1,9 +1,10 @@
 """A software bill of materials of the libraries in a directory, in CycloneDX 1.5 (JSON).
 
-python scripts/packaging/sbom.py VERSION SITE_PACKAGES LOCK
+    python scripts/packaging/sbom.py VERSION SITE_PACKAGES LOCK
 
-Rules that hold here: reproducible, so without a time or a serial number; the hashes are those of
-the lock file that the libraries were installed by, of all files that the index has for a version.
+Rules that hold here:
+- The bill is reproducible, so it has no time and no serial number.
+- The hashes are those in the lock file, of all files of a version in the package index.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ OWN = "ocifs-mount"
 
 
 def hashes_of(lock: str) -> dict[str, list[str]]:
-    """The SHA-256 sums of each library in a lock file, by `name==version`."""
+    """The SHA-256 hashes of each library in a lock file, by `name==version`."""
     found: dict[str, list[str]] = {}
     name = ""
     for line in lock.splitlines():
@@ -33,7 +34,7 @@ def hashes_of(lock: str) -> dict[str, list[str]]:
 
 
 def component(name: str, version: str, licences: str, hashes: list[str]) -> dict[str, object]:
-    """One library."""
+    """The component of one library."""
     return {
         "type": "library",
         "name": name,
@@ -46,7 +47,7 @@ def component(name: str, version: str, licences: str, hashes: list[str]) -> dict
 
 
 def bill(version: str, place: str, lock: str) -> dict[str, object]:
-    """The whole bill. Raises KeyError for a library that the lock file does not have."""
+    """The whole bill. Raises KeyError for a library that is not in the lock file."""
     hashes = hashes_of(lock)
     libraries = sorted(distributions(path=[place]), key=lambda each: each.metadata["Name"].lower())
     components = []
