@@ -39,7 +39,7 @@ from ocifs.store.disk import CacheDirectory, Disk
 from ocifs.store.names.cached import CachedCatalog
 from ocifs.store.names.outage import BackoffSource, Outage
 from ocifs.store.upkeep.housekeeper import Housekeeper, IdleCloser
-from ocifs.tree.blob import OfHost
+from ocifs.tree.blob import ScopedReader
 from ocifs.tree.manifest.context import Context
 from ocifs.tree.node import Directory
 from ocifs.tree.registry.hosts import HostsDirectory
@@ -244,7 +244,7 @@ def _open_origin(
         "catalog_error": catalog.catalog_error,
         **mirrored.facts(),
     }
-    return catalog, ContentSource(host, catalog, blobs if alone else OfHost(host, blobs))
+    return catalog, ContentSource(host, catalog, blobs if alone else ScopedReader(blobs, (host,)))
 
 
 async def _open_layout(

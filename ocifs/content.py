@@ -151,6 +151,11 @@ class BlobSource(Protocol):
 class BlobReader(Protocol):
     """Bytes by digest, for those who read."""
 
+    @property
+    def key_scope(self) -> tuple[str, ...]:
+        """The end of the keys of files that this reader reads: the host in a tree of several."""
+        ...
+
     async def blob_size(self, repository: str, digest: Digest) -> int:
         """The size of a blob, in bytes. Raises NotFound."""
         ...

@@ -23,8 +23,9 @@ from ocifs.cli.terminal import write
 from ocifs.concurrency import ungrouped
 from ocifs.errors import Malformed, NotFound, OcifsError
 from ocifs.options import Options
+from ocifs.tree.base import SymlinkNode
 from ocifs.tree.manifest.directory import ManifestDirectory
-from ocifs.tree.node import Directory, DirectoryEntry, Node, Symlink, SymlinkNode, partial_entries
+from ocifs.tree.node import Directory, DirectoryEntry, Node, Symlink, partial_entries
 from ocifs.tree.registry.namespace import RepositoryDirectory
 from ocifs.tree.walk import walk
 from ocifs.verbs.pacer import AT_A_TIME, Pacer

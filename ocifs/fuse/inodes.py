@@ -1,9 +1,28 @@
 """Inodes and handles: which number the kernel has for which node.
 
-Rules that hold here: pure; equal keys are one inode for as long as the kernel knows it; a number is
-made from its key, so that it is the same in every mount and whatever was looked up before; a node
-is dropped when the kernel has forgotten it as often as it was told of it; nodes of a crowd are
-never kept, only counted.
+`Operations` owns one `Inodes` and two `Handles`, and calls them from the event loop. No method
+waits, and nothing here calls pyfuse3.
+
+The kernel counts lookups: each entry that it receives from lookup or readdir adds one, and a forget
+returns some. Between the two it may use the number in any request. So the table holds for each
+number a node, its key and the count:
+
+    add_lookup ---> count > 0: `node(number)` answers ---> forget to 0: the node is dropped
+
+A layer tree can have millions of files, and `find` makes the kernel look up all of them. For nodes
+with a slot (`ocifs.tree.node.InodeSlot`) the table stores the range and an array of counts, four
+bytes for each node instead of 600, and creates the node again when a request needs it.
+
+Numbers have 63 bits, since some programs store them in a signed type:
+
+    bit 62 clear   a hash of the key
+    bit 62 set     22 bits: a hash of the range's key; 40 bits: the position in the range
+
+Rules that hold here:
+
+- Nodes with equal keys have one number while the kernel uses any of them.
+- A number is made from the key. It is the same in every mount, in any order of lookups, except when
+  hashes collide.
 """
 
 from __future__ import annotations
@@ -22,21 +41,20 @@ Inode = NewType("Inode", int)
 Handle = NewType("Handle", int)
 ROOT = Inode(1)
 
-_FIRST_FREE = 16  # below it are the root's number and, in some tools, numbers with a meaning
-# An inode is unsigned, yet some programs keep it in a signed type, so 63 bits are used. The highest
-# tells nodes of crowds: below it are 22 bits for the crowd and 40 for the place in it.
+# Some tools give the numbers below a meaning.
+_FIRST_FREE = 16
 _RANGES = 1 << 62
 _MASK = _RANGES - 1
-_PLACE_BITS = 40
-_PLACES = (1 << _PLACE_BITS) - 1
-_BLOCK_MASK = (1 << 62 - _PLACE_BITS) - 1
+_POSITION_BITS = 40
+_POSITIONS = (1 << _POSITION_BITS) - 1
+_RANGE_MASK = (1 << 62 - _POSITION_BITS) - 1
 
 T = TypeVar("T")
 
 
 @dataclass(slots=True)
 class _KnownNode:
-    """A node that the kernel knows, how often it was told, and the key that it is known by."""
+    """A node that the kernel uses, its key when it was added, and its lookup count."""
 
     node: Node
     key: Hashable
@@ -44,39 +62,37 @@ class _KnownNode:
 
 
 class _RangeLookups:
-    """The places of a crowd that the kernel knows: how often it was told of each.
+    """The lookup counts of a range's nodes. `used` is the number of counts that are not 0."""
 
-    Four bytes a place, where a node takes 600.
-    """
-
-    __slots__ = ("inode_range", "known", "lookups")
+    __slots__ = ("inode_range", "lookups", "used")
 
     def __init__(self, inode_range: InodeRange) -> None:
         self.inode_range = inode_range
-        self.known = 0
+        self.used = 0
         self.lookups = array("I", bytes(4 * inode_range.size))
 
 
 class Inodes:
-    """The inodes that the kernel knows of."""
+    """The inodes that the kernel uses."""
 
     def __init__(self, root: Directory) -> None:
         self._known: dict[Inode, _KnownNode] = {ROOT: _KnownNode(root, root.key, 1)}
         self._numbers: dict[Hashable, Inode] = {root.key: ROOT}
         self._ranges: dict[int, _RangeLookups] = {}
         self._range_numbers: dict[Hashable, int] = {}
-        # The crowd of the node that was counted last, what is counted of it, and the number of its
-        # first place: mostly the next is of it.
+        # The range used last, its counts and the number of its first node. The next lookup is
+        # nearly always in the same range.
         self._latest: tuple[InodeRange | None, _RangeLookups | None, int] = (None, None, 0)
 
     def __len__(self) -> int:
-        return len(self._known) + sum(counted.known for counted in self._ranges.values())
+        return len(self._known) + sum(lookups.used for lookups in self._ranges.values())
 
     def number(self, node: Node) -> Inode:
-        """The inode that a node has, or would have."""
-        slot = getattr(node, "slot", None)
+        """The number that a node has, or would get."""
+        fast = node.fast
+        slot = None if fast is None else fast.slot
         if slot is not None:
-            return Inode(_RANGES | self._block(slot.inode_range.key) << _PLACE_BITS | slot.place)
+            return Inode(self._first(self._range_number(slot.inode_range.key)) | slot.position)
         known = self._numbers.get(node.key)
         if known is not None:
             return known
@@ -85,21 +101,19 @@ class Inodes:
             candidate = (candidate + 1) & _MASK
         return Inode(candidate)
 
-    def remember(self, node: Node) -> Inode:
-        """Count one lookup of a node, which the kernel is told of.
-
-        The first node of a key is the one that is kept.
-        """
-        slot = getattr(node, "slot", None)
+    def add_lookup(self, node: Node) -> Inode:
+        """Count a lookup, for an entry that is sent to the kernel. The first node of a key is kept."""
+        fast = node.fast
+        slot = None if fast is None else fast.slot
         if slot is not None:
-            inode_range, place = slot
-            latest, counted, first = self._latest
-            if inode_range is not latest or counted is None:
-                counted, first = self._lookups_of(inode_range)
-            lookups = counted.lookups
-            counted.known += not lookups[place]
-            lookups[place] += 1
-            return Inode(first | place)
+            inode_range, position = slot
+            latest, counts, first = self._latest
+            if inode_range is not latest or counts is None:
+                counts, first = self._counts(inode_range)
+            lookups = counts.lookups
+            counts.used += not lookups[position]
+            lookups[position] += 1
+            return Inode(first | position)
         inode = self.number(node)
         known = self._known.get(inode)
         if known is None:
@@ -110,9 +124,9 @@ class Inodes:
         return inode
 
     def forget(self, inode: Inode, lookups: int) -> None:
-        """The kernel gives back so many lookups."""
+        """Subtract lookups that the kernel has returned."""
         if inode & _RANGES:
-            self._forget_place(inode, lookups)
+            self._forget_position(inode, lookups)
             return
         known = self._known.get(inode)
         if known is None or inode == ROOT:
@@ -123,54 +137,55 @@ class Inodes:
             del self._numbers[known.key]
 
     def node(self, inode: Inode) -> Node | None:
-        """The node of an inode that the kernel knows."""
+        """The node of a number, or None if the kernel does not use it."""
         if inode & _RANGES:
-            place = inode & _PLACES
-            counted = self._ranges.get((inode & _MASK) >> _PLACE_BITS)
-            if counted is None or place >= len(counted.lookups) or not counted.lookups[place]:
+            position = inode & _POSITIONS
+            counts = self._ranges.get((inode & _MASK) >> _POSITION_BITS)
+            if counts is None or position >= len(counts.lookups) or not counts.lookups[position]:
                 return None
-            return counted.inode_range.node(place)
+            return counts.inode_range.node(position)
         known = self._known.get(inode)
         return None if known is None else known.node
 
-    def _block(self, key: Hashable) -> int:
-        """The number of a crowd, which it has, or would have."""
+    def _first(self, range_number: int) -> int:
+        return _RANGES | range_number << _POSITION_BITS
+
+    def _range_number(self, key: Hashable) -> int:
+        """The number that a range has, or would get."""
         known = self._range_numbers.get(key)
         if known is not None:
             return known
-        block = _hash(key) & _BLOCK_MASK
-        while block in self._ranges:
-            block = (block + 1) & _BLOCK_MASK
-        return block
+        number = _hash(key) & _RANGE_MASK
+        while number in self._ranges:
+            number = (number + 1) & _RANGE_MASK
+        return number
 
-    def _lookups_of(self, inode_range: InodeRange) -> tuple[_RangeLookups, int]:
-        """What is counted of a crowd, and the number of its first place: from here on that of the
-        latest.
-        """
-        block = self._block(inode_range.key)
-        counted = self._ranges.get(block)
-        if counted is None:
-            counted = self._ranges[block] = _RangeLookups(inode_range)
-            self._range_numbers[inode_range.key] = block
-        first = _RANGES | block << _PLACE_BITS
-        self._latest = inode_range, counted, first
-        return counted, first
+    def _counts(self, inode_range: InodeRange) -> tuple[_RangeLookups, int]:
+        """The counts of a range and the number of its first node. Makes it the latest range."""
+        number = self._range_number(inode_range.key)
+        counts = self._ranges.get(number)
+        if counts is None:
+            counts = self._ranges[number] = _RangeLookups(inode_range)
+            self._range_numbers[inode_range.key] = number
+        first = self._first(number)
+        self._latest = inode_range, counts, first
+        return counts, first
 
-    def _forget_place(self, inode: Inode, lookups: int) -> None:
-        place = inode & _PLACES
-        counted = self._ranges.get((inode & _MASK) >> _PLACE_BITS)
-        if counted is None or place >= len(counted.lookups) or not counted.lookups[place]:
+    def _forget_position(self, inode: Inode, lookups: int) -> None:
+        position = inode & _POSITIONS
+        counts = self._ranges.get((inode & _MASK) >> _POSITION_BITS)
+        if counts is None or position >= len(counts.lookups) or not counts.lookups[position]:
             return
-        left = max(0, counted.lookups[place] - lookups)
-        counted.lookups[place] = left
-        counted.known -= not left
-        if not counted.known:
-            del self._ranges[self._range_numbers.pop(counted.inode_range.key)]
+        remaining = max(0, counts.lookups[position] - lookups)
+        counts.lookups[position] = remaining
+        counts.used -= not remaining
+        if not counts.used:
+            del self._ranges[self._range_numbers.pop(counts.inode_range.key)]
             self._latest = None, None, 0
 
 
 class Handles(Generic[T]):
-    """What is open, by numbers that are never used twice."""
+    """Values of open handles. A number is never used twice."""
 
     def __init__(self) -> None:
         self._numbers = itertools.count(1)
@@ -189,21 +204,22 @@ class Handles(Generic[T]):
         return self._open.get(handle)
 
     def close(self, handle: Handle) -> T | None:
-        """Forget a handle; what it was for."""
+        """Remove a handle, and return its value."""
         return self._open.pop(handle, None)
 
 
 @dataclass(slots=True)
 class OpenDirectory:
-    """A directory that is being listed: a listing is made once and stays as it was while the handle
-    is open.
+    """An open directory. Its listing is created once, and stays the same until rewinddir(3).
+
+    `error` ends the listing after `entries`.
     """
 
     directory: Directory
     pid: int
     inode: Inode
     entries: Sequence[DirectoryEntry] | None = None
-    error: OcifsError | None = None  # ends the listing after the entries
+    error: OcifsError | None = None
 
 
 def _hash(key: Hashable) -> int:

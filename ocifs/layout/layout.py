@@ -64,6 +64,8 @@ _NOTES = 10  # notes about ambiguous names
 class Layout:
     """A Catalog, a BlobSource and a BlobReader over one local source."""
 
+    key_scope: tuple[str, ...] = ()
+
     def __init__(
         self,
         contents: Contents,

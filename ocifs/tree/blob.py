@@ -1,7 +1,11 @@
-"""A blob as a file: the exact bytes that its digest names.
+"""A blob as a file, and the errors that readers of blobs share.
 
-Rules that hold here: one inode a blob of a host, whatever names lead to it; making the node asks
-nobody; what was cut into several blobs is read as one file, each part from its own blob.
+Rules that hold here:
+
+- A blob is one inode, whatever its names. In a mount of several hosts it is one inode for each host,
+  since one host may be down while another serves the same bytes.
+- Creating a node causes no I/O.
+- A file that its publisher split is read as one file; each part comes from its own blob.
 """
 
 from __future__ import annotations
@@ -20,49 +24,40 @@ from ocifs.errors import (
 )
 from ocifs.oci.descriptor import UNKNOWN_SIZE
 from ocifs.oci.digest import Digest
+from ocifs.tree.base import SimpleNode
 from ocifs.tree.names import to_bytes
-from ocifs.tree.node import FILE, Attributes, SimpleNode
+from ocifs.tree.node import FILE, Attributes
 
 
-class OfHost:
-    """The reader of one of several hosts.
+class ScopedReader:
+    """A BlobReader with another key scope, for one of several hosts."""
 
-    Its files are other inodes than those of the same bytes on another host, which may be down.
-    """
-
-    def __init__(self, host: str, reader: BlobReader) -> None:
-        self.host = host
-        self._reader = reader
+    def __init__(self, reader: BlobReader, key_scope: tuple[str, ...]) -> None:
+        self.key_scope = key_scope
         self.blob_size, self.read_blob = reader.blob_size, reader.read_blob
         self.acquire, self.release = reader.acquire, reader.release
 
 
-def scope_of(reader: BlobReader) -> tuple[str, ...]:
-    """What the keys of files have to end with that this reader reads."""
-    return (reader.host,) if isinstance(reader, OfHost) else ()
-
-
 class BlobFile(SimpleNode):
-    """The file of one blob, whose size must be known."""
+    """The file of one blob. The blob's size must be known."""
 
     __slots__ = ("_blob", "_media_type", "_reader")
-    changes = False
 
     def __init__(self, reader: BlobReader, blob: Blob, media_type: str, mtime_ns: int = 0) -> None:
         super().__init__(
-            ("blob", str(blob.digest), *scope_of(reader)), Attributes(FILE, blob.size, mtime_ns)
+            ("blob", str(blob.digest), *reader.key_scope), Attributes(FILE, blob.size, mtime_ns)
         )
         self._reader = reader
         self._blob = blob
         self._media_type = media_type
 
     async def read(self, offset: int, size: int) -> bytes:
-        wanted = max(0, min(size, self._blob.size - offset))
-        if not wanted:
+        length = max(0, min(size, self._blob.size - offset))
+        if not length:
             return b""
         with explain_foreign_urls(self._blob.urls):
-            return await self._reader.read_blob(self._blob, offset, wanted)
-        raise AssertionError("elsewhere raises what it catches")
+            return await self._reader.read_blob(self._blob, offset, length)
+        raise AssertionError("explain_foreign_urls raises what it catches")
 
     def on_open(self) -> None:
         self._reader.acquire(self._blob.digest)
@@ -82,14 +77,13 @@ class BlobFile(SimpleNode):
             return str(self._blob.digest).encode()
         if name == b"user.oci.media-type" and self._media_type:
             return to_bytes(self._media_type)
-        raise NoAttribute(f"a blob has no extended attribute {name!r}")
+        raise NoAttribute(f"no such extended attribute: {name!r}")
 
 
 class JoinedFile(SimpleNode):
-    """One file that its publisher cut into several blobs."""
+    """One file that its publisher split into several blobs."""
 
     __slots__ = ("_parts",)
-    changes = False
 
     def __init__(self, parts: Sequence[BlobFile], mtime_ns: int = 0) -> None:
         size = sum(part.attributes.size for part in parts)
@@ -99,40 +93,39 @@ class JoinedFile(SimpleNode):
         self._parts = tuple(parts)
 
     async def read(self, offset: int, size: int) -> bytes:
-        found = b""
+        content = b""
         for part in self._parts:
-            here = part.attributes.size
-            if size > 0 and offset < here:
-                piece = await part.read(offset, min(size, here - offset))
-                found += piece
+            part_size = part.attributes.size
+            if size > 0 and offset < part_size:
+                piece = await part.read(offset, min(size, part_size - offset))
+                content += piece
                 size -= len(piece)
-            offset = max(0, offset - here)
-        return found
+            offset = max(0, offset - part_size)
+        return content
 
 
 @contextmanager
 def explain_foreign_urls(urls: Sequence[str]) -> Iterator[None]:
-    """Say of a blob that the registry does not have, though its descriptor says where else it is,
-    that this is why.
+    """Turn NotFound into Unsupported if the blob's descriptor names URLs outside of the registry.
 
-    Nobody checks what stands in a descriptor's `urls`: a publisher could have any address asked
-    from this machine.
+    ocifs never fetches them: a publisher could make this machine request any address.
     """
     try:
         yield
     except NotFound:
         if not urls:
             raise
-        place = urls[0].partition("?")[0]  # what follows may be a signature that gives access
+        # The query may be a signature that grants access.
+        url = urls[0].partition("?")[0]
         raise Unsupported(
-            f"the registry does not have this blob; its descriptor says that {place} has it, and ocifs asks nobody but the registry"
+            f"the registry does not have this blob, and ocifs does not fetch from the URL in its descriptor: {url}"
         ) from None
 
 
 @contextmanager
 def named_in_errors(image: str, layer: Digest | None = None) -> Iterator[None]:
-    """Name the image, and the layer, in an error about what is in it, unless the error names it
-    already.
+    """Add the names of the image and the layer to an error about their content, unless it has
+    them.
     """
     try:
         yield
@@ -149,24 +142,19 @@ def named_in_errors(image: str, layer: Digest | None = None) -> Iterator[None]:
 
 
 def layer_missing_error(error: NotFound) -> RegistryFailed:
-    """The error inside a tree for a layer that the registry or the layout does not have.
+    """The error inside a tree whose layer does not exist in the registry or the layout.
 
-    Nothing is known of the names in it, and programs pass over what is not there.
+    It must not be NotFound: the names in the layer are unknown, and programs skip absent names.
     """
     hint = error.hint or "the registry has lost it, or it was never pushed"
-    return RegistryFailed(f"a layer is gone: {error}", hint=hint)
+    return RegistryFailed(f"missing layer: {error}", hint=hint)
 
 
 async def with_known_size(reader: BlobReader, blob: Blob) -> Blob:
-    """The same blob with its size, asked for where nothing recorded it (Docker's schema 1, a blob
-    entered by name).
+    """The blob with its size. One request if no descriptor has it: Docker's schema 1 records no
+    sizes, and a blob may be entered by its digest.
     """
     if blob.size != UNKNOWN_SIZE:
         return blob
-    return Blob(
-        blob.repository,
-        blob.digest,
-        await reader.blob_size(blob.repository, blob.digest),
-        blob.data,
-        blob.urls,
-    )
+    size = await reader.blob_size(blob.repository, blob.digest)
+    return Blob(blob.repository, blob.digest, size, blob.data, blob.urls)

@@ -10,13 +10,13 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import TypeVar
 
 from ocifs.errors import OcifsError
+from ocifs.tree.base import SimpleNode
 from ocifs.tree.node import (
     FILE,
     Attributes,
     Directory,
     DirectoryEntry,
     Node,
-    SimpleNode,
     partial_entries,
     partial_listing_error,
 )

@@ -1,13 +1,26 @@
-"""Nodes: what a path leads to.
+"""The interfaces of nodes: what the tree room offers to `fuse`, `ocifs.api` and the verbs.
 
-A directory, a file or a symbolic link, as the tree room gives them to whoever serves them.
+A node is a directory, a file or a symbolic link. The kernel's requests reach nodes through
+`ocifs.fuse.operations`; the Python API and the commands reach them through `ocifs.tree.walk`. Both
+run in the event loop, so every method here is called from the event loop.
 
-Rules that hold here: names and link targets are bytes, as the kernel has them; a node's `key` is
-its identity: two nodes with equal keys are one inode, so a file under a digest has a key made from
-the digest, and a directory, which can have one parent only, a key made from its parent's and its
-name; methods raise nothing but `OcifsError`s; nothing is asked of the world to make a node or to
-read its attributes, only by the methods that are async; what these would give without waiting,
-those in `at_hand` may give at once.
+A node holds the little that it needs to answer: the source of its content, and the attributes that
+`stat` shows. It is created by a lookup or a listing, and dropped when the kernel forgets it. Two
+nodes may exist for one path. They are the same inode if their keys are equal, and the kernel is
+given the first of them.
+
+An author of nodes derives from `ocifs.tree.base.SimpleNode` and writes three methods: the
+constructor and `lookup` and `entries` for a directory, the constructor and `read` for a file. All
+else has a default. `FastPath` is optional: it answers without waiting, and lets the kernel's table
+of inodes do without the node. Layer trees need it; most nodes do not.
+
+Rules that hold here:
+
+- Names and link targets are bytes, as the kernel has them.
+- A key is an identity. A file named by a digest has a key made from the digest. A directory has one
+  parent only, so its key is made from its parent's key and its name.
+- Methods raise nothing except `OcifsError`s.
+- Creating a node and reading its attributes cause no I/O. Only async methods may wait.
 """
 
 from __future__ import annotations
@@ -19,19 +32,18 @@ from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from typing import NamedTuple, Protocol, TypeAlias, TypeGuard, runtime_checkable
 
-from ocifs.errors import NoAttribute, OcifsError
+from ocifs.errors import OcifsError
 
 FOREVER = math.inf
-"""The lifetime of what a digest names."""
+"""The lifetime of names and attributes below a digest."""
 
 
 class Attributes(NamedTuple):
-    """What stat shows.
+    """The fields of `stat`.
 
-    `mode` has type and permissions; `uid` and `gid` of None mean the mounting user; times in
-    nanoseconds.
-
-    `ctime_ns` of None is `mtime_ns`.
+    - `mode` has the type and the permissions.
+    - `uid` and `gid` of None are the mounting user and group.
+    - Times are nanoseconds since the epoch. `ctime_ns` of None is `mtime_ns`.
     """
 
     mode: int
@@ -50,7 +62,7 @@ SYMLINK = stat.S_IFLNK | 0o777
 
 
 class DirectoryEntry(NamedTuple):
-    """One name of a directory and what it leads to."""
+    """One name of a directory, and its node."""
 
     name: bytes
     node: Node
@@ -58,17 +70,18 @@ class DirectoryEntry(NamedTuple):
 
 def partial_listing_error(error: OcifsError, entries: Sequence[DirectoryEntry]) -> OcifsError:
     """The error that ends a listing after these entries."""
-    made = copy.copy(error)  # the original may be remembered, with what it listed
+    # A copy: the original may be cached together with the names that it listed.
+    made = copy.copy(error)
     made.listed = tuple(entries)
     return made
 
 
 def partial_entries(error: OcifsError) -> tuple[DirectoryEntry, ...]:
     """The entries that a listing had before this error ended it."""
-    return tuple(each for each in error.listed if isinstance(each, DirectoryEntry))
+    return tuple(entry for entry in error.listed if isinstance(entry, DirectoryEntry))
 
 
-# As named tuples make themselves, without a call of Python's for each.
+# A named tuple's own __new__ is a function in Python. These skip it: a listing creates thousands.
 make_attributes: Callable[
     [tuple[int, int, int, int, int | None, int | None, int, int | None]], Attributes
 ] = partial(tuple.__new__, Attributes)
@@ -76,34 +89,39 @@ make_entry: Callable[[tuple[bytes, Node]], DirectoryEntry] = partial(tuple.__new
 
 
 class NodeCommon(Protocol):
+    """The members that all nodes have."""
+
     @property
     def key(self) -> Hashable:
-        """Identity: equal keys are one inode for the life of a mount."""
+        """The identity: equal keys are one inode for the life of a mount."""
         ...
 
     @property
     def attributes(self) -> Attributes:
-        """What stat shows."""
+        """The fields of `stat`."""
         ...
 
     @property
     def lifetime(self) -> float:
-        """For how many seconds the kernel may believe that this name leads here: FOREVER under a
-        digest.
-        """
+        """For how many seconds the kernel may cache the name and the attributes."""
         ...
 
     @property
     def attributes_known(self) -> bool:
-        """Whether its attributes, and what extended attributes it has, are known, and no guess."""
+        """False while the attributes, and the names of extended attributes, are provisional."""
+        ...
+
+    @property
+    def fast(self) -> FastPath | None:
+        """The answers that need no waiting, if this node has any."""
         ...
 
     async def restore_attributes(self) -> None:
-        """Know them by what was kept of an earlier look, if it was. Fetches nothing."""
+        """Restore the attributes that an earlier mount cached, if any. No network access."""
         ...
 
     async def load_attributes(self) -> None:
-        """Know them, for somebody who opens it. Raises whatever keeps them from being known."""
+        """Load the attributes, for a directory that is opened. Raises the error that prevents it."""
         ...
 
     def attribute_names(self) -> Sequence[bytes]:
@@ -111,71 +129,56 @@ class NodeCommon(Protocol):
         ...
 
     async def attribute(self, name: bytes) -> bytes:
-        """One extended attribute. Raises NoAttribute."""
+        """The value of one extended attribute. Raises NoAttribute."""
         ...
 
 
 @runtime_checkable
 class Directory(NodeCommon, Protocol):
-    """Something with names in it. `lookup` may know names that `entries` does not list."""
+    """A directory. `lookup` may find names that `entries` does not list."""
 
     async def lookup(self, name: bytes) -> Node:
-        """What a name leads to. Raises NotFound, and whatever keeps it from being known."""
-        ...
-
-    def lookup_nowait(self, name: bytes) -> Node | None:
-        """The same where nobody has to be waited for; None: `lookup` is to be asked."""
+        """The node of a name. Raises NotFound, or the error that prevents an answer."""
         ...
 
     async def entries(self) -> Sequence[DirectoryEntry]:
-        """What a listing shows, without `.` and `..`, each name once.
+        """The entries of a listing, without `.` and `..`, each name once.
 
-        An error may carry a part of it (`entries_before`).
+        An error may carry the first part of them (`partial_entries`).
         """
-        ...
-
-    def entries_nowait(self) -> Sequence[DirectoryEntry] | None:
-        """The same where nobody has to be waited for; None: `entries` is to be asked."""
         ...
 
 
 @runtime_checkable
 class File(NodeCommon, Protocol):
-    """Bytes. Special files (devices, FIFOs, sockets) are Files too, which nobody reads."""
+    """A file. Devices, FIFOs and sockets are files that are never read."""
 
     async def read(self, offset: int, size: int) -> bytes:
         """Bytes [offset, offset+size), shorter only at the end."""
         ...
 
-    def read_nowait(self, offset: int, size: int) -> bytes | None:
-        """The same where nobody has to be waited for; None: `read` is to be asked."""
-        ...
-
-    def readahead_nowait(self, most: int) -> bytes | None:
-        """All of it where that is at hand, no more than `most` bytes, and what somebody who reads
-        file after file reads next; else None.
-        """
+    @property
+    def changes(self) -> bool:
+        """Whether the content may differ at the next open. The kernel then caches none of it."""
         ...
 
     @property
-    def changes(self) -> bool:
-        """Whether the content may differ at the next open (then nothing of it is kept by the
-        kernel).
-        """
+    def owner_only(self) -> bool:
+        """Whether only the mounting user and root may open it, also with --allow-other."""
         ...
 
     def on_open(self) -> None:
-        """Somebody has it open from now on: what is here of it is to stay."""
+        """Called for each open handle: the cached content must stay until `on_close`."""
         ...
 
     def on_close(self) -> None:
-        """Somebody who had it open has not any more."""
+        """Called when a handle is closed."""
         ...
 
 
 @runtime_checkable
 class Symlink(NodeCommon, Protocol):
-    """A name for another path, relative to the directory that it stands in."""
+    """A symbolic link. A relative target starts at the directory that contains the link."""
 
     @property
     def target(self) -> bytes: ...
@@ -184,130 +187,78 @@ class Symlink(NodeCommon, Protocol):
 Node: TypeAlias = Directory | File | Symlink
 
 
-# isinstance looks for every attribute of a Protocol, which takes 10 µs. Each kind has one that no
-# other has; the class is asked, since an attribute of the node may be a property that reads an
-# index.
+class FastPath(Protocol):
+    """Answers without waiting, for nodes that are used very often.
+
+    Every method may return None: the caller then awaits the method of the same name without
+    `_nowait`. `ocifs.tree.base.FastNode` returns None for all of them.
+    """
+
+    @property
+    def slot(self) -> InodeSlot | None:
+        """The place of the node in a range of inode numbers, if it has one."""
+        ...
+
+    def lookup_nowait(self, name: bytes) -> Node | None:
+        """`Directory.lookup` from memory."""
+        ...
+
+    def entries_nowait(self) -> Sequence[DirectoryEntry] | None:
+        """`Directory.entries` from memory."""
+        ...
+
+    def read_nowait(self, offset: int, size: int) -> bytes | None:
+        """`File.read` from memory."""
+        ...
+
+    def readahead_nowait(self, limit: int) -> bytes | None:
+        """The whole file if it has at most `limit` bytes, all of them are in memory, and a
+        sequential reader reads it next.
+        """
+        ...
+
+
+class InodeRange(Protocol):
+    """Nodes that can be created again from their position, so that none of them must stay in memory."""
+
+    @property
+    def key(self) -> Hashable:
+        """The identity: ranges with equal keys have equal nodes at equal positions."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """The number of nodes: positions are smaller."""
+        ...
+
+    def node(self, position: int) -> Node:
+        """Create the node at a position."""
+        ...
+
+
+class InodeSlot(NamedTuple):
+    """The position of a node in a range. A table of inodes stores this instead of the node."""
+
+    inode_range: InodeRange
+    position: int
+
+
+make_slot: Callable[[tuple[InodeRange, int]], InodeSlot] = partial(tuple.__new__, InodeSlot)
+
+
+# isinstance with a Protocol looks for each of its members, which takes 10 µs. Every kind of node has
+# one member that the others do not have. The class is examined, not the instance: a property of the
+# instance may read an index.
 def is_directory(node: Node) -> TypeGuard[Directory]:
     """Whether a node is a directory."""
     return hasattr(type(node), "lookup")
 
 
 def is_file(node: Node) -> TypeGuard[File]:
-    """Whether a node is a file, special ones too."""
+    """Whether a node is a file, or a special file."""
     return hasattr(type(node), "read")
 
 
 def is_symlink(node: Node) -> TypeGuard[Symlink]:
     """Whether a node is a symbolic link."""
     return hasattr(type(node), "target")
-
-
-class InodeRange(Protocol):
-    """Very many nodes that are made again whenever they are asked for, so that nobody needs to keep
-    them.
-    """
-
-    @property
-    def key(self) -> Hashable:
-        """Identity: crowds with equal keys have equal nodes at equal places."""
-        ...
-
-    @property
-    def size(self) -> int:
-        """Places are from 0 to this, without it."""
-        ...
-
-    def node(self, place: int) -> Node:
-        """The node at a place."""
-        ...
-
-
-class InodeSlot(NamedTuple):
-    """Where a node stands in its crowd. Who knows this need not keep the node."""
-
-    inode_range: InodeRange
-    place: int
-
-
-make_slot: Callable[[tuple[InodeRange, int]], InodeSlot] = partial(tuple.__new__, InodeSlot)
-
-
-class NodeBase:
-    """Base of nodes without extended attributes that are known from the first, live for ever and
-    have nothing at hand.
-    """
-
-    __slots__ = ()
-    lifetime: float = FOREVER
-    attributes_known: bool = True
-    slot: InodeSlot | None = None
-
-    async def restore_attributes(self) -> None:
-        """All is known."""
-
-    async def load_attributes(self) -> None:
-        """All is known."""
-
-    def attribute_names(self) -> Sequence[bytes]:
-        return ()
-
-    async def attribute(self, name: bytes) -> bytes:
-        raise NoAttribute(f"no extended attribute {name!r} here")
-
-    def lookup_nowait(self, name: bytes) -> Node | None:
-        return None
-
-    def entries_nowait(self) -> Sequence[DirectoryEntry] | None:
-        return None
-
-    def read_nowait(self, offset: int, size: int) -> bytes | None:
-        return None
-
-    def readahead_nowait(self, most: int) -> bytes | None:
-        return None
-
-    def on_open(self) -> None:
-        """Most files have nothing to keep."""
-
-    def on_close(self) -> None:
-        """Most files have nothing to keep."""
-
-
-class SimpleNode(NodeBase):
-    """The same: give it a key and attributes."""
-
-    __slots__ = ("attributes", "key")
-
-    def __init__(self, key: Hashable, attributes: Attributes) -> None:
-        self.key = key
-        self.attributes = attributes
-
-
-class TextFile(SimpleNode):
-    """A small file whose content is at hand."""
-
-    __slots__ = ("_content",)
-    changes = False
-
-    def __init__(self, key: Hashable, content: bytes, mtime_ns: int = 0) -> None:
-        super().__init__(key, Attributes(FILE, len(content), mtime_ns))
-        self._content = content
-
-    async def read(self, offset: int, size: int) -> bytes:
-        return self.read_nowait(offset, size)
-
-    def read_nowait(self, offset: int, size: int) -> bytes:
-        return self._content[offset : offset + size]
-
-
-class SymlinkNode(SimpleNode):
-    """A symbolic link."""
-
-    __slots__ = ("lifetime", "target")
-
-    def __init__(
-        self, key: Hashable, target: bytes, *, lifetime: float = FOREVER, mtime_ns: int = 0
-    ) -> None:
-        super().__init__(key, Attributes(SYMLINK, len(target), mtime_ns))
-        self.target = target
-        self.lifetime = lifetime

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 from ocifs.errors import NotFound
+from ocifs.tree.base import FastNode, SimpleNode, TextFile
 from ocifs.tree.names import mangle, to_bytes
-from ocifs.tree.node import DIRECTORY, Attributes, DirectoryEntry, Node, SimpleNode, TextFile
+from ocifs.tree.node import DIRECTORY, Attributes, DirectoryEntry, Node
 
 
-class StaticDirectory(SimpleNode):
+class StaticDirectory(SimpleNode, FastNode):
     """A directory of given nodes, in the order given."""
 
     __slots__ = ("_nodes",)

@@ -13,8 +13,9 @@ from ocifs.errors import IntegrityError, Unreachable
 from ocifs.fuse.session import SessionOptions, serve
 from ocifs.fuse.stats import Stats
 from ocifs.settings import Timing
+from ocifs.tree.base import SimpleNode, TextFile
 from ocifs.tree.control import LiveFile
-from ocifs.tree.node import DIRECTORY, FILE, Attributes, DirectoryEntry, Node, SimpleNode, TextFile
+from ocifs.tree.node import DIRECTORY, FILE, Attributes, DirectoryEntry, Node
 from ocifs.tree.static import StaticDirectory
 
 

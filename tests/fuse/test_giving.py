@@ -14,13 +14,14 @@ from ocifs.fuse.inodes import Inode
 from ocifs.fuse.operations import Operations
 from ocifs.fuse.stats import Stats
 from ocifs.settings import Timing
-from ocifs.tree.node import FILE, Attributes, SimpleNode
+from ocifs.tree.base import FastNode, SimpleNode
+from ocifs.tree.node import FILE, Attributes
 from ocifs.tree.static import StaticDirectory
 
 CONTENT = b"what is read next"
 
 
-class Next(SimpleNode):
+class Next(SimpleNode, FastNode):
     """A file that is always at hand and read next.
 
     `wrong`: its bytes are found to be wrong when they are read.
@@ -36,8 +37,8 @@ class Next(SimpleNode):
             raise IntegrityError("other bytes")
         return CONTENT
 
-    def readahead_nowait(self, most: int) -> bytes | None:
-        return CONTENT if len(CONTENT) <= most else None
+    def readahead_nowait(self, limit: int) -> bytes | None:
+        return CONTENT if len(CONTENT) <= limit else None
 
 
 class Kernel:
@@ -61,7 +62,7 @@ def mounted(node: Next) -> tuple[Operations, Stats, Inode]:
     operations = Operations(
         StaticDirectory("root", [(b"next", node)]), Guard(Timing(), stats), Timing()
     )
-    return operations, stats, operations.inodes.remember(node)
+    return operations, stats, operations.inodes.add_lookup(node)
 
 
 async def opened(operations: Operations, inode: Inode) -> pyfuse3.FileInfo:

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from ocifs.fuse import inodes as module
 from ocifs.fuse.inodes import ROOT, Handles, Inode, Inodes
-from ocifs.tree.node import InodeSlot, TextFile
+from ocifs.tree.base import TextFile
+from ocifs.tree.node import InodeSlot
 from ocifs.tree.static import StaticDirectory
 
 
@@ -36,7 +37,7 @@ def test_a_node_is_known_as_long_as_the_kernel_was_told_more_often_than_it_forgo
     numbers: dict[int, Inode] = {}
     for step, key in steps:
         if step == "remember":
-            number = inodes.remember(node(key))
+            number = inodes.add_lookup(node(key))
             assert numbers.setdefault(key, number) == number
             told[key] += 1
         elif key in numbers:
@@ -56,7 +57,7 @@ def test_different_keys_have_different_numbers_that_a_signed_type_holds(
     keys: list[tuple[str, int]],
 ) -> None:
     inodes = Inodes(root())
-    numbers = [inodes.remember(node(key)) for key in keys]
+    numbers = [inodes.add_lookup(node(key)) for key in keys]
     assert len(set(numbers)) == len(keys)
     assert all(16 <= number < 2**63 for number in numbers)
 
@@ -64,7 +65,7 @@ def test_different_keys_have_different_numbers_that_a_signed_type_holds(
 def test_keys_whose_hashes_collide_are_still_different_inodes(monkeypatch) -> None:
     monkeypatch.setattr(module, "_hash", lambda key: 3)
     inodes = Inodes(root())
-    numbers = [inodes.remember(node(key)) for key in range(5)]
+    numbers = [inodes.add_lookup(node(key)) for key in range(5)]
     assert len(set(numbers)) == 5
     assert ROOT not in numbers
     for number, key in zip(numbers, range(5), strict=True):
@@ -75,15 +76,15 @@ def test_keys_whose_hashes_collide_are_still_different_inodes(monkeypatch) -> No
 
 def test_a_number_is_the_same_in_every_mount_and_whatever_was_looked_up_before() -> None:
     one, other = Inodes(root()), Inodes(root())
-    other.remember(node("something else"))
-    assert one.remember(node(("a", 1))) == other.remember(node(("a", 1)))
+    other.add_lookup(node("something else"))
+    assert one.add_lookup(node(("a", 1))) == other.add_lookup(node(("a", 1)))
 
 
 def test_a_number_that_is_only_shown_is_that_which_is_remembered_later() -> None:
     inodes = Inodes(root())
     shown = inodes.number(node("x"))
     assert inodes.node(shown) is None
-    assert inodes.remember(node("x")) == shown
+    assert inodes.add_lookup(node("x")) == shown
 
 
 def test_the_root_is_never_forgotten() -> None:
@@ -136,7 +137,7 @@ def test_nodes_of_crowds_are_known_just_as_long_and_never_kept(
         made = Many(key % crowds).node(key)
         if step == "remember":
             shown = inodes.number(made)
-            assert inodes.remember(made) == shown
+            assert inodes.add_lookup(made) == shown
             assert numbers.setdefault(key, shown) == shown
             told[key] += 1
         elif key in numbers:
@@ -155,15 +156,15 @@ def test_nodes_of_crowds_are_known_just_as_long_and_never_kept(
 def test_crowds_whose_hashes_collide_are_still_different(monkeypatch) -> None:
     monkeypatch.setattr(module, "_hash", lambda key: 3)
     inodes = Inodes(root())
-    numbers = [inodes.remember(Many(key).node(1)) for key in "abc"]
+    numbers = [inodes.add_lookup(Many(key).node(1)) for key in "abc"]
     assert len(set(numbers)) == 3
     assert [inodes.node(number).key for number in numbers] == [(key, 1) for key in "abc"]  # type: ignore[union-attr]
-    assert inodes.remember(node("a")) not in numbers
+    assert inodes.add_lookup(node("a")) not in numbers
 
 
 def test_numbers_that_no_crowd_has_are_nobody() -> None:
     inodes = Inodes(root())
-    number = inodes.remember(Many("a").node(7))
+    number = inodes.add_lookup(Many("a").node(7))
     for strange in (number + 1, number + (1 << 40), number + 1000):
         assert inodes.node(Inode(strange)) is None
         inodes.forget(Inode(strange), 1)

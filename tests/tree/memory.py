@@ -29,6 +29,7 @@ class MemoryRegistry:
     known: dict[str, dict[str, Digest]] = field(default_factory=dict)
     content: dict[Digest, tuple[str, bytes]] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
+    key_scope: tuple[str, ...] = ()
 
     def put_blob(
         self, data: bytes, media_type: str = mediatype.OCTET_STREAM, **more: object

@@ -10,7 +10,8 @@ from ocifs.app import open_tree
 from ocifs.errors import InvalidReference, LimitExceeded, NotFound
 from ocifs.oci.reference import HostsSource, RegistrySource, join_sources, parse_source, seeds_of
 from ocifs.settings import CacheSettings, Limits, Settings
-from ocifs.tree.node import Directory, SymlinkNode
+from ocifs.tree.base import SymlinkNode
+from ocifs.tree.node import Directory
 from ocifs.tree.registry.hosts import HostsDirectory
 from ocifs.tree.static import StaticDirectory
 

@@ -15,8 +15,9 @@ from ocifs.oci import mediatype
 from ocifs.oci.digest import Digest
 from ocifs.oci.platform import Platform
 from ocifs.settings import Limits, ViewSettings
+from ocifs.tree.base import SymlinkNode
 from ocifs.tree.manifest.context import Context
-from ocifs.tree.node import Directory, File, Symlink, SymlinkNode
+from ocifs.tree.node import Directory, File, Symlink
 from ocifs.tree.registry.namespace import RepositoryDirectory
 from ocifs.tree.registry.single import open_single
 from ocifs.tree.walk import walk

@@ -68,6 +68,8 @@ class _NoCredentials:
 class CachedBlobs:
     """A BlobReader over a BlobSource, which caches the bytes that it reads."""
 
+    key_scope: tuple[str, ...] = ()
+
     def __init__(
         self,
         source: BlobSource,

@@ -18,6 +18,7 @@ from ocifs.oci.descriptor import UNKNOWN_SIZE
 from ocifs.oci.digest import Digest
 from ocifs.oci.manifest import Form
 from ocifs.oci.mediatype import is_json
+from ocifs.tree.base import SimpleNode, SymlinkNode, TextFile
 from ocifs.tree.blob import BlobFile
 from ocifs.tree.manifest.files import FilesDirectory
 from ocifs.tree.manifest.index import index_links, missing_shortcut_error
@@ -33,16 +34,7 @@ from ocifs.tree.manifest.referrers import Found, ReferrersDirectory, find_referr
 from ocifs.tree.manifest.rootfs import open_rootfs
 from ocifs.tree.manifest.summary import summarise
 from ocifs.tree.names import to_bytes
-from ocifs.tree.node import (
-    DIRECTORY,
-    FOREVER,
-    Attributes,
-    DirectoryEntry,
-    Node,
-    SimpleNode,
-    SymlinkNode,
-    TextFile,
-)
+from ocifs.tree.node import DIRECTORY, FOREVER, Attributes, DirectoryEntry, Node
 from ocifs.tree.static import annotation_directory
 
 ATTRIBUTES = ("digest", "media-type", "artifact-type", "kind")
@@ -131,7 +123,7 @@ class ManifestDirectory(SimpleNode):
 
     async def attribute(self, name: bytes) -> bytes:
         if name not in self.attribute_names():
-            raise NoAttribute(f"a manifest has no extended attribute {name!r}")
+            raise NoAttribute(f"no such extended attribute: {name!r}")
         return to_bytes(facts(await self.load())[name.removeprefix(b"user.oci.").decode()])
 
 
@@ -207,5 +199,5 @@ class ManifestFile(BlobFile):
 
     async def attribute(self, name: bytes) -> bytes:
         if name not in self.attribute_names():
-            raise NoAttribute(f"a manifest has no extended attribute {name!r}")
+            raise NoAttribute(f"no such extended attribute: {name!r}")
         return to_bytes(self._facts[name.removeprefix(b"user.oci.").decode()])

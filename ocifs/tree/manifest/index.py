@@ -23,10 +23,11 @@ from ocifs.oci.kinds.children import (
 )
 from ocifs.oci.manifest import Manifest
 from ocifs.oci.platform import first_match
+from ocifs.tree.base import SymlinkNode
 from ocifs.tree.manifest.files import FilesDirectory
 from ocifs.tree.manifest.load import LoadedManifest, ManifestLocation
 from ocifs.tree.names import mangle, to_bytes, unique
-from ocifs.tree.node import Node, SymlinkNode
+from ocifs.tree.node import Node
 from ocifs.tree.static import StaticDirectory
 
 SHORTCUTS = (b"config.json", b"layers", b"files")

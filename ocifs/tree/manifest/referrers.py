@@ -31,6 +31,7 @@ from ocifs.oci.distribution.endpoints import referrers_tag
 from ocifs.oci.kinds.artifact import classify
 from ocifs.oci.kinds.children import child_role
 from ocifs.oci.manifest import Form, Manifest
+from ocifs.tree.base import SimpleNode, SymlinkNode
 from ocifs.tree.manifest.load import ManifestLocation
 from ocifs.tree.names import unique
 from ocifs.tree.node import (
@@ -38,8 +39,6 @@ from ocifs.tree.node import (
     Attributes,
     DirectoryEntry,
     Node,
-    SimpleNode,
-    SymlinkNode,
     partial_entries,
     partial_listing_error,
 )

@@ -14,10 +14,11 @@ from ocifs.oci.digest import Digest
 from ocifs.oci.kinds.artifact import is_rootfs_layer
 from ocifs.oci.kinds.flavours import filesystem_image
 from ocifs.oci.mediatype import essence
+from ocifs.tree.base import SimpleNode
 from ocifs.tree.manifest.image_context import image_context
 from ocifs.tree.manifest.load import LoadedManifest, ManifestLocation
 from ocifs.tree.manifest.times import config_members
-from ocifs.tree.node import DIRECTORY, Attributes, Directory, DirectoryEntry, Node, SimpleNode
+from ocifs.tree.node import DIRECTORY, Attributes, Directory, DirectoryEntry, Node
 from ocifs.tree.rootfs.root import LayerStack, open_layer_tree
 
 _TARS = (

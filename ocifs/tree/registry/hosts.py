@@ -11,15 +11,8 @@ from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 
 from ocifs.errors import NotFound
 from ocifs.oci.reference import is_registry_name, normal_host
-from ocifs.tree.node import (
-    DIRECTORY,
-    Attributes,
-    Directory,
-    DirectoryEntry,
-    Node,
-    SimpleNode,
-    SymlinkNode,
-)
+from ocifs.tree.base import SimpleNode, SymlinkNode
+from ocifs.tree.node import DIRECTORY, Attributes, Directory, DirectoryEntry, Node
 
 # A file manager looks for these in every directory, and each of them could be a host.
 _NEVER_HOSTS = frozenset(

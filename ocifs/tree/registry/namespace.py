@@ -29,17 +29,10 @@ from ocifs.errors import (
 )
 from ocifs.oci.digest import Digest
 from ocifs.oci.reference import MAX_REPOSITORY_LENGTH, is_component, is_tag
+from ocifs.tree.base import SimpleNode, SymlinkNode
 from ocifs.tree.manifest.context import MANY_NAMES, Context
 from ocifs.tree.name_index import NameIndex
-from ocifs.tree.node import (
-    DIRECTORY,
-    Attributes,
-    DirectoryEntry,
-    Node,
-    SimpleNode,
-    SymlinkNode,
-    partial_listing_error,
-)
+from ocifs.tree.node import DIRECTORY, Attributes, DirectoryEntry, Node, partial_listing_error
 from ocifs.tree.registry.repository import BlobsDirectory, ManifestsDirectory, TagsDirectory
 
 

@@ -21,6 +21,7 @@ from ocifs.errors import (
     Unreachable,
 )
 from ocifs.oci.digest import EMPTY_JSON, Digest
+from ocifs.tree.base import FastNode, SimpleNode, SymlinkNode
 from ocifs.tree.blob import BlobFile, with_known_size
 from ocifs.tree.manifest.context import MANY_NAMES, Context
 from ocifs.tree.manifest.directory import ManifestDirectory
@@ -31,8 +32,6 @@ from ocifs.tree.node import (
     Attributes,
     DirectoryEntry,
     Node,
-    SimpleNode,
-    SymlinkNode,
     make_entry,
     partial_listing_error,
 )
@@ -56,7 +55,7 @@ class _ControlDirectory(SimpleNode):
         return ()
 
 
-class TagsDirectory(_ControlDirectory):
+class TagsDirectory(_ControlDirectory, FastNode):
     """`_tags`: one symbolic link a tag."""
 
     __slots__ = ()

@@ -1,9 +1,21 @@
-"""The inside of layers as nodes: directories, files, links and devices as the tars have them.
+"""The contents of layers as nodes: directories, files, links and devices as in the archives.
 
-Rules that hold here: nothing is asked until a name is looked up or listed; a file has one inode
-wherever the layer's entry appears with as many names, a directory one a place; a link that would
-lead outside is shown so that it stays inside, unless links are raw; owners are the mounting user
-unless they are kept.
+`root.py` opens a tree here once `LayerService` has merged its layers. From then on no name needs the
+registry: every lookup and listing is answered from the merged tree, and only the content of files is
+fetched. So these nodes have a fast path, and all methods except `read` answer at once. They are
+called from the event loop.
+
+A tree can have millions of files, and a listing creates a node for each. A node therefore holds two
+references and a number, and computes the rest when it is needed. Files and links with a single name
+belong to the inode range of their layer (`_LayerInodes`): the kernel's table counts their lookups
+and does not store the nodes.
+
+Rules that hold here:
+
+- An entry of a layer is one inode in all trees that show it with the same number of names. A
+  directory is one inode for each path.
+- A link whose target would leave the tree is shown with a target inside it, unless `links` is `raw`.
+- The owner is the mounting user, unless `owner` is `keep`.
 """
 
 from __future__ import annotations
@@ -28,42 +40,30 @@ from ocifs.layers.merge.tree import (
 )
 from ocifs.layers.service import LayerService
 from ocifs.settings import ViewSettings
-from ocifs.tree.blob import layer_missing_error, named_in_errors, scope_of
+from ocifs.tree.base import FastNode
+from ocifs.tree.blob import layer_missing_error, named_in_errors
 from ocifs.tree.names import mangle
 from ocifs.tree.node import (
-    SYMLINK,
     Attributes,
-    Directory,
     DirectoryEntry,
     InodeSlot,
     Node,
-    NodeBase,
     make_attributes,
     make_entry,
     make_slot,
 )
 from ocifs.tree.rootfs.links import rebase_target
+from ocifs.tree.rootfs.modes import mode_of
 from ocifs.tree.rootfs.xattrs import visible_xattrs
 
 _NAME_MAX = 255
-_TYPES = {
-    EntryKind.DIRECTORY: stat.S_IFDIR,
-    EntryKind.CHARACTER: stat.S_IFCHR,
-    EntryKind.BLOCK: stat.S_IFBLK,
-    EntryKind.FIFO: stat.S_IFIFO,
-}
-_FILE, _SYMLINK = (
-    EntryKind.FILE,
-    EntryKind.SYMLINK,
-)  # to look into an Enum takes longer than to compare
+# An attribute of an Enum takes longer than a comparison.
+_FILE, _SYMLINK = EntryKind.FILE, EntryKind.SYMLINK
 
 
 @dataclass(frozen=True, slots=True)
 class _TreeContext:
-    """What the nodes of one tree share.
-
-    `key`: that of its root; `inode_ranges`: the entries of each layer.
-    """
+    """Shared by the nodes of one tree: `key` is that of its root."""
 
     key: Hashable
     layer_service: LayerService
@@ -83,7 +83,7 @@ class _TreeContext:
 
 
 class Subtree(NamedTuple):
-    """A directory of a tree, the names from the tree's root to it, and what errors call the whole."""
+    """A directory of a merged tree, its path from the root, and the image's name in errors."""
 
     top: MergedEntry
     path: tuple[bytes, ...] = ()
@@ -95,68 +95,60 @@ def open_subtree(
     layer_service: LayerService,
     layers: tuple[Layer, ...],
     view: ViewSettings,
-    place: Subtree,
-) -> Directory:
-    """A directory of a tree and all below it. `key`: the tree's."""
-    top, path, image = place
+    subtree: Subtree,
+) -> TreeDirectory:
+    """A directory of a merged tree. `key` is that of the tree's root."""
+    top, path, image = subtree
     context = _TreeContext(
         key, layer_service, top.tree, layers, view.links == "inside", view.owner == "keep", image
     )
-    return _TreeDirectory(context, top.code, path)
+    return TreeDirectory(context, top.code, path)
 
 
-class _TreeNode(NodeBase):
-    """A node made from an entry of a layer.
+class _TreeNode(FastNode):
+    """A node of an entry of a layer."""
 
-    What is asked of it seldom is made when it is asked: a listing makes thousands of them.
-    """
+    __slots__ = ("_code", "_context", "_entry")
 
-    __slots__ = ("_code", "_context", "_member")
-    changes = False
-
-    def __init__(self, context: _TreeContext, code: int, member: LayerEntry) -> None:
+    def __init__(self, context: _TreeContext, code: int, entry: LayerEntry) -> None:
         self._context = context
         self._code = code
-        self._member = member
+        self._entry = entry
 
     @property
     def attributes(self) -> Attributes:
-        return _attributes(self._context, self._code, self._member, self._member.size)
+        return _attributes(self._context, self._code, self._entry, self._entry.size)
 
     def attribute_names(self) -> Sequence[bytes]:
-        return tuple(name for name, _ in visible_xattrs(self._member.xattrs))
+        return tuple(name for name, _ in visible_xattrs(self._entry.xattrs))
 
     async def attribute(self, name: bytes) -> bytes:
-        for known, value in visible_xattrs(self._member.xattrs):
+        for known, value in visible_xattrs(self._entry.xattrs):
             if known == name:
                 return value
-        raise NoAttribute(f"no extended attribute {name!r} here")
+        raise NoAttribute(f"no such extended attribute: {name!r}")
 
 
 class _TreeLeaf(_TreeNode):
-    """What is no directory. `spot`: of what has one name and is shown as it is."""
+    """A node that is not a directory. It has a slot if it has one name and an unchanged target."""
 
     __slots__ = ("slot",)
 
     def __init__(
-        self, context: _TreeContext, code: int, member: LayerEntry, slot: InodeSlot | None
+        self, context: _TreeContext, code: int, entry: LayerEntry, slot: InodeSlot | None
     ) -> None:
         self._context = context
         self._code = code
-        self._member = member
+        self._entry = entry
         self.slot = slot
 
     @property
     def key(self) -> Hashable:
         layer, place = place_of(self._code)
-        key = (
-            self._context.inode_ranges[layer].key,
-            place,
-            self._context.tree.names_of(self._code),
-        )
-        return (
-            (*key, self._code) if self._code & UPWARD else key
-        )  # whose target depends on the directory
+        names = self._context.tree.names_of(self._code)
+        key = (self._context.inode_ranges[layer].key, place, names)
+        # The target of an upward link depends on its directory, which is part of the code.
+        return (*key, self._code) if self._code & UPWARD else key
 
     @property
     def _layer(self) -> Layer:
@@ -164,29 +156,20 @@ class _TreeLeaf(_TreeNode):
 
 
 class _TreeFile(_TreeLeaf):
-    """A file, or a device or FIFO, which nobody reads."""
+    """A file, or a device or FIFO, which is never read."""
 
     __slots__ = ()
 
     @property
     def attributes(self) -> Attributes:
-        member, context = self._member, self._context
-        if (
-            member.kind is _FILE and self.slot is not None and not context.owners_kept
-        ):  # as nearly all, and in half of the time
+        entry, context = self._entry, self._context
+        # Nearly all files take this path, which needs half of the time.
+        if entry.kind is _FILE and self.slot is not None and not context.owners_kept:
+            mode = stat.S_IFREG | entry.mode
             return make_attributes(
-                (
-                    stat.S_IFREG | member.mode,
-                    member.size,
-                    member.mtime_ns,
-                    1,
-                    None,
-                    None,
-                    member.rdev,
-                    None,
-                )
+                (mode, entry.size, entry.mtime_ns, 1, None, None, entry.rdev, None)
             )
-        return _attributes(context, self._code, member, member.size)
+        return _attributes(context, self._code, entry, entry.size)
 
     def on_open(self) -> None:
         context = self._context
@@ -197,46 +180,46 @@ class _TreeFile(_TreeLeaf):
         context.layer_service.release(context.layers[layer_of(self._code)])
 
     async def read(self, offset: int, size: int) -> bytes:
-        member = self._member
-        if not member.size:
+        entry = self._entry
+        if not entry.size:
             return b""
         layer = self._layer
         try:
             with named_in_errors(self._context.image, layer.blob.digest):
-                return await self._context.layer_service.read(layer, member, offset, size)
+                return await self._context.layer_service.read(layer, entry, offset, size)
         except NotFound as error:
             raise layer_missing_error(error) from None
         raise AssertionError("named_in_errors raises what it catches")
 
     def read_nowait(self, offset: int, size: int) -> bytes | None:
-        member = self._member
-        if not member.size:
+        entry = self._entry
+        if not entry.size:
             return b""
-        return self._context.layer_service.read_nowait(self._layer, member, offset, size)
+        return self._context.layer_service.read_nowait(self._layer, entry, offset, size)
 
-    def readahead_nowait(self, most: int) -> bytes | None:
-        member = self._member
-        if not 0 < member.size <= most:
+    def readahead_nowait(self, limit: int) -> bytes | None:
+        entry = self._entry
+        if not 0 < entry.size <= limit:
             return None
-        return self._context.layer_service.readahead_nowait(self._layer, member)
+        return self._context.layer_service.readahead_nowait(self._layer, entry)
 
 
 class _TreeSymlink(_TreeLeaf):
-    """A symbolic link that is shown as its layer has it, wherever it stands."""
+    """A symbolic link with the target that its layer records."""
 
     __slots__ = ()
 
     @property
     def target(self) -> bytes:
-        return self._member.link
+        return self._entry.link
 
     @property
     def attributes(self) -> Attributes:
-        return _attributes(self._context, self._code, self._member, len(self._member.link))
+        return _attributes(self._context, self._code, self._entry, len(self._entry.link))
 
 
 class _RebasedSymlink(_TreeNode):
-    """A symbolic link that is shown otherwise than its layer has it, by where it stands."""
+    """A symbolic link with another target than its layer records, which depends on its path."""
 
     __slots__ = ("_path", "target")
 
@@ -244,11 +227,11 @@ class _RebasedSymlink(_TreeNode):
         self,
         context: _TreeContext,
         code: int,
-        member: LayerEntry,
+        entry: LayerEntry,
         path: tuple[bytes, ...],
         target: bytes,
     ) -> None:
-        super().__init__(context, code, member)
+        super().__init__(context, code, entry)
         self._path = path
         self.target = target
 
@@ -258,11 +241,11 @@ class _RebasedSymlink(_TreeNode):
 
     @property
     def attributes(self) -> Attributes:
-        return _attributes(self._context, self._code, self._member, len(self.target))
+        return _attributes(self._context, self._code, self._entry, len(self.target))
 
 
-class _TreeDirectory(_TreeNode):
-    """A directory. `path`: the names from the tree's root to it."""
+class TreeDirectory(_TreeNode):
+    """A directory. `path` has the names from the tree's root to it."""
 
     __slots__ = ("_mangled", "_path")
 
@@ -273,7 +256,7 @@ class _TreeDirectory(_TreeNode):
 
     @property
     def attributes(self) -> Attributes:
-        return _attributes(self._context, self._code, self._member, 0)
+        return _attributes(self._context, self._code, self._entry, 0)
 
     @property
     def key(self) -> Hashable:
@@ -292,7 +275,7 @@ class _TreeDirectory(_TreeNode):
         if code is not None:
             return self._node(name, code)
         if self._mangled is None:
-            self._mangled = {_visible_name(real): real for real in codes if len(real) > _NAME_MAX}
+            self._mangled = {mangle(real): real for real in codes if len(real) > _NAME_MAX}
         real = self._mangled.get(name)
         if real is None:
             raise NotFound(f"no {name.decode(errors='replace')!r} in this directory of the layer")
@@ -302,83 +285,67 @@ class _TreeDirectory(_TreeNode):
         return self.entries_nowait()
 
     def entries_nowait(self) -> Sequence[DirectoryEntry]:
-        context, found = self._context, list[DirectoryEntry]()
-        inode_ranges, links = context.inode_ranges, context.tree.links
+        context, listed = self._context, list[DirectoryEntry]()
+        inode_ranges, hard_links = context.inode_ranges, context.tree.links
         for real, code in self._codes.items():
             node: Node | None = None
-            # A file that nothing is special about, as most are, is made here: a listing makes
-            # thousands of them.
-            if not code & (DIRECTORY_CODE | UPWARD) and code not in links:
-                inode_range, place = inode_ranges[layer_of(code)], code & PLACE
-                member = inode_range.members[place]
-                if member.kind is not _SYMLINK:
-                    node = _TreeFile(context, code, member, make_slot((inode_range, place)))
+            # Inlined for ordinary files: a listing creates thousands of them.
+            if not code & (DIRECTORY_CODE | UPWARD) and code not in hard_links:
+                inode_range, position = inode_ranges[layer_of(code)], code & PLACE
+                entry = inode_range.entries[position]
+                if entry.kind is not _SYMLINK:
+                    node = _TreeFile(context, code, entry, make_slot((inode_range, position)))
             if node is None:
                 node = self._node(real, code)
-            found.append(make_entry((real if len(real) <= _NAME_MAX else mangle(real), node)))
-        return found
+            # The kernel rejects a whole listing for one name that is too long.
+            name = real if len(real) <= _NAME_MAX else mangle(real)
+            listed.append(make_entry((name, node)))
+        return listed
 
     def _node(self, real: bytes, code: int) -> Node:
         context = self._context
         if code & DIRECTORY_CODE:
-            return _TreeDirectory(context, code, (*self._path, real))
-        member = context.tree.entry(code)
-        if member.kind is _SYMLINK and context.links_inside:
-            target = rebase_target(context.tree.root, self._path, member.link)
-            if target != member.link:
-                return _RebasedSymlink(context, code, member, (*self._path, real), target)
-        return _leaf(context, code, member)
-
-
-def _leaf(context: _TreeContext, code: int, member: LayerEntry) -> _TreeFile | _TreeSymlink:
-    """The node of what is no directory and is shown as its layer has it, wherever it stands."""
-    layer, place = place_of(code)
-    alone = code not in context.tree.links and not code & UPWARD
-    slot = InodeSlot(context.inode_ranges[layer], place) if alone else None
-    return (_TreeSymlink if member.kind is _SYMLINK else _TreeFile)(context, code, member, slot)
+            return TreeDirectory(context, code, (*self._path, real))
+        entry = context.tree.entry(code)
+        if entry.kind is _SYMLINK and context.links_inside:
+            target = rebase_target(context.tree.root, self._path, entry.link)
+            if target != entry.link:
+                return _RebasedSymlink(context, code, entry, (*self._path, real), target)
+        layer, position = place_of(code)
+        has_slot = code not in context.tree.links and not code & UPWARD
+        slot = InodeSlot(context.inode_ranges[layer], position) if has_slot else None
+        return (_TreeSymlink if entry.kind is _SYMLINK else _TreeFile)(context, code, entry, slot)
 
 
 class _LayerInodes:
-    """The entries of a layer that have one name and are shown as they are.
+    """The inode range of a layer: its entries that have a slot.
 
-    `copy`: how many lower layers of the tree are the same one. Entries of each are files of their
-    own.
+    `copy` is the number of lower layers with the same content. The entries of each copy are files
+    of their own.
     """
 
-    __slots__ = ("_context", "_first", "key", "members")
+    __slots__ = ("_context", "_first", "entries", "key")
 
     def __init__(self, context: _TreeContext, layer: int, copy: int) -> None:
         self._context = context
         self._first = code_of(layer, 0)
-        self.members = context.tree.layers[layer].entries
-        scope: tuple[object, ...] = scope_of(context.layer_service.blobs)
+        self.entries = context.tree.layers[layer].entries
+        scope: tuple[object, ...] = context.layer_service.blobs.key_scope
         self.key = ("layer", str(context.layers[layer].key), *scope, *([copy] if copy else ()))
 
     @property
     def size(self) -> int:
-        return len(self.members)
+        return len(self.entries)
 
-    def node(self, place: int) -> Node:
-        member = self.members[place]
-        kind = _TreeSymlink if member.kind is _SYMLINK else _TreeFile
-        return kind(self._context, self._first | place, member, make_slot((self, place)))
+    def node(self, position: int) -> Node:
+        entry = self.entries[position]
+        kind = _TreeSymlink if entry.kind is _SYMLINK else _TreeFile
+        return kind(self._context, self._first | position, entry, make_slot((self, position)))
 
 
-def _attributes(context: _TreeContext, code: int, member: LayerEntry, size: int) -> Attributes:
-    kind = member.kind
-    if kind is _FILE:
-        mode = stat.S_IFREG | member.mode
-    elif kind is _SYMLINK:
-        mode = SYMLINK  # Linux has no other permissions of them, whatever a tar says (symlink(7))
-    else:
-        mode = _TYPES[kind] | member.mode
-    uid, gid = (member.uid, member.gid) if context.owners_kept else (None, None)
+def _attributes(context: _TreeContext, code: int, entry: LayerEntry, size: int) -> Attributes:
+    uid, gid = (entry.uid, entry.gid) if context.owners_kept else (None, None)
     names = context.tree.names_of(code) or 1
-    return make_attributes((mode, size, member.mtime_ns, names, uid, gid, member.rdev, None))
-
-
-def _visible_name(name: bytes) -> bytes:
-    """A tar can have names that no file system takes; the kernel refuses a whole listing for one of
-    them.
-    """
-    return name if len(name) <= _NAME_MAX else mangle(name)
+    return make_attributes(
+        (mode_of(entry), size, entry.mtime_ns, names, uid, gid, entry.rdev, None)
+    )

@@ -1,12 +1,25 @@
-"""The root of what layers hold: a directory that is there before anybody knows what is in it.
+"""The root of a tree of layers: a directory that exists before any layer has been read.
 
-What stat shows of it is true as soon as somebody has opened it or looked into it, here or in an
-earlier mount on the same cache; before that it is a guess: the mode that nearly every image gives
-its root, and the manifest's time.
+Until the layers are merged, its attributes are provisional: the mode that nearly every image gives
+its root, and the manifest's time. They become known when the root is opened, listed or searched, or
+when an earlier mount on the same cache has stored them (`restore_attributes`).
 
-Rules that hold here: nothing is fetched to list or to stat the root, nor for an extended attribute
-of it, which `ls -l` asks for; its time of change is the same before the first look and after it,
-since by that GNU tar tells that a directory changed while it was read.
+`_TreeRoot` has two states:
+
+    unopened: `_inner` is None; attributes are provisional, or restored from the cache
+       | first lookup, listing or opendir: merges the layers, fetching what is missing
+       v
+    open: `_inner` is the merged tree, which answers from now on
+
+An error leaves it unopened, and the next caller tries again. Two tasks may open it at the same time:
+`LayerService` indexes each layer once, and both get equal trees.
+
+Rules that hold here:
+
+- Nothing is fetched to list the parent directory, to stat the root, or to read an extended attribute
+  of it: `ls -l` does all three.
+- The time of change is the same before and after opening. GNU tar compares it to detect a directory
+  that changed while it was read.
 """
 
 from __future__ import annotations
@@ -25,31 +38,33 @@ from ocifs.layers.toc.protocol import ImageContext, TocRef
 from ocifs.oci.descriptor import Descriptor
 from ocifs.oci.digest import Digest
 from ocifs.settings import ViewSettings
+from ocifs.tree.base import FastNode, SimpleNode
 from ocifs.tree.blob import (
     explain_foreign_urls,
     layer_missing_error,
     named_in_errors,
     with_known_size,
 )
-from ocifs.tree.node import FOREVER, Attributes, Directory, DirectoryEntry, Node, SimpleNode
-from ocifs.tree.rootfs.nodes import Subtree, open_subtree
-from ocifs.tree.rootfs.xattrs import visible_xattrs
+from ocifs.tree.node import FOREVER, Attributes, Directory, DirectoryEntry, Node
+from ocifs.tree.rootfs.nodes import Subtree, TreeDirectory, open_subtree
+from ocifs.tree.rootfs.xattrs import Xattrs, visible_xattrs
 
-_GUESSED = stat.S_IFDIR | 0o755
-# The attributes of a root are known when its layers are: until then the kernel asks each time.
-_GUESSED_LIFETIME = 0.0
+# The mode of a root that has not been opened.
+_PROVISIONAL_MODE = stat.S_IFDIR | 0o755
+# The kernel must ask again until the layers are known.
+_PROVISIONAL_LIFETIME = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class LayerStack:
-    """Layers of one repository, lowest first, as they are to be shown.
+    """Layers of one repository, lowest first, and how to show them.
 
-    `alone`: one layer by itself; `markers`: whiteouts are hidden.
-
-    `tocs`: the image, for tables of contents outside its layers. `within`: names above everything in
-    the layers that are shown already, by whoever has this tree. `mtime_ns`: the root's, until it is looked into. `image`: what errors
-    call the whole; `warning`: what is to be reported, by `report`, when the tree is first looked
-    into.
+    - `markers`: apply whiteouts instead of showing them as files.
+    - `alone`: a single layer, not an image.
+    - `within`: directory names above all of the content that the caller shows already.
+    - `mtime_ns`: the time of the root until it is opened.
+    - `tocs`: the image, if its layers may have tables of contents outside of them.
+    - `image`: the name in errors. `warning`: passed to `report` when the tree is first opened.
     """
 
     repository: str
@@ -68,19 +83,19 @@ class LayerStack:
 def open_layer_tree(
     layer_service: LayerService, stack: LayerStack, view: ViewSettings, key: Hashable
 ) -> Directory:
-    """The directory of what layers hold, merged when it is first looked into."""
+    """The directory of a stack of layers. They are merged at the first lookup or listing."""
     return _TreeRoot(layer_service, stack, view, key)
 
 
-class _TreeRoot(SimpleNode):
-    """The root of a tree. `settled`: its attributes are known."""
+class _TreeRoot(SimpleNode, FastNode):
+    """The root of a tree."""
 
     __slots__ = (
         "_cached_root",
         "_inner",
+        "_layer_service",
         "_stack",
         "_view",
-        "_workshop",
         "attributes_known",
         "lifetime",
     )
@@ -88,16 +103,17 @@ class _TreeRoot(SimpleNode):
     def __init__(
         self, layer_service: LayerService, stack: LayerStack, view: ViewSettings, key: Hashable
     ) -> None:
+        mtime_ns = stack.mtime_ns
         super().__init__(
-            key, Attributes(_GUESSED, mtime_ns=stack.mtime_ns, nlink=2, ctime_ns=stack.mtime_ns)
+            key, Attributes(_PROVISIONAL_MODE, mtime_ns=mtime_ns, nlink=2, ctime_ns=mtime_ns)
         )
-        self.lifetime = _GUESSED_LIFETIME
+        self.lifetime = _PROVISIONAL_LIFETIME
         self.attributes_known = False
-        self._workshop = layer_service
+        self._layer_service = layer_service
         self._stack = stack
         self._view = view
         self._cached_root: RootAttributes | None = None
-        self._inner: Directory | None = None
+        self._inner: TreeDirectory | None = None
 
     async def lookup(self, name: bytes) -> Node:
         return await (await self._open()).lookup(name)
@@ -109,30 +125,28 @@ class _TreeRoot(SimpleNode):
         return None if self._inner is None else self._inner.lookup_nowait(name)
 
     def attribute_names(self) -> Sequence[bytes]:
-        return (
-            ()
-            if self._cached_root is None
-            else tuple(name for name, _ in visible_xattrs(self._cached_root.entry.xattrs))
-        )
+        return tuple(name for name, _ in self._xattrs())
 
     async def attribute(self, name: bytes) -> bytes:
-        for known, value in (
-            () if self._cached_root is None else visible_xattrs(self._cached_root.entry.xattrs)
-        ):
+        for known, value in self._xattrs():
             if known == name:
                 return value
-        raise NoAttribute(f"no extended attribute {name!r} here")
+        raise NoAttribute(f"no such extended attribute: {name!r}")
 
     async def restore_attributes(self) -> None:
         if self._cached_root is None:
-            root = await self._workshop.root_attributes.find(self._root_key())
+            root = await self._layer_service.root_attributes.find(self._root_key())
             if root is not None:
                 self._apply_root(root)
 
     async def load_attributes(self) -> None:
         await self._open()
 
-    async def _open(self) -> Directory:
+    def _xattrs(self) -> Xattrs:
+        root = self._cached_root
+        return () if root is None else visible_xattrs(root.entry.xattrs)
+
+    async def _open(self) -> TreeDirectory:
         if self._inner is None:
             try:
                 await self._load_tree()
@@ -142,23 +156,20 @@ class _TreeRoot(SimpleNode):
         return self._inner
 
     async def _load_tree(self) -> None:
-        stack, layer_service = self._stack, self._workshop
-        located = await layer_service.locate_tocs(stack.tocs)
+        stack, service = self._stack, self._layer_service
+        located = await service.locate_tocs(stack.tocs)
         with (
             named_in_errors(stack.image),
             explain_foreign_urls([url for descriptor in stack.layers for url in descriptor.urls]),
         ):
-            layers = self._layers(
-                [await with_known_size(layer_service.blobs, blob) for blob in self._blobs()],
-                located,
-            )
-            tree = await layer_service.tree(layers, markers=stack.markers, alone=stack.alone)
+            blobs = [await with_known_size(service.blobs, blob) for blob in self._blobs()]
+            layers = self._layers(blobs, located)
+            tree = await service.tree(layers, markers=stack.markers, alone=stack.alone)
         top, path = _descend(tree.root, stack.within)
         root = RootAttributes(top.entry, top.links)
-        await layer_service.root_attributes.save(self._root_key(), root)
-        self._inner = open_subtree(
-            self.key, layer_service, layers, self._view, Subtree(top, path, stack.image)
-        )
+        await service.root_attributes.save(self._root_key(), root)
+        subtree = Subtree(top, path, stack.image)
+        self._inner = open_subtree(self.key, service, layers, self._view, subtree)
         self._apply_root(root)
         if stack.warning and stack.report is not None:
             stack.report(stack.warning)
@@ -167,48 +178,46 @@ class _TreeRoot(SimpleNode):
         return [Blob.of(self._stack.repository, descriptor) for descriptor in self._stack.layers]
 
     def _layers(self, blobs: Sequence[Blob], located: Mapping[Digest, TocRef]) -> tuple[Layer, ...]:
-        described = zip(blobs, self._stack.diff_ids, self._stack.layers, strict=True)
+        stack = self._stack
         return tuple(
-            self._workshop.layer(
+            self._layer_service.layer(
                 blob,
                 diff_id,
                 descriptor.annotations,
                 located.get(blob.digest),
-                self._stack.tocs,
+                stack.tocs,
             )
-            for blob, diff_id, descriptor in described
+            for blob, diff_id, descriptor in zip(blobs, stack.diff_ids, stack.layers, strict=True)
         )
 
     def _root_key(self) -> Digest:
-        """What the root is kept by: all that is known of the tree without asking anybody."""
+        """The key of the cached attributes: a digest of all that is known before any request."""
         stack = self._stack
         opted_in = stack.tocs is not None and bool(stack.tocs.enabled)
-        return name_of(
-            self._layers(self._blobs(), {}), stack.markers, stack.alone, stack.within, opted_in
-        )
+        layers = self._layers(self._blobs(), {})
+        return name_of(layers, stack.markers, stack.alone, stack.within, opted_in)
 
     def _apply_root(self, root: RootAttributes) -> None:
-        member = root.entry
-        uid, gid = (member.uid, member.gid) if self._view.owner == "keep" else (None, None)
-        mode, when = stat.S_IFDIR | member.mode, self._stack.mtime_ns
-        self.attributes = Attributes(mode, 0, member.mtime_ns, root.names, uid, gid, ctime_ns=when)
+        entry, ctime_ns = root.entry, self._stack.mtime_ns
+        uid, gid = (entry.uid, entry.gid) if self._view.owner == "keep" else (None, None)
+        mode = stat.S_IFDIR | entry.mode
+        self.attributes = Attributes(
+            mode, 0, entry.mtime_ns, root.names, uid, gid, ctime_ns=ctime_ns
+        )
         self.lifetime = FOREVER
         self.attributes_known = True
         self._cached_root = root
 
 
 def _descend(root: MergedEntry, within: tuple[bytes, ...]) -> tuple[MergedEntry, tuple[bytes, ...]]:
-    """The directory at the names `within`, where each of them is all that the one before has; else
+    """The directory at the path `within` if each of its names is the only one in its directory; else
     the root.
     """
-    here = root
+    directory = root
     for name in within:
-        inner = (
-            here.children.get(name)
-            if here.children is not None and len(here.children) == 1
-            else None
-        )
+        children = directory.children
+        inner = children.get(name) if children is not None and len(children) == 1 else None
         if inner is None or inner.children is None:
             return root, ()
-        here = inner
-    return here, within
+        directory = inner
+    return directory, within

@@ -1,26 +1,24 @@
-"""Which extended attributes of a layer's entry are shown: those that a file on Linux can have
-(xattr(7)).
+"""The extended attributes of a layer's entry that are shown: those that Linux allows (xattr(7)).
 
-One that is listed and cannot be read, or a list that is too long, ends GNU tar, and rsync leaves
-the rest of the tree. Names of other systems (`com.apple.quarantine`, which bsdtar writes on a Mac)
-no file system takes when they are copied.
+An attribute that is listed and cannot be read, or a list that is too long, stops GNU tar and makes
+rsync skip the rest of the tree. No Linux file system stores names of other systems, such as
+`com.apple.quarantine`, which bsdtar writes on a Mac.
 
-Rules that hold here: pure; what is shown is what the tar has, in its order.
+Rules that hold here: pure; attributes are in the order of the archive.
 """
 
 from __future__ import annotations
 
 _NAMESPACES = (b"user.", b"trusted.", b"security.", b"system.")
-# The kernel's bounds (linux/limits.h): of a name, of a value, and of a list, in which each name
-# ends with a NUL.
+# The kernel's limits (linux/limits.h) of a name, a value, and a list of names that end with a NUL.
 _NAME_MAX, _SIZE_MAX, _LIST_MAX = 255, 65_536, 65_536
 
 Xattrs = tuple[tuple[bytes, bytes], ...]
 
 
 def visible_xattrs(xattrs: Xattrs) -> Xattrs:
-    """Those that are shown; of a list that is too long the first."""
-    kept, length = [], 0
+    """The attributes to show. A list that is too long is cut at its end."""
+    visible, length = [], 0
     for name, value in xattrs:
         if (
             name.startswith(_NAMESPACES)
@@ -31,5 +29,5 @@ def visible_xattrs(xattrs: Xattrs) -> Xattrs:
             length += len(name) + 1
             if length > _LIST_MAX:
                 break
-            kept.append((name, value))
-    return tuple(kept)
+            visible.append((name, value))
+    return tuple(visible)

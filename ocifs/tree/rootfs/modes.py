@@ -1,0 +1,24 @@
+"""The mode of a layer's entry: its type and permissions, as `stat` shows them."""
+
+from __future__ import annotations
+
+import stat
+
+from ocifs.layers.index.entry import EntryKind, LayerEntry
+from ocifs.tree.node import SYMLINK
+
+# An attribute of an Enum takes longer than a comparison.
+_FILE, _SYMLINK = EntryKind.FILE, EntryKind.SYMLINK
+_TYPES = {
+    EntryKind.DIRECTORY: stat.S_IFDIR,
+    EntryKind.CHARACTER: stat.S_IFCHR,
+    EntryKind.BLOCK: stat.S_IFBLK,
+    EntryKind.FIFO: stat.S_IFIFO,
+}
+
+
+def mode_of(entry: LayerEntry) -> int:
+    """Type and permissions. Linux ignores the permissions of a symbolic link (symlink(7))."""
+    if entry.kind is _FILE:
+        return stat.S_IFREG | entry.mode
+    return SYMLINK if entry.kind is _SYMLINK else _TYPES[entry.kind] | entry.mode
