@@ -61,7 +61,9 @@ async def test_what_a_descriptor_carries_is_not_believed(data: bytes) -> None:
 async def test_a_foreign_layer_is_shown_and_reading_it_says_why_not() -> None:
     registry = MemoryRegistry()
     put(registry, CONTENT, urls=["https://elsewhere.example/layer?secret=1"])
-    with pytest.raises(Unsupported, match=r"URL in its descriptor: https://elsewhere\.example/layer\Z") as raised:
+    with pytest.raises(
+        Unsupported, match=r"URL in its descriptor: https://elsewhere\.example/layer\Z"
+    ) as raised:
         await read(registry, b"layers/0/blob")
     assert "secret" not in str(raised.value)
     async with opened(registry) as root:
