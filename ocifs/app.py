@@ -36,6 +36,7 @@ from ocifs.settings import Settings
 from ocifs.store.blobs.cached import CachedBlobs
 from ocifs.store.derived import DerivedFiles
 from ocifs.store.disk import CacheDirectory, Disk
+from ocifs.store.names.access import RegistryIdentity
 from ocifs.store.names.cached import CachedCatalog
 from ocifs.store.names.outage import BackoffSource, Outage
 from ocifs.store.upkeep.housekeeper import Housekeeper, IdleCloser
@@ -229,12 +230,10 @@ def _open_origin(
     if mirrored.has_mirrors:
         # The endpoints then back off one by one.
         settings = replace(settings, timing=replace(settings.timing, outage_pause=0.0))
-    catalog = CachedCatalog(
-        WatchedCatalog(mirrored, traffic), host, parts.disk, parts.nursery, settings
-    )
     outage = Outage(settings.timing.outage_pause, settings.timing.timeout / 2)
-    catalog.on_answer = outage.over
-    catalog.identify = mirrored.identity
+    identity = RegistryIdentity(host, mirrored.identity, on_answer=outage.over)
+    watched = WatchedCatalog(mirrored, traffic)
+    catalog = CachedCatalog(watched, identity, parts.disk, parts.nursery, settings)
     source = BackoffSource(WatchedSource(mirrored, traffic), outage)
     blobs = CachedBlobs(source, parts.disk, parts.nursery, settings, catalog)
     parts.closers.append(blobs)

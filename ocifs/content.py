@@ -1,16 +1,18 @@
-"""The questions that anyone may ask of the world, as small Protocols, and the values that go with
-them.
+"""The interfaces between the rooms, as small Protocols, and the values that go with them.
 
-    Catalog      names, which change: repositories, tags, what a tag means now, what refers to a
-    digest BlobSource   bytes by digest, which never change, as streams: what a registry or a layout
-    can do BlobReader   the same bytes for those who read: any range, verified and kept. What tree
-    and layers see DerivedCache        things made from blobs (indices, merged trees), kept under a digest.
-    What layers sees
+    Catalog        names, which change: repositories, tags, the meaning of a tag, referrers
+    BlobSource     bytes by digest as streams, unverified: implemented by registries and layouts
+    BlobReader     ranges of the same bytes, verified and cached: used by the tree and the layers
+    DerivedCache   data derived from blobs (indexes, merged trees), cached by digest: used by layers
 
-Rules that hold here: every method raises nothing but `OcifsError`s; NotFound only when somebody who
-knows said so; repository names are those of the registry itself, without host; spans are half-open,
-in bytes. One suite in tests/conformance runs over every implementation and every wrapper of each
-Protocol.
+They are used in the event loop, except a DerivedCache, which blocks and is used in worker threads.
+
+- Every method raises only `OcifsError`s.
+- NotFound is raised only if the registry itself reported it, never because it cannot be reached.
+- Repository names are those of the registry itself, without a host.
+- Spans are half-open, and in bytes.
+
+One suite of tests runs over every implementation and every wrapper (tests/conformance).
 """
 
 from __future__ import annotations
@@ -26,11 +28,12 @@ from ocifs.oci.digest import Digest
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """A blob as somebody reaches it: by which repository, of which digest, how many bytes
-    (UNKNOWN_SIZE: to be asked).
+    """A blob, and how to reach it.
 
-    `data`: the content itself where the descriptor carried it. `urls`: other places that claim to
-    have it.
+    - `repository`: the repository through which it is read.
+    - `size`: in bytes, or UNKNOWN_SIZE if the registry must be asked.
+    - `data`: the content, if the descriptor contained it.
+    - `urls`: other places that may have it.
     """
 
     repository: str
@@ -41,7 +44,7 @@ class Blob:
 
     @classmethod
     def of(cls, repository: str, descriptor: Descriptor) -> Blob:
-        """The blob that a descriptor of a manifest in this repository points at."""
+        """The blob of a descriptor in a manifest of this repository."""
         return cls(
             repository, descriptor.digest, descriptor.size, descriptor.embedded, descriptor.urls
         )
@@ -49,10 +52,9 @@ class Blob:
 
 @dataclass(frozen=True, slots=True)
 class RawManifest:
-    """A manifest as it was served: its bytes, already verified against `digest`, and the
-    Content-Type that came with them.
+    """The bytes of a manifest, verified against `digest`, with the Content-Type of the answer.
 
-    `notes`: what is odd about where it comes from, for people.
+    `notes` describe oddities of its source, for users.
     """
 
     digest: Digest
@@ -65,55 +67,51 @@ class Catalog(Protocol):
     """Names, which change."""
 
     async def repositories(self) -> tuple[str, ...]:
-        """Every repository that is listed, sorted.
+        """All repositories that are listed, sorted. Others may exist.
 
-        A hint: others may exist. Raises CatalogUnavailable where none are listed.
+        Raises CatalogUnavailable if none are listed.
         """
         ...
 
     async def brief_list(self) -> tuple[str, ...] | None:
-        """The same if one request lists them all, else None: for a lookup, which can do without.
+        """The same if one request lists them all, or None. For a lookup, which can do without.
 
-        Raises what `repositories` does.
+        Raises the errors of `repositories`.
         """
         ...
 
     async def tags(self, repository: str) -> tuple[str, ...]:
-        """The tags of a repository, each once, in the registry's order.
-
-        Raises NotFound for an unknown repository.
-        """
+        """The tags of a repository, each once, in the registry's order. Raises NotFound."""
         ...
 
     async def resolve(self, repository: str, tag: str) -> Descriptor:
-        """What a tag means now: media type, digest and size of its manifest. Raises NotFound."""
+        """The descriptor of the manifest that a tag refers to now. Raises NotFound."""
         ...
 
     async def tagged(self, repository: str, tag: str) -> RawManifest:
-        """The manifest that a tag means now, for whoever wants its bytes at once: `resolve` and
-        `manifest` in one. Raises as they do.
-        """
+        """`resolve` and `manifest` in one request. Raises the errors of both."""
         ...
 
     async def manifest(self, repository: str, digest: Digest) -> RawManifest:
-        """The manifest of that digest, verified. Raises NotFound, IntegrityError, LimitExceeded."""
+        """A manifest, verified. Raises NotFound, IntegrityError, LimitExceeded."""
         ...
 
     async def referrers(self, repository: str, digest: Digest) -> tuple[Descriptor, ...]:
-        """The manifests whose subject is this digest; empty where there are none (distribution-spec
-        "Listing Referrers").
+        """The manifests with this digest as their subject (distribution-spec "Listing Referrers").
+
+        Empty if there are none.
         """
         ...
 
 
 class BlobStream(Protocol):
-    """Bytes of a blob on their way.
+    """Bytes of a blob, while they arrive.
 
-    It begins at `start`, which is 0 when the server ignored the range that was asked for.
+    - `start`: the offset of the first byte. It is 0 if the server ignored the range.
+    - `total`: the size of the whole blob that the server reported, or None.
 
-    `total` is the size of the whole blob as the server gave it, or None. Iterating yields pieces of
-    any length in order; an error ends it. The stream ends at the end of the range asked for, or of
-    the blob.
+    Iteration yields pieces of any length, in order. It ends at the end of the range or of the blob,
+    or with an error.
     """
 
     start: int
@@ -132,24 +130,22 @@ class BlobSource(Protocol):
     def open_blob(
         self, blob: Blob, start: int, stop: int
     ) -> AbstractAsyncContextManager[BlobStream]:
-        """Open bytes [start, stop) of a blob.
+        """Open bytes [start, stop) of a blob. Raises NotFound.
 
-        Raises NotFound. Leaving the context ends the transfer.
+        The transfer ends when the context is left.
         """
         ...
 
     def report_corrupt(self, digest: Digest) -> bool:
-        """What came for a digest was not what it names.
+        """The content received for a digest was corrupt; True if it may be fetched elsewhere.
 
-        Whether it is worth another try: from now on it comes from elsewhere.
-
-        Each True takes a place away, so that whoever asks again after it ends.
+        Each True excludes one endpoint, so a caller that fetches again ends.
         """
         ...
 
 
 class BlobReader(Protocol):
-    """Bytes by digest, for those who read."""
+    """Bytes by digest, verified and cached."""
 
     @property
     def key_scope(self) -> tuple[str, ...]:
@@ -161,55 +157,46 @@ class BlobReader(Protocol):
         ...
 
     async def read_blob(self, blob: Blob, offset: int, length: int, toward: int = 0) -> bytes:
-        """Bytes [offset, offset+length), shorter only at the blob's end. `blob.size` must be known.
+        """Bytes [offset, offset+length), fewer only at the end of the blob. Its size must be known.
 
-        Verified against the digest before the last missing byte of a blob is served; kept, so that
-        no byte is fetched twice. `toward`: where the reader will go on to without leaving anything
-        out, as far as it knows; it may be asked for at once. Raises NotFound, IntegrityError,
-        Unreachable and the like.
+        The whole is verified before the last missing byte is returned, and cached, so that no byte
+        is fetched twice. `toward` is the offset up to which the caller expects to read without
+        gaps; bytes up to there may be fetched ahead. Raises NotFound, IntegrityError, Unreachable
+        and others.
         """
         ...
 
     def acquire(self, digest: Digest) -> None:
-        """Somebody opened the blob: what is kept of it stays until it is `release` as often as it
-        was held.
-        """
+        """A program opened the blob: keep it cached until the matching `release`."""
         ...
 
     def release(self, digest: Digest) -> None:
-        """Somebody who opened the blob closed it."""
+        """A program closed the blob."""
         ...
 
 
 class DerivedCache(Protocol):
-    """Things that were made from blobs, kept on disk by a name that says what they are made from.
+    """Data derived from blobs, cached on disk. Any of it may vanish.
 
-    Any of them may vanish.
-
-    `kind` is a word with a format version (`layer-index.1`), `key` is a digest that names what it
-    was made from.
+    `kind` is a word with a format version (`layer-index.1`). `key` is the digest of the blobs that
+    the data is derived from. Every method blocks on disk only.
     """
 
     def find(self, kind: str, key: Digest) -> BinaryIO | None:
-        """The thing, open for reading and mmap, or None when it has not been made or was evicted.
-
-        Blocks on disk only.
-        """
+        """The data, open for reading and mmap, or None if it must be derived again."""
         ...
 
     def put(self, kind: str, key: Digest) -> AbstractContextManager[BinaryIO]:
-        """A file to write the thing to; kept whole when the block ends, dropped when it raises.
+        """A file to write the data to. It appears complete when the block ends.
 
-        Blocks on disk only.
+        If the block raises, the file is removed.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class ContentSource:
-    """Where a part of the tree comes from: the names and the bytes of one registry or layout, under
-    the name it has for people.
-    """
+    """The names and the bytes of one registry or layout, with its name for users."""
 
     name: str
     catalog: Catalog

@@ -135,8 +135,8 @@ class CacheDirectory:
 class Disk(CacheDirectory):
     """A cache that can be written to.
 
-    `report` is called in the event loop with damage that was found; by default it is logged. `batches` divides the memory
-    for bytes that are on their way to this disk.
+    `report` is called in the event loop with damage that was found; by default it is logged.
+    `batches` divides the memory for bytes that are on their way to this disk.
     """
 
     def __init__(
@@ -204,7 +204,7 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def make_directory(path: Path) -> None:
-    """Create a directory and its missing parents, each for this user only, whatever the umask.
+    """Create a directory and its missing parents, each for this user only, with any umask.
 
     Raises OSError.
     """
@@ -253,7 +253,7 @@ def move_into_place(temporary: str, path: Path) -> None:
 
 
 def remove_paths(*paths: Path) -> None:
-    """Remove files and directories. Those that cannot be removed remain."""
+    """Remove files and directories, as far as possible."""
     for path in paths:
         with contextlib.suppress(OSError):
             try:

@@ -31,6 +31,7 @@ from ocifs.settings import CacheSettings, Settings
 from ocifs.store.blobs.cached import CachedBlobs
 from ocifs.store.derived import DerivedFiles
 from ocifs.store.disk import Disk
+from ocifs.store.names.access import RegistryIdentity
 from ocifs.store.names.cached import CachedCatalog
 from ocifs.watched import Traffic, WatchedCatalog, WatchedSource
 from tests.store.source import MemorySource
@@ -197,7 +198,9 @@ async def world(
         if wrapped == "watched":
             yield watched
         else:
-            catalog = CachedCatalog(watched.catalog, "host", disk, nursery, settings)
+            catalog = CachedCatalog(
+                watched.catalog, RegistryIdentity("host"), disk, nursery, settings
+            )
             assert watched.source is not None
             yield World(
                 made.repository, catalog, CachedBlobs(watched.source, disk, nursery, settings), None

@@ -46,6 +46,7 @@ from ocifs.settings import CacheSettings, Limits, Settings
 from ocifs.store.blobs.cached import CachedBlobs
 from ocifs.store.derived import DerivedFiles
 from ocifs.store.disk import Disk
+from ocifs.store.names.access import RegistryIdentity
 from ocifs.store.names.cached import CachedCatalog
 from ocifs.store.upkeep.pins import pins
 from ocifs.tree.node import Directory, File, Symlink
@@ -674,7 +675,9 @@ def names(body: bytes) -> None:
         assert all(isinstance(pin.what, str) for pin in pins(disk))
         async with trio.open_nursery() as nursery:
             chosen = Settings(cache=CacheSettings(directory=place, offline=True))
-            catalog = CachedCatalog(MemoryRegistry(), "host", disk, nursery, chosen)
+            catalog = CachedCatalog(
+                MemoryRegistry(), RegistryIdentity("host"), disk, nursery, chosen
+            )
             with contextlib.suppress(OcifsError):
                 assert (await catalog.resolve("a/b", "v1")).size is not None
             for asked in (lambda: catalog.tags("a/b"), catalog.repositories):

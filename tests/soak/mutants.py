@@ -121,7 +121,7 @@ MUTANTS = (
     ),
     Mutant(
         "believe tags for an hour",
-        "ocifs.store.names.cached",
+        "ocifs.store.names.answers",
         "_Cache = TTLCache\ndef TTLCache(size, ttl, timer=None):\n    _reached()\n    return _Cache(size, 3600, timer=timer)\n",
     ),
     wrapped(

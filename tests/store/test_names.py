@@ -29,6 +29,7 @@ from ocifs.oci.descriptor import Descriptor
 from ocifs.oci.digest import Digest
 from ocifs.settings import CacheSettings, Settings
 from ocifs.store.disk import Disk
+from ocifs.store.names.access import RegistryIdentity
 from ocifs.store.names.cached import CachedCatalog
 from tests.tree.memory import MemoryRegistry
 
@@ -56,13 +57,19 @@ def memory() -> MemoryRegistry:
 
 @asynccontextmanager
 async def caching(
-    memory: MemoryRegistry, directory: Path, *, offline: bool = False
+    memory: MemoryRegistry,
+    directory: Path,
+    *,
+    offline: bool = False,
+    registry: RegistryIdentity | None = None,
 ) -> AsyncIterator[CachedCatalog]:
     directory.chmod(0o700)
     chosen = Settings(cache=CacheSettings(directory=directory, offline=offline))
     chosen = replace(chosen, timing=replace(chosen.timing, tag_ttl=TTL, negative_ttl=NEGATIVE))
     async with trio.open_nursery() as nursery:
-        yield CachedCatalog(memory, "host", Disk(directory), nursery, chosen)
+        yield CachedCatalog(
+            memory, registry or RegistryIdentity("host"), Disk(directory), nursery, chosen
+        )
         nursery.cancel_scope.cancel()
 
 

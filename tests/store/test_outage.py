@@ -119,7 +119,7 @@ async def test_a_question_with_another_answer_does_not_wait(
 
     began = trio.current_time()
     with pytest.raises(ConnectionRefused):
-        await outage.ask(question, patient=False)
+        await outage.ask(question, wait_for_restart=False)
     assert trio.current_time() == began
 
 

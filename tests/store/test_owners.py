@@ -17,6 +17,7 @@ from ocifs.oci.digest import Digest
 from ocifs.settings import CacheSettings, Settings
 from ocifs.store.blobs.cached import CachedBlobs
 from ocifs.store.disk import Disk
+from ocifs.store.names.access import RegistryIdentity
 from ocifs.store.names.cached import CachedCatalog
 from tests.store.test_names import OUTAGES, caching
 from tests.tree.memory import MemoryRegistry
@@ -45,8 +46,8 @@ async def known_as(
     async def identify(repository: str) -> str:
         return owner
 
-    async with caching(memory, directory, **how) as catalog:
-        catalog.identify = identify
+    registry = RegistryIdentity("host", identify)
+    async with caching(memory, directory, registry=registry, **how) as catalog:
         yield catalog
 
 

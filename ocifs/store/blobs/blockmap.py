@@ -9,11 +9,12 @@ Every process that has the blob open reads and writes the same file, so each see
 blocks another one has fetched. The file is not mapped into memory: one that is truncated, or whose
 disk fails, must never end the process with SIGBUS.
 
-Spans of blocks are locked by `fcntl` locks on their entries (open file description locks), which end
-with the process that holds them. So one process at a time fetches a block. The lock of the header is
-for the process that creates, verifies or moves the whole blob.
+Spans of blocks are locked by `fcntl` locks on their entries (open file description locks), which
+end with the process that holds them. So one process at a time fetches a block. The lock of the
+header is for the process that creates, verifies or moves the whole blob.
 
-Methods may be called from several threads at once, those that only read also in the event loop.
+Methods may be called from several threads at once. Methods that only read the map are also called
+in the event loop.
 
 - An entry is set after its bytes were written, with one write of a machine word.
 - An entry that is truncated, unreadable or not exactly of this form is a missing block, never an

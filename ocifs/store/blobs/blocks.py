@@ -1,9 +1,9 @@
 """The blocks of one blob: a sparse file, and a map that records which blocks are cached, with a
 checksum each.
 
-Methods block and run in worker threads, several at once; those that read only the map are also
+Methods block and run in worker threads, several at once. Methods that read only the map are also
 called in the event loop. Any number of processes have both files open (`files.py`), and each sees
-at once what another one writes. The process that fetches a span of blocks has it locked
+the blocks of another one at once. The process that fetches a span of blocks has it locked
 (`blockmap.py`).
 
 A block is in one of these states, as this process sees it:
@@ -18,8 +18,8 @@ A block is in one of these states, as this process sees it:
   CacheFailed or CacheFull, never an OSError.
 - The whole is compared with the digest before it moves to the whole blobs (`placement.py`).
 
-Nothing is synced while blocks arrive: after a crash or a power cut, a block whose content did not
-reach the disk fails its checksum and is fetched again. The checksums stay with the whole blob, and
+Nothing is synced while blocks arrive: after a crash or a power cut, a block that did not reach the
+disk fails its checksum and is fetched again. The checksums stay with the whole blob, and
 detect decay of the disk.
 """
 

@@ -3,13 +3,13 @@
 Called from worker threads. Everything here blocks, and nothing here waits for another process.
 
 At the path of such a file there may be anything: a directory, a link, a map of another size or
-format, a file without read permission. It is removed, and the blob is fetched again. A whole blob is
-served only with a map. One without a map is hashed once, which creates the map.
+format, a file without read permission. It is removed, and the blob is fetched again. A whole blob
+is served only with a map. One without a map is hashed once, which creates the map.
 
 - A file at its final path is complete from the first moment, or every process checks it before use.
-- Files are created and moved under the lock of the map's header, and only those that this process
-  has open.
-- A descriptor with a wrong size, which anyone can push, never removes a good blob.
+- Files are created and moved under the lock of the map's header, and only if this process has them
+  open.
+- A descriptor with a wrong size, which any user can push, never removes a good blob.
 """
 
 from __future__ import annotations
@@ -196,7 +196,7 @@ def _open_to_repair(path: Path) -> int:
 
 
 def _with_map(disk: Disk, digest: Digest, descriptor: int, size: int) -> BlobFiles | None:
-    """A whole blob with its map. One whose length has changed is checked block by block."""
+    """A whole blob with its map. If its length has changed, it is checked block by block."""
     length = os.fstat(descriptor).st_size
     for flags in (os.O_RDWR, os.O_RDONLY):
         try:

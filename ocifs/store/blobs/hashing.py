@@ -1,4 +1,4 @@
-"""The hash of a blob whose bytes arrive in any order.
+"""The hash of a blob, computed while its bytes arrive in any order.
 
 Called from worker threads, by several at once.
 

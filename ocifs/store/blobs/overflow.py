@@ -28,8 +28,8 @@ T = TypeVar("T")
 
 log = logging.getLogger("ocifs.store")
 
-# A directory in memory, whose files have descriptors. Names in it are made by mkdtemp and removed
-# at once.
+# A directory in memory. Unlike bytes in Python, its files have descriptors. Names in it are made by
+# mkdtemp and removed at once.
 _MEMORY = Path("/dev/shm")  # noqa: S108
 
 
@@ -88,6 +88,6 @@ class Overflow:
         return blocks
 
     def closed(self, blocks: BlobBlocks) -> None:
-        """Forget a blob whose files are about to be closed."""
+        """Forget a blob. Its files are about to be closed."""
         self._files.discard(blocks)
         self.spilled.discard(blocks.digest)

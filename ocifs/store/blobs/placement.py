@@ -18,7 +18,7 @@ _HEADER_TRIES = 500  # ten milliseconds apart
 
 
 def place(disk: Disk, digest: Digest, descriptor: int, block_map: BlockMap) -> Path:
-    """Move a verified blob to the whole blobs, and its map beside them. Returns the blob's new path.
+    """Move a verified blob to the whole blobs, and its map beside them. Returns its new path.
 
     After a crash between the two moves the map is found at its old path. Raises CacheFailed,
     CacheFull.

@@ -7,8 +7,8 @@ bytes that it has read in a row.
 A program that is mapped into memory moves forward within a neighbourhood, and skips parts of it. A
 reader that has read less than `DENSE` of the bytes behind it gets less and less (decision 0115).
 
-Pure, and used in the event loop. Several readers of one blob are told apart by the offsets at which
-each is expected next.
+Pure, and used in the event loop. Several readers of one blob are distinguished by the offsets at
+which each is expected next.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from ocifs.settings import KIB, MIB
 
 FIRST = 128 * KIB
-# A larger one would save little: a request costs docker-registry 8 ms, whatever its length.
+# A larger one would save little: a request of any length costs docker-registry 8 ms.
 LARGEST = 128 * MIB
 # The kernel sends several requests of one reader at a time, and not always in order.
 SLACK = 4 * MIB

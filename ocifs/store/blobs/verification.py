@@ -41,8 +41,8 @@ class Verifier:
         self._wait = wait
 
     async def verify(self, blob: Blob, opened: OpenBlob) -> bool:
-        """Verify a blob whose blocks are all cached. False: damaged blocks were found, and are
-        missing now.
+        """Verify a blob with all blocks cached. False: damaged blocks were found, and are missing
+        now.
 
         Raises IntegrityError, CacheFailed.
         """
@@ -54,7 +54,8 @@ class Verifier:
                     return True
             blocks = opened.blocks
             if not await _may_verify(blocks, self._wait):
-                # Another process has verified it. It may have been killed before it moved the files.
+                # Another process has verified it. It may have been killed before it moved the
+                # files.
                 self._finish(opened)
                 return True
             try:

@@ -1,1 +1,1 @@
-"""Cached names and manifests, and what happens in an outage."""
+"""Cached names and manifests, and back-off during an outage."""

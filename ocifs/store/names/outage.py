@@ -1,14 +1,18 @@
-"""A registry that cannot be reached is left alone for a pause that grows, and is asked again by
-itself.
+"""Back-off of the store: a registry that cannot be reached is left alone for a growing pause.
 
-Rules that hold here:
-- a question fails as it failed, once; within the pause the next ones fail at once with the same
-  error;
-- while a registry that was reached before refuses connections, as it does while it restarts,
-  questions are asked again for up to half of `--timeout`; a registry that was never reached, or
-  that has been away for longer, fails at once;
-- any answer ends the outage, also a refusal or a failure of the registry's own (5xx): that is about
-  one question (`Failures`).
+Used in the event loop. `docs/explanation/retries.md` compares this with the retries of the other
+layers: those below repeat single requests, and have given up when an error arrives here.
+
+    Outage          one for the names and one for the blobs of a registry: it cannot be reached
+    Failures        one for the names of a registry: it answers some requests with 5xx
+    BackoffSource   a BlobSource with an Outage
+
+- A request fails once with its own error. During the pause after it, the next ones fail at once
+  with the same error.
+- A registry that answered before may refuse connections while it restarts. Then requests are
+  repeated for up to half of `--timeout`. A registry that was never reached, or that has been away
+  for longer, fails at once.
+- Any answer ends the outage, including a refusal and a 5xx: that is about one request (`Failures`).
 """
 
 from __future__ import annotations
@@ -34,23 +38,20 @@ from ocifs.oci.digest import Digest
 T = TypeVar("T")
 
 OUTAGES = (Unreachable, DeadlineExceeded, RegistryFailed)
-"""After these, what was known before is used."""
+"""After these errors, an earlier answer is used."""
 
 _AWAY = (Unreachable, DeadlineExceeded)
-_SEVERAL = (
-    3  # different questions of a kind that fail in a row before all of that kind are left alone
-)
-_QUESTIONS = 1000  # failing ones that are remembered
+_SEVERAL = 3  # different requests of a kind that fail in a row before that kind is left alone
+_REQUESTS = 1000  # failing ones that are remembered
 _FIRST_PAUSE = 1.0
-_AGAIN = 0.5  # seconds between two questions to a registry that may be restarting
+_RESTART_PAUSE = 0.5  # seconds between two requests to a registry that may be restarting
 
 
 class Outage:
     """Whether a registry cannot be reached.
 
-    `longest`: the longest pause in seconds; 0: there are no pauses.
-
-    `restart`: the seconds for which a registry that refuses connections is taken to restart.
+    `longest` is the longest pause in seconds; with 0 there are no pauses. `restart` is the time in
+    seconds in which a registry that refuses connections is assumed to restart.
     """
 
     def __init__(self, longest: float, restart: float = 0.0) -> None:
@@ -63,19 +64,19 @@ class Outage:
         self._error: OcifsError | None = None
 
     def check(self) -> None:
-        """Raise the error of the outage, within its pause."""
+        """Raise the error of the outage during its pause."""
         if self._error is not None and trio.current_time() < self._resume_at:
             raise self._error
 
     def failed(self, error: OcifsError) -> None:
-        """The registry was not reached: the next pause is twice as long."""
+        """The registry was not reached. The next pause is twice as long."""
         now = trio.current_time()
         if self._error is None:
             self._since = now
         self._error = copy.copy(error)
-        self._error.listed = ()  # which is about one question, and the outage about all
-        if self._restarts(error):
-            self._resume_at = now + min(_AGAIN, self._longest)
+        self._error.listed = ()  # the entries belong to one request, the outage to all
+        if self._may_restart(error):
+            self._resume_at = now + min(_RESTART_PAUSE, self._longest)
             return
         self._pause = min(self._longest, max(_FIRST_PAUSE, self._pause * 2))
         self._resume_at = now + self._pause
@@ -86,29 +87,26 @@ class Outage:
 
     async def ask(
         self,
-        question: Callable[[], Awaitable[T]],
+        request: Callable[[], Awaitable[T]],
         kinds: tuple[type[OcifsError], ...] = _AWAY,
         *,
-        patient: bool = True,
+        wait_for_restart: bool = True,
     ) -> T:
-        """What a question gives, or raises.
-
-        `kinds` of errors make an outage. `patient`: wait while the registry restarts.
-        """
+        """The result of a request. Errors of these `kinds` make an outage."""
         while True:
             try:
-                return await self._ask(question, kinds)
+                return await self._ask(request, kinds)
             except ConnectionRefused as error:
-                if not (patient and self._restarts(error)):
+                if not (wait_for_restart and self._may_restart(error)):
                     raise
-            await trio.sleep(max(_AGAIN, self._resume_at - trio.current_time()))
+            await trio.sleep(max(_RESTART_PAUSE, self._resume_at - trio.current_time()))
 
     async def _ask(
-        self, question: Callable[[], Awaitable[T]], kinds: tuple[type[OcifsError], ...]
+        self, request: Callable[[], Awaitable[T]], kinds: tuple[type[OcifsError], ...]
     ) -> T:
         self.check()
         try:
-            found = await question()
+            answer = await request()
         except OcifsError as error:
             if isinstance(error, kinds):
                 self.failed(error)
@@ -116,41 +114,41 @@ class Outage:
                 self.over()
             raise
         self.over()
-        return found
+        return answer
 
-    def _restarts(self, error: OcifsError) -> bool:
-        """Whether it may only be restarting, and is worth waiting for."""
+    def _may_restart(self, error: OcifsError) -> bool:
+        """Whether the registry may only be restarting, so that waiting is worthwhile."""
         recent = trio.current_time() < self._since + self._restart
         return isinstance(error, ConnectionRefused) and self._reached and recent
 
 
 class Failures:
-    """Questions to which the registry answers with failures of its own (5xx).
+    """Requests that the registry answers with 5xx.
 
-    - A question that failed is asked again after a pause; until then it fails with the same error.
-    - After _SEVERAL different ones of a kind in a row all of that kind are left alone. Other kinds
-      are asked as before.
+    - A request that failed is repeated after a pause. Until then it fails with the same error.
+    - After _SEVERAL different ones of a kind in a row, the whole kind is left alone. Other kinds
+      are requested as before.
     """
 
     def __init__(self, longest: float) -> None:
         self._longest = longest
-        self._questions: LRUCache[str, Outage] = LRUCache(_QUESTIONS)
+        self._requests: LRUCache[str, Outage] = LRUCache(_REQUESTS)
         self._kinds: dict[str, Outage] = {}
         self._failed: dict[str, set[str]] = {}
 
-    async def ask(self, key: str, question: Callable[[], Awaitable[T]]) -> T:
-        """What a question gives, or raises. The first word of its key is its kind."""
+    async def ask(self, key: str, request: Callable[[], Awaitable[T]]) -> T:
+        """The result of a request. The first word of its key is its kind."""
         kind = key.partition(" ")[0]
         failed = self._failed.setdefault(kind, set())
         every = self._kinds.setdefault(kind, Outage(self._longest))
         every.check()
-        own = self._questions.get(key)
+        own = self._requests.get(key)
         if own is not None:
             own.check()
         try:
-            found = await question()
+            answer = await request()
         except RegistryFailed as error:
-            own = self._questions.setdefault(key, own or Outage(self._longest))
+            own = self._requests.setdefault(key, own or Outage(self._longest))
             own.failed(error)
             if len(failed) < _SEVERAL:
                 failed.add(key)
@@ -162,19 +160,16 @@ class Failures:
                 self._over(kind, key)
             raise
         self._over(kind, key)
-        return found
+        return answer
 
     def _over(self, kind: str, key: str) -> None:
-        self._questions.pop(key, None)
+        self._requests.pop(key, None)
         self._failed[kind].clear()
         self._kinds[kind].over()
 
 
 class BackoffSource:
-    """A BlobSource that is not asked again at once when it could not be reached.
-
-    `outage` may be ended by others who got an answer.
-    """
+    """A BlobSource that is left alone during an outage. Answers to other requests may end it."""
 
     def __init__(self, source: BlobSource, outage: Outage) -> None:
         self._source = source
@@ -187,11 +182,11 @@ class BackoffSource:
     async def open_blob(self, blob: Blob, start: int, stop: int) -> AsyncIterator[BlobStream]:
         async with AsyncExitStack() as stack:
 
-            async def opened() -> BlobStream:
+            async def open_stream() -> BlobStream:
                 return await stack.enter_async_context(self._source.open_blob(blob, start, stop))
 
-            # A connection that is lost later was one, and makes no outage.
-            yield await self._outage.ask(opened, (Unreachable,))
+            # A connection that is lost later had been made, so it is not an outage.
+            yield await self._outage.ask(open_stream, (Unreachable,))
 
     def report_corrupt(self, digest: Digest) -> bool:
         return self._source.report_corrupt(digest)

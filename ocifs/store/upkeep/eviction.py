@@ -150,7 +150,7 @@ def remove(item: Item, *, forced: bool = False) -> bool:
     `forced`: also if it is in use. Processes that have it open can still read it.
     """
     with ExitStack() as stack:
-        # The map first: a writer holds only the map of its blob, whose content must not vanish.
+        # The map first: a writer holds only the map of its blob, and the content must not vanish.
         for path in reversed(item.paths):
             descriptor = _lock(path, forced=forced)
             if descriptor is None:

@@ -5,7 +5,7 @@ otherwise every half minute if anything was. A worker thread looks and evicts.
 
 `grew` and `make_room` are called from any thread that writes to the cache.
 
-- No reader waits for an eviction, except one whose write found the disk full.
+- No reader waits for an eviction, unless its own write found the disk full.
 - An eviction in progress does not delay the end of the process.
 - Files that this process keeps open only for a next read are closed before the cache is reported to
   be over its bounds.

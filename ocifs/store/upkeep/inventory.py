@@ -26,7 +26,7 @@ SMALL = 64 * KIB
 """Manifests, configs and the like: evicting one frees almost nothing, and breaks offline use."""
 
 INDICES = ("layer-index", "layer-tree", "layer-root")
-_SECTOR = 512  # st_blocks counts these, whatever the file system's own blocks are
+_SECTOR = 512  # the unit of st_blocks on every file system
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Pins: digests and names that are never evicted.
 
-Called from worker threads. A pin is a file of its own, `pins/<hash>.json`, so that several processes
-may pin at the same time.
+Called from worker threads. A pin is a file of its own, `pins/<hash>.json`, so that several
+processes may pin at the same time.
 
 - A pin that cannot be read protects nothing.
 - A pin protects items that are cached now or later. It fetches nothing.

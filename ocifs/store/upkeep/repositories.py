@@ -1,4 +1,4 @@
-"""The repositories that an item of the cache belongs to: those whose cached manifests refer to it.
+"""The repositories that an item of the cache belongs to: their cached manifests refer to it.
 
 Called from worker threads. Only the disk is read. A manifest that cannot be parsed refers to
 nothing, and is not an error.
@@ -20,7 +20,7 @@ _PREFIX = "manifest "
 
 
 def provenance(directory: CacheDirectory, items: list[Item]) -> Mapping[Digest, frozenset[str]]:
-    """The repositories, as `host/name`, of each cached manifest and of each digest that it names."""
+    """The repositories (`host/name`) of each cached manifest and of each digest that it names."""
     repositories: defaultdict[Digest, set[str]] = defaultdict(set)
     for item in items:
         manifest = _manifest_of(item) if item.kind == NAME else None

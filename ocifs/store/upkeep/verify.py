@@ -43,7 +43,7 @@ class Findings:
 def verify(
     disk: Disk, items: list[Item], expect: Expect, progress: Callable[[int], None]
 ) -> Findings:
-    """Verify each item. `progress` is called with counts of bytes (of `length`) as they are read."""
+    """Verify each item. `progress` is called with the number of bytes after each read."""
     findings = Findings()
     for item in items:
         if item.kind == LEFTOVER:
