@@ -31,7 +31,7 @@ from typing import TypeVar, TypeVarTuple, Unpack
 import trio
 
 from ocifs.app import StatusSources, open_tree, run_to_end
-from ocifs.concurrency import in_thread, patience
+from ocifs.concurrency import deadline, in_thread
 from ocifs.errors import IsADirectory, NotADirectory, UsageError
 from ocifs.oci.reference import Source, hosts_of, parse_source
 from ocifs.options import Options, path_of, settings_of
@@ -93,7 +93,7 @@ class AsyncTree:
 
     def deadline(self) -> AbstractContextManager[object]:
         """A block that raises DeadlineExceeded after `timeout` without progress, or `max_wait`."""
-        return patience(self.timing.timeout, self.timing.max_wait)
+        return deadline(self.timing.timeout, self.timing.max_wait)
 
     async def node(self, path: str, *, follow: bool = True) -> Node:
         """The node at a path. Raises NotFound, NotADirectory and the errors of a read."""

@@ -19,7 +19,7 @@ from typing import TypeAlias
 
 import trio
 
-from ocifs.concurrency import guarded, in_thread, patience, ungrouped
+from ocifs.concurrency import deadline, guarded, in_thread, ungrouped
 from ocifs.content import ContentSource
 from ocifs.errors import LimitExceeded, OcifsError, UsageError
 from ocifs.layers.service import LayerService
@@ -91,7 +91,7 @@ async def open_tree(
             root = await _open_layout(source, parts, hooks.on_progress)
         else:
             hosts = Hosts(parts, stack, await RouteTable.read(settings.network), source)
-            with patience(settings.timing.timeout, settings.timing.max_wait):
+            with deadline(settings.timing.timeout, settings.timing.max_wait):
                 root = await hosts.root()
                 if hooks.on_warning is not None and not settings.cache.offline:
                     await hosts.admit(hooks.on_warning)
@@ -251,7 +251,7 @@ async def _open_layout(
 ) -> Directory:
     """The root of a local source: the named manifest, the only one, or the directory of all."""
     settings, derived = parts.settings, DerivedFiles(parts.disk)
-    with patience(settings.timing.timeout, settings.timing.max_wait):
+    with deadline(settings.timing.timeout, settings.timing.max_wait):
         layout = await Layout.open(source, parts.nursery, settings, derived, on_progress)
         context = parts.context(ContentSource(str(source), layout, layout))
         if source.ref:

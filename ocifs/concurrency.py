@@ -1,10 +1,18 @@
-"""Waiting for others: patience with a limit, and one piece of work for all who want it.
+"""Deadlines, work that several callers share, and worker threads.
 
-trio only, no knowledge of the domain.
+Used by all rooms; it knows nothing of registries. Functions run in the event loop unless stated
+otherwise.
 
-Rules that hold here: every wait happens within a `patience` (or is bounded by whoever runs it);
-work that several may wait for belongs to a nursery that outlives each of them, so that a caller who
-gives up takes nothing from the others; a failure goes to every waiter once.
+A wait in ocifs ends when nothing has arrived for a while, or after a longer time in all. The caller
+sets these limits with `deadline`, and the code that receives bytes, possibly many layers below,
+calls `note_progress`. A context variable connects the two. If the work runs in a task of its own
+(`SingleFlight`), its progress is passed on to every caller that waits for it.
+
+- Every wait happens within a `deadline`, or has another bound.
+- Work that several callers may wait for belongs to a nursery that outlives each of them. A caller
+  that leaves does not affect the others.
+- A failure of shared work is raised to every waiter, once.
+- An exception in a background task never reaches its nursery (`guarded`).
 """
 
 from __future__ import annotations
@@ -29,14 +37,14 @@ K = TypeVar("K", bound=Hashable)
 
 
 class Waiter(Protocol):
-    """Somebody who waits, and to whom progress may be told."""
+    """A caller that waits, and is notified of progress."""
 
     def progress(self) -> None:
-        """Something arrived: the time without progress starts again."""
+        """Bytes arrived: the time without progress starts again."""
         ...
 
-    def waits_for(self, place: str) -> None:
-        """The work waits for a host."""
+    def waits_for(self, host: str) -> None:
+        """The work is waiting for a host."""
         ...
 
 
@@ -44,95 +52,91 @@ _waiting: ContextVar[Waiter | None] = ContextVar("waiting", default=None)
 
 
 def note_progress() -> None:
-    """Tell whoever waits for the work of this task that it advances.
-
-    Cheap; to be called whenever bytes or pages arrive.
-    """
+    """Notify the waiter of this task that its work advances. Cheap; call it when bytes arrive."""
     waiting = _waiting.get()
     if waiting is not None:
         waiting.progress()
 
 
-def note_waiting_for(place: str) -> None:
-    """Record for the waiter of this task which host is waited for."""
+def note_waiting_for(host: str) -> None:
+    """Record the host that the work of this task is waiting for, for its waiter."""
     waiting = _waiting.get()
     if waiting is not None:
-        waiting.waits_for(place)
+        waiting.waits_for(host)
 
 
 def current_waiter() -> Waiter | None:
-    """Whoever waits for the work of this task, to be told later from another task."""
+    """The waiter of this task, so that another task or thread can notify it."""
     return _waiting.get()
 
 
 SMALL = 64 << 10
-"""Bytes that are parsed or hashed on the event loop: at most two milliseconds of work."""
+"""Bytes that may be parsed or hashed in the event loop: at most two milliseconds of work."""
 
 
 async def off_loop(size: int, work: Callable[[], T]) -> T:
-    """The result of pure work on `size` bytes, done in a worker thread if they are many.
+    """The result of pure work on `size` bytes, in a worker thread if there are many.
 
-    A caller that is cancelled leaves at once, and the result is dropped; so the work must be
-    bounded.
+    A cancelled caller leaves at once, while the work runs to its end. So the work must be bounded.
     """
     if size <= SMALL:
         return work()
     return await in_thread(work, abandon_on_cancel=True)
 
 
-class Patience:
-    """One caller's patience: `timeout` seconds without progress, `max_wait` seconds in all.
+class Deadline:
+    """The Waiter of one caller: `timeout` seconds without progress, `max_wait` seconds in all.
 
-    `place`: the host that it waits for.
+    `host` is the host that it waits for, if any. `outer` is notified as well.
     """
 
-    __slots__ = ("_end", "_outer", "_timeout", "place", "scope")
+    __slots__ = ("_end", "_outer", "_timeout", "host", "scope")
 
     def __init__(self, timeout: float, max_wait: float, outer: Waiter | None = None) -> None:
         self._outer = outer
         now = trio.current_time()
         self._timeout = timeout
         self._end = now + max_wait
-        self.place: str | None = None
+        self.host: str | None = None
         self.scope = trio.CancelScope(deadline=min(now + timeout, self._end))
 
     def progress(self) -> None:
-        if (
-            not self.scope.cancel_called
-        ):  # too late: the deadline that has passed must stay to be seen
+        # After the deadline has passed it stays, so that `deadline` can see that it has.
+        if not self.scope.cancel_called:
             self.scope.deadline = min(trio.current_time() + self._timeout, self._end)
         if self._outer is not None:
             self._outer.progress()
 
-    def waits_for(self, place: str) -> None:
-        self.place = place
+    def waits_for(self, host: str) -> None:
+        self.host = host
         if self._outer is not None:
-            self._outer.waits_for(place)
+            self._outer.waits_for(host)
 
 
 @contextmanager
-def patience(timeout: float, max_wait: float) -> Iterator[Patience]:
-    """Bound everything awaited inside; raise DeadlineExceeded when the time is up.
+def deadline(timeout: float, max_wait: float) -> Iterator[Deadline]:
+    """Bound everything awaited inside. Raises DeadlineExceeded when the time is up.
 
-    The scope inside may be cancelled by others.
-
-    Whoever waits for this task is told of progress, too.
+    The scope inside may also be cancelled for other reasons. The waiter outside this block is
+    notified of progress as well.
     """
-    mine = Patience(timeout, max_wait, _waiting.get())
-    token = _waiting.set(mine)
+    limit = Deadline(timeout, max_wait, _waiting.get())
+    token = _waiting.set(limit)
     try:
-        with mine.scope:
-            yield mine
+        with limit.scope:
+            yield limit
     finally:
         _waiting.reset(token)
-    if mine.scope.cancelled_caught and trio.current_time() >= mine.scope.deadline:
+    if limit.scope.cancelled_caught and trio.current_time() >= limit.scope.deadline:
         raise DeadlineExceeded(
-            f"nothing came within {timeout:g} s, or not all within {max_wait:g} s"
+            f"timed out: no data for {timeout:g} s, or not complete within {max_wait:g} s"
         )
 
 
-_THREADS_AGAIN = 0.1  # seconds between two tries to start a thread
-_THREADS_WAIT = 60.0  # seconds after which that is an error
+_THREADS_AGAIN = 0.1  # seconds between two attempts to start a thread
+_THREADS_WAIT = 60.0  # seconds after which it is an error
+_NO_THREAD = "the system does not allow this process another thread"
+_THREADS_HINT = "raise the limit of tasks: pids.max, TasksMax or ulimit -u"
 
 
 async def in_thread(
@@ -141,9 +145,9 @@ async def in_thread(
     abandon_on_cancel: bool = False,
     limiter: trio.CapacityLimiter | None = None,
 ) -> T:
-    """Run blocking work in a worker thread. Where the system gives no thread, wait for one.
+    """Run blocking work in a worker thread. If the system has no thread to spare, wait for one.
 
-    Raises DeadlineExceeded if there is none for a minute, or whatever the work raises.
+    Raises the error of the work, or DeadlineExceeded after a minute without a thread.
     """
     end = trio.current_time() + _THREADS_WAIT
     started = False
@@ -167,16 +171,13 @@ async def in_thread(
 
 
 def start_thread(thread: threading.Thread) -> None:
-    """Start a thread. If the system gives none, wait for one, in the calling worker thread.
-
-    Raises DeadlineExceeded as `in_thread` does.
-    """
+    """Start a thread, from a worker thread. Waits and raises as `in_thread`."""
     end = time.monotonic() + _THREADS_WAIT
     while True:
         try:
             return thread.start()
         except RuntimeError:
-            if thread.ident is not None:  # it has run already
+            if thread.ident is not None:  # it was started before
                 raise
             if time.monotonic() >= end:
                 raise DeadlineExceeded(_NO_THREAD, hint=_THREADS_HINT) from None
@@ -184,17 +185,12 @@ def start_thread(thread: threading.Thread) -> None:
         time.sleep(_THREADS_AGAIN)
 
 
-_NO_THREAD = "the system gives this process no further thread"
-_THREADS_HINT = "raise the limit of tasks: pids.max, TasksMax or ulimit -u"
-
-
 async def guarded(
     name: str, work: Callable[[Unpack[Ts]], Awaitable[None]], *arguments: *Ts
 ) -> None:
-    """Run a background task.
+    """Run a background task. An exception ends it and is logged.
 
-    An exception ends the task and is logged; it never reaches the nursery, which holds the whole
-    mount.
+    It never reaches the nursery, which contains the whole mount.
     """
     try:
         await work(*arguments)
@@ -209,37 +205,37 @@ def check_cancelled() -> None:
 
     Long work calls it every few MiB.
     """
-    with suppress(RuntimeError):  # not a thread of trio's
+    with suppress(RuntimeError):  # not a thread of trio
         trio.from_thread.check_cancelled()
 
 
 class _Flight(Generic[T]):
-    """Work under way: who waits for it, and what came of it."""
+    """Shared work: its waiters, and its result. It is the Waiter of the task that does the work."""
 
-    __slots__ = ("done", "error", "place", "value", "waiters")
+    __slots__ = ("done", "error", "host", "value", "waiters")
 
     def __init__(self) -> None:
         self.done = trio.Event()
         self.value: T | None = None
         self.error: Exception | None = None
         self.waiters: list[Waiter] = []
-        self.place: str | None = None
+        self.host: str | None = None
 
     def progress(self) -> None:
         for waiter in self.waiters:
             waiter.progress()
 
-    def waits_for(self, place: str) -> None:
-        self.place = place
+    def waits_for(self, host: str) -> None:
+        self.host = host
         for waiter in self.waiters:
-            waiter.waits_for(place)
+            waiter.waits_for(host)
 
 
 class SingleFlight(Generic[K, T]):
-    """At most one piece of work for a key at a time, whoever asks for it and however many.
+    """Runs the work for a key once at a time, and shares the result among all callers.
 
-    The work runs in `nursery`, never in a caller: a caller that is cancelled leaves, and the work
-    goes on.
+    The work runs in `nursery`, never in the task of a caller. A caller that is cancelled leaves,
+    and the work continues.
     """
 
     def __init__(self, nursery: trio.Nursery) -> None:
@@ -247,7 +243,7 @@ class SingleFlight(Generic[K, T]):
         self._flights: dict[K, _Flight[T]] = {}
 
     async def run(self, key: K, work: Callable[[], Awaitable[T]]) -> T:
-        """What `work` gives, or raises; joined when work for this key is under way already."""
+        """The result of `work`, or of the work for this key that is already running."""
         flight = self._flights.get(key)
         if flight is None:
             flight = self._flights[key] = _Flight()
@@ -255,8 +251,8 @@ class SingleFlight(Generic[K, T]):
         waiting = current_waiter()
         if waiting is not None:
             flight.waiters.append(waiting)
-            if flight.place is not None:
-                waiting.waits_for(flight.place)
+            if flight.host is not None:
+                waiting.waits_for(flight.host)
         try:
             await flight.done.wait()
         finally:
@@ -270,12 +266,11 @@ class SingleFlight(Generic[K, T]):
         _waiting.set(flight)
         try:
             flight.value = await work()
-        except (
-            Exception
-        ) as error:  # whatever it was, it belongs to those who wait, not to the nursery
+        except Exception as error:
+            # Any error is for the waiters, not for the nursery.
             flight.error = error
         except BaseException:
-            flight.error = DeadlineExceeded("the work was ended before it was done")
+            flight.error = DeadlineExceeded("cancelled before it was done")
             raise
         finally:
             del self._flights[key]
@@ -284,19 +279,18 @@ class SingleFlight(Generic[K, T]):
 
 @contextmanager
 def ungrouped() -> Iterator[None]:
-    """Let an error of ours out of the group that a nursery made of it: the first, for callers who
-    can tell about one only.
+    """Raise the first OcifsError of a group instead of the group that a nursery made.
 
-    (`except*` would do, but Python 3.11.2, which Debian 12 has, puts what is raised there into a
-    group again.)
+    A group with any other exception is raised as it is.
     """
+    # Not `except*`: Python 3.11.2 (Debian 12) wraps the exceptions raised there into a group again.
     try:
         yield
     except BaseExceptionGroup as group:
-        ours, rest = group.split(OcifsError)
-        if ours is None or rest is not None:
+        errors, rest = group.split(OcifsError)
+        if errors is None or rest is not None:
             raise
-        raise _first(ours) from None
+        raise _first(errors) from None
 
 
 def _first(group: BaseExceptionGroup[OcifsError]) -> OcifsError:

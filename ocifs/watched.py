@@ -1,8 +1,11 @@
-"""A registry, watched on its way to the caches: what is being fetched, how fast, what went wrong
-last.
+"""Wrappers around a registry that count its requests and transfers, for status.json and metrics.
 
-Rules that hold here: answers and errors pass as they are; bounded, whatever is asked; looking at it
-asks nobody.
+They are between the registry and the caches, and run in the event loop. `Traffic` holds the counts
+of one registry.
+
+- Answers and errors pass unchanged.
+- The state is bounded, for any number of requests.
+- Reading the counts sends no request.
 """
 
 from __future__ import annotations
@@ -27,13 +30,13 @@ T = TypeVar("T")
 log = logging.getLogger("ocifs.registry")
 
 RATE_SECONDS = 10
-_ERRORS_KEPT = 5
+_ERRORS = 5
 _SHOWN = 32
 
 
 @dataclass(eq=False, slots=True)
 class Transfer:
-    """Bytes [start, stop) of a blob on their way; `received` of them are here."""
+    """A transfer of bytes [start, stop) of a blob, of which `received` have arrived."""
 
     blob: Blob
     start: int
@@ -44,21 +47,24 @@ class Transfer:
 
 @dataclass(slots=True)
 class Traffic:
-    """What one registry was asked, and what came."""
+    """The requests to one registry, their outcome, and the transfers in progress.
+
+    `reachable` is the outcome of the last request, or None before the first.
+    """
 
     host: str
     questions: int = 0
     failures: int = 0
     received: int = 0
-    under_way: list[Transfer] = field(default_factory=list)
-    errors: deque[tuple[float, str]] = field(default_factory=lambda: deque(maxlen=_ERRORS_KEPT))
+    in_progress: list[Transfer] = field(default_factory=list)
+    errors: deque[tuple[float, str]] = field(default_factory=lambda: deque(maxlen=_ERRORS))
     reachable: bool | None = None
-    _away: bool = False  # that it cannot be reached was said
+    _away: bool = False  # an outage was logged, and its end was not
     _seconds: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=RATE_SECONDS + 1))
 
     @contextmanager
-    def question(self) -> Iterator[None]:
-        """Count a question, and remember how it ended. That there is no such thing is an answer."""
+    def request(self) -> Iterator[None]:
+        """Count a request, and record its outcome. NotFound counts as an answer."""
         self.questions += 1
         try:
             yield
@@ -76,7 +82,7 @@ class Traffic:
             self.reachable = False
             if isinstance(error, Unreachable | DeadlineExceeded) and not self._away:
                 self._away = True
-                log.info("%s cannot be reached: %s; what is known of it is shown", self.host, error)
+                log.info("%s cannot be reached: %s; using cached data", self.host, error)
             raise
         self._answered()
 
@@ -86,8 +92,8 @@ class Traffic:
             self._away = False
             log.info("%s is reachable again", self.host)
 
-    def came(self, transfer: Transfer, count: int) -> None:
-        """Count bytes of a blob."""
+    def add_received(self, transfer: Transfer, count: int) -> None:
+        """Count bytes of a blob that arrived."""
         transfer.received += count
         self.received += count
         second = int(trio.current_time())
@@ -96,7 +102,7 @@ class Traffic:
         self._seconds.append((second, count))
 
     def rate(self) -> float:
-        """Bytes of blobs a second, over the last whole seconds."""
+        """Bytes of blobs per second, averaged over the last RATE_SECONDS seconds."""
         now = int(trio.current_time())
         return (
             sum(count for second, count in self._seconds if now - RATE_SECONDS <= second < now)
@@ -104,7 +110,7 @@ class Traffic:
         )
 
     def facts(self) -> dict[str, object]:
-        """For status.json."""
+        """The fields of status.json."""
         now = trio.current_time()
         return {
             "host": self.host,
@@ -113,35 +119,33 @@ class Traffic:
             "failures": self.failures,
             "bytes_received": self.received,
             "bytes_per_second": round(self.rate()),
-            "fetches": len(self.under_way),
+            "fetches": len(self.in_progress),
             "fetching": [
                 {
-                    "repository": each.blob.repository,
-                    "digest": str(each.blob.digest),
-                    "size": each.blob.size,
-                    "start": each.start,
-                    "stop": each.stop,
-                    "received": each.received,
-                    "seconds": round(now - each.began, 1),
+                    "repository": transfer.blob.repository,
+                    "digest": str(transfer.blob.digest),
+                    "size": transfer.blob.size,
+                    "start": transfer.start,
+                    "stop": transfer.stop,
+                    "received": transfer.received,
+                    "seconds": round(now - transfer.began, 1),
                 }
-                for each in self.under_way[:_SHOWN]
+                for transfer in self.in_progress[:_SHOWN]
             ],
-            "errors": [
-                {"time": round(when, 3), "message": message} for when, message in self.errors
-            ],
+            "errors": [{"time": round(at, 3), "message": message} for at, message in self.errors],
         }
 
 
 class WatchedCatalog:
-    """A Catalog whose questions are counted."""
+    """A Catalog that counts its requests."""
 
     def __init__(self, catalog: Catalog, traffic: Traffic) -> None:
         self._catalog = catalog
         self._traffic = traffic
 
-    async def _watch(self, question: Awaitable[T]) -> T:
-        with self._traffic.question():
-            return await question
+    async def _watch(self, request: Awaitable[T]) -> T:
+        with self._traffic.request():
+            return await request
 
     async def repositories(self) -> tuple[str, ...]:
         return await self._watch(self._catalog.repositories())
@@ -166,7 +170,7 @@ class WatchedCatalog:
 
 
 class _WatchedStream:
-    """A stream whose bytes are counted."""
+    """A stream that counts its bytes."""
 
     def __init__(self, stream: BlobStream, transfer: Transfer, traffic: Traffic) -> None:
         self.start, self.total = stream.start, stream.total
@@ -174,31 +178,31 @@ class _WatchedStream:
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         async for piece in self._stream:
-            self._traffic.came(self._transfer, len(piece))
+            self._traffic.add_received(self._transfer, len(piece))
             yield piece
 
 
 class WatchedSource:
-    """A BlobSource whose transfers can be seen."""
+    """A BlobSource that counts its requests, and lists its transfers."""
 
     def __init__(self, source: BlobSource, traffic: Traffic) -> None:
         self._source = source
         self._traffic = traffic
 
     async def blob_size(self, repository: str, digest: Digest) -> int:
-        with self._traffic.question():
+        with self._traffic.request():
             return await self._source.blob_size(repository, digest)
 
     @asynccontextmanager
     async def open_blob(self, blob: Blob, start: int, stop: int) -> AsyncIterator[BlobStream]:
         transfer = Transfer(blob, start, stop, trio.current_time())
-        self._traffic.under_way.append(transfer)
+        self._traffic.in_progress.append(transfer)
         try:
-            with self._traffic.question():
+            with self._traffic.request():
                 async with self._source.open_blob(blob, start, stop) as stream:
                     yield _WatchedStream(stream, transfer, self._traffic)
         finally:
-            self._traffic.under_way.remove(transfer)
+            self._traffic.in_progress.remove(transfer)
 
     def report_corrupt(self, digest: Digest) -> bool:
         return self._source.report_corrupt(digest)

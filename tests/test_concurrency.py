@@ -1,4 +1,4 @@
-"""Patience and single-flight under trio's own clock."""
+"""Deadlines and single-flight with the clock of trio."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from ocifs.concurrency import SingleFlight, note_progress, patience
+from ocifs.concurrency import SingleFlight, deadline, note_progress
 from ocifs.errors import DeadlineExceeded, Unreachable
 
 
 async def test_patience_ends_without_progress(autojump_clock) -> None:
     began = trio.current_time()
-    with pytest.raises(DeadlineExceeded), patience(30, 300):
+    with pytest.raises(DeadlineExceeded), deadline(30, 300):
         await trio.sleep_forever()
     assert trio.current_time() - began == pytest.approx(30)
 
 
 async def test_progress_extends_patience_up_to_its_end(autojump_clock) -> None:
     began = trio.current_time()
-    with pytest.raises(DeadlineExceeded), patience(30, 100):
+    with pytest.raises(DeadlineExceeded), deadline(30, 100):
         while True:
             await trio.sleep(20)
             note_progress()
@@ -27,7 +27,7 @@ async def test_progress_extends_patience_up_to_its_end(autojump_clock) -> None:
 
 
 async def test_progress_that_comes_after_the_end_does_not_hide_it(autojump_clock) -> None:
-    with pytest.raises(DeadlineExceeded), patience(30, 300):
+    with pytest.raises(DeadlineExceeded), deadline(30, 300):
         try:
             await trio.sleep_forever()
         finally:
@@ -112,7 +112,7 @@ async def test_progress_of_shared_work_reaches_every_waiter(autojump_clock) -> N
         answers = []
 
         async def ask() -> None:
-            with patience(30, 300):
+            with deadline(30, 300):
                 answers.append(await flights.run("key", work))
 
         nursery.start_soon(ask)

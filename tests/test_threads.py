@@ -42,7 +42,7 @@ def test_work_waits_for_a_thread(times: int) -> None:
 
 def test_without_threads_for_a_minute_it_is_an_error_of_ours() -> None:
     assert (
-        f"{DeadlineExceeded.__name__}: the system gives this process no further thread"
+        f"{DeadlineExceeded.__name__}: the system does not allow this process another thread"
         in run_refused(10_000).stderr
     )
 

@@ -24,7 +24,7 @@ async def test_reachable_is_what_the_last_question_showed() -> None:
         (Unreachable("gone"), False),
         (NotFound("x"), True),
     ):
-        with pytest.raises(type(error)), traffic.question():
+        with pytest.raises(type(error)), traffic.request():
             raise error
         assert traffic.facts()["reachable"] is reachable
     assert (traffic.questions, traffic.failures) == (3, 1)
@@ -33,7 +33,7 @@ async def test_reachable_is_what_the_last_question_showed() -> None:
 async def test_errors_are_bounded() -> None:
     traffic = Traffic("h")
     for number in range(100):
-        with pytest.raises(Unreachable), traffic.question():
+        with pytest.raises(Unreachable), traffic.request():
             raise Unreachable(str(number))
     kept = traffic.facts()["errors"]
     assert isinstance(kept, list) and [each["message"] for each in kept] == [

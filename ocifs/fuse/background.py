@@ -22,7 +22,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from ocifs.concurrency import Patience
+from ocifs.concurrency import Deadline
 
 DEFAULT = 12
 """The kernel's own limit (fs/fuse/inode.c)."""
@@ -46,7 +46,7 @@ class BackgroundRead(Protocol):
     """A read under way that may be answered early. `began`: on trio's clock."""
 
     began: float
-    waiting: Patience
+    waiting: Deadline
 
 
 R = TypeVar("R", bound=BackgroundRead)
@@ -54,10 +54,10 @@ R = TypeVar("R", bound=BackgroundRead)
 
 def excess_reads(reads: Iterable[R], now: float, limit: int) -> list[R]:
     """The reads to answer early."""
-    waiting = [read for read in reads if read.waiting.place is not None]
-    slow = {read.waiting.place for read in waiting if now - read.began > SLOW}
+    waiting = [read for read in reads if read.waiting.host is not None]
+    slow = {read.waiting.host for read in waiting if now - read.began > SLOW}
     stuck = sorted(
-        (read for read in waiting if read.waiting.place in slow), key=lambda read: read.began
+        (read for read in waiting if read.waiting.host in slow), key=lambda read: read.began
     )
     return stuck[max(1, limit // _SHARE) :]
 

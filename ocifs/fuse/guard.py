@@ -24,7 +24,7 @@ from typing import ParamSpec, TypeVar
 import pyfuse3
 import trio
 
-from ocifs.concurrency import Patience, guarded, patience
+from ocifs.concurrency import Deadline, deadline, guarded
 from ocifs.errors import Interrupted, NoAttribute, NotFound, OcifsError, Unreachable
 from ocifs.fuse import background
 from ocifs.fuse.errno import errno_of, name_of
@@ -56,7 +56,7 @@ class _Operation:
     """
 
     pid: int
-    waiting: Patience
+    waiting: Deadline
     began: float
     on_early: Callable[[], None] | None = None
     early: bool = False
@@ -149,7 +149,7 @@ class Guard:
     async def _run_with_deadline(
         self, pid: int, work: Callable[[], Awaitable[T]], on_early: Callable[[], None] | None
     ) -> T:
-        with patience(self._timing.timeout, self._timing.max_wait) as waiting:
+        with deadline(self._timing.timeout, self._timing.max_wait) as waiting:
             operation = _Operation(pid, waiting, trio.current_time(), on_early)
             self._running.add(operation)
             try:

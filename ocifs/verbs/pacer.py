@@ -20,7 +20,7 @@ from typing import TypeVar
 
 import trio
 
-from ocifs.concurrency import patience
+from ocifs.concurrency import deadline
 from ocifs.errors import RateLimited
 from ocifs.settings import Timing
 
@@ -65,7 +65,7 @@ class Pacer:
                     await trio.sleep_until(self._resume_at)
                     continue
                 try:
-                    with patience(self.timing.timeout, self.timing.max_wait):
+                    with deadline(self.timing.timeout, self.timing.max_wait):
                         result = await work()
                 except RateLimited as error:
                     self._slow_down(error)

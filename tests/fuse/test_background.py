@@ -10,22 +10,22 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocifs.concurrency import Patience, SingleFlight, note_waiting_for, patience
+from ocifs.concurrency import Deadline, SingleFlight, deadline, note_waiting_for
 from ocifs.fuse.background import DEFAULT, SLOW, EarlyAnswers, excess_reads, raise_limit
 
 
 @dataclass(eq=False)
 class Read:
     began: float
-    waiting: Patience
+    waiting: Deadline
 
 
 def reads(*facts: tuple[str | None, float]) -> list[Read]:
     """Reads of places, so many seconds old at 100 s."""
     made = []
     for place, age in facts:
-        waiting = Patience(30, 300)
-        waiting.place = place
+        waiting = Deadline(30, 300)
+        waiting.host = place
         made.append(Read(100 - age, waiting))
     return made
 
@@ -53,8 +53,8 @@ def test_what_waits_for_no_slow_host_is_never_answered_early(
         made = reads(*facts)
         early = excess_reads(made, 100, limit)
         slow = {place for place, age in facts if place is not None and age > SLOW}
-        assert all(read.waiting.place in slow for read in early)
-        stay = [read for read in made if read.waiting.place in slow and read not in early]
+        assert all(read.waiting.host in slow for read in early)
+        stay = [read for read in made if read.waiting.host in slow and read not in early]
         assert len(stay) <= max(1, limit // 3)
 
     trio.run(check, clock=trio.testing.MockClock())
@@ -74,9 +74,9 @@ async def test_the_place_reaches_every_waiter_of_shared_work(
 
         async def wait(delay: float) -> None:
             await trio.sleep(delay)
-            with patience(30, 30) as waiting:
+            with deadline(30, 30) as waiting:
                 await flights.run("key", work)
-            places.append(waiting.place)
+            places.append(waiting.host)
 
         nursery.start_soon(wait, 0)
         nursery.start_soon(wait, 2)

@@ -26,7 +26,7 @@ import trio.testing
 import trustme
 
 from ocifs import errors
-from ocifs.concurrency import patience
+from ocifs.concurrency import deadline
 from ocifs.content import Blob
 from ocifs.oci.digest import Digest
 from ocifs.registry.client import RegistryClient, open_registry
@@ -260,13 +260,13 @@ async def test_a_token_is_progress_for_those_who_wait_for_what_it_is_for() -> No
         if "authorization" not in request.headers:
             realm = f'Bearer realm="http://{server.host}/token",service="s"'
             return http(401, www_authenticate=realm)
-        moved.append(waiting.scope.deadline > deadline)
+        moved.append(waiting.scope.deadline > first)
         return http(200, TAGS)
 
     with fault_server(handler) as server:
         async with open_registry(server.host, Settings()) as client:
-            with patience(60, 600) as waiting:
-                deadline = waiting.scope.deadline
+            with deadline(60, 600) as waiting:
+                first = waiting.scope.deadline
                 assert await client.tags("a/b") == ("v1",)
     assert moved == [True]
 
@@ -462,6 +462,6 @@ def test_a_name_server_that_fails_is_an_outage_within_the_time_for_connections(
         )
     assert done.returncode == 1, done.stderr
     assert re.search(
-        r"the name registry\.example cannot be resolved|registry\.example does not answer|nothing came within",
+        r"the name registry\.example cannot be resolved|registry\.example does not answer|timed out",
         done.stderr,
     )

@@ -87,7 +87,7 @@ MUTANTS = (
     Mutant(
         "apply no deadline to operations",
         "ocifs.concurrency",
-        "_original = patience\ndef patience(*a, **k):\n    _reached()\n    return _original(1e9, 1e9)\n",
+        "_original = deadline\ndef deadline(*a, **k):\n    _reached()\n    return _original(1e9, 1e9)\n",
         ("trickle",),
     ),
     wrapped(

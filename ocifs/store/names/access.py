@@ -13,7 +13,7 @@ from typing import TypeAlias, TypeVar
 
 from cachetools import LRUCache
 
-from ocifs.concurrency import patience
+from ocifs.concurrency import deadline
 from ocifs.errors import Unreachable
 from ocifs.settings import Settings
 from ocifs.store.names.outage import Failures, Outage
@@ -102,8 +102,8 @@ class RegistryAccess:
         """
 
         async def soon() -> T:
-            with patience(self._soon, self._max_wait):
+            with deadline(self._soon, self._max_wait):
                 return await self.ask(key, request, wait_for_restart=False)
-            raise AssertionError("patience raises when it ends")
+            raise AssertionError("a deadline raises when it passes")
 
         return await self._slow.ask(soon)
