@@ -5,12 +5,12 @@
     async with ocifs.open_async("oci:./layout") as tree:              for programs on trio
         await tree.read("_manifests/1.0/manifest.json")
 
-An AsyncTree lives in the caller's event loop. A Tree starts a thread with an event loop of its own,
-in which an AsyncTree lives, and passes each call on to it. In a forked child that thread does not
-exist: the first call in the child starts another one, and opens the source again.
+An AsyncTree lives in the caller's event loop. A Tree starts a thread with an event loop, in which
+an AsyncTree lives, and passes each call on to it. In a forked child that thread does not exist: the
+first call in the child starts another one, and opens the source again.
 
-- Paths are those of docs/semantics.md, relative to the source, as text. Bytes that are not UTF-8 are
-  surrogate escapes.
+- Paths are those of docs/semantics.md, relative to the source, as text. Bytes that are not UTF-8
+  are surrogate escapes.
 - Symbolic links are followed, as by open(2), unless `follow=False`.
 - Every wait ends after `timeout` without progress, or after `max_wait`.
 - Errors are OcifsErrors.

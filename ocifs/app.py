@@ -5,7 +5,7 @@ loop of that tree. Everything that lives as long as the tree belongs to the nurs
 there: the housekeeper of the cache, fetches, background requests.
 
 - A registry is opened when it is first used, with its own client, credentials and name cache.
-- This module makes no decision of its own: it assembles.
+- This module only assembles; it decides nothing.
 - Each part adds a source to `status`, from which status.json and the metrics are made.
 """
 

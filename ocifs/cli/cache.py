@@ -177,8 +177,8 @@ def verify_command(as_json: bool, **options: Unpack[CacheOptions]) -> int:
 def gc_command(as_json: bool, **options: Unpack[CacheOptions]) -> int:
     """Evict down to the limits, least recently used first.
 
-    Also removes the temporary files of processes that have ended. The exit status is 1 if a limit is
-    still exceeded because the remaining content is in use or pinned.
+    Also removes the temporary files of processes that have ended. The exit status is 1 if a limit
+    is still exceeded because the remaining content is in use or pinned.
     """
     settings = cache_settings(options)
     disk = Disk(settings.directory)

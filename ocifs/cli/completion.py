@@ -24,10 +24,11 @@ from click.shell_completion import FishComplete as Fish
 
 VARIABLE = "_OCIFS_COMPLETE"
 SECONDS = 4
-"""The deadline of an answer, whatever hangs, such as a home directory on a dead server."""
+"""The deadline of an answer, even if something hangs, such as a home directory on a dead server."""
 
-# Each script runs the program at an absolute path in the PATH, and not the word on the command line.
+# Each script runs the program at an absolute path in the PATH, not the word on the command line.
 # With `./ocifs <TAB>` in another user's directory, that word would be their program.
+
 _BASH = """\
 %(complete_func)s() {
     local IFS=$'\\n' kind value last="" program
@@ -39,7 +40,8 @@ _BASH = """\
             file) compopt -o default ;;
             *) printf -v value %%q "$value"; COMPREPLY+=("$value"); last=$kind ;;
         esac
-    done < <(COMP_WORDS="${COMP_LINE:0:COMP_POINT}" OCIFS_BREAKS="$COMP_WORDBREAKS" %(complete_var)s=bash_complete "$program" 2>/dev/null)
+    done < <(COMP_WORDS="${COMP_LINE:0:COMP_POINT}" OCIFS_BREAKS="$COMP_WORDBREAKS" \\
+        %(complete_var)s=bash_complete "$program" 2>/dev/null)
     if [[ ${#COMPREPLY[@]} -eq 1 && $last == open ]]; then compopt -o nospace; fi
 }
 complete -o nosort -F %(complete_func)s %(prog_name)s
@@ -58,7 +60,8 @@ _ZSH = """\
             open) more+=("$key") ;;
             *) plain+=("$key") ;;
         esac
-    done < <(COMP_WORDS="${words[*]}" COMP_CWORD=$((CURRENT-1)) %(complete_var)s=zsh_complete ${commands[%(prog_name)s]} 2>/dev/null)
+    done < <(COMP_WORDS="${words[*]}" COMP_CWORD=$((CURRENT-1)) %(complete_var)s=zsh_complete \\
+        ${commands[%(prog_name)s]} 2>/dev/null)
     (( $#more )) && compadd -U -S '' -V more -a more
     (( $#plain )) && compadd -U -V plain -a plain
     return 0
@@ -75,7 +78,8 @@ _FISH = """\
 function %(complete_func)s
     set -l program (command -s %(prog_name)s)
     string match -q '/*' -- $program; or return
-    set -l response (env %(complete_var)s=fish_complete COMP_WORDS=(commandline -cp) COMP_CWORD=(commandline -t) $program 2>/dev/null)
+    set -l response (env %(complete_var)s=fish_complete COMP_WORDS=(commandline -cp) \\
+        COMP_CWORD=(commandline -t) $program 2>/dev/null)
     for completion in $response
         set -l metadata (string split -m 1 "," $completion)
         switch $metadata[1]

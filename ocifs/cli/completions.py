@@ -3,8 +3,8 @@
 Called by `param_types` in the process that answers a shell, in the main thread.
 
 - It takes at most SECONDS for each attempt. Candidates that are not known by then are not offered.
-- Names that were cached within the last minute are offered without a request. Otherwise the registry
-  is requested, and after that the last known names are offered.
+- Names that were cached within the last minute are offered without a request. Otherwise the
+  registry is requested, and after that the last known names are offered.
 - Only names are fetched: layers are never unpacked.
 - Errors give no candidates and no message, because the user is in the middle of a line.
 """

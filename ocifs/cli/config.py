@@ -10,8 +10,8 @@
 
 Read once by each command, before its arguments are parsed.
 
-- The command line takes precedence over the environment, which takes precedence over the file. click
-  implements that order.
+- The command line takes precedence over the environment, which takes precedence over the file.
+  click implements that order.
 - Unknown names and invalid values are errors that name the file and the table.
 - The file contains no secrets, only the names of credentials files.
 """

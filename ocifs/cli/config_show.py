@@ -36,7 +36,7 @@ def show(name: str | None, as_json: bool) -> None:
     if name is not None and name not in loaded.mounts:
         hint = nearest(name, loaded.mounts) or "the configuration file has no named mounts"
         raise UsageError(f"unknown mount: {name}", hint=hint)
-    # click parses the words of a mount, so that every value is the one that a mount would have.
+    # click parses the words of a mount, so every value is that of a mount.
     words = ["SOURCE", "MOUNTPOINT"]
     context = mount.make_context("mount", words, default_map=loaded.defaults(name))
     rows = [_row(context, param, loaded, name) for param in mount.params]

@@ -1,4 +1,4 @@
-"""`ocifs doctor`: print what prevents mounts from working, and what to do about it.
+"""`ocifs doctor`: check this machine and a source, and print the problems with their remedies.
 
 Each finding is a line, with a second line for what to do. Only findings of the level `bad` make the
 exit status 1.

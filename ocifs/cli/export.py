@@ -23,8 +23,8 @@ def command(reference: str, destination: str, **options: Unpack[Options]) -> Non
     """Export an image or artifact as an OCI image layout.
 
     DESTINATION is oci:DIR[:TAG]. Everything that REFERENCE refers to is written and verified: an
-    index with all of its children, or with --platform only the child for that platform. Content that
-    DIR contains already is not fetched again. Prints the digest of the exported manifest.
+    index with all of its children, or with --platform only the child for that platform. Content
+    that DIR contains already is not fetched again. Prints the digest of the exported manifest.
 
     \b
         ocifs export registry.example.com/team/app:v1 oci:./app

@@ -21,7 +21,7 @@ from ocifs.verbs.find import Match, open_search
 from ocifs.verbs.pacer import Pacer
 
 
-class ArtifactKind(click.Choice):  # type: ignore[type-arg]  # not generic in click 8.1
+class KindType(click.Choice):  # type: ignore[type-arg]  # not generic in click 8.1
     """A kind of artifact. An error names similar kinds only: there are too many to list."""
 
     def convert(
@@ -39,7 +39,7 @@ class ArtifactKind(click.Choice):  # type: ignore[type-arg]  # not generic in cl
     "--kind",
     "kinds",
     multiple=True,
-    type=ArtifactKind(sorted(KINDS_BY_NAME)),
+    type=KindType(sorted(KINDS_BY_NAME)),
     metavar="KIND",
     help="Print only artifacts of this kind. May be repeated.",
 )

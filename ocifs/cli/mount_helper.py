@@ -2,7 +2,7 @@
 
     mount.ocifs SOURCE[,SOURCE…] MOUNTPOINT [-sfnv] [-N NAMESPACE] [-t TYPE] [-o OPTION,…]
 
-Runs in a process of its own, as root in most cases, and starts no thread.
+Runs as a separate process, usually as root, and starts no thread.
 
 - Options are those of `ocifs mount`, with `-` or `_`.
 - noexec and nosymfollow reach the kernel, also when `user` or `users` implies noexec. Options that

@@ -1,4 +1,4 @@
-"""`ocifs mount NAME`: the source, mount point and options of NAME come from the configuration file."""
+"""`ocifs mount NAME`: a source, mount point and options from the configuration file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ocifs.errors import UsageError
 
 
 class NamedMount(click.Command):
-    """A command whose only argument may be the name of a mount."""
+    """A command with arguments, or with the name of a mount as its only argument."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         config = ctx.obj if isinstance(ctx.obj, Config) else Config()

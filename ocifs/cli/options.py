@@ -1,4 +1,4 @@
-"""The options of commands, made from their declarations (ocifs/options.py).
+"""The options of commands, made from their declarations (ocifs/options/declared.py).
 
 - An option has the same name and meaning in every command.
 - Values are parsed once, by click, whether they come from the command line, the environment or the

@@ -1,4 +1,4 @@
-"""Types of arguments that a shell can complete (a source, a path, a mount), and the option `--json`.
+"""The option `--json`, and arguments that a shell can complete: a source, a path, a mount.
 
 Every command imports this module, so it imports nothing that takes long. The candidates come from
 `ocifs.cli.completions`, which is imported when a shell asks for them.

@@ -22,9 +22,9 @@ from ocifs.verbs.prefetch import prefetch_paths
 def command(source: str, paths: tuple[str, ...], **options: Unpack[Options]) -> None:
     """Fetch files into the cache before they are read.
 
-    Fetches everything at and below each PATH of SOURCE. Without a PATH, SOURCE must be a reference to
-    one manifest: all of its layers are fetched, and those of an image are unpacked. A later mount
-    then needs no network.
+    Fetches everything at and below each PATH of SOURCE. Without a PATH, SOURCE must be a reference
+    to one manifest: all of its layers are fetched, and those of an image are unpacked. A later
+    mount then needs no network.
 
     \b
         ocifs prefetch registry.example.com/team/app:v1

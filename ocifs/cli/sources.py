@@ -63,7 +63,7 @@ def below_any(source: str, path: str, any_host: bool) -> tuple[str | Source, str
 
 
 def how_to_list(source: Source) -> str:
-    """A hint with the command that lists what exists in place of a source, or an empty text."""
+    """A hint with the command that lists the names beside a source, or an empty text."""
     if isinstance(source, Reference):
         return f"list the tags: `ocifs ls {source.host}/{source.repository} _tags`"
     if isinstance(source, RegistrySource) and source.path:

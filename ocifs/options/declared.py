@@ -62,7 +62,8 @@ class CacheOptions(TypedDict, total=False):
         Size,
         Option(
             help="Maximum size of the cache, such as 20G.",
-            doc="maximum size of the [cache](cache.md): `500M`, `20GiB`; K, M, G, T are powers of 1,024",
+            doc="maximum size of the [cache](cache.md): `500M`, `20GiB`; K, M, G, T are powers of"
+            " 1,024",
             default_text="10G, or 10 % of the disk if that is less",
             setting="cache.size",
         ),
@@ -102,7 +103,7 @@ class Options(CacheOptions, total=False):
     links: Annotated[
         Literal["inside", "raw"],
         Option(
-            help="Symbolic links that lead out of an image: rewritten to stay inside, or unchanged.",
+            help="Symbolic links that lead out of an image: kept inside, or unchanged.",
             default="inside",
             setting="view.links",
         ),
@@ -110,9 +111,10 @@ class Options(CacheOptions, total=False):
     soci: Annotated[
         Flag,
         Option(
-            help="Trust SOCI indexes of images, to list and read layers without fetching them whole.",
+            help="Trust SOCI indexes of images, to read layers without fetching them whole.",
             doc="trust SOCI indexes of images: list layers by their tables and fetch spans, without"
-            " reading the layers first ([why this is opt-in](../decisions/0116-soci-indexes-are-opt-in.md))",
+            " reading the layers first"
+            " ([why this is opt-in](../decisions/0116-soci-indexes-are-opt-in.md))",
             setting="view.soci",
         ),
     ]
@@ -219,7 +221,7 @@ class Options(CacheOptions, total=False):
 
 
 class MountOptions(Options, total=False):
-    """Options of `ocifs mount`: those about its source, and those that it alone has."""
+    """Options of `ocifs mount`, including those about its source."""
 
     any: Annotated[
         Flag,
@@ -234,7 +236,8 @@ class MountOptions(Options, total=False):
         Flag,
         Option(
             help="Allow access by other users (needs user_allow_other in /etc/fuse.conf, or root).",
-            doc="allow access by other users; needs `user_allow_other` in `/etc/fuse.conf`, or root",
+            doc="allow access by other users; needs `user_allow_other` in `/etc/fuse.conf`, or"
+            " root",
             setting="flags.allow_other",
         ),
     ]
@@ -242,8 +245,8 @@ class MountOptions(Options, total=False):
         Flag,
         Option(
             help="Unmount when the daemon dies.",
-            doc="unmount when the daemon dies, by a helper process of FUSE; without it, a dead mount"
-            " returns ENOTCONN ([0067](../decisions/0067-dead-mounts.md))",
+            doc="unmount when the daemon dies, by a helper process of FUSE; without it, a dead"
+            " mount returns ENOTCONN ([0067](../decisions/0067-dead-mounts.md))",
             setting="flags.auto_unmount",
         ),
     ]
@@ -302,7 +305,8 @@ class MountOptions(Options, total=False):
         Text,
         Option(
             help="Serve Prometheus metrics at [HOST:]PORT, by default on loopback.",
-            doc="serve [metrics](metrics.md) for Prometheus at `HOST:PORT`, or at a PORT of loopback",
+            doc="serve [metrics](metrics.md) for Prometheus at `HOST:PORT`, or at a PORT of"
+            " loopback",
             metavar="ADDRESS",
         ),
     ]

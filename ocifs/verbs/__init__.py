@@ -1,5 +1,7 @@
-"""What the commands do, as functions: the logic of `ocifs find`, `export`, `prefetch`, `cache pin`,
-`cache verify`, `inspect` and `doctor`, without a command line.
+"""The commands as functions, without a command line.
+
+They are the logic of `ocifs find`, `export`, `prefetch`, `cache pin`, `cache verify`, `inspect` and
+`doctor`:
 
     import ocifs
     from ocifs import verbs
@@ -7,7 +9,7 @@
     with ocifs.open("registry.example.com/team/app:v1") as tree:
         tree.run(verbs.export_image, "oci:./app")
 
-Most verbs are coroutines whose first argument is an `ocifs.AsyncTree`. They run in its event loop:
+Most verbs are coroutines that take an `ocifs.AsyncTree` first. They run in its event loop:
 `Tree.run` calls them from any thread. Verbs on a cache block on disk and need no tree.
 
 - A verb returns or yields dataclasses and raises OcifsError. It prints nothing and never exits.

@@ -3,7 +3,7 @@
 Called in a worker thread; everything here may block.
 
 - A check changes nothing.
-- A finding says what is so and, if something is wrong, what to do about it.
+- A finding describes the state and, if there is a problem, the remedy.
 - Credentials are reported by host and file, and never shown.
 """
 
@@ -35,7 +35,7 @@ _OTHER_DIRECTORY = "choose another directory with --cache-dir"
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The result of one check. `todo` is what to do about it, empty if nothing."""
+    """The result of one check. `todo` is the remedy, or empty."""
 
     level: str
     topic: str

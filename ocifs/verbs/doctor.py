@@ -1,4 +1,4 @@
-"""Find what prevents mounts from working on this machine, and whether a source can be read.
+"""Find problems that prevent mounts on this machine, and check whether a source can be read.
 
 `diagnose` runs in an event loop; checks that block run in worker threads.
 

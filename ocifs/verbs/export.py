@@ -30,7 +30,7 @@ from ocifs.tree.blob import BlobFile, with_known_size
 from ocifs.tree.manifest.load import ManifestLocation
 from ocifs.tree.manifest.reachable import check_depth
 from ocifs.verbs.manifests import manifest_directory
-from ocifs.verbs.progress import Progress, ignore_progress
+from ocifs.verbs.progress import ProgressCallback, ignore_progress
 
 _EXPORTABLE = (Form.MANIFEST, Form.INDEX, Form.ARTIFACT)
 
@@ -48,7 +48,10 @@ def parse_destination(text: str) -> LayoutSource:
 
 
 async def export_image(
-    tree: AsyncTree, destination: str, path: str = "", on_progress: Progress = ignore_progress
+    tree: AsyncTree,
+    destination: str,
+    path: str = "",
+    on_progress: ProgressCallback = ignore_progress,
 ) -> Digest:
     """Export the manifest at a path, and return the digest that the layout lists.
 
@@ -70,7 +73,7 @@ class _Export:
     tree: AsyncTree
     location: ManifestLocation
     layout: LayoutWriter
-    on_progress: Progress
+    on_progress: ProgressCallback
     _manifests: dict[Digest, Manifest] = field(default_factory=dict)
     _blobs: dict[Digest, Descriptor] = field(default_factory=dict)
 

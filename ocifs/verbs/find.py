@@ -2,8 +2,7 @@
 
 Runs in the event loop of an AsyncTree; results are passed on as soon as they are known.
 
-- Manifests are fetched at the registry's pace (`pacer.py`), and nothing but manifests: no config and
-  no layer.
+- Only manifests are fetched, no config and no layer, and at the registry's pace (`pacer.py`).
 - A manifest that cannot be read is a result (Unreadable), and the search continues.
 - A registry that cannot be reached ends the search with its error.
 """
@@ -28,7 +27,7 @@ from ocifs.tree.names import unmangle
 from ocifs.tree.node import Directory, Node
 from ocifs.tree.registry.single import SingleManifest
 from ocifs.verbs.pacer import AT_A_TIME, Pacer
-from ocifs.verbs.progress import Progress, ignore_progress
+from ocifs.verbs.progress import ProgressCallback, ignore_progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +57,12 @@ async def open_search(
     tree: AsyncTree,
     kinds: Collection[str] = (),
     pacer: Pacer | None = None,
-    on_progress: Progress = ignore_progress,
+    on_progress: ProgressCallback = ignore_progress,
 ) -> AsyncIterator[trio.MemoryReceiveChannel[SearchResult]]:
     """Search while the block lasts; iterate over the channel for the results.
 
-    `kinds` are all if empty. Progress is counted in tags. Raises UsageError for an unknown kind, and
-    NotFound if the source lists no repository.
+    Without `kinds` all tags are results. Progress is counted in tags. Raises UsageError for an
+    unknown kind, and NotFound if the source lists no repository.
     """
     unknown = sorted(set(kinds) - KINDS_BY_NAME.keys())
     if unknown:
@@ -87,7 +86,7 @@ async def find_artifacts(tree: AsyncTree, kinds: Collection[str] = ()) -> list[S
 class _Search:
     """One search. `identified` of `tags` tags are done so far."""
 
-    def __init__(self, kinds: frozenset[str], pacer: Pacer, on_progress: Progress) -> None:
+    def __init__(self, kinds: frozenset[str], pacer: Pacer, on_progress: ProgressCallback) -> None:
         self._kinds = kinds
         self._pacer = pacer
         self._on_progress = on_progress

@@ -38,7 +38,7 @@ class PinReport:
 
 
 async def pin_manifest(tree: AsyncTree) -> PinReport:
-    """Pin the reference that a tree was opened with. Raises UsageError if it was not a reference."""
+    """Pin the reference of a tree. Raises UsageError if its source is not a reference."""
     source = tree.source
     if not isinstance(source, Reference):
         raise not_a_reference(str(source))

@@ -14,18 +14,18 @@ from ocifs.api import AsyncTree
 from ocifs.errors import NotFound
 from ocifs.settings import MIB
 from ocifs.tree.node import Directory, File, Node
-from ocifs.verbs.progress import Progress, ignore_progress
+from ocifs.verbs.progress import ProgressCallback, ignore_progress
 
 _LAYERS, _ROOTFS = "layers", "rootfs"
 
 
 async def prefetch_paths(
-    tree: AsyncTree, paths: Sequence[str] = (), on_progress: Progress = ignore_progress
+    tree: AsyncTree, paths: Sequence[str] = (), on_progress: ProgressCallback = ignore_progress
 ) -> int:
     """Fetch everything at and below each path, and return the number of bytes.
 
-    Without paths the tree must be of one manifest: all of its layers are fetched, and an image's are
-    unpacked and indexed. Raises NotFound for a path that does not exist.
+    Without paths the tree must be of one manifest: all of its layers are fetched, and those of an
+    image are unpacked and indexed. Raises NotFound for a path that does not exist.
     """
     files: dict[Hashable, File] = {}
     if paths:
@@ -68,7 +68,7 @@ async def _collect_layers(tree: AsyncTree, files: dict[Hashable, File]) -> None:
             await _collect(tree, await tree.node(f"{_LAYERS}/{name}/blob"), files)
 
 
-async def _fetch(tree: AsyncTree, files: Sequence[File], on_progress: Progress) -> int:
+async def _fetch(tree: AsyncTree, files: Sequence[File], on_progress: ProgressCallback) -> int:
     total = sum(file.attributes.size for file in files)
     done = 0
     for file in files:

@@ -1,4 +1,4 @@
-"""Verify a cache: hash everything in it again, and remove what is damaged.
+"""Verify a cache: hash everything in it again, and remove damaged content.
 
 Blocks on disk, for as long as reading the cache takes; several processes may use the cache
 meanwhile.
@@ -18,13 +18,13 @@ from ocifs.store.derived import DerivedFiles
 from ocifs.store.disk import Disk
 from ocifs.store.upkeep import verify as upkeep
 from ocifs.store.upkeep.inventory import INDICES, LEFTOVER, NAME, PARTIAL, Item, inventory
-from ocifs.verbs.progress import Progress, ignore_progress
+from ocifs.verbs.progress import ProgressCallback, ignore_progress
 
 
 def verify_cache(
-    directory: Path | None = None, on_progress: Progress = ignore_progress
+    directory: Path | None = None, on_progress: ProgressCallback = ignore_progress
 ) -> upkeep.Findings:
-    """Verify a cache, which is the default one without `directory`. Progress is counted in bytes."""
+    """Verify a cache, by default that of this user. Progress is counted in bytes."""
     disk = Disk(directory or default_cache_directory())
     items = inventory(disk)
     total = sum(item.length for item in items if item.kind not in (PARTIAL, NAME, LEFTOVER))

@@ -129,13 +129,13 @@ MISTAKES = [
     (
         ["ls", "reg.example.com/a:b", "--offline"],
         1,
-        "--offline prevents requests",
-        "run ocifs prefetch",
+        "is not asked, since --offline",
+        "`ocifs prefetch` brings",
     ),
     (
         ["ls", "{silent}/a:b", "--timeout", "0.5"],
         1,
-        "no data for 0.5 s",
+        "nothing came within 0.5 s",
         "check it with `ocifs doctor {silent}/a:b`",
     ),
     (
@@ -259,7 +259,7 @@ def test_a_person_is_told_what_a_mount_hides_and_a_script_is_not(
         finally:
             subprocess.run(["fusermount3", "-u", "-z", tmp_path / "mnt"], check=True)
     os.close(terminal)
-    assert b"not empty: " in os.read(seen, 4096)
+    assert b"its files are hidden while it is mounted" in os.read(seen, 4096)
     os.close(seen)
     quiet = run_ocifs("mount", registry.host, str(tmp_path / "mnt"), cache=tmp_path)
     subprocess.run(["fusermount3", "-u", "-z", tmp_path / "mnt"], check=True)

@@ -1,5 +1,5 @@
-"""One declaration of an option: the command line, the environment, the configuration file, the Python
-API and the documents are made from it.
+"""One declaration of an option makes the command line, the environment, the configuration file, the
+Python API and the documents.
 """
 
 from __future__ import annotations
