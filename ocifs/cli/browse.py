@@ -62,10 +62,10 @@ def browse(
 
 def _alternatives(source: Source, settings: Settings) -> str:
     """A hint with names similar to a source that does not exist."""
-    found = enclosing(source)
-    if found is None:
+    outer_and_path = enclosing(source)
+    if outer_and_path is None:
         return ""
-    outer, path = found
+    outer, path = outer_and_path
     hint = ""
 
     async def look() -> None:

@@ -167,9 +167,9 @@ def filesystem_of(path: Path) -> str:
     """The type of the file system that contains a path (proc_pid_mountinfo(5))."""
     device, kind = os.stat(path).st_dev, "unknown"
     for line in mount_table():
-        left, _, right = line.partition(" - ")
-        if left.split(" ")[2] == f"{os.major(device)}:{os.minor(device)}":
-            kind = right.split(" ")[0]
+        mount_fields, _, type_fields = line.partition(" - ")
+        if mount_fields.split(" ")[2] == f"{os.major(device)}:{os.minor(device)}":
+            kind = type_fields.split(" ")[0]
     return kind
 
 

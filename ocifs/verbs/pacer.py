@@ -79,8 +79,8 @@ class Pacer:
             # Another request was refused first, and this one was sent before that.
             return
         self._refusals += 1
-        asked = error.retry_after
-        pause = _FIRST_PAUSE * 2 ** (self._refusals - 1) if asked is None else max(asked, 1.0)
+        doubled = _FIRST_PAUSE * 2 ** (self._refusals - 1)
+        pause = doubled if error.retry_after is None else max(error.retry_after, 1.0)
         if pause > self.timing.max_wait or self._refusals > _MAX_REFUSALS:
             raise error
         self._resume_at = trio.current_time() + pause

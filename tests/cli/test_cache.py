@@ -1,4 +1,4 @@
-"""`ocifs cache`, over a real registry and beside a real mount."""
+"""`ocifs cache` with a real registry, and next to a real mount."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def cached(cache: Path, *words: str, check: bool = True) -> subprocess.Completed
 
 
 def listed(cache: Path) -> dict[str, dict[str, object]]:
-    """What `list --json` says, by digest and kind."""
+    """The output of `list --json`, by digest and kind."""
     return {
         f"{each['kind']} {each['digest']}": each
         for each in json.loads(cached(cache, "list", "--json").stdout)["items"]
@@ -45,7 +45,8 @@ def push_image(
 ) -> tuple[dict[str, object], str]:
     """An image of one layer for a platform: its descriptor, and the digest of the layer."""
     plain = a_tar(file=random.Random(seed).randbytes(100_000))
-    layer = COMPRESSIONS["+bzip2"](plain)  # of which the plain tar is kept beside the index
+    # The uncompressed tar of a bzip2 layer is cached next to its index.
+    layer = COMPRESSIONS["+bzip2"](plain)
     config = {
         "architecture": machine,
         "os": "linux",
@@ -186,13 +187,13 @@ def test_gc_keeps_the_bound_and_what_is_pinned(registry: Registry, tmp_path: Pat
     leftover.write_bytes(b"x")
     os.utime(leftover, (100, 100))
     done = cached(tmp_path, "gc", "--cache-size", "0", "--json", check=False)
-    assert done.returncode == 1  # what is pinned passes the bound
+    assert done.returncode == 1  # pinned content exceeds the limit
     assert json.loads(done.stdout)["leftovers"] == 1
     left = listed(tmp_path)
     assert f"whole {digest_of(kept)}" in left
     assert f"whole {digest_of(other)}" not in left
     assert all(each["pinned"] for each in left.values())
-    # what is pinned is readable with nobody to ask
+    # pinned content is readable without the registry
     shown = run_ocifs("cat", "--offline", reference, "layers/0/blob", cache=tmp_path)
     assert shown.stdout == kept
     assert cached(tmp_path, "unpin", reference).returncode == 0

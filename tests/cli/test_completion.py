@@ -1,6 +1,4 @@
-"""Completion in real shells: bash and zsh by pressing the key on a terminal, fish by its own
-`complete -C`.
-"""
+"""Completion in real shells: bash and zsh with the Tab key on a terminal, fish with `complete -C`."""
 
 from __future__ import annotations
 
@@ -33,7 +31,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """A home with nothing in it but the scripts, and `ocifs` on the PATH."""
+    """A home directory with only the scripts, and `ocifs` on the PATH."""
     (tmp_path / "bin").mkdir()
     program = tmp_path / "bin" / "ocifs"
     program.write_text(f'#!/bin/sh\nexec {sys.executable} -m ocifs "$@"\n')
@@ -67,7 +65,7 @@ def environment(place: Path) -> dict[str, str]:
 
 
 class Terminal:
-    """What a person at a shell types and sees."""
+    """Types at a shell, and reads its output."""
 
     def __init__(self, file: int) -> None:
         self._file = file
@@ -77,7 +75,7 @@ class Terminal:
         os.write(self._file, text.encode())
 
     def sees(self, text: str) -> None:
-        """Wait until something new on the terminal has this text."""
+        """Wait until new output contains a text."""
         deadline = time.monotonic() + 60
         while text.encode() not in self.seen:
             assert select.select([self._file], [], [], max(0, deadline - time.monotonic()))[0], (
@@ -181,7 +179,7 @@ def test_fish_completes_the_same(place: Path, pushed: Registry) -> None:
 
 
 def candidates(place: Path, line: str, **more: str) -> list[str]:
-    """What bash's function is told."""
+    """The variables of bash's function."""
     command = [sys.executable, "-m", "ocifs"]
     asked = {**environment(place), "_OCIFS_COMPLETE": "bash_complete", "COMP_WORDS": line, **more}
     done = subprocess.run(
@@ -213,7 +211,7 @@ def test_names_known_for_less_than_a_minute_need_no_registry_and_others_are_as_t
 def test_a_registry_that_says_nothing_gives_no_candidates_and_no_words(place: Path) -> None:
     with silent_server() as host:
         assert candidates(place, f"ocifs ls {host}/") == []
-    assert candidates(place, f"ocifs ls {host}/") == []  # refuses now
+    assert candidates(place, f"ocifs ls {host}/") == []  # nothing listens any more
     (place / "broken.toml").write_text("= no toml")
     assert candidates(place, "ocifs ls x", OCIFS_CONFIG=str(place / "broken.toml")) == []
 

@@ -1,4 +1,4 @@
-"""The configuration file: who wins, what is refused and how, and mounts by name."""
+"""The configuration file: precedence, errors, and named mounts."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_what_is_wrong_is_told_by_its_place(
     done = run_ocifs("ls", "127.0.0.1:1", cache=tmp_path, check=False)
     assert (done.returncode, done.stdout) == (2, b"")
     assert done.stderr.decode().startswith(f"ocifs: {config}: ") and said in done.stderr.decode()
-    run_ocifs("status", cache=tmp_path)  # what needs no configuration works without it
+    run_ocifs("status", cache=tmp_path)  # a command without options does not read the file
 
 
 def test_a_mount_by_its_name(config: Path, registry: Registry, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`ocifs doctor`: each finding, on this machine and on directories and registries made for it."""
+"""`ocifs doctor`: its findings, for this machine and for directories and registries made here."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_all_is_well(registry: Registry, tmp_path: Path) -> None:
     assert found["source"] == [(OK, f"{registry.host}/doctor/app:v1 is {digest}", "")]
     assert found["registry"][0][1].startswith(f"{registry.url} answers 200")
     assert found["clock"] == [(OK, "the registry's clock agrees with this machine's", "")]
-    assert not (tmp_path / "cache").exists()  # looking changes nothing
+    assert not (tmp_path / "cache").exists()  # checks change nothing
     assert doctor(tmp_path, f"{registry.host}/doctor/app:v2")[1]["source"][0][0] == BAD
     text = run_ocifs("doctor", registry.host, cache=tmp_path / "cache").stdout.decode()
     assert "lists" in text

@@ -1,5 +1,5 @@
-"""`ocifs export`: layouts that skopeo and umoci read, compared with skopeo's own; ended and begun
-again; in a directory that has others.
+"""`ocifs export`: layouts that skopeo and umoci read, compared with those of skopeo. Interrupted and
+repeated exports, and exports into a layout with other images.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ CONFIG = json.dumps(
 
 
 def blobs(layout: Path) -> dict[str, bytes]:
-    """Every blob by its name, which must be its hash."""
+    """Every blob by its name, which must be its digest."""
     found = {path.name: path.read_bytes() for path in (layout / "blobs/sha256").iterdir()}
     assert [
         name for name, content in found.items() if hashlib.sha256(content).hexdigest() != name
@@ -41,7 +41,7 @@ def blobs(layout: Path) -> dict[str, bytes]:
 
 
 def listed(layout: Path) -> dict[str, str]:
-    """Digests of index.json by their names."""
+    """The digests in index.json by name."""
     manifests = json.loads((layout / "index.json").read_text())["manifests"]
     return {each.get("annotations", {}).get(REF_NAME, ""): each["digest"] for each in manifests}
 
@@ -164,7 +164,7 @@ def test_what_is_there_and_right_is_not_fetched_again(registry: Registry, tmp_pa
     reference = f"{registry.host}/{repository}:image-1"
     failed = run_ocifs("export", reference, where, cache=tmp_path / "one", check=False)
     assert failed.returncode == 1 and gone.encode() in failed.stderr
-    assert not (tmp_path / "ours/index.json").exists()  # nothing is listed that is not whole
+    assert not (tmp_path / "ours/index.json").exists()  # nothing incomplete is listed
     push_blob(registry.url, repository, last)
     run_ocifs("export", reference, where, cache=tmp_path / "two")
     assert listed(tmp_path / "ours") == {"image-1": manifest["digest"]}

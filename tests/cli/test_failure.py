@@ -1,4 +1,4 @@
-"""How commands end: statuses and messages, as a shell sees them."""
+"""The exit statuses and messages of commands, as a shell sees them."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_ctrl_c_ends_a_command_as_shells_expect(tmp_path: Path) -> None:
         # A suite that a shell runs in the background ignores SIGINT, and so would its children.
         with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
             try:
-                connection = listener.accept()[0]  # now it waits for an answer
+                connection = listener.accept()[0]  # the command waits for the response
                 process.send_signal(signal.SIGINT)
                 said = process.communicate(timeout=120)[1]
                 connection.close()
@@ -106,7 +106,7 @@ def test_ctrl_c_ends_the_daemon_of_a_mount_that_is_not_made_yet(tmp_path: Path) 
             connection = listener.accept()[0]
             connection.settimeout(60)
             os.killpg(process.pid, signal.SIGINT)
-            while connection.recv(4096):  # until the daemon, whose question this is, has gone
+            while connection.recv(4096):  # until the daemon, which sent the request, has ended
                 pass
             connection.close()
             said = process.communicate(timeout=120)[1]

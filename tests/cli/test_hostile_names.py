@@ -1,4 +1,4 @@
-"""Text of strangers on a terminal: in every command it appears, and does nothing."""
+"""Foreign text on a terminal: every command shows it, escaped."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_what_is_not_printable_is_its_escape(raw: str, shown: str) -> None:
 
 @pytest.fixture
 def layout(tmp_path: Path) -> Path:
-    """A layout with hostile text wherever a publisher can write some."""
+    """A layout with hostile text in every place that a publisher controls."""
     blobs = tmp_path / "layout/blobs/sha256"
     blobs.mkdir(parents=True)
 
@@ -185,7 +185,7 @@ def test_a_pipe_has_the_names_as_they_are(layout: Path, tmp_path: Path) -> None:
     assert name in in_pipe(["ls", "-l", source, f"{manifest}/files"], tmp_path)
     assert name in in_pipe(["tree", source, f"{manifest}/files"], tmp_path)
     assert f":{HOSTILE}0".encode() in in_pipe(["find", source], tmp_path)
-    # With colours it is for a person after all: `… | less -R`.
+    # With forced colours, a pipe is read by a person: `… | less -R`.
     assert name not in in_pipe(["ls", source, f"{manifest}/files"], tmp_path, CLICOLOR_FORCE="1")
 
 
@@ -240,7 +240,7 @@ def test_a_shell_is_offered_no_such_name(layout: Path, tmp_path: Path) -> None:
 
 
 def calls() -> Iterator[str]:
-    """Where a command writes by anything else than the functions that clean."""
+    """The places at which a command writes without the functions that escape text."""
     for path in sorted((Path(ocifs.__file__).parent).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and ast.unparse(node.func) in (

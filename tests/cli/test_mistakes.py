@@ -1,6 +1,4 @@
-"""Mistakes that people make: each is told what happened, in one line without a traceback, and what
-to try, in a second one.
-"""
+"""Mistakes of users: one line reports the error, without a traceback, and a second one the remedy."""
 
 from __future__ import annotations
 
@@ -28,7 +26,7 @@ from tests.support.tokens import TokenServer
 pytestmark = pytest.mark.servers
 
 MISTAKES = [
-    # What is not there, where something like it is.
+    # Names that do not exist, next to similar ones.
     (["ls", "{host}/mistakes/app:v1.2"], 1, "answered 404", "did you mean v1.1 or v1?"),
     (["ls", "{host}", "mistakes/app:nightly"], 1, "answered 404", "available: v1, v1.1"),
     (
@@ -65,7 +63,7 @@ MISTAKES = [
         "answered 404",
         "list the tags: `ocifs ls {host}/mistakes/app _tags`",
     ),
-    # Words that mean nothing here.
+    # Invalid words.
     (
         ["ls", "{host}/mistakes/app:v1/layers"],
         2,
@@ -84,7 +82,7 @@ MISTAKES = [
     (["find", "{host}", "--kind", "helm"], 2, "unknown kind: helm", "did you mean helm-chart"),
     (["config", "show", "wrok"], 2, "unknown mount: wrok", "did you mean work?"),
     (["cache", "pin", "x"], 2, "not a digest or reference: x", "HOST/REPOSITORY:TAG"),
-    # Mounts that cannot be made.
+    # Mounts that are not possible.
     (["mount", "{host}"], 2, "missing argument MOUNTPOINT", "ocifs mount SOURCE MOUNTPOINT"),
     (
         ["mount", "{place}/mnt"],
@@ -124,7 +122,7 @@ MISTAKES = [
         "not an ocifs mount: {place}/mnt",
         "list the mounts: `ocifs status`",
     ),
-    # Registries that are something else, or elsewhere.
+    # Hosts that are not registries, or do not answer.
     (["ls", "{page}"], 1, "is not valid JSON", "is this a registry"),
     (
         ["ls", "reg.example.com/a:b", "--offline"],
@@ -151,7 +149,7 @@ MISTAKES = [
 def places(
     registry: Registry, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, str]]:
-    """Registries, files and a configuration to make mistakes about."""
+    """Registries, files and a configuration for the mistakes."""
     place = tmp_path_factory.mktemp("mistakes")
     make_layout(place / "layout", [b"\0" * 1024], tag="v1")
     empty = {
@@ -219,7 +217,7 @@ def test_a_value_of_the_environment_is_told_as_such(
 
 def test_help_without_a_command_is_no_error_in_disguise(tmp_path: Path) -> None:
     done = run_ocifs(cache=tmp_path, check=False)
-    assert done.returncode in (0, 2)  # before click 8.2 it was 0
+    assert done.returncode in (0, 2)  # 0 before click 8.2
     assert b"Commands:" in done.stdout + done.stderr and b"ocifs: " not in done.stderr
 
 
@@ -338,7 +336,7 @@ def test_what_keeps_the_kernel_from_mounting_is_found(
     )
     if os.geteuid() == 0:
         assert diagnose_mount_failure(tmp_path, allow_other=True) == NO_DIAGNOSIS
-    monkeypatch.setattr(os, "geteuid", lambda: 1)  # who is not root needs the helper
+    monkeypatch.setattr(os, "geteuid", lambda: 1)  # an ordinary user needs the helper
     monkeypatch.setenv("PATH", str(tmp_path))
     assert "fusermount3 is not on the PATH" in diagnose_mount_failure(tmp_path, allow_other=False)
     (tmp_path / "fusermount3").touch(0o755)

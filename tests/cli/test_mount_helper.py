@@ -1,4 +1,4 @@
-"""mount(8), fstab and systemd: the helper, with mount itself in a namespace where that is allowed."""
+"""The helper of mount(8), fstab and systemd, with real mounts in a mount namespace if possible."""
 
 from __future__ import annotations
 
@@ -73,8 +73,7 @@ def test_the_helper_ends_as_mount_documents(tmp_path: Path) -> None:
     )
     assert helper("127.0.0.1:1/A//b:c", place, "-o", "rw", cache=tmp_path).returncode == 1
     assert helper("none", place, "-o", "rw", cache=tmp_path).returncode == 1
-    # A mount point that does not exist is a mount failure, not a wrong call: mount(8) ends with 32
-    # too.
+    # A missing mount point is a failed mount, not invalid usage: mount(8) also exits with 32.
     assert (
         helper("127.0.0.1:1/a/b:c", f"{place}/absent", "-o", "rw", cache=tmp_path).returncode == 32
     )
@@ -90,12 +89,12 @@ def test_the_helper_ends_as_mount_documents(tmp_path: Path) -> None:
 
 
 def in_namespace(script: str, place: Path) -> subprocess.CompletedProcess[str]:
-    """Run it in a mount namespace, with `mount.ocifs` in /sbin; skips where that cannot be."""
+    """Run a script in a mount namespace with `mount.ocifs` in /sbin. Skips if that is not possible."""
     program = place / "sbin" / "mount.ocifs"
     program.parent.mkdir(exist_ok=True)
     program.write_text(f'#!/bin/sh\nexec {sys.executable} -m ocifs.cli.mount_helper "$@"\n')
     program.chmod(0o755)
-    # What `mount -o remount MOUNTPOINT` looks for, by the type in the mount table.
+    # `mount -o remount MOUNTPOINT` finds the program by the type in the mount table.
     if not (program.parent / "mount.fuse.ocifs").exists():
         (program.parent / "mount.fuse.ocifs").symlink_to(program.name)
     over = f"set -e\nmount -t overlay overlay -o lowerdir={place}/sbin:/usr/sbin /usr/sbin || exit 77\n"
@@ -179,7 +178,7 @@ def test_systemd_makes_sound_units_of_fstab_and_their_mount_is_made(
     assert wanted == {
         Path(
             "remote-fs.target.requires", f"{one}.automount"
-        ),  # and not the mount, which waits for a look
+        ),  # and not the mount, which waits for an access
         Path("remote-fs.target.wants", f"{two}.mount"),
     }
     done = subprocess.run(
@@ -199,7 +198,7 @@ def test_systemd_makes_sound_units_of_fstab_and_their_mount_is_made(
     if os.geteuid() != 0:
         return
     unit = dict(line.split("=", 1) for line in units[1].read_text().splitlines() if "=" in line)
-    # systemd.mount(5): systemd runs mount(8) with what the unit says.
+    # systemd.mount(5): systemd runs mount(8) with the options of the unit.
     mount = f"mount {unit['What']} {unit['Where']} -t {unit['Type']} -o {unit['Options']}"
     done = in_namespace(
         f"{mount}\ngrep ' {tmp_path}/mnt fuse.ocifs ' /proc/self/mounts\numount {tmp_path}/mnt",
@@ -262,7 +261,7 @@ while read -r source point rest; do umount "$point"; done <{place}/fstab
 def test_mount_a_succeeds_twice_for_every_form_of_source(
     registry: Registry, tmp_path: Path
 ) -> None:
-    """mount(8), -a: file systems that are mounted already are skipped."""
+    """mount(8), -a: mounted file systems are skipped."""
     layout = make_layout(tmp_path / "lay out", [a_tar(x=b"x")])
     push_manifest(registry.url, "mounted/twice", EMPTY, "v1")
     sources = {

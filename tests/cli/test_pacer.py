@@ -1,5 +1,5 @@
-"""How `ocifs find` and `ocifs ls -l` ask a registry that counts: a few at a time, slower when it
-says so, and never without an end.
+"""The pace of `ocifs find` and `ocifs ls -l`: a few requests at a time, slower when the registry limits
+them, and with an end.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ def clock() -> trio.testing.MockClock:
     return trio.testing.MockClock(autojump_threshold=0)
 
 
-class Desk:
-    """Who is asked: counts how many ask at a time, and refuses while it has refusals."""
+class CountingRegistry:
+    """A registry that counts concurrent requests, and refuses as many as it has refusals."""
 
     def __init__(self, *refusals: float | None) -> None:
         self.refusals = list(refusals)
         self.now = self.most = 0
         self.times: list[float] = []
 
-    async def ask(self) -> str:
+    async def request(self) -> str:
         self.now += 1
         self.most = max(self.most, self.now)
         self.times.append(trio.current_time())
@@ -47,7 +47,7 @@ class Desk:
         return "answer"
 
 
-async def ask_often(pace: Pacer, work: Callable[[], Awaitable[str]], times: int) -> list[str]:
+async def run_often(pace: Pacer, work: Callable[[], Awaitable[str]], times: int) -> list[str]:
     found: list[str] = []
 
     async def once() -> None:
@@ -59,45 +59,51 @@ async def ask_often(pace: Pacer, work: Callable[[], Awaitable[str]], times: int)
     return found
 
 
-async def test_a_few_are_asked_at_a_time(clock) -> None:
-    desk, said = Desk(), list[str]()
-    assert await ask_often(Pacer(Timing(), said.append), desk.ask, 10) == ["answer"] * 10
-    assert (desk.most, len(desk.times), said) == (AT_A_TIME, 10, [])
+async def test_a_few_requests_run_at_a_time(clock) -> None:
+    registry, messages = CountingRegistry(), list[str]()
+    assert (
+        await run_often(Pacer(Timing(), messages.append), registry.request, 10) == ["answer"] * 10
+    )
+    assert (registry.most, len(registry.times), messages) == (AT_A_TIME, 10, [])
 
 
-async def test_a_registry_that_asks_for_patience_is_left_alone_by_all_and_then_asked_by_one(
+async def test_after_a_refusal_all_pause_and_then_one_request_runs_at_a_time(
     clock,
 ) -> None:
-    desk, said = Desk(60.0), list[str]()
+    registry, messages = CountingRegistry(60.0), list[str]()
     began = trio.current_time()
-    assert await ask_often(Pacer(Timing(), said.append), desk.ask, 10) == ["answer"] * 10
-    assert len(desk.times) == 11
-    early = [time for time in desk.times if time < began + 1]
+    assert (
+        await run_often(Pacer(Timing(), messages.append), registry.request, 10) == ["answer"] * 10
+    )
+    assert len(registry.times) == 11
+    early = [time for time in registry.times if time < began + 1]
     assert len(early) == AT_A_TIME
-    late = [time for time in desk.times if time >= began + 1]
+    late = [time for time in registry.times if time >= began + 1]
     assert min(late) >= began + 61
     assert len(set(late)) == len(late)  # one after the other
-    assert said == ["rate limited by the registry: waiting 60 s, then one request at a time"]
+    assert messages == ["rate limited by the registry: waiting 60 s, then one request at a time"]
 
 
-async def test_a_registry_that_does_not_say_for_how_long_is_left_alone_for_longer_each_time(
+async def test_without_retry_after_the_pause_doubles(
     clock,
 ) -> None:
-    desk, said = Desk(None, None), list[str]()
-    assert await Pacer(Timing(), said.append).run(desk.ask) == "answer"
-    gaps = [later - earlier for earlier, later in zip(desk.times, desk.times[1:], strict=False)]
+    registry, messages = CountingRegistry(None, None), list[str]()
+    assert await Pacer(Timing(), messages.append).run(registry.request) == "answer"
+    gaps = [
+        later - earlier for earlier, later in zip(registry.times, registry.times[1:], strict=False)
+    ]
     assert gaps == [6.0, 11.0]
 
 
 @pytest.mark.parametrize("refusals", [(301.0,), (None,) * 20], ids=["too long", "too often"])
 async def test_waiting_has_an_end(clock, refusals: tuple[float | None, ...]) -> None:
-    desk = Desk(*refusals)
+    registry = CountingRegistry(*refusals)
     with pytest.raises(RateLimited):
-        await Pacer(Timing(), lambda text: None).run(desk.ask)
-    assert len(desk.times) < 10
+        await Pacer(Timing(), lambda text: None).run(registry.request)
+    assert len(registry.times) < 10
 
 
-async def test_what_is_not_there_is_no_reason_to_wait(clock) -> None:
+async def test_other_errors_are_raised_at_once(clock) -> None:
     async def absent() -> str:
         raise NotFound("no")
 
@@ -110,24 +116,22 @@ async def test_what_is_not_there_is_no_reason_to_wait(clock) -> None:
 @pytest.mark.parametrize(
     ("left", "most"), [(f"{FEW_LEFT};w=21600", 1), (f"{FEW_LEFT + 1};w=21600", AT_A_TIME)]
 )
-async def test_few_questions_that_are_left_are_asked_one_at_a_time(
-    clock, left: str, most: int
-) -> None:
-    desk, said = Desk(), list[str]()
+async def test_few_remaining_requests_run_one_at_a_time(clock, left: str, most: int) -> None:
+    registry, messages = CountingRegistry(), list[str]()
     pace = Pacer(
         Timing(),
-        said.append,
+        messages.append,
         {"registry x": lambda: {"rate_limits": {"ratelimit-remaining": left, "time": 1.0}}},
     )
-    await pace.run(desk.ask)
-    desk.most = 0
-    await ask_often(pace, desk.ask, 8)
-    assert desk.most == most
-    assert bool(said) == (most == 1)
+    await pace.run(registry.request)
+    registry.most = 0
+    await run_often(pace, registry.request, 8)
+    assert registry.most == most
+    assert bool(messages) == (most == 1)
 
 
 def limited(refuse_at: int) -> Callable[[Request], Reply]:
-    """A registry of one repository with ten charts, that refuses one of the questions."""
+    """A registry of one repository with ten charts, which refuses one of the requests."""
     config = {
         "mediaType": "application/vnd.cncf.helm.config.v1+json",
         "digest": "sha256:" + "0" * 64,
@@ -162,9 +166,7 @@ def limited(refuse_at: int) -> Callable[[Request], Reply]:
 
 @pytest.mark.servers
 @pytest.mark.parametrize("command", [("find",), ("ls", "-l")], ids=["find", "ls -l"])
-def test_nothing_is_lost_to_a_registry_that_asks_for_patience(
-    command: tuple[str, ...], tmp_path: Path
-) -> None:
+def test_a_refusal_loses_no_result(command: tuple[str, ...], tmp_path: Path) -> None:
     with fault_server(limited(refuse_at=7)) as server:
         place = ("_tags",) if command[0] == "ls" else ()
         done = run_ocifs(

@@ -1,4 +1,4 @@
-"""Nothing runs the code of whoever owns the directory that a command is started in.
+"""No entry point runs code from the current directory.
 
 Every entry point, in a directory full of modules and programs that leave a mark when they run.
 """
@@ -56,7 +56,7 @@ LATE = (
 
 @pytest.fixture
 def stranger(tmp_path: Path) -> Path:
-    """A directory of somebody else."""
+    """The directory of another user."""
     place = tmp_path / "stranger"
     place.mkdir()
     poison(place, (*PACKAGES, *MODULES))
@@ -71,7 +71,7 @@ def stranger(tmp_path: Path) -> Path:
 
 
 def poison(place: Path, names: tuple[str, ...]) -> None:
-    """Modules, and packages that can be run, that leave a mark in the directory above."""
+    """Write modules and runnable packages that leave a mark in the parent directory."""
     for name in names:
         code = f"open({str(place.parent / 'ran')!r}, 'a').write('the module {name}\\n')\n"
         if name in PACKAGES:
@@ -90,9 +90,7 @@ def ran(place: Path) -> str:
 def start(
     place: Path, *command: str | Path, environment: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command in that directory, to its end; without the variables of these tests' own
-    interpreter.
-    """
+    """Run a command in that directory, without the variables of the tests' interpreter."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     own = {"HOME": str(place.parent / "home"), "XDG_CACHE_HOME": str(place.parent / "cache")}
     return subprocess.run(

@@ -1,4 +1,4 @@
-"""`ocifs status` as a shell sees it: real mounts, watched; colours for those who want them."""
+"""`ocifs status` with real mounts, `--watch` and colours."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_a_mount_of_another_user_is_called_so_and_is_nothing_to_put_right(
 ) -> None:
     place = Path(
         tempfile.mkdtemp(prefix="ocifs-status-")
-    )  # pytest's own directories are closed to others
+    )  # pytest's directories are closed to other users
     place.chmod(0o755)
     (place / "home").mkdir()
     shutil.chown(place / "home", "nobody")
@@ -162,9 +162,7 @@ def test_a_terminal_gets_colours_unless_it_says_no(tmp_path: Path) -> None:
 
 
 def test_help_imports_nothing_that_takes_long() -> None:
-    """What `ocifs --help` and the words before a command need; 0.15 s is what it may take, and each
-    of these alone takes more than half.
-    """
+    """`ocifs --help` may take 0.15 s, and importing any of these takes more than half of that."""
     code = (
         "import sys; from ocifs.cli.main import group\n"
         "try: group(['--help'])\n"

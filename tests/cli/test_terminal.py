@@ -1,6 +1,4 @@
-"""What a terminal gets and a pipe does not: colours, bars and screens that are drawn anew; and who
-can refuse them.
-"""
+"""Output for a terminal, but not for a pipe: colours, progress bars and redrawn screens."""
 
 from __future__ import annotations
 
@@ -32,7 +30,7 @@ WISHES: dict[str, dict[str, str]] = {
 
 
 def on_terminal(words: list[str], more: Mapping[str, str], cache: Path) -> bytes:
-    """What a command writes on a terminal, with standard output and error on it."""
+    """The output of a command on a terminal, on standard output and standard error."""
     environment = {
         name: value
         for name, value in os.environ.items()
@@ -47,10 +45,10 @@ def on_terminal(words: list[str], more: Mapping[str, str], cache: Path) -> bytes
         while select.select([file], [], [], PATIENCE)[0]:
             seen += os.read(file, 1 << 16)
         raise AssertionError(f"nothing came for {PATIENCE} s: {seen!r}")
-    except OSError:  # EIO: nobody holds the other end any more
+    except OSError:  # EIO: the other end is closed
         return seen
     finally:
-        os.close(file)  # which ends who is still there
+        os.close(file)  # ends processes that are still running
         os.waitpid(child, 0)
 
 
@@ -104,9 +102,8 @@ def test_work_that_takes_long_shows_a_bar_on_a_screen(
         name: on_terminal(words, WISHES[wish], tmp_path)
         for name, words in (("prefetch", ["prefetch", f"{source}:1"]), ("find", ["find", source]))
     }
-    assert (
-        b":1\r\n" in seen["find"]
-    )  # what was found, which a bar on the same terminal does not spoil
+    # The progress bar on the same terminal does not overwrite a result.
+    assert b":1\r\n" in seen["find"]
     for name, (start, end) in {
         "prefetch": (b"256.0 KiB", b"100%"),
         "find": (b"tags", b"1/1"),

@@ -83,7 +83,7 @@ def test_a_first_look_says_what_is_fetched_and_how_fast(proxy: FaultProxy, tmp_p
         assert fetching["received"] < fetching["stop"] == fetching["size"] == size
         said = run_ocifs("status", cache=tmp_path / "cache").stdout.decode()
         assert f"fetching slow/app@{layer[:19]}…: 1.4 MiB of 2.9 MiB\n" in said
-        assert re.search(r"reachable; 1\.4 MiB received, \S+ \S+/s, 1 fetches under way\n", said)
+        assert re.search(r"reachable; 1\.4 MiB received, \S+ \S+/s, 1 active fetches\n", said)
         assert ls.poll() is None
         proxy.gate.set()
         assert ls.communicate(timeout=120) == ("big\nfirst\nlast\n", "")

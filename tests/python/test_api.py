@@ -1,4 +1,4 @@
-"""`ocifs.open` and `ocifs.open_async`, as a program uses them."""
+"""`ocifs.open` and `ocifs.open_async`, as programs use them."""
 
 from __future__ import annotations
 
