@@ -39,7 +39,7 @@ from ocifs.layers.merge.tree import (
     UPWARD,
     MergedTree,
     code_of,
-    place_of,
+    position_of,
     upward,
 )
 from ocifs.settings import Limits
@@ -91,11 +91,11 @@ class _Merger(GrowingTree):
         self._plinks = {}
         self._last = (b"", ROOT)
         removed = self._prepare(entries, markers) if number else {}
-        for place, entry in enumerate(entries):
+        for position, entry in enumerate(entries):
             self.work(1)
-            if markers and b".wh." in entry.path and self._is_marker(place, entry):
+            if markers and b".wh." in entry.path and self._is_marker(position, entry):
                 continue
-            self._put(place, entry, removed.get(place))
+            self._put(position, entry, removed.get(position))
             if len(self.open) > MANY:
                 self.pack_idle()
 
@@ -107,14 +107,14 @@ class _Merger(GrowingTree):
         targets: dict[int, int] = {}
         directories: list[bytes] = []
         whiteouts: list[bytes] = []
-        for place, entry in enumerate(entries):
+        for position, entry in enumerate(entries):
             self.work(1)
             kind = entry.kind
             # A layer can replace a file and link to the lower one, so targets are resolved first.
             if kind is EntryKind.HARDLINK:
                 target = self.find(entry.link)
                 if target is not None:
-                    targets[place] = target
+                    targets[position] = target
                 if len(self.open) > MANY:
                     self.pack_idle()
             if markers and b".wh." in entry.path:
@@ -188,7 +188,7 @@ class _Merger(GrowingTree):
         known[path] = code
         return code
 
-    def _is_marker(self, place: int, entry: LayerEntry) -> bool:
+    def _is_marker(self, position: int, entry: LayerEntry) -> bool:
         """Whether an entry is a whiteout or metadata of AUFS, or below one.
 
         Hard links of this layer can have metadata of AUFS as their targets, which are recorded.
@@ -202,14 +202,14 @@ class _Merger(GrowingTree):
         if not any(part.startswith(_WHITEOUT) for part in parts):
             return False
         if entry.path.startswith(_AUFS) and entry.kind is EntryKind.FILE:
-            self._plinks[entry.path] = code_of(self._layer, place)
+            self._plinks[entry.path] = code_of(self._layer, position)
         return True
 
-    def _put(self, place: int, entry: LayerEntry, removed: int | None) -> None:
+    def _put(self, position: int, entry: LayerEntry, removed: int | None) -> None:
         """Add an entry to the tree. `removed`: the target of a hard link before `_prepare`."""
         if not entry.path:
             if entry.kind is EntryKind.DIRECTORY:
-                self.describe(ROOT, self._layer, place)
+                self.describe(ROOT, self._layer, position)
             return
         parent, _, name = entry.path.rpartition(b"/")
         last, directory = self._last
@@ -218,19 +218,19 @@ class _Merger(GrowingTree):
             self._last = parent, directory
         names = self.names(directory)
         if entry.kind is EntryKind.HARDLINK:
-            code = self._target(place, entry, removed)
+            code = self._target(position, entry, removed)
         elif entry.kind is EntryKind.DIRECTORY:
             existing = names.get(name, 0)
             code = existing if existing & DIRECTORY else self.make()
-            self.describe(code, self._layer, place)
+            self.describe(code, self._layer, position)
         else:
-            code = code_of(self._layer, place)
+            code = code_of(self._layer, position)
         if names.get(name, code) != code:
             # The path of the last directory may resolve differently now.
             self._last = (b"", ROOT)
         names[name] = code
 
-    def _target(self, place: int, entry: LayerEntry, removed: int | None) -> int:
+    def _target(self, position: int, entry: LayerEntry, removed: int | None) -> int:
         """Return the code for a hard link: that of its target, or of a link to a lower layer."""
         target = self._plinks.get(entry.link)
         if target is None:
@@ -245,7 +245,9 @@ class _Merger(GrowingTree):
                     f"an entry of the layer is below more than {UP_MOST} directories"
                 )
             # A hard link to such a link has the same target, relative to another directory.
-            first = code_of(self._layer, place) if target is None else code_of(*place_of(target))
+            first = (
+                code_of(self._layer, position) if target is None else code_of(*position_of(target))
+            )
             return upward(first, up)
         if target is not None and not target & DIRECTORY:
             self.share(target)

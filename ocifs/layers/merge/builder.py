@@ -40,11 +40,11 @@ MANY = 2 * OPEN
 class _GrowingDirectory:
     """A directory: its names and their codes in a dictionary, or packed."""
 
-    __slots__ = ("_names", "codes", "layer", "open", "place")
+    __slots__ = ("_names", "codes", "layer", "open", "position")
 
-    def __init__(self, layer: int = NOWHERE, place: int = 0) -> None:
+    def __init__(self, layer: int = NOWHERE, position: int = 0) -> None:
         self.layer = layer
-        self.place = place
+        self.position = position
         self.open: dict[bytes, int] | None = {}
         self._names = b""
         self.codes = array("Q")
@@ -85,10 +85,10 @@ class GrowingTree:
         """Record that an entry has several names."""
         self._shared.add(code)
 
-    def describe(self, code: int, layer: int, place: int) -> None:
+    def describe(self, code: int, layer: int, position: int) -> None:
         """Set the entry with the attributes of a directory."""
         directory = self._directories[code ^ DIRECTORY]
-        directory.layer, directory.place = layer, place
+        directory.layer, directory.position = layer, position
 
     def find(self, path: bytes, *, follow: bool = False) -> int | None:
         """Resolve a path to a code; None if it does not exist.
@@ -212,7 +212,7 @@ class GrowingTree:
                 # Names are counted here, since later layers may have removed some of them.
                 elif code in self._shared:
                     links[code] += 1
-            packed.add(directory.layer, directory.place, names, codes)
+            packed.add(directory.layer, directory.position, names, codes)
             # Releases the memory of the directory while the packed columns grow.
             self._directories[old] = emptied
         return MergedTree(

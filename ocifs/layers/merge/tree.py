@@ -40,7 +40,7 @@ The bits from _UP_SHIFT on are the number of `../` in its target.
 _UP_SHIFT = 45
 UP_MOST = (1 << 16) - 1
 _LAYER_SHIFT = 32
-PLACE = (1 << _LAYER_SHIFT) - 1
+POSITION = (1 << _LAYER_SHIFT) - 1
 LAYERS = (1 << (_UP_SHIFT - _LAYER_SHIFT)) - 1
 NOWHERE = -1  # the layer of a directory without an entry
 _CACHED_LISTINGS = 128
@@ -48,9 +48,9 @@ _CACHED_LISTINGS = 128
 _IMPLIED = LayerEntry(b"", EntryKind.DIRECTORY, 0o755)
 
 
-def place_of(code: int) -> tuple[int, int]:
+def position_of(code: int) -> tuple[int, int]:
     """Return the layer of an entry that is not a directory, and its number in the layer."""
-    return code >> _LAYER_SHIFT & LAYERS, code & PLACE
+    return code >> _LAYER_SHIFT & LAYERS, code & POSITION
 
 
 def layer_of(code: int) -> int:
@@ -58,9 +58,9 @@ def layer_of(code: int) -> int:
     return code >> _LAYER_SHIFT & LAYERS
 
 
-def code_of(layer: int, place: int) -> int:
+def code_of(layer: int, position: int) -> int:
     """Return the code of an entry that is not a directory."""
-    return layer << _LAYER_SHIFT | place
+    return layer << _LAYER_SHIFT | position
 
 
 def upward(code: int, up: int) -> int:
@@ -72,23 +72,23 @@ def upward(code: int, up: int) -> int:
 class PackedDirectories:
     """Columns of directories by their numbers, starting with the root.
 
-    `layers` and `places`: the entry with the directory's attributes. `below`: the number of
+    `layers` and `positions`: the entry with the directory's attributes. `below`: the number of
     directories in it. The names of directory n are `names[name_ends[n] : name_ends[n + 1]]`, joined
     by slashes. `code_ends` and `codes` are used in the same way.
     """
 
     layers: array[int] = field(default_factory=lambda: array("i"))
-    places: array[int] = field(default_factory=lambda: array("I"))
+    positions: array[int] = field(default_factory=lambda: array("I"))
     below: array[int] = field(default_factory=lambda: array("I"))
     names: bytearray = field(default_factory=bytearray)
     name_ends: array[int] = field(default_factory=lambda: array("Q", [0]))
     codes: array[int] = field(default_factory=lambda: array("Q"))
     code_ends: array[int] = field(default_factory=lambda: array("Q", [0]))
 
-    def add(self, layer: int, place: int, names: bytes, codes: Sequence[int]) -> None:
+    def add(self, layer: int, position: int, names: bytes, codes: Sequence[int]) -> None:
         """Append a directory."""
         self.layers.append(layer)
-        self.places.append(place)
+        self.positions.append(position)
         self.below.append(sum(1 for code in codes if code & DIRECTORY))
         self.names += names
         self.name_ends.append(len(self.names))
@@ -132,11 +132,11 @@ class MergedTree:
             return (
                 _IMPLIED
                 if layer == NOWHERE
-                else self.layers[layer].entries[self.directories.places[number]]
+                else self.layers[layer].entries[self.directories.positions[number]]
             )
-        layer, place = place_of(code)
+        layer, position = position_of(code)
         # Entries are created from the packed index for each call.
-        entry = self.layers[layer].entries[place]
+        entry = self.layers[layer].entries[position]
         if code & UPWARD:
             up = b"../" * (code >> _UP_SHIFT & UP_MOST)
             return entry._replace(kind=EntryKind.SYMLINK, link=up + entry.link)
@@ -173,15 +173,15 @@ class MergedEntry(NamedTuple):
         """The number of its layer in the tree, or NOWHERE for a directory without an entry."""
         if self.code & DIRECTORY:
             return self.tree.directories.layers[self.code ^ DIRECTORY]
-        return place_of(self.code)[0]
+        return position_of(self.code)[0]
 
     @property
     def number(self) -> int:
         """Its number in the layer."""
         return (
-            self.tree.directories.places[self.code ^ DIRECTORY]
+            self.tree.directories.positions[self.code ^ DIRECTORY]
             if self.code & DIRECTORY
-            else place_of(self.code)[1]
+            else position_of(self.code)[1]
         )
 
     @property
@@ -228,7 +228,7 @@ def directories(root: MergedEntry) -> Iterator[MergedEntry]:
         todo += [child for child in children if child.children is not None]
 
 
-_ARRAYS = ("layers", "places", "below", "name_ends", "codes", "code_ends")
+_ARRAYS = ("layers", "positions", "below", "name_ends", "codes", "code_ends")
 
 
 def encode(tree: MergedTree) -> bytes:

@@ -30,13 +30,13 @@ from ocifs.layers.index.entry import EntryKind, LayerEntry
 from ocifs.layers.indexing.layer import Layer
 from ocifs.layers.merge.tree import DIRECTORY as DIRECTORY_CODE
 from ocifs.layers.merge.tree import (
-    PLACE,
+    POSITION,
     UPWARD,
     MergedEntry,
     MergedTree,
     code_of,
     layer_of,
-    place_of,
+    position_of,
 )
 from ocifs.layers.service import LayerService
 from ocifs.settings import ViewSettings
@@ -144,7 +144,7 @@ class _TreeLeaf(_TreeNode):
 
     @property
     def key(self) -> Hashable:
-        layer, place = place_of(self._code)
+        layer, place = position_of(self._code)
         names = self._context.tree.names_of(self._code)
         key = (self._context.inode_ranges[layer].key, place, names)
         # The target of an upward link depends on its directory, which is part of the code.
@@ -152,7 +152,7 @@ class _TreeLeaf(_TreeNode):
 
     @property
     def _layer(self) -> Layer:
-        return self._context.layers[place_of(self._code)[0]]
+        return self._context.layers[position_of(self._code)[0]]
 
 
 class _TreeFile(_TreeLeaf):
@@ -291,7 +291,7 @@ class TreeDirectory(_TreeNode):
             node: Node | None = None
             # Inlined for ordinary files: a listing creates thousands of them.
             if not code & (DIRECTORY_CODE | UPWARD) and code not in hard_links:
-                inode_range, position = inode_ranges[layer_of(code)], code & PLACE
+                inode_range, position = inode_ranges[layer_of(code)], code & POSITION
                 entry = inode_range.entries[position]
                 if entry.kind is not _SYMLINK:
                     node = _TreeFile(context, code, entry, make_slot((inode_range, position)))
@@ -311,7 +311,7 @@ class TreeDirectory(_TreeNode):
             target = rebase_target(context.tree.root, self._path, entry.link)
             if target != entry.link:
                 return _RebasedSymlink(context, code, entry, (*self._path, real), target)
-        layer, position = place_of(code)
+        layer, position = position_of(code)
         has_slot = code not in context.tree.links and not code & UPWARD
         slot = InodeSlot(context.inode_ranges[layer], position) if has_slot else None
         return (_TreeSymlink if entry.kind is _SYMLINK else _TreeFile)(context, code, entry, slot)
