@@ -75,7 +75,7 @@ async def used(here: Site) -> None:
         root = RootAttributes(
             (await here.layer_service.index(layers[0])).entries[0]._replace(path=b""), 3
         )
-        await roots.keep(name, root)
+        await roots.save(name, root)
         assert await roots.find(name) in (None, root)
 
 
