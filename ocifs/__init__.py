@@ -1,12 +1,13 @@
 """ocifs: a container registry as a filesystem.
 
-    ocifs.open(source) -> Tree             blocking          see ocifs/api.py
-    ocifs.open_async(source) -> AsyncTree  on trio
+    ocifs.open(source) -> Tree             blocking; see ocifs/api.py
+    ocifs.open_async(source) -> AsyncTree  for trio
 
-Rules that hold here: importing this imports nothing else, since `ocifs --help` does; the version is
-that of the installed distribution, which has it from a tag of git
-(docs/decisions/0120-versions-from-tags.md), and is looked up when it is asked for: that takes 45
-ms.
+Rules that hold here:
+
+- This module imports nothing on import, so that `ocifs --help` is fast.
+- The version is that of the installed distribution, from a git tag
+  (docs/decisions/0120-versions-from-tags.md). Its lookup takes 45 ms, so it is lazy.
 """
 
 __version__: str
@@ -17,7 +18,8 @@ _ERRORS = ("OcifsError",)
 
 
 def __getattr__(name: str) -> object:
-    import importlib  # by name, so that no room below the API seems to import it
+    # By name: an import statement would be a dependency of every module on the API.
+    import importlib
 
     if name in _API:
         return getattr(importlib.import_module("ocifs.api"), name)
@@ -27,7 +29,8 @@ def __getattr__(name: str) -> object:
         return _version()
     if name == "OCIFileSystem":
         raise AttributeError(
-            "this is ocifs-mount; OCIFileSystem is of Oracle's package ocifs, which has the same import name"
+            "this is ocifs-mount; OCIFileSystem is part of Oracle's package ocifs, "
+            "which has the same import name"
         )
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
@@ -38,7 +41,8 @@ def _version() -> str:
     try:
         return version(_DISTRIBUTION)
     except PackageNotFoundError:
-        return "0.0.0"  # run from files that nobody installed; the same as the build's own fallback
+        # Not installed. The build has the same fallback.
+        return "0.0.0"
 
 
 def __dir__() -> list[str]:

@@ -1,7 +1,7 @@
-"""The entry points: the `ocifs` command, which `python -m ocifs` is also, and `mount.ocifs`.
+"""The entry points: `ocifs` (also as `python -m ocifs`) and `mount.ocifs`.
 
-Rules that hold here: only the standard library is imported before the current directory is off the
-search paths.
+Rules that hold here: only the standard library is imported before the current directory is removed
+from the search paths.
 """
 
 from ocifs.programs import exclude_current_directory

@@ -1,13 +1,15 @@
-"""Directories of the user: home, configuration, cache.
+"""The user's directories: home, configuration, cache, runtime.
 
 Called from any thread. Blocks only on the password database.
 
-- Every part of ocifs that looks into the user's directories asks here, so that credentials, trust,
-  registries.conf, the configuration file and the cache agree.
-- HOME decides; without it the password database does, as in docker and podman. systemd sets no
-  HOME for mount units, and for system units only with `User=`.
-- A relative path in an XDG variable is ignored (XDG Base Directory Specification, "Basics"). A
-  relative HOME is ignored too: it would name a directory below whichever the caller stands in.
+Rules that hold here:
+
+- All parts of ocifs use these functions, so that credentials, trust, registries.conf, the
+  configuration file and the cache agree.
+- Without HOME, the password database is used, as in docker and podman. systemd does not set HOME
+  for mount units, and sets it for system units only with `User=`.
+- Relative paths in HOME and in XDG variables are ignored (XDG Base Directory Specification,
+  "Basics"): they would depend on the current directory.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from pathlib import Path
 
 
 def home(environ: Mapping[str, str]) -> Path:
-    """The user's home directory; `/` for a user whom the password database does not have."""
+    """The user's home directory; `/` for a user without an entry in the password database."""
     path = environ.get("HOME", "")
     if os.path.isabs(path):
         return Path(path)

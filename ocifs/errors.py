@@ -1,41 +1,51 @@
-"""Every error that ocifs raises on purpose, as one tree.
+"""Every deliberate error of ocifs, as one tree.
 
-    OcifsError ├── InvalidReference       the user wrote a reference that the grammar refuses ├──
-    UsageError             the user asked for something that cannot be (a mount point that is a
-    file, ...) ├── NotFound               the repository, tag, digest or file is not there: somebody
-    who knows said so │   └── BlobMissing        a layout lists a blob and does not hold it ├──
-    NotADirectory          a path goes through something that is no directory ├── IsADirectory
-    a directory was read as if it were a file ├── TooManyLinks           symbolic links that lead in
-    circles ├── NoAttribute            the node has no such extended attribute ├── ReadOnly
-    an attempt to write ├── AccessDenied           401 or 403, also after credentials were tried ├──
-    Unreachable            nobody could be asked: no route, name not resolved, TLS that fails,
-    connection lost │   └── ConnectionRefused ├── DeadlineExceeded       nothing came within the
-    time that the caller was willing to wait ├── Interrupted            the caller received a signal
-    while it waited ├── RateLimited            429 after the allowed patience ├── RegistryFailed
-    5xx after retries, or an answer of a kind that nothing provides for ├── Unsupported            a
-    refusal of our own: foreign URLs, encrypted layers, a digest algorithm nobody knows ├──
-    CatalogUnavailable     the registry lists no repositories (refused or absent); names can still
-    be looked up │   └── CatalogFailed      the same, since it answered with a failure or with
-    something that is not a list ├── Malformed              an answer, manifest, layer or table that
-    breaks its specification │   └── IntegrityError     bytes that are not those of their digest or
-    size ├── LimitExceeded          a bound of ours was passed; the message says which setting ├──
-    CacheFull              no room on the cache's disk and nothing to evict ├── CacheFailed
-    the cache's disk fails, or another process keeps a file of it locked └── WriteFailed
-    what was to be written elsewhere than in the cache (`ocifs export`) could not be
+    OcifsError
+    ├── InvalidReference       a reference that violates the grammar
+    ├── UsageError             a request that cannot be fulfilled: a mount point that is a file, ...
+    ├── NotFound               the repository, tag, digest or file does not exist
+    │   └── BlobMissing        a blob that a layout lists is not in it
+    ├── NotADirectory          a component of a path is not a directory
+    ├── IsADirectory           a directory was read like a file
+    ├── TooManyLinks           a loop of symbolic links
+    ├── NoAttribute            the node has no such extended attribute
+    ├── ReadOnly               an attempt to write
+    ├── AccessDenied           401 or 403, also with credentials
+    ├── Unreachable            no route, unknown host, TLS failure, lost connection
+    │   └── ConnectionRefused  the host is up, and no process listens
+    ├── DeadlineExceeded       no response within the caller's deadline
+    ├── Interrupted            the caller received a signal while it waited
+    ├── RateLimited            429 after all retries
+    ├── RegistryFailed         5xx after all retries, or an unexpected response
+    ├── Unsupported            foreign URLs, encrypted layers, unknown digest algorithms, ...
+    ├── CatalogUnavailable     the registry lists no repositories; lookups still work
+    │   └── CatalogFailed      the same, because the response was an error or not a list
+    ├── Malformed              a response, manifest, layer or table that breaks its specification
+    │   └── IntegrityError     content with another digest or size
+    ├── LimitExceeded          a limit of the settings was exceeded
+    ├── CacheFull              the cache's disk is full, and nothing can be evicted
+    ├── CacheFailed            the cache's disk fails, or another process locks a file of it
+    └── WriteFailed            the output of a command such as `ocifs export` cannot be written
 
-Rules that hold here: this module imports nothing of ocifs; an outage is never NotFound; each class
-has exactly one errno (the table is in ocifs/fuse/errno.py); a message says what happened to what,
-`hint` what to try. No message ever carries a secret.
+Every module raises these, in every thread. The command line maps them to exit statuses and hints,
+and ocifs/fuse/errno.py maps each class to one errno.
+
+Rules that hold here:
+
+- This module imports nothing of ocifs.
+- An outage is never NotFound.
+- The message names the event and the object, `hint` a remedy.
+- No message contains a secret.
 """
 
 from __future__ import annotations
 
 
 class OcifsError(Exception):
-    """What every deliberate error of ocifs derives from.
+    """The base class of all deliberate errors.
 
-    `hint` is one sentence that tells a person what to try, or empty. `listed`: the entries of a
-    list that this error cut short.
+    `hint`: a remedy that the user can try, or "".
+    `listed`: the entries that were received before this error ended a list.
     """
 
     listed: tuple[object, ...] = ()
@@ -46,34 +56,34 @@ class OcifsError(Exception):
 
 
 class InvalidReference(OcifsError):
-    """A reference that the field's grammar refuses; the message shows which part is wrong."""
+    """A reference that violates the grammar. The message marks the invalid part."""
 
 
 class UsageError(OcifsError):
-    """The user asked for something that cannot be done as asked."""
+    """A request that cannot be fulfilled as it was made."""
 
 
 class NotFound(OcifsError):
-    """Somebody who knows said that there is no such thing."""
+    """The source reported that the object does not exist. Never raised for an outage."""
 
 
 class BlobMissing(NotFound):
-    """A sparse layout lists a blob that it does not hold.
+    """A blob is missing from the sparse layout that lists it.
 
-    What is listed exists, so this is an error of reading.
+    The blob is visible as a file, so this is an error of reading (EIO) and not of lookup.
     """
 
 
 class NotADirectory(OcifsError):
-    """A path goes through something that is no directory."""
+    """A component of a path is not a directory."""
 
 
 class IsADirectory(OcifsError):
-    """A directory was read as if it were a file."""
+    """A directory was read like a file."""
 
 
 class TooManyLinks(OcifsError):
-    """Symbolic links that lead in circles."""
+    """Too many levels of symbolic links."""
 
 
 class NoAttribute(OcifsError):
@@ -81,23 +91,23 @@ class NoAttribute(OcifsError):
 
 
 class ReadOnly(OcifsError):
-    """Nothing in a mount can be written."""
+    """Mounts are read-only."""
 
 
 class AccessDenied(OcifsError):
-    """The registry refused (401, 403), also with the credentials that were found.
+    """The registry denied access (401, 403), also with the configured credentials.
 
-    `status`: of HTTP, if it was an answer.
+    `status`: the HTTP status, if there was a response.
     """
 
     status: int | None = None
 
 
 class Unreachable(OcifsError):
-    """Nobody could be asked. Never to be taken for absence.
+    """No server could be reached. The object may exist.
 
-    `is_unknown_host`: the host's name does not exist. `was_connected`: the connection was made, and
-    lost before an answer.
+    `is_unknown_host`: the host's name does not exist.
+    `was_connected`: the connection was established, and lost before a response.
     """
 
     is_unknown_host = False
@@ -105,21 +115,21 @@ class Unreachable(OcifsError):
 
 
 class ConnectionRefused(Unreachable):
-    """The host is there and nothing listens."""
+    """The host is up, and no process listens on the port."""
 
 
 class DeadlineExceeded(OcifsError):
-    """Nothing came within the time that the caller was willing to wait; the work may go on."""
+    """The caller's deadline passed. The work may continue in the background."""
 
 
 class Interrupted(OcifsError):
-    """The caller got a signal while it waited."""
+    """The caller received a signal while it waited."""
 
 
 class RateLimited(OcifsError):
-    """The registry asks for patience (429) beyond what was allowed.
+    """The registry limits the rate of requests (429), and the retries are used up.
 
-    `retry_after`: seconds, or None when it did not say.
+    `retry_after`: seconds, or None if the response has no Retry-After.
     """
 
     def __init__(self, message: str, *, retry_after: float | None = None, hint: str = "") -> None:
@@ -128,10 +138,10 @@ class RateLimited(OcifsError):
 
 
 class RegistryFailed(OcifsError):
-    """The registry answered, with a failure of its own (5xx after retries) or with something that
-    nothing provides for.
+    """The registry failed (5xx after all retries), or sent an unexpected response.
 
-    `status`: of HTTP, where there is one; `retry_after`: seconds, or None when it did not say.
+    `status`: the HTTP status, if there is one.
+    `retry_after`: seconds, or None if the response has no Retry-After.
     """
 
     def __init__(
@@ -148,7 +158,7 @@ class RegistryFailed(OcifsError):
 
 
 class Unsupported(OcifsError):
-    """Something that ocifs refuses to do, or cannot; the message says why."""
+    """A feature that ocifs does not support. The message contains the reason."""
 
 
 class CatalogUnavailable(OcifsError):
@@ -156,30 +166,28 @@ class CatalogUnavailable(OcifsError):
 
 
 class CatalogFailed(CatalogUnavailable):
-    """The registry answered the question for its repositories with a failure, or with something
-    that is not a list.
-    """
+    """The response to the request for the catalog was an error, or not a list."""
 
 
 class Malformed(OcifsError):
-    """An answer, manifest, layer or table of contents that breaks its specification."""
+    """A response, manifest, layer or table of contents that breaks its specification."""
 
 
 class IntegrityError(Malformed):
-    """Bytes that are not those of their digest or size. They were not served."""
+    """Content with another digest or size than expected. It was not served."""
 
 
 class LimitExceeded(OcifsError):
-    """A bound of ours was passed; the message names the setting."""
+    """A limit was exceeded. The message names the setting."""
 
 
 class CacheFull(OcifsError):
-    """The cache's disk is full and nothing can be evicted."""
+    """The cache's disk is full, and nothing can be evicted."""
 
 
 class CacheFailed(OcifsError):
-    """The cache's disk cannot be read or written, or another process keeps a file of it locked."""
+    """The cache's disk cannot be read or written, or another process has a file locked."""
 
 
 class WriteFailed(OcifsError):
-    """A file that a command was asked to make could not be written; the message says where and why."""
+    """An output file could not be written. The message contains the path and the reason."""

@@ -1,10 +1,9 @@
-"""What this process takes from the system: memory, which it gives back, and file descriptors.
+"""Tunes the process: the C allocator, the garbage collector, and the limit of file descriptors.
 
-Called when a mount starts, and by worker threads after large work. In a mount, mebibytes and many
-small objects come and go all the time.
+Called once when a mount starts, and by worker threads after memory-intensive work. A mount
+allocates and frees buffers of a MiB and many small objects all the time.
 
-Rules that hold here: what the system does not offer (another C library than glibc, a hard limit) is
-done without.
+Rules that hold here: features that the system does not have (glibc, a higher limit) are skipped.
 """
 
 from __future__ import annotations
@@ -23,14 +22,14 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -2, -3, -8
 
 
 def tune_malloc() -> None:
-    """Let the allocator use freed memory again, up to 4 MiB of it, where it would give it back and
-    take new pages at once.
+    """Set the options of malloc: reuse of freed memory, arenas, and the threshold for mmap.
 
-    Of 1 GiB that was read through a mount this made 10,000 page faults out of 110,000. Two arenas
-    serve all threads: by default there are eight for each processor, each of which keeps freed
-    memory of its own. What is longer than what is read from a socket at a time comes from the
-    system: spans of all lengths between small objects leave holes that nothing fits into, 40 MB of
-    them for 16 readers.
+    - 4 MiB of freed memory is reused instead of returned to the system. Reading 1 GiB through a
+      mount then causes 10,000 page faults instead of 110,000.
+    - Two arenas serve all threads. By default there are eight for each processor, and each retains
+      freed memory.
+    - Allocations larger than one read of a socket are mapped. Among small objects, spans of
+      varying length would leave holes: 40 MB for 16 readers.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
@@ -46,28 +45,26 @@ def tune_malloc() -> None:
 
 
 def trim_memory() -> None:
-    """Return freed memory to the system, also from between what is used.
+    """Return freed memory to the system, including holes between allocations.
 
-    Blocks for some milliseconds, without the interpreter's lock.
-
-    After work that took much memory once: unpacking a layer leaves up to 40 MB in pieces, which
-    later work uses only in part.
+    Blocks for some milliseconds, without the GIL. Called after work that needed much memory once:
+    indexing a layer leaves up to 40 MB of holes, which later work uses only in part.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
 
 
-# A listing makes tens of thousands of objects that stay and are in no cycle: by Python's default,
-# 700 of them begin a collection.
+# A listing creates tens of thousands of long-lived objects without cycles. By default, every 700 of
+# them start a collection.
 _YOUNG, _MIDDLE, _OLD = 20_000, 20, 20
 
 
 def tune_garbage_collector() -> None:
-    """Look for cycles of objects seldom, and never among what is here now: nearly everything is
-    freed by its count of references.
+    """Run the garbage collector rarely, and never for the objects that exist now.
 
-    Listing 12,000 entries had one collection of everything, of 0.1 s.
+    Almost all objects are freed by reference counting. With the defaults, a listing of 12,000
+    entries caused a full collection of 0.1 s.
     """
     gc.freeze()
     gc.set_threshold(_YOUNG, _MIDDLE, _OLD)
@@ -77,8 +74,10 @@ _DESCRIPTORS = 65_536
 
 
 def raise_descriptor_limit() -> None:
-    """Raise the soft limit of descriptors, 1,024 by default: each open blob takes two, each
-    connection one. select(2) is not used here.
+    """Raise the soft limit of descriptors from its default of 1,024.
+
+    An open blob needs two, a connection one. ocifs does not use select(2), which the default is
+    meant for.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
@@ -93,30 +92,32 @@ _WINDOW, _SPARE_SHARE = 32 * MIB, 4
 
 
 def memory_limit(groups: str, root: Path = _CGROUPS) -> int | None:
-    """The memory that a process may take whose /proc/PID/cgroup (cgroups(7)) is given; None: as
-    much as there is. Blocks.
+    """The memory limit of the control groups in `groups`, a /proc/PID/cgroup (cgroups(7)).
+
+    None if there is no limit. Blocks.
     """
     limits = []
     for line in groups.splitlines():
         _, controllers, path = [*line.split(":", 2), "", ""][:3]
-        place, name = (
+        top, name = (
             (root, "memory.max") if not controllers else (root / "memory", "memory.limit_in_bytes")
         )
         if controllers and "memory" not in controllers.split(","):
             continue
-        group = place / path.lstrip("/")
-        for each in (group, *group.parents):
-            if not each.is_relative_to(root):
+        group = top / path.lstrip("/")
+        for directory in (group, *group.parents):
+            if not directory.is_relative_to(root):
                 break
             with suppress(OSError, ValueError):
-                limits.append(int((each / name).read_text()))
+                limits.append(int((directory / name).read_text()))
     least = min(limits, default=None)
     return None if least is None or least >= 1 << 50 else least
 
 
 def fit_to_limit(settings: Settings, limit: int | None) -> Settings:
-    """Settings for a process with little memory: it refuses layers that need much, and keeps less
-    of a full disk's blobs.
+    """Reduce the settings for a process with a memory limit.
+
+    Layers that need a large window are rejected, and less is buffered while the disk is full.
     """
     if limit is None or limit >= _ROOMY:
         return settings
@@ -130,7 +131,7 @@ def fit_to_limit(settings: Settings, limit: int | None) -> Settings:
 
 
 def fit_to_machine(settings: Settings) -> Settings:
-    """Settings for the memory that this process may take. Blocks."""
+    """Reduce the settings according to this process's control groups. Blocks."""
     try:
         groups = Path("/proc/self/cgroup").read_text()
     except OSError:

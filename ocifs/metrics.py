@@ -1,10 +1,14 @@
-"""The metrics of a mount, and their text for Prometheus.
+"""The metrics of a mount for Prometheus, and their text format.
+
+`scrape` calls `exposition` on the event loop for each request.
 
 Rules that hold here:
-- The table is the documentation: scripts/generate_metrics.py writes docs/reference/metrics.md.
-- Every value is a value of status.json, from the same status, so the two never differ.
-- Labels have a bounded set of values: hosts of the mount, kinds of operations, names of errnos. A
-  digest, a repository or a path is never a label.
+
+- The table METRICS is also the documentation: scripts/generate_metrics.py writes
+  docs/reference/metrics.md from it.
+- Every number is one of status.json, so that the two never differ.
+- The values of labels are bounded: hosts of the mount, operations, names of errnos. Digests,
+  repositories and paths are never labels.
 """
 
 from __future__ import annotations
@@ -19,12 +23,12 @@ from ocifs.errors import UsageError
 DEFAULT_PORT = 9469
 StatusData: TypeAlias = Mapping[str, object]
 Sample: TypeAlias = tuple[tuple[str, ...], float]
-"""Labels' values, and the number."""
+"""The values of the labels, and the number."""
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric: `kind` is counter or gauge, `values` finds its numbers in a status."""
+    """One metric. `kind`: counter or gauge. `values`: extracts the samples from a status."""
 
     name: str
     kind: str
@@ -34,7 +38,7 @@ class Metric:
 
 
 def _counts(field: str) -> Callable[[StatusData], Iterator[Sample]]:
-    """A number for each name in a table of the status."""
+    """One sample for each entry of a table in the status."""
 
     def values(status: StatusData) -> Iterator[Sample]:
         table = status.get(field)
@@ -45,7 +49,7 @@ def _counts(field: str) -> Callable[[StatusData], Iterator[Sample]]:
 
 
 def _top(field: str, within: str = "") -> Callable[[StatusData], Iterator[Sample]]:
-    """One number of the status, or of a table in it."""
+    """One number of the status, or of the table `within` it."""
 
     def values(status: StatusData) -> Iterator[Sample]:
         table = status.get(within) if within else status
@@ -57,7 +61,7 @@ def _top(field: str, within: str = "") -> Callable[[StatusData], Iterator[Sample
 
 
 def _registry(field: str) -> Callable[[StatusData], Iterator[Sample]]:
-    """A number of each registry; truth is 1, what is not known yet is left out."""
+    """One number for each registry. True is 1; unknown values are left out."""
 
     def values(status: StatusData) -> Iterator[Sample]:
         registries = status.get("registries")
@@ -170,7 +174,7 @@ METRICS = (
 
 
 def parse_address(text: str) -> tuple[str, int]:
-    """Where to serve: `HOST:PORT`, `:PORT` or `PORT` (both on loopback), `HOST`.
+    """Parse a listen address: `HOST:PORT`, `HOST`, `:PORT` or `PORT`, the last two on loopback.
 
     Raises UsageError.
     """
@@ -180,7 +184,7 @@ def parse_address(text: str) -> tuple[str, int]:
     host = host.strip("[]") or "127.0.0.1"
     if not (_is_address(host) and port.isdigit() and int(port) <= 65535):
         raise UsageError(
-            f"{text} is no address to serve at", hint="write 127.0.0.1:9469, [::1]:9469 or 9469"
+            f"invalid listen address: {text}", hint="write 127.0.0.1:9469, [::1]:9469 or 9469"
         )
     return host, int(port)
 
@@ -215,5 +219,5 @@ def exposition(status: StatusData) -> bytes:
 
 
 def name_in_text(metric: Metric) -> str:
-    """A metric's name as it is scraped."""
+    """A metric's name in the text format."""
     return f"{metric.name}_total" if metric.kind == "counter" else metric.name

@@ -1,12 +1,15 @@
-"""The one function that cleans text for a person.
+"""Escapes untrusted text before it is displayed.
 
 Names, annotations, error texts and command lines come from registries, publishers and other users
-of the machine. Raw control characters in them would act on a terminal: move the cursor, set the
-title, answer for the keyboard, or turn the direction of the text.
+of the machine. Control characters in them would act on a terminal: move the cursor, set the title,
+simulate keyboard input, or change the direction of the text.
 
-Rules that hold here: pure and linear; every character that is not printable is replaced by its
-escape in Python's notation, also line ends, so that a text stays one line; printable text is
-unchanged.
+Rules that hold here:
+
+- Pure and linear.
+- Every unprintable character, including line ends, is replaced by its escape in Python's notation:
+  the result is one line.
+- Printable text is unchanged.
 """
 
 from __future__ import annotations
@@ -15,9 +18,9 @@ _SHORT = (("\n", "\\n"), ("\r", "\\r"), ("\t", "\\t"))
 
 
 def printable(text: str) -> str:
-    """A text as one line that does nothing but appear: `x\\x1b[2J`.
+    """Escape a text as one line: `x\\x1b[2J`.
 
-    Bytes that are not UTF-8 (surrogates) are `\\xNN`.
+    Bytes that are not UTF-8 (surrogates) become `\\xNN`.
     """
     if text.isprintable():
         return text
@@ -27,16 +30,17 @@ def printable(text: str) -> str:
 
 
 def printable_lines(text: str) -> str:
-    """The same for a text of several lines of our own, line by line."""
+    """Escape each line of a text whose line ends are trusted."""
     return "\n".join(map(printable, text.split("\n")))
 
 
 def _escaped(character: str) -> str:
     code = ord(character)
-    if 0xDC80 <= code <= 0xDCFF:  # a byte, as os.fsdecode shows it
+    # os.fsdecode represents a byte that is not UTF-8 by one of these.
+    if 0xDC80 <= code <= 0xDCFF:
         code -= 0xDC00
-    for written, short in _SHORT:
-        if character == written:
+    for original, short in _SHORT:
+        if character == original:
             return short
     return (
         f"\\x{code:02x}"

@@ -1,16 +1,16 @@
-"""Where programs and modules come from: never the current directory.
+"""Finds programs, and removes the current directory from the search paths.
 
 An empty or relative entry of PATH or PYTHONPATH (`export PATH=$PATH:`, `PYTHONPATH=:/opt/x`) means
-the current directory. A command that root runs in another user's directory would run that user's
+the current directory. If root ran a command in another user's directory, it would run that user's
 programs and modules.
 
 Rules that hold here:
 
-- A program is named by its absolute path before it is run.
+- A program is started by its absolute path.
 - `exclude_current_directory` runs first in every entry point, before modules outside the standard
-  library are imported. What the interpreter imports earlier is out of reach: the Debian package
-  starts it with -I.
-- Whatever is absolute in PATH and PYTHONPATH is trusted.
+  library are imported. It cannot affect earlier imports of the interpreter: the Debian package
+  starts Python with -I.
+- Absolute entries of PATH and PYTHONPATH are trusted.
 """
 
 from __future__ import annotations
@@ -35,35 +35,33 @@ def find_program(name: str, environ: Mapping[str, str] = os.environ) -> str | No
 
 
 def exclude_current_directory(environ: MutableMapping[str, str] = os.environ) -> None:
-    """Look for programs and modules at absolute places only, here and in every program that is
-    started.
-    """
+    """Remove relative entries from the search paths of this process and of its children."""
     # Unset rather than empty: an empty PATH is the current directory again.
     for name in ("PATH", "PYTHONPATH"):
         if name in environ:
             entries = absolute_entries(environ[name])
             if not sys.flags.ignore_environment and name == "PYTHONPATH":
-                _leave_out(set(environ[name].split(os.pathsep)) - set(entries))
+                _exclude(set(environ[name].split(os.pathsep)) - set(entries))
             if entries:
                 environ[name] = os.pathsep.join(entries)
             else:
                 del environ[name]
-    if not sys.flags.safe_path and sys.path[:1] == [_current_directory()]:  # `python -m ocifs`
-        _leave_out({""})
+    # `python -m ocifs` puts the current directory first.
+    if not sys.flags.safe_path and sys.path[:1] == [_current_directory()]:
+        _exclude({""})
 
 
-def _leave_out(relative: set[str]) -> None:
-    """Take directories off the module search path, except the one that this package was imported
-    from.
-    """
+def _exclude(relative: set[str]) -> None:
+    """Remove directories from sys.path, except the one that contains this package."""
     home = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    here = _current_directory()
-    gone = {os.path.normpath(os.path.join(here, entry)) for entry in relative} - {home}
-    sys.path[:] = [entry for entry in sys.path if os.path.isabs(entry) and entry not in gone]
+    current = _current_directory()
+    excluded = {os.path.normpath(os.path.join(current, entry)) for entry in relative} - {home}
+    sys.path[:] = [entry for entry in sys.path if os.path.isabs(entry) and entry not in excluded]
 
 
 def _current_directory() -> str:
     try:
         return os.getcwd()
-    except OSError:  # it was removed
+    except OSError:
+        # The directory was removed.
         return ""

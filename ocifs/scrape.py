@@ -1,9 +1,13 @@
-"""The little HTTP server behind `--metrics ADDRESS`: it answers GET and HEAD of /metrics, and
-nothing else.
+"""The HTTP server behind `--metrics ADDRESS`: it answers GET and HEAD of /metrics.
 
-Rules that hold here: one request a connection, bounded in size and time, so many connections and no
-more; what it serves is made at the request; nothing that a client sends is logged or believed. h11
-says what HTTP is.
+A background task of the mount runs `serve_metrics`; `render` is called on the event loop for each
+request. h11 parses the requests.
+
+Rules that hold here:
+
+- One request for each connection. Its size and its time are bounded.
+- At most `_CONNECTIONS` connections. Further ones are closed.
+- The request is untrusted: nothing of it is logged, and its Host is checked (`_is_host_allowed`).
 """
 
 from __future__ import annotations
@@ -21,25 +25,25 @@ from ocifs.errors import UsageError
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = 5.0
 _HOST = re.compile(r"(?:\[([^\]]*)\]|([^:\[\]]*))(?::\d{1,5})?")
-_AT_A_TIME = 16
+_CONNECTIONS = 16
 _REQUEST_BYTES = 16 << 10
 
 
 async def open_listeners(address: tuple[str, int]) -> list[trio.SocketListener]:
-    """Listen. Raises UsageError where that cannot be done."""
+    """Listen at an address. Raises UsageError."""
     host, port = address
     try:
         return list(await trio.open_tcp_listeners(port, host=host))
     except OSError as error:
-        hint = "another mount may have it: give each its own port"
+        hint = "another mount may use it: give each mount its own port"
         raise UsageError(
             f"cannot listen at {host}:{port}: {error.strerror or error}", hint=hint
         ) from None
 
 
 async def serve_metrics(listeners: list[trio.SocketListener], render: Callable[[], bytes]) -> None:
-    """Answer until cancelled."""
-    limiter = trio.CapacityLimiter(_AT_A_TIME)
+    """Answer requests until cancelled."""
+    limiter = trio.CapacityLimiter(_CONNECTIONS)
 
     async def handle(stream: trio.SocketStream) -> None:
         try:
@@ -51,7 +55,8 @@ async def serve_metrics(listeners: list[trio.SocketListener], render: Callable[[
             with trio.move_on_after(_SECONDS):
                 await _answer(stream, render)
         except (trio.BrokenResourceError, trio.ClosedResourceError, h11.ProtocolError):
-            pass  # the client went away or speaks no HTTP: nobody is to be told
+            # The client closed the connection, or sent something else than HTTP.
+            pass
         finally:
             limiter.release()
             with trio.move_on_after(1, shield=True):
@@ -63,11 +68,11 @@ async def serve_metrics(listeners: list[trio.SocketListener], render: Callable[[
     await trio.serve_listeners(handle_guarded, listeners)
 
 
-def _may_ask(address: str, headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    """Whether a request is for the name that it came to.
+def _is_host_allowed(address: str, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether the Host of a request matches the address that received it.
 
-    At loopback that is a loopback address or localhost. Any other name is that of a page in a
-    browser on this machine, whose address was changed to loopback (DNS rebinding).
+    On loopback, only a loopback address or localhost is allowed. Other names are those of web pages
+    in a local browser, which can resolve to loopback (DNS rebinding).
     """
     if not _is_loopback(address.partition("%")[0]):
         return True
@@ -81,11 +86,11 @@ def _may_ask(address: str, headers: Iterable[tuple[bytes, bytes]]) -> bool:
 
 def _is_loopback(host: str) -> bool:
     try:
-        found = ipaddress.ip_address(host)
+        address = ipaddress.ip_address(host)
     except ValueError:
         return host.lower() == "localhost"
-    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
-    return (mapped or found).is_loopback
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback
 
 
 async def _answer(stream: trio.SocketStream, render: Callable[[], bytes]) -> None:
@@ -98,11 +103,8 @@ async def _answer(stream: trio.SocketStream, render: Callable[[], bytes]) -> Non
         return
     path = event.target.partition(b"?")[0]
     status, body = 200, b""
-    if not _may_ask(stream.socket.getsockname()[0], event.headers):
-        status, body = (
-            421,
-            b"the metrics of this machine are asked for by its address, or as localhost\n",
-        )
+    if not _is_host_allowed(stream.socket.getsockname()[0], event.headers):
+        status, body = 421, b"use the address of this machine, or localhost\n"
     elif event.method not in (b"GET", b"HEAD"):
         status = 405
     elif path == b"/metrics":
@@ -123,4 +125,5 @@ async def _answer(stream: trio.SocketStream, render: Callable[[], bytes]) -> Non
     await stream.send_all(b"".join(connection.send(part) or b"" for part in parts))
     await stream.send_eof()
     while await stream.receive_some(_REQUEST_BYTES):
-        pass  # what else comes is read until its end, so that no reset overtakes the answer
+        # Closing with unread data would send a reset, which can overtake the response.
+        pass

@@ -1,9 +1,14 @@
-"""What a person or a machine reads in the log, and the number by which lines belong together.
+"""The log: its formats, and the operation number that connects the lines of one operation.
 
-Rules that hold here: httpx and httpcore never log, since they write whole addresses, and a signed
-one is a secret; a line of ours names method, host, path and status, never a query or a header; the
-number is that of the operation that a caller waits for, and work that is started on its behalf
-inherits it.
+The command line calls `start_logging` or `log_warnings` once. Modules log from every thread. The
+number is a context variable: tasks and threads that work for an operation inherit it.
+
+Rules that hold here:
+
+- No secrets. httpx and httpcore never log, since they would log signed URLs. A line contains the
+  method, host, path and status, never a query or a header. The formatters redact the texts of
+  exceptions of other libraries.
+- No control characters. Names and error texts are untrusted, and a message cannot begin a new line.
 """
 
 from __future__ import annotations
@@ -20,7 +25,7 @@ from ocifs.printable import printable, printable_lines
 OPERATION: contextvars.ContextVar[int] = contextvars.ContextVar("ocifs_operation", default=0)
 _LEVELS = (logging.INFO, logging.DEBUG, 5)
 TRACE = _LEVELS[2]
-"""The level of a line for each operation: a listing makes thousands of them."""
+"""The level of the lines that are logged for each operation: thousands for one listing."""
 
 _PRIORITIES = (
     (logging.CRITICAL, 2),
@@ -29,30 +34,30 @@ _PRIORITIES = (
     (logging.INFO, 6),
 )  # syslog(3)
 _SILENT = ("httpx", "httpcore", "hpack")
-# Nothing of ours logs one. This holds back what some library puts into an exception's text.
+
 _SECRET = re.compile(
     r"(?i)(\b(?:bearer|basic)\s+)[\w.~+/=-]{6,}|(://[^\s/:@]*:)[^\s/@]+(?=@)|([?&][^\s=&?]+=)[^\s&\"']+"
 )
 
 
 def begin_operation(number: int) -> None:
-    """Put a number on the log lines of the current task, from here on. Numbers begin with 1."""
+    """Set the operation number of the current task's log lines. Numbers begin with 1."""
     OPERATION.set(number)
 
 
 def redact_secrets(text: str) -> str:
-    """A text with values of queries, passwords in addresses and credentials of HTTP taken out."""
-    return _SECRET.sub(lambda found: f"{found[1] or found[2] or found[3]}…", text)
+    """Replace the values of queries, passwords in URLs and HTTP credentials by `…`."""
+    return _SECRET.sub(lambda match: f"{match[1] or match[2] or match[3]}…", text)
 
 
 class TextFormatter(logging.Formatter):
-    """A line for people. `#12` is the operation."""
+    """Plain text. `#12` is the number of the operation."""
 
     def __init__(self, form: str = "%(asctime)s %(levelname)s %(name)s: %(message)s") -> None:
         super().__init__(form)
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (the name that logging has)
-        record.message = printable(record.message)  # so that no message begins a line of its own
+        record.message = printable(record.message)
         return super().formatMessage(record)
 
     def format(self, record: logging.LogRecord) -> str:
@@ -62,12 +67,12 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """An object a line, for machines."""
+    """One JSON object a line."""
 
     def format(self, record: logging.LogRecord) -> str:
-        when = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         fields: dict[str, object] = {
-            "time": f"{when}.{int(record.msecs):03}Z",
+            "time": f"{seconds}.{int(record.msecs):03}Z",
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": redact_secrets(record.getMessage()),
@@ -80,9 +85,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class JournalFormatter(TextFormatter):
-    """Lines for systemd's journal, which has the time itself: each begins with its priority
-    (sd-daemon(3)).
-    """
+    """Lines for systemd's journal: they begin with the priority (sd-daemon(3)) and have no time."""
 
     def __init__(self) -> None:
         super().__init__("%(name)s: %(message)s")
@@ -93,37 +96,34 @@ class JournalFormatter(TextFormatter):
 
 
 def stderr_is_journal() -> bool:
-    """Whether systemd's journal reads our standard error (systemd.exec(5), JOURNAL_STREAM)."""
+    """Whether stderr is connected to systemd's journal (systemd.exec(5), JOURNAL_STREAM)."""
     try:
-        found = os.fstat(2)
+        status = os.fstat(2)
     except OSError:
         return False
-    return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
 _FORMATTERS = {"text": TextFormatter, "json": JsonFormatter, "journald": JournalFormatter}
 
 
 def start_logging(verbosity: int, form: str = "text") -> None:
-    """Log to standard error, as `form` says (text, json, journald; the journal gets its own instead
-    of text).
+    """Log to stderr in a format: text, json or journald. For the journal, text means journald.
 
-    Errors that callers got; with 1 each request to a registry, too; with 2 each operation, too.
+    Verbosity 0 logs errors, 1 also requests to registries, 2 also operations.
     """
-    _write_as(_FORMATTERS["journald" if form == "text" and stderr_is_journal() else form]())
+    _log_to_stderr(_FORMATTERS["journald" if form == "text" and stderr_is_journal() else form]())
     logging.addLevelName(TRACE, "TRACE")
     logging.getLogger("ocifs").setLevel(_LEVELS[min(verbosity, 2)])
 
 
 def log_warnings() -> None:
-    """For a command that a person waits for: warnings on standard error, as its own messages are."""
-    _write_as(TextFormatter("ocifs: %(message)s"))
+    """Log warnings to stderr in the style of a command's messages."""
+    _log_to_stderr(TextFormatter("ocifs: %(message)s"))
 
 
-def _write_as(formatter: logging.Formatter) -> None:
-    """Warnings on standard error in a form; the libraries that must not log do not, whoever has
-    what form.
-    """
+def _log_to_stderr(formatter: logging.Formatter) -> None:
+    """Log warnings to stderr, and silence the libraries that would log secrets."""
     handler = logging.StreamHandler()
     handler.setFormatter(formatter)
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)

@@ -1,9 +1,11 @@
-"""Files of the user's own that decide what this program does: configuration, credentials,
-passwords.
+"""Reads files that control this program: configuration, credentials, passwords.
 
-Rules that hold here: blocks, but never without end: a FIFO or a device is not read; what is read is
-bounded; a file that others can write is read, since the other tools do so, and `unsafe_permissions`
-says why that deserves a warning.
+Rules that hold here:
+
+- Blocks, but only for regular files: a FIFO or a device is an error.
+- The size is bounded.
+- A file that others can write to is read, as in other tools. `unsafe_permissions` returns the text
+  of a warning.
 """
 
 from __future__ import annotations
@@ -17,15 +19,15 @@ _NULL = os.makedev(1, 3)  # /dev/null, a common name for an empty file (admin-gu
 
 
 def read_user_file(path: Path, most: int) -> bytes:
-    """At most `most` bytes of a regular file, none of /dev/null.
+    """Read at most `most` bytes of a regular file. /dev/null is empty.
 
-    Raises OSError: EINVAL for what is none, without waiting for a writer.
+    Raises OSError, with EINVAL for a file of another type.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     with os.fdopen(descriptor, "rb") as file:
-        found = os.fstat(descriptor)
-        mode = found.st_mode
-        if stat.S_ISCHR(mode) and found.st_rdev == _NULL:
+        status = os.fstat(descriptor)
+        mode = status.st_mode
+        if stat.S_ISCHR(mode) and status.st_rdev == _NULL:
             return b""
         if stat.S_ISDIR(mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
@@ -35,26 +37,26 @@ def read_user_file(path: Path, most: int) -> bytes:
 
 
 def unsafe_permissions(path: Path) -> str:
-    """Why others than this user and root may change a file: a sentence, or nothing if they may not."""
+    """Why users other than this one and root can change a file, or "" if they cannot."""
     try:
-        found, above = path.stat(), path.resolve().parent.stat()
+        file, directory = path.stat(), path.resolve().parent.stat()
     except OSError:
         return ""
-    if found.st_uid not in (0, os.geteuid()):
+    if file.st_uid not in (0, os.geteuid()):
         return f"{path} belongs to another user"
-    if _others_write(found):
+    if _others_can_write(file):
         return f"others can write to {path}: chmod go-w {path}"
-    if above.st_uid not in (0, os.geteuid()):
+    if directory.st_uid not in (0, os.geteuid()):
         return f"the directory of {path} belongs to another user"
-    if _others_write(above) and not above.st_mode & stat.S_ISVTX:
+    if _others_can_write(directory) and not directory.st_mode & stat.S_ISVTX:
         return f"others can replace {path}: chmod go-w {path.parent}"
     return ""
 
 
-def _others_write(found: os.stat_result) -> bool:
-    """Whether others may write.
+def _others_can_write(status: os.stat_result) -> bool:
+    """Whether others can write.
 
-    Many systems give each user a group of their own, in which nobody else is.
+    The user's primary group is trusted: on many systems it has no other members.
     """
-    group = found.st_mode & stat.S_IWGRP and found.st_gid not in (0, os.getegid())
-    return bool(found.st_mode & stat.S_IWOTH or group)
+    group = status.st_mode & stat.S_IWGRP and status.st_gid not in (0, os.getegid())
+    return bool(status.st_mode & stat.S_IWOTH or group)

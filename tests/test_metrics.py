@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from ocifs.errors import UsageError
 from ocifs.metrics import METRICS, exposition, name_in_text, parse_address
 from ocifs.oci import mediatype
-from ocifs.scrape import _may_ask
+from ocifs.scrape import _is_host_allowed
 from scripts.generate_metrics import REFERENCE, dashboard, page
 from tests.support.mount import mounted, run_ocifs
 from tests.support.ports import free_port
@@ -143,7 +143,7 @@ def test_addresses(text: str, address: tuple[str, int]) -> None:
     "text", ["x", "1.2.3:4", "127.0.0.1:65536", "127.0.0.1:x", ":", "http://127.0.0.1:1"]
 )
 def test_what_is_no_address(text: str) -> None:
-    with pytest.raises(UsageError, match="no address"):
+    with pytest.raises(UsageError, match="invalid listen address"):
         parse_address(text)
 
 
@@ -191,10 +191,10 @@ def test_the_dashboard_asks_for_metrics_and_labels_that_there_are() -> None:
 def test_at_loopback_metrics_are_asked_for_by_its_own_names(host: str, allowed: bool) -> None:
     headers = [(b"Accept", b"*/*"), (b"hOsT", host.encode())]
     assert (
-        _may_ask("127.0.0.1", headers)
-        == _may_ask("::1", headers)
-        == _may_ask("::ffff:127.0.0.1", headers)
+        _is_host_allowed("127.0.0.1", headers)
+        == _is_host_allowed("::1", headers)
+        == _is_host_allowed("::ffff:127.0.0.1", headers)
         == allowed
     )
-    assert _may_ask("192.0.2.1", headers)  # there a scraper may use any name that leads there
-    assert _may_ask("127.0.0.1", [])  # HTTP/1.0, which no browser speaks
+    assert _is_host_allowed("192.0.2.1", headers)  # there a scraper may use any name that leads there
+    assert _is_host_allowed("127.0.0.1", [])  # HTTP/1.0, which no browser speaks
