@@ -196,5 +196,7 @@ def test_at_loopback_metrics_are_asked_for_by_its_own_names(host: str, allowed: 
         == _is_host_allowed("::ffff:127.0.0.1", headers)
         == allowed
     )
-    assert _is_host_allowed("192.0.2.1", headers)  # there a scraper may use any name that leads there
+    assert _is_host_allowed(
+        "192.0.2.1", headers
+    )  # there a scraper may use any name that leads there
     assert _is_host_allowed("127.0.0.1", [])  # HTTP/1.0, which no browser speaks
