@@ -1,6 +1,6 @@
 """Deadlines, work that several callers share, and worker threads.
 
-Used by all rooms; it knows nothing of registries. Functions run in the event loop unless stated
+Used by all rooms, and independent of registries. Functions run in the event loop unless stated
 otherwise.
 
 A wait in ocifs ends when nothing has arrived for a while, or after a longer time in all. The caller

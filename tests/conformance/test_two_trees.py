@@ -41,7 +41,7 @@ def files(number: int) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def pushed(registry: Registry) -> Registry:
-    """A registry with a repository for each tree: a large blob, and an image of many small files."""
+    """A registry with a repository for each tree: a large blob, and an image of small files."""
     for number in range(TREES):
         packed = io.BytesIO()
         with tarfile.open(fileobj=packed, mode="w") as archive:

@@ -233,7 +233,7 @@ async def test_a_lost_connection_is_gone_on_from_where_it_was_lost(
     assert source.opened == [(0, SIZE), (after // BLOCK * BLOCK, SIZE)]
 
 
-async def test_a_connection_that_is_lost_again_and_again_is_gone_on_from_as_long_as_it_brings_something(
+async def test_a_fetch_resumes_after_each_lost_connection_that_brought_a_block(
     tmp_path: Path,
 ) -> None:
     source = MemorySource(always=broken(BLOCK))

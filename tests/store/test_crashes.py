@@ -141,10 +141,15 @@ def recorder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Record
         made.note("unlink", paths=(made.relative(path), ""))
 
     replaced = {
-        "open": open_, "pwritev": pwritev, "pwrite": pwrite, "fsync": sync, "fdatasync": sync, "unlink": unlink,
+        "open": open_,
+        "pwritev": pwritev,
+        "pwrite": pwrite,
+        "fsync": sync,
+        "fdatasync": sync,
+        "unlink": unlink,
         **{name: sized(name) for name in ("ftruncate", "posix_fallocate")},
         **{name: moved(name) for name in ("rename", "link")},
-    }  # fmt: skip
+    }
     with monkeypatch.context() as patch:
         for name, function in replaced.items():
             patch.setattr(os, name, function)

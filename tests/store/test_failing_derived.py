@@ -189,10 +189,19 @@ def write(text: str, path: Path) -> None:
 JSON: dict[str, Callable[[Path], None]] = {
     text: replaced(functools.partial(write, text))
     for text in (
-        "", "null", "[]", "5", "{}", '{"key": 5}', '{"key": "catalog", "owner": "anonymous", "value": {}}', "[" * 9999,
-        '{"key": "tag a/b:v1", "owner": "anonymous", "value": ["x", "sha256:0", 1]}', "NaN", '{"key": "\\ud800"}',
+        "",
+        "null",
+        "[]",
+        "5",
+        "{}",
+        "NaN",
+        "[" * 9999,
+        '{"key": 5}',
+        '{"key": "\\ud800"}',
+        '{"key": "catalog", "owner": "anonymous", "value": {}}',
+        '{"key": "tag a/b:v1", "owner": "anonymous", "value": ["x", "sha256:0", 1]}',
     )
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(

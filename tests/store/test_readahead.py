@@ -33,9 +33,7 @@ def read_on(readers: ReadAhead, worth: int, total: int, start: int = 0) -> list[
     return windows
 
 
-def test_where_requests_are_dear_a_reader_who_reads_on_gets_twice_as_much_each_time_up_to_a_bound() -> (
-    None
-):
+def test_windows_of_a_sequential_reader_double_up_to_a_bound_if_requests_are_slow() -> None:
     windows = read_on(ReadAhead(), LARGEST, 1024 * MIB)
     assert windows[:11] == [FIRST << number for number in range(11)]
     assert max(windows) == windows[-1] == LARGEST

@@ -247,11 +247,11 @@ def _share(descriptor: int) -> None:
 def is_at(path: Path, descriptor: int) -> bool:
     """Whether a path leads to this very file."""
     try:
-        there = path.stat(follow_symlinks=False)
+        current = path.stat(follow_symlinks=False)
     except OSError:
         return False
     opened = os.fstat(descriptor)
-    return (there.st_dev, there.st_ino) == (opened.st_dev, opened.st_ino)
+    return (current.st_dev, current.st_ino) == (opened.st_dev, opened.st_ino)
 
 
 def _pack(kind: int, first: int, last: int) -> bytes:

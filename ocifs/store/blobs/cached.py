@@ -91,7 +91,7 @@ class CachedBlobs:
         self._verifier = Verifier(source, self._opened, disk, nursery, self._wait_for_others)
 
     async def blob_size(self, repository: str, digest: Digest) -> int:
-        """The size, which the registry is asked for even if the blob is cached, since not every
+        """The size. It is requested from the registry even if the blob is cached, since not every
         credential may read it.
 
         If the registry cannot be reached, this credential must have seen a manifest with the blob.
@@ -197,7 +197,7 @@ class CachedBlobs:
         Raises the error of its fetch.
         """
         missing = wanted.start
-        fetch = next((each for each in opened.fetches if each.start <= missing < each.stop), None)
+        fetch = opened.fetch_of(missing)
         if fetch is None:
             fetch = self._fetches.start(blob, opened, wanted, reader)
         if fetch is None:

@@ -70,9 +70,7 @@ class Fetches:
         end = min(blocks.count, after + reader.window // BLOCK // 2)
         missing = blocks.first_missing(after, end)
         while missing is not None:
-            fetch = next(
-                (each for each in opened.fetches if each.start <= missing < each.stop), None
-            )
+            fetch = opened.fetch_of(missing)
             if fetch is None:
                 window = reader.window // BLOCK
                 if self._start(blob, opened, missing, missing + window) is not None:
@@ -88,14 +86,14 @@ class Fetches:
         """
         missing = wanted.start
         span = next(
-            (each for each in opened.abandoned if each[0] <= missing < each[1]),
+            (span for span in opened.abandoned if span[0] <= missing < span[1]),
             (missing, missing + 1),
         )
         stop = min(
             max(wanted.stop, missing + -(-reader.window // BLOCK)),
             span[1],
             opened.blocks.count,
-            *(each.start for each in opened.fetches if each.start > missing),
+            *(fetch.start for fetch in opened.fetches if fetch.start > missing),
         )
         cached = opened.blocks.map.first_cached(missing, stop)
         reader.grow(self._speed.worth)
@@ -110,7 +108,7 @@ class Fetches:
         """
         blocks = opened.blocks
         stop = min(
-            stop, blocks.count, *(each.start for each in opened.fetches if each.start > start)
+            stop, blocks.count, *(fetch.start for fetch in opened.fetches if fetch.start > start)
         )
         stop = blocks.map.lock(start, stop)
         # With the lock held, no other process adds blocks.

@@ -158,6 +158,10 @@ class OpenBlob:
         """Whether a reader may have got bytes that were not verified."""
         return isinstance(self.state, Partial | Damaged) and self.state.served
 
+    def fetch_of(self, block: int) -> Fetch | None:
+        """The fetch that a block belongs to, if it is being fetched."""
+        return next((fetch for fetch in self.fetches if fetch.start <= block < fetch.stop), None)
+
     def mark_served(self) -> None:
         """Bytes are about to be served; remember it if they are not verified."""
         match self.state:

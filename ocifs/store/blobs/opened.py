@@ -109,9 +109,9 @@ class OpenBlobs:
             opened.retire()
             opened = other
         self._blobs[blob.digest] = opened
-        idle = [each for each in self._blobs.values() if each.idle and each is not opened]
-        for each in idle[: max(0, len(self._blobs) - OPEN_BLOBS)]:
-            self.retire(each)
+        idle = [other for other in self._blobs.values() if other.idle and other is not opened]
+        for other in idle[: max(0, len(self._blobs) - OPEN_BLOBS)]:
+            self.retire(other)
         return opened
 
     async def _open_on_disk(self, blob: Blob) -> tuple[BlobBlocks, BlobState]:

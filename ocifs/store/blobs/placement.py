@@ -28,8 +28,8 @@ def place(disk: Disk, digest: Digest, descriptor: int, block_map: BlockMap) -> P
         if not is_at(path, descriptor):
             # Already placed, held in memory, or removed by force: the path is not this file's.
             return target
-        for each in (target, target_map):
-            make_directory(each.parent)
+        make_directory(target.parent)
+        make_directory(target_map.parent)
         os.fdatasync(descriptor)
         block_map.sync()
         if _wait_for_header(block_map):

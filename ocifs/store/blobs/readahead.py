@@ -107,7 +107,7 @@ class ReadAhead:
             if abs(reader.end - offset) <= min(SLACK, reader.window)
         ]
         if near:
-            reader = min(near, key=lambda each: abs(each.end - offset))
+            reader = min(near, key=lambda state: abs(state.end - offset))
             reader.note(offset, length)
         else:
             reader = ReaderState(offset + length, length, length, length)

@@ -43,7 +43,7 @@ class RegistryIdentity:
 class Owners:
     """The identities that cached answers belong to, each looked up once.
 
-    So a mount keeps the credential that it started with.
+    So a mount uses the credential that it started with until it ends.
     """
 
     def __init__(self, identify: Identify) -> None:

@@ -6,7 +6,7 @@ places:
     fresh      in memory, younger than `tag_ttl`: returned at once
     absent     in memory, younger than `negative_ttl`: its error is raised at once
     last       on disk, of any age: returned if the registry cannot be reached
-    (none)     the registry is asked
+    (none)     a request is sent
 
 With `believe_names` an answer on disk is fresh up to that age.
 """

@@ -52,4 +52,4 @@ def _reachable(directory: CacheDirectory, digest: Digest, media_type: str) -> se
     except (OSError, OcifsError):
         return reached
     descriptors = (manifest.config, *manifest.layers, *manifest.manifests)
-    return reached | {each.digest for each in descriptors if each is not None}
+    return reached | {descriptor.digest for descriptor in descriptors if descriptor is not None}
