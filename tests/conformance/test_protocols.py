@@ -1,6 +1,7 @@
 """One suite for every Catalog, BlobReader and BlobSource.
 
-A real registry, the same with mirrors, a layout, a registry in memory, and each behind the caches.
+A real registry, the same with mirrors, a layout, an archive, a registry in memory, and the caches
+over each of them.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ FALLBACK = {
 
 @dataclass
 class World:
-    """Something that is asked, and the name that it has for the repository."""
+    """An implementation, and its name for the repository."""
 
     repository: str
     catalog: Catalog
@@ -101,7 +102,7 @@ async def a_registry(registry: Registry, tmp_path: Path) -> AsyncIterator[World]
 
 @asynccontextmanager
 async def with_mirrors(registry: Registry, tmp_path: Path) -> AsyncIterator[World]:
-    """A registry behind a mirror that lacks everything and one that is down."""
+    """A registry behind one mirror without any content and another one that is down."""
     with fault_server(lambda request: http(200 if request.target == "/v2/" else 404)) as empty:
         tables = "".join(
             f'[[registry.mirror]]\nlocation = "{host}"\n' for host in (empty.host, "127.0.0.1:1")

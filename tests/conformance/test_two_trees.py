@@ -1,6 +1,4 @@
-"""Two trees open at once in one process: each in its thread, with an event loop of its own, in the
-same modules.
-"""
+"""Two trees that are open at once in one process, each in a thread with its own event loop."""
 
 from __future__ import annotations
 
@@ -29,12 +27,12 @@ REPOSITORY = "two-trees/app"
 
 
 def content(number: int) -> bytes:
-    """What the file of a tree has: no two trees have equal bytes anywhere that counts."""
+    """The content of a tree's file. The bytes of two trees differ in every block."""
     return random.Random(number).randbytes(6 * MIB)
 
 
 def files(number: int) -> dict[str, bytes]:
-    """The root filesystem of a tree: as many files as fill several blocks of its index."""
+    """The root filesystem of a tree, with enough files for several blocks of its index."""
     chance = random.Random(100 + number)
     return {f"d{each % 7}/f{each}": chance.randbytes(2000 + each) for each in range(900)}
 
@@ -79,7 +77,7 @@ def pushed(registry: Registry) -> Registry:
 
 @pytest.fixture(autouse=True)
 def _switching_often() -> Iterator[None]:
-    """Threads take turns after microseconds, so that a race that is there is seen."""
+    """Switch threads every few microseconds, so that races become visible."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     yield
@@ -87,7 +85,7 @@ def _switching_often() -> Iterator[None]:
 
 
 def side_by_side(work: Callable[[int], None]) -> None:
-    """Run work(0) and work(1) in threads; raise what either raised."""
+    """Run work(0) and work(1) in threads. Raises the first error of either."""
     failures: list[BaseException] = []
 
     def run(number: int) -> None:

@@ -1,7 +1,4 @@
-"""A BlobSource in memory, whose streams can go wrong as those of registries do.
-
-An implementation, not a mock.
-"""
+"""A BlobSource in memory with streams that fail as those of registries do. Not a mock."""
 
 from __future__ import annotations
 
@@ -19,9 +16,9 @@ from ocifs.oci.digest import Digest
 
 @dataclass
 class Fault:
-    """What goes wrong with one stream.
+    """A fault of one stream.
 
-    `error` is raised after `after` bytes; without one the stream ends there in silence.
+    `error` is raised after `after` bytes. Without an error the stream ends there.
     """
 
     error: OcifsError | None = None
@@ -33,7 +30,7 @@ class Fault:
 
 
 def broken(after: int) -> Fault:
-    """A connection that is lost after so many bytes."""
+    """A connection that is lost after some bytes."""
     return Fault(Unreachable("the connection was lost"), after)
 
 
@@ -41,8 +38,8 @@ def broken(after: int) -> Fault:
 class MemorySource:
     """Blobs by digest.
 
-    `faults` are used up one a stream; `always` is for every stream once there are no more.
-    `others`: how often there is somebody else to ask for what was wrong.
+    Each of `faults` is for one stream, and `always` is for every stream after them. `others` is the
+    number of other places that may be tried after corrupt content.
     """
 
     piece: int = 40_000
@@ -56,7 +53,7 @@ class MemorySource:
     corrupt: list[Digest] = field(default_factory=list)
 
     def put(self, data: bytes) -> Blob:
-        """Store a blob; how it is reached."""
+        """Store a blob. Returns how to reach it."""
         digest = Digest.of(data)
         self.content[digest] = data
         return Blob("repository", digest, len(data))

@@ -1,4 +1,4 @@
-"""Verified, shared, kept reads over sources that go wrong."""
+"""Verified, shared, cached reads over sources that fail."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ OTHER = random.Random(2).randbytes(SIZE)
 async def caching(
     source: MemorySource, directory: Path, *, verify_full: bool = False
 ) -> AsyncIterator[CachedBlobs]:
-    """A cache in a directory for the length of the block; what it has under way ends with it."""
+    """A cache in a directory. Its tasks end with the block."""
     directory.chmod(0o700)
     chosen = Settings(cache=CacheSettings(directory=directory, verify_full=verify_full))
     async with trio.open_nursery() as nursery:
@@ -45,7 +45,7 @@ async def caching(
 
 
 async def placed(directory: Path, blob: Blob) -> None:
-    """Until a verified blob has its place."""
+    """Wait until a verified blob is at its final path."""
     with trio.fail_after(10):
         while not Disk(directory).whole(blob.digest).exists():
             await trio.lowlevel.checkpoint()
@@ -404,7 +404,7 @@ def test_a_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
 
 
 async def read_and_leave(blobs: CachedBlobs, blob: Blob) -> None:
-    """Wait for bytes that do not come, and leave once a fetch is under way."""
+    """Wait for bytes that do not arrive, and leave when a fetch has started."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(blobs.read_blob, blob, 0, 10)
         while blob.digest not in blobs._opened._blobs or not any(

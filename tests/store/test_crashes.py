@@ -1,9 +1,9 @@
-"""Power cuts: the writes of each writer are recorded, and every prefix of them is laid out anew,
-with and without what was not synced.
+"""Power failures: the writes of each writer are recorded, and every prefix of them is replayed,
+with and without the writes that were not synced.
 
-What a cut leaves: names are as they were at some moment (file systems keep their own records in
-order); of the content of files, all that was synced, and of the rest any part. The next start must
-use it without repair, and without a wrong byte.
+After a power failure names are as they were at some moment, since file systems journal their own
+records. Synced content is complete, and of the rest any part may be missing. The next start must
+use this cache without repair, and without a wrong byte.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ CHANCES = 3  # ways to lose what was not synced, for each prefix
 
 @dataclass
 class Recorder:
-    """What was done to files, in order. A file is known by its inode."""
+    """The recorded calls on files, in order. A file is identified by its inode."""
 
     root: Path
     done: list[tuple[str, int, int, bytes, str, str]] = field(default_factory=list)
@@ -52,8 +52,8 @@ class Recorder:
         return os.path.relpath(os.fspath(path), self.root)  # type: ignore[call-overload]
 
     def lay_out(self, count: int, where: Path, dice: random.Random | None) -> None:
-        """The files as they are after a cut: all of the first `count` steps, or with chance, what
-        was synced and some of the rest.
+        """The files after a power failure: all of the first `count` steps, or (with `chance`) the
+        synced writes and some of the others.
         """
         files: dict[int, bytearray] = {}
         names: dict[str, int] = {}
@@ -158,7 +158,7 @@ def recorder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Record
 
 
 def cuts(recorder: Recorder, directory: Path) -> Iterator[Path]:
-    """Each state that a cut could leave, in a directory of its own."""
+    """Each possible state after a power failure, in a directory of its own."""
     recorder.stop()  # type: ignore[attr-defined]
     assert recorder.done
     for count in range(len(recorder.done) + 1):
@@ -172,7 +172,7 @@ def cuts(recorder: Recorder, directory: Path) -> Iterator[Path]:
 
 
 async def is_used(where: Path) -> int:
-    """Read all of the blob, then see it whole in its place; how many bytes had to be fetched."""
+    """Read all of the blob, and wait until it is at its final path. Returns the bytes fetched."""
     source = MemorySource(piece=20_000)
     blob = source.put(CONTENT)
     async with caching(source, where) as blobs:

@@ -1,4 +1,4 @@
-"""A disk that rots: damage is found when it is read, and mended from the registry."""
+"""A disk that damages content: reads detect it, and the damaged blocks are fetched again."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def flip(path: Path, offset: int) -> None:
 
 
 async def kept(blobs: CachedBlobs, blob: Blob, directory: Path) -> Path:
-    """Where a blob is that was read whole."""
+    """The path of a blob that was read completely."""
     assert await whole(blobs, blob) == CONTENT
     await placed(directory, blob)
     with trio.fail_after(10):

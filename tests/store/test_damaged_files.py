@@ -1,6 +1,4 @@
-"""Files of the cache that are damaged in every way that we could think of: bytes are right, or an
-error, and then right again.
-"""
+"""Damaged files of the cache: reads return the right bytes or an error, later the right bytes."""
 
 from __future__ import annotations
 
@@ -96,7 +94,7 @@ BLOBS = {
 async def read_twice(
     source: MemorySource, directory: Path, blob: Blob, *, verify_full: bool = False
 ) -> None:
-    """Right at once, and in the next session from the cache alone."""
+    """Read right at once, and in the next session from the cache alone."""
     async with caching(source, directory, verify_full=verify_full) as blobs:
         assert await blobs.read_blob(blob, 5 * BLOCK, 10) == CONTENT[5 * BLOCK : 5 * BLOCK + 10]
         assert await whole(blobs, blob) == CONTENT
@@ -156,7 +154,7 @@ async def test_a_blob_of_which_parts_are_cached(
 async def read_while_truncated(
     place: Path, path_of: Callable[[Disk, Digest], Path], length: int, *, is_whole: bool
 ) -> None:
-    """Truncate a file of a blob that is open, whole or in parts, and read all of the blob."""
+    """Truncate a file of an open blob, whole or partial, and read all of the blob."""
     source = MemorySource()
     blob = source.put(CONTENT)
     async with caching(source, place) as blobs:

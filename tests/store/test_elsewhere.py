@@ -1,6 +1,4 @@
-"""What came wrong is fetched from elsewhere, where there is an elsewhere and nobody has seen any of
-it.
-"""
+"""Corrupt content is fetched from another place, if there is one and no byte of it was served."""
 
 from __future__ import annotations
 

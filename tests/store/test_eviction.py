@@ -1,4 +1,4 @@
-"""What goes when the cache passes its bounds, and what stays."""
+"""The items that are evicted when the cache exceeds its bounds, and those that stay."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def disk(tmp_path: Path) -> Disk:
 
 
 def put(disk: Disk, used: float, size: int = LARGE, seed: int = 0) -> Digest:
-    """A whole blob that was last used at a time."""
+    """Store a whole blob with a time of use."""
     content = random.Random(f"{used} {seed}").randbytes(size)
     digest = Digest.of(content)
     disk.write(disk.whole(digest), content)

@@ -1,5 +1,5 @@
-"""Derived files and names on a disk that fails or is damaged: the tree is made anew, bytes are
-right, and no task ends the mount.
+"""Derived files and names on a disk that fails or damages content: the data is derived again, bytes
+are right, and no task ends the mount.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ SEALED: dict[str, Callable[[Path], None]] = {
 
 
 async def used(here: Site) -> None:
-    """All that is derived is made, found and read: indices, a merged tree, a root, the plain tar of
-    an xz layer.
+    """Derive, find and read everything: indexes, a merged tree, the attributes of a root, the
+    uncompressed tar of an xz layer.
     """
     layers = [here.layer(XZ), here.layer(UPPER, UPPER)]
     with trio.fail_after(60):
@@ -138,8 +138,8 @@ async def test_directories(
 
 
 async def test_a_part_of_a_layer_of_which_nothing_can_be_kept(tmp_path: Path) -> None:
-    """Of a compression that cannot be entered in the middle: each part is unpacked anew, and
-    checked like any other.
+    """A compression without checkpoints: each read decompresses again, and is verified like any
+    other.
     """
     content = random.Random(3).randbytes(5 * MIB)
     plain = tar(entry("d/big", content=content))

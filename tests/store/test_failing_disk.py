@@ -1,5 +1,5 @@
-"""A disk that fails, in each call and with each errno: reads are right, from memory if need be, and
-no task ends the mount.
+"""A disk that fails, in each call and with each errno: reads are right, from memory if necessary,
+and no task ends the mount.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CALLS = (*READS, *WRITES, *NAMES, "fcntl", "flock")
 
 
 class Failing:
-    """Calls on files below a directory fail with an errno: the first `times`, or all."""
+    """Calls on files below a directory fail with an errno: the first `times` calls, or all."""
 
     def __init__(self, directory: Path, calls: tuple[str, ...], number: int, times: int) -> None:
         self.directory = str(directory)
@@ -84,8 +84,9 @@ def failing(
 
 
 async def read_in_pieces(blobs: CachedBlobs, blob: Blob, content: bytes) -> None:
-    """Out of order, so that hashes are made in the background; nothing but right bytes, or an error
-    of the disk.
+    """Read out of order, so that hashes are computed in the background.
+
+    The reads return the right bytes, or fail with an error of the disk.
     """
     for start in (
         9 * BLOCK,

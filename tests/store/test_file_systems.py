@@ -1,4 +1,4 @@
-"""The cache on each file system that it promises to work on: real ones, made for the test."""
+"""The cache on each file system that is documented to work: real ones, created for the test."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Caches that earlier commits made: what the current code can read is used, the rest is ignored,
-and nothing is an error.
+"""Caches of earlier commits: formats that the current code can read are used, the others are
+ignored, and none is an error.
 
-Each file in formats/ is a cache's directory, named for the commit that made it (formats/make.py).
+Each file in formats/ is the directory of a cache, named after its commit (formats/make.py).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CACHES = sorted((Path(__file__).parent / "formats").glob("*.tar.xz"))
 
 @pytest.fixture(params=CACHES, ids=lambda path: path.name.partition(".")[0])
 def old(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """A copy of an old cache's directory."""
+    """A copy of the directory of an old cache."""
     directory = tmp_path / "cache" / "ocifs"
     directory.mkdir(mode=0o700, parents=True)
     subprocess.run(
@@ -43,7 +43,7 @@ def old(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def blobs_in(directory: Path) -> dict[Digest, bytes]:
-    """The whole blobs of a cache, each of which is what its name says."""
+    """The whole blobs of a cache, each compared with its name."""
     found = {}
     for path in (directory / "v1" / "blobs" / "sha256").iterdir():
         content = path.read_bytes()
@@ -54,8 +54,8 @@ def blobs_in(directory: Path) -> dict[Digest, bytes]:
 
 
 def layers_in(blobs: dict[Digest, bytes]) -> list[dict[str, object]]:
-    """The layers of the image, as the old manifest lists them: another version of a compressor
-    makes other bytes.
+    """The layers of the image in the old manifest. Another version of a compressor writes other
+    bytes.
     """
     manifests = [
         json.loads(body) for body in blobs.values() if body.startswith(b'{"schemaVersion"')

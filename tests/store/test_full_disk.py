@@ -1,6 +1,4 @@
-"""A real disk that is full: what can be evicted is, then memory takes what is read, then it is
-ENOSPC.
-"""
+"""A real full disk: first the cache evicts, then reads go to memory, then they fail with ENOSPC."""
 
 from __future__ import annotations
 
@@ -37,7 +35,7 @@ def small(tmp_path: Path) -> Iterator[Path]:
 
 
 class Cache:
-    """A cache whose bounds never make it evict: only the full disk does."""
+    """A cache with bounds that never cause an eviction: only the full disk does."""
 
     def __init__(
         self, directory: Path, nursery: trio.Nursery, source: MemorySource, memory: int

@@ -1,4 +1,4 @@
-"""Names with a time to live, over a registry in memory, under trio's own clock."""
+"""Names with a time to live, over a registry in memory, with the clock of trio."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ OUTAGES = [
 
 @pytest.fixture
 def clock(mock_clock: MockClock) -> MockClock:
-    """A clock that moves only when a test moves it: disk is written by threads meanwhile."""
+    """A clock that moves only when a test moves it, since threads write to the disk meanwhile."""
     return mock_clock
 
 
@@ -374,9 +374,7 @@ async def test_silence_is_not_waited_for_where_an_answer_is_known(
 async def test_a_known_name_that_is_slow_is_no_outage_for_one_of_which_nothing_is_known(
     clock, memory, tmp_path: Path
 ) -> None:
-    """A registry that takes longer than a known name is waited for, and no longer than an unknown
-    one is.
-    """
+    """A slow registry: a known name waits for a short time, and no longer than an unknown one."""
     second = memory.put_manifest("a/b", "v2", {"layers": []})
     timing = Settings().timing
     async with caching(memory, tmp_path) as catalog:

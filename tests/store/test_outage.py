@@ -1,4 +1,4 @@
-"""Registries that restart, and registries that are gone."""
+"""Registries that restart, and registries that stay away."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TIMEOUT = 30.0
 
 
 class Away(MemorySource):
-    """A registry that refuses connections until a moment."""
+    """A registry that refuses connections until a point in time."""
 
     back = 0.0
     asked = 0

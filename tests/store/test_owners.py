@@ -1,5 +1,5 @@
-"""One cache and several credentials: each sees what the registry has shown to it, and nothing that
-another one saw.
+"""One cache and several credentials: each sees the answers that the registry gave to it, and no
+others.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ async def known_as(
 
 
 async def look(catalog: CachedCatalog) -> Digest:
-    """Everything about the private repository; the digest of its tag."""
+    """Read everything about the private repository. Returns the digest of its tag."""
     assert "team/secret" in await catalog.repositories()
     assert await catalog.tags("team/secret") == ("v1",)
     raw = await catalog.tagged("team/secret", "v1")

@@ -1,4 +1,4 @@
-"""A blob of which some blocks are here."""
+"""A blob of which some blocks are cached."""
 
 from __future__ import annotations
 

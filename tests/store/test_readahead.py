@@ -21,9 +21,7 @@ from ocifs.store.blobs.readahead import (
 
 
 def read_on(readers: ReadAhead, worth: int, total: int, start: int = 0) -> list[int]:
-    """The windows that a reader gets who reads everything, and each time is given more when it has
-    read what there was.
-    """
+    """The windows of a sequential reader, which gets the next one when it has read the last."""
     windows, here = [], 0
     for offset in range(0, total, 128 * KIB):
         stream = readers.reader(start + offset, 128 * KIB)
@@ -129,9 +127,7 @@ def test_windows_and_readers_are_bounded(reads: list[tuple[int, int]], worth: in
 def test_who_reads_file_after_file_asks_seldom_and_leaves_little_unread(
     files: list[tuple[int, int]], worth: int
 ) -> None:
-    """Files as they stand in a tar, with little between them; the kernel reads each in pieces of
-    128 KiB.
-    """
+    """Files as in a tar, with small gaps. The kernel reads each in pieces of 128 KiB."""
     readers, place, here, windows = ReadAhead(), 0, 0, []
     for between, size in files:
         place += between

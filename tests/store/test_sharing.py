@@ -1,6 +1,6 @@
-"""Several processes on one cache: each byte is fetched once, whoever dies or stalls.
+"""Several processes with one cache: each byte is fetched once, also if a process dies or stalls.
 
-Sessions with files of their own stand for processes: locks belong to open files.
+Sessions with files of their own take the part of processes, since locks belong to open files.
 """
 
 from __future__ import annotations
@@ -260,8 +260,8 @@ async def test_all_that_a_stopped_process_holds_is_taken_over_after_one_patience
 async def test_a_map_that_another_process_holds_is_waited_for_and_not_for_ever(
     tmp_path: Path, autojump_clock: trio.testing.MockClock, which: str, released: bool
 ) -> None:
-    """`header`: as a process that hashes holds it, or one that was stopped there; `map`: as one
-    that evicts.
+    """`header`: held by a process that hashes, or was stopped while it did. `map`: held by one that
+    evicts.
     """
     source = MemorySource()
     blob = source.put(CONTENT)

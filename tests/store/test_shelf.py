@@ -1,4 +1,4 @@
-"""A thing is on the shelf whole or not at all."""
+"""Derived data appears completely or not at all."""
 
 from __future__ import annotations
 

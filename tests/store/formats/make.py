@@ -1,9 +1,9 @@
-"""Make a cache for test_formats.py with the code of the current tree: a mount of two images is
-used, and its cache kept.
+"""Make a cache for test_formats.py with the code of the current commit: mount and read two images,
+and pack the cache.
 
     python -m tests.store.formats.make tests/store/formats/COMMIT.tar.xz
 
-Make one whenever a format in the cache's directory changes, with the code before the change.
+Make one before each change of a format in the cache's directory, with the code before the change.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ LAYERS = [
 
 
 def push(registry: Registry, layers: list[tuple[bytes, bytes, str]]) -> None:
-    """Push both images, `v1` of these layers."""
+    """Push both images, with these layers as `v1`."""
 
     def pushed(content: bytes, media_type: str) -> dict[str, object]:
         return {
