@@ -53,7 +53,7 @@ def release(place: Path, *words: str) -> tuple[int, str]:
 def test_a_dry_run_goes_on_to_the_checks_and_says_what_is_to_do(repository: Path) -> None:
     status, said = release(repository, "0.2.0")
     assert status == 7 and said.endswith("checking\n")
-    assert "still to do: a date" in said
+    assert 'to do: replace "unreleased" by a date' in said
 
 
 @pytest.mark.parametrize("words", [(), ("v0.2.0",), ("0.2",), ("0.2.0", "--upload")])
@@ -63,7 +63,7 @@ def test_what_is_no_version_and_no_option_is_told(repository: Path, words: tuple
 
 def test_a_release_for_real_has_a_date(repository: Path) -> None:
     status, said = release(repository, "0.2.0", "--for-real")
-    assert status == 1 and "calls 0.2.0 unreleased" in said
+    assert status == 1 and 'has "unreleased" in place of the date' in said
     assert (
         subprocess.run(["git", "-C", repository, "tag"], capture_output=True, check=True).stdout
         == b""
@@ -72,7 +72,7 @@ def test_a_release_for_real_has_a_date(repository: Path) -> None:
 
 @pytest.mark.parametrize(
     ("version", "complaint"),
-    [("0.3.0", "has nothing under 0.3.0"), ("0.1.0", "0.1.0 is not the first")],
+    [("0.3.0", "has no heading for 0.3.0"), ("0.1.0", "0.1.0 is not the first version")],
 )
 def test_the_changelog_begins_with_the_version(
     repository: Path, version: str, complaint: str
@@ -85,16 +85,16 @@ def test_the_changelog_says_something(repository: Path) -> None:
     (repository / "CHANGELOG.md").write_text(CHANGES.replace("- Something new.\n", ""))
     commit(repository)
     status, said = release(repository, "0.2.0")
-    assert status == 1 and "says nothing of 0.2.0" in said
+    assert status == 1 and "has no changes for 0.2.0" in said
 
 
 def test_a_tag_is_set_once(repository: Path) -> None:
     git(repository, "tag", "v0.2.0")
     status, said = release(repository, "0.2.0")
-    assert status == 1 and "a tag v0.2.0 already" in said
+    assert status == 1 and "the tag v0.2.0 exists" in said
 
 
 def test_all_is_committed(repository: Path) -> None:
     (repository / "new").write_text("")
     status, said = release(repository, "0.2.0")
-    assert status == 1 and "no commit has" in said
+    assert status == 1 and "uncommitted changes" in said
