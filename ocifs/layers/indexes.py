@@ -3,7 +3,7 @@
 `LayerIndexes.get` tries these in turn:
 
 1. an index in memory. It is held weakly, so it lives as long as a tree that uses it.
-2. an index in the cache: `layer-index.8` of an ordinary layer, `layer-index-toc.4` of a lazy one.
+2. an index in the cache: `layer-index.9` of an ordinary layer, `layer-index-toc.5` of a lazy one.
    It outlives the blob, so a later mount lists the layer without reading it.
 3. the layer's table of contents, if it has one that is used (`toc/formats.py`).
 4. one pass over the whole layer (`indexing/pipeline.py`).
@@ -35,12 +35,13 @@ from ocifs.layers.index.entry import LayerIndex
 from ocifs.layers.index.packed import pack
 from ocifs.layers.indexing.layer import Layer, check_diff_id
 from ocifs.layers.indexing.pipeline import IndexingPipeline, PassLimits
+from ocifs.layers.spans.windows import WindowFile, open_windows
 from ocifs.layers.toc.formats import TocFormats
 from ocifs.layers.toc.protocol import Toc, TocRef, TocSource
 from ocifs.oci.digest import Digest
 from ocifs.settings import Limits
 
-TOC_INDEX = "layer-index-toc.4"
+TOC_INDEX = "layer-index-toc.5"
 
 
 class LayerIndexes:
@@ -132,4 +133,7 @@ class LayerIndexes:
         return index
 
     def _load(self, kind: str, key: Digest) -> LayerIndex | None:
-        return load(self._derived, kind, key, decode)
+        return load(self._derived, kind, key, lambda data: decode(data, lambda: self._windows(key)))
+
+    def _windows(self, key: Digest) -> WindowFile | None:
+        return open_windows(self._derived, key)

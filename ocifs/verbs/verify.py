@@ -12,6 +12,7 @@ from ocifs.errors import IntegrityError
 from ocifs.layers.checksummed import intact
 from ocifs.layers.index import codec
 from ocifs.layers.spans.uncompressed import TAR_KIND
+from ocifs.layers.spans.windows import WINDOWS_KIND
 from ocifs.oci.digest import Digest
 from ocifs.settings import default_cache_directory
 from ocifs.store.derived import DerivedFiles
@@ -41,13 +42,16 @@ def verify_cache(
 def _expected(disk: Disk, item: Item) -> Digest | None:
     """The digest that derived data must have, or None if it is not known.
 
-    Indexes, trees and roots contain a checksum. The digest of an uncompressed layer is in its
-    index.
+    Indexes, trees and roots contain a checksum. The digests of an uncompressed layer and of the
+    windows of a layer are in the layer's index.
     """
     assert item.digest is not None
     if item.kind == TAR_KIND:
         index = codec.decode(_derived(disk, codec.KIND, item.digest))
         return None if index is None else index.diff_id
+    if item.kind == WINDOWS_KIND:
+        checksum = codec.windows_sha256(_derived(disk, codec.KIND, item.digest))
+        return Digest("sha256", checksum) if checksum else None
     if not item.kind.startswith(INDICES):
         return None
     data = _derived(disk, item.kind, item.digest)

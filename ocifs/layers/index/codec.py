@@ -3,7 +3,10 @@
     head   the diff ID, sizes and counts
     body   blocks of packed entries; the numbers of the spans, compressed; their windows
 
-The index of a Debian root filesystem is 1.2 % of its uncompressed tar.
+The windows of a large layer are in a file of their own (`spans/windows.py`). The head contains its
+checksum.
+
+The index and the windows of a Debian root filesystem are 1.2 % of its uncompressed tar.
 
 Rules:
 
@@ -15,7 +18,7 @@ Rules:
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ocifs.layers import zstd
@@ -23,19 +26,27 @@ from ocifs.layers.checksummed import seal, unseal
 from ocifs.layers.index.entry import LayerIndex
 from ocifs.layers.index.packed import PackedEntries, pack
 from ocifs.layers.spans.span import Checksum, Span, SpanMap, Window
+from ocifs.layers.spans.windows import StoredWindow, WindowFile
 from ocifs.oci.digest import Digest
 
-KIND = "layer-index.8"
+KIND = "layer-index.9"
 
 # Position, length, start, stop, bit, size of the window, skip; the checksum follows.
 _SPAN = struct.Struct("<QQQQBHI")
+_STORED = 8  # added to the bit if the window is in the file of windows
 _NO_WINDOW = 255  # in place of a bit
 
 
-def encode(index: LayerIndex) -> bytes:
-    """Encode an index."""
+def encode(index: LayerIndex, windows_sha256: str = "") -> bytes:
+    """Encode an index.
+
+    `windows_sha256`: the checksum of the file that contains the stored windows. Without it they
+    become a part of the index.
+    """
     entries = pack(index.entries)
-    numbers, windows = _encode_spans(index.spans) if index.spans is not None else (b"", b"")
+    numbers, windows = b"", b""
+    if index.spans is not None:
+        numbers, windows = _encode_spans(index.spans, stored=bool(windows_sha256))
     spans = None
     if index.spans is not None:
         packed = ["packed"] if index.spans.packed else []
@@ -55,12 +66,18 @@ def encode(index: LayerIndex) -> bytes:
         "members": len(entries),
         "blocks": [len(block) for block in entries.blocks],
         "spans": spans,
+        "windows": windows_sha256,
     }
     return seal(head, b"".join((*entries.blocks, numbers, windows)))
 
 
-def decode(data: bytes) -> LayerIndex | None:
-    """Decode an index; None for other data."""
+def decode(
+    data: bytes, windows: Callable[[], WindowFile | None] = lambda: None
+) -> LayerIndex | None:
+    """Decode an index; None for other data, and if its windows are missing.
+
+    `windows` opens the file of windows, if the index has one.
+    """
     opened = unseal(data, KIND)
     if opened is None:
         return None
@@ -70,7 +87,10 @@ def decode(data: bytes) -> LayerIndex | None:
     for size in head["blocks"]:
         blocks.append(body[start : start + size])
         start += size
-    spans = None if head["spans"] is None else _decode_spans(head["spans"], body[start:])
+    file = windows() if head["windows"] else None
+    if head["windows"] and file is None:
+        return None
+    spans = None if head["spans"] is None else _decode_spans(head["spans"], body[start:], file)
     entries = PackedEntries(blocks, head["members"])
     diff_id = Digest.parse(head["diff_id"]) if head["diff_id"] else None
     return LayerIndex(
@@ -78,32 +98,46 @@ def decode(data: bytes) -> LayerIndex | None:
     )
 
 
-def _encode_spans(spans: SpanMap) -> tuple[bytes, bytes]:
+def windows_sha256(data: bytes) -> str | None:
+    """Return the checksum of the file of windows of an index; None for other data."""
+    opened = unseal(data, KIND)
+    return None if opened is None else str(opened[0]["windows"])
+
+
+def _encode_spans(spans: SpanMap, *, stored: bool) -> tuple[bytes, bytes]:
     numbers, windows = [], []
     for span in spans:
-        bit, window = (
-            (_NO_WINDOW, b"") if span.window is None else (span.window.bit, span.window.deflated)
-        )
+        window = span.window
+        bit, size = _NO_WINDOW, 0
+        if window is not None and stored and isinstance(window.data, StoredWindow):
+            bit, size = _STORED + window.bit, window.data.length
+        elif window is not None:
+            windows.append(window.read())
+            bit, size = window.bit, len(windows[-1])
         numbers.append(
-            _SPAN.pack(
-                span.position, span.length, span.start, span.stop, bit, len(window), span.skip
-            )
+            _SPAN.pack(span.position, span.length, span.start, span.stop, bit, size, span.skip)
             + span.checksum.value
         )
-        windows.append(window)
     return zstd.compress(b"".join(numbers)), b"".join(windows)
 
 
-def _decode_spans(head: Sequence[Any], data: bytes) -> SpanMap:
+def _decode_spans(head: Sequence[Any], data: bytes, file: WindowFile | None) -> SpanMap:
     compression, algorithm, width, size, *packed = head
-    numbers, window_start = zstd.decompress(data[:size]), size
+    numbers = zstd.decompress(data[:size])
+    # Where the next window starts: in the index, and in the file.
+    inner, stored = size, 0
     spans = SpanMap(compression, algorithm=algorithm, width=width, packed=bool(packed))
     for start in range(0, len(numbers), _SPAN.size + width):
         position, length, first, stop, bit, deflated, skip = _SPAN.unpack_from(numbers, start)
         value = numbers[start + _SPAN.size : start + _SPAN.size + width]
-        window = (
-            None if bit == _NO_WINDOW else Window(bit, data[window_start : window_start + deflated])
-        )
+        window = None
+        if bit == _NO_WINDOW:
+            pass
+        elif bit < _STORED:
+            window = Window(bit, data[inner : inner + deflated])
+            inner += deflated
+        elif file is not None:
+            window = Window(bit - _STORED, StoredWindow(file, stored, deflated))
+            stored += deflated
         spans.add(Span(position, length, first, stop, Checksum(algorithm, value), window, skip))
-        window_start += deflated
     return spans

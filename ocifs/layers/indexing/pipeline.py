@@ -11,7 +11,7 @@ Rules:
 - Nothing is cached before the whole layer was read: its digest is verified by the BlobReader with
   the last byte, its diff ID here.
 - The uncompressed tar is cached only on request, or if the compression has no checkpoints.
-- If the tar cannot be cached, the layer is listed nevertheless.
+- If the tar or the windows cannot be cached, the layer is listed nevertheless.
 """
 
 from __future__ import annotations
@@ -19,16 +19,15 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import BinaryIO, TypeVar
+from typing import TypeVar
 
 import trio
 
 from ocifs.concurrency import check_cancelled, in_thread, note_progress, ungrouped
 from ocifs.content import BlobReader, DerivedCache
-from ocifs.errors import IntegrityError, OcifsError
+from ocifs.errors import IntegrityError
 from ocifs.layers.derived import save
 from ocifs.layers.index.codec import KIND as INDEX
 from ocifs.layers.index.codec import encode
@@ -38,13 +37,14 @@ from ocifs.layers.indexing.decompress import Decompressor
 from ocifs.layers.indexing.digests import StreamDigests
 from ocifs.layers.indexing.layer import Layer, check_diff_id
 from ocifs.layers.indexing.prefetcher import Prefetcher
+from ocifs.layers.indexing.spool import Spool
+from ocifs.layers.indexing.window_log import WindowLog
 from ocifs.layers.indexing.worker import PipelineWorker
 from ocifs.layers.spans.checkpoints import CheckpointBuilder
 from ocifs.layers.spans.span import FROM_TAR
 from ocifs.layers.spans.uncompressed import TAR_KIND
 from ocifs.layers.tar.reader import read_tar
 from ocifs.memory import trim_memory
-from ocifs.oci.digest import Digest
 from ocifs.settings import Limits
 
 log = logging.getLogger("ocifs.layers")
@@ -98,7 +98,8 @@ class IndexingPipeline:
         self._layer = layer
         self._threads = shared.threads
         self._prefetcher = Prefetcher(blobs, layer.blob)
-        self._checkpoints = CheckpointBuilder()
+        self._windows = WindowLog(derived, layer.blob.digest)
+        self._checkpoints = CheckpointBuilder(self._windows.store)
         self._decompressor = Decompressor(
             self._prefetcher.take, limits, self._checkpoints, shared.hold_large_window
         )
@@ -142,14 +143,14 @@ class IndexingPipeline:
     def _index(self, *, keep_tar: bool) -> LayerIndex:
         packer = EntryPacker()
         digest = self._layer.blob.digest
-        with _TarSpool(self._derived, digest) as spool:
+        with Spool(self._derived, TAR_KIND, digest) as tar, self._windows.spool:
             with self._prefetcher.read_to_end_if_malformed():
                 with PipelineWorker(
                     lambda pieces: read_tar(self._digests.hashed(pieces), self._limits, packer.add)
                 ) as listing:
                     for piece in self._decompressor.pieces():
                         if keep_tar or self._decompressor.compression not in _WITH_CHECKPOINTS:
-                            spool.write(piece)
+                            tar.write(piece)
                         if not listing.put(piece):
                             break
                         self._prefetcher.note_work()
@@ -163,66 +164,6 @@ class IndexingPipeline:
                 )
                 check_diff_id(self._layer, index)
             if keep_tar or spans.compression == FROM_TAR:
-                spool.keep()
-        save(self._derived, INDEX, digest, encode(index))
+                tar.keep()
+            save(self._derived, INDEX, digest, encode(index, self._windows.keep()))
         return index
-
-
-class _TarSpool:
-    """Writes an uncompressed tar, which is discarded at the end of the block unless it is kept."""
-
-    def __init__(self, derived: DerivedCache, digest: Digest) -> None:
-        self._derived = derived
-        self._digest = digest
-        self._put: AbstractContextManager[BinaryIO] | None = None
-        self._file: BinaryIO | None = None
-        self._failed = False
-
-    def __enter__(self) -> _TarSpool:
-        return self
-
-    def write(self, piece: bytes) -> None:
-        """Write the next piece. The file is created with the first one."""
-        if self._failed:
-            return
-        try:
-            if self._file is None:
-                put = self._derived.put(TAR_KIND, self._digest)
-                self._file = put.__enter__()
-                self._put = put
-            self._file.write(piece)
-        except (OSError, OcifsError) as error:
-            self._fail(error)
-
-    def keep(self) -> None:
-        """Complete the file in the cache."""
-        put, self._put = self._put, None
-        try:
-            if put is not None:
-                put.__exit__(None, None, None)
-        except (OSError, OcifsError) as error:
-            self._fail(error)
-
-    def _fail(self, error: Exception) -> None:
-        """Continue without the tar. Reads of the layer decompress it again."""
-        self._failed = True
-        log.warning("cannot save the uncompressed layer %s in the cache: %s", self._digest, error)
-        put, self._put = self._put, None
-        if put is not None:
-            with suppress(OSError, OcifsError, _SpoolDiscarded):
-                put.__exit__(_SpoolDiscarded, _SpoolDiscarded(), None)
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        put, self._put = self._put, None
-        if put is not None:
-            reason = error or _SpoolDiscarded()
-            put.__exit__(type(reason), reason, trace)
-
-
-class _SpoolDiscarded(Exception):
-    """The uncompressed tar is not needed."""

@@ -17,7 +17,7 @@ Rules:
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import cast
 
 from isal import isal_zlib
@@ -26,6 +26,7 @@ from ocifs.errors import IntegrityError, Malformed
 from ocifs.layers import zstd
 from ocifs.layers.spans.deflate import WINDOW
 from ocifs.layers.spans.span import FROM_TAR, TAKEN, Checksum, Span, SpanMap, Window
+from ocifs.layers.spans.windows import StoredWindow
 from ocifs.layers.streams import StreamInput
 from ocifs.settings import KIB, MIB
 
@@ -47,7 +48,9 @@ class CheckpointBuilder:
     the caller can finish its checksum (`indexing/digests.py`).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, store: Callable[[bytes], bytes | StoredWindow] = bytes) -> None:
+        """`store` is called with each window, and returns it or its location on disk."""
+        self._store = store
         self._compression = FROM_TAR
         # The fields of each span except the checksum: position, length, start, stop, window.
         self._cuts: list[tuple[int, int, int, int, Window | None]] = []
@@ -101,7 +104,7 @@ class CheckpointBuilder:
             return ends
         # A quarter of the time of zlib's level 1, at the same size.
         deflated = isal_zlib.compress(self._tail, 3)
-        self._start, self._window = offset - -(-bits // 8), Window(-bits % 8, deflated)
+        self._start, self._window = offset - -(-bits // 8), Window(-bits % 8, self._store(deflated))
         self._spacing = max(SPACING, _COST * len(deflated))
         return ends
 
@@ -217,7 +220,7 @@ def _inflated(span: Span, data: bytes) -> Iterator[bytes]:
         decoder = isal_zlib.decompressobj(_GZIP)
     else:
         decoder = isal_zlib.decompressobj(
-            _RAW, zdict=zlib.decompressobj().decompress(span.window.deflated, WINDOW)
+            _RAW, zdict=zlib.decompressobj().decompress(span.window.read(), WINDOW)
         )
         # The first bits of the span's first byte belong to the preceding span.
         data = _lead_in(span.window.bit, data[0]) + data[1:]

@@ -22,6 +22,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from ocifs.errors import Malformed
+from ocifs.layers.spans.windows import StoredWindow
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +57,28 @@ TAKEN = 16
 """The minimum length of a checksum, in bytes."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Window:
     """The state to enter a deflate stream (RFC 1951) in the middle.
 
     `bit`: the number of low bits of the span's first byte that belong to the preceding span (0 to
-    7). `deflated`: up to 32 KiB of preceding output, compressed with zlib.
+    7). `data`: up to 32 KiB of preceding output, compressed with zlib, or where it is on disk.
     """
 
     bit: int
-    deflated: bytes
+    data: bytes | StoredWindow
+
+    def read(self) -> bytes:
+        """Return `data`. Blocks on disk if it is stored; raises IntegrityError."""
+        return self.data if isinstance(self.data, bytes) else self.data.read()
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Window):
+            return NotImplemented
+        return self.bit == other.bit and self.read() == other.read()
+
+    def __hash__(self) -> int:
+        return hash((self.bit, self.read()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ WHOLE, PARTIAL, NAME, LEFTOVER = "whole", "partial", "name", "leftover"
 SMALL = 64 * KIB
 """Manifests, configs and the like: evicting one frees almost nothing, and breaks offline use."""
 
-INDICES = ("layer-index", "layer-tree", "layer-root")
+INDICES = ("layer-index", "layer-windows", "layer-tree", "layer-root")
 _SECTOR = 512  # the unit of st_blocks on every file system
 
 
