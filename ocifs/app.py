@@ -12,6 +12,7 @@ there: the housekeeper of the cache, fetches, background requests.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -30,6 +31,8 @@ from ocifs.memory import fit_to_machine
 from ocifs.oci.local import LayoutSource
 from ocifs.oci.reference import HostsSource, Reference, RegistrySource, Source, seeds_of
 from ocifs.registry.admission import AdmissionCandidate, admit_all
+from ocifs.registry.auth.source import CredentialSources
+from ocifs.registry.auth.sources import standard_sources
 from ocifs.registry.config.routes import RouteTable
 from ocifs.registry.mirrors.mirrored import MirroredRegistry, open_mirrored
 from ocifs.settings import Settings
@@ -90,7 +93,9 @@ async def open_tree(
         if isinstance(source, LayoutSource):
             root = await _open_layout(source, parts, hooks.on_progress)
         else:
-            hosts = Hosts(parts, stack, await RouteTable.read(settings.network), source)
+            routes = await RouteTable.read(settings.network)
+            sources = standard_sources(settings, os.environ, routes.credential_helpers)
+            hosts = Hosts(parts, stack, routes, sources, source)
             with deadline(settings.timing.timeout, settings.timing.max_wait):
                 root = await hosts.root()
                 if hooks.on_warning is not None and not settings.cache.offline:
@@ -140,12 +145,14 @@ class Hosts:
         self,
         parts: Parts,
         stack: AsyncExitStack,
-        locations: RouteTable,
+        routes: RouteTable,
+        sources: CredentialSources,
         source: RegistrySource | Reference | HostsSource,
     ) -> None:
         self._parts = parts
         self._stack = stack
-        self._locations = locations
+        self._routes = routes
+        self._sources = sources
         self._source = source
         self._opening = trio.Lock()
         self._opened: dict[str, Directory] = {}
@@ -209,7 +216,7 @@ class Hosts:
 
     async def _context(self, host: str) -> Context:
         mirrored = await self._stack.enter_async_context(
-            open_mirrored(host, self._locations, self._parts.settings)
+            open_mirrored(host, self._routes, self._parts.settings, self._sources)
         )
         traffic = self._traffic[host] = Traffic(host)
         alone = not isinstance(self._source, HostsSource)

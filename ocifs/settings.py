@@ -131,8 +131,6 @@ class NetworkSettings:
     authfile: Path | None = None  # credentials file, tried before all others
     named_host: str = ""  # the only host of the source, to which OCIFS_USERNAME applies
     hosts_directory: Path | None = None  # containerd's hosts.toml directories
-    # The credential-helpers of registries.conf. Empty: the credentials files are used.
-    credential_helpers: tuple[str, ...] = ()
     registries_conf: Path | None = None  # in place of the default containers-registries.conf
     connections: int = 16  # concurrent connections to one host
     foreign_urls: bool = False  # follow the `urls` of descriptors

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from ocifs.registry.auth.files import Sources
-from ocifs.registry.auth.helpers import Helpers
+from ocifs.registry.auth.source import find_credential
+from ocifs.registry.auth.sources import standard_sources
+from ocifs.settings import NetworkSettings, Settings
 from ocifs.userfiles import read_user_file, unsafe_permissions
 from tests.support.mount import run_ocifs
 from tests.support.secrets import keep_secret
@@ -44,11 +45,12 @@ def test_what_is_not_a_file_is_not_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("variable", ["OCIFS_PASSWORD_FILE", "REGISTRY_AUTH_FILE", "DOCKER_CONFIG"])
-def test_credentials_that_are_no_file_hold_nothing_up(tmp_path: Path, variable: str) -> None:
+async def test_credentials_that_are_no_file_hold_nothing_up(tmp_path: Path, variable: str) -> None:
     for path in special(tmp_path):
         environment = {"OCIFS_USERNAME": "me", variable: str(path), "HOME": str(tmp_path)}
-        sources = Sources(Helpers(1), environment, None, "a.example")
-        assert list(sources.candidates("a.example", "b")) == []
+        settings = Settings(network=NetworkSettings(named_host="a.example"))
+        sources = standard_sources(settings, environment)
+        assert await find_credential(sources, "a.example", "b") is None
 
 
 @pytest.mark.parametrize("variable", ["OCIFS_CONFIG", "CONTAINERS_REGISTRIES_CONF"])
@@ -96,7 +98,9 @@ def test_a_file_of_another_user_or_group_is_noticed(tmp_path: Path) -> None:
     assert "others can write to" in unsafe_permissions(path)
 
 
-def test_each_such_file_is_warned_of_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_each_such_file_is_warned_of_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "auth.json").write_text("{}")
     (tmp_path / "auth.json").chmod(0o666)
     (tmp_path / "password").write_text(keep_secret("a-loose-password"))
@@ -106,10 +110,12 @@ def test_each_such_file_is_warned_of_once(tmp_path: Path, caplog: pytest.LogCapt
         "OCIFS_USERNAME": "me",
         "OCIFS_PASSWORD_FILE": str(tmp_path / "password"),
     }
-    sources = Sources(Helpers(1), environment, tmp_path / "auth.json", "a.example")
+    network = NetworkSettings(authfile=tmp_path / "auth.json", named_host="a.example")
+    sources = standard_sources(Settings(network=network), environment)
     for _ in range(3):
-        list(sources.candidates("a.example", "b"))
-    warned = [each.getMessage() for each in caplog.records if "not safe" in each.getMessage()]
+        for source in sources:
+            await source.find("a.example", "b", refresh=False)
+    warned = [each.getMessage() for each in caplog.records if "unsafe" in each.getMessage()]
     assert len(warned) == 2
     assert all(each.rpartition("go-w ")[2].startswith(str(tmp_path)) for each in warned)
 

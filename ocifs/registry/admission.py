@@ -1,23 +1,21 @@
-"""One question before a mount is made: whether it can work.
+"""The check before a mount: whether its sources can be read.
 
-`app.Hosts` asks it in the task that opens the tree, before the daemon reports that it is ready;
-commands that read a tree do not.
+`app.Hosts` calls `admit_all` in the task that opens the tree, before the daemon reports that it is
+ready. Commands that read a tree do not call it. No state.
 
-Rules that hold here:
-
-- An answer that says "no" (not there, not allowed, not a registry) is raised. It has a hint.
-- Anything else that goes wrong is a warning: an outage passes, and what is in the cache can be read
-  meanwhile.
-- A host whose name does not exist is a "no", unless the cache knows the host: names of private
-  networks come and go.
-- A whole registry that needs a login is a "no", except with --repo: then the mount is not empty,
-  and credentials are read again whenever they are asked for.
-- Several sources are asked side by side, within one deadline. A "no" to some of them is a warning
-  that names the source. It is an error if all are refused and --any lets no others in.
-- A namespace is not a repository. It is admitted if the catalog has it, if --repo names something
-  below it, or if the catalog cannot tell and it has one component, as no repository of a registry
-  without a catalog has.
-- Few requests: `/v2/` and a token for a whole registry, one page with one tag for a repository.
+- A refusal is raised, with a hint: an absent repository, a missing permission, not a registry.
+- Any other failure is a warning: an outage passes, and cached content can be read meanwhile.
+- An unknown host name is a refusal, unless the cache has the host: names of private networks come
+  and go.
+- A whole registry that requires a login is refused, except with --repo: then the mount is not
+  empty, and credentials are read again for each request.
+- Several sources are checked concurrently, within one deadline. A refusal of some of them is a
+  warning that names the source. It is an error if all are refused and --any admits no others.
+- A namespace is not a repository. It is admitted if the catalog has it, or if --repo names a
+  repository below it. Without a catalog it is admitted if it has one component, since such
+  registries have no repositories with one component.
+- Few requests are sent: `/v2/` and a token for a whole registry, a page with one tag for a
+  repository.
 """
 
 from __future__ import annotations
@@ -39,7 +37,7 @@ _NAMED = 5  # repositories in a warning, refusals in an error
 class AdmissionCandidate:
     """A source that is to be mounted.
 
-    `seeds`: the repositories that --repo names. `is_cached`: whether the cache has its host.
+    `seeds`: the repositories of --repo. `is_cached`: whether the cache has the host.
     """
 
     source: RegistrySource
@@ -50,36 +48,37 @@ class AdmissionCandidate:
 
 
 async def admit_all(
-    applicants: Sequence[AdmissionCandidate], seconds: float, *, or_any: bool = False
+    candidates: Sequence[AdmissionCandidate], seconds: float, *, or_any: bool = False
 ) -> list[str]:
-    """Warnings of what may not work.
+    """Check the sources. Returns warnings.
 
-    Raises the refusal if every source was refused, unless the mount is for any host (`or_any`).
+    Raises the refusal if every source is refused, unless the mount admits any host (`or_any`).
     """
     warnings: dict[RegistrySource, str] = {}
     refusals: dict[RegistrySource, OcifsError] = {}
 
-    async def ask(applicant: AdmissionCandidate) -> None:
-        source, host = applicant.source, applicant.source.host
+    async def check(candidate: AdmissionCandidate) -> None:
+        source, host = candidate.source, candidate.source.host
         warnings[source] = (
-            f"{host} has not answered yet; the mount shows what the cache has until it does"
+            f"{host} has not answered yet; until it does, the mount shows cached content"
         )
         try:
             with trio.move_on_after(seconds):
-                warnings[source] = await admit(applicant)
+                warnings[source] = await admit(candidate)
         except OcifsError as error:
             refusals[source] = error
-            warnings[source] = f"{source} cannot be read: {error}"
+            warnings[source] = f"cannot read {source}: {error}"
 
     async with trio.open_nursery() as nursery:
-        for applicant in applicants:
-            nursery.start_soon(ask, applicant)
-    if refusals and len(refusals) == len(applicants) and not or_any:
-        raise _together([refusals[applicant.source] for applicant in applicants])
-    return [warnings[applicant.source] for applicant in applicants if warnings[applicant.source]]
+        for candidate in candidates:
+            nursery.start_soon(check, candidate)
+    if refusals and len(refusals) == len(candidates) and not or_any:
+        raise _merge([refusals[candidate.source] for candidate in candidates])
+    texts = (warnings[candidate.source] for candidate in candidates)
+    return [text for text in texts if text]
 
 
-def _together(refusals: Sequence[OcifsError]) -> OcifsError:
+def _merge(refusals: Sequence[OcifsError]) -> OcifsError:
     """One error for several: the first, with the messages of all."""
     first = refusals[0]
     if len(refusals) > 1:
@@ -88,43 +87,44 @@ def _together(refusals: Sequence[OcifsError]) -> OcifsError:
     return first
 
 
-async def admit(applicant: AdmissionCandidate) -> str:
-    """A warning, or "" if the mount can work. Raises what the registry said no with."""
-    mirrored, path, seeds = applicant.mirrored, applicant.source.path, applicant.seeds
-    is_cached = await applicant.is_cached()
+async def admit(candidate: AdmissionCandidate) -> str:
+    """Check one source. Returns a warning, or "" if it can be read. Raises the refusal."""
+    mirrored, path = candidate.mirrored, candidate.source.path
+    is_cached = await candidate.is_cached()
     try:
         await mirrored.admit(path)
     except (NotFound, AccessDenied) as error:
         if mirrored.has_mirrors:
-            return f"{error}; its mirrors are asked"
-        named = [seed for seed in seeds if not path or seed == path or seed.startswith(f"{path}/")]
-        if named and path:
+            return f"{error}; its mirrors may serve content"
+        seeds = [
+            seed
+            for seed in candidate.seeds
+            if not path or seed == path or seed.startswith(f"{path}/")
+        ]
+        if seeds and path:
             return ""
-        if named and isinstance(error, AccessDenied):
-            return f"{error}; the mount lists {', '.join(named[:_NAMED])} and waits for a login"
+        if seeds and isinstance(error, AccessDenied):
+            listed = ", ".join(seeds[:_NAMED])
+            return f"{error}; the mount lists {listed}, which can be read after a login"
         if not path:
             raise
-        return await _namespace(mirrored.host, applicant.catalog, path, error)
+        return await _admit_namespace(mirrored.host, candidate.catalog, path, error)
     except OcifsError as error:
-        if (
-            isinstance(error, Unreachable)
-            and error.is_unknown_host
-            and not is_cached
-            and not mirrored.has_mirrors
-        ):
+        unknown = isinstance(error, Unreachable) and error.is_unknown_host
+        if unknown and not is_cached and not mirrored.has_mirrors:
             raise
-        return f"{error}; the mount shows what the cache has until it can be asked"
+        return f"{error}; until it responds, the mount shows cached content"
     return ""
 
 
-async def _namespace(host: str, catalog: Catalog, path: str, refusal: OcifsError) -> str:
-    """The same for what is not a repository that may be read, and may be a namespace."""
+async def _admit_namespace(host: str, catalog: Catalog, path: str, refusal: OcifsError) -> str:
+    """Check a path that is not a readable repository, and may be a namespace."""
     try:
-        listed: Iterable[object] = await catalog.repositories()
+        repositories: Iterable[object] = await catalog.repositories()
     except OcifsError as error:
-        listed = error.listed
-        if "/" not in path and not listed:
-            return f"{refusal}; {host} lists no repositories, so {path} is taken for a namespace"
-    if any(name == path or str(name).startswith(f"{path}/") for name in listed):
+        repositories = error.listed
+        if "/" not in path and not repositories:
+            return f"{refusal}; {host} lists no repositories, so {path} is used as a namespace"
+    if any(name == path or str(name).startswith(f"{path}/") for name in repositories):
         return ""
     raise refusal

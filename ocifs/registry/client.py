@@ -1,9 +1,14 @@
-"""A registry as a Catalog and a BlobSource (distribution-spec).
+"""One registry as a Catalog and a BlobSource (distribution-spec).
 
-Rules that hold here: what to ask is in `oci.endpoints` and what an answer means in `oci.responses`;
-lists are followed by their Link header until there is none, and no list goes on without end; a
-manifest is verified before it is given away; a blob is not, since whoever keeps it verifies it, but
-what its headers say is held against its size.
+`MirroredRegistry` has one client for each endpoint, and calls it from the tasks of readers. State: a
+few manifests that arrived with their tag, and the state of the connection, the lists and the blob
+streams.
+
+- The targets of requests come from `oci.distribution.endpoints`, and responses are interpreted by
+  `oci.distribution.responses`.
+- A manifest is verified. A blob is not, since the store verifies it; only its headers are compared
+  with its size.
+- A HEAD is only a hint. The response to a GET is the verdict.
 """
 
 from __future__ import annotations
@@ -11,6 +16,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from functools import partial
+
+from cachetools import LRUCache
 
 from ocifs.concurrency import off_loop
 from ocifs.content import Blob, BlobStream, RawManifest
@@ -29,20 +36,20 @@ from ocifs.oci.digest import Digest
 from ocifs.oci.distribution import endpoints, responses
 from ocifs.oci.manifest import digest_of_manifest, verify_manifest
 from ocifs.registry.auth.credential import Credential
+from ocifs.registry.auth.source import CredentialSources
 from ocifs.registry.blobstream import BlobStreams
 from ocifs.registry.config.endpoint import Endpoint
 from ocifs.registry.connection import Connection
-from ocifs.registry.lists import Lists
+from ocifs.registry.lists import PagedLists
 from ocifs.registry.referrers import Referrers
 from ocifs.registry.request import RegistryRequest
 from ocifs.settings import Settings
 
 _ACCEPT = {"Accept": endpoints.ACCEPT_MANIFESTS}
-_KEPT = 32  # manifests that came along with a tag and are kept until they are asked for by digest
-_OK = frozenset({200})
-# All but those of a wait (429) and of a challenge (401), which are dealt with as for any other
-# question.
-_ANY_OF_HEAD = frozenset(range(200, 600)) - {401, 429}
+_MANIFESTS = 32  # that arrived with a tag and are kept until they are read by digest
+# All except 429 (wait) and 401 (challenge), which are handled as for other requests.
+_ANY_STATUS = frozenset(range(200, 600)) - {401, 429}
+_NAME_HINT = "write the name of one after it; in a mount enter it, or use --repo"
 
 
 class RegistryClient:
@@ -51,52 +58,47 @@ class RegistryClient:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._limits = connection.limits
-        self._came_along: dict[tuple[str, Digest], RawManifest] = {}
+        self._manifests: LRUCache[tuple[str, Digest], RawManifest] = LRUCache(_MANIFESTS)
         self._blobs = BlobStreams(connection)
-        self._lists = Lists(connection)
+        self._lists = PagedLists(connection)
         self._referrers = Referrers(connection, self._lists)
 
     async def check(self) -> None:
-        """Ask whether anybody is there. Raises Unreachable, RegistryFailed."""
+        """Check that the registry responds. Raises Unreachable, RegistryFailed."""
         await self._connection.check()
 
     async def admit(self, repository: str) -> None:
-        """Ask once whether a repository (empty: the registry) can be read.
+        """Check with one request that a repository (empty: the registry) can be read.
 
-        Raises NotFound, AccessDenied, and what else goes wrong.
+        Raises NotFound, AccessDenied and other errors.
         """
         if not repository:
             await self._connection.sign_in()
             return
-        limit = self._connection.limits.answer_bytes
-        await self._connection.ask(
-            RegistryRequest("GET", endpoints.one_tag(repository), {}, limit=limit)
-        )
+        target, limit = endpoints.one_tag(repository), self._limits.answer_bytes
+        await self._connection.fetch(RegistryRequest("GET", target, {}, limit=limit))
 
     async def credential(self, repository: str) -> Credential | None:
-        """The credential that the registry is shown for a repository. Asks the registry nothing."""
+        """The credential for a repository. Sends no request."""
         return await self._connection.credential(repository)
 
     def facts(self) -> dict[str, object]:
-        """What the registry said of itself, for status.json."""
+        """The registry's rate limits and warnings, for status.json."""
         return self._connection.throttle.facts()
 
     async def repositories(self) -> tuple[str, ...]:
         """The catalog.
 
-        Whatever the registry answers instead of a list, names can still be looked up:
-        CatalogUnavailable.
+        Raises CatalogUnavailable for a refusal: repositories can still be looked up by name.
         """
-        with self._unavailable():
+        with self._catalog_errors():
             return tuple(sorted(await self._lists.names(endpoints.catalog(), "repositories")))
 
     async def brief_list(self) -> tuple[str, ...] | None:
-        """The catalog if it has one page, and no token is needed that is good for the catalog
-        alone.
-        """
+        """The catalog if it has one page and needs no token of its own, otherwise None."""
         if self._connection.wants_tokens:
             return None
-        with self._unavailable():
+        with self._catalog_errors():
             try:
                 names = await self._lists.single_page(endpoints.catalog(), "repositories")
             except AccessDenied:
@@ -104,89 +106,82 @@ class RegistryClient:
         return None if names is None else tuple(sorted(names))
 
     @contextmanager
-    def _unavailable(self) -> Iterator[None]:
+    def _catalog_errors(self) -> Iterator[None]:
         try:
             yield
         except (NotFound, AccessDenied, RegistryFailed, Malformed, LimitExceeded) as error:
             if error.listed:
                 raise
-            host, hint = (
-                self._connection.host,
-                "write the name of one after it; in a mount enter it, or use --repo",
-            )
-            if isinstance(error, NotFound | AccessDenied) or (
-                isinstance(error, RegistryFailed) and error.status == 405
-            ):
-                raise CatalogUnavailable(
-                    f"{host} does not list its repositories", hint=hint
-                ) from error
-            message = f"{host} does not list its repositories: {error}"
-            raise CatalogFailed(message, hint=error.hint or hint) from error
+            message = f"{self._connection.host} does not list its repositories"
+            refused = isinstance(error, RegistryFailed) and error.status == 405
+            if refused or isinstance(error, NotFound | AccessDenied):
+                raise CatalogUnavailable(message, hint=_NAME_HINT) from error
+            hint = error.hint or _NAME_HINT
+            raise CatalogFailed(f"{message}: {error}", hint=hint) from error
 
     async def tags(self, repository: str) -> tuple[str, ...]:
         return await self._lists.names(endpoints.tags(repository), "tags")
 
     async def resolve(self, repository: str, tag: str) -> Descriptor:
-        """What a tag means.
-
-        HEAD is only a hint: what it refuses or drops is asked for by GET, whose answer is the
-        verdict.
-        """
+        """The descriptor of a tag's manifest."""
         target = endpoints.manifest(repository, tag)
-        answer = await self._connection.hint(RegistryRequest("HEAD", target, _ACCEPT, _ANY_OF_HEAD))
-        known = responses.read_head(answer.headers) if answer and answer.status == 200 else None
-        return known or await self._get_by_tag(repository, target)
+        response = await self._head(target, _ACCEPT)
+        if response is not None:
+            descriptor = responses.read_head(response)
+            if descriptor is not None:
+                return descriptor
+        # Some registries refuse HEAD, or leave out the digest.
+        manifest = await self._fetch_tagged(repository, target)
+        self._manifests[repository, manifest.digest] = manifest
+        return Descriptor(manifest.media_type, manifest.digest, len(manifest.body))
 
-    async def _get_by_tag(self, repository: str, target: str) -> Descriptor:
-        """For registries that refuse HEAD, or leave out what it is for."""
-        raw = await self._tagged(repository, target)
-        while len(self._came_along) >= _KEPT:
-            del self._came_along[next(iter(self._came_along))]
-        self._came_along[repository, raw.digest] = raw
-        return Descriptor(raw.media_type, raw.digest, len(raw.body))
+    async def _head(self, target: str, headers: dict[str, str]) -> dict[str, str] | None:
+        """The headers of a 200 to a HEAD; None for any other response or a lost connection."""
+        request = RegistryRequest("HEAD", target, headers, _ANY_STATUS)
+        response = await self._connection.try_fetch(request)
+        return dict(response.headers) if response and response.status == 200 else None
 
     async def tagged(self, repository: str, tag: str) -> RawManifest:
-        return await self._tagged(repository, endpoints.manifest(repository, tag))
+        return await self._fetch_tagged(repository, endpoints.manifest(repository, tag))
 
-    async def _tagged(self, repository: str, target: str) -> RawManifest:
-        answer = await self._connection.ask(
-            RegistryRequest("GET", target, _ACCEPT, _OK, self._limits.manifest_bytes)
-        )
-        digest = responses.read_digest(answer.headers)
+    async def _fetch_tagged(self, repository: str, target: str) -> RawManifest:
+        limit = self._limits.manifest_bytes
+        request = RegistryRequest("GET", target, _ACCEPT, limit=limit)
+        response = await self._connection.fetch(request)
+        body = response.body
+        digest = responses.read_digest(response.headers)
         if digest is None:
-            digest = await off_loop(len(answer.body), partial(digest_of_manifest, answer.body))
+            digest = await off_loop(len(body), partial(digest_of_manifest, body))
         try:
-            await off_loop(len(answer.body), partial(verify_manifest, answer.body, digest))
+            await off_loop(len(body), partial(verify_manifest, body, digest))
         except IntegrityError:
-            return await self.manifest(
-                repository, digest
-            )  # what came is not what was meant: asked for by its name
-        return RawManifest(digest, answer.headers.get("content-type", ""), answer.body)
+            # The body was changed, or the header is wrong. By digest there is only one answer.
+            return await self.manifest(repository, digest)
+        return RawManifest(digest, response.headers.get("content-type", ""), body)
 
     async def manifest(self, repository: str, digest: Digest) -> RawManifest:
-        kept = self._came_along.pop((repository, digest), None)
-        if kept is not None:
-            return kept
-        digest.hasher()  # what cannot be verified is not asked for
-        target = endpoints.manifest(repository, digest)
-        answer = await self._connection.ask(
-            RegistryRequest("GET", target, _ACCEPT, _OK, self._limits.manifest_bytes)
-        )
-        await off_loop(len(answer.body), partial(verify_manifest, answer.body, digest))
-        return RawManifest(digest, answer.headers.get("content-type", ""), answer.body)
+        stored = self._manifests.pop((repository, digest), None)
+        if stored is not None:
+            return stored
+        digest.hasher()  # raises before the request if the algorithm is unsupported
+        target, limit = endpoints.manifest(repository, digest), self._limits.manifest_bytes
+        request = RegistryRequest("GET", target, _ACCEPT, limit=limit)
+        response = await self._connection.fetch(request)
+        body = response.body
+        await off_loop(len(body), partial(verify_manifest, body, digest))
+        return RawManifest(digest, response.headers.get("content-type", ""), body)
 
     async def referrers(self, repository: str, digest: Digest) -> tuple[Descriptor, ...]:
         return await self._referrers.of(repository, digest)
 
     async def blob_size(self, repository: str, digest: Digest) -> int:
-        target = endpoints.blob(repository, digest)
         # Addresses that are signed for GET refuse HEAD, and so do some registries.
-        answer = await self._connection.hint(RegistryRequest("HEAD", target, {}, _ANY_OF_HEAD))
-        size = responses.read_head_size(answer.headers) if answer and answer.status == 200 else None
+        headers = await self._head(endpoints.blob(repository, digest), {})
+        size = None if headers is None else responses.read_head_size(headers)
         if size is None:
             size = await self._blobs.size(repository, digest)
         if size is None:
-            raise Malformed(f"{self._connection.host} does not say how large {digest} is")
+            raise Malformed(f"{self._connection.host} does not report the size of {digest}")
         return size
 
     def open_blob(
@@ -195,13 +190,16 @@ class RegistryClient:
         return self._blobs.open(blob, start, stop)
 
     def report_corrupt(self, digest: Digest) -> bool:
-        return False  # there is nobody else to ask
+        return False  # there is no other endpoint
 
 
 @asynccontextmanager
-async def open_registry(host: str | Endpoint, settings: Settings) -> AsyncIterator[RegistryClient]:
-    """A client for a registry, for as long as the block lasts. Nothing is asked to open it."""
-    connection = Connection(Endpoint(host) if isinstance(host, str) else host, settings)
+async def open_registry(
+    endpoint: Endpoint | str, settings: Settings, sources: CredentialSources
+) -> AsyncIterator[RegistryClient]:
+    """A client for a registry, for the duration of the block. Sends no request."""
+    endpoint = Endpoint(endpoint) if isinstance(endpoint, str) else endpoint
+    connection = Connection(endpoint, settings, sources)
     try:
         yield RegistryClient(connection)
     finally:

@@ -1,402 +1,333 @@
-"""One registry's answers: requests with the right headers, redirects by hand, retries, bounds.
+"""Sends requests to one registry: authorization, redirects, retries, deadlines.
 
-Called from the tasks that ask. State: the registry's origin, redirects that were seen, and what
-manners and validators keep.
+`RegistryClient`, the lists, the referrers and the blob streams call this module from the tasks of
+readers. Each registry or mirror has one `Connection`, for the life of a mount.
 
-- Authorization goes to the registry's own origin and nowhere else. Another registry to which it
-  leads has its own (`others`).
-- Redirects are followed by hand, a bounded number of times, and never past `guards`.
-- What a storage host answers is the registry's failure: neither absence nor a refusal. It is a
-  verdict only of a registry, behind a front or with a token of its own.
-- Every body is bounded, and so is the time that a small answer may take.
+A request takes this path. `fetch` and `stream` send it through the `Throttle`, which retries it.
+`_open` adds the authorization and repeats the request after a challenge. `_send` follows redirects.
+`http.transport` moves the bytes and translates exceptions.
+
+State: the registry's origin, which may change from plain HTTP to TLS with the first response; the
+redirects of blobs, for a minute; and the state of the authenticators, the throttle and the ETags.
+
+- The registry's Authorization header is sent to its own origin alone. Another registry that it
+  redirects to has an authenticator of its own (`auth.foreign`).
+- Redirects are followed here and not by httpx, a bounded number of times, and only to addresses
+  that `http.origins` allows.
+- An error of a storage host is the registry's failure: neither absence nor a refusal (`bodies`).
+- Every body is bounded, and so is the time for a small response.
+- A response that is not returned is closed.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import aclosing, asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TypeVar
 
 import httpx
 import trio
+from cachetools import TTLCache
 
-from ocifs.concurrency import in_thread, note_progress
+from ocifs.concurrency import note_progress
 from ocifs.errors import (
     AccessDenied,
     DeadlineExceeded,
-    LimitExceeded,
     Malformed,
     NotFound,
-    OcifsError,
     RegistryFailed,
     Unreachable,
 )
-from ocifs.oci.distribution.codings import codings, decoded
 from ocifs.oci.distribution.endpoints import PING, scope_of
-from ocifs.oci.distribution.error_body import error_text
-from ocifs.oci.distribution.responses import error_of, is_registry_404, next_page
+from ocifs.oci.distribution.responses import next_page
 from ocifs.registry.auth.authenticator import Authenticator
 from ocifs.registry.auth.credential import Credential
 from ocifs.registry.auth.foreign import ForeignAuth
+from ocifs.registry.auth.source import CredentialSources
+from ocifs.registry.bodies import headers_of, read_body, response_error
 from ocifs.registry.config.endpoint import Endpoint
 from ocifs.registry.http.errors import after_redirect
 from ocifs.registry.http.etags import EtagStore, RegistryResponse
 from ocifs.registry.http.origins import origin_in, redirect_target
 from ocifs.registry.http.throttle import Throttle
 from ocifs.registry.http.tls import TlsConfig, may_have_tls, origin_of
-from ocifs.registry.http.transport import closing, make_client, pieces, send, speaks_tls
+from ocifs.registry.http.transport import close_before_retry, make_client, send, supports_tls
 from ocifs.registry.request import RegistryRequest
 from ocifs.settings import Settings
 
 T = TypeVar("T")
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_PLACE_HOLDS = 60.0  # seconds for which a redirect is believed; signed addresses hold for some 300
-# What ECR answers instead of a challenge to a token or password that has expired (400 the public
-# one, 403 the private one).
+# How long a redirect is reused. Signed addresses are valid for about 300 seconds.
+_REDIRECT_SECONDS = 60.0
+_REMEMBERED_REDIRECTS = 256
+# ECR's responses to an expired token or password, instead of a challenge: 400 from the public
+# registry, 403 from the private one.
 _EXPIRED = frozenset({400, 403})
-_CHALLENGES = 4  # answered for one question: two of the registry, two of another that it leads to
-_PLACES = 256  # redirects that are remembered
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    url: str
-    until: float
+# Challenges in one request: two of the registry, two of another that it redirects to.
+_CHALLENGES = 4
 
 
 class Connection:
-    """Asks one registry."""
+    """Sends requests to one registry."""
 
-    def __init__(self, site: Endpoint, settings: Settings) -> None:
-        self.site = site
-        self.host = host = site.host
+    def __init__(self, endpoint: Endpoint, settings: Settings, sources: CredentialSources) -> None:
+        network, timing = settings.network, settings.timing
+        self.endpoint = endpoint
+        self.host = host = endpoint.host
         self.limits = settings.limits
-        self.origin = origin_of(host, settings.network, site.scheme)
+        self.origin = origin_of(host, network, endpoint.scheme)
         self._own = origin_in(self.origin)
         self._may_have_tls = (
-            not site.scheme and self._own[0] == "http" and may_have_tls(host, settings.network)
+            not endpoint.scheme and self._own[0] == "http" and may_have_tls(host, network)
         )
-        self._max_wait = settings.timing.max_wait
-        self.throttle = Throttle(
-            host, self.limits.retries, min(settings.timing.timeout, settings.timing.max_wait)
-        )
+        self._max_wait = timing.max_wait
+        self.throttle = Throttle(host, self.limits.retries, min(timing.timeout, timing.max_wait))
         self._etags = EtagStore(self.limits.validated_bytes)
-        trust = TlsConfig(settings.network, site)
-        self._client = make_client(self._own, trust, settings.network.connections, settings.timing)
-        self._auth = Authenticator(self._client, host, self._own, settings)
-        self._others = ForeignAuth(self._client, settings)
-        self._places: dict[str, _Place] = {}
+        tls = TlsConfig(network, endpoint)
+        self._client = make_client(self._own, tls, network.connections, timing)
+        redirects = self.limits.redirects
+        self._auth = Authenticator(self._client, host, self._own, sources, redirects)
+        self._foreign = ForeignAuth(self._client, sources, redirects)
+        self._redirects: TTLCache[str, str] = TTLCache(
+            _REMEMBERED_REDIRECTS, _REDIRECT_SECONDS, timer=trio.current_time
+        )
 
     async def aclose(self) -> None:
         await self._client.aclose()
 
     async def credential(self, repository: str) -> Credential | None:
-        """The credential for a repository, whether the registry asks for it or not."""
+        """The credential for a repository, whether or not the registry requires it."""
         return await self._auth.credential(repository)
 
     @property
     def wants_tokens(self) -> bool:
-        """Whether the registry is known to want a token for each scope."""
+        """Whether the registry is known to require a token for each scope."""
         return self._auth.wants_tokens
 
-    def following(self, target: str, headers: Mapping[str, str]) -> str | None:
-        """The target of the page that an answer to `target` says follows; None: there is none."""
-        path = next_page(self.origin + self.site.path_of(target), headers)
-        return None if path is None else self.site.target_of(path)
+    def next_page(self, target: str, headers: Mapping[str, str]) -> str | None:
+        """The target of the page after `target`, from the headers of its response, if any."""
+        path = next_page(self.origin + self.endpoint.path_of(target), headers)
+        return None if path is None else self.endpoint.target_of(path)
 
-    async def ask(self, question: RegistryRequest) -> RegistryResponse:
-        """A small answer, with retries."""
-        return await self._in_time(question, lambda: self._ask(question))
+    async def fetch(self, request: RegistryRequest) -> RegistryResponse:
+        """The response to a request, with its body. Retries."""
+        return await self._within_deadline(request, lambda: self._fetch(request))
 
-    async def hint(self, question: RegistryRequest) -> RegistryResponse | None:
-        """The same for what can also be asked in another way: None if the connection was lost."""
+    async def try_fetch(self, request: RegistryRequest) -> RegistryResponse | None:
+        """The response, or None if the connection was lost.
 
-        async def ask_once() -> RegistryResponse | None:
+        For a request that has an alternative. A lost connection is not retried.
+        """
+
+        async def fetch() -> RegistryResponse | None:
             try:
-                return await self._ask(question)
+                return await self._fetch(request)
             except Unreachable as error:
                 if not error.was_connected:
                     raise
             return None
 
-        return await self._in_time(question, ask_once)
+        return await self._within_deadline(request, fetch)
 
-    async def _in_time(self, question: RegistryRequest, work: Callable[[], Awaitable[T]]) -> T:
+    async def _within_deadline(
+        self, request: RegistryRequest, work: Callable[[], Awaitable[T]]
+    ) -> T:
         with trio.move_on_after(self._max_wait):
-            return await self.throttle.call(question.kind, work)
-        raise DeadlineExceeded(f"{self.host} did not answer within {self._max_wait:g} s")
+            return await self.throttle.call(request.kind, work)
+        raise DeadlineExceeded(f"{self.host} did not respond within {self._max_wait:g} s")
 
-    async def _ask(self, question: RegistryRequest) -> RegistryResponse:
-        if question.changes:
-            condition = self._etags.condition(question.target)
-            allow = question.allow | ({304} if condition else frozenset())
-            question = replace(question, headers={**question.headers, **condition}, allow=allow)
-        answer = await self._open(question)
-        try:
-            body = b"" if question.method == "HEAD" else await self._whole(answer, question)
-        finally:
-            await answer.aclose()
-        whole = RegistryResponse(
-            answer.status_code,
-            headers_of(answer),
-            await self._without_coding(answer, body, question),
-        )
-        return self._etags.take(question.target, whole) if question.changes else whole
+    async def _fetch(self, request: RegistryRequest) -> RegistryResponse:
+        if request.is_repeated:
+            condition = self._etags.condition(request.target)
+            allow = request.allow | ({304} if condition else frozenset())
+            request = replace(request, headers={**request.headers, **condition}, allow=allow)
+        response = await self._open(request)
+        body = await read_body(response, request, self.host)
+        complete = RegistryResponse(response.status_code, headers_of(response), body)
+        return self._etags.update(request.target, complete) if request.is_repeated else complete
 
     @asynccontextmanager
-    async def stream(self, question: RegistryRequest) -> AsyncIterator[httpx.Response]:
-        """An answer whose body is still to come; retried until it begins, and no further."""
-        answer = await self.throttle.call(question.kind, lambda: self._open(question))
+    async def stream(self, request: RegistryRequest) -> AsyncIterator[httpx.Response]:
+        """A response whose body the caller reads. Retries until the response has begun."""
+        response = await self.throttle.call(request.kind, lambda: self._open(request))
         try:
-            yield answer
+            yield response
         finally:
-            await answer.aclose()
+            await response.aclose()
 
-    async def _open(self, question: RegistryRequest) -> httpx.Response:
-        """An open answer with an allowed status: authenticated, redirects followed."""
-        scope = scope_of(question.target)
+    async def _open(self, request: RegistryRequest) -> httpx.Response:
+        """The open response with an allowed status: authorized, after all redirects."""
+        scope = scope_of(request.target)
         authorization = await self._auth.header(scope)
-        for last in (*(False,) * _CHALLENGES, True):
-            answer = (
-                await self._first(question)
+        for is_last in (*(False,) * _CHALLENGES, True):
+            response = (
+                await self._negotiate_scheme(request)
                 if self._may_have_tls
-                else await self._follow(question, authorization)
+                else await self._send(request, authorization)
             )
-            if self._is_own(answer):
-                self.throttle.heard(answer.headers)
-            refused = answer.status_code == 401 and self._is_own(answer)
-            old = (
-                authorization
-                if answer.status_code in _EXPIRED and self._is_own(answer) and not last
-                else None
-            )
-            if old and (renewed := await closing(answer, self._auth.renew(scope, old))):
-                authorization = renewed
-                continue
-            if answer.status_code in question.allow and (last or not refused):
+            is_own = self._is_own(response)
+            if is_own:
+                self.throttle.record_headers(response.headers)
+            status = response.status_code
+            if is_own and status in _EXPIRED and authorization and not is_last:
+                renewal = self._auth.renew(scope, authorization)
+                if renewed := await close_before_retry(response, renewal):
+                    authorization = renewed
+                    continue
+            is_challenge = status == 401 and is_own
+            if status in request.allow and (is_last or not is_challenge):
                 note_progress()
-                return answer
-            if (
-                answer.status_code == 401
-                and not refused
-                and not last
-                and await closing(answer, self._others.take_up(answer))
-            ):
-                continue
-            if last or not refused:
+                return response
+            if is_last:
                 break
-            challenge = answer.headers.get("www-authenticate", "")
-            await answer.aclose()
-            if not question.tokens and self._auth.learn(challenge):
-                raise AccessDenied(
-                    f"{self.host} wants a token for {question.target.partition('?')[0]}"
-                )
-            authorization = await self._auth.answer(
-                challenge or await self._ping(), scope, authorization
-            )
-        raise await self._error(answer, question.target)
+            if is_challenge:
+                authorization = await self._respond(request, response, authorization)
+                continue
+            if status != 401:
+                break
+            # The 401 of another registry, which has an authenticator of its own.
+            if not await close_before_retry(response, self._foreign.handle_challenge(response)):
+                break
+        limit = self.limits.error_bytes
+        raise await response_error(response, request, self.host, limit, is_own=is_own)
 
-    async def _first(self, question: RegistryRequest) -> httpx.Response:
-        """The first answer of a registry on loopback, which has TLS where it does not understand
-        plain http and does understand TLS.
+    async def _respond(
+        self, request: RegistryRequest, response: httpx.Response, authorization: str | None
+    ) -> str:
+        """The Authorization header for another attempt after a 401. Closes the response."""
+        challenge = response.headers.get("www-authenticate", "")
+        await response.aclose()
+        if not request.may_fetch_token and self._auth.remember_challenge(challenge):
+            raise AccessDenied(f"{self.host} requires a token for {request.path}")
+        challenge = challenge or await self._fetch_challenge()
+        return await self._auth.respond(challenge, scope_of(request.target), authorization)
 
-        Silence is not a sign of TLS: a server with TLS refuses plain http at once.
+    async def _negotiate_scheme(self, request: RegistryRequest) -> httpx.Response:
+        """The first response of a registry on loopback, by plain HTTP or by TLS.
+
+        TLS is used if the registry supports it, and ends the plain connection or answers it with a
+        400. Silence is not a sign of TLS: a server with TLS refuses plain HTTP at once.
         """
         failure: Unreachable | None = None
         try:
-            answer = await self._follow(question, None)
+            response = await self._send(request, None)
         except Unreachable as error:
             if not error.was_connected:
                 raise
             failure = error
-        # Outside the handler: the failure, which may be about TLS elsewhere, must not become the
-        # context of the next.
+        # Outside the handler, so that the failure does not become the context of a later error.
         if failure is not None:
-            if not await speaks_tls(self._client, self.host):
+            if not await supports_tls(self._client, self.host):
                 raise failure
-        elif answer.status_code != 400 or not await speaks_tls(self._client, self.host):
+        elif response.status_code != 400 or not await supports_tls(self._client, self.host):
             self._may_have_tls = False
-            return answer
+            return response
         else:
-            await answer.aclose()
+            await response.aclose()
         self._may_have_tls = False
         self.origin = f"https://{self.host}"
         self._own = self._auth.registry = origin_in(self.origin)
-        return await self._follow(question, None)
+        return await self._send(request, None)
 
-    async def _ping(self) -> str:
-        """The registry's own challenge, for registries whose refusals carry none (seen: gcr.io)."""
-        answer = await send(
-            self._client, "GET", self.origin + self.site.path_of(PING), dict(self.site.headers)
-        )
-        await answer.aclose()
-        return str(answer.headers.get("www-authenticate", ""))
+    async def _fetch_challenge(self) -> str:
+        """The challenge of `/v2/`, for registries whose other refusals have none (gcr.io)."""
+        url = self.origin + self.endpoint.path_of(PING)
+        response = await send(self._client, "GET", url, dict(self.endpoint.headers))
+        await response.aclose()
+        return str(response.headers.get("www-authenticate", ""))
 
-    async def greet(self) -> RegistryResponse:
-        """The front door's answer to somebody without credentials, whatever its status; without its
-        body.
-        """
-        question = RegistryRequest("GET", PING, {})
-        answer = await (
-            self._first(question) if self._may_have_tls else self._follow(question, None)
+    async def ping(self) -> RegistryResponse:
+        """The response to `/v2/` without credentials, with any status, and without its body."""
+        request = RegistryRequest("GET", PING, {})
+        response = await (
+            self._negotiate_scheme(request) if self._may_have_tls else self._send(request, None)
         )
-        await answer.aclose()
-        return RegistryResponse(answer.status_code, headers_of(answer), b"")
+        await response.aclose()
+        return RegistryResponse(response.status_code, headers_of(response), b"")
 
     async def sign_in(self) -> None:
-        """Find out whether this is a registry that lets us in.
+        """Check that this is a registry, and that it accepts the credentials.
 
-        Raises NotFound, AccessDenied, Unreachable and the like.
+        Raises NotFound, AccessDenied, Unreachable and other errors.
         """
-        answer = await self.greet()
-        if answer.status == 401:
-            await self._auth.sign_in(answer.headers.get("www-authenticate", ""))
+        response = await self.ping()
+        if response.status == 401:
+            await self._auth.sign_in(response.headers.get("www-authenticate", ""))
             if self.wants_tokens:
                 return
-        elif answer.status == 200:
+        elif response.status == 200:
             return
         try:
-            await self.ask(RegistryRequest("GET", PING, {}, limit=self.limits.answer_bytes))
+            await self.fetch(RegistryRequest("GET", PING, {}, limit=self.limits.answer_bytes))
         except NotFound as error:
-            error.hint = f"is this a registry? `ocifs doctor {self.host}` shows what answers"
+            error.hint = (
+                f"check that this is a registry: `ocifs doctor {self.host}` shows what responds"
+            )
             raise
 
     async def check(self) -> None:
-        """Ask whether anybody is there; a refusal is an answer.
+        """Check that the registry responds. A refusal is a response.
 
         Raises Unreachable, RegistryFailed.
         """
-        answer = await self.greet()
-        if answer.status >= 500:
-            raise RegistryFailed(f"{self.host} answers {answer.status}", status=answer.status)
+        response = await self.ping()
+        if response.status >= 500:
+            raise RegistryFailed(f"{self.host} answered {response.status}", status=response.status)
 
-    async def _follow(self, question: RegistryRequest, authorization: str | None) -> httpx.Response:
-        known = self._places.get(question.target) if question.may_be_elsewhere else None
-        if known is not None:
-            answer = await self._from_place(question, known)
-            if answer is not None:
-                return answer
-        url = self.origin + self.site.path_of(question.target)
+    async def _send(self, request: RegistryRequest, authorization: str | None) -> httpx.Response:
+        """The open response after all redirects, with any status."""
+        if request.has_reusable_redirect:
+            response = await self._send_to_remembered(request)
+            if response is not None:
+                return response
+        url = self.origin + self.endpoint.path_of(request.target)
         for hop in range(self.limits.redirects + 1):
-            own = origin_in(url) == self._own
-            extra = self._own_headers(authorization) if own else await self._others.headers(url)
+            is_own = origin_in(url) == self._own
+            headers = (
+                self._own_headers(authorization) if is_own else await self._foreign.headers(url)
+            )
             try:
-                answer = await send(
-                    self._client, question.method, url, {**question.headers, **extra}
+                response = await send(
+                    self._client, request.method, url, {**request.headers, **headers}
                 )
             except Unreachable as error:
-                if not hop or own:
+                if not hop or is_own:
                     raise
                 raise after_redirect(error, self.host) from None
-            if answer.status_code not in _REDIRECTS or "location" not in answer.headers:
-                if (
-                    hop
-                    and not (own or extra)
-                    and answer.status_code in (200, 206)
-                    and question.may_be_elsewhere
-                ):
-                    self._remember(question.target, url)
-                return answer
-            await answer.aclose()
-            url = redirect_target(self._own, url, answer.headers["location"])
+            if response.status_code not in _REDIRECTS or "location" not in response.headers:
+                # An address that needs no credentials is reused for the next part of the blob.
+                is_storage = hop and not is_own and not headers
+                is_good = is_storage and response.status_code in (200, 206)
+                if is_good and request.has_reusable_redirect:
+                    self._redirects[request.target] = url
+                return response
+            await response.aclose()
+            url = redirect_target(self._own, url, response.headers["location"])
         raise Malformed(
             f"{self.host} redirects more than {self.limits.redirects} times (limits.redirects)"
         )
 
     def _own_headers(self, authorization: str | None) -> dict[str, str]:
-        return {
-            **dict(self.site.headers),
-            **({"Authorization": authorization} if authorization else {}),
-        }
+        headers = dict(self.endpoint.headers)
+        return {**headers, "Authorization": authorization} if authorization else headers
 
-    async def _from_place(self, question: RegistryRequest, place: _Place) -> httpx.Response | None:
-        """An answer from where the registry sent us last; None where it must be asked again."""
-        if trio.current_time() < place.until:
-            try:
-                answer = await send(self._client, question.method, place.url, question.headers)
-            except Unreachable:
-                pass
-            else:
-                if answer.status_code in question.allow and answer.status_code < 300:
-                    return answer
-                await answer.aclose()
-        self._places.pop(question.target, None)
+    async def _send_to_remembered(self, request: RegistryRequest) -> httpx.Response | None:
+        """The response of a remembered redirect; None if the registry must be asked again."""
+        url = self._redirects.get(request.target)
+        if url is None:
+            return None
+        try:
+            response = await send(self._client, request.method, url, request.headers)
+        except Unreachable:
+            pass
+        else:
+            if response.status_code in request.allow and response.status_code < 300:
+                return response
+            await response.aclose()
+        self._redirects.pop(request.target, None)
         return None
 
-    def _remember(self, target: str, url: str) -> None:
-        while len(self._places) >= _PLACES:
-            del self._places[next(iter(self._places))]
-        self._places[target] = _Place(url, trio.current_time() + _PLACE_HOLDS)
-
-    def _is_own(self, answer: httpx.Response) -> bool:
-        return origin_in(str(answer.request.url)) == self._own
-
-    async def _error(self, answer: httpx.Response, target: str) -> OcifsError:
-        read = bytearray()
-        try:
-            if answer.request.method != "HEAD":
-                async with aclosing(pieces(answer)) as parts:
-                    async for piece in parts:
-                        read += piece
-                        if len(read) >= self.limits.error_bytes:
-                            break
-        finally:
-            await answer.aclose()
-        body = bytes(read[: self.limits.error_bytes])
-        with suppress(Malformed, LimitExceeded):
-            body = decoded(headers_of(answer), body, self.limits.error_bytes, self.host)
-        what = f"{self.host}{target.partition('?')[0]}"
-        status = answer.status_code
-        if status < 400:
-            return RegistryFailed(
-                f"{what}: the registry answered {status}, which nothing provides for", status=status
-            )
-        absent = status == 404 and is_registry_404(target, answer.request.url.path, body)
-        is_registry = self._is_own(answer) or "authorization" in answer.request.headers
-        who = (
-            "the registry"
-            if self._is_own(answer)
-            else f"{answer.request.url.host}, to which the registry sends us,"
-        )
-        if status == 407:
-            return Unreachable(
-                f"{what}: the proxy wants credentials",
-                hint="write http://NAME:PASSWORD@PROXY in http_proxy",
-            )
-        if not is_registry and status != 429 and not absent:
-            words = error_text(headers_of(answer), body)
-            text = f"{what}: {who} answered {status}"
-            return RegistryFailed(f"{text} ({words})" if words else text, status=status)
-        return error_of(status, headers_of(answer), body, f"{what}: {who}", time.time())
-
-    async def _without_coding(
-        self, answer: httpx.Response, body: bytes, question: RegistryRequest
-    ) -> bytes:
-        """A body that was encoded although identity was asked for, decoded off the event loop."""
-        headers = headers_of(answer)
-        if not body or not codings(headers):
-            return body
-        what = f"{self.host}{question.target.partition('?')[0]}"
-        return await in_thread(decoded, headers, body, question.limit, what)
-
-    async def _whole(self, answer: httpx.Response, question: RegistryRequest) -> bytes:
-        body = bytearray()  # and not a list: pieces can be of one byte
-        async with aclosing(pieces(answer)) as coming:
-            async for piece in coming:
-                body += piece
-                if len(body) > question.limit:
-                    what = f"{self.host}{question.target.partition('?')[0]}"
-                    setting = "manifest_bytes" if "/manifests/" in what else "answer_bytes"
-                    raise LimitExceeded(
-                        f"{what} answers with more than {question.limit} bytes (limits.{setting})"
-                    )
-                note_progress()
-        return bytes(body)
-
-
-def headers_of(answer: httpx.Response) -> dict[str, str]:
-    """The headers of an answer, their names in lower case."""
-    return {name.lower(): value for name, value in answer.headers.items()}
+    def _is_own(self, response: httpx.Response) -> bool:
+        return origin_in(str(response.request.url)) == self._own

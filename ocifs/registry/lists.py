@@ -1,15 +1,11 @@
-"""Lists that come in pages: tags, repositories, referrers (distribution-spec "Listing Tags").
+"""Lists in pages: tags, repositories, referrers (distribution-spec "Listing Tags").
 
-`RegistryClient` and `Referrers` call this from the task that asks. One instance a registry; it
-holds no state of its own.
+`RegistryClient` and `Referrers` call this module from the task of a reader. No state.
 
-Rules that hold here:
-
-- Nothing is cut silently. If a list cannot be followed to its end, the error that ended it carries
-  the entries in `listed`.
-- That a further page is missing is never absence: NotFound can only come from the first page.
-- Every list ends: a target is asked for once, pages without a new entry and pages in all are
-  bounded.
+- A list is complete or an error. The error has the entries so far in `listed`.
+- A missing further page never means absence: NotFound comes only from the first page.
+- Every list ends: each target is fetched once, and the number of pages is bounded, as is the number
+  of consecutive pages without a new entry.
 - A large page is parsed in a worker thread.
 """
 
@@ -40,13 +36,13 @@ from ocifs.registry.request import RegistryRequest
 
 log = logging.getLogger("ocifs.registry")
 
-# pages in a row without a new entry: empty ones are seen of registries that filter after cutting
+# Registries that filter a page after cutting it send empty ones.
 _IDLE_PAGES = 8
 _TRANSIENT = frozenset({408, 502, 503, 504})
 
 
-class Lists:
-    """Follows the lists of one registry to their ends."""
+class PagedLists:
+    """Fetches the lists of one registry."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -54,110 +50,112 @@ class Lists:
         self._limits = connection.limits
 
     async def follow(
-        self, question: RegistryRequest, take: Callable[[RegistryResponse], Awaitable[bool]]
+        self, request: RegistryRequest, add: Callable[[RegistryResponse], Awaitable[bool]]
     ) -> None:
-        """Hand each page of a list to `take`, which returns whether it had a new entry."""
+        """Pass each page of a list to `add`, which returns whether it had a new entry."""
         seen: set[str] = set()
-        following: str | None = question.target
+        target: str | None = request.target
         idle = 0
-        while following is not None:
-            if following in seen or idle > _IDLE_PAGES:
-                raise Malformed(f"{self._host} pages a list in circles")
+        while target is not None:
+            if target in seen or idle > _IDLE_PAGES:
+                raise Malformed(f"{self._host}: the pages of a list form a loop")
             if len(seen) >= self._limits.pages:
-                raise LimitExceeded(f"{self._host} pages a list without end (limits.pages)")
-            seen.add(following)
-            page = await self._connection.ask(replace(question, target=following))
-            idle = 0 if await take(page) else idle + 1
-            following = self._connection.following(following, page.headers)
+                raise LimitExceeded(
+                    f"{self._host}: a list has more than {self._limits.pages} pages (limits.pages)"
+                )
+            seen.add(target)
+            page = await self._connection.fetch(replace(request, target=target))
+            idle = 0 if await add(page) else idle + 1
+            target = self._connection.next_page(target, page.headers)
 
-    async def names(self, target: str, member: str) -> tuple[str, ...]:
-        """The names of a list, each once.
+    async def names(self, target: str, key: str) -> tuple[str, ...]:
+        """The names in the member `key` of a list, each once.
 
-        Raises the error that ended it, with the names so far in `listed`.
+        Raises the error that ended the list, with the names so far in `listed`.
         """
         names: dict[str, None] = {}
-        question = RegistryRequest(
-            "GET", target, {}, frozenset({200}), self._limits.answer_bytes, True
-        )
-        with carrying(names):
-            page = await self._collect(question, member, names)
-            # Some registries cut a list at the length that was asked for and name no further page
-            # (seen: go-containerregistry's).
+        request = self._request(target)
+        with with_partial_list(names):
+            page = await self._add_pages(request, key, names)
+            # go-containerregistry's registry cuts a list at the requested length and names no
+            # further page.
             while page.count == endpoints.PAGE and page.last:
                 known = len(names)
-                page = await self._ask_further(question, member, names, page.last)
+                page = await self._add_pages_after(page.last, request, key, names)
                 if len(names) == known:
                     break
         return tuple(names)
 
-    async def single_page(self, target: str, member: str) -> tuple[str, ...] | None:
-        """The names of a list that has one page, or None: one request, whatever the length of the
-        list.
-        """
-        question = RegistryRequest(
-            "GET", target, {}, frozenset({200}), self._limits.answer_bytes, True, tokens=False
-        )
-        answer = await self._connection.ask(question)
-        page = await off_loop(len(answer.body), partial(read_names, answer.body, member))
+    async def single_page(self, target: str, key: str) -> tuple[str, ...] | None:
+        """The names of a list with one page, or None for a longer one. Sends one request."""
+        request = replace(self._request(target), may_fetch_token=False)
+        response = await self._connection.fetch(request)
+        page = await self._parse(response, key)
         if (
             page.count == endpoints.PAGE
-            or self._connection.following(target, answer.headers) is not None
+            or self._connection.next_page(target, response.headers) is not None
         ):
             return None
         return tuple(dict.fromkeys(page.names))
 
-    async def _collect(
-        self, question: RegistryRequest, member: str, names: dict[str, None]
+    def _request(self, target: str) -> RegistryRequest:
+        limit = self._limits.answer_bytes
+        return RegistryRequest("GET", target, {}, limit=limit, is_repeated=True)
+
+    async def _parse(self, response: RegistryResponse, key: str) -> NamesPage:
+        return await off_loop(len(response.body), partial(read_names, response.body, key))
+
+    async def _add_pages(
+        self, request: RegistryRequest, key: str, names: dict[str, None]
     ) -> NamesPage:
-        """Add the names of a list; its last page."""
+        """Add the names of a list. Returns its last page."""
         page = NamesPage((), 0, "")
 
-        async def take(answer: RegistryResponse) -> bool:
+        async def add(response: RegistryResponse) -> bool:
             nonlocal page
-            page = await off_loop(len(answer.body), partial(read_names, answer.body, member))
+            page = await self._parse(response, key)
             known = len(names)
             names.update(dict.fromkeys(page.names))
             if len(names) > self._limits.names:
-                raise LimitExceeded(
-                    f"{self._host} lists more than {self._limits.names} {member} (limits.names)"
-                )
+                most = self._limits.names
+                raise LimitExceeded(f"{self._host} lists more than {most} {key} (limits.names)")
             return len(names) > known
 
-        await self.follow(question, take)
+        await self.follow(request, add)
         return page
 
-    async def _ask_further(
-        self, question: RegistryRequest, member: str, names: dict[str, None], last: str
+    async def _add_pages_after(
+        self, last: str, request: RegistryRequest, key: str, names: dict[str, None]
     ) -> NamesPage:
-        """Ask for the names after the last one, which the registry did not offer.
+        """Add the names after the last one, for which the registry has sent no link.
 
-        That it refuses is the end of the list.
+        A refusal means the end of the list.
         """
-        further = replace(question, target=endpoints.following(question.target, last))
+        further = replace(request, target=endpoints.following(request.target, last))
         try:
-            return await self._collect(further, member, names)
+            return await self._add_pages(further, key, names)
         except OcifsError as error:
             if isinstance(error, Unreachable | DeadlineExceeded | RateLimited | LimitExceeded):
                 raise
             if isinstance(error, RegistryFailed) and error.status in _TRANSIENT:
                 raise
-            log.info("%s: no further page after %d %s: %s", self._host, len(names), member, error)
+            log.info("%s: no further page after %d %s: %s", self._host, len(names), key, error)
             return NamesPage((), 0, "")
 
 
 @contextmanager
-def carrying(listed: Collection[object]) -> Iterator[None]:
-    """Let an error that leaves the block carry the entries that were listed until then."""
+def with_partial_list(entries: Collection[object]) -> Iterator[None]:
+    """Put the entries so far into an error that is raised in the block."""
     try:
         yield
     except (NotFound, RegistryFailed) as error:
-        error.listed = tuple(listed)
-        if not listed or (isinstance(error, RegistryFailed) and error.status in _TRANSIENT):
+        error.listed = tuple(entries)
+        if not entries or (isinstance(error, RegistryFailed) and error.status in _TRANSIENT):
             raise
-        # Neither absence nor an outage: the registry has just answered.
+        # Neither absence nor an outage, since the registry has just sent a page.
         cut = Malformed(f"a further page of the list is missing: {error}", hint=error.hint)
         cut.listed = error.listed
         raise cut from error
     except OcifsError as error:
-        error.listed = tuple(listed)
+        error.listed = tuple(entries)
         raise

@@ -1,18 +1,19 @@
-"""A first word with a registry, for somebody who wants to know why things do not work: does it
-answer, how, when.
+"""The questions of `ocifs doctor`: whether a registry responds, and how.
 
-Rules that hold here: one request without credentials, then one question as any mount would ask it;
-nothing is kept.
+`cli.doctor` calls this module. The first function sends one request without credentials, the second
+one the first request of a mount. Nothing is cached.
 """
 
 from __future__ import annotations
 
+import os
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 
 from ocifs.errors import CatalogUnavailable
 from ocifs.oci.reference import Reference, RegistrySource
+from ocifs.registry.auth.sources import standard_sources
 from ocifs.registry.client import RegistryClient
 from ocifs.registry.config.endpoint import Endpoint
 from ocifs.registry.config.routes import RouteTable
@@ -22,61 +23,57 @@ from ocifs.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What a registry's front door says.
+    """A registry's response to `/v2/`.
 
-    `skew`: seconds by which its clock is ahead of ours, None where it does not say.
-
-    `wants`: how it wants to be convinced of who asks (the scheme of its challenge), empty where
-    anybody may.
+    `skew`: the seconds by which its clock is ahead of this machine's; None without a Date header.
+    `auth_scheme`: the scheme of its challenge; empty without one.
     """
 
     origin: str
     status: int
     seconds: float
     skew: float | None
-    wants: str
+    auth_scheme: str
 
 
-async def knock(host: str, settings: Settings) -> Probe:
-    """Ask for `/v2/` without credentials (distribution-spec "Determining Support").
+async def probe_registry(host: str, settings: Settings) -> Probe:
+    """Fetch `/v2/` without credentials (distribution-spec "Determining Support").
 
-    Raises Unreachable and the like.
+    Raises Unreachable and other errors.
     """
-    connection = Connection(Endpoint(host), settings)
+    connection = Connection(Endpoint(host), settings, sources=())
     try:
         began = time.time()
-        answer = await connection.greet()
+        response = await connection.ping()
         ended = time.time()
     finally:
         await connection.aclose()
-    challenge = answer.headers.get("www-authenticate", "").partition(" ")[0]
-    skew = _skew(answer.headers.get("date", ""), began, ended)
+    challenge = response.headers.get("www-authenticate", "").partition(" ")[0]
     return Probe(
         connection.origin,
-        answer.status,
+        response.status,
         ended - began,
-        skew,
-        challenge if answer.status == 401 else "",
+        _skew(response.headers.get("date", ""), began, ended),
+        challenge if response.status == 401 else "",
     )
 
 
-async def question(source: Reference | RegistrySource, settings: Settings) -> str:
-    """Ask what a mount of the source would ask first; what came, for a person.
+async def try_source(source: Reference | RegistrySource, settings: Settings) -> str:
+    """Send the first request of a mount of the source. Returns a sentence about the result.
 
-    Raises what the mount would meet.
+    Raises the error that the mount would raise.
     """
-    locations = await RouteTable.read(settings.network)
-    connection = Connection(
-        Endpoint(source.host), replace(settings, network=locations.complete(settings.network))
-    )
+    routes = await RouteTable.read(settings.network)
+    sources = standard_sources(settings, os.environ, routes.credential_helpers)
+    connection = Connection(Endpoint(source.host), settings, sources)
     client = RegistryClient(connection)
     try:
         if isinstance(source, Reference):
             if source.digest is not None:
                 manifest = await client.manifest(source.repository, source.digest)
-                return f"{source} is there ({len(manifest.body)} bytes)"
-            found = await client.resolve(source.repository, source.tag)
-            return f"{source} is {found.digest}"
+                return f"{source} exists ({len(manifest.body)} bytes)"
+            descriptor = await client.resolve(source.repository, source.tag)
+            return f"{source} is {descriptor.digest}"
         if source.path:
             return f"{source} has {len(await client.tags(source.path))} tags"
         return f"{source} lists {len(await client.repositories())} repositories"
@@ -87,13 +84,11 @@ async def question(source: Reference | RegistrySource, settings: Settings) -> st
 
 
 def _skew(date: str, began: float, ended: float) -> float | None:
-    """By how much a Date header is ahead of our clock; within its own second and the request it is
-    0.
-    """
+    """The seconds by which a Date header is ahead; 0 within the request and a second before it."""
     try:
-        theirs = parsedate_to_datetime(date).timestamp()
+        seconds = parsedate_to_datetime(date).timestamp()
     except ValueError:
         return None
-    if began - 1 <= theirs <= ended + 1:
+    if began - 1 <= seconds <= ended + 1:
         return 0.0
-    return theirs - (began if theirs < began else ended)
+    return seconds - (began if seconds < began else ended)

@@ -1,8 +1,6 @@
-"""A question to a registry, as `Connection` sends it.
+"""A request to a registry, as a value.
 
-Made by whatever asks: lists, referrers, blobs, admission.
-
-Rules that hold here: a value without behaviour; it knows what was asked and not what came.
+Made by `RegistryClient`, the lists, the referrers and the blob streams; sent by `Connection`.
 """
 
 from __future__ import annotations
@@ -15,12 +13,12 @@ from ocifs.oci.distribution.endpoints import endpoint_of
 
 @dataclass(frozen=True, slots=True)
 class RegistryRequest:
-    """What is asked: any status not in `allow` is an error.
+    """A request to an endpoint of the distribution specification.
 
-    `limit`: bytes of the answer's body, where it is taken whole.
-
-    `changes`: it will be asked again, so what came with an ETag is kept. `tokens`: whether it is
-    worth a token.
+    - `allow`: the expected statuses. Any other status is an error.
+    - `limit`: the largest body in bytes, if the body is read as a whole.
+    - `is_repeated`: it is sent repeatedly, so that a response with an ETag is worth storing.
+    - `may_fetch_token`: whether a token is fetched for it if the registry requires one.
     """
 
     method: str
@@ -28,15 +26,20 @@ class RegistryRequest:
     headers: Mapping[str, str]
     allow: frozenset[int] = frozenset({200})
     limit: int = 0
-    changes: bool = False
-    tokens: bool = True
+    is_repeated: bool = False
+    may_fetch_token: bool = True
 
     @property
     def kind(self) -> str:
-        """What a registry's limits are about: questions with this method to this endpoint."""
+        """The kind that rate limits and Retry-After apply to: the method and the endpoint."""
         return f"{self.method} {endpoint_of(self.target)}"
 
     @property
-    def may_be_elsewhere(self) -> bool:
-        """Whether a redirect of it is worth remembering: content by digest, fetched in many parts."""
+    def path(self) -> str:
+        """The target without its query, for messages."""
+        return self.target.partition("?")[0]
+
+    @property
+    def has_reusable_redirect(self) -> bool:
+        """Whether its redirect is worth remembering: a blob is fetched in many parts."""
         return self.method == "GET" and "/blobs/" in self.target

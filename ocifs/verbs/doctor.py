@@ -26,7 +26,7 @@ from ocifs.oci.local import LayoutSource
 from ocifs.oci.reference import OneSource, hosts_of, parse_source
 from ocifs.options import Options, path_of, settings_of
 from ocifs.registry.config.registries_conf import expand
-from ocifs.registry.probe import Probe, knock, question
+from ocifs.registry.probe import Probe, probe_registry, try_source
 from ocifs.settings import Settings
 from ocifs.store.derived import DerivedFiles
 from ocifs.store.disk import Disk
@@ -78,7 +78,7 @@ async def diagnose(source: OneSource | None, settings: Settings) -> AsyncIterato
     elif source is not None and settings.cache.offline:
         yield Finding(NOTE, "registry", f"{source.host} is not checked because of --offline")
     elif source is not None:
-        async for finding in _registry(source.host, lambda: question(source, settings), settings):
+        async for finding in _registry(source.host, lambda: try_source(source, settings), settings):
             yield finding
 
 
@@ -121,7 +121,7 @@ async def _images_and_notes(
 async def _registry(
     host: str, ask: Callable[[], Awaitable[str]], settings: Settings
 ) -> AsyncIterator[Finding]:
-    probe = await _outcome(lambda: knock(host, settings), settings)
+    probe = await _outcome(lambda: probe_registry(host, settings), settings)
     if isinstance(probe, OcifsError):
         todo = probe.hint or f"check the network: curl -v https://{host}/v2/"
         yield Finding(BAD, "registry", str(probe), todo)
@@ -139,7 +139,8 @@ async def _registry(
 
 
 def _about(host: str, probe: Probe) -> Iterator[Finding]:
-    wants = f", requires {probe.wants} credentials" if probe.wants else ""
+    scheme = probe.auth_scheme
+    wants = f", requires {scheme} credentials" if scheme else ""
     text = f"{probe.origin} answers {probe.status} in {probe.seconds:.3f} s{wants}"
     if probe.status in (200, 401):
         yield Finding(OK, "registry", text)

@@ -139,7 +139,7 @@ MISTAKES = [
     (
         ["ls", "reg.example.com", "--ca-file", "{place}/file"],
         2,
-        "has no certificate authorities",
+        "no certificate authorities in",
         "BEGIN CERTIFICATE",
     ),
 ]
@@ -308,7 +308,7 @@ def test_credentials_that_are_missing_or_wrong_are_told_apart(
     none = run_ocifs(*words, cache=tmp_path, check=False).stderr.decode()
     assert (
         "the token server 127.0.0.1 answered 401" in none
-        and "no credentials were found: log in with" in none
+        and "there are no stored credentials: log in with" in none
     )
     monkeypatch.setenv("OCIFS_USERNAME", "me")
     monkeypatch.setenv("OCIFS_PASSWORD_FILE", str(tmp_path / "pw"))

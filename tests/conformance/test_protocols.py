@@ -24,10 +24,10 @@ from ocifs.layout.layout import Layout
 from ocifs.oci import mediatype
 from ocifs.oci.digest import EMPTY_JSON, Digest
 from ocifs.oci.local import LayoutSource, LocalTransport
-from ocifs.registry.client import open_registry
+from tests.support.clients import open_registry
 from ocifs.registry.config.registries_conf import parse
 from ocifs.registry.config.routes import RouteTable
-from ocifs.registry.mirrors.mirrored import open_mirrored
+from tests.support.clients import open_mirrored
 from ocifs.settings import CacheSettings, Settings
 from ocifs.store.blobs.cached import CachedBlobs
 from ocifs.store.derived import DerivedFiles

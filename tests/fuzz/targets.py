@@ -39,8 +39,8 @@ from ocifs.oci.distribution import pages, responses
 from ocifs.oci.distribution.challenge import parse_challenges, read_token
 from ocifs.oci.local import LayoutSource, LocalTransport
 from ocifs.registry.auth.credential import Credential
-from ocifs.registry.auth.files import Sources
-from ocifs.registry.auth.helpers import Helper, Helpers
+from ocifs.registry.auth.files import FileSource
+from ocifs.registry.auth.helpers import CredentialHelper, HelperRunner
 from ocifs.registry.config import hosts_toml, registries_conf
 from ocifs.settings import CacheSettings, Limits, Settings
 from ocifs.store.blobs.cached import CachedBlobs
@@ -568,10 +568,10 @@ def credentials(body: bytes) -> None:
     with tempfile.TemporaryDirectory() as place:
         path = Path(place, "auth.json")
         path.write_bytes(body)
-        sources = Sources(Helpers(1.0), {"HOME": place}, path)
+        source = FileSource(path, HelperRunner(1.0))
         for host in ("docker.io", "r.example", "ecr.example"):
-            for found in sources.candidates(host, "a/b"):
-                assert isinstance(found, Credential | Helper)
+            for candidate in source.candidates(host, "a/b"):
+                assert isinstance(candidate, Credential | CredentialHelper)
 
 
 # Files of the cache.

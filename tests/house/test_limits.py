@@ -16,7 +16,8 @@ from ocifs.errors import LimitExceeded, OcifsError
 from ocifs.layers.merge.apply import merge
 from ocifs.oci import mediatype
 from ocifs.oci.digest import Digest
-from ocifs.registry.client import RegistryClient, open_registry
+from ocifs.registry.client import RegistryClient
+from tests.support.clients import open_registry
 from ocifs.registry.http.etags import EtagStore, RegistryResponse
 from ocifs.settings import Limits, Settings
 from ocifs.tree.manifest.reachable import reachable
@@ -257,7 +258,7 @@ async def test_a_config_larger_than_a_bound_is_shown_and_not_read_to_be_understo
 def test_answers_that_are_kept_to_be_asked_about_are_bounded() -> None:
     kept = EtagStore(100)  # limits.validated_bytes
     for number in range(50):
-        kept.take(f"/v2/{number}", RegistryResponse(200, {"etag": f'"{number}"'}, b"x" * 30))
+        kept.update(f"/v2/{number}", RegistryResponse(200, {"etag": f'"{number}"'}, b"x" * 30))
     assert sum(bool(kept.condition(f"/v2/{number}")) for number in range(50)) == 3
 
 

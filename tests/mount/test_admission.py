@@ -192,7 +192,7 @@ def test_a_registry_that_is_down_is_a_warning_and_one_that_does_not_exist_an_err
                 "the resolver of this machine reports an outage for names that do not exist"
             )
         assert done.returncode == 1
-        assert "spelt right" in done.stderr.decode()
+        assert "check the spelling" in done.stderr.decode()
     with mounting(tmp_path, "no-such-host.invalid", "--offline") as done:
         assert (done.returncode, done.stderr) == (0, b"")
 

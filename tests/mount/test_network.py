@@ -34,7 +34,7 @@ pytestmark = [
 ]
 
 CONTENT = random.Random(5).randbytes(6_000_000)
-OURS, THEIRS = "10.211.7.1", "10.211.7.2"
+OURS, LIBRARY_ERRORS = "10.211.7.1", "10.211.7.2"
 PORT = 5000
 
 
@@ -48,7 +48,7 @@ class Far:
 
     @property
     def host(self) -> str:
-        return f"{THEIRS}:{PORT}"
+        return f"{LIBRARY_ERRORS}:{PORT}"
 
     def there(self, *command: str) -> None:
         """Run a command at the other end."""
@@ -74,7 +74,7 @@ def far(tmp_path: Path) -> Iterator[Far]:
     name, cable = f"ocifs{os.getpid()}", f"oc{os.getpid()}"
     config, log = tmp_path / "far.yml", tmp_path / "far.log"
     text = CONFIG.format(root=tmp_path / "near" / "data", port=PORT)
-    config.write_text(text.replace("127.0.0.1", THEIRS))
+    config.write_text(text.replace("127.0.0.1", LIBRARY_ERRORS))
     with contextlib.ExitStack() as stack:
         ip("netns", "add", name)
         stack.callback(ip, "netns", "del", name, check=False)
@@ -82,7 +82,7 @@ def far(tmp_path: Path) -> Iterator[Far]:
         stack.callback(ip, "link", "del", cable, check=False)
         ip("addr", "add", f"{OURS}/30", "dev", cable)
         ip("link", "set", cable, "up")
-        ip("-n", name, "addr", "add", f"{THEIRS}/30", "dev", "far")
+        ip("-n", name, "addr", "add", f"{LIBRARY_ERRORS}/30", "dev", "far")
         ip("-n", name, "link", "set", "far", "up")
         with log.open("wb") as output:
             command = ["ip", "netns", "exec", name, "docker-registry", "serve", str(config)]
@@ -93,7 +93,9 @@ def far(tmp_path: Path) -> Iterator[Far]:
         while True:
             with contextlib.suppress(httpx.TransportError):
                 if (
-                    httpx.get(f"http://{THEIRS}:{PORT}/v2/", trust_env=False, timeout=2).status_code
+                    httpx.get(
+                        f"http://{LIBRARY_ERRORS}:{PORT}/v2/", trust_env=False, timeout=2
+                    ).status_code
                     == 200
                 ):
                     break

@@ -15,7 +15,7 @@ from ocifs.errors import AccessDenied, IntegrityError, LimitExceeded, Malformed,
 from ocifs.oci import mediatype
 from ocifs.oci.digest import Digest
 from ocifs.oci.manifest import Form, parse_manifest
-from ocifs.registry.client import open_registry
+from tests.support.clients import open_registry
 from ocifs.settings import Limits, Settings
 from tests.registry.quirks import (
     BLOB,

@@ -13,7 +13,7 @@ import trio
 import trustme
 
 from ocifs.errors import Unreachable
-from ocifs.registry.client import open_registry
+from tests.support.clients import open_registry
 from ocifs.registry.config.endpoint import Endpoint
 from ocifs.settings import Limits, NetworkSettings, Settings
 from tests.registry.quirks import CONTENT, TAGS, acting, quirk, read

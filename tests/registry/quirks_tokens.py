@@ -13,7 +13,7 @@ import pytest
 import trustme
 
 from ocifs.errors import AccessDenied, Malformed
-from ocifs.registry.client import open_registry
+from tests.support.clients import open_registry
 from ocifs.settings import NetworkSettings, Settings
 from tests.registry.quirks import SECRET, TAGS, acting, log_in, quirk
 from tests.support.faults import FaultServer, Handler, Reply, Request, fault_server, http
@@ -86,7 +86,7 @@ async def token_redirect_elsewhere(home: Path, monkeypatch: pytest.MonkeyPatch) 
             assert await client.tags("a/b") == ("v1",)
         async with acting(guarded(lambda: server, tokens)) as (client, server):
             log_in(home, server.host, IDENTITY)
-            with pytest.raises(AccessDenied, match="where the identity token is not sent"):
+            with pytest.raises(AccessDenied, match="the identity token is not sent"):
                 await client.tags("a/b")
     assert [request.headers.get("authorization") for request in other.requests] == [None]
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from ocifs.content import Blob
 from ocifs.errors import AccessDenied, OcifsError
 from ocifs.oci.digest import Digest
-from ocifs.registry.client import open_registry
+from tests.support.clients import open_registry
 from ocifs.registry.config.endpoint import Endpoint
 from ocifs.registry.http.addresses import NetworkZone, is_inner, is_own, zone_of, zone_of_address
 from ocifs.registry.http.origins import origin_in

@@ -29,7 +29,8 @@ from ocifs import errors
 from ocifs.concurrency import deadline
 from ocifs.content import Blob
 from ocifs.oci.digest import Digest
-from ocifs.registry.client import RegistryClient, open_registry
+from ocifs.registry.client import RegistryClient
+from tests.support.clients import open_registry
 from ocifs.settings import CacheSettings, Limits, NetworkSettings, Settings
 from ocifs.store.blobs.cached import CachedBlobs
 from ocifs.store.disk import Disk
@@ -76,7 +77,7 @@ async def reaching(
 
 TRY = {
     "expired": "renewed",
-    "of another name": "spelt as the certificate",
+    "of another name": "the host name in the certificate",
     "of another authority": "no certificate in",
 }
 CERTIFICATES: dict[str, Callable[[trustme.CA], ssl.SSLContext]] = {
@@ -462,6 +463,6 @@ def test_a_name_server_that_fails_is_an_outage_within_the_time_for_connections(
         )
     assert done.returncode == 1, done.stderr
     assert re.search(
-        r"the name registry\.example cannot be resolved|registry\.example does not answer|timed out",
+        r"the name registry\.example cannot be resolved|registry\.example does not respond|timed out",
         done.stderr,
     )

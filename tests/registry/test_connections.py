@@ -15,7 +15,8 @@ import trio
 from ocifs.content import Blob
 from ocifs.errors import OcifsError, RateLimited, RegistryFailed
 from ocifs.oci.digest import Digest
-from ocifs.registry.client import RegistryClient, open_registry
+from ocifs.registry.client import RegistryClient
+from tests.support.clients import open_registry
 from ocifs.registry.config.endpoint import Endpoint
 from ocifs.settings import Limits, NetworkSettings, Settings
 from tests.mount.test_registry_mount import push_files

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from ocifs.directories import cache_home, config_home, home, runtime_directory
-from ocifs.registry.auth.files import files
+from ocifs.registry.auth.files import auth_files
 from ocifs.registry.config import registries_conf
 from ocifs.registry.http.tls import certificate_directories
 from ocifs.settings import default_cache_directory
@@ -152,7 +152,7 @@ def test_a_relative_path_in_an_xdg_variable_is_ignored_everywhere(
     monkeypatch.setenv("HOME", "/h")
     relative = {"HOME": "/h", **dict.fromkeys(names, value)}
     for look in (
-        lambda environ: list(files(environ, None)),
+        lambda environ: list(auth_files(environ, None)),
         certificate_directories,
         registries_conf.files,
         config_home,
@@ -172,5 +172,5 @@ def test_every_path_that_is_looked_at_is_absolute() -> None:
         pairs = zip(names, chosen, strict=True)
         environ = {name: value for name, value in pairs if value is not None}
         main, drop_ins = registries_conf.files(environ)
-        found = [*files(environ, None), *certificate_directories(environ), main, *drop_ins]
+        found = [*auth_files(environ, None), *certificate_directories(environ), main, *drop_ins]
         assert all(path.is_absolute() for path in found)

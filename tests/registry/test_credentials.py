@@ -5,15 +5,17 @@ from __future__ import annotations
 import base64
 import json
 import logging
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import trio
 
 from ocifs.registry.auth.credential import Credential
-from ocifs.registry.auth.files import Sources
-from ocifs.registry.auth.helpers import Helper, Helpers
+from ocifs.registry.auth.helpers import CredentialHelper, HelperRunner
+from ocifs.registry.auth.source import CredentialSources, find_credential
+from ocifs.registry.auth.sources import standard_sources
+from ocifs.settings import NetworkSettings, Settings, Timing
 from tests.support.secrets import keep_secret
 
 SECRET = keep_secret("s3cr3t-of-the-credentials", "me:s3cr3t-of-the-credentials")
@@ -43,10 +45,36 @@ def helper(directory: Path, script: str, name: str = "test") -> None:
     path.chmod(0o755)
 
 
-def sources(home: Path, timeout: float = 10.0, **environ: str) -> Sources:
-    return Sources(
-        Helpers(timeout), {"HOME": str(home), "XDG_RUNTIME_DIR": str(home / "run"), **environ}
-    )
+@dataclass(frozen=True)
+class Search:
+    """The search through a list of sources."""
+
+    sources: CredentialSources
+
+    async def find(self, host: str, repository: str, anew: bool = False) -> Credential | None:
+        return await find_credential(self.sources, host, repository, refresh=anew)
+
+
+def search(
+    environ: dict[str, str],
+    authfile: Path | None = None,
+    named: str = "",
+    order: tuple[str, ...] = (),
+    timeout: float = 10.0,
+) -> Search:
+    network = NetworkSettings(authfile=authfile, named_host=named)
+    settings = Settings(network=network, timing=Timing(helper_timeout=timeout))
+    return Search(standard_sources(settings, environ, order))
+
+
+def sources(
+    home: Path,
+    timeout: float = 10.0,
+    order: tuple[str, ...] = (),
+    authfile: Path | None = None,
+) -> Search:
+    environ = {"HOME": str(home), "XDG_RUNTIME_DIR": str(home / "run")}
+    return search(environ, authfile, order=order, timeout=timeout)
 
 
 def docker(home: Path, **members: object) -> None:
@@ -54,7 +82,7 @@ def docker(home: Path, **members: object) -> None:
     (home / ".docker/config.json").write_text(json.dumps(members))
 
 
-async def user(found: Sources, host: str, repository: str = "") -> str:
+async def user(found: Search, host: str, repository: str = "") -> str:
     credential = await found.find(host, repository)
     return credential.username if credential else ""
 
@@ -168,7 +196,7 @@ async def test_files_are_believed_in_their_order_and_read_anew(tmp_path: Path) -
         "XDG_RUNTIME_DIR": str(tmp_path / "run"),
         "REGISTRY_AUTH_FILE": str(tmp_path / "registry.json"),
     }
-    found = Sources(Helpers(1), environ, tmp_path / "first.json")
+    found = search(environ, tmp_path / "first.json")
     for place in [*places, ".dockercfg"]:
         assert await user(found, "r.example") == place
         (tmp_path / place).unlink()
@@ -192,7 +220,7 @@ async def test_the_environments_credential_is_for_the_host_that_was_named(tmp_pa
         "OCIFS_USERNAME": "me",
         "OCIFS_PASSWORD_FILE": str(tmp_path / "password"),
     }
-    found = Sources(Helpers(1), environ, named="r.example")
+    found = search(environ, named="r.example")
     assert await found.find("r.example", "") == ME
     assert await found.find("other.example", "") is None
 
@@ -296,9 +324,9 @@ async def test_registries_conf_says_where_credentials_are_looked_for(
         "lacking",
     )
     docker(tmp_path, auths={"r.example": packed("file")})
-    assert await user(replace(sources(tmp_path), order=order), "r.example") == found
+    assert await user(sources(tmp_path, order=order), "r.example") == found
     (tmp_path / "named.json").write_text(json.dumps({"auths": {"r.example": packed("named")}}))
-    named = replace(sources(tmp_path), order=order, authfile=tmp_path / "named.json")
+    named = sources(tmp_path, order=order, authfile=tmp_path / "named.json")
     assert await user(named, "r.example") == (
         "me" if order[:1] == ("test",) and len(order) == 2 else "named"
     )
@@ -320,7 +348,7 @@ async def test_a_helper_that_fails_is_logged_and_one_that_lacks_the_host_is_not(
     docker(tmp_path, credsStore="test")
     assert await sources(tmp_path).find("r.example", "") is None
     assert (logged or "has no credential for r.example") in caplog.text
-    assert bool(logged) == ("is not asked again" in caplog.text)
+    assert bool(logged) == ("retrying in" in caplog.text)
     assert SECRET not in caplog.text
 
 
@@ -368,10 +396,11 @@ async def test_a_helper_is_run_once_for_all_who_wait_and_again_when_it_is_refuse
     tmp_path: Path, bin_directory: Path
 ) -> None:
     helper(bin_directory, WELL)
-    helpers, asked = Helpers(10), Helper("docker-credential-test", "r.example")
+    helpers = HelperRunner(10)
+    asked = CredentialHelper("docker-credential-test", "r.example")
 
     async def ask(anew: bool) -> None:
-        assert await helpers.ask(asked, anew=anew) == ME
+        assert await helpers.get(asked, refresh=anew) == ME
 
     for anew, runs in ((False, 1), (False, 1), (True, 2)):
         async with trio.open_nursery() as nursery:

@@ -21,8 +21,9 @@ from ocifs import errors
 from ocifs.content import Blob
 from ocifs.oci import mediatype
 from ocifs.oci.digest import Digest
-from ocifs.registry.client import RegistryClient, open_registry
-from ocifs.registry.http.errors import our_errors
+from ocifs.registry.client import RegistryClient
+from tests.support.clients import open_registry
+from ocifs.registry.http.errors import translated_errors
 from ocifs.settings import NetworkSettings, Settings
 from tests.support.faults import Handler, Reply, Request, fault_server, http, in_turn
 from tests.support.secrets import keep_secret
@@ -584,7 +585,7 @@ def test_every_exception_of_the_libraries_is_one_of_ours(kind: type[Exception]) 
         except TypeError:
             error = kind()
     with pytest.raises(errors.OcifsError) as caught:
-        with our_errors("host"):
+        with translated_errors("host"):
             raise error
     assert caught.value.hint or not isinstance(
         caught.value, errors.Unreachable

@@ -17,7 +17,7 @@ import trustme
 from ocifs.content import Blob
 from ocifs.errors import AccessDenied, Malformed, OcifsError, RegistryFailed
 from ocifs.oci.digest import Digest
-from ocifs.registry.client import open_registry
+from tests.support.clients import open_registry
 from ocifs.settings import Limits, NetworkSettings, Settings
 from tests.support.faults import FaultServer, Reply, Request, fault_server, http, in_turn
 from tests.support.nginx import before, tls_front
@@ -171,7 +171,7 @@ async def test_a_registry_elsewhere_has_no_token_server_on_this_machine_or_witho
             monkeypatch.setenv("http_proxy", proxy.address)
             settings = Settings(limits=Limits(retries=1), network=NetworkSettings(ca_file=front.ca))
             async with open_registry("registry.example", settings) as client:
-                with pytest.raises(AccessDenied, match="sends us for a token"):
+                with pytest.raises(AccessDenied, match="names a token server"):
                     await client.tags("a/b")
     assert [asked for asked, _ in proxy.asked] == ["CONNECT registry.example:443"]
 

@@ -14,7 +14,8 @@ from ocifs.content import Blob
 from ocifs.errors import AccessDenied, NotFound, OcifsError, RateLimited, RegistryFailed
 from ocifs.oci import mediatype
 from ocifs.oci.digest import Digest
-from ocifs.registry.client import RegistryClient, open_registry
+from ocifs.registry.client import RegistryClient
+from tests.support.clients import open_registry
 from ocifs.settings import Limits, Settings
 from tests.support.faults import Handler, Reply, Request, fault_server, http
 from tests.support.tools import tool

@@ -25,20 +25,21 @@ def test_hosts_are_asked_in_their_order_and_the_server_last() -> None:
         '[host."https://public-mirror.example.com"]\ncapabilities = ["pull"]\n'
         '[host."https://docker-mirror.internal"]\ncapabilities = ["pull", "resolve"]\nca = "docker-mirror.crt"\n'
     )
-    assert (mirror.site.host, mirror.by_tag, mirror.by_digest, mirror.own) == (
+    assert (mirror.endpoint.host, mirror.by_tag, mirror.by_digest, mirror.own) == (
         "public-mirror.example.com",
         False,
         True,
         False,
     )
-    assert private.site.authorities == (FILE.parent / "docker-mirror.crt",)
+    assert private.endpoint.authorities == (FILE.parent / "docker-mirror.crt",)
     assert (private.by_tag, private.by_digest) == (True, True)
-    assert (own.site, own.own) == (Endpoint("docker.io"), True)
+    assert (own.endpoint, own.own) == (Endpoint("docker.io"), True)
 
 
 def test_without_a_server_it_is_the_registry_itself() -> None:
     assert [
-        (each.site.host, each.own) for each in read('[host."https://m.example"]', "r.example:5000")
+        (each.endpoint.host, each.own)
+        for each in read('[host."https://m.example"]', "r.example:5000")
     ] == [
         ("m.example", False),
         ("r.example:5000", True),
@@ -47,7 +48,7 @@ def test_without_a_server_it_is_the_registry_itself() -> None:
 
 def test_with_another_server_nobody_asks_the_registry() -> None:
     (only,) = read('server = "https://registry.example.com"')
-    assert (only.site.host, only.site.scheme, only.own, only.site.namespace) == (
+    assert (only.endpoint.host, only.endpoint.scheme, only.own, only.endpoint.namespace) == (
         "registry.example.com",
         "https",
         True,
@@ -68,11 +69,11 @@ def test_with_another_server_nobody_asks_the_registry() -> None:
     ],
 )
 def test_paths(url: str, more: str, root: str) -> None:
-    assert read(f'[host."{url}"]\n{more}')[0].site.root == root
+    assert read(f'[host."{url}"]\n{more}')[0].endpoint.root == root
 
 
 def test_another_host_is_told_for_which_registry_it_stands() -> None:
-    site = read('[host."https://m.example/v2/hub"]\noverride_path = true')[0].site
+    site = read('[host."https://m.example/v2/hub"]\noverride_path = true')[0].endpoint
     assert (
         site.path_of("/v2/library/alpine/manifests/1")
         == "/v2/hub/library/alpine/manifests/1?ns=docker.io"
@@ -81,17 +82,19 @@ def test_another_host_is_told_for_which_registry_it_stands() -> None:
         site.path_of("/v2/library/alpine/tags/list?n=1")
         == "/v2/hub/library/alpine/tags/list?n=1&ns=docker.io"
     )
-    own = read('server = "https://docker.io"')[0].site
+    own = read('server = "https://docker.io"')[0].endpoint
     assert own.path_of("/v2/") == "/v2/"
 
 
 def test_http_with_settings_of_tls_is_tried_with_tls_first() -> None:
-    sites = [each.site for each in read('[host."http://192.168.31.250:5000"]\nskip_verify = true')]
+    sites = [
+        each.endpoint for each in read('[host."http://192.168.31.250:5000"]\nskip_verify = true')
+    ]
     assert [(each.scheme, each.unverified) for each in sites[:2]] == [
         ("https", True),
         ("http", False),
     ]
-    assert [each.site.scheme for each in read('[host."http://192.168.31.250:5000"]')] == [
+    assert [each.endpoint.scheme for each in read('[host."http://192.168.31.250:5000"]')] == [
         "http",
         "",
     ]
@@ -102,7 +105,7 @@ def test_certificates_headers_and_time() -> None:
         '[host."https://m.example"]\nca = ["a.pem", "/b.pem"]\n'
         'client = ["c.pem", ["d.cert", "d.key"], ["e.pem", ""]]\nskip_verify = true\ndial_timeout = "1m1s500ms"\nproxy = "http://p:1"\n'
         '[host."https://m.example".header]\nx-one = "1"\nx-two = ["a", "b"]\n'
-    )[0].site
+    )[0].endpoint
     here = FILE.parent
     assert site.authorities == (here / "a.pem", Path("/b.pem"))
     assert site.identities == (
@@ -159,7 +162,7 @@ def test_what_is_wrong_is_told_by_file_and_key(text: str, said: str) -> None:
     ],
 )
 def test_durations_are_those_of_go(text: str, seconds: float | None) -> None:
-    site = read(f'[host."https://m.example"]\ndial_timeout = "{text}"')[0].site
+    site = read(f'[host."https://m.example"]\ndial_timeout = "{text}"')[0].endpoint
     assert site.connect_timeout == (pytest.approx(seconds) if seconds else None)
 
 
@@ -179,7 +182,7 @@ def test_an_empty_file_beside_certificates_is_as_if_it_were_absent(tmp_path: Pat
     without = load(tmp_path, "r.example")
     (directory / "hosts.toml").write_text("")
     assert load(tmp_path, "r.example") == without
-    assert without[0].site.authorities == (directory / "ca.crt",)
+    assert without[0].endpoint.authorities == (directory / "ca.crt",)
 
 
 def test_directories_of_a_registry(tmp_path: Path) -> None:
@@ -198,8 +201,8 @@ def test_directories_of_a_registry(tmp_path: Path) -> None:
         (tmp_path / name / "hosts.toml").write_text(
             f'[host."https://{name.strip("_").replace(":", "-").replace("_", "-under-")}.m"]'
         )
-    assert load(tmp_path, "r.example:5000")[0].site.host == "r.example-under-5000.m"
-    assert load(tmp_path, "other.example")[0].site.host == "default.m"
+    assert load(tmp_path, "r.example:5000")[0].endpoint.host == "r.example-under-5000.m"
+    assert load(tmp_path, "other.example")[0].endpoint.host == "default.m"
 
 
 def test_certificates_without_a_hosts_toml_are_the_registrys(tmp_path: Path) -> None:
@@ -208,8 +211,8 @@ def test_certificates_without_a_hosts_toml_are_the_registrys(tmp_path: Path) -> 
     for name in ("a.crt", "b.cert", "b.key"):
         (tmp_path / "r.example" / name).write_text("")
     (own,) = load(tmp_path, "r.example")
-    assert own.site.authorities == (tmp_path / "r.example" / "a.crt",)
-    assert own.site.identities == (
+    assert own.endpoint.authorities == (tmp_path / "r.example" / "a.crt",)
+    assert own.endpoint.identities == (
         (tmp_path / "r.example" / "b.cert", tmp_path / "r.example" / "b.key"),
     )
 

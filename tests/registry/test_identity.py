@@ -28,9 +28,9 @@ def test_equal_proofs_are_one_identity_and_others_are_others(
 ) -> None:
     def shown(proofs: list[PresentedIdentity]) -> list[str]:
         return sorted(
-            repr((each.site.host, each.site.headers, _all(each.credential)))
+            repr((each.endpoint.host, each.endpoint.headers, _all(each.credential)))
             for each in proofs
-            if not each.is_empty
+            if not each.is_anonymous
         )
 
     assert (identity_of(one) == identity_of(two)) == (shown(one) == shown(two))

@@ -24,7 +24,8 @@ from ocifs.oci.digest import Digest
 from ocifs.oci.reference import RegistrySource
 from ocifs.registry.config.registries_conf import parse
 from ocifs.registry.config.routes import RouteTable
-from ocifs.registry.mirrors.mirrored import MirroredRegistry, open_mirrored
+from ocifs.registry.mirrors.mirrored import MirroredRegistry
+from tests.support.clients import open_mirrored
 from ocifs.settings import CacheSettings, NetworkSettings, Settings
 from ocifs.store.blobs.cached import CachedBlobs
 from ocifs.store.disk import Disk
@@ -109,13 +110,13 @@ class Asked:
 
 @asynccontextmanager
 async def asking(
-    host: str, locations: RouteTable, tmp_path: Path, settings: Settings | None = None
+    host: str, routes: RouteTable, tmp_path: Path, settings: Settings | None = None
 ) -> AsyncIterator[Asked]:
     settings = settings or impatient()
     with trio.fail_after(60):
         async with (
             trio.open_nursery() as nursery,
-            open_mirrored(host, locations, settings) as mirrored,
+            open_mirrored(host, routes, settings) as mirrored,
         ):
             yield Asked(
                 mirrored, CachedBlobs(mirrored, Disk(tmp_path / "cache"), nursery, settings)
@@ -320,8 +321,8 @@ async def test_a_mirror_for_digests_only_is_not_asked_what_a_tag_means(
     origin: Registry, tmp_path: Path
 ) -> None:
     with fault_server(serving(LAYER, DIGEST)) as server:
-        locations = conf(origin.host, server.host, more='pull-from-mirror = "digest-only"')
-        async with asking(origin.host, locations, tmp_path) as asked:
+        routes = conf(origin.host, server.host, more='pull-from-mirror = "digest-only"')
+        async with asking(origin.host, routes, tmp_path) as asked:
             await asked.mirrored.resolve("team/app", "v1")
             assert not server.requests
             assert (await asked.mirrored.tagged("team/app", "v1")).body == manifest_bytes()
@@ -338,8 +339,8 @@ async def test_a_mirror_for_tags_only_gives_by_digest_what_nobody_else_has(
         for content in (b"{}", LAYER):
             push_blob(ahead.url, "team/app", content)
         digest = Digest.parse(push_manifest(ahead.url, "team/app", newer, "v3"))
-        locations = conf(origin.host, ahead.host, more='pull-from-mirror = "tag-only"')
-        async with asking(origin.host, locations, tmp_path) as asked:
+        routes = conf(origin.host, ahead.host, more='pull-from-mirror = "tag-only"')
+        async with asking(origin.host, routes, tmp_path) as asked:
             with pytest.raises(NotFound):
                 await asked.mirrored.manifest("team/app", digest)
             assert (await asked.mirrored.resolve("team/app", "v3")).digest == digest
@@ -351,8 +352,8 @@ async def test_a_mirror_for_tags_only_gives_by_digest_what_nobody_else_has(
 async def test_a_mirror_stands_in_for_a_registry_that_is_down(
     origin: Registry, tmp_path: Path
 ) -> None:
-    locations = conf("127.0.0.1:1", origin.host)
-    async with asking("127.0.0.1:1", locations, tmp_path) as asked:
+    routes = conf("127.0.0.1:1", origin.host)
+    async with asking("127.0.0.1:1", routes, tmp_path) as asked:
         assert (await asked.mirrored.resolve("team/app", "v1")).size > 0
         assert await asked.read() == LAYER
         with pytest.raises(CatalogUnavailable):
@@ -367,8 +368,8 @@ async def test_a_mirror_stands_in_for_a_registry_that_is_down(
 
 async def test_names_are_rewritten_for_a_location(origin: Registry, tmp_path: Path) -> None:
     text = f'[[registry]]\nprefix = "example.com"\nlocation = "{origin.host}/team"\n'
-    locations = RouteTable(parse(text, "conf"), Path("/nonexistent"))
-    async with asking("example.com", locations, tmp_path) as asked:
+    routes = RouteTable(parse(text, "conf"), Path("/nonexistent"))
+    async with asking("example.com", routes, tmp_path) as asked:
         assert await asked.mirrored.repositories() == ("app",)
         assert await asked.mirrored.tags("app") == ("v1",)
         assert await asked.read(Blob("app", DIGEST, len(LAYER))) == LAYER
@@ -466,10 +467,8 @@ async def test_a_mirror_is_asked_through_its_proxy_and_the_registry_is_not(
         return http(200) if request.target.endswith("/v2/") else http(404)
 
     with fault_server(answer) as proxy:
-        locations = conf(
-            origin.host, "10.255.255.1:5000/cache", more=f'proxy = "http://{proxy.host}"'
-        )
-        async with asking(origin.host, locations, tmp_path) as asked:
+        routes = conf(origin.host, "10.255.255.1:5000/cache", more=f'proxy = "http://{proxy.host}"')
+        async with asking(origin.host, routes, tmp_path) as asked:
             assert (await asked.mirrored.resolve("team/app", "v1")).size > 0
         # Asked for TLS, a proxy is asked for a tunnel; it has none, so the mirror is passed over.
         assert [(request.method, request.target) for request in proxy.requests] == [
@@ -536,7 +535,7 @@ async def test_helpers_of_registries_conf_are_asked(
     program.write_text(f'#!/bin/sh\necho \'{{"Username": "me", "Secret": "{secret}"}}\'\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
-    locations = RouteTable(parse('credential-helpers = ["kept"]', "registries.conf"))
+    routes = RouteTable(parse('credential-helpers = ["kept"]', "registries.conf"))
 
     def handler(request: Request) -> Reply:
         known = request.headers.get("authorization", "").startswith("Basic ")
@@ -547,5 +546,5 @@ async def test_helpers_of_registries_conf_are_asked(
         )
 
     with fault_server(handler) as server:
-        async with open_mirrored(server.host, locations, Settings()) as mirrored:
+        async with open_mirrored(server.host, routes, Settings()) as mirrored:
             assert await mirrored.tags("a/b") == ("v1",)

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocifs.errors import Unreachable, UsageError
-from ocifs.registry.client import open_registry
+from tests.support.clients import open_registry
 from ocifs.registry.config.hosts_toml import parse as parse_hosts
 from ocifs.registry.config.registries_conf import parse as parse_conf
 from ocifs.registry.config.registries_conf import routes_for
@@ -188,12 +188,12 @@ async def test_a_registry_is_asked_through_the_socks_proxy_of_a_file(
         address = f"socks5://{proxy.address}"
         if kind == "hosts.toml":
             table = f'[host."https://registry.example"]\nproxy = "{address}"\n'
-            site = parse_hosts(table, Path("/nowhere/hosts.toml"), "registry.example")[0].site
+            site = parse_hosts(table, Path("/nowhere/hosts.toml"), "registry.example")[0].endpoint
         else:
             conf = parse_conf(
                 f'[[registry]]\nlocation = "registry.example"\nproxy = "{address}"\n', "conf"
             )
-            site = routes_for(conf, "registry.example", "a/b")[0].site
+            site = routes_for(conf, "registry.example", "a/b")[0].endpoint
         async with open_registry(
             site, Settings(network=NetworkSettings(ca_file=registry.ca))
         ) as client:

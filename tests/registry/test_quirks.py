@@ -20,7 +20,7 @@ import trustme
 from ocifs.errors import AccessDenied, CatalogUnavailable, NotFound, RegistryFailed
 from ocifs.oci import mediatype
 from ocifs.oci.reference import Reference, parse_source
-from ocifs.registry.client import open_registry
+from tests.support.clients import open_registry
 from ocifs.settings import NetworkSettings, Settings
 from tests.registry.quirks import (
     BLOB,

@@ -12,7 +12,7 @@ from ocifs.errors import AccessDenied, UsageError
 from ocifs.registry.config.registries_conf import (
     RegistriesConf,
     RegistryRule,
-    covered,
+    matched_length,
     files,
     load,
     merge,
@@ -46,7 +46,7 @@ location = "mirror.registry.com"
 
 def asked(conf: RegistriesConf, host: str, repository: str, version: str = "") -> list[str]:
     return [
-        f"{each.site}/{each.repository}" for each in routes_for(conf, host, repository, version)
+        f"{each.endpoint}/{each.repository}" for each in routes_for(conf, host, repository, version)
     ]
 
 
@@ -70,7 +70,7 @@ def test_the_example_of_the_man_page() -> None:
 def test_an_insecure_place_is_tried_with_tls_first_and_without_checking() -> None:
     conf = parse('[[registry]]\nlocation = "a.example"\ninsecure = true', "conf")
     assert [
-        (each.site.scheme, each.site.unverified, each.own)
+        (each.endpoint.scheme, each.endpoint.unverified, each.own)
         for each in routes_for(conf, "a.example", "x")
     ] == [
         ("https", True, True),
@@ -100,7 +100,7 @@ def test_an_insecure_place_is_tried_with_tls_first_and_without_checking() -> Non
     ],
 )
 def test_prefixes(prefix: str, name: str, length: int | None) -> None:
-    assert covered(prefix, name) == length
+    assert matched_length(prefix, name) == length
 
 
 def test_the_longest_prefix_decides_wherever_it_stands() -> None:
@@ -325,7 +325,7 @@ def test_the_rule_for_a_name_is_the_longest_that_fits(
     prefixes: list[str], host: str, path: str
 ) -> None:
     conf = RegistriesConf({prefix: RegistryRule(prefix, "l.example") for prefix in prefixes})
-    fitting = [prefix for prefix in prefixes if covered(prefix, f"{host}/{path}") is not None]
+    fitting = [prefix for prefix in prefixes if matched_length(prefix, f"{host}/{path}") is not None]
     rule = conf.rule_for(f"{host}/{path}")
     assert (rule.prefix if rule else None) == max(fitting, key=len, default=None)
 
@@ -335,7 +335,7 @@ def test_what_follows_the_prefix_follows_the_location(prefix: str, rest: str) ->
     conf = RegistriesConf({prefix: RegistryRule(prefix, "l.example/n")})
     host, _, path = f"{prefix}/{rest}".partition("/")
     (endpoint,) = routes_for(conf, host, path)
-    assert (endpoint.site.host, endpoint.repository) == ("l.example", f"n/{rest}")
+    assert (endpoint.endpoint.host, endpoint.repository) == ("l.example", f"n/{rest}")
 
 
 @given(

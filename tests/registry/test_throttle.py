@@ -14,7 +14,7 @@ import trio
 from ocifs import __version__, errors
 from ocifs.content import Blob
 from ocifs.oci.digest import Digest
-from ocifs.registry.client import open_registry
+from tests.support.clients import open_registry
 from ocifs.registry.http.etags import EtagStore, RegistryResponse
 from ocifs.settings import Limits, NetworkSettings, Settings
 from tests.support.faults import Reply, Request, fault_server, http, in_turn

@@ -13,7 +13,7 @@ import trustme
 
 from ocifs.errors import AccessDenied
 from ocifs.oci import mediatype
-from ocifs.registry.client import open_registry
+from tests.support.clients import open_registry
 from ocifs.settings import NetworkSettings, Settings
 from tests.support.push import push_blob, push_manifest
 from tests.support.registry import Registry, running_registry

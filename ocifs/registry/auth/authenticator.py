@@ -1,45 +1,70 @@
-"""Tokens: from a registry's challenge to an Authorization header (distribution
-docs/content/spec/auth/token.md and oauth.md).
+"""Authorization headers for one registry (distribution docs/content/spec/auth/token.md, oauth.md).
 
-Rules that hold here: one token request for a scope at a time, whoever waits; a realm is asked only
-where `guards` allow it; what a header is made of is forgotten as soon as it is refused, and read
-again; a header is sent to the registry alone; no secret is in an error.
+`Connection` calls this module from the task of each request: `header` before the request, `respond`
+after a 401, `renew` after another refusal that may mean an expired header.
+
+State: the registry's last challenge, and for each scope the credential, its Basic header or token,
+and the names that the registry uses for the scope. The least recently used scopes are dropped. A
+scope is the one that a request is expected to need (`oci.distribution.endpoints.scope_of`).
+
+- There is one token request for a scope at a time. Concurrent callers wait for it.
+- A token server is contacted only if `origins` allows its address.
+- After a refusal a header is not used again, and credentials are read from their sources again.
+- A header is sent to this registry alone.
+- No secret is in an error message.
 """
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from math import inf
 
 import httpx
 import trio
+from cachetools import LRUCache
 
 from ocifs.concurrency import note_progress
 from ocifs.errors import AccessDenied, OcifsError
 from ocifs.oci.distribution.challenge import Challenge, Token, parse_challenges
 from ocifs.registry.auth.credential import Credential
-from ocifs.registry.auth.files import Sources
-from ocifs.registry.auth.helpers import Helpers
+from ocifs.registry.auth.source import CredentialSources, find_credential
 from ocifs.registry.auth.tokens import TokenRequest, fetch_token
 from ocifs.registry.http.origins import WebOrigin, check_realm, may_have_credentials
-from ocifs.settings import Settings
 
-_EARLY = 10.0  # seconds before its end at which a token is replaced
-_RENEWED = 30.0  # seconds for which a header is not suspected to be too old
-_SCOPES = 8  # scopes that are asked for at once, at the most
+_EXPIRY_MARGIN = 10.0  # seconds before its expiry at which a token is replaced
+_MIN_AGE = 30.0  # seconds for which a header is not suspected to have expired
+_SCOPE_NAMES = 8  # scopes in one token request
+_SCOPES = 4096  # scopes with remembered state, one a repository
 
 
 @dataclass(frozen=True, slots=True)
-class _Held:
+class _CachedToken:
     token: Token
     until: float
     since: float
 
 
+@dataclass(slots=True)
+class _ScopeState:
+    """The state of one scope.
+
+    `credential` is valid if `is_searched`. `basic`: the Basic header, once it is in use, and when it
+    was last checked. `names`: the registry's names for the scope, the latest first.
+    """
+
+    lock: trio.Lock = field(default_factory=trio.Lock)
+    is_searched: bool = False
+    credential: Credential | None = None
+    basic: str = ""
+    basic_since: float = -inf
+    token: _CachedToken | None = None
+    names: tuple[str, ...] = ()
+
+
 class Authenticator:
     """Authorization headers for one registry.
 
-    A scope is what we think that a question needs; a registry may name others for it.
+    Without sources it is anonymous.
     """
 
     def __init__(
@@ -47,37 +72,27 @@ class Authenticator:
         client: httpx.AsyncClient,
         host: str,
         registry: WebOrigin,
-        settings: Settings,
-        *,
-        anonymous: bool = False,
+        sources: CredentialSources,
+        redirects: int,
     ) -> None:
+        self.registry = registry
         self._client = client
         self._host = host
-        self.registry = registry
-        helpers = Helpers(settings.timing.helper_timeout)
-        network = settings.network
-        self._sources = Sources(
-            helpers, os.environ, network.authfile, network.named_host, network.credential_helpers
-        )
-        self._anonymous = anonymous
-        self._redirects = settings.limits.redirects
-        self._held: dict[str, _Held] = {}
-        self._basic: dict[str, str] = {}
-        self._basic_since: dict[str, float] = {}
-        self._credentials: dict[str, Credential | None] = {}
-        self._scopes: dict[str, tuple[str, ...]] = {}
-        self._locks: dict[str, trio.Lock] = {}
+        self._sources = sources
+        self._redirects = redirects
+        self._scopes: LRUCache[str, _ScopeState] = LRUCache(_SCOPES)
         self._bearer: Challenge | None = None
         self._wants_basic = False
 
     @property
     def wants_tokens(self) -> bool:
-        """Whether the registry has asked for a bearer token."""
+        """Whether the registry has required a bearer token."""
         return self._bearer is not None
 
-    def learn(self, challenge_header: str) -> bool:
-        """Remember a challenge for a token, so that the next question brings one; whether it is
-        such a challenge.
+    def remember_challenge(self, challenge_header: str) -> bool:
+        """Remember a bearer challenge, so that later requests have a token.
+
+        Returns whether it is such a challenge.
         """
         for challenge in parse_challenges(challenge_header):
             if challenge.scheme == "bearer" and challenge.parameters.get("realm"):
@@ -86,132 +101,137 @@ class Authenticator:
         return False
 
     async def sign_in(self, challenge_header: str) -> None:
-        """Find out whether the credentials are accepted.
+        """Check that the credentials are accepted.
 
-        Raises AccessDenied, also if none are found and some are needed.
+        Raises AccessDenied, also if credentials are required and there are none.
         """
-        if not self.learn(challenge_header):
-            await self.answer(challenge_header, "", None)
+        if not self.remember_challenge(challenge_header):
+            await self.respond(challenge_header, "", None)
             return
         try:
             await self.header("")
         except AccessDenied as error:
-            # Without credentials and a scope some token servers refuse a token that they give for a
-            # public repository (GitLab).
+            # Without credentials some token servers refuse a token without a scope, and give one
+            # for a public repository (GitLab).
             if error.status != 403 or await self.credential("") is not None:
                 raise
         except OcifsError:
             return  # such as 400 for a token without a scope
 
     async def header(self, scope: str) -> str | None:
-        """What to send for a scope, as far as is known before the registry has asked for anything."""
-        if self._wants_basic and scope not in self._basic:
+        """The header for a request, as far as it is known without a challenge."""
+        state = self._state(scope)
+        if self._wants_basic and not state.basic:
             credential = await self._credential(scope)
             if credential is not None and credential.kind == "password":
-                self._basic[scope] = credential.basic()
-        if scope in self._basic:
-            return self._basic[scope]
+                state.basic = credential.basic()
+        if state.basic:
+            return state.basic
         if self._bearer is None:
             return None
         return f"Bearer {(await self._token(self._bearer, scope, refused=None)).value}"
 
-    async def answer(self, challenge_header: str, scope: str, refused: str | None) -> str:
-        """What to send after a 401.
+    async def respond(self, challenge_header: str, scope: str, refused: str | None) -> str:
+        """The header for another attempt after a 401.
 
-        `refused`: the header that was sent, if any. Raises AccessDenied when nothing is left to
-        try.
+        `refused`: the header of the request, if it had one. Raises AccessDenied if there is nothing
+        else to try.
         """
+        state = self._state(scope)
         for challenge in parse_challenges(challenge_header):
             if challenge.scheme == "bearer" and challenge.parameters.get("realm"):
                 self._bearer = challenge
-                self._learn(scope, challenge.parameters.get("scope", ""))
+                self._remember_name(state, challenge.parameters.get("scope", ""))
                 return f"Bearer {(await self._token(challenge, scope, refused)).value}"
             if challenge.scheme == "basic":
-                credential = await self._credential(scope, anew=refused is not None)
+                credential = await self._credential(scope, refresh=refused is not None)
                 if (
                     credential is not None
                     and credential.kind == "password"
                     and credential.basic() != refused
                 ):
                     self._wants_basic = True
-                    self._basic[scope] = credential.basic()
-                    self._basic_since[scope] = trio.current_time()
-                    return credential.basic()
-        self._basic.pop(scope, None)
-        self._credentials.pop(scope, None)
+                    state.basic, state.basic_since = credential.basic(), trio.current_time()
+                    return state.basic
+        state.basic, state.is_searched = "", False
         raise AccessDenied(
-            f"{self._host} asks for credentials, and none that were found are accepted",
-            hint=f"log in with docker, podman or oras login; `ocifs doctor {self._host}` says which credentials are found",
+            f"{self._host} requires credentials, and accepts none of the stored ones",
+            hint=f"log in with docker, podman or oras login; `ocifs doctor {self._host}` lists the stored credentials",
         )
 
     async def renew(self, scope: str, refused: str) -> str | None:
-        """Another header than one that was refused without a challenge; None if there is none, or
-        that one is not old.
+        """Another header instead of one that was refused without a challenge.
+
+        Returns None if there is none, or if the header is too new to have expired.
         """
         now = trio.current_time()
-        if refused == self._basic.get(scope):
-            if now - self._basic_since.get(scope, -_RENEWED) < _RENEWED:
+        state = self._state(scope)
+        if refused == state.basic:
+            if now - state.basic_since < _MIN_AGE:
                 return None
-            self._basic_since[scope] = now
-            credential = await self._credential(scope, anew=True)
+            state.basic_since = now
+            credential = await self._credential(scope, refresh=True)
             if credential is None or credential.kind != "password" or credential.basic() == refused:
                 return None
-            self._basic[scope] = credential.basic()
-            return credential.basic()
-        held = self._held.get(scope)
-        if held is None or self._bearer is None or now - held.since < _RENEWED:
+            state.basic = credential.basic()
+            return state.basic
+        cached = state.token
+        if cached is None or self._bearer is None or now - cached.since < _MIN_AGE:
             return None
-        self._held[scope] = replace(
-            held, since=now
-        )  # a refusal of this token is asked about once in a while
+        # A later refusal of the same token is not checked for a while.
+        state.token = replace(cached, since=now)
         try:
             return f"Bearer {(await self._token(self._bearer, scope, refused)).value}"
-        except AccessDenied:  # the same token again, or none: what the registry answered stands
-            return None
-
-    def _learn(self, scope: str, named: str) -> None:
-        """Keep what a registry says that a scope of ours is called (seen: ACR wants metadata_read
-        for tags).
-        """
-        known = self._scopes.get(scope, ())
-        if named and named not in known:
-            self._scopes[scope] = (named, *known)[:_SCOPES]
+        except AccessDenied:
+            return None  # the same token again, or none: the registry's own error is the better one
 
     async def credential(self, repository: str) -> Credential | None:
-        """The credential that the registry is shown for a repository (empty: its catalog), if it
-        asks for one.
-        """
+        """The credential for a repository (empty: the catalog), if the registry requires one."""
         return await self._credential(
             f"repository:{repository}:pull" if repository else "registry:catalog:*"
         )
 
-    async def _credential(self, scope: str, *, anew: bool = False) -> Credential | None:
-        if self._anonymous:
-            return None
-        if anew or scope not in self._credentials:
+    def _state(self, scope: str) -> _ScopeState:
+        state = self._scopes.get(scope)
+        if state is None:
+            state = self._scopes[scope] = _ScopeState()
+        return state
+
+    def _remember_name(self, state: _ScopeState, name: str) -> None:
+        """Remember the registry's name for a scope (ACR uses metadata_read for tags)."""
+        if name and name not in state.names:
+            state.names = (name, *state.names)[:_SCOPE_NAMES]
+
+    async def _credential(self, scope: str, *, refresh: bool = False) -> Credential | None:
+        state = self._state(scope)
+        if refresh or not state.is_searched:
             kind, _, rest = scope.partition(":")
             repository = rest.rpartition(":")[0] if kind == "repository" else ""
-            self._credentials[scope] = await self._sources.find(self._host, repository, anew=anew)
-        return self._credentials[scope]
+            state.credential = await find_credential(
+                self._sources, self._host, repository, refresh=refresh
+            )
+            state.is_searched = True
+        return state.credential
 
     async def _token(self, challenge: Challenge, scope: str, refused: str | None) -> Token:
-        async with self._locks.setdefault(scope, trio.Lock()):
-            held = self._held.get(scope)
+        state = self._state(scope)
+        async with state.lock:
+            cached = state.token
             if (
-                held
-                and trio.current_time() < held.until
-                and f"Bearer {held.token.value}" != refused
+                cached
+                and trio.current_time() < cached.until
+                and f"Bearer {cached.token.value}" != refused
             ):
-                return held.token
+                return cached.token
             token = await self._fetch(challenge, scope)
             if refused == f"Bearer {token.value}":
                 raise AccessDenied(
-                    f"{self._host} refuses the token that its own server gives for {scope}"
+                    f"{self._host} refuses the token that its token server issues for {scope}"
                 )
-            lasts = max(token.expires_in - _EARLY, token.expires_in / 2)
+            lifetime = max(token.expires_in - _EXPIRY_MARGIN, token.expires_in / 2)
             note_progress()
             now = trio.current_time()
-            self._held[scope] = _Held(token, now + lasts, now)
+            state.token = _CachedToken(token, now + lifetime, now)
             return token
 
     async def _fetch(self, challenge: Challenge, scope: str) -> Token:
@@ -225,35 +245,38 @@ class Authenticator:
         try:
             return await self._request(challenge, scope, credential)
         except AccessDenied:
-            again = await self._credential(scope, anew=True)
-            if again == credential:
-                self._credentials.pop(scope, None)
+            reread = await self._credential(scope, refresh=True)
+            if reread == credential:
+                self._state(scope).is_searched = False
                 raise
-            return await self._request(challenge, scope, again)
+            return await self._request(challenge, scope, reread)
 
     async def _fetch_without_credentials(self, challenge: Challenge, scope: str) -> Token:
         try:
             return await self._request(challenge, scope, None)
         except AccessDenied as error:
             error.hint = (
-                f"the credentials of {self._host} were not sent: without TLS they go to its own port alone, "
-                f"and its token server is at another"
+                f"the credentials for {self._host} were not sent: without TLS they are sent only to "
+                "its own port, and its token server has another address"
             )
             raise
 
     async def _request(
         self, challenge: Challenge, scope: str, credential: Credential | None
     ) -> Token:
-        scopes = self._scopes.get(scope) or ((scope,) if scope else ())
+        scopes = self._state(scope).names or ((scope,) if scope else ())
         realm, service = challenge.parameters["realm"], challenge.parameters.get("service", "")
         request = TokenRequest(self.registry, realm, service, scopes, credential, self._redirects)
         try:
             return await fetch_token(self._client, request)
         except AccessDenied as error:
-            found = (
+            reason = (
                 f"the credentials of {credential.username} are not accepted"
                 if credential and credential.username
-                else "no credentials were found"
+                else "there are no stored credentials"
             )
-            error.hint = f"{found}: log in with docker, podman or oras login; `ocifs doctor {self._host}` says what is found"
+            error.hint = (
+                f"{reason}: log in with docker, podman or oras login; "
+                f"`ocifs doctor {self._host}` lists the stored credentials"
+            )
             raise

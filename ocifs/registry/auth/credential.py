@@ -1,7 +1,4 @@
-"""One credential, as a value.
-
-Rules that hold here: pure; the secret is in no repr.
-"""
+"""One credential, as a value. Pure. The secret is in no repr."""
 
 from __future__ import annotations
 
@@ -14,10 +11,10 @@ CredentialKind: TypeAlias = Literal["password", "identity", "registry"]
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """Who a registry is told that we are.
+    """The identity presented to a registry.
 
-    `kind`: the secret is a `password`, an `identity` token to be exchanged for others (OAuth2), or
-    a `registry` token, sent as it is.
+    `kind` is the kind of the secret: a `password`, an `identity` token that a token server exchanges
+    for others (OAuth2), or a `registry` token, which is sent as it is.
     """
 
     username: str

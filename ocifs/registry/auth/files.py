@@ -1,10 +1,13 @@
-"""Where credentials lie: the files that docker, podman, skopeo and oras use
-(containers-auth.json(5), docker's config.json).
+"""Credential files: those of docker, podman, skopeo and oras (containers-auth.json(5), docker's
+config.json).
 
-Rules that hold here: the first place that has a credential for a host decides, the longest key that
-fits is the entry; files are read off the event loop, anew each time, and are bounded; the
-environment's credential goes to the one host that the user named; a secret is in no argument, repr,
-log or error; what cannot be read as a credential is passed over, and said.
+`FileSource` is called from the task of a request, and reads its file in a worker thread, each time.
+`hosts_in_files` is called by `ocifs doctor` and the shell completion.
+
+- In each file the helper for the host comes first, then the entry, then the helper for all hosts.
+- The longest key that matches a repository is the entry.
+- The size of a file is bounded.
+- An unreadable file or entry is skipped with a warning.
 """
 
 from __future__ import annotations
@@ -15,98 +18,87 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from ocifs.concurrency import in_thread
 from ocifs.directories import config_home, home, runtime_directory
-from ocifs.registry.auth import helpers
-from ocifs.registry.auth.credential import Credential
-from ocifs.registry.auth.helpers import Helper, Helpers
-from ocifs.userfiles import read_user_file, unsafe_permissions
+from ocifs.registry.auth.credential import Credential, CredentialKind
+from ocifs.registry.auth.helpers import CredentialHelper, HelperRunner, helper_for
+from ocifs.registry.auth.safety import SafetyCheck
+from ocifs.userfiles import read_user_file
 
 log = logging.getLogger("ocifs.registry")
 
 _HUB = "docker.io"
-_HUB_KEY = "https://index.docker.io/v1/"
 _HUB_HOSTS = frozenset({_HUB, "index.docker.io", "registry-1.docker.io"})
-# A login by browser writes these beside Docker Hub's entry. They hold tokens for Docker's own
-# programs (docker/cli).
+# A login by browser adds these to Docker Hub's entry. They hold tokens for Docker's own programs
+# (docker/cli).
 _SESSION_KEYS = frozenset({"access-token", "refresh-token"})
-# the name of the files among `credential-helpers` (containers-registries.conf(5))
-_AUTH_FILES = "containers-auth.json"
 _FILE_BYTES = 4 << 20
 _RUN = Path("/run/containers")
 
 
-@dataclass(frozen=True, slots=True)
-class Sources:
-    """Where to look, and what runs helpers.
+class FileSource:
+    """One credential file, with the helpers that it names."""
 
-    `named`: the host that the environment's credential is for. `order`: helpers and the word for
-    the files, as registries.conf lists them; empty: the files alone.
-    """
+    def __init__(self, path: Path, runner: HelperRunner) -> None:
+        self._path = path
+        self._runner = runner
+        self._safety = SafetyCheck()
 
-    helpers: Helpers
-    environ: Mapping[str, str]
-    authfile: Path | None = None
-    named: str = ""
-    order: tuple[str, ...] = ()
-    _warned: set[Path] = field(default_factory=set, repr=False)
-
-    async def find(self, host: str, repository: str, *, anew: bool = False) -> Credential | None:
-        """The credential for a repository; None where there is none.
-
-        `anew`: the one that was found before was refused.
-        """
-        for found in await in_thread(lambda: list(self.candidates(host, repository))):
+    async def find(self, host: str, repository: str, *, refresh: bool) -> Credential | None:
+        for candidate in await in_thread(lambda: list(self.candidates(host, repository))):
             credential = (
-                await self.helpers.ask(found, anew=anew) if isinstance(found, Helper) else found
+                await self._runner.get(candidate, refresh=refresh)
+                if isinstance(candidate, CredentialHelper)
+                else candidate
             )
             if credential is not None:
                 return credential
         return None
 
-    def candidates(self, host: str, repository: str) -> Iterator[Credential | Helper]:
-        """Credentials, and helpers that may know one, in the order in which they are believed.
+    def describe(self) -> str:
+        return str(self._path)
 
-        Blocks on disk.
-        """
-        if host == self.named:
-            from_environment = _environment(self.environ)
-            self._warn_of_others(Path(self.environ.get("OCIFS_PASSWORD_FILE") or "/"))
-            if from_environment is not None:
-                yield from_environment
-        order = self.order or (_AUTH_FILES,)
-        if self.authfile is not None and _AUTH_FILES not in order:
-            self._warn_of_others(self.authfile)
-            yield from _in_file(self.authfile, host, repository)  # the user named it
-        for name in order:
-            if name == _AUTH_FILES:
-                for path in files(self.environ, self.authfile):
-                    self._warn_of_others(path)
-                    yield from _in_file(path, host, repository)
-            elif (helper := _helper(name, host)) is not None:
-                yield helper
+    def candidates(self, host: str, repository: str) -> Iterator[Credential | CredentialHelper]:
+        """The file's credentials and helpers for a repository, in order. Blocks on disk."""
+        self._safety.check(self._path)
+        document = _read(self._path)
+        helpers = _by_key(document.get("credHelpers"))
+        key = next((key for key in keys(host, repository) if key in helpers), None)
+        own = None if key is None else helper_for(helpers[key], host)
+        # In docker/cli credHelpers also come before credsStore.
+        if own is not None:
+            yield own
+        credential = self._entry(document, host, repository)
+        if credential is not None:
+            yield credential
+        if key is not None and not helpers[key]:
+            return  # an empty entry disables credsStore for the host (docker/cli)
+        store = helper_for(document.get("credsStore"), host)
+        if store is not None and store != own:
+            yield store
 
-    def _warn_of_others(self, path: Path) -> None:
-        """Warn, once, of credentials that others may have put there: they decide what is shown, and
-        which helper is run.
-        """
-        why = unsafe_permissions(path) if path not in self._warned else ""
-        if why:
-            self._warned.add(path)
-            log.warning("credentials are read from a file that is not safe: %s", why)
+    def _entry(
+        self, document: Mapping[str, object], host: str, repository: str
+    ) -> Credential | None:
+        """The credential of the longest matching key in `auths`."""
+        entries = _by_key(document.get("auths"))
+        for key in keys(host, repository):
+            credential = _credential(entries.get(key), f"{self._path}: the entry of {key}")
+            if credential is not None:
+                return credential
+        return None
 
 
-def files(environ: Mapping[str, str], first: Path | None) -> Iterator[Path]:
-    """The places where credentials may be, in the order in which they are believed."""
+def auth_files(environ: Mapping[str, str], first: Path | None) -> Iterator[Path]:
+    """The credential files in the order of use. They need not exist."""
     if first is not None:
         yield first
     if environ.get("REGISTRY_AUTH_FILE"):
         yield Path(environ["REGISTRY_AUTH_FILE"])
     runtime = runtime_directory(environ)
-    # Without XDG_RUNTIME_DIR podman, buildah and skopeo write no `containers` into the path.
+    # Without XDG_RUNTIME_DIR podman, buildah and skopeo have no `containers` in the path.
     yield (runtime / "containers" if runtime else _RUN / str(os.getuid())) / "auth.json"
     yield config_home(environ) / "containers" / "auth.json"
     yield Path(environ.get("DOCKER_CONFIG") or home(environ) / ".docker") / "config.json"
@@ -114,105 +106,60 @@ def files(environ: Mapping[str, str], first: Path | None) -> Iterator[Path]:
 
 
 def hosts_in_files(environ: Mapping[str, str], first: Path | None = None) -> dict[str, list[Path]]:
-    """The hosts that some file has a credential or a helper for, and which files.
+    """The hosts with a credential or a helper, and the files that contain these.
 
-    Blocks on disk; no credential is looked at.
+    Credentials are not decoded. Blocks on disk.
     """
-    found: dict[str, list[Path]] = {}
-    for path in files(environ, first):
-        members = _members(path)
-        tables = (
-            [members]
-            if path.name == ".dockercfg"
-            else [members.get("auths"), members.get("credHelpers")]
-        )
-        for table in tables:
+    hosts: dict[str, list[Path]] = {}
+    for path in auth_files(environ, first):
+        document = _read(path)
+        for table in (document.get("auths"), document.get("credHelpers")):
             for key in _by_key(table):
-                places = found.setdefault(key.partition("/")[0], [])
-                if path not in places:
-                    places.append(path)
-    return found
+                paths = hosts.setdefault(key.partition("/")[0], [])
+                if path not in paths:
+                    paths.append(path)
+    return hosts
 
 
-def _members(path: Path) -> dict[str, object]:
+def _read(path: Path) -> dict[str, object]:
+    """The JSON object in a file; empty for a missing or unreadable one."""
     try:
-        members = json.loads(read_user_file(path, _FILE_BYTES))
+        document = json.loads(read_user_file(path, _FILE_BYTES))
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError, RecursionError) as error:
-        log.warning("%s cannot be read for credentials: %s", path, type(error).__name__)
+        log.warning("cannot read credentials in %s: %s", path, type(error).__name__)
         return {}
-    if not isinstance(members, dict):
+    if not isinstance(document, dict):
         return {}
-    return members
-
-
-def _in_file(path: Path, host: str, repository: str) -> Iterator[Credential | Helper]:
-    """A helper for the host first, then what is written down, then the helper for all (docker/cli:
-    credHelpers beats credsStore).
-    """
-    members = _members(path)
-    if path.name == ".dockercfg":
-        members = {"auths": members}
-    known = _by_key(members.get("credHelpers"))
-    fitting = next((key for key in keys(host, repository) if key in known), None)
-    own = None if fitting is None else _helper(known[fitting], host)
-    if own is not None:
-        yield own
-    entries = _by_key(members.get("auths"))
-    for key in keys(host, repository):
-        credential = _credential(entries.get(key), f"{path}: the entry of {key}")
-        if credential is not None:
-            yield credential
-            break
-    if fitting is not None and not known[fitting]:
-        return  # an empty entry keeps the store from being asked for this host (docker/cli)
-    store = _helper(members.get("credsStore"), host)
-    if store is not None and store != own:
-        yield store
-
-
-def _helper(suffix: object, host: str) -> Helper | None:
-    """A helper for a host. docker and podman know Docker Hub under different keys."""
-    return helpers.named(suffix, *((_HUB_KEY, _HUB) if host == _HUB else (host,)))
+    # docker's old file has the entries at the top.
+    return {"auths": document} if path.name == ".dockercfg" else document
 
 
 def _by_key(entries: object) -> dict[str, object]:
-    """Entries by keys as `keys` makes them.
+    """Entries by normalised key, as made by `keys`.
 
-    Of several that mean the same, the one that needs the least interpretation.
+    Of several keys with the same meaning, the one closest to the normal form counts.
     """
     if not isinstance(entries, dict):
         return {}
-    readings = [
-        (rank, key, value) for written, value in entries.items() for rank, key in _readings(written)
+    candidates = [
+        (rank, key, value)
+        for written, value in entries.items()
+        for rank, key in _normalised(written)
     ]
-    return {
-        key: value for _, key, value in sorted(readings, key=lambda each: each[0], reverse=True)
-    }
-
-
-def _environment(environ: Mapping[str, str]) -> Credential | None:
-    name, path = environ.get("OCIFS_USERNAME"), environ.get("OCIFS_PASSWORD_FILE")
-    if not name or not path:
-        return None
-    try:
-        secret = read_user_file(Path(path), _FILE_BYTES).decode().rstrip("\r\n")
-        return Credential(name, secret)
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is no UTF-8"
-        log.warning("OCIFS_PASSWORD_FILE, %s, cannot be read: %s", path, why)
-        return None
+    candidates.sort(key=lambda candidate: candidate[0], reverse=True)
+    return {key: value for _, key, value in candidates}
 
 
 def keys(host: str, repository: str) -> list[str]:
-    """The keys that fit a repository, longest first."""
+    """The keys that match a repository, longest first."""
     parts = repository.split("/") if repository else []
     return ["/".join([host.lower(), *parts[:n]]) for n in range(len(parts), -1, -1)]
 
 
-def _readings(written: str) -> Iterator[tuple[int, str]]:
-    """What a key may mean, as keys that `keys` makes, each with a rank: 0 needs no interpretation."""
+def _normalised(written: str) -> Iterator[tuple[int, str]]:
+    """The normalised keys that a key may mean, each with its distance from the normal form."""
     scheme, _, rest = written.rpartition("://")
     host, _, path = rest.partition("/")
     path = path.rstrip("/")
@@ -220,7 +167,7 @@ def _readings(written: str) -> Iterator[tuple[int, str]]:
         return
     host = _HUB if host.lower() in _HUB_HOSTS else host.lower()
     is_root = path in ("", "v1", "v2")
-    if scheme:  # docker's of old, which names a host and nothing below it
+    if scheme:  # docker's legacy form, which means the host alone
         yield (1 if is_root else 2), host
         return
     key = f"{host}/{path}" if path else host
@@ -229,37 +176,32 @@ def _readings(written: str) -> Iterator[tuple[int, str]]:
         yield 1, host
 
 
-def _credential(entry: object, what: str) -> Credential | None:
-    """The credential in an entry, which messages call `what`."""
+def _credential(entry: object, name: str) -> Credential | None:
+    """The credential in an entry. `name`: of the entry, for messages."""
     if not isinstance(entry, dict):
         return None
     identity, registry, packed = (
-        entry.get(name) for name in ("identitytoken", "registrytoken", "auth")
+        entry.get(key) for key in ("identitytoken", "registrytoken", "auth")
     )
     if isinstance(identity, str) and identity:
         return Credential("<token>", identity, "identity")
     if isinstance(registry, str) and registry.isascii() and registry.isprintable() and registry:
         return Credential("", registry, "registry")
     if isinstance(packed, str) and packed:
-        found = _unpacked(packed)
-        if found is not None:
-            return found
-        log.warning("%s cannot be read: its auth is not NAME:PASSWORD in Base64", what)
+        credential = _decode(packed)
+        if credential is not None:
+            return credential
+        log.warning("%s cannot be read: its auth is not NAME:PASSWORD in Base64", name)
     user, password = entry.get("username"), entry.get("password")
-    return (
-        Credential(user, password)
-        if isinstance(user, str) and user and isinstance(password, str)
-        else None
-    )
+    if isinstance(user, str) and user and isinstance(password, str):
+        return Credential(user, password)
+    return None
 
 
-def _unpacked(packed: str) -> Credential | None:
+def _decode(packed: str) -> Credential | None:
     try:
         name, colon, secret = base64.b64decode(packed).decode().partition(":")
     except (binascii.Error, UnicodeDecodeError, ValueError):
         return None
-    return (
-        Credential(name, secret.rstrip("\0"), "identity" if name == "<token>" else "password")
-        if colon
-        else None
-    )
+    kind: CredentialKind = "identity" if name == "<token>" else "password"
+    return Credential(name, secret.rstrip("\0"), kind) if colon else None

@@ -1,14 +1,13 @@
-"""Registries that a registry leads to, each with a challenge and credentials of its own (lscr.io,
-Scarf and other front doors).
+"""Authorization for the registries that a registry redirects to (lscr.io, Scarf and other fronts).
 
-`Connection` calls this module for every request that leaves its registry's origin. State: an
-Authenticator for each origin that has sent a challenge, for the life of the connection.
+`Connection` calls this module for each request to another origin. State: an `Authenticator` for
+each origin that has sent a challenge, for the life of the connection.
 
-- A host that sends no challenge gets nothing: it is storage.
-- Credentials are those that were found for that host, and are sent there and to its token server
-  alone. Without TLS there are none.
-- Nothing of the first registry goes along, and nothing of the others comes back to it.
-- Where a challenge may send us is judged by the same guards as for the first registry.
+- A host that sends no challenge gets no credentials: it is storage.
+- The credentials are those stored for that host. They go to it and to its token server alone, and
+  never without TLS.
+- No header of the first registry is sent to another one, and none of theirs comes back.
+- The address of a token server is checked by the same rules as for the first registry.
 """
 
 from __future__ import annotations
@@ -16,63 +15,64 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 import httpx
+from cachetools import LRUCache
 
 from ocifs.errors import AccessDenied
 from ocifs.oci.distribution.challenge import parse_challenges
 from ocifs.oci.distribution.endpoints import scope_of
 from ocifs.oci.reference import normal_host
 from ocifs.registry.auth.authenticator import Authenticator
+from ocifs.registry.auth.source import CredentialSources
 from ocifs.registry.http.origins import WebOrigin, origin_in
-from ocifs.settings import Settings
 
-_MOST = 8  # registries that one leads to
+_REGISTRIES = 8  # that one registry redirects to
 
 
 class ForeignAuth:
-    """Authorization for wherever one registry leads."""
+    """Authorization for all origins except the registry's own."""
 
-    def __init__(self, client: httpx.AsyncClient, settings: Settings) -> None:
+    def __init__(
+        self, client: httpx.AsyncClient, sources: CredentialSources, redirects: int
+    ) -> None:
         self._client = client
-        self._settings = settings
-        self._known: dict[WebOrigin, Authenticator] = {}
+        self._sources = sources
+        self._redirects = redirects
+        self._authenticators: LRUCache[WebOrigin, Authenticator] = LRUCache(_REGISTRIES)
 
     async def headers(self, url: str) -> dict[str, str]:
-        """What a request to another origin needs, as far as is known."""
-        known = self._known.get(origin_in(url))
-        header = None if known is None else await known.header(_scope_in(url))
+        """The headers for a request to another origin, as far as they are known."""
+        authenticator = self._authenticators.get(origin_in(url))
+        header = None if authenticator is None else await authenticator.header(_scope_in(url))
         return {} if header is None else {"Authorization": header}
 
-    async def take_up(self, answer: httpx.Response) -> bool:
-        """Whether asking again may help after a 401 of another origin.
+    async def handle_challenge(self, response: httpx.Response) -> bool:
+        """Whether another attempt may succeed after a 401 of another origin.
 
         Raises AccessDenied if its token server refuses.
         """
-        text = answer.headers.get("www-authenticate", "")
+        text = response.headers.get("www-authenticate", "")
         schemes = {challenge.scheme for challenge in parse_challenges(text)} & {"bearer", "basic"}
         if not schemes:
             return False
-        url = str(answer.request.url)
+        url = str(response.request.url)
+        refused = response.request.headers.get("authorization")
         try:
-            await self._authenticator(url).answer(
-                text, _scope_in(url), answer.request.headers.get("authorization")
-            )
+            await self._authenticator(url).respond(text, _scope_in(url), refused)
         except AccessDenied:
             if "bearer" in schemes:
                 raise
-            return False  # storage may ask for a password too, and then it is not about the user
+            return False  # storage may also require a password, which is not the user's
         return True
 
     def _authenticator(self, url: str) -> Authenticator:
         origin = origin_in(url)
-        if origin not in self._known:
-            while len(self._known) >= _MOST:
-                del self._known[next(iter(self._known))]
+        authenticator = self._authenticators.get(origin)
+        if authenticator is None:
             host = normal_host(urlsplit(url).netloc.rpartition("@")[2])
-            anonymous = origin[0] != "https"
-            self._known[origin] = Authenticator(
-                self._client, host, origin, self._settings, anonymous=anonymous
-            )
-        return self._known[origin]
+            sources = self._sources if origin[0] == "https" else ()
+            authenticator = Authenticator(self._client, host, origin, sources, self._redirects)
+            self._authenticators[origin] = authenticator
+        return authenticator
 
 
 def _scope_in(url: str) -> str:

@@ -1,11 +1,10 @@
-"""Who the registries take the caller for, as a name that reveals nothing of the credentials.
+"""The name under which the cache stores a registry's lists and tags: a hash of the credentials.
 
-The cache files what a registry said under this name, so that nobody is shown what another
-credential saw.
+Callers with different credentials may see different content, so their caches are separate.
 
-Rules that hold here: pure and slow on purpose (`identity_of` takes 20 ms: it may be that a cache is
-read by others, who must not learn passwords by trying them); it runs in a worker thread, once for
-each set of credentials.
+- `identity_of` is slow on purpose (20 ms): other users may be able to read the cache, and must not
+  learn passwords by trying them. It runs in a worker thread, once for each set of credentials.
+- Pure.
 """
 
 from __future__ import annotations
@@ -24,34 +23,36 @@ _COST, _BLOCK, _PARALLEL = 1 << 13, 8, 1  # scrypt, RFC 7914: 8 MiB
 
 @dataclass(frozen=True, slots=True)
 class PresentedIdentity:
-    """What one endpoint is shown: a credential, if there is one, and the headers and certificates
-    of its configuration.
+    """The identity presented to one endpoint.
+
+    It consists of the credential, and of the endpoint's headers and client certificates.
     """
 
-    site: Endpoint
+    endpoint: Endpoint
     credential: Credential | None
 
     @property
-    def is_empty(self) -> bool:
-        return self.credential is None and not self.site.headers and not self.site.identities
+    def is_anonymous(self) -> bool:
+        return (
+            self.credential is None and not self.endpoint.headers and not self.endpoint.identities
+        )
 
 
-def identity_of(proofs: Sequence[PresentedIdentity]) -> str:
-    """The same text for the same proofs: ANONYMOUS for none, else a hash."""
-    shown = [
-        [
-            each.site.host,
-            [each.credential.kind, each.credential.username, each.credential.secret]
-            if each.credential
-            else [],
-            [list(header) for header in each.site.headers],
-            [[str(path) for path in pair] for pair in each.site.identities],
-        ]
-        for each in proofs
-        if not each.is_empty
-    ]
-    if not shown:
+def identity_of(identities: Sequence[PresentedIdentity]) -> str:
+    """ANONYMOUS without credentials, otherwise a hash of them."""
+    presented = [_parts(identity) for identity in identities if not identity.is_anonymous]
+    if not presented:
         return ANONYMOUS
-    text = json.dumps(sorted(shown, key=json.dumps)).encode()
-    made = hashlib.scrypt(text, salt=b"ocifs identity", n=_COST, r=_BLOCK, p=_PARALLEL, dklen=16)
-    return made.hex()
+    text = json.dumps(sorted(presented, key=json.dumps)).encode()
+    digest = hashlib.scrypt(text, salt=b"ocifs identity", n=_COST, r=_BLOCK, p=_PARALLEL, dklen=16)
+    return digest.hex()
+
+
+def _parts(identity: PresentedIdentity) -> list[object]:
+    credential, endpoint = identity.credential, identity.endpoint
+    return [
+        endpoint.host,
+        [credential.kind, credential.username, credential.secret] if credential else [],
+        [list(header) for header in endpoint.headers],
+        [[str(path) for path in pair] for pair in endpoint.identities],
+    ]

@@ -1,14 +1,12 @@
-"""Requests to a token server: its address, its redirects, its answer (distribution
-docs/content/spec/auth/token.md and oauth.md).
+"""Requests to a token server (distribution docs/content/spec/auth/token.md and oauth.md).
 
-`auth.Authenticator` calls `fetch_token`, once for a scope at a time. No state.
+`Authenticator` calls `fetch_token`, for each scope once at a time. No state.
 
-- A realm is an address with a query of its own, perhaps an empty one. Parameters are added to that
-  query; a fragment is dropped.
-- Redirects are followed, each only where `guards` would let a realm be. A POST stays a POST (a 303
-  excepted), since what redirects a token server adds TLS or a slash.
-- The secret goes along only to the same host, and never from TLS to none. Elsewhere a GET goes on
-  without it, for an anonymous token; a POST, whose body is the secret, ends with an error.
+- A realm is a URL that may have a query. Parameters are added to it; a fragment is dropped.
+- A redirect is followed if `origins` would allow its target as a realm. A POST stays a POST, except
+  after a 303: the usual redirects add TLS or a slash.
+- The secret is sent only to the same host, and never from TLS to plain HTTP. To another host a GET
+  continues without it, for an anonymous token. A POST, whose body is the secret, fails.
 - An error names the token server, not the registry, and no secret.
 """
 
@@ -35,21 +33,21 @@ from ocifs.registry.http.origins import (
     origin_in,
     redirect_target,
 )
-from ocifs.registry.http.transport import pieces, send
+from ocifs.registry.http.transport import iter_body, send
 
 CLIENT_ID = "ocifs"
 _TOKEN_BYTES = 1 << 20
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-# Answers of token servers without OAuth2 (seen by other clients: GCR 404, Artifactory 401, ACR
-# 400): they are asked by GET.
+# The statuses of token servers without OAuth2, which then get a GET (seen by other clients: GCR
+# 404, Artifactory 401, ACR 400).
 _NO_OAUTH2 = frozenset({400, 401, 404, 405})
 
 
 @dataclass(frozen=True, slots=True)
 class TokenRequest:
-    """A token to ask for.
+    """The parameters of a token request.
 
-    `registry`: whose challenge it is; `credential`: None for an anonymous token.
+    `registry`: the origin of the challenge; `credential`: None for an anonymous token.
     """
 
     registry: WebOrigin
@@ -64,18 +62,17 @@ class TokenRequest:
 
 
 async def fetch_token(client: httpx.AsyncClient, request: TokenRequest) -> Token:
-    """A token. Raises AccessDenied, RateLimited, RegistryFailed, Unreachable, Malformed."""
+    """Fetch a token. Raises AccessDenied, RateLimited, RegistryFailed, Unreachable, Malformed."""
     credential = request.credential
     if credential is not None and credential.kind == "identity":
         form = {"service": request.service, "scope": " ".join(request.scopes), **_grant(credential)}
-        given = {name: value for name, value in form.items() if value}
-        answer = await _send(client, request, "POST", _address(request.realm, []), given)
-        if answer.status_code not in _NO_OAUTH2:
-            return await _read(answer, request)
-        await answer.aclose()
-    # A challenge may name several scopes, separated by spaces: each is a parameter of its own
-    # (token.md).
-    scopes = dict.fromkeys(scope for listed in request.scopes for scope in listed.split())
+        form = {name: value for name, value in form.items() if value}
+        response = await _send(client, request, "POST", _address(request.realm, []), form)
+        if response.status_code not in _NO_OAUTH2:
+            return await _read(response, request)
+        await response.aclose()
+    # A challenge may name several scopes, separated by spaces. Each becomes a parameter (token.md).
+    scopes = dict.fromkeys(scope for names in request.scopes for scope in names.split())
     query = [("service", request.service)] * bool(request.service) + [
         ("scope", scope) for scope in scopes
     ]
@@ -85,7 +82,7 @@ async def fetch_token(client: httpx.AsyncClient, request: TokenRequest) -> Token
 
 
 def _grant(credential: Credential) -> dict[str, str]:
-    """An identity token, as OAuth2 takes it (oauth.md)."""
+    """The OAuth2 grant of an identity token (oauth.md)."""
     return {
         "grant_type": "refresh_token",
         "refresh_token": credential.secret,
@@ -94,7 +91,7 @@ def _grant(credential: Credential) -> dict[str, str]:
 
 
 def _address(realm: str, query: list[tuple[str, str]]) -> str:
-    """The realm with more parameters."""
+    """The realm with additional parameters."""
     parts = urlsplit(realm)
     joined = "&".join(text for text in (parts.query.strip("&"), urlencode(query)) if text)
     return parts._replace(query=joined, fragment="").geturl()
@@ -107,61 +104,61 @@ async def _send(
     url: str,
     form: dict[str, str] | None,
 ) -> httpx.Response:
-    """The answer at the end of the redirects, still open."""
+    """The open response after all redirects."""
     credential = request.credential
     headers = (
         {"Authorization": credential.basic()} if credential is not None and form is None else {}
     )
     for _ in range(request.redirects + 1):
         check_realm(request.registry, url)
-        answer = await send(client, method, url, headers, form)
-        location = answer.headers.get("location", "")
-        if answer.status_code not in _REDIRECTS or not location:
-            return answer
-        await answer.aclose()
+        response = await send(client, method, url, headers, form)
+        location = response.headers.get("location", "")
+        if response.status_code not in _REDIRECTS or not location:
+            return response
+        await response.aclose()
         target = redirect_target(request.registry, url, location)
         if not _may_follow_with_secret(request.registry, url, target):
             headers = {}
             if form is not None:
                 raise AccessDenied(
-                    f"{request}: {origin_in(url)[1]} redirects to {origin_in(target)[1]}, where the identity token is not sent"
+                    f"{request}: {origin_in(url)[1]} redirects to {origin_in(target)[1]}, "
+                    "and the identity token is not sent to another host"
                 )
-        if answer.status_code == 303:
+        if response.status_code == 303:
             method, form = "GET", None
         url = target
     raise Malformed(
-        f"{request}: the token server redirects more than {request.redirects} times (limits.redirects)"
+        f"{request}: the token server redirects more than {request.redirects} times "
+        "(limits.redirects)"
     )
 
 
 def _may_follow_with_secret(registry: WebOrigin, url: str, target: str) -> bool:
-    here, there = origin_in(url), origin_in(target)
-    if here == there:
+    old, new = origin_in(url), origin_in(target)
+    if old == new:
         return True
-    return here[1] == there[1] and there[0] == "https" and may_have_credentials(registry, target)
+    return old[1] == new[1] and new[0] == "https" and may_have_credentials(registry, target)
 
 
-async def _read(answer: httpx.Response, request: TokenRequest) -> Token:
-    server = f"the token server {answer.request.url.host}"
+async def _read(response: httpx.Response, request: TokenRequest) -> Token:
+    server = f"the token server {response.request.url.host}"
     try:
-        read = bytearray()
-        async with aclosing(pieces(answer)) as coming:
-            async for piece in coming:
-                read += piece
-                if len(read) > _TOKEN_BYTES:
-                    raise AccessDenied(
-                        f"{request}: {server} answers with more than {_TOKEN_BYTES} bytes"
-                    )
+        received = bytearray()
+        async with aclosing(iter_body(response)) as pieces:
+            async for piece in pieces:
+                received += piece
+                if len(received) > _TOKEN_BYTES:
+                    raise AccessDenied(f"{request}: {server} sent more than {_TOKEN_BYTES} bytes")
     finally:
-        await answer.aclose()
-    body = bytes(read)
-    headers = {name.lower(): value for name, value in answer.headers.items()}
+        await response.aclose()
+    body = bytes(received)
+    headers = {name.lower(): value for name, value in response.headers.items()}
     if codings(headers):
         body = await in_thread(decoded, headers, body, _TOKEN_BYTES, server)
-    if 200 <= answer.status_code < 300:
+    if 200 <= response.status_code < 300:
         return await off_loop(len(body), partial(read_token, body, f"{request}: {server}"))
-    error = error_of(answer.status_code, headers, body, f"{request}: {server}", time.time())
+    error = error_of(response.status_code, headers, body, f"{request}: {server}", time.time())
     if isinstance(error, RateLimited):
-        error.hint = "the token server limits how often it is asked"
-    # A token server that does not know a scope refuses it: nothing is absent.
+        error.hint = "the token server limits the rate of requests; wait before the next attempt"
+    # A 404 of a token server is a refusal of an unknown scope. It does not mean absence.
     raise AccessDenied(str(error)) if isinstance(error, NotFound) else error

@@ -1,13 +1,15 @@
-"""Where a registry's questions may be asked, as values: the registry itself, or a mirror of it.
+"""Endpoints and routes: the base URLs of a registry and its mirrors, as values.
 
-Rules that hold here: pure; credentials belong to a site's own host, never to the registry that it
-stands in for; headers and the address of a proxy may be secrets, and are in no repr.
+Made by the readers of the configuration files, used by `MirroredRegistry` and `Connection`. Pure.
+
+- Credentials belong to an endpoint's own host, never to the registry that it is a mirror of.
+- Headers and proxy addresses may contain secrets, and are in no repr.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import quote
 
@@ -16,13 +18,16 @@ ROOT = "/v2"
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A place that answers like a registry.
+    """The base URL of a registry or mirror, with its TLS settings and headers.
 
-    `scheme`: http or https where a configuration says so, else empty: as the settings have it.
-    `root`: what takes the place of `/v2`. `namespace`: the registry that it stands in for, where it
-    is to be told (distribution-spec "Registry Proxying"). `unverified`: its certificate is not
-    checked. `authorities`: further certificate authorities. `identities`: client certificates, each
-    with its key. `proxy`: instead of what the environment says.
+    - `scheme`: the configured scheme; empty: the command line's settings decide.
+    - `root`: the path that replaces `/v2`.
+    - `namespace`: the host of the registry that it is a mirror of, sent as `ns` (distribution-spec
+      "Registry Proxying").
+    - `unverified`: its certificate is not verified.
+    - `authorities`: additional certificate authorities.
+    - `identities`: client certificates, each with its key.
+    - `proxy`: the proxy to use instead of the environment's.
     """
 
     host: str
@@ -41,48 +46,43 @@ class Endpoint:
         return f"{self.scheme}://{self.host}{root}" if self.scheme else f"{self.host}{root}"
 
     def path_of(self, target: str) -> str:
-        """The path and query that a target of `oci.endpoints` has here."""
+        """The path and query for a target of `oci.distribution.endpoints`."""
         path = self.root + target.removeprefix(ROOT) if self.root != ROOT else target
         if not self.namespace:
             return path
         return f"{path}{'&' if '?' in path else '?'}ns={quote(self.namespace, safe='')}"
 
     def target_of(self, path: str) -> str:
-        """The target of a path here: what `path_of` was given, but for the query."""
+        """The target for a path at this endpoint: the inverse of `path_of`, except for `ns`."""
         return ROOT + path.removeprefix(self.root) if self.root != ROOT else path
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A site, and what it may be asked about one repository, which it may know by another name.
+    """An endpoint for one repository, with the repository's name there.
 
-    `by_tag`: what a tag means. `by_digest`: manifests and blobs. `own`: it is the registry itself,
-    which also lists.
+    `by_tag`: it resolves tags. `by_digest`: it serves manifests and blobs. `own`: it is the registry
+    itself, which also serves lists.
     """
 
-    site: Endpoint
+    endpoint: Endpoint
     repository: str
     by_tag: bool = True
     by_digest: bool = True
     own: bool = True
 
 
-def with_a_fallback(site: Endpoint) -> Sequence[Endpoint]:
-    """A site that may be without TLS: by TLS, unverified, where it understands that, else without."""
-    return (_by(site, "https"), _by(site, "http"))
+def with_plain_fallback(endpoint: Endpoint) -> Sequence[Endpoint]:
+    """An insecure endpoint: with unverified TLS first, then without TLS."""
+    return (_with_scheme(endpoint, "https"), _with_scheme(endpoint, "http"))
 
 
-def _by(site: Endpoint, scheme: str) -> Endpoint:
+def _with_scheme(endpoint: Endpoint, scheme: str) -> Endpoint:
     tls = scheme == "https"
-    return Endpoint(
-        site.host,
-        scheme,
-        site.root,
-        site.namespace,
-        tls,
-        site.authorities if tls else (),
-        site.identities if tls else (),
-        site.headers,
-        site.connect_timeout,
-        site.proxy,
+    return replace(
+        endpoint,
+        scheme=scheme,
+        unverified=tls,
+        authorities=endpoint.authorities if tls else (),
+        identities=endpoint.identities if tls else (),
     )

@@ -1,19 +1,20 @@
-"""containerd's `hosts.toml`: for a registry, the hosts that may answer in its place, and what each
-may be asked (containerd docs/hosts.md).
+"""containerd's `hosts.toml`: the hosts that may serve a registry's content (containerd
+docs/hosts.md).
 
     DIRECTORY/registry.example.com_5000_/hosts.toml     or registry.example.com:5000, or _default
 
-    server = "https://registry.example.com"             the registry itself, asked last
+    server = "https://registry.example.com"             the registry itself, tried last
     [host."https://mirror.example.com"]
-      capabilities = ["pull"]                           pull: by digest; resolve: what tags mean
+      capabilities = ["pull"]                           pull: by digest; resolve: tags
       ca, client, skip_verify, header, override_path, dial_timeout, proxy
 
-Where a directory has no hosts.toml, or an empty one, its `*.crt`, `*.cert` and `*.key` are the
-registry's, as docker has them.
+Called by `RouteTable` in worker threads. Everything except `load` is pure.
 
-Rules that hold here: all but `load` is pure; hosts are asked in the order in which they stand; one
-that is not the registry itself is told which registry it stands in for (`ns`); an error names file
-and key.
+- Hosts are tried in the order of the file.
+- A host other than the registry itself is sent the registry's name (`ns`).
+- A directory with an empty hosts.toml, or with none, has the registry's `*.crt`, `*.cert` and
+  `*.key`, as in docker.
+- An error names file and key.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from urllib.parse import urlsplit
 
 from ocifs.errors import UsageError
 from ocifs.oci.reference import DOCKER_HUB, is_host, normal_host
-from ocifs.registry.config.endpoint import ROOT, Endpoint, Route, with_a_fallback
-from ocifs.registry.config.toml import TomlTable, read_text, shown
+from ocifs.registry.config.endpoint import ROOT, Endpoint, Route, with_plain_fallback
+from ocifs.registry.config.toml import TomlTable, read_text, redacted
 
 FILE = "hosts.toml"
 _CAPABILITIES = frozenset({"pull", "resolve", "push", "referrers"})
@@ -48,27 +49,27 @@ _DURATION_LENGTH = 100
 
 @dataclass(frozen=True, slots=True)
 class HostEntry:
-    """A place that may answer for a registry."""
+    """A host that may serve a registry's content."""
 
-    site: Endpoint
+    endpoint: Endpoint
     by_tag: bool = True
     by_digest: bool = True
     own: bool = False
 
-    def endpoint(self, repository: str) -> Route:
-        """It, asked about a repository."""
-        return Route(self.site, repository, self.by_tag, self.by_digest, self.own)
+    def route(self, repository: str) -> Route:
+        """The route for a repository."""
+        return Route(self.endpoint, repository, self.by_tag, self.by_digest, self.own)
 
 
 def directories_of(root: Path, host: str) -> tuple[Path, ...]:
-    """Where the hosts of a registry may stand, in the order in which they are looked for."""
+    """The directories for a registry, of which the first that exists is used."""
     name, colon, port = host.rpartition(":")
     names = [f"{name}_{port}_", host] if colon and port.isdigit() else [host]
-    return tuple(root / each for each in (*names, "_default"))
+    return tuple(root / directory for directory in (*names, "_default"))
 
 
 def load(root: Path, host: str) -> tuple[HostEntry, ...]:
-    """The hosts for a registry, itself last; none where nothing is said of it.
+    """The hosts for a registry, itself last; empty without a configuration.
 
     Raises UsageError. Blocks on disk.
     """
@@ -78,57 +79,57 @@ def load(root: Path, host: str) -> tuple[HostEntry, ...]:
                 text = read_text(directory / FILE)
             except FileNotFoundError:
                 text = ""
-            # containerd takes an empty file for none.
+            # containerd treats an empty file like a missing one.
             return parse(text, directory / FILE, host) if text else _certificates(directory, host)
     return ()
 
 
 def parse(text: str, file: Path, host: str) -> tuple[HostEntry, ...]:
-    """Read one file for the registry `host`. Raises UsageError."""
+    """Parse the file of the registry `host`. Raises UsageError."""
     top = TomlTable.parse(text, str(file))
-    listed = top.table("host")
-    found = []
-    for url in listed.values:
-        found += _hosts(listed.table(url), url, file.parent, host)
+    hosts = top.table("host")
+    entries = []
+    for url in hosts.values:
+        entries += _entries(hosts.table(url), url, file.parent, host)
     server = top.text("server")
-    own = _hosts(top, server, file.parent, host) if server else _plain(top, file.parent, host)
-    return (*found, *(replace(each, own=True) for each in own))
+    own = _entries(top, server, file.parent, host) if server else _default(top, file.parent, host)
+    return (*entries, *(replace(entry, own=True) for entry in own))
 
 
-def _plain(table: TomlTable, directory: Path, host: str) -> list[HostEntry]:
-    """The registry itself where no `server` is named."""
-    site = replace(_site(table, directory), host=host)
-    return [HostEntry(site, *_capabilities(table))]
+def _default(table: TomlTable, directory: Path, host: str) -> list[HostEntry]:
+    """The registry itself, if the file has no `server`."""
+    endpoint = replace(_endpoint(table, directory), host=host)
+    return [HostEntry(endpoint, *_capabilities(table))]
 
 
-def _hosts(table: TomlTable, url: str, directory: Path, host: str) -> list[HostEntry]:
+def _entries(table: TomlTable, url: str, directory: Path, host: str) -> list[HostEntry]:
     try:
         parts = urlsplit(url if url.startswith("http") else f"https://{url}")
-        fits = parts.scheme in ("http", "https") and is_host(parts.netloc)
+        valid = parts.scheme in ("http", "https") and is_host(parts.netloc)
     except ValueError:
-        fits = False
-    if not fits:
-        where = table.place("server") if not table.path else f"{table.file}: {shown(table.path)}"
-        raise UsageError(f"{where} is no address of a registry")
-    there = normal_host(parts.netloc)
+        valid = False
+    if not valid:
+        path = redacted(table.path)
+        location = f"{table.file}: {path}" if table.path else table.location("server")
+        raise UsageError(f"{location} is not a registry address")
+    name = normal_host(parts.netloc)
     path = parts.path.rstrip("/")
     root = path if table.flag("override_path") or path.endswith(ROOT) else path + ROOT
-    site = replace(
-        _site(table, directory),
-        host=there,
-        scheme="" if there == DOCKER_HUB else parts.scheme,
+    endpoint = replace(
+        _endpoint(table, directory),
+        host=name,
+        scheme="" if name == DOCKER_HUB else parts.scheme,
         root=root,
-        namespace=host if there != host else "",
+        namespace=host if name != host else "",
     )
-    tls = table.flag("skip_verify") or bool(site.authorities or site.identities)
-    # As in containerd: what is written with http and has settings of TLS is tried with TLS first.
-    sites = (
-        with_a_fallback(site) if parts.scheme == "http" and tls and parts.port != 80 else (site,)
-    )
-    return [HostEntry(each, *_capabilities(table)) for each in sites]
+    tls = table.flag("skip_verify") or bool(endpoint.authorities or endpoint.identities)
+    # As in containerd: an http URL with TLS settings is tried with TLS first.
+    insecure = parts.scheme == "http" and tls and parts.port != 80
+    endpoints = with_plain_fallback(endpoint) if insecure else (endpoint,)
+    return [HostEntry(endpoint, *_capabilities(table)) for endpoint in endpoints]
 
 
-def _site(table: TomlTable, directory: Path) -> Endpoint:
+def _endpoint(table: TomlTable, directory: Path) -> Endpoint:
     return Endpoint(
         "",
         unverified=table.flag("skip_verify"),
@@ -141,63 +142,61 @@ def _site(table: TomlTable, directory: Path) -> Endpoint:
 
 
 def _capabilities(table: TomlTable) -> tuple[bool, bool]:
-    """Whether it may be asked by tag, and by digest."""
-    named = {each.lower() for each in table.texts("capabilities")}
-    if not named <= _CAPABILITIES:
-        raise table.wrong(
-            "capabilities",
-            f"has {sorted(named - _CAPABILITIES)[0]!r}; there are pull, resolve and push",
-        )
-    return ("resolve" in named, "pull" in named) if named else (True, True)
+    """Whether the host resolves tags, and whether it serves content by digest."""
+    names = {name.lower() for name in table.texts("capabilities")}
+    if not names <= _CAPABILITIES:
+        unknown = sorted(names - _CAPABILITIES)[0]
+        problem = f"has an unknown capability: {unknown!r}; write pull, resolve or push"
+        raise table.error("capabilities", problem)
+    return ("resolve" in names, "pull" in names) if names else (True, True)
 
 
 def _identities(table: TomlTable, directory: Path) -> tuple[tuple[Path, Path | None], ...]:
     value = table.values.get("client", [])
-    found: list[tuple[Path, Path | None]] = []
-    for each in [value] if isinstance(value, str) else value if isinstance(value, list) else [None]:
-        pair = [each, ""] if isinstance(each, str) else each
+    values = [value] if isinstance(value, str) else value if isinstance(value, list) else [None]
+    identities: list[tuple[Path, Path | None]] = []
+    for item in values:
+        pair = [item, ""] if isinstance(item, str) else item
         if (
             not isinstance(pair, list)
             or len(pair) != 2
             or not all(isinstance(path, str) for path in pair)
         ):
-            raise table.wrong(
-                "client", "is neither a path nor a list of paths or of pairs [certificate, key]"
-            )
-        found.append((directory / pair[0], directory / pair[1] if pair[1] else None))
-    return tuple(found)
+            problem = "is neither a path nor a list of paths or of pairs [certificate, key]"
+            raise table.error("client", problem)
+        identities.append((directory / pair[0], directory / pair[1] if pair[1] else None))
+    return tuple(identities)
 
 
 def _headers(table: TomlTable) -> tuple[tuple[str, str], ...]:
-    found = []
+    headers = []
     for name in table.values:
         if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name):
-            raise table.wrong(repr(name)[:60], "is no name of a header")
-        value = ", ".join(table.texts(name))  # as RFC 9110, 5.3 joins them
+            raise table.error(repr(name)[:60], "is not a header name")
+        value = ", ".join(table.texts(name))  # as in RFC 9110, 5.3
         if not value.isprintable() or not value.isascii():
-            raise table.wrong(name, "is no value of a header")
-        found.append((name, value))
-    return tuple(found)
+            raise table.error(name, "is not a header value")
+        headers.append((name, value))
+    return tuple(headers)
 
 
 def _duration(table: TomlTable, key: str) -> float | None:
-    """Seconds from a duration as Go writes it: `1s`, `500ms`, `1m30s`."""
+    """The seconds of a duration in Go's notation: `1s`, `500ms`, `1m30s`."""
     text = table.text(key)
     if not text:
         return None
     if len(text) > _DURATION_LENGTH or re.fullmatch(f"(?:{_ONE})+", text) is None:
-        raise table.wrong(key, f"({text[:_DURATION_LENGTH]}) is not a duration such as 1s or 500ms")
+        raise table.error(key, f"({text[:_DURATION_LENGTH]}) is not a duration such as 1s or 500ms")
     seconds = sum(
         float(match["number"]) * _SECONDS[match["unit"]] for match in _DURATION.finditer(text)
     )
-    return seconds or None  # in Go no time is no limit of its own
+    return seconds or None  # in Go, zero means no timeout of its own
 
 
 def _certificates(directory: Path, host: str) -> tuple[HostEntry, ...]:
     authorities = tuple(sorted(directory.glob("*.crt")))
-    identities = tuple(
-        (path, path.with_suffix(".key")) for path in sorted(directory.glob("*.cert"))
-    )
+    certificates = sorted(directory.glob("*.cert"))
+    identities = tuple((path, path.with_suffix(".key")) for path in certificates)
     if not authorities and not identities:
         return ()
     return (HostEntry(Endpoint(host, authorities=authorities, identities=identities), own=True),)

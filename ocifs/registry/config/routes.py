@@ -1,9 +1,10 @@
-"""Where the questions about a registry go, from the configuration files of this machine:
-registries.conf, then hosts.toml.
+"""The routes to each registry, from this machine's registries.conf and hosts.toml files.
 
-Rules that hold here: registries.conf decides first, since it may say that a registry is another
-one; what it leaves as it is, or leads to, hosts.toml may spread over several hosts. Files are read
-once, off the event loop.
+`app` makes one `RouteTable` a mount, and `MirroredRegistry` uses it from the event loop. State: the
+files, which are read once: registries.conf at the start, a hosts.toml with the first use of a host.
+
+- registries.conf comes first, since it may replace a registry by another one.
+- hosts.toml then applies to the registry's own route, which it may replace by several.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from ocifs.registry.config.hosts_toml import HostEntry
 from ocifs.registry.config.registries_conf import RegistriesConf
 from ocifs.settings import NetworkSettings
 
+# The default directory of hosts.toml files in containerd's documentation.
 CONTAINERD = Path("/etc/containerd/certs.d")
-"""Where containerd's own documents put its hosts.toml directories."""
 
 
 class RouteTable:
-    """Whom to ask, for every registry."""
+    """The routes to all registries."""
 
     def __init__(self, conf: RegistriesConf | None = None, hosts: Path = CONTAINERD) -> None:
         self._conf = conf or RegistriesConf()
@@ -33,44 +34,39 @@ class RouteTable:
 
     @classmethod
     async def read(cls, network: NetworkSettings) -> RouteTable:
-        """Those of this machine. Raises UsageError."""
+        """Read this machine's configuration. Raises UsageError."""
         conf = await in_thread(registries_conf.load, os.environ, network.registries_conf)
         return cls(conf, network.hosts_directory or CONTAINERD)
 
-    def complete(self, network: NetworkSettings) -> NetworkSettings:
-        """Settings with what registries.conf has for every registry: where credentials are looked
-        for.
-        """
-        return replace(network, credential_helpers=self._conf.credential_helpers)
+    @property
+    def credential_helpers(self) -> tuple[str, ...]:
+        """`credential-helpers` of registries.conf; empty if it is unset."""
+        return self._conf.credential_helpers
 
     async def prepare(self, host: str) -> None:
-        """Read what there is about a host. Raises UsageError."""
+        """Read the configuration of a host. Raises UsageError."""
         await self._load(host)
 
     def has_mirrors(self, host: str) -> bool:
-        """Whether anything of a registry, whose host was prepared, may be answered by another one."""
-        return self._conf.has_mirrors(host) or any(
-            not each.own for each in self._hosts.get(host, ())
-        )
+        """Whether a mirror may serve any part of a registry. The host must be prepared."""
+        entries = self._hosts.get(host, ())
+        return self._conf.has_mirrors(host) or any(not entry.own for entry in entries)
 
-    async def endpoints(self, host: str, repository: str, version: str = "") -> tuple[Route, ...]:
-        """Whom to ask about a repository, in order (`registries_conf.routes_for`).
+    async def routes(self, host: str, repository: str, version: str = "") -> tuple[Route, ...]:
+        """The routes for a repository, in the order of use (`registries_conf.routes_for`).
 
-        Raises AccessDenied, UsageError.
+        Raises AccessDenied for a blocked registry, UsageError for an invalid configuration.
         """
-        found: list[Route] = []
-        for endpoint in registries_conf.routes_for(self._conf, host, repository, version):
-            hosts = (
-                await self._load(endpoint.site.host)
-                if endpoint.own and not endpoint.site.scheme
-                else ()
-            )
-            if hosts:
-                proxy = endpoint.site.proxy
-                found += (_through(proxy, each.endpoint(endpoint.repository)) for each in hosts)
+        routes: list[Route] = []
+        for route in registries_conf.routes_for(self._conf, host, repository, version):
+            replaceable = route.own and not route.endpoint.scheme
+            entries = await self._load(route.endpoint.host) if replaceable else ()
+            if entries:
+                proxy = route.endpoint.proxy
+                routes += (_with_proxy(entry.route(route.repository), proxy) for entry in entries)
             else:
-                found.append(endpoint)
-        return tuple(found)
+                routes.append(route)
+        return tuple(routes)
 
     async def _load(self, host: str) -> tuple[HostEntry, ...]:
         if host not in self._hosts:
@@ -78,8 +74,6 @@ class RouteTable:
         return self._hosts[host]
 
 
-def _through(proxy: str, endpoint: Route) -> Route:
-    """An endpoint of hosts.toml, through the proxy that registries.conf names where the former
-    names none.
-    """
-    return replace(endpoint, site=replace(endpoint.site, proxy=endpoint.site.proxy or proxy))
+def _with_proxy(route: Route, proxy: str) -> Route:
+    """A route of hosts.toml with the proxy of registries.conf, unless it has one."""
+    return replace(route, endpoint=replace(route.endpoint, proxy=route.endpoint.proxy or proxy))

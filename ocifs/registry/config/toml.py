@@ -1,8 +1,10 @@
-"""Tables of TOML read with care: every value is of the kind that it should be, or the error says
-which file and which key.
+"""Typed access to TOML tables: a value of the wrong type is an error that names file and key.
 
-Rules that hold here: a file is bounded; keys that nobody asks for are passed over, as the container
-tools do, since each knows some that others do not; nothing but UsageError is raised.
+Called by the readers of registries.conf and hosts.toml, in worker threads.
+
+- The size of a file is bounded.
+- Unknown keys are ignored, as by the container tools: each tool has keys that others lack.
+- Only UsageError is raised, except that `read_text` raises FileNotFoundError.
 """
 
 from __future__ import annotations
@@ -23,32 +25,31 @@ _PROXIES = ("http", "https", "socks5", "socks5h")
 
 
 def read_text(path: Path) -> str:
-    """A configuration file.
+    """The text of a configuration file.
 
-    Raises UsageError for what cannot be read, but FileNotFoundError where there is none. Blocks on
-    disk.
+    Raises UsageError for an unreadable file, FileNotFoundError for a missing one. Blocks on disk.
     """
     try:
         content = read_user_file(path, _FILE_BYTES + 1)
         if len(content) > _FILE_BYTES:
-            raise UsageError(f"{path} has more than {_FILE_BYTES} bytes")
+            raise UsageError(f"{path} is larger than {_FILE_BYTES} bytes")
         return content.decode()
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(str(path)) from None
     except UnicodeDecodeError:
-        raise UsageError(f"{path} is no UTF-8") from None
+        raise UsageError(f"{path}: invalid UTF-8") from None
     except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+        raise UsageError(f"cannot read {path}: {error.strerror}") from None
 
 
-def shown(text: str) -> str:
-    """A value for an error: cut, and without the name and password that an address may have."""
+def redacted(text: str) -> str:
+    """A value for a message: truncated, and without the user and password of a URL."""
     return re.sub(r"//[^/]*@", "//…@", text)[:100]
 
 
 @dataclass(frozen=True, slots=True)
 class TomlTable:
-    """A table and where it stands: the file, and the path of keys within it (empty at the top)."""
+    """A table with its location: the file, and the path of keys in it (empty for the top)."""
 
     values: Mapping[str, object]
     file: str
@@ -56,71 +57,71 @@ class TomlTable:
 
     @classmethod
     def parse(cls, text: str, file: str) -> TomlTable:
-        """A whole file."""
+        """Parse a whole file."""
         try:
             return cls(tomllib.loads(text), file)
         except (ValueError, RecursionError) as error:  # tomllib.TOMLDecodeError is a ValueError
             raise UsageError(f"{file}: {error}") from None
 
-    def place(self, key: str) -> str:
-        """How a key is named to a person."""
+    def location(self, key: str) -> str:
+        """The name of a key in messages."""
         return f"{self.file}: {self.path}.{key}" if self.path else f"{self.file}: {key}"
 
-    def wrong(self, key: str, why: str) -> UsageError:
-        """The error about the value of a key."""
-        return UsageError(f"{self.place(key)} {why}")
+    def error(self, key: str, problem: str) -> UsageError:
+        """The error for an invalid value."""
+        return UsageError(f"{self.location(key)} {problem}")
 
     def text(self, key: str) -> str:
-        """A string; empty where there is none."""
+        """A string; empty if it is missing."""
         value = self.values.get(key, "")
         if not isinstance(value, str):
-            raise self.wrong(key, "is no string")
+            raise self.error(key, "is not a string")
         return value
 
     def proxy(self) -> str:
-        """The address of a proxy under `proxy`; empty where there is none."""
+        """The address of a proxy in the key `proxy`; empty if it is missing."""
         text = self.text("proxy")
         try:
             parts = urlsplit(text)
-            fits = not text or (
+            valid = not text or (
                 parts.scheme in _PROXIES and parts.hostname and parts.path in ("", "/")
             )
         except ValueError:
-            fits = False
-        if not fits:
-            raise self.wrong(
-                "proxy", f"({shown(text)}) is no address of a proxy: http://, https:// or socks5://"
+            valid = False
+        if not valid:
+            raise self.error(
+                "proxy",
+                f"({redacted(text)}) is not a proxy address: write http://, https:// or socks5://",
             )
         return text
 
     def flag(self, key: str) -> bool:
-        """A boolean; false where there is none."""
+        """A boolean; false if it is missing."""
         value = self.values.get(key, False)
         if not isinstance(value, bool):
-            raise self.wrong(key, "is neither true nor false")
+            raise self.error(key, "is neither true nor false")
         return value
 
     def texts(self, key: str) -> tuple[str, ...]:
-        """A list of strings, or one string for a list of one."""
+        """A list of strings, or one string as a list of one."""
         value = self.values.get(key, [])
-        listed = [value] if isinstance(value, str) else value
-        if not isinstance(listed, list) or not all(isinstance(each, str) for each in listed):
-            raise self.wrong(key, "is no list of strings")
-        return tuple(listed)
+        texts = [value] if isinstance(value, str) else value
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            raise self.error(key, "is not a list of strings")
+        return tuple(texts)
 
     def table(self, key: str) -> TomlTable:
-        """A table; an empty one where there is none."""
+        """A table; empty if it is missing."""
         value = self.values.get(key, {})
         if not isinstance(value, dict):
-            raise self.wrong(key, "is no table")
+            raise self.error(key, "is not a table")
         return TomlTable(value, self.file, f"{self.path}.{key}" if self.path else key)
 
     def tables(self, key: str) -> Iterator[TomlTable]:
-        """The tables of an array of them, each named by its number from 1 on."""
+        """The tables of an array, each named by its number from 1."""
         value = self.values.get(key, [])
-        if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
-            raise self.wrong(key, f"is no array of tables (write [[{key}]])")
-        for number, each in enumerate(value, 1):
-            yield TomlTable(
-                each, self.file, f"{self.path + '.' if self.path else ''}{key}[{number}]"
-            )
+        if not isinstance(value, list) or not all(isinstance(table, dict) for table in value):
+            raise self.error(key, f"is not an array of tables (write [[{key}]])")
+        prefix = f"{self.path}." if self.path else ""
+        for number, table in enumerate(value, 1):
+            yield TomlTable(table, self.file, f"{prefix}{key}[{number}]")

@@ -1,19 +1,15 @@
-"""Which part of the network an address belongs to, for the guards against servers that choose
-addresses for us (SSRF).
+"""Network zones, which decide the addresses that a registry may choose for this client (SSRF).
 
-`guards` calls this module for redirects and realms, `transport` for every address that a name
-resolves to, both on the event loop. Addresses are compared by zones: a registry may lead to its own
-zone and to OUTSIDE, and nowhere else.
+`origins` calls this module for redirects and realms, `sockets` and `transport` for addresses that a
+name resolves to, all on the event loop. A registry may redirect to its own zone and to OUTSIDE.
 
-Rules that hold here:
-
-- Every spelling that a resolver accepts is read (`127.1`, `2130706433`, `0x7f.1`), and an IPv4
-  address inside an IPv6 one counts as itself: mapped, compatible, translated, NAT64, 6to4, Teredo,
-  ISATAP.
-- MACHINE is what means every machine to itself. A name that resolves to it is not a registry's own
-  word that it is there: a registry on loopback is named so by the user.
-- No packet is sent and no name is resolved. Whether an address is this machine's own is asked of
-  the kernel.
+- Every spelling that a resolver accepts is parsed (`127.1`, `2130706433`, `0x7f.1`).
+- An IPv4 address inside an IPv6 one counts as itself: mapped, compatible, translated, NAT64, 6to4,
+  Teredo, ISATAP.
+- MACHINE contains the addresses that mean each machine to itself, such as loopback. A registry is
+  in it only by its name or address, never because a name resolves to it.
+- No packet is sent and no name is resolved. The kernel decides whether an address is this machine's
+  own.
 - Private addresses (RFC 1918, RFC 4193, RFC 6598) are OUTSIDE: see docs/decisions/0200.
 """
 
@@ -61,7 +57,7 @@ _METADATA = frozenset(
         "fe80::a9fe:a9fe",  # OpenStack
     )
 )
-# Names of these services, which a proxy would resolve for us.
+# Names of these services, which a proxy would resolve.
 _METADATA_NAMES = frozenset(
     {
         "metadata",
@@ -84,9 +80,7 @@ _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
 def zone_of(host: str) -> NetworkZone:
-    """The zone of a host as a URL has it, by its name alone: a name that must be resolved is
-    OUTSIDE.
-    """
+    """The zone of a URL's host, by its name alone: a name that must be resolved is OUTSIDE."""
     name = _name(host)
     if name == "localhost" or name.endswith(".localhost"):
         return NetworkZone.MACHINE
@@ -97,7 +91,7 @@ def zone_of(host: str) -> NetworkZone:
 
 
 def zone_of_address(text: str) -> NetworkZone:
-    """The zone of an address that is to be connected to: this machine's own addresses are OWN.
+    """The zone of an address to connect to, which is OWN for an address of this machine.
 
     Blocks for microseconds.
     """
@@ -111,7 +105,7 @@ def zone_of_address(text: str) -> NetworkZone:
 
 
 def is_inner(host: str) -> bool:
-    """Whether a host is this machine or its link by its name alone."""
+    """Whether a host is this machine or link-local, by its name alone."""
     address = parse_address(_name(host))
     if address is None:
         return zone_of(host) is NetworkZone.MACHINE
@@ -123,7 +117,7 @@ def _name(host: str) -> str:
 
 
 def parse_address(name: str) -> Address | None:
-    """An address, also in the short, octal and hexadecimal forms of IPv4; None for a name."""
+    """Parse an address, also in the short, octal and hexadecimal forms of IPv4; None for a name."""
     with suppress(ValueError):
         return ipaddress.ip_address(name)
     with suppress(OSError, ValueError):
@@ -141,7 +135,7 @@ def _zone(address: Address) -> NetworkZone:
 
 
 def _is_reserved(address: Address) -> bool:
-    """Whether an address means every machine to itself."""
+    """Whether an address means each machine to itself."""
     return (
         address.is_loopback
         or address.is_unspecified
@@ -150,7 +144,7 @@ def _is_reserved(address: Address) -> bool:
 
 
 def _meanings(address: Address) -> Iterator[Address]:
-    """The address, and the IPv4 addresses that it stands for."""
+    """The address, and the IPv4 addresses that it contains."""
     if isinstance(address, ipaddress.IPv4Address):
         yield address
         return
@@ -172,19 +166,18 @@ def _meanings(address: Address) -> Iterator[Address]:
 
 
 def _local_nat64(number: int) -> Iterator[Address]:
-    """What an address of the local NAT64 prefix stands for, whatever the length of the prefix (RFC
-    6052, 2.2).
+    """The IPv4 addresses in an address of the local NAT64 prefix, for each possible length of the
+    prefix (RFC 6052, 2.2).
     """
     if not number >> 32 & 0xFFFFFFFFFFFF:  # /96
         yield ipaddress.IPv4Address(number & 0xFFFFFFFF)
         return
-    packed = (number >> 64 & 0xFFFF) << 56 | number & (
-        (1 << 56) - 1
-    )  # from bit 48 on, without bits 64 to 71
+    # The bits from 48 on, without the reserved bits 64 to 71.
+    packed = (number >> 64 & 0xFFFF) << 56 | number & ((1 << 56) - 1)
     for shift in (40, 32, 24):  # /48, /56, /64
-        found = packed >> shift & 0xFFFFFFFF
-        if found >> 24:  # else the prefix is longer
-            yield ipaddress.IPv4Address(found)
+        candidate = packed >> shift & 0xFFFFFFFF
+        if candidate >> 24:  # zero in the first octet means a longer prefix
+            yield ipaddress.IPv4Address(candidate)
 
 
 def is_own(address: Address) -> bool:
@@ -193,7 +186,7 @@ def is_own(address: Address) -> bool:
 
 
 def _can_bind(address: Address) -> bool:
-    """Whether the kernel lets a socket have the address; with ip_nonlocal_bind it lets it have any."""
+    """Whether the kernel binds a socket to the address. With ip_nonlocal_bind it binds to any."""
     with (
         suppress(OSError),
         socket.socket(_FAMILIES[address.version], socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe,

@@ -1,11 +1,12 @@
-"""The chunks of an answer's body on their way to h11, followed to its trailers, which are bounded.
+"""Bounds the trailers of a chunked body on its way to h11.
 
-`sockets.SocketStream` shows every byte of a chunked body to a `Chunks`, on the event loop. h11 decodes
-the chunks. It collects trailers up to 100 KiB and parses them at once, which took 0.16 s.
+`sockets.SocketStream` passes every byte of a chunked body to a `Chunks`, on the event loop. h11
+decodes the chunks. It collects up to 100 KiB of trailers and parses them at once, which took
+0.16 s.
 
 - Pure, and linear in the bytes that are fed.
-- Every byte passes. What is not a chunk ends the looking: h11 refuses the same bytes.
-- What counts as a line is what h11 takes for one, or more.
+- No byte is changed. An invalid chunk ends the inspection: h11 rejects the same bytes.
+- At least the lines that h11 recognises are counted.
 """
 
 from __future__ import annotations
@@ -23,37 +24,37 @@ _ENDS = (b"\n", b"\r\n")
 
 
 class Chunks:
-    """A chunked body as it arrives (RFC 9112, 7.1). `done`: it has ended, or is not one."""
+    """A chunked body as it arrives (RFC 9112, 7.1). `done`: it has ended, or is invalid."""
 
     def __init__(self) -> None:
         self.done = False
-        self._skip = 0  # bytes of a chunk, with the end of its line
+        self._skip = 0  # remaining bytes of a chunk, including the end of its line
         self._line = b""
         self._in_trailers = False
         self._lines = self._bytes = 0
 
     def feed(self, data: bytes) -> None:
-        """Look at the next bytes. Raises httpcore.RemoteProtocolError for too many trailers."""
-        at = 0
-        while at < len(data) and not self.done:
+        """Inspect the next bytes. Raises httpcore.RemoteProtocolError for too many trailers."""
+        position = 0
+        while position < len(data) and not self.done:
             if self._skip:
-                step = min(self._skip, len(data) - at)
+                step = min(self._skip, len(data) - position)
                 self._skip -= step
-                at += step
+                position += step
                 continue
-            end = data.find(b"\n", at) + 1
-            part = data[at : end or len(data)]
-            at += len(part)
+            end = data.find(b"\n", position) + 1
+            part = data[position : end or len(data)]
+            position += len(part)
             line = self._line = self._line + part if self._line else part
             if len(line) > _LINE_BYTES:
                 raise httpcore.RemoteProtocolError(
-                    f"a line of a chunk or a trailer of more than {_LINE_BYTES} bytes"
+                    f"a line of a chunk or trailer is longer than {_LINE_BYTES} bytes"
                 )
             if end:
                 self._line = b""
-                self._take(line)
+                self._parse(line)
 
-    def _take(self, line: bytes) -> None:
+    def _parse(self, line: bytes) -> None:
         if not self._in_trailers:
             size = _SIZE.match(line)
             self.done = size is None

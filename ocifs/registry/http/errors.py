@@ -1,7 +1,9 @@
-"""What httpx, httpcore, ssl and the operating system raise, as errors of ours that say what to try.
+"""Translates the exceptions of httpx, httpcore, ssl and the operating system.
 
-Rules that hold here: every exception of theirs has an error of ours; a message names a host and
-never more of an address, since a signed one is a secret.
+`transport` wraps every request and every read of a body in `translated_errors`. Pure.
+
+- Each exception of these libraries becomes an `OcifsError` with a hint.
+- A message names a host, and nothing else of an address: a signed address is a secret.
 """
 
 from __future__ import annotations
@@ -19,15 +21,16 @@ import httpx
 
 from ocifs.errors import ConnectionRefused, Malformed, OcifsError, RegistryFailed, Unreachable
 
-_NAME = "is it spelt right, and is there a network? behind a proxy, https_proxy names it"
-_WAY = "is there a way to it from here? behind a proxy, https_proxy names it"
-_AGAIN = "try again; if it stays so, something on the way, or the registry, is in trouble"
+_CHECK_NAME = "check the spelling and the network; behind a proxy set https_proxy"
+_CHECK_ROUTE = "check the network and the firewall; behind a proxy set https_proxy"
+_TRY_AGAIN = "try again; if it persists, the registry or a proxy on the path is failing"
 
-# X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT and the like: nobody that is trusted has signed it
+# X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT and the like: the chain ends at no trusted certificate
 # (openssl/x509_vfy.h).
 _NO_ISSUER = frozenset({2, 18, 19, 20, 21})
 
-THEIRS = (
+# Everything that the libraries raise. A test compares the list with all of their exceptions.
+LIBRARY_ERRORS = (
     httpx.HTTPError,
     httpx.InvalidURL,
     httpx.StreamError,
@@ -38,24 +41,11 @@ THEIRS = (
     httpcore.UnsupportedProtocol,
     httpcore.ProxyError,
     httpcore.ConnectionNotAvailable,
-    OSError,  # and with it ssl.SSLError and socket.gaierror
-    UnicodeError,  # of names that IDNA refuses
+    OSError,  # includes ssl.SSLError and socket.gaierror
+    UnicodeError,  # from names that IDNA rejects
 )
-"""What the libraries below raise; a test holds it against all that they have."""
 
-
-@contextmanager
-def our_errors(host: str) -> Iterator[None]:
-    """Turn what httpx, httpcore, ssl and the operating system raise into our errors."""
-    try:
-        yield
-    except OcifsError:
-        raise
-    except THEIRS as error:
-        raise our_error(error, host) from None
-
-
-# A connection that was made and ended without an answer.
+# A connection that was established and ended without a response.
 _LOST = (
     httpcore.RemoteProtocolError,
     httpcore.ReadError,
@@ -65,43 +55,55 @@ _LOST = (
     httpx.WriteError,
 )
 
-# What OpenSSL says, and what to try.
-_TLS = (
-    ("wrong version number", "it does not speak TLS there: use --plain-http, or another port"),
-    ("record layer failure", "it does not speak TLS there: use --plain-http, or another port"),
+_INVALID_URL = (
+    UnicodeError,
+    httpx.InvalidURL,
+    httpx.UnsupportedProtocol,
+    httpcore.UnsupportedProtocol,
+    httpcore.ProtocolError,
+)
+
+_NO_TLS = "the server does not use TLS on this port: use --plain-http, or another port"
+_OTHER_NAME = "the certificate is for another name: use the host name in the certificate"
+_CLIENT_CERTIFICATE = "put it into certs.d/{host} as NAME.cert with NAME.key"
+
+# Words of OpenSSL's reasons, each with a hint. The first match counts.
+_TLS_HINTS = (
+    ("wrong version number", _NO_TLS),
+    ("record layer failure", _NO_TLS),
     (
         "has expired",
-        "its certificate has to be renewed, unless it is this machine's clock that is wrong (`date`)",
+        "check this machine's clock (`date`); otherwise the certificate must be renewed",
     ),
-    ("not yet valid", "is this machine's clock right (`date`)?"),
-    (
-        "certificate is not valid for",
-        "its certificate is for another name: is the host spelt as the certificate has it?",
-    ),
-    (
-        "mismatch",
-        "its certificate is for another name: is the host spelt as the certificate has it?",
-    ),
-    (
-        "certificate required",
-        "it wants a client certificate: keep it in certs.d/{host} as NAME.cert with NAME.key",
-    ),
-    (
-        "handshake failure",
-        "it may want a client certificate: keep it in certs.d/{host} as NAME.cert with NAME.key",
-    ),
+    ("not yet valid", "check this machine's clock (`date`)"),
+    ("certificate is not valid for", _OTHER_NAME),
+    ("mismatch", _OTHER_NAME),
+    ("certificate required", f"the server requires a client certificate: {_CLIENT_CERTIFICATE}"),
+    ("handshake failure", f"it may require a client certificate: {_CLIENT_CERTIFICATE}"),
     (
         "alert",
-        "it does not accept the client certificate of certs.d/{host}, or no certificate was sent",
+        "the server rejects the client certificate in certs.d/{host}, or none was sent",
     ),
 )
-_CLOSED = "try again; a registry that wants a client certificate ends connections so: keep it in certs.d/{host} as NAME.cert with NAME.key"
-# What OpenSSL puts around a reason, and Python's repr of bytes, which h11 puts after one.
+_CLOSED = f"try again; if it requires a client certificate, {_CLIENT_CERTIFICATE}"
+
+# The parts that OpenSSL adds around a reason.
 _OPENSSL = re.compile(r"^\[[A-Z0-9_]+: [A-Z0-9_]+\] | \(_ssl\.c:[0-9]+\)$")
 
 
+@contextmanager
+def translated_errors(host: str) -> Iterator[None]:
+    """Translate the libraries' exceptions in the block."""
+    try:
+        yield
+    except OcifsError:
+        raise
+    except LIBRARY_ERRORS as error:
+        raise translate_error(error, host) from None
+
+
 def _tls_hint(text: str, host: str) -> str:
-    for words, hint in _TLS:
+    for words, hint in _TLS_HINTS:
         if words in text:
             return hint.format(host=host)
     return (
@@ -109,65 +111,55 @@ def _tls_hint(text: str, host: str) -> str:
     )
 
 
-def our_error(error: Exception, host: str) -> OcifsError:
-    """The error of ours for one of theirs; `host` is all that it may name of an address."""
-    made = _our_error(error, host)
-    if isinstance(made, Unreachable):
-        made.was_connected = isinstance(error, _LOST)
-    return made
+def translate_error(error: Exception, host: str) -> OcifsError:
+    """The `OcifsError` for an exception of the libraries."""
+    translated = _translate(error, host)
+    if isinstance(translated, Unreachable):
+        translated.was_connected = isinstance(error, _LOST)
+    return translated
 
 
-def _our_error(error: Exception, host: str) -> OcifsError:  # noqa: PLR0911 (a table of cases)
+def _translate(error: Exception, host: str) -> OcifsError:  # noqa: PLR0911 (a table of cases)
     causes = list(causes_of(error))
     text = reason_of(error)
     if any(isinstance(cause, ssl.SSLError) for cause in causes):
         return Unreachable(f"TLS with {host} fails: {text}", hint=_tls_hint(text, host))
     if any(isinstance(cause, OSError) and cause.errno == errno.ECONNREFUSED for cause in causes):
-        return ConnectionRefused(
-            f"{host} refuses connections", hint="is the registry running, and is the port right?"
-        )
+        hint = "check that the registry is running, and check the port"
+        return ConnectionRefused(f"{host} refuses connections", hint=hint)
     unresolved = [cause.errno for cause in causes if isinstance(cause, socket.gaierror)]
     if unresolved:
-        unreachable = Unreachable(f"the name {host} cannot be resolved", hint=_NAME)
+        unreachable = Unreachable(f"the name {host} cannot be resolved", hint=_CHECK_NAME)
         unreachable.is_unknown_host = socket.EAI_NONAME in unresolved
         return unreachable
     if isinstance(error, httpcore.ConnectTimeout | httpx.ConnectTimeout):
-        return Unreachable(f"{host} does not answer", hint=_WAY)
+        return Unreachable(f"{host} does not respond", hint=_CHECK_ROUTE)
     if isinstance(error, httpcore.TimeoutException | httpx.TimeoutException):
-        return Unreachable(f"{host} fell silent", hint=_AGAIN)
+        return Unreachable(f"{host} stopped sending", hint=_TRY_AGAIN)
     if isinstance(error, httpcore.RemoteProtocolError | httpx.RemoteProtocolError):
-        return Unreachable(f"{host} broke off: {text}", hint=_AGAIN)
-    if isinstance(
-        error,
-        UnicodeError
-        | httpx.InvalidURL
-        | httpx.UnsupportedProtocol
-        | httpcore.UnsupportedProtocol
-        | httpcore.ProtocolError,
-    ):
-        return Malformed(f"{host} sent us somewhere that is no place: {text}")
+        return Unreachable(f"{host} ended the connection: {text}", hint=_TRY_AGAIN)
+    if isinstance(error, _INVALID_URL):
+        return Malformed(f"{host} redirects to an invalid address: {text}")
     if isinstance(error, httpx.StreamError):
-        return RegistryFailed(f"the answer of {host} cannot be read: {text}")
-    if (
-        not text
-    ):  # all that trio knows of a connection that was closed while a request was sent by TLS
+        return RegistryFailed(f"the response of {host} cannot be read: {text}")
+    if not text:
+        # trio has no reason for a connection that the peer closed while a request was sent by TLS.
         return Unreachable(f"{host} closed the connection", hint=_CLOSED.format(host=host))
-    return Unreachable(f"the connection with {host} failed: {text}", hint=_WAY)
+    return Unreachable(f"the connection to {host} failed: {text}", hint=_CHECK_ROUTE)
 
 
 def reason_of(error: BaseException) -> str:
-    """The reason for a failure in the words of the library, without what only its developers read;
-    "" if it has none.
-    """
+    """The reason for a failure, without details for the library's developers; "" without one."""
     text = next((str(cause) for cause in causes_of(error) if str(cause)), "")
     text = _OPENSSL.sub("", _OPENSSL.sub("", text))
+    # h11 appends the repr of the bytes that it could not parse.
     return text.partition(": bytearray(")[0].partition(": b'")[0]
 
 
-def untrusted(error: BaseException, host: str, anchors: Sequence[Path]) -> OcifsError | None:
-    """The error for a certificate that none of the given files vouches for; None for any other
-    failure.
-    """
+def certificate_error(
+    error: BaseException, host: str, anchors: Sequence[Path]
+) -> OcifsError | None:
+    """The error for a certificate that none of the configured files vouches for, otherwise None."""
     unknown = any(
         isinstance(cause, ssl.SSLCertVerificationError) and cause.verify_code in _NO_ISSUER
         for cause in causes_of(error)
@@ -177,12 +169,12 @@ def untrusted(error: BaseException, host: str, anchors: Sequence[Path]) -> Ocifs
     files = ", ".join(map(str, anchors))
     return Unreachable(
         f"TLS with {host} fails: {reason_of(error)}",
-        hint=f"no certificate in {files} is the server's or that of an issuer of it: add one that is",
+        hint=f"no certificate in {files} is the server's or its issuer's: add that certificate",
     )
 
 
 def causes_of(error: BaseException | None) -> Iterator[BaseException]:
-    """An error, what it was raised from, and what trio's happy eyeballs collected below it."""
+    """An error, its causes, and the errors that trio's happy eyeballs has grouped."""
     while error is not None:
         yield error
         if isinstance(error, BaseExceptionGroup):
@@ -192,13 +184,16 @@ def causes_of(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def after_redirect(error: Unreachable, host: str) -> Unreachable:
-    """A failure at the end of a redirect.
+    """The error for a host that `host` redirects to.
 
-    What the user may say about TLS is about the registry, not about where it leads.
+    A hint about the registry's own TLS settings would not help there.
     """
     hint = error.hint
     if "--plain-http" in hint:
-        hint = f"{host} leads there: is its address right, and does what it leads to have TLS? --ca-file adds an authority"
-    made = type(error)(f"{host} redirects, and {error}", hint=hint)
-    made.was_connected = error.was_connected
-    return made
+        hint = (
+            f"check the address that {host} redirects to, and its TLS; "
+            "--ca-file adds a certificate authority"
+        )
+    explained = type(error)(f"{host} redirects, and {error}", hint=hint)
+    explained.was_connected = error.was_connected
+    return explained

@@ -1,15 +1,13 @@
-"""Heads of answers on their way to h11: bounded, and without the lines that h11 refuses and other
-clients pass over.
+"""Heads of responses on their way to h11: bounded, and without lines that only h11 rejects.
 
-`sockets.SocketStream` feeds every answer through a `Head`, on the event loop. h11 parses all that comes
-after.
+`sockets.SocketStream` passes every response through a `Head`, on the event loop. h11 parses the
+result.
 
 - Pure, and linear in the bytes that are fed.
 - A line with an illegal field name, such as `X Y: 1`, is dropped with its continuations. Space
-  between a legal name and its colon is removed (RFC 9112, 5.1). Every other byte passes as it is.
-- Interim answers (1xx) belong to the head. All lines count together.
-- What is not HTTP passes at once: the bytes of a proxy's own protocol, or of a server that h11
-  refuses.
+  between a legal name and its colon is removed (RFC 9112, 5.1). Every other byte is unchanged.
+- Interim responses (1xx) belong to the head. All lines count together.
+- Bytes that are not HTTP pass at once: those of a proxy's own protocol, and those that h11 rejects.
 """
 
 from __future__ import annotations
@@ -20,57 +18,57 @@ import httpcore
 
 from ocifs.settings import KIB
 
-HEAD_LINES = 256  # of an answer
-_LINE_BYTES = 64 * KIB  # held to see where a line ends; h11 refuses longer ones
+HEAD_LINES = 256  # of a response
+_LINE_BYTES = 64 * KIB  # buffered to find the end of a line; h11 rejects longer ones
 _VERSION = b"HTTP/"
 _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+)[ \t]*:")
 _INTERIM = re.compile(rb"HTTP/1\.. 1(?!01)")
 
 
 class Head:
-    """The head of one answer as it arrives.
+    """The head of one response as it arrives.
 
-    `done`: the rest passes as it is. `complete`: the head was read to its end. `chunked`: its body
-    comes in chunks. `body`: how many bytes behind the head passed with its last ones.
+    `done`: the rest passes unchanged. `complete`: the end of the head was seen. `chunked`: the body
+    is chunked. `body`: the number of bytes of the body at the end of the last result.
     """
 
     def __init__(self) -> None:
         self.done = self.complete = self.chunked = False
         self.body = 0
-        self._held = bytearray()
+        self._buffer = bytearray()
         self._lines = 0
         self._at_start = True
         self._interim = False
         self._dropping = False
 
     def feed(self, data: bytes) -> bytes:
-        """The bytes that may pass now.
+        """The bytes that can be passed on.
 
-        Raises httpcore.RemoteProtocolError for a head of too many lines.
+        Raises httpcore.RemoteProtocolError for a head with too many lines.
         """
         if self.done:
             return data
-        seen = len(self._held)
-        self._held += data
-        start = bytes(self._held[: len(_VERSION)])
+        seen = len(self._buffer)
+        self._buffer += data
+        start = bytes(self._buffer[: len(_VERSION)])
         if self._at_start and start != _VERSION[: len(start)]:
             self.done = True
             return self.rest()
-        passed, at = [], 0
-        while not self.done and (end := self._held.find(b"\n", max(at, seen))) >= 0:
-            passed.append(self._line(bytes(self._held[at : end + 1])))
-            at = end + 1
-        del self._held[:at]
-        if self.done or len(self._held) > _LINE_BYTES:
+        passed, position = [], 0
+        while not self.done and (end := self._buffer.find(b"\n", max(position, seen))) >= 0:
+            passed.append(self._line(bytes(self._buffer[position : end + 1])))
+            position = end + 1
+        del self._buffer[:position]
+        if self.done or len(self._buffer) > _LINE_BYTES:
             self.done = True
             passed.append(self.rest())
             self.body = len(passed[-1])
         return b"".join(passed)
 
     def rest(self) -> bytes:
-        """What is still held, at the end of the connection."""
-        rest = bytes(self._held)
-        self._held.clear()
+        """The buffered bytes, at the end of the connection."""
+        rest = bytes(self._buffer)
+        self._buffer.clear()
         return rest
 
     def _line(self, line: bytes) -> bytes:
@@ -89,12 +87,12 @@ class Head:
         return line
 
     def _field(self, line: bytes) -> bytes:
-        if line[:1] in b" \t":  # belongs to the line before
+        if line[:1] in b" \t":  # a continuation of the previous line
             return b"" if self._dropping else line
         field = _FIELD.match(line)
         self._dropping = field is None and b":" in line
         if self._dropping:
             return b""
         if field is not None and field[1].lower() == b"transfer-encoding":
-            self.chunked = True  # h11 knows no other coding
+            self.chunked = True  # h11 supports no other coding
         return line if field is None else field[1] + line[field.end() - 1 :]

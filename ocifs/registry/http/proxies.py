@@ -1,14 +1,13 @@
 """Proxies: which one the environment names for a host, and connection pools that go through one.
 
-`transport` calls this module for each new host. The environment is read each time.
+`transport` calls this module for each request. The environment is read each time. No state.
 
-- http_proxy, https_proxy, all_proxy and no_proxy, in either case, as curl and Go's net/http read
-  them.
-- An entry of no_proxy is a host, an address, or a network (10.0.0.0/8), perhaps with a port. A name
-  stands for itself and what is below it, with or without a leading "." or "*.". Names are not
-  resolved.
-- This machine is never asked through a proxy, as in the container tools written in Go.
-- Proxies with SOCKS need the package socksio (the extra `socks`), which nothing else imports.
+- The variables are http_proxy, https_proxy, all_proxy and no_proxy, in either case, as in curl and
+  Go's net/http.
+- An entry of no_proxy is a host, an address, or a network (10.0.0.0/8), optionally with a port. A
+  name also covers its subdomains, with or without a leading "." or "*.". Names are not resolved.
+- Requests to this machine never use a proxy, as in the container tools written in Go.
+- SOCKS proxies need the package socksio (the extra `socks`), which nothing else imports.
 """
 
 from __future__ import annotations
@@ -24,18 +23,21 @@ import httpx
 
 from ocifs.errors import OcifsError, UsageError
 from ocifs.registry.http.addresses import NetworkZone, is_inner
-from ocifs.registry.http.errors import causes_of, our_error
+from ocifs.registry.http.errors import causes_of, translate_error
 from ocifs.registry.http.sockets import Backend
 
 _PORTS = {"http": 80, "https": 443}
 _PORT = re.compile(r":([0-9]{1,5})")
-_KEPT_ALIVE = 30.0  # seconds for which an idle connection is kept
+_KEEPALIVE = 30.0  # seconds after which an idle connection is closed
 _SOCKS = ("socks5", "socks5h")
-_HINT = "http_proxy, https_proxy, all_proxy or a file of this machine names it: http://, https:// or socks5://"
+_HINT = (
+    "check http_proxy, https_proxy, all_proxy and the configuration files: "
+    "http://, https:// or socks5://"
+)
 
 
 def proxy_for(scheme: str, host: str, port: int | None, environ: Mapping[str, str]) -> str | None:
-    """The proxy that the environment names for a host; None: ask directly."""
+    """The proxy that the environment names for a host; None for a direct connection."""
     if is_inner(host):
         return None
     lower = {name.lower(): value for name, value in environ.items() if value}
@@ -51,13 +53,13 @@ def _is_exempt(host: str, port: int, no_proxy: str) -> bool:
     for entry in re.split(r"[,\s]+", no_proxy.lower()):
         if entry == "*" or ("/" in entry and address is not None and _is_within(address, entry)):
             return True
-        wanted, wanted_port = _split(entry)
-        if wanted_port not in (None, port):
+        pattern, pattern_port = _split(entry)
+        if pattern_port not in (None, port):
             continue
-        named = wanted.removeprefix("*").removeprefix(".").rstrip(".")
-        if named and (name == named or (address is None and name.endswith(f".{named}"))):
+        domain = pattern.removeprefix("*").removeprefix(".").rstrip(".")
+        if domain and (name == domain or (address is None and name.endswith(f".{domain}"))):
             return True
-        if address is not None and address == _address(wanted):
+        if address is not None and address == _address(pattern):
             return True
     return False
 
@@ -92,18 +94,17 @@ def _is_within(address: ipaddress.IPv4Address | ipaddress.IPv6Address, network: 
 
 
 def proxy_error(error: Exception, proxy: str) -> OcifsError | None:
-    """The error for a proxy that cannot be reached or refuses; None for a failure of what is behind
-    it.
-    """
+    """The error for a proxy that fails; None if the failure is behind the proxy."""
     tls = any(isinstance(cause, ssl.SSLError) for cause in causes_of(error))
     if tls or not isinstance(
         error, httpcore.ConnectError | httpcore.ConnectTimeout | httpcore.ProxyError
     ):
         return None
-    place = httpx.URL(proxy)
-    found = our_error(error, f"the proxy {place.host}{f':{place.port}' if place.port else ''}")
-    found.hint = _HINT
-    return found
+    url = httpx.URL(proxy)
+    name = f"the proxy {url.host}{f':{url.port}' if url.port else ''}"
+    translated = translate_error(error, name)
+    translated.hint = _HINT
+    return translated
 
 
 def make_pool(
@@ -121,19 +122,21 @@ def make_pool(
             ssl_context=context,
             max_connections=connections,
             max_keepalive_connections=connections,
-            keepalive_expiry=_KEPT_ALIVE,
+            keepalive_expiry=_KEEPALIVE,
             network_backend=Backend(zones),
         )
     try:
-        urlsplit(proxy)  # refuses brackets that are not closed, which httpx lets pass
-        place = httpx.URL(proxy)
+        urlsplit(proxy)  # rejects unclosed brackets, which httpx accepts
+        parsed = httpx.URL(proxy)
     except (httpx.InvalidURL, ValueError):
-        raise UsageError("the address of the proxy cannot be read", hint=_HINT) from None
-    if place.scheme not in (*_SOCKS, "http", "https") or not place.host:
-        raise UsageError(f"unknown kind of proxy: {place.scheme}", hint=_HINT)
-    url = httpcore.URL(scheme=place.raw_scheme, host=place.raw_host, port=place.port, target=b"/")
-    login = (place.username, place.password) if place.username else None
-    if place.scheme in _SOCKS:
+        raise UsageError("invalid proxy address", hint=_HINT) from None
+    if parsed.scheme not in (*_SOCKS, "http", "https") or not parsed.host:
+        raise UsageError(f"unsupported proxy scheme: {parsed.scheme}", hint=_HINT)
+    url = httpcore.URL(
+        scheme=parsed.raw_scheme, host=parsed.raw_host, port=parsed.port, target=b"/"
+    )
+    login = (parsed.username, parsed.password) if parsed.username else None
+    if parsed.scheme in _SOCKS:
         return _socks_pool(context, url, login, connections)
     return httpcore.AsyncHTTPProxy(
         proxy_url=url,
@@ -141,7 +144,7 @@ def make_pool(
         ssl_context=context,
         max_connections=connections,
         max_keepalive_connections=connections,
-        keepalive_expiry=_KEPT_ALIVE,
+        keepalive_expiry=_KEEPALIVE,
         network_backend=Backend(zones=None),
     )
 
@@ -159,11 +162,11 @@ def _socks_pool(
             ssl_context=context,
             max_connections=connections,
             max_keepalive_connections=connections,
-            keepalive_expiry=_KEPT_ALIVE,
+            keepalive_expiry=_KEEPALIVE,
             network_backend=Backend(zones=None),
         )
-    except RuntimeError:  # httpcore's, if socksio is not installed
+    except RuntimeError:  # from httpcore, if socksio is not installed
         raise UsageError(
             "a SOCKS proxy needs the extra socks of ocifs (the package socksio)",
-            hint='pip install "ocifs-mount[socks]", in the environment that has ocifs',
+            hint='run pip install "ocifs-mount[socks]" in the environment of ocifs',
         ) from None

@@ -1,16 +1,20 @@
-"""Sockets for httpcore: connections to the addresses that a host may have, reads in large pieces.
+"""Sockets for httpcore: connections to permitted addresses, and large reads.
 
-httpcore calls this module from the task that asks. httpcore asks its sockets for 64 KiB at a time,
-which in Python limits a download to a few hundred MB/s; the streams here ask for 256 KiB.
+httpcore calls this module from the task of a request. It reads 64 KiB at a time, which in Python
+limits a download to a few hundred MB/s. The streams here read up to 256 KiB.
 
-- A host that a registry chose is resolved here, its addresses are checked against `zones`, and only
-  these are connected to.
-- Addresses are tried in turn, each DELAY seconds after the one before or once that has failed,
-  families alternating (RFC 8305). trio does the same for a host that is not checked. A dead IPv6
-  address costs DELAY, not the whole timeout.
-- Heads of answers pass through `heads`, which bounds them and takes illegal lines out.
-- A connection that was kept after an answer, and ends before the first byte of the next one, raises
-  `StaleConnection`: the other end had closed it, and has not seen the request.
+State of a stream: the parser of the current response's head, then of its chunks.
+
+- A host that a registry has chosen is resolved here. Its addresses are checked against `zones`, and
+  the connection is made to one of these addresses, without a second resolution.
+- Addresses are tried in turn, each after DELAY seconds or after the previous one has failed, with
+  alternating families (RFC 8305). trio does the same for other hosts. A dead IPv6 address costs
+  DELAY, not the whole timeout.
+- Each head of a response passes through `heads`, which bounds it and removes illegal lines.
+- A connection that is reused, and ends before the first byte of a response, raises
+  `StaleConnection`: the server had closed it, and has not seen the request.
+- h11 parses each read at once, so a read is small while it may contain headers, trailers or short
+  chunks: a mebibyte of these would block the event loop for a second.
 """
 
 from __future__ import annotations
@@ -36,23 +40,19 @@ SocketOption: TypeAlias = (
 Connect: TypeAlias = Callable[[str], Awaitable[httpcore.AsyncNetworkStream]]
 
 DELAY = 0.25  # seconds, RFC 8305, 8: "Connection Attempt Delay"
-HEAD_READ = 64 * KIB  # read of a head at a time
-# Of a body: h11 copies what is read twice, and 16 connections of a host are read at a time.
+# The size of a read. h11 copies each read twice, and there are up to 16 connections to a host.
+HEAD_READ = 64 * KIB
 BODY_READ = 256 * KIB
-CHUNKED_READ = 16 * KIB  # of a chunked body: 2,700 chunks at most, some milliseconds
+CHUNKED_READ = 16 * KIB  # at most 2,700 chunks, which take some milliseconds
 _NOT_CONNECTED = (httpcore.ConnectError, httpcore.ConnectTimeout)
 
 
 class StaleConnection(httpcore.ReadError):
-    """A connection was used again, and ended without a byte of an answer."""
+    """A reused connection ended without a byte of a response."""
 
 
 class SocketStream(httpcore.AsyncNetworkStream):
-    """A connection, whose reads are large once the head of an answer has been read.
-
-    h11 parses what it is given at once: a mebibyte of headers would take a second of the event
-    loop. So would trailers and short chunks: of a chunked body little is read at a time.
-    """
+    """A connection whose reads grow once the head of a response is complete."""
 
     def __init__(self, inner: httpcore.AsyncNetworkStream) -> None:
         self._inner = inner
@@ -60,8 +60,8 @@ class SocketStream(httpcore.AsyncNetworkStream):
         self._chunks: Chunks | None = None
         self._pending = b""
         self._size = BODY_READ
-        self._kept = False  # after an answer, for further requests
-        self._answered = False  # a byte of the answer to the last request has come
+        self._is_reused = False  # a response has been read from it
+        self._has_response = False  # a byte of the response to the last request has arrived
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         while True:
@@ -74,7 +74,7 @@ class SocketStream(httpcore.AsyncNetworkStream):
             passed = self._head.feed(data) if data else self._head.rest()
             if self._head.done or not data:
                 passed = self._begin_body(self._head, passed)
-            if passed or not data:  # an empty read would be the end
+            if passed or not data:  # an empty result would mean the end of the stream
                 return passed
 
     async def _receive(self, size: int, timeout: float | None) -> bytes:
@@ -84,17 +84,17 @@ class SocketStream(httpcore.AsyncNetworkStream):
         except httpcore.ReadError as error:
             data, failure = b"", error
         if data:
-            self._answered = True
-        elif self._kept and not self._answered:
-            raise StaleConnection(str(failure or "it was closed")) from failure
+            self._has_response = True
+        elif self._is_reused and not self._has_response:
+            raise StaleConnection(str(failure or "the server closed it")) from failure
         elif failure is not None:
             raise failure
         return data
 
     def _begin_body(self, head: Head, passed: bytes) -> bytes:
-        """What is left of the last bytes of a head without the body."""
+        """The last bytes of a head, without the beginning of a chunked body."""
         self._head, self._size = None, BODY_READ if head.complete else HEAD_READ
-        self._kept = self._kept or head.complete
+        self._is_reused = self._is_reused or head.complete
         if not (head.complete and head.chunked):
             return passed
         self._chunks, self._size = Chunks(), CHUNKED_READ
@@ -102,7 +102,7 @@ class SocketStream(httpcore.AsyncNetworkStream):
         return passed[: len(passed) - head.body]
 
     def _chunk(self, data: bytes) -> bytes:
-        """So much of a body as may be parsed at a time."""
+        """The next bytes of a body, few enough to be parsed at once."""
         if self._chunks is None:
             return data
         data, self._pending = data[:CHUNKED_READ], data[CHUNKED_READ:]
@@ -110,10 +110,10 @@ class SocketStream(httpcore.AsyncNetworkStream):
         return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        # What is read after a request begins with a head.
+        # The first read after a request begins with a head.
         self._head, self._size = Head(), HEAD_READ
         self._chunks, self._pending = None, b""
-        self._answered = False
+        self._has_response = False
         await self._inner.write(buffer, timeout)
 
     async def aclose(self) -> None:
@@ -127,9 +127,8 @@ class SocketStream(httpcore.AsyncNetworkStream):
     ) -> httpcore.AsyncNetworkStream:
         try:
             return SocketStream(await self._inner.start_tls(ssl_context, server_hostname, timeout))
-        except (
-            BaseException
-        ):  # httpcore closes it for errors, not if the caller leaves in the middle of the handshake
+        except BaseException:
+            # httpcore closes the stream after an error, but not if the handshake is cancelled.
             with trio.CancelScope(shield=True):
                 await self._inner.aclose()
             raise
@@ -139,7 +138,7 @@ class SocketStream(httpcore.AsyncNetworkStream):
 
 
 class Backend(httpcore.AsyncNetworkBackend):
-    """trio's sockets. `zones`: where a host may be; None: anywhere."""
+    """trio's sockets. `zones`: where the addresses of a host may be; None: anywhere."""
 
     def __init__(self, zones: set[NetworkZone] | None) -> None:
         self._inner = httpcore.TrioBackend()
@@ -180,21 +179,21 @@ class Backend(httpcore.AsyncNetworkBackend):
 async def _checked(
     host: str, port: int, timeout: float | None, zones: set[NetworkZone]
 ) -> list[str]:
-    """The addresses of a host that a registry chose, for connecting to just these."""
-    found: list[str] = []
+    """The addresses of a host that a registry has chosen. Raises AccessDenied outside `zones`."""
+    addresses: list[str] = []
     with trio.move_on_after(inf if timeout is None else timeout) as scope:
-        answers = await trio.socket.getaddrinfo(host, port, type=trio.socket.SOCK_STREAM)
-        found = list(dict.fromkeys(str(answer[4][0]) for answer in answers))
+        results = await trio.socket.getaddrinfo(host, port, type=trio.socket.SOCK_STREAM)
+        addresses = list(dict.fromkeys(str(result[4][0]) for result in results))
     if scope.cancelled_caught:
-        raise httpcore.ConnectTimeout(f"the name {host} is not resolved in time")
-    for zone in map(zone_of_address, found):
+        raise httpcore.ConnectTimeout(f"timed out while resolving {host}")
+    for zone in map(zone_of_address, addresses):
         if zone not in zones:
-            raise AccessDenied(f"{host}, to which a registry elsewhere sends us, is {zone.value}")
-    return alternating(found)
+            raise AccessDenied(f"a registry elsewhere redirects to {zone.value}: {host}")
+    return alternating(addresses)
 
 
 def alternating(addresses: Sequence[str]) -> list[str]:
-    """Addresses with the families taking turns, beginning with that of the first."""
+    """Addresses with alternating families, beginning with the family of the first one."""
     if not addresses:
         return []
     like_first = [address for address in addresses if (":" in address) == (":" in addresses[0])]
@@ -203,34 +202,35 @@ def alternating(addresses: Sequence[str]) -> list[str]:
 
 
 async def connect_first(addresses: Sequence[str], connect: Connect) -> httpcore.AsyncNetworkStream:
-    """A connection to the first address that has one to offer. Raises what the last one raised."""
-    won: list[httpcore.AsyncNetworkStream] = []
+    """The first connection that succeeds. Raises the last error if none does."""
+    connected: list[httpcore.AsyncNetworkStream] = []
     failures: list[Exception] = []
 
-    async def attempt(address: str, over: trio.Event) -> None:
+    async def attempt(address: str, failed: trio.Event) -> None:
         try:
             stream = await connect(address)
         except _NOT_CONNECTED as error:
             failures.append(error)
-            over.set()
+            failed.set()
             return
-        won.append(stream)
+        connected.append(stream)
         nursery.cancel_scope.cancel()
 
     try:
         async with trio.open_nursery() as nursery:
             for address in addresses:
-                over = trio.Event()
-                nursery.start_soon(attempt, address, over)
+                failed = trio.Event()
+                nursery.start_soon(attempt, address, failed)
                 with trio.move_on_after(DELAY):
-                    await over.wait()
+                    await failed.wait()
     except BaseException:
-        await _close(won)
+        await _close(connected)
         raise
-    await _close(won[1:])
-    if not won:
+    # Two attempts can succeed in the same scheduler step.
+    await _close(connected[1:])
+    if not connected:
         raise failures[-1]
-    return won[0]
+    return connected[0]
 
 
 async def _close(streams: Sequence[httpcore.AsyncNetworkStream]) -> None:

@@ -1,9 +1,18 @@
-"""What a registry asks of its clients: patience (Retry-After), limits (RateLimit headers) and
-warnings, kept for people to see.
+"""Retries within one registry: how often, after which pause, and until when.
 
-Rules that hold here: a registry that asked for patience is not asked the same kind of question
-before the time is over, by whomever; no pause is longer than whoever waits would wait; a warning is
-logged once and shown, and nothing is done about it (distribution-spec "Warnings").
+`Connection` sends each request through `Throttle.call`, from the task of the caller. State, one
+instance a registry: until when a kind of request must not be sent (Retry-After), and the warnings
+and rate limits that the registry has reported.
+
+This is the innermost of the back-off mechanisms: it repeats one request to one registry within
+seconds. Whether and after which pause is decided by `oci.distribution.retry`. The longer pauses, of
+a mirror or of a registry that cannot be reached, are in `mirrors.health` and in the store.
+
+- A registry that sends Retry-After gets no request of the same kind before that time, from any
+  task.
+- No pause is longer than the caller's remaining time. If it would be, the error is raised at once.
+- With one attempt there is no waiting at all: the caller has other endpoints to try.
+- A warning is logged once and shown in status.json (distribution-spec "Warnings").
 """
 
 from __future__ import annotations
@@ -12,10 +21,10 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
 from typing import TypeVar
 
 import trio
+from cachetools import LRUCache
 
 from ocifs.errors import OcifsError, RateLimited, RegistryFailed
 from ocifs.oci.distribution.responses import rate_limits, warnings
@@ -25,81 +34,80 @@ T = TypeVar("T")
 
 log = logging.getLogger("ocifs.registry")
 
-_WARNINGS = 16  # kept of one registry; the oldest are forgotten
-LONGEST_HOLD = 300.0  # seconds for which a registry is believed that it wants to be left alone
+_WARNINGS = 16  # shown of one registry
+LONGEST_HOLD = 300.0  # seconds: the longest Retry-After that is respected
 
 
-@dataclass(slots=True)
 class Throttle:
-    """How one registry is treated.
+    """Retries the requests to one registry.
 
-    `attempts`: of one question. `patience`: seconds that whoever asks waits for an answer.
+    `attempts`: how often one request is sent. `max_wait`: seconds that a caller waits for a
+    response, with all retries.
     """
 
-    host: str
-    attempts: int
-    patience: float
-    _warnings: dict[str, float] = field(default_factory=dict)
-    _limits: dict[str, str] = field(default_factory=dict)
-    _limits_at: float = 0.0
-    _holds: dict[str, tuple[float, OcifsError]] = field(default_factory=dict)
+    def __init__(self, host: str, attempts: int, max_wait: float) -> None:
+        self._host = host
+        self._attempts = attempts
+        self._max_wait = max_wait
+        self._warnings: LRUCache[str, float] = LRUCache(_WARNINGS)
+        self._limits: dict[str, str] = {}
+        self._limits_at = 0.0
+        # By kind of request, of which there are a handful: until when it is held back, and why.
+        self._holds: dict[str, tuple[float, OcifsError]] = {}
 
-    def heard(self, headers: Mapping[str, str]) -> None:
-        """Take in what an answer says besides what was asked for."""
+    def record_headers(self, headers: Mapping[str, str]) -> None:
+        """Record the warnings and the rate limits in the headers of a response."""
         for text in warnings(headers):
             if text not in self._warnings:
-                log.warning("%s warns: %s", self.host, text)
-            self._warnings.pop(text, None)
+                log.warning("%s warns: %s", self._host, text)
             self._warnings[text] = time.time()
-            while len(self._warnings) > _WARNINGS:
-                del self._warnings[next(iter(self._warnings))]
         limits = rate_limits(headers)
         if limits:
             self._limits, self._limits_at = limits, time.time()
 
     async def call(self, kind: str, work: Callable[[], Awaitable[T]]) -> T:
-        """What `work` gives, tried again where that may help, within the patience.
+        """The result of `work`, which is retried after failures that may pass.
 
-        Raises RateLimited at once where it would not do.
+        Raises the last error if no retry fits into the caller's time.
         """
-        began, attempt = trio.current_time(), 1
+        end, attempt = trio.current_time() + self._max_wait, 1
         while True:
-            left = began + self.patience - trio.current_time()
-            await self._hold_back(kind, left)
+            await self._wait_for_hold(kind, end - trio.current_time())
             try:
                 return await work()
             except OcifsError as error:
-                left = began + self.patience - trio.current_time()
-                pause = retry_delay(attempt, error, self.attempts, random.random(), left)  # noqa: S311 (spreads load)
-                self._note(kind, error)
-                if pause is None:
+                remaining = end - trio.current_time()
+                jitter = random.random()  # noqa: S311 (spreads the load)
+                delay = retry_delay(attempt, error, self._attempts, jitter, remaining)
+                self._record_hold(kind, error)
+                if delay is None:
                     raise
             attempt += 1
-            await trio.sleep(pause)
+            await trio.sleep(delay)
 
-    def _note(self, kind: str, error: OcifsError) -> None:
-        asked = error.retry_after if isinstance(error, RateLimited | RegistryFailed) else None
-        if asked:
-            self._holds[kind] = (trio.current_time() + min(asked, LONGEST_HOLD), error)
+    def _record_hold(self, kind: str, error: OcifsError) -> None:
+        seconds = error.retry_after if isinstance(error, RateLimited | RegistryFailed) else None
+        if seconds:
+            self._holds[kind] = (trio.current_time() + min(seconds, LONGEST_HOLD), error)
 
-    async def _hold_back(self, kind: str, left: float) -> None:
+    async def _wait_for_hold(self, kind: str, remaining: float) -> None:
         until, error = self._holds.get(kind, (0.0, None))
         wait = until - trio.current_time()
         if error is None or wait <= 0:
             self._holds.pop(kind, None)
             return
-        if (
-            wait > left or self.attempts == 1
-        ):  # who is asked once only is one of several who may be asked
+        # A single attempt means that there are other endpoints to try.
+        if wait > remaining or self._attempts == 1:
             raise error
         await trio.sleep(wait)
 
     def facts(self) -> dict[str, object]:
-        """For status.json."""
+        """The rate limits and warnings, for status.json."""
         limits: dict[str, object] = (
             {**self._limits, "time": round(self._limits_at, 3)} if self._limits else {}
         )
-        warned = [
-            {"time": round(when, 3), "message": text} for text, when in self._warnings.items()
-        ]
-        return {"rate_limits": limits, "warnings": warned}
+        shown = sorted(self._warnings.items(), key=lambda warning: warning[1])
+        return {
+            "rate_limits": limits,
+            "warnings": [{"time": round(at, 3), "message": text} for text, at in shown],
+        }

@@ -1,9 +1,17 @@
-"""Bytes over HTTP: an httpx client over our own `sockets`, whose every failure is one of our
-errors.
+"""Bytes over HTTP: an httpx client for one registry, with connection pools and errors of our own.
 
-Rules that hold here: redirects are never followed by httpx, since it would decide what goes along;
-content is never decoded; no exception of httpx, httpcore, ssl or the operating system leaves this
-module as itself.
+`Connection` and the token requests call this module from the task of the caller. State: one pool of
+connections for each combination of TLS context and proxy, for the life of the client, and the
+network zones that the registry may lead to.
+
+httpx's own transport does not let a caller choose the network backend. `_PooledTransport` replaces
+it, so that sockets come from `sockets`, which bounds heads and checks addresses.
+
+- httpx never follows a redirect: it would decide which headers are sent along. `Connection` does.
+- Content is never decoded here.
+- No cookie is stored: it would also be sent to other ports of the same host.
+- No exception of httpx, httpcore, ssl or the operating system leaves this module untranslated.
+- Messages and logs name a host and a path, never a query: a signed address is a secret.
 """
 
 from __future__ import annotations
@@ -24,7 +32,13 @@ import trio
 from ocifs import __version__
 from ocifs.errors import OcifsError
 from ocifs.registry.http.addresses import NetworkZone, zone_of, zone_of_address
-from ocifs.registry.http.errors import THEIRS, causes_of, our_error, our_errors, untrusted
+from ocifs.registry.http.errors import (
+    LIBRARY_ERRORS,
+    causes_of,
+    certificate_error,
+    translate_error,
+    translated_errors,
+)
 from ocifs.registry.http.origins import WebOrigin
 from ocifs.registry.http.proxies import make_pool, proxy_error, proxy_for
 from ocifs.registry.http.sockets import StaleConnection
@@ -36,35 +50,34 @@ T = TypeVar("T")
 log = logging.getLogger("ocifs.registry")
 
 USER_AGENT = f"ocifs/{__version__}"
-_HANDSHAKE = 3.0  # seconds in which a host on loopback shows that it has TLS
-_REPEATED = frozenset({b"GET", b"HEAD"})  # methods that may be sent twice (RFC 9110, 9.2.2)
-_PEERS = 64  # addresses of a registry that are remembered
+_HANDSHAKE = 3.0  # seconds in which a host on loopback must respond over TLS
+_IDEMPOTENT = frozenset({b"GET", b"HEAD"})  # methods that may be sent twice (RFC 9110, 9.2.2)
+_PEERS = 64  # addresses of a registry whose zone is looked up
+_TURN = 0.005  # seconds of work on one response before other tasks run
 
 
 class _PooledTransport(httpx.AsyncBaseTransport):
-    """httpx's own transport but for the network backend, which that one gives no way to choose; a
-    pool for each way to connect.
-    """
+    """An httpx transport with a connection pool for each way to connect."""
 
-    def __init__(self, registry: WebOrigin, trust: TlsConfig, connections: int) -> None:
+    def __init__(self, registry: WebOrigin, tls: TlsConfig, connections: int) -> None:
         self._registry = registry
-        self._trust = trust
+        self._tls = tls
         self._connections = connections
         self._pools: dict[
             tuple[ssl.SSLContext | None, str | None, bool], httpcore.AsyncConnectionPool
         ] = {}
-        # Where the registry may lead: where its name says that it is, and to this machine's own
-        # addresses once it has answered from one (a registry and its storage on one machine, each
-        # by its name).
+        # The zones that the registry may lead to: the one that its name belongs to, and this
+        # machine's own addresses once the registry has responded from one. Then the registry and
+        # its storage are on one machine, each with a name.
         self._zones = {NetworkZone.OUTSIDE, zone_of(registry[1])}
         self._peers: set[str] = set()
 
     def _proxy(self, url: httpx.URL) -> str | None:
-        return self._trust.proxy or proxy_for(url.scheme, url.host, url.port, os.environ)
+        return self._tls.proxy or proxy_for(url.scheme, url.host, url.port, os.environ)
 
     def _pool(self, url: httpx.URL) -> httpcore.AsyncConnectionPool:
         proxy = self._proxy(url)
-        context = self._trust.context(url.netloc.decode("ascii")) if url.scheme == "https" else None
+        context = self._tls.context(url.netloc.decode("ascii")) if url.scheme == "https" else None
         guarded = proxy is None and url.host != self._registry[1]
         key = (context, proxy, guarded)
         if key not in self._pools:
@@ -74,65 +87,69 @@ class _PooledTransport(httpx.AsyncBaseTransport):
         return self._pools[key]
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        asked = httpcore.Request(
+        url = httpcore.URL(
+            scheme=request.url.raw_scheme,
+            host=request.url.raw_host,
+            port=request.url.port,
+            target=request.url.raw_path,
+        )
+        sent = httpcore.Request(
             method=request.method,
-            url=httpcore.URL(
-                scheme=request.url.raw_scheme,
-                host=request.url.raw_host,
-                port=request.url.port,
-                target=request.url.raw_path,
-            ),
+            url=url,
             headers=request.headers.raw,
             content=request.stream,
             extensions=request.extensions,
         )
         try:
-            answer = await self._ask(self._pool(request.url), asked)
-        except THEIRS as error:
-            ours = self._explain(request.url, error)
-            if ours is not None:
-                raise ours from None
+            response = await self._send(self._pool(request.url), sent)
+        except LIBRARY_ERRORS as error:
+            translated = self._explain(request.url, error)
+            if translated is not None:
+                raise translated from None
             raise
         try:
             if request.url.host == self._registry[1]:
-                self._learn_zone(answer)
-            body = _Body(answer)
+                self._record_zone(response)
             return httpx.Response(
-                answer.status, headers=answer.headers, stream=body, extensions=answer.extensions
+                response.status,
+                headers=response.headers,
+                stream=_Body(response),
+                extensions=response.extensions,
             )
-        except BaseException:  # an answer that nobody gets would keep its connection for ever
-            await answer.aclose()
+        except BaseException:
+            # A response that is not returned would occupy its connection forever.
+            await response.aclose()
             raise
 
-    async def _ask(
-        self, pool: httpcore.AsyncConnectionPool, asked: httpcore.Request
+    async def _send(
+        self, pool: httpcore.AsyncConnectionPool, request: httpcore.Request
     ) -> httpcore.Response:
-        """An answer.
+        """Send a request, again after each connection that the server had closed.
 
-        A request on a connection that the other end had closed is sent again at once, at most on
-        each connection that may be kept: the registry has not failed, and it is not a retry.
+        The registry has not failed, so this is not a retry. Each pooled connection can be stale
+        once.
         """
-        for _ in range(self._connections if asked.method in _REPEATED else 0):
+        for _ in range(self._connections if request.method in _IDEMPOTENT else 0):
             try:
-                return await pool.handle_async_request(asked)
+                return await pool.handle_async_request(request)
             except StaleConnection:
-                log.debug("a kept connection was closed by the other end")
-        return await pool.handle_async_request(asked)
+                log.debug("the server had closed an idle connection")
+        return await pool.handle_async_request(request)
 
     def _explain(self, url: httpx.URL, error: Exception) -> OcifsError | None:
-        """The error for a failure that is about the given certificates or about a proxy; None for
-        another one.
-        """
+        """The error for a failure of the configured certificates or of a proxy, otherwise None."""
         authority, proxy = url.netloc.decode("ascii"), self._proxy(url)
-        ours = untrusted(error, authority, self._trust.anchors(authority))
-        return proxy_error(error, proxy) if ours is None and proxy is not None else ours
+        translated = certificate_error(error, authority, self._tls.anchors(authority))
+        if translated is None and proxy is not None:
+            return proxy_error(error, proxy)
+        return translated
 
-    def _learn_zone(self, answer: httpcore.Response) -> None:
-        """Note that the registry is on this machine, now that it has answered."""
-        stream = answer.extensions.get("network_stream")
+    def _record_zone(self, response: httpcore.Response) -> None:
+        """Allow this machine's own addresses if the registry responds from one."""
+        stream = response.extensions.get("network_stream")
         try:
             address = stream.get_extra_info("server_addr") if stream is not None else None
-        except OSError:  # the connection was reset meanwhile, and has no peer any more
+        except OSError:  # the connection was reset meanwhile, and has lost its peer
             return
         peer = str(address[0]) if address else ""
         if peer and peer not in self._peers and len(self._peers) < _PEERS:
@@ -146,29 +163,27 @@ class _PooledTransport(httpx.AsyncBaseTransport):
 
 
 class _Body(httpx.AsyncByteStream):
-    """The body of an answer, in the pieces in which it comes."""
+    """The body of a response, in the pieces in which it arrives."""
 
-    def __init__(self, answer: httpcore.Response) -> None:
-        self._answer = answer
+    def __init__(self, response: httpcore.Response) -> None:
+        self._response = response
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for piece in self._answer.aiter_stream():
+        async for piece in self._response.aiter_stream():
             yield piece
 
     async def aclose(self) -> None:
-        await self._answer.aclose()
+        await self._response.aclose()
 
 
 def make_client(
-    registry: WebOrigin, trust: TlsConfig, connections: int, timing: Timing
+    registry: WebOrigin, tls: TlsConfig, connections: int, timing: Timing
 ) -> httpx.AsyncClient:
-    """A client for one registry and wherever it redirects to."""
+    """A client for one registry and the hosts that it redirects to."""
     stall = timing.stall_timeout
     return httpx.AsyncClient(
-        transport=_PooledTransport(registry, trust, connections),
-        cookies=CookieJar(
-            DefaultCookiePolicy(allowed_domains=[])
-        ),  # a cookie would go along to the host's other ports
+        transport=_PooledTransport(registry, tls, connections),
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
         timeout=httpx.Timeout(
             connect=timing.connect_timeout, read=stall, write=stall, pool=timing.max_wait
         ),
@@ -184,65 +199,60 @@ async def send(
     headers: Mapping[str, str],
     form: Mapping[str, str] | None = None,
 ) -> httpx.Response:
-    """Send a request; its answer's body is still to come, and whoever has the answer closes it."""
-    with our_errors(_host_in(url)):
+    """Send a request. The caller reads the body of the response and closes it."""
+    with translated_errors(_host_in(url)):
         request = client.build_request(method, url, headers=dict(headers), data=form)
         began = trio.current_time()
         try:
-            answer = await client.send(request, stream=True)
-        except THEIRS as error:
-            log.debug("%s %s: %s", method, _place_of(request.url), type(error).__name__)
+            response = await client.send(request, stream=True)
+        except LIBRARY_ERRORS as error:
+            log.debug("%s %s: %s", method, _loggable(request.url), type(error).__name__)
             raise
-        took = trio.current_time() - began
+        seconds = trio.current_time() - began
         span = f" {headers['Range']}" if "Range" in headers else ""
-        log.debug(
-            "%s %s%s: %d in %.3f s", method, _place_of(request.url), span, answer.status_code, took
-        )
-        return answer
+        url, status = _loggable(request.url), response.status_code
+        log.debug("%s %s%s: %d in %.3f s", method, url, span, status, seconds)
+        return response
 
 
-def _place_of(url: httpx.URL) -> str:
-    """An address for the log: its query may be a signature, its user part a password."""
+def _loggable(url: httpx.URL) -> str:
+    """An address without its query and user, which may be secrets."""
     return f"{url.host}{f':{url.port}' if url.port else ''}{url.path}"
 
 
-async def speaks_tls(client: httpx.AsyncClient, host: str) -> bool:
-    """Whether a host that does not understand plain http has TLS.
+async def supports_tls(client: httpx.AsyncClient, host: str) -> bool:
+    """Whether a host that does not respond to plain HTTP uses TLS.
 
-    Raises Unreachable where it has, and is not to be believed.
+    Raises Unreachable if it does, and its certificate is not trusted.
     """
     with trio.move_on_after(_HANDSHAKE):
         try:
-            answer = await client.send(
-                client.build_request("GET", f"https://{host}/v2/"), stream=True
-            )
-        except THEIRS as error:
-            if any(_is_word_of_tls(cause) for cause in causes_of(error)):
-                raise our_error(error, host) from None
+            request = client.build_request("GET", f"https://{host}/v2/")
+            response = await client.send(request, stream=True)
+        except LIBRARY_ERRORS as error:
+            if any(_is_tls_peer(cause) for cause in causes_of(error)):
+                raise translate_error(error, host) from None
             return False
-        await answer.aclose()
+        await response.aclose()
         return True
     return False
 
 
-_TURN = 0.005  # seconds of work on one answer before others have their turn
-
-
-def _is_word_of_tls(cause: BaseException) -> bool:
-    """Whether the other end speaks TLS: it has shown a certificate or sent an alert."""
+def _is_tls_peer(cause: BaseException) -> bool:
+    """Whether the peer uses TLS: it has sent a certificate or an alert."""
     alert = isinstance(cause, ssl.SSLError) and "ALERT" in (cause.reason or "")
     return alert or isinstance(cause, ssl.SSLCertVerificationError)
 
 
-async def pieces(answer: httpx.Response) -> AsyncGenerator[bytes, None]:
-    """The body as it comes, not decoded. Raises Unreachable when it ends early.
+async def iter_body(response: httpx.Response) -> AsyncGenerator[bytes, None]:
+    """The body as it arrives, not decoded. Raises Unreachable if it ends early.
 
-    Pieces that are there already are given without waiting, and a mebibyte of chunks of one byte is
-    170,000 of them.
+    Pieces that have arrived are yielded without a checkpoint, and a mebibyte of one-byte chunks has
+    170,000 of them. So other tasks get a turn every few milliseconds.
     """
     turn_ends = time.perf_counter() + _TURN
-    with our_errors(_host_in(str(answer.request.url))):
-        async for piece in answer.aiter_raw():
+    with translated_errors(_host_in(str(response.request.url))):
+        async for piece in response.aiter_raw():
             yield piece
             if time.perf_counter() > turn_ends:
                 await trio.lowlevel.checkpoint()
@@ -250,9 +260,7 @@ async def pieces(answer: httpx.Response) -> AsyncGenerator[bytes, None]:
 
 
 def _host_in(url: str) -> str:
-    """The host, and the port where one is written, that an error names; never more of an address,
-    since a signed one is a secret.
-    """
+    """The host of an address, with the port if there is one, for messages."""
     try:
         parts = urlsplit(url)
         return f"{parts.hostname or 'a registry'}{f':{parts.port}' if parts.port else ''}"
@@ -260,16 +268,16 @@ def _host_in(url: str) -> str:
         return "a registry"
 
 
-async def closing(answer: httpx.Response, work: Awaitable[T]) -> T:
-    """What `work` finds.
+async def close_before_retry(response: httpx.Response, work: Awaitable[T]) -> T:
+    """The result of `work`, which decides whether a request is sent again.
 
-    The answer is closed if that makes another one likely, or if the work fails.
+    The response is closed if the result is true, which means another request, or if `work` fails.
     """
     try:
-        found = await work
+        result = await work
     except BaseException:
-        await answer.aclose()
+        await response.aclose()
         raise
-    if found:
-        await answer.aclose()
-    return found
+    if result:
+        await response.aclose()
+    return result

@@ -1,11 +1,19 @@
-"""How a place that is asked does: whether it is there, how long it is left alone after a failure,
-what it served.
+"""The health of one endpoint: whether it responds, and how long it is skipped after a failure.
 
-Rules that hold here: whether a mirror is there is found out once, whoever waits for it; while one
-that failed is looked at again, nobody waits; an answer, also "no such thing", is health; the first
-good answer ends the pauses; a failure of the registry itself (5xx) does not keep other questions
-from it, while a mirror's does, as there are others to ask; nor does a connection to it that is
-lost in the middle of an answer, since that one was reached.
+`MirroredRegistry` has one `Health` for each endpoint, and calls it around each request, from the
+task of the caller. State: the last failure with the pause after it, and counters for status.json.
+
+This is the second of the back-off mechanisms, above `http.throttle`, which retries single requests.
+It skips a whole endpoint, for seconds to minutes, so that a dead mirror costs its timeout once. The
+pause doubles with each further failure, and the first good response ends it.
+
+- A mirror is probed before its first request, and again after each pause. Concurrent callers wait
+  for the first probe; during a later one they skip the mirror.
+- A response is a sign of health, even if it is a 404.
+- A failure of a mirror of any kind (connection, 5xx, 429) pauses it, as there are other endpoints.
+- The registry itself is paused only if it cannot be reached: its 5xx and 429 concern one kind of
+  request, and a connection that is lost within a body shows that it was reached. It is not probed.
+- A refusal, or corrupt content, pauses nothing: it costs no time.
 """
 
 from __future__ import annotations
@@ -27,140 +35,137 @@ from ocifs.errors import (
 )
 from ocifs.settings import Timing
 
-_FIRST_OWN = 1.0  # the first pause of a registry itself
-_LONGEST = 60  # of mirrors, in first pauses
-_TROUBLES = (Unreachable, DeadlineExceeded, RegistryFailed, RateLimited)
-_OWN_TROUBLES = (
-    Unreachable,
-    DeadlineExceeded,
-)  # of the registry itself: its 5xx and 429 are about one kind of question
+_OWN_FIRST_PAUSE = 1.0  # seconds; of the registry itself
+_MAX_PAUSES = 60  # the longest pause of a mirror, as a multiple of its first one
+_UNREACHABLE = (Unreachable, DeadlineExceeded)
+_FAILURES = (*_UNREACHABLE, RegistryFailed, RateLimited)
 
 
 class Health:
-    """Of one site. `own`: it is the registry itself, which need not show first that it is there."""
+    """The health of one endpoint. `own`: it is the registry itself."""
 
     def __init__(self, own: bool, timing: Timing) -> None:
-        self._wait = timing.mirror_timeout
-        self._first, self._longest = (
-            (min(_FIRST_OWN, timing.outage_pause), timing.outage_pause)
+        self._probe_timeout = timing.mirror_timeout
+        self._first_pause, self._max_pause = (
+            (min(_OWN_FIRST_PAUSE, timing.outage_pause), timing.outage_pause)
             if own
-            else (timing.mirror_pause, timing.mirror_pause * _LONGEST)
+            else (timing.mirror_pause, timing.mirror_pause * _MAX_PAUSES)
         )
-        self._known = self._own = own
+        self._own = own
+        self._is_probed = own
+        # Set while the endpoint is paused: the next pause doubles `_pause`.
         self._pause = 0.0
-        self._until = 0.0
-        self._error: OcifsError | None = None
-        self._looking: trio.Event | None = None
-        self._when = 0.0
-        self._message = ""
-        self._last: bool | None = None
-        self.questions = self.failures = self.lacking = self.lies = self.bytes = 0
+        self._paused_until = 0.0
+        self._failure: OcifsError | None = None
+        # Set while a probe is under way.
+        self._probe: trio.Event | None = None
+        self._last_ok: bool | None = None
+        self._message, self._message_at = "", 0.0
+        self.requests = self.failures = self.missing = self.corrupt = self.bytes = 0
 
-    async def ready(self, check: Callable[[], Awaitable[None]]) -> None:
-        """Return when it may be asked.
+    async def wait_ready(self, check: Callable[[], Awaitable[None]]) -> None:
+        """Return if the endpoint can be used, after a probe by `check` if necessary.
 
-        Raises what keeps it from that: its last failure, while it is left alone.
+        Raises its last failure while it is paused.
         """
-        while not self._known or trio.current_time() < self._until:
-            if trio.current_time() < self._until:
-                assert self._error is not None
-                raise self._error
-            if self._looking is None:
-                await self._look(check)
-            elif self._error is not None:
-                raise self._error
+        while not self._is_probed or trio.current_time() < self._paused_until:
+            if trio.current_time() < self._paused_until:
+                assert self._failure is not None
+                raise self._failure
+            if self._probe is None:
+                await self._run_probe(check)
+            elif self._failure is not None:
+                raise self._failure
             else:
-                await self._looking.wait()
+                await self._probe.wait()
 
-    async def _look(self, check: Callable[[], Awaitable[None]]) -> None:
-        looking = self._looking = trio.Event()
+    async def _run_probe(self, check: Callable[[], Awaitable[None]]) -> None:
+        probe = self._probe = trio.Event()
         try:
-            with trio.move_on_after(self._wait) as scope:
+            with trio.move_on_after(self._probe_timeout) as scope:
                 await check()
             if scope.cancelled_caught:
-                raise Unreachable(f"a mirror did not answer within {self._wait:g} s")
-            self._known = True
+                raise Unreachable(f"a mirror did not respond within {self._probe_timeout:g} s")
+            self._is_probed = True
         except OcifsError as error:
-            self.failed(error)
+            self.record_failure(error)
             raise
         finally:
-            self._looking = None
-            looking.set()
+            self._probe = None
+            probe.set()
 
     @contextmanager
-    def question(self, begun: bool) -> Iterator[None]:
-        """Count a question, and what came of it; `begun`: the answer has begun when the block ends,
-        and may still fail.
+    def track(self, *, streaming: bool) -> Iterator[None]:
+        """Record a request and its outcome.
+
+        `streaming`: the body follows after the block, and may still fail.
         """
-        self.questions += 1
+        self.requests += 1
         try:
             yield
         except NotFound:
-            self.lacking += 1
-            self.well()
+            self.missing += 1
+            self.record_success()
             raise
         except OcifsError as error:
-            self.failed(error)
+            self.record_failure(error)
             raise
-        if not begun:
-            self.well()
+        if not streaming:
+            self.record_success()
 
-    def failed(self, error: OcifsError, *, answering: bool = False) -> None:
-        """It failed; `answering`: in the middle of an answer.
+    def record_failure(self, error: OcifsError, *, streaming: bool = False) -> None:
+        """Record a failure, and pause the endpoint if it would only delay callers.
 
-        It is left alone for a while where it might only keep others waiting; a refusal or a wrong
-        answer comes at once.
+        `streaming`: it occurred within a body.
         """
         self.failures += 1
-        self._last = False
-        self._note(str(error))
+        self._last_ok = False
+        self._record_message(str(error))
         if isinstance(error, IntegrityError):
-            self.lies += 1
-        if not isinstance(error, _OWN_TROUBLES if self._own else _TROUBLES):
+            self.corrupt += 1
+        if not isinstance(error, _UNREACHABLE if self._own else _FAILURES):
             return
-        if self._own and answering:
+        if self._own and streaming:
             return
-        asked = error.retry_after if isinstance(error, RateLimited | RegistryFailed) else None
-        self._pause = min(self._longest, max(self._first, self._pause * 2))
-        self._until = trio.current_time() + max(self._pause, min(asked or 0.0, self._longest))
-        self._error = error
-        self._known = self._own
+        seconds = error.retry_after if isinstance(error, RateLimited | RegistryFailed) else None
+        self._pause = min(self._max_pause, max(self._first_pause, self._pause * 2))
+        pause = max(self._pause, min(seconds or 0.0, self._max_pause))
+        self._paused_until = trio.current_time() + pause
+        self._failure = error
+        self._is_probed = self._own
 
-    def lied(self, message: str) -> None:
-        """What it served was found to be wrong."""
+    def record_corrupt(self, message: str) -> None:
+        """Record that content from this endpoint did not match its digest."""
         self.failures += 1
-        self.lies += 1
-        self._note(message)
+        self.corrupt += 1
+        self._record_message(message)
 
-    def well(self) -> None:
-        """It has answered."""
-        self._last = True
-        self._pause, self._until, self._error = 0.0, 0.0, None
+    def record_success(self) -> None:
+        """Record a good response, which ends a pause."""
+        self._last_ok = True
+        self._pause, self._paused_until, self._failure = 0.0, 0.0, None
 
-    def _note(self, message: str) -> None:
-        self._when, self._message = time.time(), message
+    def _record_message(self, message: str) -> None:
+        self._message, self._message_at = message, time.time()
 
     @property
     def state(self) -> str:
-        """One word: `unknown` before the first question, `well`, `failing`, or `refusing` what it
-        is asked for.
-        """
-        if self._error is not None:
+        """`unknown` before the first request, `well`, `failing` (paused) or `refusing`."""
+        if self._failure is not None:
             return "failing"
-        return {None: "unknown", True: "well", False: "refusing"}[self._last]
+        return {None: "unknown", True: "well", False: "refusing"}[self._last_ok]
 
     def facts(self) -> dict[str, object]:
-        """For status.json."""
-        left = max(0.0, self._until - trio.current_time()) if self._error is not None else 0.0
+        """The state and the counters, for status.json."""
+        pause = max(0.0, self._paused_until - trio.current_time()) if self._failure else 0.0
+        error = {"time": round(self._message_at, 3), "message": self._message}
         return {
             "state": self.state,
-            "asked_again_in": round(left, 1),
-            "questions": self.questions,
+            "asked_again_in": round(pause, 1),
+            "questions": self.requests,
             "failures": self.failures,
-            "lacking": self.lacking,
-            "wrong": self.lies,
+            "lacking": self.missing,
+            "wrong": self.corrupt,
             "bytes_received": self.bytes,
-            "error": {"time": round(self._when, 3), "message": self._message}
-            if self._message
-            else None,
+            "error": error if self._message else None,
         }

@@ -1,19 +1,27 @@
-"""A registry and its mirrors as one Catalog and one BlobSource: each question goes to the first who
-may answer it, then to the next.
+"""A registry and its mirrors as one Catalog and one BlobSource.
 
-Rules that hold here: the registry itself is asked last and its word is final, so that what a mirror
-lacks is not absent; lists are the registry's alone; a mirror shows that it is there before anything
-waits for it, and one that failed is left alone for a pause that grows, so that it costs its time
-once; credentials are those of the host that is asked; who served bytes that were wrong is not asked
-for that digest again.
+`app` opens one `MirroredRegistry` for each registry of a mount; the store's caches call it from the
+tasks of readers. Each request is sent along the routes of its repository (`RouteTable`), in order,
+until one succeeds.
+
+State: the upstreams with their health, which upstream served which digest, and which of them served
+corrupt content.
+
+- The registry itself comes last, and its answer is final: content that a mirror lacks is not absent.
+- Lists come from the registry alone.
+- A mirror is probed before its first request, and skipped after a failure (`health`).
+- Each endpoint gets the credentials for its own host.
+- An endpoint that has served corrupt content is not used again for this digest.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
+
+from cachetools import LRUCache
 
 from ocifs.concurrency import in_thread
 from ocifs.content import Blob, BlobStream, RawManifest
@@ -29,284 +37,217 @@ from ocifs.errors import (
 from ocifs.oci.descriptor import Descriptor
 from ocifs.oci.digest import Digest
 from ocifs.registry.auth.identity import PresentedIdentity, identity_of
-from ocifs.registry.client import RegistryClient, open_registry
+from ocifs.registry.auth.source import CredentialSources
+from ocifs.registry.client import RegistryClient
 from ocifs.registry.config.endpoint import Endpoint, Route
 from ocifs.registry.config.routes import RouteTable
-from ocifs.registry.mirrors.health import Health
+from ocifs.registry.mirrors.upstream import CountedStream, Upstream, Upstreams
 from ocifs.settings import Settings
 
 T = TypeVar("T")
 
 _OUTAGES = (Unreachable, DeadlineExceeded, RegistryFailed)
-_DIGESTS = 4096  # digests of which it is remembered who served them
-
-
-@dataclass(eq=False, slots=True)
-class Upstream:
-    """A site that may answer, how it is, and the client that asks it."""
-
-    site: Endpoint
-    own: bool
-    client: RegistryClient
-    health: Health
+_DIGESTS = 4096  # whose upstreams are remembered
+_REPOSITORIES = 4096  # whose mirror for tags is remembered
+_IDENTITIES = 256  # sets of credentials whose hash is remembered
 
 
 class MirroredRegistry:
     """A registry with its mirrors. Use `open_mirrored`."""
 
-    def __init__(
-        self, host: str, locations: RouteTable, settings: Settings, stack: AsyncExitStack
-    ) -> None:
+    def __init__(self, host: str, routes: RouteTable, upstreams: Upstreams) -> None:
         self.host = host
-        self._locations = locations
-        self._settings = replace(settings, network=locations.complete(settings.network))
-        self._stack = stack
-        self._upstreams: dict[tuple[Endpoint, bool], Upstream] = {}
-        self._served: dict[Digest, set[Upstream]] = {}
-        self._distrusted: dict[Digest, set[Upstream]] = {}
-        self._by_tag_only: dict[str, Route] = {}
-        self._identities: dict[frozenset[PresentedIdentity], str] = {}
+        self._routes = routes
+        self._upstreams = upstreams
+        self._served: LRUCache[Digest, set[Upstream]] = LRUCache(_DIGESTS)
+        self._corrupt: LRUCache[Digest, set[Endpoint]] = LRUCache(_DIGESTS)
+        self._tag_mirrors: LRUCache[str, Route] = LRUCache(_REPOSITORIES)
+        self._identities: LRUCache[frozenset[PresentedIdentity], str] = LRUCache(_IDENTITIES)
 
     @property
     def has_mirrors(self) -> bool:
-        """Whether anything of it may be answered by another registry."""
-        return self._locations.has_mirrors(self.host)
+        """Whether another registry may serve any part of it."""
+        return self._routes.has_mirrors(self.host)
 
     async def admit(self, repository: str) -> None:
-        """Ask the registry itself, once, whether a repository (empty: all of it) can be read.
+        """Check with one request to the registry itself that a repository can be read.
 
-        Raises as `RegistryClient.admit`.
+        An empty repository means the registry. Raises as `RegistryClient.admit`.
         """
-        for endpoint in (await self._own(repository))[-1:]:
-            upstream = await self._upstream(endpoint, patient=True)
-            await upstream.client.admit(endpoint.repository)
+        for route in (await self._own_routes(repository))[-1:]:
+            upstream = await self._upstreams.get(route, is_last=True)
+            await upstream.client.admit(route.repository)
 
     async def repositories(self) -> tuple[str, ...]:
-        within, names = await self._listed(lambda client: client.repositories())
-        return _below(within, names)
+        namespace, names = await self._list(lambda client: client.repositories())
+        return _names_below(namespace, names)
 
     async def brief_list(self) -> tuple[str, ...] | None:
-        within, names = await self._listed(lambda client: client.brief_list())
-        return None if names is None else _below(within, names)
+        namespace, names = await self._list(lambda client: client.brief_list())
+        return None if names is None else _names_below(namespace, names)
 
-    async def _listed(self, work: Callable[[RegistryClient], Awaitable[T]]) -> tuple[str, T]:
-        """The registry's own list, and the namespace in it that this registry stands for."""
-        endpoints = await self._locations.endpoints(self.host, "")
-        within = {each.site: each.repository for each in endpoints}
-        own = [each for each in endpoints if each.own]
+    async def _list(self, work: Callable[[RegistryClient], Awaitable[T]]) -> tuple[str, T]:
+        """The registry's own list, and the namespace in it that represents this registry."""
+        routes = await self._own_routes("")
+        namespaces = {route.endpoint: route.repository for route in routes}
         try:
-            upstream, names = await self._first(own, lambda upstream, _: work(upstream.client))
+            upstream, names = await self._first(routes, lambda upstream, _: work(upstream.client))
         except _OUTAGES as error:
             if not self.has_mirrors:
                 raise
-            raise CatalogUnavailable(f"{error}; its mirrors are not asked for lists") from error
-        return within[upstream.site], names
+            raise CatalogUnavailable(f"{error}; mirrors do not serve lists") from error
+        return namespaces[upstream.endpoint], names
 
     async def tags(self, repository: str) -> tuple[str, ...]:
-        endpoints = await self._own(repository)
-        return (await self._first(endpoints, lambda upstream, there: upstream.client.tags(there)))[
-            1
-        ]
+        routes = await self._own_routes(repository)
+        return (await self._first(routes, lambda upstream, name: upstream.client.tags(name)))[1]
 
     async def resolve(self, repository: str, tag: str) -> Descriptor:
         return await self._by_tag(
-            repository, tag, lambda upstream, there: upstream.client.resolve(there, tag)
+            repository, tag, lambda upstream, name: upstream.client.resolve(name, tag)
         )
 
     async def tagged(self, repository: str, tag: str) -> RawManifest:
-        endpoints = await self._locations.endpoints(self.host, repository, f":{tag}")
-        if any(
-            each.by_digest and not each.by_tag for each in endpoints
-        ):  # a mirror may have what the registry only names
+        routes = await self._routes.routes(self.host, repository, f":{tag}")
+        if any(route.by_digest and not route.by_tag for route in routes):
+            # The registry resolves the tag, and a mirror may have the manifest.
             return await self.manifest(repository, (await self.resolve(repository, tag)).digest)
         return await self._by_tag(
-            repository, tag, lambda upstream, there: upstream.client.tagged(there, tag)
+            repository, tag, lambda upstream, name: upstream.client.tagged(name, tag)
         )
 
     async def _by_tag(
         self, repository: str, tag: str, work: Callable[[Upstream, str], Awaitable[T]]
     ) -> T:
-        endpoints = await self._locations.endpoints(self.host, repository, f":{tag}")
-        asked = [each for each in endpoints if each.by_tag]
-        upstream, found = await self._first(asked, work)
-        through = next(each for each in asked if each.site == upstream.site)
-        if not through.by_digest:
-            self._by_tag_only[repository] = through
-        return found
+        routes = await self._routes.routes(self.host, repository, f":{tag}")
+        routes = tuple(route for route in routes if route.by_tag)
+        upstream, result = await self._first(routes, work)
+        used = next(route for route in routes if route.endpoint == upstream.endpoint)
+        if not used.by_digest:
+            self._tag_mirrors[repository] = used
+        return result
 
     async def manifest(self, repository: str, digest: Digest) -> RawManifest:
-        endpoints = await self._by_digest(repository, digest, f"@{digest}")
-        return (
-            await self._first(
-                endpoints, lambda upstream, there: upstream.client.manifest(there, digest)
-            )
-        )[1]
+        routes = await self._digest_routes(repository, digest, f"@{digest}")
+        _, manifest = await self._first(
+            routes, lambda upstream, name: upstream.client.manifest(name, digest)
+        )
+        return manifest
 
     async def referrers(self, repository: str, digest: Digest) -> tuple[Descriptor, ...]:
-        endpoints = await self._own(repository)
-        return (
-            await self._first(
-                endpoints, lambda upstream, there: upstream.client.referrers(there, digest)
-            )
-        )[1]
+        routes = await self._own_routes(repository)
+        _, referrers = await self._first(
+            routes, lambda upstream, name: upstream.client.referrers(name, digest)
+        )
+        return referrers
 
     async def blob_size(self, repository: str, digest: Digest) -> int:
-        endpoints = await self._by_digest(repository, digest)
-        return (
-            await self._first(
-                endpoints, lambda upstream, there: upstream.client.blob_size(there, digest)
-            )
-        )[1]
+        routes = await self._digest_routes(repository, digest)
+        _, size = await self._first(
+            routes, lambda upstream, name: upstream.client.blob_size(name, digest)
+        )
+        return size
 
     @asynccontextmanager
     async def open_blob(self, blob: Blob, start: int, stop: int) -> AsyncIterator[BlobStream]:
-        endpoints = await self._by_digest(blob.repository, blob.digest)
+        routes = await self._digest_routes(blob.repository, blob.digest)
         async with AsyncExitStack() as stack:
 
-            async def work(upstream: Upstream, there: str) -> BlobStream:
-                opened = upstream.client.open_blob(replace(blob, repository=there), start, stop)
-                return await stack.enter_async_context(opened)
+            async def work(upstream: Upstream, name: str) -> BlobStream:
+                stream = upstream.client.open_blob(replace(blob, repository=name), start, stop)
+                return await stack.enter_async_context(stream)
 
-            upstream, stream = await self._first(endpoints, work, begun=True)
-            self._remember(blob.digest, upstream)
-            yield _Served(stream, upstream)
+            upstream, stream = await self._first(routes, work, streaming=True)
+            self._served.setdefault(blob.digest, set()).add(upstream)
+            yield CountedStream(stream, upstream)
 
     async def identity(self, repository: str) -> str:
-        """Who the registry and its mirrors take us for (identity.py).
-
-        Asks none of them anything.
-        """
-        endpoints = await self._locations.endpoints(self.host, repository)
-        last = next((each for each in reversed(endpoints) if each.own), None)
-        proofs = []
-        for endpoint in endpoints:
-            upstream = await self._upstream(endpoint, patient=endpoint is last)
-            proofs.append(
-                PresentedIdentity(
-                    endpoint.site, await upstream.client.credential(endpoint.repository)
-                )
-            )
-        key = frozenset(proofs)
+        """The name of the credentials for a repository (`auth.identity`). Sends no request."""
+        routes = await self._routes.routes(self.host, repository)
+        last = next((route for route in reversed(routes) if route.own), None)
+        identities = []
+        for route in routes:
+            upstream = await self._upstreams.get(route, is_last=route is last)
+            credential = await upstream.client.credential(route.repository)
+            identities.append(PresentedIdentity(route.endpoint, credential))
+        key = frozenset(identities)
         if key not in self._identities:
-            self._identities[key] = await in_thread(identity_of, proofs)
+            self._identities[key] = await in_thread(identity_of, identities)
         return self._identities[key]
 
     def report_corrupt(self, digest: Digest) -> bool:
+        """Exclude the mirrors that served a digest. Returns whether there was a new one."""
         served = self._served.pop(digest, set())
-        known = self._distrusted.setdefault(digest, set())
-        wrong = {upstream for upstream in served if not upstream.own} - known
-        for upstream in wrong:
-            upstream.health.lied(f"what it served for {digest} has other content")
-        known |= wrong
-        while len(self._distrusted) > _DIGESTS:
-            del self._distrusted[next(iter(self._distrusted))]
-        return bool(wrong)
+        excluded = self._corrupt.get(digest) or set()
+        mirrors = [
+            upstream
+            for upstream in served
+            if not upstream.own and upstream.endpoint not in excluded
+        ]
+        for upstream in mirrors:
+            upstream.health.record_corrupt(f"served content that does not match {digest}")
+        if mirrors:
+            self._corrupt[digest] = excluded | {upstream.endpoint for upstream in mirrors}
+        return bool(mirrors)
 
     def facts(self) -> dict[str, object]:
-        """For status.json: what the registry says of itself, then who may answer, how each is and
-        what it served.
-        """
-        told: dict[str, object] = {
-            "rate_limits": {},
-            "warnings": [],
-        }  # until the registry itself was asked
-        endpoints = []
-        for each in self._upstreams.values():
-            endpoints.append(
-                {
-                    "url": str(each.site),
-                    "role": "registry" if each.own else "mirror",
-                    **each.health.facts(),
-                }
-            )
-            if each.own:
-                told.update(each.client.facts())
-        return {**told, "endpoints": endpoints}
+        """The state of the registry and its endpoints, for status.json."""
+        return self._upstreams.facts()
 
-    async def _own(self, repository: str) -> list[Route]:
-        return [each for each in await self._locations.endpoints(self.host, repository) if each.own]
+    async def _own_routes(self, repository: str) -> Sequence[Route]:
+        routes = await self._routes.routes(self.host, repository)
+        return [route for route in routes if route.own]
 
-    async def _by_digest(self, repository: str, digest: Digest, version: str = "") -> list[Route]:
-        """Who may be asked by digest; after all of them the mirror that says what tags mean and
-        should not be asked without need.
+    async def _digest_routes(
+        self, repository: str, digest: Digest, version: str = ""
+    ) -> Sequence[Route]:
+        """The routes for content by digest.
+
+        The last one is a mirror for tags that has resolved a tag of the repository. It may be the
+        only one with the content, and is not meant for content.
         """
-        endpoints = await self._locations.endpoints(self.host, repository, version)
-        liars = {upstream.site for upstream in self._distrusted.get(digest, ())}
-        last = self._by_tag_only.get(repository)
-        asked = [each for each in endpoints if each.by_digest] + ([last] if last else [])
-        return [each for each in asked if each.own or each.site not in liars]
+        routes = await self._routes.routes(self.host, repository, version)
+        excluded = self._corrupt.get(digest) or set()
+        tag_mirror = self._tag_mirrors.get(repository)
+        candidates = [route for route in routes if route.by_digest]
+        candidates += [tag_mirror] if tag_mirror else []
+        return [route for route in candidates if route.own or route.endpoint not in excluded]
 
     async def _first(
         self,
-        endpoints: list[Route],
+        routes: Sequence[Route],
         work: Callable[[Upstream, str], Awaitable[T]],
         *,
-        begun: bool = False,
+        streaming: bool = False,
     ) -> tuple[Upstream, T]:
-        """The first answer, and who gave it; `begun`: most of it is to come.
+        """The first result, and its upstream.
 
-        Without one: what the registry said, or why it did not.
+        `streaming`: the body follows. Raises the registry's own error if every route fails.
         """
-        several = len(endpoints) > 1 or self.has_mirrors
-        last = next((each for each in reversed(endpoints) if each.own), None)
+        is_probed = len(routes) > 1 or self.has_mirrors
+        last = next((route for route in reversed(routes) if route.own), None)
         verdict: OcifsError | None = None
-        others: list[OcifsError] = []
-        for endpoint in endpoints:
-            if endpoint.own and verdict is not None and not isinstance(verdict, _OUTAGES):
+        failures: list[OcifsError] = []
+        for route in routes:
+            if route.own and verdict is not None and not isinstance(verdict, _OUTAGES):
                 continue
-            upstream = await self._upstream(endpoint, patient=endpoint is last)
+            upstream = await self._upstreams.get(route, is_last=route is last)
             try:
-                if several:
-                    await upstream.health.ready(upstream.client.check)
-                with upstream.health.question(begun):
-                    return upstream, await work(upstream, endpoint.repository)
+                if is_probed:
+                    await upstream.health.wait_ready(upstream.client.check)
+                with upstream.health.track(streaming=streaming):
+                    return upstream, await work(upstream, route.repository)
             except OcifsError as error:
-                if endpoint.own:
+                if route.own:
                     verdict = error
                 else:
-                    others.append(error)
+                    failures.append(error)
         if verdict is not None:
             raise verdict
-        raise _without_the_registry(self.host, others)
-
-    async def _upstream(self, endpoint: Route, *, patient: bool) -> Upstream:
-        key = (endpoint.site, endpoint.own)
-        if key not in self._upstreams:
-            settings = _with_dial_timeout(self._settings, endpoint.site)
-            settings = settings if patient else _for_a_mirror(settings, endpoint.site)
-            client = await self._stack.enter_async_context(open_registry(endpoint.site, settings))
-            self._upstreams[key] = Upstream(
-                endpoint.site, endpoint.own, client, Health(endpoint.own, settings.timing)
-            )
-        return self._upstreams[key]
-
-    def _remember(self, digest: Digest, upstream: Upstream) -> None:
-        self._served.setdefault(digest, set()).add(upstream)
-        while len(self._served) > _DIGESTS:
-            del self._served[next(iter(self._served))]
+        raise _mirrors_failed(self.host, failures)
 
 
-class _Served:
-    """A stream of which it is noted who serves it."""
-
-    def __init__(self, stream: BlobStream, upstream: Upstream) -> None:
-        self.start, self.total = stream.start, stream.total
-        self._stream = stream
-        self._upstream = upstream
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        health = self._upstream.health
-        try:
-            async for piece in self._stream:
-                health.bytes += len(piece)
-                yield piece
-            health.well()
-        except OcifsError as error:
-            health.failed(error, answering=True)
-            raise
-
-
-def _below(namespace: str, names: tuple[str, ...]) -> tuple[str, ...]:
+def _names_below(namespace: str, names: tuple[str, ...]) -> tuple[str, ...]:
     """The names below a namespace, without it."""
     prefix = f"{namespace}/" if namespace else ""
     return tuple(
@@ -314,47 +255,24 @@ def _below(namespace: str, names: tuple[str, ...]) -> tuple[str, ...]:
     )
 
 
-def _for_a_mirror(settings: Settings, site: Endpoint) -> Settings:
-    """A mirror is not waited for long, nor asked twice: others can be asked."""
-    timing = settings.timing
-    connect = site.connect_timeout or min(timing.connect_timeout, timing.mirror_timeout)
-    return replace(
-        settings,
-        timing=replace(
-            timing, connect_timeout=connect, mirror_timeout=max(timing.mirror_timeout, connect)
-        ),
-        limits=replace(settings.limits, retries=1),
-    )
+def _mirrors_failed(host: str, failures: list[OcifsError]) -> OcifsError:
+    """The error if the registry itself may not be used and every mirror failed.
 
-
-def _with_dial_timeout(settings: Settings, site: Endpoint) -> Settings:
-    """The settings with a site's own `dial_timeout` (containerd docs/hosts.md), at most --max-wait."""
-    if site.connect_timeout is None:
-        return settings
-    connect = min(site.connect_timeout, settings.timing.max_wait)
-    return replace(settings, timing=replace(settings.timing, connect_timeout=connect))
-
-
-def _without_the_registry(host: str, others: list[OcifsError]) -> OcifsError:
-    """What to say when only mirrors might be asked, and none had it: that they lack it does not
-    make it absent.
+    Content that the mirrors lack is not absent.
     """
-    told: Iterator[OcifsError] = (
-        error for error in others if not isinstance(error, NotFound | IntegrityError)
-    )
-    return next(
-        told, Unreachable(f"no mirror of {host} has it, and {host} itself may not be asked for it")
-    )
+    outages = (error for error in failures if not isinstance(error, NotFound | IntegrityError))
+    message = f"no mirror of {host} has the content, and {host} itself does not serve it"
+    return next(outages, Unreachable(message))
 
 
 @asynccontextmanager
 async def open_mirrored(
-    host: str, locations: RouteTable, settings: Settings
+    host: str, routes: RouteTable, settings: Settings, sources: CredentialSources
 ) -> AsyncIterator[MirroredRegistry]:
-    """A registry with its mirrors, for as long as the block lasts.
+    """A registry with its mirrors, for the duration of the block.
 
-    Nothing is asked to open it. Raises UsageError.
+    Sends no request. Raises UsageError for an invalid configuration of the host.
     """
-    await locations.prepare(host)
+    await routes.prepare(host)
     async with AsyncExitStack() as stack:
-        yield MirroredRegistry(host, locations, settings, stack)
+        yield MirroredRegistry(host, routes, Upstreams(settings, sources, stack))
