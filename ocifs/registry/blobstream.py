@@ -7,8 +7,8 @@ not requested from this registry, and how many connections ranges have lost in a
 - Nothing is verified here: the store verifies. Headers are compared with the blob's size.
 - If a range is refused, or its response is faulty, the whole blob is requested. If that succeeds,
   only whole blobs are requested for RANGES_PAUSE seconds. The server's next update may fix it.
-- A range whose connection is lost before the response is retried. If every retry is lost, the whole
-  blob is requested in the same way.
+- A range is retried if the connection is lost before the response. If every retry is lost, the
+  whole blob is requested in the same way.
 - The status of the whole blob is the verdict: only then does 404 mean absence, and 403 a refusal.
 - Transient failures (429, 408, 502 to 504, 52x) are unrelated to ranges and are retried as they
   are.

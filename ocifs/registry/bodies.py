@@ -57,9 +57,10 @@ async def read_body(response: httpx.Response, request: RegistryRequest, host: st
 async def response_error(
     response: httpx.Response, request: RegistryRequest, host: str, limit: int, *, is_own: bool
 ) -> OcifsError:
-    """The error for an unexpected response, of whose body `limit` bytes are read. Closes it.
+    """The error for an unexpected response, which is closed.
 
-    `is_own`: it is from the registry's own origin, not from one that it redirects to.
+    `limit`: bytes of the body to read. `is_own`: the response is from the registry's own origin,
+    not from one that it redirects to.
     """
     headers, body = headers_of(response), await _read_prefix(response, limit)
     with suppress(Malformed, LimitExceeded):

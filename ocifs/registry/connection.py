@@ -1,19 +1,16 @@
-"""Sends requests to one registry: authorization, redirects, retries, deadlines.
+"""Sends requests to one registry: authorization, retries, deadlines.
 
 `RegistryClient`, the lists, the referrers and the blob streams call this module from the tasks of
 readers. Each registry or mirror has one `Connection`, for the life of a mount.
 
 A request takes this path. `fetch` and `stream` send it through the `Throttle`, which retries it.
-`_open` adds the authorization and repeats the request after a challenge. `_send` follows redirects.
-`http.transport` moves the bytes and translates exceptions.
+`_open` adds the authorization, and repeats the request after a challenge. `redirects` sends it and
+follows redirects. `http.transport` moves the bytes and translates exceptions.
 
-State: the registry's origin, which may change from plain HTTP to TLS with the first response; the
-redirects of blobs, for a minute; and the state of the authenticators, the throttle and the ETags.
+State: whether the registry on loopback may have TLS, until its first response; and the state of the
+authenticators, the throttle, the redirects and the ETags.
 
-- The registry's Authorization header is sent to its own origin alone. Another registry that it
-  redirects to has an authenticator of its own (`auth.foreign`).
-- Redirects are followed here and not by httpx, a bounded number of times, and only to addresses
-  that `http.origins` allows.
+- The scheme is decided once. After that, a failure does not change it.
 - An error of a storage host is the registry's failure: neither absence nor a refusal (`bodies`).
 - Every body is bounded, and so is the time for a small response.
 - A response that is not returned is closed.
@@ -28,13 +25,11 @@ from typing import TypeVar
 
 import httpx
 import trio
-from cachetools import TTLCache
 
 from ocifs.concurrency import note_progress
 from ocifs.errors import (
     AccessDenied,
     DeadlineExceeded,
-    Malformed,
     NotFound,
     RegistryFailed,
     Unreachable,
@@ -47,21 +42,17 @@ from ocifs.registry.auth.foreign import ForeignAuth
 from ocifs.registry.auth.source import CredentialSources
 from ocifs.registry.bodies import headers_of, read_body, response_error
 from ocifs.registry.config.endpoint import Endpoint
-from ocifs.registry.http.errors import after_redirect
 from ocifs.registry.http.etags import EtagStore, RegistryResponse
-from ocifs.registry.http.origins import origin_in, redirect_target
+from ocifs.registry.http.origins import origin_in
 from ocifs.registry.http.throttle import Throttle
 from ocifs.registry.http.tls import TlsConfig, may_have_tls, origin_of
-from ocifs.registry.http.transport import close_before_retry, make_client, send, supports_tls
+from ocifs.registry.http.transport import close_before_retry, make_client, supports_tls
+from ocifs.registry.redirects import RedirectFollower
 from ocifs.registry.request import RegistryRequest
 from ocifs.settings import Settings
 
 T = TypeVar("T")
 
-_REDIRECTS = frozenset({301, 302, 303, 307, 308})
-# How long a redirect is reused. Signed addresses are valid for about 300 seconds.
-_REDIRECT_SECONDS = 60.0
-_REMEMBERED_REDIRECTS = 256
 # ECR's responses to an expired token or password, instead of a challenge: 400 from the public
 # registry, 403 from the private one.
 _EXPIRED = frozenset({400, 403})
@@ -77,25 +68,28 @@ class Connection:
         self.endpoint = endpoint
         self.host = host = endpoint.host
         self.limits = settings.limits
-        self.origin = origin_of(host, network, endpoint.scheme)
-        self._own = origin_in(self.origin)
+        url = origin_of(host, network, endpoint.scheme)
+        origin = origin_in(url)
         self._may_have_tls = (
-            not endpoint.scheme and self._own[0] == "http" and may_have_tls(host, network)
+            not endpoint.scheme and origin[0] == "http" and may_have_tls(host, network)
         )
         self._max_wait = timing.max_wait
         self.throttle = Throttle(host, self.limits.retries, min(timing.timeout, timing.max_wait))
         self._etags = EtagStore(self.limits.validated_bytes)
         tls = TlsConfig(network, endpoint)
-        self._client = make_client(self._own, tls, network.connections, timing)
+        self._client = make_client(origin, tls, network.connections, timing)
         redirects = self.limits.redirects
-        self._auth = Authenticator(self._client, host, self._own, sources, redirects)
+        self._auth = Authenticator(self._client, host, origin, sources, redirects)
         self._foreign = ForeignAuth(self._client, sources, redirects)
-        self._redirects: TTLCache[str, str] = TTLCache(
-            _REMEMBERED_REDIRECTS, _REDIRECT_SECONDS, timer=trio.current_time
-        )
+        self._sender = RedirectFollower(self._client, endpoint, url, self._foreign, redirects)
 
     async def aclose(self) -> None:
         await self._client.aclose()
+
+    @property
+    def url(self) -> str:
+        """The registry's base URL."""
+        return self._sender.url
 
     async def credential(self, repository: str) -> Credential | None:
         """The credential for a repository, whether or not the registry requires it."""
@@ -108,7 +102,7 @@ class Connection:
 
     def next_page(self, target: str, headers: Mapping[str, str]) -> str | None:
         """The target of the page after `target`, from the headers of its response, if any."""
-        path = next_page(self.origin + self.endpoint.path_of(target), headers)
+        path = next_page(self.url + self.endpoint.path_of(target), headers)
         return None if path is None else self.endpoint.target_of(path)
 
     async def fetch(self, request: RegistryRequest) -> RegistryResponse:
@@ -150,7 +144,7 @@ class Connection:
 
     @asynccontextmanager
     async def stream(self, request: RegistryRequest) -> AsyncIterator[httpx.Response]:
-        """A response whose body the caller reads. Retries until the response has begun."""
+        """An open response; the caller reads the body. Retries until the response has begun."""
         response = await self.throttle.call(request.kind, lambda: self._open(request))
         try:
             yield response
@@ -165,9 +159,9 @@ class Connection:
             response = (
                 await self._negotiate_scheme(request)
                 if self._may_have_tls
-                else await self._send(request, authorization)
+                else await self._sender.send(request, authorization)
             )
-            is_own = self._is_own(response)
+            is_own = self._sender.is_own(response)
             if is_own:
                 self.throttle.record_headers(response.headers)
             status = response.status_code
@@ -201,7 +195,8 @@ class Connection:
         await response.aclose()
         if not request.may_fetch_token and self._auth.remember_challenge(challenge):
             raise AccessDenied(f"{self.host} requires a token for {request.path}")
-        challenge = challenge or await self._fetch_challenge()
+        # Some refusals have no challenge, while that of /v2/ has one (gcr.io).
+        challenge = challenge or await self._sender.fetch_challenge(PING)
         return await self._auth.respond(challenge, scope_of(request.target), authorization)
 
     async def _negotiate_scheme(self, request: RegistryRequest) -> httpx.Response:
@@ -212,7 +207,7 @@ class Connection:
         """
         failure: Unreachable | None = None
         try:
-            response = await self._send(request, None)
+            response = await self._sender.send(request, None)
         except Unreachable as error:
             if not error.was_connected:
                 raise
@@ -227,22 +222,17 @@ class Connection:
         else:
             await response.aclose()
         self._may_have_tls = False
-        self.origin = f"https://{self.host}"
-        self._own = self._auth.registry = origin_in(self.origin)
-        return await self._send(request, None)
-
-    async def _fetch_challenge(self) -> str:
-        """The challenge of `/v2/`, for registries whose other refusals have none (gcr.io)."""
-        url = self.origin + self.endpoint.path_of(PING)
-        response = await send(self._client, "GET", url, dict(self.endpoint.headers))
-        await response.aclose()
-        return str(response.headers.get("www-authenticate", ""))
+        self._sender.use_tls()
+        self._auth.registry = self._sender.origin
+        return await self._sender.send(request, None)
 
     async def ping(self) -> RegistryResponse:
         """The response to `/v2/` without credentials, with any status, and without its body."""
         request = RegistryRequest("GET", PING, {})
         response = await (
-            self._negotiate_scheme(request) if self._may_have_tls else self._send(request, None)
+            self._negotiate_scheme(request)
+            if self._may_have_tls
+            else self._sender.send(request, None)
         )
         await response.aclose()
         return RegistryResponse(response.status_code, headers_of(response), b"")
@@ -263,7 +253,7 @@ class Connection:
             await self.fetch(RegistryRequest("GET", PING, {}, limit=self.limits.answer_bytes))
         except NotFound as error:
             error.hint = (
-                f"check that this is a registry: `ocifs doctor {self.host}` shows what responds"
+                f"check that this is a registry: `ocifs doctor {self.host}` shows its response"
             )
             raise
 
@@ -275,59 +265,3 @@ class Connection:
         response = await self.ping()
         if response.status >= 500:
             raise RegistryFailed(f"{self.host} answered {response.status}", status=response.status)
-
-    async def _send(self, request: RegistryRequest, authorization: str | None) -> httpx.Response:
-        """The open response after all redirects, with any status."""
-        if request.has_reusable_redirect:
-            response = await self._send_to_remembered(request)
-            if response is not None:
-                return response
-        url = self.origin + self.endpoint.path_of(request.target)
-        for hop in range(self.limits.redirects + 1):
-            is_own = origin_in(url) == self._own
-            headers = (
-                self._own_headers(authorization) if is_own else await self._foreign.headers(url)
-            )
-            try:
-                response = await send(
-                    self._client, request.method, url, {**request.headers, **headers}
-                )
-            except Unreachable as error:
-                if not hop or is_own:
-                    raise
-                raise after_redirect(error, self.host) from None
-            if response.status_code not in _REDIRECTS or "location" not in response.headers:
-                # An address that needs no credentials is reused for the next part of the blob.
-                is_storage = hop and not is_own and not headers
-                is_good = is_storage and response.status_code in (200, 206)
-                if is_good and request.has_reusable_redirect:
-                    self._redirects[request.target] = url
-                return response
-            await response.aclose()
-            url = redirect_target(self._own, url, response.headers["location"])
-        raise Malformed(
-            f"{self.host} redirects more than {self.limits.redirects} times (limits.redirects)"
-        )
-
-    def _own_headers(self, authorization: str | None) -> dict[str, str]:
-        headers = dict(self.endpoint.headers)
-        return {**headers, "Authorization": authorization} if authorization else headers
-
-    async def _send_to_remembered(self, request: RegistryRequest) -> httpx.Response | None:
-        """The response of a remembered redirect; None if the registry must be asked again."""
-        url = self._redirects.get(request.target)
-        if url is None:
-            return None
-        try:
-            response = await send(self._client, request.method, url, request.headers)
-        except Unreachable:
-            pass
-        else:
-            if response.status_code in request.allow and response.status_code < 300:
-                return response
-            await response.aclose()
-        self._redirects.pop(request.target, None)
-        return None
-
-    def _is_own(self, response: httpx.Response) -> bool:
-        return origin_in(str(response.request.url)) == self._own

@@ -50,7 +50,7 @@ async def probe_registry(host: str, settings: Settings) -> Probe:
         await connection.aclose()
     challenge = response.headers.get("www-authenticate", "").partition(" ")[0]
     return Probe(
-        connection.origin,
+        connection.url,
         response.status,
         ended - began,
         _skew(response.headers.get("date", ""), began, ended),

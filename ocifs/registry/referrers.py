@@ -49,7 +49,7 @@ class Referrers:
         self._has_api: bool | None = None
 
     async def of(self, repository: str, digest: Digest) -> tuple[Descriptor, ...]:
-        """The descriptors of the manifests whose subject is a digest."""
+        """The descriptors of the manifests with a digest as their subject."""
         refusal: OcifsError | None = None
         if self._has_api is not False:
             try:

@@ -24,10 +24,8 @@ from ocifs.layout.layout import Layout
 from ocifs.oci import mediatype
 from ocifs.oci.digest import EMPTY_JSON, Digest
 from ocifs.oci.local import LayoutSource, LocalTransport
-from tests.support.clients import open_registry
 from ocifs.registry.config.registries_conf import parse
 from ocifs.registry.config.routes import RouteTable
-from tests.support.clients import open_mirrored
 from ocifs.settings import CacheSettings, Settings
 from ocifs.store.blobs.cached import CachedBlobs
 from ocifs.store.derived import DerivedFiles
@@ -37,6 +35,7 @@ from ocifs.store.names.cached import CachedCatalog
 from ocifs.watched import Traffic, WatchedCatalog, WatchedSource
 from tests.store.source import MemorySource
 from tests.support.archives import archive_of, files_of
+from tests.support.clients import open_mirrored, open_registry
 from tests.support.faults import fault_server, http
 from tests.support.push import push_blob, push_manifest
 from tests.support.registry import Registry

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import logging
@@ -20,11 +21,15 @@ from ocifs.layers.toc.protocol import TocFormat
 from ocifs.oci import mediatype
 from ocifs.oci.digest import Digest
 from ocifs.oci.platform import Platform
-from ocifs.settings import Limits, ViewSettings
+from ocifs.registry.auth.source import CredentialSource
+from ocifs.registry.client import open_registry
+from ocifs.settings import Limits, Settings, ViewSettings
 from ocifs.tree.manifest.context import Context
 from ocifs.tree.node import Directory, File
 from ocifs.tree.registry.namespace import RepositoryDirectory
 from ocifs.tree.walk import walk
+from tests.support.faults import Reply, Request, fault_server, http
+from tests.support.secrets import keep_secret
 from tests.tree.memory import MemoryRegistry, MemoryShelf
 
 PAGE = Path(__file__).parents[2] / "docs/how-to/extend.md"
@@ -125,3 +130,44 @@ async def test_a_span_with_a_false_checksum_is_read_from_the_tar(
     with caplog.at_level(logging.WARNING):
         assert await read(registry, (example_format(),)) == CONTENT["d/second"]
     assert "is indexed again" in caplog.text
+
+
+OLD = keep_secret("the-old-password-of-the-page")
+NEW = keep_secret("the-new-password-of-the-page")
+
+
+def example_source(directory: Path) -> CredentialSource:
+    source: CredentialSource = module_on_page("Add a credential source").DirectorySource(directory)
+    return source
+
+
+async def test_a_registry_gets_the_credential_of_the_example(tmp_path: Path) -> None:
+    accepted = [OLD]
+
+    def reply(request: Request) -> Reply:
+        login = base64.b64encode(f"me:{accepted[0]}".encode()).decode()
+        if request.headers.get("authorization") != f"Basic {login}":
+            return http(401, www_authenticate='Basic realm="test"')
+        body = json.dumps({"name": "team/app", "tags": ["v1"]}).encode()
+        return http(200, body, content_type="application/json")
+
+    with fault_server(reply) as server:
+        source = example_source(tmp_path)
+        (tmp_path / server.host).write_text(f"me:{OLD}\n")
+        async with open_registry(server.host, Settings(), [source]) as client:
+            assert await client.tags("team/app") == ("v1",)
+            # The registry rejects the old password, and the file has the new one.
+            accepted[0] = NEW
+            (tmp_path / server.host).write_text(f"me:{NEW}\n")
+            assert await client.tags("team/app") == ("v1",)
+
+
+@pytest.mark.parametrize("content", [b"", b"name", b"\xff:x"])
+async def test_a_file_of_the_example_without_a_credential_is_none(
+    tmp_path: Path, content: bytes
+) -> None:
+    (tmp_path / "r.example").write_bytes(content)
+    source = example_source(tmp_path)
+    assert await source.find("r.example", "", refresh=False) is None
+    assert await source.find("other.example", "", refresh=False) is None
+    assert source.describe() == f"the files in {tmp_path}"

@@ -17,7 +17,6 @@ from ocifs.layers.merge.apply import merge
 from ocifs.oci import mediatype
 from ocifs.oci.digest import Digest
 from ocifs.registry.client import RegistryClient
-from tests.support.clients import open_registry
 from ocifs.registry.http.etags import EtagStore, RegistryResponse
 from ocifs.settings import Limits, Settings
 from ocifs.tree.manifest.reachable import reachable
@@ -26,6 +25,7 @@ from ocifs.tree.registry.single import SingleManifest, open_single
 from ocifs.tree.walk import walk
 from tests.layers.stacks import file, layer, symlink
 from tests.layers.tars import DIRECTORY, SYMLINK, entry, inflate, members, tar
+from tests.support.clients import open_registry
 from tests.support.faults import Handler, Reply, Request, fault_server, http
 from tests.tree.memory import MemoryRegistry
 from tests.tree.test_semantics import context_of

@@ -18,8 +18,8 @@ from ocifs.content import Blob
 from ocifs.oci import mediatype
 from ocifs.oci.digest import Digest
 from ocifs.registry.client import RegistryClient
-from tests.support.clients import open_registry
 from ocifs.settings import Limits, Settings
+from tests.support.clients import open_registry
 from tests.support.faults import FaultServer, Handler, Reply, Request, fault_server, http
 from tests.support.secrets import keep_secret
 

@@ -15,7 +15,6 @@ from ocifs.errors import AccessDenied, IntegrityError, LimitExceeded, Malformed,
 from ocifs.oci import mediatype
 from ocifs.oci.digest import Digest
 from ocifs.oci.manifest import Form, parse_manifest
-from tests.support.clients import open_registry
 from ocifs.settings import Limits, Settings
 from tests.registry.quirks import (
     BLOB,
@@ -28,6 +27,7 @@ from tests.registry.quirks import (
     read,
     with_tokens,
 )
+from tests.support.clients import open_registry
 from tests.support.faults import FaultServer, Reply, Request, fault_server, http
 
 SIZE = len(CONTENT)

@@ -13,10 +13,10 @@ import trio
 import trustme
 
 from ocifs.errors import Unreachable
-from tests.support.clients import open_registry
 from ocifs.registry.config.endpoint import Endpoint
 from ocifs.settings import Limits, NetworkSettings, Settings
 from tests.registry.quirks import CONTENT, TAGS, acting, quirk, read
+from tests.support.clients import open_registry
 from tests.support.faults import FaultServer, Reply, fault_server, http
 
 

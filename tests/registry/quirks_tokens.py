@@ -13,9 +13,9 @@ import pytest
 import trustme
 
 from ocifs.errors import AccessDenied, Malformed
-from tests.support.clients import open_registry
 from ocifs.settings import NetworkSettings, Settings
 from tests.registry.quirks import SECRET, TAGS, acting, log_in, quirk
+from tests.support.clients import open_registry
 from tests.support.faults import FaultServer, Handler, Reply, Request, fault_server, http
 from tests.support.secrets import keep_secret
 

@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 from ocifs.content import Blob
 from ocifs.errors import AccessDenied, OcifsError
 from ocifs.oci.digest import Digest
-from tests.support.clients import open_registry
 from ocifs.registry.config.endpoint import Endpoint
 from ocifs.registry.http.addresses import NetworkZone, is_inner, is_own, zone_of, zone_of_address
 from ocifs.registry.http.origins import origin_in
 from ocifs.registry.http.tls import TlsConfig
 from ocifs.registry.http.transport import make_client, send
 from ocifs.settings import Limits, NetworkSettings, Settings
+from tests.support.clients import open_registry
 from tests.support.faults import Reply, Request, fault_server, http
 
 METADATA = [

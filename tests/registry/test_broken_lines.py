@@ -30,10 +30,10 @@ from ocifs.concurrency import deadline
 from ocifs.content import Blob
 from ocifs.oci.digest import Digest
 from ocifs.registry.client import RegistryClient
-from tests.support.clients import open_registry
 from ocifs.settings import CacheSettings, Limits, NetworkSettings, Settings
 from ocifs.store.blobs.cached import CachedBlobs
 from ocifs.store.disk import Disk
+from tests.support.clients import open_registry
 from tests.support.faults import FaultServer, Reply, Request, fault_server, http, in_turn
 from tests.support.proxy import proxy_to
 

@@ -18,8 +18,8 @@ from ocifs.errors import AccessDenied, NotFound
 from ocifs.oci import mediatype
 from ocifs.oci.digest import Digest
 from ocifs.oci.distribution import endpoints
-from tests.support.clients import open_registry
 from ocifs.settings import NetworkSettings, Settings
+from tests.support.clients import open_registry
 from tests.support.ports import free_port
 from tests.support.push import push_blob, push_manifest
 from tests.support.registry import Registry

@@ -16,10 +16,10 @@ from ocifs.content import Blob
 from ocifs.errors import OcifsError, RateLimited, RegistryFailed
 from ocifs.oci.digest import Digest
 from ocifs.registry.client import RegistryClient
-from tests.support.clients import open_registry
 from ocifs.registry.config.endpoint import Endpoint
 from ocifs.settings import Limits, NetworkSettings, Settings
 from tests.mount.test_registry_mount import push_files
+from tests.support.clients import open_registry
 from tests.support.faultproxy import LIES, SIZES, WAYS, FaultProxy, fault_proxy
 from tests.support.registry import Registry
 

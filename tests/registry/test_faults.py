@@ -22,9 +22,9 @@ from ocifs.content import Blob
 from ocifs.oci import mediatype
 from ocifs.oci.digest import Digest
 from ocifs.registry.client import RegistryClient
-from tests.support.clients import open_registry
 from ocifs.registry.http.errors import translated_errors
 from ocifs.settings import NetworkSettings, Settings
+from tests.support.clients import open_registry
 from tests.support.faults import Handler, Reply, Request, fault_server, http, in_turn
 from tests.support.secrets import keep_secret
 

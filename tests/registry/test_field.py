@@ -19,8 +19,8 @@ import trio
 from ocifs.content import Blob
 from ocifs.oci import mediatype
 from ocifs.oci.digest import Digest
-from tests.support.clients import open_registry
 from ocifs.settings import Settings
+from tests.support.clients import open_registry
 from tests.support.faults import FaultServer, Handler, Reply, Request, fault_server, http
 from tests.support.secrets import keep_secret
 from tests.support.tools import tool

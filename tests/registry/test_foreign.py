@@ -17,8 +17,8 @@ import trustme
 from ocifs.content import Blob
 from ocifs.errors import AccessDenied, Malformed, OcifsError, RegistryFailed
 from ocifs.oci.digest import Digest
-from tests.support.clients import open_registry
 from ocifs.settings import Limits, NetworkSettings, Settings
+from tests.support.clients import open_registry
 from tests.support.faults import FaultServer, Reply, Request, fault_server, http, in_turn
 from tests.support.nginx import before, tls_front
 from tests.support.proxy import proxy_to

@@ -15,8 +15,8 @@ from ocifs.errors import AccessDenied, NotFound, OcifsError, RateLimited, Regist
 from ocifs.oci import mediatype
 from ocifs.oci.digest import Digest
 from ocifs.registry.client import RegistryClient
-from tests.support.clients import open_registry
 from ocifs.settings import Limits, Settings
+from tests.support.clients import open_registry
 from tests.support.faults import Handler, Reply, Request, fault_server, http
 from tests.support.tools import tool
 

@@ -24,8 +24,8 @@ from ocifs.errors import (
     RegistryFailed,
 )
 from ocifs.oci.distribution.endpoints import PAGE
-from tests.support.clients import open_registry
 from ocifs.settings import Limits, Settings
+from tests.support.clients import open_registry
 from tests.support.faults import Handler, Reply, Request, fault_server, http
 from tests.support.tools import tool
 

@@ -25,12 +25,12 @@ from ocifs.oci.reference import RegistrySource
 from ocifs.registry.config.registries_conf import parse
 from ocifs.registry.config.routes import RouteTable
 from ocifs.registry.mirrors.mirrored import MirroredRegistry
-from tests.support.clients import open_mirrored
 from ocifs.settings import CacheSettings, NetworkSettings, Settings
 from ocifs.store.blobs.cached import CachedBlobs
 from ocifs.store.disk import Disk
 from ocifs.tree.node import File
 from ocifs.tree.walk import walk
+from tests.support.clients import open_mirrored
 from tests.support.faults import Reply, Request, fault_server, http
 from tests.support.nginx import before, tls_front
 from tests.support.push import push_blob, push_manifest

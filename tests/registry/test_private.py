@@ -14,9 +14,9 @@ import trustme
 from ocifs.content import Blob
 from ocifs.errors import AccessDenied, OcifsError, Unreachable
 from ocifs.oci.digest import Digest
-from tests.support.clients import open_registry
 from ocifs.settings import NetworkSettings, Settings
 from tests.registry.private import LAYER, House, private_house
+from tests.support.clients import open_registry
 from tests.support.mount import mounted, run_ocifs
 from tests.support.nginx import tls_front
 from tests.support.tokens import TokenServer

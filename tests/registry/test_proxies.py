@@ -15,12 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocifs.errors import Unreachable, UsageError
-from tests.support.clients import open_registry
 from ocifs.registry.config.hosts_toml import parse as parse_hosts
 from ocifs.registry.config.registries_conf import parse as parse_conf
 from ocifs.registry.config.registries_conf import routes_for
 from ocifs.registry.http.proxies import proxy_for
 from ocifs.settings import Limits, NetworkSettings, Settings
+from tests.support.clients import open_registry
 from tests.support.faults import fault_server, http, in_turn
 from tests.support.nginx import Front, tls_front
 from tests.support.proxy import proxy_to, socks_to

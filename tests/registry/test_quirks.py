@@ -20,7 +20,6 @@ import trustme
 from ocifs.errors import AccessDenied, CatalogUnavailable, NotFound, RegistryFailed
 from ocifs.oci import mediatype
 from ocifs.oci.reference import Reference, parse_source
-from tests.support.clients import open_registry
 from ocifs.settings import NetworkSettings, Settings
 from tests.registry.quirks import (
     BLOB,
@@ -36,6 +35,7 @@ from tests.registry.quirks import (
     read,
     with_tokens,
 )
+from tests.support.clients import open_registry
 from tests.support.faults import Reply, Request, fault_server, http
 from tests.support.nginx import before, tls_front
 from tests.support.proxy import proxy_to

@@ -14,8 +14,8 @@ from ocifs.errors import OcifsError, RegistryFailed
 from ocifs.oci import mediatype
 from ocifs.oci.digest import Digest
 from ocifs.oci.distribution.endpoints import referrers_tag
-from tests.support.clients import open_registry
 from ocifs.settings import Limits, Settings
+from tests.support.clients import open_registry
 from tests.support.faults import FaultServer, Handler, Reply, Request, fault_server, http
 from tests.support.tools import tool
 

@@ -17,8 +17,8 @@ from ocifs.oci import mediatype
 from ocifs.oci.digest import Digest
 from ocifs.oci.distribution import endpoints
 from ocifs.oci.distribution.endpoints import referrers_tag
-from tests.support.clients import open_registry
 from ocifs.settings import Settings
+from tests.support.clients import open_registry
 from tests.support.push import push_blob, push_manifest
 from tests.support.registries import KINDS, running
 

@@ -12,9 +12,9 @@ from ocifs.errors import AccessDenied, UsageError
 from ocifs.registry.config.registries_conf import (
     RegistriesConf,
     RegistryRule,
-    matched_length,
     files,
     load,
+    matched_length,
     merge,
     parse,
     routes_for,
@@ -325,7 +325,9 @@ def test_the_rule_for_a_name_is_the_longest_that_fits(
     prefixes: list[str], host: str, path: str
 ) -> None:
     conf = RegistriesConf({prefix: RegistryRule(prefix, "l.example") for prefix in prefixes})
-    fitting = [prefix for prefix in prefixes if matched_length(prefix, f"{host}/{path}") is not None]
+    fitting = [
+        prefix for prefix in prefixes if matched_length(prefix, f"{host}/{path}") is not None
+    ]
     rule = conf.rule_for(f"{host}/{path}")
     assert (rule.prefix if rule else None) == max(fitting, key=len, default=None)
 

@@ -14,9 +14,9 @@ import trio
 from ocifs import __version__, errors
 from ocifs.content import Blob
 from ocifs.oci.digest import Digest
-from tests.support.clients import open_registry
 from ocifs.registry.http.etags import EtagStore, RegistryResponse
 from ocifs.settings import Limits, NetworkSettings, Settings
+from tests.support.clients import open_registry
 from tests.support.faults import Reply, Request, fault_server, http, in_turn
 from tests.support.push import push_blob
 from tests.support.registry import Registry

@@ -13,8 +13,8 @@ import trustme
 
 from ocifs.errors import AccessDenied
 from ocifs.oci import mediatype
-from tests.support.clients import open_registry
 from ocifs.settings import NetworkSettings, Settings
+from tests.support.clients import open_registry
 from tests.support.push import push_blob, push_manifest
 from tests.support.registry import Registry, running_registry
 from tests.support.secrets import keep_secret

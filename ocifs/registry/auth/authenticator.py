@@ -3,9 +3,8 @@
 `Connection` calls this module from the task of each request: `header` before the request, `respond`
 after a 401, `renew` after another refusal that may mean an expired header.
 
-State: the registry's last challenge, and for each scope the credential, its Basic header or token,
-and the names that the registry uses for the scope. The least recently used scopes are dropped. A
-scope is the one that a request is expected to need (`oci.distribution.endpoints.scope_of`).
+State: the registry's last challenge, and the state of each scope (`scopes`). The scope of a request
+is a guess from its target (`oci.distribution.endpoints.scope_of`); a challenge may name others.
 
 - There is one token request for a scope at a time. Concurrent callers wait for it.
 - A token server is contacted only if `origins` allows its address.
@@ -16,49 +15,22 @@ scope is the one that a request is expected to need (`oci.distribution.endpoints
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from math import inf
+from dataclasses import replace
 
 import httpx
 import trio
-from cachetools import LRUCache
 
 from ocifs.concurrency import note_progress
 from ocifs.errors import AccessDenied, OcifsError
 from ocifs.oci.distribution.challenge import Challenge, Token, parse_challenges
 from ocifs.registry.auth.credential import Credential
-from ocifs.registry.auth.source import CredentialSources, find_credential
+from ocifs.registry.auth.scopes import CachedToken, Scopes
+from ocifs.registry.auth.source import CredentialSources
 from ocifs.registry.auth.tokens import TokenRequest, fetch_token
 from ocifs.registry.http.origins import WebOrigin, check_realm, may_have_credentials
 
 _EXPIRY_MARGIN = 10.0  # seconds before its expiry at which a token is replaced
 _MIN_AGE = 30.0  # seconds for which a header is not suspected to have expired
-_SCOPE_NAMES = 8  # scopes in one token request
-_SCOPES = 4096  # scopes with remembered state, one a repository
-
-
-@dataclass(frozen=True, slots=True)
-class _CachedToken:
-    token: Token
-    until: float
-    since: float
-
-
-@dataclass(slots=True)
-class _ScopeState:
-    """The state of one scope.
-
-    `credential` is valid if `is_searched`. `basic`: the Basic header, once it is in use, and when it
-    was last checked. `names`: the registry's names for the scope, the latest first.
-    """
-
-    lock: trio.Lock = field(default_factory=trio.Lock)
-    is_searched: bool = False
-    credential: Credential | None = None
-    basic: str = ""
-    basic_since: float = -inf
-    token: _CachedToken | None = None
-    names: tuple[str, ...] = ()
 
 
 class Authenticator:
@@ -78,9 +50,8 @@ class Authenticator:
         self.registry = registry
         self._client = client
         self._host = host
-        self._sources = sources
+        self._scopes = Scopes(host, sources)
         self._redirects = redirects
-        self._scopes: LRUCache[str, _ScopeState] = LRUCache(_SCOPES)
         self._bearer: Challenge | None = None
         self._wants_basic = False
 
@@ -120,9 +91,9 @@ class Authenticator:
 
     async def header(self, scope: str) -> str | None:
         """The header for a request, as far as it is known without a challenge."""
-        state = self._state(scope)
+        state = self._scopes.state(scope)
         if self._wants_basic and not state.basic:
-            credential = await self._credential(scope)
+            credential = await self._scopes.credential(scope)
             if credential is not None and credential.kind == "password":
                 state.basic = credential.basic()
         if state.basic:
@@ -137,14 +108,14 @@ class Authenticator:
         `refused`: the header of the request, if it had one. Raises AccessDenied if there is nothing
         else to try.
         """
-        state = self._state(scope)
+        state = self._scopes.state(scope)
         for challenge in parse_challenges(challenge_header):
             if challenge.scheme == "bearer" and challenge.parameters.get("realm"):
                 self._bearer = challenge
-                self._remember_name(state, challenge.parameters.get("scope", ""))
+                state.add_name(challenge.parameters.get("scope", ""))
                 return f"Bearer {(await self._token(challenge, scope, refused)).value}"
             if challenge.scheme == "basic":
-                credential = await self._credential(scope, refresh=refused is not None)
+                credential = await self._scopes.credential(scope, refresh=refused is not None)
                 if (
                     credential is not None
                     and credential.kind == "password"
@@ -165,12 +136,12 @@ class Authenticator:
         Returns None if there is none, or if the header is too new to have expired.
         """
         now = trio.current_time()
-        state = self._state(scope)
+        state = self._scopes.state(scope)
         if refused == state.basic:
             if now - state.basic_since < _MIN_AGE:
                 return None
             state.basic_since = now
-            credential = await self._credential(scope, refresh=True)
+            credential = await self._scopes.credential(scope, refresh=True)
             if credential is None or credential.kind != "password" or credential.basic() == refused:
                 return None
             state.basic = credential.basic()
@@ -187,34 +158,12 @@ class Authenticator:
 
     async def credential(self, repository: str) -> Credential | None:
         """The credential for a repository (empty: the catalog), if the registry requires one."""
-        return await self._credential(
+        return await self._scopes.credential(
             f"repository:{repository}:pull" if repository else "registry:catalog:*"
         )
 
-    def _state(self, scope: str) -> _ScopeState:
-        state = self._scopes.get(scope)
-        if state is None:
-            state = self._scopes[scope] = _ScopeState()
-        return state
-
-    def _remember_name(self, state: _ScopeState, name: str) -> None:
-        """Remember the registry's name for a scope (ACR uses metadata_read for tags)."""
-        if name and name not in state.names:
-            state.names = (name, *state.names)[:_SCOPE_NAMES]
-
-    async def _credential(self, scope: str, *, refresh: bool = False) -> Credential | None:
-        state = self._state(scope)
-        if refresh or not state.is_searched:
-            kind, _, rest = scope.partition(":")
-            repository = rest.rpartition(":")[0] if kind == "repository" else ""
-            state.credential = await find_credential(
-                self._sources, self._host, repository, refresh=refresh
-            )
-            state.is_searched = True
-        return state.credential
-
     async def _token(self, challenge: Challenge, scope: str, refused: str | None) -> Token:
-        state = self._state(scope)
+        state = self._scopes.state(scope)
         async with state.lock:
             cached = state.token
             if (
@@ -231,13 +180,13 @@ class Authenticator:
             lifetime = max(token.expires_in - _EXPIRY_MARGIN, token.expires_in / 2)
             note_progress()
             now = trio.current_time()
-            state.token = _CachedToken(token, now + lifetime, now)
+            state.token = CachedToken(token, now + lifetime, now)
             return token
 
     async def _fetch(self, challenge: Challenge, scope: str) -> Token:
         realm = challenge.parameters["realm"]
         check_realm(self.registry, realm)
-        credential = await self._credential(scope)
+        credential = await self._scopes.credential(scope)
         if credential is not None and credential.kind == "registry":
             return Token(credential.secret)
         if credential is not None and not may_have_credentials(self.registry, realm):
@@ -245,9 +194,9 @@ class Authenticator:
         try:
             return await self._request(challenge, scope, credential)
         except AccessDenied:
-            reread = await self._credential(scope, refresh=True)
+            reread = await self._scopes.credential(scope, refresh=True)
             if reread == credential:
-                self._state(scope).is_searched = False
+                self._scopes.state(scope).is_searched = False
                 raise
             return await self._request(challenge, scope, reread)
 
@@ -264,7 +213,7 @@ class Authenticator:
     async def _request(
         self, challenge: Challenge, scope: str, credential: Credential | None
     ) -> Token:
-        scopes = self._state(scope).names or ((scope,) if scope else ())
+        scopes = self._scopes.state(scope).names or ((scope,) if scope else ())
         realm, service = challenge.parameters["realm"], challenge.parameters.get("service", "")
         request = TokenRequest(self.registry, realm, service, scopes, credential, self._redirects)
         try:

@@ -6,7 +6,7 @@
 - A redirect is followed if `origins` would allow its target as a realm. A POST stays a POST, except
   after a 303: the usual redirects add TLS or a slash.
 - The secret is sent only to the same host, and never from TLS to plain HTTP. To another host a GET
-  continues without it, for an anonymous token. A POST, whose body is the secret, fails.
+  continues without it, for an anonymous token. A POST has the secret as its body, and fails.
 - An error names the token server, not the registry, and no secret.
 """
 

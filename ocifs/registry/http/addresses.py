@@ -99,7 +99,7 @@ def zone_of_address(text: str) -> NetworkZone:
     if address is None:
         return NetworkZone.OUTSIDE
     zone = _zone(address)
-    if zone is NetworkZone.OUTSIDE and any(is_own(each) for each in _meanings(address)):
+    if zone is NetworkZone.OUTSIDE and any(is_own(meaning) for meaning in _meanings(address)):
         return NetworkZone.OWN
     return zone
 
@@ -109,7 +109,7 @@ def is_inner(host: str) -> bool:
     address = parse_address(_name(host))
     if address is None:
         return zone_of(host) is NetworkZone.MACHINE
-    return any(_is_reserved(each) or each.is_link_local for each in _meanings(address))
+    return any(_is_reserved(meaning) or meaning.is_link_local for meaning in _meanings(address))
 
 
 def _name(host: str) -> str:
@@ -127,11 +127,15 @@ def parse_address(name: str) -> Address | None:
 
 def _zone(address: Address) -> NetworkZone:
     meanings = list(_meanings(address))
-    if any(each in _METADATA for each in meanings):
+    if any(meaning in _METADATA for meaning in meanings):
         return NetworkZone.METADATA
-    if any(_is_reserved(each) for each in meanings):
+    if any(_is_reserved(meaning) for meaning in meanings):
         return NetworkZone.MACHINE
-    return NetworkZone.LINK if any(each.is_link_local for each in meanings) else NetworkZone.OUTSIDE
+    return (
+        NetworkZone.LINK
+        if any(meaning.is_link_local for meaning in meanings)
+        else NetworkZone.OUTSIDE
+    )
 
 
 def _is_reserved(address: Address) -> bool:

@@ -7,7 +7,7 @@ result.
 - A line with an illegal field name, such as `X Y: 1`, is dropped with its continuations. Space
   between a legal name and its colon is removed (RFC 9112, 5.1). Every other byte is unchanged.
 - Interim responses (1xx) belong to the head. All lines count together.
-- Bytes that are not HTTP pass at once: those of a proxy's own protocol, and those that h11 rejects.
+- Bytes that are not HTTP pass at once: a proxy's own protocol, or bytes that h11 rejects.
 """
 
 from __future__ import annotations

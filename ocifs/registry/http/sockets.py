@@ -52,7 +52,7 @@ class StaleConnection(httpcore.ReadError):
 
 
 class SocketStream(httpcore.AsyncNetworkStream):
-    """A connection whose reads grow once the head of a response is complete."""
+    """A connection with larger reads once the head of a response is complete."""
 
     def __init__(self, inner: httpcore.AsyncNetworkStream) -> None:
         self._inner = inner

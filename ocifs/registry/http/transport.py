@@ -1,4 +1,4 @@
-"""Bytes over HTTP: an httpx client for one registry, with connection pools and errors of our own.
+"""Bytes over HTTP: an httpx client for one registry, with its connection pools and errors.
 
 `Connection` and the token requests call this module from the task of the caller. State: one pool of
 connections for each combination of TLS context and proxy, for the life of the client, and the
@@ -52,7 +52,7 @@ log = logging.getLogger("ocifs.registry")
 USER_AGENT = f"ocifs/{__version__}"
 _HANDSHAKE = 3.0  # seconds in which a host on loopback must respond over TLS
 _IDEMPOTENT = frozenset({b"GET", b"HEAD"})  # methods that may be sent twice (RFC 9110, 9.2.2)
-_PEERS = 64  # addresses of a registry whose zone is looked up
+_PEERS = 64  # addresses of one registry that are classified
 _TURN = 0.005  # seconds of work on one response before other tasks run
 
 
@@ -66,9 +66,9 @@ class _PooledTransport(httpx.AsyncBaseTransport):
         self._pools: dict[
             tuple[ssl.SSLContext | None, str | None, bool], httpcore.AsyncConnectionPool
         ] = {}
-        # The zones that the registry may lead to: the one that its name belongs to, and this
-        # machine's own addresses once the registry has responded from one. Then the registry and
-        # its storage are on one machine, each with a name.
+        # The zones that the registry may redirect to: the zone of its name, and this machine's own
+        # addresses once the registry has responded from one. Then the registry and its storage are
+        # on one machine, each with a name.
         self._zones = {NetworkZone.OUTSIDE, zone_of(registry[1])}
         self._peers: set[str] = set()
 

@@ -47,9 +47,11 @@ from ocifs.settings import Settings
 T = TypeVar("T")
 
 _OUTAGES = (Unreachable, DeadlineExceeded, RegistryFailed)
-_DIGESTS = 4096  # whose upstreams are remembered
-_REPOSITORIES = 4096  # whose mirror for tags is remembered
-_IDENTITIES = 256  # sets of credentials whose hash is remembered
+# Bounds of the caches: digests with their upstreams, repositories with a mirror for tags, and hashes
+# of credentials.
+_DIGESTS = 4096
+_REPOSITORIES = 4096
+_IDENTITIES = 256
 
 
 class MirroredRegistry:
