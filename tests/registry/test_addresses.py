@@ -200,7 +200,7 @@ async def test_a_name_that_resolves_to_an_inner_address_is_not_connected_to(addr
         Settings().timing,
     )
     async with client:
-        with names(cdn=address), pytest.raises(AccessDenied, match="sends us"):
+        with names(cdn=address), pytest.raises(AccessDenied, match="redirects to"):
             await send(client, "GET", "http://cdn.test.example:9/", {})
         for own in _own_addresses():
             with pytest.raises(AccessDenied, match="this machine"):

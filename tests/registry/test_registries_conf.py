@@ -183,14 +183,14 @@ def test_version_1_says_what_it_can() -> None:
     ("text", "said"),
     [
         ("[[registry]", "line 1"),
-        ("registry = 3", "conf: registry is no array of tables"),
-        ("[[registry]]\nlocation = 3", r"conf: registry\[1\].location is no string"),
+        ("registry = 3", "conf: registry is not an array of tables"),
+        ("[[registry]]\nlocation = 3", r"conf: registry\[1\].location is not a string"),
         ("[[registry]]\ninsecure = true", r"conf: registry\[1\].location is missing"),
         ('[[registry]]\nlocation = "http://a.example"', r"registry\[1\].location"),
         ('[[registry]]\nprefix = "*.a.example/x"', r"registry\[1\].prefix"),
         ('[[registry]]\nprefix = "a.*.example"\nlocation = "b.example"', r"registry\[1\].prefix"),
-        ("[aliases]\nx = 3", "aliases.x is no string"),
-        ("unqualified-search-registries = 3", "unqualified-search-registries is no list"),
+        ("[aliases]\nx = 3", "aliases.x is not a string"),
+        ("unqualified-search-registries = 3", "unqualified-search-registries is not a list"),
         ('short-name-mode = "ask"', r"short-name-mode \(ask\) is not one of enforcing"),
         ('[[registry]]\nlocation = "http://me:geheim@a.example"', r"\(http://…@a.example\)"),
         ("[registries.block]\nregistries = 7", "registries.block.registries"),
@@ -214,7 +214,7 @@ def test_what_is_wrong_is_told_by_file_and_key(text: str, said: str) -> None:
             'mirror-by-digest-only = true\n[[registry.mirror]]\nlocation = "b.example"\npull-from-mirror = "all"',
             "pull-from-mirror",
         ),
-        ('proxy = "socks4://p"', r"registry\[1\].proxy \(socks4://p\) is no address"),
+        ('proxy = "socks4://p"', r"registry\[1\].proxy \(socks4://p\) is not a proxy address"),
         ('location = "my_mirror:5000"', r"registry\[1\].location \(my_mirror:5000\) is not a host"),
         (
             'location = "b.example/x:v2"',
@@ -265,7 +265,7 @@ def test_a_drop_in_file_has_version_2_only(tmp_path: Path) -> None:
     drop_in.parent.mkdir(parents=True)
     drop_in.write_text("[registries.insecure]\nregistries = ['a.example']")
     own.write_text("")
-    with pytest.raises(UsageError, match=r"x\.conf: registries is of version 1"):
+    with pytest.raises(UsageError, match=r"x\.conf: version 1"):
         load({"HOME": "/nonexistent", "XDG_CONFIG_HOME": str(tmp_path)})
 
 
@@ -307,7 +307,7 @@ def test_where_files_are(tmp_path: Path) -> None:
     assert asked(load(home), "a.example", "x") == ["c.example/x"]
     assert asked(load(home, Path("/dev/null")), "a.example", "x") == ["a.example/x"]
     named = tmp_path / "named.conf"
-    with pytest.raises(UsageError, match=r"named\.conf is not there"):
+    with pytest.raises(UsageError, match=r"no such file: .*named\.conf"):
         load({**home, "CONTAINERS_REGISTRIES_CONF": str(named)})
     named.write_text("")
     assert files({**home, "CONTAINERS_REGISTRIES_CONF": str(named)})[0] == named

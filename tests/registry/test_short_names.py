@@ -87,7 +87,7 @@ def test_an_alias_comes_before_the_list_and_a_full_name_is_never_replaced() -> N
     [
         ('[aliases]\nx = "b"', "x", r"conf: aliases.x \(b\) is not a name with a host"),
         ('[aliases]\nx = "b.example/x:1"', "x:2", "conf: aliases.x"),
-        ('unqualified-search-registries = ["a b"]', "x", "has 'a b', which is not a host"),
+        ('unqualified-search-registries = ["a b"]', "x", "not a host: .a b."),
     ],
 )
 def test_an_entry_that_is_wrong_fails_only_the_names_that_need_it(

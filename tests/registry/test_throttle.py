@@ -164,8 +164,8 @@ async def test_a_304_that_nobody_asked_for_is_no_list() -> None:
 def test_answers_are_kept_within_their_bound() -> None:
     kept = EtagStore(100)
     for number in range(5):
-        kept.take(str(number), RegistryResponse(200, {"etag": f'"{number}"'}, b"x" * 40))
-    kept.take("large", RegistryResponse(200, {"etag": '"large"'}, b"x" * 101))
+        kept.update(str(number), RegistryResponse(200, {"etag": f'"{number}"'}, b"x" * 40))
+    kept.update("large", RegistryResponse(200, {"etag": '"large"'}, b"x" * 101))
     assert [name for name in ("0", "1", "2", "3", "4", "large") if kept.condition(name)] == [
         "3",
         "4",
