@@ -124,7 +124,10 @@ def test_certificates_headers_and_time() -> None:
         ("[host", "hosts.toml: "),
         ("server = 1", "hosts.toml: server is not a string"),
         ('server = "ftp://x"', "hosts.toml: server"),
-        ('[host."https://me:geheim@a.example"]', "host.https://…@a.example is not a registry address"),
+        (
+            '[host."https://me:geheim@a.example"]',
+            "host.https://…@a.example is not a registry address",
+        ),
         ('[host."https://a.example"]\nproxy = "http://"', "proxy .* is not a proxy address"),
         ('[host."https://a b"]', "host.https://a b is not a registry address"),
         (
