@@ -128,5 +128,5 @@ def test_a_configuration_that_others_may_change_is_warned_of(
     path.chmod(0o666)
     monkeypatch.setenv("OCIFS_CONFIG", str(path))
     done = run_ocifs("config", "show", cache=tmp_path / "cache")
-    assert b"not safe: others can write to" in done.stderr
+    assert b"unsafe permissions of the configuration file: others can write to" in done.stderr
     assert b"7" in done.stdout

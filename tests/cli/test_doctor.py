@@ -90,7 +90,7 @@ def test_a_registry_that_wants_credentials_says_so(tmp_path: Path) -> None:
 def test_who_does_not_answer(tmp_path: Path) -> None:
     status, found = doctor(tmp_path, "127.0.0.1:1")
     assert (status, found["registry"][0][0]) == (1, BAD)
-    assert found["registry"][0][2] == "is the registry running, and is the port right?"
+    assert found["registry"][0][2] == "check that the registry is running, and check the port"
     with silent_server() as host:
         status, found = doctor(tmp_path, host, "--timeout", "1")
     assert (status, found["registry"][0][:2]) == (1, (BAD, "no answer within 1 s"))

@@ -25,4 +25,4 @@ class SafetyCheck:
         problem = unsafe_permissions(path) if path not in self._warned else ""
         if problem:
             self._warned.add(path)
-            log.warning("credentials are read from an unsafe file: %s", problem)
+            log.warning("unsafe permissions of a credentials file: %s", problem)
