@@ -314,7 +314,7 @@ def test_credentials_that_are_missing_or_wrong_are_told_apart(
     monkeypatch.setenv("OCIFS_PASSWORD_FILE", str(tmp_path / "pw"))
     absent = run_ocifs(*words, cache=tmp_path, check=False).stderr.decode()
     assert absent.startswith(
-        f"ocifs: OCIFS_PASSWORD_FILE, {tmp_path}/pw, cannot be read: No such file or directory\n"
+        f"ocifs: cannot read OCIFS_PASSWORD_FILE, {tmp_path}/pw: No such file or directory\n"
     )
     (tmp_path / "pw").write_text(keep_secret("that-is-wrong"))
     wrong = run_ocifs(*words, cache=tmp_path, check=False).stderr.decode()
