@@ -19,6 +19,7 @@ HEAD = """# Kinds of artifact
 change the table, not this page. -->
 
 This page lists the values of `kind`, how each kind is recognized, and the names of its files.
+[Add a kind of artifact](../how-to/extend.md#add-a-kind-of-artifact) describes how to add one.
 
 ## How a kind is decided
 
