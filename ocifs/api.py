@@ -41,7 +41,7 @@ from ocifs.tree.node import Directory, File, Node, Symlink
 from ocifs.tree.walk import walk
 
 T = TypeVar("T")
-Ts = TypeVarTuple("Ts")
+Args = TypeVarTuple("Args")
 _CHUNK = 1 << 20
 
 
@@ -234,7 +234,7 @@ class Tree:
                 )
         return loop.call(work)
 
-    def run(self, function: Callable[[AsyncTree, Unpack[Ts]], Awaitable[T]], *args: *Ts) -> T:
+    def run(self, function: Callable[[AsyncTree, Unpack[Args]], Awaitable[T]], *args: *Args) -> T:
         """Run a coroutine function, such as one of `ocifs.verbs`, with the AsyncTree and `args`."""
         return self._call(lambda tree: function(tree, *args))
 

@@ -82,6 +82,7 @@ async def open_tree(
     `status` is filled with the sources of the tree's status. Raises the errors that prevent opening
     it.
     """
+    # Reads /proc and the limits of the control group, which may block.
     settings = await in_thread(fit_to_machine, settings)
     status = {} if status is None else status
     async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
@@ -107,6 +108,7 @@ async def open_tree(
             **housekeeper.facts(),
         }
         yield root
+        # Background work ends with the tree. What it has fetched so far is in the cache.
         nursery.cancel_scope.cancel()
 
 
@@ -154,10 +156,11 @@ class Hosts:
         self._routes = routes
         self._sources = sources
         self._source = source
+        # Lookups of one host run at the same time, but its registry is opened once.
         self._opening = trio.Lock()
         self._opened: dict[str, Directory] = {}
         self._traffic: dict[str, Traffic] = {}
-        # The repositories are those of --repo.
+        # By host: the registry, its catalog, and its repositories of --repo.
         self._contacts: dict[str, tuple[MirroredRegistry, CachedCatalog, tuple[str, ...]]] = {}
 
     async def root(self) -> Directory:
@@ -173,6 +176,7 @@ class Hosts:
             return RepositoryDirectory(
                 context, source.path, ("repository",), repository=bool(source.path)
             )
+        # Named hosts are opened now, so that an error of their configuration is an error of the mount.
         for host in source.hosts:
             await self.open(host)
         return HostsDirectory(
@@ -188,22 +192,23 @@ class Hosts:
         if isinstance(source, Reference):
             return
         several = source if isinstance(source, HostsSource) else HostsSource((source,))
-        applicants = []
+        candidates = []
         for part in several.parts:
             mirrored, catalog, seeds = self._contacts[part.host]
-            applicants.append(AdmissionCandidate(part, mirrored, catalog, seeds, catalog.is_known))
+            candidates.append(AdmissionCandidate(part, mirrored, catalog, seeds, catalog.is_known))
+        # Short enough that a registry that is down delays a mount, but does not prevent it.
         seconds = min(timing.stale_after, timing.timeout / 3)
-        for warning in await admit_all(applicants, seconds, or_any=several.any):
+        for warning in await admit_all(candidates, seconds, or_any=several.any):
             on_warning(warning)
 
     async def open(self, host: str) -> Directory:
         """The directory of one of several hosts. Sends no request."""
         async with self._opening:
             if host not in self._opened:
-                most = self._parts.settings.limits.hosts
-                if len(self._opened) >= most:
+                limit = self._parts.settings.limits.hosts
+                if len(self._opened) >= limit:
                     raise LimitExceeded(
-                        f"more than {most} hosts were looked up in this mount (limits.hosts)"
+                        f"more than {limit} hosts were looked up in this mount (limits.hosts)"
                     )
                 context = await self._context(host)
                 self._opened[host] = RepositoryDirectory(context, "", ("host", host))
@@ -223,6 +228,7 @@ class Hosts:
         seeds = seeds_of(host, self._parts.settings.view.repositories, alone=alone)
         catalog, origin = _open_origin(mirrored, traffic, self._parts, alone=alone)
         self._contacts[host] = mirrored, catalog, seeds
+        # A named repository of one of several hosts is listed, like those of --repo.
         if isinstance(self._source, HostsSource):
             seeds += tuple(
                 part.path for part in self._source.parts if part.host == host and part.path
@@ -233,9 +239,13 @@ class Hosts:
 def _open_origin(
     mirrored: MirroredRegistry, traffic: Traffic, parts: Parts, *, alone: bool
 ) -> tuple[CachedCatalog, ContentSource]:
+    """The chain of readers of one registry, from the client to the cache.
+
+    Each link adds one thing: traffic counters, the pause during an outage, the cache.
+    """
     host, settings = mirrored.host, parts.settings
     if mirrored.has_mirrors:
-        # The endpoints then back off one by one.
+        # The endpoints then back off one by one, and the other ones are tried meanwhile.
         settings = replace(settings, timing=replace(settings.timing, outage_pause=0.0))
     outage = Outage(settings.timing.outage_pause, settings.timing.timeout / 2)
     identity = RegistryIdentity(host, mirrored.identity, on_answer=outage.over)
@@ -250,6 +260,7 @@ def _open_origin(
         "catalog_error": catalog.catalog_error,
         **mirrored.facts(),
     }
+    # Equal digests of several hosts are different files, so their keys contain the host.
     return catalog, ContentSource(host, catalog, blobs if alone else ScopedReader(blobs, (host,)))
 
 
@@ -269,6 +280,7 @@ async def _open_layout(
             try:
                 return await open_single(context, "", only.descriptor.digest, tags=True)
             except OcifsError as error:
+                # The whole source can still be listed, but it has no root filesystem to mount.
                 if settings.view.view != WHOLE:
                     raise
                 log.warning("cannot read the only image of %s: %s", source, error)
@@ -287,6 +299,7 @@ def run_to_end(run: Callable[[], Awaitable[None]]) -> None:
         with ungrouped():
             trio.run(run)
     except BaseExceptionGroup as group:
+        # Ctrl-C, and a pipe that its reader has closed, also come out of a nursery in a group.
         if group.subgroup(KeyboardInterrupt) is not None:
             raise KeyboardInterrupt from None
         if group.split(BrokenPipeError)[1] is None:

@@ -16,7 +16,7 @@ import click
 
 from ocifs.api import AsyncTree
 from ocifs.cli.browse import browse
-from ocifs.cli.options import caching, shared
+from ocifs.cli.options import SourceCommand, caching, shared
 from ocifs.cli.param_types import json_option
 from ocifs.cli.terminal import ProgressBar, write, write_lines
 from ocifs.errors import NotFound, UsageError
@@ -47,7 +47,7 @@ def command() -> None:
     """Inspect, verify, pin and clear the cache."""
 
 
-@command.command("path")
+@command.command("path", cls=SourceCommand)
 @click.argument("digest", required=False)
 @caching
 def path_command(digest: str | None, **options: Unpack[CacheOptions]) -> None:
@@ -70,7 +70,7 @@ def path_command(digest: str | None, **options: Unpack[CacheOptions]) -> None:
     raise NotFound(f"not in the cache: {wanted}")
 
 
-@command.command("list")
+@command.command("list", cls=SourceCommand)
 @json_option
 @caching
 def list_command(as_json: bool, **options: Unpack[CacheOptions]) -> None:
@@ -144,7 +144,7 @@ def _age(used: float) -> str:
     return next((f"{seconds // unit:.0f} {name}" for unit, name in _AGES if seconds >= unit), "now")
 
 
-@command.command("verify")
+@command.command("verify", cls=SourceCommand)
 @json_option
 @caching
 def verify_command(as_json: bool, **options: Unpack[CacheOptions]) -> int:
@@ -171,7 +171,7 @@ def verify_command(as_json: bool, **options: Unpack[CacheOptions]) -> int:
     return 1 if findings.wrong else 0
 
 
-@command.command("gc")
+@command.command("gc", cls=SourceCommand)
 @json_option
 @caching
 def gc_command(as_json: bool, **options: Unpack[CacheOptions]) -> int:
@@ -204,7 +204,7 @@ def gc_command(as_json: bool, **options: Unpack[CacheOptions]) -> int:
     return 1 if report.over else 0
 
 
-@command.command("clear")
+@command.command("clear", cls=SourceCommand)
 @click.option(
     "--force",
     is_flag=True,
@@ -233,7 +233,7 @@ def clear_command(force: bool, **options: Unpack[CacheOptions]) -> int:
     return 1 if in_use else 0
 
 
-@command.command("pin")
+@command.command("pin", cls=SourceCommand)
 @click.argument("what", metavar="DIGEST|REFERENCE")
 @shared
 def pin_command(what: str, **options: Unpack[Options]) -> None:
@@ -265,7 +265,7 @@ def pin_command(what: str, **options: Unpack[Options]) -> None:
             write(f"{missing} not cached yet; fetch them: `ocifs prefetch {what}`", err=True)
 
 
-@command.command("unpin")
+@command.command("unpin", cls=SourceCommand)
 @click.argument("what", metavar="DIGEST|REFERENCE")
 @caching
 def unpin_command(what: str, **options: Unpack[CacheOptions]) -> None:

@@ -9,7 +9,7 @@ import click
 
 from ocifs.api import AsyncTree
 from ocifs.cli.browse import browse, find_node
-from ocifs.cli.options import shared
+from ocifs.cli.options import SourceCommand, shared
 from ocifs.cli.param_types import PATH, SOURCE
 from ocifs.cli.sources import any_option, below_any
 from ocifs.concurrency import in_thread
@@ -19,7 +19,7 @@ from ocifs.settings import MIB
 from ocifs.tree.node import File
 
 
-@click.command("cat")
+@click.command("cat", cls=SourceCommand)
 @click.argument("source", type=SOURCE)
 @click.argument("path", type=PATH, default="")
 @any_option

@@ -14,7 +14,7 @@ from typing import Unpack
 import click
 
 from ocifs.app import run_to_end
-from ocifs.cli.options import shared
+from ocifs.cli.options import SourceCommand, shared
 from ocifs.cli.param_types import SOURCE, json_option
 from ocifs.cli.terminal import coloured, write, write_lines
 from ocifs.oci.reference import hosts_of, parse_source
@@ -27,7 +27,7 @@ from ocifs.verbs.doctor import diagnose
 _COLOURS = {OK: "green", WARNING: "yellow", BAD: "red"}
 
 
-@click.command("doctor")
+@click.command("doctor", cls=SourceCommand)
 @click.argument("source", required=False, type=SOURCE)
 @json_option
 @shared

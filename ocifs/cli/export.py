@@ -8,14 +8,14 @@ import click
 
 from ocifs.api import AsyncTree
 from ocifs.cli.browse import browse
-from ocifs.cli.options import shared
+from ocifs.cli.options import SourceCommand, shared
 from ocifs.cli.param_types import SOURCE
 from ocifs.cli.terminal import ProgressBar, write
 from ocifs.options import Options
 from ocifs.verbs.export import export_image, parse_destination
 
 
-@click.command("export")
+@click.command("export", cls=SourceCommand)
 @click.argument("reference", type=SOURCE)
 @click.argument("destination")
 @shared

@@ -10,7 +10,7 @@ import click
 from ocifs.api import AsyncTree
 from ocifs.cli.browse import browse
 from ocifs.cli.errors import FAILURE, nearest, text_of
-from ocifs.cli.options import shared
+from ocifs.cli.options import SourceCommand, shared
 from ocifs.cli.param_types import SOURCE
 from ocifs.cli.terminal import CLEAR_LINE, Mark, ProgressBar, is_screen, write
 from ocifs.errors import OcifsError, UsageError
@@ -33,7 +33,7 @@ class KindType(click.Choice):  # type: ignore[type-arg]  # not generic in click 
         return str(value)
 
 
-@click.command("find")
+@click.command("find", cls=SourceCommand)
 @click.argument("source", type=SOURCE, nargs=-1, required=True)
 @click.option(
     "--kind",

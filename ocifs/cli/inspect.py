@@ -10,14 +10,14 @@ import click
 from ocifs.api import AsyncTree
 from ocifs.cli.browse import browse
 from ocifs.cli.errors import text_of
-from ocifs.cli.options import shared
+from ocifs.cli.options import SourceCommand, shared
 from ocifs.cli.param_types import SOURCE, json_option
 from ocifs.cli.terminal import Mark, write, write_lines
 from ocifs.options import Options
 from ocifs.verbs.inspect import inspect_manifest
 
 
-@click.command("inspect")
+@click.command("inspect", cls=SourceCommand)
 @click.argument("reference", type=SOURCE)
 @json_option
 @shared

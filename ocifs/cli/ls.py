@@ -16,7 +16,7 @@ import trio
 
 from ocifs.api import AsyncTree
 from ocifs.cli.browse import browse, find_node
-from ocifs.cli.options import shared
+from ocifs.cli.options import SourceCommand, shared
 from ocifs.cli.param_types import PATH, SOURCE
 from ocifs.cli.sources import any_option, below_any
 from ocifs.cli.terminal import write
@@ -34,7 +34,7 @@ from ocifs.verbs.pacer import AT_A_TIME, Pacer
 _MANIFEST = re.compile(rb"_manifests/[^/]+\Z|(?:\A|\.\./)[a-z0-9]+:[0-9a-f]+\Z")
 
 
-@click.command("ls")
+@click.command("ls", cls=SourceCommand)
 @click.argument("source", type=SOURCE)
 @click.argument("path", default="", type=PATH)
 @click.option(

@@ -37,7 +37,7 @@ from ocifs.telemetry import start_logging
 if TYPE_CHECKING:
     from ocifs.fuse.daemon import Ready
 
-Request: TypeAlias = tuple[Source, Path, tuple[str, int] | None, MountFlags]
+RequestFields: TypeAlias = tuple[Source, Path, tuple[str, int] | None, MountFlags]
 """The fields of ocifs.mounting.MountRequest, whose module is imported after the fork."""
 
 _USAGE = "ocifs mount SOURCE MOUNTPOINT"
@@ -107,7 +107,7 @@ def _one_argument(word: str, context: click.Context) -> UsageError:
     return UsageError(f"missing argument MOUNTPOINT for {word}", hint=_USAGE)
 
 
-def _serve(fields: Request, settings: Settings, ready: Ready | None, *, quiet: bool) -> None:
+def _serve(fields: RequestFields, settings: Settings, ready: Ready | None, *, quiet: bool) -> None:
     """Mount, and return when the mount has ended.
 
     `ready` is the pipe of a daemon to the process that waits for it.

@@ -8,10 +8,11 @@ from pathlib import Path
 import click
 
 from ocifs.cli.config import Config
+from ocifs.cli.options import SourceCommand
 from ocifs.errors import UsageError
 
 
-class NamedMount(click.Command):
+class NamedMount(SourceCommand):
     """A command with arguments, or with the name of a mount as its only argument."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

@@ -107,6 +107,24 @@ mounting = _with_options(own_options(MountOptions, Options))
 """Add the options that only `ocifs mount` has."""
 
 
+_GROUPS = {item.name: f"{item.option.group} options" for item in declared(Options)}
+
+
+class SourceCommand(click.Command):
+    """A command whose --help lists its own options first, and shared ones in sections."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        sections: dict[str, list[tuple[str, str]]] = {"Options": []}
+        for param in self.get_params(ctx):
+            # Newer versions of click also have records of arguments, which the usage line shows.
+            record = param.get_help_record(ctx) if isinstance(param, click.Option) else None
+            if record is not None:
+                sections.setdefault(_GROUPS.get(param.name or "", "Options"), []).append(record)
+        for title, rows in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(rows)
+
+
 def configurable(command: click.Command) -> bool:
     """Whether the configuration file can set options of a command, or of a subcommand."""
     if isinstance(command, click.Group):

@@ -8,14 +8,14 @@ import click
 
 from ocifs.api import AsyncTree
 from ocifs.cli.browse import browse, find_node
-from ocifs.cli.options import shared
+from ocifs.cli.options import SourceCommand, shared
 from ocifs.cli.param_types import PATH, SOURCE
 from ocifs.cli.terminal import ProgressBar
 from ocifs.options import Options
 from ocifs.verbs.prefetch import prefetch_paths
 
 
-@click.command("prefetch")
+@click.command("prefetch", cls=SourceCommand)
 @click.argument("source", type=SOURCE)
 @click.argument("paths", metavar="[PATH]...", nargs=-1, type=PATH)
 @shared

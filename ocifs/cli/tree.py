@@ -9,7 +9,7 @@ import click
 
 from ocifs.api import AsyncTree
 from ocifs.cli.browse import browse, find_node
-from ocifs.cli.options import shared
+from ocifs.cli.options import SourceCommand, shared
 from ocifs.cli.param_types import PATH, SOURCE
 from ocifs.cli.sources import any_option, below_any
 from ocifs.cli.terminal import write
@@ -19,7 +19,7 @@ from ocifs.tree.node import Directory, Symlink
 from ocifs.tree.registry.namespace import RepositoryDirectory
 
 
-@click.command("tree")
+@click.command("tree", cls=SourceCommand)
 @click.argument("source", type=SOURCE)
 @click.argument("path", default="", type=PATH)
 @click.option(
@@ -27,6 +27,7 @@ from ocifs.tree.registry.namespace import RepositoryDirectory
     "--level",
     type=click.IntRange(min=1),
     default=None,
+    metavar="N",
     help="Descend at most this many levels.",
 )
 @any_option

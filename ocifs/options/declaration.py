@@ -67,7 +67,7 @@ class Option:
     - `setting` is the field of Settings or MountFlags that takes the value: `cache.offline`. None
       as a value leaves that field as it is.
     - `convert` makes the field's value from the option's and the hosts of the source.
-    - `metavar` names the value in --help.
+    - `metavar` names the value in --help, and `group` is the section there.
     - `short` is a one-letter form: `-f`.
     - `everywhere` is False for an option that has no environment variable, and no key at the top of
       the configuration file.
@@ -80,6 +80,7 @@ class Option:
     setting: str = ""
     convert: Callable[[object, frozenset[str]], object] | None = None
     metavar: str = ""
+    group: str = ""
     short: str = ""
     everywhere: bool = True
 

@@ -52,6 +52,7 @@ class CacheOptions(TypedDict, total=False):
     cache_dir: Annotated[
         AnyPath,
         Option(
+            group="Cache",
             help="Cache directory.",
             default_text="$XDG_CACHE_HOME/ocifs",
             doc="cache directory; without `XDG_CACHE_HOME`, `~/.cache/ocifs`",
@@ -61,6 +62,7 @@ class CacheOptions(TypedDict, total=False):
     cache_size: Annotated[
         Size,
         Option(
+            group="Cache",
             help="Maximum size of the cache, such as 20G.",
             doc="maximum size of the [cache](cache.md): `500M`, `20GiB`; K, M, G, T are powers of"
             " 1,024",
@@ -71,6 +73,7 @@ class CacheOptions(TypedDict, total=False):
     cache_free: Annotated[
         Size,
         Option(
+            group="Cache",
             help="Space to leave free on the disk of the cache.",
             default_text="1G, or 5 % of the disk if that is less",
             setting="cache.free_space",
@@ -84,6 +87,7 @@ class Options(CacheOptions, total=False):
     platform: Annotated[
         Text,
         Option(
+            group="Content",
             help="Platform to select from an index.",
             doc="[platform](#platforms) of the child of an index",
             default_text="this machine's",
@@ -95,6 +99,7 @@ class Options(CacheOptions, total=False):
     owner: Annotated[
         Literal["user", "keep"],
         Option(
+            group="Content",
             help="Owner of files in images: the mounting user, or the owner in the image.",
             default="user",
             setting="view.owner",
@@ -103,6 +108,7 @@ class Options(CacheOptions, total=False):
     links: Annotated[
         Literal["inside", "raw"],
         Option(
+            group="Content",
             help="Symbolic links that lead out of an image: kept inside, or unchanged.",
             default="inside",
             setting="view.links",
@@ -111,6 +117,7 @@ class Options(CacheOptions, total=False):
     soci: Annotated[
         Flag,
         Option(
+            group="Content",
             help="Trust SOCI indexes of images, to read layers without fetching them whole.",
             doc="trust SOCI indexes of images: list layers by their tables and fetch spans, without"
             " reading the layers first"
@@ -121,6 +128,7 @@ class Options(CacheOptions, total=False):
     plain_http: Annotated[
         Flag,
         Option(
+            group="Network",
             help="Use plain HTTP (the default for loopback addresses).",
             doc="use plain HTTP for the hosts of the source. The default for loopback addresses and"
             " `localhost`, unless they turn out to have TLS ([trust](trust.md))",
@@ -131,6 +139,7 @@ class Options(CacheOptions, total=False):
     insecure_tls: Annotated[
         Flag,
         Option(
+            group="Network",
             help="Do not verify the registry's certificate.",
             doc="do not verify the certificates of the hosts of the source",
             setting="network.insecure_tls",
@@ -139,11 +148,16 @@ class Options(CacheOptions, total=False):
     ]
     ca_file: Annotated[
         ExistingPath,
-        Option(help="Additional CA certificates (PEM file).", setting="network.ca_file"),
+        Option(
+            group="Network",
+            help="Additional CA certificates (PEM file).",
+            setting="network.ca_file",
+        ),
     ]
     authfile: Annotated[
         ExistingPath,
         Option(
+            group="Network",
             help="Credentials file, tried before the default locations.",
             setting="network.authfile",
         ),
@@ -151,6 +165,7 @@ class Options(CacheOptions, total=False):
     hosts_dir: Annotated[
         DirectoryPath,
         Option(
+            group="Network",
             help="Directory with containerd's hosts.toml files.",
             doc="directory with containerd's `hosts.toml` files ([mirrors](mirrors.md))",
             default_text="/etc/containerd/certs.d",
@@ -160,6 +175,7 @@ class Options(CacheOptions, total=False):
     registries_conf: Annotated[
         ExistingPath,
         Option(
+            group="Network",
             help="Read only this containers-registries.conf(5); /dev/null for none.",
             doc="read only this [containers-registries.conf](mirrors.md); `/dev/null` for none",
             default_text="the usual locations",
@@ -169,6 +185,7 @@ class Options(CacheOptions, total=False):
     repo: Annotated[
         Texts,
         Option(
+            group="Content",
             help="List this repository if the registry lists none. May be repeated.",
             doc="list this repository if the registry lists none; may be repeated. With several"
             " hosts, add HOST (`ghcr.io/homebrew/core/jq`)",
@@ -179,6 +196,7 @@ class Options(CacheOptions, total=False):
     offline: Annotated[
         Flag,
         Option(
+            group="Network",
             help="Do not use the network; show the cached content.",
             doc="do not use the network: names show their last known state, and content outside"
             " the cache is EHOSTUNREACH",
@@ -188,6 +206,7 @@ class Options(CacheOptions, total=False):
     verify: Annotated[
         Literal["end", "full"],
         Option(
+            group="Cache",
             help="Verify a blob before its last byte is served, or before its first byte.",
             default="end",
             setting="cache.verify_full",
@@ -197,6 +216,7 @@ class Options(CacheOptions, total=False):
     timeout: Annotated[
         Seconds,
         Option(
+            group="Network",
             help="Give up after SECONDS without progress.",
             default=_TIMING.timeout,
             setting="timing.timeout",
@@ -205,6 +225,7 @@ class Options(CacheOptions, total=False):
     max_wait: Annotated[
         Seconds,
         Option(
+            group="Network",
             help="Give up after SECONDS in total.",
             default=_TIMING.max_wait,
             setting="timing.max_wait",
@@ -213,6 +234,7 @@ class Options(CacheOptions, total=False):
     tag_ttl: Annotated[
         Seconds,
         Option(
+            group="Cache",
             help="Use cached tags, tag lists and catalogs for SECONDS.",
             default=_TIMING.tag_ttl,
             setting="timing.tag_ttl",
