@@ -163,7 +163,8 @@ async def in_thread(
                 run, abandon_on_cancel=abandon_on_cancel, limiter=limiter
             )
         except RuntimeError:
-            if started:  # the work itself raised it
+            # Python raises RuntimeError if the system has no thread, and the work may raise one.
+            if started:
                 raise
             if trio.current_time() >= end:
                 raise DeadlineExceeded(_NO_THREAD, hint=_THREADS_HINT) from None
@@ -244,6 +245,7 @@ class SingleFlight(Generic[K, T]):
 
     async def run(self, key: K, work: Callable[[], Awaitable[T]]) -> T:
         """The result of `work`, or of the work for this key that is already running."""
+        # No await between the lookup and the entry, so no other task starts the same work.
         flight = self._flights.get(key)
         if flight is None:
             flight = self._flights[key] = _Flight()

@@ -74,6 +74,7 @@ class Traffic:
         except OcifsError as error:
             self.failures += 1
             self.errors.append((time.time(), str(error)))
+            # A registry that refuses to list its repositories is reachable.
             if isinstance(error, CatalogUnavailable) and not isinstance(
                 error.__cause__, Unreachable | DeadlineExceeded
             ):

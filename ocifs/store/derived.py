@@ -47,6 +47,7 @@ class _GrowingFile(io.FileIO):
         self._disk = disk
 
     def write(self, data: ReadableBuffer, /) -> int:
+        # Below the buffer, so that the same bytes can be written again after space was freed.
         count = self._disk.with_room(lambda: os.write(self.fileno(), data))
         self._disk.grew(count)
         return count
@@ -90,6 +91,7 @@ class DerivedFiles:
             descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY)
             try:
                 with io.BufferedWriter(_GrowingFile(self._disk, descriptor), MIB) as file:
+                    # A temporary file without a lock is taken for a leftover, and removed.
                     lock_shared(descriptor)
                     yield file
                     file.flush()

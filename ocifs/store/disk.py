@@ -93,6 +93,7 @@ class CacheDirectory:
                 f"cannot create the cache directory {directory}: {error.strerror}",
                 hint="choose another one with --cache-dir",
             ) from None
+        # Another user who can write here could replace verified content.
         if {outer.st_uid, inner.st_uid} != {os.geteuid()}:
             raise UsageError(
                 f"the cache directory {directory} belongs to another user",
@@ -192,6 +193,7 @@ def _write(path: Path, content: bytes) -> None:
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY)
     try:
         with os.fdopen(descriptor, "wb") as file:
+            # A temporary file without a lock is taken for a leftover, and removed.
             lock_shared(descriptor)
             file.write(content)
             file.flush()
@@ -208,6 +210,7 @@ def make_directory(path: Path) -> None:
 
     Raises OSError.
     """
+    # Not `parents=True`, which creates parents with the permissions of the umask.
     missing = []
     while not path.is_dir() and path != path.parent:
         missing.append(path)
@@ -221,6 +224,7 @@ def open_regular(path: Path, flags: int, mode: int = 0o600) -> int:
 
     Raises OSError, also for a symbolic link, a FIFO, a device or a directory.
     """
+    # O_NONBLOCK, since opening a FIFO would wait for its writer.
     descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, mode)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)

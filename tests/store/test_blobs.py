@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -31,13 +31,17 @@ OTHER = random.Random(2).randbytes(SIZE)
 
 @asynccontextmanager
 async def caching(
-    source: MemorySource, directory: Path, *, verify_full: bool = False
+    source: MemorySource,
+    directory: Path,
+    *,
+    verify_full: bool = False,
+    report: Callable[[str], None] | None = None,
 ) -> AsyncIterator[CachedBlobs]:
     """A cache in a directory. Its tasks end with the block."""
     directory.chmod(0o700)
     chosen = Settings(cache=CacheSettings(directory=directory, verify_full=verify_full))
     async with trio.open_nursery() as nursery:
-        blobs = CachedBlobs(source, Disk(directory), nursery, chosen)
+        blobs = CachedBlobs(source, Disk(directory, report=report), nursery, chosen)
         yield blobs
         nursery.cancel_scope.cancel()
     for opened in blobs._opened.values():

@@ -87,14 +87,14 @@ async def test_damage_to_a_blob_of_which_parts_are_here_is_mended_too(tmp_path: 
 async def test_damage_is_reported_and_so_is_its_end(tmp_path: Path) -> None:
     source = MemorySource()
     blob = source.put(CONTENT)
-    said: list[str] = []
-    async with caching(source, tmp_path) as blobs:
+    reports: list[str] = []
+    async with caching(source, tmp_path, report=reports.append) as blobs:
         path = await kept(blobs, blob, tmp_path)
-        blobs._disk.report = said.append
+        assert not reports
         flip(path, BLOCK)
         await blobs.read_blob(blob, 0, 2 * BLOCK)
-    assert len(said) == 2
-    assert all(str(blob.digest) in line for line in said)
+    assert len(reports) == 2
+    assert all(str(blob.digest) in line for line in reports)
 
 
 @pytest.mark.parametrize(

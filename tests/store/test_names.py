@@ -350,8 +350,10 @@ async def test_silence_is_not_waited_for_where_an_answer_is_known(
     async with caching(memory, tmp_path) as catalog:
         known = await catalog.resolve("a/b", "v1")
         clock.jump(TTL + 1)
+        sent = trio.Event()
 
         async def silent(repository: str, tag: str) -> Descriptor:
+            sent.set()
             await trio.sleep_forever()
             raise AssertionError
 
@@ -363,6 +365,7 @@ async def test_silence_is_not_waited_for_where_an_answer_is_known(
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ask)
+            await sent.wait()  # the clock must not run while threads read the disk
             with trio.fail_after(25):
                 while not answers:
                     await trio.to_thread.run_sync(lambda: None)

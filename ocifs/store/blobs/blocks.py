@@ -68,11 +68,15 @@ class BlobBlocks:
         self._disk = disk
         self._writing = threading.Lock()
         self._hash = RunningHash(digest, size, self.fd)
-        self._front = 0  # every block before this one is cached
+        # Every block before this one is cached. Too small a value only costs another look.
+        self._front = 0
+        # One byte for each block. Bytes are set by single operations, so no lock is needed.
         self._trusted = bytearray(self.count)
 
     def recheck(self) -> None:
         """Trust no block any longer, and hash from the start."""
+        # The hash comes last: a thread that is hashing asks for the trusted blocks with the lock of
+        # the hash, so after the restart it sees the new ones.
         self._front = 0
         self._trusted = bytearray(self.count)
         self._hash.restart()
@@ -112,6 +116,8 @@ class BlobBlocks:
         for block in range(start, stop):
             if self._trusted[block]:
                 continue
+            # The first comparison needs no lock. Only a block that fails it is locked and compared
+            # again, since another process may have been writing it.
             checksum = self.map.checksum(block)
             if checksum is not None and self._is_sound(block, checksum):
                 continue
@@ -187,9 +193,12 @@ class BlobBlocks:
         size = sum(map(len, pieces))
         try:
             _write_all(self._disk, self.fd, pieces, offset, size)
+            # In this order: bytes, trust, map. Other threads and processes look at the map first,
+            # so a block in the map has its bytes, and this process trusts it.
             first, checksums = offset // BLOCK, list(_checksums(pieces))
             self._trusted[first : first + len(checksums)] = b"\1" * len(checksums)
             self._disk.with_room(lambda: self.map.put(first, checksums))
+            # Read back, since a failing disk may accept a write and lose it.
             if self.map.first_missing(first, first + len(checksums)) is not None:
                 raise OSError(errno.EIO, "the map of a blob lost an entry")  # noqa: TRY301
         except OSError as error:
@@ -205,14 +214,6 @@ class BlobBlocks:
         """Hash the next few MiB that are cached and trusted; False if there are none."""
         return self._hash.advance(lambda: self._trusted)
 
-    def check_and_verify(self) -> bool:
-        """`verify`, after blocks of earlier processes that never reached the disk were cleared."""
-        if not self.is_trusted(0, self.count):
-            self.check(0, self.count)
-            if not self.is_complete():
-                return False
-        return self.verify()
-
     def verify(self) -> bool:
         """Compare the whole with the digest. False: some blocks were damaged on the disk, and are
         missing now. Raises CacheFailed, and IntegrityError after content that the registry sent was
@@ -220,6 +221,8 @@ class BlobBlocks:
         """
         matches = self._hash.matches()
         if not matches:
+            # Either the disk or the registry is at fault. The checksums were computed from the
+            # bytes as they arrived: if all blocks still match them, it is the registry.
             self.recheck()
             self.check(0, self.count)
             if not self.is_complete():

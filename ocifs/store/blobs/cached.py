@@ -172,6 +172,8 @@ class CachedBlobs:
             first, last = 0, blocks.count
         damages = 0
         while not opened.is_whole:
+            # Each turn looks at the blocks anew, since anything may have happened during the wait:
+            # blocks arrived, were found damaged, or were verified by another process.
             if not blocks.is_trusted(first, last):
                 await in_thread(blocks.check, first, last)
             missing = blocks.first_missing(first, last)
@@ -201,10 +203,12 @@ class CachedBlobs:
         if fetch is None:
             fetch = self._fetches.start(blob, opened, wanted, reader)
         if fetch is None:
+            # Another process has locked the block.
             if not others.has_abandoned(opened, missing) and await others.wait(opened, missing):
                 return
             fetch = self._fetches.take_over(blob, opened, wanted, reader)
         note_waiting_for(self._manifests.host)
+        # `changed` is set for any block of the blob. The caller looks whether it is the right one.
         with fetch.waited_for():
             await opened.changed.wait()
         note_progress()

@@ -65,6 +65,8 @@ class Fetches:
     def look_ahead(self, blob: Blob, opened: OpenBlob, after: int, reader: ReaderState) -> None:
         """Fetch the next window of a sequential reader before it has to wait for it."""
         blocks = opened.blocks
+        # A small window belongs to a reader that has not read much in a row. A second fetch in
+        # advance would only compete with the first one for the connection.
         if reader.window < MIB or len(opened.fetches) > 1:
             return
         end = min(blocks.count, after + reader.window // BLOCK // 2)
@@ -85,6 +87,8 @@ class Fetches:
         Two writers of one block write equal bytes, or its checksum fails.
         """
         missing = wanted.start
+        # All of the abandoned span is taken over at once, so that the read waits for the stalled
+        # process only once.
         span = next(
             (span for span in opened.abandoned if span[0] <= missing < span[1]),
             (missing, missing + 1),
@@ -118,6 +122,8 @@ class Fetches:
         return self._begin(blob, opened, Fetch(start, end)) if start < end else None
 
     def _begin(self, blob: Blob, opened: OpenBlob, fetch: Fetch) -> Fetch:
+        # The files are held from here on, not from the first step of the task: the reader may leave
+        # before that, and the blob may be retired.
         opened.fetches.append(fetch)
         opened.acquire()
         self._nursery.start_soon(guarded, "fetching a blob", self._fetch, blob, opened, fetch)
@@ -138,6 +144,8 @@ class Fetches:
             )
         finally:
             opened.fetches.remove(fetch)
+            # The lock is released before the readers wake: one that still misses a block starts
+            # a fetch of its own at once.
             if fetch.locked:
                 opened.blocks.map.unlock(fetch.start, fetch.stop)
             opened.announce()
@@ -164,6 +172,7 @@ class Fetches:
                 if not self._source.report_corrupt(blob.digest):
                     raise
             else:
+                # The stream ended without an error and without the first block that was requested.
                 if not blocks.has(missing) and not self._source.report_corrupt(blob.digest):
                     raise IntegrityError(f"the content of {blob.digest} ended before its size")
 

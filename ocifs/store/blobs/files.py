@@ -79,6 +79,8 @@ def open_parts(disk: Disk, digest: Digest, size: int, *, regardless: bool = Fals
             continue
         descriptor = _open_beside(block_map, path, map_path, regardless=regardless)
         if descriptor is not None:
+            # Bytes may be missing at the end of a file that was just created, or was truncated. As
+            # a hole they fail their checksums.
             if os.fstat(descriptor).st_size != size:
                 os.ftruncate(descriptor, size)
             return BlobFiles(descriptor, block_map, complete=False)
@@ -153,6 +155,7 @@ def _create_map(disk: Disk, path: Path, map_path: Path, size: int) -> None:
     try:
         disk.with_room(lambda: os.ftruncate(descriptor, map_length(size)))
         disk.with_room(lambda: os.pwrite(descriptor, header_of(size), 0))
+        # A link, unlike a rename, does not replace the map of another process.
         with contextlib.suppress(FileExistsError):
             os.link(temporary, map_path)
     finally:
@@ -189,6 +192,7 @@ def open_whole(
 
 
 def _open_to_repair(path: Path) -> int:
+    # For writing, so that damaged blocks can be fetched again, if the permissions allow it.
     try:
         return open_regular(path, os.O_RDWR)
     except OSError:
@@ -206,6 +210,7 @@ def _with_map(disk: Disk, digest: Digest, descriptor: int, size: int) -> BlobFil
                 other = find_map(disk.whole_map(digest), length, flags)
         except BlockingIOError:
             return None
+        # A map of the file's own length means that the file is right, and the descriptor wrong.
         if other is not None:
             verified = other.verified
             other.close()

@@ -41,6 +41,7 @@ class RunningHash:
 
     def update(self, offset: int, pieces: Sequence[bytes | memoryview]) -> None:
         """Hash bytes that were just written, if they are next and no other thread is hashing."""
+        # A writer never waits for a thread that hashes: `advance` reads these bytes back later.
         if self._lock.acquire(blocking=False):
             try:
                 if self.hashed == offset:
@@ -83,6 +84,7 @@ class RunningHash:
     def _hash_until(self, end: int) -> None:
         while self.hashed < end:
             piece = os.pread(self._descriptor, min(MIB, end - self.hashed), self.hashed)
+            # Without this a file that was truncated would be hashed for ever.
             if not piece:
                 raise OSError(errno.EIO, "the file was truncated")
             self._hasher.update(piece)

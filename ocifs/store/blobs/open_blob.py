@@ -115,6 +115,7 @@ class Fetch:
 
     def read_behind(self) -> None:
         """The blob was read: the reader may soon need these blocks."""
+        # With waiters there is no deadline that could be extended.
         if not self._waiters:
             self.scope.deadline = max(self.scope.deadline, trio.current_time() + UNREAD)
 
@@ -221,6 +222,7 @@ class OpenBlob:
 
     def announce(self) -> None:
         """Wake the tasks that wait for blocks."""
+        # An Event cannot be cleared, so each announcement has its own.
         self.changed.set()
         self.changed = trio.Event()
 

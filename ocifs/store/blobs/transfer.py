@@ -37,6 +37,7 @@ async def carry(
         raise IntegrityError(
             f"{blob.digest} is served with {stream.total} bytes, its descriptor has {blob.size}"
         )
+    # Without a buffer: at most one batch is written while the next one is gathered.
     send, receive = trio.open_memory_channel[Pieces](0)
 
     async def write_batches() -> None:
@@ -79,6 +80,7 @@ async def _gather(
                     pending, length = await _send_blocks(pending, length, send)
         except Unreachable as error:
             lost = error
+        # The last block of a blob may be short. Other incomplete blocks are dropped.
         if position == blob.size and pending:
             await send.send(pending)
         elif length >= BLOCK:

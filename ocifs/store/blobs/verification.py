@@ -59,7 +59,7 @@ class Verifier:
                 self._finish(opened)
                 return True
             try:
-                if not await in_thread(blocks.check_and_verify):
+                if not await in_thread(_check_and_verify, blocks):
                     return False
             except IntegrityError as error:
                 raise self._reject(blob, opened, error) from None
@@ -102,6 +102,18 @@ class Verifier:
                 await in_thread(opened.blocks.place)
         finally:
             opened.release()
+
+
+def _check_and_verify(blocks: BlobBlocks) -> bool:
+    """Clear damaged blocks of earlier processes, which never reached the disk, then verify.
+
+    Otherwise they would be taken for corrupt content of the registry.
+    """
+    if not blocks.is_trusted(0, blocks.count):
+        blocks.check(0, blocks.count)
+        if not blocks.is_complete():
+            return False
+    return blocks.verify()
 
 
 async def _may_verify(blocks: BlobBlocks, wait: float) -> bool:

@@ -69,6 +69,8 @@ class RegistryAccess:
         self._registry = registry
         self._offline = settings.cache.offline
         self._outage = Outage(timing.outage_pause, timing.timeout / 2)
+        # A separate outage for requests with a short deadline: a registry that is too slow for them
+        # may be fast enough for the others.
         self._slow = Outage(timing.outage_pause)
         self._failures = Failures(timing.outage_pause)
         self._soon = min(timing.stale_after, timing.timeout / 3)

@@ -98,10 +98,12 @@ class CachedAnswers:
         try:
             answer = await ask(key, request)
         except (NotFound, CatalogUnavailable) as error:
+            # CatalogUnavailable is also raised for an outage, which is its cause then.
             if isinstance(error.__cause__, OUTAGES) and last is not None:
                 self.access.stale = True
                 return last
             self.absent[key] = error
+            # The name was deleted. Its answer must not come back in an outage.
             if last is not None and isinstance(error, NotFound):
                 owner = await self.owners.of(repository)
                 await in_thread(self.files.forget, owner, key)

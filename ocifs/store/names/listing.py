@@ -46,6 +46,7 @@ class RepositoryListing:
                 raise
             access.stale = True
             return cached
+        # In an outage the list may be older than cached names.
         if not access.stale:
             return names_in(answer)
         return tuple(sorted({*names_in(answer), *await self._of_cached_names()}))

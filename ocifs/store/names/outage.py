@@ -75,6 +75,7 @@ class Outage:
             self._since = now
         self._error = copy.copy(error)
         self._error.listed = ()  # the entries belong to one request, the outage to all
+        # While it may restart, the pause stays short and does not grow.
         if self._may_restart(error):
             self._resume_at = now + min(_RESTART_PAUSE, self._longest)
             return
@@ -104,6 +105,7 @@ class Outage:
     async def _ask(
         self, request: Callable[[], Awaitable[T]], kinds: tuple[type[OcifsError], ...]
     ) -> T:
+        # No lock: requests that are already running may all fail, and each prolongs the pause.
         self.check()
         try:
             answer = await request()

@@ -95,6 +95,7 @@ def evict(
     with _single(directory, wait) as locked:
         if not locked:
             return None
+        # Looked through with the lock held, so that two processes do not evict for one need.
         items = inventory(directory)
         leftovers = remove_leftovers(items)
         items = [item for item in items if item not in leftovers]

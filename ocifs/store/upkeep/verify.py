@@ -108,6 +108,7 @@ def _check_name(path: Path) -> None:
 def _check_partial(disk: Disk, item: Item) -> bool:
     """Compare the cached blocks with their checksums. False: another process uses the blob."""
     assert item.digest is not None
+    # The map comes last in `paths`. Each process that has the blob open holds a lock on it.
     if _is_locked(item.paths[-1]):
         return False
     try:
