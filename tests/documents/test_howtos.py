@@ -220,7 +220,7 @@ PAGES = (
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_the_commands_of_a_page_do_what_it_says(
+def test_the_commands_of_a_page_print_the_documented_output(
     page: str, registry: Registry, tmp_path: Path
 ) -> None:
     for program in ("jq", "rsync", "dpkg-query"):
@@ -237,7 +237,7 @@ def test_the_commands_of_a_page_do_what_it_says(
         assert follow(page, registry.host, tmp_path / "home", environment) > 2
 
 
-def test_a_registry_is_looked_at_without_a_mount_as_the_page_says(tmp_path: Path) -> None:
+def test_the_page_on_browsing_without_a_mount_is_right(tmp_path: Path) -> None:
     (tmp_path / "r").mkdir()
     pushed = {"1.0": "team/app:1.0", "chart-0.1.0": "charts/hello:0.1.0", "notes": "team/notes:1"}
     with home(tmp_path / "home") as environment, running_registry(tmp_path / "r") as registry:
@@ -261,7 +261,7 @@ def test_a_registry_is_looked_at_without_a_mount_as_the_page_says(tmp_path: Path
         )
 
 
-def test_saved_images_are_read_as_the_page_says(tmp_path: Path) -> None:
+def test_the_page_on_saved_images_is_right(tmp_path: Path) -> None:
     with home(tmp_path / "home") as environment:
         releases = [(f"app:{tag}", [BASE, layer]) for tag, layer in RELEASES.items()]
         for name, images in (("image.tar", releases[:1]), ("two.tar", releases)):
@@ -294,7 +294,7 @@ def test_the_head_of_a_model_is_fetched_and_not_the_model(
     assert 0 < received < 8 << 20  # of 32 MiB
 
 
-def test_a_private_registry_is_mounted_as_the_page_says(tmp_path: Path) -> None:
+def test_the_page_on_private_registries_is_right(tmp_path: Path) -> None:
     tokens = TokenServer("me", keep_secret("pw-of-the-how-to"))
     (tmp_path / "house").mkdir()
     with home(tmp_path / "home") as environment, private_house(tmp_path / "house", tokens) as house:

@@ -88,7 +88,7 @@ def test_every_option_of_a_mount_is_in_the_pages_of_fstab_and_of_the_file(pages:
     assert "_netdev" in helper and "x-..." in helper
 
 
-def test_what_the_pages_show_is_not_changed_by_roff(pages: Path) -> None:
+def test_roff_does_not_change_the_text_of_the_pages(pages: Path) -> None:
     page = man("-l", str(pages / "man1/ocifs.1")).stdout
     for line in (
         "ocifs mount registry.example.com/team/app:v1 /mnt/root --view rootfs",

@@ -49,7 +49,9 @@ def sessions(home: Path) -> list[tuple[Step, str]]:
     return run(found, home, environment)
 
 
-def test_the_tutorial_prints_what_it_says(sessions: list[tuple[Step, str]], home: Path) -> None:
+def test_the_tutorial_prints_the_documented_output(
+    sessions: list[tuple[Step, str]], home: Path
+) -> None:
     port = next(text for _, text in sessions if "port " in text).rpartition("port ")[2].strip()
     shown = 0
     for step, printed in sessions:

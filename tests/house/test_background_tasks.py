@@ -98,7 +98,7 @@ def test_work_in_threads_waits_for_a_thread(path: Path) -> None:
     assert "threading.Thread" not in called or (name, "threading.Thread") in THREADS
 
 
-def test_the_exceptions_are_still_there() -> None:
+def test_the_exceptions_still_exist() -> None:
     for name, target in (*EXCEPTIONS, *THREADS):
         assert target in (PACKAGE / name).read_text()
 

@@ -9,7 +9,7 @@ from scripts.bench_sample import Sample
 from scripts.draw import PICTURES, pages
 
 
-def test_the_pages_show_the_figures_that_were_kept() -> None:
+def test_the_pages_show_the_figures_of_the_benchmarks() -> None:
     for path, text in pages().items():
         assert path.read_text() == text, "run scripts/pictures"
     assert (PICTURES / "bench.svg").exists()

@@ -95,7 +95,7 @@ REGISTRY: dict[str, Row] = {
 
 
 @pytest.mark.parametrize("name", REGISTRY)
-async def test_a_registry_that_says_more_than_a_bound_allows(name: str) -> None:
+async def test_a_response_above_a_bound_is_an_error(name: str) -> None:
     row = REGISTRY[name]
     with fault_server(row.handler) as server:
         async with open_registry(server.host, limited(**{name: row.enough})) as client:
@@ -105,7 +105,7 @@ async def test_a_registry_that_says_more_than_a_bound_allows(name: str) -> None:
                 await row.ask(client)
 
 
-async def test_what_is_read_of_an_errors_body_is_bounded() -> None:
+async def test_the_body_of_an_error_is_bounded() -> None:
     """The body is cut and not rejected, because the status is enough."""
     said = json.dumps({"errors": [{"code": "DENIED", "message": "x" * 10_000}]}).encode()
     with fault_server(always(403, said)) as server:
@@ -185,7 +185,7 @@ def test_a_layer_that_unpacks_to_more_than_a_bound_allows(name: str) -> None:
         work(replace(SETTINGS.limits, **{name: little}))  # type: ignore[arg-type]
 
 
-def test_a_path_as_deep_as_a_header_allows_is_no_trap() -> None:
+def test_the_deepest_path_of_a_header_is_harmless() -> None:
     """Code that walks a tree must not recurse.
 
     A header of half a MiB can have a path of 200,000 directories.
@@ -255,7 +255,7 @@ async def test_a_config_larger_than_a_bound_is_shown_and_not_read_to_be_understo
         assert await shown.read(0, 4096) == config
 
 
-def test_answers_that_are_kept_to_be_asked_about_are_bounded() -> None:
+def test_responses_cached_by_etag_are_bounded() -> None:
     kept = EtagStore(100)  # limits.validated_bytes
     for number in range(50):
         kept.update(f"/v2/{number}", RegistryResponse(200, {"etag": f'"{number}"'}, b"x" * 30))

@@ -91,7 +91,7 @@ def test_the_tables_of_options_are_those_of_the_declarations(path: Path) -> None
         assert target != path or generate_options.BEGIN.format(name) in path.read_text()
 
 
-def test_bounds_of_the_cache_are_told_as_they_are() -> None:
+def test_the_bounds_of_the_cache_are_in_the_reference() -> None:
     defaults = {item.name: item.shown_default for item in declared(CacheOptions)}
     assert defaults["cache_size"] == (
         f"{LARGEST // GIB}G, or {LARGEST_SHARE} % of the disk if that is less"
@@ -117,7 +117,7 @@ def test_every_value_that_an_option_can_have_is_in_the_reference(
             )
 
 
-def test_the_examples_of_the_reference_print_what_it_says(tmp_path: Path) -> None:
+def test_the_examples_of_the_reference_print_the_documented_output(tmp_path: Path) -> None:
     shown = [step for block in blocks(CLI) if block.startswith("$ ") for step in steps(block)]
     assert shown
     for step in shown:
@@ -137,7 +137,7 @@ def test_every_parameter_of_mount_is_a_key_of_the_configuration() -> None:
 TOLD = {"COMP_WORDS", "OCIFS_BREAKS", "_OCIFS_COMPLETE", "NOTIFY_SOCKET"}
 
 
-def test_every_variable_that_is_looked_at_is_in_the_reference() -> None:
+def test_every_variable_that_the_code_reads_is_in_the_reference() -> None:
     looked = set()
     for path in (ROOT / "ocifs").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -199,9 +199,7 @@ def named(value: object) -> set[str]:
 
 @pytest.mark.mount
 @pytest.mark.servers
-def test_every_field_that_a_mount_tells_is_in_status_json_md(
-    registry: Registry, tmp_path: Path
-) -> None:
+def test_every_field_of_a_mount_is_in_status_json_md(registry: Registry, tmp_path: Path) -> None:
     with mounted(registry.host, tmp_path / "mnt", tmp_path / "cache") as mount:
         list(mount.path.iterdir())
         told = named(json.loads((mount.path / ".ocifs/status.json").read_bytes()))

@@ -23,7 +23,7 @@ def site(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_links_that_lead_somewhere_are_well(site: Path) -> None:
+def test_working_links_are_accepted(site: Path) -> None:
     assert list(broken(site)) == []
 
 
@@ -40,13 +40,13 @@ def test_links_that_lead_somewhere_are_well(site: Path) -> None:
         ("ftp://example.com/", "is not a valid URL"),
     ],
 )
-def test_links_that_lead_nowhere_are_found(link: str, said: str, site: Path) -> None:
+def test_broken_links_are_found(link: str, said: str, site: Path) -> None:
     (site / "one.html").write_text(f'{GOOD}<a href="{link}">x</a>')
     (problem,) = broken(site)
     assert problem.startswith("one.html: ") and said in problem
 
 
-def test_links_of_documents_outside_the_site_are_looked_at_too(tmp_path: Path) -> None:
+def test_links_of_documents_outside_of_the_site_are_checked(tmp_path: Path) -> None:
     (tmp_path / "there.md").write_text("# The `head` of it\n")
     page = tmp_path / "page.md"
     page.write_text(

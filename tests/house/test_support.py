@@ -10,7 +10,7 @@ from tests.support.registry import Registry
 
 
 @pytest.mark.servers
-def test_what_is_pushed_comes_back_and_requests_are_counted(registry: Registry) -> None:
+def test_pushed_content_is_served_and_requests_are_counted(registry: Registry) -> None:
     config = push_blob(registry.url, "house/support", b"{}")
     kind = "application/vnd.oci.image.manifest.v1+json"
     descriptor = {

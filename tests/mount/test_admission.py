@@ -96,7 +96,7 @@ def test_a_registry_that_wants_a_login_is_mounted_for_the_repositories_that_are_
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_a_registry_denies_is_not_mounted(tmp_path: Path, name: str) -> None:
+def test_a_denied_source_is_not_mounted(tmp_path: Path, name: str) -> None:
     handler, path, hint = REFUSED[name]
     with fault_server(handler) as server, mounting(tmp_path, server.host + path) as done:
         assert done.returncode == 1
@@ -132,7 +132,7 @@ def test_credentials_that_are_not_accepted_are_an_error(
 
 
 @pytest.mark.parametrize(("status", "expected"), [(200, 0), (400, 0), (403, 0), (401, 1)])
-def test_a_token_without_a_scope_that_is_refused_to_strangers_is_no_verdict(
+def test_a_denied_anonymous_token_without_a_scope_is_not_a_verdict(
     tmp_path: Path, status: int, expected: int
 ) -> None:
     """GitLab denies anonymous tokens without a scope, but grants them for public repositories."""
@@ -152,7 +152,7 @@ MOUNTED: dict[str, tuple[Handler, str]] = {
 
 
 @pytest.mark.parametrize("name", MOUNTED)
-def test_what_is_there_is_mounted_without_a_word(tmp_path: Path, name: str) -> None:
+def test_an_existing_source_is_mounted_without_a_message(tmp_path: Path, name: str) -> None:
     handler, path = MOUNTED[name]
     with fault_server(handler) as server, mounting(tmp_path, server.host + path) as done:
         assert (done.returncode, done.stderr) == (0, b"")
@@ -166,7 +166,7 @@ TROUBLED: dict[str, tuple[Handler, str, str]] = {
 
 
 @pytest.mark.parametrize("name", TROUBLED)
-def test_what_cannot_be_told_is_a_warning_and_the_mount_stays(tmp_path: Path, name: str) -> None:
+def test_an_unknown_verdict_is_a_warning_and_the_mount_stays(tmp_path: Path, name: str) -> None:
     handler, path, words = TROUBLED[name]
     with fault_server(handler) as server, mounting(tmp_path, server.host + path) as done:
         assert done.returncode == 0
@@ -197,7 +197,7 @@ def test_a_registry_that_is_down_is_a_warning_and_one_that_does_not_exist_an_err
         assert (done.returncode, done.stderr) == (0, b"")
 
 
-def test_of_several_hosts_each_is_asked_once_and_a_no_is_a_warning_that_names_it(
+def test_each_of_several_hosts_is_checked_once_and_a_refusal_is_a_warning_that_names_it(
     tmp_path: Path,
 ) -> None:
     with fault_server(registry) as good, fault_server(lambda _: http(403)) as refusing:
@@ -237,7 +237,7 @@ def test_several_sources_that_are_all_refused_are_an_error_that_names_them(tmp_p
         assert not (tmp_path / "mnt").is_mount()
 
 
-def test_a_mount_of_any_host_stays_whatever_the_named_ones_answer(tmp_path: Path) -> None:
+def test_a_mount_of_any_host_stays_when_the_named_hosts_fail(tmp_path: Path) -> None:
     with fault_server(lambda _: http(403)) as server:
         with mounting(tmp_path, "--any", server.host) as done:
             assert done.returncode == 0
@@ -256,7 +256,7 @@ def test_hosts_that_do_not_answer_are_waited_for_side_by_side(tmp_path: Path) ->
             assert [len(server.requests) for server in servers] == [1] * 5
 
 
-def test_nothing_is_asked_for_any_host_or_offline(tmp_path: Path) -> None:
+def test_no_check_is_made_for_any_host_or_offline(tmp_path: Path) -> None:
     with mounting(tmp_path, "--any") as done:
         assert (done.returncode, done.stderr) == (0, b"")
     with fault_server(lambda _: http(403)) as one, fault_server(lambda _: http(403)) as other:

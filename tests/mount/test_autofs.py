@@ -33,7 +33,7 @@ done
 @pytest.mark.mount
 @pytest.mark.servers
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may make a mount namespace")
-def test_a_look_mounts_what_the_map_names_and_any_host_of_a_wildcard(
+def test_an_access_mounts_the_sources_of_the_map_and_any_host_of_a_wildcard(
     registry: Registry, tmp_path: Path
 ) -> None:
     if shutil.which("automount") is None:

@@ -157,7 +157,7 @@ def test_a_second_open_asks_the_registry_for_nothing_and_the_daemon_for_no_byte(
         with_kernel_caches(law)
 
 
-def test_what_two_tags_share_is_in_the_kernel_once(
+def test_content_shared_by_two_tags_is_in_the_kernel_once(
     registry: Registry, proxy: FaultProxy, tmp_path: Path
 ) -> None:
     for release in (1, 2):
@@ -230,7 +230,7 @@ def test_listing_a_manifest_and_its_layers_with_attributes_fetches_no_layer(
         )
 
 
-def test_who_reads_file_after_file_asks_for_few_of_them_and_nobody_waits_for_one_that_is_open(
+def test_sequential_reads_of_files_need_few_requests_and_an_open_file_is_not_waited_for(
     registry: Registry, tmp_path: Path
 ) -> None:
     """Ten files of one span, in the order of the tar.

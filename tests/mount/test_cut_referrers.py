@@ -72,7 +72,7 @@ CUT: dict[str, tuple[Handler, bool]] = {
 
 
 @pytest.mark.parametrize("name", CUT)
-def test_what_was_listed_of_referrers_is_shown_and_then_an_error(tmp_path: Path, name: str) -> None:
+def test_a_partial_list_of_referrers_is_shown_before_its_error(tmp_path: Path, name: str) -> None:
     handler, has_signature = CUT[name]
     with fault_server(handler) as server:
         with mounted(f"{server.host}/a/b", tmp_path / "mnt", tmp_path / "cache") as mount:
@@ -92,7 +92,7 @@ def test_what_was_listed_of_referrers_is_shown_and_then_an_error(tmp_path: Path,
             assert absent.value.errno != errno.ENOENT, "it may be in what could not be listed"
 
 
-def test_inspect_shows_what_was_listed_of_referrers_with_a_warning(tmp_path: Path) -> None:
+def test_inspect_shows_a_partial_list_of_referrers_with_a_warning(tmp_path: Path) -> None:
     with fault_server(two_pages(http(404))) as server:
         done = run_ocifs("inspect", "--json", f"{server.host}/a/b:v1", cache=tmp_path / "cache")
     assert [each["digest"] for each in json.loads(done.stdout)["referrers"]] == [str(REFERRER)]

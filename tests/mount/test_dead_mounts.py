@@ -36,7 +36,7 @@ def source(registry: Registry) -> str:
 
 
 @pytest.mark.parametrize("how", HOLD)
-def test_a_busy_mount_says_who_holds_it_and_lazily_goes(
+def test_umount_names_the_users_of_a_busy_mount_and_detaches_it_lazily(
     source: str, tmp_path: Path, how: str
 ) -> None:
     with mounted(source, tmp_path / "mnt", tmp_path / "cache") as mount:

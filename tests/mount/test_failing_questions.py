@@ -39,7 +39,7 @@ def configured(home: Path, host: str, mirror: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("status", [500, 503])
 @pytest.mark.parametrize("name", FAILING)
-def test_a_question_that_fails_keeps_nothing_else_from_being_read(
+def test_a_failing_request_does_not_prevent_other_reads(
     tmp_path: Path, name: str, status: int
 ) -> None:
     part, place = FAILING[name]
@@ -53,7 +53,7 @@ def test_a_question_that_fails_keeps_nothing_else_from_being_read(
                 assert kind.read_text() == "image\n"
 
 
-def test_a_failing_list_keeps_nothing_else_from_a_registry_with_mirrors(
+def test_a_failing_list_does_not_prevent_other_reads_with_mirrors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def empty(request: Request) -> Reply:

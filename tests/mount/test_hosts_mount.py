@@ -85,7 +85,7 @@ def test_several_sources_are_directories_of_their_hosts(
         assert reachable == {a.host: True, b.host: True, "127.0.0.1:1": False}
 
 
-def test_any_host_can_be_looked_up_and_is_listed_when_it_has_answered(
+def test_any_host_can_be_looked_up_and_is_listed_after_its_first_answer(
     two: tuple[Registry, Registry], tmp_path: Path
 ) -> None:
     a, b = two
@@ -104,7 +104,7 @@ def test_any_host_can_be_looked_up_and_is_listed_when_it_has_answered(
             assert os.readlink(mount.path / "registry-1.docker.io") == "docker.io"
 
 
-def test_where_no_catalog_is_what_was_named_is_listed_for_its_host(tmp_path: Path) -> None:
+def test_without_a_catalog_the_named_repositories_of_a_host_are_listed(tmp_path: Path) -> None:
     with (
         fault_server(lambda request: http(403)) as one,
         fault_server(lambda request: http(403)) as two,
@@ -159,7 +159,7 @@ def test_commands_take_a_path_that_begins_with_any_host(
     assert failed.returncode == 1 and b"no host of a registry" in failed.stderr
 
 
-def test_a_short_name_is_what_its_alias_says(
+def test_a_short_name_is_resolved_by_its_alias(
     two: tuple[Registry, Registry], tmp_path: Path
 ) -> None:
     conf = tmp_path / "registries.conf"

@@ -138,7 +138,7 @@ def test_a_list_that_is_cut_short_is_shown_and_then_an_error(tmp_path: Path) -> 
             assert (mount.path / "team" / "app:t000001" / "kind").read_text() == "image\n"
 
 
-def test_ocifs_ls_shows_what_a_list_had_before_its_error(tmp_path: Path) -> None:
+def test_ocifs_ls_shows_a_partial_list_before_its_error(tmp_path: Path) -> None:
     def cut(request: Request) -> Reply:
         return http(404, then="keep") if "last=" in request.target else registry(request)
 

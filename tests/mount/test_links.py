@@ -102,7 +102,7 @@ def look(mount: Mounted, made: list[tuple[bytes, list[str]]], how: str) -> list[
     return found
 
 
-def test_links_lead_to_where_they_lead_for_a_process_whose_root_it_is(tmp_path: Path) -> None:
+def test_links_have_the_targets_of_a_process_with_this_root(tmp_path: Path) -> None:
     dice = random.Random(SEED)
     made = [tangle(dice) for _ in range(TREES)]
     source = f"oci:{make_layout(tmp_path / 'layout', [data for data, _ in made])}:v1"

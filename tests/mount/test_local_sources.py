@@ -242,7 +242,7 @@ def test_mount_ocifs_takes_a_path_of_fstab(sources: dict[str, str], tmp_path: Pa
         run_ocifs("umount", str(tmp_path / "mnt"), cache=tmp_path / "cache")
 
 
-def test_a_tar_of_a_root_filesystem_is_told_from_an_image(tmp_path: Path) -> None:
+def test_a_tar_of_a_root_filesystem_is_not_mistaken_for_an_image(tmp_path: Path) -> None:
     (tmp_path / "rootfs.tar").write_bytes(archive_of([("etc/passwd", b""), ("usr/bin/su", b"")]))
     done = run_ocifs("ls", f"{tmp_path}/rootfs.tar", cache=tmp_path / "cache", check=False)
     assert done.returncode == 2

@@ -76,7 +76,7 @@ def test_a_reader_does_not_notice_that_the_mirror_stops(origin: Registry, tmp_pa
             assert told["reachable"] is True
 
 
-def test_after_a_lie_of_a_mirror_the_next_open_reads_what_is_right(
+def test_after_corrupt_content_of_a_mirror_the_next_open_reads_the_right_content(
     origin: Registry, tmp_path: Path
 ) -> None:
     wrong = bytes(len(LAYER))

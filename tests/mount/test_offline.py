@@ -44,7 +44,7 @@ def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield tmp_path / "seen"
 
 
-def test_offline_nothing_is_done_with_the_network(
+def test_offline_does_not_use_the_network(
     registry: Registry, tmp_path: Path, watched: Path
 ) -> None:
     push_files(registry, "still/app", "v1", b"kept" * 1000, b"unknown" * 1000)

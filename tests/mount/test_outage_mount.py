@@ -63,7 +63,7 @@ def registry_of(mount: Path) -> dict[str, object]:
     return found
 
 
-def test_offline_nobody_is_connected_to(tmp_path: Path) -> None:
+def test_offline_makes_no_connections(tmp_path: Path) -> None:
     kept, other = random.Random(1).randbytes(300_000), random.Random(2).randbytes(300_000)
     cache = tmp_path / "cache"
     with running_registry(tmp_path) as registry:
@@ -99,7 +99,7 @@ def test_offline_nobody_is_connected_to(tmp_path: Path) -> None:
         assert not seen
 
 
-def test_a_registry_that_goes_away_is_told_once_and_is_back_without_a_restart(
+def test_an_outage_is_logged_once_and_ends_without_a_restart(
     tmp_path: Path,
 ) -> None:
     first, second = random.Random(3).randbytes(300_000), random.Random(4).randbytes(300_000)
@@ -144,7 +144,7 @@ def eventually(condition: object) -> None:
         time.sleep(0.2)  # there is no event for the end of a back-off
 
 
-def test_a_mount_begins_with_the_registry_down_and_shows_it_when_it_is_there(
+def test_a_mount_made_in_an_outage_shows_the_registry_after_it(
     tmp_path: Path,
 ) -> None:
     with running_registry(tmp_path) as registry:
@@ -204,7 +204,7 @@ def test_a_tag_that_moves_mixes_nothing(registry: Registry, tmp_path: Path) -> N
             os.close(directory)
 
 
-def test_what_is_deleted_remotely_stays_readable_where_it_is_open_and_is_absent_to_new_lookups(
+def test_deleted_content_stays_readable_while_open_and_is_absent_for_new_lookups(
     tmp_path: Path,
 ) -> None:
     content = random.Random(7).randbytes(400_000)

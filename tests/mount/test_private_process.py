@@ -80,7 +80,7 @@ def test_nothing_that_is_made_can_be_written_by_others(layout: str, tmp_path: Pa
 @pytest.mark.skipif(
     os.geteuid() != 0 or not shutil.which("setpriv"), reason="needs root, to be somebody else"
 )
-def test_the_control_files_are_for_who_mounted(layout: str, tmp_path: Path) -> None:
+def test_only_the_mounting_user_can_read_the_control_files(layout: str, tmp_path: Path) -> None:
     with (
         tempfile.TemporaryDirectory() as place,  # other users can enter it, unlike tmp_path
         mounted(layout, Path(place) / "mnt", tmp_path / "cache", ["--allow-other"]) as mount,
@@ -101,7 +101,9 @@ def test_the_control_files_are_for_who_mounted(layout: str, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("kind", ["link", "dangling link", "hard link", "fifo", "directory"])
-def test_a_log_goes_to_no_file_of_somebody_else(layout: str, tmp_path: Path, kind: str) -> None:
+def test_a_log_is_not_written_to_a_file_of_another_user(
+    layout: str, tmp_path: Path, kind: str
+) -> None:
     (tmp_path / "mnt").mkdir()
     victim, log = tmp_path / "victim", tmp_path / "log"
     if kind != "dangling link":

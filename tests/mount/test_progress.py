@@ -66,7 +66,9 @@ def half(facts: dict[str, Any]) -> bool:
     return any(each["received"] > 1_000_000 for each in facts["fetching"])
 
 
-def test_a_first_look_says_what_is_fetched_and_how_fast(proxy: FaultProxy, tmp_path: Path) -> None:
+def test_a_first_access_reports_the_fetched_bytes_and_their_rate(
+    proxy: FaultProxy, tmp_path: Path
+) -> None:
     with (
         mounted(f"{proxy.host}/slow/app:v1", tmp_path / "mnt", tmp_path / "cache") as mount,
         look(mount) as ls,
@@ -90,7 +92,7 @@ def test_a_first_look_says_what_is_fetched_and_how_fast(proxy: FaultProxy, tmp_p
         assert once(mount, lambda facts: not facts["fetching"])["bytes_received"] >= size
 
 
-def test_of_a_part_of_a_blob_it_says_from_where_on(proxy: FaultProxy, tmp_path: Path) -> None:
+def test_the_status_of_a_partial_fetch_has_its_offset(proxy: FaultProxy, tmp_path: Path) -> None:
     with mounted(f"{proxy.host}/slow/app:v1", tmp_path / "mnt", tmp_path / "cache") as mount:
         part = [
             "dd",
@@ -127,7 +129,7 @@ def test_a_signal_frees_the_caller_and_the_work_goes_on(
         assert twice(proxy.parts) == []
 
 
-def test_past_its_time_a_look_fails_and_the_next_finds_it_further(
+def test_an_access_times_out_and_the_next_one_finds_more_content(
     proxy: FaultProxy, tmp_path: Path
 ) -> None:
     options = ["--max-wait", "1"]

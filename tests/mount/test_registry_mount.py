@@ -122,7 +122,7 @@ def test_a_walk_over_everything_fetches_neither_manifest_nor_blob(tmp_path: Path
             assert (manifest_requests(registry), blob_requests(registry)) == before
 
 
-def test_what_was_read_is_there_with_the_registry_gone(tmp_path: Path) -> None:
+def test_cached_content_is_readable_without_the_registry(tmp_path: Path) -> None:
     content = random.Random(2).randbytes(1_000_000)
     (tmp_path / "data").mkdir()
     cache = tmp_path / "cache"
@@ -289,7 +289,7 @@ def test_the_same_paths_work_without_a_mount(
     )
 
 
-def test_inspect_says_what_a_manifest_is(registry: Registry, tmp_path: Path) -> None:
+def test_inspect_shows_the_kind_of_a_manifest(registry: Registry, tmp_path: Path) -> None:
     digest = push_files(registry, "inspect/app", "v1", b"x")
     cache = tmp_path / "cache"
     said = json.loads(

@@ -144,7 +144,7 @@ def test_an_image_of_many_corners_is_what_umoci_unpacks(
 
 
 @pytest.mark.parametrize("said", ["", "+gzip", "+zstd"], ids=["tar", "gzip", "zstd"])
-def test_bytes_say_how_a_layer_is_compressed_whatever_its_media_type_says(
+def test_the_bytes_of_a_layer_and_not_its_media_type_decide_its_compression(
     theirs: dict[bytes, Facts], tmp_path: Path, said: str
 ) -> None:
     layout = make_layout(
@@ -247,7 +247,7 @@ def test_attributes_that_root_alone_may_read_are_listed_to_root_alone(tmp_path: 
     assert seen == {0: [b"trusted.a", b"user.b"], 65534: [b"user.b"]}
 
 
-def test_owners_and_modes_hold_for_whoever_looks(tmp_path: Path) -> None:
+def test_owners_and_modes_apply_to_all_users(tmp_path: Path) -> None:
     private = entry("private", DIRECTORY, mode=0o700, uid=65534, gid=65534)
     files = [
         entry("mine", content=b"m", mode=0o600, uid=65534, gid=65534),
@@ -305,7 +305,7 @@ def test_a_link_is_as_long_as_linux_has_them(tmp_path: Path) -> None:
         assert "layer_link_bytes" in (mount.path / ".ocifs/errors").read_text()
 
 
-def test_what_was_prefetched_is_mounted_and_read_without_asking_for_a_blob(tmp_path: Path) -> None:
+def test_prefetched_content_is_read_without_requests_for_blobs(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     with running_registry(tmp_path / "data") as registry:
         push_image(registry, "pre/app", BASE, MIDDLE)
@@ -324,7 +324,7 @@ def test_what_was_prefetched_is_mounted_and_read_without_asking_for_a_blob(tmp_p
         assert b"name one manifest" in refused.stderr
 
 
-def test_a_path_is_prefetched_by_its_parts_alone_when_the_index_is_kept(tmp_path: Path) -> None:
+def test_a_path_is_prefetched_in_parts_when_the_index_is_cached(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     cache = tmp_path / "cache"
     with running_registry(tmp_path / "data") as registry:

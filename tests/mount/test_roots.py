@@ -66,7 +66,7 @@ def test_tar_of_a_mount_that_is_the_tree_has_its_root_as_it_is(tmp_path: Path) -
         assert stat.S_IMODE(running.path.stat().st_mode) == 0o751
 
 
-def test_tar_of_a_manifest_that_nobody_has_entered_does_not_find_it_changed(tmp_path: Path) -> None:
+def test_tar_finds_an_unvisited_manifest_unchanged(tmp_path: Path) -> None:
     layout = make_layout(tmp_path / "layout", LAYERS)
     with mounted(f"oci:{layout}", tmp_path / "mnt", tmp_path / "cache") as running:
         words = ["tar", "-C", running.path / "_manifests", "-cf", tmp_path / "out.tar", "v1"]
@@ -76,7 +76,7 @@ def test_tar_of_a_manifest_that_nobody_has_entered_does_not_find_it_changed(tmp_
 
 @pytest.mark.parametrize("copy", [["cp", "-a"], ["rsync", "-a"]], ids=lambda words: words[0])
 @pytest.mark.parametrize("tree", TREES)
-def test_a_copy_has_the_roots_mode_and_time_where_they_are_kept(
+def test_a_copy_has_the_roots_mode_and_time_if_they_are_cached(
     mount: Mounted, tmp_path: Path, tree: str, copy: list[str], request: pytest.FixtureRequest
 ) -> None:
     subprocess.run([*copy, mount.path / tree, tmp_path / "copy"], check=True)
@@ -93,14 +93,16 @@ def test_a_copy_has_the_roots_mode_and_time_where_they_are_kept(
 
 
 @pytest.mark.parametrize("tree", TREES)
-def test_a_root_stays_known_however_often_it_is_looked_up(mount: Mounted, tree: str) -> None:
+def test_the_attributes_of_a_root_stay_known_over_repeated_lookups(
+    mount: Mounted, tree: str
+) -> None:
     os.listdir(mount.path / tree)
     for _ in range(3):
         assert stat.S_IMODE((mount.path / tree).stat().st_mode) == 0o751
         os.listdir((mount.path / tree).parent)
 
 
-def test_the_command_line_knows_a_root_that_was_looked_into(tmp_path: Path) -> None:
+def test_the_command_line_shows_the_cached_attributes_of_a_root(tmp_path: Path) -> None:
     source, cache = f"oci:{make_layout(tmp_path / 'layout', LAYERS)}:v1", tmp_path / "cache"
 
     def root() -> bytes:

@@ -181,7 +181,7 @@ def test_an_image_is_listed_by_its_index_and_a_file_fetches_its_spans(
         assert differences(facts(root), facts(unpacked)) == []
 
 
-def test_nobody_is_believed_unless_it_is_wanted(
+def test_soci_indexes_are_ignored_by_default(
     registry: Registry, ztocs: list[bytes], tmp_path: Path
 ) -> None:
     source = push(registry, "soci/unwanted", 2, ztocs)
@@ -192,7 +192,7 @@ def test_nobody_is_believed_unless_it_is_wanted(
 
 
 @pytest.mark.parametrize("lie", ["junk", "other layer", "gone", "digests"])
-def test_a_table_that_lies_is_refused_and_the_layer_is_what_it_is(
+def test_a_false_table_is_rejected_and_the_layer_is_read_instead(
     registry: Registry, ztocs: list[bytes], tmp_path: Path, lie: str
 ) -> None:
     name = f"soci/{lie.replace(' ', '-')}"

@@ -86,7 +86,7 @@ WAYS = {
 
 @pytest.mark.parametrize("state", ["up", "down", "offline"])
 @pytest.mark.parametrize("other", ["anonymous", "mallory"])
-def test_nobody_reads_what_another_one_may(
+def test_a_user_cannot_read_the_content_of_another_user(
     private: Private, tmp_path: Path, other: str, state: str
 ) -> None:
     host, cache = private.registry.host, tmp_path / "cache"
@@ -111,7 +111,7 @@ def test_nobody_reads_what_another_one_may(
             assert (seen.returncode, seen.stdout) == (1, b"")
 
 
-def test_who_may_read_shares_the_blobs_and_sees_them_without_the_registry(
+def test_users_with_access_share_blobs_and_read_them_without_the_registry(
     private: Private, tmp_path: Path
 ) -> None:
     host, cache = private.registry.host, tmp_path / "cache"

@@ -65,7 +65,7 @@ def test_a_payload_is_the_mount_itself(registry: Registry, tmp_path: Path) -> No
         ("{}/view/app", "files", b"--view files needs a reference"),
     ],
 )
-def test_a_view_that_is_none_is_an_error_of_the_command(
+def test_an_invalid_view_is_an_error_of_the_command(
     registry: Registry, tmp_path: Path, source: str, view: str, said: bytes
 ) -> None:
     push_files(registry, "view/app", "v1", b"one")

@@ -39,7 +39,7 @@ POD: dict[str, Any] = DOCUMENTS["daemonset.yaml", "DaemonSet"]["spec"]["template
 
 
 @pytest.mark.parametrize(("page", "kind"), DOCUMENTS)
-def test_a_manifest_is_what_kubernetes_reads(page: str, kind: str) -> None:
+def test_a_manifest_is_valid_for_kubernetes(page: str, kind: str) -> None:
     newest = kubernetes_validate.latest_version()
     assert kubernetes_validate.validate(DOCUMENTS[page, kind], newest, strict=True)
 

@@ -21,7 +21,7 @@ pytestmark = [
 ]
 
 
-def test_lintian_has_nothing_against_it(package: Path) -> None:
+def test_lintian_has_no_complaints(package: Path) -> None:
     if shutil.which("lintian") is None:
         assert not os.environ.get("CI"), "lintian must be there in CI: see scripts/setup"
         pytest.skip("lintian is not installed")
@@ -43,7 +43,7 @@ def test_lintian_has_nothing_against_it(package: Path) -> None:
     assert (done.returncode, done.stdout) == (0, ""), done.stdout
 
 
-def test_it_holds_what_it_must(package: Path) -> None:
+def test_the_package_has_the_expected_files(package: Path) -> None:
     listed = run("dpkg-deb", "--contents", package)
     for name in (
         "/usr/bin/ocifs -> ../lib/ocifs/bin/ocifs",
@@ -124,7 +124,7 @@ test ! -e /usr/lib/ocifs -a ! -e /etc/ocifs -a ! -e /usr/bin/ocifs && echo all o
 
 @pytest.mark.mount
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a chroot")
-def test_it_is_all_that_a_fresh_debian_needs(package: Path, tmp_path: Path) -> None:
+def test_the_package_is_all_that_a_fresh_debian_needs(package: Path, tmp_path: Path) -> None:
     assert base_tar().exists()
     root = tmp_path / "root"
     root.mkdir()

@@ -65,7 +65,7 @@ def test_the_page_shows_three_ways() -> None:
 @pytest.mark.mount
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("way", WAYS)
-def test_what_the_page_says_installs_it(
+def test_the_commands_of_the_page_install_it(
     way: str, built: Path, compiled: Path, tmp_path: Path
 ) -> None:
     home = tmp_path / "home"

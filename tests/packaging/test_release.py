@@ -50,14 +50,16 @@ def release(place: Path, *words: str) -> tuple[int, str]:
     return done.returncode, done.stderr + done.stdout
 
 
-def test_a_dry_run_goes_on_to_the_checks_and_says_what_is_to_do(repository: Path) -> None:
+def test_a_dry_run_continues_to_the_checks_and_lists_what_is_to_do(repository: Path) -> None:
     status, said = release(repository, "0.2.0")
     assert status == 7 and said.endswith("checking\n")
     assert 'to do: replace "unreleased" by a date' in said
 
 
 @pytest.mark.parametrize("words", [(), ("v0.2.0",), ("0.2",), ("0.2.0", "--upload")])
-def test_what_is_no_version_and_no_option_is_told(repository: Path, words: tuple[str, ...]) -> None:
+def test_invalid_versions_and_options_are_rejected(
+    repository: Path, words: tuple[str, ...]
+) -> None:
     assert release(repository, *words)[0] == 2
 
 
@@ -81,7 +83,7 @@ def test_the_changelog_begins_with_the_version(
     assert status == 1 and complaint in said
 
 
-def test_the_changelog_says_something(repository: Path) -> None:
+def test_the_changelog_has_changes(repository: Path) -> None:
     (repository / "CHANGELOG.md").write_text(CHANGES.replace("- Something new.\n", ""))
     commit(repository)
     status, said = release(repository, "0.2.0")

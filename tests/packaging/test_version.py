@@ -101,7 +101,7 @@ def test_a_source_distribution_keeps_its_version_without_git(clone: Path, tmp_pa
     assert version(tmp_path / "ocifs_mount-1.2.3") == "1.2.3"
 
 
-def test_the_command_says_the_version_of_what_is_installed() -> None:
+def test_the_command_prints_the_installed_version() -> None:
     from importlib.metadata import version as installed
 
     assert ocifs.__version__ == installed("ocifs-mount")
@@ -110,7 +110,7 @@ def test_the_command_says_the_version_of_what_is_installed() -> None:
     )
 
 
-def test_files_that_nobody_installed_say_so() -> None:
+def test_files_that_are_not_installed_have_version_zero() -> None:
     bare = "sys.path = [sys.argv[1], *(each for each in sys.path if 'site-packages' not in each)]"
     look = f"import sys; {bare}; import ocifs; print(ocifs.__version__)"
     command = [sys.executable, "-S", "-c", look, ROOT]

@@ -33,7 +33,7 @@ def wheel_of(directory: Path) -> Path:
     return wheel
 
 
-def test_the_wheel_holds_the_program_and_what_goes_to_share_and_no_more(built: Path) -> None:
+def test_the_wheel_has_only_the_program_and_the_shared_files(built: Path) -> None:
     with zipfile.ZipFile(wheel_of(built)) as wheel:
         names = wheel.namelist()
     assert sorted(name for name in names if name.startswith("ocifs/")) == CODE
@@ -55,7 +55,7 @@ def test_the_wheel_holds_the_program_and_what_goes_to_share_and_no_more(built: P
     )
 
 
-def test_the_source_distribution_holds_what_its_wheel_is_made_of(built: Path) -> None:
+def test_the_source_distribution_has_the_sources_of_its_wheel(built: Path) -> None:
     [archive] = built.glob("*.tar.gz")
     with tarfile.open(archive) as source:
         names = [member.name.partition("/")[2] for member in source.getmembers() if member.isfile()]

@@ -75,7 +75,7 @@ def push(registry: Registry, oras: Tool, helm: Tool) -> None:
 
 @pytest.mark.servers
 @pytest.mark.mount
-def test_the_commands_of_the_page_do_what_it_says(tmp_path: Path) -> None:
+def test_the_commands_of_the_page_print_the_documented_output(tmp_path: Path) -> None:
     # A separate registry: `ocifs find` reports errors, and other tests break repositories of the
     # shared one.
     (tmp_path / "registry").mkdir()

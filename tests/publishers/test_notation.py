@@ -15,7 +15,7 @@ from tests.support.tools import tool
 
 @pytest.mark.servers
 @pytest.mark.mount
-def test_a_signature_is_beside_what_was_signed(registry: Registry, tmp_path: Path) -> None:
+def test_a_signature_is_beside_its_subject(registry: Registry, tmp_path: Path) -> None:
     notation, oras = tool("notation", tmp_path / "home"), tool("oras", tmp_path / "home")
     reference = f"{registry.host}/publishers/signed:1"
     (oras.home / "app").write_bytes(b"app")

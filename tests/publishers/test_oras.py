@@ -76,7 +76,7 @@ def test_files_and_directories_are_what_oras_pulls(
     assert (artifact / "annotations/org.example%2Fkey").read_text() == "a value\nof two lines"
 
 
-def test_what_is_attached_is_found_from_its_subject(
+def test_an_attachment_is_found_from_its_subject(
     registry: Registry, oras: Tool, shown: Path
 ) -> None:
     (oras.home / "app").write_bytes(b"app")

@@ -79,7 +79,7 @@ def test_a_module_runs_from_the_mount(registry: Registry, place: Path) -> None:
         assert add(store, 2, 3) == 5
 
 
-def test_a_database_is_queried_where_it_lies(registry: Registry, place: Path) -> None:
+def test_a_database_is_queried_in_the_mount(registry: Registry, place: Path) -> None:
     sqlite = tool("sqlite3", place / "home")
     with sqlite3.connect(place / "made.db") as made:
         made.execute("create table t (n integer, text text)")
