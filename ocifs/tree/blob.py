@@ -57,7 +57,7 @@ class BlobFile(SimpleNode):
             return b""
         with explain_foreign_urls(self._blob.urls):
             return await self._reader.read_blob(self._blob, offset, length)
-        raise AssertionError("explain_foreign_urls raises what it catches")
+        raise AssertionError("explain_foreign_urls has suppressed an error")
 
     def on_open(self) -> None:
         self._reader.acquire(self._blob.digest)

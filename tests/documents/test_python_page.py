@@ -86,7 +86,7 @@ def test_the_examples_print_the_documented_output(
         "app/_tags/v1 image",
         "b'image\\n'",
         "['etc/motd']",
-        "a manifest's directory has no 'absent'",
+        "no 'absent' in the directory of a manifest",
         "team/data/_tags/v1",
         "image app:v1",
         "2 blobs are pinned",

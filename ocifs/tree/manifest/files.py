@@ -1,9 +1,12 @@
-"""`files/`: what an artifact carries, under the names that a person wants.
+"""`files/`: the payload of an artifact, under its publisher's file names.
 
-Rules that hold here: each file is the blob itself, read lazily and in ranges; names are those of
-`oci.payload`, made safe and each once; listing asks nobody, but for the sizes that Docker's schema
-1 does not record; what its publisher packed as a directory is one, made of the archive like
-`layers/N/tree` and only when somebody looks into it; pieces of one file are read as that file.
+Rules that hold here:
+
+- A file is its blob, read lazily and in ranges. A file that was split into blobs is one file.
+- Names are those of `oci.kinds.payload`, mangled and made unique.
+- A directory that was packed as an archive is shown as a directory, like `layers/N/tree`. The archive
+  is read when the directory is opened.
+- A listing causes no request, except for sizes that no descriptor records.
 """
 
 from __future__ import annotations
@@ -56,8 +59,8 @@ class FilesDirectory(SimpleNode):
         return self._root
 
     def _is_one_directory(self) -> bool:
-        """Whether all there is was packed under the name of the place where it stood, so that
-        `files` is that place.
+        """Whether the payload is one archive without a name of its own. Then `files` is its
+        content.
         """
         return (
             len(self._payload) == 1
@@ -75,10 +78,10 @@ class FilesDirectory(SimpleNode):
         return files[0] if len(files) == 1 else JoinedFile(files, mtime_ns)
 
     def _open_archive(self, path: tuple[bytes, ...], item: PayloadFile) -> Directory:
-        """The inside of an archive.
+        """The content of an archive.
 
-        Some tools write the directory's path into it (ORAS), others do not (Flux): it is shown
-        once.
+        Some tools write the path of the directory into the archive (ORAS), others do not (Flux).
+        The path is shown once in both cases.
         """
         stack = LayerStack(
             self._location.repository,
@@ -95,8 +98,8 @@ class FilesDirectory(SimpleNode):
 
 
 def payload_paths(payload: Sequence[PayloadFile]) -> list[tuple[bytes, ...]]:
-    """Where each file of a payload is, in its order; one whose title means the directory itself is
-    called `content`.
+    """The path of each file of a payload, in its order. A file whose title means the directory
+    itself is called `content`.
     """
     return unique_paths([split_path(item.path) or (b"content",) for item in payload])
 
@@ -104,7 +107,8 @@ def payload_paths(payload: Sequence[PayloadFile]) -> list[tuple[bytes, ...]]:
 def _put(tree: PayloadTree, path: tuple[bytes, ...], file: Node) -> None:
     for component in path[:-1]:
         inner = tree.setdefault(component, {})
-        assert isinstance(inner, dict)  # unique_paths keeps files and directories apart
+        # unique_paths gives no file the path of a directory.
+        assert isinstance(inner, dict)
         tree = inner
     tree[path[-1]] = file
 

@@ -1,4 +1,4 @@
-"""The context of an image, for lazy layer formats that look for tables outside its layers."""
+"""The context of an image, for lazy layer formats with tables of contents outside its layers."""
 
 from __future__ import annotations
 

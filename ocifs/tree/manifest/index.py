@@ -1,10 +1,19 @@
-"""What an index's directory has of its own: its children in order, by platform or by name, and one
-to use without thinking of platforms.
+"""The names that only an index has: links to its children, and shortcuts into one of them.
 
-Rules that hold here: pure; children are links to the directories of their digests, or to the blobs
-that caches list as if they were manifests; the platform is no key, so a name that repeats gets a
-suffix; the first child that satisfies a platform is the one that is meant (image-spec,
-image-index.md); what is attached to a sibling is no platform: it is in the sibling's `referrers`.
+- `manifests/`: all children, in order
+- `platforms/`: children for a platform, by platform
+- `artifacts/`: other children, by name
+- `config.json`, `layers`, `files` and `rootfs` of the child for the selected platform
+
+Rules that hold here:
+
+- Pure.
+- A child is a link to the directory of its digest. Build caches list blobs as if they were manifests;
+  these are links to the blobs.
+- A platform may occur more than once: later ones get a suffix. Of the children that match the
+  selected platform the first is used (image-spec, image-index.md).
+- A child that is attached to a sibling, such as an attestation, has no platform. It is in the
+  sibling's `referrers`.
 """
 
 from __future__ import annotations
@@ -32,15 +41,14 @@ from ocifs.tree.static import StaticDirectory
 
 SHORTCUTS = (b"config.json", b"layers", b"files")
 IMAGE_SHORTCUTS = (b"rootfs",)
-_NAMED = 20  # platforms that a message names
+# The number of platforms that an error lists.
+_NAMED = 20
 
 
 def index_links(
     location: ManifestLocation, loaded: LoadedManifest, key: Hashable
 ) -> Iterable[tuple[bytes, Node]]:
-    """`manifests`, `platforms`, `artifacts` and the shortcuts into the child that is wanted, as
-    names and nodes.
-    """
+    """The names and nodes of the links."""
     manifest, kind = loaded.manifest, loaded.classification.kind
     children = [(str(n).encode(), child) for n, child in enumerate(manifest.manifests)]
     directory = location.blobs if blob_children(manifest) else location.siblings
@@ -70,17 +78,17 @@ def index_links(
 def missing_shortcut_error(
     name: bytes, location: ManifestLocation, manifest: Manifest
 ) -> NotFound | None:
-    """Why an index whose children are for platforms has no such shortcut; None for what none has."""
+    """The error if a shortcut is missing since no child matches the platform; None for other names."""
     platform_children = _platform_children(manifest)
     if not platform_children or name not in (*SHORTCUTS, *IMAGE_SHORTCUTS):
         return None
-    there = list(
+    platforms = list(
         dict.fromkeys(child.platform.text for child in platform_children if child.platform)
     )
-    listed = ", ".join(there[:_NAMED]) + ", …" * (len(there) > _NAMED)
+    listed = ", ".join(platforms[:_NAMED]) + ", …" * (len(platforms) > _NAMED)
     return NotFound(
-        f"the index has nothing for {location.context.platform.text}",
-        hint=f"choose with --platform: there are {listed}",
+        f"no child of the index is for {location.context.platform.text}",
+        hint=f"choose with --platform: {listed}",
     )
 
 
@@ -91,7 +99,7 @@ def _platform_children(manifest: Manifest) -> list[Descriptor]:
 
 
 def is_artifact(child: Descriptor) -> bool:
-    """Whether a child is for no platform and about none of the others."""
+    """Whether a child has no platform and is not attached to another child."""
     return child_role(child) in ("artifact", "manifest") and attached_to(child) is None
 
 
@@ -101,8 +109,8 @@ def _preferred_child(
     names: Sequence[bytes],
     location: ManifestLocation,
 ) -> bytes:
-    """The way to the child that stands for the whole: that of the platform, or the only one; empty
-    where none does.
+    """The path of the child for the selected platform, or of the only child; empty if there is
+    none.
     """
     chosen = first_match([child.platform for child in platform_children], location.context.platform)
     if chosen is not None:
@@ -118,7 +126,7 @@ def _names(texts: Iterable[str]) -> list[bytes]:
 def _links(
     key: Hashable, children: list[tuple[bytes, Descriptor]], directory: bytes
 ) -> StaticDirectory:
-    """A directory of links to children in another one; it lies one level below the manifest's own."""
+    """A directory of links to children in `directory`, a path from the manifest's directory."""
     return StaticDirectory(
         key,
         (

@@ -1,7 +1,8 @@
-"""`layers/`: the layers of a manifest in the order in which they are applied, each with its bytes
-and its facts.
+"""`layers/`: the layers of a manifest in the order in which they are applied, with their bytes and
+facts.
 
-Rules that hold here: listing asks nobody, but for the sizes that Docker's schema 1 does not record.
+Rules that hold here: a listing causes no request, except for the sizes of layers in Docker's schema
+1, which records none.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from ocifs.tree.static import StaticDirectory, annotation_directory
 
 
 class LayersDirectory(SimpleNode):
-    """`layers/0`, `layers/1`, …"""
+    """The directory of `0`, `1` and so on."""
 
     __slots__ = (
         "_diff_ids",
@@ -51,9 +52,7 @@ class LayersDirectory(SimpleNode):
             or str(int(name)).encode() != name
             or int(name) >= len(layers)
         ):
-            raise NotFound(
-                f"the manifest has {len(layers)} layers, none is {name.decode(errors='replace')!r}"
-            )
+            raise NotFound(f"not one of {len(layers)} layers: {name.decode(errors='replace')!r}")
         return self._layer(int(name))
 
     async def entries(self) -> Sequence[DirectoryEntry]:
@@ -77,7 +76,7 @@ class LayersDirectory(SimpleNode):
 
 
 class LayerDirectory(SimpleNode):
-    """One layer: `blob`, `digest`, `media-type`, `size`, `annotations/`, and `tree/` where it is a
+    """One layer: `blob`, `digest`, `media-type`, `size`, `annotations/`, and `tree/` if it is a
     tar.
     """
 
@@ -97,7 +96,8 @@ class LayerDirectory(SimpleNode):
         return await (await self._open()).entries()
 
     async def _open(self) -> StaticDirectory:
-        if self._nodes is None:  # once: the tree in it learns of its root
+        # Created once: `tree` stores the attributes of its root.
+        if self._nodes is None:
             reader, mtime_ns = self._context.origin.blobs, self._stack.mtime_ns
             blob = await with_known_size(reader, Blob.of(self._stack.repository, self._descriptor))
             file = BlobFile(reader, blob, self._descriptor.media_type, mtime_ns)

@@ -1,9 +1,13 @@
-"""A manifest that was read: where it is, what it says, what it is, and its time.
+"""Loads a manifest: reads, parses and classifies it, and reads its config.
 
-What everything below its directory is made from.
+Called from the event loop by `ManifestDirectory`, once for each directory, and by the verbs. Every
+node below the directory is made from the `LoadedManifest`.
 
-Rules that hold here: a manifest is classified once, when it is read; a config that cannot be had
-keeps nobody from the manifest.
+Rules that hold here:
+
+- A manifest is classified once, when it is read. Documents of more than a few kilobytes are parsed in
+  a worker thread.
+- A config that cannot be read does not prevent the manifest from being shown.
 """
 
 from __future__ import annotations
@@ -32,10 +36,10 @@ from ocifs.tree.manifest.times import created_ns
 
 @dataclass(frozen=True, slots=True)
 class ManifestLocation:
-    """Where a manifest is: by which tag or digest of which repository.
+    """The location of a manifest: a tag or digest in a repository.
 
-    `siblings` leads from its directory to the one that has other manifests of the repository by
-    their digests, `blobs` to that of its blobs.
+    `siblings` and `blobs` are relative paths from its directory to those of the repository's
+    manifests and blobs.
     """
 
     context: Context
@@ -51,9 +55,7 @@ class ManifestLocation:
 
 @dataclass(frozen=True, slots=True)
 class LoadedManifest:
-    """A manifest that was read: what it says, what it is, its config where that was read, and its
-    time.
-    """
+    """A manifest, its kind, its config if that was read, and its time."""
 
     manifest: Manifest
     classification: Classification
@@ -62,16 +64,16 @@ class LoadedManifest:
 
 
 async def load_manifest(location: ManifestLocation) -> LoadedManifest:
-    """Read and understand a manifest and, where it is small, its config."""
+    """Read and classify a manifest, and read its config if that is small."""
     manifest, classification = await identify(location)
     manifest = await _with_config_size(location, manifest)
     schema1 = manifest.form is Form.SCHEMA1
     config = None if schema1 else await read_config(location, manifest, classification)
     size = len(manifest.raw) + len(config or b"")
-    return await off_loop(size, lambda: _bound(manifest, classification, config))
+    return await off_loop(size, lambda: _loaded(manifest, classification, config))
 
 
-def _bound(
+def _loaded(
     manifest: Manifest, classification: Classification, config: bytes | None
 ) -> LoadedManifest:
     if manifest.form is Form.SCHEMA1:
@@ -83,8 +85,8 @@ def _bound(
 
 
 async def _with_config_size(location: ManifestLocation, manifest: Manifest) -> Manifest:
-    """The same with the size of its config, which is asked for if the descriptor does not have it;
-    unknown if it cannot be had.
+    """The manifest with the size of its config. One request if the descriptor has none; the size
+    stays unknown if that fails.
     """
     config = manifest.config
     if config is None or config.size != UNKNOWN_SIZE or config.is_empty:
@@ -97,8 +99,8 @@ async def _with_config_size(location: ManifestLocation, manifest: Manifest) -> M
 
 
 async def identify(location: ManifestLocation) -> tuple[Manifest, Classification]:
-    """Read a manifest, and say what it is: one request for what is not in the cache; for a known
-    tag, whether it has moved.
+    """Read and classify a manifest: at most one request. For a cached tag it asks whether the tag has
+    moved.
     """
     catalog, version = location.context.origin.catalog, location.version
     descriptor_type = location.descriptor_type
@@ -122,11 +124,11 @@ async def identify(location: ManifestLocation) -> tuple[Manifest, Classification
 async def read_config(
     location: ManifestLocation, manifest: Manifest, classification: Classification
 ) -> bytes | None:
-    """The config's bytes, if it is small and of a known type, that of an image or of a known kind
+    """The config's bytes if it is small and has a known type: that of an image, or of a known kind
     of artifact.
 
-    A config of an unknown type is opaque (image-spec, manifest.md). None also for one that cannot
-    be had, which must not hide the manifest.
+    A config of an unknown type is opaque (image-spec, manifest.md). None also if it cannot be read,
+    which must not hide the manifest.
     """
     config = manifest.config
     if config is None or config.is_empty or not _is_understood(config, classification):
@@ -147,7 +149,7 @@ def _is_understood(config: Descriptor, classification: Classification) -> bool:
 
 
 def facts(loaded: LoadedManifest) -> dict[str, str]:
-    """What is shown both as a small file and as an extended attribute."""
+    """The facts that are both small files and extended attributes."""
     return {
         "digest": str(loaded.manifest.digest),
         "media-type": loaded.manifest.media_type,

@@ -1,8 +1,12 @@
-"""What a reference stands for as a whole: its manifest, its config and layers, and of an index the
-child that would be used.
+"""The content reachable from a reference: its manifest, config and layers, and of an index the child
+for the selected platform.
 
-Rules that hold here: manifests are read, nothing else is; a child that is for no platform (an index
-of charts, say) belongs to the whole.
+Pinning uses it, in the event loop.
+
+Rules that hold here:
+
+- Only manifests are read.
+- A child without a platform, for example in an index of charts, is always reachable.
 """
 
 from __future__ import annotations
@@ -20,8 +24,8 @@ from ocifs.tree.manifest.load import ManifestLocation, identify
 
 @dataclass(slots=True)
 class ReachableSet:
-    """Digests: `manifests`, indices included, and `blobs`, with the sizes that their descriptors
-    say.
+    """The digests of manifests, including indexes, and of blobs with the sizes in their
+    descriptors.
     """
 
     manifests: list[Digest] = field(default_factory=list)
@@ -29,10 +33,7 @@ class ReachableSet:
 
 
 async def reachable(location: ManifestLocation) -> ReachableSet:
-    """Read a manifest and the children that belong to it.
-
-    Raises NotFound, Unreachable and the like.
-    """
+    """Read a manifest and its reachable children. Raises NotFound, Unreachable and the like."""
     found = ReachableSet()
     await _add(location, found, 0)
     return found
@@ -54,17 +55,19 @@ async def _add(location: ManifestLocation, found: ReachableSet, depth: int) -> N
 
 
 def check_depth(depth: int, limits: Limits) -> None:
-    """Raise LimitExceeded where an index stands within more indices than there may be."""
+    """Raise LimitExceeded if indexes are nested too deeply."""
     if depth > limits.index_depth:
         raise LimitExceeded(
-            f"indices within indices, more than limits.index_depth allows ({limits.index_depth})"
+            f"indexes are nested more than {limits.index_depth} deep (limits.index_depth)"
         )
 
 
 def _children(
     location: ManifestLocation, manifest: Manifest
 ) -> tuple[list[Digest], dict[Digest, int]]:
-    """The children that are manifests and belong to the whole, and those that are blobs."""
+    """The reachable manifests of an index, and the blobs that it lists as if they were
+    manifests.
+    """
     platform_children = [
         each for each in manifest.manifests if child_role(each) == "platform" and each.platform
     ]

@@ -1,17 +1,17 @@
-"""`referrers/`: what says of itself that it is about this manifest, by kind.
+"""`referrers/`: links to the manifests about this one, by kind.
 
-Three systems are looked at: the referrers API, or the tag that stands in for it (distribution-spec
-"Listing Referrers"); the tags that cosign makes (`sha256-<hex>.sig`, `.att`, `.sbom`); and siblings
-in an index (BuildKit's attestations, SOCI's second index), where such an index was looked at
-before.
+They come from three systems:
+
+- the referrers API, or the tag that replaces it (distribution-spec "Listing Referrers")
+- cosign's tags (`sha256-<hex>.sig`, `.att`, `.sbom`)
+- siblings in an index that was loaded before: BuildKit's attestations, SOCI's second index
 
 Rules that hold here:
 
-- Nothing is asked before a caller looks inside.
+- No request before the directory is listed or searched.
 - A referrer's kind comes from its descriptor, so that no manifest is fetched to list.
-- A link leads to the manifest's own directory, so what refers in a circle is a circle of links and
-  nothing is endless.
-- A system that fails hides nothing of the others: what was found is shown, and then the error.
+- A referrer is a link to its own directory, so circular references are not an endless tree.
+- A system that fails does not hide the others: their referrers are listed, and then the error.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ class ReferrersDirectory(SimpleNode):
 
     def __init__(self, location: ManifestLocation, digest: Digest, key: Hashable) -> None:
         super().__init__(key, Attributes(DIRECTORY, nlink=2))
-        self.lifetime = 1.0  # what refers to a digest may change, though the digest does not
+        # The referrers of a digest may change.
+        self.lifetime = 1.0
         self._location = location
         self._digest = digest
 
@@ -69,9 +70,7 @@ class ReferrersDirectory(SimpleNode):
                 return entry.node
         if cut is not None:
             raise cut
-        raise NotFound(
-            f"nothing of the kind {name.decode(errors='replace')!r} refers to this manifest"
-        )
+        raise NotFound(f"no referrers of the kind {name.decode(errors='replace')!r}")
 
     async def entries(self) -> Sequence[DirectoryEntry]:
         kinds: dict[str, list[Digest]] = {}
@@ -99,15 +98,15 @@ class ReferrersDirectory(SimpleNode):
         return StaticDirectory(key, links)
 
 
-class Found(NamedTuple):
-    """Kinds and digests of what refers to a manifest, and the first error that cut this short."""
+class FoundReferrers(NamedTuple):
+    """The kinds and digests of referrers, and the first error if the list may be incomplete."""
 
     referrers: list[tuple[str, Digest]]
     error: OcifsError | None
 
 
-async def find_referrers(location: ManifestLocation, digest: Digest) -> Found:
-    """What refers to a manifest; four questions at most, asked at once."""
+async def find_referrers(location: ManifestLocation, digest: Digest) -> FoundReferrers:
+    """Find the referrers of a manifest, with at most four requests at the same time."""
     catalog, repository = location.context.origin.catalog, location.repository
     listed: list[Descriptor] = []
     signed: dict[str, Digest] = {}
@@ -137,11 +136,11 @@ async def find_referrers(location: ManifestLocation, digest: Digest) -> Found:
     listed += location.context.siblings(repository, digest)
     found = [(kind_of(descriptor), descriptor.digest) for descriptor in listed]
     found += [(COSIGN[suffix], signed[suffix]) for suffix in COSIGN if suffix in signed]
-    return Found(found, errors[0] if errors else None)
+    return FoundReferrers(found, errors[0] if errors else None)
 
 
 def kind_of(descriptor: Descriptor) -> str:
-    """The kind of a referrer, from what its descriptor says."""
+    """The kind of a referrer, from its descriptor."""
     if child_role(descriptor) == "attestation":
         return "attestation"
     is_index = mediatype.essence(descriptor.media_type) in (

@@ -1,8 +1,10 @@
-"""`rootfs/` of an image and `tree/` of a layer: which layers they are made of, and by which digests
-they are checked.
+"""`rootfs/` of an image, and the rules that `layers/N/tree` shares with it: which layers are tars, and
+the diff IDs that verify them.
 
-Rules that hold here: nothing is asked until somebody looks into one; a config that names as many
-diff IDs as there are layers names theirs, any other is no witness.
+Rules that hold here:
+
+- Nothing is fetched before the directory is opened.
+- The diff IDs of a config are used only if there are as many as layers.
 """
 
 from __future__ import annotations
@@ -38,52 +40,48 @@ _NOT_TARS = (("+encrypted", "encrypted"), ("nydus.blob", "a nydus blob"))
 
 
 def is_tar_layer(media_type: str) -> bool:
-    """Whether a layer of this type is a tar, as far as a type can say; its magic bytes decide when
-    it is looked into.
-    """
-    plain = essence(media_type)
-    if _other_format(plain):
+    """Whether the media type is that of a tar. The magic bytes decide when the layer is opened."""
+    media_type = essence(media_type)
+    if _other_format(media_type):
         return False
-    return is_rootfs_layer(plain) or plain.endswith(_TARS)
+    return is_rootfs_layer(media_type) or media_type.endswith(_TARS)
 
 
-def _other_format(plain: str) -> str:
-    """What a layer of an image is that is not a tar, by its type; empty if the type does not show
+def _other_format(media_type: str) -> str:
+    """The format of a layer that is not a tar, with an article; empty if the type does not show
     it.
     """
-    image = filesystem_image(plain)
+    image = filesystem_image(media_type)
     if image:
         return f"a {image} image" if image == "squashfs" else f"an {image} image"
-    return next((what for word, what in _NOT_TARS if word in plain), "")
+    return next((name for word, name in _NOT_TARS if word in media_type), "")
 
 
 def diff_ids(config: bytes | None, count: int) -> tuple[Digest | None, ...]:
-    """The digests of the plain tars of `count` layers, as an image's config names them; None for
-    each that is not known.
-    """
+    """The digests of the uncompressed layers from an image's config. None for unknown ones."""
     rootfs = config_members(config).get("rootfs")
-    named = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
-    if not isinstance(named, list) or len(named) != count:
+    values = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
+    if not isinstance(values, list) or len(values) != count:
         return (None,) * count
-    return tuple(_digest(value) for value in named)
+    return tuple(_digest(value) for value in values)
 
 
 def check_config(config: bytes | None, count: int) -> tuple[str, str]:
-    """What keeps an image from being unpacked, by its config, and what a user should know; both may
-    be empty (image-spec, config.md).
+    """The reason that an image cannot be unpacked, and a warning; both may be empty (image-spec,
+    config.md).
     """
     rootfs = config_members(config).get("rootfs") if config else None
     if not isinstance(rootfs, dict):
         return "", ""
-    kind, named = rootfs.get("type", "layers"), rootfs.get("diff_ids")
+    kind, values = rootfs.get("type", "layers"), rootfs.get("diff_ids")
     if kind != "layers":
-        return f"its config has a rootfs.type that is not known: {str(kind)[:100]!r}", ""
-    there = len(named) if isinstance(named, list) else 0
-    if there == count:
+        return f"its config has an unknown rootfs.type: {str(kind)[:100]!r}", ""
+    diff_id_count = len(values) if isinstance(values, list) else 0
+    if diff_id_count == count:
         return "", ""
     return (
         "",
-        f"the image has {count} layers and {there} diff IDs: what its layers unpack to is not checked against these",
+        f"the image has {count} layers and {diff_id_count} diff IDs: the layers are not verified by diff ID",
     )
 
 
@@ -95,28 +93,25 @@ def _digest(value: object) -> Digest | None:
 
 
 class UnreadableDirectory(SimpleNode):
-    """A directory that is there and that nobody can look into; the error says why."""
+    """A directory that exists and cannot be opened. The error has the reason."""
 
-    __slots__ = ("_why",)
+    __slots__ = ("_reason",)
 
-    def __init__(self, why: str, key: Hashable, mtime_ns: int) -> None:
+    def __init__(self, reason: str, key: Hashable, mtime_ns: int) -> None:
         super().__init__(key, Attributes(DIRECTORY, mtime_ns=mtime_ns, nlink=2))
-        self._why = why
+        self._reason = reason
 
     async def lookup(self, name: bytes) -> Node:
-        raise Unsupported(self._why)
+        raise Unsupported(self._reason)
 
     async def entries(self) -> Sequence[DirectoryEntry]:
-        raise Unsupported(self._why)
+        raise Unsupported(self._reason)
 
 
 def image_name(location: ManifestLocation, loaded: LoadedManifest) -> str:
-    """What errors call a manifest."""
-    return (
-        f"{location.repository}@{loaded.manifest.digest}"
-        if location.repository
-        else str(loaded.manifest.digest)
-    )
+    """The name of an image in errors."""
+    digest = str(loaded.manifest.digest)
+    return f"{location.repository}@{digest}" if location.repository else digest
 
 
 def open_rootfs(location: ManifestLocation, loaded: LoadedManifest, key: Hashable) -> Directory:
@@ -124,13 +119,13 @@ def open_rootfs(location: ManifestLocation, loaded: LoadedManifest, key: Hashabl
     layers = loaded.manifest.layers
     for number, layer in enumerate(layers):
         if not is_tar_layer(layer.media_type):
-            what = _other_format(essence(layer.media_type)) or "of an unknown type"
-            why = f"layer {number} of {loaded.manifest.digest} is {what}, not a tar: {layer.media_type}"
-            return UnreadableDirectory(why, key, loaded.mtime_ns)
+            other = _other_format(essence(layer.media_type)) or "of an unknown type"
+            reason = f"layer {number} of {loaded.manifest.digest} is {other}, not a tar: {layer.media_type}"
+            return UnreadableDirectory(reason, key, loaded.mtime_ns)
     error, warning = check_config(loaded.config, len(layers))
     name = image_name(location, loaded)
     if error:
-        return UnreadableDirectory(f"{name} cannot be unpacked: {error}", key, loaded.mtime_ns)
+        return UnreadableDirectory(f"cannot unpack {name}: {error}", key, loaded.mtime_ns)
     stack = LayerStack(
         location.repository,
         layers,

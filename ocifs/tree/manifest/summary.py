@@ -1,8 +1,11 @@
-"""`summary.txt`: one page that tells a person what a manifest is.
+"""`summary.txt`: a manifest on one page, for users.
 
-Rules that hold here: pure; what is said comes from the manifest and its config alone, with the
-field that decided; text from strangers loses its control characters and is cut, so that a page on a
-terminal stays a page; who refers to it is told where the caller asked.
+Rules that hold here:
+
+- Pure. All facts come from the manifest and its config.
+- The page names the field that determined the kind.
+- Text from publishers has no control characters, and long values are cut.
+- Referrers are listed only if the caller passes them.
 """
 
 from __future__ import annotations
@@ -22,7 +25,8 @@ from ocifs.tree.manifest.rootfs import check_config
 from ocifs.tree.manifest.times import CREATED, config_members
 
 _TITLE, _VERSION = "org.opencontainers.image.title", "org.opencontainers.image.version"
-_LONGEST = 160  # characters of a value; the whole is in annotations/ or config.json
+# Characters of a value. The whole value is in `annotations/` or `config.json`.
+_LONGEST = 160
 
 TableRow = tuple[str, ...]
 
@@ -33,10 +37,7 @@ def summarise(
     config: bytes | None,
     referrers: Sequence[tuple[str, Digest]] | None = None,
 ) -> str:
-    """The page.
-
-    `referrers`: kinds and digests of what refers to the manifest; None where nobody was asked.
-    """
+    """The page. `referrers` are kinds and digests, or None if they were not requested."""
     facts = [(name, text) for name, text in _facts(manifest, classification, config) if text]
     width = max(len(name) for name, _ in facts) + 2
     lines = [f"{name + ':':<{width}}{_clean(text)}" for name, text in facts]
@@ -53,7 +54,7 @@ def summarise(
 
 
 def human_size(size: int) -> str:
-    """A size as people read it: `3.2 MiB`."""
+    """A size with a unit: `3.2 MiB`."""
     if size == UNKNOWN_SIZE:
         return "size unknown"
     value, unit = float(size), "B"
@@ -110,14 +111,14 @@ def _facts(
 
 
 def _name(manifest: Manifest, config: dict[str, object]) -> str:
-    """What its publisher calls it: in annotations, or, as Helm and others do, in the config."""
+    """Title and version, from the annotations or, for Helm and others, from the config."""
     notes = manifest.annotations
     title = notes.get(_TITLE) or _text(config.get("name"))
     return f"{title} {notes.get(_VERSION) or _text(config.get('version'))}".strip() if title else ""
 
 
 def _command(config: dict[str, object]) -> str:
-    """What an image runs, as its config says."""
+    """The entry point and command of an image."""
     inner = config.get("config")
     members = inner if isinstance(inner, dict) else {}
     words = [members.get(part) for part in ("Entrypoint", "Cmd")]
@@ -135,10 +136,10 @@ def _amount(word: str, descriptors: Sequence[Descriptor], *, sizes: bool = True)
 
 
 def _children(manifest: Manifest) -> list[TableRow]:
-    """Number, what it is to the index, what it is called, digest; a sibling that it is about is
-    told by its platform.
+    """Number, role, name, type and digest. A child that is attached to another one is named by that
+    one's platform.
     """
-    machines = {
+    platforms = {
         child.digest: platform_name(manifest, child)
         for child in manifest.manifests
         if child.platform
@@ -148,7 +149,7 @@ def _children(manifest: Manifest) -> list[TableRow]:
         role, about = child_role(child), attached_to(child)
         name = platform_name(manifest, child) if role == "platform" and child.platform else ""
         if about is not None:
-            name = f"of {machines.get(about, about.short)}"
+            name = f"of {platforms.get(about, about.short)}"
         elif role in ("artifact", "manifest"):
             name = child_name(child)
         rows.append(
@@ -160,7 +161,7 @@ def _children(manifest: Manifest) -> list[TableRow]:
 def _files(
     manifest: Manifest, classification: Classification, config: bytes | None
 ) -> list[TableRow]:
-    """Size and name of each file below `files/`; of images, whose layers are told below, none."""
+    """Size and name of each file in `files/`. None for images, whose layers are listed."""
     if classification.kind in ("image", "docker-schema1") or manifest.form is Form.UNKNOWN:
         return []
     payload = payload_files(manifest, classification, config)
@@ -174,16 +175,16 @@ def _files(
 
 
 def _layers(manifest: Manifest, config: bytes | None) -> list[TableRow]:
-    """Number, size, type and name of each layer, or what made it, where the config's history says
-    so of each.
+    """Number, size, type and name of each layer. Without a name: the command that created it, if the
+    config's history has one for each layer.
     """
     history = config_members(config).get("history")
     steps = (
         [step for step in history if isinstance(step, dict)] if isinstance(history, list) else []
     )
-    made = [_text(step.get("created_by")) for step in steps if not step.get("empty_layer")]
-    if len(made) != len(manifest.layers):
-        made = [""] * len(manifest.layers)
+    commands = [_text(step.get("created_by")) for step in steps if not step.get("empty_layer")]
+    if len(commands) != len(manifest.layers):
+        commands = [""] * len(manifest.layers)
     return [
         (
             str(n),
@@ -191,7 +192,7 @@ def _layers(manifest: Manifest, config: bytes | None) -> list[TableRow]:
             layer.media_type,
             layer.annotations.get(_TITLE) or " ".join(step.split()),
         )
-        for n, (layer, step) in enumerate(zip(manifest.layers, made, strict=True))
+        for n, (layer, step) in enumerate(zip(manifest.layers, commands, strict=True))
     ]
 
 

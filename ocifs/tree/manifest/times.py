@@ -1,7 +1,6 @@
-"""When something was made, as its publisher says: RFC 3339 texts into nanoseconds since the epoch.
+"""The creation time of a manifest: RFC 3339 text as nanoseconds since the epoch.
 
-Rules that hold here: pure; what cannot be read is the epoch, so that a strange date keeps nobody
-from anything else.
+Rules that hold here: pure; a time that cannot be parsed is the epoch, and never an error.
 """
 
 from __future__ import annotations
@@ -18,12 +17,13 @@ CREATED = "org.opencontainers.image.created"
 _RFC3339 = re.compile(
     r"(?P<date>\d{4}-\d\d-\d\d)[Tt ](?P<time>\d\d:\d\d:\d\d)(?:\.(?P<fraction>\d{1,18}))?(?P<zone>[Zz]|[+-]\d\d:\d\d)"
 )
-_DATE = re.compile(r"\d{4}-\d\d-\d\d")  # all that Homebrew writes
+# Homebrew writes a date without a time.
+_DATE = re.compile(r"\d{4}-\d\d-\d\d")
 
 
 def parse_time_ns(text: str) -> int:
-    """An RFC 3339 time, or a date alone, in nanoseconds since the epoch; 0 for what is none or lies
-    before it.
+    """An RFC 3339 time, or a date alone, in nanoseconds since the epoch; 0 for other text and for
+    earlier times.
     """
     text = text.strip()
     match = _RFC3339.fullmatch(f"{text}T00:00:00Z" if _DATE.fullmatch(text) else text)
@@ -54,7 +54,7 @@ def created_ns(manifest: Manifest, config: bytes | None) -> int:
 
 
 def config_members(config: bytes | None) -> dict[str, object]:
-    """The members of a config that is a JSON object; none for anything else."""
+    """The members of a config that is a JSON object; otherwise empty."""
     try:
         members = load_json(config or b"{}", "the config")
     except Malformed:

@@ -146,7 +146,7 @@ class RepositoryDirectory(SimpleNode):
             if not cause.listed and not isinstance(cause, CatalogUnavailable):
                 raise
             error, names = cause, tuple(map(str, cause.listed))
-        return await self._context.index_of(names), error
+        return await self._context.catalog.index(names), error
 
     async def _has_tags(self, no_list: OcifsError | None) -> bool:
         """Whether it is a repository though nothing lists it.
@@ -178,7 +178,7 @@ class RepositoryDirectory(SimpleNode):
             if not error.listed and not isinstance(error, CatalogUnavailable):
                 raise
             listed = None
-        if listed is None or (await self._context.index_of(listed)).has_name(name):
+        if listed is None or (await self._context.catalog.index(listed)).has_name(name):
             return True
         try:
             await catalog.tags(name)

@@ -14,7 +14,7 @@ Rules that hold here:
 
 - An entry of a layer is one inode in all trees that show it with the same number of names. A
   directory is one inode for each path.
-- A link whose target would leave the tree is shown with a target inside it, unless `links` is `raw`.
+- A link that would leave the tree is shown with a target inside it, unless `links` is `raw`.
 - The owner is the mounting user, unless `owner` is `keep`.
 """
 
@@ -189,7 +189,7 @@ class _TreeFile(_TreeLeaf):
                 return await self._context.layer_service.read(layer, entry, offset, size)
         except NotFound as error:
             raise layer_missing_error(error) from None
-        raise AssertionError("named_in_errors raises what it catches")
+        raise AssertionError("named_in_errors has suppressed an error")
 
     def read_nowait(self, offset: int, size: int) -> bytes | None:
         entry = self._entry

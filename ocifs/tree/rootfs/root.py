@@ -7,7 +7,7 @@ when an earlier mount on the same cache has stored them (`restore_attributes`).
 `_TreeRoot` has two states:
 
     unopened: `_inner` is None; attributes are provisional, or restored from the cache
-       | first lookup, listing or opendir: merges the layers, fetching what is missing
+       | first lookup, listing or opendir: merges the layers, fetching missing ones
        v
     open: `_inner` is the merged tree, which answers from now on
 

@@ -1,4 +1,4 @@
-"""The extended attributes of a layer's entry that are shown: those that Linux allows (xattr(7)).
+"""The visible extended attributes of a layer's entry: Linux rejects some names (xattr(7)).
 
 An attribute that is listed and cannot be read, or a list that is too long, stops GNU tar and makes
 rsync skip the rest of the tree. No Linux file system stores names of other systems, such as
