@@ -165,6 +165,7 @@ class _Loop:
         self._ended: trio.Event | None = None
         self._thread = threading.Thread(target=self._run, name=f"ocifs {source}", daemon=True)
         self._thread.start()
+        # Set when the tree is open, and also when it cannot be opened.
         self._ready.wait()
         if self._failed is not None:
             raise self._failed
@@ -195,6 +196,7 @@ class _Loop:
             raise UsageError(f"closed: {self._source}")
         try:
             return trio.from_thread.run(work, tree, trio_token=token)
+        # The loop has ended, or ended while the call was running.
         except (trio.RunFinishedError, trio.Cancelled):
             raise UsageError(f"closed: {self._source}") from None
 
@@ -204,6 +206,7 @@ class _Loop:
                 self._token.run_sync_soon(self._ended.set)
             except trio.RunFinishedError:
                 return
+            # Not longer: the thread is a daemon thread, which ends with the process at the latest.
             self._thread.join(10)
 
 

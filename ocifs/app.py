@@ -176,7 +176,7 @@ class Hosts:
             return RepositoryDirectory(
                 context, source.path, ("repository",), repository=bool(source.path)
             )
-        # Named hosts are opened now, so that an error of their configuration is an error of the mount.
+        # Named hosts are opened now: an error of their configuration is an error of the mount.
         for host in source.hosts:
             await self.open(host)
         return HostsDirectory(

@@ -47,11 +47,13 @@ def mount(
     `on_ready` is called with warnings as soon as the mount answers. Raises the errors that prevent
     the mount.
     """
+    # Imported here, so that a missing libfuse is reported like any other error of a mount.
     from ocifs.fuse.mounts import clear_dead_mount, reject_live_mount
 
     tune_malloc()
     raise_descriptor_limit()
     mountpoint = request.mountpoint
+    # A dead mount makes every access to its mount point fail, so it is removed before the checks.
     clear_dead_mount(mountpoint)
     reject_live_mount(mountpoint)
     if not mountpoint.is_dir():
@@ -80,13 +82,16 @@ async def _serve(
         trio.open_nursery() as nursery,
     ):
         status = status_of(request.source, stats, sources)
+        # Below a root filesystem, `.ocifs` would look like a directory of the image.
         hidden = settings.view.view != WHOLE
         root = MountRoot(tree, control_files(status, stats), hidden=hidden)
         fsname = request.flags.fsname or str(request.source)
         options = SessionOptions(request.mountpoint, fsname, request.flags)
+        # Bound before the mount is made: a port in use is then an error of the command.
         if request.metrics:
             await _serve_metrics(nursery, request.metrics, status)
         await serve(root, options, settings.timing, stats, lambda: on_ready(warnings))
+        # The mount has ended; so do the metrics.
         nursery.cancel_scope.cancel()
 
 

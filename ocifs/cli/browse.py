@@ -37,6 +37,7 @@ def browse(
     log_warnings()
     bar = ProgressBar()
 
+    # Shown from the first report on, so only for an archive that has to be unpacked.
     def unpacking(name: str, done: int, total: int) -> None:
         bar.label = f"unpacking {os.path.basename(name)} into the cache"
         bar.show(done, total)
@@ -44,6 +45,7 @@ def browse(
     async def run() -> None:
         status: StatusSources = {}
         async with open_tree(source, settings, status, Hooks(on_progress=unpacking)) as root:
+            # An archive is unpacked before the tree is open.
             bar.close()
             await visit(AsyncTree(source, root, settings, status))
 

@@ -251,6 +251,7 @@ def pin_command(what: str, **options: Unpack[Options]) -> None:
         pin_digest(what, cache_settings(options).directory)
         write(f"pinned {digest}")
         return
+    # Before the source is opened: only a reference can be pinned.
     parse_reference(what)
     reports: list[PinReport] = []
 

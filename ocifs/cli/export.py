@@ -30,6 +30,7 @@ def command(reference: str, destination: str, **options: Unpack[Options]) -> Non
         ocifs export registry.example.com/team/app:v1 oci:./app
         ocifs export --platform linux/arm64 registry.example.com/team/app:v1 oci:./app:v1-arm64
     """
+    # Before the source is opened, which may take long.
     parse_destination(destination)
 
     async def visit(tree: AsyncTree) -> None:

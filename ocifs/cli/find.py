@@ -62,6 +62,7 @@ def command(source: tuple[str, ...], kinds: tuple[str, ...], **options: Unpack[O
             try:
                 browse(name, options, finder.visit)
             except OcifsError as error:
+                # One of several sources that fails does not end the search of the others.
                 if len(source) == 1:
                     raise
                 problems.append(f"{printable(name)}: {text_of(error)}")

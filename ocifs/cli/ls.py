@@ -63,6 +63,7 @@ def command(source: str, path: str, any_host: bool, long: bool, **options: Unpac
         try:
             entries = await pacer.run(node.entries)
         except OcifsError as error:
+            # The names that were received before the error, as in a mount.
             for entry in partial_entries(error):
                 _show(entry, long, "")
             raise

@@ -74,6 +74,7 @@ def _values(
             value = float(str(value))
         elif item.kind is ValueKind.TEXTS and isinstance(value, Collection):
             value = tuple(value)
+        # None keeps the default of the field, which may be computed.
         if field and value is not None:
             values[section][field] = value
     return values

@@ -85,6 +85,7 @@ class _Export:
             top = await self._read(replace(self.location, version=self._child(top).digest))
         await self._collect(top, 0)
         await self._copy(list(self._blobs.values()))
+        # Children were added after their index, and are written before it.
         for manifest in reversed(self._manifests.values()):
             await in_thread(self.layout.put, manifest.digest, manifest.raw)
         tag = name or (version if isinstance(version, str) and is_tag(version) else "")
@@ -108,6 +109,7 @@ class _Export:
         """A manifest, from the layout if it is there, else from the cache or the registry."""
         catalog, version = location.context.origin.catalog, location.version
         raw = None
+        # An earlier export that was interrupted has written some of the manifests.
         if known is not None:
             body = await in_thread(self.layout.small, known.digest, known.size)
             raw = None if body is None else RawManifest(known.digest, known.media_type, body)
@@ -164,6 +166,7 @@ class _Export:
         return replace(blob, size=known.size)
 
     async def _copy(self, blobs: list[Descriptor]) -> None:
+        # The total is known before the first byte is copied.
         blobs = [await self._with_size(blob) for blob in blobs]
         total = sum(blob.size for blob in blobs)
         done = 0
@@ -176,6 +179,7 @@ class _Export:
 
     async def _copy_blob(self, blob: Descriptor, done: int, total: int) -> None:
         """Copy one blob; `done` bytes of `total` were copied before."""
+        # Open for the whole copy, so that the blob is not evicted meanwhile.
         origin = self.location.context.origin
         file = BlobFile(origin.blobs, self.location.blob(blob), blob.media_type)
         file.on_open()

@@ -96,12 +96,14 @@ class _Search:
 
     async def run(self, root: Directory, results: trio.MemorySendChannel[SearchResult]) -> None:
         """Search to the end, then close `results`."""
+        # Bounded: a registry of a million tags is not listed faster than its tags are identified.
         send, receive = trio.open_memory_channel[tuple[str, Node]](AT_A_TIME)
         # Closed without a checkpoint, at which a cancellation would replace an error.
         with results:
             async with trio.open_nursery() as nursery:
                 for _ in range(AT_A_TIME):
                     nursery.start_soon(self._identify_all, receive.clone(), results)
+                # The workers end when all clones of the sender are closed.
                 receive.close()
                 with send:
                     if isinstance(root, ManifestDirectory) and not _lists_tags(root):
@@ -131,6 +133,7 @@ class _Search:
             try:
                 names = [entry.name for entry in await self._pacer.run(tags.entries)]
             except (NotFound, AccessDenied) as error:
+                # A namespace need not be a repository as well: then it has no tags.
                 empty = not any(not name.startswith(b"_") for name in entries)
                 if not listed and isinstance(error, AccessDenied) and empty:
                     raise
