@@ -192,7 +192,7 @@ def _fault_of_206(headers: Mapping[str, str], size: int | None, start: int) -> s
 
 
 class _PartStream:
-    """A BlobStream over a response: at most the announced bytes, and an error if there are fewer."""
+    """A BlobStream over a response: the announced bytes, or an error if there are fewer."""
 
     def __init__(
         self, response: httpx.Response, part: responses.ResponseRange, end: int | None, name: str

@@ -1,8 +1,8 @@
 """One registry as a Catalog and a BlobSource (distribution-spec).
 
-`MirroredRegistry` has one client for each endpoint, and calls it from the tasks of readers. State: a
-few manifests that arrived with their tag, and the state of the connection, the lists and the blob
-streams.
+`MirroredRegistry` has one client for each endpoint, and calls it from the tasks of readers. State:
+a few manifests that arrived with their tag, and the state of the connection, the lists and the
+blob streams.
 
 - The targets of requests come from `oci.distribution.endpoints`, and responses are interpreted by
   `oci.distribution.responses`.

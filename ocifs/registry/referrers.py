@@ -1,8 +1,8 @@
 """The referrers of a manifest, from the referrers API or the fallback tag (distribution-spec
 "Listing Referrers").
 
-`RegistryClient` calls this module from the task of a reader. State, one instance a registry: whether
-the registry has the API.
+`RegistryClient` calls this module from the task of a reader. State, one instance a registry:
+whether the registry has the API.
 
 - If the API's response is not an image index (an error, a redirect to a page, HTML), the fallback
   tag is fetched.

@@ -1,4 +1,4 @@
-"""Fixtures for what asks a registry."""
+"""Fixtures of the tests of the registry room."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def nobodys_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A home without credentials, and an environment without proxies: nothing of whoever runs the
-    tests is used.
+    """A home without credentials, and an environment without proxies.
+
+    So the tests do not depend on the user who runs them.
     """
     for name in ("HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "DOCKER_CONFIG"):
         monkeypatch.setenv(name, str(tmp_path))

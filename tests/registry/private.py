@@ -1,5 +1,6 @@
-"""A private registry as people have it: Debian's docker-registry behind nginx with TLS, and a token
-server with TLS of the same house.
+"""A private registry: Debian's docker-registry behind nginx with TLS, and a token server with TLS.
+
+The certificates of both are issued by the same private authority.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What the tests of docs/reference/registries.md share: the register of rows, a client of a
-scripted registry, a client of others.
+"""Shared parts of the tests of docs/reference/registries.md.
 
-Each module `quirks_*.py` registers functions under the names of rows; test_quirks.py runs them.
+They are the register of rows, a client for a scripted registry, and other tools' clients. Each
+module `quirks_*.py` registers functions under the names of rows, which test_quirks.py runs.
 """
 
 from __future__ import annotations

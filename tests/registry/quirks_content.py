@@ -1,4 +1,4 @@
-"""Rows about the bytes of blobs and small answers: ranges and content codings."""
+"""Rows about the bytes of blobs and small responses: ranges and content codings."""
 
 from __future__ import annotations
 

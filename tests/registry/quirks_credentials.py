@@ -1,4 +1,4 @@
-"""Rows about credentials that have expired, odd challenges and helpers."""
+"""Rows about expired credentials, unusual challenges and helpers."""
 
 from __future__ import annotations
 
@@ -36,8 +36,9 @@ def grants_in_turn(*tokens: str) -> Handler:
 
 @quirk("expired-token-without-a-challenge")
 async def expired_token_without_a_challenge(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """ECR Public answers 400 to a token that it no longer knows, others 401 without a challenge;
-    found by reports about other clients.
+    """ECR Public answers 400 to an expired token, others 401 without a challenge.
+
+    From reports about other clients.
     """
     for status in (400, 401, 403):
         known, tokens = ["first"], grants_in_turn("first", "second")

@@ -1,4 +1,4 @@
-"""Rows about heads of answers, addresses, TLS and proxies."""
+"""Rows about heads of responses, addresses, TLS and proxies."""
 
 from __future__ import annotations
 

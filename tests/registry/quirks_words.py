@@ -1,4 +1,4 @@
-"""Rows about what registries say in errors, and about failures that pass."""
+"""Rows about error bodies, and about transient failures."""
 
 from __future__ import annotations
 

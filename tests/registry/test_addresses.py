@@ -1,6 +1,4 @@
-"""Which addresses a registry elsewhere may lead to, as they are written and as names resolve to
-them.
-"""
+"""The addresses that a registry elsewhere may redirect to, as written and as resolved."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When a registry is asked for ranges again, and what is said of blobs that cannot be right."""
+"""Faulty responses to ranges, the pause of ranges, and responses that cannot be the blob."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Names that nobody resolves, TLS that breaks, connections that are open at one end only, and lines
-that are slow or break off.
-"""
+"""Name resolution that fails, TLS that fails, half-open, slow and lost connections."""
 
 from __future__ import annotations
 
@@ -142,7 +140,7 @@ def falls_silent(connection: socket.socket) -> None:
 
 @contextlib.contextmanager
 def handshaking(act: Callable[[socket.socket], None]) -> Iterator[str]:
-    """`host:port` of a server that does as it is told with each connection, and closes it then."""
+    """`host:port` of a server that calls `act` with each connection, and then closes it."""
     listener = socket.create_server(("127.0.0.1", 0))
 
     def one(connection: socket.socket) -> None:
@@ -177,9 +175,7 @@ async def test_tls_that_breaks_in_the_handshake_is_unreachable(
 
 @pytest.mark.parametrize("then", ["close", "reset", "stall"])
 async def test_a_connection_that_the_other_end_has_forgotten_is_replaced(then: str) -> None:
-    """It was kept after the first answer; the registry drops it when it is used again, or says
-    nothing on it.
-    """
+    """It is reused after the first response. The registry then closes it, or is silent."""
     first = [http(200, TAGS, then="keep"), Reply(b"", then)]
 
     def handler(request: Request) -> Reply:
@@ -399,7 +395,7 @@ async def test_a_storm_that_does_not_pass_is_the_registrys_failure_and_bounded(
     assert len(server.requests) == Settings().limits.retries
 
 
-# Names that nobody resolves.
+# Names that cannot be resolved.
 
 
 async def test_a_name_that_does_not_exist_is_unreachable_and_not_absent() -> None:

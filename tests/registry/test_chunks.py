@@ -1,4 +1,4 @@
-"""Chunked bodies: trailers are bounded in count and bytes, in whatever pieces they arrive."""
+"""Chunked bodies: trailers are bounded in number and bytes, however they are split."""
 
 from __future__ import annotations
 

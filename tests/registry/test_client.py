@@ -1,4 +1,4 @@
-"""A real registry's answers: lists with pages, sizes, and Basic credentials."""
+"""The responses of a real registry: paged lists, sizes, and Basic credentials."""
 
 from __future__ import annotations
 

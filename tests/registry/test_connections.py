@@ -1,4 +1,4 @@
-"""The connections to a registry come back, whatever its answers do."""
+"""Every connection to a registry returns to its pool, whatever the response."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Where logins are found, compared with skopeo in twelve environments (containers-auth.json(5)).
+"""The locations of logins, compared with skopeo in twelve environments (containers-auth.json(5)).
 
-Each location holds a login with a name of its own, and the registry lists the name that it was
-given as its only tag: the tag is the location that a client believed. Both clients run in a mount
-namespace with a password database and a /run/containers of its own.
+Each location has a login with a different name, and the registry lists the name of the login as its
+only tag. So the tag is the location that a client used. Both clients run in a mount namespace with
+a password database and a /run/containers of their own.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where credentials are found: files, keys, the environment and helpers that go wrong."""
+"""Credential sources: files, keys, the environment, and helpers that fail."""
 
 from __future__ import annotations
 
@@ -293,7 +293,8 @@ async def test_an_empty_entry_keeps_the_store_from_being_asked(
 async def test_a_helper_is_asked_for_docker_hub_under_both_of_its_keys(
     tmp_path: Path, bin_directory: Path, key: str
 ) -> None:
-    lacking = f'test "$server" = "{key}" || {{ echo credentials not found in native keychain; exit 1; }}\n'
+    message = "credentials not found in native keychain"
+    lacking = f'test "$server" = "{key}" || {{ echo {message}; exit 1; }}\n'
     helper(bin_directory, WELL.replace("echo '{", lacking + "echo '{"))
     for place in ({"credsStore": "test"}, {"credHelpers": {"docker.io": "test"}}):
         docker(tmp_path, **place)

@@ -1,4 +1,4 @@
-"""Registries that go wrong, over real sockets."""
+"""Faulty registries, on real sockets."""
 
 from __future__ import annotations
 
@@ -236,7 +236,7 @@ async def test_more_patience_than_we_have_is_rate_limited_at_once() -> None:
 
 
 def needs(header: str) -> Handler:
-    """Asks for Basic credentials, then gives whatever `header` redirects to."""
+    """Requires Basic credentials, and then redirects to `header`."""
 
     def handler(request: Request) -> Reply:
         if "authorization" not in request.headers:
@@ -569,7 +569,7 @@ def raised_by(module: object) -> list[type[Exception]]:
         for _, kind in inspect.getmembers(module, inspect.isclass)
         if issubclass(kind, Exception)
     ]
-    return [kind for kind in found if kind is not httpx.CookieConflict]  # we read no cookies
+    return [kind for kind in found if kind is not httpx.CookieConflict]  # cookies are not read
 
 
 @pytest.mark.parametrize(
@@ -587,6 +587,5 @@ def test_every_exception_of_the_libraries_is_one_of_ours(kind: type[Exception]) 
     with pytest.raises(errors.OcifsError) as caught:
         with translated_errors("host"):
             raise error
-    assert caught.value.hint or not isinstance(
-        caught.value, errors.Unreachable
-    )  # what to try, where nobody could be asked
+    # An error about the connection has a hint.
+    assert caught.value.hint or not isinstance(caught.value, errors.Unreachable)

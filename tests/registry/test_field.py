@@ -1,5 +1,6 @@
-"""The same scripted registries, read by ocifs and by other clients: what the field does is the
-oracle for our quirks page.
+"""The same scripted registries, read by ocifs and by other clients.
+
+The behaviour of the other clients is the oracle for docs/reference/registries.md.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""What reaches hosts that are not the registry: each guard with a host that records what it got,
-and fails without the guard.
+"""Requests to hosts other than the registry.
+
+For each guard there is a host that records its requests. The test fails without the guard.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""HEAD as a hint, and registries behind fronts that redirect: what is absence, and what is not.
+"""HEAD as a hint, and registries behind fronts that redirect: absence and failures.
 
 On real sockets.
 """

@@ -1,6 +1,4 @@
-"""Heads of answers: illegal lines are taken out, everything else passes, in whatever pieces it
-arrives.
-"""
+"""Heads of responses: illegal lines are removed, everything else is unchanged, however it is split."""
 
 from __future__ import annotations
 

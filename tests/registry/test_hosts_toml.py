@@ -1,4 +1,4 @@
-"""containerd's hosts.toml: what its documents say, row by row."""
+"""containerd's hosts.toml: the rows of its documentation."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ def test_hosts_are_asked_in_their_order_and_the_server_last() -> None:
     mirror, private, own = read(
         'server = "https://registry-1.docker.io"\n'
         '[host."https://public-mirror.example.com"]\ncapabilities = ["pull"]\n'
-        '[host."https://docker-mirror.internal"]\ncapabilities = ["pull", "resolve"]\nca = "docker-mirror.crt"\n'
+        '[host."https://docker-mirror.internal"]\n'
+        'capabilities = ["pull", "resolve"]\nca = "docker-mirror.crt"\n'
     )
     assert (mirror.endpoint.host, mirror.by_tag, mirror.by_digest, mirror.own) == (
         "public-mirror.example.com",
@@ -103,7 +104,8 @@ def test_http_with_settings_of_tls_is_tried_with_tls_first() -> None:
 def test_certificates_headers_and_time() -> None:
     site = read(
         '[host."https://m.example"]\nca = ["a.pem", "/b.pem"]\n'
-        'client = ["c.pem", ["d.cert", "d.key"], ["e.pem", ""]]\nskip_verify = true\ndial_timeout = "1m1s500ms"\nproxy = "http://p:1"\n'
+        'client = ["c.pem", ["d.cert", "d.key"], ["e.pem", ""]]\nskip_verify = true\n'
+        'dial_timeout = "1m1s500ms"\nproxy = "http://p:1"\n'
         '[host."https://m.example".header]\nx-one = "1"\nx-two = ["a", "b"]\n'
     )[0].endpoint
     here = FILE.parent

@@ -1,4 +1,4 @@
-"""The name under which the cache files what a credential saw."""
+"""The name under which the cache stores content for a set of credentials."""
 
 from __future__ import annotations
 

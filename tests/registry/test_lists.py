@@ -1,6 +1,6 @@
-"""Lists on real sockets: followed to their ends, and never cut without an error.
+"""Lists on real sockets: complete, or an error.
 
-The oracle is what other clients list.
+The lists of other clients are the oracle.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where a registry may send us, and where not."""
+"""The addresses that a registry may redirect to, and the ones that it may not."""
 
 from __future__ import annotations
 

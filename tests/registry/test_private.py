@@ -1,4 +1,4 @@
-"""A private registry over TLS with a token server, with what docker leaves and nothing else."""
+"""A private registry over TLS with a token server, and only the files that docker writes."""
 
 from __future__ import annotations
 
@@ -199,7 +199,7 @@ async def test_a_token_that_ends_in_the_middle_of_a_read_is_not_noticed(
                 got += b"".join([piece async for piece in stream])
             with trio.fail_after(30):
                 while not refused(house, house.tokens.given[-1]):
-                    await trio.sleep(0.1)  # a clock that is not ours decides
+                    await trio.sleep(0.1)  # the clock of the registry decides
     assert got == LAYER
     statuses = [line.split()[3] for line in house.front.asked() if "/blobs/" in line]
     assert statuses[-4:] == ["401", "206", "401", "206"]

@@ -1,4 +1,4 @@
-"""Proxies from the environment: which host goes through which, and what goes along."""
+"""Proxies from the environment: the hosts that use one, and the headers that it gets."""
 
 from __future__ import annotations
 

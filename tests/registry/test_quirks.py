@@ -1,8 +1,8 @@
-"""What registries do that no specification says, a test for each row of
-docs/reference/registries.md; their ids are the rows' names.
+"""Behaviour of registries outside the specification: a test for each row of
+docs/reference/registries.md, with the name of the row as its ID.
 
-Each is acted by a server of ours, from what is known of the registry; Debian's, distribution 3's
-and go-containerregistry's are there themselves in test_registries.py.
+A scripted server reproduces each row. Debian's registry, distribution 3 and go-containerregistry
+are tested themselves in test_registries.py.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Referrers on real sockets: from the API, from the fallback tag, and beside what is broken.
+"""Referrers on real sockets: from the API, from the fallback tag, and with invalid entries.
 
 oras reads the same server.
 """

@@ -1,6 +1,4 @@
-"""The same questions to registries of several makers: lists, ranges, what is not there, referrers
-and how they are found.
-"""
+"""The same requests to registries of several makers: lists, ranges, absence, referrers."""
 
 from __future__ import annotations
 
@@ -137,9 +135,8 @@ async def test_what_refers_to_a_manifest_is_found_and_how_is_asked_once(
             assert {each.digest for each in found} == expected
             if found:
                 kinds = {"application/x.signature", "application/x.sbom"}
-                if (
-                    world.kind == "referring"
-                ):  # which says of what an artifact is only what its config is
+                # This registry reports the media type of the config as the artifact type.
+                if world.kind == "referring":
                     kinds = {mediatype.OCI_EMPTY}
                 assert {each.artifact_type for each in found} == kinds
     asked = re.findall(r"GET \S+/referrers/", caplog.text)

@@ -123,7 +123,10 @@ def test_a_wildcard_may_rewrite_the_host() -> None:
 
 def test_what_a_mirror_is_for() -> None:
     def kinds(more: str, of_the_mirror: str) -> tuple[bool, bool]:
-        text = f'[[registry]]\nlocation = "a.example"\n{more}\n[[registry.mirror]]\nlocation = "m.example"\n{of_the_mirror}'
+        text = (
+            f'[[registry]]\nlocation = "a.example"\n{more}\n'
+            f'[[registry.mirror]]\nlocation = "m.example"\n{of_the_mirror}'
+        )
         mirror, own = routes_for(parse(text, "conf"), "a.example", "x")
         assert (own.by_tag, own.by_digest, own.own, mirror.own) == (True, True, True, False)
         return mirror.by_tag, mirror.by_digest
@@ -151,7 +154,8 @@ def test_docker_hub_has_one_name() -> None:
 
 def test_aliases_keep_tag_and_digest() -> None:
     conf = parse(
-        '[aliases]\nalpine = "quay.io/base/alpine"\n"a/b" = "r.example/c"\n"rhel6.5" = "r.example/rhel"',
+        '[aliases]\nalpine = "quay.io/base/alpine"\n'
+        '"a/b" = "r.example/c"\n"rhel6.5" = "r.example/rhel"',
         "conf",
     )
     digest = "sha256:" + "0" * 64
@@ -171,7 +175,8 @@ def test_aliases_keep_tag_and_digest() -> None:
 
 def test_version_1_says_what_it_can() -> None:
     conf = parse(
-        "[registries.insecure]\nregistries = ['a.example']\n[registries.block]\nregistries = ['b.example']",
+        "[registries.insecure]\nregistries = ['a.example']\n"
+        "[registries.block]\nregistries = ['b.example']",
         "f",
     )
     assert asked(conf, "a.example", "x") == ["https://a.example/x", "http://a.example/x"]
@@ -211,7 +216,8 @@ def test_what_is_wrong_is_told_by_file_and_key(text: str, said: str) -> None:
             r"registry\[1\]\.mirror\[1\]\.pull-from-mirror",
         ),
         (
-            'mirror-by-digest-only = true\n[[registry.mirror]]\nlocation = "b.example"\npull-from-mirror = "all"',
+            "mirror-by-digest-only = true\n"
+            '[[registry.mirror]]\nlocation = "b.example"\npull-from-mirror = "all"',
             "pull-from-mirror",
         ),
         ('proxy = "socks4://p"', r"registry\[1\].proxy \(socks4://p\) is not a proxy address"),

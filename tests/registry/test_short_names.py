@@ -1,4 +1,4 @@
-"""Short names (containers-registries.conf(5)), compared with podman as the field's oracle."""
+"""Short names (containers-registries.conf(5)), with podman as the oracle."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""How registries want to be treated: patience, limits, warnings, questions whether something has
-changed, kept connections.
-"""
+"""Retry-After, rate limits, warnings, conditional requests, and reused connections."""
 
 from __future__ import annotations
 

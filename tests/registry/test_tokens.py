@@ -1,4 +1,4 @@
-"""A private registry behind a real token server, with nothing but docker's configuration file."""
+"""A private registry with a real token server, and only docker's configuration file."""
 
 from __future__ import annotations
 
@@ -105,9 +105,8 @@ async def test_a_password_that_was_changed_meanwhile_is_read_anew(
         log_in(registry.host, nobodys_home, tokens.password)
         autojump_clock.jump(400)  # the token is over
         assert await client.tags("team/one") == ("v1",)
-        monkeypatch.setattr(
-            tokens, "password", keep_secret("0ne-more", "me:0ne-more")
-        )  # which nobody was told
+        # The new password is not in the file.
+        monkeypatch.setattr(tokens, "password", keep_secret("0ne-more", "me:0ne-more"))
         autojump_clock.jump(400)
         with pytest.raises(AccessDenied):
             await client.tags("team/one")

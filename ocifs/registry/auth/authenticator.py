@@ -127,7 +127,10 @@ class Authenticator:
         state.basic, state.is_searched = "", False
         raise AccessDenied(
             f"{self._host} requires credentials, and accepts none of the stored ones",
-            hint=f"log in with docker, podman or oras login; `ocifs doctor {self._host}` lists the stored credentials",
+            hint=(
+                "log in with docker, podman or oras login; "
+                f"`ocifs doctor {self._host}` lists the stored credentials"
+            ),
         )
 
     async def renew(self, scope: str, refused: str) -> str | None:
@@ -205,8 +208,8 @@ class Authenticator:
             return await self._request(challenge, scope, None)
         except AccessDenied as error:
             error.hint = (
-                f"the credentials for {self._host} were not sent: without TLS they are sent only to "
-                "its own port, and its token server has another address"
+                f"the credentials for {self._host} were not sent: without TLS they go only to "
+                "the registry's own port, and its token server has another address"
             )
             raise
 

@@ -13,8 +13,8 @@ CredentialKind: TypeAlias = Literal["password", "identity", "registry"]
 class Credential:
     """The identity presented to a registry.
 
-    `kind` is the kind of the secret: a `password`, an `identity` token that a token server exchanges
-    for others (OAuth2), or a `registry` token, which is sent as it is.
+    `kind` is the kind of the secret: a `password`, an `identity` token that a token server
+    exchanges for others (OAuth2), or a `registry` token, which is sent unchanged.
     """
 
     username: str

@@ -61,8 +61,8 @@ class Endpoint:
 class Route:
     """An endpoint for one repository, with the repository's name there.
 
-    `by_tag`: it resolves tags. `by_digest`: it serves manifests and blobs. `own`: it is the registry
-    itself, which also serves lists.
+    `by_tag`: it resolves tags. `by_digest`: it serves manifests and blobs. `own`: it is the
+    registry itself, which also serves lists.
     """
 
     endpoint: Endpoint

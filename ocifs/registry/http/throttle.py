@@ -4,9 +4,10 @@
 instance a registry: until when a kind of request must not be sent (Retry-After), and the warnings
 and rate limits that the registry has reported.
 
-This is the innermost of the back-off mechanisms: it repeats one request to one registry within
-seconds. Whether and after which pause is decided by `oci.distribution.retry`. The longer pauses, of
-a mirror or of a registry that cannot be reached, are in `mirrors.health` and in the store.
+This is the innermost of the back-off mechanisms (docs/explanation/retries.md): it repeats one
+request to one registry within seconds. `oci.distribution.retry` decides whether, and after which
+pause. The longer pauses, of a mirror or of a registry that cannot be reached, are in
+`mirrors.health` and in the store.
 
 - A registry that sends Retry-After gets no request of the same kind before that time, from any
   task.

@@ -3,9 +3,10 @@
 `MirroredRegistry` has one `Health` for each endpoint, and calls it around each request, from the
 task of the caller. State: the last failure with the pause after it, and counters for status.json.
 
-This is the second of the back-off mechanisms, above `http.throttle`, which retries single requests.
-It skips a whole endpoint, for seconds to minutes, so that a dead mirror costs its timeout once. The
-pause doubles with each further failure, and the first good response ends it.
+This is the second of the back-off mechanisms (docs/explanation/retries.md), above `http.throttle`,
+which retries single requests. It skips a whole endpoint, for seconds to minutes, so that a dead
+mirror costs its timeout once. The pause doubles with each further failure, and the first good
+response ends it.
 
 - A mirror is probed before its first request, and again after each pause. Concurrent callers wait
   for the first probe; during a later one they skip the mirror.

@@ -7,7 +7,7 @@ until one succeeds.
 State: the upstreams with their health, which upstream served which digest, and which of them served
 corrupt content.
 
-- The registry itself comes last, and its answer is final: content that a mirror lacks is not absent.
+- The registry itself comes last, and its answer is final. A mirror's 404 does not mean absence.
 - Lists come from the registry alone.
 - A mirror is probed before its first request, and skipped after a failure (`health`).
 - Each endpoint gets the credentials for its own host.
@@ -47,8 +47,8 @@ from ocifs.settings import Settings
 T = TypeVar("T")
 
 _OUTAGES = (Unreachable, DeadlineExceeded, RegistryFailed)
-# Bounds of the caches: digests with their upstreams, repositories with a mirror for tags, and hashes
-# of credentials.
+# Bounds of the caches: digests with their upstreams, repositories with a mirror for tags, hashes of
+# credentials.
 _DIGESTS = 4096
 _REPOSITORIES = 4096
 _IDENTITIES = 256

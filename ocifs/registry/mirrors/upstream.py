@@ -103,7 +103,7 @@ def _impatient(settings: Settings, endpoint: Endpoint) -> Settings:
 
 
 def _with_dial_timeout(settings: Settings, endpoint: Endpoint) -> Settings:
-    """The settings with an endpoint's `dial_timeout` (containerd docs/hosts.md), up to --max-wait."""
+    """The settings with an endpoint's `dial_timeout` (docs/hosts.md), at most --max-wait."""
     if endpoint.connect_timeout is None:
         return settings
     connect = min(endpoint.connect_timeout, settings.timing.max_wait)
