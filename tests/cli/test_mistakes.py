@@ -127,13 +127,13 @@ MISTAKES = [
     (
         ["ls", "reg.example.com/a:b", "--offline"],
         1,
-        "is not asked, since --offline",
-        "`ocifs prefetch` brings",
+        "--offline prevents requests",
+        "run `ocifs prefetch`",
     ),
     (
         ["ls", "{silent}/a:b", "--timeout", "0.5"],
         1,
-        "nothing came within 0.5 s",
+        "no data for 0.5 s",
         "check it with `ocifs doctor {silent}/a:b`",
     ),
     (

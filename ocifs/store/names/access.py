@@ -87,7 +87,7 @@ class RegistryAccess:
         if self._offline:
             raise Unreachable(
                 f"not in the cache, and --offline prevents requests to {self._registry.host}",
-                hint="run ocifs prefetch while online, or omit --offline",
+                hint="run `ocifs prefetch` while online, or omit --offline",
             )
         answer = await self._failures.ask(
             key, lambda: self._outage.ask(request, wait_for_restart=wait_for_restart)
