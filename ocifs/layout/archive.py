@@ -97,6 +97,7 @@ class ArchiveFiles:
         member = self._resolved(name)
         if member.problem:
             raise Malformed(f"cannot read {name} in {self.shown}: {member.problem}")
+        # The offset distinguishes members of the same archive.
         begin, version = member.offset, self._checked_version()
 
         def read_at(offset: int, length: int) -> bytes:
@@ -124,6 +125,7 @@ class ArchiveFiles:
 
     def _resolved(self, name: str) -> ArchiveMember:
         path = name
+        # Each iteration follows one link, so that a loop of links ends.
         for _ in range(_LINKS):
             member = self._members.get(path)
             if member is None:
@@ -134,6 +136,7 @@ class ArchiveFiles:
             if member.link is None:
                 return member
             path = _resolve_name(path.rpartition("/")[0] if member.symbolic else "", member.link)
+            # `_resolve_name` returns "" for a target outside the archive.
             if not path:
                 raise Malformed(f"the link {name} in {self.shown} leads out of the archive")
         raise Malformed(f"too many levels of links: {name} in {self.shown}")
@@ -150,6 +153,7 @@ class ArchiveFiles:
 
     def _strip_top_directory(self) -> None:
         """Strip the directory that contains all members, if the layout's files are in it."""
+        # `tar c layout` puts the directory's name before all names, `tar c -C layout .` does not.
         tops = {name.partition("/")[0] for name in self._members}
         if len(tops) != 1 or not tops:
             return
@@ -177,6 +181,7 @@ def list_members(
 ) -> dict[str, ArchiveMember]:
     """The files and links of a tar by name. Raises Malformed, LimitExceeded."""
     members: dict[str, ArchiveMember] = {}
+    # The length of all names. Their number alone does not bound the memory.
     weight = 0
     for number, (name, member) in enumerate(
         _HeaderReader(descriptor, shown, limits, advance).members()
@@ -246,6 +251,7 @@ class _HeaderReader:
                 )
                 if member is not None and not (header.kind == _OLD_FILE and path.endswith("/")):
                     yield records.get("GNU.sparse.name") or path, member
+                # Extended headers apply to one member only.
                 name, link, records = b"", b"", {}
 
     def _next(self) -> TarHeader | None:
@@ -275,6 +281,7 @@ class _HeaderReader:
         if header.kind not in _NO_DATA:
             size = number_of(records, "size") or header.size
         begin = self._position
+        # Checked here, since a position beyond the end would look like the end of the archive.
         if size < 0 or begin + size > self._size:
             raise Malformed(f"{self._shown} is truncated, or damaged before byte {begin}")
         self._position += size + -size % BLOCK

@@ -105,6 +105,7 @@ def read_manifest(contents: Contents, descriptor: Descriptor, limits: Limits) ->
             f"the manifest has {file.size} bytes, limits.manifest_bytes allows {most}"
         )
     body = file.read(0, file.size)
+    # The file may be replaced between two reads: only the bytes that are parsed are verified.
     verify_manifest(body, descriptor.digest)
     return parse_manifest(body, descriptor.digest, "", descriptor.media_type)
 
@@ -121,6 +122,7 @@ class OciContents:
     def list_manifests(self) -> tuple[ListedManifest, ...]:
         """The entries of index.json, which is read again if it has changed."""
         version = self._files.find(INDEX).version
+        # Threads that find the index changed at the same time parse it once.
         with self._lock:
             if self._parsed is None or self._parsed[0] != version:
                 self._parsed = version, _entries(read_small(self._files, INDEX, self._limits))

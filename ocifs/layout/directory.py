@@ -61,6 +61,7 @@ class DirectoryFiles:
             status = os.fstat(descriptor)
         version = version_of(status)
 
+        # Each read opens the file again, so that no descriptor remains open between reads.
         def read_at(offset: int, length: int) -> bytes:
             with self._opened(name) as descriptor:
                 check_version(descriptor, version, shown)
@@ -82,6 +83,7 @@ class DirectoryFiles:
         """The directory, reopened without following links if its path names another one now."""
         with translate_errors(self.shown):
             status = os.stat(self._path, follow_symlinks=False)
+        # Other threads may still use the previous descriptor: it is closed by `__del__`.
         opened = self._opened_root
         if opened is None or (status.st_dev, status.st_ino) != opened.identity:
             opened = self._opened_root = _RootHandle(self._path, self.shown)
@@ -147,6 +149,7 @@ class _Walk:
             if part in ("", "."):
                 continue
             if part == "..":
+                # The root of the layout has no parent in this lookup.
                 if len(self._above) == 1:
                     raise self._leads_out()
                 os.close(self._above.pop())
@@ -154,6 +157,7 @@ class _Walk:
             parent = self._above[-1]
             with translate_errors(self._shown):
                 mode = os.stat(part, dir_fd=parent, follow_symlinks=False).st_mode
+            # If the entry is replaced after this check, O_NOFOLLOW makes the open fail.
             if stat.S_ISLNK(mode):
                 todo += self._target(part, parent)
             elif any(component not in ("", ".") for component in todo):

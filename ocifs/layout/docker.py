@@ -164,6 +164,7 @@ class DockerContents:
         return {"mediaType": media_type, "digest": str(digest), "size": file.size}
 
     def _digest_of(self, name: str, file: FileRange) -> Digest:
+        # Docker 25 and later: blobs/sha256/HEX. The digest is verified when the layer is read.
         parts = name.split("/")
         if len(parts) == 3 and parts[0] == BLOBS:
             digest = Digest(parts[1], parts[2])
@@ -182,6 +183,7 @@ class DockerContents:
     def _hash(self, file: FileRange) -> Digest:
         hasher = Digest.of(b"").hasher()
         for start in range(0, file.size, MIB):
+            # `advance` raises if the caller has given up.
             hasher.update(file.read(start, MIB))
             self._advance()
         digest = Digest("sha256", hasher.hexdigest())
@@ -235,6 +237,7 @@ def _key(file: FileRange) -> Digest:
 
 def _digest_in_name(name: str) -> Digest | None:
     """The digest in the name of a config, or None."""
+    # `docker save` writes HEX.json, crane sha256:HEX.
     stem = name.rpartition("/")[2]
     for extension in _EXTENSIONS:
         stem = stem.removesuffix(extension)

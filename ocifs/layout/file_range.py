@@ -104,6 +104,7 @@ def _check_regular(descriptor: int, shown: str) -> None:
 def read_exactly(descriptor: int, offset: int, length: int, shown: str) -> bytes:
     """Bytes of an open file. Raises RegistryFailed if the file is shorter."""
     pieces = []
+    # pread may return fewer bytes, for example after a signal.
     while length:
         with translate_errors(shown):
             piece = os.pread(descriptor, length, offset)

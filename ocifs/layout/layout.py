@@ -96,6 +96,7 @@ class Layout:
 
         `on_progress`: called while an archive is decompressed into the cache.
         """
+        # An archive is decompressed here, which may take minutes: progress extends the deadline.
         async with track_progress(on_progress) as progress:
             opening = SourceOpener(source, cache, settings.limits, progress)
             contents = await in_thread(opening.open, abandon_on_cancel=True)
@@ -210,6 +211,8 @@ class Layout:
                     f"{blob.digest} has {file.size} bytes on disk, "
                     f"its descriptor records {blob.size}"
                 )
+            # The last piece is verified before it is returned, so that a reader of the whole blob
+            # gets an error. With verify_full, nothing is returned before.
             before_verification = not self._verify_full and file.trusted
             if before_verification or self._is_verified(blob.digest, file):
                 return file, file.read(offset, length)
@@ -233,6 +236,7 @@ class Layout:
         async def verify() -> None:
             hasher, position = digest.hasher(), 0
 
+            # One thread call for each piece: the caller's deadline is extended after each of them.
             def advance() -> int:
                 piece = file.read(position, 4 * MIB)
                 hasher.update(piece)

@@ -57,6 +57,7 @@ class SourceOpener:
 
     def _with_colon(self) -> str:
         """A hint if the intended path has a colon in it."""
+        # The parser has split the path at its first colon: try longer prefixes.
         path = f"{self._source.path}:{self._source.ref}"
         while ":" in path.rpartition("/")[2]:
             if os.path.lexists(path):
@@ -105,6 +106,7 @@ class SourceOpener:
             unpacked = open_uncompressed(
                 descriptor, path, self._cache, self._limits, self._progress
             )
+            # The key of a decompressed copy is the version of the user's file.
             known = version if unpacked != descriptor else None
             files = ArchiveFiles(unpacked, path, self._limits, self._progress.advance, known)
         except Malformed as error:

@@ -70,9 +70,9 @@ class ReferrerFinder:
         A digest is repeated only if it is listed under several names.
         """
         level = [
-            each.descriptor
-            for each in self._contents.list_manifests()
-            if each.descriptor is not None
+            entry.descriptor
+            for entry in self._contents.list_manifests()
+            if entry.descriptor is not None
         ]
         visited: set[Digest] = set()
         for _ in range(self._limits.index_depth):
@@ -81,6 +81,7 @@ class ReferrerFinder:
                 if len(visited) >= self._limits.referrers:
                     return
                 yield descriptor
+                # An index may be reachable by many paths. Its children are visited once.
                 if descriptor.digest not in visited:
                     visited.add(descriptor.digest)
                     manifest = self._load(descriptor)
@@ -96,6 +97,7 @@ class ReferrerFinder:
             except OcifsError:
                 return None
             cached = _summarize(manifest, descriptor)
+            # Dictionaries preserve the order of insertion: the oldest entry is evicted.
             while len(self._manifests) >= self._limits.referrers:
                 self._manifests.pop(next(iter(self._manifests)), None)
             self._manifests[descriptor.digest] = cached

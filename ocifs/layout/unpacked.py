@@ -126,6 +126,7 @@ def open_uncompressed(
             cached = cache.find(KIND, key)
         if cached is None:
             raise RegistryFailed(f"the decompressed {shown} was evicted immediately")
+        # The duplicate remains valid if the file is evicted from the cache.
         with cached:
             return os.dup(cached.fileno())
     finally:
@@ -159,6 +160,7 @@ def _decompress(
             for piece in Decompressor(read_next, limits).pieces():
                 progress.advance()
                 output.write(piece)
+            # A file that changed meanwhile must not be cached under its old version.
             check_version(descriptor, version, shown)
     except Malformed as error:
         raise Malformed(f"cannot decompress {shown}: {_about_archive(error)}") from None

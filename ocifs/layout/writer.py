@@ -66,6 +66,7 @@ class LayoutWriter:
             raise self.write_error(error) from None
         try:
             self._lock = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            # The kernel releases the lock if the process is killed.
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._begin(os.listdir(self._root))
         except BlockingIOError:
@@ -102,7 +103,7 @@ class LayoutWriter:
         if others and "oci-layout" not in others:
             hint = "name a new or an empty directory, or a layout"
             raise UsageError(f"not an OCI image layout, and not empty: {self._root}", hint=hint)
-        # Fails for an invalid index before anything is fetched.
+        # Raises for an invalid index before anything is fetched.
         self._index()
         if not others:
             self._put(self._root / "oci-layout", _LAYOUT)
@@ -248,6 +249,7 @@ class BlobWriter:
     ) -> None:
         try:
             with self._file:
+                # After an error in the block, only the temporary file is removed.
                 if kind is None:
                     if self._hasher.hexdigest() != self._digest.encoded:
                         raise IntegrityError(f"the content of {self._digest} has another digest")

@@ -85,6 +85,7 @@ _REFUSED = {
 def is_local(text: str) -> bool:
     """Whether a source is local, or has the prefix of an unsupported local transport."""
     prefix, colon, rest = text.partition(":")
+    # oci://HOST is a reference with a scheme, as Helm writes it.
     if colon and f"{prefix}:" in PREFIXES:
         return not rest.startswith("//") or prefix != "oci"
     return (bool(colon) and prefix in _REFUSED) or is_path(text)
@@ -129,6 +130,7 @@ def _split(text: str, rest: str, transport: LocalTransport) -> tuple[str, str]:
     """The path and the reference."""
     if transport is LocalTransport.DIR:
         return rest, ""
+    # The digest first: it contains a colon.
     name, at, digest = rest.rpartition("@")
     if at and _DIGEST.fullmatch(digest):
         path, colon, ref = name.partition(":")

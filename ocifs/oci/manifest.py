@@ -105,6 +105,7 @@ def verify_manifest(body: bytes, digest: Digest) -> None:
     """
     if digest.matches(body):
         return
+    # Parsed only now: almost all manifests match directly.
     payload = signed_payload(body)
     if payload is None or not digest.matches(payload):
         raise IntegrityError(
@@ -119,6 +120,7 @@ def signed_payload(body: bytes) -> bytes | None:
     The first signature's protected header contains the length of the part to use and the text to
     append to it (distribution docs/spec/manifest-v2-1.md, "Signed Manifests").
     """
+    # Avoids decoding the JSON of other manifests.
     if b'"signatures"' not in body:
         return None
     try:
@@ -168,6 +170,7 @@ def parse_manifest(
     own = own_type if isinstance(own_type, str) else ""
     form, reason, media_type = _decide_form(members, own, served_type, descriptor_type)
     annotations = as_annotations(members.get("annotations"), "annotations")
+    # Nothing in a body of unknown form is interpreted, not even its annotations (CVE-2021-41190).
     if form is Form.UNKNOWN:
         return Manifest(body, digest, media_type, form, reason)
     if form is Form.SCHEMA1:
@@ -241,6 +244,7 @@ def _decide_form(
                 text,
             )
         return form, reason, text
+    # A specific but unknown type is displayed, and prevents a decision by structure.
     first = next(
         (text for text, _ in candidates if text and mediatype.essence(text) not in _VAGUE), ""
     )
@@ -299,6 +303,7 @@ def _schema1_layers(members: dict[str, object]) -> tuple[Descriptor, ...]:
         as_text(as_object(layer, "fsLayers[]").get("blobSum"), "fsLayers[].blobSum")
         for layer in listed
     ]
+    # `history` may be shorter than `fsLayers`, or missing.
     history = members.get("history")
     empty = [_is_empty_layer(entry) for entry in history] if isinstance(history, list) else []
     empty += [False] * (len(digests) - len(empty))

@@ -225,6 +225,7 @@ def _parse_remote(text: str, rest: str, *, reference: bool) -> RegistrySource | 
     versioned = bool(tag or digest)
     if not path and (versioned or reference):
         raise _wrong(text, rest, "the repository is missing")
+    # `docker.io/alpine` without a version is the namespace alpine, and not library/alpine.
     if host == DOCKER_HUB and path and "/" not in path and (bare or versioned or reference):
         path = f"library/{path}"
     if versioned or reference:
@@ -252,6 +253,7 @@ def _split_host(text: str, rest: str) -> tuple[str, str]:
 def _split_version(text: str, path: str) -> tuple[str, str, Digest | None]:
     """The repository, the tag and the digest."""
     name, at, digest_text = path.partition("@")
+    # A colon before the last slash would belong to a port.
     last = name.rpartition("/")[2]
     _, colon, tag = last.partition(":")
     if colon:

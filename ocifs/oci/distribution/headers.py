@@ -132,6 +132,7 @@ def parse_links(text: str) -> list[LinkValue]:
 
     Brackets may be missing or not closed, and quotes may be single ones.
     """
+    # The position of the last bracket, so that an unclosed "<" does not consume all other links.
     cursor, last_bracket = Cursor(text), text.rfind(">")
     links: list[LinkValue] = []
     while True:
@@ -142,7 +143,8 @@ def parse_links(text: str) -> list[LinkValue]:
         relations: list[str] = []
         while cursor.take(_SPACE) is not None and cursor.accept(";"):
             name, value = _parameter(cursor)
-            if name == "rel" and not relations:  # a second one is ignored (RFC 8288, 3.3)
+            # Only the first `rel` counts (RFC 8288, 3.3).
+            if name == "rel" and not relations:
                 relations = value.lower().split()
         if target:
             links.append(LinkValue(target, frozenset(relations)))

@@ -140,6 +140,7 @@ def next_page(url: str, headers: Mapping[str, str]) -> str | None:
     link = _next_of(links)
     if link is None:
         return None
+    # ValueError: an invalid port, or an invalid IPv6 address.
     try:
         target, base = urlsplit(urljoin(url, link.target)), urlsplit(url)
         same = target.hostname == base.hostname and _port(target, base.scheme) == _port(
@@ -149,6 +150,7 @@ def next_page(url: str, headers: Mapping[str, str]) -> str | None:
         raise Malformed(
             f"invalid link to the next page of a list: {clean(link.target)!r}"
         ) from None
+    # A link without a relation may have another purpose.
     if not same and not link.relations:
         return None
     if not same or target.username:

@@ -53,6 +53,7 @@ _ROOTFS = (
 )
 _VENDOR = re.compile(r"[a-z]+/(?:vnd|prs|x)[.-]")
 
+# The table, grouped by the fields that the rules use.
 _BY_PACKAGE = {(kind.package_type, kind.index): kind for kind in KINDS if kind.package_type}
 _TYPED = tuple(kind for kind in KINDS if kind.types)
 _INDEX_TYPED = tuple(kind for kind in KINDS if kind.index_types)
@@ -172,9 +173,11 @@ def _of_type(media_type: str, layers: tuple[Descriptor, ...]) -> ArtifactKind | 
 
 def _index(manifest: Manifest, tag: str) -> Classification:
     own = manifest.media_type
+    # A build cache is recognized by its children, even if the index declares a type.
     decided = _cache_index(manifest) or _typed_index(manifest)
     if decided is not None:
         return decided
+    # An index of platforms can have such a tag as well.
     if _REFERRERS_TAG.fullmatch(tag) and all(
         child.platform is None for child in manifest.manifests
     ):
@@ -269,6 +272,7 @@ def _image(manifest: Manifest) -> Classification | None:
         return Classification(
             "image", config.media_type, "config.mediaType", config.media_type, "image", flavours
         )
+    # Some Docker images declare their config as octet-stream.
     if plain == mediatype.OCTET_STREAM and layers and _is_docker(manifest):
         flavours = manifest_flavours(manifest)
         return Classification(

@@ -134,6 +134,7 @@ def _layer_files(
 
 
 def _layer_file(usual_name: str, n: int, layer: Descriptor) -> PayloadFile:
+    # A path that the publisher wrote has precedence over all names of the table.
     key = next((key for key in _PATHS if layer.annotations.get(key)), "")
     if key:
         # In ModelPack, a tar contains the path, and a raw layer is the file itself.
