@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[1]
 SIDE_BY_SIDE = 3
 # The slowest parts begin first; the others follow in the order of their names.
 FIRST = ("layers", "mount", "registry", "packaging", "cli", "soak", "documents", "fuzz", "store")
-# Directories whose tests without the markers `mount` and `servers` need only the extra `test`.
+# The directories of the light tests.
 LIGHT = ("oci", "layers", "layout", "tree", "fuse", "registry")
 # Files in them that take too long for the light tests.
 HEAVY = (

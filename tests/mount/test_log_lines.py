@@ -33,9 +33,7 @@ def lines(said: str, form: str) -> Iterator[Line]:
         if form == "json":
             found = json.loads(line)
             yield found["level"], found["logger"], found["message"], found.get("operation", 0)
-        elif not line.startswith(
-            "mounted "
-        ):  # printed for the user who starts it in the foreground
+        elif not line.startswith("mounted "):  # the message of a mount in the foreground
             match = re.fullmatch(FORMS[form], line)
             assert match is not None, line
             yield match["level"], match["logger"], match["message"], int(match["operation"] or 0)

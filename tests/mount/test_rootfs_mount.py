@@ -1,4 +1,4 @@
-"""Root filesystems in a real mount, compared path by path with those that umoci unpacks."""
+"""Root filesystems in a real mount, compared path by path with the output of umoci."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Notation's signatures are found from their subject, and are those that Notation itself finds."""
+"""Notation's signatures are found from their subject, as by Notation itself."""
 
 from __future__ import annotations
 

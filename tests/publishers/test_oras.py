@@ -1,4 +1,4 @@
-"""Artifacts pushed by ORAS are read through a mount and compared with those that ORAS pulls."""
+"""Artifacts pushed by ORAS are read through a mount and compared with the files that ORAS pulls."""
 
 from __future__ import annotations
 

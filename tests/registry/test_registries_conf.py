@@ -294,7 +294,7 @@ def test_later_files_replace_rules_and_aliases() -> None:
 
 def test_where_files_are(tmp_path: Path) -> None:
     own = tmp_path / "containers" / "registries.conf"
-    home = {"HOME": "/root", "XDG_CONFIG_HOME": str(tmp_path)}
+    home = {"HOME": str(tmp_path / "home"), "XDG_CONFIG_HOME": str(tmp_path)}
     assert files(home) == (
         Path("/etc/containers/registries.conf"),
         (Path("/etc/containers/registries.conf.d"), own.with_name("registries.conf.d")),

@@ -1,5 +1,6 @@
-// A registry for tests: go-containerregistry's own, with what its command leaves off: the referrers API, and a warning with every answer.
-// It listens on the address of its argument and keeps everything in memory.
+// Referring is a registry for tests: go-containerregistry's, with the referrers API and a warning
+// in every response, which its command does not offer. It listens on the address in its argument,
+// and stores everything in memory.
 package main
 
 import (

@@ -1,9 +1,11 @@
-// Stars writes an eStargz layer of a tar, as stargz-snapshotter's own package does, which ctr-remote, nerdctl and BuildKit use:
+// Stars writes a tar as an eStargz layer with stargz-snapshotter's package, as ctr-remote, nerdctl
+// and BuildKit do:
 //
 //	stars TAR LAYER CHUNK LEAST [TABLE]
 //
-// CHUNK: into chunks of how many bytes files are cut, 0 for the package's own 4 MiB. LEAST: how many bytes a gzip member has at least, so
-// that small files share one; 0 for a member of its own for each. TABLE: where the table is written, apart from the layer. It prints the
+// CHUNK is the size of a file's chunks in bytes, or 0 for the package's default of 4 MiB. LEAST is
+// the minimal size of a gzip member, so that small files share one, or 0 for separate members. With
+// TABLE, the table of contents is written to that file and not into the layer. The output is the
 // digest of the table, and the diff ID.
 package main
 

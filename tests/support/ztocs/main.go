@@ -1,4 +1,4 @@
-// What `soci create` makes of a layer: its zTOC, to standard output, by SOCI's own package.
+// Ztocs writes the zTOC of a layer to standard output, as `soci create`, with SOCI's package:
 //
 //	ztocs FILE SPAN gzip|uncompressed
 package main
