@@ -142,9 +142,9 @@ def test_what_another_process_has_open_stays(disk: Disk) -> None:
 
 def test_what_is_pinned_stays_and_what_was_made_from_it(disk: Disk) -> None:
     pinned, other = put(disk, 100), put(disk, 200)
-    shelf = DerivedFiles(disk)
+    derived = DerivedFiles(disk)
     for digest in (pinned, other):
-        with shelf.put("layer-plain.1", digest) as file:
+        with derived.put("layer-plain.1", digest) as file:
             file.write(b"x" * LARGE)
     name = disk.name("host", Digest.of(b"key"))
     disk.write(name, b"{}")
