@@ -1,4 +1,4 @@
-"""Errors in the tasks of a mount: each ends its own work, and what the task is for goes on."""
+"""Errors in the tasks of a mount: an error ends one piece of work, and the task continues."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Deadlines and single-flight with the clock of trio."""
+"""Deadlines and single-flight, with trio's mock clock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a process takes from the system."""
+"""Memory limits, and the limit of file descriptors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Metrics as Prometheus takes them: a real mount scraped, and parsed by prometheus-client."""
+"""Metrics: a real mount is scraped, and the text is parsed by prometheus-client."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def test_a_mount_is_scraped(registry: Registry, tmp_path: Path) -> None:
         list(mount.path.iterdir())
         (mount.path / ".ocifs" / "version").read_text()
         answer = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False)
-        found = parsed(answer.text)
+        result = parsed(answer.text)
         assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
-        assert found["ocifs_registry_reachable", (registry.host,)] == 1
-        assert found["ocifs_registry_questions_total", (registry.host,)] == 1
-        assert found["ocifs_operations_total", ("read",)] >= 1
-        assert found["ocifs_operation_seconds_total", ("read",)] > 0
-        assert found["ocifs_read_bytes_total", ()] >= 6
-        assert {name for name, _ in found} <= {name_in_text(metric) for metric in METRICS}
+        assert result["ocifs_registry_reachable", (registry.host,)] == 1
+        assert result["ocifs_registry_questions_total", (registry.host,)] == 1
+        assert result["ocifs_operations_total", ("read",)] >= 1
+        assert result["ocifs_operation_seconds_total", ("read",)] > 0
+        assert result["ocifs_read_bytes_total", ()] >= 6
+        assert {name for name, _ in result} <= {name_in_text(metric) for metric in METRICS}
         assert httpx.get(f"http://127.0.0.1:{port}/", trust_env=False).status_code == 404
         assert httpx.post(f"http://127.0.0.1:{port}/metrics", trust_env=False).status_code == 405
         head = httpx.head(f"http://127.0.0.1:{port}/metrics", trust_env=False)
@@ -97,7 +97,7 @@ def test_every_metric_of_the_reference_is_scraped_with_its_type_its_labels_and_i
         with pytest.raises(OSError, match="odd"):
             (mount.path / odd / "kind").read_text()
         text = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
-    found = {
+    result = {
         sample.name: (family.type, set(sample.labels), family.documentation)
         for family in text_string_to_metric_families(text)
         for sample in family.samples
@@ -112,7 +112,7 @@ def test_every_metric_of_the_reference_is_scraped_with_its_type_its_labels_and_i
         for name, kind, labels, meaning in rows
     }
     assert len(told) > 14
-    assert found == told
+    assert result == told
 
 
 def test_what_is_not_known_is_left_out() -> None:
@@ -162,12 +162,12 @@ def test_the_dashboard_asks_for_metrics_and_labels_that_there_are() -> None:
     assert {name for name in labels if not any(name in query for query in queries)} == set()
     for query in [
         *queries,
-        *(each["query"] for each in made["templating"]["list"] if each["type"] == "query"),
+        *(item["query"] for item in made["templating"]["list"] if item["type"] == "query"),
     ]:
         used = re.findall(r"\bocifs_\w+", query)
         assert used and labels.keys() >= set(used), query
-        wanted = set(re.findall(r"(\w+)=~", query)) | set(re.findall(r"by \((\w+)\)", query))
-        assert all(wanted <= labels[name] for name in used if "group_left" not in query), query
+        expected = set(re.findall(r"(\w+)=~", query)) | set(re.findall(r"by \((\w+)\)", query))
+        assert all(expected <= labels[name] for name in used if "group_left" not in query), query
 
 
 @pytest.mark.parametrize(

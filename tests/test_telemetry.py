@@ -1,4 +1,4 @@
-"""The log: free of secrets, and its lines belong together."""
+"""The log: no secrets, and the operation number on its lines."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_no_form_of_a_secret_is_written(secret: str) -> None:
 
 
 def test_what_is_no_secret_stays() -> None:
-    text = "GET reg.example.com:5000/v2/team/app/blobs/sha256:0123456789abcdef bytes=0-99: 206 in 0.010 s"
+    text = "GET reg.example.com:5000/v2/a/blobs/sha256:0123456789abcdef bytes=0-99: 206 in 0.010 s"
     assert telemetry.redact_secrets(text) == text
 
 
@@ -68,17 +68,17 @@ def test_a_line_for_machines_is_one_object() -> None:
         "ocifs.x", logging.ERROR, "", 1, "a %s", ("b",), (ValueError, error, None)
     )
     line = telemetry.JsonFormatter().format(record)
-    said = json.loads(line)
+    output = json.loads(line)
     assert "\n" not in line
-    assert (said["level"], said["logger"], said["message"]) == ("error", "ocifs.x", "a b")
-    assert "two\nlines" in said["exception"]
+    assert (output["level"], output["logger"], output["message"]) == ("error", "ocifs.x", "a b")
+    assert "two\nlines" in output["exception"]
 
 
 @pytest.mark.parametrize(
     ("verbosity", "level"), [(0, logging.INFO), (1, logging.DEBUG), (2, 5), (9, 5)]
 )
 def test_each_v_says_more_and_http_libraries_nothing(verbosity: int, level: int) -> None:
-    kept, handlers = logging.getLogger().level, logging.getLogger().handlers[:]
+    previous, handlers = logging.getLogger().level, logging.getLogger().handlers[:]
     try:
         telemetry.start_logging(verbosity)
         assert logging.getLogger("ocifs.registry").getEffectiveLevel() == level
@@ -86,7 +86,7 @@ def test_each_v_says_more_and_http_libraries_nothing(verbosity: int, level: int)
         assert not logging.getLogger("httpcore.http11").isEnabledFor(logging.ERROR)
     finally:
         logging.getLogger().handlers[:] = handlers
-        logging.getLogger().setLevel(kept)
+        logging.getLogger().setLevel(previous)
         logging.getLogger("ocifs").setLevel(logging.NOTSET)
 
 
@@ -95,8 +95,8 @@ def test_the_journal_gets_priorities_where_it_listens(
 ) -> None:
     monkeypatch.setenv("JOURNAL_STREAM", "1:2")
     assert not telemetry.stderr_is_journal()
-    found = os.fstat(2)
-    monkeypatch.setenv("JOURNAL_STREAM", f"{found.st_dev}:{found.st_ino}")
+    result = os.fstat(2)
+    monkeypatch.setenv("JOURNAL_STREAM", f"{result.st_dev}:{result.st_ino}")
     assert telemetry.stderr_is_journal()
     # A message is one line, so that none forges another; a traceback has several.
     record = logging.LogRecord("ocifs.x", logging.WARNING, "", 1, "two\nlines", (), None)

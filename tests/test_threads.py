@@ -1,4 +1,4 @@
-"""A system that gives no threads: work waits for one, and background tasks never end their nursery."""
+"""Without new threads, work waits for one, and background tasks never end their nursery."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Files of the user's own: nothing that is not a file is read, and those that others may change are
-noticed.
-"""
+"""User files: only regular files are read, and files that others can change cause a warning."""
 
 from __future__ import annotations
 
@@ -115,9 +113,9 @@ async def test_each_such_file_is_warned_of_once(
     for _ in range(3):
         for source in sources:
             await source.find("a.example", "b", refresh=False)
-    warned = [each.getMessage() for each in caplog.records if "unsafe" in each.getMessage()]
+    warned = [item.getMessage() for item in caplog.records if "unsafe" in item.getMessage()]
     assert len(warned) == 2
-    assert all(each.rpartition("go-w ")[2].startswith(str(tmp_path)) for each in warned)
+    assert all(item.rpartition("go-w ")[2].startswith(str(tmp_path)) for item in warned)
 
 
 def test_a_configuration_that_others_may_change_is_warned_of(

@@ -1,4 +1,4 @@
-"""What is being fetched, how fast, and what went wrong, as status.json says it."""
+"""Transfers, their rates and errors, as reported in status.json."""
 
 from __future__ import annotations
 

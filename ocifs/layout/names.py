@@ -40,7 +40,6 @@ class NameTable:
                 self._exact.setdefault(name, []).append(entry)
                 self._normal.setdefault(_normal(name), []).append(entry)
         self.ambiguous = tuple(name for name, same in self._exact.items() if _differ(same))
-
         unambiguous = self._exact.keys() - set(self.ambiguous)
         self._shown = tuple(_name_of(entry, unambiguous) for entry in self.entries)
         self.shown = tuple(dict.fromkeys(self._shown))

@@ -1,4 +1,4 @@
-"""Local sources that are opened for a test, and what is read of them."""
+"""Helpers that open local sources and read their contents."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ async def opened(
 
 
 async def manifest_of(layout: Layout, tag: str = "v1") -> Manifest:
-    found = await layout.resolve("", tag)
-    raw = await layout.manifest("", found.digest)
+    descriptor = await layout.resolve("", tag)
+    raw = await layout.manifest("", descriptor.digest)
     return parse_manifest(raw.body, raw.digest, "", raw.media_type)
 
 

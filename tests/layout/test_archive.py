@@ -1,6 +1,4 @@
-"""Tars as sources: what tar writers make, what tarfile lists, and what a stranger may have put into
-one.
-"""
+"""Tars as sources: those of common tools, a comparison with tarfile, and hostile ones."""
 
 from __future__ import annotations
 
@@ -59,14 +57,14 @@ async def read_all(
 def linked(
     members: list[tuple[str, bytes]], *, hard: bool
 ) -> list[tuple[str, bytes] | tarfile.TarInfo]:
-    found: list[tuple[str, bytes] | tarfile.TarInfo] = []
+    result: list[tuple[str, bytes] | tarfile.TarInfo] = []
     for name, body in members:
         if not name.startswith("blobs/"):
-            found.append((name, body))
+            result.append((name, body))
             continue
-        kept = "store/" + name.rpartition("/")[2]
-        found += [(kept, body), link(name, kept if hard else f"../../{kept}", hard=hard)]
-    return found
+        stored = "store/" + name.rpartition("/")[2]
+        result += [(stored, body), link(name, stored if hard else f"../../{stored}", hard=hard)]
+    return result
 
 
 def shapes(members: list[tuple[str, bytes]]) -> dict[str, bytes]:
@@ -83,10 +81,10 @@ def shapes(members: list[tuple[str, bytes]]) -> dict[str, bytes]:
         "below-with-its-directory": archive_of([directory, *top]),
         "below-hard-links": archive_of(
             [
-                link(f"some/{each.name}", f"some/{each.linkname}", hard=True)
-                if isinstance(each, tarfile.TarInfo)
-                else (f"some/{each[0]}", each[1])
-                for each in linked(members, hard=True)
+                link(f"some/{item.name}", f"some/{item.linkname}", hard=True)
+                if isinstance(item, tarfile.TarInfo)
+                else (f"some/{item[0]}", item[1])
+                for item in linked(members, hard=True)
             ]
         ),
         "symbolic": archive_of(linked(members, hard=False)),
@@ -99,7 +97,7 @@ def shapes(members: list[tuple[str, bytes]]) -> dict[str, bytes]:
         ),
         "reversed": archive_of(members[::-1]),
         "twice": archive_of([("index.json", b"{}"), *members]),
-        "no-marker": archive_of([each for each in members if each[0] != "oci-layout"]),
+        "no-marker": archive_of([item for item in members if item[0] != "oci-layout"]),
     }
 
 
@@ -126,16 +124,16 @@ async def test_a_compressed_archive_is_unpacked_once(
     path = tmp_path / "image"
     path.write_bytes(OUTER[outer](archive_of(members)))
     first = await read_all(LayoutSource(str(path), ARCHIVE), cache=tmp_path / "cache")
-    kept = list((tmp_path / "cache").rglob(f"{KIND}/sha256/*"))
-    assert len(kept) == (outer != "tar")
-    before = [each.stat().st_ino for each in kept]
+    stored = list((tmp_path / "cache").rglob(f"{KIND}/sha256/*"))
+    assert len(stored) == (outer != "tar")
+    before = [item.stat().st_ino for item in stored]
     assert (
         await read_all(LayoutSource(str(path), LocalTransport.ANY), cache=tmp_path / "cache")
         == first
     )
-    assert [each.stat().st_ino for each in (tmp_path / "cache").rglob(f"{KIND}/sha256/*")] == before
-    for each in kept:  # as eviction does
-        each.unlink()
+    assert [item.stat().st_ino for item in (tmp_path / "cache").rglob(f"{KIND}/sha256/*")] == before
+    for item in stored:  # as eviction does
+        item.unlink()
     assert await read_all(LayoutSource(str(path), ARCHIVE), cache=tmp_path / "cache") == first
 
 
@@ -145,9 +143,9 @@ async def test_an_unpacked_archive_may_be_evicted_while_it_is_read(
     path = tmp_path / "image.tar.gz"
     path.write_bytes(OUTER["gz"](archive_of(members)))
     async with opened(LayoutSource(str(path), ARCHIVE), cache=tmp_path / "cache") as layout:
-        for each in (tmp_path / "cache").rglob(f"{KIND}/sha256/*"):
-            os.utime(each)  # as another process does that uses it
-            each.unlink()
+        for item in (tmp_path / "cache").rglob(f"{KIND}/sha256/*"):
+            os.utime(item)  # as another process does that uses it
+            item.unlink()
         layer = await layer_of(layout)
         assert layer.digest.matches(await layout.read_blob(layer, 0, layer.size))
 
@@ -167,7 +165,7 @@ async def test_progress_is_reported_while_an_archive_is_unpacked(
     assert {(name, total) for name, _, total in seen} == {(str(path), path.stat().st_size)}
 
 
-@pytest.mark.parametrize("outer", [each for each in OUTER if each != "tar"])
+@pytest.mark.parametrize("outer", [item for item in OUTER if item != "tar"])
 async def test_a_damaged_compressed_archive_is_an_error_and_leaves_nothing(
     members: list[tuple[str, bytes]], tmp_path: Path, outer: str
 ) -> None:
@@ -181,9 +179,9 @@ async def test_a_damaged_compressed_archive_is_an_error_and_leaves_nothing(
         with pytest.raises(UsageError, match="cannot decompress"):
             await read_all(LayoutSource(str(path), ARCHIVE), cache=tmp_path / "cache")
     assert not [
-        each
-        for each in (tmp_path / "cache").rglob("*")
-        if each.is_file() and "archive" in str(each)
+        item
+        for item in (tmp_path / "cache").rglob("*")
+        if item.is_file() and "archive" in str(item)
     ]
 
 
@@ -332,18 +330,18 @@ def test_members_are_where_tarfile_finds_them(members: list[tuple[str, bytes]], 
     """Law: the same names and contents as tarfile's, for names that stay within the archive."""
     body = archive_of(members, form)
     with tarfile.open(fileobj=io.BytesIO(body)) as tar:
-        wanted = {}
+        expected = {}
         for info in tar:
             name = os.path.normpath(info.name.lstrip("/"))
             if info.isreg() and not name.startswith("..") and name != ".":
                 file = tar.extractfile(info)
                 assert file is not None
-                wanted[name] = file.read()
+                expected[name] = file.read()
     descriptor = os.memfd_create("archive")
     os.write(descriptor, body)
     files = ArchiveFiles(descriptor, "archive", Limits(), nothing)
-    for name, content in wanted.items():
-        if not ({"index.json", "manifest.json"} & {each.rpartition("/")[2] for each in wanted}):
+    for name, content in expected.items():
+        if not ({"index.json", "manifest.json"} & {item.rpartition("/")[2] for item in expected}):
             assert files.find(name).read(0, 2000) == content
 
 

@@ -1,4 +1,4 @@
-"""Archives of `docker save`: both forms, those of other tools, and those that are wrong."""
+"""Archives of `docker save`: all versions, archives of other tools, and invalid ones."""
 
 from __future__ import annotations
 
@@ -106,10 +106,10 @@ async def test_a_compressed_layer_is_hashed_once(tmp_path: Path) -> None:
     path = written(tmp_path, saved([("a", ["a:1"])], gzip.compress))
     cache = tmp_path / "cache"
     assert await texts(path, "a:1", cache=cache) == image("a")[1]
-    kept = {each: each.stat().st_ino for each in cache.rglob("archive-digest.1/sha256/*")}
-    assert len(kept) == 2
+    cached = {item: item.stat().st_ino for item in cache.rglob("archive-digest.1/sha256/*")}
+    assert len(cached) == 2
     assert await texts(path, "a:1", cache=cache) == image("a")[1]
-    assert {each: each.stat().st_ino for each in cache.rglob("archive-digest.1/sha256/*")} == kept
+    assert {item: item.stat().st_ino for item in cache.rglob("archive-digest.1/sha256/*")} == cached
 
 
 def newer(tmp_path: Path, *, listed: bool = True) -> Members:
@@ -122,8 +122,8 @@ def newer(tmp_path: Path, *, listed: bool = True) -> Members:
     entry["annotations"]["io.containerd.image.name"] = "docker.io/library/new:1"
     manifest = json.loads((directory / "blobs" / entry["digest"].replace(":", "/")).read_text())
     names = [
-        f"blobs/{each['digest'].replace(':', '/')}"
-        for each in (manifest["config"], *manifest["layers"])
+        f"blobs/{item['digest'].replace(':', '/')}"
+        for item in (manifest["config"], *manifest["layers"])
     ]
     saved_as = [{"Config": names[0], "RepoTags": ["new:1"], "Layers": names[1:]}]
     (directory / "manifest.json").write_text(json.dumps(saved_as))
@@ -172,11 +172,11 @@ def single(config: bytes, layers: Sequence[bytes], **changed: object) -> Members
 async def test_names_of_members_are_whatever_a_tool_likes(tmp_path: Path) -> None:
     config, layers = image("a")
     members = single(config, layers)
-    members = [(f"./{each[0]}", each[1]) for each in members if isinstance(each, tuple)]
+    members = [(f"./{item[0]}", item[1]) for item in members if isinstance(item, tuple)]
     assert await texts(written(tmp_path, members), "a:1") == layers
     assert await texts(written(tmp_path, members[::-1]), "a:1") == layers
     below = [
-        (f"image/{each[0]}", each[1]) for each in single(config, layers) if isinstance(each, tuple)
+        (f"image/{item[0]}", item[1]) for item in single(config, layers) if isinstance(item, tuple)
     ]
     assert await texts(written(tmp_path, below), "a:1") == layers
 
@@ -194,8 +194,8 @@ async def test_a_config_that_has_not_the_digest_of_its_name_is_an_error(tmp_path
     config, layers = image("a")
     name = f"{hashlib.sha256(b'other').hexdigest()}.json"
     members = [
-        (name, config) if each[0] == "config.json" else each
-        for each in single(config, layers, Config=name)
+        (name, config) if item[0] == "config.json" else item
+        for item in single(config, layers, Config=name)
     ]  # type: ignore[index]
     async with opened(LayoutSource(str(written(tmp_path, members)), DOCKER)) as layout:
         with pytest.raises(IntegrityError, match="another digest"):

@@ -1,6 +1,4 @@
-"""OCI image layouts as sources: those that skopeo and umoci make, those that are broken, as
-directories and as archives.
-"""
+"""OCI image layouts as sources: by skopeo and umoci, and broken, as directories and archives."""
 
 from __future__ import annotations
 
@@ -152,11 +150,11 @@ async def test_a_file_of_another_size_than_its_descriptor_is_refused(directory: 
 
 async def test_a_manifest_with_other_content_is_refused(directory: Path) -> None:
     async with opened(LayoutSource(str(directory))) as layout:
-        found = await layout.resolve("", "v1")
-        path = directory / "blobs" / "sha256" / found.digest.encoded
+        result = await layout.resolve("", "v1")
+        path = directory / "blobs" / "sha256" / result.digest.encoded
         path.write_bytes(path.read_bytes().replace(b"amd64", b"arm64") + b" ")
         with pytest.raises(IntegrityError):
-            await layout.manifest("", found.digest)
+            await layout.manifest("", result.digest)
 
 
 @pytest.mark.parametrize(
@@ -210,7 +208,7 @@ async def test_an_archive_is_the_same_as_its_directory(directory: Path, tmp_path
         assert await one.tags("") == await other.tags("")
         blob = await layer_of(one)
         assert blob == await layer_of(other)
-        read = [await each.read_blob(blob, 100, blob.size) for each in (one, other)]
+        read = [await item.read_blob(blob, 100, blob.size) for item in (one, other)]
         assert hashlib.sha256(read[0]).digest() == hashlib.sha256(read[1]).digest()
 
 
@@ -246,11 +244,11 @@ def named(directory: Path, *annotations: dict[str, str]) -> list[str]:
     [entry] = index["manifests"]
     body = (directory / "blobs" / entry["digest"].replace(":", "/")).read_bytes()
     index["manifests"] = []
-    for number, each in enumerate(annotations):
-        made = put(directory, body + b" " * number, entry["mediaType"])
-        index["manifests"].append({**made, "annotations": each})
+    for number, item in enumerate(annotations):
+        added = put(directory, body + b" " * number, entry["mediaType"])
+        index["manifests"].append({**added, "annotations": item})
     (directory / "index.json").write_text(json.dumps(index))
-    return [each["digest"] for each in index["manifests"]]
+    return [item["digest"] for item in index["manifests"]]
 
 
 REF, NAME = "org.opencontainers.image.ref.name", "io.containerd.image.name"
@@ -316,12 +314,12 @@ def test_every_name_that_is_shown_leads_to_its_manifest(
     manifest.
     """
     listed = []
-    for number, (each, content) in enumerate(zip(names, contents, strict=False)):
+    for number, (item, content) in enumerate(zip(names, contents, strict=False)):
         descriptor = Descriptor("t", Digest.of(bytes([content])), 1)
-        found = dict.fromkeys(filter(None, (each.get(REF), each.get(NAME))))
-        listed.append(ListedManifest(number, descriptor, tuple(found)))
+        result = dict.fromkeys(filter(None, (item.get(REF), item.get(NAME))))
+        listed.append(ListedManifest(number, descriptor, tuple(result)))
     table = NameTable(listed)
-    assert {table.find(name).identity for name in table.shown} == {each.identity for each in listed}
+    assert {table.find(name).identity for name in table.shown} == {item.identity for item in listed}
     for name in table.ambiguous:
         assert name not in table.shown
         with pytest.raises(NotFound):
@@ -385,11 +383,11 @@ async def test_referrers_are_found_in_nested_indices_and_under_the_fallback_tag(
     (directory / "blobs" / str(sparse["digest"]).replace(":", "/")).unlink()
     (directory / "index.json").write_text(json.dumps(index))
     async with opened(LayoutSource(str(directory))) as layout:
-        found = await layout.referrers("", Digest.parse(str(image["digest"])))
-        kinds = {str(each.digest): each.artifact_type for each in found}
+        result = await layout.referrers("", Digest.parse(str(image["digest"])))
+        kinds = {str(item.digest): item.artifact_type for item in result}
         assert kinds == {
-            str(each["digest"]): f"application/x.{n}"
-            for each, n in zip((top, nested, tagged, sparse), "abcd", strict=True)
+            str(item["digest"]): f"application/x.{n}"
+            for item, n in zip((top, nested, tagged, sparse), "abcd", strict=True)
         }
         assert await layout.referrers("", Digest.parse(f"sha256:{'2' * 64}")) == ()
 

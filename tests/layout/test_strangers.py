@@ -1,6 +1,4 @@
-"""A layout is a stranger's: nothing outside it is opened through it, and nothing in it is waited
-for.
-"""
+"""Hostile layouts: no file outside the layout is opened, and no open blocks."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""One row for each convention: what a manifest is, by which field, and what its files are called.
+"""One row for each convention: kind, type, deciding field, and names of files.
 
-The manifests are written after the publishers' documented layouts, with made-up digests. `trap`
-says which simple heuristic a row refutes.
+The manifests follow the publishers' documented layouts, with made-up digests. `trap` describes the
+simple heuristic that a row refutes.
 """
 
 from __future__ import annotations
@@ -327,16 +327,16 @@ ROWS = [
 @pytest.mark.parametrize("row", ROWS, ids=[row.name for row in ROWS])
 def test_a_manifest_is_classified_and_its_files_are_named(row: Row) -> None:
     manifest = parse(row.manifest)
-    found = classify(manifest, tag=row.tag)
-    assert (found.kind, found.artifact_type, found.decided_by) == (
+    result = classify(manifest, tag=row.tag)
+    assert (result.kind, result.artifact_type, result.decided_by) == (
         row.kind,
         row.artifact_type,
         row.decided_by,
     )
-    assert found.kind in KINDS_BY_NAME
-    assert bool(found.rule)
-    assert bool(found.value) == bool(found.decided_by)
-    assert tuple(file.path for file in payload_files(manifest, found, row.config)) == row.files
+    assert result.kind in KINDS_BY_NAME
+    assert bool(result.rule)
+    assert bool(result.value) == bool(result.decided_by)
+    assert tuple(file.path for file in payload_files(manifest, result, row.config)) == row.files
 
 
 def test_every_kind_of_the_table_has_a_row() -> None:

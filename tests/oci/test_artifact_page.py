@@ -1,4 +1,4 @@
-"""The page about the kinds is what the table says."""
+"""The reference page of kinds is generated from the table."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 def test_the_page_of_kinds_is_up_to_date() -> None:
-    made = runpy.run_path(str(ROOT / "scripts" / "generate_kinds.py"))
-    text = made["page"]()
+    generated = runpy.run_path(str(ROOT / "scripts" / "generate_kinds.py"))
+    text = generated["page"]()
     assert (ROOT / "docs" / "reference" / "artifact-kinds.md").read_text() == text
     assert all(f"| `{kind.name}` |" in text for kind in KINDS)

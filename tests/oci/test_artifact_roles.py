@@ -1,4 +1,4 @@
-"""Children of an index, layers, flavours: what is told beside a manifest's kind."""
+"""Roles of an index's children, types of layers, and flavours of images."""
 
 from __future__ import annotations
 
@@ -120,8 +120,8 @@ def test_flavours_of_an_image(
         "annotations": annotations,
     }
     raw = json.dumps(body).encode()
-    found = classify(parse_manifest(raw, digest_of_manifest(raw)))
-    assert (found.kind, found.flavours) == ("image", flavours)
+    result = classify(parse_manifest(raw, digest_of_manifest(raw)))
+    assert (result.kind, result.flavours) == ("image", flavours)
 
 
 @pytest.mark.parametrize(
@@ -182,9 +182,9 @@ def test_every_manifest_has_a_kind_of_the_table_and_files_for_layers_only(
 ) -> None:
     raw = json.dumps(body).encode()
     manifest = parse_manifest(raw, digest_of_manifest(raw))
-    found = classify(manifest)
-    assert found.kind in KINDS_BY_NAME
-    files = payload_files(manifest, found, config)
+    result = classify(manifest)
+    assert result.kind in KINDS_BY_NAME
+    files = payload_files(manifest, result, config)
     assert len(files) <= len(manifest.layers or manifest.manifests) + 1
     assert all(file.path and not any(part.is_empty for part in file.parts) for file in files)
 
@@ -207,10 +207,10 @@ def test_an_image_config_of_two_bytes_is_blank_by_any_algorithm() -> None:
     ],
 )
 def test_which_sibling_a_child_is_about(annotations: dict[str, str], digest: str | None) -> None:
-    found = attached_to(
+    result = attached_to(
         parse_descriptor({"digest": DIGEST, "size": 9, "annotations": annotations}, "child")
     )
-    assert (str(found) if found else None) == digest
+    assert (str(result) if result else None) == digest
 
 
 @pytest.mark.parametrize(

@@ -15,12 +15,12 @@ from ocifs.oci.distribution.headers import HEADER_BYTES
 
 def test_dockers_challenge_is_read() -> None:
     header = 'Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:a/b:pull,push"'
-    wanted = {
+    expected = {
         "realm": "https://auth.docker.io/token",
         "service": "registry.docker.io",
         "scope": "repository:a/b:pull,push",
     }
-    assert parse_challenges(header) == [Challenge("bearer", wanted)]
+    assert parse_challenges(header) == [Challenge("bearer", expected)]
 
 
 def test_several_challenges_keep_their_order_and_their_parameters() -> None:
@@ -44,7 +44,7 @@ def test_what_is_no_challenge_offers_nothing(header: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("header", "wanted"),
+    ("header", "expected"),
     [
         (
             'Basic realm="r", Bearer realm="https://x/t',
@@ -64,10 +64,10 @@ def test_what_is_no_challenge_offers_nothing(header: str) -> None:
     ],
 )
 def test_challenges_that_break_the_grammar_are_read(
-    header: str, wanted: list[tuple[str, dict[str, str]]]
+    header: str, expected: list[tuple[str, dict[str, str]]]
 ) -> None:
     assert parse_challenges(header) == [
-        Challenge(scheme, parameters) for scheme, parameters in wanted
+        Challenge(scheme, parameters) for scheme, parameters in expected
     ]
 
 

@@ -1,4 +1,4 @@
-"""Content codings: which labels count, and decoding within bounds."""
+"""Content codings: accepted labels, and bounded decoding."""
 
 from __future__ import annotations
 

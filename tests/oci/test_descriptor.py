@@ -1,6 +1,4 @@
-"""Descriptors and JSON as image-spec asks of a reader: descriptor.md, considerations.md,
-manifest.md.
-"""
+"""Descriptors and JSON (image-spec, descriptor.md, considerations.md and manifest.md)."""
 
 from __future__ import annotations
 
@@ -60,8 +58,8 @@ def test_a_size_that_is_not_one_is_refused(size: object) -> None:
 def test_guidance_for_an_empty_descriptor(
     media_type: str, digest: str, size: int, empty: bool
 ) -> None:
-    found = parse_descriptor({"mediaType": media_type, "digest": digest, "size": size}, "x")
-    assert (found.is_empty, found.embedded) == (empty, b"{}" if empty else None)
+    result = parse_descriptor({"mediaType": media_type, "digest": digest, "size": size}, "x")
+    assert (result.is_empty, result.embedded) == (empty, b"{}" if empty else None)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +111,7 @@ TEXT = json.dumps(
     "encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-8-sig", "utf-7"]
 )
 def test_i_json_is_utf_8_alone(encoding: str) -> None:
-    """considerations.md, "Extensibility" and "Canonicalization": every other client refuses these."""
+    """considerations.md, "Extensibility" and "Canonicalization": all clients reject these."""
     body = TEXT.replace("{", '{"x": "\u00e9", ', 1).encode(encoding)
     assert (
         parse_manifest(body, digest_of_manifest(body)).form is Form.UNKNOWN

@@ -1,4 +1,4 @@
-"""What is asked of a registry."""
+"""Targets of requests to a registry."""
 
 from __future__ import annotations
 
@@ -31,12 +31,14 @@ def test_a_target_needs_the_scope_of_its_repository(target: str, scope: str) -> 
     "repository", ["tags/list", "blobs/x", "manifests/manifests", "referrers/blobs/a"]
 )
 def test_a_repository_named_like_an_endpoint_keeps_its_name_in_the_scope(repository: str) -> None:
-    asked = [
+    requested = [
         endpoints.tags(repository),
         endpoints.manifest(repository, "latest"),
         endpoints.blob(repository, DIGEST),
     ]
-    assert [endpoints.scope_of(target) for target in asked] == [f"repository:{repository}:pull"] * 3
+    assert [endpoints.scope_of(target) for target in requested] == [
+        f"repository:{repository}:pull"
+    ] * 3
 
 
 def test_lists_ask_for_a_page_that_every_registry_grants() -> None:

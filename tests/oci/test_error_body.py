@@ -1,4 +1,4 @@
-"""The words of servers in the bodies of errors: every form that registries and token servers use."""
+"""Error messages in the bodies of responses, in all formats of registries and token servers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The grammar of sources on this machine (containers-transports(5))."""
+"""The grammar of local sources (containers-transports(5))."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading manifests of every form, and refusing to interpret what is ambiguous."""
+"""Parsing of manifests of every form. Ambiguous manifests are not interpreted."""
 
 from __future__ import annotations
 
@@ -162,13 +162,13 @@ def test_a_known_form_that_breaks_its_rules_is_malformed(broken: object) -> None
 def signed(payload: bytes) -> bytes:
     """A schema 1 manifest with a signature block, laid out as Docker's registry does."""
     assert payload.endswith(b"\n}")
-    kept, tail = payload[:-2], payload[-2:]
+    head, tail = payload[:-2], payload[-2:]
     header = {
-        "formatLength": len(kept),
+        "formatLength": len(head),
         "formatTail": base64.urlsafe_b64encode(tail).decode().rstrip("="),
     }
     protected = base64.urlsafe_b64encode(json.dumps(header).encode()).decode().rstrip("=")
-    return kept + b',\n "signatures": [{"protected": "' + protected.encode() + b'"}]\n}'
+    return head + b',\n "signatures": [{"protected": "' + protected.encode() + b'"}]\n}'
 
 
 def schema1() -> bytes:

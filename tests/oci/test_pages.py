@@ -1,4 +1,4 @@
-"""What a page of a list contains."""
+"""Parsing of the pages of lists."""
 
 from __future__ import annotations
 
@@ -102,4 +102,4 @@ def test_a_fallback_tag_that_is_the_subject_itself_is_not_a_list() -> None:
 def test_no_entry_hides_a_good_one(before: list[object], after: list[object]) -> None:
     listed = read_referrers(index(*before, GOOD, *after), mediatype.OCI_INDEX)
     assert listed is not None
-    assert Digest.of(b"good") in [each.digest for each in listed]
+    assert Digest.of(b"good") in [descriptor.digest for descriptor in listed]

@@ -1,4 +1,4 @@
-"""The order in which a file's name is decided, and what is and is not a file."""
+"""The precedence of names, and the layers that are files."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ CHART = HELM + "chart.content.v1.tar+gzip"
 def manifest_of(
     config_type: str, *layers: dict[str, object], artifact_type: str = "", size: int = 90
 ) -> Manifest:
-    whole = [{"digest": DIGEST, "size": 9} | layer for layer in layers]
+    complete = [{"digest": DIGEST, "size": 9} | layer for layer in layers]
     config = {"mediaType": config_type, "digest": DIGEST, "size": size}
-    raw = json.dumps({"artifactType": artifact_type, "config": config, "layers": whole}).encode()
+    raw = json.dumps({"artifactType": artifact_type, "config": config, "layers": complete}).encode()
     return parse_manifest(raw, digest_of_manifest(raw))
 
 
@@ -85,7 +85,7 @@ def test_the_empty_descriptor_is_no_file_and_does_not_shift_the_numbers() -> Non
 
 
 def test_a_layer_of_the_empty_type_with_other_content_is_a_file() -> None:
-    """manifest.md, "Guidance for an Empty Descriptor": it is `{}`, by its digest and its size of 2."""
+    """manifest.md, "Guidance for an Empty Descriptor": the digest of `{}`, and a size of 2."""
     assert files_of(manifest_of("a/b", layer(mediatype.OCI_EMPTY))) == [("layer-0.json", False)]
     seven = layer(mediatype.OCI_EMPTY) | {"digest": str(Digest.of(b"{}")), "size": 7}
     assert files_of(manifest_of("a/b", seven)) == [("layer-0.json", False)]
@@ -133,8 +133,8 @@ def test_spin_names_its_files_in_the_config(config: object) -> None:
         "application/vnd.fermyon.spin.application.v1+config",
         {"mediaType": "application/vnd.wasm.content.layer.v1+data"},
     )
-    found = files_of(manifest, json.dumps(config).encode())
-    assert found == [("static/a.json", False), ("spin.lock.json", False)]
+    result = files_of(manifest, json.dumps(config).encode())
+    assert result == [("static/a.json", False), ("spin.lock.json", False)]
 
 
 def test_a_config_with_a_title_is_a_file() -> None:
@@ -219,8 +219,8 @@ def test_what_cosign_writes_into_annotations_are_files_beside_the_payload() -> N
         "annotations": {SIGNATURE: "MEU=", CERTIFICATE: "-----BEGIN", "x": "y"},
     }
     manifest = manifest_of(mediatype.OCI_CONFIG, signed)
-    found = payload_files(manifest, classify(manifest))
-    assert [(file.path, file.text, file.size) for file in found] == [
+    result = payload_files(manifest, classify(manifest))
+    assert [(file.path, file.text, file.size) for file in result] == [
         ("payload.json", "", 9),
         ("signature.b64", "MEU=", 4),
         ("certificate.pem", "-----BEGIN", 10),
@@ -251,8 +251,8 @@ def test_a_features_metadata_is_a_file() -> None:
         }
     ).encode()
     manifest = parse_manifest(raw, digest_of_manifest(raw))
-    found = payload_files(manifest, classify(manifest))
-    assert found == (PayloadFile("devcontainer-feature.json", (), text='{"id": 1}'),)
+    result = payload_files(manifest, classify(manifest))
+    assert result == (PayloadFile("devcontainer-feature.json", (), text='{"id": 1}'),)
 
 
 TART = "application/vnd.cirruslabs.tart."
@@ -268,8 +268,8 @@ def test_pieces_of_one_stream_are_one_file_and_streams_of_their_own_are_numbered
         )
         for version in ("v1", "v2")
     )
-    found = payload_files(old, classify(old))
-    assert [(file.path, len(file.parts), file.size) for file in found] == [
+    result = payload_files(old, classify(old))
+    assert [(file.path, len(file.parts), file.size) for file in result] == [
         ("config.json", 1, 9),
         ("disk.img.lz4", 2, 12),
         ("nvram.bin", 1, 9),
@@ -283,7 +283,7 @@ def test_pieces_of_one_stream_are_one_file_and_streams_of_their_own_are_numbered
 
 
 @pytest.mark.parametrize(
-    ("said", "name"),
+    ("annotation", "name"),
     [
         ('[{"identity": {"name": "notes", "version": "1"}, "kind": "resource"}]', "notes.txt"),
         ('{"identity": {"name": "notes"}, "kind": "source"}', "notes.txt"),
@@ -292,11 +292,14 @@ def test_pieces_of_one_stream_are_one_file_and_streams_of_their_own_are_numbered
         ("no json", "layer-0.txt"),
     ],
 )
-def test_resources_of_a_component_are_called_as_they_are_identified(said: str, name: str) -> None:
+def test_resources_of_a_component_are_called_as_they_are_identified(
+    annotation: str, name: str
+) -> None:
     config = "application/vnd.ocm.software.component.config.v1+json"
     assert files_of(
         manifest_of(
-            config, {"mediaType": "text/plain", "annotations": {"software.ocm.artifact": said}}
+            config,
+            {"mediaType": "text/plain", "annotations": {"software.ocm.artifact": annotation}},
         )
     ) == [(name, False)]
 
@@ -306,13 +309,13 @@ def test_resources_of_a_component_are_called_as_they_are_identified(said: str, n
     [("weight.v1.raw", False), ("weight.v1.tar", True), ("doc.v1.tar+gzip", True)],
 )
 def test_a_part_of_a_model_that_was_packed_as_a_tar_is_a_directory(kind: str, unpack: bool) -> None:
-    found = files_of(
+    result = files_of(
         manifest_of(
             "application/vnd.cncf.model.config.v1+json",
             layer("application/vnd.cncf.model." + kind, model="m"),
         )
     )
-    assert found == [("m", unpack)]
+    assert result == [("m", unpack)]
 
 
 def test_a_cache_that_is_an_index_of_blobs_has_them_as_files() -> None:

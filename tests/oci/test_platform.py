@@ -1,6 +1,4 @@
-"""image-index.md "Platform Variants": machine × variants × entries, in the order that containerd's
-package `platforms` publishes.
-"""
+"""Machine × variants × entries, in the order of containerd's package `platforms`."""
 
 from __future__ import annotations
 
@@ -92,7 +90,7 @@ VECTORS = {
 @pytest.mark.parametrize("wanted", VECTORS)
 def test_a_platform_runs_lower_variants_in_containerds_order(wanted: str) -> None:
     assert [
-        each.text.removeprefix("linux/") for each in runnable(Platform.parse(wanted))
+        item.text.removeprefix("linux/") for item in runnable(Platform.parse(wanted))
     ] == VECTORS[wanted]
 
 
@@ -100,14 +98,14 @@ def test_a_platform_runs_lower_variants_in_containerds_order(wanted: str) -> Non
 def test_of_any_entries_the_best_that_runs_is_taken(wanted: str) -> None:
     """Every pair of what the table names, in both orders, and each alone."""
     order = VECTORS[wanted]
-    every = sorted({each for vector in VECTORS.values() for each in vector})
+    every = sorted({item for vector in VECTORS.values() for item in vector})
     for count in (1, 2):
         for entries in itertools.permutations(every, count):
             found = first_match(
-                [Platform.parse(f"linux/{each}") for each in entries], Platform.parse(wanted)
+                [Platform.parse(f"linux/{item}") for item in entries], Platform.parse(wanted)
             )
-            there = [each for each in order if each in entries]
-            assert (None if found is None else entries[found]) == (there[0] if there else None)
+            present = [item for item in order if item in entries]
+            assert (None if found is None else entries[found]) == (present[0] if present else None)
 
 
 # Spellings that mean the same.

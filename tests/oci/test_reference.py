@@ -1,4 +1,4 @@
-"""The grammar of references and sources, and the refusals that point at what is wrong."""
+"""The grammar of references and sources, and its error messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a registry's answers mean."""
+"""The meaning of a registry's responses."""
 
 from __future__ import annotations
 
@@ -137,9 +137,13 @@ def test_a_head_tells_digest_type_and_size() -> None:
         "content-length": "7",
         "content-type": "application/x",
     }
-    found = responses.read_head(headers)
-    assert found is not None
-    assert (found.digest, found.size, found.media_type) == (DIGEST, 7, "application/x")
+    descriptor = responses.read_head(headers)
+    assert descriptor is not None
+    assert (descriptor.digest, descriptor.size, descriptor.media_type) == (
+        DIGEST,
+        7,
+        "application/x",
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Whether to try again, and when."""
+"""Decisions to retry, and delays."""
 
 from __future__ import annotations
 
@@ -45,23 +45,23 @@ def test_a_registry_that_says_when_is_believed_within_patience() -> None:
 
 @given(st.floats(0, 1e6), st.floats(0, 1, exclude_max=True), st.floats(0, 300))
 def test_a_registry_that_says_when_is_asked_no_sooner_and_within_patience(
-    asked: float, chance: float, patience: float
+    requested: float, chance: float, remaining: float
 ) -> None:
     pause = retry_delay(
-        1, errors.RegistryFailed("x", status=503, retry_after=asked), 4, chance, patience
+        1, errors.RegistryFailed("x", status=503, retry_after=requested), 4, chance, remaining
     )
-    assert pause is None or asked <= pause <= min(max(asked + 1, FIRST_PAUSE), patience)
+    assert pause is None or requested <= pause <= min(max(requested + 1, FIRST_PAUSE), remaining)
 
 
 @pytest.mark.parametrize("kind", [errors.RateLimited, errors.RegistryFailed])
-@pytest.mark.parametrize("asked", [0.0, 0.01])
+@pytest.mark.parametrize("requested", [0.0, 0.01])
 def test_a_retry_after_of_nothing_does_not_remove_the_back_off(
-    kind: type[errors.RateLimited] | type[errors.RegistryFailed], asked: float
+    kind: type[errors.RateLimited] | type[errors.RegistryFailed], requested: float
 ) -> None:
     for attempt in range(1, 9):
         for chance in (0.0, 0.9):
             usual = retry_delay(attempt, kind("x"), 10, chance, 300)
-            pause = retry_delay(attempt, kind("x", retry_after=asked), 10, chance, 300)
+            pause = retry_delay(attempt, kind("x", retry_after=requested), 10, chance, 300)
             assert usual is not None and pause == max(usual, FIRST_PAUSE)
 
 
