@@ -114,7 +114,7 @@ MISTAKES = [
         ["mount", "{host}", "{place}/mnt", "--metrics", "{port}"],
         2,
         "cannot listen",
-        "give each its own port",
+        "give each mount its own port",
     ),
     (
         ["umount", "-l", "{place}/mnt"],
