@@ -72,6 +72,7 @@ class BlobStreams:
         """
         target = endpoints.blob(blob.repository, blob.digest)
         fault = ""
+        # The whole blob is requested without a range, which every server supports.
         if (start, stop) != (0, blob.size) and trio.current_time() >= self._ranges_paused_until:
             async with self._open_range(
                 target, f"bytes={start}-{max(start, stop - 1)}"
@@ -83,6 +84,7 @@ class BlobStreams:
         request = RegistryRequest("GET", target, {}, _WHOLE_STATUSES)
         async with self._connection.stream(request) as response:
             stream = self._stream(response, blob, 0, None)
+            # Only now: if the whole blob fails as well, ranges are not the reason.
             if fault:
                 self._pause_ranges(fault)
             yield stream
@@ -93,6 +95,7 @@ class BlobStreams:
         async with self._open_range(target, "bytes=0-0") as response:
             if response is not None:
                 headers, status = headers_of(response), response.status_code
+                # The 416 for an empty blob has its size in Content-Range.
                 is_good = status == 416 or not _fault(response, Blob(repository, digest), 0)
                 size = None
                 if is_good and not codings(headers):
@@ -114,6 +117,7 @@ class BlobStreams:
                 response = await stack.enter_async_context(self._connection.stream(request))
                 self._lost = 0
             except Unreachable as error:
+                # Each attempt of the throttle has lost a connection.
                 self._lost += self._connection.limits.retries if error.was_connected else 0
                 if not error.was_connected or self._lost < _LOST_RANGES:
                     raise
@@ -253,6 +257,7 @@ class _LabelledStream:
         """The content, decoded if it is encoded."""
         async with aclosing(iter_body(self._response)) as pieces:
             received = bytearray()
+            # Two bytes show whether a large blob is gzip data. A small one is read completely.
             async for piece in pieces:
                 received += piece
                 if len(received) >= _SNIFFED or (len(received) > 1 and self._blob.size > _SNIFFED):

@@ -160,6 +160,7 @@ class RegistryClient:
         return RawManifest(digest, response.headers.get("content-type", ""), body)
 
     async def manifest(self, repository: str, digest: Digest) -> RawManifest:
+        # Read once after its tag was resolved. The store has cached it then.
         stored = self._manifests.pop((repository, digest), None)
         if stored is not None:
             return stored

@@ -91,6 +91,7 @@ class PagedLists:
         request = replace(self._request(target), may_fetch_token=False)
         response = await self._connection.fetch(request)
         page = await self._parse(response, key)
+        # A page with the requested length may be cut, even without a link to the next one.
         if (
             page.count == endpoints.PAGE
             or self._connection.next_page(target, response.headers) is not None

@@ -92,6 +92,7 @@ class Authenticator:
     async def header(self, scope: str) -> str | None:
         """The header for a request, as far as it is known without a challenge."""
         state = self._scopes.state(scope)
+        # The registry uses Basic for one scope, so it will for the others: this saves a 401.
         if self._wants_basic and not state.basic:
             credential = await self._scopes.credential(scope)
             if credential is not None and credential.kind == "password":
@@ -180,6 +181,7 @@ class Authenticator:
                 raise AccessDenied(
                     f"{self._host} refuses the token that its token server issues for {scope}"
                 )
+            # Half of the lifetime for a short one, since it must not be zero.
             lifetime = max(token.expires_in - _EXPIRY_MARGIN, token.expires_in / 2)
             note_progress()
             now = trio.current_time()
@@ -197,6 +199,7 @@ class Authenticator:
         try:
             return await self._request(challenge, scope, credential)
         except AccessDenied:
+            # The user may have logged in again since the credential was read.
             reread = await self._scopes.credential(scope, refresh=True)
             if reread == credential:
                 self._scopes.state(scope).is_searched = False

@@ -92,6 +92,7 @@ class HelperRunner:
             is_new = self._results.get(helper) is not before
             if until is None and (is_new or not refresh):
                 return credential
+            # A failure is not refreshed early: the helper would delay each request of its host.
             if until is not None and trio.current_time() < until:
                 return credential
             self._results[helper] = await self._run_and_log(helper)

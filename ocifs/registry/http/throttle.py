@@ -80,6 +80,7 @@ class Throttle:
                 remaining = end - trio.current_time()
                 jitter = random.random()  # noqa: S311 (spreads the load)
                 delay = retry_delay(attempt, error, self._attempts, jitter, remaining)
+                # Also after the last attempt, for the requests of other tasks.
                 self._record_hold(kind, error)
                 if delay is None:
                     raise

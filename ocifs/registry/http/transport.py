@@ -78,6 +78,8 @@ class _PooledTransport(httpx.AsyncBaseTransport):
     def _pool(self, url: httpx.URL) -> httpcore.AsyncConnectionPool:
         proxy = self._proxy(url)
         context = self._tls.context(url.netloc.decode("ascii")) if url.scheme == "https" else None
+        # The user has chosen the registry's own host, and a proxy resolves names itself. All other
+        # addresses are chosen by a registry, and checked when they are resolved.
         guarded = proxy is None and url.host != self._registry[1]
         key = (context, proxy, guarded)
         if key not in self._pools:

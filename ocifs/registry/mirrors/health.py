@@ -69,6 +69,7 @@ class Health:
 
         Raises its last failure while it is paused.
         """
+        # A loop, since the probe of another task may have failed while this task waited for it.
         while not self._is_probed or trio.current_time() < self._paused_until:
             if trio.current_time() < self._paused_until:
                 assert self._failure is not None
@@ -128,6 +129,7 @@ class Health:
             return
         if self._own and streaming:
             return
+        # Retry-After can only extend the pause.
         seconds = error.retry_after if isinstance(error, RateLimited | RegistryFailed) else None
         self._pause = min(self._max_pause, max(self._first_pause, self._pause * 2))
         pause = max(self._pause, min(seconds or 0.0, self._max_pause))

@@ -226,11 +226,14 @@ class MirroredRegistry:
 
         `streaming`: the body follows. Raises the registry's own error if every route fails.
         """
+        # A single endpoint is not probed or paused: the store's outage does that.
         is_probed = len(routes) > 1 or self.has_mirrors
         last = next((route for route in reversed(routes) if route.own), None)
         verdict: OcifsError | None = None
         failures: list[OcifsError] = []
         for route in routes:
+            # The registry may have two routes, by TLS and without. The second one is tried only if
+            # the first could not be reached.
             if route.own and verdict is not None and not isinstance(verdict, _OUTAGES):
                 continue
             upstream = await self._upstreams.get(route, is_last=route is last)

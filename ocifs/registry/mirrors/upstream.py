@@ -53,6 +53,7 @@ class Upstreams:
                 settings = _impatient(settings, route.endpoint)
             client = open_registry(route.endpoint, settings, self._sources)
             health = Health(route.own, settings.timing)
+            # Entering has no checkpoint, so two tasks cannot both open a client.
             opened = await self._stack.enter_async_context(client)
             self._opened[key] = Upstream(route.endpoint, route.own, opened, health)
         return self._opened[key]
