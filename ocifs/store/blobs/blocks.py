@@ -75,8 +75,7 @@ class BlobBlocks:
 
     def recheck(self) -> None:
         """Trust no block any longer, and hash from the start."""
-        # The hash comes last: a thread that is hashing asks for the trusted blocks with the lock of
-        # the hash, so after the restart it sees the new ones.
+        # The hash comes last: after its restart, a thread that hashes sees the new trusted blocks.
         self._front = 0
         self._trusted = bytearray(self.count)
         self._hash.restart()
