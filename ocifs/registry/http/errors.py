@@ -135,7 +135,7 @@ def _translate(error: Exception, host: str) -> OcifsError:  # noqa: PLR0911 (a t
     if isinstance(error, httpcore.ConnectTimeout | httpx.ConnectTimeout):
         return Unreachable(f"{host} does not respond", hint=_CHECK_ROUTE)
     if isinstance(error, httpcore.TimeoutException | httpx.TimeoutException):
-        return Unreachable(f"{host} stopped sending", hint=_TRY_AGAIN)
+        return Unreachable(f"timed out while waiting for {host}", hint=_TRY_AGAIN)
     if isinstance(error, httpcore.RemoteProtocolError | httpx.RemoteProtocolError):
         return Unreachable(f"{host} ended the connection: {text}", hint=_TRY_AGAIN)
     if isinstance(error, _INVALID_URL):
