@@ -106,7 +106,7 @@ def test_the_status_of_a_partial_fetch_has_its_offset(proxy: FaultProxy, tmp_pat
             once(mount, lambda facts: any(each["received"] for each in facts["fetching"]))
             said = run_ocifs("status", cache=tmp_path / "cache").stdout.decode()
             assert re.search(
-                r"fetching slow/app@\S+: .* of .*, from 1\.0 MiB on, of 2\.9 MiB in all\n", said
+                r"fetching slow/app@\S+: .* of .* at offset 1\.0 MiB of 2\.9 MiB\n", said
             )
             proxy.gate.set()
             assert reader.wait(20) == 0
