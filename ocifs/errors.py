@@ -174,7 +174,13 @@ class Malformed(OcifsError):
 
 
 class IntegrityError(Malformed):
-    """Content with another digest or size than expected. It was not served."""
+    """Content with another digest or size than expected. It was not served.
+
+    `is_transient`: bytes that were read before are right, or will be verified. The next attempt may
+    succeed.
+    """
+
+    is_transient = False
 
 
 class LimitExceeded(OcifsError):

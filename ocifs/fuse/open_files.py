@@ -107,15 +107,17 @@ class OpenFiles:
         """Read from a file, and record that it is corrupt if it is.
 
         An error alone does not stop the reader: the kernel ends a large read early, without an
-        error, and the program requests the rest, which may then come from another mirror.
+        error, and the program requests the rest, which may then come from another mirror. After a
+        transient error it may, since no wrong byte was read.
         """
         if self.is_corrupt(node, handle):
             raise IntegrityError("corrupt bytes of this file may have been read; open it again")
         try:
             return await node.read(offset, size)
-        except IntegrityError:
-            self._corrupt[node.key] = self._handles.newest
-            self._stale_pages.add(node.key)
+        except IntegrityError as error:
+            if not error.is_transient:
+                self._corrupt[node.key] = self._handles.newest
+                self._stale_pages.add(node.key)
             raise
 
     def read_nowait(self, node: File, handle: Handle, offset: int, size: int) -> bytes | None:

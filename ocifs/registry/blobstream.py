@@ -155,7 +155,11 @@ class BlobStreams:
         if codings(headers) and size is not None and part.total != size:
             return _LabelledStream(response, blob, name)
         if part.total is not None and size is not None and part.total != size:
-            raise IntegrityError(f"{name}: the response has {part.total} bytes instead of {size}")
+            mismatch = IntegrityError(
+                f"{name}: the response has {part.total} bytes instead of {size}"
+            )
+            mismatch.is_transient = True
+            raise mismatch
         return _PartStream(response, part, part.total if size is None else size, name)
 
 

@@ -122,6 +122,10 @@ class CachedBlobs:
             try:
                 with suppress(RetryElsewhere):
                     return await self._read(blob, range(offset, offset + length), toward)
+            except IntegrityError as error:
+                # With `verify_full`, no byte was served that was not verified.
+                error.is_transient = error.is_transient or self._settings.cache.verify_full
+                raise
             except (CacheFull, CacheFailed) as error:
                 failures += 1
                 # Offline, memory would have none of the bytes that the disk can still read.
@@ -217,10 +221,12 @@ class CachedBlobs:
         if isinstance(opened.state, Damaged) and not isinstance(
             fetch.error, CacheFull | CacheFailed
         ):
-            raise IntegrityError(
+            damaged = IntegrityError(
                 f"{blob.digest} is damaged on the cache's disk and cannot be fetched again:"
                 f" {fetch.error}"
             )
+            damaged.is_transient = True
+            raise damaged
         raise fetch.error
 
 

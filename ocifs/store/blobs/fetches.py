@@ -174,7 +174,9 @@ class Fetches:
             else:
                 # The stream ended without an error and without the first block that was requested.
                 if not blocks.has(missing) and not self._source.report_corrupt(blob.digest):
-                    raise IntegrityError(f"the content of {blob.digest} ended before its size")
+                    early = IntegrityError(f"the content of {blob.digest} ended before its size")
+                    early.is_transient = True
+                    raise early
 
     async def _request(self, blob: Blob, opened: OpenBlob, start: int, stop: int) -> None:
         """Fetch bytes [start, stop) with one request, as far as they come."""
