@@ -43,6 +43,9 @@ DEADLINE = MAX_WAIT * 1.5  # of one system call
 # Of a read, which may wait for pages that another reader has asked for, and ask itself when that
 # one's request fails.
 READ_DEADLINE = MAX_WAIT * 2.5
+# Of a name, which the kernel looks up twice: it revalidates a name that it knows (LOOKUP), and if
+# that fails, it looks it up (LOOKUP).
+NAME_DEADLINE = MAX_WAIT * 2.5
 CONTROL_DEADLINE = 5.0  # of one that needs no network
 RECOVERY = 3 * TIMEOUT + 2  # seconds after the last fault within which everything is readable
 DEAD = frozenset(
@@ -216,7 +219,6 @@ class Soak:
             house.faults.begin(kind, now)
             house.proxy.fault, house.proxy.share = kind, self.chance.choice((0.3, 1.0, 1.0))
         elif phase == "once":
-            house.proxy.met.clear()
             if kind in SLOW:
                 house.delays.begin(kind, now)
             house.proxy.fault, house.proxy.share, house.proxy.once = kind, 1.0, True
@@ -331,7 +333,7 @@ class Soak:
             names, here = path.parts, os.dup(directory)
         try:
             for name in names:
-                found = self.timed(os.open, name, os.O_PATH, dir_fd=here)
+                found = self.timed(os.open, name, os.O_PATH, dir_fd=here, deadline=NAME_DEADLINE)
                 os.close(here)
                 here = found
             return self.timed(os.open, f"/proc/self/fd/{here}", os.O_RDONLY)

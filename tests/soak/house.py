@@ -21,7 +21,7 @@ from pathlib import Path
 
 import trustme
 
-from tests.soak.expect import Faults
+from tests.soak.expect import MAX_WAIT, Faults
 from tests.soak.world import World
 from tests.support.faultproxy import FaultProxy, fault_proxy
 from tests.support.registry import running_registry
@@ -104,6 +104,9 @@ def village(place: Path, seed: int) -> Iterator[Village]:
         )
         proxies = [stack.enter_context(fault_proxy(plain.host, seed + n)) for n in (1, 2)]
         second = House(World(plain, random.Random(seed + 1)), *proxies)
+        proxies[1].met = proxies[0].met  # a request that met a fault of the mirror meets no other
+        for proxy in (first.proxy, second.proxy):
+            proxy.again = MAX_WAIT
         packed = base64.b64encode(f"me:{PASSWORD}".encode()).decode()
         (place / "auth.json").write_text(json.dumps({"auths": {first.host: {"auth": packed}}}))
         table = f'location = "{second.host}"\n[[registry.mirror]]\nlocation = "{proxies[1].host}"\n'

@@ -111,7 +111,8 @@ class FaultProxy:
     """A running proxy.
 
     - `fault` applies to the next responses, to each with the probability `share`. "" is no fault.
-    - `once` limits it to the first request of each method and path. `met` has these requests.
+    - `once` limits it to the first request of each method and path. `met` has the time at which each
+      request met a fault, and after `again` seconds it counts as a first one.
     - `parts` are the parts of blobs that were sent, in the order of the responses.
     - `holding` is set while a response is held until `gate` is set.
     """
@@ -121,7 +122,8 @@ class FaultProxy:
     fault: str = ""
     share: float = 1.0
     once: bool = False
-    met: set[bytes] = field(default_factory=set)
+    met: dict[bytes, float] = field(default_factory=dict)
+    again: float = float("inf")
     seed: int = 0
     made: Counter[str] = field(default_factory=Counter)
     requests: int = 0
@@ -165,11 +167,12 @@ class FaultProxy:
             return
         head = read_head(client)
         self.requests += 1
-        if fault and self.once:
-            asked = head.partition(b" HTTP/")[0]
-            if asked in self.met:
+        if fault:
+            asked, now = head.partition(b" HTTP/")[0], time.monotonic()
+            if self.once and now < self.met.get(asked, -float("inf")) + self.again:
                 fault = ""
-            self.met.add(asked)
+            else:
+                self.met[asked] = now
         by_digest = (
             b"/blobs/sha256:" in head.partition(b"\r\n")[0]
             or b"/manifests/sha256:" in head.partition(b"\r\n")[0]
