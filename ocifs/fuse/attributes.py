@@ -1,4 +1,4 @@
-"""What stat shows, in the kernel's terms."""
+"""Attributes of nodes as pyfuse3's structures."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import pyfuse3
 from ocifs.fuse.inodes import Inode
 from ocifs.tree.node import Attributes, Node
 
-# For "as long as the inode lives" the kernel takes any time; ten years outlive every mount.
+# An unlimited lifetime: ten years are longer than any mount.
 _FOREVER = 10 * 365 * 86400
 _BLOCK = 512
 _UID, _GID = os.getuid(), os.getgid()
 
 
 def entry_of(node: Node, inode: Inode) -> pyfuse3.EntryAttributes:
-    """A node's attributes for the kernel; owners that nobody named are the mounting user."""
+    """A node's attributes. An owner of None is the mounting user."""
     shown: Attributes = node.attributes
     lifetime = min(node.lifetime, _FOREVER)
     entry = pyfuse3.EntryAttributes()
@@ -38,7 +38,7 @@ def entry_of(node: Node, inode: Inode) -> pyfuse3.EntryAttributes:
 
 
 def absent(seconds: float) -> pyfuse3.EntryAttributes:
-    """What tells the kernel that a name leads nowhere, and for how long it may believe that."""
+    """A negative entry: the kernel caches for so many seconds that the name does not exist."""
     entry = pyfuse3.EntryAttributes()
     entry.st_ino = pyfuse3.InodeT(0)
     entry.entry_timeout = seconds

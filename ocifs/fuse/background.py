@@ -1,16 +1,21 @@
-"""The kernel's limit of background requests, and how one host is kept from using it up.
+"""The kernel's limit on background requests, and how it is shared between hosts.
 
-The kernel sends read-ahead in the background, 12 requests of a mount at a time by default,
-whichever files they are for. While as many wait for one host that does not answer, no other file of
-the mount is read. So the limit is raised where the system allows, and what exceeds a share of it is
-answered early with an error, which no program sees: the kernel drops the read-ahead, and a reader
-that needs the page asks for it again in the foreground, where there is no limit.
+The kernel sends read-ahead in the background: by default at most 12 requests for each mount,
+for all files together. If as many wait for one host that does not answer, no other file of the mount
+can be read. Two measures prevent that:
+
+- `raise_limit` raises the limit if the system allows it. It blocks, in a worker thread, after
+  mounting.
+- `excess_reads` selects requests to answer early with an error. The guard calls it in the event loop
+  several times a second. No program sees the error: the kernel drops the read-ahead, and a reader
+  that needs the page requests it again in the foreground, where there is no limit.
 
 Rules that hold here:
-- a request is answered early only if its host is slow, and if more than a third of the limit waits
-  for slow hosts;
-- what was answered early is not answered early again: the next request for it is a reader's;
-- reads with O_DIRECT are never answered early, since their reader would see the error.
+
+- A request is answered early only if its host is slow, and if more than a third of the limit waits
+  for slow hosts.
+- A range that was answered early is not answered early again: the next request comes from a reader.
+- Reads with O_DIRECT are never answered early, since their reader would see the error.
 """
 
 from __future__ import annotations
@@ -25,25 +30,27 @@ from typing import Protocol, TypeVar
 from ocifs.concurrency import Deadline
 
 DEFAULT = 12
-"""The kernel's own limit (fs/fuse/inode.c)."""
+"""The kernel's default limit (fs/fuse/inode.c)."""
 
 WANTED = 256
-"""Of the tasks that answer requests, most stay free for other operations."""
+"""The limit to set. It is a fraction of the tasks that answer requests."""
 
 SLOW = 0.5
-"""Seconds after which a host is slow that a read waits for."""
+"""A host is slow if a read has waited for it for more seconds than this."""
 
-_SHARE = 3  # what may wait for slow hosts is a third of the limit
-_RANGES = 1024  # of one file, that are remembered as answered early
+# Slow hosts may use a third of the limit.
+_SHARE = 3
+# Ranges of one file that are recorded as answered early.
+_RANGES = 1024
 
-# <linux/mount.h>, and the numbers of system calls that are the same on every machine
+# <linux/mount.h>. The numbers of these system calls are the same on every machine.
 _FSOPEN, _FSCONFIG, _FSMOUNT = 430, 431, 432
 _FSCONFIG_CMD_CREATE = 6
 _CONNECTIONS = Path("/sys/fs/fuse/connections")
 
 
 class BackgroundRead(Protocol):
-    """A read under way that may be answered early. `began`: on trio's clock."""
+    """A read in progress that may be answered early. `began` is a time of trio's clock."""
 
     began: float
     waiting: Deadline
@@ -63,7 +70,7 @@ def excess_reads(reads: Iterable[R], now: float, limit: int) -> list[R]:
 
 
 class EarlyAnswers:
-    """Which parts of which files were answered early."""
+    """The ranges of open files that were answered early."""
 
     def __init__(self) -> None:
         self._ranges: dict[int, list[tuple[int, int]]] = {}
@@ -73,19 +80,20 @@ class EarlyAnswers:
         return any(start <= offset < stop for start, stop in self._ranges.get(inode, ()))
 
     def add(self, inode: int, offset: int, size: int) -> None:
-        """A request was answered early."""
+        """Record that a request was answered early."""
         ranges = self._ranges.setdefault(inode, [])
         ranges.append((offset, offset + size))
         del ranges[:-_RANGES]
 
     def forget(self, inode: int) -> None:
-        """The file is not open any more."""
+        """Drop the ranges of a file that is no longer open."""
         self._ranges.pop(inode, None)
 
 
 def raise_limit(device: int) -> int:
-    """Raise the limit of the mount with this device number, as far as the system allows; the limit
-    that holds. Blocks.
+    """Raise the limit of the mount with this device number, as far as the system allows. Blocks.
+
+    Returns the limit in effect.
     """
     connection = str(os.minor(device))
     with contextlib.suppress(OSError):
@@ -97,7 +105,8 @@ def raise_limit(device: int) -> int:
 
 def _raise(connection: Path) -> int:
     path = connection / "max_background"
-    with contextlib.suppress(OSError):  # beyond fuse.max_user_bgreq, or not ours
+    # Beyond fuse.max_user_bgreq, or of another user's mount, it cannot be set.
+    with contextlib.suppress(OSError):
         if int(path.read_text()) < WANTED:
             (connection / "congestion_threshold").write_text(str(WANTED * 3 // 4))
             path.write_text(str(WANTED))
@@ -106,8 +115,8 @@ def _raise(connection: Path) -> int:
 
 @contextlib.contextmanager
 def _control_files() -> Iterator[Path]:
-    """FUSE's control file system, where it is not mounted: a mount of our own, without a place,
-    that nothing else sees. Root only.
+    """FUSE's control file system if it is not mounted: a detached mount, visible to this process
+    only. Needs root.
     """
     call = ctypes.CDLL(None, use_errno=True).syscall
     opened = _checked(call(_FSOPEN, b"fusectl", 1))

@@ -1,10 +1,13 @@
-"""Into the background, and a parent that waits until the mount answers.
+"""Starts the daemon: a child that serves the mount, and a parent that waits until the mount answers.
 
-Rules that hold here: the fork comes before anything that starts a thread or an event loop; the
-parent ends with status 0 only when the mount answered, else it says what the child said and ends
-with the status that the child gave; until then the child stays in the process group that it was
-started in: while autofs waits for a mount it lets that group alone pass the mount point (the
-kernel's Documentation/filesystems/autofs.rst), and a daemon that had left it would wait for itself.
+Rules that hold here:
+
+- The fork happens before any thread or event loop is started.
+- The parent exits with 0 only after the mount has answered. Otherwise it prints the child's message
+  and exits with the child's status.
+- Until then the child stays in its process group. While autofs waits for a mount, only that group
+  may pass the mount point (the kernel's Documentation/filesystems/autofs.rst). A daemon in another
+  group would wait for itself.
 """
 
 from __future__ import annotations
@@ -25,39 +28,32 @@ _READY = b"ready"
 
 
 class Ready:
-    """How the child tells the parent that waits for it. Says one thing once."""
+    """The child's end of the pipe to the waiting parent. Only the first message is sent."""
 
     def __init__(self, pipe: int) -> None:
         self._pipe: int | None = pipe
 
     def ok(self, warnings: str = "") -> None:
-        """The mount answers; from here on this process is a session of its own.
-
-        The parent prints the warnings.
-        """
+        """Report that the mount answers, and start a session. The parent prints the warnings."""
         if self._pipe is not None:
             os.setsid()
         self._send(_READY + warnings.encode(errors="replace"))
 
     def fail(self, message: str, status: int) -> None:
-        """The mount could not be made, and the parent is to end with this status."""
+        """Report that mounting failed. The parent exits with this status."""
         self._send(f"{status} {printable_lines(message)}".encode(errors="replace"))
 
     def _send(self, text: bytes) -> None:
         if self._pipe is not None:
-            with contextlib.suppress(
-                BrokenPipeError
-            ):  # whoever waited was interrupted; the mount goes on
+            # The parent may have been interrupted. The mount continues.
+            with contextlib.suppress(BrokenPipeError):
                 os.write(self._pipe, text[:4096])
             os.close(self._pipe)
             self._pipe = None
 
 
 def detach(log_file: Path | None) -> Ready:
-    """Go on in a child; the parent never returns from here.
-
-    Raises UsageError where nothing can be written to the log file.
-    """
+    """Fork, and return in the child only. Raises UsageError if the log file cannot be written."""
     output = _open_log(log_file or Path(os.devnull))
     reader, writer = os.pipe()
     sys.stdout.flush()
@@ -67,9 +63,8 @@ def detach(log_file: Path | None) -> Ready:
         os.close(writer)
         _relay_result(reader, child)
     os.close(reader)
-    signal.signal(
-        signal.SIGHUP, signal.SIG_IGN
-    )  # a daemon has no terminal whose end it would share
+    # A daemon must survive the terminal that started it.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     os.chdir("/")
     silence = os.open(os.devnull, os.O_RDWR)
     os.dup2(silence, 0)
@@ -81,8 +76,8 @@ def detach(log_file: Path | None) -> Ready:
 
 
 def _open_log(path: Path) -> int:
-    """The log file, never through a symbolic link: in a directory of others that may lead to any
-    file of this user's.
+    """Open the log file, never through a symbolic link: in a directory that others can write, a link
+    may point to any file of this user.
     """
     flags = (
         os.O_WRONLY
@@ -100,25 +95,23 @@ def _open_log(path: Path) -> int:
         return descriptor
     except OSError as error:
         raise UsageError(
-            f"the log cannot be written to {path}: {error.strerror}",
-            hint="name another with --log-file",
+            f"cannot write the log to {path}: {error.strerror}",
+            hint="choose another file with --log-file",
         ) from None
 
 
-def _check_log(found: os.stat_result) -> None:
-    """Raise OSError for what is not to be appended to: a FIFO, another user's file, a further name
-    of some file.
-    """
-    regular = stat.S_ISREG(found.st_mode)
-    if not regular and not stat.S_ISCHR(found.st_mode):
+def _check_log(status: os.stat_result) -> None:
+    """Raise OSError for a FIFO, another user's file, or a file with hard links."""
+    regular = stat.S_ISREG(status.st_mode)
+    if not regular and not stat.S_ISCHR(status.st_mode):
         raise OSError(errno.EINVAL, "Not a regular file")
-    if regular and (found.st_uid not in (0, os.geteuid()) or found.st_nlink > 1):
+    if regular and (status.st_uid not in (0, os.geteuid()) or status.st_nlink > 1):
         raise OSError(errno.EPERM, "the file belongs to another user, or has other names")
 
 
 def notify_systemd(state: str) -> None:
-    """Tell systemd, where it started this process with Type=notify (sd_notify(3)); that nobody
-    listens is no reason to fail.
+    """Notify systemd, if it started this process with Type=notify (sd_notify(3)). Errors are
+    ignored.
     """
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
@@ -132,13 +125,13 @@ def notify_systemd(state: str) -> None:
 
 
 def _relay_result(reader: int, child: int) -> None:
-    """What the child says is what this process ends with."""
+    """Exit with the message and the status that the child sends."""
     with os.fdopen(reader, "rb") as pipe:
-        said = pipe.read()
-    if said.startswith(_READY):
-        os.write(2, said.removeprefix(_READY))
+        result = pipe.read()
+    if result.startswith(_READY):
+        os.write(2, result.removeprefix(_READY))
         os._exit(0)
-    status, _, message = said.decode(errors="replace").partition(" ")
+    status, _, message = result.decode(errors="replace").partition(" ")
     if not status.isdigit():
         status, message = "1", f"the daemon (process {child}) ended before the mount was made"
     os.write(2, f"ocifs: {message}\n".encode())

@@ -1,8 +1,7 @@
-"""Why the kernel refused a mount, as far as it can be seen from here: libfuse says so on standard
-error, which a daemon has not.
+"""Diagnoses a failed mount: libfuse prints the reason to standard error, which a daemon lacks.
 
-Rules that hold here: looked at only after a refusal; a look changes nothing; the first obstacle
-that is found is told, with what to do.
+Called once after a failure, before the event loop has started to serve. Checks change nothing; the
+first problem is reported, with a command that solves it.
 """
 
 from __future__ import annotations
@@ -16,17 +15,17 @@ from ocifs.programs import find_program
 
 _FUSE = os.makedev(10, 229)  # the kernel's Documentation/admin-guide/devices.txt
 _SYS_ADMIN = 21  # capability.h
-NO_DIAGNOSIS = "`ocifs doctor` looks for what keeps mounts from working"
+NO_DIAGNOSIS = "run `ocifs doctor` to find the reason"
 
 
 def diagnose_mount_failure(
     mountpoint: Path, *, allow_other: bool, device: Path = Path("/dev/fuse")
 ) -> str:
-    """What keeps this process from mounting there, and what to do about it."""
-    found = _check_device(device)
-    if not found:
-        found = _check_root() if os.geteuid() == 0 else _check_user(mountpoint, allow_other)
-    return found or NO_DIAGNOSIS
+    """The reason that this process cannot mount there, and what to do about it."""
+    problem = _check_device(device)
+    if not problem:
+        problem = _check_root() if os.geteuid() == 0 else _check_user(mountpoint, allow_other)
+    return problem or NO_DIAGNOSIS
 
 
 def _check_device(device: Path) -> str:
@@ -56,11 +55,11 @@ def _check_user(mountpoint: Path, allow_other: bool, conf: Path = Path("/etc/fus
     helper = find_program("fusermount3")
     if helper is None:
         return "fusermount3 is not on the PATH: apt install fuse3, or dnf install fuse3"
-    found = os.stat(helper)
-    if not (found.st_uid == 0 and found.st_mode & stat.S_ISUID):
+    status = os.stat(helper)
+    if not (status.st_uid == 0 and status.st_mode & stat.S_ISUID):
         return f"{helper} is not setuid root: chmod u+s {helper}"
     if not os.access(mountpoint, os.W_OK):
-        return f"who is not root mounts where they may write: {mountpoint} is not yours"
+        return f"only root may mount on a directory that it cannot write: {mountpoint}"
     if allow_other:
         try:
             lines = conf.read_text().splitlines()

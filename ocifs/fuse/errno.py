@@ -1,7 +1,6 @@
-"""Which errno each error has: one table, and nothing is decided anywhere else.
+"""The errno of each error, in one table.
 
-Rules that hold here: every class of `ocifs.errors` has a row; an error without one, which is a bug,
-is EIO.
+Rules that hold here: every class of `ocifs.errors` has a row. An error without one is a bug, and EIO.
 """
 
 from __future__ import annotations
@@ -40,16 +39,15 @@ ERRNO: dict[type[errors.OcifsError], int] = {
 }
 
 
-# Two names have the number 95 on Linux, and the standard library gives the one that nothing
-# documents.
+# Two names have the number 95 on Linux. The standard library returns the undocumented one.
 _NAMES = {errno.EOPNOTSUPP: "EOPNOTSUPP"}
 
 
 def name_of(number: int) -> str:
-    """The name of an errno, as the manual pages have it."""
+    """The name of an errno in the manual pages."""
     return _NAMES.get(number) or errno.errorcode.get(number, str(number))
 
 
 def errno_of(error: BaseException) -> int:
-    """The errno that a caller gets for an error."""
+    """The errno that the kernel returns to the caller for an error."""
     return next((ERRNO[kind] for kind in type(error).__mro__ if kind in ERRNO), errno.EIO)

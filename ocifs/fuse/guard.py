@@ -1,14 +1,22 @@
-"""The one guard round every handler: deadlines, callers that were interrupted, errors into errnos,
-what is logged and counted.
+"""The guard that runs every handler: deadlines, interrupted callers, errnos, logs and counters.
 
-pyfuse3 ends the mount at the first exception that is no FUSEError, and knows no INTERRUPT: a caller
-that waits in lookup or open cannot be killed until the handler answers. So a watchman looks at the
-callers of operations that take long, and cancels the operation of one that has a signal to act on,
-or is gone.
+`Operations` calls `run` or `run_sync` for each request. `watch` is a background task of the mount.
+Everything runs in the event loop.
 
-Rules that hold here: a handler raises FUSEError and nothing else; an exception that nobody thought
-of is logged with its traceback, counted, and EIO; ENOENT and what a program asks all day are not
-logged.
+pyfuse3 ends the mount at the first exception other than FUSEError. It also ignores INTERRUPT, so a
+program that waits in lookup or open could not be killed before the handler returns. Therefore
+`watch` looks several times a second at operations that have taken long:
+
+- It cancels an operation if its caller has a signal that would end it, which is read from /proc.
+- It answers read-ahead early if slow hosts use up the kernel's limit (`background.py`).
+
+State: the operations in progress, and `Stats`, which `.ocifs/` shows.
+
+Rules that hold here:
+
+- A handler raises FUSEError and nothing else.
+- An unexpected exception is logged with its traceback, counted, and becomes EIO.
+- NotFound, NoAttribute and Interrupted are normal, and are neither logged nor counted as errors.
 """
 
 from __future__ import annotations
@@ -37,22 +45,22 @@ P = ParamSpec("P")
 
 log = logging.getLogger("ocifs.fuse")
 
-# The watchman looks this often, at operations older than that: together well under the half second
-# in which a caller must be free.
+# `watch` looks this often, at operations that are older than half of it. A caller must be released
+# within half a second of its signal.
 LOOK_EVERY = 0.15
 
 
-# What makes a waiting program leave. Any other signal (a resized window, a child's end) it would
-# handle and go on waiting.
+# The signals that end a waiting program. It would handle others, such as SIGWINCH or SIGCHLD, and
+# wait again.
 _LEAVING = (signal.SIGKILL, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _LEAVING_MASK = sum(1 << (number - 1) for number in _LEAVING)
 
 
 @dataclass(slots=True, eq=False)
 class _Operation:
-    """An operation under way. `pid`: the thread that waits for it, or 0 where that is not known.
+    """An operation in progress. `pid` is the thread that waits for it, or 0 if unknown.
 
-    `on_early`: called when it is answered early; None: it must not be.
+    `on_early` is called if it is answered early. If it is None, it must not be.
     """
 
     pid: int
@@ -63,25 +71,26 @@ class _Operation:
 
 
 class _Early(Exception):
-    """The operation is read-ahead, and is answered before its host has answered."""
+    """The operation is read-ahead, and is answered before its data has arrived."""
 
 
 class Guard:
-    """Runs handlers. `watch` must run beside them."""
+    """Runs handlers. `watch` must run at the same time."""
 
     def __init__(self, timing: Timing, stats: Stats) -> None:
         self._timing = timing
         self._stats = stats
         self._running: set[_Operation] = set()
         self.background_limit = background.DEFAULT
-        self._begun = 0  # operations, which numbers them in the log
+        # The number of operations so far, which identifies them in the log.
+        self._begun = 0
 
     def busy(self) -> bool:
-        """Whether somebody waits for an operation."""
+        """Whether an operation is waiting."""
         return bool(self._running)
 
     def count_read(self, count: int) -> None:
-        """Count bytes that a reader got."""
+        """Count bytes that were returned to a reader."""
         self._stats.bytes_read += count
 
     async def run(
@@ -92,11 +101,9 @@ class Guard:
         nowait: Callable[[], T | None] | None = None,
         on_early: Callable[[], None] | None = None,
     ) -> T:
-        """What `work` gives, or `at_hand` where that gives something, without waiting; raises
-        FUSEError for whatever they raise.
+        """Return the result of `nowait` if it is not None, else that of `work`. Raises FUSEError.
 
-        A deadline and a number in the list of what is under way cost as much as an answer from
-        memory.
+        `nowait` runs without a deadline, which costs as much as an answer from memory.
         """
         began = self._begin(name)
         try:
@@ -111,7 +118,7 @@ class Guard:
             self._stats.seconds[name] += time.perf_counter() - began
 
     def run_sync(self, name: str, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
-        """The same for what does not wait."""
+        """Run a handler that never waits. Raises FUSEError."""
         began = self._begin(name)
         try:
             return work(*arguments, **named)
@@ -129,9 +136,7 @@ class Guard:
         return time.perf_counter()
 
     def _fuse_error(self, name: str, error: Exception) -> pyfuse3.FUSEError:
-        """The FUSEError for whatever was raised; counted, and logged where a person would want to
-        know.
-        """
+        """The FUSEError for an exception, which is counted and logged unless it is normal."""
         if isinstance(error, pyfuse3.FUSEError):
             return error
         if isinstance(error, _Early):
@@ -156,20 +161,19 @@ class Guard:
                 return await work()
             finally:
                 self._running.discard(operation)
-        # The scope was cancelled, and not by its deadline.
+        # The scope was cancelled by `watch`, not by its deadline.
         raise _Early if operation.early else Interrupted("the caller was interrupted")
 
     def _record_error(self, name: str, error: OcifsError) -> pyfuse3.FUSEError:
         number = errno_of(error)
         self._stats.record_error(name, name_of(number), str(error), error.hint)
-        # That a registry is away is said once, where it is noticed, and not by each operation that
-        # meets it.
+        # An outage is logged once by the source, not for each operation.
         level = logging.DEBUG if isinstance(error, Unreachable) else logging.INFO
         log.log(level, "%s: %s: %s", name, name_of(number), error)
         return pyfuse3.FUSEError(number)
 
     async def watch(self) -> None:
-        """Free callers that were interrupted, for ever."""
+        """Release interrupted callers until cancelled."""
         while True:
             await trio.sleep(LOOK_EVERY)
             await guarded("looking at callers", self._check_callers)
@@ -192,9 +196,9 @@ class Guard:
 
 
 def is_interrupted(pid: int) -> bool:
-    """Whether a thread has a signal that makes it leave (proc_pid_status(5)).
+    """Whether a thread has a pending signal that would end it (proc_pid_status(5)).
 
-    One that waits in the kernel cannot be gone.
+    A thread that waits in the kernel still exists.
     """
     try:
         with open(

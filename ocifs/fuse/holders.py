@@ -1,9 +1,12 @@
-"""Who keeps a mount busy: processes that stand in it, have a file of it open or mapped, and mounts
-below it.
+"""The processes that keep a mount busy: by their working directory, open files or mapped files.
 
-Rules that hold here: the mount itself is asked nothing, since it may be dead or silent: /proc says
-of an open file which mount it is on, of a mapping which device; what this user may not see is
-passed over.
+Called by commands, in a thread. Blocks.
+
+Rules that hold here:
+
+- The mount itself is never accessed, since it may be dead or hang. /proc records the mount of an open
+  file and the device of a mapped one.
+- Processes that this user may not inspect are skipped.
 """
 
 from __future__ import annotations
@@ -14,7 +17,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-_SHOWN = 60  # characters of a command line
+# Characters of a command line to show.
+_SHOWN = 60
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -46,7 +50,8 @@ def _uses(process: Path, mountpoint: Path, mount_id: int, device: str) -> Iterat
     for link in (process / "cwd", process / "root"):
         if _is_within(link, mountpoint):
             yield "stands in it"
-    with suppress(OSError):  # it ended, or belongs to somebody else
+    # The process may have ended, or belong to another user.
+    with suppress(OSError):
         for descriptor in (process / "fdinfo").iterdir():
             if _field(descriptor, "mnt_id:") == str(mount_id):
                 yield "has a file open"
@@ -68,7 +73,7 @@ def _is_within(link: Path, mountpoint: Path) -> bool:
 
 def _field(path: Path, name: str) -> str:
     """One field of a file of lines like `mnt_id:	29` (proc_pid_fdinfo(5))."""
-    with suppress(OSError):  # it was closed meanwhile
+    with suppress(OSError):
         for line in path.read_text().splitlines():
             if line.startswith(name):
                 return line.removeprefix(name).strip()
@@ -77,7 +82,8 @@ def _field(path: Path, name: str) -> str:
 
 def _command(process: Path) -> str:
     with suppress(OSError):
-        with (process / "cmdline").open("rb") as file:  # megabytes, if the process wants
+        # A process can make this megabytes long.
+        with (process / "cmdline").open("rb") as file:
             words = file.read(4 * _SHOWN).replace(b"\0", b" ").decode(errors="replace").strip()
         text = words or (process / "comm").read_text().strip()
         return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"

@@ -13,7 +13,7 @@ from ocifs.fuse.inodes import Inode, Inodes, OpenDirectory
 from ocifs.tree.node import Attributes
 
 DOTS = (b".", b"..")
-# libfuse's number for a parent directory whose inode is not known.
+# libfuse's number for a parent directory with an unknown inode.
 _UNKNOWN_INODE = Inode(0xFFFFFFFF)
 
 

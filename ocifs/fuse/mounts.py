@@ -1,9 +1,13 @@
-"""The mounts of this machine, from the kernel's own table: which are ours, which are dead, who
-keeps one busy.
+"""The ocifs mounts of this machine, from the kernel's mount table: their state, and how to end them.
 
-Rules that hold here: the table is the truth, no pid file is; a dead mount is recognised by
-ENOTCONN, which the kernel gives once the daemon's connection is gone; nothing here asks a live
-mount for more than its root.
+Called by commands, and once by `serve` in a worker thread. Blocks, with a timeout for each access to
+a mount.
+
+Rules that hold here:
+
+- The mount table is the only record. There are no pid files.
+- A mount is dead if the kernel returns ENOTCONN: the daemon's connection is closed.
+- Of a live mount only the root and `.ocifs/status.json` are read.
 """
 
 from __future__ import annotations
@@ -31,15 +35,15 @@ FILESYSTEM = "fuse.ocifs"
 _OCTAL = re.compile(r"\\([0-7]{3})")
 _HELPER_TIMEOUT = 10.0
 _ANSWER_TIMEOUT = 2.0
-_STATUS_BYTES = 1 * MIB  # a longer status is cut off, and then not valid JSON
-_NAMED = 8  # of those that keep a mount busy
+# A longer status is cut off, and then invalid JSON.
+_STATUS_BYTES = 1 * MIB
+# The number of processes and mounts that a message lists.
+_NAMED = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """One ocifs mount: where, and what is mounted there; the kernel's number for it, and its device
-    as major:minor.
-    """
+    """One ocifs mount. `number` is the kernel's mount ID; `device` is major:minor."""
 
     mountpoint: Path
     source: str
@@ -65,24 +69,20 @@ def mounts() -> list[Mount]:
 
 
 def mount_table() -> list[str]:
-    """The lines of the mount table.
-
-    Names in it may have any character but a newline, other ends of lines included.
-    """
+    """The lines of the mount table. Names may have other line separators than a newline."""
     text = Path("/proc/self/mountinfo").read_bytes().decode("utf-8", "surrogateescape")
     return text.split("\n")[:-1]
 
 
 def state_of(mountpoint: Path) -> str:
-    """How a mount is: `answers`, `dead` (its daemon is gone), `silent` (it does not answer in
-    time), or what stat says of it.
+    """The state of a mount: `answers`, `dead` (its daemon is gone), `silent` (no answer in time), or
+    the name of another errno.
     """
 
     def look() -> str:
         try:
             mountpoint.stat()
-            # The kernel answers stat from what it remembers, of a dead mount too; this it always
-            # asks.
+            # The kernel answers stat from its cache, even if the mount is dead; not statvfs.
             os.statvfs(mountpoint)
         except OSError as error:
             return (
@@ -96,9 +96,9 @@ def state_of(mountpoint: Path) -> str:
 
 
 def read_status(mountpoint: Path) -> dict[str, object]:
-    """The status of a mount from `.ocifs/status.json`; empty if it is not there in time.
+    """The status of a mount from `.ocifs/status.json`; empty if it cannot be read in time.
 
-    The mount may be another user's and serve anything: a file without end, a FIFO, deep JSON.
+    The mount may be another user's and serve anything: an endless file, a FIFO, deep JSON.
     """
 
     def read() -> dict[str, object]:
@@ -113,13 +113,13 @@ def read_status(mountpoint: Path) -> dict[str, object]:
 
 
 def _with_timeout(look: Callable[[], T]) -> T | None:
-    """What a look at a mount gives, or None where it does not come back in time."""
-    found: list[T] = []
-    # It may never come back, and keeps nobody from leaving.
-    thread = threading.Thread(target=lambda: found.append(look()), daemon=True)
+    """The result of a function that accesses a mount, or None if it does not return in time."""
+    results: list[T] = []
+    # A daemon thread: it may never return, and must not delay the exit of the process.
+    thread = threading.Thread(target=lambda: results.append(look()), daemon=True)
     thread.start()
     thread.join(_ANSWER_TIMEOUT)
-    return found[0] if found else None
+    return results[0] if results else None
 
 
 def is_dead(mountpoint: Path) -> bool:
@@ -128,20 +128,20 @@ def is_dead(mountpoint: Path) -> bool:
 
 
 def resolve_mount_point(path: Path) -> Path:
-    """A mount point as the kernel's table has it; the last component is not looked at, since it may
-    be a dead mount.
+    """A mount point as in the mount table. The last component is not accessed, since it may be a dead
+    mount.
     """
     absolute = Path(os.path.abspath(path))
     return Path(os.path.realpath(absolute.parent)) / absolute.name
 
 
 def clear_dead_mount(mountpoint: Path) -> bool:
-    """Take away the dead mounts of ours at a place; whether there were any.
+    """Unmount the dead ocifs mounts at a mount point. Returns whether there were any.
 
-    Raises UsageError when one cannot be taken away.
+    Raises UsageError if one cannot be unmounted.
     """
     cleared = False
-    # One may lie upon another, where each was mounted by something else than `ocifs mount`.
+    # Mounts can be stacked, if they were not made by `ocifs mount`.
     for _ in [mount for mount in mounts() if mount.mountpoint == mountpoint]:
         if not is_dead(mountpoint):
             break
@@ -151,24 +151,21 @@ def clear_dead_mount(mountpoint: Path) -> bool:
 
 
 def reject_live_mount(mountpoint: Path) -> None:
-    """Raise UsageError where a mount of ours is at a place: another one would hide it, and the
-    first `umount` would show it again.
+    """Raise UsageError if an ocifs mount is there: another mount would hide it, and the first
+    `umount` would show it again.
     """
-    here = [
+    lines = [
         line
         for line in mount_table()
         if line.count(" ") > 4 and Path(_unescape(line.split(" ")[4])) == mountpoint
     ]
-    for mount in parse_mountinfo("".join(here[-1:])):
-        hint = f"`ocifs umount {mountpoint}` ends it"
-        raise UsageError(f"{mount.source} is mounted at {mountpoint} already", hint=hint)
+    for mount in parse_mountinfo("".join(lines[-1:])):
+        hint = f"run `ocifs umount {mountpoint}` first"
+        raise UsageError(f"{mount.source} is already mounted at {mountpoint}", hint=hint)
 
 
 def unmount(mountpoint: Path, *, lazy: bool = False) -> None:
-    """End a mount.
-
-    Raises UsageError with the helper's own words when that fails, and who holds the mount.
-    """
+    """Unmount. Raises UsageError with the helper's message and the processes that use the mount."""
     try:
         done = subprocess.run(
             [*_unmount_command(lazy), "--", str(mountpoint)],
@@ -179,7 +176,7 @@ def unmount(mountpoint: Path, *, lazy: bool = False) -> None:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise UsageError(f"cannot unmount {mountpoint}: {error}") from None
-    except UsageError as error:  # no program that unmounts
+    except UsageError as error:
         raise UsageError(f"cannot unmount {mountpoint}: {error}", hint=error.hint) from None
     if done.returncode != 0:
         raise UsageError(
@@ -188,12 +185,12 @@ def unmount(mountpoint: Path, *, lazy: bool = False) -> None:
 
 
 def restrict(mountpoint: Path, flags: Sequence[str]) -> None:
-    """Set flags of a mount (noexec, nosymfollow) beside ro, nosuid and nodev.
+    """Add flags to a mount (noexec, nosymfollow), which has ro, nosuid and nodev. Needs root.
 
-    Raises UsageError with the words of mount(8). Needs root. Blocks.
+    Raises UsageError with the message of mount(8).
     """
     options = ",".join(("remount", "bind", "ro", "nosuid", "nodev", *flags))
-    # -i runs no mount.ocifs, and `ignore` reads no options from fstab.
+    # -i does not run mount.ocifs, and `ignore` does not read options from fstab.
     command = [
         _program("mount"),
         "-i",
@@ -215,16 +212,14 @@ def restrict(mountpoint: Path, flags: Sequence[str]) -> None:
 
 
 def _unmount_command(lazy: bool) -> list[str]:
-    """The command that may unmount: for root umount, for others FUSE's helper, by whichever of its
-    names it is there.
-    """
+    """The command that may unmount: umount for root, libfuse's helper for others."""
     if os.geteuid() == 0:
         return [_program("umount"), *(["-l"] if lazy else [])]
     return [_program("fusermount3", "fusermount"), "-u", *(["-z"] if lazy else [])]
 
 
 def _program(*names: str) -> str:
-    """The first of these programs that is there."""
+    """The first of these programs that is installed."""
     found = next(filter(None, map(find_program, names)), None)
     if found is None:
         raise UsageError(
@@ -235,13 +230,13 @@ def _program(*names: str) -> str:
 
 
 def busy_hint(mountpoint: Path) -> str:
-    """Who has something open below a mount, and what to do about it; empty when nobody is seen."""
+    """The processes and mounts that use a mount, and what to do; empty if none are visible."""
     places = [Path(_unescape(line.split(" ")[4])) for line in mount_table() if line.count(" ") > 4]
     found = [f"the mount at {place}" for place in places if mountpoint in place.parents]
     for mount in mounts():
         if mount.mountpoint == mountpoint:
             number, device = mount.number, mount.device
-            # A process whose memory waits for a mount blocks readers of its /proc.
+            # Reading /proc of a process blocks while its memory waits for a mount.
             found += map(str, _with_timeout(lambda: holders(mountpoint, number, device)) or [])  # noqa: B023 (called before the next turn)
     if not found:
         return ""

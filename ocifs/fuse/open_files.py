@@ -1,13 +1,12 @@
-"""Open files: what is stored for each handle, and when the kernel may keep cached pages.
+"""Open files: the state of each handle, and when the kernel may keep cached pages.
 
 `Operations` owns one `OpenFiles`, and calls it from the event loop. No method waits.
 
 The kernel caches pages of a file beyond its close, and ocifs may also store pages that were not
-requested. Both depend on what is known of the file here:
+requested. Both depend on the state of the file:
 
 - A file that changes (`File.changes`) is opened with direct I/O: no pages.
-- A file whose content was found corrupt is remembered by its key. Handles that were open at that
-  moment read no more of it, since their reader may have seen wrong bytes. The next open drops the
+- The key of a corrupt file is recorded. Handles that were open at that moment read no more of it, since their reader may have seen wrong bytes. The next open drops the
   kernel's pages.
 - Pages are stored only during an open of a file that has no other open handle. A reader locks the
   pages that it waits for, and storing them would wait for the reader, which waits for the daemon.
@@ -50,7 +49,7 @@ class OpenFiles:
         self._handles: Handles[OpenFile] = Handles()
         # The keys of corrupt files, each with the newest handle at that moment.
         self._corrupt: dict[Hashable, Handle] = {}
-        # The keys of files whose pages in the kernel may be wrong, until the next open.
+        # The keys of files with possibly corrupt pages in the kernel, until the next open.
         self._stale_pages: set[Hashable] = set()
         self._open_counts: dict[int, int] = {}
         self._kernel_stores = True

@@ -2,8 +2,8 @@
 
 pyfuse3's workers call a handler for each request, all in the event loop, and many at a time. A
 handler runs its work through `Guard`, which sets the deadline, turns errors into errnos, and cancels
-the work when the caller is interrupted. What only FUSE needs is decided here; everything else is
-decided by the nodes.
+the work when the caller is interrupted. Handlers decide only matters of FUSE itself, and leave the
+rest to the nodes.
 
 A request takes one of two paths:
 
@@ -161,7 +161,7 @@ class Operations(ReadOnlyOperations):
 
         # The kernel frees a killed reader that waits for a page. It does not free one that requests
         # in the foreground, after an early answer. The thread that reads is not known here; mostly
-        # it is the one that opened the file.
+        # it is the opener of the file.
         again = (inode, off) in files.early
         data = await self._guard.run(
             "read",
@@ -229,7 +229,7 @@ class Operations(ReadOnlyOperations):
         return self._guard.run_sync("listxattr", self._listxattr, inode, ctx.uid)
 
     def _listxattr(self, inode: int, uid: int) -> Sequence[bytes]:
-        """List the names. As on a disk, only root sees those that only root may read (xattr(7)):
+        """List the names. As on a disk, `trusted.*` is visible to root only (xattr(7)):
         rsync -X fails if it cannot read a listed one.
         """
         names = self._node(inode).attribute_names()

@@ -1,8 +1,14 @@
-"""One mount, from the call that makes it to its end.
+"""Serves one mount, from mounting to unmounting.
 
-Rules that hold here: `serve` returns when the mount has ended, whoever ended it (a signal, `ocifs
-umount`, `fusermount3 -u`); readiness is said only after the mount answered; nothing is invalidated
-from within a handler.
+`ocifs.mounting` calls `serve` in the event loop, with the root of a tree. Three background tasks run
+beside pyfuse3's workers: one watches callers (`Guard.watch`), one waits for signals, and one reports
+that the mount is ready. All of them end with the mount.
+
+Rules that hold here:
+
+- `serve` returns when the mount has ended: by a signal, `ocifs umount` or `fusermount3 -u`.
+- Signals are handled before there is a mount: a signal that ended the process would leave it dead.
+- The mount is reported as ready only after it has answered a request.
 """
 
 from __future__ import annotations
@@ -32,7 +38,7 @@ from ocifs.tree.node import Directory
 
 log = logging.getLogger("ocifs.fuse")
 
-# signal(7): those whose default is to end the process. A terminal that goes away sends SIGHUP.
+# The signals that end a process by default (signal(7)). A closed terminal sends SIGHUP.
 _ENDING = (
     signal.SIGINT,
     signal.SIGTERM,
@@ -48,18 +54,17 @@ _ENDING = (
     signal.SIGXCPU,
 )
 
-# A reader that waits for a silent registry holds a task until its deadline; others must find one
-# free.
+# A reader that waits for a registry occupies a task until its deadline. Other requests need free
+# ones.
 MAX_TASKS = 1024
 
-# The kernel reads ahead 128 KiB a request unless told otherwise; with 1 MiB a cached file is read
-# about three times as fast.
+# With 1 MiB, a cached file is read about three times as fast as with the kernel's default of 128 KiB.
 READ_AHEAD_KIB = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class SessionOptions:
-    """How a mount is made. `name` is what the mount table shows as its source."""
+    """How to mount. `name` is the source in the mount table."""
 
     mountpoint: Path
     name: str
@@ -73,22 +78,17 @@ async def serve(
     stats: Stats,
     on_ready: Callable[[], None],
 ) -> None:
-    """Mount a tree and answer the kernel until the mount ends.
-
-    Raises UsageError where it cannot be made.
-    """
+    """Mount a tree and answer requests until the mount ends. Raises UsageError if mounting fails."""
     guard = Guard(timing, stats)
     patch_workers(guard.busy)
-    # Before there is a mount: a signal that ended the process would leave it dead.
     with trio.open_signal_receiver(*_ending_signals()) as signals:
         _mount(Operations(root, guard, timing), options)
         await _serve(guard, options, signals, on_ready)
 
 
 def _ending_signals() -> list[signal.Signals]:
-    """The signals that end a process, except those that stop it at once or show a bug.
-
-    One that the caller had ignored (nohup) stays ignored, except SIGINT and SIGTERM.
+    """The signals that end the mount. Signals that the parent ignores (nohup) stay ignored, except
+    SIGINT and SIGTERM.
     """
     return [
         number
@@ -132,7 +132,7 @@ def _mount(operations: Operations, options: SessionOptions) -> None:
 
 
 def _may_remount() -> bool:
-    """Whether nosymfollow is set by a remount: libfuse before 3.17.1 does not have the option."""
+    """Whether nosymfollow is set by a remount: libfuse before 3.17.1 lacks the option."""
     return os.geteuid() == 0
 
 
@@ -146,14 +146,15 @@ async def _report_ready(
     guard.background_limit = await in_thread(raise_limit, found.st_dev)
     if options.flags.nosymfollow and _may_remount():
         flags = ["nosymfollow", *(["noexec"] if options.flags.noexec else [])]
-        # The thread's program asks the mount, so it must not run on the event loop.
+        # mount(8) accesses the mount, so waiting for it in the event loop would deadlock.
         await in_thread(restrict, mountpoint, flags)
     log.info("mounted at %s", mountpoint)
     on_ready()
 
 
 def _raise_readahead(device: int) -> None:
-    with contextlib.suppress(OSError):  # only root may; it is a matter of speed alone
+    # Only root may set it. It only affects speed.
+    with contextlib.suppress(OSError):
         Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb").write_text(
             str(READ_AHEAD_KIB)
         )
@@ -165,5 +166,5 @@ async def _end_on_signal(signals: AsyncIterator[int], whole: trio.CancelScope) -
         try:
             pyfuse3.terminate()
         finally:
-            # handlers that wait for a registry would keep the mount until their deadlines
+            # Handlers that wait for a registry would delay the end until their deadlines.
             whole.cancel()

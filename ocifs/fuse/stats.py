@@ -1,6 +1,6 @@
-"""What went wrong lately, and how much was done: the daemon's memory of itself.
+"""Counters of a mount, and its latest errors, for `.ocifs/`.
 
-Rules that hold here: bounded; no secret comes here, since no error message has one.
+Rules that hold here: the size is bounded; there are no secrets, since error messages contain none.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ MAX_RECORDS = 200
 
 @dataclass(frozen=True, slots=True)
 class ErrorRecord:
-    """One error that a caller got."""
+    """An error that was returned to a caller, or a note."""
 
     when: float
     operation: str
@@ -27,8 +27,8 @@ class ErrorRecord:
 
 @dataclass(slots=True)
 class Stats:
-    """Counts of operations, the seconds that callers waited for them, the bytes that they got, and
-    the last errors.
+    """The number of operations, the seconds that callers waited, the bytes read, and the latest
+    errors.
     """
 
     operations: Counter[str] = field(default_factory=Counter)
@@ -39,16 +39,16 @@ class Stats:
     last: deque[ErrorRecord] = field(default_factory=lambda: deque(maxlen=MAX_RECORDS))
 
     def record_error(self, operation: str, errno: str, message: str, hint: str = "") -> None:
-        """Remember an error that a caller got."""
+        """Record an error that is returned to a caller."""
         self.errors[errno] += 1
         self.last.append(ErrorRecord(time.time(), operation, errno, message, hint))
 
     def record_note(self, message: str) -> None:
-        """Remember what no caller noticed, but a person should know."""
+        """Record a note for the user about something that no caller can notice."""
         self.last.append(ErrorRecord(time.time(), "cache", "NOTE", message, ""))
 
     def report(self) -> bytes:
-        """The last errors for a person, newest last."""
+        """The latest errors as text, newest last."""
         lines = []
         for record in self.last:
             when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.when))

@@ -1,14 +1,20 @@
-"""How pyfuse3's workers take turns: as long as the kernel has more to ask, one worker goes on
-answering, without a turn of trio's loop.
+"""A patch of pyfuse3's scheduling: one worker answers several requests without leaving the loop's turn.
 
-pyfuse3 has each request read by another worker than the one before: two turns of the loop, a lock
-handed over, and a file descriptor told to epoll, for what is often answered from memory. It takes
-its event loop from its module's name `trio` (its own mode for asyncio sets that), so that a lock
-and a way to wait can be given to it here.
+pyfuse3 lets a different worker read each request. That takes two turns of trio's loop, a lock passed
+between tasks, and a call of epoll, for requests that are often answered from memory. pyfuse3 finds
+its event loop through the name `trio` in its module, which its own support for asyncio replaces. The
+patch replaces the same name by an object with another lock and another `wait_readable`.
 
-Rules that hold here: everything else of trio is trio's own; after IN_A_ROW requests the loop has
-its turn whatever is asked; whoever waits for the lock gets it as soon as a worker has to wait for
-anything else.
+    wait_readable: up to MAX_CONSECUTIVE times in a row it polls the descriptor instead of waiting.
+                   If nothing else is waiting, it may stop the loop for a millisecond to do so.
+    WorkerLock:    a worker that releases the lock may take it again at once. Another worker gets it
+                   as soon as the first waits for something else.
+
+Rules that hold here:
+
+- All other names of trio are unchanged.
+- After MAX_CONSECUTIVE requests other tasks have their turn.
+- The loop is never stopped while an operation is waiting (`Guard.busy`).
 """
 
 from __future__ import annotations
@@ -22,15 +28,15 @@ import pyfuse3
 import trio
 
 MAX_CONSECUTIVE = 16
-"""Requests that are answered before other tasks have their turn: about a millisecond."""
+"""Requests that are answered before other tasks run: about a millisecond."""
 
 _STOPPED_MS = 1
-"""For how long the loop is stopped at the most. poll(2) knows no less."""
+"""The longest time that the loop is stopped: the shortest timeout of poll(2)."""
 
 
 class WorkerLock:
-    """A lock that is taken without a turn of the loop where it is free, even if others wait for it:
-    who lets it go may take it again.
+    """A lock without fairness: if it is free it is taken without a checkpoint, even if tasks wait for
+    it.
     """
 
     def __init__(self) -> None:
@@ -61,22 +67,20 @@ class WorkerLock:
 
 
 class WorkerLowlevel:
-    """trio.lowlevel, with another way to wait for the kernel's next request.
-
-    `busy`: whether somebody waits for anything but that.
-    """
+    """trio.lowlevel with another `wait_readable`. `busy` returns whether an operation is waiting."""
 
     def __init__(self, busy: Callable[[], bool] = lambda: False) -> None:
         self._busy = busy
         self._pollers: dict[int, select.poll] = {}
         self._answered = 0
-        self._quick = False  # whether the last request that was waited for came at once
+        # Whether the previous request arrived within the time that the loop may be stopped.
+        self._quick = False
 
     def __getattr__(self, name: str) -> object:
         return getattr(trio.lowlevel, name)
 
     async def wait_readable(self, descriptor: int) -> None:
-        """Until there is a request; at once where one is there already."""
+        """Wait for a request. Returns at once if there is one already."""
         poller = self._pollers.get(descriptor)
         if poller is None:
             poller = self._pollers[descriptor] = select.poll()
@@ -94,7 +98,7 @@ class WorkerLowlevel:
 
 
 class _PatchedTrio:
-    """trio, with these."""
+    """trio with the lock and the lowlevel module above."""
 
     WorkerLock = WorkerLock
 
@@ -106,8 +110,5 @@ class _PatchedTrio:
 
 
 def patch_workers(busy: Callable[[], bool]) -> None:
-    """Have pyfuse3's workers take turns so, in mounts that are made from now on.
-
-    `busy` as for Lowlevel.
-    """
+    """Patch pyfuse3 for mounts that are made from now on. `busy` is as for `WorkerLowlevel`."""
     pyfuse3.trio = _PatchedTrio(busy)  # type: ignore[attr-defined]
