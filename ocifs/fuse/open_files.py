@@ -6,8 +6,8 @@ The kernel caches pages of a file beyond its close, and ocifs may also store pag
 requested. Both depend on the state of the file:
 
 - A file that changes (`File.changes`) is opened with direct I/O: no pages.
-- The key of a corrupt file is recorded. Handles that were open at that moment read no more of it, since their reader may have seen wrong bytes. The next open drops the
-  kernel's pages.
+- The key of a corrupt file is recorded. Handles that were open at that moment read no more of it,
+  since their reader may have seen wrong bytes. The next open drops the kernel's pages.
 - Pages are stored only during an open of a file that has no other open handle. A reader locks the
   pages that it waits for, and storing them would wait for the reader, which waits for the daemon.
 """
