@@ -1,14 +1,14 @@
 """The kernel's limit on background requests, and how it is shared between hosts.
 
-The kernel sends read-ahead in the background: by default at most 12 requests for each mount,
-for all files together. If as many wait for one host that does not answer, no other file of the mount
+The kernel sends read-ahead in the background: by default at most 12 requests for each mount, for
+all files together. If as many wait for one host that does not answer, no other file of the mount
 can be read. Two measures prevent that:
 
 - `raise_limit` raises the limit if the system allows it. It blocks, in a worker thread, after
   mounting.
-- `excess_reads` selects requests to answer early with an error. The guard calls it in the event loop
-  several times a second. No program sees the error: the kernel drops the read-ahead, and a reader
-  that needs the page requests it again in the foreground, where there is no limit.
+- `excess_reads` selects requests to answer early with an error. The guard calls it in the event
+  loop several times a second. No program sees the error: the kernel drops the read-ahead, and a
+  reader that needs the page requests it again in the foreground, where there is no limit.
 
 Rules that hold here:
 

@@ -1,4 +1,5 @@
-"""Starts the daemon: a child that serves the mount, and a parent that waits until the mount answers.
+"""Starts the daemon: a child that serves the mount, and a parent that waits until the mount
+answers.
 
 Rules that hold here:
 
@@ -76,8 +77,8 @@ def detach(log_file: Path | None) -> Ready:
 
 
 def _open_log(path: Path) -> int:
-    """Open the log file, never through a symbolic link: in a directory that others can write, a link
-    may point to any file of this user.
+    """Open the log file, never through a symbolic link: in a directory that others can write, a
+    link may point to any file of this user.
     """
     flags = (
         os.O_WRONLY

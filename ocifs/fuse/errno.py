@@ -1,6 +1,7 @@
 """The errno of each error, in one table.
 
-Rules that hold here: every class of `ocifs.errors` has a row. An error without one is a bug, and EIO.
+Rules that hold here: every class of `ocifs.errors` has a row. An error without one is a bug, and
+EIO.
 """
 
 from __future__ import annotations

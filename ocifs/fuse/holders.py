@@ -4,8 +4,8 @@ Called by commands, in a thread. Blocks.
 
 Rules that hold here:
 
-- The mount itself is never accessed, since it may be dead or hang. /proc records the mount of an open
-  file and the device of a mapped one.
+- The mount itself is never accessed, since it may be dead or hang. /proc records the mount of an
+  open file and the device of a mapped one.
 - Processes that this user may not inspect are skipped.
 """
 

@@ -102,7 +102,10 @@ class Inodes:
         return Inode(candidate)
 
     def add_lookup(self, node: Node) -> Inode:
-        """Count a lookup, for an entry that is sent to the kernel. The first node of a key is kept."""
+        """Count a lookup, for an entry that is sent to the kernel.
+
+        The first node of a key is kept.
+        """
         fast = node.fast
         slot = None if fast is None else fast.slot
         if slot is not None:

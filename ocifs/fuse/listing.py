@@ -32,7 +32,8 @@ def send_entries(
     for position in range(max(0, start - len(DOTS)), len(entries)):
         name, node = entries[position]
         inode = add_lookup(node)
-        # Neighbours often have equal attributes, for example the links of tags. `reply` copies them.
+        # Neighbours often have equal attributes, for example the links of tags. `reply` copies
+        # them.
         if reply_entry is not None and previous == (node.attributes, node.lifetime):
             reply_entry.st_ino = pyfuse3.InodeT(inode)
         else:

@@ -1,7 +1,8 @@
-"""The ocifs mounts of this machine, from the kernel's mount table: their state, and how to end them.
+"""The ocifs mounts of this machine, from the kernel's mount table: their state, and how to end
+them.
 
-Called by commands, and once by `serve` in a worker thread. Blocks, with a timeout for each access to
-a mount.
+Called by commands, and once by `serve` in a worker thread. Blocks, with a timeout for each access
+to a mount.
 
 Rules that hold here:
 
@@ -75,8 +76,8 @@ def mount_table() -> list[str]:
 
 
 def state_of(mountpoint: Path) -> str:
-    """The state of a mount: `answers`, `dead` (its daemon is gone), `silent` (no answer in time), or
-    the name of another errno.
+    """The state of a mount: `answers`, `dead` (its daemon is gone), `silent` (no answer in time),
+    or the name of another errno.
     """
 
     def look() -> str:
@@ -128,8 +129,9 @@ def is_dead(mountpoint: Path) -> bool:
 
 
 def resolve_mount_point(path: Path) -> Path:
-    """A mount point as in the mount table. The last component is not accessed, since it may be a dead
-    mount.
+    """A mount point as in the mount table.
+
+    The last component is not accessed, since it may be a dead mount.
     """
     absolute = Path(os.path.abspath(path))
     return Path(os.path.realpath(absolute.parent)) / absolute.name

@@ -1,9 +1,9 @@
 """The handlers of FUSE requests: find the node, await it, convert the answer.
 
 pyfuse3's workers call a handler for each request, all in the event loop, and many at a time. A
-handler runs its work through `Guard`, which sets the deadline, turns errors into errnos, and cancels
-the work when the caller is interrupted. Handlers decide only matters of FUSE itself, and leave the
-rest to the nodes.
+handler runs its work through `Guard`, which sets the deadline, turns errors into errnos, and
+cancels the work when the caller is interrupted. Handlers decide only matters of FUSE itself, and
+leave the rest to the nodes.
 
 A request takes one of two paths:
 

@@ -1,8 +1,8 @@
 """Serves one mount, from mounting to unmounting.
 
-`ocifs.mounting` calls `serve` in the event loop, with the root of a tree. Three background tasks run
-beside pyfuse3's workers: one watches callers (`Guard.watch`), one waits for signals, and one reports
-that the mount is ready. All of them end with the mount.
+`ocifs.mounting` calls `serve` in the event loop, with the root of a tree. Three background tasks
+run beside pyfuse3's workers: one watches callers (`Guard.watch`), one waits for signals, and one
+reports that the mount is ready. All of them end with the mount.
 
 Rules that hold here:
 
@@ -58,7 +58,8 @@ _ENDING = (
 # ones.
 MAX_TASKS = 1024
 
-# With 1 MiB, a cached file is read about three times as fast as with the kernel's default of 128 KiB.
+# With 1 MiB, a cached file is read about three times as fast as with the kernel's default of 128
+# KiB.
 READ_AHEAD_KIB = 1024
 
 
@@ -78,7 +79,10 @@ async def serve(
     stats: Stats,
     on_ready: Callable[[], None],
 ) -> None:
-    """Mount a tree and answer requests until the mount ends. Raises UsageError if mounting fails."""
+    """Mount a tree and answer requests until the mount ends.
+
+    Raises UsageError if mounting fails.
+    """
     guard = Guard(timing, stats)
     patch_workers(guard.busy)
     with trio.open_signal_receiver(*_ending_signals()) as signals:

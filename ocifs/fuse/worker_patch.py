@@ -1,9 +1,11 @@
-"""A patch of pyfuse3's scheduling: one worker answers several requests without leaving the loop's turn.
+"""A patch of pyfuse3's scheduling: one worker answers several requests without leaving the loop's
+turn.
 
-pyfuse3 lets a different worker read each request. That takes two turns of trio's loop, a lock passed
-between tasks, and a call of epoll, for requests that are often answered from memory. pyfuse3 finds
-its event loop through the name `trio` in its module, which its own support for asyncio replaces. The
-patch replaces the same name by an object with another lock and another `wait_readable`.
+pyfuse3 lets a different worker read each request. That takes two turns of trio's loop, a lock
+passed between tasks, and a call of epoll, for requests that are often answered from memory. pyfuse3
+finds its event loop through the name `trio` in its module, which its own support for asyncio
+replaces. The patch replaces the same name by an object with another lock and another
+`wait_readable`.
 
     wait_readable: up to MAX_CONSECUTIVE times in a row it polls the descriptor instead of waiting.
                    If nothing else is waiting, it may stop the loop for a millisecond to do so.
@@ -35,8 +37,8 @@ _STOPPED_MS = 1
 
 
 class WorkerLock:
-    """A lock without fairness: if it is free it is taken without a checkpoint, even if tasks wait for
-    it.
+    """A lock without fairness: if it is free it is taken without a checkpoint, even if tasks wait
+    for it.
     """
 
     def __init__(self) -> None:
@@ -67,7 +69,10 @@ class WorkerLock:
 
 
 class WorkerLowlevel:
-    """trio.lowlevel with another `wait_readable`. `busy` returns whether an operation is waiting."""
+    """trio.lowlevel with another `wait_readable`.
+
+    `busy` returns whether an operation is waiting.
+    """
 
     def __init__(self, busy: Callable[[], bool] = lambda: False) -> None:
         self._busy = busy

@@ -2,8 +2,8 @@
 
 Rules that hold here:
 
-- A blob is one inode, whatever its names. In a mount of several hosts it is one inode for each host,
-  since one host may be down while another serves the same bytes.
+- A blob is one inode, whatever its names. In a mount of several hosts it is one inode for each
+  host, since one host may be down while another serves the same bytes.
 - Creating a node causes no I/O.
 - A file that its publisher split is read as one file; each part comes from its own blob.
 """

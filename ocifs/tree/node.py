@@ -121,7 +121,10 @@ class NodeCommon(Protocol):
         ...
 
     async def load_attributes(self) -> None:
-        """Load the attributes, for a directory that is opened. Raises the error that prevents it."""
+        """Load the attributes, for a directory that is opened.
+
+        Raises the error that prevents it.
+        """
         ...
 
     def attribute_names(self) -> Sequence[bytes]:
@@ -219,7 +222,9 @@ class FastPath(Protocol):
 
 
 class InodeRange(Protocol):
-    """Nodes that can be created again from their position, so that none of them must stay in memory."""
+    """Nodes that can be created again from their position, so that none of them must stay in
+    memory.
+    """
 
     @property
     def key(self) -> Hashable:
@@ -246,9 +251,9 @@ class InodeSlot(NamedTuple):
 make_slot: Callable[[tuple[InodeRange, int]], InodeSlot] = partial(tuple.__new__, InodeSlot)
 
 
-# isinstance with a Protocol looks for each of its members, which takes 10 µs. Every kind of node has
-# one member that the others do not have. The class is examined, not the instance: a property of the
-# instance may read an index.
+# isinstance with a Protocol looks for each of its members, which takes 10 µs. Every kind of node
+# has one member that the others do not have. The class is examined, not the instance: a property of
+# the instance may read an index.
 def is_directory(node: Node) -> TypeGuard[Directory]:
     """Whether a node is a directory."""
     return hasattr(type(node), "lookup")

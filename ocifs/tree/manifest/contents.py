@@ -1,7 +1,7 @@
 """The names of a manifest's directory: a list of functions, each of which returns some of them.
 
-`ManifestDirectory` calls all of them once, in the event loop, when its manifest is loaded. A new file
-in the tree is a function here or in a module of its own, and a line in `CONTENTS`; see
+`ManifestDirectory` calls all of them once, in the event loop, when its manifest is loaded. A new
+file in the tree is a function here or in a module of its own, and a line in `CONTENTS`; see
 docs/how-to/extend.md.
 
 Rules that hold here:
@@ -15,39 +15,25 @@ Rules that hold here:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from typing import NamedTuple, TypeAlias
+from collections.abc import Sequence
 
 from ocifs.content import Blob
 from ocifs.errors import NoAttribute
 from ocifs.oci.descriptor import UNKNOWN_SIZE
 from ocifs.oci.manifest import Form
 from ocifs.oci.mediatype import is_json
-from ocifs.tree.base import SymlinkNode, TextFile
+from ocifs.tree.base import SymlinkNode
 from ocifs.tree.blob import BlobFile
 from ocifs.tree.manifest.files import FilesDirectory
 from ocifs.tree.manifest.index import index_links
 from ocifs.tree.manifest.layers import LayersDirectory
 from ocifs.tree.manifest.load import LoadedManifest, ManifestLocation, facts
+from ocifs.tree.manifest.provider import NamedNodes, NodeProvider, Parent, text_file
 from ocifs.tree.manifest.referrers import ReferrersDirectory
 from ocifs.tree.manifest.rootfs import open_rootfs
 from ocifs.tree.manifest.summary import summarise
 from ocifs.tree.names import to_bytes
-from ocifs.tree.node import Node
 from ocifs.tree.static import annotation_directory
-
-NamedNodes: TypeAlias = Iterable[tuple[bytes, Node]]
-
-
-class Parent(NamedTuple):
-    """The directory that nodes are created for: its manifest's location, the manifest, its key."""
-
-    location: ManifestLocation
-    loaded: LoadedManifest
-    key: Hashable
-
-
-NodeProvider: TypeAlias = Callable[[Parent], NamedNodes]
 
 ATTRIBUTES = ("digest", "media-type", "artifact-type", "kind")
 
@@ -128,12 +114,6 @@ CONTENTS: tuple[NodeProvider, ...] = (
     relations,
 )
 """In the order of a listing."""
-
-
-def text_file(loaded: LoadedManifest, name: str, text: str) -> tuple[bytes, Node]:
-    """A small file with a fact of a manifest, and its name."""
-    key = ("fact", str(loaded.manifest.digest), name, text)
-    return name.encode(), TextFile(key, to_bytes(text), loaded.mtime_ns)
 
 
 class ManifestFile(BlobFile):

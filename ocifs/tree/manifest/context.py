@@ -3,8 +3,8 @@
 `ocifs.app` creates one `Context` for each host or local source. Nodes call it from the event loop;
 no method causes a request.
 
-The second half of the fields is a record of recent answers, which saves requests and shows relations
-that no single answer contains:
+The second half of the fields is a record of recent answers, which saves requests and shows
+relations that no single answer contains:
 
 - `visited`: repositories that exist, whether a catalog lists them or not
 - tag lists, so that every tag of a listed `_tags` exists without a request each
@@ -42,8 +42,8 @@ from ocifs.tree.name_index import NameIndex
 log = logging.getLogger("ocifs.tree")
 
 # The kernel asks again after a second whether a name still means the same. The answer comes from
-# memory until the tag's time to live is over. If the kernel cached names for the whole time to live,
-# a moved tag could stay unnoticed for twice that time.
+# memory until the tag's time to live is over. If the kernel cached names for the whole time to
+# live, a moved tag could stay unnoticed for twice that time.
 NAME_LIFETIME = 1.0
 
 # Sizes of the records. A list of 10,000 tags takes about a megabyte.
@@ -76,8 +76,8 @@ class CatalogIndex:
 class Context:
     """Shared by the nodes of one content source.
 
-    - `report` shows a note to the user about something that no reader can notice. A mount adds it to
-      `.ocifs/errors`.
+    - `report` shows a note to the user about something that no reader can notice. A mount adds it
+      to `.ocifs/errors`.
     - `serials` are numbers that distinguish nodes of the same name.
     """
 

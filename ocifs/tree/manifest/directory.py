@@ -25,7 +25,7 @@ from collections.abc import Hashable, Sequence
 from ocifs.errors import NotFound
 from ocifs.oci.digest import Digest
 from ocifs.tree.base import SimpleNode
-from ocifs.tree.manifest.contents import CONTENTS, Parent, fact_attribute, fact_attributes
+from ocifs.tree.manifest.contents import CONTENTS, fact_attribute, fact_attributes
 from ocifs.tree.manifest.index import missing_shortcut_error
 from ocifs.tree.manifest.load import (
     LoadedManifest,
@@ -34,6 +34,7 @@ from ocifs.tree.manifest.load import (
     identify,
     load_manifest,
 )
+from ocifs.tree.manifest.provider import Parent
 from ocifs.tree.manifest.referrers import FoundReferrers, find_referrers
 from ocifs.tree.node import DIRECTORY, FOREVER, Attributes, DirectoryEntry, Node
 

@@ -4,8 +4,8 @@ Rules that hold here:
 
 - A file is its blob, read lazily and in ranges. A file that was split into blobs is one file.
 - Names are those of `oci.kinds.payload`, mangled and made unique.
-- A directory that was packed as an archive is shown as a directory, like `layers/N/tree`. The archive
-  is read when the directory is opened.
+- A directory that was packed as an archive is shown as a directory, like `layers/N/tree`. The
+  archive is read when the directory is opened.
 - A listing causes no request, except for sizes that no descriptor records.
 """
 

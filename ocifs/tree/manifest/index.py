@@ -8,8 +8,8 @@
 Rules that hold here:
 
 - Pure.
-- A child is a link to the directory of its digest. Build caches list blobs as if they were manifests;
-  these are links to the blobs.
+- A child is a link to the directory of its digest. Build caches list blobs as if they were
+  manifests; these are links to the blobs.
 - A platform may occur more than once: later ones get a suffix. Of the children that match the
   selected platform the first is used (image-spec, image-index.md).
 - A child that is attached to a sibling, such as an attestation, has no platform. It is in the

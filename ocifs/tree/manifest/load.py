@@ -5,8 +5,8 @@ node below the directory is made from the `LoadedManifest`.
 
 Rules that hold here:
 
-- A manifest is classified once, when it is read. Documents of more than a few kilobytes are parsed in
-  a worker thread.
+- A manifest is classified once, when it is read. Documents of more than a few kilobytes are parsed
+  in a worker thread.
 - A config that cannot be read does not prevent the manifest from being shown.
 """
 
@@ -99,8 +99,9 @@ async def _with_config_size(location: ManifestLocation, manifest: Manifest) -> M
 
 
 async def identify(location: ManifestLocation) -> tuple[Manifest, Classification]:
-    """Read and classify a manifest: at most one request. For a cached tag it asks whether the tag has
-    moved.
+    """Read and classify a manifest: at most one request.
+
+    For a cached tag it asks whether the tag has moved.
     """
     catalog, version = location.context.origin.catalog, location.version
     descriptor_type = location.descriptor_type

@@ -1,5 +1,5 @@
-"""The content reachable from a reference: its manifest, config and layers, and of an index the child
-for the selected platform.
+"""The content reachable from a reference: its manifest, config and layers, and of an index the
+child for the selected platform.
 
 Pinning uses it, in the event loop.
 

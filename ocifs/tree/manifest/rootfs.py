@@ -1,5 +1,5 @@
-"""`rootfs/` of an image, and the rules that `layers/N/tree` shares with it: which layers are tars, and
-the diff IDs that verify them.
+"""`rootfs/` of an image, and the rules that `layers/N/tree` shares with it: which layers are tars,
+and the diff IDs that verify them.
 
 Rules that hold here:
 

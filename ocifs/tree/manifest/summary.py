@@ -175,8 +175,9 @@ def _files(
 
 
 def _layers(manifest: Manifest, config: bytes | None) -> list[TableRow]:
-    """Number, size, type and name of each layer. Without a name: the command that created it, if the
-    config's history has one for each layer.
+    """Number, size, type and name of each layer.
+
+    Without a name: the command that created it, if the config's history has one for each layer.
     """
     history = config_members(config).get("history")
     steps = (

@@ -7,8 +7,8 @@ Rules that hold here:
 
 - Pure: called from the event loop when a link is created or looked up.
 - A target that stays inside is shown unchanged.
-- Whether it stays inside is decided by following it in the tree, including the links on its path: if
-  `x` is a link, `x/..` is not the directory that contains `x`.
+- Whether it stays inside is decided by following it in the tree, including the links on its path:
+  if `x` is a link, `x/..` is not the directory that contains `x`.
 """
 
 from __future__ import annotations

@@ -11,13 +11,13 @@ when an earlier mount on the same cache has stored them (`restore_attributes`).
        v
     open: `_inner` is the merged tree, which answers from now on
 
-An error leaves it unopened, and the next caller tries again. Two tasks may open it at the same time:
-`LayerService` indexes each layer once, and both get equal trees.
+An error leaves it unopened, and the next caller tries again. Two tasks may open it at the same
+time: `LayerService` indexes each layer once, and both get equal trees.
 
 Rules that hold here:
 
-- Nothing is fetched to list the parent directory, to stat the root, or to read an extended attribute
-  of it: `ls -l` does all three.
+- Nothing is fetched to list the parent directory, to stat the root, or to read an extended
+  attribute of it: `ls -l` does all three.
 - The time of change is the same before and after opening. GNU tar compares it to detect a directory
   that changed while it was read.
 """
@@ -210,8 +210,8 @@ class _TreeRoot(SimpleNode, FastNode):
 
 
 def _descend(root: MergedEntry, within: tuple[bytes, ...]) -> tuple[MergedEntry, tuple[bytes, ...]]:
-    """The directory at the path `within` if each of its names is the only one in its directory; else
-    the root.
+    """The directory at the path `within` if each of its names is the only one in its directory;
+    else the root.
     """
     directory = root
     for name in within:
