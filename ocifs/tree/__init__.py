@@ -1,1 +1,1 @@
-"""The names that a user sees. Knows no inode, no FUSE and no HTTP."""
+"""The tree of names that users see. Independent of FUSE, inodes and HTTP."""

@@ -55,7 +55,7 @@ class NodeBase:
 
 
 class SimpleNode(NodeBase):
-    """A node whose key and attributes are stored."""
+    """A node with a stored key and stored attributes."""
 
     __slots__ = ("attributes", "key")
 

@@ -2,7 +2,7 @@
 
 Rules that hold here:
 
-- A blob is one inode, whatever its names. In a mount of several hosts it is one inode for each
+- A blob is one inode under all of its names. In a mount of several hosts it is one inode for each
   host, since one host may be down while another serves the same bytes.
 - Creating a node causes no I/O.
 - A file that its publisher split is read as one file; each part comes from its own blob.
@@ -142,7 +142,7 @@ def named_in_errors(image: str, layer: Digest | None = None) -> Iterator[None]:
 
 
 def layer_missing_error(error: NotFound) -> RegistryFailed:
-    """The error inside a tree whose layer does not exist in the registry or the layout.
+    """The error inside a tree if a layer does not exist in the registry or the layout.
 
     It must not be NotFound: the names in the layer are unknown, and programs skip absent names.
     """

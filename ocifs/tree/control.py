@@ -1,6 +1,6 @@
-"""`.ocifs/`: the mount about itself.
+"""`.ocifs/`: the status and the latest errors of a mount.
 
-Rules that hold here: what is shown is made anew at each look; reading it asks no registry.
+Rules that hold here: the content is created at each read from the start, without any request.
 """
 
 from __future__ import annotations
@@ -25,17 +25,20 @@ from ocifs.tree.static import StaticDirectory
 T = TypeVar("T")
 
 NAME = b".ocifs"
-_RENDERINGS = 16  # that readers may be in the middle of
+# The number of contents that are kept for readers that have read a part.
+_RENDERINGS = 16
 
 
 class LiveFile(SimpleNode):
-    """A small file whose content is made when it is looked at."""
+    """A small file with content that is created when it is read.
+
+    It contains paths, hosts and errors, so with --allow-other it is for the mounting user and root.
+    """
 
     __slots__ = ("_lately", "_render")
     lifetime = 0.0
     changes = True
     owner_only = True
-    """With --allow-other: for the user who mounted, and root. It has paths, hosts and errors."""
 
     def __init__(self, key: Hashable, render: Callable[[], bytes]) -> None:
         super().__init__(key, Attributes(FILE & ~0o044))
@@ -43,8 +46,8 @@ class LiveFile(SimpleNode):
         self._lately: deque[bytes] = deque(maxlen=_RENDERINGS)
 
     async def read(self, offset: int, size: int) -> bytes:
-        """Made anew at its start; who reads on gets the end of what they began with, not that of
-        what it is by now.
+        """Create the content at offset 0. A later offset reads from the content that the reader
+        began with, not from a newer one.
         """
         if offset == 0:
             self._lately.append(self._render())
@@ -62,8 +65,9 @@ class LiveFile(SimpleNode):
 
 
 class MountRoot(SimpleNode):
-    """The root of a mount: another directory, and `.ocifs` beside what it holds; `hidden`: not
-    listed, where a tree is to be as it is.
+    """The root of a mount: the names of another directory, and `.ocifs`.
+
+    With `hidden`, `.ocifs` is not listed: the mount shows an image's files only.
     """
 
     __slots__ = ("_control", "_hidden", "_inner", "attributes_known", "lifetime")
@@ -93,7 +97,7 @@ class MountRoot(SimpleNode):
         return [*control, *entries] if control else entries
 
     def _known(self, found: T) -> T:
-        """The root of layers has its attributes once it was looked into."""
+        """Copy the attributes of the inner directory, which become known when it is opened."""
         inner = self._inner
         self.attributes, self.lifetime, self.attributes_known = (
             inner.attributes,

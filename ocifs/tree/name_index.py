@@ -1,5 +1,5 @@
-"""Names of repositories in order, so that a lookup or a listing costs what it shows and not what
-the registry has.
+"""A sorted index of repository names: a listing takes time for the names that it shows, not for all
+names of the registry.
 
 `Context` holds two: the catalog, built once for each list, and the repositories that this mount has
 found. The event loop looks up and adds; an index of many names is built in a worker thread.

@@ -1,4 +1,4 @@
-"""Names from strangers (titles, annotation keys, ref names of layouts, paths in tars) made into
+"""Turns names from publishers (titles, annotation keys, ref names of layouts, paths in tars) into
 names of one directory.
 
 The rule, for one name:
@@ -6,8 +6,8 @@ The rule, for one name:
   - the names that mean something else are written as `%` (empty), `%2E` (`.`) and `%2E%2E` (`..`);
   - a `%` that two hexadecimal digits follow is written as `%25`, and so is the name `%`, so that
     nothing else is ever changed;
-  - what is then longer than 255 bytes keeps its beginning and its extension, with `~` and 16
-    hexadecimal digits of its SHA-256 between;
+  - a name of more than 255 bytes is shortened to its beginning, `~`, 16 hexadecimal digits of its
+    SHA-256, and its extension;
   - of equal names in one directory the first keeps its name and the others get `~2`, `~3`, … before
     the extension.
 All other bytes stay as they are, also those that are no UTF-8: `100%.txt` and `a b` are what they
@@ -59,9 +59,7 @@ def unmangle(name: bytes) -> bytes:
 
 
 def unique(names: Sequence[bytes]) -> list[bytes]:
-    """The names in the same order, each once: those that repeat get `~2`, `~3`, … before their
-    extension.
-    """
+    """The names in the same order, made unique by `~2`, `~3`, … before the extension."""
     taken = set(names)
     seen: set[bytes] = set()
     last: dict[bytes, int] = {}
@@ -114,9 +112,7 @@ def split_path(title: str | bytes) -> tuple[bytes, ...]:
 
 
 def components(title: str | bytes) -> tuple[bytes, ...]:
-    """A title's components as they were written, without those that mean the place where they
-    stand.
-    """
+    """A title's components, without empty ones and `.`."""
     raw = to_bytes(title) if isinstance(title, str) else title
     return tuple(part for part in raw.split(b"/") if part not in (b"", b"."))
 

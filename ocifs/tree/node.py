@@ -1,4 +1,4 @@
-"""The interfaces of nodes: what the tree room offers to `fuse`, `ocifs.api` and the verbs.
+"""The interfaces of nodes, for `fuse`, `ocifs.api` and the verbs.
 
 A node is a directory, a file or a symbolic link. The kernel's requests reach nodes through
 `ocifs.fuse.operations`; the Python API and the commands reach them through `ocifs.tree.walk`. Both

@@ -1,4 +1,4 @@
-"""Directories whose names are at hand when they are made."""
+"""Directories with names that are known from the start."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class StaticDirectory(SimpleNode, FastNode):
 def annotation_directory(
     key: Hashable, annotations: Mapping[str, str], mtime_ns: int = 0
 ) -> StaticDirectory:
-    """`annotations/`: one file an annotation, whose content is the exact value."""
+    """`annotations/`: a file for each annotation, with its exact value."""
     files = ((mangle(to_bytes(name)), to_bytes(value)) for name, value in annotations.items())
     return StaticDirectory(
         key, ((name, TextFile((key, name), value, mtime_ns)) for name, value in files), mtime_ns

@@ -1,8 +1,11 @@
-"""From a path to a node, following symbolic links: what the kernel does for a mount, for everything
-that has none.
+"""Resolves a path to a node, following symbolic links, for callers without a mount.
 
-Rules that hold here: a path never leads above the root it starts at; links are followed at most as
-often as the kernel follows them.
+The Python API and the commands call it from the event loop. In a mount the kernel does the same.
+
+Rules that hold here:
+
+- A path never leads above the root that it starts at.
+- As many links are followed as the kernel follows.
 """
 
 from __future__ import annotations
@@ -10,13 +13,14 @@ from __future__ import annotations
 from ocifs.errors import NotADirectory, NotFound, TooManyLinks
 from ocifs.tree.node import Directory, Node, Symlink
 
-MAX_LINKS = 40  # what Linux allows (path_resolution(7))
+# The limit of Linux (path_resolution(7)).
+MAX_LINKS = 40
 
 
 async def walk(root: Directory, path: bytes, *, follow: bool = True) -> Node:
-    """The node at a path below `root`; with `follow`, what a link at its end leads to.
+    """The node at a path below `root`. Without `follow`, a link at its end is not followed.
 
-    Raises NotFound, NotADirectory, TooManyLinks.
+    Raises NotFound, NotADirectory or TooManyLinks.
     """
     passed: list[Directory] = []
     here: Node = root
@@ -27,9 +31,7 @@ async def walk(root: Directory, path: bytes, *, follow: bool = True) -> Node:
         if name in (b"", b"."):
             continue
         if not isinstance(here, Directory):
-            raise NotADirectory(
-                f"{name.decode(errors='replace')!r} is looked up in something that is no directory"
-            )
+            raise NotADirectory(f"not a directory: the parent of {name.decode(errors='replace')!r}")
         if name == b"..":
             here = passed.pop() if passed else root
             continue

@@ -61,7 +61,7 @@ def test_a_payload_is_the_mount_itself(registry: Registry, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("source", "view", "said"),
     [
-        ("{}/view/app:v1", "rootfs", b"this is of the kind artifact, which has no rootfs/"),
+        ("{}/view/app:v1", "rootfs", b"an artifact of the kind artifact has no rootfs/"),
         ("{}/view/app", "files", b"--view files needs a reference"),
     ],
 )

@@ -1,8 +1,11 @@
 """Several registries in one tree: a directory for each host.
 
-Rules that hold here: a name that cannot be a host is absent, and any host can be looked up or only
-those that were named; neither asks anybody; what is listed was named or has answered; each host is
-opened once, when it is first looked up.
+Rules that hold here:
+
+- A name that is not a valid host is absent, without a request.
+- Any host can be looked up, or only the hosts that the user named.
+- A listing contains the named hosts, and those that have answered.
+- A host is opened once, at its first lookup.
 """
 
 from __future__ import annotations
@@ -23,8 +26,8 @@ _NEVER_HOSTS = frozenset(
 class HostsDirectory(SimpleNode):
     """The root of a tree of several hosts.
 
-    `open_host`: the directory of a host. `listed`: the hosts to list now. `named`: those that can
-    be looked up, None for any.
+    `open_host` returns the directory of a host. `listed` returns the hosts to list. `named` are the
+    hosts that can be looked up, or None for any.
     """
 
     __slots__ = ("_listed", "_named", "_open")
@@ -45,10 +48,10 @@ class HostsDirectory(SimpleNode):
     async def lookup(self, name: bytes) -> Node:
         text = name.decode("ascii", "replace")
         if not is_registry_name(text) or text.lower() in _NEVER_HOSTS:
-            raise NotFound(f"{text!r} is no host of a registry")
+            raise NotFound(f"not a registry host: {text!r}")
         host = normal_host(text.lower())
         if self._named is not None and host not in self._named:
-            raise NotFound(f"{text!r} is none of the hosts of this mount")
+            raise NotFound(f"not a host of this mount: {text!r}")
         if host != text:
             return SymlinkNode((self.key, name), host.encode())
         return await self._open(host)

@@ -57,9 +57,9 @@ class RepositoryDirectory(SimpleNode):
 
     @property
     def _controls(self) -> dict[bytes, Node]:
-        """What a repository has besides further repositories.
+        """`_tags`, `_manifests` and `_blobs`.
 
-        Made when it is first used: a listing shows many directories.
+        Created at first use, since a listing creates many directories.
         """
         if self._cached_controls is None:
             context, name, key = self._context, self._name, self.key
@@ -119,15 +119,15 @@ class RepositoryDirectory(SimpleNode):
         ]
 
     async def explain_emptiness(self) -> None:
-        """Raise what there is to say of a listing with nothing in it: CatalogUnavailable, or
-        NotFound where the source is not there.
+        """Raise the reason for an empty listing: CatalogUnavailable, or NotFound if the source does
+        not exist.
         """
         await self._context.origin.catalog.repositories()
         if self.is_source:
             raise self._no_such_source()
 
     def _no_such_source(self) -> NotFound:
-        return NotFound(f"no repository or namespace is called {self._name!r} there")
+        return NotFound(f"no such repository or namespace: {self._name!r}")
 
     def _child(self, component: str) -> str:
         name = f"{self._name}/{component}" if self._name else component
@@ -136,9 +136,7 @@ class RepositoryDirectory(SimpleNode):
         return name
 
     async def _listed(self) -> tuple[NameIndex, OcifsError | None]:
-        """The repositories that the catalog lists, and the error that there is no list, or none to
-        its end.
-        """
+        """The repositories in the catalog, and the error if the list is missing or incomplete."""
         error: OcifsError | None = None
         try:
             names = await self._context.origin.catalog.repositories()
@@ -149,9 +147,9 @@ class RepositoryDirectory(SimpleNode):
         return await self._context.catalog.index(names), error
 
     async def _has_tags(self, no_list: OcifsError | None) -> bool:
-        """Whether it is a repository though nothing lists it.
+        """Whether an unlisted name is a repository.
 
-        Raises NotFound if the registry denies it and has listed all others.
+        Raises NotFound if the registry reports that it is not, and its catalog is complete.
         """
         try:
             await self._context.origin.catalog.tags(self._name)
@@ -160,14 +158,15 @@ class RepositoryDirectory(SimpleNode):
         except NotFound as error:
             if no_list is None:
                 raise self._no_such_source() from None if self.is_source else error
-            return self.is_source  # a namespace that is not listed has no tags
+            # A namespace that is not listed has no tags.
+            return self.is_source
         self._context.visited.add(self._name)
         return True
 
     async def _exists(self, name: str) -> bool:
-        """Whether to enter a name, as far as it can be told without a long list.
+        """Whether a name may exist, as far as it can be determined without a long list.
 
-        A name that is not there fails when it is used.
+        A name that does not exist then fails when it is used.
         """
         catalog, visited = self._context.origin.catalog, self._context.visited
         if visited.has_name(name):
@@ -185,7 +184,8 @@ class RepositoryDirectory(SimpleNode):
         except NotFound:
             return False
         except AccessDenied:
-            return True  # it may be a namespace of something that this user may read
+            # It may be a namespace with a repository that this user may read.
+            return True
         visited.add(name)
         return True
 
@@ -212,4 +212,4 @@ class RepositoryDirectory(SimpleNode):
 
 
 def _absent(name: bytes) -> NotFound:
-    return NotFound(f"no repository or reference is called {name.decode(errors='replace')!r} here")
+    return NotFound(f"no such repository or reference: {name.decode(errors='replace')!r}")

@@ -1,9 +1,12 @@
-"""What a repository has beside further repositories: `_tags`, `_manifests` and `_blobs`.
+"""The control directories of a repository: `_tags`, `_manifests` and `_blobs`.
 
-Rules that hold here: `_tags` holds links made from the tag list alone; `_manifests` and `_blobs`
-list nothing and are entered by name, so that a walk that follows no links downloads nothing; a
-tag's directory exists as soon as the tag list names it, is bound to one manifest at first use and
-keeps it: when the tag has moved, the next lookup gives another directory.
+Rules that hold here:
+
+- `_tags` has a link for each tag, created from the tag list alone.
+- `_manifests` and `_blobs` list nothing and are entered by name. A walk that does not follow links
+  downloads nothing.
+- The directory of a tag exists if the tag list contains the tag. It belongs to one manifest from
+  its first use. After the tag has moved, the next lookup creates another directory.
 """
 
 from __future__ import annotations
@@ -41,7 +44,7 @@ _OUTAGES = (Unreachable, DeadlineExceeded, RegistryFailed)
 
 
 class _ControlDirectory(SimpleNode):
-    """What the three directories share."""
+    """Base of the three directories."""
 
     __slots__ = ("_context", "_repository", "lifetime")
 
@@ -73,12 +76,13 @@ class TagsDirectory(_ControlDirectory, FastNode):
         )
 
     async def _look_up(self, tag: str) -> Node:
-        """Ask for the tag and not for the list, which may be long."""
+        """Resolve the tag, instead of reading a list that may be long."""
         catalog = self._context.origin.catalog
         try:
             await catalog.resolve(self._repository, tag)
         except _OUTAGES:
-            if tag not in await catalog.tags(self._repository):  # a list from before may have it
+            # A cached list may have it.
+            if tag not in await catalog.tags(self._repository):
                 raise
         return self._link(tag, self._context.name_lifetime)
 
@@ -100,8 +104,8 @@ class TagsDirectory(_ControlDirectory, FastNode):
         return await in_thread(self._links, tags, lifetime)
 
     def _links(self, tags: Sequence[str], lifetime: float) -> list[DirectoryEntry]:
-        """Links that are believed as long as the list is: `ls -l` asks for each again, later than a
-        second in a long list.
+        """Links with the lifetime of the list: for a long list, `ls -l` requests the last ones more
+        than a second later.
         """
         key = self.key
         names = ((tag, mangle(to_bytes(tag))) for tag in sorted(tags))
@@ -144,7 +148,8 @@ class ManifestsDirectory(_ControlDirectory):
         ):
             return current or self._enter(tag)
         try:
-            if current is None:  # whoever enters for the first time wants to read
+            # The first lookup is followed by reading, so fetch the manifest at once.
+            if current is None:
                 digest = (await catalog.tagged(self._repository, tag)).digest
             else:
                 digest = (await catalog.resolve(self._repository, tag)).digest
@@ -185,17 +190,17 @@ class BlobsDirectory(_ControlDirectory):
 
 
 def _text(name: bytes) -> str:
-    """A name as the registry has it. Raises NotFound for what can be none."""
+    """The registry's form of a name. Raises NotFound if it is not a valid name."""
     try:
         return unmangle(name).decode()
     except UnicodeDecodeError:
-        raise NotFound(f"no tag or digest is called {name!r}") from None
+        raise NotFound(f"no such tag or digest: {name!r}") from None
 
 
 def _digest(text: str) -> Digest | None:
-    """The digest that a name is, or None.
+    """The name as a digest, or None.
 
-    A tag has no colon; a ref name of a layout may, and is no digest then.
+    Ref names of layouts may contain a colon and not be digests.
     """
     try:
         digest = Digest.parse(text)

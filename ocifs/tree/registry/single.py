@@ -1,8 +1,7 @@
-"""A mount of one manifest: its directory, with room below it for the manifests and blobs that it
-refers to.
+"""A mount of one manifest: its directory, with the manifests and blobs that it refers to below it.
 
-Rules that hold here: it is bound when the mount is made, so that a reference that does not exist is
-an error of the command, and so is a view that it does not have.
+Rules that hold here: the manifest is loaded before mounting. A reference or view that does not
+exist is an error of the command.
 """
 
 from __future__ import annotations
@@ -21,7 +20,8 @@ from ocifs.tree.walk import walk
 SIBLINGS = b"_manifests"
 BLOBS = b"_blobs"
 TAGS = b"_tags"
-WHOLE = "manifest"  # the view that is the manifest's directory
+# The view that shows the manifest's directory.
+WHOLE = "manifest"
 
 
 class SingleManifest(ManifestDirectory):
@@ -34,7 +34,7 @@ class SingleManifest(ManifestDirectory):
     def __init__(
         self, context: Context, repository: str, version: str | Digest, *, tags: bool = False
     ) -> None:
-        """With `tags` it stands for the whole source, whose tags are listed in it."""
+        """With `tags`, the directory also lists the tags of the source."""
         super().__init__(
             ManifestLocation(context, repository, version, SIBLINGS, BLOBS),
             ("single", str(version)),
@@ -60,10 +60,9 @@ class SingleManifest(ManifestDirectory):
 async def open_single(
     context: Context, repository: str, version: str | Digest, *, tags: bool = False
 ) -> Directory:
-    """The directory of one manifest, already bound, or with another view its root filesystem or
-    payload.
+    """The loaded directory of one manifest, or with another view its root filesystem or payload.
 
-    Raises NotFound where there is no such manifest, UsageError where it has no such view.
+    Raises NotFound if the manifest does not exist, and UsageError if it has no such view.
     """
     directory = SingleManifest(context, repository, version, tags=tags)
     await directory.load()
@@ -73,11 +72,12 @@ async def open_single(
     try:
         shown = await walk(directory, view.encode())
     except NotFound as error:
-        if error.hint:  # which says what to try instead
+        # A hint already contains an alternative.
+        if error.hint:
             raise UsageError(str(error), hint=error.hint) from None
         kind = (await directory.attribute(b"user.oci.kind")).decode()
         raise UsageError(
-            f"this is of the kind {kind}, which has no {view}/", hint="mount it without --view"
+            f"an artifact of the kind {kind} has no {view}/", hint="mount it without --view"
         ) from None
     assert isinstance(shown, Directory)
     return shown
