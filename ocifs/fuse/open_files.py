@@ -29,7 +29,7 @@ from ocifs.tree.node import File
 log = logging.getLogger("ocifs.fuse")
 
 _MAX_STORED = 128 * KIB
-"""The longest file that is stored in the kernel when it is opened: the kernel's default read-ahead."""
+"""The longest file that is stored when it is opened: the kernel's default read-ahead."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,8 @@ found. The event loop looks up and adds; an index of many names is built in a wo
 
 Rules that hold here:
 
-- Pure. `has` and `add` take logarithmic time, `children` takes time for each child, whatever is
-  below it.
+- Pure. `has` and `add` take logarithmic time, `children` takes time for each
+  child, independent of the names below it.
 - Names are kept with NUL for `/`, so that all that is below a name follows it directly (`.` and `-`
   sort before `/`).
 """

@@ -10,7 +10,7 @@ The rule, for one name:
     SHA-256, and its extension;
   - of equal names in one directory the first keeps its name and the others get `~2`, `~3`, … before
     the extension.
-All other bytes stay as they are, also those that are no UTF-8: `100%.txt` and `a b` are what they
+All other bytes stay as they are, also invalid UTF-8: `100%.txt` and `a b` are what they
 were.
 
 Rules that hold here: pure; `unmangle(mangle(name)) == name` for every name that was not shortened;

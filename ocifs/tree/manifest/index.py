@@ -78,7 +78,7 @@ def index_links(
 def missing_shortcut_error(
     name: bytes, location: ManifestLocation, manifest: Manifest
 ) -> NotFound | None:
-    """The error if a shortcut is missing since no child matches the platform; None for other names."""
+    """The error if a shortcut is missing since no child matches the platform; else None."""
     platform_children = _platform_children(manifest)
     if not platform_children or name not in (*SHORTCUTS, *IMAGE_SHORTCUTS):
         return None

@@ -1,4 +1,4 @@
-"""The interface of functions that add names to a manifest's directory (`contents.py` lists them)."""
+"""The interface of functions that add names to a manifest's directory; see `contents.py`."""
 
 from __future__ import annotations
 

@@ -2,8 +2,7 @@
 
 `root.py` opens a tree here once `LayerService` has merged its layers. From then on no name needs
 the registry: every lookup and listing is answered from the merged tree, and only the content of
-files is fetched. So these nodes have a fast path, and all methods except `read` answer at once.
-They are called from the event loop.
+files is fetched. So these nodes have a fast path. All methods run in the event loop.
 
 A tree can have millions of files, and a listing creates a node for each. A node therefore holds two
 references and a number, and computes the rest when it is needed. Files and links with a single name
