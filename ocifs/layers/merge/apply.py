@@ -239,16 +239,9 @@ class _Merger(GrowingTree):
         if removed is not None and (target is None or target & DIRECTORY):
             target = removed
         if self._alone and (target is None or target & UPWARD):
-            up = _depth(entry.path)
-            if up > UP_MOST:
-                raise LimitExceeded(
-                    f"an entry of the layer is below more than {UP_MOST} directories"
-                )
             # A hard link to such a link has the same target, relative to another directory.
-            first = (
-                code_of(self._layer, position) if target is None else code_of(*position_of(target))
-            )
-            return upward(first, up)
+            first = (self._layer, position) if target is None else position_of(target)
+            return _upward_link(code_of(*first), entry.path)
         if target is not None and not target & DIRECTORY:
             self.share(target)
             return target
@@ -278,6 +271,14 @@ class _Merger(GrowingTree):
             self.names(code)[name] = child
             code = child
         return code
+
+
+def _upward_link(code: int, path: bytes) -> int:
+    """Return the code for a hard link at `path` to a lower layer. Raises LimitExceeded."""
+    up = _depth(path)
+    if up > UP_MOST:
+        raise LimitExceeded(f"an entry of the layer is below more than {UP_MOST} directories")
+    return upward(code, up)
 
 
 def _depth(path: bytes) -> int:
