@@ -134,11 +134,11 @@ class Layout:
         return ("",)
 
     async def tags(self, repository: str) -> tuple[str, ...]:
-        self._check_repository(repository)
+        _check_repository(repository)
         return (await self.names()).shown
 
     async def resolve(self, repository: str, tag: str) -> Descriptor:
-        self._check_repository(repository)
+        _check_repository(repository)
         entry = (await self.names()).find(tag)
         if entry.descriptor is None:
             raise entry.problem or NotFound(f"no image named {tag!r} in this source")
@@ -148,7 +148,7 @@ class Layout:
         return await self.manifest(repository, (await self.resolve(repository, tag)).digest)
 
     async def manifest(self, repository: str, digest: Digest) -> RawManifest:
-        self._check_repository(repository)
+        _check_repository(repository)
         limit = self._limits.manifest_bytes
 
         def read() -> bytes:
@@ -172,17 +172,17 @@ class Layout:
         return RawManifest(digest, entry.descriptor.media_type, body, notes)
 
     async def referrers(self, repository: str, digest: Digest) -> tuple[Descriptor, ...]:
-        self._check_repository(repository)
+        _check_repository(repository)
         return await self._run(lambda: self._referrers.of(digest))
 
     async def blob_size(self, repository: str, digest: Digest) -> int:
-        self._check_repository(repository)
-        return (await self._find(digest)).size
+        _check_repository(repository)
+        return (await self._run(lambda: self._contents.find(digest))).size
 
     @asynccontextmanager
     async def open_blob(self, blob: Blob, start: int, stop: int) -> AsyncIterator[BlobStream]:
-        self._check_repository(blob.repository)
-        file = await self._find(blob.digest)
+        _check_repository(blob.repository)
+        file = await self._run(lambda: self._contents.find(blob.digest))
         if not file.trusted:
             await self._verify(blob.digest, file)
         yield _FileStream(file, start, stop, self._threads)
@@ -199,18 +199,10 @@ class Layout:
     async def read_blob(self, blob: Blob, offset: int, length: int, toward: int = 0) -> bytes:
         if blob.data is not None:
             return blob.data[offset : offset + length]
-        self._check_repository(blob.repository)
+        _check_repository(blob.repository)
 
         def read() -> tuple[FileRange, bytes]:
-            try:
-                file = self._contents.find(blob.digest)
-            except NotFound as error:
-                raise BlobMissing(str(error), hint=error.hint) from None
-            if file.size != blob.size:
-                raise IntegrityError(
-                    f"{blob.digest} has {file.size} bytes on disk, "
-                    f"its descriptor records {blob.size}"
-                )
+            file = _find_blob(self._contents, blob)
             # The last piece is verified before it is returned, so that a reader of the whole blob
             # gets an error. With verify_full, nothing is returned before.
             before_verification = not self._verify_full and file.trusted
@@ -251,9 +243,6 @@ class Layout:
 
         await self._verifications.run((digest, file.version), verify)
 
-    async def _find(self, digest: Digest) -> FileRange:
-        return await self._run(lambda: self._contents.find(digest))
-
     async def _run(self, work: Callable[[], T]) -> T:
         """Read the disk in a worker thread, which is abandoned if the caller is cancelled."""
         return await in_thread(work, abandon_on_cancel=True, limiter=self._threads)
@@ -272,9 +261,24 @@ class Layout:
             for note in await self.notes():
                 log.warning("%s: %s", source, note)
 
-    def _check_repository(self, repository: str) -> None:
-        if repository:
-            raise NotFound(f"no repository {repository!r}: a layout has one without a name")
+
+def _check_repository(repository: str) -> None:
+    """Raise NotFound for every name, since the repository of a layout does not have one."""
+    if repository:
+        raise NotFound(f"no repository {repository!r}: a layout has one without a name")
+
+
+def _find_blob(contents: Contents, blob: Blob) -> FileRange:
+    """Find a blob on disk. Raises BlobMissing, IntegrityError if its size differs."""
+    try:
+        file = contents.find(blob.digest)
+    except NotFound as error:
+        raise BlobMissing(str(error), hint=error.hint) from None
+    if file.size != blob.size:
+        raise IntegrityError(
+            f"{blob.digest} has {file.size} bytes on disk, its descriptor records {blob.size}"
+        )
+    return file
 
 
 class _FileStream:

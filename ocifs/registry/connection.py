@@ -156,11 +156,7 @@ class Connection:
         scope = scope_of(request.target)
         authorization = await self._auth.header(scope)
         for is_last in (*(False,) * _CHALLENGES, True):
-            response = (
-                await self._negotiate_scheme(request)
-                if self._may_have_tls
-                else await self._sender.send(request, authorization)
-            )
+            response = await self._send(request, authorization)
             is_own = self._sender.is_own(response)
             if is_own:
                 self.throttle.record_headers(response.headers)
@@ -186,6 +182,11 @@ class Connection:
                 break
         limit = self.limits.error_bytes
         raise await response_error(response, request, self.host, limit, is_own=is_own)
+
+    async def _send(self, request: RegistryRequest, authorization: str | None) -> httpx.Response:
+        if self._may_have_tls:
+            return await self._negotiate_scheme(request)
+        return await self._sender.send(request, authorization)
 
     async def _respond(
         self, request: RegistryRequest, response: httpx.Response, authorization: str | None
@@ -229,11 +230,7 @@ class Connection:
     async def ping(self) -> RegistryResponse:
         """The response to `/v2/` without credentials, with any status, and without its body."""
         request = RegistryRequest("GET", PING, {})
-        response = await (
-            self._negotiate_scheme(request)
-            if self._may_have_tls
-            else self._sender.send(request, None)
-        )
+        response = await self._send(request, None)
         await response.aclose()
         return RegistryResponse(response.status_code, headers_of(response), b"")
 
@@ -252,9 +249,7 @@ class Connection:
         try:
             await self.fetch(RegistryRequest("GET", PING, {}, limit=self.limits.answer_bytes))
         except NotFound as error:
-            error.hint = (
-                f"check that this is a registry: `ocifs doctor {self.host}` shows its response"
-            )
+            error.hint = _not_a_registry(self.host)
             raise
 
     async def check(self) -> None:
@@ -265,3 +260,7 @@ class Connection:
         response = await self.ping()
         if response.status >= 500:
             raise RegistryFailed(f"{self.host} answered {response.status}", status=response.status)
+
+
+def _not_a_registry(host: str) -> str:
+    return f"check that this is a registry: `ocifs doctor {host}` shows its response"

@@ -196,9 +196,8 @@ class _Merger(GrowingTree):
         parts = entry.path.split(b"/")
         # umoci interprets it as a whiteout of its directory (image-spec, layer.md "Whiteouts").
         if parts[-1] == _WHITEOUT:
-            raise Malformed(
-                f"layer {self._layer} has a whiteout without a name: {_show(entry.path)}"
-            )
+            path = _show(entry.path)
+            raise Malformed(f"layer {self._layer} has a whiteout without a name: {path}")
         if not any(part.startswith(_WHITEOUT) for part in parts):
             return False
         if entry.path.startswith(_AUFS) and entry.kind is EntryKind.FILE:

@@ -128,10 +128,7 @@ class Authenticator:
         state.basic, state.is_searched = "", False
         raise AccessDenied(
             f"{self._host} requires credentials, and accepts none of the stored ones",
-            hint=(
-                "log in with docker, podman or oras login; "
-                f"`ocifs doctor {self._host}` lists the stored credentials"
-            ),
+            hint=_login_hint(self._host),
         )
 
     async def renew(self, scope: str, refused: str) -> str | None:
@@ -235,3 +232,10 @@ class Authenticator:
                 f"`ocifs doctor {self._host}` lists the stored credentials"
             )
             raise
+
+
+def _login_hint(host: str) -> str:
+    return (
+        "log in with docker, podman or oras login; "
+        f"`ocifs doctor {host}` lists the stored credentials"
+    )
