@@ -32,9 +32,15 @@ def _check_device(device: Path) -> str:
     try:
         os.close(os.open(device, os.O_RDWR | os.O_CLOEXEC))
     except FileNotFoundError:
-        return f"{device} is not there: modprobe fuse; a container needs --device {device} --cap-add SYS_ADMIN"
+        return (
+            f"{device} is not there: modprobe fuse; "
+            f"a container needs --device {device} --cap-add SYS_ADMIN"
+        )
     except PermissionError:
-        return f"{device} may not be opened by this user: chmod 666 {device}; a container needs --device {device}"
+        return (
+            f"{device} may not be opened by this user: chmod 666 {device}; "
+            f"a container needs --device {device}"
+        )
     except OSError as error:
         return f"{device} cannot be opened: {error.strerror}; a container needs --device {device}"
     if device.stat().st_rdev != _FUSE:

@@ -243,7 +243,8 @@ def busy_hint(mountpoint: Path) -> str:
     if not found:
         return ""
     more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
-    return f"in use by {', '.join(found[:_NAMED])}{more}; end them, or use --lazy to detach the mount now"
+    users = ", ".join(found[:_NAMED])
+    return f"in use by {users}{more}; end them, or use --lazy to detach the mount now"
 
 
 def _unescape(text: str) -> str:

@@ -118,7 +118,8 @@ def explain_foreign_urls(urls: Sequence[str]) -> Iterator[None]:
         # The query may be a signature that grants access.
         url = urls[0].partition("?")[0]
         raise Unsupported(
-            f"the registry does not have this blob, and ocifs does not fetch from the URL in its descriptor: {url}"
+            "the registry does not have this blob, "
+            f"and ocifs does not fetch from the URL in its descriptor: {url}"
         ) from None
 
 

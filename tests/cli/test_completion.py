@@ -1,4 +1,4 @@
-"""Completion in real shells: bash and zsh with the Tab key on a terminal, fish with `complete -C`."""
+"""Completion in real shells: bash and zsh with Tab on a terminal, fish with `complete -C`."""
 
 from __future__ import annotations
 
@@ -87,7 +87,8 @@ class Terminal:
 
 COMMANDS = {"bash": ["--noprofile", "--norc", "-i"], "zsh": ["-f", "-i"]}
 BEGIN = {
-    "bash": "bind 'set bell-style none' 'set show-all-if-ambiguous on' 'set enable-bracketed-paste off'; source ~/bash; echo rea''dy\n",
+    "bash": "bind 'set bell-style none' 'set show-all-if-ambiguous on' "
+    "'set enable-bracketed-paste off'; source ~/bash; echo rea''dy\n",
     "zsh": "source ~/zshrc; echo rea''dy\n",
 }
 

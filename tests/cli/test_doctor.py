@@ -64,7 +64,8 @@ def test_all_is_well(registry: Registry, tmp_path: Path) -> None:
 @pytest.mark.servers
 def test_credentials_are_named_and_never_shown(home: Path) -> None:
     (home / "config.json").write_text(
-        '{"auths": {"r.example.com": {"auth": "bmFtZTpTM2NyM3Q="}}, "credHelpers": {"h.example.com": "x"}}'
+        '{"auths": {"r.example.com": {"auth": "bmFtZTpTM2NyM3Q="}}, '
+        '"credHelpers": {"h.example.com": "x"}}'
     )
     (home / "config.json").chmod(0o644)
     done = run_ocifs("doctor", cache=home / "cache", check=False)

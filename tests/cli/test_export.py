@@ -1,5 +1,6 @@
-"""`ocifs export`: layouts that skopeo and umoci read, compared with those of skopeo. Interrupted and
-repeated exports, and exports into a layout with other images.
+"""`ocifs export`: layouts that skopeo and umoci read, compared with those of skopeo.
+
+Interrupted and repeated exports, and exports into a layout with other images.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Mistakes of users: one line reports the error, without a traceback, and a second one the remedy."""
+"""Mistakes of users: one line reports the error without a traceback, a second one the remedy."""
 
 from __future__ import annotations
 

@@ -89,7 +89,10 @@ def test_the_helper_ends_as_mount_documents(tmp_path: Path) -> None:
 
 
 def in_namespace(script: str, place: Path) -> subprocess.CompletedProcess[str]:
-    """Run a script in a mount namespace with `mount.ocifs` in /sbin. Skips if that is not possible."""
+    """Run a script in a mount namespace with `mount.ocifs` in /sbin.
+
+    Skips if that is not possible.
+    """
     program = place / "sbin" / "mount.ocifs"
     program.parent.mkdir(exist_ok=True)
     program.write_text(f'#!/bin/sh\nexec {sys.executable} -m ocifs.cli.mount_helper "$@"\n')
@@ -97,7 +100,10 @@ def in_namespace(script: str, place: Path) -> subprocess.CompletedProcess[str]:
     # `mount -o remount MOUNTPOINT` finds the program by the type in the mount table.
     if not (program.parent / "mount.fuse.ocifs").exists():
         (program.parent / "mount.fuse.ocifs").symlink_to(program.name)
-    over = f"set -e\nmount -t overlay overlay -o lowerdir={place}/sbin:/usr/sbin /usr/sbin || exit 77\n"
+    over = (
+        "set -e\n"
+        f"mount -t overlay overlay -o lowerdir={place}/sbin:/usr/sbin /usr/sbin || exit 77\n"
+    )
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-c", over + script],
         env={**os.environ, "XDG_CACHE_HOME": str(place / "cache"), "PYTHONPATH": str(ROOT)},

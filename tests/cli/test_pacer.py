@@ -1,5 +1,5 @@
-"""The pace of `ocifs find` and `ocifs ls -l`: a few requests at a time, slower when the registry limits
-them, and with an end.
+"""The pace of `ocifs find` and `ocifs ls -l`: a few requests at a time, slower when the registry
+limits them, and with an end.
 """
 
 from __future__ import annotations

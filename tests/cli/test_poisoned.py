@@ -172,11 +172,13 @@ def test_the_answer_to_a_shell_runs_no_code_of_the_current_directory(stranger: P
 
 KEY = {
     "bash": (
-        'source {script}; COMP_LINE="{word} stat" COMP_POINT=${{#COMP_LINE}}; _ocifs_completion {word} stat {word}; '
+        'source {script}; COMP_LINE="{word} stat" COMP_POINT=${{#COMP_LINE}}; '
+        "_ocifs_completion {word} stat {word}; "
         'echo "${{COMPREPLY[@]}}"'
     ),
     "zsh": (
-        "compdef() {{ :; }}; source {script}; words=({word} stat) CURRENT=2; compadd() {{ echo $plain $more; }}; "
+        "compdef() {{ :; }}; source {script}; words=({word} stat) CURRENT=2; "
+        "compadd() {{ echo $plain $more; }}; "
         "_ocifs_completion"
     ),
     "fish": "source {script}; complete -C '{word} stat'",

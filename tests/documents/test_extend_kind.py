@@ -1,4 +1,4 @@
-"""The steps of "Add a kind of artifact" in docs/how-to/extend.md, followed in a copy of the code."""
+"""The steps of "Add a kind of artifact" in docs/how-to/extend.md, in a copy of the code."""
 
 from __future__ import annotations
 

@@ -104,7 +104,8 @@ def shapes(members: list[tuple[str, bytes]]) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     "shape",
     [
-        "plain", "gnu", "ustar", "dot", "absolute", "below", "below-with-its-directory", "below-hard-links", "symbolic",
+        "plain", "gnu", "ustar", "dot", "absolute", "below", "below-with-its-directory",
+        "below-hard-links", "symbolic",
         "hard", "linked-directory", "reversed", "twice", "no-marker",
     ],
 )  # fmt: skip

@@ -34,7 +34,7 @@ CHECKS = [check.__name__ for check in table.CHECKS]
 
 @dataclass(frozen=True)
 class Flavour:
-    """A kind of mount, and where in it the table is run: a directory, and in it a file and a link."""
+    """A kind of mount, and where the table is run: a directory that contains a file and a link."""
 
     source: str
     directory: str

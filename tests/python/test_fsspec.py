@@ -32,7 +32,8 @@ CSV = b"name,size\n" + b"".join(b"n%d,%d\n" % (number, number) for number in ran
 def parquet(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     path = tmp_path_factory.mktemp("parquet") / "t.parquet"
     duckdb.sql(
-        f"COPY (SELECT range AS n, range * 2 AS twice FROM range(100000)) TO '{path}' (FORMAT parquet)"
+        f"COPY (SELECT range AS n, range * 2 AS twice FROM range(100000)) "
+        f"TO '{path}' (FORMAT parquet)"
     )
     return path.read_bytes()
 

@@ -311,7 +311,7 @@ def given(request: Request, cut: int | None = None) -> Reply:
 async def test_a_401_in_the_middle_of_a_blob_is_answered_and_the_read_goes_on(
     tmp_path: Path,
 ) -> None:
-    """The line breaks off in the middle, and when the rest is asked for the token is another one."""
+    """The connection is lost in the middle, and the request for the rest needs another token."""
     tokens = ["first"]
     cut: list[int] = []
 
@@ -459,6 +459,7 @@ def test_a_name_server_that_fails_is_an_outage_within_the_time_for_connections(
         )
     assert done.returncode == 1, done.stderr
     assert re.search(
-        r"the name registry\.example cannot be resolved|registry\.example does not respond|timed out",
+        r"the name registry\.example cannot be resolved|registry\.example does not respond"
+        r"|timed out",
         done.stderr,
     )

@@ -461,7 +461,7 @@ async def test_a_tags_manifest_that_is_never_what_its_digest_header_names_is_ref
 @pytest.mark.parametrize(
     "digest", ["", "rubbish", "sha256:short", "md5:" + "0" * 32, Digest.of(MANIFEST, "sha512")]
 )
-async def test_a_tags_manifest_is_what_it_is_where_no_digest_is_named_and_named_as_the_registry_does(
+async def test_a_tags_manifest_without_a_digest_header_has_its_own_and_else_the_registrys(
     digest,
 ) -> None:
     with fault_server(in_turn(http(200, MANIFEST, docker_content_digest=str(digest)))) as server:

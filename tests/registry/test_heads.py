@@ -1,4 +1,4 @@
-"""Heads of responses: illegal lines are removed, everything else is unchanged, however it is split."""
+"""Heads of responses: only illegal lines are removed, however the head is split."""
 
 from __future__ import annotations
 

@@ -284,7 +284,8 @@ async def distribution_2(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             if mediatype.OCI_MANIFEST not in accepted:
                 return http(
                     404,
-                    b'{"errors": [{"code": "MANIFEST_UNKNOWN", "message": "OCI manifest found, but"}]}',
+                    b'{"errors": [{"code": "MANIFEST_UNKNOWN",'
+                    b' "message": "OCI manifest found, but"}]}',
                 )
             return http(
                 200,
@@ -418,7 +419,10 @@ async def head_without_length(home: Path, monkeypatch: pytest.MonkeyPatch) -> No
     def handler(request: Request) -> Reply:
         if request.method == "HEAD":
             return Reply(
-                f"HTTP/1.1 200 OK\r\nDocker-Content-Digest: {DIGEST}\r\nConnection: close\r\n\r\n".encode()
+                (
+                    f"HTTP/1.1 200 OK\r\nDocker-Content-Digest: {DIGEST}\r\n"
+                    "Connection: close\r\n\r\n"
+                ).encode()
             )
         if "range" in request.headers:
             return http(206, CONTENT[:1], content_range=f"bytes 0-0/{len(CONTENT)}")

@@ -31,7 +31,8 @@ BLOBS, BLOB = 120, 1_000_000
 WINDOW, STEP = (
     12,
     1.0,
-    # blobs that are read at a time, and seconds after which the next one takes the place of the first
+    # blobs that are read at a time, and seconds after which the next one takes the place of the
+    # first
 )
 CACHE = "20M"  # for 120 MB of blobs; one that nobody has read for a minute may go
 MOUNTS, PROCESSES, READERS = 4, 8, 16

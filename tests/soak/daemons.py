@@ -63,7 +63,8 @@ class Held:
             ),
             *(
                 [
-                    f"a daemon has {descriptors} descriptors open, more than {most}: {files.most_common(3)}"
+                    f"a daemon has {descriptors} descriptors open, more than {most}: "
+                    f"{files.most_common(3)}"
                 ]
                 if descriptors > most
                 else []

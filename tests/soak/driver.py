@@ -257,7 +257,7 @@ class Soak:
         )
 
     def _kill(self) -> None:
-        """End the daemon as a crash would, while the workers read; the next mount takes its place."""
+        """Kill the daemon while the workers read; the next mount takes its place."""
         self._inspect()
         self._down()
         self.mount.kill()

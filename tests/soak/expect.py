@@ -67,7 +67,7 @@ ALLOWED: dict[str, dict[str, frozenset[int]]] = {
 REPEATED = ("refuse", "silent", "stall", "cut", "reset", "no http", "500", "502 of html")
 """Faults that no caller notices if only the first request for something meets them."""
 ASKED = ("429 for a second", "503 for a second")
-"""The same, but only for a single caller: the others wait for the pause that one was asked for, and then meet their own."""
+"""The same for a single caller. Other callers wait for the same pause, and meet their own fault."""
 MIRRORED = (
     "refuse",
     "silent",

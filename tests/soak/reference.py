@@ -43,7 +43,7 @@ CLASSES: dict[str, set[int]] = {
     "whole for a part": set(),
     "corrupt": _BROKEN,
 }
-"""Which errnos each fault may lead to. None of them is ENOENT: that is a registry's word, or wrong."""
+"""The errnos of each fault. ENOENT is not one of them: only a registry reports absence."""
 
 MUTE = frozenset(
     (
@@ -57,7 +57,7 @@ MUTE = frozenset(
         "503 for a second",
     )
 )
-"""Faults under which, when they befall every answer, the registry can say of nothing that it is absent."""
+"""Faults that, in every answer, prevent the registry from reporting absence."""
 
 
 @dataclass

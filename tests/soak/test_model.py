@@ -1,4 +1,4 @@
-"""A short run of the model in every run of the suite; `scripts/soak --model` goes on for minutes."""
+"""A short run of the model; `scripts/soak --model` runs for minutes."""
 
 from __future__ import annotations
 

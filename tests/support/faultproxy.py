@@ -111,8 +111,8 @@ class FaultProxy:
     """A running proxy.
 
     - `fault` applies to the next responses, to each with the probability `share`. "" is no fault.
-    - `once` limits it to the first request of each method and path. `met` has the time at which each
-      request met a fault, and after `again` seconds it counts as a first one.
+    - `once` limits it to the first request of each method and path. `met` has the time at which
+      each request met a fault, and after `again` seconds it counts as a first one.
     - `parts` are the parts of blobs that were sent, in the order of the responses.
     - `holding` is set while a response is held until `gate` is set.
     """

@@ -89,9 +89,7 @@ async def test_a_signature_is_a_file_beside_what_was_signed() -> None:
     assert await read(root, b"app/_tags/v1/files/chain.pem") == b"PEM\n"
 
 
-async def test_an_image_of_the_first_schema_has_a_root_filesystem_without_what_was_thrown_away() -> (
-    None
-):
+async def test_an_image_of_schema_1_has_a_root_filesystem_without_its_throwaway_layers() -> None:
     registry = MemoryRegistry()
     base = put_layer(registry, entry("etc/a", content=b"old"), entry("etc/gone"))
     empty = put_layer(registry)

@@ -73,9 +73,7 @@ async def test_a_foreign_layer_is_shown_and_reading_it_says_why_not() -> None:
                 await names(root, path)
 
 
-async def test_a_foreign_layer_that_the_registry_has_is_read_and_one_without_addresses_is_absent() -> (
-    None
-):
+async def test_a_foreign_layer_in_the_registry_is_read_and_one_without_urls_is_absent() -> None:
     registry = MemoryRegistry()
     put(registry, CONTENT, urls=["https://elsewhere.example/layer"])
     registry.put_blob(CONTENT)

@@ -250,8 +250,11 @@ async def test_an_images_directory_shows_what_the_page_says(registry) -> None:
     )
     base = b"app/_tags/v1/"
     assert await names(root, base) == [
-        b"manifest.json", b"digest", b"media-type", b"artifact-type", b"kind", b"size", b"summary.txt", b"annotations",
-        b"config.json", b"config.media-type", b"config.digest", b"layers", b"rootfs", b"files", b"referrers",
+        b"manifest.json", b"digest", b"media-type", b"artifact-type", b"kind", b"size",
+        b"summary.txt",
+        b"annotations",
+        b"config.json", b"config.media-type", b"config.digest", b"layers", b"rootfs", b"files",
+        b"referrers",
     ]  # fmt: skip
     assert await read(root, base + b"kind") == b"image\n"
     assert await read(root, base + b"media-type") == f"{mediatype.OCI_MANIFEST}\n".encode()

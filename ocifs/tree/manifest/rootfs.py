@@ -81,7 +81,8 @@ def check_config(config: bytes | None, count: int) -> tuple[str, str]:
         return "", ""
     return (
         "",
-        f"the image has {count} layers and {diff_id_count} diff IDs: the layers are not verified by diff ID",
+        f"the image has {count} layers and {diff_id_count} diff IDs: "
+        "the layers are not verified by diff ID",
     )
 
 
@@ -120,7 +121,8 @@ def open_rootfs(location: ManifestLocation, loaded: LoadedManifest, key: Hashabl
     for number, layer in enumerate(layers):
         if not is_tar_layer(layer.media_type):
             other = _other_format(essence(layer.media_type)) or "of an unknown type"
-            reason = f"layer {number} of {loaded.manifest.digest} is {other}, not a tar: {layer.media_type}"
+            digest = loaded.manifest.digest
+            reason = f"layer {number} of {digest} is {other}, not a tar: {layer.media_type}"
             return UnreadableDirectory(reason, key, loaded.mtime_ns)
     error, warning = check_config(loaded.config, len(layers))
     name = image_name(location, loaded)

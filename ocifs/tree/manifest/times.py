@@ -15,7 +15,8 @@ from ocifs.oci.manifest import Manifest
 CREATED = "org.opencontainers.image.created"
 
 _RFC3339 = re.compile(
-    r"(?P<date>\d{4}-\d\d-\d\d)[Tt ](?P<time>\d\d:\d\d:\d\d)(?:\.(?P<fraction>\d{1,18}))?(?P<zone>[Zz]|[+-]\d\d:\d\d)"
+    r"(?P<date>\d{4}-\d\d-\d\d)[Tt ](?P<time>\d\d:\d\d:\d\d)"
+    r"(?:\.(?P<fraction>\d{1,18}))?(?P<zone>[Zz]|[+-]\d\d:\d\d)"
 )
 # Homebrew writes a date without a time.
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
