@@ -112,12 +112,16 @@ class RegistryClient:
         except (NotFound, AccessDenied, RegistryFailed, Malformed, LimitExceeded) as error:
             if error.listed:
                 raise
-            message = f"{self._connection.host} does not list its repositories"
+            host = self._connection.host
             refused = isinstance(error, RegistryFailed) and error.status == 405
             if refused or isinstance(error, NotFound | AccessDenied):
-                raise CatalogUnavailable(message, hint=_NAME_HINT) from error
+                raise CatalogUnavailable(
+                    f"{host} does not list its repositories", hint=_NAME_HINT
+                ) from error
             hint = error.hint or _NAME_HINT
-            raise CatalogFailed(f"{message}: {error}", hint=hint) from error
+            raise CatalogFailed(
+                f"{host} does not list its repositories: {error}", hint=hint
+            ) from error
 
     async def tags(self, repository: str) -> tuple[str, ...]:
         return await self._lists.names(endpoints.tags(repository), "tags")

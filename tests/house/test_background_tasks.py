@@ -20,7 +20,7 @@ EXCEPTIONS = {
     ("concurrency.py", "self._fly"): "raises every error in its waiters",
     (
         "fuse/session.py",
-        "_announce",
+        "_report_ready",
     ): "runs before the mount is ready: the command reports its error",
 }
 THREADS = {
