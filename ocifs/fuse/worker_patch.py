@@ -105,7 +105,7 @@ class WorkerLowlevel:
 class _PatchedTrio:
     """trio with the lock and the lowlevel module above."""
 
-    WorkerLock = WorkerLock
+    Lock = WorkerLock
 
     def __init__(self, busy: Callable[[], bool]) -> None:
         self.lowlevel = WorkerLowlevel(busy)

@@ -6,11 +6,26 @@ import os
 import select
 from collections.abc import Iterator
 
+import pyfuse3
 import pytest
 import trio
 import trio.testing
 
-from ocifs.fuse.worker_patch import MAX_CONSECUTIVE, WorkerLock, WorkerLowlevel
+from ocifs.fuse.worker_patch import (
+    MAX_CONSECUTIVE,
+    WorkerLock,
+    WorkerLowlevel,
+    patch_workers,
+)
+
+
+def test_pyfuse3_gets_this_lock_and_the_rest_of_trio(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pyfuse3, "trio", trio)
+    patch_workers(lambda: False)
+    patched = pyfuse3.trio
+    assert isinstance(patched.Lock(), WorkerLock)
+    assert isinstance(patched.lowlevel, WorkerLowlevel)
+    assert patched.open_nursery is trio.open_nursery
 
 
 async def test_a_worker_that_waits_for_something_else_leaves_the_lock_to_the_next() -> None:
