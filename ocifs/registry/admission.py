@@ -59,6 +59,7 @@ async def admit_all(
 
     async def check(candidate: AdmissionCandidate) -> None:
         source, host = candidate.source, candidate.source.host
+        # Remains the warning if the deadline passes first.
         warnings[source] = (
             f"{host} has not answered yet; until it does, the mount shows cached content"
         )

@@ -74,6 +74,7 @@ class BlobStreams:
         fault = ""
         # The whole blob is requested without a range, which every server supports.
         if (start, stop) != (0, blob.size) and trio.current_time() >= self._ranges_paused_until:
+            # An empty range is invalid (RFC 9110, 14.1.1), so one byte is requested instead.
             async with self._open_range(
                 target, f"bytes={start}-{max(start, stop - 1)}"
             ) as response:
@@ -100,6 +101,8 @@ class BlobStreams:
                 size = None
                 if is_good and not codings(headers):
                     size = responses.read_size(status, headers)
+                # A 200 has the headers of the whole blob: a request without a range would show the
+                # same.
                 if size is not None or status == 200:
                     return size
         request = RegistryRequest("GET", target, {}, _WHOLE_STATUSES)
@@ -158,6 +161,7 @@ class BlobStreams:
             mismatch = IntegrityError(
                 f"{name}: the response has {part.total} bytes instead of {size}"
             )
+            # No byte was served, so the open file stays usable for the next attempt.
             mismatch.is_transient = True
             raise mismatch
         return _PartStream(response, part, part.total if size is None else size, name)
@@ -192,6 +196,7 @@ def _fault_of_206(headers: Mapping[str, str], size: int | None, start: int) -> s
     stop, length = part.stop or 0, responses.read_size(200, headers)
     if size is not None and (part.total not in (None, size) or stop > size):
         return f"206 of {part.total or stop} bytes"
+    # Only a total of the blob's own size shows that the positions do not count encoded bytes.
     if codings(headers) and part.total is None:
         return "206 of encoded content"
     if length is not None and length == size and length > stop - start:
@@ -217,6 +222,8 @@ class _PartStream:
             async for piece in pieces:
                 note_progress()
                 if self._end is not None and position + len(piece) > self._end:
+                    # Some servers send more than the requested range. A whole blob that is too long
+                    # is wrong.
                     if self._response.status_code == 200:
                         raise IntegrityError(f"{self._name}: more than {self._end} bytes")
                     if position < self._end:
@@ -275,6 +282,7 @@ class _LabelledStream:
             decoder, piece, members = decoder_for(start), start, 1
             while piece:
                 try:
+                    # At most a mebibyte at once: gzip data can expand a thousandfold.
                     part = await in_thread(decoder.decompress, piece, MIB)
                 except zlib.error:
                     raise Malformed(f"{self._name}: invalid compressed data") from None

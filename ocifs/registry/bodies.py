@@ -63,6 +63,7 @@ async def response_error(
     not from one that it redirects to.
     """
     headers, body = headers_of(response), await _read_prefix(response, limit)
+    # The body is only for the message. The status counts even if the body cannot be decoded.
     with suppress(Malformed, LimitExceeded):
         body = decoded(headers, body, limit, host)
     subject = f"{host}{request.path}"
@@ -77,6 +78,8 @@ async def response_error(
         )
     url = response.request.url
     server = "the registry" if is_own else f"{url.host}, to which the registry redirects,"
+    # A host that got a header has sent a challenge before, so it is a registry, not storage
+    # (docs/decisions/0250).
     is_registry = is_own or "authorization" in response.request.headers
     is_absent = status == 404 and is_registry_404(request.target, url.path, body)
     if not is_registry and status != 429 and not is_absent:

@@ -96,6 +96,8 @@ class RegistryClient:
 
     async def brief_list(self) -> tuple[str, ...] | None:
         """The catalog if it has one page and needs no token of its own, otherwise None."""
+        # A token for the catalog would be a second request, but a lookup can request the name
+        # itself (docs/decisions/0240).
         if self._connection.wants_tokens:
             return None
         with self._catalog_errors():
@@ -110,6 +112,7 @@ class RegistryClient:
         try:
             yield
         except (NotFound, AccessDenied, RegistryFailed, Malformed, LimitExceeded) as error:
+            # A list that was cut short is shown with its names so far, and ends with its own error.
             if error.listed:
                 raise
             host = self._connection.host
@@ -136,6 +139,7 @@ class RegistryClient:
                 return descriptor
         # Some registries refuse HEAD, or leave out the digest.
         manifest = await self._fetch_tagged(repository, target)
+        # The caller fetches this digest next. The GET is not repeated then.
         self._manifests[repository, manifest.digest] = manifest
         return Descriptor(manifest.media_type, manifest.digest, len(manifest.body))
 

@@ -82,6 +82,7 @@ class PagedLists:
             while page.count == endpoints.PAGE and page.last:
                 known = len(names)
                 page = await self._add_pages_after(page.last, request, key, names)
+                # A registry that ignores `last` has sent the first page again.
                 if len(names) == known:
                     break
         return tuple(names)

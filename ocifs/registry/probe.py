@@ -89,6 +89,7 @@ def _skew(date: str, began: float, ended: float) -> float | None:
         seconds = parsedate_to_datetime(date).timestamp()
     except ValueError:
         return None
+    # A Date header has whole seconds, rounded down.
     if began - 1 <= seconds <= ended + 1:
         return 0.0
     return seconds - (began if seconds < began else ended)

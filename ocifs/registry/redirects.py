@@ -118,5 +118,6 @@ class RedirectFollower:
             if response.status_code in request.allow and response.status_code < 300:
                 return response
             await response.aclose()
+        # The signature of the address may have expired.
         self._remembered.pop(request.target, None)
         return None

@@ -55,6 +55,8 @@ class Referrers:
             try:
                 referrers = await self._by_api(repository, digest)
             except _NO_API as error:
+                # A first page shows that the registry has the API, so clients do not update the
+                # fallback tag.
                 if error.listed:
                     raise
                 refusal = error
@@ -64,6 +66,7 @@ class Referrers:
         by_tag = await self._by_tag(repository, digest)
         if refusal is None:
             return by_tag or ()
+        # While the API fails, an absent tag does not mean that there are no referrers.
         if by_tag is None and _is_failure(refusal):
             raise refusal
         if (

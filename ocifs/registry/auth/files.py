@@ -183,8 +183,10 @@ def _credential(entry: object, name: str) -> Credential | None:
     identity, registry, packed = (
         entry.get(key) for key in ("identitytoken", "registrytoken", "auth")
     )
+    # docker stores an identity token beside an `auth` with an empty password.
     if isinstance(identity, str) and identity:
         return Credential("<token>", identity, "identity")
+    # The token becomes a header unchanged, so a line break would begin another header.
     if isinstance(registry, str) and registry.isascii() and registry.isprintable() and registry:
         return Credential("", registry, "registry")
     if isinstance(packed, str) and packed:
@@ -203,5 +205,6 @@ def _decode(packed: str) -> Credential | None:
         name, colon, secret = base64.b64decode(packed).decode().partition(":")
     except (binascii.Error, UnicodeDecodeError, ValueError):
         return None
+    # In the protocol of docker's helpers, this name marks an identity token.
     kind: CredentialKind = "identity" if name == "<token>" else "password"
     return Credential(name, secret.rstrip("\0"), kind) if colon else None

@@ -69,6 +69,7 @@ class ForeignAuth:
         authenticator = self._authenticators.get(origin)
         if authenticator is None:
             host = normal_host(urlsplit(url).netloc.rpartition("@")[2])
+            # The user has allowed plain HTTP for the first host only (docs/decisions/0250).
             sources = self._sources if origin[0] == "https" else ()
             authenticator = Authenticator(self._client, host, origin, sources, self._redirects)
             self._authenticators[origin] = authenticator

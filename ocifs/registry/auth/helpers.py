@@ -122,6 +122,8 @@ class HelperRunner:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
+                # A process group of its own, so that `_kill` also reaches the processes that it
+                # started.
                 start_new_session=True,
             )
         except OSError as error:

@@ -104,6 +104,7 @@ def _default(table: TomlTable, directory: Path, host: str) -> list[HostEntry]:
 
 def _entries(table: TomlTable, url: str, directory: Path, host: str) -> list[HostEntry]:
     try:
+        # As in containerd, which looks at these four letters alone.
         parts = urlsplit(url if url.startswith("http") else f"https://{url}")
         valid = parts.scheme in ("http", "https") and is_host(parts.netloc)
     except ValueError:
@@ -148,6 +149,7 @@ def _capabilities(table: TomlTable) -> tuple[bool, bool]:
         unknown = sorted(names - _CAPABILITIES)[0]
         problem = f"has an unknown capability: {unknown!r}; write pull, resolve or push"
         raise table.error("capabilities", problem)
+    # As in containerd, a host without capabilities has all of them.
     return ("resolve" in names, "pull" in names) if names else (True, True)
 
 
@@ -174,6 +176,7 @@ def _headers(table: TomlTable) -> tuple[tuple[str, str], ...]:
         if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name):
             raise table.error(repr(name)[:60], "is not a header name")
         value = ", ".join(table.texts(name))  # as in RFC 9110, 5.3
+        # A line break in a value would begin another header.
         if not value.isprintable() or not value.isascii():
             raise table.error(name, "is not a header value")
         headers.append((name, value))

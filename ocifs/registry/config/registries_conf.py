@@ -136,6 +136,7 @@ def files(environ: Mapping[str, str], named: Path | None = None) -> tuple[Path, 
     own = config_home(environ) / "containers/registries.conf"
     system = Path("/etc/containers/registries.conf")
     variable = environ.get("CONTAINERS_REGISTRIES_CONF")
+    # As in podman: a user's own file replaces that of the system, with its drop-ins.
     if not variable and own.exists():
         return own, (_drop_ins(own),)
     return Path(variable) if variable else system, (_drop_ins(system), _drop_ins(own))
@@ -212,6 +213,7 @@ def routes_for(
     assert end is not None
     rest = name[end : len(name) - len(version)]
     routes = []
+    # An incomplete mirror would hide entries of a list (docs/decisions/0070).
     for mirror in rule.mirrors if repository else ():
         for endpoint, path in _endpoints(mirror.location + rest, mirror.insecure, mirror.proxy):
             routes.append(Route(endpoint, path, mirror.by_tag, mirror.by_digest, own=False))

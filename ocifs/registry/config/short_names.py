@@ -43,6 +43,7 @@ class ShortNames:
         """A reference with its host, unless it has one or is on Docker Hub. Raises UsageError."""
         name = text.partition("@")[0]
         head, slash, last = name.rpartition("/")
+        # Only the last component can have a tag: an earlier colon belongs to a port.
         name = head + slash + last.partition(":")[0]
         if self.aliases.get(name):  # an alias may contain a dot, such as `rhel6.5`
             return self.aliases[name] + text[len(name) :]
@@ -88,6 +89,7 @@ def read_short_names(top: TomlTable) -> ShortNames:
 
 def merge_short_names(first: ShortNames, second: ShortNames) -> ShortNames:
     """Two files, read one after the other: the second replaces aliases with the same name."""
+    # The later file decides about a name, even if its own alias is invalid.
     aliases = {name: value for name, value in first.aliases.items() if name not in second.problems}
     problems = {name: text for name, text in first.problems.items() if name not in second.aliases}
     last = second if second.search else first

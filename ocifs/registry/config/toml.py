@@ -30,6 +30,7 @@ def read_text(path: Path) -> str:
     Raises UsageError for an unreadable file, FileNotFoundError for a missing one. Blocks on disk.
     """
     try:
+        # One byte more than the limit shows that a file is larger.
         content = read_user_file(path, _FILE_BYTES + 1)
         if len(content) > _FILE_BYTES:
             raise UsageError(f"{path} is larger than {_FILE_BYTES} bytes")
@@ -60,6 +61,7 @@ class TomlTable:
         """Parse a whole file."""
         try:
             return cls(tomllib.loads(text), file)
+        # Deeply nested arrays exceed the recursion limit in tomllib.
         except (ValueError, RecursionError) as error:  # tomllib.TOMLDecodeError is a ValueError
             raise UsageError(f"{file}: {error}") from None
 

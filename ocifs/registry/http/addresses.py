@@ -120,6 +120,7 @@ def parse_address(name: str) -> Address | None:
     """Parse an address, also in the short, octal and hexadecimal forms of IPv4; None for a name."""
     with suppress(ValueError):
         return ipaddress.ip_address(name)
+    # ipaddress rejects leading zeros. inet_aton reads such parts as octal, as resolvers do.
     with suppress(OSError, ValueError):
         return ipaddress.IPv4Address(socket.inet_aton(name))
     return None
@@ -156,6 +157,7 @@ def _meanings(address: Address) -> Iterator[Address]:
     yield plain
     number = int(plain)
     last = ipaddress.IPv4Address(number & 0xFFFFFFFF)
+    # `::` and `::1` are in the same network, and contain no IPv4 address.
     compatible = plain in _COMPATIBLE and number > 1
     if plain.ipv4_mapped is not None or compatible or plain in _TRANSLATED or plain in _NAT64:
         yield last

@@ -65,6 +65,7 @@ class Chunks:
         self.done = line in _ENDS
         self._lines += 1
         self._bytes += len(line)
+        # The empty line that ends the trailers is counted as well.
         if self._lines > TRAILER_LINES + 1 or self._bytes > TRAILER_BYTES:
             raise httpcore.RemoteProtocolError(
                 f"more than {TRAILER_LINES} lines or {TRAILER_BYTES} bytes of trailers"

@@ -40,6 +40,7 @@ class EtagStore:
 
     def update(self, target: str, response: RegistryResponse) -> RegistryResponse:
         """Store a response, or return the stored one for a 304."""
+        # Also removes an outdated response if the new one has no ETag.
         stored = self._responses.pop(target, None)
         if response.status == 304 and stored is not None:
             response = stored

@@ -22,6 +22,7 @@ HEAD_LINES = 256  # of a response
 _LINE_BYTES = 64 * KIB  # buffered to find the end of a line; h11 rejects longer ones
 _VERSION = b"HTTP/"
 _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+)[ \t]*:")
+# 101 is excluded: after it, the connection belongs to another protocol (RFC 9110, 15.2.2).
 _INTERIM = re.compile(rb"HTTP/1\.. 1(?!01)")
 
 
@@ -55,6 +56,8 @@ class Head:
             self.done = True
             return self.rest()
         passed, position = [], 0
+        # The search skips bytes of earlier reads. Otherwise a line in one-byte reads takes
+        # quadratic time.
         while not self.done and (end := self._buffer.find(b"\n", max(position, seen))) >= 0:
             passed.append(self._line(bytes(self._buffer[position : end + 1])))
             position = end + 1

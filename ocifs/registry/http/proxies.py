@@ -57,6 +57,7 @@ def _is_exempt(host: str, port: int, no_proxy: str) -> bool:
         if pattern_port not in (None, port):
             continue
         domain = pattern.removeprefix("*").removeprefix(".").rstrip(".")
+        # Only names have subdomains: the entry 0.0.1 does not exempt 10.0.0.1.
         if domain and (name == domain or (address is None and name.endswith(f".{domain}"))):
             return True
         if address is not None and address == _address(pattern):
@@ -69,6 +70,7 @@ def _split(entry: str) -> tuple[str, int | None]:
     host, bracket, rest = entry.rpartition("]")
     if bracket:
         host = host.removeprefix("[")
+    # More colons are those of an IPv6 address without a port.
     elif entry.count(":") == 1:
         host, colon, digits = entry.partition(":")
         rest = colon + digits
@@ -83,11 +85,13 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         address = ipaddress.ip_address(text)
     except ValueError:
         return None
+    # An entry with the IPv4 address also exempts its mapped form, which leads to the same host.
     return getattr(address, "ipv4_mapped", None) or address
 
 
 def _is_within(address: ipaddress.IPv4Address | ipaddress.IPv6Address, network: str) -> bool:
     try:
+        # An entry may have host bits, such as 10.0.0.1/8, as in Go.
         return address in ipaddress.ip_network(network, strict=False)
     except ValueError:
         return False
@@ -138,6 +142,7 @@ def make_pool(
     login = (parsed.username, parsed.password) if parsed.username else None
     if parsed.scheme in _SOCKS:
         return _socks_pool(context, url, login, connections)
+    # The user has chosen the proxy, so its address may be in any zone.
     return httpcore.AsyncHTTPProxy(
         proxy_url=url,
         proxy_auth=login,

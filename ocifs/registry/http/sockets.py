@@ -66,6 +66,7 @@ class SocketStream(httpcore.AsyncNetworkStream):
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         while True:
             if self._pending:
+                # As in a read that waits: other tasks get a turn, and a cancellation takes effect.
                 await trio.lowlevel.checkpoint()
                 return self._chunk(self._pending)
             data = await self._receive(max(max_bytes, self._size), timeout)
@@ -224,6 +225,7 @@ async def connect_first(addresses: Sequence[str], connect: Connect) -> httpcore.
                 with trio.move_on_after(DELAY):
                     await failed.wait()
     except BaseException:
+        # A cancelled caller never gets the connection, so it would stay open.
         await _close(connected)
         raise
     # Two attempts can succeed in the same scheduler step.

@@ -61,6 +61,8 @@ class Throttle:
         for text in warnings(headers):
             if text not in self._warnings:
                 log.warning("%s warns: %s", self._host, text)
+            # Times in status.json are of the wall clock. Pauses use the clock of trio, which never
+            # jumps.
             self._warnings[text] = time.time()
         limits = rate_limits(headers)
         if limits:

@@ -104,6 +104,7 @@ class TlsConfig:
                 _load_directory(context, directory)
             _load_endpoint(context, endpoint)
             if insecure:
+                # In this order: Python rejects CERT_NONE while host names are checked.
                 context.check_hostname = False
                 context.verify_mode = ssl.CERT_NONE
         return self._contexts[authority]
@@ -121,8 +122,10 @@ class TlsConfig:
         return authority == _ADDRESSES.get(self._endpoint.host, self._endpoint.host)
 
     def _directories_of(self, authority: str) -> list[Path]:
+        # A redirect may have chosen the authority, which must not lead out of the directory.
         if authority.startswith(".") or "/" in authority:
             return []
+        # Docker Hub has one directory, docker.io, although requests go to another host.
         name = DOCKER_HUB if authority == _ADDRESSES[DOCKER_HUB] else authority
         return [directory / name for directory in self._directories]
 

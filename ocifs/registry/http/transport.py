@@ -186,10 +186,12 @@ def make_client(
     return httpx.AsyncClient(
         transport=_PooledTransport(registry, tls, connections),
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+        # A busy pool is not a silent host: only the limit of the whole operation bounds that wait.
         timeout=httpx.Timeout(
             connect=timing.connect_timeout, read=stall, write=stall, pool=timing.max_wait
         ),
         follow_redirects=False,
+        # Ranges and digests count the stored bytes, so a coding would make both useless.
         headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
     )
 

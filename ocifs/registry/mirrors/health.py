@@ -162,6 +162,7 @@ class Health:
         """The state and the counters, for status.json."""
         pause = max(0.0, self._paused_until - trio.current_time()) if self._failure else 0.0
         error = {"time": round(self._message_at, 3), "message": self._message}
+        # Programs read status.json, so its documented keys stay, unlike the names of attributes.
         return {
             "state": self.state,
             "asked_again_in": round(pause, 1),

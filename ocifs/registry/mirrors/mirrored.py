@@ -97,6 +97,8 @@ class MirroredRegistry:
         except _OUTAGES as error:
             if not self.has_mirrors:
                 raise
+            # Names can then still be entered, and mirrors serve their content
+            # (docs/decisions/0070).
             raise CatalogUnavailable(f"{error}; mirrors do not serve lists") from error
         return namespaces[upstream.endpoint], names
 
@@ -169,6 +171,8 @@ class MirroredRegistry:
         last = next((route for route in reversed(routes) if route.own), None)
         identities = []
         for route in routes:
+            # Later requests use the client that is opened here, so its timeouts are those of
+            # `_first`.
             upstream = await self._upstreams.get(route, is_last=route is last)
             credential = await upstream.client.credential(route.repository)
             identities.append(PresentedIdentity(route.endpoint, credential))

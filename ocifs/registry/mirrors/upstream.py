@@ -85,6 +85,8 @@ class CountedStream:
             async for piece in self._stream:
                 self._health.bytes += len(piece)
                 yield piece
+            # Only a complete body ends a pause: a mirror that stalls within bodies must be skipped
+            # for longer each time.
             self._health.record_success()
         except OcifsError as error:
             self._health.record_failure(error, streaming=True)
@@ -95,6 +97,7 @@ def _impatient(settings: Settings, endpoint: Endpoint) -> Settings:
     """The settings for an endpoint that is not the last: short timeouts, one attempt."""
     timing = settings.timing
     connect = endpoint.connect_timeout or min(timing.connect_timeout, timing.mirror_timeout)
+    # A probe also connects, so it must not end before the configured `dial_timeout`.
     probe = max(timing.mirror_timeout, connect)
     return replace(
         settings,
