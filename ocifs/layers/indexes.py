@@ -79,6 +79,7 @@ class LayerIndexes:
                 index = await self._getting.run(layer.key, lambda: self._get(layer))
             check_diff_id(layer, index)
         except (Malformed, LimitExceeded) as error:
+            # The fallback in `_get` calls `get` again, which has added the name already.
             if str(layer.blob.digest) in str(error):
                 raise
             raise type(error)(f"layer {layer.blob.digest}: {error}", hint=error.hint) from None
@@ -97,6 +98,7 @@ class LayerIndexes:
 
         async def work() -> LayerIndex:
             index = await self._pipeline(layer).run(keep_tar=keep_tar)
+            # Not under `layer.key`, which may be that of a table of contents.
             self._in_memory[layer.blob.digest] = index
             return index
 

@@ -160,9 +160,11 @@ class LayerReader:
         """Return spans for another attempt, after bytes or spans turned out to be damaged."""
         if self._indexes.formats.has_tar_positions(index.compression):
             return (await self._indexes.get(layer.without_toc())).spans or spans
+        # Only an index from a table of contents has no diff ID.
         if index.diff_id is None:
             await self._read_whole(layer.blob)
             return spans
+        # The open tar may be the damaged one.
         self._tars.discard(layer.blob.digest)
         keep_tar = spans.compression == FROM_TAR
         return (await self._indexes.build(layer, keep_tar=keep_tar)).spans or spans

@@ -216,6 +216,7 @@ def make_directory(path: Path) -> None:
         missing.append(path)
         path = path.parent
     for directory in reversed(missing):
+        # Another process may create the same directory at this moment.
         directory.mkdir(mode=0o700, exist_ok=True)
 
 
@@ -241,6 +242,7 @@ def read_small(path: Path, *, used: bool = False) -> bytes | None:
         with open(open_regular(path, os.O_RDONLY), "rb") as file:
             if used and os.fstat(file.fileno()).st_mtime < time.time() - _TOUCH_EVERY:
                 touch(file.fileno())
+            # One byte more reveals a file that is too large, also one that grows meanwhile.
             content = file.read(_SMALL_FILE + 1)
     except OSError:
         return None

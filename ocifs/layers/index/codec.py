@@ -118,6 +118,7 @@ def _encode_spans(spans: SpanMap, *, stored: bool) -> tuple[bytes, bytes]:
             _SPAN.pack(span.position, span.length, span.start, span.stop, bit, size, span.skip)
             + span.checksum.value
         )
+    # Windows are already compressed, each by itself.
     return zstd.compress(b"".join(numbers)), b"".join(windows)
 
 

@@ -72,6 +72,7 @@ class PackedEntries(Sequence[LayerEntry]):
         return last[1][position]
 
     def __iter__(self) -> Iterator[LayerEntry]:
+        # Not through `_block`: a pass over all entries would displace the cached blocks.
         return chain.from_iterable(map(unpack, self.blocks))
 
     def __eq__(self, other: object) -> bool:
@@ -138,6 +139,7 @@ def _packed(entries: list[LayerEntry]) -> bytes:
         b"\0".join([entry.path for entry in entries]),
         b"\0".join([entry.link for entry in entries]),
     )
+    # NUL separates the names, so a name with one would shift all names behind it.
     if paths.count(b"\0") != count - 1 or links.count(b"\0") != count - 1:
         raise Malformed("a name in the layer contains a NUL character")
     odd = {number: _rest(entry) for number, entry in enumerate(entries) if _is_odd(entry)}

@@ -125,7 +125,10 @@ class IndexingPipeline:
             with ungrouped():
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._prefetcher.run)
+                    # A limiter of its own: the thread blocks on reads that need other worker
+                    # threads.
                     result = await in_thread(work, limiter=trio.CapacityLimiter(1))
+                    # The work may end before the blob does, as in `extract`.
                     nursery.cancel_scope.cancel()
             await in_thread(trim_memory)
         return result
@@ -151,6 +154,7 @@ class IndexingPipeline:
                     for piece in self._decompressor.pieces():
                         if keep_tar or self._decompressor.compression not in _WITH_CHECKPOINTS:
                             tar.write(piece)
+                        # The listing has failed; its error is raised at the end of the block.
                         if not listing.put(piece):
                             break
                         self._prefetcher.note_work()

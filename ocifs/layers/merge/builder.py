@@ -150,6 +150,7 @@ class GrowingTree:
             if name in (b"", b"."):
                 continue
             if name == b"..":
+                # The root is its own parent.
                 del stack[max(1, len(stack) - 1) :]
                 continue
             # Below anything except a directory nothing exists.

@@ -98,6 +98,7 @@ class PackedDirectories:
     def listing(self, number: int) -> dict[bytes, int]:
         """Return the names of a directory and their codes."""
         first, last = self.code_ends[number : number + 2]
+        # An empty text would be split into one empty name.
         if first == last:
             return {}
         start, stop = self.name_ends[number : number + 2]
@@ -253,6 +254,7 @@ def decode(data: bytes, layers: Sequence[LayerIndex]) -> MergedTree | None:
     # The checksum matches, so the data is that of an earlier `encode`.
     head: dict[str, Any] = opened[0]
     columns, start, packed = zstd.decompress(opened[1]), 0, PackedDirectories()
+    # The last size is that of the names, which are the rest.
     for name, size in zip(_ARRAYS, head["sizes"], strict=False):
         column = array(getattr(packed, name).typecode)
         column.frombytes(columns[start : start + size])

@@ -23,6 +23,7 @@ from zlib_ng import zlib_ng
 from ocifs.errors import Malformed
 from ocifs.settings import KIB, MIB
 
+# Z_BUF_ERROR is not fatal (zlib.h): progress needs more input or more room.
 _OK, _STREAM_END, _BUF_ERROR = 0, 1, -5
 _Z_NO_FLUSH, _Z_BLOCK = 0, 5
 _GZIP = 31  # windowBits: 15, and 16 for gzip
@@ -93,6 +94,7 @@ def find_zlib() -> ZlibLibrary | None:
             str(zlib_ng.ZLIBNG_RUNTIME_VERSION),
         ),
         (
+            # A zlib module that is built into the interpreter has no file.
             getattr(zlib, "__file__", None),
             "",
             _stream(ctypes.c_ulong, ctypes.c_ulong),
@@ -103,6 +105,7 @@ def find_zlib() -> ZlibLibrary | None:
     for path, prefix, stream, version in choices:
         try:
             return ZlibLibrary(path, prefix, stream, version.encode())
+        # AttributeError: the library does not export the functions.
         except (OSError, AttributeError):
             continue
     return None
@@ -133,6 +136,7 @@ class BlockInflater:
         self.between: int | None = None
 
     def __del__(self) -> None:
+        # Set last in `__init__`: without it, the stream was not initialized.
         if hasattr(self, "between"):
             self._library.end(self._pointer)
 

@@ -191,6 +191,7 @@ class SpanReader:
             note_progress()
             output = await in_thread(decode, compression, span, data)
             del data
+            # cachetools raises ValueError for a value that is larger than the whole cache.
             if len(output) <= self._decoded.maxsize:
                 self._decoded[_key(blob, span)] = output
         return output

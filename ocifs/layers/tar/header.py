@@ -151,6 +151,7 @@ def number(field: bytes) -> int:
     if field[0] & 0x80:
         bits = 8 * len(field) - 1
         value = int.from_bytes(field, "big") & (1 << bits) - 1
+        # The bits behind the first one are a number in two's complement.
         value -= (1 << bits) * (value >> (bits - 1))
         if not -_MAX_NUMBER <= value < _MAX_NUMBER:
             raise Malformed("a number has more than 64 bits")

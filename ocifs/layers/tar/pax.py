@@ -25,6 +25,7 @@ SCHILY, _LIBARCHIVE = "SCHILY.xattr.", "LIBARCHIVE.xattr."
 # Seconds of the years 1 to 9999, which tables of contents can represent.
 _FIRST_TIME, _END_TIME = -62_135_596_800, 253_402_300_800
 _LENGTH = re.compile(rb"([0-9]{1,9}) ")
+# Bounded, since the conversion of long numbers takes quadratic time.
 _NUMBER = re.compile(r"[+-]?[0-9]{1,100}")
 _OFFSET, _SIZE = "GNU.sparse.offset", "GNU.sparse.numbytes"  # of each piece, in PAX version 0.0
 
@@ -108,6 +109,7 @@ def pax_xattrs(records: Mapping[str, str]) -> tuple[tuple[bytes, bytes], ...]:
         if key.startswith(_LIBARCHIVE):
             try:
                 name = unquote_to_bytes(encoded(key[len(_LIBARCHIVE) :]))
+                # libarchive omits base64 padding. The same attribute in star's form has precedence.
                 xattrs.setdefault(name, base64.b64decode(value + "=" * (-len(value) % 4)))
             except (binascii.Error, ValueError):
                 raise Malformed("an extended attribute in the tar is not base64") from None
@@ -171,6 +173,7 @@ def old_sparse_map(header: bytes, read: Callable[[int], bytes]) -> tuple[SparseM
 
     The header contains four pieces, the blocks behind it further ones.
     """
+    # Offsets of `struct oldgnu_header`, and below of `struct sparse_header` (tar.h of GNU tar).
     pieces, is_extended = _pieces(header, 386, 4), header[482]
     size = number(header[483:495])
     while is_extended:

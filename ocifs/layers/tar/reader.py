@@ -83,6 +83,7 @@ def read_tar(pieces: Iterator[bytes], limits: Limits, add: Callable[[LayerEntry]
     counter = EntryCounter(limits)
     pending = _PendingHeaders()
     while True:
+        # The fast path applies no preceding headers, so an entry behind one takes the long path.
         if not pending.present:
             entry = read_simple_header(stream.peek(BLOCK), stream.tell() + BLOCK)
             if entry is not None:
@@ -147,6 +148,7 @@ def _read_pending(stream: TarStream, header: TarHeader, pending: _PendingHeaders
 
 def _entry(stream: TarStream, header: TarHeader, pending: _PendingHeaders) -> LayerEntry | None:
     """Skip the content of a header, and return its entry; None if it is not an entry."""
+    # An extended attribute may be empty; other empty records are ignored, as in Go.
     records = {
         key: value for key, value in pending.records.items() if value or key.startswith(SCHILY)
     }
@@ -267,6 +269,7 @@ class EntryCounter:
     def count(self, entry: LayerEntry) -> None:
         """Count an entry. Raises LimitExceeded."""
         self._entries += 1
+        # An extent is three numbers of 64 bits.
         self._weight += _ENTRY_COST + len(entry.path) + len(entry.link) + 24 * len(entry.extents)
         if entry.xattrs:
             self._weight += sum(len(name) + len(value) for name, value in entry.xattrs)

@@ -156,6 +156,8 @@ class _TocBuilder:
         for file in self._files:
             extents: list[Extent] = []
             for chunk in file.chunks:
+                # After `_complete_chunks`, only chunks of zeros have none. Without an extent they
+                # are holes.
                 if chunk.checksum is not None:
                     spans.add(
                         Span(

@@ -138,6 +138,7 @@ def parse_time(text: str) -> int:
         raise Malformed(f"the table of contents has an invalid time: {text[:40]!r}") from None
     if time == _NO_TIME:
         return 0
+    # Integers, since a float of seconds has too few digits for nanoseconds.
     elapsed = time - _EPOCH
     return (elapsed.days * 86_400 + elapsed.seconds) * 10**9 + int((match[7] or "0").ljust(9, "0"))
 

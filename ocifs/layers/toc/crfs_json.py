@@ -69,6 +69,7 @@ class _JsonScanner:
                 value: object
                 value, end = self._decoder.raw_decode(part)
             except (ValueError, RecursionError):
+                # In an earlier slice, an error may only mean that the value continues behind it.
                 if is_last:
                     break
                 continue

@@ -70,6 +70,7 @@ async def _find_index(image: ImageContext) -> Manifest | None:
         if named is not None:
             return await _load_index(image, Digest.parse(named), NAMED)
         referrers = await image.catalog.referrers(image.repository, subject)
+        # The order of referrers is not specified, and each mount must choose the same index.
         for digest in sorted(
             referrer.digest for referrer in referrers if referrer.artifact_type == REFERRING
         ):

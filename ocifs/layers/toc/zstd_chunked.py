@@ -35,6 +35,7 @@ from ocifs.settings import Limits
 
 _PREFIXES = ("io.github.containers.zstd-chunked.", "io.containers.zstd-chunked.")
 _CHECKSUM, _POSITION = "manifest-checksum", "manifest-position"
+# Numbers of 18 digits always fit into 63 bits.
 _POSITION_VALUE = re.compile(r"([0-9]{1,18}):([0-9]{1,18}):([0-9]{1,18}):([0-9]{1,18})")
 _FRAME_HEADER = 8  # of the skippable frame around the TOC (RFC 8878, 3.1.2)
 _CRFS = "1"  # the only defined type of TOC
@@ -114,6 +115,7 @@ def read(compressed: bytes, digest: Digest, position: TocPosition, limits: Limit
     if not digest.matches(compressed):
         raise IntegrityError(f"the table of contents does not have the digest {digest}")
     try:
+        # One byte more reveals a longer TOC, without decompressing all of it.
         text = zstd.first_of(compressed, position.size + 1, limits.layer_window)
     except zstd.ZstdError as error:
         raise Malformed(f"the table of contents has invalid zstd data: {error}") from None

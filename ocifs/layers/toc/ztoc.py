@@ -60,6 +60,7 @@ def read_ztoc(data: bytes, size: int, limits: Limits) -> Toc:
             )
         spans = _spans(root.row(5), size, tar_size, limits)
         return Toc(tuple(_entries(root.row(4), tar_size, limits)), spans, tar_size)
+    # FlatBuffers does not check offsets: an invalid one raises any of these errors.
     except (struct.error, TypeError, IndexError, OverflowError, ValueError):
         raise Malformed("the zTOC is not a valid FlatBuffer") from None
 
@@ -93,6 +94,7 @@ class _FlatTable:
 
     def number(self, field: int, *, signed: bool = True) -> int:
         """Return a `long`, or a `uint` if not `signed`. Negative numbers are Malformed."""
+        # A vtable begins with two sizes of 16 bits; the 16-bit offsets of the fields follow.
         flags = number_types.Int64Flags if signed else number_types.Uint32Flags
         value = int(self.buffer.GetSlot(4 + 2 * field, 0, flags))
         if value < 0:

@@ -42,6 +42,7 @@ _MAGIC = int.from_bytes(b"ocifsmp2", "little")
 _WORD = 8
 _HEADER = 3  # words
 _VERIFIED = 2
+# A CRC-32 may be 0, so an entry needs a mark besides its checksum.
 _CACHED = 1  # the upper half of the word of a cached block
 _AT_ONCE = 4096  # words read at a time
 _UPPER = 1 if sys.byteorder == "little" else 0
@@ -100,6 +101,7 @@ class BlockMap:
         stop = min(stop, self.blocks)
         for first in range(start, stop, _AT_ONCE):
             uppers = self._halves(first, min(_AT_ONCE, stop - first))[_UPPER::2]
+            # A count is one call into C. Only the batch with the answer is searched entry by entry.
             if uppers.count(_CACHED) == (0 if cached else len(uppers)):
                 continue
             return first + next(
@@ -114,6 +116,8 @@ class BlockMap:
 
     def clear(self, block: int) -> None:
         """Record that a block is damaged, so it counts as missing. Raises OSError."""
+        # The header first: a crash between the two writes must not leave a verified map with a
+        # missing block.
         self.set_unverified()
         os.pwrite(self.descriptor, bytes(_WORD), (_HEADER + block) * _WORD)
 
@@ -164,6 +168,7 @@ class BlockMap:
             return None
         if kind == fcntl.F_UNLCK:
             return None
+        # A length of zero reaches to the end of the file (fcntl(2)).
         end = begin // _WORD + length // _WORD if length else stop + _HEADER
         return max(0, begin // _WORD - _HEADER), end - _HEADER
 
@@ -185,8 +190,10 @@ class BlockMap:
         On a file system without locks, each process fetches for itself.
         """
         try:
+            # Not F_SETLK: its locks end when the process closes any descriptor of the file.
             fcntl.fcntl(self.descriptor, fcntl.F_OFD_SETLK, _pack(kind, first, last))
         except OSError as error:
+            # Either error means that the lock is held (fcntl(2)).
             return error.errno not in (errno.EAGAIN, errno.EACCES)
         return True
 
@@ -204,6 +211,7 @@ def header_of(size: int, *, verified: bool = False) -> bytes:
 def is_map(descriptor: int, size: int) -> bool:
     """Whether a file is the map of a blob of that size."""
     header = os.pread(descriptor, _HEADER * _WORD, 0)
+    # The third word differs between valid maps: it is 1 if the whole was verified.
     return header[: 2 * _WORD] == header_of(size)[: 2 * _WORD] and os.fstat(
         descriptor
     ).st_size == map_length(size)

@@ -118,8 +118,10 @@ class CachedBlobs:
         spilled = self._opened.overflow.spilled
         failures = 0
         while True:
+            # Before the read, since another reader may spill the blob during it.
             was_spilled = blob.digest in spilled
             try:
+                # The next attempt opens the blob anew, and fetches it from another mirror.
                 with suppress(RetryElsewhere):
                     return await self._read(blob, range(offset, offset + length), toward)
             except IntegrityError as error:
@@ -157,6 +159,7 @@ class CachedBlobs:
             for _ in range(_REPAIRS):
                 if not opened.is_whole:
                     await self._need(blob, opened, wanted, toward)
+                # Before the read: a verification during it must treat these bytes as served.
                 opened.mark_served()
                 content = await opened.read(wanted.start, len(wanted))
                 if content is not None:

@@ -162,6 +162,7 @@ class Fetches:
             if missing is None:
                 return
             try:
+                # The nursery of `carry` raises groups, which the clauses below would not match.
                 with ungrouped():
                     await self._request(blob, opened, missing * BLOCK, fetch.stop * BLOCK)
             except Unreachable:
@@ -169,6 +170,7 @@ class Fetches:
                 if failures >= _RESUMES:
                     raise
             except IntegrityError:
+                # True: another endpoint may have the right content, and the loop requests the rest.
                 if not self._source.report_corrupt(blob.digest):
                     raise
             else:

@@ -145,6 +145,7 @@ def _create_map(disk: Disk, path: Path, map_path: Path, size: int) -> None:
             if (
                 is_map(descriptor, size)
                 and is_at(map_path, descriptor)
+                # `find_map` cannot open a map without write permission, so that one is replaced.
                 and os.access(map_path, os.W_OK)
             ):
                 return  # another process has just created it
@@ -202,6 +203,7 @@ def _open_to_repair(path: Path) -> int:
 def _with_map(disk: Disk, digest: Digest, descriptor: int, size: int) -> BlobFiles | None:
     """A whole blob with its map. If its length has changed, it is checked block by block."""
     length = os.fstat(descriptor).st_size
+    # A map that this process cannot write still verifies reads.
     for flags in (os.O_RDWR, os.O_RDONLY):
         try:
             block_map = find_map(disk.whole_map(digest), size, flags)
@@ -278,6 +280,7 @@ def _store_map(path: Path, length: int, content: bytes) -> BlockMap:
                 file.write(content)
                 file.flush()
                 os.fsync(descriptor)
+            # A rename does not replace a directory.
             remove_paths(path)
             os.rename(temporary, path)
         except OSError:
@@ -294,6 +297,7 @@ def _adopt(disk: Disk, digest: Digest) -> None:
     """Move the map of a whole blob to its final path, if a crash prevented that."""
     path, target = disk.partial_map(digest), disk.whole_map(digest)
     with contextlib.suppress(OSError):
+        # The content moves first (`placement.py`), so a crash can leave its map behind.
         if not target.exists() and path.exists() and not disk.partial(digest).exists():
             make_directory(target.parent)
             os.rename(path, target)

@@ -98,6 +98,7 @@ class Fetch:
         self.stop = stop
         self.locked = locked
         self.error: Exception | None = None
+        # A fetch ahead of the reader has no waiter, so it begins with a deadline.
         self.scope = trio.CancelScope(deadline=trio.current_time() + UNREAD)
         self._waiters = 0
 

@@ -56,6 +56,7 @@ class OpenBlobs:
     async def open(self, blob: Blob) -> OpenBlob:
         """The blob, which is opened if it is not open. Raises as `open_files` does."""
         opened = self._blobs.get(blob.digest)
+        # A blob can be retired between its opening and the next step of this task.
         while opened is None or opened.retired:
             opened = await self._opening.run((blob.digest, blob.size), lambda: self._open(blob))
         return opened
@@ -110,6 +111,7 @@ class OpenBlobs:
             opened = other
         self._blobs[blob.digest] = opened
         idle = [other for other in self._blobs.values() if other.idle and other is not opened]
+        # A dictionary keeps the order of insertion: the blobs opened first are closed first.
         for other in idle[: max(0, len(self._blobs) - OPEN_BLOBS)]:
             self.retire(other)
         return opened
@@ -120,6 +122,7 @@ class OpenBlobs:
         end = trio.current_time() + self._wait
 
         def progress() -> None:
+            # Called in the worker thread; the waiter belongs to the event loop.
             if waiter is not None:
                 token.run_sync_soon(waiter.progress)
 

@@ -52,11 +52,13 @@ class OtherProcess:
             stalled = [
                 span
                 for span, first in _locked_spans(blocks).items()
+                # -1 is never a first missing block, but None is that of a span without any.
                 if self._seen.get(span, -1) == first
             ]
             abandoned = [*opened.abandoned, *stalled, (missing, missing + 1)]
             opened.abandoned = abandoned[-_SPANS:]
             return False
+        # Another process cannot wake this task, so its progress is polled.
         with trio.move_on_after(self._pause):
             await opened.changed.wait()
         self._pause = min(_LOOK, self._pause * 2)

@@ -114,5 +114,6 @@ class ReadAhead:
             self._readers.append(reader)
             del self._readers[:-READERS]
         if toward:
+            # The caller announced this range, so the window need not grow to it step by step.
             reader.window = max(reader.window, min(LARGEST, toward - offset))
         return reader

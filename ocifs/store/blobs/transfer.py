@@ -33,6 +33,7 @@ async def carry(
 
     Raises the error that ended the stream, or that of `write`.
     """
+    # A block is cached as a whole with its checksum, so a stream must start at one.
     if stream.total not in (None, blob.size) or stream.start % BLOCK:
         raise IntegrityError(
             f"{blob.digest} is served with {stream.total} bytes, its descriptor has {blob.size}"
@@ -95,6 +96,7 @@ async def _send_blocks(
     left = length % BLOCK
     rest: Pieces = []
     while left:
+        # A view, since slices of bytes are copies.
         last = memoryview(pending.pop())
         if len(last) > left:
             pending.append(last[:-left])

@@ -47,6 +47,7 @@ class Verifier:
         Raises IntegrityError, CacheFailed.
         """
         async with opened.verifying:
+            # Another reader may have verified the blob while this one waited for the lock.
             match opened.state:
                 case Rejected(error):
                     raise error
@@ -75,6 +76,7 @@ class Verifier:
     async def refetch_damaged(self, blob: Blob, opened: OpenBlob) -> None:
         """A block failed its checksum: fetch such blocks again, and verify the whole again."""
         async with opened.verifying:
+            # Another reader may have found the damage first: its `served` must not be reset.
             if opened.is_whole:
                 opened.state = Damaged()
             self._disk.report(
@@ -92,6 +94,7 @@ class Verifier:
 
     def _finish(self, opened: OpenBlob) -> None:
         opened.state = Whole()
+        # The files are held from here on: the reader may leave before the task begins.
         opened.acquire()
         self._nursery.start_soon(guarded, "caching a blob", self._place, opened)
 
@@ -122,6 +125,7 @@ async def _may_verify(blocks: BlobBlocks, wait: float) -> bool:
     """
     end = trio.current_time() + wait
     while not blocks.map.verified:
+        # After the wait it continues without the lock: two processes then do the same work.
         if blocks.map.try_lock_header() or trio.current_time() > end:
             return True
         await trio.sleep(_MOMENT)

@@ -94,6 +94,7 @@ class CachedAnswers:
             return believed
         last = await self.last(repository, key)
         if ask is None:
+            # With an earlier answer to return, a slow registry need not be waited for.
             ask = self.access.ask if last is None else self.access.ask_soon
         try:
             answer = await ask(key, request)

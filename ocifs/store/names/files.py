@@ -56,6 +56,7 @@ class NameFiles:
             return None
         at = record.get("at")
         if within is not None and not (
+            # A time in the future means that the clock was set back, so the age is unknown.
             isinstance(at, int | float) and 0 <= time.time() - at < within
         ):
             return None

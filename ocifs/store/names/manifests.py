@@ -79,6 +79,7 @@ class CachedManifests:
         return RawManifest(digest, media_type, body)
 
     def _write(self, owner: str, repository: str, manifest: RawManifest) -> None:
+        # The body first: a media type without it would be of no use.
         try:
             self._disk.write(self._disk.whole(manifest.digest), manifest.body)
         except OcifsError as error:

@@ -152,12 +152,14 @@ class Failures:
         except RegistryFailed as error:
             own = self._requests.setdefault(key, own or Outage(self._longest))
             own.failed(error)
+            # The set stays small, since further keys would change nothing.
             if len(failed) < _SEVERAL:
                 failed.add(key)
             if len(failed) == _SEVERAL:
                 every.failed(error)
             raise
         except OcifsError as error:
+            # Any answer, also a refusal, shows that the registry handles this kind of request.
             if not isinstance(error, _AWAY):
                 self._over(kind, key)
             raise

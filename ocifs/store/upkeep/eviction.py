@@ -37,6 +37,7 @@ FLOOR, FLOOR_SHARE = 1 * GIB, 5
 # A percentage of the limit that is freed beyond the necessary, so that not every new blob evicts.
 _FURTHER = 10
 AT_LEAST = 64 * MIB  # freed when a write found the disk full
+# A writer locks its temporary file just after creating it, so a young one may be in use.
 _LEFT_AFTER = 60.0  # seconds after which an unlocked temporary file is a leftover
 _WAIT = 10.0  # seconds to wait for an eviction by another process
 
@@ -211,4 +212,5 @@ def _locked(descriptor: int, wait: float) -> bool:
 def free_space(directory: CacheDirectory) -> int:
     """Bytes that this user can still write to the cache's disk. Raises OSError."""
     file_system = os.statvfs(directory.root)
+    # Not f_bfree, which includes the blocks that are reserved for root.
     return file_system.f_bavail * file_system.f_frsize

@@ -65,6 +65,7 @@ class Housekeeper:
         while True:
             with trio.move_on_after(EVERY):
                 await self._due.wait()
+            # Replaced before the look, so that growth during the look starts another one.
             self._due = trio.Event()
             await guarded("looking through the cache", self._turn)
 
@@ -85,6 +86,7 @@ class Housekeeper:
         """Evict, since a write found the disk full. Called from a worker thread."""
         if self._token is None:
             return False
+        # Open files are locked against eviction, so idle ones are closed first.
         try:
             trio.from_thread.run_sync(self._close_idle, 0, trio_token=self._token)
         except (RuntimeError, trio.Cancelled, trio.RunFinishedError):
@@ -93,6 +95,7 @@ class Housekeeper:
             report = self._evict_now(AT_LEAST)
         except OSError:
             return False
+        # None: another process is evicting, so there may be room now.
         return report is None or bool(report.evicted)
 
     async def _turn(self) -> None:
@@ -116,6 +119,7 @@ class Housekeeper:
             await self._evict()
 
     async def _evict(self) -> None:
+        # Before the look: bytes that are written during it count toward the next one.
         self._grown = 0
         try:
             report = await in_thread(self._evict_now, abandon_on_cancel=True)
@@ -127,6 +131,7 @@ class Housekeeper:
 
     def _evict_now(self, least: int = 0) -> Report | None:
         self.limits = bounds(self._directory, self._settings)
+        # A small cache is looked through more often, so that it exceeds its limit by about 5 %.
         self._step = max(MIB, min(_STEP, self.limits.size // 20))
         return evict(self._directory, self.limits, least=least)
 

@@ -69,6 +69,7 @@ def inventory(directory: CacheDirectory) -> list[Item]:
         items += [_item(NAME, None, (path,)) for path in _files(host) if not _is_temporary(path)]
     for path in _leftovers(root):
         items.append(_item(LEFTOVER, None, (path,)))
+    # An item without a time of use has vanished since its directory was listed.
     return [item for item in items if item.used]
 
 
@@ -129,6 +130,7 @@ def _digest(algorithm: str, encoded: str) -> Digest | None:
 
 
 def _directories(path: Path) -> list[Path]:
+    # Links are left out: eviction must not leave the cache through one.
     return [Path(entry.path) for entry in _scan(path) if entry.is_dir(follow_symlinks=False)]
 
 

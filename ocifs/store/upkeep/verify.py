@@ -77,6 +77,7 @@ def _is_good(disk: Disk, item: Item, expect: Expect, progress: Callable[[int], N
         return _check_partial(disk, item)
     expected = item.digest if item.kind == WHOLE else expect(item)
     if expected is None:
+        # Counted as if it were read, so that the progress reaches the total.
         progress(item.length)
         return False
     if not _hashes_to(item.paths[0], expected, progress):
@@ -133,5 +134,6 @@ def _is_locked(path: Path) -> bool:
     except OSError:
         return True
     finally:
+        # Closing the descriptor also releases the lock.
         os.close(descriptor)
     return False
