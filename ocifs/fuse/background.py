@@ -95,6 +95,7 @@ def raise_limit(device: int) -> int:
 
     Returns the limit in effect.
     """
+    # The major number of a FUSE mount is 0, so the minor number alone names its connection.
     connection = str(os.minor(device))
     with contextlib.suppress(OSError):
         return _raise(_CONNECTIONS / connection)
@@ -108,6 +109,7 @@ def _raise(connection: Path) -> int:
     # Beyond fuse.max_user_bgreq, or of another user's mount, it cannot be set.
     with contextlib.suppress(OSError):
         if int(path.read_text()) < WANTED:
+            # Three quarters of the limit is also the kernel's default (fs/fuse/inode.c).
             (connection / "congestion_threshold").write_text(str(WANTED * 3 // 4))
             path.write_text(str(WANTED))
     return int(path.read_text())
@@ -119,6 +121,7 @@ def _control_files() -> Iterator[Path]:
     only. Needs root.
     """
     call = ctypes.CDLL(None, use_errno=True).syscall
+    # The flag 1 is FSOPEN_CLOEXEC here, and FSMOUNT_CLOEXEC below.
     opened = _checked(call(_FSOPEN, b"fusectl", 1))
     try:
         _checked(call(_FSCONFIG, opened, _FSCONFIG_CMD_CREATE, None, None, 0))

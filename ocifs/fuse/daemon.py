@@ -55,22 +55,27 @@ class Ready:
 
 def detach(log_file: Path | None) -> Ready:
     """Fork, and return in the child only. Raises UsageError if the log file cannot be written."""
+    # Opened before the fork: the parent reports the error, and a relative path is still valid.
     output = _open_log(log_file or Path(os.devnull))
     reader, writer = os.pipe()
+    # Otherwise both processes would write the buffered text.
     sys.stdout.flush()
     sys.stderr.flush()
     child = os.fork()
     if child:
+        # With a copy of this end, the parent could not notice the death of the child.
         os.close(writer)
         _relay_result(reader, child)
     os.close(reader)
     # A daemon must survive the terminal that started it.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    # A working directory would keep its file system from being unmounted.
     os.chdir("/")
     silence = os.open(os.devnull, os.O_RDWR)
     os.dup2(silence, 0)
     os.dup2(output, 1)
     os.dup2(output, 2)
+    # If the standard streams were closed, these may have one of their numbers.
     for spare in {silence, output} - {0, 1, 2}:
         os.close(spare)
     return Ready(writer)
@@ -80,6 +85,7 @@ def _open_log(path: Path) -> int:
     """Open the log file, never through a symbolic link: in a directory that others can write, a
     link may point to any file of this user.
     """
+    # Without O_NONBLOCK, opening a FIFO waits for a reader. `_check_log` then rejects the FIFO.
     flags = (
         os.O_WRONLY
         | os.O_CREAT
@@ -92,6 +98,7 @@ def _open_log(path: Path) -> int:
     try:
         descriptor = os.open(path, flags, 0o600)
         _check_log(os.fstat(descriptor))
+        # O_NONBLOCK was for opening only: a write must not fail with EAGAIN.
         os.set_blocking(descriptor, True)
         return descriptor
     except OSError as error:
@@ -122,6 +129,7 @@ def notify_systemd(state: str) -> None:
         socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender,
     ):
         sender.settimeout(1)
+        # `@` stands for the NUL byte of an abstract socket (sd_notify(3)).
         sender.sendto(state.encode(), f"\0{address[1:]}" if address[0] == "@" else address)
 
 
@@ -131,6 +139,7 @@ def _relay_result(reader: int, child: int) -> None:
         result = pipe.read()
     if result.startswith(_READY):
         os.write(2, result.removeprefix(_READY))
+        # The exit handlers belong to the child, so the parent skips them.
         os._exit(0)
     status, _, message = result.decode(errors="replace").partition(" ")
     if not status.isdigit():

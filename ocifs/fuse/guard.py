@@ -112,6 +112,7 @@ class Guard:
                 if found is not None:
                     return found
             return await self._run_with_deadline(pid, work, on_early)
+        # trio's Cancelled is a BaseException: the end of the mount does not become an errno.
         except Exception as error:
             raise self._fuse_error(name, error) from None
         finally:
@@ -140,6 +141,7 @@ class Guard:
         if isinstance(error, pyfuse3.FUSEError):
             return error
         if isinstance(error, _Early):
+            # No program receives it: the kernel drops the read-ahead.
             return pyfuse3.FUSEError(errno.EAGAIN)
         if isinstance(error, (NotFound, NoAttribute, Interrupted)):
             return pyfuse3.FUSEError(errno_of(error))
@@ -191,6 +193,7 @@ class Guard:
             assert operation.on_early is not None
             operation.on_early()
             operation.early = True
+            # It stays in `_running` until its task runs, and must not be selected twice.
             operation.on_early = None
             operation.waiting.scope.cancel()
 
@@ -213,4 +216,6 @@ def is_interrupted(pid: int) -> bool:
         if name in (b"SigPnd", b"ShdPnd", b"SigBlk", b"SigIgn"):
             masks[name] = int(value, 16)
     pending = masks.get(b"SigPnd", 0) | masks.get(b"ShdPnd", 0)
+    # A handled signal counts, since its handler runs after the answer. A blocked or ignored one
+    # does not end the wait.
     return bool(pending & _LEAVING_MASK & ~masks.get(b"SigBlk", 0) & ~masks.get(b"SigIgn", 0))

@@ -57,6 +57,7 @@ def _uses(process: Path, mountpoint: Path, mount_id: int, device: str) -> Iterat
                 yield "has a file open"
     major, _, minor = device.partition(":")
     with suppress(OSError, ValueError):
+        # Device numbers are hexadecimal in maps (proc_pid_maps(5)) and decimal in mountinfo.
         wanted = f"{int(major):02x}:{int(minor):02x}"
         for line in (process / "maps").read_text(errors="replace").splitlines():
             if line.split(" ", 4)[3:4] == [wanted]:

@@ -132,6 +132,7 @@ class Inodes:
             self._forget_position(inode, lookups)
             return
         known = self._known.get(inode)
+        # The root stays until the mount ends: no lookup of its parent could create it again.
         if known is None or inode == ROOT:
             return
         known.lookups -= lookups
@@ -179,11 +180,13 @@ class Inodes:
         counts = self._ranges.get((inode & _MASK) >> _POSITION_BITS)
         if counts is None or position >= len(counts.lookups) or not counts.lookups[position]:
             return
+        # The array is unsigned, and raises an error for a negative number.
         remaining = max(0, counts.lookups[position] - lookups)
         counts.lookups[position] = remaining
         counts.used -= not remaining
         if not counts.used:
             del self._ranges[self._range_numbers.pop(counts.inode_range.key)]
+            # The next lookup must not count in an array that is no longer in the table.
             self._latest = None, None, 0
 
 
@@ -226,4 +229,5 @@ class OpenDirectory:
 
 
 def _hash(key: Hashable) -> int:
+    # Python's own hash of a string differs in each process.
     return int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=8).digest(), "big")

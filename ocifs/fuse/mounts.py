@@ -33,7 +33,9 @@ from ocifs.userfiles import read_user_file
 T = TypeVar("T")
 
 FILESYSTEM = "fuse.ocifs"
+# The kernel writes a space, tab, newline or backslash in the table as an octal escape.
 _OCTAL = re.compile(r"\\([0-7]{3})")
+# Seconds that umount or mount(8) may take, and that a mount may take to answer.
 _HELPER_TIMEOUT = 10.0
 _ANSWER_TIMEOUT = 2.0
 # A longer status is cut off, and then invalid JSON.
@@ -56,6 +58,7 @@ def parse_mountinfo(text: str) -> list[Mount]:
     """The ocifs mounts in a mountinfo table (proc_pid_mountinfo(5)), in its order."""
     found = []
     for line in text.split("\n"):
+        # A varying number of optional fields stands before the separator.
         left, _, right = line.partition(" - ")
         fields, kinds = left.split(" "), right.split(" ")
         if len(fields) > 4 and len(kinds) > 1 and kinds[0] == FILESYSTEM:
@@ -145,8 +148,10 @@ def clear_dead_mount(mountpoint: Path) -> bool:
     cleared = False
     # Mounts can be stacked, if they were not made by `ocifs mount`.
     for _ in [mount for mount in mounts() if mount.mountpoint == mountpoint]:
+        # The mount on top hides the others, so a live one ends the loop.
         if not is_dead(mountpoint):
             break
+        # Programs may still have files of a dead mount open: umount would fail with EBUSY.
         unmount(mountpoint, lazy=True)
         cleared = True
     return cleared
@@ -161,6 +166,7 @@ def reject_live_mount(mountpoint: Path) -> None:
         for line in mount_table()
         if line.count(" ") > 4 and Path(_unescape(line.split(" ")[4])) == mountpoint
     ]
+    # The last line is the mount on top. Only that one would be hidden.
     for mount in parse_mountinfo("".join(lines[-1:])):
         hint = f"run `ocifs umount {mountpoint}` first"
         raise UsageError(f"{mount.source} is already mounted at {mountpoint}", hint=hint)
@@ -191,6 +197,7 @@ def restrict(mountpoint: Path, flags: Sequence[str]) -> None:
 
     Raises UsageError with the message of mount(8).
     """
+    # A bind remount replaces all flags of the mount, also the present ones (mount(2)).
     options = ",".join(("remount", "bind", "ro", "nosuid", "nodev", *flags))
     # -i does not run mount.ocifs, and `ignore` does not read options from fstab.
     command = [
@@ -233,6 +240,7 @@ def _program(*names: str) -> str:
 
 def busy_hint(mountpoint: Path) -> str:
     """The processes and mounts that use a mount, and what to do; empty if none are visible."""
+    # A mount below the mount point also makes umount(2) fail with EBUSY.
     places = [Path(_unescape(line.split(" ")[4])) for line in mount_table() if line.count(" ") > 4]
     found = [f"the mount at {place}" for place in places if mountpoint in place.parents]
     for mount in mounts():

@@ -52,6 +52,7 @@ class OpenFiles:
         # The keys of files with possibly corrupt pages in the kernel, until the next open.
         self._stale_pages: set[Hashable] = set()
         self._open_counts: dict[int, int] = {}
+        # False once the kernel has rejected pages. They are not offered again.
         self._kernel_stores = True
         self.early = EarlyAnswers()
 
@@ -59,6 +60,7 @@ class OpenFiles:
         """Add an open file. Returns its handle, and whether the kernel may keep its pages."""
         node = file.node
         node.on_open()
+        # The set is nearly always empty, and a node of a layer computes its key at each use.
         is_stale = bool(self._stale_pages) and node.key in self._stale_pages
         if is_stale:
             self._stale_pages.discard(node.key)
@@ -100,6 +102,7 @@ class OpenFiles:
 
     def is_corrupt(self, node: File, handle: Handle) -> bool:
         """Whether the file was found corrupt while this handle was open."""
+        # Handles are numbered in the order of opens, so a later one is greater.
         return bool(self._corrupt) and handle <= self._corrupt.get(node.key, 0)
 
     async def read(self, node: File, handle: Handle, offset: int, size: int) -> bytes:
@@ -122,6 +125,7 @@ class OpenFiles:
     def read_nowait(self, node: File, handle: Handle, offset: int, size: int) -> bytes | None:
         """Read from memory, or None if `read` must be called."""
         fast = node.fast
+        # `read` raises the error of a corrupt file.
         if fast is None or self.is_corrupt(node, handle):
             return None
         return fast.read_nowait(offset, size)

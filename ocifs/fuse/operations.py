@@ -64,6 +64,7 @@ class Operations(ReadOnlyOperations):
         self._files = OpenFiles()
         self._directories: Handles[OpenDirectory] = Handles()
         self._guard = guard
+        # With a short `--tag-ttl`, a new tag must not be absent for longer than that.
         self._negative = min(timing.negative_ttl, timing.tag_ttl)
 
     def _node(self, inode: int) -> Node:
@@ -91,6 +92,7 @@ class Operations(ReadOnlyOperations):
         async def work() -> pyfuse3.EntryAttributes:
             try:
                 node = await self._directory(parent_inode).lookup(name)
+                # Only the cache is read: a stat of `rootfs` must not fetch an image.
                 if not node.attributes_known:
                     await node.restore_attributes()
             except NotFound:
@@ -144,6 +146,7 @@ class Operations(ReadOnlyOperations):
         file = OpenFile(node, inode, ctx.pid, bool(flags & os.O_DIRECT))
         handle, keep_cache = self._files.add(file)
         if keep_cache:
+            # The kernel answers reads of stored pages itself, so they are counted here.
             self._guard.count_read(self._files.store_pages(file))
         return pyfuse3.FileInfo(
             fh=pyfuse3.FileHandleT(handle), direct_io=node.changes, keep_cache=keep_cache
@@ -208,6 +211,7 @@ class Operations(ReadOnlyOperations):
         except OcifsError as error:
             if not error.listed:
                 raise
+            # A reply has either entries or an error, so the error follows after the last entry.
             opened.error = error
             return partial_entries(error)
 

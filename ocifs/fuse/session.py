@@ -111,15 +111,19 @@ async def _serve(
             nursery.start_soon(
                 guarded, "waiting for signals", _end_on_signal, signals, nursery.cancel_scope
             )
+            # Not guarded: until the mount is ready, an error is one of `ocifs mount`.
             nursery.start_soon(_report_ready, options, guard, on_ready)
             await pyfuse3.main(max_tasks=MAX_TASKS)
+            # `main` returns when the mount has ended. The other tasks would run for ever.
             nursery.cancel_scope.cancel()
     finally:
+        # After an error too: a process that ends without unmounting leaves a dead mount.
         pyfuse3.close(unmount=True)
 
 
 def _mount(operations: Operations, options: SessionOptions) -> None:
     flags = set(pyfuse3.default_options)
+    # libfuse separates options by commas, and a backslash escapes one.
     name = options.name.replace("\\", "\\\\").replace(",", "\\,")
     flags |= {f"fsname={name}", "subtype=ocifs", "ro", "nosuid", "nodev"}
     asked = options.flags
@@ -145,6 +149,7 @@ async def _report_ready(
 ) -> None:
     """Report that the mount is ready, once it has answered and has all flags."""
     mountpoint = options.mountpoint
+    # The event loop answers this request, so it must not wait for it.
     found = await in_thread(os.stat, mountpoint)
     await in_thread(_raise_readahead, found.st_dev)
     guard.background_limit = await in_thread(raise_limit, found.st_dev)

@@ -46,6 +46,7 @@ class WorkerLock:
         self._waiting: deque[trio.lowlevel.Task] = deque()
 
     async def __aenter__(self) -> None:
+        # Another worker may take the lock after this task was woken and before it runs.
         while self._taken:
             task = trio.lowlevel.current_task()
             self._waiting.append(task)
@@ -99,6 +100,7 @@ class WorkerLowlevel:
         self._answered = 0
         began = trio.current_time()
         await trio.lowlevel.wait_readable(descriptor)
+        # If a stop was in vain, requests arrive more slowly: the next wait does not stop the loop.
         self._quick = not stop and trio.current_time() - began < _STOPPED_MS / 1000
 
 

@@ -25,6 +25,7 @@ from ocifs.tree.node import (
 class NodeBase:
     """A node with final attributes, no extended ones, an unlimited lifetime and no fast path."""
 
+    # Without it every node would have a dictionary, in spite of the slots of its class.
     __slots__ = ()
     lifetime: float = FOREVER
     attributes_known: bool = True
@@ -111,6 +112,7 @@ class SymlinkNode(SimpleNode):
     def __init__(
         self, key: Hashable, target: bytes, *, lifetime: float = FOREVER, mtime_ns: int = 0
     ) -> None:
+        # The size of a link is the length of its target (POSIX, sys/stat.h).
         super().__init__(key, Attributes(SYMLINK, len(target), mtime_ns))
         self.target = target
         self.lifetime = lifetime

@@ -57,6 +57,7 @@ class BlobFile(SimpleNode):
             return b""
         with explain_foreign_urls(self._blob.urls):
             return await self._reader.read_blob(self._blob, offset, length)
+        # Never reached. For mypy, any context manager may suppress an error.
         raise AssertionError("explain_foreign_urls has suppressed an error")
 
     def on_open(self) -> None:

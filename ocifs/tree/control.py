@@ -41,6 +41,7 @@ class LiveFile(SimpleNode):
     owner_only = True
 
     def __init__(self, key: Hashable, render: Callable[[], bytes]) -> None:
+        # The size is unknown before a read. With direct I/O, readers go on until an empty answer.
         super().__init__(key, Attributes(FILE & ~0o044))
         self._render = render
         self._lately: deque[bytes] = deque(maxlen=_RENDERINGS)
@@ -52,6 +53,7 @@ class LiveFile(SimpleNode):
         if offset == 0:
             self._lately.append(self._render())
             return self._lately[-1][:size]
+        # This reader has read all of its content, and must not get the end of a longer one.
         if any(len(content) == offset for content in self._lately):
             return b""
         return next(

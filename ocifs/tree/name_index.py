@@ -58,4 +58,5 @@ class NameIndex:
             place += 1
             below = f"{prefix}{component}\0"
             if rest or (place < len(keys) and keys[place].startswith(below)):
+                # The byte after NUL sorts after all names below the component.
                 place = bisect_left(keys, f"{prefix}{component}\1", place)

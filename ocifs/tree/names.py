@@ -30,6 +30,7 @@ MAX_NAME = 255
 MAX_DEPTH = 64
 """How many components a title may have: a manifest of megabytes can hold one of a million."""
 
+# The mark is counted in hexadecimal digits, the extension in bytes.
 _MARK = 16
 _LONGEST_EXTENSION = 32
 _UNSAFE = re.compile(rb"[/\x00]|%(?=[0-9A-Fa-f]{2})")
@@ -66,7 +67,9 @@ def unique(names: Sequence[bytes]) -> list[bytes]:
     result = []
     for name in names:
         chosen = name
+        # A numbered name must not take a name that occurs later in the list.
         while chosen in seen or (chosen != name and chosen in taken):
+            # Counting from 2 for each of many equal names would take quadratic time.
             last[name] = last.get(name, 1) + 1
             chosen = _numbered(name, last[name])
         seen.add(chosen)
@@ -87,6 +90,7 @@ def unique_paths(paths: Sequence[tuple[bytes, ...]]) -> list[tuple[bytes, ...]]:
     result = []
     for path in paths:
         chosen = path
+        # As in `unique`, and a file must not replace a directory.
         while path and (
             chosen in seen or chosen in directories or (chosen != path and chosen in taken)
         ):
@@ -146,6 +150,7 @@ def _shorten(name: bytes) -> bytes:
 
 def _cut(name: bytes, length: int) -> bytes:
     """The beginning of a name, without half a character of UTF-8 or half an escape at its end."""
+    # A character has at most three continuation bytes: more of them are not UTF-8.
     kept = name[:length]
     while kept and length < len(name) and name[len(kept)] & 0xC0 == 0x80 and length - len(kept) < 3:
         kept = kept[:-1]

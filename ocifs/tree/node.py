@@ -56,6 +56,7 @@ class Attributes(NamedTuple):
     ctime_ns: int | None = None
 
 
+# Nothing can be written. The mode of a link is always 0777 on Linux (symlink(7)).
 DIRECTORY = stat.S_IFDIR | 0o555
 FILE = stat.S_IFREG | 0o444
 SYMLINK = stat.S_IFLNK | 0o777

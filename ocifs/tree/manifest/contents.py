@@ -101,6 +101,7 @@ def relations(parent: Parent) -> NamedNodes:
         return
     yield b"referrers", ReferrersDirectory(location, manifest.digest, (key, b"referrers"))
     if manifest.subject is not None:
+        # A subject need not exist (distribution-spec), so the link may dangle.
         target = location.siblings + b"/" + str(manifest.subject.digest).encode()
         yield b"subject", SymlinkNode((key, b"subject"), target)
 
@@ -125,6 +126,8 @@ class ManifestFile(BlobFile):
         manifest = loaded.manifest
         blob = Blob(location.repository, manifest.digest, len(manifest.raw), manifest.raw)
         super().__init__(location.context.origin.blobs, blob, manifest.media_type, loaded.mtime_ns)
+        # Not the key of a blob: the kernel uses the first node of a key, and that of `_blobs` lacks
+        # the facts.
         self.key = ("manifest", str(manifest.digest))
         self._facts = facts(loaded)
         self._raw = manifest.raw

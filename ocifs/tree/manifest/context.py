@@ -65,9 +65,11 @@ class CatalogIndex:
 
     async def index(self, names: tuple[str, ...]) -> NameIndex:
         """The index of these names, built once for each list."""
+        # Comparing two long lists takes time, and the list is usually the same object.
         if self._names is not names and self._names != names:
             is_short = len(names) < MANY_NAMES
             index = NameIndex(names) if is_short else await in_thread(NameIndex, names)
+            # Both change together: other tasks compare the names while an index is built.
             self._names, self._index = names, index
         return self._index
 
@@ -123,6 +125,7 @@ class Context:
 
     def record_siblings(self, repository: str, index: Manifest) -> None:
         """Record the sizes of an index's children, and which of them are about another child."""
+        # Any more would drop the sizes recorded just before.
         for child in index.manifests[:MAX_SIZES]:
             self._sizes[repository, child.digest] = child.size
         attached: dict[Digest, tuple[Descriptor, ...]] = {}

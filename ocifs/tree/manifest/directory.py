@@ -87,6 +87,7 @@ class ManifestDirectory(SimpleNode):
             self._nodes.update(provider(Parent(location, loaded, self.key)))
         self.attributes = self.attributes._replace(mtime_ns=loaded.mtime_ns)
         self.attributes_known = True
+        # This is set last, so a provider that fails leaves the directory unloaded.
         self._loaded = loaded
 
     async def kind(self) -> str:

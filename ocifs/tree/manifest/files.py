@@ -87,6 +87,7 @@ class FilesDirectory(SimpleNode):
             self._location.repository,
             item.parts,
             (item.uncompressed_digest,),
+            # An archive is not a layer: names that begin with `.wh.` are ordinary files.
             markers=False,
             alone=True,
             within=components(item.path),

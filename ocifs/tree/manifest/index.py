@@ -66,6 +66,7 @@ def index_links(
     if others:
         named = zip(_names(child_name(child) for child in others), others, strict=True)
         yield b"artifacts", _links((key, b"artifacts"), list(named), directory)
+    # Blobs have neither a config nor layers that a shortcut could lead to.
     if blob_children(manifest):
         yield b"files", FilesDirectory(location, loaded, (key, b"files"))
         return
@@ -115,6 +116,7 @@ def _preferred_child(
     chosen = first_match([child.platform for child in platform_children], location.context.platform)
     if chosen is not None:
         return b"platforms/" + names[chosen]
+    # If platforms are listed and none matches, any other child would be a wrong choice.
     only = None if platform_children else main_child(manifest)
     return b"" if only is None else f"manifests/{only}".encode()
 

@@ -46,6 +46,7 @@ class LayersDirectory(SimpleNode):
 
     async def lookup(self, name: bytes) -> Node:
         layers = self._layers
+        # Each layer has one name: `01` is not another name of `1`.
         if (
             not name.isdigit()
             or len(name) > 6
@@ -66,6 +67,7 @@ class LayersDirectory(SimpleNode):
             self._location.repository,
             (self._layers[number],),
             (self._diff_ids[number],),
+            # Names that begin with `.wh.` have a meaning in images only.
             markers=self._is_image,
             alone=True,
             mtime_ns=self.attributes.mtime_ns,

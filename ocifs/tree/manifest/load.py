@@ -67,9 +67,11 @@ async def load_manifest(location: ManifestLocation) -> LoadedManifest:
     """Read and classify a manifest, and read its config if that is small."""
     manifest, classification = await identify(location)
     manifest = await _with_config_size(location, manifest)
+    # A manifest of schema 1 contains its config, so there is no blob to read.
     schema1 = manifest.form is Form.SCHEMA1
     config = None if schema1 else await read_config(location, manifest, classification)
     size = len(manifest.raw) + len(config or b"")
+    # Flavours and time are found by parsing the config, which may have megabytes.
     return await off_loop(size, lambda: _loaded(manifest, classification, config))
 
 
@@ -134,6 +136,7 @@ async def read_config(
     config = manifest.config
     if config is None or config.is_empty or not _is_understood(config, classification):
         return None
+    # An unknown size is negative.
     if not 0 <= config.size <= location.context.limits.config_bytes:
         return None
     try:

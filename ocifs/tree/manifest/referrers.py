@@ -68,6 +68,7 @@ class ReferrersDirectory(SimpleNode):
         for entry in entries:
             if entry.name == name:
                 return entry.node
+        # An incomplete list does not prove that the name is absent.
         if cut is not None:
             raise cut
         raise NotFound(f"no referrers of the kind {name.decode(errors='replace')!r}")
@@ -77,6 +78,7 @@ class ReferrersDirectory(SimpleNode):
         found = await find_referrers(self._location, self._digest)
         for kind, digest in found.referrers:
             listed = kinds.setdefault(kind, [])
+            # Two systems may report the same referrer.
             if digest not in listed:
                 listed.append(digest)
         entries = [
@@ -135,6 +137,7 @@ async def find_referrers(location: ManifestLocation, digest: Digest) -> FoundRef
                 nursery.start_soon(ask_tag, suffix)
     listed += location.context.siblings(repository, digest)
     found = [(kind_of(descriptor), descriptor.digest) for descriptor in listed]
+    # The order is that of the table, since the requests end in any order.
     found += [(COSIGN[suffix], signed[suffix]) for suffix in COSIGN if suffix in signed]
     return FoundReferrers(found, errors[0] if errors else None)
 

@@ -61,6 +61,7 @@ def diff_ids(config: bytes | None, count: int) -> tuple[Digest | None, ...]:
     """The digests of the uncompressed layers from an image's config. None for unknown ones."""
     rootfs = config_members(config).get("rootfs")
     values = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
+    # With another number, a diff ID may belong to another layer, and make that one look corrupt.
     if not isinstance(values, list) or len(values) != count:
         return (None,) * count
     return tuple(_digest(value) for value in values)
@@ -75,6 +76,7 @@ def check_config(config: bytes | None, count: int) -> tuple[str, str]:
         return "", ""
     kind, values = rootfs.get("type", "layers"), rootfs.get("diff_ids")
     if kind != "layers":
+        # The publisher's value may be of any length.
         return f"its config has an unknown rootfs.type: {str(kind)[:100]!r}", ""
     diff_id_count = len(values) if isinstance(values, list) else 0
     if diff_id_count == count:
@@ -120,6 +122,7 @@ def open_rootfs(location: ManifestLocation, loaded: LoadedManifest, key: Hashabl
     layers = loaded.manifest.layers
     for number, layer in enumerate(layers):
         if not is_tar_layer(layer.media_type):
+            # Without this layer the merged tree would be a wrong one, so no layer is shown.
             other = _other_format(essence(layer.media_type)) or "of an unknown type"
             digest = loaded.manifest.digest
             reason = f"layer {number} of {digest} is {other}, not a tar: {layer.media_type}"

@@ -73,6 +73,7 @@ def _facts(
     flavours = "".join(f" [{flavour}]" for flavour in classification.flavours)
     yield "Kind", f"{classification.kind}{flavours}" + (f" — {kind.description}" if kind else "")
     yield "Name", _name(manifest, config_fields)
+    # The line `Form` shows the same reason.
     value = "" if classification.value == manifest.form_reason else classification.value
     yield (
         "Decided by",
@@ -183,6 +184,7 @@ def _layers(manifest: Manifest, config: bytes | None) -> list[TableRow]:
     steps = (
         [step for step in history if isinstance(step, dict)] if isinstance(history, list) else []
     )
+    # A step with `empty_layer` has no layer (image-spec, config.md).
     commands = [_text(step.get("created_by")) for step in steps if not step.get("empty_layer")]
     if len(commands) != len(manifest.layers):
         commands = [""] * len(manifest.layers)
@@ -191,6 +193,7 @@ def _layers(manifest: Manifest, config: bytes | None) -> list[TableRow]:
             str(n),
             human_size(layer.size),
             layer.media_type,
+            # A command may have several lines, and a row has one.
             layer.annotations.get(_TITLE) or " ".join(step.split()),
         )
         for n, (layer, step) in enumerate(zip(manifest.layers, commands, strict=True))

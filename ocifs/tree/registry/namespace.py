@@ -104,6 +104,7 @@ class RepositoryDirectory(SimpleNode):
             shown += self._children(components)
         else:
             shown += await in_thread(self._children, components)
+        # After a failed catalog, an empty listing would look like an empty registry.
         if error is not None and (error.listed or (isinstance(error, CatalogFailed) and not shown)):
             raise partial_listing_error(error, shown) from error
         return shown
@@ -177,6 +178,7 @@ class RepositoryDirectory(SimpleNode):
             if not error.listed and not isinstance(error, CatalogUnavailable):
                 raise
             listed = None
+        # Without a complete list absence cannot be determined cheaply, so the name is accepted.
         if listed is None or (await self._context.catalog.index(listed)).has_name(name):
             return True
         try:
@@ -206,6 +208,7 @@ class RepositoryDirectory(SimpleNode):
         manifests = ManifestsDirectory(
             self._context, child, ((self.key, component.encode()), b"_manifests")
         )
+        # Raises NotFound: a wrong reference must be absent, not a dangling link.
         await manifests.lookup(version.encode())
         target = f"{component}/_manifests/{version}".encode()
         return SymlinkNode((self.key, text), target, lifetime=self._context.name_lifetime)

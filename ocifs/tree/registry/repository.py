@@ -143,6 +143,7 @@ class ManifestsDirectory(_ControlDirectory):
     async def _by_tag(self, tag: str) -> Node:
         catalog = self._context.origin.catalog
         current = self._current.get(tag)
+        # A listed tag exists: `ls -L _tags` must not send a request for each.
         if (current is None or current.digest is None) and self._context.is_listed(
             self._repository, tag
         ):
@@ -157,6 +158,7 @@ class ManifestsDirectory(_ControlDirectory):
             self._current.pop(tag, None)
             raise
         self._context.visited.add(self._repository)
+        # A directory without a digest is not loaded, and will load the new manifest.
         if current is not None and current.digest in (None, digest):
             return current
         return self._enter(tag)
@@ -165,6 +167,7 @@ class ManifestsDirectory(_ControlDirectory):
         location = ManifestLocation(self._context, self._repository, tag)
         entered = ManifestDirectory(
             location,
+            # After a tag has moved, the old directory may be in use: the new one is another inode.
             (self.key, tag, next(self._context.serials)),
             lifetime=self._context.name_lifetime,
         )
@@ -182,6 +185,7 @@ class BlobsDirectory(_ControlDirectory):
         if digest is None:
             raise NotFound(f"not a digest: {name.decode(errors='replace')!r}")
         reader = self._context.origin.blobs
+        # The content of the empty descriptor is fixed (image-spec, manifest.md): no request.
         embedded = b"{}" if digest == EMPTY_JSON else None
         blob = await with_known_size(
             reader, Blob(self._repository, digest, *((2, embedded) if embedded else ()))

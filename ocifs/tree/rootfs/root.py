@@ -167,6 +167,7 @@ class _TreeRoot(SimpleNode, FastNode):
             tree = await service.tree(layers, markers=stack.markers, alone=stack.alone)
         top, path = _descend(tree.root, stack.within)
         root = RootAttributes(top.entry, top.links)
+        # Later mounts then show these attributes without reading a layer.
         await service.root_attributes.save(self._root_key(), root)
         subtree = Subtree(top, path, stack.image)
         self._inner = open_subtree(self.key, service, layers, self._view, subtree)
@@ -194,6 +195,7 @@ class _TreeRoot(SimpleNode, FastNode):
         """The key of the cached attributes: a digest of all that is known before any request."""
         stack = self._stack
         opted_in = stack.tocs is not None and bool(stack.tocs.enabled)
+        # Tables of contents are not located here, since that takes requests.
         layers = self._layers(self._blobs(), {})
         return name_of(layers, stack.markers, stack.alone, stack.within, opted_in)
 
@@ -204,6 +206,7 @@ class _TreeRoot(SimpleNode, FastNode):
         self.attributes = Attributes(
             mode, 0, entry.mtime_ns, root.names, uid, gid, ctime_ns=ctime_ns
         )
+        # Digests identify the layers, so their attributes never change.
         self.lifetime = FOREVER
         self.attributes_known = True
         self._cached_root = root
