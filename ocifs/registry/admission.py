@@ -84,6 +84,7 @@ def _merge(refusals: Sequence[OcifsError]) -> OcifsError:
     first = refusals[0]
     if len(refusals) > 1:
         more = f"; and {len(refusals) - _NAMED} more" if len(refusals) > _NAMED else ""
+        # Changed in place, so that its class and its hint remain.
         first.args = ("; ".join(map(str, refusals[:_NAMED])) + more,)
     return first
 

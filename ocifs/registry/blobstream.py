@@ -232,6 +232,7 @@ class _PartStream:
                 position += len(piece)
                 yield piece
         if self._end is not None and position < self._end:
+            # As after a lost connection, the store requests the rest from the first missing block.
             raise Unreachable(
                 f"{self._name}: the connection was lost after {position - self.start} bytes"
             )

@@ -44,6 +44,7 @@ class EnvironmentSource:
         if not self._username:
             return None
         try:
+            # Editors and `echo` end a file with a line break, which is not part of the password.
             secret = read_user_file(path, _FILE_BYTES).decode().rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "invalid UTF-8"

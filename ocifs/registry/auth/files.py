@@ -148,6 +148,7 @@ def _by_key(entries: object) -> dict[str, object]:
         for written, value in entries.items()
         for rank, key in _normalised(written)
     ]
+    # The last of equal keys remains in the dictionary, so the closest one comes last.
     candidates.sort(key=lambda candidate: candidate[0], reverse=True)
     return {key: value for _, key, value in candidates}
 

@@ -178,6 +178,7 @@ async def _kill(process: trio.Process) -> None:
 
     Children of a process that has exited are left alone: they are agents.
     """
+    # A cancelled task must not leave a process or a zombie behind.
     with trio.CancelScope(shield=True):
         if process.poll() is None:
             with suppress(ProcessLookupError, PermissionError):

@@ -43,7 +43,9 @@ def identity_of(identities: Sequence[PresentedIdentity]) -> str:
     presented = [_parts(identity) for identity in identities if not identity.is_anonymous]
     if not presented:
         return ANONYMOUS
+    # The order of the endpoints does not change the identity.
     text = json.dumps(sorted(presented, key=json.dumps)).encode()
+    # The salt is fixed: each process must compute the same name for the shared cache.
     digest = hashlib.scrypt(text, salt=b"ocifs identity", n=_COST, r=_BLOCK, p=_PARALLEL, dklen=16)
     return digest.hex()
 

@@ -110,6 +110,7 @@ def parse(text: str, file: str) -> RegistriesConf:
         rules.setdefault(rule.prefix, rule)  # of two tables with one prefix podman takes the first
     names = read_short_names(top)
     version_1 = _version_1(top)
+    # podman rejects such a file as well.
     if version_1 and (rules or names.search):
         raise UsageError(f"{file}: version 1 (registries) and version 2 are mixed")
     return RegistriesConf({**version_1, **rules}, names, top.texts("credential-helpers"))
@@ -185,6 +186,7 @@ def own_aliases(environ: Mapping[str, str]) -> Path:
 
 def _drop_in(path: Path) -> RegistriesConf:
     conf = parse(read_text(path), str(path))
+    # podman accepts only version 2 in drop-in files as well.
     if any(rule.version_1 for rule in conf.rules.values()):
         raise UsageError(f"{path}: version 1 (registries) in a drop-in file; use version 2")
     return conf
@@ -302,6 +304,7 @@ def _mirror(table: TomlTable, by_digest_only: bool) -> MirrorRule:
     kind = table.text(key)
     if kind not in _FROM_MIRROR:
         raise table.error(key, f"({kind}) is not one of all, digest-only, tag-only")
+    # podman rejects this combination as well.
     if kind and by_digest_only:
         raise table.error(key, "cannot be combined with mirror-by-digest-only")
     by_tag, by_digest = (False, True) if by_digest_only else _FROM_MIRROR[kind]

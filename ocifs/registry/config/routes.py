@@ -69,6 +69,7 @@ class RouteTable:
         return tuple(routes)
 
     async def _load(self, host: str) -> tuple[HostEntry, ...]:
+        # Two tasks may both read the files, with the same result.
         if host not in self._hosts:
             self._hosts[host] = await in_thread(hosts_toml.load, self._directory, host)
         return self._hosts[host]

@@ -104,6 +104,7 @@ def merge_short_names(first: ShortNames, second: ShortNames) -> ShortNames:
 
 def _is_alias(name: str) -> bool:
     first, slash, _ = name.partition("/")
+    # A first component with a dot, or localhost, would be a host if a path follows.
     return all(map(is_component, name.split("/"))) and not (
         slash and ("." in first or first == "localhost")
     )

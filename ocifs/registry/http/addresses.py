@@ -188,6 +188,7 @@ def _local_nat64(number: int) -> Iterator[Address]:
 
 def is_own(address: Address) -> bool:
     """Whether an interface of this machine has the address."""
+    # If a documentation address can be bound as well (ip_nonlocal_bind), a bind proves nothing.
     return _can_bind(address) and not _can_bind(ipaddress.ip_address(_NEVER_OURS[address.version]))
 
 

@@ -130,6 +130,7 @@ def _translate(error: Exception, host: str) -> OcifsError:  # noqa: PLR0911 (a t
     unresolved = [cause.errno for cause in causes if isinstance(cause, socket.gaierror)]
     if unresolved:
         unreachable = Unreachable(f"the name {host} cannot be resolved", hint=_CHECK_NAME)
+        # Other failures of name servers may pass, such as EAI_AGAIN.
         unreachable.is_unknown_host = socket.EAI_NONAME in unresolved
         return unreachable
     if isinstance(error, httpcore.ConnectTimeout | httpx.ConnectTimeout):

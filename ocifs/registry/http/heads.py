@@ -83,6 +83,7 @@ class Head:
             self._interim = _INTERIM.match(line) is not None
         elif not line.strip(b"\r\n"):
             self.done = self.complete = not self._interim
+            # A field of an interim response is not about the body.
             self.chunked = self.chunked and self.done
             self._at_start = True
         else:

@@ -133,6 +133,7 @@ def make_pool(
         urlsplit(proxy)  # rejects unclosed brackets, which httpx accepts
         parsed = httpx.URL(proxy)
     except (httpx.InvalidURL, ValueError):
+        # The address may contain a password, so it is not in the message.
         raise UsageError("invalid proxy address", hint=_HINT) from None
     if parsed.scheme not in (*_SOCKS, "http", "https") or not parsed.host:
         raise UsageError(f"unsupported proxy scheme: {parsed.scheme}", hint=_HINT)

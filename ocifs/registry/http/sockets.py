@@ -94,6 +94,7 @@ class SocketStream(httpcore.AsyncNetworkStream):
 
     def _begin_body(self, head: Head, passed: bytes) -> bytes:
         """The last bytes of a head, without the beginning of a chunked body."""
+        # h11 parses the bytes after an incomplete head as headers, so reads stay small.
         self._head, self._size = None, BODY_READ if head.complete else HEAD_READ
         self._is_reused = self._is_reused or head.complete
         if not (head.complete and head.chunked):

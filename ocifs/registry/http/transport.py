@@ -110,6 +110,7 @@ class _PooledTransport(httpx.AsyncBaseTransport):
                 raise translated from None
             raise
         try:
+            # A host that the registry redirects to must not add zones.
             if request.url.host == self._registry[1]:
                 self._record_zone(response)
             return httpx.Response(

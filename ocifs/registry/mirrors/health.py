@@ -76,6 +76,7 @@ class Health:
                 raise self._failure
             if self._probe is None:
                 await self._run_probe(check)
+            # A probe after a pause. The caller can try another endpoint meanwhile.
             elif self._failure is not None:
                 raise self._failure
             else:
