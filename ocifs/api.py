@@ -99,6 +99,7 @@ class AsyncTree:
         """The node at a path. Raises NotFound, NotADirectory and the errors of a read."""
         with self.deadline():
             return await walk(self.root, os.fsencode(path), follow=follow)
+        # For mypy, which assumes that a context manager may swallow exceptions.
         raise AssertionError("a deadline raises when it passes")
 
     async def stat(self, path: str = "", *, follow: bool = True) -> Stat:
@@ -187,10 +188,12 @@ class _Loop:
             # Raised again in the thread that opens the tree.
             self._failed = error
         finally:
+            # From here on, a call raises UsageError and does not wait for an ended loop.
             self._tree = None
             self._ready.set()
 
     def call(self, work: Callable[[AsyncTree], Awaitable[T]]) -> T:
+        # Local, because the thread of the loop clears `_tree` at any time.
         tree, token = self._tree, self._token
         if tree is None or token is None:
             raise UsageError(f"closed: {self._source}")
@@ -229,6 +232,7 @@ class Tree:
         pid = os.getpid()
         loop = self._loops.get(pid)
         if loop is None:
+            # setdefault is atomic, so all threads of a child get the same lock.
             with self._locks.setdefault(pid, threading.Lock()):
                 if self._closed:
                     raise UsageError(f"closed: {self._source}")

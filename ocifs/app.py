@@ -85,6 +85,7 @@ async def open_tree(
     # Reads /proc and the limits of the control group, which may block.
     settings = await in_thread(fit_to_machine, settings)
     status = {} if status is None else status
+    # The nursery ends first: its tasks use the clients that the stack closes.
     async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
         directory = await in_thread(CacheDirectory, settings.cache.directory)
         closers: list[IdleCloser] = []
@@ -205,6 +206,7 @@ class Hosts:
         """The directory of one of several hosts. Sends no request."""
         async with self._opening:
             if host not in self._opened:
+                # A program can look up any name below --any, and an open host is never closed.
                 limit = self._parts.settings.limits.hosts
                 if len(self._opened) >= limit:
                     raise LimitExceeded(
@@ -247,6 +249,7 @@ def _open_origin(
     if mirrored.has_mirrors:
         # The endpoints then back off one by one, and the other ones are tried meanwhile.
         settings = replace(settings, timing=replace(settings.timing, outage_pause=0.0))
+    # A refused connection may be a restart: requests are repeated for half of the timeout.
     outage = Outage(settings.timing.outage_pause, settings.timing.timeout / 2)
     identity = RegistryIdentity(host, mirrored.identity, on_answer=outage.over)
     watched = WatchedCatalog(mirrored, traffic)

@@ -253,6 +253,7 @@ class SingleFlight(Generic[K, T]):
         waiting = current_waiter()
         if waiting is not None:
             flight.waiters.append(waiting)
+            # The work may have begun to wait for a host before this caller came.
             if flight.host is not None:
                 waiting.waits_for(flight.host)
         try:
@@ -265,6 +266,7 @@ class SingleFlight(Generic[K, T]):
         return cast(T, flight.value)
 
     async def _fly(self, key: K, flight: _Flight[T], work: Callable[[], Awaitable[T]]) -> None:
+        # The task inherits the context of its first caller, but its progress is for all of them.
         _waiting.set(flight)
         try:
             flight.value = await work()
@@ -275,6 +277,7 @@ class SingleFlight(Generic[K, T]):
             flight.error = DeadlineExceeded("cancelled before it was done")
             raise
         finally:
+            # An error is not cached: the next caller starts the work again.
             del self._flights[key]
             flight.done.set()
 

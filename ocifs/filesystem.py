@@ -72,6 +72,7 @@ class RegistryFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec ha
 
     def _tree(self, source: str) -> Tree:
         opened = self._opened.setdefault(os.getpid(), _OpenTrees())
+        # Held while a source is opened, so that two threads do not open it twice.
         with opened.lock:
             if source not in opened.trees:
                 opened.trees[source] = Tree(source, self._options)
@@ -104,6 +105,7 @@ class RegistryFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec ha
         """A listed path. A link has the attributes of its target, or its own if that fails."""
         if stat.is_link:
             try:
+                # With the keys of fsspec's LocalFileSystem.
                 return {
                     **_info(f"{prefix}{path}", tree.stat(path)),
                     "islink": True,

@@ -87,6 +87,7 @@ def raise_descriptor_limit() -> None:
 
 
 _CGROUPS = Path("/sys/fs/cgroup")
+# A group with less memory gets smaller windows and buffers (docs/decisions/0212-memory.md).
 _ROOMY = 512 * MIB
 _WINDOW, _SPARE_SHARE = 32 * MIB, 4
 
@@ -99,18 +100,22 @@ def memory_limit(groups: str, root: Path = _CGROUPS) -> int | None:
     limits = []
     for line in groups.splitlines():
         _, controllers, path = [*line.split(":", 2), "", ""][:3]
+        # The line of version 2 lists no controllers: `0::/PATH`.
         top, name = (
             (root, "memory.max") if not controllers else (root / "memory", "memory.limit_in_bytes")
         )
         if controllers and "memory" not in controllers.split(","):
             continue
         group = top / path.lstrip("/")
+        # The limits of all enclosing groups apply.
         for directory in (group, *group.parents):
             if not directory.is_relative_to(root):
                 break
+            # Without a limit, the file of version 2 contains `max`.
             with suppress(OSError, ValueError):
                 limits.append(int((directory / name).read_text()))
     least = min(limits, default=None)
+    # Without a limit, version 1 reports the largest multiple of a page below 2^63.
     return None if least is None or least >= 1 << 50 else least
 
 

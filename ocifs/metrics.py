@@ -179,6 +179,7 @@ def parse_address(text: str) -> tuple[str, int]:
     Raises UsageError.
     """
     host, colon, port = ("", ":", text) if text.isdigit() else text.rpartition(":")
+    # The last colon of `[::1]` belongs to the address, not to a port.
     if not colon or text.endswith("]"):
         host, port = text, str(DEFAULT_PORT)
     host = host.strip("[]") or "127.0.0.1"
@@ -199,6 +200,7 @@ def _is_address(host: str) -> bool:
 
 def exposition(status: StatusData) -> bytes:
     """The metrics of a status in Prometheus' text format 0.0.4."""
+    # Imported here: every mount parses addresses by this module, but few serve metrics.
     from prometheus_client import CollectorRegistry, generate_latest
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
     from prometheus_client.metrics_core import Metric as Family
@@ -220,4 +222,5 @@ def exposition(status: StatusData) -> bytes:
 
 def name_in_text(metric: Metric) -> str:
     """A metric's name in the text format."""
+    # prometheus_client adds the suffix to the names of counters.
     return f"{metric.name}_total" if metric.kind == "counter" else metric.name

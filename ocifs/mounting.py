@@ -50,6 +50,7 @@ def mount(
     # Imported here, so that a missing libfuse is reported like any other error of a mount.
     from ocifs.fuse.mounts import clear_dead_mount, reject_live_mount
 
+    # Before the first worker thread: the limit of arenas does not apply to existing ones.
     tune_malloc()
     raise_descriptor_limit()
     mountpoint = request.mountpoint
@@ -77,6 +78,7 @@ async def _serve(
 
     sources: StatusSources = {}
     hooks = Hooks(stats.record_note, on_warning=warn)
+    # The nursery is the inner one: the metrics end before the tree that they are about.
     async with (
         open_tree(request.source, settings, sources, hooks) as tree,
         trio.open_nursery() as nursery,

@@ -46,6 +46,7 @@ async def serve_metrics(listeners: list[trio.SocketListener], render: Callable[[
     limiter = trio.CapacityLimiter(_CONNECTIONS)
 
     async def handle(stream: trio.SocketStream) -> None:
+        # Clients that wait for their turn would hold any number of descriptors.
         try:
             limiter.acquire_nowait()
         except trio.WouldBlock:
@@ -63,6 +64,7 @@ async def serve_metrics(listeners: list[trio.SocketListener], render: Callable[[
                 await stream.aclose()
 
     async def handle_guarded(stream: trio.SocketStream) -> None:
+        # An error that leaves a handler would end the server.
         await guarded("answering a request for metrics", handle, stream)
 
     await trio.serve_listeners(handle_guarded, listeners)
@@ -99,11 +101,13 @@ async def _answer(stream: trio.SocketStream, render: Callable[[], bytes]) -> Non
     while event is h11.NEED_DATA:
         connection.receive_data(await stream.receive_some(_REQUEST_BYTES))
         event = connection.next_event()
+    # The client closed the connection before the end of its request.
     if not isinstance(event, h11.Request):
         return
     path = event.target.partition(b"?")[0]
     status, body = 200, b""
     if not _is_host_allowed(stream.socket.getsockname()[0], event.headers):
+        # RFC 9110, section 15.5.20, Misdirected Request.
         status, body = 421, b"use the address of this machine, or localhost\n"
     elif event.method not in (b"GET", b"HEAD"):
         status = 405

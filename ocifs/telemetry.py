@@ -81,6 +81,7 @@ class JsonFormatter(logging.Formatter):
             fields["operation"] = OPERATION.get()
         if record.exc_info:
             fields["exception"] = redact_secrets(self.formatException(record.exc_info))
+        # The encoder escapes control characters, so the fields need no `printable`.
         return json.dumps(fields)
 
 
@@ -92,6 +93,7 @@ class JournalFormatter(TextFormatter):
 
     def format(self, record: logging.LogRecord) -> str:
         priority = next((number for level, number in _PRIORITIES if record.levelno >= level), 7)
+        # The journal stores each line as a message of its own, with its own priority.
         return "\n".join(f"<{priority}>{line}" for line in super().format(record).splitlines())
 
 

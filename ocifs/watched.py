@@ -60,6 +60,7 @@ class Traffic:
     errors: deque[tuple[float, str]] = field(default_factory=lambda: deque(maxlen=_ERRORS))
     reachable: bool | None = None
     _away: bool = False  # an outage was logged, and its end was not
+    # One more than the average covers: the current second, which is incomplete.
     _seconds: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=RATE_SECONDS + 1))
 
     @contextmanager
@@ -98,6 +99,7 @@ class Traffic:
         transfer.received += count
         self.received += count
         second = int(trio.current_time())
+        # One number for each second bounds the memory for any number of pieces.
         if self._seconds and self._seconds[-1][0] == second:
             count += self._seconds.pop()[1]
         self._seconds.append((second, count))
@@ -199,6 +201,7 @@ class WatchedSource:
         transfer = Transfer(blob, start, stop, trio.current_time())
         self._traffic.in_progress.append(transfer)
         try:
+            # Around the whole transfer: a connection that is lost in the middle is a failure.
             with self._traffic.request():
                 async with self._source.open_blob(blob, start, stop) as stream:
                     yield _WatchedStream(stream, transfer, self._traffic)

@@ -89,6 +89,7 @@ def list_command(as_json: bool, **options: Unpack[CacheOptions]) -> None:
         _show(row)
     total, limit = sum(item.size for item in items), bounds(disk, settings).size
     used = f"{format_size(total)} of {format_size(limit)} used in {settings.directory}"
+    # On standard error, so that standard output has exactly one line for each item.
     write(f"{used}; {len(items) - len(rows)} names", err=True)
     for pin in pins(disk):
         write(f"pinned: {pin.what} ({len(pin.digests)} digests)", err=True)
@@ -109,6 +110,7 @@ def _rows(disk: Disk, items: Sequence[Item]) -> list[dict[str, object]]:
             "repositories": sorted(repositories.get(item.digest, ())),
         }
         for item in sorted(items, key=lambda item: -item.used)
+        # Cached names have no digest, and appear only in the count of names.
         if item.digest is not None
     ]
 

@@ -124,6 +124,7 @@ class Bash(Printable, BashComplete):
 
     def get_completions(self, args: list[str], incomplete: str) -> list[CompletionItem]:
         """The part of each candidate after the last character at which bash splits words."""
+        # The other word breaks of bash, such as blanks and quotes, do not occur within a word.
         breaks = set(os.environ.get("OCIFS_BREAKS", "")) & set(":=@")
         start = max((incomplete.rfind(character) for character in breaks), default=-1) + 1
         items = super().get_completions(args, incomplete)
@@ -179,6 +180,7 @@ def answer(group: click.Group, request: str) -> NoReturn:
     """Print the candidates for a shell, and exit. `request` is SHELL_complete."""
     signal.signal(signal.SIGALRM, lambda *_: os._exit(0))
     signal.alarm(SECONDS)
+    # A warning of a library would appear in the line that the user is typing.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     try:
         shell = SHELLS[request.partition("_")[0]](group, {}, "ocifs", VARIABLE)

@@ -113,6 +113,7 @@ def _local(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
     scheme = next((prefix for prefix in PREFIXES if incomplete.startswith(prefix)), "")
     text = incomplete.removeprefix(scheme)
     path, colon, _ = text.partition(":")
+    # A skopeo `dir:` has one image without a name, and colons in its path.
     if not colon or scheme == "dir:":
         return list(_files(scheme, text))
     try:
@@ -132,6 +133,7 @@ def _files(scheme: str, text: str) -> Iterator[CompletionItem]:
     try:
         with os.scandir(os.path.expanduser(parent + slash) or ".") as entries:
             for entry in sorted(entries, key=lambda entry: entry.name)[:_MAX_CANDIDATES]:
+                # As in shells, hidden files are candidates only after a dot was typed.
                 if not entry.name.startswith(start) or (not start and entry.name.startswith(".")):
                     continue
                 word = f"{scheme}{parent}{slash}{entry.name}"
@@ -202,6 +204,7 @@ def _settings(ctx: click.Context, *hosts: str) -> Settings:
     timing = replace(
         settings.timing, connect_timeout=SECONDS, stall_timeout=SECONDS, helper_timeout=SECONDS
     )
+    # A second attempt would end after the deadline of the completion.
     return replace(settings, timing=timing, limits=replace(settings.limits, retries=1))
 
 
@@ -215,12 +218,15 @@ async def _repositories_and_tags(
         with contextlib.suppress(NotFound):
             directory = await walk(root, parent.encode())
             if isinstance(directory, Directory):
+                # A component of a repository never begins with `_` or `.` (distribution-spec).
+                # Such names, like `_tags`, are those of ocifs.
                 names = [
                     entry.name.decode()
                     for entry in await directory.entries()
                     if entry.name[:1] not in b"_."
                 ]
                 candidates += [CompletionItem(prefix + name, type=OPEN) for name in names]
+        # A name that is not listed is still being typed. A request for its tags would fail.
         if host + repository not in [item.value for item in candidates]:
             return
     with contextlib.suppress(NotFound):
@@ -248,6 +254,7 @@ async def _names_below(root: Directory, parent: str, candidates: list[Completion
 
 def _is_directory_link(link: Symlink) -> bool:
     """Whether a link leads to a directory, judging from its target alone."""
+    # Following the links of a long tag list would take a request for each of them.
     name = link.target.rpartition(b"/")[2]
     return (
         b"_manifests/" in link.target

@@ -87,6 +87,7 @@ def load(known: Mapping[str, click.Parameter]) -> Config:
     for path in files():
         table = _read(path)
         mounts = table.pop("mounts", {})
+        # A source and a mount point belong to one mount, so they are not defaults of all commands.
         config.options.update(_checked(table, known, f"{path}", {"source", "mountpoint", "any"}))
         if not isinstance(mounts, dict):
             raise UsageError(f"{path}: mounts is not a table", hint="write [mounts.NAME]")
@@ -122,6 +123,7 @@ def _mount(
 
 def _read(path: Path) -> dict[str, object]:
     try:
+        # One byte more than allowed, to detect larger files without reading them whole.
         content = read_user_file(path, _MAX_BYTES + 1)
         if why := unsafe_permissions(path):
             write(f"ocifs: unsafe permissions of the configuration file: {why}", err=True)
@@ -173,8 +175,10 @@ def _converted(parameter: click.Parameter, value: object, origin: str) -> object
     if isinstance(value, dict):
         raise UsageError(f"{origin}: expected a value, not a table")
     if isinstance(value, str) and value.startswith("~/") and isinstance(parameter.type, click.Path):
+        # On the command line, the shell expands a tilde. In a file there is no shell.
         value = os.path.expanduser(value)
     try:
+        # The results are discarded: click converts the values of its default map itself.
         for item in value if isinstance(value, list) else [value]:
             parameter.type.convert(item, parameter, None)
     except (click.ClickException, TypeError) as error:

@@ -102,6 +102,7 @@ class _Finder:
     def _full_path(self, path: str) -> str:
         if not self.prefix or path == ".":
             return self.prefix or path
+        # The tags of the source itself (`:v1`) follow it without a slash.
         return f"{self.prefix}{'' if path[:1] in (':', '') else '/'}{path}"
 
 

@@ -94,12 +94,14 @@ async def _show_kinds(listing: Listing, entries: Sequence[DirectoryEntry]) -> No
     """
     kinds: list[str | None] = [None] * len(entries)
     shown = 0
+    # Shared by the workers, so that each entry is requested once.
     numbers = iter(range(len(entries)))
 
     async def work() -> None:
         nonlocal shown
         for number in numbers:
             kinds[number] = await _kind(listing, entries[number])
+            # Nothing is awaited in this loop, so two workers never show the same entry.
             while shown < len(entries) and (kind := kinds[shown]) is not None:
                 _show(entries[shown], True, kind)
                 shown += 1
@@ -116,6 +118,7 @@ async def _kind(listing: Listing, entry: DirectoryEntry) -> str:
     Empty if it leads to something else, or to a manifest that does not exist.
     """
     node: Node = entry.node
+    # The attributes of a listed entry may be provisional, and -l prints them.
     if not node.attributes_known:
         await node.restore_attributes()
     if isinstance(node, SymlinkNode) and _MANIFEST.search(node.target):

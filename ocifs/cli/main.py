@@ -53,6 +53,7 @@ class Commands(click.Group):
 
         if incomplete.startswith("-"):
             return super().shell_complete(ctx, incomplete)
+        # click's own method would import every command for its help text.
         return [
             CompletionItem(name, help=text)
             for name, (_, text) in COMMANDS.items()
@@ -74,6 +75,7 @@ class Commands(click.Group):
             loaded = config.load({param.name: param for param in mount.params if param.name})
             ctx.obj = loaded
             subcommands = command.commands if isinstance(command, click.Group) else ()
+            # click passes to each subcommand the part of the map below its name.
             ctx.default_map = {
                 cmd_name: {**loaded.defaults(), **{name: loaded.defaults() for name in subcommands}}
             }
@@ -137,6 +139,7 @@ def main() -> None:
         answer(group, request)
     sys.excepthook = errors.show_crash
     try:
+        # In standalone mode, click prints its errors itself and chooses the exit status.
         status = group(prog_name="ocifs", standalone_mode=False)
     except click.ClickException as error:
         if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):

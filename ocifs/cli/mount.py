@@ -101,6 +101,7 @@ def _one_argument(word: str, context: click.Context) -> UsageError:
     """The error for `ocifs mount WORD`, if WORD is not a mount of the configuration file."""
     if Path(word).is_dir():
         return UsageError(f"missing argument SOURCE: {word} is a directory", hint=_USAGE)
+    # With a dot or a colon, the word is a host or reference rather than a misspelt name.
     hint = nearest(word, named_mounts(context)) if "." not in word and ":" not in word else ""
     if hint:
         return UsageError(f"unknown mount: {word}", hint=hint)
@@ -126,6 +127,7 @@ def _serve(fields: RequestFields, settings: Settings, ready: Ready | None, *, qu
                 if isinstance(error, OcifsError)
                 else f"unexpected {type(error).__name__}: {error}"
             )
+            # Also for bugs: a daemon has no terminal, so only its parent can print the error.
             ready.fail(text, status_of(error))
         raise
 

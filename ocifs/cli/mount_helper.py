@@ -79,6 +79,7 @@ def main() -> None:
         "-f", dest="fake", action="store_true", help="check the arguments, but do not mount"
     )
     parser.add_argument("-v", dest="verbose", action="store_true")
+    # mount(8) "EXTERNAL HELPERS": every helper must accept these. ocifs needs none of them.
     parser.add_argument("-n", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("-N", help=argparse.SUPPRESS)
     parser.add_argument("-t", help=argparse.SUPPRESS)
@@ -92,6 +93,7 @@ def main() -> None:
         write(f"mount.ocifs: {error}", err=True)
         sys.exit(INVALID_USAGE)
     except SystemExit as end:
+        # argparse ends with 2 for invalid usage, which is a system error in mount(8).
         sys.exit(INVALID_USAGE if end.code else 0)
     if "remount" in options.split(","):
         sys.exit(0 if arguments.fake else remount(arguments.mountpoint, options))
@@ -169,6 +171,7 @@ def _become(command: Sequence[str]) -> NoReturn:
 def sources(text: str) -> list[str]:
     """The sources in the first field of fstab(5): separated by commas, or `none` for `-o any`."""
     if is_local(text):
+        # A path may contain commas.
         return [text]
     return [source for source in text.split(",") if source not in ("", "none")]
 
@@ -193,6 +196,7 @@ def translate(options: str, sloppy: bool = False) -> list[str]:
         if option in FLAGS or key == "user":
             continue
         parameter = known.get(key.replace("-", "_"))
+        # In the foreground, mount(8) would wait for its helper until the mount ends.
         if parameter is None or parameter.name == "foreground":
             if sloppy:
                 continue

@@ -46,6 +46,7 @@ class SecondsType(click.ParamType):  # type: ignore[type-arg]
             number = float(str(value))
         except ValueError:
             number = -1.0
+        # Not `number < 0`, which is false for NaN.
         if not number >= 0:
             self.fail(f"not a number of seconds: {value}", param, ctx)
         return number
@@ -86,6 +87,7 @@ def _with_options(items: Iterable[DeclaredOption]) -> Callable[[F], F]:
     """A decorator that adds options, which the command takes as keyword arguments."""
 
     def decorate(function: F) -> F:
+        # Decorators apply from the last to the first, and --help has the order of declaration.
         for item in reversed(list(items)):
             function = click_option(item)(function)
         return function

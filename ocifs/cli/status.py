@@ -73,6 +73,7 @@ def mount_rows(selected: Sequence[Path] = ()) -> list[dict[str, object]]:
                 "mountpoint": str(mount.mountpoint),
                 "source": mount.source,
                 "state": state,
+                # A silent mount would exceed the deadline a second time.
                 "status": read_status(mount.mountpoint) if state == "answers" else {},
             }
         )
@@ -131,6 +132,7 @@ def _cache(cache: Mapping[str, object]) -> str:
 
 
 def _registry(registry: Mapping[str, object]) -> Iterator[str]:
+    # As text: the value of another version may not be hashable.
     reachable = {"True": "reachable", "False": "unreachable"}.get(
         str(registry.get("reachable")), "not contacted yet"
     )
@@ -151,6 +153,7 @@ def _registry(registry: Mapping[str, object]) -> Iterator[str]:
             received = format_size(endpoint.get("bytes_received"))
             yield f"  mirror {endpoint.get('url')}: {endpoint.get('state')}; {received} received"
     failures = registry.get("errors")
+    # Once the registry has answered, the recorded errors are history.
     if isinstance(failures, list) and failures and registry.get("reachable") is False:
         last = failures[-1]
         yield f"  {last.get('message') if isinstance(last, Mapping) else last}"
@@ -160,6 +163,7 @@ def _transfer(fetch: Mapping[str, object]) -> str:
     start, stop = (
         value if isinstance(value, int) else 0 for value in (fetch.get("start"), fetch.get("stop"))
     )
+    # The algorithm and twelve digits, as in the short identifiers of docker and podman.
     blob = f"{fetch.get('repository')}@{str(fetch.get('digest'))[:19]}…"
     text = f"  fetching {blob}: {format_size(fetch.get('received'))} of {format_size(stop - start)}"
     size = fetch.get("size")

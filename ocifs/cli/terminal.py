@@ -20,6 +20,7 @@ import click
 from ocifs.printable import printable, printable_lines
 from ocifs.units import format_size
 
+# ECMA-48 CUP and ED, and xterm's ED 3, which erases the scrollback as well.
 _CLEAR = "\033[H\033[2J\033[3J"
 
 
@@ -30,6 +31,7 @@ def is_screen(stream: TextIO) -> bool:
 
 def has_colours(stream: TextIO) -> bool:
     """Whether this stream gets colours."""
+    # An empty NO_COLOR does not count (https://no-color.org).
     if os.environ.get("NO_COLOR"):
         return False
     if os.environ.get("CLICOLOR_FORCE", "0") != "0":
@@ -57,8 +59,10 @@ def write(*parts: str, err: bool = False, end: str = "\n") -> None:
     stream = sys.stderr if err else sys.stdout
     if err or stream.isatty() or has_colours(stream):
         text = "".join(part if isinstance(part, Mark) else printable(part) for part in parts)
+        # click would remove the escape sequences in a pipe, for which CLICOLOR_FORCE requests them.
         click.echo(text + end, file=stream, nl=False, color=True)
     else:
+        # Not as text: the encoding of the locale may not be able to represent a name.
         click.echo(_bytes("".join(parts) + end), file=stream, nl=False)
 
 
@@ -114,6 +118,7 @@ class ProgressBar(ExitStack):
                 length=total, label=label, show_pos=self._show_position, file=sys.stderr
             )
             self._bar = self.enter_context(bar)
+        # The total of a search grows while further tags are listed.
         self._bar.length = total
         self._bar.update(done - self._done)
         self._done = done

@@ -155,6 +155,7 @@ def declared(options: type) -> tuple[DeclaredOption, ...]:
 
 
 def _declared(name: str, hint: object) -> DeclaredOption:
+    # Nested Annotated types are flattened, so the kind of `Flag` and the Option are in one list.
     value, *metadata = get_args(hint)
     option = next(item for item in metadata if isinstance(item, Option))
     if get_origin(value) is Literal:

@@ -70,6 +70,7 @@ def fuse(
 def _helper() -> Finding:
     topic, program = "fusermount3", find_program("fusermount3")
     if program is None:
+        # Root mounts by mount(2), and needs the helper only for --auto-unmount.
         level = NOTE if os.geteuid() == 0 else BAD
         todo = "apt install fuse3, or dnf install fuse3"
         return Finding(level, topic, "fusermount3 is not on the PATH", todo)
@@ -115,10 +116,12 @@ def cache(settings: Settings) -> Iterator[Finding]:
     """Whether the cache directory is usable."""
     directory = settings.cache.directory
     existing = directory
+    # The first mount creates the cache, and a check creates nothing.
     while not existing.exists() and existing != existing.parent:
         existing = existing.parent
     yield _cache_directory(directory, existing)
     space = os.statvfs(existing)
+    # Not f_bfree, which includes the blocks reserved for root (statvfs(3)).
     free = space.f_bavail * space.f_frsize
     kind = filesystem_of(existing)
     todo = f"free some space, or {_OTHER_DIRECTORY}" if free < _LITTLE_SPACE else ""
@@ -168,6 +171,7 @@ def filesystem_of(path: Path) -> str:
     device, kind = os.stat(path).st_dev, "unknown"
     for line in mount_table():
         mount_fields, _, type_fields = line.partition(" - ")
+        # The third field is the device. After the separator, the first field is the type.
         if mount_fields.split(" ")[2] == f"{os.major(device)}:{os.minor(device)}":
             kind = type_fields.split(" ")[0]
     return kind

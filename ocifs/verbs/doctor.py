@@ -70,6 +70,7 @@ async def diagnose(source: OneSource | None, settings: Settings) -> AsyncIterato
     yield Finding(OK, "version", f"ocifs {__version__}, Python {version} ({sys.executable})")
     checks = (fuse(), credentials(settings), cache(settings), registries(settings), _mounts())
     for check in checks:
+        # The body of a generator runs in the thread that iterates, and these checks block.
         for finding in await in_thread(list, check):
             yield finding
     if isinstance(source, LayoutSource):
@@ -114,6 +115,7 @@ async def _images_and_notes(
     async with trio.open_nursery() as nursery:
         layout = await Layout.open(source, nursery, settings, DerivedFiles(disk))
         result = (await layout.names()).shown, await layout.notes()
+        # Verifications of the layout may still run in the nursery, and nothing waits for them.
         nursery.cancel_scope.cancel()
     return result
 

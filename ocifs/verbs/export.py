@@ -139,6 +139,7 @@ class _Export:
                 self._blobs[part.digest] = part
         blobs = blob_children(manifest)
         self._blobs.update((blob.digest, blob) for blob in blobs)
+        # Blobs of BuildKit's older cache are copied as blobs, although an index lists them.
         for child in () if blobs else manifest.manifests:
             if child.digest not in self._manifests:
                 await self._collect_child(child, depth + 1)
@@ -171,6 +172,7 @@ class _Export:
         total = sum(blob.size for blob in blobs)
         done = 0
         for blob in blobs:
+            # It only reads, so a cancelled export need not wait until the file is hashed.
             has = self.layout.has
             if not await in_thread(has, blob.digest, blob.size, abandon_on_cancel=True):
                 await self._copy_blob(blob, done, total)

@@ -67,12 +67,14 @@ async def open_search(
     unknown = sorted(set(kinds) - KINDS_BY_NAME.keys())
     if unknown:
         raise UsageError(f"unknown kind: {', '.join(unknown)}")
+    # Without a buffer: a caller that stops reading also stops the requests.
     send, receive = trio.open_memory_channel[SearchResult](0)
     search = _Search(frozenset(kinds), pacer or Pacer(tree.timing, status=tree.status), on_progress)
     with receive, ungrouped():
         async with trio.open_nursery() as nursery:
             nursery.start_soon(search.run, tree.root, send)
             yield receive
+            # The caller may have left the block before the last result.
             nursery.cancel_scope.cancel()
 
 
@@ -144,6 +146,7 @@ class _Search:
             for name in names:
                 text = f"{path}:{unmangle(name).decode(errors='surrogateescape')}"
                 yield text, await self._pacer.run(partial(manifests.lookup, name))
+        # The directories of a manifest are not repositories.
         for name, node in () if _lists_tags(directory) else entries.items():
             if not name.startswith(b"_") and isinstance(node, Directory):
                 child = name.decode(errors="surrogateescape")
@@ -167,6 +170,7 @@ class _Search:
                     if not self._kinds or kind in self._kinds:
                         await results.send(Match(path, kind))
                 self._identified += 1
+                # A source that is itself a manifest has no tags to count.
                 self._on_progress(self._identified, max(self._tags, self._identified))
 
 

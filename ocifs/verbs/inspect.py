@@ -55,6 +55,7 @@ class Inspection:
             "subject": str(manifest.subject.digest) if manifest.subject else None,
             "annotations": dict(manifest.annotations),
             "files": _files(self.loaded),
+            # None, for an unknown list, differs from an empty one.
             "referrers": self.referrers
             and [{"kind": kind, "digest": str(digest)} for kind, digest in self.referrers],
             "layers": [_descriptor(layer) for layer in manifest.layers],

@@ -61,6 +61,7 @@ class Pacer:
         """
         while True:
             async with self._limiter:
+                # Another request may have been refused while this one waited for its turn.
                 if trio.current_time() < self._resume_at:
                     await trio.sleep_until(self._resume_at)
                     continue
@@ -80,6 +81,7 @@ class Pacer:
             return
         self._refusals += 1
         doubled = _FIRST_PAUSE * 2 ** (self._refusals - 1)
+        # With a Retry-After of 0, all attempts would be used up at once.
         pause = doubled if error.retry_after is None else max(error.retry_after, 1.0)
         if pause > self.timing.max_wait or self._refusals > _MAX_REFUSALS:
             raise error
@@ -103,6 +105,7 @@ class Pacer:
             values = read()
             limits = values.get("rate_limits") if isinstance(values, dict) else None
             for name, value in limits.items() if isinstance(limits, dict) else ():
+                # Docker Hub sends `76;w=21600`: the requests, and the window in seconds.
                 number = re.match(r"\s*(\d{1,9})", str(value))
                 if name.endswith("remaining") and number:
                     return int(number[1])

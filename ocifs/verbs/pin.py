@@ -47,6 +47,7 @@ async def pin_manifest(tree: AsyncTree) -> PinReport:
     names: frozenset[str] = frozenset()
     with tree.deadline():
         reached = await reachable(location)
+        # Without the cached tag, the pinned content could not be found by its reference offline.
         if isinstance(catalog, CachedCatalog):
             tag = source.tag or ""
             names = await catalog.name_files(source.repository, tag, reached.manifests)
@@ -59,6 +60,7 @@ def _put(
 ) -> PinReport:
     disk = Disk(directory)
     put_pin(disk, Pin(reference, frozenset({*reached.manifests, *reached.blobs}), names))
+    # An unknown size is negative (UNKNOWN_SIZE).
     missing = sum(
         max(0, size) for digest, size in reached.blobs.items() if not disk.whole(digest).exists()
     )
