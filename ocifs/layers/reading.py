@@ -182,6 +182,7 @@ class LayerReader:
         if not length or index.spans is None or layer.key in self._prefetched:
             return
         if index.spans[index.spans.numbers(start, start + 1)[0]].start < length:
+            # Before the fetch, so that other reads during it do not start a second one.
             self._prefetched[layer.key] = True
             self._nursery.start_soon(guarded, "prefetching", self._fetch_first, layer.blob, length)
 

@@ -47,6 +47,7 @@ async def run_concurrently(work: Callable[[int], Awaitable[None]], count: int) -
         try:
             await work(number)
         except OcifsError as error:
+            # Not raised here, since the nursery would wrap it in a group.
             errors.append(error)
             nursery.cancel_scope.cancel()
 

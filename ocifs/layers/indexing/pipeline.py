@@ -104,6 +104,7 @@ class IndexingPipeline:
             self._prefetcher.take, limits, self._checkpoints, shared.hold_large_window
         )
         diff_id = layer.diff_id
+        # A diff ID that cannot be computed is not compared. The tar then gets a SHA-256.
         is_known = diff_id is not None and diff_id.verifiable
         self._digests = StreamDigests(diff_id.algorithm if diff_id and is_known else "sha256")
 

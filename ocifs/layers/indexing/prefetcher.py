@@ -38,6 +38,7 @@ class Prefetcher:
         self._reported = time.monotonic()
         # None marks the end: either of the blob, or because of `_error`.
         self._pieces: SimpleQueue[bytes | None] = SimpleQueue()
+        # Raised by `take` after a cancellation of `run`, which sets no error.
         self._error = Exception("the blob is no longer read")
         self._free = trio.Semaphore(_MAX_WAITING)
         self._token = trio.lowlevel.current_trio_token()
@@ -75,6 +76,7 @@ class Prefetcher:
             self._pieces.put(None)  # for further calls
             trio.from_thread.check_cancelled()
             raise self._error
+        # Called in the worker thread, and the semaphore belongs to the event loop.
         self._token.run_sync_soon(self._free.release)
         self._taken += len(piece)
         return piece

@@ -77,6 +77,7 @@ class Spool:
     ) -> None:
         put, self._put = self._put, None
         if put is not None:
+            # An exception makes `put` remove the file.
             reason = error or _Discarded()
             put.__exit__(type(reason), reason, trace)
 

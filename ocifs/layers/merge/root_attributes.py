@@ -59,6 +59,7 @@ class RootAttributesCache:
         return load(self._derived, KIND, name, decode)
 
     def _save(self, name: Digest, root: RootAttributes) -> None:
+        # A write costs an fsync, and a later mount nearly always has the same attributes.
         if self._find(name) != root:
             save(self._derived, KIND, name, encode(root))
 

@@ -35,7 +35,9 @@ class MemoryBudget:
     @asynccontextmanager
     async def reserve(self, size: int) -> AsyncIterator[None]:
         """Reserve bytes for the block; wait until they are free."""
+        # A larger reservation could never be granted.
         size = min(size, self._size)
+        # Locks of trio are fair, so the requests are granted in their order.
         async with self._turn:
             while self._free < size:
                 released = self._released
@@ -49,6 +51,7 @@ class MemoryBudget:
         try:
             yield
         finally:
+            # A reservation of an earlier epoch was already given back.
             if epoch == self._epoch:
                 self._free += size
             self._released.set()

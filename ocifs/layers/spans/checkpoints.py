@@ -72,6 +72,7 @@ class CheckpointBuilder:
     def add(self, piece: bytes) -> bool:
         """Add the next output."""
         self._output += len(piece)
+        # Only checkpoints in gzip need the preceding output.
         if self._compression == "gzip":
             self._tail = piece[-WINDOW:] if len(piece) >= WINDOW else (self._tail + piece)[-WINDOW:]
         if self._compression == FROM_TAR:

@@ -36,6 +36,7 @@ class SequentialReads:
         last, end, length = self._last
         if last is digest and 0 <= start - end < max(_GAP, length // _GAP_SHARE):
             return length
+        # An end less than _GAP before `start` is in the same unit, or in the one before.
         for unit in (start // _GAP, start // _GAP - 1):
             end, length = self._others.get((digest, unit), (-1, 0))
             if end >= 0 and 0 <= start - end < _GAP:

@@ -28,6 +28,7 @@ class WindowFile:
 
     def __init__(self, descriptor: int) -> None:
         """`descriptor` is duplicated. Raises OSError."""
+        # `__del__` is also called if the duplication fails.
         self._descriptor = -1
         self._descriptor = os.dup(descriptor)
 

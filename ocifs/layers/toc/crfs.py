@@ -170,6 +170,7 @@ class _TocBuilder:
                             chunk.inner,
                         )
                     )
+                    # A file with one extent takes the shorter path of `LayerReader.read`.
                     _extend(extents, Extent(chunk.offset, position, chunk.size))
                     position += chunk.size
             self._entries[file.number] = self._entries[file.number]._replace(extents=tuple(extents))

@@ -157,4 +157,5 @@ def _xattrs(value: object) -> tuple[tuple[bytes, bytes], ...]:
             raise Malformed(
                 "an extended attribute in the table of contents is not base64"
             ) from None
+    # listxattr(2) returns names with a NUL behind each, so such names cannot exist.
     return tuple((name, data) for name, data in xattrs if name and b"\0" not in name)

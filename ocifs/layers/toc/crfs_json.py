@@ -47,6 +47,7 @@ def scan_entries(text: str) -> Iterator[TocEntry]:
             if not isinstance(entry, dict):
                 raise Malformed("the table of contents has an entry that is not an object")
             yield entry
+    # The version may follow the entries, so it is checked last.
     if not scanner.at_end() or seen.get("version") != 1 or "entries" not in seen:
         raise Malformed("the table of contents has an unknown version")
 

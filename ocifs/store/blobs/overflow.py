@@ -43,6 +43,7 @@ class _MemoryDirectory(Disk):
 
     def with_room(self, write: Callable[[], T]) -> T:
         used = 0
+        # A copy, since other threads change the set meanwhile.
         for blocks in list(self._files):
             try:
                 used += os.fstat(blocks.fd).st_blocks * 512

@@ -39,6 +39,7 @@ class NameFiles:
     def __init__(self, disk: Disk, host: str) -> None:
         self._disk = disk
         self._host = host
+        # Any key: only the directory of the path is used.
         self._directory = disk.name(host, Digest.of(b"")).parent
 
     def path(self, owner: str, key: str) -> Path:

@@ -98,6 +98,7 @@ class RepositoryListing:
         """The repositories of the names on disk, which are read once."""
         if self._cached is None:
             owners = self._answers.owners
+            # So that `used` includes an owner, also before any other name was looked up.
             await owners.of("")
             self._cached = await in_thread(self._answers.files.repositories, owners.used())
         return self._cached

@@ -84,6 +84,7 @@ class Housekeeper:
 
     def make_room(self) -> bool:
         """Evict, since a write found the disk full. Called from a worker thread."""
+        # Before `run` has begun, there is no event loop that could close idle files.
         if self._token is None:
             return False
         # Open files are locked against eviction, so idle ones are closed first.

@@ -112,6 +112,7 @@ def _check_partial(disk: Disk, item: Item) -> bool:
     # The map comes last in `paths`. Each process that has the blob open holds a lock on it.
     if _is_locked(item.paths[-1]):
         return False
+    # A partial file is sparse, and as long as the whole blob.
     try:
         blocks = BlobBlocks(disk, item.digest, item.length)
     except OcifsError:
