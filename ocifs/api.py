@@ -164,6 +164,7 @@ class _Loop:
         self._tree: AsyncTree | None = None
         self._token: trio.lowlevel.TrioToken | None = None
         self._ended: trio.Event | None = None
+        # A daemon thread, so that a program which does not close the tree can still end.
         self._thread = threading.Thread(target=self._run, name=f"ocifs {source}", daemon=True)
         self._thread.start()
         # Set when the tree is open, and also when it cannot be opened.

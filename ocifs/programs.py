@@ -55,6 +55,7 @@ def _exclude(relative: set[str]) -> None:
     """Remove directories from sys.path, except the one that contains this package."""
     home = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     current = _current_directory()
+    # Without that directory, later imports of ocifs would fail.
     excluded = {os.path.normpath(os.path.join(current, entry)) for entry in relative} - {home}
     sys.path[:] = [entry for entry in sys.path if os.path.isabs(entry) and entry not in excluded]
 

@@ -23,6 +23,7 @@ def read_user_file(path: Path, most: int) -> bytes:
 
     Raises OSError, with EINVAL for a file of another type.
     """
+    # Without O_NONBLOCK, opening a FIFO waits for a writer.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     with os.fdopen(descriptor, "rb") as file:
         status = os.fstat(descriptor)
@@ -48,6 +49,7 @@ def unsafe_permissions(path: Path) -> str:
         return f"others can write to {path}: chmod go-w {path}"
     if directory.st_uid not in (0, os.geteuid()):
         return f"the directory of {path} belongs to another user"
+    # In a sticky directory such as /tmp, only the owner can rename or remove a file.
     if _others_can_write(directory) and not directory.st_mode & stat.S_ISVTX:
         return f"others can replace {path}: chmod go-w {path.parent}"
     return ""

@@ -45,6 +45,7 @@ def command(source: str, path: str, any_host: bool, **options: Unpack[Options]) 
             if not chunk:
                 break
             offset += len(chunk)
+            # A full pipe blocks, and would stop the fetches in the event loop.
             await in_thread(sys.stdout.buffer.write, chunk)
         sys.stdout.buffer.flush()
 

@@ -70,6 +70,7 @@ def nearest(missing: str, names: Iterable[str], cutoff: float = 0.6) -> str:
 
 def fail_usage(error: click.ClickException) -> None:
     """Print an error of click in the form of all other errors."""
+    # click appends similar names to the message. In ocifs they are the hint.
     message, _, close = error.format_message().strip().partition(" Did you mean ")
     context = error.ctx if isinstance(error, click.UsageError) else None
     parameter = error.param if isinstance(error, click.BadParameter) else None

@@ -130,6 +130,7 @@ def main() -> None:
     """Run the command line. The only place where errors become messages and exit statuses."""
     exclude_current_directory()
     # Files and directories that ocifs creates are never writable for others.
+    # os.umask returns the old mask only when it sets another one.
     os.umask(os.umask(0o077) | 0o022)
     # A core dump would contain credentials.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
