@@ -90,6 +90,7 @@ class ArchiveFiles:
         self._strip_top_directory()
 
     def __del__(self) -> None:
+        # The `read_at` of every FileRange refers to this object: the descriptor outlives them.
         os.close(self._descriptor)
 
     def find(self, name: str) -> FileRange:
@@ -249,7 +250,9 @@ class _HeaderReader:
                     records,
                     decoded(link) or records.get("linkpath") or decoded(header.link),
                 )
+                # Before POSIX, a directory was a file with a slash at the end of its name.
                 if member is not None and not (header.kind == _OLD_FILE and path.endswith("/")):
+                    # GNU tar gives a sparse file a substitute path, and records the real one here.
                     yield records.get("GNU.sparse.name") or path, member
                 # Extended headers apply to one member only.
                 name, link, records = b"", b"", {}
@@ -279,11 +282,13 @@ class _HeaderReader:
             self._skip_sparse_map(header)
         size = 0
         if header.kind not in _NO_DATA:
+            # The octal field of the header ends at 8 GiB: a PAX record replaces it.
             size = number_of(records, "size") or header.size
         begin = self._position
         # Checked here, since a position beyond the end would look like the end of the archive.
         if size < 0 or begin + size > self._size:
             raise Malformed(f"{self._shown} is truncated, or damaged before byte {begin}")
+        # Content is padded to whole blocks.
         self._position += size + -size % BLOCK
         if header.kind not in _FILES:
             return None

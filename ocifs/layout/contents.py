@@ -125,11 +125,14 @@ class OciContents:
         # Threads that find the index changed at the same time parse it once.
         with self._lock:
             if self._parsed is None or self._parsed[0] != version:
+                # The version is older than the read: if the index changes between them, the next
+                # call parses it again.
                 self._parsed = version, _entries(read_small(self._files, INDEX, self._limits))
             return self._parsed[1]
 
     def find(self, digest: Digest) -> FileRange:
         if not digest.verifiable:
+            # Only a verifiable digest is safe as a component of a path.
             raise Unsupported(
                 f"cannot verify {digest}: unknown algorithm, or invalid value for the algorithm"
             )
@@ -156,6 +159,7 @@ def _marker_notes(files: Files, limits: Limits) -> list[str]:
     version = value.get("imageLayoutVersion")
     if not isinstance(version, str):
         return ["the layout's file oci-layout has no imageLayoutVersion"]
+    # 1.0.0 remains the version until the layout itself changes (image-layout.md).
     if version == "1.0.0":
         return []
     return [f"the layout has version {json.dumps(version)}, ocifs supports 1.0.0"]
@@ -187,6 +191,7 @@ def usable_names(names: Iterable[str]) -> tuple[str, ...]:
 
 def _is_text(name: str) -> bool:
     try:
+        # JSON may contain lone surrogates, which UTF-8 cannot encode.
         name.encode()
     except UnicodeEncodeError:
         return False

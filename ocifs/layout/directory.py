@@ -92,6 +92,7 @@ class DirectoryFiles:
     @contextmanager
     def _opened(self, name: str) -> Iterator[int]:
         """A descriptor of a file of the layout."""
+        # The local reference prevents another thread from closing the descriptor during the lookup.
         root = self._root()
         descriptor = _Walk(root.descriptor, f"{self.shown}/{name}").open(name)
         try:
@@ -109,6 +110,7 @@ class _RootHandle:
     __slots__ = ("descriptor", "identity")
 
     def __init__(self, path: str, shown: str) -> None:
+        # If a component cannot be opened, `__del__` closes the last descriptor.
         self.descriptor = os.open("/", _DIRECTORY)
         for part in path.split("/"):
             if part:
@@ -139,6 +141,7 @@ class _Walk:
         try:
             return self._open(path)
         finally:
+            # The first descriptor belongs to the _RootHandle.
             for descriptor in self._above[1:]:
                 os.close(descriptor)
 

@@ -50,6 +50,7 @@ DERIVED = "dev.ocifs.derived"
 
 # The kind of derived data that is the digest of a compressed member.
 _KIND = "archive-digest.1"
+# The longest magic number, that of xz, has 6 bytes.
 _HEAD = 6
 _SUFFIXES = {"none": "", "gzip": "+gzip", "zstd": "+zstd", "bzip2": "+bzip2", "xz": "+xz"}
 _EXTENSIONS = (".tar.gz", ".tar", ".json", ".tgz")
@@ -128,6 +129,7 @@ class DockerContents:
             self._layer(name, diff_id) for name, diff_id in zip(image.layers, diff_ids, strict=True)
         ]
         self._blobs[digest] = file
+        # No registry has the digest of a derived manifest: the original is better (decision 0272).
         original = self._originals.get((digest, *(layer["digest"] for layer in layers)))
         if original is not None:
             self._blobs[original.digest] = self._files.find(
@@ -148,6 +150,7 @@ class DockerContents:
             )
         config = file.read(0, file.size)
         digest, expected = Digest.of(config), _digest_in_name(name)
+        # Without a digest in its name, nothing else verifies the config.
         if expected is None:
             check_trusted(file, name)
         elif expected != digest:
@@ -170,8 +173,11 @@ class DockerContents:
             digest = Digest(parts[1], parts[2])
             if digest.verifiable:
                 return digest
+        # The digest is made from these bytes, and cannot reveal that they are a file of another
+        # user (decision 0273).
         check_trusted(file, name)
         with self._lock:
+            # Images of one archive share layers: each is hashed once.
             if name not in self._hashed:
                 self._hashed[name] = self._cached_digest(file) or self._hash(file)
             return self._hashed[name]
@@ -201,6 +207,7 @@ def _manifest_of(config: Digest, size: int, layers: list[dict[str, object]]) -> 
         "layers": layers,
         "annotations": {DERIVED: note},
     }
+    # Another serialization would change the digests of all derived manifests.
     return json.dumps(manifest, separators=(",", ":")).encode()
 
 
@@ -213,10 +220,12 @@ def _original_manifests(files: Files, limits: Limits) -> dict[tuple[object, ...]
             entry.descriptor for entry in contents.list_manifests() if entry.descriptor is not None
         ]
     except OcifsError:
+        # Older archives have no index.json: all their manifests are derived.
         return originals
     # The list, and the platforms of an index in it.
     for _ in range(2):
         below: list[Descriptor] = []
+        # An untrusted index may list any number of manifests, and each of them is read.
         for descriptor in level[: limits.referrers]:
             try:
                 manifest = read_manifest(contents, descriptor, limits)
@@ -232,6 +241,7 @@ def _original_manifests(files: Files, limits: Limits) -> dict[tuple[object, ...]
 
 
 def _key(file: FileRange) -> Digest:
+    # In an archive, `version` includes the offset of the member (archive.py).
     return Digest.of(" ".join(map(str, (*file.version, file.size))).encode())
 
 
@@ -289,6 +299,7 @@ def _diff_ids(config: bytes) -> list[Digest]:
     rootfs = as_object(load_json(config, "the config"), "the config").get("rootfs")
     listed = as_object(rootfs, "the config's rootfs").get("diff_ids")
     digests = [Digest.parse(text) for text in _texts(listed, "the config's diff_ids")]
+    # A diff ID becomes the digest of an uncompressed layer, and must be verifiable for that.
     for digest in digests:
         if not digest.verifiable:
             raise Malformed(f"the config's diff_ids has a digest that cannot be verified: {digest}")

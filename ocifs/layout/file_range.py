@@ -22,6 +22,8 @@ from typing import TypeAlias
 from ocifs.errors import AccessDenied, Malformed, NotFound, RegistryFailed
 
 Version: TypeAlias = tuple[int, ...]
+# O_NONBLOCK: the open of a FIFO returns at once. O_NOCTTY: a terminal does not become the
+# controlling terminal.
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 
@@ -84,9 +86,11 @@ def open_regular(name: str, shown: str, *, within: int | None = None) -> int:
     `within`: the descriptor of a directory; links in it are not followed.
     """
     with translate_errors(shown):
+        # The path of the source may be a link. A name inside a layout may not (decision 0273).
         follow = 0 if within is None else os.O_NOFOLLOW
         descriptor = os.open(name, _FLAGS | follow, dir_fd=within)
     try:
+        # The open file is checked, since a name could be replaced between its check and the open.
         _check_regular(descriptor, shown)
     except BaseException:
         os.close(descriptor)
@@ -153,6 +157,7 @@ def translate_errors(shown: str) -> Iterator[None]:
 
 
 def _error_of(error: OSError, shown: str) -> NotFound | AccessDenied | RegistryFailed | Malformed:
+    # ENOTDIR: a component of the path is a file, so that the path does not exist.
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return NotFound(f"no such file or directory: {shown}")
     if isinstance(error, PermissionError):
@@ -160,6 +165,7 @@ def _error_of(error: OSError, shown: str) -> NotFound | AccessDenied | RegistryF
     # A socket, or a device without a driver.
     if error.errno in (errno.ENXIO, errno.ENODEV):
         return Malformed(f"not a regular file: {shown}")
+    # With O_NOFOLLOW, open(2) reports a symbolic link as ELOOP.
     if error.errno == errno.ELOOP:
         return Malformed(f"a symbolic link, or too many levels of symbolic links: {shown}")
     return RegistryFailed(f"cannot read {shown}: {error.strerror}")

@@ -57,6 +57,7 @@ log = logging.getLogger("ocifs.layout")
 
 T = TypeVar("T")
 
+# An abandoned thread occupies this limiter until its disk answers, and not that of other sources.
 _THREADS = 16
 _NOTES = 10  # notes about ambiguous names
 

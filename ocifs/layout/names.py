@@ -49,9 +49,12 @@ class NameTable:
 
         Raises NotFound, also if several manifests have the name.
         """
+        # An exact name has precedence over positions, digests and equivalent names (decision 0271).
         matches = self._exact.get(text) or self._of_other_forms(text)
         if not matches:
             raise NotFound(f"no image named {text!r} in this source", hint=_choice(self.shown))
+        # skopeo takes the first, oras the last: a script would read the wrong image without an
+        # error (decision 0271).
         if _differ(matches):
             shown = (self._shown[self.entries.index(entry)] for entry in matches[:_SHOWN])
             raise NotFound(
@@ -84,10 +87,12 @@ class NameTable:
 
     def _named(self, text: str) -> list[ListedManifest]:
         normal = _normal(text)
+        # All names that are not references share the key "", and are not equivalent.
         return self._exact.get(text) or (self._normal.get(normal, []) if normal else [])
 
 
 def _differ(entries: Sequence[ListedManifest]) -> bool:
+    # Several entries of one manifest are not ambiguous, even under the same name.
     return len({entry.identity for entry in entries}) > 1
 
 

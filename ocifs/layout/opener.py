@@ -73,6 +73,7 @@ class SourceOpener:
                 f"is a directory: {path}", hint=f"name the directory: {_shown_path(path)}"
             )
         files = DirectoryFiles(path)
+        # A `dir:` directory has a manifest.json as well: only its content distinguishes the two.
         is_layout, is_saved = _is_layout(files), docker.is_saved(files, self._limits)
         is_dir = files.has(skopeo_dir.MANIFEST) and not is_layout and not is_saved
         if transport is LocalTransport.ANY:
@@ -101,6 +102,7 @@ class SourceOpener:
             )
         try:
             descriptor = open_regular(path, path)
+            # The version is read first, since `open_uncompressed` may close the descriptor.
             with translate_errors(path):
                 version = version_of(os.fstat(descriptor))
             unpacked = open_uncompressed(

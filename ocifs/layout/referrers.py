@@ -95,6 +95,7 @@ class ReferrerFinder:
             try:
                 manifest = read_manifest(self._contents, descriptor, self._limits)
             except OcifsError:
+                # A failure is not cached: the missing blob may be copied into the layout later.
                 return None
             cached = _summarize(manifest, descriptor)
             # Dictionaries preserve the order of insertion: the oldest entry is evicted.
@@ -105,6 +106,8 @@ class ReferrerFinder:
 
 
 def _summarize(manifest: Manifest, descriptor: Descriptor) -> _CachedManifest:
+    # Without an `artifactType`, the type of a referrer is that of its config (distribution-spec,
+    # "Listing Referrers").
     kind = manifest.artifact_type or (manifest.config.media_type if manifest.config else "")
     referrer = Descriptor(
         manifest.media_type,

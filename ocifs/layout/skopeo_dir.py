@@ -43,6 +43,7 @@ class DirContents:
             if digest.algorithm == "sha256"
             else f"{digest.algorithm}-{digest.encoded}"
         )
+        # skopeo writes the manifests of an index's children as HEX.manifest.json.
         for name in (stem, f"{stem}.manifest.json"):
             try:
                 return self._files.find(name)

@@ -95,9 +95,11 @@ async def track_progress(on_progress: OnProgress | None) -> AsyncIterator[Progre
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(watch)
                 yield progress
+                # `watch` reports every _PULSE seconds: the last steps are not reported yet.
                 report()
                 nursery.cancel_scope.cancel()
     finally:
+        # If the caller was cancelled, its thread still runs, and must not fill the cache.
         progress.end()
 
 
@@ -145,6 +147,7 @@ def _decompress(
     progress: Progress,
 ) -> None:
     cache, key, version = target
+    # The third part of a version is the size (file_range.py).
     progress.name, progress.total = shown, version[2]
 
     def read_next() -> bytes:
@@ -157,6 +160,7 @@ def _decompress(
 
     try:
         with cache.put(KIND, key) as output:
+            # A small input may decompress to many pieces: each of them can be cancelled.
             for piece in Decompressor(read_next, limits).pieces():
                 progress.advance()
                 output.write(piece)

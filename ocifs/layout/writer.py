@@ -77,6 +77,7 @@ class LayoutWriter:
         except OSError as error:
             self._unlock()
             raise self.write_error(error) from None
+        # If `__enter__` fails, Python does not call `__exit__`.
         except BaseException:
             self._unlock()
             raise
@@ -97,6 +98,7 @@ class LayoutWriter:
 
     def _begin(self, names: list[str]) -> None:
         for name in names:
+            # The lock is held: these files belong to an export that was interrupted.
             if name.startswith(TEMPORARY):
                 (self._root / name).unlink()
         others = [name for name in names if not name.startswith(TEMPORARY)]
@@ -132,6 +134,7 @@ class LayoutWriter:
             body = self._path(digest).read_bytes()
         except OSError as error:
             raise self.write_error(error) from None
+        # The file may have been replaced after `has` verified it.
         return body if digest.matches(body) else None
 
     def put(self, digest: Digest, body: bytes) -> None:
@@ -155,6 +158,7 @@ class LayoutWriter:
             annotations = dict(value) if isinstance(value, dict) else {}
             if name and annotations.get(REF_NAME) == name:
                 del annotations[REF_NAME]
+            # An entry without a name beside the new one would list the manifest twice.
             if entry.get("digest") == str(digest) and not annotations.get(REF_NAME):
                 continue
             rest = {key: value for key, value in entry.items() if key != "annotations"}
@@ -169,6 +173,7 @@ class LayoutWriter:
     def _index(self) -> dict[str, object]:
         path = self._root / "index.json"
         try:
+            # One more byte than the limit, so that a longer file is detected.
             body = read_user_file(path, self._limits.manifest_bytes + 1)
             if len(body) > self._limits.manifest_bytes:
                 raise LimitExceeded(
@@ -187,6 +192,7 @@ class LayoutWriter:
 
     def temporary_path(self) -> Path:
         """A new path for a temporary file."""
+        # The lock excludes other exports: a serial number is sufficient for a unique name.
         self._serial += 1
         return self._root / f"{TEMPORARY}{self._serial}"
 
@@ -196,6 +202,7 @@ class LayoutWriter:
             with temporary.open("xb") as file:
                 file.write(content)
                 file.flush()
+                # Without this, the new name could refer to an empty file after a crash.
                 os.fsync(file.fileno())
             temporary.rename(path)
         except OSError as error:

@@ -124,7 +124,7 @@ def _parse_size(value: object, digest: Digest, where: str) -> int:
     """The size in bytes; UNKNOWN_SIZE if it is missing, or 0 with a digest of other content."""
     if value is None:
         return UNKNOWN_SIZE
-    # bool is a subclass of int.
+    # bool is a subclass of int. The size is a signed 64-bit integer (descriptor.md).
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:
         raise Malformed(f"not a size: {where}.size is {value!r}")
     return value if value or digest in _NO_BYTES else UNKNOWN_SIZE

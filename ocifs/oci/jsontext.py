@@ -31,6 +31,7 @@ JSON_CONTAINERS = 200_000
 """How many of them may be arrays and objects, which take up to 180 bytes each."""
 
 # A string without a closing quote ends with the text.
+# Possessive quantifiers cannot backtrack, so that the search is linear.
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 
 
@@ -43,6 +44,7 @@ def load_json(body: bytes, what: str) -> object:
         )
     except (ValueError, RecursionError) as error:
         raise Malformed(f"{what} is not valid JSON: {error or 'nested too deep'}") from None
+    # Most texts have fewer brackets than levels are allowed, and need no walk.
     if body.count(b"{") + body.count(b"[") > JSON_DEPTH and _depth_passes(value, JSON_DEPTH):
         raise Malformed(f"{what} is nested more than {JSON_DEPTH} deep")
     return value
@@ -77,6 +79,7 @@ def _count_outside_strings(body: bytes) -> tuple[int, int]:
 
 def _count(body: bytes, start: int, stop: int) -> tuple[int, int]:
     """The number of arrays and objects, and of all values."""
+    # Each value in a container follows its bracket or a comma: their number is a bound.
     containers = body.count(b"[", start, stop) + body.count(b"{", start, stop)
     return containers, containers + body.count(b",", start, stop)
 
@@ -105,6 +108,7 @@ def _no_constant(text: str) -> object:
 
 def _no_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
     members = dict(pairs)
+    # Parsers choose different duplicates: one digest would have two readings (RFC 7493, 2.3).
     if len(members) != len(pairs):
         raise ValueError("duplicate member")
     return members

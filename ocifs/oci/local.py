@@ -147,6 +147,7 @@ def _split(text: str, rest: str, transport: LocalTransport) -> tuple[str, str]:
 
 
 def _refusal(prefix: str, rest: str) -> InvalidReference:
+    # regctl writes ocidir://DIR.
     target = rest.removeprefix("//") if prefix in ("oci-layout", "ocidir") else rest
     command = _REFUSED[prefix].format(shlex.quote(target) if target else "NAME")
     return InvalidReference(f"unsupported transport: {prefix}:", hint=command)

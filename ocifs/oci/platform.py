@@ -29,6 +29,7 @@ _ARCHITECTURES = {
     **dict.fromkeys(("x86_64", "x86-64"), ("amd64", "")),
     **dict.fromkeys(("i386", "i486", "i586", "i686", "x86"), ("386", "")),
     **dict.fromkeys(("aarch64", "armv8", "armv8b"), ("arm64", "")),
+    # uname(2) returns this to a 32-bit process on a 64-bit kernel.
     "armv8l": ("arm", "v8"),
     **dict.fromkeys(("armhf", "armv7l", "armv7", "armv7a", "armv7hl", "armv7hnl"), ("arm", "v7")),
     **dict.fromkeys(("armel", "armv6l", "armv6", "armv6hl"), ("arm", "v6")),
@@ -48,6 +49,7 @@ _BARE_VARIANT = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 _VARIANT = re.compile(r"v([0-9]{1,2})(?:\.([0-9]{1,2}))?")
 # Tools for Windows images have never evaluated win32k.
 _IGNORED_FEATURES = frozenset({"win32k"})
+# GOARM, and with it the variants of images, begins at 5.
 _LOWEST_ARM = 5
 # The parts of a Windows version that must be equal: major, minor and build.
 _BUILD = 3
@@ -95,6 +97,7 @@ class Platform:
     @property
     def text(self) -> str:
         """`linux/arm/v7`, `windows(10.0.17763+win32k)/amd64`: the form that `parse` reads."""
+        # Encoded, since a version with "+", ")" or "/" could not be parsed again.
         options = "+".join(quote(part, safe="") for part in (self.os_version, *self.os_features))
         system = f"{self.os}({options})" if options else self.os
         return "/".join(part for part in (system, self.architecture, self.variant) if part)
@@ -180,6 +183,7 @@ def runnable(machine: Platform) -> list[Platform]:
         lower = [f"v{number}" for number in range(major - 1, 0, -1)]
         return [
             own,
+            # `normal` turns amd64/v1 into amd64, the spelling of most images.
             *(replace(own, variant=variant).normal for variant in lower),
             replace(own, architecture="386", variant=""),
         ]
@@ -205,6 +209,7 @@ def _arm64(own: Platform) -> list[Platform]:
     major, minor = _numbers(own.variant or "v8")
     if major not in (8, 9):
         return [own]
+    # Armv8.9 is the last version of Armv8.
     steps = [(9, minor), (8, min(minor + 5, 9))] if major == 9 else [(8, minor)]
     variants = [f"v{part}.{number}" for part, most in steps for number in range(most, -1, -1)]
     return [
@@ -221,6 +226,7 @@ def _numbers(variant: str) -> tuple[int, int]:
 
 def first_match(platforms: Iterable[Platform | None], machine: Platform) -> int | None:
     """The position of the best platform for a machine, or None."""
+    # Grouped once: a machine may have 20 targets, and an index may have thousands of children.
     by_variant: dict[tuple[str, str, str], list[tuple[int, Platform]]] = {}
     for number, platform in enumerate(platforms):
         if platform is not None:
@@ -230,5 +236,6 @@ def first_match(platforms: Iterable[Platform | None], machine: Platform) -> int 
         same = by_variant.get((target.os, target.architecture, target.variant), ())
         fitting = [(number, own) for number, own in same if _fits(own, target)]
         if fitting:
+            # `max` returns the first of equal ones.
             return max(fitting, key=lambda match: len(match[1].os_features))[0]
     return None

@@ -27,7 +27,9 @@ from ocifs.oci.digest import Digest
 from ocifs.oci.local import LayoutSource, is_local, parse_local
 
 DOCKER_HUB = "docker.io"
+# Docker's credentials are stored under index.docker.io, and its registry is registry-1.docker.io.
 _HUB_NAMES = frozenset({"index.docker.io", "registry-1.docker.io"})
+# The specification has no bound. distribution/reference rejects longer names.
 MAX_REPOSITORY_LENGTH = 255
 
 _COMPONENT = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
@@ -243,6 +245,7 @@ def _split_host(text: str, rest: str) -> tuple[str, str]:
     elif colon and not port.isdigit() and not first.startswith("["):
         # alpine.old:v1 without a slash can only be a repository and its tag.
         looks_like_host = False
+    # The dots and the colon of NAME@DIGEST are not those of a host.
     if not looks_like_host or "@" in first:
         return "", rest
     if not is_host(first):
@@ -302,6 +305,7 @@ def _check_repository(text: str, path: str) -> None:
                 else "is not a valid component of a repository's name"
             )
             hint = "components are a-z and 0-9, joined by '.', '_', '__' or '-'"
+            # A tag or digest before a slash is usually followed by a path in the image.
             if ":" in part or "@" in part:
                 hint = "write a path in the image after a space: HOST/REPOSITORY:TAG PATH"
             raise _wrong(text, part, f"{part!r} {why}", hint=hint)

@@ -53,6 +53,7 @@ def read_token(body: bytes, server: str = "the token server") -> Token:
     """The token in a token server's response, under either of its names. Raises Malformed."""
     members = as_object(load_json(body, f"{server}: the answer"), f"{server}: the answer")
     value = members.get("token") or members.get("access_token")
+    # Other characters cannot be sent in a header field.
     if not isinstance(value, str) or not (value.isascii() and value.isprintable()):
         raise Malformed(f"{server}: the answer has no token")
     expires = members.get("expires_in")

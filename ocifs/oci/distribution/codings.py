@@ -54,6 +54,7 @@ def decoded(headers: Mapping[str, str], body: bytes, limit: int, what: str) -> b
     for _ in range(_MEMBERS):
         decoder = decoder_for(remaining)
         try:
+            # One byte more than the limit, so that a longer body is detected.
             part = decoder.decompress(remaining, limit + 1 - size)
         except zlib.error:
             raise Malformed(
@@ -74,4 +75,5 @@ def decoded(headers: Mapping[str, str], body: bytes, limit: int, what: str) -> b
 
 def decoder_for(start: bytes) -> zlib._Decompress:
     """A decoder for data for which `looks_encoded` is true."""
+    # In zlib, 31 selects a gzip header and 15 a zlib header, each with the largest window.
     return zlib.decompressobj(31 if start.startswith(_MAGIC) else 15)

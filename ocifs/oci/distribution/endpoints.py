@@ -63,6 +63,7 @@ def referrers(repository: str, digest: Digest) -> str:
 
 def referrers_tag(digest: Digest) -> str:
     """The tag that replaces the referrers API (distribution-spec "Referrers Tag Schema")."""
+    # The specification truncates both parts, so that a tag has at most 128 characters.
     return f"{digest.algorithm[:32]}-{digest.encoded[:64]}"
 
 

@@ -80,6 +80,7 @@ def _plain(headers: Mapping[str, str], body: bytes) -> str:
     if kind not in ("", "text/plain"):
         return ""
     try:
+        # A character has at most 4 bytes in UTF-8. The cut may split one, which is then ignored.
         text = body[: 4 * LENGTH].decode(errors="strict" if len(body) <= 4 * LENGTH else "ignore")
     except UnicodeDecodeError:
         return ""

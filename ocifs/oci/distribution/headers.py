@@ -32,6 +32,7 @@ _BARE_PARAMETER = re.compile(r"[^ \t\r\n\f\v,;]*")
 _BARE_TARGET = re.compile(r"[^ \t\r\n\f\v;>]*")
 _IN_BRACKETS = re.compile(r"[^>]*")
 _UNQUOTED = {'"': re.compile(r'[^"\\]*'), "'": re.compile(r"[^'\\]*")}
+# 18 digits always fit into a signed 64-bit integer, the type of sizes in descriptors.
 _LONGEST_NUMBER = 18  # digits
 
 
@@ -102,6 +103,7 @@ class Cursor:
                 break
             if self.accept("\\"):
                 parts.append(self.peek())
+                # After a backslash at the end, this is beyond the text: see `done`.
                 self._at += 1
         return "".join(parts)
 
@@ -141,6 +143,7 @@ def parse_links(text: str) -> list[LinkValue]:
             return links
         target = _link_target(cursor, closed=cursor.position < last_bracket)
         relations: list[str] = []
+        # `take` never returns None: this only consumes the space before a semicolon.
         while cursor.take(_SPACE) is not None and cursor.accept(";"):
             name, value = _parameter(cursor)
             # Only the first `rel` counts (RFC 8288, 3.3).
@@ -152,6 +155,7 @@ def parse_links(text: str) -> list[LinkValue]:
 
 def _link_target(cursor: Cursor, *, closed: bool) -> str:
     bracketed = cursor.accept("<") and closed
+    # A URL may contain commas: without brackets, only a final one separates links.
     target = cursor.take(_IN_BRACKETS) if bracketed else cursor.take(_BARE_TARGET).rstrip(",")
     cursor.accept(">")
     return target.strip()
@@ -180,6 +184,7 @@ def parse_challenge_list(text: str) -> Iterator[tuple[str, dict[str, str]]]:
         if cursor.done:
             break
         name = cursor.take(_TOKEN).lower()
+        # Space may precede the "=" of a parameter (RFC 9110, 11.2): it does not yet mark a scheme.
         ended = cursor.done or cursor.peek() == "," or bool(cursor.take(_SPACE))
         if name and cursor.accept("="):
             parameters[name] = cursor.value(_BARE_VALUE)

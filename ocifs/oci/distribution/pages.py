@@ -55,6 +55,7 @@ def _entries(body: bytes, member: str) -> list[object]:
     entries = page.get(member)
     if entries is None and page.get("errors"):
         raise Malformed(f"{what} is an error with the status of a success")
+    # Go serializes an empty list as null.
     if not isinstance(entries, list | None):
         raise Malformed(f"{what} is not a list")
     return entries or []

@@ -97,6 +97,8 @@ def is_registry_404(target: str, path: str, body: bytes) -> bool:
         return True
     requested = target.partition("?")[0]
     end = requested[max(requested.rfind(control) for control in CONTROLS) :]
+    # Storage hosts use the same paths for blobs (decision 0240). Without a control, `end` is one
+    # character.
     return "/blobs/" not in requested and len(end) > 1 and unquote(path).endswith(end)
 
 
@@ -135,6 +137,7 @@ def next_page(url: str, headers: Mapping[str, str]) -> str | None:
     """
     text = field(headers, "link")
     links = parse_links(text)
+    # If it were ignored, a list with missing pages would look complete (decision 0240).
     if text and not links:
         raise Malformed(f"invalid link to the next page of a list: {clean(text)!r}")
     link = _next_of(links)
@@ -157,6 +160,8 @@ def next_page(url: str, headers: Mapping[str, str]) -> str | None:
         raise Malformed(
             f"the link to the next page leads to another host: {clean(target.hostname or '')}"
         )
+    # The scheme and port remain those of the endpoint, which a TLS proxy may hide from the
+    # registry.
     return f"{target.path}?{target.query}" if target.query else str(target.path)
 
 
@@ -230,6 +235,7 @@ def read_range(status: int, headers: Mapping[str, str], start: int) -> ResponseR
     content_range = parse_content_range(text)
     if content_range is None or content_range.first is None or content_range.last is None:
         raise Malformed("a partial response has no valid Content-Range")
+    # Some registries and caches answer with another range (decision 0251).
     if content_range.first != start or content_range.last < content_range.first:
         raise Malformed(f"requested the bytes from {start}, the response contains {clean(text)}")
     return ResponseRange(content_range.first, content_range.last + 1, content_range.total)

@@ -39,6 +39,7 @@ from ocifs.oci.kinds.kind import (
 from ocifs.oci.kinds.table import KINDS
 from ocifs.oci.manifest import Form, Manifest
 
+# ORAS writes this type if its user names none.
 _UNKNOWN_CONFIG = "application/vnd.unknown.config.v1+json"
 _BLANK_CONFIG = frozenset({"", mediatype.OCTET_STREAM, mediatype.OCI_EMPTY, _UNKNOWN_CONFIG})
 _EMPTY_OBJECT_SIZE = 2
@@ -51,6 +52,7 @@ _ROOTFS = (
     "application/vnd.docker.container.image.rootfs.*",
     "application/vnd.in-toto.oci.image.layer.*",
 )
+# A type of the vendor, personal or unregistered tree (RFC 6838, 3) can identify an artifact.
 _VENDOR = re.compile(r"[a-z]+/(?:vnd|prs|x)[.-]")
 
 # The table, grouped by the fields that the rules use.
@@ -123,6 +125,7 @@ def is_image_config(media_type: str) -> bool:
 
 def _by_package(manifest: Manifest) -> Classification | None:
     value = manifest.annotations.get(PACKAGE_TYPE, "")
+    # Homebrew gives a bottle and its index the same package type.
     kind = _BY_PACKAGE.get((value, manifest.form is Form.INDEX))
     if kind is None:
         return None
@@ -267,6 +270,7 @@ def _image(manifest: Manifest) -> Classification | None:
     ):
         return None
     plain = mediatype.essence(config.media_type)
+    # A config of two bytes is `{}`, which describes no image.
     if plain in IMAGE_CONFIGS and config.size != _EMPTY_OBJECT_SIZE:
         flavours = manifest_flavours(manifest)
         return Classification(

@@ -17,8 +17,10 @@ from ocifs.oci.kinds.kind import TITLE, is_informative, matches_any
 from ocifs.oci.manifest import Manifest
 
 _ATTESTATION_TYPES = ("application/vnd.docker.attestation.manifest.*", "application/vnd.in-toto*")
+# SOCI's second index has the platform of its image, beside which it is listed (decision 0042).
 _NOT_PLATFORMS = ("application/vnd.amazon.soci.index.*",)
 _MANIFEST_TYPES = frozenset(mediatype.MANIFESTS) | {""}
+# BuildKit lists attestations under unknown/unknown.
 _NO_PLATFORM = (("unknown", "unknown"), ("", ""))
 # BuildKit's attestations (docs/attestations/attestation-storage.md) and SOCI's second index
 # (docs/soci-index-manifest-v2.md).

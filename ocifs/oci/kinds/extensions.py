@@ -23,6 +23,7 @@ def extension_of(media_type: str, head: bytes = b"") -> str:
     return ".bin"
 
 
+# The first match decides: `tar+gzip` also ends with `gzip`.
 _ENDINGS = (
     ("tar+gzip", ".tar.gz"),
     ("tar.gzip", ".tar.gz"),

@@ -25,6 +25,7 @@ TITLE = "org.opencontainers.image.title"
 PACKAGE_TYPE = "com.github.package.type"
 
 IMAGE_CONFIGS = frozenset({mediatype.OCI_CONFIG, mediatype.DOCKER_CONFIG})
+# ORAS writes vnd.unknown.artifact.v1 if its user names no type.
 _BLANK = frozenset(
     {"", "application/vnd.unknown.artifact.v1", mediatype.OCTET_STREAM, mediatype.OCI_EMPTY}
 )

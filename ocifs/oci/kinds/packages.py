@@ -33,6 +33,7 @@ PACKAGES = (
         file_names=(("io.crossplane.xpkg=base", "package/"),),
     ),
     ArtifactKind(
+        # The row of OPA bundles also matches these types and layers, and must follow.
         "conftest-bundle",
         "Conftest policies",
         types=(_OPA + "config.v1+json",),
@@ -185,6 +186,7 @@ PACKAGES = (
         ),
     ),
     ArtifactKind(
+        # The next three kinds share a type: layers and titles distinguish them.
         "devcontainer-collection",
         "Index of a collection of dev container features or templates",
         types=("application/vnd.devcontainers",),

@@ -37,6 +37,7 @@ from ocifs.oci.kinds.payload_names import NAME_FUNCTIONS
 from ocifs.oci.kinds.table import KINDS_BY_NAME
 from ocifs.oci.manifest import Form, Manifest
 
+# ORAS packs a directory into a tar, and records that in these annotations of the layer.
 _UNPACK = "io.deis.oras.content.unpack"
 _PLAIN_DIGEST = "io.deis.oras.content.digest"
 _REF_NAME = "org.opencontainers.image.ref.name"
@@ -60,6 +61,7 @@ class PayloadFile:
     def size(self) -> int:
         """The size of the file or archive; UNKNOWN_SIZE if the manifest does not contain it."""
         if not self.parts:
+            # JSON may contain lone surrogates, which strict UTF-8 rejects.
             return len(self.text.encode(errors="surrogatepass"))
         sizes = [part.size for part in self.parts]
         return UNKNOWN_SIZE if UNKNOWN_SIZE in sizes else sum(sizes)
@@ -116,6 +118,7 @@ def _layer_files(
     If several layers have annotation files, each layer has a directory that is named by its number.
     """
     counts: dict[str, int] = {}
+    # With suffixes, the certificate of one signature could appear beside another (decision 0043).
     separate = (
         bool(kind.layer_annotation_files)
         and sum(matches_any(kind.layer_types, layer.media_type) for layer in layers) > 1
@@ -142,10 +145,12 @@ def _layer_file(usual_name: str, n: int, layer: Descriptor) -> PayloadFile:
         return PayloadFile(layer.annotations[key], (layer,), packed or _unpacks(layer))
     tekton = _tekton(layer)
     if tekton:
+        # As a file, a listing would need the size of the resource, and the layer (decision 0043).
         return PayloadFile(tekton, (layer,), unpack=True)
     if usual_name:
         unpack = usual_name.endswith("/") or _unpacks(layer)
         return PayloadFile(usual_name.removesuffix("/"), (layer,), unpack)
+    # The first bytes are not fetched: a listing would cost one request per layer (decision 0043).
     head = (layer.embedded or b"")[:HEAD_SIZE]
     name = layer.annotations.get(_REF_NAME) or f"layer-{n}{extension_of(layer.media_type, head)}"
     return PayloadFile(name, (layer,), _unpacks(layer))
@@ -186,6 +191,7 @@ def _numbered(name: str, counts: dict[str, int]) -> str:
         return name
     number = counts.get(name, 0)
     counts[name] = number + 1
+    # Three digits, so that a glob lists the pieces in order (decision 0043).
     return name.replace("{n}", f"{number:03}")
 
 

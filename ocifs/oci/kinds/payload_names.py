@@ -31,6 +31,7 @@ def _helm(config: dict[str, object], layer: Descriptor) -> str:
     """`name-version.tgz`, and `.prov` for the provenance (Helm, "Use OCI-based registries")."""
     plain = mediatype.essence(layer.media_type)
     name, version = config.get("name"), config.get("version")
+    # Early versions of Helm pushed charts as application/tar+gzip.
     if not plain.startswith(("application/vnd.cncf.helm.chart.", "application/tar+gzip")):
         return ""
     known = isinstance(name, str) and isinstance(version, str) and name and version

@@ -124,6 +124,7 @@ PROGRAMS = (
         types=(_DOCKER_AI + "model.*",),
         layer_types=(_DOCKER_AI + "*",),
         file_names=(
+            # The first pattern decides, and `gguf.*` also matches the next two types.
             (_DOCKER_AI + "gguf.v3.lora", "adapter.gguf"),
             (_DOCKER_AI + "gguf.v3.mmproj", "projector.gguf"),
             (_DOCKER_AI + "gguf.*", "model.gguf"),

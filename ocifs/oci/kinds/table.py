@@ -123,6 +123,7 @@ IMAGE_HELPERS = (
         "sif-image",
         "Singularity or Apptainer image",
         types=("application/vnd.sylabs.sif.*",),
+        # Singularity before 3.7 wrote the misspelled type.
         layer_types=("application/vnd.sylabs.sif.layer.*", "appliciation/vnd.sylabs.sif.layer.*"),
         file_names=(("*", "container.sif"),),
     ),
