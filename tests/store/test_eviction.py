@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import random
+import resource
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -24,7 +25,7 @@ from ocifs.store.blobs.blocks import BlobBlocks
 from ocifs.store.blobs.cached import CachedBlobs
 from ocifs.store.derived import DerivedFiles
 from ocifs.store.disk import Disk
-from ocifs.store.upkeep.eviction import Bounds, bounds, evict, free_space
+from ocifs.store.upkeep.eviction import Bounds, bounds, evict, free_space, remove
 from ocifs.store.upkeep.housekeeper import Housekeeper, IdleCloser
 from ocifs.store.upkeep.inventory import LEFTOVER, NAME, PARTIAL, inventory
 from ocifs.store.upkeep.pins import Pin, pins, put_pin, remove_pin
@@ -138,6 +139,21 @@ def test_what_another_process_has_open_stays(disk: Disk) -> None:
         other.stdin.close()
     evict(disk, limit(0))
     assert not left(disk)
+
+
+def test_without_a_free_descriptor_nothing_is_evicted(disk: Disk) -> None:
+    digest = put(disk, LARGE)
+    [item] = inventory(disk)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    descriptor = os.dup(0)
+    os.close(descriptor)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (descriptor, hard))
+    try:
+        assert not remove(item)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert left(disk) == {digest}
+    assert remove(item)
 
 
 def test_what_is_pinned_stays_and_what_was_made_from_it(disk: Disk) -> None:

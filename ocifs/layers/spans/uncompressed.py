@@ -36,7 +36,7 @@ class UncompressedTar:
         self.last_used = 0.0
 
     def note_use(self) -> None:
-        """Update the file's access time, by which eviction chooses."""
+        """Update the file's modification time, by which eviction chooses."""
         with suppress(OSError):
             os.utime(self._descriptor)
 

@@ -14,6 +14,7 @@ process, and pinned items, stay.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import logging
 import os
@@ -39,6 +40,7 @@ _FURTHER = 10
 AT_LEAST = 64 * MIB  # freed when a write found the disk full
 # A writer locks its temporary file just after creating it, so a young one may be in use.
 _LEFT_AFTER = 60.0  # seconds after which an unlocked temporary file is a leftover
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 _WAIT = 10.0  # seconds to wait for an eviction by another process
 
 
@@ -172,11 +174,15 @@ def remove(item: Item, *, forced: bool = False) -> bool:
 
 
 def _lock(path: Path, *, forced: bool) -> int | None:
-    """A descriptor with an exclusive lock, -1 if there is no file, None if a process uses it."""
+    """A descriptor with an exclusive lock, -1 if there is no file to lock.
+
+    None: a process uses the file, or may use it.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError:
-        return -1
+    except OSError as error:
+        # Without a descriptor the lock cannot be tested, so the file may be in use.
+        return None if error.errno in _EXHAUSTED and not forced else -1
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
