@@ -26,6 +26,7 @@ from ocifs.oci.local import LayoutSource
 from ocifs.oci.reference import OneSource, hosts_of, parse_source
 from ocifs.options import Options, path_of, settings_of
 from ocifs.registry.config.registries_conf import expand
+from ocifs.registry.http.tls import is_loopback
 from ocifs.registry.probe import Probe, probe_registry, try_source
 from ocifs.settings import Settings
 from ocifs.store.derived import DerivedFiles
@@ -150,7 +151,7 @@ def _about(host: str, probe: Probe) -> Iterator[Finding]:
         todo = "a registry answers 200 or 401 at /v2/: check for a proxy, or another service"
         yield Finding(WARNING, "registry", text, todo)
     if probe.origin.startswith("http:"):
-        level = OK if _is_loopback(host) else WARNING
+        level = OK if is_loopback(host) else WARNING
         yield Finding(level, "tls", "the connection is not encrypted (plain HTTP)")
     else:
         yield Finding(OK, "tls", "the certificate is trusted")
@@ -167,11 +168,6 @@ def _clock(skew: float) -> Finding:
         return Finding(OK, "clock", text)
     todo = "set the clock (timedatectl set-ntp true): tokens and certificates expire"
     return Finding(WARNING, "clock", text, todo)
-
-
-def _is_loopback(host: str) -> bool:
-    name = host.rpartition(":")[0].strip("[]") or host
-    return name in ("localhost", "127.0.0.1", "::1")
 
 
 async def _outcome(ask: Callable[[], Awaitable[T]], settings: Settings) -> T | OcifsError:
