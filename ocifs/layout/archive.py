@@ -305,6 +305,7 @@ class _HeaderReader:
     def _extension(self, header: TarHeader) -> bytes:
         """The content of an extended header, which describes the next member."""
         most = self._limits.layer_header_bytes
+        # A size in GNU's base 256 can be negative.
         if not 0 <= header.size <= most:
             raise LimitExceeded(
                 f"an extended header in {self._shown} exceeds limits.layer_header_bytes ({most})"

@@ -52,6 +52,7 @@ DERIVED = "dev.ocifs.derived"
 _KIND = "archive-digest.1"
 # The longest magic number, that of xz, has 6 bytes.
 _HEAD = 6
+# The specification defines gzip and zstd only. ocifs reads the other two as well.
 _SUFFIXES = {"none": "", "gzip": "+gzip", "zstd": "+zstd", "bzip2": "+bzip2", "xz": "+xz"}
 _EXTENSIONS = (".tar.gz", ".tar", ".json", ".tgz")
 Advance: TypeAlias = Callable[[], None]

@@ -275,6 +275,7 @@ def _find_blob(contents: Contents, blob: Blob) -> FileRange:
         file = contents.find(blob.digest)
     except NotFound as error:
         raise BlobMissing(str(error), hint=error.hint) from None
+    # A wrong size is detected before the first byte is served, and without a hash.
     if file.size != blob.size:
         raise IntegrityError(
             f"{blob.digest} has {file.size} bytes on disk, its descriptor records {blob.size}"

@@ -17,6 +17,7 @@ from typing import NamedTuple, Protocol
 from ocifs.errors import Malformed, Unsupported
 
 _GRAMMAR = re.compile(r"(?P<algorithm>[a-z0-9]+(?:[+._-][a-z0-9]+)*):(?P<encoded>[a-zA-Z0-9=_-]+)")
+# The specification does not allow capital letters (descriptor.md, "Registered Algorithms").
 _REGISTERED = {"sha256": re.compile(r"[a-f0-9]{64}"), "sha512": re.compile(r"[a-f0-9]{128}")}
 
 MAX_DIGEST_LENGTH = 4096

@@ -32,6 +32,7 @@ _HUB_NAMES = frozenset({"index.docker.io", "registry-1.docker.io"})
 # The specification has no bound. distribution/reference rejects longer names.
 MAX_REPOSITORY_LENGTH = 255
 
+# Names and tags have the patterns of the distribution-spec, "Pulling manifests".
 _COMPONENT = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
 _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
 _HOST = re.compile(
