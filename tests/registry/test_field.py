@@ -159,6 +159,9 @@ SERVERS: dict[str, Callable[[FaultServer], Handler]] = {
 }
 # Clients that do not read what ocifs reads: the page names these differences.
 UNREAD = {("burst-522", "skopeo")}
+# Both keys of the login name the same host for these clients, which iterate over a Go map. Its
+# order is random, so in some runs they send the refresh token instead of the password.
+ATTEMPTS = {("login-keys", client): 8 for client in ("crane", "oras", "skopeo")}
 
 
 def log_in(home: Path, host: str) -> Path:
@@ -217,7 +220,10 @@ async def test_what_others_read_is_read(
                 async with registry.open_blob(BLOB, 0, BLOB.size) as stream:
                     found: bytes | None = b"".join([piece async for piece in stream])
         else:
-            found = await trio.to_thread.run_sync(
-                read_by, client, server.host, nobodys_home, authfile
-            )
+            for _ in range(ATTEMPTS.get((name, client), 1)):
+                found = await trio.to_thread.run_sync(
+                    read_by, client, server.host, nobodys_home, authfile
+                )
+                if found is not None:
+                    break
     assert found == (None if (name, client) in UNREAD else LAYER)
