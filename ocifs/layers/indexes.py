@@ -35,7 +35,7 @@ from ocifs.layers.index.entry import LayerIndex
 from ocifs.layers.index.packed import pack
 from ocifs.layers.indexing.layer import Layer, check_diff_id
 from ocifs.layers.indexing.pipeline import IndexingPipeline, PassLimits
-from ocifs.layers.spans.windows import WindowFile, open_windows
+from ocifs.layers.spans.windows import open_windows
 from ocifs.layers.toc.formats import TocFormats
 from ocifs.layers.toc.protocol import Toc, TocRef, TocSource
 from ocifs.oci.digest import Digest
@@ -135,7 +135,7 @@ class LayerIndexes:
         return index
 
     def _load(self, kind: str, key: Digest) -> LayerIndex | None:
-        return load(self._derived, kind, key, lambda data: decode(data, lambda: self._windows(key)))
+        def decode_index(data: bytes) -> LayerIndex | None:
+            return decode(data, lambda: open_windows(self._derived, key))
 
-    def _windows(self, key: Digest) -> WindowFile | None:
-        return open_windows(self._derived, key)
+        return load(self._derived, kind, key, decode_index)
