@@ -27,6 +27,18 @@ def proxy(registry: Registry) -> Iterator[FaultProxy]:
         yield running
 
 
+def check_readable_after(proxy: FaultProxy, tmp_path: Path, fault: str, verify: str) -> None:
+    """A read of an open file fails under the fault, and succeeds after it."""
+    with mounted(proxy.host, tmp_path / "mnt", tmp_path, [f"--verify={verify}"]) as mount:
+        descriptor = os.open(mount.path / FILE, os.O_RDONLY)
+        proxy.fault = fault
+        with pytest.raises(OSError, match="Input/output error"):
+            read(descriptor)
+        proxy.fault = ""
+        assert read(descriptor) == CONTENT
+        os.close(descriptor)
+
+
 def read(descriptor: int) -> bytes:
     """The whole file, past the page cache of the kernel."""
     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -38,27 +50,13 @@ def read(descriptor: int) -> bytes:
 def test_an_open_file_is_readable_after_an_answer_of_another_size(
     proxy: FaultProxy, tmp_path: Path, fault: str, verify: str
 ) -> None:
-    with mounted(proxy.host, tmp_path / "mnt", tmp_path, [f"--verify={verify}"]) as mount:
-        descriptor = os.open(mount.path / FILE, os.O_RDONLY)
-        proxy.fault = fault
-        with pytest.raises(OSError, match="Input/output error"):
-            read(descriptor)
-        proxy.fault = ""
-        assert read(descriptor) == CONTENT
-        os.close(descriptor)
+    check_readable_after(proxy, tmp_path, fault, verify)
 
 
 def test_with_full_verification_an_open_file_is_readable_after_other_content(
     proxy: FaultProxy, tmp_path: Path
 ) -> None:
-    with mounted(proxy.host, tmp_path / "mnt", tmp_path, ["--verify=full"]) as mount:
-        descriptor = os.open(mount.path / FILE, os.O_RDONLY)
-        proxy.fault = "corrupt"
-        with pytest.raises(OSError, match="Input/output error"):
-            read(descriptor)
-        proxy.fault = ""
-        assert read(descriptor) == CONTENT
-        os.close(descriptor)
+    check_readable_after(proxy, tmp_path, "corrupt", "full")
 
 
 def test_an_open_file_is_readable_after_damage_that_could_not_be_repaired(
