@@ -99,6 +99,7 @@ class Limits:
     layer_empty_streams: int = 1_000  # empty ones, in addition to one for each that is not
     layer_header_bytes: int = 1 * MIB  # headers of one entry: long names, PAX records, sparse maps
     layer_index_bytes: int = 256 * MIB  # names, links and extended attributes of one layer
+    erofs_bytes: int = 4 * GIB  # the EROFS image of a root filesystem, without the files' content
     toc_bytes: int = 64 * MIB  # a layer's table of contents (eStargz, zstd:chunked), as JSON
     archive_members: int = 100_000  # members of an image archive (oci-archive, docker-archive)
     prefetch_bytes: int = 64 * MIB  # prefetched bytes of a layer with a prefetch landmark

@@ -25,13 +25,13 @@ from ocifs.app import open_tree
 from ocifs.cli.config import Config
 from ocifs.concurrency import ungrouped
 from ocifs.errors import NotFound, OcifsError
+from ocifs.filenames import unmangle
 from ocifs.fuse.mounts import mounts
 from ocifs.oci.local import PREFIXES, is_local
 from ocifs.oci.reference import RegistrySource, Source, hosts_of, is_host, parse_source
 from ocifs.options import Options, settings_of
 from ocifs.registry.auth.files import hosts_in_files
 from ocifs.settings import Settings
-from ocifs.tree.names import unmangle
 from ocifs.tree.node import Directory, Symlink
 from ocifs.tree.walk import walk
 

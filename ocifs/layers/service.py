@@ -6,6 +6,7 @@ it on the event loop:
     layer, locate_tocs     identify a layer, and the table of contents to use for it
     tree                   merge layers into a tree (trees.py)
     index                  list one layer (indexes.py)
+    erofs_image            the tree as an image that the kernel can mount (images.py)
     read, read_nowait      read a file (reading.py)
     root_attributes        attributes of the roots of earlier mounts' trees
 
@@ -36,6 +37,8 @@ from cachetools import LRUCache
 
 from ocifs.content import Blob, BlobReader, DerivedCache
 from ocifs.errors import Malformed
+from ocifs.layers.erofs.writer import ImageOptions
+from ocifs.layers.images import ErofsImage, ErofsImages
 from ocifs.layers.index.entry import LayerEntry, LayerIndex
 from ocifs.layers.indexes import LayerIndexes
 from ocifs.layers.indexing.layer import Layer
@@ -71,6 +74,7 @@ class LayerService:
         self._formats = TocFormats(formats)
         self._indexes = LayerIndexes(blobs, derived, nursery, limits, self._formats)
         self._trees = MergedTrees(self._indexes, derived, nursery, limits)
+        self._images = ErofsImages(self._trees, derived, nursery, limits)
         self._reader = LayerReader(self._indexes, blobs, derived, nursery, limits)
         self._warned: LRUCache[Digest, bool] = LRUCache(_WARNED)
 
@@ -110,6 +114,13 @@ class LayerService:
     ) -> MergedTree:
         """Return the merged tree of layers, lowest first. `markers` and `alone`: as for `merge`."""
         return await self._trees.get(layers, markers=markers, alone=alone)
+
+    async def erofs_image(self, layers: Sequence[Layer], options: ImageOptions) -> ErofsImage:
+        """Open the EROFS image of the merged tree of layers, lowest first; write it if necessary.
+
+        The caller closes it. Raises the errors of `tree`, LimitExceeded, CacheFull, CacheFailed.
+        """
+        return await self._images.get(layers, options)
 
     async def read(self, layer: Layer, entry: LayerEntry, offset: int, size: int) -> bytes:
         """Read bytes [offset, offset+size) of a file, fewer only at its end."""

@@ -53,8 +53,8 @@ class MergedTrees:
         key = (tuple(layer.key for layer in layers), markers, alone)
 
         async def work() -> MergedTree:
-            indexes = await self._get_indexes(layers)
-            name = _name(layers, indexes, markers, alone)
+            indexes = await self.get_indexes(layers)
+            name = tree_name(layers, indexes, markers=markers, alone=alone)
             make = partial(merge, indexes, self._limits, markers=markers, alone=alone)
             tree = await run_with_progress(lambda: self._load_or_make(name, indexes, make))
             self._in_memory[key] = tree
@@ -62,7 +62,8 @@ class MergedTrees:
 
         return self._in_memory.get(key) or await self._merging.run(key, work)
 
-    async def _get_indexes(self, layers: Sequence[Layer]) -> list[LayerIndex]:
+    async def get_indexes(self, layers: Sequence[Layer]) -> list[LayerIndex]:
+        """Return the indexes of layers, in their order."""
         indexes: dict[int, LayerIndex] = {}
 
         async def get_index(number: int) -> None:
@@ -82,10 +83,10 @@ class MergedTrees:
         return tree
 
 
-def _name(
-    layers: Sequence[Layer], indexes: Sequence[LayerIndex], markers: bool, alone: bool
+def tree_name(
+    layers: Sequence[Layer], indexes: Sequence[LayerIndex], *, markers: bool, alone: bool
 ) -> Digest:
-    """The cache key of a merged tree.
+    """Return the cache key of a merged tree.
 
     A layer with a rejected table of contents has the index of its tar, and therefore the key of
     the tar: which tables are rejected depends on the limits.

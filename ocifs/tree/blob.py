@@ -22,10 +22,10 @@ from ocifs.errors import (
     RegistryFailed,
     Unsupported,
 )
+from ocifs.filenames import to_bytes
 from ocifs.oci.descriptor import UNKNOWN_SIZE
 from ocifs.oci.digest import Digest
 from ocifs.tree.base import SimpleNode
-from ocifs.tree.names import to_bytes
 from ocifs.tree.node import FILE, Attributes
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 from ocifs.errors import NotFound
+from ocifs.filenames import mangle, to_bytes
 from ocifs.tree.base import FastNode, SimpleNode, TextFile
-from ocifs.tree.names import mangle, to_bytes
 from ocifs.tree.node import DIRECTORY, Attributes, DirectoryEntry, Node
 
 

@@ -21,9 +21,9 @@ import trio
 from ocifs.api import AsyncTree
 from ocifs.concurrency import ungrouped
 from ocifs.errors import AccessDenied, LimitExceeded, Malformed, NotFound, OcifsError, UsageError
+from ocifs.filenames import unmangle
 from ocifs.oci.kinds.table import KINDS_BY_NAME
 from ocifs.tree.manifest.directory import ManifestDirectory
-from ocifs.tree.names import unmangle
 from ocifs.tree.node import Directory, Node
 from ocifs.tree.registry.single import SingleManifest
 from ocifs.verbs.pacer import AT_A_TIME, Pacer

@@ -25,6 +25,7 @@ import pytest
 import zstandard
 
 from ocifs.errors import OcifsError
+from ocifs.filenames import mangle, split_path, unique, unmangle
 from ocifs.layers import zstd as frames
 from ocifs.layers.spans.checkpoints import decode as decode_span
 from ocifs.layers.spans.span import Checksum, Span
@@ -49,7 +50,6 @@ from ocifs.registry.http.origins import check_realm, origin_in, redirect_target
 from ocifs.settings import Limits
 from ocifs.telemetry import redact_secrets
 from ocifs.tree.manifest.times import parse_time_ns
-from ocifs.tree.names import mangle, split_path, unique, unmangle
 from tests.layers.tars import inflate
 from tests.layers.test_work import _ztoc
 

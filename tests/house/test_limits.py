@@ -275,6 +275,7 @@ HERE = {
 }
 ELSEWHERE = {
     "archive_members": "tests/layout/test_archive.py",
+    "erofs_bytes": "tests/layers/test_erofs.py",
     "hosts": "tests/tree/test_hosts.py",
     "toc_bytes": "tests/layers/test_toc.py",
     "chunk_bytes": "tests/layers/test_toc.py",

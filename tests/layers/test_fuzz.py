@@ -17,9 +17,9 @@ from ocifs.layers.index.codec import decode, encode
 from ocifs.layers.index.entry import EntryKind, LayerEntry, LayerIndex
 from ocifs.layers.merge.apply import merge
 from ocifs.layers.merge.tree import MergedEntry, directories
+from ocifs.layers.view.links import rebase_target
 from ocifs.oci.digest import Digest
 from ocifs.settings import MIB, Limits
-from ocifs.tree.rootfs.links import rebase_target
 from tests.layers.tars import DIRECTORY, HARDLINK, SYMLINK, entry, members, tar
 
 LIMITS = Limits(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ocifs.tree.names import (
+from ocifs.filenames import (
     MAX_DEPTH,
     MAX_NAME,
     mangle,

@@ -13,7 +13,7 @@ The tree (`files/`) and `export` call `payload_files`. A layer's name is the fir
 Rules that hold here:
 
 - Pure. No blob is read; the config is a parameter.
-- Names are the publisher's text: not safe as paths, and not unique. ocifs/tree/names.py makes them
+- Names are the publisher's text: not safe as paths, and not unique. ocifs/filenames.py makes them
   safe.
 - The empty descriptor is not a file, unless it has a title.
 - A config that is not valid JSON is not an error: the names that need it are skipped.

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 
 from ocifs.content import Blob
 from ocifs.errors import NoAttribute
+from ocifs.filenames import to_bytes
 from ocifs.oci.descriptor import UNKNOWN_SIZE
 from ocifs.oci.manifest import Form
 from ocifs.oci.mediatype import is_json
@@ -32,7 +33,6 @@ from ocifs.tree.manifest.provider import NamedNodes, NodeProvider, Parent, text_
 from ocifs.tree.manifest.referrers import ReferrersDirectory
 from ocifs.tree.manifest.rootfs import open_rootfs
 from ocifs.tree.manifest.summary import summarise
-from ocifs.tree.names import to_bytes
 from ocifs.tree.static import annotation_directory
 
 ATTRIBUTES = ("digest", "media-type", "artifact-type", "kind")

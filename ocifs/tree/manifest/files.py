@@ -13,12 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 
+from ocifs.filenames import components, split_path, to_bytes, unique_paths
 from ocifs.oci.kinds.payload import PayloadFile, payload_files
 from ocifs.tree.base import SimpleNode, TextFile
 from ocifs.tree.blob import BlobFile, JoinedFile, with_known_size
 from ocifs.tree.manifest.load import LoadedManifest, ManifestLocation
 from ocifs.tree.manifest.rootfs import image_name
-from ocifs.tree.names import components, split_path, to_bytes, unique_paths
 from ocifs.tree.node import DIRECTORY, Attributes, Directory, DirectoryEntry, Node
 from ocifs.tree.rootfs.root import LayerStack, open_layer_tree
 from ocifs.tree.static import StaticDirectory

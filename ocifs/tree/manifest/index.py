@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Sequence
 
 from ocifs.errors import NotFound
+from ocifs.filenames import mangle, to_bytes, unique
 from ocifs.oci.descriptor import Descriptor
 from ocifs.oci.kinds.children import (
     attached_to,
@@ -35,7 +36,6 @@ from ocifs.oci.platform import first_match
 from ocifs.tree.base import SymlinkNode
 from ocifs.tree.manifest.files import FilesDirectory
 from ocifs.tree.manifest.load import LoadedManifest, ManifestLocation
-from ocifs.tree.names import mangle, to_bytes, unique
 from ocifs.tree.node import Node
 from ocifs.tree.static import StaticDirectory
 

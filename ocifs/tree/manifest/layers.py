@@ -11,13 +11,13 @@ from collections.abc import Hashable, Iterable, Sequence
 
 from ocifs.content import Blob
 from ocifs.errors import LimitExceeded, NotFound
+from ocifs.filenames import to_bytes
 from ocifs.tree.base import SimpleNode, TextFile
 from ocifs.tree.blob import BlobFile, with_known_size
 from ocifs.tree.manifest.context import Context
 from ocifs.tree.manifest.image_context import image_context
 from ocifs.tree.manifest.load import LoadedManifest, ManifestLocation
 from ocifs.tree.manifest.rootfs import diff_ids, image_name, is_tar_layer
-from ocifs.tree.names import to_bytes
 from ocifs.tree.node import DIRECTORY, Attributes, DirectoryEntry, Node
 from ocifs.tree.rootfs.root import LayerStack, open_layer_tree
 from ocifs.tree.static import StaticDirectory, annotation_directory

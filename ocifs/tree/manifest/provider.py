@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable
 from typing import NamedTuple, TypeAlias
 
+from ocifs.filenames import to_bytes
 from ocifs.tree.base import TextFile
 from ocifs.tree.manifest.load import LoadedManifest, ManifestLocation
-from ocifs.tree.names import to_bytes
 from ocifs.tree.node import Node
 
 

@@ -24,6 +24,7 @@ import trio
 
 from ocifs.concurrency import ungrouped
 from ocifs.errors import NotFound, OcifsError
+from ocifs.filenames import unique
 from ocifs.oci import mediatype
 from ocifs.oci.descriptor import Descriptor
 from ocifs.oci.digest import Digest
@@ -33,7 +34,6 @@ from ocifs.oci.kinds.children import child_role
 from ocifs.oci.manifest import Form, Manifest
 from ocifs.tree.base import SimpleNode, SymlinkNode
 from ocifs.tree.manifest.load import ManifestLocation
-from ocifs.tree.names import unique
 from ocifs.tree.node import (
     DIRECTORY,
     Attributes,

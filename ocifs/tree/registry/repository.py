@@ -23,13 +23,13 @@ from ocifs.errors import (
     RegistryFailed,
     Unreachable,
 )
+from ocifs.filenames import mangle, to_bytes, unmangle
 from ocifs.oci.digest import EMPTY_JSON, Digest
 from ocifs.tree.base import FastNode, SimpleNode, SymlinkNode
 from ocifs.tree.blob import BlobFile, with_known_size
 from ocifs.tree.manifest.context import MANY_NAMES, Context
 from ocifs.tree.manifest.directory import ManifestDirectory
 from ocifs.tree.manifest.load import ManifestLocation
-from ocifs.tree.names import mangle, to_bytes, unmangle
 from ocifs.tree.node import (
     DIRECTORY,
     Attributes,

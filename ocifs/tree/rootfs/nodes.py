@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ocifs.errors import NoAttribute, NotFound
+from ocifs.filenames import mangle
 from ocifs.layers.index.entry import EntryKind, LayerEntry
 from ocifs.layers.indexing.layer import Layer
 from ocifs.layers.merge.tree import DIRECTORY as DIRECTORY_CODE
@@ -38,10 +39,12 @@ from ocifs.layers.merge.tree import (
     position_of,
 )
 from ocifs.layers.service import LayerService
+from ocifs.layers.view.links import rebase_target
+from ocifs.layers.view.modes import mode_of
+from ocifs.layers.view.xattrs import visible_xattrs
 from ocifs.settings import ViewSettings
 from ocifs.tree.base import FastNode
 from ocifs.tree.blob import layer_missing_error, named_in_errors
-from ocifs.tree.names import mangle
 from ocifs.tree.node import (
     Attributes,
     DirectoryEntry,
@@ -51,9 +54,6 @@ from ocifs.tree.node import (
     make_entry,
     make_slot,
 )
-from ocifs.tree.rootfs.links import rebase_target
-from ocifs.tree.rootfs.modes import mode_of
-from ocifs.tree.rootfs.xattrs import visible_xattrs
 
 _NAME_MAX = 255
 # An attribute of an Enum takes longer than a comparison.

@@ -35,6 +35,7 @@ from ocifs.layers.merge.root_attributes import RootAttributes, name_of
 from ocifs.layers.merge.tree import MergedEntry
 from ocifs.layers.service import LayerService
 from ocifs.layers.toc.protocol import ImageContext, TocRef
+from ocifs.layers.view.xattrs import Xattrs, visible_xattrs
 from ocifs.oci.descriptor import Descriptor
 from ocifs.oci.digest import Digest
 from ocifs.settings import ViewSettings
@@ -47,7 +48,6 @@ from ocifs.tree.blob import (
 )
 from ocifs.tree.node import FOREVER, Attributes, Directory, DirectoryEntry, Node
 from ocifs.tree.rootfs.nodes import Subtree, TreeDirectory, open_subtree
-from ocifs.tree.rootfs.xattrs import Xattrs, visible_xattrs
 
 # The mode of a root that has not been opened.
 _PROVISIONAL_MODE = stat.S_IFDIR | 0o755

@@ -5,8 +5,9 @@ from __future__ import annotations
 import stat
 
 from ocifs.layers.index.entry import EntryKind, LayerEntry
-from ocifs.tree.node import SYMLINK
 
+# Linux ignores the permissions of a symbolic link (symlink(7)).
+_ANY_LINK = stat.S_IFLNK | 0o777
 # An attribute of an Enum takes longer than a comparison.
 _FILE, _SYMLINK = EntryKind.FILE, EntryKind.SYMLINK
 _TYPES = {
@@ -18,7 +19,7 @@ _TYPES = {
 
 
 def mode_of(entry: LayerEntry) -> int:
-    """Type and permissions. Linux ignores the permissions of a symbolic link (symlink(7))."""
+    """Type and permissions."""
     if entry.kind is _FILE:
         return stat.S_IFREG | entry.mode
-    return SYMLINK if entry.kind is _SYMLINK else _TYPES[entry.kind] | entry.mode
+    return _ANY_LINK if entry.kind is _SYMLINK else _TYPES[entry.kind] | entry.mode

@@ -13,21 +13,33 @@ Rules that hold here:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ocifs.layers.index.entry import EntryKind
-from ocifs.layers.merge.tree import MergedEntry
+from ocifs.layers.merge.tree import DIRECTORY, MergedEntry
 
 # As many as Linux follows. Beyond it the kernel itself reports ELOOP.
 _MAX_LINKS = 40
 
 
-def rebase_target(root: MergedEntry, directory: tuple[bytes, ...], target: bytes) -> bytes:
-    """The target to show for a link in `directory`, a path of names from the root."""
+def rebase_target(
+    root: MergedEntry,
+    directory: tuple[bytes, ...],
+    target: bytes,
+    ancestors: Sequence[MergedEntry] | None = None,
+) -> bytes:
+    """The target to show for a link in `directory`, a path of names from the root.
+
+    `ancestors`: the directories on this path, from the root to the last one, if they are known.
+    """
     absolute = target.startswith(b"/")
     parts = [part for part in target.split(b"/") if part not in (b"", b".")]
     up = [b".."] * len(directory)
     if b".." in parts:
         last = len(parts) - parts[::-1].index(b"..")
-        escapes, reached, rest = _follow(root, () if absolute else directory, parts[:last])
+        start = () if absolute else directory
+        stack = [root] if absolute else list(ancestors or _entries(root, directory))
+        escapes, reached, rest = _follow(stack, start, parts[:last])
         if escapes:
             return _joined([*up, *reached, *rest, *parts[last:]], target)
     return _joined([*up, *parts], target) if absolute else target
@@ -40,15 +52,14 @@ def _joined(parts: list[bytes], target: bytes) -> bytes:
 
 
 def _follow(
-    root: MergedEntry, directory: tuple[bytes, ...], parts: list[bytes]
+    stack: list[MergedEntry], directory: tuple[bytes, ...], parts: list[bytes]
 ) -> tuple[bool, tuple[bytes, ...], list[bytes]]:
-    """Follow `parts` from a directory.
+    """Follow `parts` from a directory. `stack`: the entries on its path, starting with the root.
 
     Returns whether they leave the root, the directory reached without leaving it, and the parts
     that could not be followed.
     """
-    stack = _entries(root, directory)
-    names = list(directory)
+    root, names = stack[0], list(directory)
     # The names to follow, last first, each with whether it is part of the link itself.
     pending = [(part, True) for part in parts[::-1]]
     escapes, links = False, 0
@@ -67,11 +78,13 @@ def _follow(
         child = None if children is None else children.get(part)
         if child is None or links > _MAX_LINKS:
             return escapes, tuple(names), [part, *(name for name, _ in pending[::-1])]
-        if child.entry.kind is EntryKind.SYMLINK:
+        # A directory is recognized without its entry, which may be in any block of its layer.
+        entry = None if child.code & DIRECTORY else child.entry
+        if entry is not None and entry.kind is EntryKind.SYMLINK:
             links += 1
-            if child.entry.link.startswith(b"/"):
+            if entry.link.startswith(b"/"):
                 names, stack = [], [root]
-            pending += [(name, False) for name in child.entry.link.split(b"/")[::-1]]
+            pending += [(name, False) for name in entry.link.split(b"/")[::-1]]
             continue
         names.append(part)
         stack.append(child)

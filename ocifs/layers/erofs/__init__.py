@@ -1,0 +1,1 @@
+"""Writes merged trees as EROFS images, which the kernel can mount."""

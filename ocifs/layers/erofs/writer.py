@@ -1,0 +1,246 @@
+"""Writes an EROFS image of a merged tree.
+
+The file consists of
+
+    the head       1,024 bytes, which EROFS ignores: a checksum over the rest of the file, and JSON
+    the image      the metadata: see format.py
+    the data map   for the reader of the data file: see data_map.py
+
+A worker thread calls `write_image`, for seconds if the tree has a million entries.
+
+Rules:
+
+- Pure, except that it writes to the file it was given.
+- The same tree and options make the same bytes.
+- Long operations check for cancellation.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from io import BytesIO
+from typing import BinaryIO
+
+from ocifs.layers.erofs.data_map import DataMap
+from ocifs.layers.erofs.format import (
+    BLOCK,
+    BLOCK_DEVICE,
+    CHARACTER,
+    CHUNK_INDEXES,
+    CHUNKED,
+    DATA_DEVICE,
+    DIRECTORY,
+    FIFO,
+    FILE,
+    HOLE,
+    INDEX_SIZE,
+    INLINE,
+    PLAIN,
+    SLOT,
+    SYMLINK,
+    pack_index,
+    pack_inode,
+    superblock,
+)
+from ocifs.layers.erofs.head import CHECKSUM_SIZE, ImageHead
+from ocifs.layers.erofs.inodes import ImageInodes, Inode
+from ocifs.layers.erofs.names import listing, pack_directory
+from ocifs.layers.erofs.plan import Chunks, ImagePlan, Placer, Shape, plan_image
+from ocifs.layers.erofs.xattrs import xattr_count
+from ocifs.layers.index.entry import EntryKind
+from ocifs.layers.merge.tree import DIRECTORY as DIRECTORY_CODE
+from ocifs.layers.merge.tree import NOWHERE, MergedTree, PackedDirectories
+from ocifs.layers.view.modes import mode_of
+from ocifs.settings import GIB, MIB
+
+_TYPES = {
+    EntryKind.FILE: FILE,
+    EntryKind.SYMLINK: SYMLINK,
+    EntryKind.CHARACTER: CHARACTER,
+    EntryKind.BLOCK: BLOCK_DEVICE,
+    EntryKind.FIFO: FIFO,
+}
+_TYPE_OF_LETTER = {ord(kind.value): number for kind, number in _TYPES.items()}
+_BILLION = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class ImageOptions:
+    """How a tree is shown.
+
+    `owner`: user and group of all inodes; None for those of the layers. `links_inside`: rebase
+    symbolic links that would leave the tree.
+    """
+
+    owner: tuple[int, int] | None = None
+    links_inside: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenImage:
+    """The result of `write_image`.
+
+    - `sha256`: of the file after its checksum.
+    - `size`: of the image, in bytes. The data map follows it in the file.
+    - `data`: the map of the data file.
+    - `omitted`: the number of extended attributes that are not stored.
+    """
+
+    sha256: str
+    size: int
+    data: DataMap
+    omitted: int
+
+
+def write_image(
+    tree: MergedTree, options: ImageOptions, out: BinaryIO, *, limit: int = 4 * GIB
+) -> WrittenImage:
+    """Write the image of a tree to an empty, seekable file.
+
+    Raises LimitExceeded, Malformed and the errors of writing.
+    """
+    plan = plan_image(ImageInodes(tree, links_inside=options.links_inside), limit)
+    lengths, columns = plan.data.encode()
+    head = ImageHead(plan.blocks, lengths, plan.omitted).encode()
+    # The checksum is written when it is known.
+    out.write(bytes(CHECKSUM_SIZE))
+    sink = _Sink(out)
+    sink.write(head)
+    sink.write(
+        superblock(hashlib.sha256(head).digest()[:16], plan.count, plan.blocks, plan.data.blocks)
+    )
+    _ImageWriter(plan, options, sink).run()
+    sink.pad(plan.blocks * BLOCK)
+    for column in columns:
+        sink.write(column)
+    digest = sink.finish()
+    out.seek(0)
+    out.write(digest.encode() + b"\n")
+    return WrittenImage(digest, plan.blocks * BLOCK, plan.data, plan.omitted)
+
+
+class _Sink:
+    """Collects bytes, hashes them, and writes them to the file."""
+
+    def __init__(self, out: BinaryIO) -> None:
+        self._out = out
+        self._hash = hashlib.sha256()
+        self._buffer = bytearray()
+        self._flushed = CHECKSUM_SIZE
+
+    def write(self, data: bytes) -> None:
+        self._buffer += data
+        if len(self._buffer) >= MIB:
+            self._flush()
+
+    def pad(self, position: int) -> None:
+        """Write zeros up to a position in the file."""
+        missing = position - self._flushed - len(self._buffer)
+        if missing < 0:
+            raise AssertionError("the parts of an image overlap")
+        self.write(bytes(missing))
+
+    def finish(self) -> str:
+        self._flush()
+        return self._hash.hexdigest()
+
+    def _flush(self) -> None:
+        self._hash.update(self._buffer)
+        self._out.write(self._buffer)
+        self._flushed += len(self._buffer)
+        self._buffer = bytearray()
+
+
+class _ImageWriter:
+    """Writes the inodes of a plan."""
+
+    def __init__(self, plan: ImagePlan, options: ImageOptions, sink: _Sink) -> None:
+        self._plan = plan
+        self._options = options
+        self._sink = sink
+        self._placer = Placer()
+        self._segment = 0  # the next one of the data map
+
+    def run(self) -> None:
+        sink, placer = self._sink, self._placer
+        for inode in self._plan.inodes:
+            shape = Shape(inode)
+            position = placer.place(shape.head, shape.tail, shape.blocks)
+            sink.pad(position)
+            sink.write(self._inode(inode, shape, position // SLOT))
+            if inode.size:
+                if shape.blocks:
+                    sink.pad(placer.start_block * BLOCK)
+                sink.write(inode.target or self._directory(inode.directory))
+        sink.pad(placer.end)
+
+    def _inode(self, inode: Inode, shape: Shape, nid: int) -> bytes:
+        """An inode with its attributes and indexes, without inline data."""
+        entry, owner = inode.entry, self._options.owner
+        uid, gid = owner or (entry.uid, entry.gid)
+        layout, location, size = PLAIN, 0, inode.size
+        chunks = shape.chunks
+        if chunks is not None:
+            layout, location, size = CHUNKED, CHUNK_INDEXES | chunks.bits, entry.size
+        elif shape.tail:
+            layout = INLINE
+        elif shape.blocks:
+            location = self._placer.start_block
+        elif entry.rdev:
+            location = entry.rdev & 0xFFFFFFFF
+        seconds, nanoseconds = divmod(entry.mtime_ns, _BILLION)
+        head = pack_inode(
+            layout,
+            xattr_count(len(shape.xattrs)),
+            mode_of(entry),
+            0,
+            size,
+            location,
+            nid & 0xFFFFFFFF,
+            uid,
+            gid,
+            seconds,
+            nanoseconds,
+            inode.links,
+        )
+        if chunks is None:
+            return head + shape.xattrs if shape.xattrs else head
+        body = head + shape.xattrs
+        return body + bytes(-len(body) % INDEX_SIZE) + self._indexes(chunks)
+
+    def _indexes(self, chunks: Chunks) -> bytes:
+        data = self._plan.data
+        parts, number = list[bytes](), 0
+        for first, last in chunks.runs:
+            parts.append(pack_index(0, 0, HOLE) * (first - number))
+            start = data.start(self._segment)
+            self._segment += 1
+            for chunk in range(last - first):
+                parts.append(pack_index(0, DATA_DEVICE, start + (chunk << chunks.bits)))
+            number = last
+        parts.append(pack_index(0, 0, HOLE) * (chunks.count - number))
+        return b"".join(parts)
+
+    def _directory(self, number: int) -> bytes:
+        plan = self._plan
+        nids, kinds = plan.directory_nids, plan.inodes.kinds
+
+        def resolve(code: int) -> tuple[int, int]:
+            if code & DIRECTORY_CODE:
+                return nids[code ^ DIRECTORY_CODE], DIRECTORY
+            kind = _TYPE_OF_LETTER[kinds[code >> 32][code & 0xFFFFFFFF]]
+            return plan.nid(code, number), kind
+
+        names, codes = listing(plan.inodes.tree, number)
+        above = plan.inodes.above[number]
+        return pack_directory(names, codes, resolve, number, above)
+
+
+def empty_image() -> bytes:
+    """An image of an empty directory without a data device, to try whether EROFS can be mounted."""
+    directories = PackedDirectories()
+    directories.add(NOWHERE, 0, b"", ())
+    out = BytesIO()
+    write_image(MergedTree((), directories, {}), ImageOptions(), out)
+    return out.getvalue()
