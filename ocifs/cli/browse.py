@@ -14,9 +14,9 @@ from collections.abc import Awaitable, Callable
 
 from ocifs.api import AsyncTree
 from ocifs.app import Hooks, StatusSources, open_tree, run_to_end
+from ocifs.cli.progress_line import ProgressLine
 from ocifs.cli.sources import how_to_list, read_sources
 from ocifs.cli.suggestions import enclosing, suggest
-from ocifs.cli.terminal import ProgressBar
 from ocifs.errors import DeadlineExceeded, NotFound, OcifsError
 from ocifs.oci.reference import Source, hosts_of
 from ocifs.options import Options, settings_of
@@ -35,23 +35,24 @@ def browse(
     source = read_sources([named], options) if isinstance(named, str) else named
     settings = settings_of(hosts_of(source), options)
     log_warnings()
-    bar = ProgressBar()
+    line = ProgressLine()
 
     # Shown from the first report on, so only for an archive that has to be unpacked.
     def unpacking(name: str, done: int, total: int) -> None:
-        bar.label = f"unpacking {os.path.basename(name)} into the cache"
-        bar.show(done, total)
+        progress = line.progress
+        progress.activity = f"unpacking {os.path.basename(name)} into the cache"
+        progress.total = total
+        progress.advance(done - progress.done)
 
     async def run() -> None:
         status: StatusSources = {}
         async with open_tree(source, settings, status, Hooks(on_progress=unpacking)) as root:
             # An archive is unpacked before the tree is open.
-            bar.close()
+            line.clear()
             await visit(AsyncTree(source, root, settings, status))
 
     try:
-        with bar:
-            run_to_end(run)
+        run_to_end(run)
     except NotFound as error:
         error.hint = error.hint or _alternatives(source, settings) or how_to_list(source)
         raise

@@ -18,7 +18,8 @@ from ocifs.api import AsyncTree
 from ocifs.cli.browse import browse
 from ocifs.cli.options import SourceCommand, caching, shared
 from ocifs.cli.param_types import json_option
-from ocifs.cli.terminal import ProgressBar, write, write_lines
+from ocifs.cli.progress_line import ProgressLine, resumable
+from ocifs.cli.terminal import write, write_lines
 from ocifs.errors import NotFound, UsageError
 from ocifs.options import CacheOptions, Options, cache_settings
 from ocifs.settings import CacheSettings
@@ -154,8 +155,9 @@ def verify_command(as_json: bool, **options: Unpack[CacheOptions]) -> int:
 
     The exit status is 1 if anything was damaged.
     """
-    with ProgressBar() as bar:
-        findings = verify_cache(cache_settings(options).directory, bar.show)
+    line = ProgressLine()
+    with resumable(line):
+        findings = verify_cache(cache_settings(options).directory, line.progress)
     if as_json:
         damaged = [
             {"kind": item.kind, "path": str(item.paths[0]), "problem": text}

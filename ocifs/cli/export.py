@@ -10,7 +10,8 @@ from ocifs.api import AsyncTree
 from ocifs.cli.browse import browse
 from ocifs.cli.options import SourceCommand, shared
 from ocifs.cli.param_types import SOURCE
-from ocifs.cli.terminal import ProgressBar, write
+from ocifs.cli.progress_line import ProgressLine, resumable, ticking
+from ocifs.cli.terminal import write
 from ocifs.options import Options
 from ocifs.verbs.export import export_image, parse_destination
 
@@ -33,9 +34,13 @@ def command(reference: str, destination: str, **options: Unpack[Options]) -> Non
     # Before the source is opened, which may take long.
     parse_destination(destination)
 
+    line = ProgressLine()
+
     async def visit(tree: AsyncTree) -> None:
-        with ProgressBar() as bar:
-            digest = await export_image(tree, destination, on_progress=bar.show)
+        async with ticking(line) as progress:
+            digest = await export_image(tree, destination, progress=progress)
         write(str(digest))
 
-    browse(reference, options, visit)
+    line.progress.activity = f"reading {reference}"
+    with resumable(line):
+        browse(reference, options, visit)

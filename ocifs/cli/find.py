@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Unpack
 
 import click
@@ -12,7 +11,8 @@ from ocifs.cli.browse import browse
 from ocifs.cli.errors import FAILURE, nearest, text_of
 from ocifs.cli.options import SourceCommand, shared
 from ocifs.cli.param_types import SOURCE
-from ocifs.cli.terminal import CLEAR_LINE, Mark, ProgressBar, is_screen, write
+from ocifs.cli.progress_line import ProgressLine, resumable, ticking
+from ocifs.cli.terminal import Mark, write
 from ocifs.errors import OcifsError, UsageError
 from ocifs.oci.kinds.table import KINDS_BY_NAME
 from ocifs.options import Options
@@ -55,8 +55,10 @@ def command(source: tuple[str, ...], kinds: tuple[str, ...], **options: Unpack[O
         ocifs find registry.example.com/team --kind wasm-module --kind wasm-component
     """
     problems: list[str] = []
-    with ProgressBar("tags", show_position=True) as bar:
-        finder = _Finder(kinds, bar, problems)
+    progress = ProgressLine("tag")
+    progress.progress.activity = f"reading {source[0]}"
+    with resumable(progress):
+        finder = _Finder(kinds, progress, problems)
         for name in source:
             finder.prefix = name if len(source) > 1 else ""
             try:
@@ -68,50 +70,41 @@ def command(source: tuple[str, ...], kinds: tuple[str, ...], **options: Unpack[O
                 problems.append(f"{printable(name)}: {text_of(error)}")
     for line in problems:
         write("ocifs: ", Mark(line), err=True)
+    write(progress.summary(), err=True)
     return FAILURE if problems else 0
 
 
 class _Finder:
-    """Prints the matches of several searches with one progress bar, and collects problems."""
+    """Prints the matches of several searches above one line, and collects problems."""
 
-    def __init__(self, kinds: tuple[str, ...], bar: ProgressBar, problems: list[str]) -> None:
+    def __init__(self, kinds: tuple[str, ...], line: ProgressLine, problems: list[str]) -> None:
         self.prefix = ""
         self._kinds = kinds
-        self._bar = bar
+        self._line = line
         self._problems = problems
-        self._tags = 0
 
     async def visit(self, tree: AsyncTree) -> None:
         """Search one source."""
-        pacer = Pacer(tree.timing, _notify, tree.status)
-        before = self._tags
-
-        def on_progress(done: int, total: int) -> None:
-            self._tags = before + total
-            self._bar.show(before + done, before + total)
-
-        async with open_search(tree, self._kinds, pacer, on_progress) as results:
+        pacer = Pacer(tree.timing, self._notify, tree.status)
+        async with (
+            ticking(self._line, summary=False) as progress,
+            open_search(tree, self._kinds, pacer, progress) as results,
+        ):
             async for result in results:
                 path = self._full_path(result.path)
                 if isinstance(result, Match):
-                    _clear_bar()
+                    self._line.clear()
                     write(f"{result.kind}\t{path}")
                 else:
                     self._problems.append(f"{printable(path)}: {text_of(result.error)}")
+
+    def _notify(self, text: str) -> None:
+        """Print a message while the search continues."""
+        self._line.clear()
+        write(f"ocifs: {text}", err=True)
 
     def _full_path(self, path: str) -> str:
         if not self.prefix or path == ".":
             return self.prefix or path
         # The tags of the source itself (`:v1`) follow it without a slash.
         return f"{self.prefix}{'' if path[:1] in (':', '') else '/'}{path}"
-
-
-def _clear_bar() -> None:
-    """Clear the line of the progress bar, which is drawn again below the next line."""
-    if is_screen(sys.stderr) and sys.stdout.isatty():
-        write(CLEAR_LINE, end="")
-
-
-def _notify(text: str) -> None:
-    """Print a message while the search continues, in place of the progress bar."""
-    write(CLEAR_LINE if is_screen(sys.stderr) else Mark(), f"ocifs: {text}", err=True)

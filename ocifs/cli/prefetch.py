@@ -10,7 +10,7 @@ from ocifs.api import AsyncTree
 from ocifs.cli.browse import browse, find_node
 from ocifs.cli.options import SourceCommand, shared
 from ocifs.cli.param_types import PATH, SOURCE
-from ocifs.cli.terminal import ProgressBar
+from ocifs.cli.progress_line import ProgressLine, resumable, ticking
 from ocifs.options import Options
 from ocifs.verbs.prefetch import prefetch_paths
 
@@ -31,11 +31,15 @@ def command(source: str, paths: tuple[str, ...], **options: Unpack[Options]) -> 
         ocifs prefetch registry.example.com/team/app:v1 rootfs/usr/bin layers/0/blob
     """
 
-    async def visit(tree: AsyncTree) -> None:
-        for path in paths:
-            # Before anything is fetched, a path that does not exist is an error with a hint.
-            await find_node(tree, path)
-        with ProgressBar() as bar:
-            await prefetch_paths(tree, paths, bar.show)
+    line = ProgressLine()
 
-    browse(source, options, visit)
+    async def visit(tree: AsyncTree) -> None:
+        async with ticking(line) as progress:
+            for path in paths:
+                # Before anything is fetched, a path that does not exist is an error with a hint.
+                await find_node(tree, path)
+            await prefetch_paths(tree, paths, progress)
+
+    line.progress.activity = f"reading {source}"
+    with resumable(line):
+        browse(source, options, visit)

@@ -12,13 +12,11 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import ExitStack
-from typing import Protocol, TextIO
+from typing import TextIO
 
 import click
 
 from ocifs.printable import printable, printable_lines
-from ocifs.units import format_size
 
 # ECMA-48 CUP and ED, and xterm's ED 3, which erases the scrollback as well.
 _CLEAR = "\033[H\033[2J\033[3J"
@@ -84,41 +82,3 @@ def begin_screen(stream: TextIO, *, first: bool) -> None:
         stream.write(_CLEAR)
     elif not first:
         stream.write("\n")
-
-
-class ClickBar(Protocol):
-    """The used part of click's progress bar."""
-
-    length: int | None
-
-    def update(self, n_steps: int) -> None: ...
-
-
-class ProgressBar(ExitStack):
-    """A bar on standard error, from the first report of progress on.
-
-    If standard error is not a terminal, nothing is written: click's own bar would write its label.
-    `label` is the size of the work by default.
-    """
-
-    def __init__(self, label: str = "", *, show_position: bool = False) -> None:
-        super().__init__()
-        self.label = label
-        self._show_position = show_position
-        self._bar: ClickBar | None = None
-        self._done = 0
-
-    def show(self, done: int, total: int) -> None:
-        """Show that `done` of `total` steps, or bytes, are done."""
-        if not is_screen(sys.stderr):
-            return
-        if self._bar is None:
-            label = printable(self.label or format_size(total))
-            bar = click.progressbar(
-                length=total, label=label, show_pos=self._show_position, file=sys.stderr
-            )
-            self._bar = self.enter_context(bar)
-        # The total of a search grows while further tags are listed.
-        self._bar.length = total
-        self._bar.update(done - self._done)
-        self._done = done

@@ -13,8 +13,7 @@ Most verbs are coroutines that take an `ocifs.AsyncTree` first. They run in its 
 `Tree.run` calls them from any thread. Verbs on a cache block on disk and need no tree.
 
 - A verb returns or yields dataclasses and raises OcifsError. It prints nothing and never exits.
-- A verb that takes long reports progress to a callback, from the event loop: the callback must not
-  block.
+- A verb that takes long updates a `Progress`, which may call back: the callback must not block.
 - The command line (ocifs/cli) parses arguments, calls a verb and prints the result. The Python API
   and fsspec offer the same functions.
 - A name of this package is imported when it is first used, so that a command imports only its own
@@ -38,6 +37,7 @@ _MODULES = {
     "Finding": "checks",
     "diagnose": "doctor",
     "check_setup": "doctor",
+    "Progress": "progress",
 }
 
 

@@ -30,7 +30,7 @@ from ocifs.tree.blob import BlobFile, with_known_size
 from ocifs.tree.manifest.load import ManifestLocation
 from ocifs.tree.manifest.reachable import check_depth
 from ocifs.verbs.manifests import manifest_directory
-from ocifs.verbs.progress import ProgressCallback, ignore_progress
+from ocifs.verbs.progress import Progress
 
 _EXPORTABLE = (Form.MANIFEST, Form.INDEX, Form.ARTIFACT)
 
@@ -51,7 +51,7 @@ async def export_image(
     tree: AsyncTree,
     destination: str,
     path: str = "",
-    on_progress: ProgressCallback = ignore_progress,
+    progress: Progress | None = None,
 ) -> Digest:
     """Export the manifest at a path, and return the digest that the layout lists.
 
@@ -62,7 +62,7 @@ async def export_image(
     target = parse_destination(destination)
     location = (await manifest_directory(tree, path)).location
     with LayoutWriter(Path(target.path), location.context.limits) as layout:
-        return await _Export(tree, location, layout, on_progress).run(target.ref)
+        return await _Export(tree, location, layout, progress or Progress()).run(target.ref)
     raise AssertionError("the layout swallows nothing")
 
 
@@ -73,13 +73,14 @@ class _Export:
     tree: AsyncTree
     location: ManifestLocation
     layout: LayoutWriter
-    on_progress: ProgressCallback
+    progress: Progress
     _manifests: dict[Digest, Manifest] = field(default_factory=dict)
     _blobs: dict[Digest, Descriptor] = field(default_factory=dict)
 
     async def run(self, name: str) -> Digest:
         """Export, and list the manifest under `name` or the tag that it was read by."""
         version = self.location.version
+        self.progress.begin("reading manifests")
         top = await self._read(self.location)
         if self.tree.settings.view.platform is not None and top.form is Form.INDEX:
             top = await self._read(replace(self.location, version=self._child(top).digest))
@@ -169,18 +170,19 @@ class _Export:
     async def _copy(self, blobs: list[Descriptor]) -> None:
         # The total is known before the first byte is copied.
         blobs = [await self._with_size(blob) for blob in blobs]
-        total = sum(blob.size for blob in blobs)
-        done = 0
+        self.progress.item = "blob"
+        self.progress.begin("")
+        self.progress.expect(sum(blob.size for blob in blobs), len(blobs))
         for blob in blobs:
             # It only reads, so a cancelled export need not wait until the file is hashed.
             has = self.layout.has
-            if not await in_thread(has, blob.digest, blob.size, abandon_on_cancel=True):
-                await self._copy_blob(blob, done, total)
-            done += blob.size
-            self.on_progress(done, total)
+            if await in_thread(has, blob.digest, blob.size, abandon_on_cancel=True):
+                self.progress.advance(blob.size, reused=True)
+            else:
+                await self._copy_blob(blob)
+            self.progress.finish_item()
 
-    async def _copy_blob(self, blob: Descriptor, done: int, total: int) -> None:
-        """Copy one blob; `done` bytes of `total` were copied before."""
+    async def _copy_blob(self, blob: Descriptor) -> None:
         # Open for the whole copy, so that the blob is not evicted meanwhile.
         origin = self.location.context.origin
         file = BlobFile(origin.blobs, self.location.blob(blob), blob.media_type)
@@ -191,6 +193,6 @@ class _Export:
                     with self.tree.deadline():
                         chunk = await file.read(offset, MIB)
                     await in_thread(writer.write, chunk)
-                    self.on_progress(done + offset + len(chunk), total)
+                    self.progress.advance(len(chunk))
         finally:
             file.on_close()

@@ -27,7 +27,7 @@ from ocifs.tree.manifest.directory import ManifestDirectory
 from ocifs.tree.node import Directory, Node
 from ocifs.tree.registry.single import SingleManifest
 from ocifs.verbs.pacer import AT_A_TIME, Pacer
-from ocifs.verbs.progress import ProgressCallback, ignore_progress
+from ocifs.verbs.progress import Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ async def open_search(
     tree: AsyncTree,
     kinds: Collection[str] = (),
     pacer: Pacer | None = None,
-    on_progress: ProgressCallback = ignore_progress,
+    progress: Progress | None = None,
 ) -> AsyncIterator[trio.MemoryReceiveChannel[SearchResult]]:
     """Search while the block lasts; iterate over the channel for the results.
 
@@ -69,7 +69,8 @@ async def open_search(
         raise UsageError(f"unknown kind: {', '.join(unknown)}")
     # Without a buffer: a caller that stops reading also stops the requests.
     send, receive = trio.open_memory_channel[SearchResult](0)
-    search = _Search(frozenset(kinds), pacer or Pacer(tree.timing, status=tree.status), on_progress)
+    pacer = pacer or Pacer(tree.timing, status=tree.status)
+    search = _Search(frozenset(kinds), pacer, progress or Progress())
     with receive, ungrouped():
         async with trio.open_nursery() as nursery:
             nursery.start_soon(search.run, tree.root, send)
@@ -86,18 +87,18 @@ async def find_artifacts(tree: AsyncTree, kinds: Collection[str] = ()) -> list[S
 
 
 class _Search:
-    """One search. `identified` of `tags` tags are done so far."""
+    """One search."""
 
-    def __init__(self, kinds: frozenset[str], pacer: Pacer, on_progress: ProgressCallback) -> None:
+    def __init__(self, kinds: frozenset[str], pacer: Pacer, progress: Progress) -> None:
         self._kinds = kinds
         self._pacer = pacer
-        self._on_progress = on_progress
+        self._progress = progress
         self._repositories = 0
-        self._tags = 0
-        self._identified = 0
 
     async def run(self, root: Directory, results: trio.MemorySendChannel[SearchResult]) -> None:
         """Search to the end, then close `results`."""
+        self._progress.growing = True
+        self._progress.begin("")
         # Bounded: a registry of a million tags is not listed faster than its tags are identified.
         send, receive = trio.open_memory_channel[tuple[str, Node]](AT_A_TIME)
         # Closed without a checkpoint, at which a cancellation would replace an error.
@@ -114,6 +115,7 @@ class _Search:
                     else:
                         async for path, node in self._tagged(root, "", results):
                             await send.send((path, node))
+                    self._progress.growing = False
             if not self._repositories:
                 raise NotFound(
                     "no repositories are listed", hint="name a repository, or list some with --repo"
@@ -142,7 +144,7 @@ class _Search:
                 if listed:
                     await results.send(Unreadable(path, error))
             self._repositories += listed or bool(names)
-            self._tags += len(names)
+            self._progress.expect(len(names))
             for name in names:
                 text = f"{path}:{unmangle(name).decode(errors='surrogateescape')}"
                 yield text, await self._pacer.run(partial(manifests.lookup, name))
@@ -169,9 +171,7 @@ class _Search:
                 else:
                     if not self._kinds or kind in self._kinds:
                         await results.send(Match(path, kind))
-                self._identified += 1
-                # A source that is itself a manifest has no tags to count.
-                self._on_progress(self._identified, max(self._tags, self._identified))
+                self._progress.advance(1)
 
 
 def _lists_tags(directory: Directory) -> bool:

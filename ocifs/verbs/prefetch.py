@@ -14,28 +14,34 @@ from ocifs.api import AsyncTree
 from ocifs.errors import NotFound
 from ocifs.settings import MIB
 from ocifs.tree.node import Directory, File, Node
-from ocifs.verbs.progress import ProgressCallback, ignore_progress
+from ocifs.verbs.progress import Progress
 
 _LAYERS, _ROOTFS = "layers", "rootfs"
 
 
 async def prefetch_paths(
-    tree: AsyncTree, paths: Sequence[str] = (), on_progress: ProgressCallback = ignore_progress
+    tree: AsyncTree, paths: Sequence[str] = (), progress: Progress | None = None
 ) -> int:
     """Fetch everything at and below each path, and return the number of bytes.
 
     Without paths the tree must be of one manifest: all of its layers are fetched, and those of an
     image are unpacked and indexed. Raises NotFound for a path that does not exist.
     """
+    progress = progress or Progress()
+    progress.item = "file" if paths else "layer"
+    progress.begin("listing")
     files: dict[Hashable, File] = {}
     if paths:
         for path in paths:
             await _collect(tree, await tree.node(path), files)
     else:
         await _collect_layers(tree, files)
-    size = await _fetch(tree, list(files.values()), on_progress)
+    progress.begin("")
+    size = await _fetch(tree, list(files.values()), progress)
     if not paths:
+        progress.begin("unpacking")
         await _unpack(tree)
+        progress.begin("")
     return size
 
 
@@ -68,9 +74,8 @@ async def _collect_layers(tree: AsyncTree, files: dict[Hashable, File]) -> None:
             await _collect(tree, await tree.node(f"{_LAYERS}/{name}/blob"), files)
 
 
-async def _fetch(tree: AsyncTree, files: Sequence[File], on_progress: ProgressCallback) -> int:
-    total = sum(file.attributes.size for file in files)
-    done = 0
+async def _fetch(tree: AsyncTree, files: Sequence[File], progress: Progress) -> int:
+    progress.expect(sum(file.attributes.size for file in files), len(files))
     for file in files:
         offset = 0
         while offset < file.attributes.size:
@@ -79,9 +84,9 @@ async def _fetch(tree: AsyncTree, files: Sequence[File], on_progress: ProgressCa
             if not chunk:
                 break
             offset += len(chunk)
-            done += len(chunk)
-            on_progress(done, total)
-    return done
+            progress.advance(len(chunk))
+        progress.finish_item()
+    return progress.done
 
 
 async def _unpack(tree: AsyncTree) -> None:

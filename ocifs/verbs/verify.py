@@ -19,24 +19,20 @@ from ocifs.store.derived import DerivedFiles
 from ocifs.store.disk import Disk
 from ocifs.store.upkeep import verify as upkeep
 from ocifs.store.upkeep.inventory import INDICES, LEFTOVER, NAME, PARTIAL, Item, inventory
-from ocifs.verbs.progress import ProgressCallback, ignore_progress
+from ocifs.verbs.progress import Progress
 
 
 def verify_cache(
-    directory: Path | None = None, on_progress: ProgressCallback = ignore_progress
+    directory: Path | None = None, progress: Progress | None = None
 ) -> upkeep.Findings:
     """Verify a cache, by default that of this user. Progress is counted in bytes."""
+    progress = progress or Progress()
     disk = Disk(directory or default_cache_directory())
     items = inventory(disk)
-    total = sum(item.length for item in items if item.kind not in (PARTIAL, NAME, LEFTOVER))
-    done = 0
-
-    def advance(count: int) -> None:
-        nonlocal done
-        done += count
-        on_progress(done, total)
-
-    return upkeep.verify(disk, items, lambda item: _expected(disk, item), advance)
+    progress.expect(
+        sum(item.length for item in items if item.kind not in (PARTIAL, NAME, LEFTOVER))
+    )
+    return upkeep.verify(disk, items, lambda item: _expected(disk, item), progress.advance)
 
 
 def _expected(disk: Disk, item: Item) -> Digest | None:

@@ -1,4 +1,4 @@
-"""Output for a terminal, but not for a pipe: colours, progress bars and redrawn screens."""
+"""Output for a terminal, but not for a pipe: colours, progress and redrawn screens."""
 
 from __future__ import annotations
 
@@ -22,6 +22,12 @@ from tests.support.registry import Registry
 pytestmark = pytest.mark.servers
 ESCAPE = re.compile(rb"\x1b\[([0-9;?]*)([A-Za-z])")
 PATIENCE = 60
+# The last lines of commands that take long.
+SUMMARIES = {
+    "prefetch": rb"256\.0 KiB in [0-9.]+ s \([0-9.]+ .iB/s\), 1 layer",
+    "find": rb"1 tag in [0-9.]+ s",
+    "export": rb"256\.0 KiB in [0-9.]+ s \([0-9.]+ .iB/s\), 2 blobs",
+}
 WISHES: dict[str, dict[str, str]] = {
     "terminal": {"TERM": "xterm"},
     "NO_COLOR": {"TERM": "xterm", "NO_COLOR": "1"},
@@ -95,36 +101,48 @@ def source(registry: Registry) -> str:
 
 
 @pytest.mark.parametrize("wish", WISHES)
-def test_work_that_takes_long_shows_a_bar_on_a_screen(
-    wish: str, source: str, tmp_path: Path
-) -> None:
-    seen = {
-        name: on_terminal(words, WISHES[wish], tmp_path)
-        for name, words in (("prefetch", ["prefetch", f"{source}:1"]), ("find", ["find", source]))
+def test_long_work_shows_one_line_on_a_screen(wish: str, source: str, tmp_path: Path) -> None:
+    commands = {
+        "prefetch": ["prefetch", f"{source}:1"],
+        "find": ["find", source],
+        "export": ["export", f"{source}:1", f"oci:{tmp_path}/layout"],
     }
-    # The progress bar on the same terminal does not overwrite a result.
-    assert b":1\r\n" in seen["find"]
-    for name, (start, end) in {
-        "prefetch": (b"256.0 KiB", b"100%"),
-        "find": (b"tags", b"1/1"),
-    }.items():
-        bar = start in seen[name] and end in seen[name]
-        assert bar == (wish != "dumb"), seen[name]
-        assert not colours(seen[name])
-        assert wish != "dumb" or not ESCAPE.search(seen[name])
+    for name, words in commands.items():
+        seen = on_terminal(words, WISHES[wish], tmp_path)
+        # The first line, before anything is known.
+        line = f"reading {words[1]}".encode()
+        assert (line in seen) == (wish != "dumb"), seen
+        assert not colours(seen)
+        assert wish != "dumb" or not ESCAPE.search(seen)
+        # The redrawn line is removed, and the summary is written once.
+        assert re.search(rb"(?m)^" + SUMMARIES[name] + rb"\r$", last_screen(seen)), seen
+        assert line not in last_screen(seen)
+        # A result is not overwritten by the line on the same terminal.
+        assert name != "find" or b":1\r\n" in seen
 
 
-def test_exports_and_checks_of_the_cache_show_how_far_they_are(source: str, tmp_path: Path) -> None:
-    screen = WISHES["terminal"]
-    written = on_terminal(["export", f"{source}:1", f"oci:{tmp_path}/layout"], screen, tmp_path)
-    checked = on_terminal(["cache", "verify"], screen, tmp_path)
-    assert b"KiB  [" in written and b"100%" in written
-    assert b"KiB  [" in checked and b"100%" in checked
+def last_screen(seen: bytes) -> bytes:
+    """What stays on the terminal: in each line, the part after the last removal."""
+    return b"\n".join(line.rpartition(b"\r\x1b[K")[2] for line in seen.split(b"\n"))
 
 
-def test_a_pipe_gets_results_alone(source: str, tmp_path: Path) -> None:
-    assert in_pipe(["prefetch", f"{source}:1"], tmp_path) == b""
-    assert in_pipe(["find", source], tmp_path) == b"artifact\t:1\n"
+def test_a_check_of_the_cache_shows_its_progress(source: str, tmp_path: Path) -> None:
+    on_terminal(["prefetch", f"{source}:1"], {}, tmp_path)
+    checked = on_terminal(["cache", "verify"], WISHES["terminal"], tmp_path)
+    assert b" KiB of " in checked and b"100%" in checked
+    assert b"100%" not in last_screen(checked)
+
+
+def test_a_pipe_gets_results_and_one_line_of_long_work(source: str, tmp_path: Path) -> None:
+    layout = f"oci:{tmp_path}/layout"
+    prefetched = in_pipe(["prefetch", f"{source}:1"], tmp_path)
+    assert re.fullmatch(SUMMARIES["prefetch"] + rb"\n", prefetched)
+    found = in_pipe(["find", source], tmp_path)
+    assert re.fullmatch(rb"artifact\t:1\n" + SUMMARIES["find"] + rb"\n", found)
+    exported = in_pipe(["export", f"{source}:1", layout], tmp_path)
+    assert re.fullmatch(SUMMARIES["export"] + rb"\nsha256:[0-9a-f]{64}\n", exported)
+    again = in_pipe(["export", f"{source}:1", layout], tmp_path)
+    assert b"2 blobs; 256.0 KiB already present\n" in again
     assert in_pipe(["ls", source, "_tags"], tmp_path) == b"1\n"
     assert b"\x1b" not in in_pipe(["doctor", source], tmp_path)
     assert in_pipe(["cache", "verify"], tmp_path).count(b"\n") == 1

@@ -55,6 +55,7 @@ def plain(text: str, port: str = "34099") -> str:
     """The text without the differences between runs."""
     text = re.sub(r"\b\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\b", "DATE TIME", text.replace(port, "34099"))
     text = re.sub(r"^total \d+$", "total N", text, flags=re.MULTILINE)
+    text = re.sub(r"\bin \d+(\.\d)? s\b", "in N s", text)
     return "\n".join(line.rstrip() for line in text.strip().splitlines())
 
 
