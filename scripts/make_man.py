@@ -249,6 +249,14 @@ def toml_5() -> str:
 PAGES = {"man1/ocifs.1": ocifs_1, "man8/mount.ocifs.8": mount_8, "man5/ocifs.toml.5": toml_5}
 
 
+def write(directory: Path, version: str) -> None:
+    """Write all pages below a directory."""
+    for name, page in PAGES.items():
+        target = directory / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(page().replace(VERSION, version))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("directory", type=Path)
@@ -258,10 +266,7 @@ def main() -> None:
         help="version in the pages (default: the installed one)",
     )
     options = parser.parse_args()
-    for name, page in PAGES.items():
-        target = options.directory / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(page().replace(VERSION, options.version))
+    write(options.directory, options.version)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Each way of docs/how-to/install.md to install the wheel works in an empty home directory.
+"""Each way of docs/how-to/install.md to install the clone works in an empty home directory.
 
 test_deb.py and test_container.py test the other ways of the page.
 """
@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 
 from tests.documents.session import blocks
+from tests.packaging.test_wheel import SHARED
 from tests.support.installed import ROOT, demo, elsewhere, run
 
 PAGE = blocks((ROOT / "docs/how-to/install.md").read_text())
 WAYS = {block.split()[0]: block for block in PAGE if block.split()[0] in ("pipx", "uv", "python3")}
+[LINKS] = [block for block in PAGE if "cp -rsf" in block]
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +45,10 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def person(home: Path, built: Path, compiled: Path) -> dict[str, str]:
-    """The environment of a user with the wheel in dist/, pipx, uv, and caches of downloads."""
+def person(home: Path, compiled: Path) -> dict[str, str]:
+    """The environment of a user with this clone, pipx, uv, and caches of downloads."""
     (home / "programs").mkdir(parents=True)
-    (home / "dist").symlink_to(built)
+    (home / "ocifs").symlink_to(ROOT)
     for name in ("pipx", "uv"):
         (home / "programs" / name).symlink_to(Path(sys.executable).parent / name)
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -59,7 +62,7 @@ def person(home: Path, built: Path, compiled: Path) -> dict[str, str]:
 
 
 def test_the_page_shows_three_ways() -> None:
-    assert sorted(WAYS) == ["pipx", "python3", "uv"] and len(PAGE) == 4
+    assert sorted(WAYS) == ["pipx", "python3", "uv"] and len(PAGE) == 5
 
 
 @pytest.mark.mount
@@ -69,8 +72,9 @@ def test_the_commands_of_the_page_install_it(
     way: str, built: Path, compiled: Path, tmp_path: Path
 ) -> None:
     home = tmp_path / "home"
-    environment = person(home, built, compiled)
-    run("bash", "-euc", WAYS[way], env=environment, cwd=home, seconds=280)
+    environment = person(home, compiled)
+    place = home if way == "python3" else home / "ocifs"
+    run("bash", "-euc", WAYS[way], env=environment, cwd=place, seconds=280)
     if way == "python3":
         environment["PATH"] = f"{home}/venv/bin:{environment['PATH']}"
     assert (
@@ -78,5 +82,11 @@ def test_the_commands_of_the_page_install_it(
         in next(built.glob("*.whl")).name
     )
     assert "Buy milk." in demo(tmp_path / "fresh", environment)
-    if way == "pipx":
-        assert (home / ".local/share/man/man1/ocifs.1").exists()
+    if way != "python3":
+        run("bash", "-euc", LINKS, env=environment, cwd=home)
+    shared = home / ("venv/share" if way == "python3" else ".local/share")
+    for name in SHARED:
+        assert (shared / name).read_text(), name
+    if way != "python3" and shutil.which("man"):
+        for page, section in (("ocifs", "1"), ("mount.ocifs", "8"), ("ocifs.toml", "5")):
+            assert run("man", "-w", section, page, env=environment).startswith(str(shared))

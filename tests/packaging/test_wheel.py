@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import email
 import re
+import subprocess
+import sys
 import tarfile
 import zipfile
 from pathlib import Path
@@ -26,6 +28,16 @@ CODE = sorted(
     for path in (ROOT / "ocifs").rglob("*")
     if path.suffix in {".py", ".pyi", ".typed"}
 )
+
+
+def test_the_shared_files_are_made_without_pyfuse3(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules['pyfuse3'] = None; from scripts import make_share;"
+        " from pathlib import Path; make_share.write(Path(sys.argv[1]), '1.2.3')"
+    )
+    subprocess.run([sys.executable, "-c", code, tmp_path], cwd=ROOT, check=True, timeout=120)
+    made = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert sorted(str(path.relative_to(tmp_path)) for path in made) == list(SHARED)
 
 
 def wheel_of(directory: Path) -> Path:
