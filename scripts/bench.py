@@ -29,6 +29,7 @@ from pathlib import Path
 
 import httpx
 
+from scripts.bench_cached import cached
 from scripts.bench_cgroup import cgroup
 from scripts.bench_kinds import kinds
 from scripts.bench_lazy import lazy
@@ -276,6 +277,18 @@ def listing(world: World) -> Iterator[Sample]:
         )
 
 
+def cached_reads(world: World) -> Iterator[Sample]:
+    """A large blob that is cached, read in several ways."""
+    with fresh(world) as mount:
+        path, place = mount.path / BIG / "_blobs" / world.digest, kept(mount, "blobs", world.digest)
+        timed("cat", str(path))
+        wait_for(place)
+        if not drop_caches():
+            print("skipped: cached reads (only root may drop the page cache)", file=sys.stderr)
+            return
+        yield from cached(path, place)
+
+
 def mounting(world: World) -> Iterator[Sample]:
     """The time until the mount command returns, which is when the mount answers."""
     with tempfile.TemporaryDirectory(dir=world.directory) as place:
@@ -302,6 +315,7 @@ def opening(world: World) -> Iterator[Sample]:
 GROUPS: dict[str, Callable[[World], Iterator[Sample]]] = {
     "sequential": sequential,
     "random": random_reads,
+    "cached": cached_reads,
     "list": listing,
     "mount": mounting,
     "opens": opening,
@@ -397,7 +411,7 @@ def main() -> None:
     ):
         digest = (
             push_large(registry.url, chosen.size * MIB)
-            if {"sequential", "random"} & {*wanted}
+            if {"sequential", "random", "cached"} & {*wanted}
             else ""
         )
         if {"list", "opens"} & {*wanted}:

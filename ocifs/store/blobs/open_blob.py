@@ -30,23 +30,20 @@ when it was idle for long, or when the disk failed. Its files are closed when th
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import inf
 from typing import TypeAlias
 
 import trio
 
-from ocifs.concurrency import in_thread
 from ocifs.content import Blob
 from ocifs.errors import IntegrityError
-from ocifs.settings import MIB
-from ocifs.store.blobs.blockmap import BLOCK
 from ocifs.store.blobs.blocks import BlobBlocks
 from ocifs.store.blobs.files import open_parts, open_whole
 from ocifs.store.blobs.readahead import ReadAhead
+from ocifs.store.blobs.reads import BlobReads
 from ocifs.store.disk import Disk, disk_error, touch
 
 LEFT = 5.0
@@ -139,6 +136,7 @@ class OpenBlob:
         self.size = blob.size
         self.blocks = blocks
         self.state = state
+        self._reads = BlobReads(blocks)
         self.fetches: list[Fetch] = []
         self.ahead = ReadAhead()
         self.changed = trio.Event()
@@ -203,18 +201,7 @@ class OpenBlob:
 
     async def read(self, offset: int, length: int) -> bytes | None:
         """Cached bytes, compared with their checksums; None if a block is damaged or unreadable."""
-        start = offset - offset % BLOCK
-        stop = min(self.size, -(-(offset + length) // BLOCK) * BLOCK)
-        inside = slice(offset - start, offset - start + length)
-        if stop - start <= _BUFFER_BYTES:
-            # Bytes that are in the page cache are read without a worker thread.
-            view = memoryview(_read_buffer())[: stop - start]
-            with suppress(OSError):
-                if os.preadv(self.blocks.fd, [view], start, os.RWF_NOWAIT) == len(view):
-                    sound = self.blocks.are_sound(start // BLOCK, view)
-                    return bytes(view[inside]) if sound else None
-        content = await in_thread(self.blocks.read_sound, start, stop - start)
-        return None if content is None else bytes(content[inside])
+        return await self._reads.read(offset, length)
 
     def retire(self) -> None:
         """Accept no new readers, and close the files when no task uses them."""
@@ -264,20 +251,3 @@ def open_files(
         raise disk_error(error, disk.partial(blob.digest)) from None
     blocks = BlobBlocks(disk, blob.digest, blob.size, files)
     return blocks, Whole() if files.complete else Damaged()
-
-
-_BUFFER_BYTES = MIB + 2 * BLOCK
-# One buffer for each event loop: a fresh one of a mebibyte costs its page faults at every read.
-# Trees in other threads have loops of their own, so a buffer of the module would be overwritten
-# under a reader.
-_buffer: trio.lowlevel.RunVar[bytearray] = trio.lowlevel.RunVar("ocifs_read_buffer")
-
-
-def _read_buffer() -> bytearray:
-    """The buffer of the current event loop. Copy the bytes before the next await."""
-    try:
-        return _buffer.get()
-    except LookupError:
-        buffer = bytearray(_BUFFER_BYTES)
-        _buffer.set(buffer)
-        return buffer
