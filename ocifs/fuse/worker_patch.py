@@ -29,6 +29,8 @@ from types import TracebackType
 import pyfuse3
 import trio
 
+from ocifs.fuse.init_patch import InitPatch
+
 MAX_CONSECUTIVE = 16
 """Requests that are answered before other tasks run: about a millisecond."""
 
@@ -72,11 +74,14 @@ class WorkerLock:
 class WorkerLowlevel:
     """trio.lowlevel with another `wait_readable`.
 
-    `busy` returns whether an operation is waiting.
+    `busy` returns whether an operation is waiting. `init` changes the first reply.
     """
 
-    def __init__(self, busy: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self, busy: Callable[[], bool] = lambda: False, init: InitPatch | None = None
+    ) -> None:
         self._busy = busy
+        self._init = init or InitPatch(enabled=False)
         self._pollers: dict[int, select.poll] = {}
         self._answered = 0
         # Whether the previous request arrived within the time that the loop may be stopped.
@@ -87,6 +92,11 @@ class WorkerLowlevel:
 
     async def wait_readable(self, descriptor: int) -> None:
         """Wait for a request. Returns at once if there is one already."""
+        self._init.before_wait(descriptor)
+        await self._wait_readable(descriptor)
+        self._init.before_receive(descriptor)
+
+    async def _wait_readable(self, descriptor: int) -> None:
         poller = self._pollers.get(descriptor)
         if poller is None:
             poller = self._pollers[descriptor] = select.poll()
@@ -109,8 +119,8 @@ class _PatchedTrio:
 
     Lock = WorkerLock
 
-    def __init__(self, busy: Callable[[], bool]) -> None:
-        self.lowlevel = WorkerLowlevel(busy)
+    def __init__(self, busy: Callable[[], bool], init: InitPatch) -> None:
+        self.lowlevel = WorkerLowlevel(busy, init)
 
     def __getattr__(self, name: str) -> object:
         return getattr(trio, name)
@@ -118,4 +128,4 @@ class _PatchedTrio:
 
 def patch_workers(busy: Callable[[], bool]) -> None:
     """Patch pyfuse3 for mounts that are made from now on. `busy` is as for `WorkerLowlevel`."""
-    pyfuse3.trio = _PatchedTrio(busy)  # type: ignore[attr-defined]
+    pyfuse3.trio = _PatchedTrio(busy, InitPatch())  # type: ignore[attr-defined]

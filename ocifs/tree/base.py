@@ -105,7 +105,7 @@ class TextFile(SimpleNode, FastNode):
 
 
 class SymlinkNode(SimpleNode):
-    """A symbolic link."""
+    """A symbolic link. Its key contains the target, which the kernel caches for each inode."""
 
     __slots__ = ("lifetime", "target")
 
@@ -113,6 +113,6 @@ class SymlinkNode(SimpleNode):
         self, key: Hashable, target: bytes, *, lifetime: float = FOREVER, mtime_ns: int = 0
     ) -> None:
         # The size of a link is the length of its target (POSIX, sys/stat.h).
-        super().__init__(key, Attributes(SYMLINK, len(target), mtime_ns))
+        super().__init__((key, target), Attributes(SYMLINK, len(target), mtime_ns))
         self.target = target
         self.lifetime = lifetime

@@ -182,7 +182,11 @@ class File(NodeCommon, Protocol):
 
 @runtime_checkable
 class Symlink(NodeCommon, Protocol):
-    """A symbolic link. A relative target starts at the directory that contains the link."""
+    """A symbolic link. A relative target starts at the directory that contains the link.
+
+    The kernel caches the target for each inode, and on some versions as many bytes of it as the
+    link's size. So links with equal keys have equal targets, and the size is the target's length.
+    """
 
     @property
     def target(self) -> bytes: ...

@@ -69,7 +69,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
 def images(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The path of an image in the registry, by its format."""
     place = tmp_path_factory.mktemp("images")
-    _push_gzip(registry, "counts/app", 1)
+    push_gzip(registry, "counts/app", 1)
     layout = make_layout(place / "layout", [BASE, UPPERS[0]])
     sources = {
         "gzip": f"{registry.host}/counts/app:1",
@@ -79,7 +79,7 @@ def images(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> dict
     return {form: source.partition("/")[2] for form, source in sources.items()}
 
 
-def _push_gzip(registry: Registry, repository: str, release: int, base: bytes = BASE) -> None:
+def push_gzip(registry: Registry, repository: str, release: int, base: bytes = BASE) -> None:
     tars = [base, UPPERS[release - 1]]
     diff_ids = [f"sha256:{hashlib.sha256(each).hexdigest()}" for each in tars]
     config = {
@@ -161,7 +161,7 @@ def test_content_shared_by_two_tags_is_in_the_kernel_once(
     registry: Registry, proxy: FaultProxy, tmp_path: Path
 ) -> None:
     for release in (1, 2):
-        _push_gzip(registry, "counts/shared", release)
+        push_gzip(registry, "counts/shared", release)
     port = free_port()
     with mounted(
         f"{proxy.host}/counts", tmp_path / "mnt", tmp_path / "cache", ["--metrics", str(port)]
@@ -213,7 +213,7 @@ def test_a_walk_that_reads_everything_fetches_each_byte_once_in_few_requests(
 def test_listing_a_manifest_and_its_layers_with_attributes_fetches_no_layer(
     registry: Registry, proxy: FaultProxy, tmp_path: Path
 ) -> None:
-    _push_gzip(registry, "counts/listed", 1)
+    push_gzip(registry, "counts/listed", 1)
     with mounted(f"{proxy.host}/counts", tmp_path / "mnt", tmp_path / "cache") as mount:
         app = mount.path / "listed:1"
         for place in (app, app / "layers", app / "layers/0"):
@@ -242,7 +242,7 @@ def test_sequential_reads_of_files_need_few_requests_and_an_open_file_is_not_wai
         entry("row", DIRECTORY, **T),
         *[entry(name, content=each, **T) for name, each in sorted(files.items())],
     )
-    _push_gzip(registry, "counts/row", 1, layer)
+    push_gzip(registry, "counts/row", 1, layer)
     source = f"{registry.host}/counts/row:1"
 
     def law(number: int) -> None:

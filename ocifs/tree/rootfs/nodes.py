@@ -236,7 +236,7 @@ class _RebasedSymlink(_TreeNode):
 
     @property
     def key(self) -> Hashable:
-        return self._context.key, b"/".join(self._path)
+        return self._context.key, b"/".join(self._path), self.target
 
     @property
     def attributes(self) -> Attributes:
