@@ -1,4 +1,4 @@
-"""Measure the classification of many manifests, made from the rows of tests/oci/test_artifact.py.
+"""Measure the classification of many manifests, made from the rows of the tests of kinds.
 
 Rules that hold here:
 - Only the classification is timed.
@@ -13,14 +13,15 @@ from collections.abc import Iterator
 
 from ocifs.oci.kinds.artifact import classify
 from scripts.bench_sample import Sample
-from tests.oci.test_artifact import ROWS, parse
+from tests.oci.manifests import parse
+from tests.oci.test_artifact import ALL_ROWS
 
 MANIFESTS = 10_000
 
 
 def kinds() -> Iterator[Sample]:
     """MANIFESTS classifications, against parsing as many manifests as JSON."""
-    rows = [ROWS[n % len(ROWS)] for n in range(MANIFESTS)]
+    rows = [ALL_ROWS[n % len(ALL_ROWS)] for n in range(MANIFESTS)]
     manifests = [
         parse({**row.manifest, "annotations": row.manifest.get("annotations") or {"n": str(n)}})
         for n, row in enumerate(rows)

@@ -8,8 +8,20 @@ from __future__ import annotations
 
 import pathlib
 
+from ocifs.oci.kinds.flavours import ANNOTATED, LABELS
 from ocifs.oci.kinds.kind import PACKAGE_TYPE, ArtifactKind
-from ocifs.oci.kinds.table import GENERAL, IMAGE_HELPERS, KINDS, PACKAGES, PROGRAMS, SUPPLY_CHAIN
+from ocifs.oci.kinds.table import (
+    AGENTS,
+    COMMON_NAMES,
+    GENERAL,
+    IMAGE_HELPERS,
+    KINDS,
+    MACHINES,
+    MODELS,
+    PACKAGES,
+    PROGRAMS,
+    SUPPLY_CHAIN,
+)
 
 PAGE = pathlib.Path(__file__).parent.parent / "docs" / "reference" / "artifact-kinds.md"
 
@@ -33,18 +45,28 @@ The first of these that matches decides:
 6. Annotations of the manifest, then annotations of its layers, then types of its layers. \
 These have precedence over a config of an image.
 7. `image`: the config of an image, and layers that are all parts of a root filesystem.
-8. A single unknown layer type: `artifact` of that type. Without any type: `files`.
+8. A single unknown layer type, or only unknown layer types of vendors: `artifact` of that type. \
+Without any type: `files`.
+
+Types that OCI defines for manifests, layers and configs of images are blank as an `artifactType`.
+An artifact with an `artifactType`, the config of an image and its layers also has `rootfs/`.
 
 ## How to read the tables
 
-- Types are compared without parameters and case. `*` at the end matches any text.
+- Types are compared without parameters and case. `*` matches any text.
 - "type" is compared with `artifactType` and with `config.mediaType`.
-- A file is named by its title, `com.docker.compose.file`, `com.docker.compose.envfile` \
-or `org.cncf.model.filepath`.
-  Without these, it has the name in the table, else its `ref.name`, else `layer-N` \
-with an extension.
+- A file is named by its title, `com.docker.compose.file`, `com.docker.compose.envfile`, \
+`org.cncf.model.filepath`, `org.cnai.model.filepath` or `signature.blob.name`, \
+or by the `name` in its descriptor.
+  Without these, it has the name in the table, else the usual name of its type (see below), \
+else its `ref.name`.
+  The last choice is the last word of a vendor's type (`signature.json` for \
+`application/vnd.acme.signature.v1+json`), else `layer-N` with an extension.
+- A title that repeats the title of the manifest gives way to the name in the table.
 - A name that ends in `/` is an archive that is shown as a directory. \
-`{{n}}` is a counter (`000`, `001`, …). "joined" layers are one file.
+`{{n}}` is a counter (`000`, `001`, …). `{{shard}}` is empty for the only file of that name, \
+else `-00001` and so on. `{{key}}` is the value of that annotation of the layer. \
+"joined" layers of one name are one file.
 - The config of every kind is `config.json` (or `config`) beside `files/`. \
 It is also in `files/` if it is part of the publication.
 - "annotation" is text in the manifest. \
@@ -54,11 +76,9 @@ If several layers have such annotations, each has a directory that is named by i
 
 `summary.txt` and `ocifs inspect` show flavours beside `image`:
 
-- by the layers: `estargz`, `zstd:chunked`, `encrypted`, `foreign-layers`, `squashfs`, `erofs`, \
-`ext3`, `ext4` and `nydus`
-- by annotations: `soci-v2` and `backstage-plugin` (dynamic plugins of Backstage)
-- by labels of the config: `bootable` (bootc, ostree), `docker-desktop-extension` and \
-`imgpkg-bundle` (Carvel)
+- by the layers: `estargz`, `zstd:chunked`, `overlaybd`, `encrypted`, `foreign-layers`, \
+`squashfs`, `erofs`, `ext3`, `ext4` and `nydus`
+{flavours}
 
 Some publications have no kind of their own:
 
@@ -70,8 +90,11 @@ refers to them.
 
 SECTIONS = (
     ("Attachments and derivatives of images", (*SUPPLY_CHAIN, *IMAGE_HELPERS)),
+    ("Machines and operating systems", MACHINES),
     ("Packages", PACKAGES),
-    ("Programs, models and data", PROGRAMS),
+    ("Programs and data", PROGRAMS),
+    ("Models", MODELS),
+    ("Agents and their tools", AGENTS),
     ("Kinds that are decided by the form, or by default", GENERAL),
 )
 
@@ -82,11 +105,9 @@ COMPOSED = {
         "module: `<component id>.wasm`",
         "file: its path in the locked application",
     ),
-    "kyverno-policy": ("policy: `<io.kyverno.image.name>.yaml`",),
     "attestation": ("statement: `<predicate>.intoto.json`",),
     "cosign-attestation": ("envelope: `<predicate>.dsse.json`",),
-    "soci-index": ("table: `<layer digest>.ztoc`",),
-    "stargz-toc": ("table: `<layer digest>/`, with `stargz.index.json`",),
+    "sigstore-bundle": ("bundle: `<predicate>.sigstore.json`",),
     "ocm-component": ("resource: its name in `software.ocm.artifact`",),
     "tekton-bundle": ("resource: `<kind>/<name>/`",),
 }
@@ -138,7 +159,14 @@ def row(kind: ArtifactKind) -> str:
 
 def page() -> str:
     """The whole page."""
-    parts = [HEAD.format(package=PACKAGE_TYPE)]
+    flavours = "\n".join(
+        f"- by {where} `{pattern}`: `{flavour}`"
+        for where, patterns in (("the annotation", ANNOTATED), ("the label", LABELS))
+        for pattern, flavour in patterns
+    )
+    parts = [HEAD.format(package=PACKAGE_TYPE, flavours=flavours)]
+    common = "\n".join(f"- `{pattern}`: `{name}`" for pattern, name in COMMON_NAMES)
+    parts.append(f"## Usual names of types\n\n{common}\n")
     for title, kinds in SECTIONS:
         table = [
             "| kind | description | recognized by | names of files |",

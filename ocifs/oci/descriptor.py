@@ -35,7 +35,7 @@ _NOTHING: Mapping[str, str] = MappingProxyType({})
 class Descriptor:
     """Media type, digest and size of a blob or manifest, and its annotations.
 
-    `size` is in bytes, or UNKNOWN_SIZE.
+    `size` is in bytes, or UNKNOWN_SIZE. `name` is a member that only Ollama writes.
     """
 
     media_type: str
@@ -46,6 +46,7 @@ class Descriptor:
     platform: Platform | None = None
     urls: tuple[str, ...] = ()
     data: bytes | None = None
+    name: str = ""
 
     @property
     def is_empty(self) -> bool:
@@ -76,6 +77,7 @@ def parse_descriptor(value: object, where: str) -> Descriptor:
     # `urls` and `data` are optional hints: invalid ones are ignored.
     platform = members.get("platform")
     urls = members.get("urls") or []
+    name = members.get("name")
     return Descriptor(
         media_type=as_text(members.get("mediaType"), f"{where}.mediaType"),
         digest=digest,
@@ -87,6 +89,7 @@ def parse_descriptor(value: object, where: str) -> Descriptor:
         else _parse_platform(as_object(platform, f"{where}.platform")),
         urls=tuple(url for url in urls if isinstance(url, str)) if isinstance(urls, list) else (),
         data=_parse_data(members.get("data")),
+        name=name if isinstance(name, str) else "",
     )
 
 

@@ -1,14 +1,10 @@
 """One row for each convention: kind, type, deciding field, and names of files.
 
 The manifests follow the publishers' documented layouts, with made-up digests. `trap` describes the
-simple heuristic that a row refutes.
+simple heuristic that a row refutes. The conventions of 2025 and later are in rows_2026.py.
 """
 
 from __future__ import annotations
-
-import hashlib
-import json
-from dataclasses import dataclass
 
 import pytest
 
@@ -16,89 +12,32 @@ from ocifs.oci import mediatype
 from ocifs.oci.kinds.artifact import classify
 from ocifs.oci.kinds.payload import payload_files
 from ocifs.oci.kinds.table import KINDS, KINDS_BY_NAME
-from ocifs.oci.manifest import Manifest, digest_of_manifest, parse_manifest
+from tests.oci.manifests import (
+    BLANK,
+    COMMON,
+    COSIGN,
+    DOCKER,
+    DTAR,
+    EMPTY,
+    IMAGE,
+    L0,
+    OPA,
+    SUBJECT,
+    TAR,
+    UNKNOWN,
+    A,
+    C,
+    Row,
+    T,
+    V,
+    child,
+    d,
+    m,
+    parse,
+    x,
+)
+from tests.oci.rows_2026 import ROWS_2026
 
-A = "application/"
-V = "application/vnd."
-IMAGE = mediatype.OCI_CONFIG
-DOCKER = mediatype.DOCKER_CONFIG
-TAR = mediatype.OCI_LAYER_GZIP
-DTAR = mediatype.DOCKER_LAYER_GZIP
-EMPTY = mediatype.OCI_EMPTY
-UNKNOWN = V + "unknown.config.v1+json"
-BLANK = "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"
-COMMON = "org.opencontainers.image."
-OPA = V + "cncf.openpolicyagent."
-COSIGN = V + "dev.cosign."
-
-
-def d(media_type: str, size: int = 100, note: str = "", **more: object) -> dict[str, object]:
-    """A descriptor. `note`: annotations as `key=value;key=value`, `t=` short for the title."""
-    blank = media_type == EMPTY or size == 2
-    notes = dict(pair.split("=", 1) for pair in note.split(";") if pair)
-    if "t" in notes:
-        notes[COMMON + "title"] = notes.pop("t")
-    digest = (
-        BLANK
-        if blank
-        else "sha256:" + hashlib.sha256(f"{media_type}{size}{note}".encode()).hexdigest()
-    )
-    return {
-        "mediaType": media_type,
-        "digest": digest,
-        "size": 2 if blank else size,
-        "annotations": notes,
-    } | more
-
-
-def m(
-    config: str | dict[str, object] | None, *layers: str | dict[str, object], **more: object
-) -> dict[str, object]:
-    """An image manifest; a string stands for a descriptor of that type."""
-    body: dict[str, object] = {"schemaVersion": 2, "mediaType": mediatype.OCI_MANIFEST}
-    if config is not None:
-        body["config"] = d(config) if isinstance(config, str) else config
-    body["layers"] = [d(layer) if isinstance(layer, str) else layer for layer in layers]
-    return body | more
-
-
-def x(*children: dict[str, object], **more: object) -> dict[str, object]:
-    """An index."""
-    return {
-        "schemaVersion": 2,
-        "mediaType": mediatype.OCI_INDEX,
-        "manifests": list(children),
-    } | more
-
-
-def child(platform: str = "", artifact_type: str = "", note: str = "") -> dict[str, object]:
-    more: dict[str, object] = {"artifactType": artifact_type} if artifact_type else {}
-    if platform:
-        more["platform"] = dict(
-            zip(("os", "architecture", "variant"), platform.split("/"), strict=False)
-        )
-    return d(mediatype.OCI_MANIFEST, 500, note, **more)
-
-
-def parse(body: dict[str, object], served: str = "") -> Manifest:
-    raw = json.dumps(body).encode()
-    return parse_manifest(raw, digest_of_manifest(raw), served)
-
-
-@dataclass(frozen=True)
-class Row:
-    name: str
-    manifest: dict[str, object]
-    kind: str
-    artifact_type: str
-    decided_by: str
-    files: tuple[str, ...] = ()
-    trap: str = ""
-    tag: str = ""
-    config: bytes | None = None
-
-
-C, T, L0 = "config.mediaType", "artifactType", "layers[0].mediaType"
 CHART = b'{"name": "web", "version": "1.2.0"}'
 HELM, CHART_TAR = V + "cncf.helm.config.v1+json", V + "cncf.helm.chart.content.v1.tar+gzip"
 PROV = V + "cncf.helm.chart.provenance.v1.prov"
@@ -113,7 +52,6 @@ AI, OLLAMA, MODEL, FALCO = (
     V + "cncf.model.",
     V + "cncf.falco.",
 )
-SUBJECT = d(mediatype.OCI_MANIFEST, 700)
 HEX = "ab" * 32
 
 ROWS = [
@@ -308,8 +246,9 @@ ROWS = [
     Row("unknown config type", m(d("test/sig", 2), subject=SUBJECT), "artifact", "test/sig", C),
     Row("only the config", m(A + "x-auth+json", EMPTY, artifactType=A + "x-auth+json"), "artifact", A + "x-auth+json", T,
         ("config.json",), "the payload is in layers"),
-    Row("unknown layer type", m(EMPTY, V + "acme.thing.v1"), "artifact", V + "acme.thing.v1", L0, ("layer-0.bin",)),
-    Row("two unknown layer types", m(EMPTY, V + "acme.a", V + "acme.b"), "files", "", "", ("layer-0.bin", "layer-1.bin")),
+    Row("unknown layer type", m(EMPTY, V + "acme.thing.v1"), "artifact", V + "acme.thing.v1", L0, ("thing",)),
+    Row("two unknown layer types", m(EMPTY, V + "acme.a", V + "acme.b"), "artifact", V + "acme.a", L0, ("a", "b")),
+    Row("an unknown layer type among files", m(EMPTY, V + "acme.a", V + "acme.b", "text/plain"), "files", "", "", ("a", "b", "layer-2.txt")),
     Row("devcontainer of no kind", m(d(DEV, 2), DEV_TAR), "artifact", DEV, C, ("layer-0.tar",)),
     Row("cache of Grype's providers", m(EMPTY, d(V + "oci.image.layer.v1.tar", note="t=.cache/vunnel/nvd/grype-db-cache.tar.gz"),
         artifactType=V + "unknown.artifact.v1"), "files", V + "unknown.artifact.v1", "", (".cache/vunnel/nvd/grype-db-cache.tar.gz",),
@@ -324,7 +263,10 @@ ROWS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("row", ROWS, ids=[row.name for row in ROWS])
+ALL_ROWS = (*ROWS, *ROWS_2026)
+
+
+@pytest.mark.parametrize("row", ALL_ROWS, ids=[row.name for row in ALL_ROWS])
 def test_a_manifest_is_classified_and_its_files_are_named(row: Row) -> None:
     manifest = parse(row.manifest)
     result = classify(manifest, tag=row.tag)
@@ -334,13 +276,14 @@ def test_a_manifest_is_classified_and_its_files_are_named(row: Row) -> None:
         row.decided_by,
     )
     assert result.kind in KINDS_BY_NAME
+    assert set(row.flavours) <= set(result.flavours)
     assert bool(result.rule)
     assert bool(result.value) == bool(result.decided_by)
     assert tuple(file.path for file in payload_files(manifest, result, row.config)) == row.files
 
 
 def test_every_kind_of_the_table_has_a_row() -> None:
-    assert {kind.name for kind in KINDS} == {row.kind for row in ROWS}
+    assert {kind.name for kind in KINDS} == {row.kind for row in ALL_ROWS}
     assert len(KINDS_BY_NAME) == len(KINDS)
 
 
@@ -353,7 +296,7 @@ def test_every_kind_that_has_files_has_a_row_that_names_them() -> None:
         "artifact-index",
         "unknown",
     }
-    assert {row.kind for row in ROWS if row.files} == {kind.name for kind in KINDS} - without
+    assert {row.kind for row in ALL_ROWS if row.files} == {kind.name for kind in KINDS} - without
 
 
 def test_enough_rows_contradict_a_simple_heuristic() -> None:

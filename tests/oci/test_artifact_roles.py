@@ -58,6 +58,14 @@ LAYER = mediatype.OCI_LAYER_GZIP
             "artifact",
         ),
         ({"mediaType": LAYER}, "blob"),
+        ({"mediaType": "application/vnd.acme.vm.v1+json"}, "blob"),
+        (
+            {
+                "mediaType": "application/vnd.acme.vm.v1+json",
+                "platform": {"os": "darwin", "architecture": "arm64"},
+            },
+            "unknown",
+        ),
         ({"mediaType": mediatype.DOCKER_LIST}, "manifest"),
     ],
 )
@@ -106,6 +114,18 @@ def test_which_layers_are_of_a_root_filesystem(media_type: str, expected: bool) 
         ({"mediaType": "application/vnd.sylabs.image.layer.v1.squashfs"}, {}, ("squashfs",)),
         ({"mediaType": "application/vnd.oci.image.layer.v1.erofs"}, {}, ("erofs",)),
         ({"mediaType": "application/vnd.oci.image.layer.nydus.blob.v1"}, {}, ("nydus",)),
+        ({"mediaType": "application/vnd.erofs.layer.v1"}, {}, ("erofs",)),
+        (
+            {"annotations": {"containerd.io/snapshot/overlaybd/version": "0.1.0"}},
+            {},
+            ("overlaybd",),
+        ),
+        (
+            {"annotations": {"containerd.io/snapshot/overlaybd/turbo-oci/target-digest": DIGEST}},
+            {},
+            ("overlaybd",),
+        ),
+        ({}, {"vnd.docker.sandbox.kit.descriptor": "{}"}, ("sandbox-kit",)),
         ({}, {"com.amazon.soci.index-digest": DIGEST}, ("soci-v2",)),
         ({}, {"io.backstage.dynamic-packages": "W10="}, ("backstage-plugin",)),
     ],
@@ -135,6 +155,24 @@ def test_flavours_of_an_image(
             b'{"config": {"Labels": {"com.docker.desktop.extension.api.version": "1"}}}',
             ("docker-desktop-extension",),
         ),
+        (
+            b'{"config": {"Labels": {"io.modelcontextprotocol.server.name": "io.x/y"}}}',
+            ("mcp-server",),
+        ),
+        (b'{"config": {"Labels": {"io.ebpf.programs": "{}"}}}', ("ebpf-bytecode",)),
+        (
+            b'{"config": {"Labels": {"operators.operatorframework.io.bundle.mediatype.v1": "x"}}}',
+            ("olm-bundle",),
+        ),
+        (
+            b'{"config": {"Labels": {"operators.operatorframework.io.index.configs.v1": "/c"}}}',
+            ("olm-catalog",),
+        ),
+        (
+            b'{"config": {"Labels": {"io.buildpacks.buildpackage.metadata": "{}"}}}',
+            ("buildpackage",),
+        ),
+        (b'{"config": {"Labels": {"org.flatpak.ref": "app/x"}}}', ("flatpak",)),
         (b'{"config": {"Labels": null}}', ()),
         (b'{"config": []}', ()),
         (b"[1]", ()),

@@ -9,11 +9,13 @@ import json
 import pytest
 
 from ocifs.oci import mediatype
+from ocifs.oci.descriptor import UNKNOWN_SIZE
 from ocifs.oci.digest import Digest
-from ocifs.oci.kinds.artifact import Classification, classify
+from ocifs.oci.kinds.artifact import classify
+from ocifs.oci.kinds.classification import Classification
 from ocifs.oci.kinds.extensions import extension_of
 from ocifs.oci.kinds.payload import PayloadFile, needs_config, payload_files
-from ocifs.oci.kinds.payload_names import predicate_word
+from ocifs.oci.kinds.predicates import predicate_word
 from ocifs.oci.kinds.table import KINDS
 from ocifs.oci.manifest import Manifest, digest_of_manifest, parse_manifest
 
@@ -62,6 +64,90 @@ def test_names_are_taken_in_their_order() -> None:
         notes.pop(drop, None)
     plain = manifest_of("a/b", layer("application/zip", ref="r"), layer("application/zip"))
     assert files_of(plain) == [("r", False), ("layer-1.zip", False)]
+
+
+@pytest.mark.parametrize(
+    ("media_type", "name"),
+    [
+        ("application/vnd.acme.dir.signature.v1+json", "signature.json"),
+        ("application/vnd.acme.policy.layer.v1+json", "policy.json"),
+        ("application/vnd.acme.data.v1.tar+gzip", "data.tar.gz"),
+        ("application/vnd.acme.disk.raw+zstd", "disk.raw.zst"),
+        ("application/vnd.acme.kernel", "kernel"),
+        ("application/x.acme.kernel.v0.1", "kernel"),
+        # The only word is the vendor's name.
+        ("application/vnd.acme+json", "layer-0.json"),
+        ("application/vnd.acme.layer.v1.tar", "layer-0.tar"),
+        ("application/vnd.oci.empty.v1+json", "layer-0.json"),
+        (mediatype.OCI_LAYER_GZIP, "layer-0.tar.gz"),
+        ("application/acme.kernel", "layer-0.bin"),
+        ("text/spdx+json", "sbom.spdx.json"),
+        ("application/sarif+json", "report.sarif.json"),
+    ],
+)
+def test_a_file_without_a_title_is_named_by_its_type(media_type: str, name: str) -> None:
+    assert files_of(manifest_of("a/b", layer(media_type))) == [(name, False)]
+
+
+def test_files_of_one_usual_name_are_numbered_in_the_order_of_the_layers() -> None:
+    part = layer("application/vnd.acme.shard.v1.gguf")
+    titled = layer("application/vnd.acme.shard.v1.gguf", title="a")
+    assert [path for path, _ in files_of(manifest_of("a/b", part, titled, part))] == [
+        "shard-00001.gguf",
+        "a",
+        "shard-00002.gguf",
+    ]
+
+
+def test_braces_in_the_publishers_text_are_not_placeholders() -> None:
+    for key in ("title", "ref"):
+        value = "{n}{shard}{title}"
+        assert files_of(manifest_of("a/b", layer("a/c", **{key: value}))) == [(value, False)]
+    named = layer("application/vnd.ollama.image.json") | {"name": "{n}.json"}
+    assert files_of(manifest_of("", named)) == [("{n}.json", False)]
+
+
+def test_a_title_of_the_whole_artifact_gives_way_to_the_usual_name() -> None:
+    title = {"org.opencontainers.image.title": "ghcr.io/acme/policy"}
+    body = {
+        "config": {"mediaType": mediatype.OCI_EMPTY, "digest": str(Digest.of(b"{}")), "size": 2},
+        "annotations": {"org.openpolicyregistry.type": "policy", **title},
+        "layers": [
+            {
+                "mediaType": mediatype.OCI_LAYER_GZIP,
+                "digest": DIGEST,
+                "size": 9,
+                "annotations": {"org.openpolicyregistry.type": "policy", **title},
+            }
+        ],
+    }
+    raw = json.dumps(body).encode()
+    assert files_of(parse_manifest(raw, digest_of_manifest(raw))) == [("bundle.tar.gz", False)]
+
+
+def test_parts_are_joined_by_their_name_and_in_the_order_of_their_numbers() -> None:
+    lume = "application/vnd.trycua.lume."
+    parts = [
+        {
+            "mediaType": lume + "disk.v1",
+            "size": size,
+            "annotations": {"org.trycua.lume.part.number": number},
+        }
+        for number, size in (("2", 5), ("10", 6), ("1", 7))
+    ]
+    manifest = manifest_of(lume + "config.v1+json", *parts)
+    [disk] = payload_files(manifest, classify(manifest))
+    assert [part.size for part in disk.parts] == [7, 5, 6]
+    vetu = "application/vnd.cirruslabs.vetu.disk.v1"
+    disks = [
+        {"mediaType": vetu, "annotations": {"org.cirruslabs.vetu.disk-name": name}}
+        for name in ("a.img", "b.img", "a.img")
+    ]
+    several = manifest_of(mediatype.OCI_CONFIG, *disks)
+    assert [(file.path, len(file.parts)) for file in payload_files(several, classify(several))] == [
+        ("a.img.lz4", 2),
+        ("b.img.lz4", 1),
+    ]
 
 
 def test_an_empty_title_is_no_name() -> None:
@@ -302,6 +388,35 @@ def test_resources_of_a_component_are_called_as_they_are_identified(
             {"mediaType": "text/plain", "annotations": {"software.ocm.artifact": annotation}},
         )
     ) == [(name, False)]
+
+
+@pytest.mark.parametrize(
+    ("metadata", "size"),
+    [
+        ('{"name": "m", "size": 7, "typeflag": 48}', 7),
+        ('{"size": 7}', 7),
+        ('{"size": 7, "typeflag": 53}', UNKNOWN_SIZE),
+        ('{"size": -7}', UNKNOWN_SIZE),
+        ('{"size": true}', UNKNOWN_SIZE),
+        ('{"size": 9223372036854775808}', UNKNOWN_SIZE),
+        ("[7]", UNKNOWN_SIZE),
+        ("7", UNKNOWN_SIZE),
+        (" " * 5000 + '{"size": 7}', UNKNOWN_SIZE),
+    ],
+)
+def test_the_size_of_a_single_file_in_a_tar_comes_from_its_annotation(
+    metadata: str, size: int
+) -> None:
+    packed = {
+        "mediaType": "application/vnd.cncf.model.weight.v1.tar",
+        "annotations": {
+            "org.cncf.model.filepath": "m",
+            "org.cncf.model.file.metadata+json": metadata,
+        },
+    }
+    manifest = manifest_of("application/vnd.cncf.model.config.v1+json", packed)
+    [file] = payload_files(manifest, classify(manifest))
+    assert (file.unpack, file.member_size) == (True, size)
 
 
 @pytest.mark.parametrize(

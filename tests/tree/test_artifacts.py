@@ -13,7 +13,8 @@ from ocifs.tree.manifest.times import parse_time_ns
 from ocifs.tree.node import File, Symlink
 from ocifs.tree.walk import walk
 from tests.layers.tars import DIRECTORY, entry, tar
-from tests.oci.test_artifact import ROWS, Row
+from tests.oci.manifests import Row
+from tests.oci.test_artifact import ALL_ROWS as ROWS
 from tests.tree.memory import MemoryRegistry
 from tests.tree.test_layertree import names, opened
 from tests.tree.test_semantics import read, root_of

@@ -70,6 +70,22 @@ async def test_image_index_manifests_a_child_of_an_unknown_type_changes_nothing(
         assert len(await names(root, b"manifests")) == 2
 
 
+async def test_children_of_an_unknown_type_are_the_platforms_if_there_are_no_others() -> None:
+    registry = MemoryRegistry()
+    children = [
+        {
+            **registry.put_manifest("app", "", {"x": name}, "application/vnd.acme.vm.v1+json"),
+            "platform": {"os": name, "architecture": "arm64"},
+        }
+        for name in ("darwin", "linux")
+    ]
+    registry.put_manifest("app", "v1", {"manifests": children})
+    async with opened(registry) as root:
+        assert await names(root, b"platforms") == [b"darwin-arm64", b"linux-arm64"]
+        raw = await content(root, b"platforms/darwin-arm64/manifest.json")
+        assert json.loads(raw)["x"] == "darwin"
+
+
 async def test_manifest_config_of_an_unknown_type_is_opaque() -> None:
     registry = MemoryRegistry()
     lies = {

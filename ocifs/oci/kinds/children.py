@@ -32,9 +32,12 @@ _NAMES = (TITLE, "io.cnab.component.name", _CNAB, _REF_NAME, "type")
 
 
 def child_role(descriptor: Descriptor) -> str:
-    """`platform`, `attestation`, `artifact`, `manifest` (undecided), or `blob` (not a manifest)."""
+    """`platform`, `attestation`, `artifact`, `manifest` (undecided), `blob`, or `unknown` (a
+    manifest of an unknown type for a platform).
+    """
     if mediatype.essence(descriptor.media_type) not in _MANIFEST_TYPES:
-        return "blob"
+        # No blob in an index has a platform.
+        return "blob" if descriptor.platform is None else "unknown"
     if descriptor.annotations.get("vnd.docker.reference.type") == "attestation-manifest":
         return "attestation"
     if matches_any(_ATTESTATION_TYPES, descriptor.artifact_type):

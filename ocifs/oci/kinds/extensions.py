@@ -5,6 +5,8 @@ Rules that hold here: pure; the media type decides, then the first bytes; the de
 
 from __future__ import annotations
 
+import re
+
 from ocifs.oci import mediatype
 
 HEAD_SIZE = 512
@@ -13,15 +15,30 @@ HEAD_SIZE = 512
 
 def extension_of(media_type: str, head: bytes = b"") -> str:
     """The extension, with its dot, by media type, else by the first bytes, else `.bin`."""
+    return extension_of_type(media_type) or next(
+        (
+            extension
+            for offset, magic, extension in _MAGIC
+            if head[offset : offset + len(magic)] == magic
+        ),
+        ".bin",
+    )
+
+
+def extension_of_type(media_type: str) -> str:
+    """The extension that the media type implies, with its dot, or ""."""
     plain = mediatype.essence(media_type)
     for ending, extension in _ENDINGS:
         if plain.endswith(ending):
             return extension
-    for offset, magic, extension in _MAGIC:
-        if head[offset : offset + len(magic)] == magic:
-            return extension
-    return ".bin"
+    *words, last = _WORDS.split(plain)
+    compression = _COMPRESSIONS.get(last, "")
+    if compression:
+        return f"{_FORMATS.get(words[-1], '') if words else ''}{compression}"
+    return _FORMATS.get(last, "")
 
+
+_WORDS = re.compile(r"[/.+-]")
 
 # The first match decides: `tar+gzip` also ends with `gzip`.
 _ENDINGS = (
@@ -29,14 +46,14 @@ _ENDINGS = (
     ("tar.gzip", ".tar.gz"),
     ("tar+gz", ".tar.gz"),
     ("tar.gz", ".tar.gz"),
+    ("tgz", ".tar.gz"),
     ("tar+zstd", ".tar.zst"),
     ("tar.zstd", ".tar.zst"),
     ("tar+bzip2", ".tar.bz2"),
     ("tar+xz", ".tar.xz"),
     ("tar", ".tar"),
     ("squashfs", ".squashfs"),
-    ("gzip", ".gz"),
-    ("zstd", ".zst"),
+    ("sarif+json", ".sarif.json"),
     ("zip", ".zip"),
     ("json", ".json"),
     ("yaml", ".yaml"),
@@ -48,6 +65,44 @@ _ENDINGS = (
     ("text/plain", ".txt"),
     ("pdf", ".pdf"),
 )
+_COMPRESSIONS = {
+    "gzip": ".gz",
+    "gz": ".gz",
+    "zstd": ".zst",
+    "zst": ".zst",
+    "xz": ".xz",
+    "bzip2": ".bz2",
+    "lz4": ".lz4",
+}
+# The last word of a media type, or the word before its compression.
+_FORMATS = {
+    "csv": ".csv",
+    "dduf": ".dduf",
+    "deb": ".deb",
+    "efi": ".efi",
+    "uki": ".efi",
+    "erofs": ".erofs",
+    "ext4": ".ext4",
+    "gguf": ".gguf",
+    "iso": ".iso",
+    "jar": ".jar",
+    "jsonl": ".jsonl",
+    "onnx": ".onnx",
+    "parquet": ".parquet",
+    "pem": ".pem",
+    "pkcs7": ".p7s",
+    "p7s": ".p7s",
+    "qcow2": ".qcow2",
+    "raw": ".raw",
+    "rego": ".rego",
+    "rpm": ".rpm",
+    "safetensors": ".safetensors",
+    "sqlite": ".sqlite",
+    "sqlite3": ".sqlite",
+    "vhd": ".vhd",
+    "vhdx": ".vhdx",
+    "vmdk": ".vmdk",
+}
 
 _MAGIC = (
     (0, b"\x1f\x8b", ".gz"),
@@ -57,6 +112,7 @@ _MAGIC = (
     (0, b"GGUF", ".gguf"),
     (0, b"\x7fELF", ".elf"),
     (0, b"hsqs", ".squashfs"),
+    (0, b"QFI\xfb", ".qcow2"),
     (0, b"SQLite format 3\0", ".sqlite"),
     (257, b"ustar", ".tar"),
     (0, b"{", ".json"),

@@ -14,14 +14,37 @@ from ocifs.oci import mediatype
 from ocifs.oci.jsontext import load_json
 from ocifs.oci.manifest import Manifest
 
-# Podman 4 and older write the latter.
-_CHUNKED = ("io.github.containers.zstd-chunked.", "io.containers.zstd-chunked.")
 _WORDS = re.compile(r"[/.+-]")
 _FILESYSTEMS = ("squashfs", "erofs", "ext3", "ext4")
 _NYDUS = "containerd.io/snapshot/nydus-bootstrap"
-_ANNOTATED = (
+ANNOTATED = (
     ("com.amazon.soci.index-digest", "soci-v2"),
     ("io.backstage.dynamic-packages", "backstage-plugin"),
+    ("vnd.docker.sandbox.kit.descriptor", "sandbox-kit"),
+    ("org.flatpak.ref", "flatpak"),
+)
+# Prefixes of annotations of layers. Podman 4 and older write the third one.
+_LAYER_ANNOTATED = (
+    ("containerd.io/snapshot/stargz/toc.digest", "estargz"),
+    ("io.github.containers.zstd-chunked.", "zstd:chunked"),
+    ("io.containers.zstd-chunked.", "zstd:chunked"),
+    ("containerd.io/snapshot/overlaybd/", "overlaybd"),
+)
+# Labels of an image's config. A pattern is `key` or `key=value`, and a key may end in `*`.
+LABELS = (
+    ("containers.bootc=1", "bootable"),
+    ("ostree.bootable", "bootable"),
+    ("ostree.commit", "bootable"),
+    ("com.docker.desktop.extension.api.version", "docker-desktop-extension"),
+    ("dev.carvel.imgpkg.bundle", "imgpkg-bundle"),
+    ("io.modelcontextprotocol.server.name", "mcp-server"),
+    ("io.docker.server.metadata", "mcp-server"),
+    ("io.ebpf.*", "ebpf-bytecode"),
+    ("operators.operatorframework.io.bundle.mediatype.v1", "olm-bundle"),
+    ("operators.operatorframework.io.index.*", "olm-catalog"),
+    ("io.buildpacks.buildpackage.metadata", "buildpackage"),
+    ("io.buildpacks.builder.metadata", "buildpacks-builder"),
+    ("org.flatpak.ref", "flatpak"),
 )
 
 
@@ -37,12 +60,13 @@ def filesystem_image(media_type: str) -> str:
 def manifest_flavours(manifest: Manifest) -> tuple[str, ...]:
     """The flavours of an image, from the types and annotations of its manifest."""
     layers = manifest.layers
-    flavours = []
+    keys = {key for layer in layers for key in layer.annotations}
+    flavours = [
+        flavour
+        for prefix, flavour in _LAYER_ANNOTATED
+        if any(key.startswith(prefix) for key in keys)
+    ]
     types = [mediatype.essence(layer.media_type) for layer in layers]
-    if any("containerd.io/snapshot/stargz/toc.digest" in layer.annotations for layer in layers):
-        flavours.append("estargz")
-    if any(key.startswith(_CHUNKED) for layer in layers for key in layer.annotations):
-        flavours.append("zstd:chunked")
     if any("+encrypted" in text for text in types):
         flavours.append("encrypted")
     if any(
@@ -58,8 +82,8 @@ def manifest_flavours(manifest: Manifest) -> tuple[str, ...]:
         for layer, text in zip(layers, types, strict=True)
     ):
         flavours.append("nydus")
-    flavours += [flavour for key, flavour in _ANNOTATED if key in manifest.annotations]
-    return tuple(flavours)
+    flavours += [flavour for key, flavour in ANNOTATED if key in manifest.annotations]
+    return tuple(dict.fromkeys(flavours))
 
 
 def config_flavours(config: bytes) -> tuple[str, ...]:
@@ -72,13 +96,12 @@ def config_flavours(config: bytes) -> tuple[str, ...]:
     labels = inner.get("Labels") if isinstance(inner, dict) else None
     if not isinstance(labels, dict):
         return ()
-    flavours = []
-    if labels.get("containers.bootc") == "1" or any(
-        key in labels for key in ("ostree.bootable", "ostree.commit")
-    ):
-        flavours.append("bootable")
-    if "com.docker.desktop.extension.api.version" in labels:
-        flavours.append("docker-desktop-extension")
-    if "dev.carvel.imgpkg.bundle" in labels:
-        flavours.append("imgpkg-bundle")
-    return tuple(flavours)
+    found = (flavour for pattern, flavour in LABELS if _has_label(labels, pattern))
+    return tuple(dict.fromkeys(found))
+
+
+def _has_label(labels: dict[str, object], pattern: str) -> bool:
+    key, _, value = pattern.partition("=")
+    if key.endswith("*"):
+        return any(label.startswith(key[:-1]) for label in labels)
+    return key in labels and value in ("", labels[key])

@@ -7,7 +7,7 @@ one.
 Rules that hold here:
 
 - Pure. The table is immutable and shared by all threads.
-- A type pattern is compared by `mediatype.essence`, and may end in `*`.
+- A type pattern is compared by `mediatype.essence`. `*` matches any text, also none.
 - An annotation pattern is `key` or `key=value`.
 - Rows are tried in the order of the table. The first match decides.
 """
@@ -25,9 +25,23 @@ TITLE = "org.opencontainers.image.title"
 PACKAGE_TYPE = "com.github.package.type"
 
 IMAGE_CONFIGS = frozenset({mediatype.OCI_CONFIG, mediatype.DOCKER_CONFIG})
-# ORAS writes vnd.unknown.artifact.v1 if its user names no type.
+# ORAS writes the two unknown types if its user names none. Other tools repeat the type of the
+# manifest or of a layer: the policy CLI, KCL (decision 0300).
 _BLANK = frozenset(
-    {"", "application/vnd.unknown.artifact.v1", mediatype.OCTET_STREAM, mediatype.OCI_EMPTY}
+    {
+        "",
+        "application/vnd.unknown.artifact.v1",
+        "application/vnd.unknown.config.v1+json",
+        mediatype.OCTET_STREAM,
+        mediatype.OCI_EMPTY,
+        *mediatype.MANIFESTS,
+    }
+)
+ROOTFS = (
+    "application/vnd.oci.image.layer.*",
+    "application/vnd.docker.image.rootfs.*",
+    "application/vnd.docker.container.image.rootfs.*",
+    "application/vnd.in-toto.oci.image.layer.*",
 )
 
 
@@ -48,12 +62,17 @@ class ArtifactKind:
     Files:
 
     - `file_names`: pairs of layer type (or `annotation=value` of the layer) and file name. A name
-      that ends in `/` is an archive that is shown as a directory. `{n}` is a counter.
-    - `joined_types`: layers of these types are the parts of one file, in order.
+      that ends in `/` is an archive that is shown as a directory. `{n}` is a counter. `{shard}` is
+      empty for the only file of that name, else `-00001` and so on. `{key}` is the value of an
+      annotation of the layer; without that annotation, the pair does not match.
+    - `joined_types`: layers of these types with one name are the parts of one file, in order.
+      `part_number`: the annotation with the number of a part, if the order is not that of layers.
     - `annotation_files`, `layer_annotation_files`: pairs of an annotation, which contains the text
       of a file, and the file's name.
     - `config_file`: the name of the config blob, if it is part of the payload.
     - `reads_config`: the names are computed from the config blob (payload_names.py).
+
+    `is_image`: artifacts of this kind have the config of an image, and can have its layers.
     """
 
     name: str
@@ -70,10 +89,12 @@ class ArtifactKind:
     required_title: str = ""
     file_names: tuple[tuple[str, str], ...] = ()
     joined_types: tuple[str, ...] = ()
+    part_number: str = ""
     annotation_files: tuple[tuple[str, str], ...] = ()
     layer_annotation_files: tuple[tuple[str, str], ...] = ()
     config_file: str = ""
     reads_config: bool = False
+    is_image: bool = False
 
     def accepts(self, layers: tuple[Descriptor, ...]) -> bool:
         """Whether the additional conditions are met."""
@@ -97,9 +118,16 @@ class ArtifactKind:
 
 
 def is_informative(artifact_type: str) -> bool:
-    """Whether an `artifactType` identifies an artifact. Some tools write blank or image types."""
+    """Whether the type of an artifact or config identifies an artifact.
+
+    Some tools write a blank type, or one of OCI's own types.
+    """
     plain = mediatype.essence(artifact_type)
-    return plain not in _BLANK and plain not in IMAGE_CONFIGS
+    return (
+        plain not in _BLANK
+        and plain not in IMAGE_CONFIGS
+        and not matches_any(ROOTFS, artifact_type)
+    )
 
 
 @lru_cache(maxsize=4096)
@@ -109,7 +137,23 @@ def matches_any(patterns: tuple[str, ...], media_type: str) -> bool:
     The results are cached: a registry repeats few types many times.
     """
     plain = mediatype.essence(media_type)
-    return any(plain.startswith(p[:-1]) if p.endswith("*") else plain == p for p in patterns)
+    return any(_matches(pattern, plain) for pattern in patterns)
+
+
+def _matches(pattern: str, text: str) -> bool:
+    """Whether a text matches a pattern in which `*` is any text. Linear in the text's length."""
+    first, *rest = pattern.split("*")
+    if not rest:
+        return text == pattern
+    if not text.startswith(first):
+        return False
+    position, last = len(first), rest.pop()
+    for part in rest:
+        found = text.find(part, position)
+        if found < 0:
+            return False
+        position = found + len(part)
+    return len(text) >= position + len(last) and text.endswith(last)
 
 
 def first_of_types(patterns: tuple[str, ...], layers: Iterable[Descriptor]) -> Descriptor | None:

@@ -45,15 +45,36 @@ PACKAGES = (
         "opa-bundle",
         "Open Policy Agent bundle",
         types=(_OPA + "config.v1+json", _OPA + "manifest.layer.v1+json"),
+        # The policy CLI of Topaz and Aserto writes the annotation, and no type of its own.
+        annotations=("org.openpolicyregistry.type=policy",),
         layer_types=(_OPA + "*",),
-        file_names=((_OPA + "layer.v1.tar+gzip", "bundle.tar.gz"),),
+        file_names=(
+            (_OPA + "layer.v1.tar+gzip", "bundle.tar.gz"),
+            ("org.openpolicyregistry.type=policy", "bundle.tar.gz"),
+        ),
+    ),
+    ArtifactKind(
+        # Both profiles are those of KEP-6061, for container runtimes.
+        "seccomp-profile",
+        "Seccomp profile for containers",
+        types=("application/vnd.cncf.seccomp-profile.*",),
+        file_names=(("application/json", "seccomp.json"), ("*json", "seccomp.json")),
+    ),
+    ArtifactKind(
+        "apparmor-profile",
+        "AppArmor profile for containers",
+        types=("application/vnd.cncf.apparmor-profile.*",),
+        file_names=(("text/plain", "profile"), ("application/octet-stream", "profile")),
     ),
     ArtifactKind(
         "kyverno-policy",
         "Kyverno policies",
         types=("application/vnd.cncf.kyverno.*",),
         layer_types=("application/vnd.cncf.kyverno.*",),
-        file_names=(("application/vnd.cncf.kyverno.policy.layer.*", "policy.yaml"),),
+        file_names=(
+            ("application/vnd.cncf.kyverno.policy.layer.*", "{io.kyverno.image.name}.yaml"),
+            ("application/vnd.cncf.kyverno.policy.layer.*", "policy.yaml"),
+        ),
     ),
     ArtifactKind(
         "flux-artifact",
@@ -61,6 +82,20 @@ PACKAGES = (
         types=("application/vnd.cncf.flux.config.v1+json",),
         layer_types=("application/vnd.cncf.flux.content.v1.tar+gzip",),
         file_names=(("application/vnd.cncf.flux.content.v1.tar+gzip", "manifests/"),),
+    ),
+    ArtifactKind(
+        "fleet-bundle",
+        "Bundle for Rancher Fleet",
+        types=("application/fleet.manifest",),
+        layer_types=("application/fleet.file",),
+        file_names=(("application/fleet.file", "bundle.json.gz"),),
+    ),
+    ArtifactKind(
+        # kpm repeats the type of the layer as the type of the artifact.
+        "kcl-module",
+        "KCL module",
+        annotations=("org.kcllang.package.name", "org.kclpkg.package.name"),
+        file_names=(("application/vnd.oci.image.layer.*", "module.tar"),),
     ),
     ArtifactKind(
         "timoni-module",
@@ -120,6 +155,13 @@ PACKAGES = (
             ("application/vnd.conda.package.v2", "package.conda"),
             ("application/vnd.conda.package.v1", "package.tar.bz2"),
         ),
+    ),
+    ArtifactKind(
+        "python-package",
+        "Python package for pip (PyOCI)",
+        types=("application/pyoci.package.*",),
+        index_types=("application/pyoci.package.*",),
+        file_names=(("application/pyoci.package.*", "package.tar.gz"),),
     ),
     ArtifactKind(
         "cue-module",

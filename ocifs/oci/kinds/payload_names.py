@@ -1,6 +1,6 @@
 """Computed file names, from the artifact's config or from annotations of the layer.
 
-`payload` calls the function of a kind for each layer.
+`file_names.py` calls the function of a kind for each layer.
 
 Rules that hold here:
 
@@ -12,43 +12,48 @@ Rules that hold here:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from ocifs.errors import Malformed
 from ocifs.oci import mediatype
 from ocifs.oci.descriptor import Descriptor
 from ocifs.oci.jsontext import load_json
 from ocifs.oci.kinds.extensions import extension_of
+from ocifs.oci.kinds.predicates import predicate_type, predicate_word
 
-NameFunction = Callable[[dict[str, object], Descriptor], str]
 
-_PREDICATES = ("in-toto.io/predicate-type", "predicateType")
-_SOCI_LAYER = "com.amazon.soci.image-layer-digest"
-_STARGZ_LAYER = "containerd.io/snapshot/stargz/layer.digest"
+@dataclass(frozen=True, slots=True)
+class NameInput:
+    """The input of a computed name: the members of the config, the annotations of the manifest, and
+    the layer.
+    """
+
+    config: Mapping[str, object]
+    annotations: Mapping[str, str]
+    layer: Descriptor
+
+
+NameFunction = Callable[[NameInput], str]
+
 _OCM = "software.ocm.artifact"
 
 
-def _helm(config: dict[str, object], layer: Descriptor) -> str:
+def _helm(known: NameInput) -> str:
     """`name-version.tgz`, and `.prov` for the provenance (Helm, "Use OCI-based registries")."""
-    plain = mediatype.essence(layer.media_type)
-    name, version = config.get("name"), config.get("version")
+    plain = mediatype.essence(known.layer.media_type)
+    name, version = known.config.get("name"), known.config.get("version")
     # Early versions of Helm pushed charts as application/tar+gzip.
     if not plain.startswith(("application/vnd.cncf.helm.chart.", "application/tar+gzip")):
         return ""
-    known = isinstance(name, str) and isinstance(version, str) and name and version
-    stem = f"{name}-{version}" if known else "chart"
+    complete = isinstance(name, str) and isinstance(version, str) and name and version
+    stem = f"{name}-{version}" if complete else "chart"
     return f"{stem}.tgz.prov" if "provenance" in plain else f"{stem}.tgz"
 
 
-def _kyverno(_: dict[str, object], layer: Descriptor) -> str:
-    """One policy in each layer, with the name in the annotation that Kyverno's tool writes."""
-    name = layer.annotations.get("io.kyverno.image.name", "")
-    return f"{name}.yaml" if name else ""
-
-
-def _spin(config: dict[str, object], layer: Descriptor) -> str:
+def _spin(known: NameInput) -> str:
     """The component or file with the layer's digest (Spin's locked app schema)."""
-    digest = str(layer.digest)
-    components = config.get("components")
+    digest = str(known.layer.digest)
+    components = known.config.get("components")
     for component in components if isinstance(components, list) else ():
         if not isinstance(component, dict):
             continue
@@ -75,47 +80,21 @@ def _source_digest(value: object) -> str:
     return digest if isinstance(digest, str) else ""
 
 
-def predicate_word(predicate_type: str) -> str:
-    """A short form of a predicate type.
+def _statement(extension: str, otherwise: str) -> NameFunction:
+    """The word of the predicate and an extension; `otherwise` is used without a predicate."""
 
-    `https://slsa.dev/provenance/v0.2` becomes `slsa-provenance-v0.2`.
-    """
-    text = predicate_type.partition("://")[2] or predicate_type
-    for prefix, word in _PREDICATE_WORDS:
-        if text.startswith(prefix):
-            return word
-    host, _, path = text.rstrip("/").partition("/")
-    labels = host.removeprefix("www.").split(".")
-    return "-".join(part for part in (labels[0], *path.split("/")) if part)
-
-
-_PREDICATE_WORDS = (("spdx.dev/Document", "spdx"), ("cyclonedx.org/", "cyclonedx"))
-
-
-def _statement(extension: str) -> NameFunction:
-    def name(_: dict[str, object], layer: Descriptor) -> str:
-        predicate = next(
-            (layer.annotations[key] for key in _PREDICATES if layer.annotations.get(key)), ""
-        )
-        return f"{predicate_word(predicate) if predicate else 'attestation'}.{extension}"
+    def name(known: NameInput) -> str:
+        predicate = predicate_type(known.layer.annotations) or predicate_type(known.annotations)
+        return f"{predicate_word(predicate) if predicate else otherwise}.{extension}"
 
     return name
 
 
-def _named_after(annotation: str, ending: str) -> NameFunction:
-    """For tables of contents: the digest of the layer that they describe, and an ending."""
-
-    def name(_: dict[str, object], layer: Descriptor) -> str:
-        digest = layer.annotations.get(annotation, "")
-        return f"{digest}{ending}" if digest else ""
-
-    return name
-
-
-def _ocm(_: dict[str, object], layer: Descriptor) -> str:
+def _ocm(known: NameInput) -> str:
     """The name in the identity of a resource or source (OCM specification, "OCI Registries")."""
     try:
-        value = load_json(layer.annotations.get(_OCM, "").encode(errors="replace"), _OCM)
+        text = known.layer.annotations.get(_OCM, "")
+        value = load_json(text.encode(errors="replace"), _OCM)
     except Malformed:
         return ""
     first = value[0] if isinstance(value, list) and value else value
@@ -123,17 +102,15 @@ def _ocm(_: dict[str, object], layer: Descriptor) -> str:
     name = identity.get("name") if isinstance(identity, dict) else None
     if not isinstance(name, str) or not name:
         return ""
-    extension = extension_of(layer.media_type)
+    extension = extension_of(known.layer.media_type)
     return name if extension == ".bin" else f"{name}{extension}"
 
 
 NAME_FUNCTIONS: Mapping[str, NameFunction] = {
     "helm-chart": _helm,
     "spin-app": _spin,
-    "kyverno-policy": _kyverno,
-    "attestation": _statement("intoto.json"),
-    "cosign-attestation": _statement("dsse.json"),
-    "soci-index": _named_after(_SOCI_LAYER, ".ztoc"),
-    "stargz-toc": _named_after(_STARGZ_LAYER, "/"),
+    "attestation": _statement("intoto.json", "attestation"),
+    "cosign-attestation": _statement("dsse.json", "attestation"),
+    "sigstore-bundle": _statement("sigstore.json", "bundle"),
     "ocm-component": _ocm,
 }

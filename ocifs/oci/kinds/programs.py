@@ -1,4 +1,4 @@
-"""Kinds of artifact that are programs, models or data: WebAssembly, language models, databases.
+"""Kinds of artifact that are programs or data: WebAssembly, plugins, rules, databases.
 
 Part of the table in table.py; its rules hold here.
 """
@@ -8,37 +8,11 @@ from __future__ import annotations
 from ocifs.oci.kinds.kind import ArtifactKind
 
 _MODULE = "application/vnd.module.wasm."
-_OLLAMA = "application/vnd.ollama.image."
-_DOCKER_AI = "application/vnd.docker.ai."
-_MODEL = "application/vnd.cncf.model."
 _WASM_NAMES = (
     ("application/vnd.wasm.content.layer.v1+wasm", "module.wasm"),
     (_MODULE + "content.layer.v1+wasm", "module.wasm"),
     (_MODULE + "config.v1+json", "runtime-config.json"),
 )
-
-
-_MODEL_PARTS = (
-    ("weight.config", "weight-config"),
-    ("weight", "weights-{n}"),
-    ("doc", "doc"),
-    ("code", "code"),
-    ("dataset", "dataset"),
-)
-
-
-def _modelpack(part: str, name: str) -> tuple[tuple[str, str], ...]:
-    """The archives of a part in each compression, and a raw file without a title."""
-    endings = (("tar+gzip", ".tar.gz"), ("tar+zstd", ".tar.zst"), ("tar", ".tar"), ("raw", ".bin"))
-    return tuple((f"{_MODEL}{part}.v1.{type_}", name + extension) for type_, extension in endings)
-
-
-def _kitops(part: str) -> tuple[tuple[str, str], ...]:
-    """The archives of a part under the two vendor names that KitOps has used."""
-    return tuple(
-        (f"application/vnd.{vendor}.{part}.*", f"{part}/")
-        for vendor in ("kitops.modelkit", "jozu.model")
-    )
 
 
 PROGRAMS = (
@@ -83,60 +57,6 @@ PROGRAMS = (
         file_names=(*_WASM_NAMES, ("application/wasm", "module.wasm")),
     ),
     ArtifactKind(
-        "ollama-model",
-        "Ollama model",
-        types=(_OLLAMA + "*",),
-        layer_types=(_OLLAMA + "*",),
-        file_names=(
-            (_OLLAMA + "model", "model.gguf"),
-            (_OLLAMA + "projector", "projector.gguf"),
-            (_OLLAMA + "adapter", "adapter.gguf"),
-            (_OLLAMA + "license", "LICENSE"),
-            (_OLLAMA + "template", "template"),
-            (_OLLAMA + "system", "system"),
-            (_OLLAMA + "prompt", "prompt"),
-            (_OLLAMA + "params", "params.json"),
-            (_OLLAMA + "messages", "messages.json"),
-        ),
-    ),
-    ArtifactKind(
-        "modelpack-model",
-        "Model in the CNCF ModelPack layout",
-        types=(_MODEL + "manifest.*", _MODEL + "config.*"),
-        file_names=tuple(name for part in _MODEL_PARTS for name in _modelpack(*part)),
-    ),
-    ArtifactKind(
-        "kitops-modelkit",
-        "KitOps ModelKit",
-        types=("application/vnd.kitops.modelkit.*", "application/vnd.jozu.model.*"),
-        file_names=(
-            *_kitops("model"),
-            *_kitops("modelpart"),
-            *_kitops("dataset"),
-            *_kitops("code"),
-            *_kitops("docs"),
-        ),
-        config_file="Kitfile.json",
-    ),
-    ArtifactKind(
-        "docker-model",
-        "Docker Model Runner model",
-        types=(_DOCKER_AI + "model.*",),
-        layer_types=(_DOCKER_AI + "*",),
-        file_names=(
-            # The first pattern decides, and `gguf.*` also matches the next two types.
-            (_DOCKER_AI + "gguf.v3.lora", "adapter.gguf"),
-            (_DOCKER_AI + "gguf.v3.mmproj", "projector.gguf"),
-            (_DOCKER_AI + "gguf.*", "model.gguf"),
-            (_DOCKER_AI + "dduf", "model.dduf"),
-            (_DOCKER_AI + "safetensors", "model.safetensors"),
-            (_DOCKER_AI + "license", "LICENSE"),
-            (_DOCKER_AI + "mmproj", "model.mmproj"),
-            (_DOCKER_AI + "chat.template.jinja", "template.jinja"),
-            (_DOCKER_AI + "vllm.config.*", "config/"),
-        ),
-    ),
-    ArtifactKind(
         "falco-rulesfile",
         "Falco rules",
         types=("application/vnd.cncf.falco.rulesfile.*",),
@@ -160,7 +80,7 @@ PROGRAMS = (
     ArtifactKind(
         "trivy-db",
         "Trivy database",
-        types=("application/vnd.aquasec.trivy.*",),
+        types=("application/vnd.aquasec.trivy.config.*", "application/vnd.aquasec.trivy.*db.*"),
         layer_types=("application/vnd.aquasec.trivy.*",),
         file_names=(
             ("application/vnd.aquasec.trivy.db.layer.v1.tar+gzip", "db.tar.gz"),

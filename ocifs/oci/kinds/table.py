@@ -12,7 +12,10 @@ Rules that hold here:
 
 from __future__ import annotations
 
+from ocifs.oci.kinds.agents import AGENTS
 from ocifs.oci.kinds.kind import ArtifactKind
+from ocifs.oci.kinds.machines import MACHINES
+from ocifs.oci.kinds.models import MODELS
 from ocifs.oci.kinds.packages import PACKAGES
 from ocifs.oci.kinds.programs import PROGRAMS
 
@@ -28,6 +31,30 @@ _SBOM_NAMES = (
     ("application/vnd.syft+json", "sbom.syft.json"),
 )
 _SBOM_TYPES = tuple(pattern for pattern, _ in _SBOM_NAMES)
+_REPORT_NAMES = (("application/sarif+json", "report.sarif.json"),)
+_VEX_NAMES = (
+    ("application/openvex+json", "vex.openvex.json"),
+    ("application/vnd.openvex+json", "vex.openvex.json"),
+    ("application/vex+json", "vex.json"),
+    ("application/csaf+json", "csaf.json"),
+)
+_BUNDLE_NAMES = (("application/vnd.dev.sigstore.bundle*", "bundle.sigstore.json"),)
+_NOTATION_NAMES = (
+    ("application/jose+json", "signature.jws"),
+    ("application/cose", "signature.cose"),
+)
+
+COMMON_NAMES: tuple[tuple[str, str], ...] = (
+    *_SBOM_NAMES,
+    *_REPORT_NAMES,
+    *_VEX_NAMES,
+    *_BUNDLE_NAMES,
+    *_NOTATION_NAMES,
+    ("application/vnd.in-toto*", "attestation{shard}.intoto.json"),
+    ("application/vnd.dsse.envelope*", "attestation{shard}.dsse.json"),
+    ("application/vnd.dev.cosign.simplesigning.*", "payload{shard}.json"),
+)
+"""Names of files by types that occur in artifacts of many kinds."""
 
 SUPPLY_CHAIN = (
     ArtifactKind(
@@ -69,18 +96,39 @@ SUPPLY_CHAIN = (
         "Sigstore bundle (signature or attestation, cosign 3)",
         types=("application/vnd.dev.sigstore.bundle*",),
         layer_types=("application/vnd.dev.sigstore.bundle*",),
-        file_names=(("application/vnd.dev.sigstore.bundle*", "bundle.sigstore.json"),),
+        file_names=_BUNDLE_NAMES,
     ),
     ArtifactKind(
         "notation-signature",
         "Notary Project signature",
         types=("application/vnd.cncf.notary.signature", "application/vnd.cncf.notary.v2.signature"),
-        file_names=(
-            ("application/jose+json", "signature.jws"),
-            ("application/cose", "signature.cose"),
-        ),
+        file_names=_NOTATION_NAMES,
     ),
     ArtifactKind("sbom", "Software bill of materials", types=_SBOM_TYPES, file_names=_SBOM_NAMES),
+    ArtifactKind(
+        "vulnerability-report",
+        "Report of a vulnerability scanner",
+        types=("application/sarif+json", "application/vnd.aquasec.trivy.report.*"),
+        file_names=(
+            *_REPORT_NAMES,
+            ("application/json", "report{shard}.json"),
+            ("application/vnd.aquasec.trivy.report.*", "report{shard}.json"),
+        ),
+    ),
+    ArtifactKind(
+        "lifecycle",
+        "End-of-life date of an image",
+        types=("application/vnd.microsoft.artifact.lifecycle*",),
+        annotation_files=(
+            ("vnd.microsoft.artifact.lifecycle.end-of-life.date", "end-of-life.date"),
+        ),
+    ),
+    ArtifactKind(
+        "vex",
+        "VEX document: which vulnerabilities affect an image",
+        types=tuple(pattern for pattern, _ in _VEX_NAMES),
+        file_names=_VEX_NAMES,
+    ),
 )
 
 IMAGE_HELPERS = (
@@ -105,11 +153,23 @@ IMAGE_HELPERS = (
         "stargz-toc",
         "External tables of contents of an eStargz image",
         layer_annotations=("containerd.io/snapshot/stargz/layer.digest",),
+        file_names=(
+            (
+                "containerd.io/snapshot/stargz/layer.digest",
+                "{containerd.io/snapshot/stargz/layer.digest}/",
+            ),
+        ),
     ),
     ArtifactKind(
         "soci-index",
         "SOCI index (tables of contents for lazy loading)",
         types=("application/vnd.amazon.soci.index.*",),
+        file_names=(
+            (
+                "com.amazon.soci.image-layer-digest",
+                "{com.amazon.soci.image-layer-digest}.ztoc",
+            ),
+        ),
     ),
     ArtifactKind(
         "build-cache",
@@ -126,21 +186,6 @@ IMAGE_HELPERS = (
         # Singularity before 3.7 wrote the misspelled type.
         layer_types=("application/vnd.sylabs.sif.layer.*", "appliciation/vnd.sylabs.sif.layer.*"),
         file_names=(("*", "container.sif"),),
-    ),
-    ArtifactKind(
-        "tart-vm",
-        "Tart virtual machine",
-        types=("application/vnd.cirruslabs.tart.*",),
-        layer_types=("application/vnd.cirruslabs.tart.*",),
-        file_names=(
-            ("application/vnd.cirruslabs.tart.config.v1", "config.json"),
-            # Both have Apple's LZ4 framing. In v1 the layers are parts of one stream, in v2 each
-            # layer is a stream with 512 MiB of the disk.
-            ("application/vnd.cirruslabs.tart.disk.v1", "disk.img.lz4"),
-            ("application/vnd.cirruslabs.tart.disk.v2", "disk.img.{n}.lz4"),
-            ("application/vnd.cirruslabs.tart.nvram.v1", "nvram.bin"),
-        ),
-        joined_types=("application/vnd.cirruslabs.tart.disk.v1",),
     ),
 )
 
@@ -164,5 +209,14 @@ GENERAL = (
     ArtifactKind("unknown", "Manifest of a form that ocifs does not interpret"),
 )
 
-KINDS: tuple[ArtifactKind, ...] = (*SUPPLY_CHAIN, *IMAGE_HELPERS, *PACKAGES, *PROGRAMS, *GENERAL)
+KINDS: tuple[ArtifactKind, ...] = (
+    *SUPPLY_CHAIN,
+    *IMAGE_HELPERS,
+    *MACHINES,
+    *PACKAGES,
+    *PROGRAMS,
+    *MODELS,
+    *AGENTS,
+    *GENERAL,
+)
 KINDS_BY_NAME = {kind.name: kind for kind in KINDS}

@@ -21,6 +21,7 @@ from ocifs.content import Blob
 from ocifs.errors import NoAttribute
 from ocifs.filenames import to_bytes
 from ocifs.oci.descriptor import UNKNOWN_SIZE
+from ocifs.oci.kinds.artifact import has_rootfs
 from ocifs.oci.manifest import Form
 from ocifs.oci.mediatype import is_json
 from ocifs.tree.base import SymlinkNode
@@ -88,7 +89,7 @@ def content(parent: Parent) -> NamedNodes:
     if loaded.manifest.form in (Form.UNKNOWN, Form.INDEX):
         return
     yield b"layers", LayersDirectory(location, loaded, (key, b"layers"))
-    if loaded.classification.kind in ("image", "docker-schema1"):
+    if has_rootfs(loaded.manifest, loaded.classification):
         yield b"rootfs", open_rootfs(location, loaded, (key, b"rootfs"))
     yield b"files", FilesDirectory(location, loaded, (key, b"files"))
 

@@ -62,7 +62,11 @@ def index_links(
                 (key, b"platforms"), list(zip(names, platform_children, strict=True)), directory
             ),
         )
-    others = [child for child in manifest.manifests if is_artifact(child)]
+    others = [
+        child
+        for child in manifest.manifests
+        if is_artifact(child) and child not in platform_children
+    ]
     if others:
         named = zip(_names(child_name(child) for child in others), others, strict=True)
         yield b"artifacts", _links((key, b"artifacts"), list(named), directory)
@@ -72,8 +76,14 @@ def index_links(
         return
     child_path = _preferred_child(manifest, platform_children, names, location)
     if child_path:
-        for shortcut in (*SHORTCUTS, *(IMAGE_SHORTCUTS if kind == "image-index" else ())):
+        # A child of an index with a type can be an image as well (decision 0301).
+        is_image = kind == "image-index" or (bool(platform_children) and _may_be_image(loaded))
+        for shortcut in (*SHORTCUTS, *(IMAGE_SHORTCUTS if is_image else ())):
             yield shortcut, SymlinkNode((key, shortcut), child_path + b"/" + shortcut)
+
+
+def _may_be_image(loaded: LoadedManifest) -> bool:
+    return loaded.classification.kind == "artifact-index" or loaded.classification.row.is_image
 
 
 def missing_shortcut_error(
@@ -94,14 +104,14 @@ def missing_shortcut_error(
 
 
 def _platform_children(manifest: Manifest) -> list[Descriptor]:
-    return [
-        child for child in manifest.manifests if child_role(child) == "platform" and child.platform
-    ]
+    known = [child for child in manifest.manifests if child_role(child) == "platform"]
+    # Children of an unknown type are offered if there are no others (image-index.md).
+    return known or [child for child in manifest.manifests if child_role(child) == "unknown"]
 
 
 def is_artifact(child: Descriptor) -> bool:
     """Whether a child has no platform and is not attached to another child."""
-    return child_role(child) in ("artifact", "manifest") and attached_to(child) is None
+    return child_role(child) in ("artifact", "manifest", "unknown") and attached_to(child) is None
 
 
 def _preferred_child(

@@ -12,6 +12,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from ocifs.content import Blob
 from ocifs.errors import LimitExceeded, NotFound
 from ocifs.filenames import to_bytes
+from ocifs.oci.kinds.artifact import has_rootfs
 from ocifs.tree.base import SimpleNode, TextFile
 from ocifs.tree.blob import BlobFile, with_known_size
 from ocifs.tree.manifest.context import Context
@@ -42,7 +43,7 @@ class LayersDirectory(SimpleNode):
         self._diff_ids = diff_ids(loaded.config, len(self._layers))
         self._tocs = image_context(location, loaded.manifest)
         self._image = image_name(location, loaded)
-        self._is_image = loaded.classification.kind in ("image", "docker-schema1")
+        self._is_image = has_rootfs(loaded.manifest, loaded.classification)
 
     async def lookup(self, name: bytes) -> Node:
         layers = self._layers

@@ -20,11 +20,11 @@ from ocifs.errors import OcifsError
 from ocifs.oci.descriptor import UNKNOWN_SIZE, Descriptor
 from ocifs.oci.digest import Digest
 from ocifs.oci.kinds.artifact import (
-    UNKNOWN_KINDS,
-    Classification,
     classify,
+    has_rootfs,
     is_image_config,
 )
+from ocifs.oci.kinds.classification import UNKNOWN_KINDS, Classification
 from ocifs.oci.kinds.flavours import config_flavours
 from ocifs.oci.kinds.payload import needs_config
 from ocifs.oci.manifest import Form, Manifest, parse_manifest, schema1_config
@@ -80,7 +80,7 @@ def _loaded(
 ) -> LoadedManifest:
     if manifest.form is Form.SCHEMA1:
         config = schema1_config(manifest.raw)
-    if classification.kind == "image" and config:
+    if config and has_rootfs(manifest, classification):
         flavours = (*classification.flavours, *config_flavours(config))
         classification = replace(classification, flavours=flavours)
     return LoadedManifest(manifest, classification, config, created_ns(manifest, config))

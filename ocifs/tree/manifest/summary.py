@@ -14,10 +14,10 @@ from collections.abc import Iterable, Sequence
 
 from ocifs.oci.descriptor import UNKNOWN_SIZE, Descriptor
 from ocifs.oci.digest import Digest
-from ocifs.oci.kinds.artifact import Classification
+from ocifs.oci.kinds.artifact import has_rootfs
 from ocifs.oci.kinds.children import attached_to, child_name, child_role, platform_name
+from ocifs.oci.kinds.classification import Classification
 from ocifs.oci.kinds.payload import payload_files
-from ocifs.oci.kinds.table import KINDS_BY_NAME
 from ocifs.oci.manifest import Form, Manifest
 from ocifs.printable import printable
 from ocifs.tree.manifest.files import payload_paths
@@ -69,9 +69,9 @@ def _facts(
     manifest: Manifest, classification: Classification, config: bytes | None
 ) -> Iterable[tuple[str, str]]:
     config_fields = config_members(config)
-    kind = KINDS_BY_NAME.get(classification.kind)
+    description = classification.row.description
     flavours = "".join(f" [{flavour}]" for flavour in classification.flavours)
-    yield "Kind", f"{classification.kind}{flavours}" + (f" — {kind.description}" if kind else "")
+    yield "Kind", f"{classification.kind}{flavours}" + (f" — {description}" if description else "")
     yield "Name", _name(manifest, config_fields)
     # The line `Form` shows the same reason.
     value = "" if classification.value == manifest.form_reason else classification.value
@@ -99,7 +99,7 @@ def _facts(
         ),
     )
     yield "Runs", _command(config_fields)
-    if classification.kind == "image":
+    if has_rootfs(manifest, classification):
         yield (
             "Warning",
             next((text for text in check_config(config, len(manifest.layers)) if text), ""),
@@ -151,7 +151,7 @@ def _children(manifest: Manifest) -> list[TableRow]:
         name = platform_name(manifest, child) if role == "platform" and child.platform else ""
         if about is not None:
             name = f"of {platforms.get(about, about.short)}"
-        elif role in ("artifact", "manifest"):
+        elif role in ("artifact", "manifest", "unknown"):
             name = child_name(child)
         rows.append(
             (str(n), role, name, child.artifact_type or child.media_type, str(child.digest))
