@@ -108,6 +108,7 @@ class BlobStream(Protocol):
     """Bytes of a blob, while they arrive.
 
     - `start`: the offset of the first byte. It is 0 if the server ignored the range.
+    - `stop`: the offset of the end, or None if the server did not report it.
     - `total`: the size of the whole blob that the server reported, or None.
 
     Iteration yields pieces of any length, in order. It ends at the end of the range or of the blob,
@@ -115,6 +116,7 @@ class BlobStream(Protocol):
     """
 
     start: int
+    stop: int | None
     total: int | None
 
     def __aiter__(self) -> AsyncIterator[bytes]: ...
@@ -141,6 +143,10 @@ class BlobSource(Protocol):
 
         Each True excludes one endpoint, so a caller that fetches again ends.
         """
+        ...
+
+    def is_strained(self) -> bool:
+        """Whether the source limits requests, so a caller should have one transfer at a time."""
         ...
 
 

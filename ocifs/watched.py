@@ -176,7 +176,7 @@ class _WatchedStream:
     """A stream that counts its bytes."""
 
     def __init__(self, stream: BlobStream, transfer: Transfer, traffic: Traffic) -> None:
-        self.start, self.total = stream.start, stream.total
+        self.start, self.stop, self.total = stream.start, stream.stop, stream.total
         self._stream, self._transfer, self._traffic = stream, transfer, traffic
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -210,3 +210,6 @@ class WatchedSource:
 
     def report_corrupt(self, digest: Digest) -> bool:
         return self._source.report_corrupt(digest)
+
+    def is_strained(self) -> bool:
+        return self._source.is_strained()

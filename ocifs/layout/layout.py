@@ -123,10 +123,8 @@ class Layout:
         name, digest = split_digest(ref)
         if digest is None or (name and ref in (await self.names()).shown):
             return ref
-        if name:
-            # The name must resolve to the digest.
-            return (await self.resolve("", ref)).digest
-        return digest
+        # The name must resolve to the digest.
+        return (await self.resolve("", ref)).digest if name else digest
 
     async def repositories(self) -> tuple[str, ...]:
         return ("",)
@@ -189,6 +187,9 @@ class Layout:
         yield _FileStream(file, start, stop, self._threads)
 
     def report_corrupt(self, digest: Digest) -> bool:
+        return False
+
+    def is_strained(self) -> bool:
         return False
 
     def acquire(self, digest: Digest) -> None:
@@ -293,6 +294,7 @@ class _FileStream:
         self._stop = min(stop, file.size)
         self._threads = threads
         self.start = start
+        self.stop: int | None = self._stop
         self.total: int | None = file.size
 
     async def __aiter__(self) -> AsyncIterator[bytes]:

@@ -211,9 +211,9 @@ class _PartStream:
         self, response: httpx.Response, part: responses.ResponseRange, end: int | None, name: str
     ) -> None:
         self.start = part.start
+        self.stop = self._end = end
         self.total = part.total
         self._response = response
-        self._end = end
         self._name = name
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -248,6 +248,7 @@ class _LabelledStream:
 
     def __init__(self, response: httpx.Response, blob: Blob, name: str) -> None:
         self.start = 0
+        self.stop: int | None = blob.size
         self.total: int | None = blob.size
         self._response = response
         self._blob = blob

@@ -201,6 +201,9 @@ class RegistryClient:
     def report_corrupt(self, digest: Digest) -> bool:
         return False  # there is no other endpoint
 
+    def is_strained(self) -> bool:
+        return self._connection.throttle.is_strained()
+
 
 @asynccontextmanager
 async def open_registry(

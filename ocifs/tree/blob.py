@@ -26,7 +26,7 @@ from ocifs.filenames import to_bytes
 from ocifs.oci.descriptor import UNKNOWN_SIZE
 from ocifs.oci.digest import Digest
 from ocifs.tree.base import SimpleNode
-from ocifs.tree.node import FILE, Attributes
+from ocifs.tree.node import FILE, Attributes, File
 
 
 class ScopedReader:
@@ -52,11 +52,18 @@ class BlobFile(SimpleNode):
         self._media_type = media_type
 
     async def read(self, offset: int, size: int) -> bytes:
+        return await self._read(offset, size, 0)
+
+    async def read_toward_end(self, offset: int, size: int) -> bytes:
+        """`read` for a caller that reads the whole file: the rest may be fetched ahead."""
+        return await self._read(offset, size, self._blob.size)
+
+    async def _read(self, offset: int, size: int, toward: int) -> bytes:
         length = max(0, min(size, self._blob.size - offset))
         if not length:
             return b""
         with explain_foreign_urls(self._blob.urls):
-            return await self._reader.read_blob(self._blob, offset, length)
+            return await self._reader.read_blob(self._blob, offset, length, toward)
         # Never reached. For mypy, any context manager may suppress an error.
         raise AssertionError("explain_foreign_urls has suppressed an error")
 
@@ -103,6 +110,13 @@ class JoinedFile(SimpleNode):
                 size -= len(piece)
             offset = max(0, offset - part_size)
         return content
+
+
+async def read_toward_end(file: File, offset: int, size: int) -> bytes:
+    """Read a file that is read to its end: if it is a blob, the rest may be fetched ahead."""
+    if isinstance(file, BlobFile):
+        return await file.read_toward_end(offset, size)
+    return await file.read(offset, size)
 
 
 @contextmanager

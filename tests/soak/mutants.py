@@ -127,10 +127,10 @@ MUTANTS = (
     wrapped(
         *(
             "let the error of a background fetch end the daemon",
-            "ocifs.store.blobs.fetches",
-            "Fetches._fetch",
+            "ocifs.store.blobs.fetching",
+            "FetchRunner.run",
         ),
-        "_reached()\nawait _original(self, *a, **k)\nif a[-1].error is not None:\n    raise a[-1].error",
+        "_reached()\nawait _original(self, *a, **k)\nif a[-1].fetch.error is not None:\n    raise a[-1].fetch.error",
     ),
     Mutant(
         "share one outage between all hosts",

@@ -39,7 +39,8 @@ class MemorySource:
     """Blobs by digest.
 
     Each of `faults` is for one stream, and `always` is for every stream after them. `others` is the
-    number of other places that may be tried after corrupt content.
+    number of other places that may be tried after corrupt content. `most_open` is the number of
+    streams that were open at the same time.
     """
 
     piece: int = 40_000
@@ -51,6 +52,9 @@ class MemorySource:
     gate: trio.Event | None = None
     others: int = 0
     corrupt: list[Digest] = field(default_factory=list)
+    strained: bool = False
+    most_open: int = 0
+    open_now: int = 0
 
     def put(self, data: bytes) -> Blob:
         """Store a blob. Returns how to reach it."""
@@ -68,13 +72,21 @@ class MemorySource:
         fault = self.faults.popleft() if self.faults else self.always
         if fault.error is not None and fault.after is None:
             raise fault.error
-        if self.gate is not None:
-            await self.gate.wait()
-        yield _Stream(self, fault, data, (start, stop))
+        self.open_now += 1
+        self.most_open = max(self.most_open, self.open_now)
+        try:
+            if self.gate is not None:
+                await self.gate.wait()
+            yield _Stream(self, fault, data, (start, stop))
+        finally:
+            self.open_now -= 1
 
     def report_corrupt(self, digest: Digest) -> bool:
         self.corrupt.append(digest)
         return len(self.corrupt) <= self.others
+
+    def is_strained(self) -> bool:
+        return self.strained
 
     def _find(self, digest: Digest) -> bytes:
         try:
@@ -89,6 +101,7 @@ class _Stream:
     ) -> None:
         start, stop = (0, len(data)) if fault.from_zero else span
         self.start = start
+        self.stop: int | None = stop
         self.total = fault.total(len(data))
         self._source = source
         self._fault = fault

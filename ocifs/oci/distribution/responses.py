@@ -130,6 +130,18 @@ def rate_limits(headers: Mapping[str, str]) -> dict[str, str]:
     return {name: clean(headers[name]) for name in named[:_LIMITS]}
 
 
+def remaining_requests(limits: Mapping[str, str]) -> int | None:
+    """The requests that are left according to the headers of `rate_limits`; None if unknown.
+
+    Docker Hub sends `76;w=21600`: the requests, and the window in seconds.
+    """
+    for name, value in limits.items():
+        number = parse_number(value.partition(";")[0].strip())
+        if name.endswith("remaining") and number is not None:
+            return number
+    return None
+
+
 def next_page(url: str, headers: Mapping[str, str]) -> str | None:
     """The target of the next page from the Link header, resolved against `url`; None at the end.
 

@@ -13,6 +13,7 @@ pause. The longer pauses, of a mirror or of a registry that cannot be reached, a
   task.
 - No pause is longer than the caller's remaining time. If it would be, the error is raised at once.
 - With one attempt there is no waiting at all: the caller has other endpoints to try.
+- After a refusal, and while few requests are left, callers are asked for one transfer at a time.
 - A warning is logged once and shown in status.json (distribution-spec "Warnings").
 """
 
@@ -28,7 +29,7 @@ import trio
 from cachetools import LRUCache
 
 from ocifs.errors import OcifsError, RateLimited, RegistryFailed
-from ocifs.oci.distribution.responses import rate_limits, warnings
+from ocifs.oci.distribution.responses import rate_limits, remaining_requests, warnings
 from ocifs.oci.distribution.retry import retry_delay
 
 T = TypeVar("T")
@@ -37,6 +38,8 @@ log = logging.getLogger("ocifs.registry")
 
 _WARNINGS = 16  # shown of one registry
 LONGEST_HOLD = 300.0  # seconds: the longest Retry-After that is respected
+FEW_LEFT = 20  # remaining requests (RateLimit-Remaining)
+STRAINED = 60.0  # seconds after a refusal in which transfers are not divided
 
 
 class Throttle:
@@ -55,6 +58,8 @@ class Throttle:
         self._limits_at = 0.0
         # By kind of request, of which there are a handful: until when it is held back, and why.
         self._holds: dict[str, tuple[float, OcifsError]] = {}
+        self._strained_until = 0.0
+        self._few_left = False
 
     def record_headers(self, headers: Mapping[str, str]) -> None:
         """Record the warnings and the rate limits in the headers of a response."""
@@ -67,6 +72,12 @@ class Throttle:
         limits = rate_limits(headers)
         if limits:
             self._limits, self._limits_at = limits, time.time()
+            remaining = remaining_requests(limits)
+            self._few_left = remaining is not None and remaining <= FEW_LEFT
+
+    def is_strained(self) -> bool:
+        """Whether the registry has refused requests lately, or allows only a few more."""
+        return self._few_left or trio.current_time() < self._strained_until
 
     async def call(self, kind: str, work: Callable[[], Awaitable[T]]) -> T:
         """The result of `work`, which is retried after failures that may pass.
@@ -91,6 +102,9 @@ class Throttle:
 
     def _record_hold(self, kind: str, error: OcifsError) -> None:
         seconds = error.retry_after if isinstance(error, RateLimited | RegistryFailed) else None
+        is_busy = isinstance(error, RegistryFailed) and error.status == 503
+        if isinstance(error, RateLimited) or is_busy or seconds is not None:
+            self._strained_until = trio.current_time() + max(STRAINED, seconds or 0.0)
         if seconds:
             self._holds[kind] = (trio.current_time() + min(seconds, LONGEST_HOLD), error)
 

@@ -185,16 +185,15 @@ class MirroredRegistry:
         """Exclude the mirrors that served a digest. Returns whether there was a new one."""
         served = self._served.pop(digest, set())
         excluded = self._corrupt.get(digest) or set()
-        mirrors = [
-            upstream
-            for upstream in served
-            if not upstream.own and upstream.endpoint not in excluded
-        ]
+        mirrors = [one for one in served if not (one.own or one.endpoint in excluded)]
         for upstream in mirrors:
             upstream.health.record_corrupt(f"served content that does not match {digest}")
         if mirrors:
             self._corrupt[digest] = excluded | {upstream.endpoint for upstream in mirrors}
         return bool(mirrors)
+
+    def is_strained(self) -> bool:
+        return self._upstreams.is_strained()
 
     def facts(self) -> dict[str, object]:
         """The state of the registry and its endpoints, for status.json."""

@@ -58,6 +58,10 @@ class Upstreams:
             self._opened[key] = Upstream(route.endpoint, route.own, opened, health)
         return self._opened[key]
 
+    def is_strained(self) -> bool:
+        """Whether one of the endpoints in use limits requests."""
+        return any(upstream.client.is_strained() for upstream in self._opened.values())
+
     def facts(self) -> dict[str, object]:
         """The registry's own warnings and the state of each endpoint, for status.json."""
         facts: dict[str, object] = {"rate_limits": {}, "warnings": []}
@@ -76,7 +80,7 @@ class CountedStream:
     """A blob stream that records its bytes and its outcome in the upstream's health."""
 
     def __init__(self, stream: BlobStream, upstream: Upstream) -> None:
-        self.start, self.total = stream.start, stream.total
+        self.start, self.stop, self.total = stream.start, stream.stop, stream.total
         self._stream = stream
         self._health = upstream.health
 

@@ -35,7 +35,8 @@ from ocifs.errors import CacheFailed, CacheFull, IntegrityError, Unreachable
 from ocifs.oci.digest import Digest
 from ocifs.settings import Settings
 from ocifs.store.blobs.blockmap import BLOCK
-from ocifs.store.blobs.fetches import OFFLINE, Fetches
+from ocifs.store.blobs.fetches import Fetches
+from ocifs.store.blobs.fetching import OFFLINE
 from ocifs.store.blobs.open_blob import Damaged, OpenBlob
 from ocifs.store.blobs.opened import OpenBlobs
 from ocifs.store.blobs.other_process import OtherProcess
@@ -172,7 +173,10 @@ class CachedBlobs:
     async def _need(self, blob: Blob, opened: OpenBlob, wanted: range, toward: int) -> None:
         """Wait until these bytes may be served."""
         blocks = opened.blocks
-        reader = opened.ahead.reader(wanted.start, len(wanted), toward)
+        if self._settings.cache.verify_full:
+            reader = opened.ahead.reader(0, 1, blob.size)
+        else:
+            reader = opened.ahead.reader(wanted.start, len(wanted), toward)
         others = OtherProcess(self._wait_for_others)
         first, last = wanted.start // BLOCK, -(-wanted.stop // BLOCK)
         if self._settings.cache.verify_full:
@@ -191,7 +195,7 @@ class CachedBlobs:
                 if not await others.wait_for_trust():
                     await in_thread(blocks.disown, first, last)
             elif not blocks.is_complete():
-                self._fetches.look_ahead(blob, opened, last, reader)
+                self._fetches.look_ahead(blob, opened, reader)
                 return
             elif not await self._verifier.verify(blob, opened):
                 damages += 1

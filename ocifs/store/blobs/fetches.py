@@ -1,52 +1,44 @@
-"""Fetches of missing blocks. They run in the nursery of the store, so a reader that leaves does not
-end a fetch that others wait for.
+"""Starts fetches of missing blocks, and selects the next ranges for each reader.
 
-Called in the event loop by `CachedBlobs`, with open blobs. Writing and hashing happen in worker
-threads.
+Called in the event loop by `CachedBlobs`, with open blobs. The fetches run in `fetching.py`.
 
 - A block is fetched once at a time, in all processes. A span that another process has locked
   without making progress is taken over, also if that process resumes later.
-- A fetch that fails is an error for the readers that wait for it, once. It never ends the nursery.
-- A fetch is cancelled after its last reader has left (`Fetch.scope`).
-- A lost connection is resumed, as long as each attempt fetches something. Requests themselves are
-  retried below this layer, in the registry client.
+- A missing block that a reader waits for is requested at once. Only readahead depends on the
+  connections that are free (bulk.py).
+- The next requests of a sequential reader are sent when it reads, when blocks arrive, and when a
+  fetch ends. After its last reader has left, their deadline is that of the fetch before.
 """
 
 from __future__ import annotations
 
 import functools
-import logging
+from dataclasses import replace
+from math import inf
 
 import trio
 
-from ocifs.concurrency import guarded, in_thread, ungrouped
+from ocifs.concurrency import guarded
 from ocifs.content import Blob, BlobSource
-from ocifs.errors import CacheFailed, IntegrityError, OcifsError, Unreachable
-from ocifs.settings import MIB, Settings
+from ocifs.settings import Settings
 from ocifs.store.blobs.blockmap import BLOCK
+from ocifs.store.blobs.bulk import BULK, BulkTransfers, Room, blocks_of
+from ocifs.store.blobs.fetching import FetchRunner, FetchTask
 from ocifs.store.blobs.open_blob import Fetch, OpenBlob
-from ocifs.store.blobs.readahead import ReaderState, SourceSpeed
-from ocifs.store.blobs.transfer import Pieces, carry
-from ocifs.store.disk import Disk, disk_error
-
-log = logging.getLogger("ocifs.store")
-
-OFFLINE = "not in the cache, and --offline prevents requests"
-_RESUMES = 3  # lost connections in a row without a new block
+from ocifs.store.blobs.readahead import ReaderState
+from ocifs.store.disk import Disk
 
 
 class Fetches:
-    """Starts fetches and runs them. One for the blobs of one source."""
+    """Starts fetches. One for the blobs of one source."""
 
     def __init__(
         self, source: BlobSource, disk: Disk, nursery: trio.Nursery, settings: Settings
     ) -> None:
         self._source = source
-        self._disk = disk
         self._nursery = nursery
-        self._offline = settings.cache.offline
-        self._speed = SourceSpeed()
-        self._hashing: set[OpenBlob] = set()
+        self._bulk = BulkTransfers(settings.network.connections)
+        self._runner = FetchRunner(source, disk, nursery, self._bulk, settings.cache.offline)
 
     def start(
         self, blob: Blob, opened: OpenBlob, wanted: range, reader: ReaderState
@@ -55,30 +47,82 @@ class Fetches:
 
         None if another process has locked that block.
         """
-        window = -(-reader.window // BLOCK)
-        stop = max(wanted.stop, wanted.start + window)
-        fetch = self._start(blob, opened, wanted.start, stop)
+        reader.waits_at = wanted.start * BLOCK
+        stop = max(wanted.stop, wanted.start + blocks_of(reader.window))
+        owner = None
+        if (stop - wanted.start) * BLOCK >= BULK:
+            if self._bulk.is_full:
+                stop = wanted.start + blocks_of(BULK // 2)
+            else:
+                owner = reader
+                room = self._room(opened, reader, wanted.start)
+                room = replace(room, stop=max(room.stop, stop * BLOCK), is_last=True)
+                size = self._bulk.request_size(room, trio.current_time())
+                stop = wanted.start + blocks_of(size)
+        fetch = self._start(blob, opened, range(wanted.start, stop), owner)
         if fetch is not None:
-            reader.grow(self._speed.worth)
+            reader.grow(self._runner.speed.worth)
         return fetch
 
-    def look_ahead(self, blob: Blob, opened: OpenBlob, after: int, reader: ReaderState) -> None:
-        """Fetch the next window of a sequential reader before it has to wait for it."""
-        blocks = opened.blocks
-        # A small window belongs to a reader that has not read much in a row. A second fetch in
-        # advance would only compete with the first one for the connection.
-        if reader.window < MIB or len(opened.fetches) > 1:
+    def look_ahead(
+        self, blob: Blob, opened: OpenBlob, reader: ReaderState, deadline: float = inf
+    ) -> None:
+        """Fetch the next windows of a sequential reader before it has to wait for them.
+
+        `deadline`: when these fetches end if the blob is not read any longer.
+        """
+        now = trio.current_time()
+        if self._source.is_strained():
+            self._bulk.count.strained(now)
+        # After a failure, only the blocks that a reader needs are requested.
+        if opened.whole_stream is not None or now < opened.ahead_paused_until:
             return
-        end = min(blocks.count, after + reader.window // BLOCK // 2)
-        missing = blocks.first_missing(after, end)
-        while missing is not None:
-            fetch = opened.fetch_of(missing)
+        while (wanted := self._next(opened, reader, now)) is not None:
+            fetch = self._start(blob, opened, wanted, reader)
             if fetch is None:
-                window = reader.window // BLOCK
-                if self._start(blob, opened, missing, missing + window) is not None:
-                    reader.grow(self._speed.worth)
                 return
-            missing = blocks.first_missing(fetch.stop, end)
+            reader.grow(self._runner.speed.worth)
+            fetch.scope.deadline = min(fetch.scope.deadline, deadline)
+
+    def _next(self, opened: OpenBlob, reader: ReaderState, now: float) -> range | None:
+        """The blocks to request next, ahead of a reader."""
+        fetches = [fetch for fetch in opened.fetches if fetch.reader is reader]
+        room = self._room(opened, reader, reader.position // BLOCK)
+        # A small window belongs to a reader that has not read much in a row.
+        if room.ahead < BULK or self._bulk.is_full:
+            return None
+        if room.share > 1:
+            if len(fetches) >= room.share:
+                return None
+        elif self._bulk.count.is_settled(now):
+            # A second fetch in advance would only compete with the first one for the connection.
+            if len(opened.fetches) > 1:
+                return None
+            room = replace(room, stop=reader.position + room.ahead // 2)
+        elif any(fetch.left > max(self._runner.speed.worth, BULK // 2) for fetch in fetches):
+            return None
+        missing = self._first_free(opened, room.start // BLOCK, blocks_of(room.stop))
+        if missing is None:
+            return None
+        if room.share == 1:
+            room = replace(room, stop=missing * BLOCK + room.ahead)
+        size = self._bulk.request_size(replace(room, start=missing * BLOCK), now)
+        return range(missing, missing + blocks_of(size)) if size > 0 else None
+
+    def _room(self, opened: OpenBlob, reader: ReaderState, start: int) -> Room:
+        share = self._bulk.share(opened, reader)
+        ahead = self._bulk.ahead(reader, share)
+        end = min(opened.size, reader.toward or opened.size)
+        stop = min(end, reader.position + ahead)
+        return Room(share, start * BLOCK, stop, ahead, is_last=stop == end)
+
+    @staticmethod
+    def _first_free(opened: OpenBlob, start: int, stop: int) -> int | None:
+        """The first block in [start, stop) that is missing and is not being fetched."""
+        missing = opened.blocks.first_missing(start, stop)
+        while missing is not None and (fetch := opened.fetch_of(missing)) is not None:
+            missing = opened.blocks.first_missing(fetch.stop, stop)
+        return missing
 
     def take_over(self, blob: Blob, opened: OpenBlob, wanted: range, reader: ReaderState) -> Fetch:
         """Fetch blocks that another process has locked and does not fetch: up to the end of the
@@ -100,111 +144,44 @@ class Fetches:
             *(fetch.start for fetch in opened.fetches if fetch.start > missing),
         )
         cached = opened.blocks.map.first_cached(missing, stop)
-        reader.grow(self._speed.worth)
+        reader.grow(self._runner.speed.worth)
         return self._begin(
             blob, opened, Fetch(missing, stop if cached is None else cached, locked=False)
         )
 
-    def _start(self, blob: Blob, opened: OpenBlob, start: int, stop: int) -> Fetch | None:
-        """Fetch blocks from `start` to `stop`, or to the next one that is cached or being fetched.
+    def _start(
+        self, blob: Blob, opened: OpenBlob, wanted: range, reader: ReaderState | None
+    ) -> Fetch | None:
+        """Fetch these blocks, up to the next one that is cached or being fetched.
 
-        None if another process has locked the first.
+        None if another process has locked the first. `reader`: the owner of a large transfer.
         """
-        blocks = opened.blocks
+        blocks, start = opened.blocks, wanted.start
         stop = min(
-            stop, blocks.count, *(fetch.start for fetch in opened.fetches if fetch.start > start)
+            wanted.stop,
+            blocks.count,
+            *(fetch.start for fetch in opened.fetches if fetch.start > start),
         )
         stop = blocks.map.lock(start, stop)
         # With the lock held, no other process adds blocks.
         cached = blocks.map.first_cached(start, stop)
         end = stop if cached is None else cached
         blocks.map.unlock(end, stop)
-        return self._begin(blob, opened, Fetch(start, end)) if start < end else None
+        if start >= end:
+            return None
+        return self._begin(blob, opened, Fetch(start, end, reader=reader))
 
     def _begin(self, blob: Blob, opened: OpenBlob, fetch: Fetch) -> Fetch:
         # The files are held from here on, not from the first step of the task: the reader may leave
         # before that, and the blob may be retired.
         opened.fetches.append(fetch)
         opened.acquire()
-        self._nursery.start_soon(guarded, "fetching a blob", self._fetch, blob, opened, fetch)
+        self._bulk.began(opened, fetch, trio.current_time())
+        task = FetchTask(blob, opened, fetch, functools.partial(self._advance, blob, opened, fetch))
+        self._nursery.start_soon(guarded, "fetching a blob", self._runner.run, task)
         return fetch
 
-    async def _fetch(self, blob: Blob, opened: OpenBlob, fetch: Fetch) -> None:
-        try:
-            with fetch.scope:
-                await self._transfer(blob, opened, fetch)
-        except OcifsError as error:
-            fetch.error = error
-        except OSError as error:
-            fetch.error = disk_error(error, self._disk.partial(blob.digest))
-        except Exception as error:
-            log.exception("unexpected error while %s was fetched", blob.digest)
-            fetch.error = CacheFailed(
-                f"cannot fetch {blob.digest}: {type(error).__name__}: {error}"
-            )
-        finally:
-            opened.fetches.remove(fetch)
-            # The lock is released before the readers wake: one that still misses a block starts
-            # a fetch of its own at once.
-            if fetch.locked:
-                opened.blocks.map.unlock(fetch.start, fetch.stop)
-            opened.announce()
-            opened.release()
-
-    async def _transfer(self, blob: Blob, opened: OpenBlob, fetch: Fetch) -> None:
-        """Fetch the blocks, and resume after a lost connection."""
-        blocks = opened.blocks
-        if self._offline:
-            raise Unreachable(OFFLINE)
-        failures = 0
-        while True:
-            missing = blocks.first_missing(fetch.start, fetch.stop)
-            if missing is None:
-                return
-            try:
-                # The nursery of `carry` raises groups, which the clauses below would not match.
-                with ungrouped():
-                    await self._request(blob, opened, missing * BLOCK, fetch.stop * BLOCK)
-            except Unreachable:
-                failures = 0 if blocks.has(missing) else failures + 1
-                if failures >= _RESUMES:
-                    raise
-            except IntegrityError:
-                # True: another endpoint may have the right content, and the loop requests the rest.
-                if not self._source.report_corrupt(blob.digest):
-                    raise
-            else:
-                # The stream ended without an error and without the first block that was requested.
-                if not blocks.has(missing) and not self._source.report_corrupt(blob.digest):
-                    early = IntegrityError(f"the content of {blob.digest} ended before its size")
-                    early.is_transient = True
-                    raise early
-
-    async def _request(self, blob: Blob, opened: OpenBlob, start: int, stop: int) -> None:
-        """Fetch bytes [start, stop) with one request, as far as they come."""
-        stop = min(stop, blob.size)
-        requested = trio.current_time()
-        async with self._source.open_blob(blob, start, stop) as stream:
-            answered = trio.current_time()
-            write = functools.partial(self._write, opened)
-            await carry(blob, stream, write, self._disk.batches)
-        self._speed.note(answered - requested, stop - start, trio.current_time() - answered)
-
-    async def _write(self, opened: OpenBlob, position: int, batch: Pieces) -> None:
-        await in_thread(opened.blocks.write, position, batch)
-        opened.announce()
-        if opened not in self._hashing and opened.blocks.hash_lags():
-            self._hashing.add(opened)
-            opened.acquire()
-            self._nursery.start_soon(guarded, "hashing a blob", self._hash, opened)
-
-    async def _hash(self, opened: OpenBlob) -> None:
-        """Hash blocks that arrived out of order while others are fetched, so that little is left to
-        hash after the last byte.
-        """
-        try:
-            while await in_thread(opened.blocks.hash_on):
-                pass
-        finally:
-            self._hashing.remove(opened)
-            opened.release()
+    def _advance(self, blob: Blob, opened: OpenBlob, fetch: Fetch) -> None:
+        """Blocks arrived, or the fetch is complete."""
+        if fetch.reader is not None:
+            self.look_ahead(blob, opened, fetch.reader, fetch.scope.deadline)

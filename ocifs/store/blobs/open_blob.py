@@ -40,9 +40,10 @@ import trio
 
 from ocifs.content import Blob
 from ocifs.errors import IntegrityError
+from ocifs.store.blobs.blockmap import BLOCK
 from ocifs.store.blobs.blocks import BlobBlocks
 from ocifs.store.blobs.files import open_parts, open_whole
-from ocifs.store.blobs.readahead import ReadAhead
+from ocifs.store.blobs.readahead import ReadAhead, ReaderState
 from ocifs.store.blobs.reads import BlobReads
 from ocifs.store.disk import Disk, disk_error, touch
 
@@ -85,19 +86,29 @@ BlobState: TypeAlias = Partial | Whole | Damaged | Rejected
 class Fetch:
     """Blocks [start, stop) that are being fetched; `locked` against other processes.
 
-    The task that fetches enters `scope`.
+    The task that fetches enters `scope`. `reader` is set for a large transfer (bulk.py), and
+    `written` is the offset up to which it has written.
     """
 
-    __slots__ = ("_waiters", "error", "locked", "scope", "start", "stop")
+    __slots__ = ("_waiters", "error", "locked", "reader", "scope", "start", "stop", "written")
 
-    def __init__(self, start: int, stop: int, *, locked: bool = True) -> None:
+    def __init__(
+        self, start: int, stop: int, *, reader: ReaderState | None = None, locked: bool = True
+    ) -> None:
         self.start = start
         self.stop = stop
+        self.reader = reader
+        self.written = start * BLOCK
         self.locked = locked
         self.error: Exception | None = None
         # A fetch ahead of the reader has no waiter, so it begins with a deadline.
         self.scope = trio.CancelScope(deadline=trio.current_time() + UNREAD)
         self._waiters = 0
+
+    @property
+    def left(self) -> int:
+        """The bytes that are not written."""
+        return self.stop * BLOCK - self.written
 
     @contextmanager
     def waited_for(self) -> Iterator[None]:
@@ -123,6 +134,8 @@ class OpenBlob:
 
     `changed` is replaced and set when blocks arrive. `verifying` is held by the task that changes
     `state`. `abandoned` are spans of blocks that other processes have locked and do not fetch.
+    `whole_stream` is the fetch that receives the whole blob, since the server ignores ranges.
+    Nothing is fetched ahead until `ahead_paused_until`. `reports` counts those of corrupt content.
     """
 
     def __init__(
@@ -138,6 +151,9 @@ class OpenBlob:
         self.state = state
         self._reads = BlobReads(blocks)
         self.fetches: list[Fetch] = []
+        self.whole_stream: Fetch | None = None
+        self.ahead_paused_until = -inf
+        self.reports = 0
         self.ahead = ReadAhead()
         self.changed = trio.Event()
         self.verifying = trio.Lock()

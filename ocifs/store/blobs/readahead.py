@@ -50,12 +50,13 @@ class SourceSpeed:
         return min(LARGEST, int(self._waits / self._answers * self._bytes / self._seconds))
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class ReaderState:
     """One reader: where its next read is expected, and how much to fetch for it at a time.
 
     It has read `read` of the last `passed` bytes before `end`, and `streak` bytes since it last
-    skipped much.
+    skipped much. `toward` is the offset up to which it has announced to read, or 0. It waits
+    for the missing block at `waits_at`.
     """
 
     end: int
@@ -63,6 +64,13 @@ class ReaderState:
     passed: int
     streak: int
     window: int = FIRST
+    toward: int = 0
+    waits_at: int = 0
+
+    @property
+    def position(self) -> int:
+        """The offset from which it needs bytes: `end`, or a missing block that it waits for."""
+        return max(self.end, self.waits_at)
 
     def grow(self, worth: int) -> int:
         """The window to fetch now.
@@ -113,6 +121,7 @@ class ReadAhead:
             reader = ReaderState(offset + length, length, length, length)
             self._readers.append(reader)
             del self._readers[:-READERS]
+        reader.toward = toward
         if toward:
             # The caller announced this range, so the window need not grow to it step by step.
             reader.window = max(reader.window, min(LARGEST, toward - offset))

@@ -28,8 +28,10 @@ async def carry(
     stream: BlobStream,
     write: Callable[[int, Pieces], Awaitable[None]],
     batches: WriteBatches,
+    arrived: Callable[[int], None],
 ) -> None:
-    """Call `write` with each batch of a stream, and its offset.
+    """Call `write` with each batch of a stream and its offset, `arrived` with the length of each
+    piece.
 
     Raises the error that ended the stream, or that of `write`.
     """
@@ -52,13 +54,17 @@ async def carry(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(write_batches)
             async with send:
-                lost = await _gather(blob, stream, send, batches)
+                lost = await _gather(blob, stream, send, batches, arrived)
     if lost is not None:
         raise lost
 
 
 async def _gather(
-    blob: Blob, stream: BlobStream, send: trio.MemorySendChannel[Pieces], batches: WriteBatches
+    blob: Blob,
+    stream: BlobStream,
+    send: trio.MemorySendChannel[Pieces],
+    batches: WriteBatches,
+    arrived: Callable[[int], None],
 ) -> Unreachable | None:
     """Send the pieces of a stream in batches of whole blocks.
 
@@ -72,6 +78,7 @@ async def _gather(
     with suppress(trio.BrokenResourceError):
         try:
             async for piece in stream:
+                arrived(len(piece))
                 pending.append(piece)
                 length += len(piece)
                 position += len(piece)

@@ -194,3 +194,6 @@ class BackoffSource:
 
     def report_corrupt(self, digest: Digest) -> bool:
         return self._source.report_corrupt(digest)
+
+    def is_strained(self) -> bool:
+        return self._source.is_strained()
