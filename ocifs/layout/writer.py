@@ -222,7 +222,7 @@ class LayoutWriter:
 
 
 class BlobWriter:
-    """Writes one blob, which is moved into place at the end of the block.
+    """Writes one blob, which is moved into place by `finish`, or at the end of the block.
 
     Raises IntegrityError if the content has another digest.
     """
@@ -232,6 +232,7 @@ class BlobWriter:
         self._digest = digest
         self._hasher = digest.hasher()
         self._temporary = layout.temporary_path()
+        self._is_finished = False
 
     def __enter__(self) -> BlobWriter:
         try:
@@ -248,6 +249,18 @@ class BlobWriter:
         except OSError as error:
             raise self._layout.write_error(error) from None
 
+    def finish(self) -> None:
+        """Verify the blob, and move it into place."""
+        if self._hasher.hexdigest() != self._digest.encoded:
+            raise IntegrityError(f"the content of {self._digest} has another digest")
+        try:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._layout.commit(self._temporary, self._digest)
+        except OSError as error:
+            raise self._layout.write_error(error) from None
+        self._is_finished = True
+
     def __exit__(
         self,
         kind: type[BaseException] | None,
@@ -257,12 +270,8 @@ class BlobWriter:
         try:
             with self._file:
                 # After an error in the block, only the temporary file is removed.
-                if kind is None:
-                    if self._hasher.hexdigest() != self._digest.encoded:
-                        raise IntegrityError(f"the content of {self._digest} has another digest")
-                    self._file.flush()
-                    os.fsync(self._file.fileno())
-                    self._layout.commit(self._temporary, self._digest)
+                if kind is None and not self._is_finished:
+                    self.finish()
         except OSError as failure:
             raise self._layout.write_error(failure) from None
         finally:

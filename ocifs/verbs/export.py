@@ -3,6 +3,7 @@
 Runs in the event loop of an AsyncTree; the layout is written in worker threads.
 
 - Bytes are written as the registry serves them, so every digest stays the same.
+- Blobs are copied side by side. The store divides the connections of the host among them.
 - Content that the layout has already, and that is correct, is not fetched again.
 - Manifests are written after their blobs and children, and the entry in `index.json` last. A reader
   of the layout never finds a reference to missing content.
@@ -31,6 +32,7 @@ from ocifs.tree.manifest.load import ManifestLocation
 from ocifs.tree.manifest.reachable import check_depth
 from ocifs.verbs.manifests import manifest_directory
 from ocifs.verbs.progress import Progress
+from ocifs.verbs.side_by_side import side_by_side
 
 _EXPORTABLE = (Form.MANIFEST, Form.INDEX, Form.ARTIFACT)
 
@@ -173,14 +175,16 @@ class _Export:
         self.progress.item = "blob"
         self.progress.begin("")
         self.progress.expect(sum(blob.size for blob in blobs), len(blobs))
-        for blob in blobs:
-            # It only reads, so a cancelled export need not wait until the file is hashed.
-            has = self.layout.has
-            if await in_thread(has, blob.digest, blob.size, abandon_on_cancel=True):
-                self.progress.advance(blob.size, reused=True)
-            else:
-                await self._copy_blob(blob)
-            self.progress.finish_item()
+        await side_by_side(self._copy_missing, blobs)
+
+    async def _copy_missing(self, blob: Descriptor) -> None:
+        # It only reads, so a cancelled export need not wait until the file is hashed.
+        has = self.layout.has
+        if await in_thread(has, blob.digest, blob.size, abandon_on_cancel=True):
+            self.progress.advance(blob.size, reused=True)
+        else:
+            await self._copy_blob(blob)
+        self.progress.finish_item()
 
     async def _copy_blob(self, blob: Descriptor) -> None:
         # Open for the whole copy, so that the blob is not evicted meanwhile.
@@ -191,8 +195,10 @@ class _Export:
             with self.layout.writer(blob.digest) as writer:
                 for offset in range(0, blob.size, MIB):
                     with self.tree.deadline():
-                        chunk = await file.read(offset, MIB)
+                        chunk = await file.read_toward_end(offset, MIB)
                     await in_thread(writer.write, chunk)
                     self.progress.advance(len(chunk))
+                # In a thread: it waits until the disk has the blob.
+                await in_thread(writer.finish)
         finally:
             file.on_close()

@@ -2,6 +2,8 @@
 
 Runs in the event loop of an AsyncTree.
 
+- Files are fetched side by side, AT_A_TIME of them. The store divides the connections of the host
+  among them.
 - Symbolic links in a path are followed, links below it are not.
 - Cached bytes are not fetched again, so an interrupted prefetch continues where it ended.
 """
@@ -13,8 +15,10 @@ from collections.abc import Hashable, Sequence
 from ocifs.api import AsyncTree
 from ocifs.errors import NotFound
 from ocifs.settings import MIB
+from ocifs.tree.blob import read_toward_end
 from ocifs.tree.node import Directory, File, Node
 from ocifs.verbs.progress import Progress
+from ocifs.verbs.side_by_side import side_by_side
 
 _LAYERS, _ROOTFS = "layers", "rootfs"
 
@@ -76,16 +80,19 @@ async def _collect_layers(tree: AsyncTree, files: dict[Hashable, File]) -> None:
 
 async def _fetch(tree: AsyncTree, files: Sequence[File], progress: Progress) -> int:
     progress.expect(sum(file.attributes.size for file in files), len(files))
-    for file in files:
+
+    async def fetch(file: File) -> None:
         offset = 0
         while offset < file.attributes.size:
             with tree.deadline():
-                chunk = await file.read(offset, MIB)
+                chunk = await read_toward_end(file, offset, MIB)
             if not chunk:
                 break
             offset += len(chunk)
             progress.advance(len(chunk))
         progress.finish_item()
+
+    await side_by_side(fetch, files)
     return progress.done
 
 
