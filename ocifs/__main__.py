@@ -4,15 +4,20 @@ Rules that hold here: only the standard library is imported before the current d
 from the search paths.
 """
 
+from ocifs import startup
 from ocifs.programs import exclude_current_directory
 
 
 def main() -> None:
     """The `ocifs` command."""
     exclude_current_directory()
+    startup.prepare()
     from ocifs.cli.main import main as run
 
-    run()
+    try:
+        run()
+    except SystemExit as end:
+        startup.leave(end.code)
 
 
 def mount_helper() -> None:

@@ -7,6 +7,8 @@ there: the housekeeper of the cache, fetches, background requests.
 - A registry is opened when it is first used, with its own client, credentials and name cache.
 - This module only assembles; it decides nothing.
 - Each part adds a source to `status`, from which status.json and the metrics are made.
+- Modules that some sources do not need are imported where they are used, for the start of commands.
+  A mount imports them before its event loop starts (mounting.py): that takes up to 100 ms.
 """
 
 from __future__ import annotations
@@ -16,21 +18,17 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from functools import cache
+from typing import TYPE_CHECKING, TypeAlias
 
 import trio
 
 from ocifs.concurrency import deadline, guarded, in_thread, ungrouped
 from ocifs.content import ContentSource
 from ocifs.errors import LimitExceeded, OcifsError, UsageError
-from ocifs.layers.service import LayerService
-from ocifs.layers.toc.formats import FORMATS
-from ocifs.layout.layout import Layout
-from ocifs.layout.unpacked import OnProgress
 from ocifs.memory import fit_to_machine
 from ocifs.oci.local import LayoutSource
 from ocifs.oci.reference import HostsSource, Reference, RegistrySource, Source, seeds_of
-from ocifs.registry.admission import AdmissionCandidate, admit_all
 from ocifs.registry.auth.source import CredentialSources
 from ocifs.registry.auth.sources import standard_sources
 from ocifs.registry.config.routes import RouteTable
@@ -46,13 +44,16 @@ from ocifs.store.upkeep.housekeeper import Housekeeper, IdleCloser
 from ocifs.tree.blob import ScopedReader
 from ocifs.tree.manifest.context import Context
 from ocifs.tree.node import Directory
-from ocifs.tree.registry.hosts import HostsDirectory
 from ocifs.tree.registry.namespace import RepositoryDirectory
-from ocifs.tree.registry.single import WHOLE, open_single
 from ocifs.watched import Traffic, WatchedCatalog, WatchedSource
+
+if TYPE_CHECKING:
+    from ocifs.layers.service import LayerService
 
 log = logging.getLogger("ocifs.layout")
 
+OnProgress: TypeAlias = Callable[[str, int, int], None]
+"""Called with the name of a file, the number of processed bytes, and its size."""
 StatusSource: TypeAlias = Callable[[], dict[str, object]]
 """Returns fields of `.ocifs/status.json`, from memory and without waiting."""
 StatusSources: TypeAlias = dict[str, StatusSource]
@@ -126,12 +127,25 @@ class Parts:
     def context(self, origin: ContentSource, seeds: tuple[str, ...] = ()) -> Context:
         """The context that the nodes of one origin share."""
         settings = self.settings
-        # With full verification no byte is shown before the whole layer was verified.
-        formats = () if settings.cache.verify_full else FORMATS
-        layer_service = LayerService(
-            origin.blobs, DerivedFiles(self.disk), self.nursery, settings.limits, formats=formats
-        )
-        self.closers.append(layer_service)
+
+        @cache
+        def layer_service() -> LayerService:
+            # Imported here: a listing of tags needs none of it.
+            from ocifs.layers.service import LayerService
+            from ocifs.layers.toc.formats import FORMATS
+
+            # With full verification no byte is shown before the whole layer was verified.
+            formats = () if settings.cache.verify_full else FORMATS
+            service = LayerService(
+                origin.blobs,
+                DerivedFiles(self.disk),
+                self.nursery,
+                settings.limits,
+                formats=formats,
+            )
+            self.closers.append(service)
+            return service
+
         view = replace(settings.view, repositories=seeds)
         return Context(
             origin, view, settings.limits, layer_service, settings.timing.tag_ttl, self.disk.report
@@ -173,6 +187,8 @@ class Hosts:
         if not isinstance(source, HostsSource):
             context = await self._context(source.host)
             if isinstance(source, Reference):
+                from ocifs.tree.registry.single import open_single
+
                 return await open_single(context, source.repository, source.digest or source.tag)
             return RepositoryDirectory(
                 context, source.path, ("repository",), repository=bool(source.path)
@@ -180,6 +196,8 @@ class Hosts:
         # Named hosts are opened now: an error of their configuration is an error of the mount.
         for host in source.hosts:
             await self.open(host)
+        from ocifs.tree.registry.hosts import HostsDirectory
+
         return HostsDirectory(
             self.open, self.listed, None if source.any else frozenset(source.hosts)
         )
@@ -189,6 +207,8 @@ class Hosts:
 
         A reference has been requested when it was opened. Raises as `admit_all`.
         """
+        from ocifs.registry.admission import AdmissionCandidate, admit_all
+
         source, timing = self._source, self._parts.settings.timing
         if isinstance(source, Reference):
             return
@@ -271,6 +291,9 @@ async def _open_layout(
     source: LayoutSource, parts: Parts, on_progress: OnProgress | None
 ) -> Directory:
     """The root of a local source: the named manifest, the only one, or the directory of all."""
+    from ocifs.layout.layout import Layout
+    from ocifs.tree.registry.single import WHOLE, open_single
+
     settings, derived = parts.settings, DerivedFiles(parts.disk)
     with deadline(settings.timing.timeout, settings.timing.max_wait):
         layout = await Layout.open(source, parts.nursery, settings, derived, on_progress)

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import time
@@ -26,7 +27,6 @@ from ocifs.memory import raise_descriptor_limit, tune_garbage_collector, tune_ma
 from ocifs.oci.reference import Source
 from ocifs.settings import MountFlags, Settings
 from ocifs.tree.control import MountRoot
-from ocifs.tree.registry.single import WHOLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +60,32 @@ def mount(
     if not mountpoint.is_dir():
         hint = "name a directory" if mountpoint.exists() else f"mkdir -p {mountpoint}"
         raise UsageError(f"not a directory: {mountpoint}", hint=hint)
+    _import_everything()
     tune_garbage_collector()
     run_to_end(lambda: _serve(request, settings, on_ready))
+
+
+def _import_everything() -> None:
+    """Import what commands import only when they need it.
+
+    In a mount the first lookup would import it, which takes up to 100 ms, in the event loop.
+    """
+    for name in (
+        "ocifs.layers.service",
+        "ocifs.layout.layout",
+        "ocifs.registry.admission",
+        "ocifs.tree.manifest.directory",
+        "ocifs.tree.registry.hosts",
+        "ocifs.tree.registry.single",
+    ):
+        importlib.import_module(name)
 
 
 async def _serve(
     request: MountRequest, settings: Settings, on_ready: Callable[[Sequence[str]], None]
 ) -> None:
     from ocifs.fuse.session import SessionOptions, serve
+    from ocifs.tree.registry.single import WHOLE
 
     stats = Stats()
     warnings: list[str] = []

@@ -81,10 +81,10 @@ def test_a_declaration_makes_the_key_of_the_file(
     monkeypatch.setenv("OCIFS_CONFIG", str(path))
     known = {param.name: param for param in command.params if param.name}
     path.write_text('colour = "blue"\nroom = "1M"\n')
-    assert config.load(known).defaults() == {"colour": "blue", "room": "1M"}
+    assert config.load(lambda: known).defaults() == {"colour": "blue", "room": "1M"}
     path.write_text('colour = "green"\n')
     with pytest.raises(UsageError, match="colour"):
-        config.load(known)
+        config.load(lambda: known)
 
 
 def test_a_declaration_makes_the_rows_of_the_documents() -> None:

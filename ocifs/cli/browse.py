@@ -4,7 +4,8 @@ Called once by each command, in the main thread: `browse` runs the event loop.
 
 - The tree is the same as in a mount, and is read by the same code.
 - Every wait has a deadline.
-- A name that does not exist gets a hint: similar names, or the command that lists them.
+- A name that does not exist gets a hint: similar names, or the command that lists them. The module
+  that makes it is imported after the failure.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from ocifs.api import AsyncTree
 from ocifs.app import Hooks, StatusSources, open_tree, run_to_end
 from ocifs.cli.progress_line import ProgressLine
 from ocifs.cli.sources import how_to_list, read_sources
-from ocifs.cli.suggestions import enclosing, suggest
 from ocifs.errors import DeadlineExceeded, NotFound, OcifsError
 from ocifs.oci.reference import Source, hosts_of
 from ocifs.options import Options, settings_of
@@ -65,6 +65,8 @@ def browse(
 
 def _alternatives(source: Source, settings: Settings) -> str:
     """A hint with names similar to a source that does not exist."""
+    from ocifs.cli.suggestions import enclosing, suggest
+
     outer_and_path = enclosing(source)
     if outer_and_path is None:
         return ""
@@ -88,5 +90,7 @@ async def find_node(tree: AsyncTree, path: str) -> Node:
     try:
         return await tree.node(path)
     except NotFound as error:
+        from ocifs.cli.suggestions import suggest
+
         error.hint = error.hint or await suggest(tree.root, path)
         raise

@@ -18,10 +18,8 @@ Read once by each command, before its arguments are parsed.
 
 from __future__ import annotations
 
-import difflib
 import os
-import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -78,14 +76,17 @@ def files() -> list[Path]:
     return [SYSTEM, config_home(os.environ) / "ocifs" / "config.toml"]
 
 
-def load(known: Mapping[str, click.Parameter]) -> Config:
-    """Read the files. `known` are the parameters of `ocifs mount`, which include all options.
+def load(parameters: Callable[[], Mapping[str, click.Parameter]]) -> Config:
+    """Read the files. `parameters` returns those of `ocifs mount`, which include all options.
 
-    Raises UsageError.
+    It is called only if there is a file. Raises UsageError.
     """
     config = Config()
     for path in files():
         table = _read(path)
+        if not table:
+            continue
+        known = parameters()
         mounts = table.pop("mounts", {})
         # A source and a mount point belong to one mount, so they are not defaults of all commands.
         config.options.update(_checked(table, known, f"{path}", {"source", "mountpoint", "any"}))
@@ -136,6 +137,9 @@ def _read(path: Path) -> dict[str, object]:
         raise UsageError(f"cannot read {path}: {error.strerror}") from None
     if len(content) > _MAX_BYTES:
         raise UsageError(f"file too large: {path} (more than {_MAX_BYTES} bytes)")
+    # Most users have no file, so its parser is imported here.
+    import tomllib
+
     try:
         return tomllib.loads(content.decode())
     # A TOMLDecodeError, which contains line and column, is a ValueError.
@@ -155,6 +159,8 @@ def _checked(
     for key, value in table.items():
         name = key.replace("-", "_")
         if name not in names:
+            import difflib
+
             close = difflib.get_close_matches(name, names, 1)
             hint = f"did you mean {close[0]}?" if close else "list the names: `ocifs config show`"
             if isinstance(value, dict):

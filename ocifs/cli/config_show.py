@@ -32,7 +32,7 @@ def show(name: str | None, as_json: bool) -> None:
     With NAME, show the named mount NAME of the configuration file.
     """
     known = {param.name: param for param in mount.params if param.name}
-    loaded = config.load(known)
+    loaded = config.load(lambda: known)
     if name is not None and name not in loaded.mounts:
         hint = nearest(name, loaded.mounts) or "the configuration file has no named mounts"
         raise UsageError(f"unknown mount: {name}", hint=hint)

@@ -24,7 +24,6 @@ from ocifs.concurrency import ungrouped
 from ocifs.errors import Malformed, NotFound, OcifsError
 from ocifs.options import Options
 from ocifs.tree.base import SymlinkNode
-from ocifs.tree.manifest.directory import ManifestDirectory
 from ocifs.tree.node import Directory, DirectoryEntry, Node, Symlink, partial_entries
 from ocifs.tree.registry.namespace import RepositoryDirectory
 from ocifs.tree.walk import walk
@@ -117,6 +116,9 @@ async def _kind(listing: Listing, entry: DirectoryEntry) -> str:
 
     Empty if it leads to something else, or to a manifest that does not exist.
     """
+    # Imported here: a plain listing does not need the modules about manifests.
+    from ocifs.tree.manifest.directory import ManifestDirectory
+
     node: Node = entry.node
     # The attributes of a listed entry may be provisional, and -l prints them.
     if not node.attributes_known:

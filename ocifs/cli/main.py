@@ -19,6 +19,7 @@ from ocifs.cli import errors
 from ocifs.cli.terminal import write
 from ocifs.errors import OcifsError, UsageError
 from ocifs.programs import exclude_current_directory
+from ocifs.startup import collect_from_now
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -65,14 +66,14 @@ class Commands(click.Group):
             return None
         command = importlib.import_module(COMMANDS[cmd_name][0]).command
         assert isinstance(command, click.Command)
+        collect_from_now()
         # Imported here because it imports the settings, which would slow down --help.
         from ocifs.cli.options import configurable
 
         if configurable(command):
             from ocifs.cli import config
-            from ocifs.cli.mount import command as mount
 
-            loaded = config.load({param.name: param for param in mount.params if param.name})
+            loaded = config.load(_options_of_mount)
             ctx.obj = loaded
             subcommands = command.commands if isinstance(command, click.Group) else ()
             # click passes to each subcommand the part of the map below its name.
@@ -94,8 +95,15 @@ class Commands(click.Group):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
 
+def _options_of_mount() -> dict[str, click.Parameter]:
+    """The parameters of `ocifs mount`, which include all that the configuration file can set."""
+    from ocifs.cli.mount import command
+
+    return {param.name: param for param in command.params if param.name}
+
+
 def show_version(ctx: click.Context, _: click.Parameter, requested: bool) -> None:
-    """Print the version, which is looked up only here: that takes 45 ms."""
+    """Print the version."""
     if requested and not ctx.resilient_parsing:
         from ocifs import __version__
 

@@ -78,7 +78,7 @@ async def read(registry: MemoryRegistry, formats: tuple[TocFormat, ...]) -> byte
     async with trio.open_nursery() as nursery:
         service = LayerService(registry, MemoryShelf(), nursery, Limits(), formats=formats)
         view = ViewSettings(platform=Platform("linux", "amd64"))
-        context = Context(registry.origin, view, Limits(), service)
+        context = Context(registry.origin, view, Limits(), lambda: service)
         root = RepositoryDirectory(context, "", "root", repository=False)
         directory = await walk(root, b"app:v1/rootfs/d")
         assert isinstance(directory, Directory)

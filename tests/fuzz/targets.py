@@ -547,7 +547,7 @@ def configuration(text: bytes) -> None:
         path.write_bytes(text)
         with patch.dict(os.environ, {"OCIFS_CONFIG": str(path)}):
             try:
-                ocifs_config.load({each.name: each for each in mount.params if each.name})
+                ocifs_config.load(lambda: {each.name: each for each in mount.params if each.name})
             except UsageError as error:
                 assert str(error).startswith(str(path))
 

@@ -116,7 +116,10 @@ def test_the_whole_tree_is_what_the_model_says(world: World) -> None:
             registry, MemoryShelf(), None, Limits()
         )  # no layer here is a tar
         root = RepositoryDirectory(
-            Context(registry.origin, view, Limits(), layer_service), "", "root", repository=False
+            Context(registry.origin, view, Limits(), lambda: layer_service),
+            "",
+            "root",
+            repository=False,
         )
         assert await seen(root) == listed
         for path, tree in entered.items():

@@ -71,7 +71,7 @@ async def look(registry: MemoryRegistry, path: str, shelf: MemoryShelf | None = 
             registry.origin,
             ViewSettings(platform=Platform("linux", "amd64")),
             Limits(),
-            layer_service,
+            lambda: layer_service,
         )
         root = RepositoryDirectory(context, "", "root", repository=False)
         directory = await walk(root, f"{path}/d".encode())

@@ -85,7 +85,7 @@ async def opened(
     async with trio.open_nursery() as nursery:
         layer_service = LayerService(registry, shelf or MemoryShelf(), nursery, Limits())
         shown = ViewSettings(platform=Platform("linux", "amd64"), **view)
-        context = Context(registry.origin, shown, Limits(), layer_service)
+        context = Context(registry.origin, shown, Limits(), lambda: layer_service)
         yield await open_single(
             context if report is None else replace(context, report=report), "app", "v1"
         )

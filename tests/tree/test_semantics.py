@@ -31,7 +31,7 @@ def context_of(registry: MemoryRegistry, **more: object) -> Context:
     layer_service = LayerService(
         registry, MemoryShelf(), None, Limits()
     )  # without a nursery: no layer is unpacked here
-    return Context(registry.origin, view, Limits(), layer_service, **more)
+    return Context(registry.origin, view, Limits(), lambda: layer_service, **more)
 
 
 def root_of(registry: MemoryRegistry, path: str = "", **more: object) -> RepositoryDirectory:

@@ -10,7 +10,6 @@ Called by the readers of registries.conf and hosts.toml, in worker threads.
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +58,9 @@ class TomlTable:
     @classmethod
     def parse(cls, text: str, file: str) -> TomlTable:
         """Parse a whole file."""
+        # Imported here: most machines have no such file, and every command imports this module.
+        import tomllib
+
         try:
             return cls(tomllib.loads(text), file)
         # Deeply nested arrays exceed the recursion limit in tomllib.

@@ -24,13 +24,13 @@ import platform as machine
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import trio
 from cachetools import FIFOCache
 
 from ocifs.concurrency import in_thread
 from ocifs.content import ContentSource
-from ocifs.layers.service import LayerService
 from ocifs.oci.descriptor import UNKNOWN_SIZE, Descriptor
 from ocifs.oci.digest import Digest
 from ocifs.oci.kinds.children import attached_to
@@ -38,6 +38,9 @@ from ocifs.oci.manifest import Manifest
 from ocifs.oci.platform import Platform
 from ocifs.settings import Limits, ViewSettings
 from ocifs.tree.name_index import NameIndex
+
+if TYPE_CHECKING:
+    from ocifs.layers.service import LayerService
 
 log = logging.getLogger("ocifs.tree")
 
@@ -78,6 +81,8 @@ class CatalogIndex:
 class Context:
     """Shared by the nodes of one content source.
 
+    - `make_layer_service` returns the same layer service each time. It is called when the first
+      layer is used.
     - `report` shows a note to the user about something that no reader can notice. A mount adds it
       to `.ocifs/errors`.
     - `serials` are numbers that distinguish nodes of the same name.
@@ -86,7 +91,7 @@ class Context:
     origin: ContentSource
     view: ViewSettings
     limits: Limits
-    layer_service: LayerService
+    make_layer_service: Callable[[], LayerService]
     tag_ttl: float = 60.0
     report: Callable[[str], None] = log.warning
     visited: NameIndex = field(default_factory=NameIndex)
@@ -102,6 +107,11 @@ class Context:
     _listed: FIFOCache[str, tuple[float, frozenset[str]]] = field(
         default_factory=lambda: FIFOCache(MAX_LISTED)
     )
+
+    @property
+    def layer_service(self) -> LayerService:
+        """The service that makes trees of layers."""
+        return self.make_layer_service()
 
     @property
     def name_lifetime(self) -> float:

@@ -12,6 +12,7 @@ Rules that hold here:
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING
 
 from ocifs.concurrency import in_thread
 from ocifs.content import Blob
@@ -28,8 +29,6 @@ from ocifs.oci.digest import EMPTY_JSON, Digest
 from ocifs.tree.base import FastNode, SimpleNode, SymlinkNode
 from ocifs.tree.blob import BlobFile, with_known_size
 from ocifs.tree.manifest.context import MANY_NAMES, Context
-from ocifs.tree.manifest.directory import ManifestDirectory
-from ocifs.tree.manifest.load import ManifestLocation
 from ocifs.tree.node import (
     DIRECTORY,
     Attributes,
@@ -38,6 +37,9 @@ from ocifs.tree.node import (
     make_entry,
     partial_listing_error,
 )
+
+if TYPE_CHECKING:
+    from ocifs.tree.manifest.directory import ManifestDirectory
 
 _MANIFESTS = b"../_manifests/"
 _OUTAGES = (Unreachable, DeadlineExceeded, RegistryFailed)
@@ -135,6 +137,9 @@ class ManifestsDirectory(_ControlDirectory):
         return await self._by_tag(text)
 
     async def _by_digest(self, digest: Digest, name: bytes) -> Node:
+        from ocifs.tree.manifest.directory import ManifestDirectory
+        from ocifs.tree.manifest.load import ManifestLocation
+
         location = ManifestLocation(self._context, self._repository, digest)
         directory = ManifestDirectory(location, (self.key, name))
         await directory.load()
@@ -164,6 +169,10 @@ class ManifestsDirectory(_ControlDirectory):
         return self._enter(tag)
 
     def _enter(self, tag: str) -> ManifestDirectory:
+        # Imported here: a listing of tags does not need the modules about manifests.
+        from ocifs.tree.manifest.directory import ManifestDirectory
+        from ocifs.tree.manifest.load import ManifestLocation
+
         location = ManifestLocation(self._context, self._repository, tag)
         entered = ManifestDirectory(
             location,
