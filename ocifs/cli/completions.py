@@ -74,6 +74,11 @@ def sources(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
     return _candidates(ctx, RegistrySource(host), collect, incomplete)
 
 
+def joined(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+    """Candidates for a source, or for a path that follows it in the same word."""
+    return sources(ctx, incomplete)
+
+
 def paths(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
     """Candidates for a path in the source on the command line."""
     text = ctx.params.get("source")

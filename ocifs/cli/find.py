@@ -12,6 +12,7 @@ from ocifs.cli.errors import FAILURE, nearest, text_of
 from ocifs.cli.options import SourceCommand, shared
 from ocifs.cli.param_types import SOURCE
 from ocifs.cli.progress_line import ProgressLine, resumable, ticking
+from ocifs.cli.sources import read_sources
 from ocifs.cli.terminal import Mark, write
 from ocifs.errors import OcifsError, UsageError
 from ocifs.oci.kinds.table import KINDS_BY_NAME
@@ -62,7 +63,7 @@ def command(source: tuple[str, ...], kinds: tuple[str, ...], **options: Unpack[O
         for name in source:
             finder.prefix = name if len(source) > 1 else ""
             try:
-                browse(name, options, finder.visit)
+                browse(read_sources([name], options), options, finder.visit)
             except OcifsError as error:
                 # One of several sources that fails does not end the search of the others.
                 if len(source) == 1:

@@ -30,6 +30,7 @@ COMMANDS = {
     "umount": ("ocifs.cli.umount", "Unmount, even if the daemon has died."),
     "status": ("ocifs.cli.status", "Show the mounts of this machine and their state."),
     "ls": ("ocifs.cli.ls", "List a path of a source without mounting it."),
+    "tags": ("ocifs.cli.tags", "List the tags of a repository."),
     "tree": ("ocifs.cli.tree", "Show the tree below a path of a source."),
     "cat": ("ocifs.cli.cat", "Write a file of a source to standard output."),
     "inspect": ("ocifs.cli.inspect", "Show a manifest's kind and how it was determined."),

@@ -23,6 +23,17 @@ class SourceType(click.ParamType):  # type: ignore[type-arg]  # not generic in c
         return sources(ctx, incomplete)
 
 
+class JoinedType(SourceType):
+    """A source, or a source and a path in it as one word, as text."""
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        from ocifs.cli.completions import joined
+
+        return joined(ctx, incomplete)
+
+
 class PathType(click.ParamType):  # type: ignore[type-arg]
     """A path in the source that the command line names before it, as text."""
 
@@ -49,5 +60,6 @@ class MountType(click.Path):
 
 
 SOURCE = SourceType()
+JOINED = JoinedType()
 PATH = PathType()
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

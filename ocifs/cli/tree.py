@@ -10,8 +10,8 @@ import click
 from ocifs.api import AsyncTree
 from ocifs.cli.browse import browse, find_node
 from ocifs.cli.options import SourceCommand, shared
-from ocifs.cli.param_types import PATH, SOURCE
-from ocifs.cli.sources import any_option, below_any
+from ocifs.cli.param_types import JOINED, PATH
+from ocifs.cli.sources import any_option, locate
 from ocifs.cli.terminal import write
 from ocifs.errors import NotADirectory
 from ocifs.options import Options
@@ -20,7 +20,7 @@ from ocifs.tree.registry.namespace import RepositoryDirectory
 
 
 @click.command("tree", cls=SourceCommand)
-@click.argument("source", type=SOURCE)
+@click.argument("source", type=JOINED)
 @click.argument("path", default="", type=PATH)
 @click.option(
     "-L",
@@ -42,7 +42,8 @@ def command(
     \b
         ocifs tree -L 2 registry.example.com/team
     """
-    named, path = below_any(source, path, any_host)
+    shown = path or source
+    located, path = locate(source, path, options, any_host=any_host)
 
     async def show(tree: AsyncTree, node: Directory, indent: str, depth: int) -> None:
         with tree.deadline():
@@ -63,7 +64,7 @@ def command(
             with tree.deadline():
                 if not await node.entries():
                     await node.explain_emptiness()
-        write(path or source)
+        write(shown)
         await show(tree, node, "", 1)
 
-    browse(named, options, visit)
+    browse(located, options, visit)
