@@ -160,6 +160,9 @@ class MountFlags:
     noexec: bool = False  # programs cannot be executed from the mount
     nosymfollow: bool = False  # the kernel follows no symbolic link in the mount
     fsname: str = ""  # the source in the mount table; empty: the source in normal form
+    uid: int | None = None  # owner and group of files without an owner of their own
+    gid: int | None = None
+    umask: int = 0  # permissions that no file has
 
 
 @dataclass(frozen=True, slots=True)

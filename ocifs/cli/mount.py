@@ -22,7 +22,7 @@ import click
 from ocifs.cli.errors import status_of, text_of
 from ocifs.cli.mount_hints import check_words, one_argument
 from ocifs.cli.named_mount import NamedMount, named_mounts
-from ocifs.cli.options import mounting, shared
+from ocifs.cli.options import mounting, sharing
 from ocifs.cli.param_types import SOURCE
 from ocifs.cli.sources import how_to_list, read_sources
 from ocifs.cli.terminal import write
@@ -45,8 +45,22 @@ RequestFields: TypeAlias = tuple[Source, Path, tuple[str, int] | None, MountFlag
 @click.command("mount", cls=NamedMount)
 @click.argument("source", type=SOURCE, nargs=-1)
 @click.argument("mountpoint", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "mount_options",
+    multiple=True,
+    expose_value=False,
+    metavar="OPTION,...",
+    help="Options as of mount(8): ro,allow_other,uid=1000. May be repeated.",
+)
+@click.option(
+    "--read-only",
+    is_flag=True,
+    expose_value=False,
+    help="Has no effect: mounts are always read-only.",
+)
 @mounting
-@shared
+@sharing
 @click.pass_context
 def command(
     context: click.Context,

@@ -47,6 +47,19 @@ class PathType(click.ParamType):  # type: ignore[type-arg]
         return paths(ctx, incomplete)
 
 
+class NamedMountType(click.ParamType):  # type: ignore[type-arg]
+    """The mount point of an ocifs mount, or the name of one in the configuration file, as text."""
+
+    name = "text"
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        from ocifs.cli.completions import mounted
+
+        return mounted(incomplete)
+
+
 class MountType(click.Path):
     """The mount point of an ocifs mount."""
 
@@ -62,4 +75,5 @@ class MountType(click.Path):
 SOURCE = SourceType()
 JOINED = JoinedType()
 PATH = PathType()
+MOUNT = NamedMountType()
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

@@ -26,9 +26,11 @@ import trio
 
 from ocifs.concurrency import guarded, in_thread
 from ocifs.errors import UsageError
+from ocifs.fuse.attributes import Presentation
 from ocifs.fuse.background import raise_limit
 from ocifs.fuse.diagnose import diagnose_mount_failure
 from ocifs.fuse.guard import Guard
+from ocifs.fuse.kernel_names import KernelNames
 from ocifs.fuse.mounts import restrict
 from ocifs.fuse.operations import Operations
 from ocifs.fuse.stats import Stats
@@ -70,6 +72,7 @@ class SessionOptions:
     mountpoint: Path
     name: str
     flags: MountFlags = field(default_factory=MountFlags)
+    names: KernelNames = field(default_factory=KernelNames)
 
 
 async def serve(
@@ -86,7 +89,9 @@ async def serve(
     guard = Guard(timing, stats)
     patch_workers(guard.busy)
     with trio.open_signal_receiver(*_ending_signals()) as signals:
-        _mount(Operations(root, guard, timing), options)
+        _mount(
+            Operations(root, guard, timing, options.names, Presentation.of(options.flags)), options
+        )
         await _serve(guard, options, signals, on_ready)
 
 

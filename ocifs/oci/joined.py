@@ -17,6 +17,9 @@ from ocifs.oci.reference import is_registry_name, scheme_length
 def split_joined(text: str) -> tuple[str, str]:
     """The source, and the path in it. The path is empty if the word names only a source."""
     position = scheme_length(text)
+    if "://" in text[position:]:
+        # An unknown scheme, which is an error of the source.
+        return text, ""
     first, slash, _ = text[position:].partition("/")
     if slash and _is_host(first):
         position += len(first) + 1

@@ -4,7 +4,7 @@ Each option is declared once, in one of three dictionaries:
 
 - CacheOptions: the cache, for the commands about it.
 - Options: everything about a source. Shared by the commands that read one, and by the Python API.
-- MountOptions: the options that `ocifs mount` has in addition.
+- MountOptions: the options that `ocifs mount` has in addition (mount_declared.py).
 
 A new option is a new key here. If it has a `setting`, the field of that name in ocifs/settings.py
 takes the value, and nothing else needs to change (docs/decisions/0215-declaration-of-options.md).
@@ -17,11 +17,9 @@ from typing import Annotated, Literal, TypedDict
 from ocifs.oci.platform import Platform
 from ocifs.options.declaration import (
     AnyPath,
-    Count,
     DirectoryPath,
     ExistingPath,
     Flag,
-    NewFile,
     Option,
     Seconds,
     Size,
@@ -238,106 +236,5 @@ class Options(CacheOptions, total=False):
             help="Use cached tags, tag lists and catalogs for SECONDS.",
             default=_TIMING.tag_ttl,
             setting="timing.tag_ttl",
-        ),
-    ]
-
-
-class MountOptions(Options, total=False):
-    """Options of `ocifs mount`, including those about its source."""
-
-    any: Annotated[
-        Flag,
-        Option(
-            help="Mount every registry: MOUNTPOINT/HOST/REPOSITORY.",
-            doc="any host can be looked up: `MOUNTPOINT/ghcr.io/homebrew/core/jq`",
-            everywhere=False,
-        ),
-    ]
-    foreground: Annotated[Flag, Option(help="Stay in the foreground; Ctrl-C unmounts.", short="-f")]
-    allow_other: Annotated[
-        Flag,
-        Option(
-            help="Allow access by other users (needs user_allow_other in /etc/fuse.conf, or root).",
-            doc="allow access by other users; needs `user_allow_other` in `/etc/fuse.conf`, or"
-            " root",
-            setting="flags.allow_other",
-        ),
-    ]
-    auto_unmount: Annotated[
-        Flag,
-        Option(
-            help="Unmount when the daemon dies.",
-            doc="unmount when the daemon dies, by a helper process of FUSE; without it, a dead"
-            " mount returns ENOTCONN ([0067](../decisions/0067-dead-mounts.md))",
-            setting="flags.auto_unmount",
-        ),
-    ]
-    noexec: Annotated[
-        Flag,
-        Option(help="Do not allow programs to be executed from the mount.", setting="flags.noexec"),
-    ]
-    nosymfollow: Annotated[
-        Flag,
-        Option(
-            help="Do not follow symbolic links in the mount, including those of tags.",
-            doc="the kernel does not follow symbolic links in the mount, including those of tags;"
-            " needs root, or libfuse 3.17.1",
-            setting="flags.nosymfollow",
-        ),
-    ]
-    fsname: Annotated[
-        Text,
-        Option(
-            help="Source in the mount table.",
-            doc="source in the mount table; the default is the source in normal form",
-            default_text="the source in normal form",
-            metavar="NAME",
-            setting="flags.fsname",
-        ),
-    ]
-    log_file: Annotated[
-        NewFile,
-        Option(
-            help="File to which the daemon appends its log.",
-            doc="append the daemon's log to this file, which is created with mode 0600. A link, a"
-            " FIFO or a file of another user is rejected. Without this option a daemon's log is"
-            " discarded",
-        ),
-    ]
-    log_format: Annotated[
-        Literal["text", "json", "journald"],
-        Option(
-            help="Log format; text becomes journald if stderr is connected to the journal.",
-            doc="log format: text, one JSON object per line, or lines for systemd's journal",
-            default="text",
-        ),
-    ]
-    view: Annotated[
-        Literal["manifest", "rootfs", "files"],
-        Option(
-            help="Root of a mount of one reference: the manifest's directory, the root filesystem,"
-            " or the payload.",
-            doc="root of a mount of one reference: the manifest's directory, the root filesystem or"
-            " the payload. The last two do not list `.ocifs`, but it exists",
-            default="manifest",
-            setting="view.view",
-        ),
-    ]
-    metrics: Annotated[
-        Text,
-        Option(
-            help="Serve Prometheus metrics at [HOST:]PORT, by default on loopback.",
-            doc="serve [metrics](metrics.md) for Prometheus at `HOST:PORT`, or at a PORT of"
-            " loopback",
-            metavar="ADDRESS",
-        ),
-    ]
-    verbose: Annotated[
-        Count,
-        Option(
-            help="Log requests to registries; twice: also log each operation.",
-            doc="log each request to the registry: method, host, path, range, status and seconds."
-            " Twice: also log each operation of the kernel",
-            short="-v",
         ),
     ]

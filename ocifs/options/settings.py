@@ -14,7 +14,8 @@ from typing import Any
 
 from ocifs.errors import UsageError
 from ocifs.options.declaration import DeclaredOption, ValueKind, declared
-from ocifs.options.declared import CacheOptions, MountOptions, Options
+from ocifs.options.declared import CacheOptions, Options
+from ocifs.options.mount_declared import MountOptions
 from ocifs.settings import CacheSettings, MountFlags, NetworkSettings, Settings, Timing
 
 
