@@ -97,7 +97,8 @@ class Operations(ReadOnlyOperations):
 
         async def work() -> pyfuse3.EntryAttributes:
             try:
-                node = await self._directory(parent_inode).lookup(name)
+                with self._tables.names.looking_up(Inode(parent_inode)):
+                    node = await self._directory(parent_inode).lookup(name)
                 # Only the cache is read: a stat of `rootfs` must not fetch an image.
                 if not node.attributes_known:
                     await node.restore_attributes()

@@ -122,6 +122,7 @@ async def _serve(
             # `main` returns when the mount has ended. The other tasks would run for ever.
             nursery.cancel_scope.cancel()
     finally:
+        options.names.close()
         # After an error too: a process that ends without unmounting leaves a dead mount.
         pyfuse3.close(unmount=True)
 
