@@ -90,8 +90,8 @@ def test_where_there_is_no_helper_unmounting_says_so(
 def test_the_kernel_forgets_names_only_in_one_place() -> None:
     """An invalidation from within a handler, or during an unmount, can lock up.
 
-    `kernel_names.py` avoids both. The pages that the kernel gets of a file that is being opened, and
-    that no other process has open, wait for nothing (tests/fuse/test_giving.py).
+    `kernel_names.py` avoids both. The pages of a file that is being opened, and that no other
+    process has open, wait for nothing (tests/fuse/test_giving.py).
     """
     calls = {
         (path.name, found)
