@@ -1,6 +1,6 @@
 """The log: its formats, and the operation number that connects the lines of one operation.
 
-The command line calls `start_logging` or `log_warnings` once. Modules log from every thread. The
+The command line calls `start_logging` or `log_commands` once. Modules log from every thread. The
 number is a context variable: tasks and threads that work for an operation inherit it.
 
 Rules that hold here:
@@ -119,9 +119,14 @@ def start_logging(verbosity: int, form: str = "text") -> None:
     logging.getLogger("ocifs").setLevel(_LEVELS[min(verbosity, 2)])
 
 
-def log_warnings() -> None:
-    """Log warnings to stderr in the style of a command's messages."""
+def log_commands(verbosity: int = 0) -> None:
+    """Log to stderr in the style of a command's messages.
+
+    Verbosity 0 logs warnings, 1 also requests to registries, 2 also retries and the like.
+    """
     _log_to_stderr(TextFormatter("ocifs: %(message)s"))
+    if verbosity:
+        logging.getLogger("ocifs").setLevel(_LEVELS[min(verbosity, 2)])
 
 
 def _log_to_stderr(formatter: logging.Formatter) -> None:

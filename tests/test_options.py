@@ -79,7 +79,7 @@ def test_a_declaration_makes_the_key_of_the_file(
 ) -> None:
     path = tmp_path / "c.toml"
     monkeypatch.setenv("OCIFS_CONFIG", str(path))
-    known = {param.name: param for param in command.params if param.name}
+    known = {param.name: param for param in command.params if param.name and param.expose_value}
     path.write_text('colour = "blue"\nroom = "1M"\n')
     assert config.load(lambda: known).defaults() == {"colour": "blue", "room": "1M"}
     path.write_text('colour = "green"\n')
@@ -149,7 +149,7 @@ def test_wrong_options_of_a_program_are_errors() -> None:
 
 
 def test_every_command_has_the_options_of_its_declaration() -> None:
-    names = {param.name for param in mount.params}
+    names = {param.name for param in mount.params if param.expose_value}
     assert names == {item.name for item in declared(MountOptions)} | {"source", "mountpoint"}
     assert {item.name for item in own_options(MountOptions, Options)} == (
         MountOptions.__annotations__.keys() - Options.__annotations__.keys()

@@ -15,26 +15,24 @@ from collections.abc import Awaitable, Callable
 
 from ocifs.api import AsyncTree
 from ocifs.app import Hooks, StatusSources, open_tree, run_to_end
+from ocifs.cli.options import verbosity
 from ocifs.cli.progress_line import ProgressLine
-from ocifs.cli.sources import how_to_list, read_sources
+from ocifs.cli.sources import how_to_list
 from ocifs.errors import DeadlineExceeded, NotFound, OcifsError
 from ocifs.oci.reference import Source, hosts_of
 from ocifs.options import Options, settings_of
 from ocifs.settings import Settings
-from ocifs.telemetry import log_warnings
+from ocifs.telemetry import log_commands
 from ocifs.tree.node import Node
 
 
-def browse(
-    named: str | Source, options: Options, visit: Callable[[AsyncTree], Awaitable[None]]
-) -> None:
+def browse(source: Source, options: Options, visit: Callable[[AsyncTree], Awaitable[None]]) -> None:
     """Open a source, call `visit` with its tree, and close it.
 
     Raises the errors of `visit`, with hints for names that do not exist.
     """
-    source = read_sources([named], options) if isinstance(named, str) else named
     settings = settings_of(hosts_of(source), options)
-    log_warnings()
+    log_commands(verbosity())
     line = ProgressLine()
 
     # Shown from the first report on, so only for an archive that has to be unpacked.

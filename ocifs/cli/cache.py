@@ -17,8 +17,9 @@ import click
 from ocifs.api import AsyncTree
 from ocifs.cli.browse import browse
 from ocifs.cli.options import SourceCommand, caching, shared
-from ocifs.cli.param_types import json_option
+from ocifs.cli.param_types import SOURCE, json_option
 from ocifs.cli.progress_line import ProgressLine, resumable
+from ocifs.cli.sources import read_sources
 from ocifs.cli.terminal import write, write_lines
 from ocifs.errors import NotFound, UsageError
 from ocifs.options import CacheOptions, Options, cache_settings
@@ -238,7 +239,7 @@ def clear_command(force: bool, **options: Unpack[CacheOptions]) -> int:
 
 
 @command.command("pin", cls=SourceCommand)
-@click.argument("what", metavar="DIGEST|REFERENCE")
+@click.argument("what", metavar="DIGEST|REFERENCE", type=SOURCE)
 @shared
 def pin_command(what: str, **options: Unpack[Options]) -> None:
     """Protect a digest or reference from eviction.
@@ -262,7 +263,7 @@ def pin_command(what: str, **options: Unpack[Options]) -> None:
     async def visit(tree: AsyncTree) -> None:
         reports.append(await pin_manifest(tree))
 
-    browse(what, options, visit)
+    browse(read_sources([what], options), options, visit)
     for report in reports:
         write(f"pinned {report.reference}: {report.manifests} manifests, {report.blobs} blobs")
         if report.missing > 0:

@@ -22,7 +22,7 @@ import trio
 from click.shell_completion import CompletionItem
 
 from ocifs.app import open_tree
-from ocifs.cli.config import Config
+from ocifs.cli.config import Config, load, options_of_mount
 from ocifs.concurrency import ungrouped
 from ocifs.errors import NotFound, OcifsError
 from ocifs.filenames import unmangle
@@ -74,6 +74,11 @@ def sources(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
     return _candidates(ctx, RegistrySource(host), collect, incomplete)
 
 
+def joined(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+    """Candidates for a source, or for a path that follows it in the same word."""
+    return sources(ctx, incomplete)
+
+
 def paths(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
     """Candidates for a path in the source on the command line."""
     text = ctx.params.get("source")
@@ -87,6 +92,21 @@ def paths(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         await _names_below(root, parent, candidates)
 
     return _candidates(ctx, parse_source(text), collect, incomplete)
+
+
+def mounted(incomplete: str) -> list[CompletionItem]:
+    """Candidates for a mount: mount points, and names of mounts that are mounted."""
+    points = [str(mount.mountpoint) for mount in mounts()]
+    try:
+        named = load(options_of_mount).mounts
+    except OcifsError:
+        named = {}
+    names = [
+        name
+        for name, options in named.items()
+        if "mountpoint" in options and str(options["mountpoint"].value) in points
+    ]
+    return [*_starting(names, incomplete, "plain"), *_starting(points, incomplete, "plain")]
 
 
 def _starting(words: Iterable[str], start: str, kind: str) -> Iterator[CompletionItem]:

@@ -100,6 +100,13 @@ def load(parameters: Callable[[], Mapping[str, click.Parameter]]) -> Config:
     return config
 
 
+def options_of_mount() -> dict[str, click.Parameter]:
+    """The parameters of `ocifs mount`, which include all that the files can set."""
+    from ocifs.cli.mount import command
+
+    return {param.name: param for param in command.params if param.name and param.expose_value}
+
+
 def _mount(
     options: dict[str, object], known: Mapping[str, click.Parameter], origin: str
 ) -> dict[str, ConfiguredValue]:

@@ -31,7 +31,7 @@ def show(name: str | None, as_json: bool) -> None:
 
     With NAME, show the named mount NAME of the configuration file.
     """
-    known = {param.name: param for param in mount.params if param.name}
+    known = {param.name: param for param in mount.params if param.name and param.expose_value}
     loaded = config.load(lambda: known)
     if name is not None and name not in loaded.mounts:
         hint = nearest(name, loaded.mounts) or "the configuration file has no named mounts"
@@ -39,7 +39,7 @@ def show(name: str | None, as_json: bool) -> None:
     # click parses the words of a mount, so every value is that of a mount.
     words = ["SOURCE", "MOUNTPOINT"]
     context = mount.make_context("mount", words, default_map=loaded.defaults(name))
-    rows = [_row(context, param, loaded, name) for param in mount.params]
+    rows = [_row(context, param, loaded, name) for param in mount.params if param.expose_value]
     rows = [row for row in rows if row["from"]]
     if as_json:
         write_lines(json.dumps({"options": rows, "mounts": sorted(loaded.mounts)}, indent=2))

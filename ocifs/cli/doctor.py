@@ -14,13 +14,13 @@ from typing import Unpack
 import click
 
 from ocifs.app import run_to_end
-from ocifs.cli.options import SourceCommand, shared
+from ocifs.cli.options import SourceCommand, shared, verbosity
 from ocifs.cli.param_types import SOURCE, json_option
 from ocifs.cli.terminal import coloured, write, write_lines
 from ocifs.oci.reference import hosts_of, parse_source
 from ocifs.options import Options, path_of, settings_of
 from ocifs.registry.config.registries_conf import expand
-from ocifs.telemetry import log_warnings
+from ocifs.telemetry import log_commands
 from ocifs.verbs.checks import BAD, OK, WARNING, Finding
 from ocifs.verbs.doctor import diagnose
 
@@ -48,7 +48,7 @@ def command(source: str | None, as_json: bool, **options: Unpack[Options]) -> in
         else None
     )
     settings = settings_of((hosts_of(parsed) if parsed else ()), options)
-    log_warnings()
+    log_commands(verbosity())
     findings: list[Finding] = []
 
     async def run() -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from types import TracebackType
 
@@ -25,6 +25,7 @@ INTERRUPTED = 130
 # Names that are compared with a missing one: more would take longer than half a second.
 MAX_COMPARED = 5_000
 _SHOWN = 8
+_CONFUSED = str.maketrans({"o": "0", "l": "1", "i": "1", "_": "-"})
 
 
 def status_of(error: BaseException) -> int:
@@ -53,19 +54,35 @@ def show_crash(
         write(line, err=True)
 
 
-def nearest(missing: str, names: Iterable[str], cutoff: float = 0.6) -> str:
+def nearest(missing: str, names: Iterable[str], cutoff: float = 0.6, shown: int = _SHOWN) -> str:
     """A hint with the names similar to a missing one, else with the first names.
 
     Empty if there are no names.
     """
-    import difflib
-
     known = list(islice(names, MAX_COMPARED))
-    close = difflib.get_close_matches(missing, known, 3, cutoff)
+    close = close_names(missing, known, cutoff)
     if close:
         return f"did you mean {' or '.join(close)}?"
-    more = f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else ""
-    return f"available: {', '.join(known[:_SHOWN])}{more}" if known else ""
+    more = f" and {len(known) - shown} more" if len(known) > shown else ""
+    return f"available: {', '.join(known[:shown])}{more}" if known else ""
+
+
+def close_names(missing: str, names: Sequence[str], cutoff: float = 0.6) -> list[str]:
+    """At most three names that are similar to a missing one, the most similar first.
+
+    Names that only look like it come before all others: `1.0` for `1.O`.
+    """
+    import difflib
+
+    look = _look(missing)
+    alike = [name for name in names if _look(name) == look]
+    close = difflib.get_close_matches(missing, names, 3, cutoff)
+    return list(dict.fromkeys((*alike, *close)))[:3]
+
+
+def _look(name: str) -> str:
+    """A text that is equal for names that are easily confused."""
+    return name.lower().translate(_CONFUSED)
 
 
 def fail_usage(error: click.ClickException) -> None:

@@ -9,15 +9,16 @@ import click
 from ocifs.api import AsyncTree
 from ocifs.cli.browse import browse
 from ocifs.cli.options import SourceCommand, shared
-from ocifs.cli.param_types import SOURCE
+from ocifs.cli.param_types import JOINED
 from ocifs.cli.progress_line import ProgressLine, resumable, ticking
+from ocifs.cli.sources import locate
 from ocifs.cli.terminal import write
 from ocifs.options import Options
 from ocifs.verbs.export import export_image, parse_destination
 
 
 @click.command("export", cls=SourceCommand)
-@click.argument("reference", type=SOURCE)
+@click.argument("reference", type=JOINED)
 @click.argument("destination")
 @shared
 def command(reference: str, destination: str, **options: Unpack[Options]) -> None:
@@ -33,14 +34,15 @@ def command(reference: str, destination: str, **options: Unpack[Options]) -> Non
     """
     # Before the source is opened, which may take long.
     parse_destination(destination)
+    located, path = locate(reference, "", options)
 
     line = ProgressLine()
 
     async def visit(tree: AsyncTree) -> None:
         async with ticking(line) as progress:
-            digest = await export_image(tree, destination, progress=progress)
+            digest = await export_image(tree, destination, path, progress)
         write(str(digest))
 
     line.progress.activity = f"reading {reference}"
     with resumable(line):
-        browse(reference, options, visit)
+        browse(located, options, visit)

@@ -11,14 +11,15 @@ from ocifs.api import AsyncTree
 from ocifs.cli.browse import browse
 from ocifs.cli.errors import text_of
 from ocifs.cli.options import SourceCommand, shared
-from ocifs.cli.param_types import SOURCE, json_option
+from ocifs.cli.param_types import JOINED, json_option
+from ocifs.cli.sources import locate
 from ocifs.cli.terminal import Mark, write, write_lines
 from ocifs.options import Options
 from ocifs.verbs.inspect import inspect_manifest
 
 
 @click.command("inspect", cls=SourceCommand)
-@click.argument("reference", type=SOURCE)
+@click.argument("reference", type=JOINED)
 @json_option
 @shared
 def command(reference: str, as_json: bool, **options: Unpack[Options]) -> None:
@@ -30,9 +31,10 @@ def command(reference: str, as_json: bool, **options: Unpack[Options]) -> None:
         ocifs inspect registry.example.com/charts/app:1.2.0
         ocifs inspect --json oci:./layout:1.0 | jq .kind
     """
+    located, path = locate(reference, "", options)
 
     async def visit(tree: AsyncTree) -> None:
-        inspection = await inspect_manifest(tree)
+        inspection = await inspect_manifest(tree, path)
         if inspection.referrers_error is not None:
             failure = (
                 "cannot list all referrers" if inspection.referrers else "cannot list referrers"
@@ -44,4 +46,4 @@ def command(reference: str, as_json: bool, **options: Unpack[Options]) -> None:
         else:
             write_lines(inspection.summary().rstrip("\n"))
 
-    browse(reference, options, visit)
+    browse(located, options, visit)

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
-import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
-from typing import Unpack
+from typing import TypeAlias, Unpack
 
 import click
 import trio
 
 from ocifs.api import AsyncTree
 from ocifs.cli.browse import browse, find_node
+from ocifs.cli.errors import FAILURE, fail
+from ocifs.cli.ls_rows import Row, Style, as_json, dots, headed, row_of
 from ocifs.cli.options import SourceCommand, shared
-from ocifs.cli.param_types import PATH, SOURCE
-from ocifs.cli.sources import any_option, below_any
-from ocifs.cli.terminal import write
+from ocifs.cli.param_types import JOINED, PATH, json_option
+from ocifs.cli.sources import any_option, locate
+from ocifs.cli.terminal import write, write_lines
 from ocifs.concurrency import ungrouped
 from ocifs.errors import Malformed, NotFound, OcifsError
 from ocifs.options import Options
 from ocifs.tree.base import SymlinkNode
-from ocifs.tree.node import Directory, DirectoryEntry, Node, Symlink, partial_entries
+from ocifs.tree.node import Directory, DirectoryEntry, Node, partial_entries
 from ocifs.tree.registry.namespace import RepositoryDirectory
 from ocifs.tree.walk import walk
 from ocifs.verbs.pacer import AT_A_TIME, Pacer
@@ -32,125 +33,226 @@ from ocifs.verbs.pacer import AT_A_TIME, Pacer
 # Links to manifests: by tag, or by digest from a sibling.
 _MANIFEST = re.compile(rb"_manifests/[^/]+\Z|(?:\A|\.\./)[a-z0-9]+:[0-9a-f]+\Z")
 
+_Show: TypeAlias = Callable[[Sequence[Row], str], None]
+"""Called with rows in order, and the path of their directory."""
 
-@click.command("ls", cls=SourceCommand)
-@click.argument("source", type=SOURCE)
+
+@click.command("ls", cls=SourceCommand, context_settings={"help_option_names": ["--help"]})
+@click.argument("source", type=JOINED)
 @click.argument("path", default="", type=PATH)
 @click.option(
     "-l", "long", is_flag=True, help="Show type, size, time, kind of artifact and link target."
 )
+@click.option("-h", "human", is_flag=True, help="With -l, show sizes such as 1.5K and 20M.")
+@click.option("-a", "hidden", flag_value="a", default="", help="Show names that begin with a dot.")
+@click.option("-A", "hidden", flag_value="A", help="The same, without `.` and `..`.")
+@click.option("-t", "sort", flag_value="time", help="Sort by time, newest first.")
+@click.option("-S", "sort", flag_value="size", help="Sort by size, largest first.")
+@click.option("-r", "reverse", is_flag=True, help="Reverse the order.")
+@click.option("-R", "recursive", is_flag=True, help="List directories below as well.")
+@click.option("-1", "one", is_flag=True, expose_value=False, help="One name a line (the default).")
+@json_option
 @any_option
 @shared
-def command(source: str, path: str, any_host: bool, long: bool, **options: Unpack[Options]) -> None:
+def command(  # noqa: PLR0913 (one for each option)
+    source: str,
+    path: str,
+    any_host: bool,
+    as_json: bool,
+    recursive: bool,
+    *,
+    long: bool,
+    human: bool,
+    hidden: str,
+    sort: str | None,
+    reverse: bool,
+    **options: Unpack[Options],
+) -> int:
     """List a path of a source without mounting it.
 
-    The output is that of `ls` in a mount of SOURCE.
+    The output is that of `ls` in a mount of SOURCE. A source and a path can be one word.
 
     \b
         ocifs ls registry.example.com/team/app _tags
         ocifs ls -l oci:./layout _manifests/1.0
-        ocifs ls --any registry.example.com/team/app/_tags
+        ocifs ls -lh registry.example.com/team/app:v1/rootfs/usr/lib
     """
-    named, path = below_any(source, path, any_host)
+    located, path = locate(source, path, options, any_host=any_host)
+    # Programs select names themselves.
+    hidden = (hidden or "A") if as_json else hidden
+    listing = _Listing(Style(long, human, hidden, sort or "name", reverse), path, as_json)
+    browse(located, options, partial(listing.visit, recursive=recursive))
+    return FAILURE if listing.failed else 0
 
-    async def visit(tree: AsyncTree) -> None:
-        node = await find_node(tree, path)
-        if not isinstance(node, Directory):
-            _show(DirectoryEntry(os.fsencode(path.rpartition("/")[2]), node), long, "")
-            return
+
+class _Listing:
+    """One run of the command. `failed` is whether a directory below the path could not be listed.
+
+    With `as_json`, rows are collected and printed at the end.
+    """
+
+    def __init__(self, style: Style, path: str, as_json: bool) -> None:
+        self._style = style
+        self._path = path.strip("/")
+        self._objects: list[dict[str, object]] | None = [] if as_json else None
+        self.failed = False
+
+    async def visit(self, tree: AsyncTree, *, recursive: bool) -> None:
+        """List the path, and with `recursive` the directories below it."""
+        node = await find_node(tree, self._path)
         pacer = Pacer(tree.timing, lambda text: write(f"ocifs: {text}", err=True), tree.status)
+        try:
+            if not isinstance(node, Directory):
+                parent, _, name = self._path.rpartition("/")
+                row = row_of(DirectoryEntry(os.fsencode(name), node))
+                self._show([row], parent)
+            elif recursive:
+                await self._below(tree, pacer, node)
+            else:
+                await self._directory(tree, pacer, node)
+        finally:
+            if self._objects is not None:
+                write_lines(json.dumps(self._objects, indent=2))
+
+    async def _directory(self, tree: AsyncTree, pacer: Pacer, node: Directory) -> None:
         try:
             entries = await pacer.run(node.entries)
         except OcifsError as error:
             # The names that were received before the error, as in a mount.
-            for entry in partial_entries(error):
-                _show(entry, long, "")
+            received = self._style.selected(partial_entries(error))
+            self._show(self._style.ordered(map(row_of, received)), self._path)
             raise
         if not entries and isinstance(node, RepositoryDirectory):
             await pacer.run(node.explain_emptiness)
-        if long:
-            await _show_kinds(Listing(pacer, tree.root, path), entries)
-            return
-        for entry in entries:
-            _show(entry, long, "")
+        await self._rows(_Requests(pacer, tree.root, self._path), node, entries, self._show)
 
-    browse(named, options, visit)
+    async def _below(self, tree: AsyncTree, pacer: Pacer, top: Directory) -> None:
+        """List a directory and those below it, without following links."""
+        pending: list[tuple[str, Directory]] = [(self._path, top)]
+        first = True
+        while pending:
+            path, directory = pending.pop()
+            entries: Sequence[DirectoryEntry] = ()
+            try:
+                entries = await pacer.run(directory.entries)
+            except OcifsError as error:
+                if directory is top:
+                    raise
+                entries = partial_entries(error)
+                fail(error)
+                self.failed = True
+            rows: list[Row] = []
+            requests = _Requests(pacer, tree.root, path)
+            await self._rows(requests, directory, entries, partial(_collect, rows))
+            if self._objects is None:
+                headed(path, rows, self._style, first=first)
+            else:
+                self._show(rows, path)
+            first = False
+            pending += [
+                (f"{path}/{row.name}".strip("/"), row.entry.node)
+                for row in reversed(rows)
+                if isinstance(row.entry.node, Directory) and row.name not in (".", "..")
+            ]
+
+    async def _rows(
+        self,
+        requests: _Requests,
+        directory: Directory,
+        entries: Sequence[DirectoryEntry],
+        show: _Show,
+    ) -> None:
+        """Pass rows on in order, each as soon as it and all rows before it are known."""
+        style = self._style
+        selected = style.selected(entries)
+        if style.hidden == "a":
+            selected += dots(directory)
+        by_name = sorted(selected, key=lambda entry: entry.name, reverse=style.reverse)
+        if style.sort == "name" and not style.long:
+            show([row_of(entry) for entry in by_name], requests.path)
+        elif style.sort == "name":
+            await requests.in_order(by_name, lambda row: show([row], requests.path))
+        else:
+            rows: list[Row] = []
+            await requests.in_order(by_name, rows.append, load=style.sort == "time")
+            show(style.ordered(rows), requests.path)
+
+    def _show(self, rows: Sequence[Row], parent: str) -> None:
+        for row in rows:
+            if self._objects is None:
+                self._style.show(row)
+            else:
+                self._objects.append(as_json(row, parent))
 
 
-@dataclass
-class Listing:
-    """A listed directory: its tree, its path, and the pacer of requests about its entries."""
+def _collect(collected: list[Row], rows: Sequence[Row], _: str) -> None:
+    """Add the rows of one directory, instead of showing them."""
+    collected += rows
+
+
+@dataclass(frozen=True, slots=True)
+class _Requests:
+    """The requests about the entries of the directory at `path`, at the pace of the registry."""
 
     pacer: Pacer
     root: Directory
     path: str
 
+    async def in_order(
+        self,
+        entries: Sequence[DirectoryEntry],
+        on_row: Callable[[Row], None],
+        *,
+        load: bool = False,
+    ) -> None:
+        """Call `on_row` for each entry in order. A few kinds are requested at a time.
 
-async def _show_kinds(listing: Listing, entries: Sequence[DirectoryEntry]) -> None:
-    """Show entries in order, each as soon as its kind and all kinds before it are known.
+        With `load`, the time of a link to a manifest is that of the manifest.
+        """
+        rows: list[Row | None] = [None] * len(entries)
+        shown = 0
+        # Shared by the workers, so that each entry is requested once.
+        numbers = iter(range(len(entries)))
 
-    A few kinds are requested at a time.
-    """
-    kinds: list[str | None] = [None] * len(entries)
-    shown = 0
-    # Shared by the workers, so that each entry is requested once.
-    numbers = iter(range(len(entries)))
+        async def work() -> None:
+            nonlocal shown
+            for number in numbers:
+                rows[number] = await self._row(entries[number], load)
+                # Nothing is awaited in this loop, so two workers never pass on the same row.
+                while shown < len(entries) and (row := rows[shown]) is not None:
+                    on_row(row)
+                    shown += 1
 
-    async def work() -> None:
-        nonlocal shown
-        for number in numbers:
-            kinds[number] = await _kind(listing, entries[number])
-            # Nothing is awaited in this loop, so two workers never show the same entry.
-            while shown < len(entries) and (kind := kinds[shown]) is not None:
-                _show(entries[shown], True, kind)
-                shown += 1
+        with ungrouped():
+            async with trio.open_nursery() as nursery:
+                for _ in range(AT_A_TIME):
+                    nursery.start_soon(work)
 
-    with ungrouped():
-        async with trio.open_nursery() as nursery:
-            for _ in range(AT_A_TIME):
-                nursery.start_soon(work)
+    async def _row(self, entry: DirectoryEntry, load: bool) -> Row:
+        """The row of an entry.
 
+        The kind is empty if the entry leads to something else than a manifest, or to a manifest
+        that does not exist.
+        """
+        # Imported here: a plain listing does not need the modules about manifests.
+        from ocifs.tree.manifest.directory import ManifestDirectory
 
-async def _kind(listing: Listing, entry: DirectoryEntry) -> str:
-    """The kind of the manifest that an entry leads to.
-
-    Empty if it leads to something else, or to a manifest that does not exist.
-    """
-    # Imported here: a plain listing does not need the modules about manifests.
-    from ocifs.tree.manifest.directory import ManifestDirectory
-
-    node: Node = entry.node
-    # The attributes of a listed entry may be provisional, and -l prints them.
-    if not node.attributes_known:
-        await node.restore_attributes()
-    if isinstance(node, SymlinkNode) and _MANIFEST.search(node.target):
-        path = os.fsencode(listing.path) + b"/" + entry.name
+        node: Node = entry.node
+        # The attributes of a listed entry may be provisional, and -l prints them.
+        if not node.attributes_known:
+            await node.restore_attributes()
+        if isinstance(node, SymlinkNode) and _MANIFEST.search(node.target):
+            path = os.fsencode(self.path) + b"/" + entry.name
+            try:
+                node = await self.pacer.run(partial(walk, self.root, path))
+            except NotFound:
+                return row_of(entry)
+        if not isinstance(node, ManifestDirectory) or entry.name in (b".", b".."):
+            return row_of(entry)
         try:
-            node = await listing.pacer.run(partial(walk, listing.root, path))
-        except NotFound:
-            return ""
-    if not isinstance(node, ManifestDirectory):
-        return ""
-    try:
-        return await listing.pacer.run(node.kind)
-    except (NotFound, Malformed):
-        return ""
-
-
-def _show(entry: DirectoryEntry, long: bool, kind: str) -> None:
-    name = entry.name.decode(errors="surrogateescape")
-    if long:
-        name = f"{_attributes(entry.node)} {kind or '-':<18} {name}{_target(entry.node)}"
-    write(name)
-
-
-def _attributes(node: Node) -> str:
-    attributes = node.attributes
-    mtime = datetime.fromtimestamp(attributes.mtime_ns // 10**9, UTC).strftime("%Y-%m-%d %H:%M")
-    return f"{stat.filemode(attributes.mode)} {attributes.size:>12} {mtime}"
-
-
-def _target(node: Node) -> str:
-    if not isinstance(node, Symlink):
-        return ""
-    return f" -> {node.target.decode(errors='surrogateescape')}"
+            if load:
+                loaded = await self.pacer.run(node.load)
+                return row_of(entry, loaded.classification.kind, loaded.mtime_ns)
+            return row_of(entry, await self.pacer.run(node.kind))
+        except (NotFound, Malformed):
+            return row_of(entry)

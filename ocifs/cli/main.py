@@ -24,23 +24,36 @@ from ocifs.startup import collect_from_now
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-# name: (module, summary for --help). The summaries are here so that --help imports no module.
-COMMANDS = {
-    "mount": ("ocifs.cli.mount", "Mount a registry, repository, image or local source."),
-    "umount": ("ocifs.cli.umount", "Unmount, even if the daemon has died."),
-    "status": ("ocifs.cli.status", "Show the mounts of this machine and their state."),
-    "ls": ("ocifs.cli.ls", "List a path of a source without mounting it."),
-    "tree": ("ocifs.cli.tree", "Show the tree below a path of a source."),
-    "cat": ("ocifs.cli.cat", "Write a file of a source to standard output."),
-    "inspect": ("ocifs.cli.inspect", "Show a manifest's kind and how it was determined."),
-    "find": ("ocifs.cli.find", "Find artifacts by kind."),
-    "prefetch": ("ocifs.cli.prefetch", "Fetch files into the cache before they are read."),
-    "export": ("ocifs.cli.export", "Export an image or artifact as an OCI image layout."),
-    "cache": ("ocifs.cli.cache", "Inspect, verify, pin and clear the cache."),
-    "config": ("ocifs.cli.config_show", "Show the configuration and its sources."),
-    "doctor": ("ocifs.cli.doctor", "Check FUSE, permissions, credentials and the cache."),
-    "completion": ("ocifs.cli.completion", "Print a completion script for a shell."),
+# The sections of --help, each with its commands: name, module and summary. The summaries are here
+# so that --help imports no module.
+SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
+    "Mounts": {
+        "mount": ("ocifs.cli.mount", "Mount a registry, repository, image or local source."),
+        "umount": ("ocifs.cli.umount", "Unmount, even if the daemon has died."),
+        "status": ("ocifs.cli.status", "Show the mounts of this machine and their state."),
+    },
+    "Without a mount": {
+        "ls": ("ocifs.cli.ls", "List a path of a source without mounting it."),
+        "tags": ("ocifs.cli.tags", "List the tags of a repository."),
+        "tree": ("ocifs.cli.tree", "Show the tree below a path of a source."),
+        "cat": ("ocifs.cli.cat", "Write files of a source to standard output."),
+        "inspect": ("ocifs.cli.inspect", "Show a manifest's kind and how it was determined."),
+        "find": ("ocifs.cli.find", "Find artifacts by kind, or images by a path in them."),
+        "prefetch": ("ocifs.cli.prefetch", "Fetch files into the cache before they are read."),
+        "export": ("ocifs.cli.export", "Export an image or artifact as an OCI image layout."),
+    },
+    "Setup": {
+        "cache": ("ocifs.cli.cache", "Inspect, verify, pin and clear the cache."),
+        "config": ("ocifs.cli.config_show", "Show the configuration and its sources."),
+        "doctor": ("ocifs.cli.doctor", "Check FUSE, permissions, credentials and the cache."),
+        "login": ("ocifs.cli.other_commands:login_command", "Show how to log in."),
+        "logout": ("ocifs.cli.other_commands:logout_command", "Show how to log out."),
+        "completion": ("ocifs.cli.completion", "Print a completion script for a shell."),
+        "help": ("ocifs.cli.other_commands:help_command", "Show the help of a command."),
+        "version": ("ocifs.cli.other_commands:version_command", "Show the version."),
+    },
 }
+COMMANDS = {name: found for section in SECTIONS.values() for name, found in section.items()}
 
 
 class Commands(click.Group):
@@ -64,7 +77,8 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command = importlib.import_module(COMMANDS[cmd_name][0]).command
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        command = getattr(importlib.import_module(module), attribute or "command")
         assert isinstance(command, click.Command)
         collect_from_now()
         # Imported here because it imports the settings, which would slow down --help.
@@ -73,7 +87,7 @@ class Commands(click.Group):
         if configurable(command):
             from ocifs.cli import config
 
-            loaded = config.load(_options_of_mount)
+            loaded = config.load(config.options_of_mount)
             ctx.obj = loaded
             subcommands = command.commands if isinstance(command, click.Group) else ()
             # click passes to each subcommand the part of the map below its name.
@@ -87,19 +101,16 @@ class Commands(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
         if name not in COMMANDS and not name.startswith("-"):
-            raise UsageError(f"unknown command: {name}", hint=errors.nearest(name, COMMANDS))
+            from ocifs.cli.other_commands import ELSEWHERE
+
+            hint = ELSEWHERE.get(name) or errors.nearest(name, COMMANDS, shown=len(COMMANDS))
+            raise UsageError(f"unknown command: {name}", hint=hint)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
-
-
-def _options_of_mount() -> dict[str, click.Parameter]:
-    """The parameters of `ocifs mount`, which include all that the configuration file can set."""
-    from ocifs.cli.mount import command
-
-    return {param.name: param for param in command.params if param.name}
+        for title, commands in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, text) for name, (_, text) in commands.items()])
 
 
 def show_version(ctx: click.Context, _: click.Parameter, requested: bool) -> None:
@@ -113,6 +124,7 @@ def show_version(ctx: click.Context, _: click.Parameter, requested: bool) -> Non
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
+    "-V",
     "--version",
     is_flag=True,
     expose_value=False,

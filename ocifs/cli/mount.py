@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, TypeAlias, Unpack
 
 import click
 
-from ocifs.cli.errors import nearest, status_of, text_of
+from ocifs.cli.errors import status_of, text_of
+from ocifs.cli.mount_hints import check_words, one_argument
 from ocifs.cli.named_mount import NamedMount, named_mounts
-from ocifs.cli.options import mounting, shared
+from ocifs.cli.options import mounting, sharing
 from ocifs.cli.param_types import SOURCE
 from ocifs.cli.sources import how_to_list, read_sources
 from ocifs.cli.terminal import write
@@ -40,14 +41,26 @@ if TYPE_CHECKING:
 RequestFields: TypeAlias = tuple[Source, Path, tuple[str, int] | None, MountFlags]
 """The fields of ocifs.mounting.MountRequest, whose module is imported after the fork."""
 
-_USAGE = "ocifs mount SOURCE MOUNTPOINT"
-
 
 @click.command("mount", cls=NamedMount)
 @click.argument("source", type=SOURCE, nargs=-1)
 @click.argument("mountpoint", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "mount_options",
+    multiple=True,
+    expose_value=False,
+    metavar="OPTION,...",
+    help="Options as of mount(8): ro,allow_other,uid=1000. May be repeated.",
+)
+@click.option(
+    "--read-only",
+    is_flag=True,
+    expose_value=False,
+    help="Has no effect: mounts are always read-only.",
+)
 @mounting
-@shared
+@sharing
 @click.pass_context
 def command(
     context: click.Context,
@@ -79,7 +92,8 @@ def command(
     The command returns when the mount answers. `ocifs umount MOUNTPOINT` ends the mount.
     """
     if not source and not options["any"]:
-        raise _one_argument(str(mountpoint), context)
+        raise one_argument(str(mountpoint), named_mounts(context))
+    check_words(source, str(mountpoint))
     parsed = _absolute(read_sources(source, options, any_host=options["any"]))
     settings = settings_of(hosts_of(parsed), options, MountOptions)
     _check_view(settings, parsed)
@@ -95,17 +109,6 @@ def command(
     start_logging(options["verbose"], log_format)
     request = parsed, path, address, mount_flags(options)
     _serve(request, settings, ready, quiet=log_format == "json")
-
-
-def _one_argument(word: str, context: click.Context) -> UsageError:
-    """The error for `ocifs mount WORD`, if WORD is not a mount of the configuration file."""
-    if Path(word).is_dir():
-        return UsageError(f"missing argument SOURCE: {word} is a directory", hint=_USAGE)
-    # With a dot or a colon, the word is a host or reference rather than a misspelt name.
-    hint = nearest(word, named_mounts(context)) if "." not in word and ":" not in word else ""
-    if hint:
-        return UsageError(f"unknown mount: {word}", hint=hint)
-    return UsageError(f"missing argument MOUNTPOINT for {word}", hint=_USAGE)
 
 
 def _serve(fields: RequestFields, settings: Settings, ready: Ready | None, *, quiet: bool) -> None:

@@ -4,10 +4,8 @@
 
 Runs as a separate process, usually as root, and starts no thread.
 
-- Options are those of `ocifs mount`, with `-` or `_`.
-- noexec and nosymfollow reach the kernel, also when `user` or `users` implies noexec. Options that
-  mount(8) and systemd use themselves, and those that change nothing for a read-only mount, are
-  ignored. Any other option is an error, except with -s.
+- Options are those of `ocifs mount -o` (`mount_options.py`). Any other is an error, except with -s.
+- noexec and nosymfollow reach the kernel, also when `user` or `users` implies noexec.
 - The source in the mount table is the first field as it is written, so that a second `mount -a`
   finds the mount and skips it.
 - Exit statuses are those of mount(8): 1 for invalid usage, 32 for a failed mount.
@@ -16,7 +14,6 @@ Runs as a separate process, usually as root, and starts no thread.
 from __future__ import annotations
 
 import argparse
-import difflib
 import os
 import shlex
 import sys
@@ -28,6 +25,7 @@ from typing import NoReturn
 import click
 
 from ocifs.cli import main as program
+from ocifs.cli import mount_options
 from ocifs.cli.mount import command as mount
 from ocifs.cli.terminal import write
 from ocifs.errors import InvalidReference, UsageError
@@ -36,34 +34,6 @@ from ocifs.oci.local import is_local
 from ocifs.oci.reference import parse_source
 from ocifs.programs import exclude_current_directory
 
-# fstab(5), mount(8) "FILESYSTEM-INDEPENDENT MOUNT OPTIONS". A mount of ocifs is read-only, nosuid
-# and nodev, and has no access times or locks, whichever of these are given.
-_MOUNT_OPTIONS = """
-    defaults rw ro auto noauto nouser owner group nofail _netdev suid nosuid dev nodev sync async
-    dirsync mand nomand atime noatime diratime nodiratime relatime norelatime strictatime
-    nostrictatime lazytime nolazytime silent loud iversion noiversion
-"""
-IGNORED = frozenset(_MOUNT_OPTIONS.split())
-# The kernel's own options of a mounted FUSE file system, which mount(8) adds to those of a remount.
-_FUSE_OPTIONS = (
-    "user_id=",
-    "group_id=",
-    "rootmode=",
-    "max_read=",
-    "blksize=",
-    "default_permissions",
-)
-# `uhelper` and `helper` are for umount(8).
-PREFIXES = ("x-", "X-", "comment=", "uhelper=", "helper=")
-# The flag and value that an option means. The last of several options decides.
-FLAGS = {
-    "noexec": ("noexec", True),
-    "exec": ("noexec", False),
-    "user": ("noexec", True),  # also `user=NAME`, which mount(8) passes on
-    "users": ("noexec", True),
-    "nosymfollow": ("nosymfollow", True),
-    "symfollow": ("nosymfollow", False),
-}
 INVALID_USAGE, FAILED = 1, 32  # mount(8) "EXIT STATUS"
 
 
@@ -127,7 +97,7 @@ def remount(mountpoint: str, options: str) -> int:
         write(f"mount.ocifs: not mounted: {path}", err=True)
         return FAILED
     try:
-        restrict(path, [name for name, on in flags(options).items() if on])
+        restrict(path, [name for name, on in mount_options.flags(options).items() if on])
     except UsageError as error:
         write(f"mount.ocifs: {error}", err=True)
         return FAILED
@@ -179,47 +149,9 @@ def sources(text: str) -> list[str]:
 def translate(options: str, sloppy: bool = False) -> list[str]:
     """The words of `ocifs mount` for options of mount(8).
 
-    Raises ValueError for an unknown option.
+    Raises ValueError for an unknown option, unless `sloppy`.
     """
-    known = {
-        param.name: param
-        for param in mount.params
-        if isinstance(param, click.Option) and param.name
-    }
-    words = [f"--{name}" for name, on in flags(options).items() if on]
-    listed = options.split(",")
-    foreign = (*PREFIXES, *(("remount", *_FUSE_OPTIONS) if "remount" in listed else ()))
-    for option in listed:
-        key, equals, value = option.partition("=")
-        if not option or option in IGNORED or option.startswith(foreign):
-            continue
-        if option in FLAGS or key == "user":
-            continue
-        parameter = known.get(key.replace("-", "_"))
-        # In the foreground, mount(8) would wait for its helper until the mount ends.
-        if parameter is None or parameter.name == "foreground":
-            if sloppy:
-                continue
-            close = difflib.get_close_matches(key.replace("-", "_"), known, 1)
-            hint = f"; did you mean {close[0]}?" if close else ""
-            raise ValueError(f"unknown option: {key}{hint}")
-        name = f"--{(parameter.name or '').replace('_', '-')}"
-        switch = parameter.is_flag or parameter.count
-        if switch == bool(equals):
-            raise ValueError(f"{key} {'takes no value' if switch else 'needs a value'}")
-        words.append(name if switch else f"{name}={value}")
-    return words
-
-
-def flags(options: str) -> dict[str, bool]:
-    """The values of the flags noexec and nosymfollow that options set."""
-    values: dict[str, bool] = {}
-    for option in options.split(","):
-        key = "user" if option.startswith("user=") else option
-        if key in FLAGS:
-            name, on = FLAGS[key]
-            values[name] = on
-    return values
+    return mount_options.translate(options, mount.params, sloppy)
 
 
 if __name__ == "__main__":

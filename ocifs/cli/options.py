@@ -19,6 +19,8 @@ from ocifs.units import parse_size
 
 F = TypeVar("F", bound=Callable[..., object])
 
+_VERBOSITY = "ocifs.verbosity"
+
 
 class SizeType(click.ParamType):  # type: ignore[type-arg]  # not generic in click 8.1
     """A number of bytes: `500M`, `20GiB`, `1.5T`, or an integer."""
@@ -103,8 +105,38 @@ def own_options(kind: type, base: type) -> tuple[DeclaredOption, ...]:
 
 caching = _with_options(declared(CacheOptions))
 """Add the options about the cache, as in CacheOptions."""
-shared = _with_options((*own_options(Options, CacheOptions), *declared(CacheOptions)))
-"""Add the options that all commands about a source share, as in Options."""
+sharing = _with_options((*own_options(Options, CacheOptions), *declared(CacheOptions)))
+"""Add the options about a source, as in Options."""
+
+
+def shared(function: F) -> F:
+    """Add the options that all commands about a source share: `-v`, and those of Options.
+
+    `ocifs mount` has its own `-v`, which the environment and the configuration file can set.
+    """
+    verbose = click.option(
+        "-v",
+        "--verbose",
+        "verbosity",
+        count=True,
+        expose_value=False,
+        callback=_set_verbosity,
+        help="Log requests to registries.",
+    )
+    return verbose(sharing(function))
+
+
+def _set_verbosity(context: click.Context, _: click.Parameter, count: int) -> None:
+    context.meta[_VERBOSITY] = count
+
+
+def verbosity() -> int:
+    """How often `-v` is on the command line of the running command."""
+    context = click.get_current_context(silent=True)
+    count = context.meta.get(_VERBOSITY, 0) if context else 0
+    return count if isinstance(count, int) else 0
+
+
 mounting = _with_options(own_options(MountOptions, Options))
 """Add the options that only `ocifs mount` has."""
 

@@ -23,6 +23,17 @@ class SourceType(click.ParamType):  # type: ignore[type-arg]  # not generic in c
         return sources(ctx, incomplete)
 
 
+class JoinedType(SourceType):
+    """A source, or a source and a path in it as one word, as text."""
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        from ocifs.cli.completions import joined
+
+        return joined(ctx, incomplete)
+
+
 class PathType(click.ParamType):  # type: ignore[type-arg]
     """A path in the source that the command line names before it, as text."""
 
@@ -34,6 +45,19 @@ class PathType(click.ParamType):  # type: ignore[type-arg]
         from ocifs.cli.completions import paths
 
         return paths(ctx, incomplete)
+
+
+class NamedMountType(click.ParamType):  # type: ignore[type-arg]
+    """The mount point of an ocifs mount, or the name of one in the configuration file, as text."""
+
+    name = "text"
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        from ocifs.cli.completions import mounted
+
+        return mounted(incomplete)
 
 
 class MountType(click.Path):
@@ -49,5 +73,7 @@ class MountType(click.Path):
 
 
 SOURCE = SourceType()
+JOINED = JoinedType()
 PATH = PathType()
+MOUNT = NamedMountType()
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

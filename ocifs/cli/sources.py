@@ -13,8 +13,10 @@ from typing import TypeVar
 import click
 
 from ocifs.errors import UsageError
+from ocifs.oci.joined import split_joined
 from ocifs.oci.local import LayoutSource, is_local
 from ocifs.oci.reference import (
+    PLAIN_HTTP,
     HostsSource,
     Reference,
     RegistrySource,
@@ -32,7 +34,13 @@ EVERY_HOST = HostsSource((), any=True)
 
 
 def read_sources(texts: Sequence[str], options: Options, *, any_host: bool = False) -> Source:
-    """Parse and join sources. Blocks on disk. Raises InvalidReference, UsageError."""
+    """Parse and join sources. Blocks on disk. Raises InvalidReference, UsageError.
+
+    If all of them begin with `http://`, the option `plain_http` is set.
+    """
+    if texts and all(map(is_plain_http, texts)):
+        options["plain_http"] = True
+        texts = [text[len(PLAIN_HTTP) :] for text in texts]
     sources = []
     for text in texts:
         _refuse_archive(text)
@@ -57,9 +65,36 @@ def any_option(function: F) -> F:
     )(function)
 
 
-def below_any(source: str, path: str, any_host: bool) -> tuple[str | Source, str]:
-    """The source and path of a command that has the option `--any`."""
-    return (EVERY_HOST, f"{source}/{path}" if path else source) if any_host else (source, path)
+def locate(
+    source: str, path: str, options: Options, *, any_host: bool = False
+) -> tuple[Source, str]:
+    """The source and the path that a command names with SOURCE and PATH, or with one word for both.
+
+    With `any_host`, SOURCE is the beginning of PATH. `http://` sets the option `plain_http`. Blocks
+    on disk. Raises InvalidReference and UsageError.
+    """
+    if any_host:
+        return EVERY_HOST, f"{source}/{path}" if path else source
+    named, inner = split_word(source, options)
+    joined = f"{inner}/{path}" if inner and path else inner or path
+    return read_sources([named], options), joined
+
+
+def split_word(word: str, options: Options) -> tuple[str, str]:
+    """The source, and the path in it, of a word such as `HOST/REPOSITORY:TAG/rootfs/etc`."""
+    if is_local(word):
+        # Imported here: it imports the tree, which a registry's reference does not need.
+        from ocifs.cli.joined import split_local
+
+        return split_local(word, options)
+    scheme = word[: len(PLAIN_HTTP)] if is_plain_http(word) else ""
+    source, path = split_joined(word[len(scheme) :])
+    return scheme + source, path
+
+
+def is_plain_http(word: str) -> bool:
+    """Whether a source begins with `http://`."""
+    return word.lower().startswith(PLAIN_HTTP)
 
 
 def how_to_list(source: Source) -> str:

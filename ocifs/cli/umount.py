@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
-from ocifs.cli.param_types import MountType
-from ocifs.errors import UsageError
-from ocifs.fuse.mounts import is_dead, mounts, resolve_mount_point, unmount
+from ocifs.cli.named_mount import find_mount
+from ocifs.cli.param_types import MOUNT
+from ocifs.fuse.mounts import is_dead, unmount
 
 
 @click.command("umount")
-@click.argument("mountpoint", type=MountType(path_type=Path))
+@click.argument("mountpoint", type=MOUNT, metavar="MOUNTPOINT|NAME")
 @click.option(
     "-l",
     "--lazy",
     is_flag=True,
     help="Detach now. Files that are open stay readable until they are closed.",
 )
-def command(mountpoint: Path, lazy: bool) -> None:
-    """Unmount MOUNTPOINT, even if its daemon has died."""
-    path = resolve_mount_point(mountpoint)
-    if path not in [mount.mountpoint for mount in mounts()]:
-        raise UsageError(f"not an ocifs mount: {path}", hint="list the mounts: `ocifs status`")
+def command(mountpoint: str, lazy: bool) -> None:
+    """Unmount MOUNTPOINT, even if its daemon has died.
+
+    NAME is a mount of the configuration file.
+    """
+    path = find_mount(mountpoint)
     unmount(path, lazy=lazy or is_dead(path))

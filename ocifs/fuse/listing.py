@@ -6,21 +6,45 @@ the kernel sends back count `.` and `..` first.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import pyfuse3
 
-from ocifs.fuse.attributes import entry_of
+from ocifs.fuse.attributes import MOUNTING_USER, Presentation, absent, entry_of
 from ocifs.fuse.inodes import Inode, Inodes, OpenDirectory
-from ocifs.tree.node import Attributes
+from ocifs.fuse.kernel_names import KernelNames
+from ocifs.tree.node import FOREVER, Attributes, Node
 
 DOTS = (b".", b"..")
 # libfuse's number for a parent directory with an unknown inode.
 _UNKNOWN_INODE = Inode(0xFFFFFFFF)
 
 
+@dataclass(frozen=True, slots=True)
+class KernelTables:
+    """What a mount records about the nodes that it sends to the kernel, and how they are shown."""
+
+    inodes: Inodes
+    names: KernelNames = field(default_factory=KernelNames)
+    shown_as: Presentation = MOUNTING_USER
+
+    def found(self, parent: Inode, name: bytes, node: Node) -> pyfuse3.EntryAttributes:
+        """The entry of a node that was looked up, which counts as a lookup."""
+        if node.lifetime != FOREVER:
+            self.names.record(parent, name, node.lifetime)
+        return entry_of(node, self.inodes.add_lookup(node), self.shown_as)
+
+    def absent(self, parent: Inode, name: bytes, seconds: float) -> pyfuse3.EntryAttributes:
+        """The entry of a name that does not exist, which the kernel may cache for some seconds."""
+        self.names.record(parent, name, seconds)
+        return absent(seconds)
+
+
 def send_entries(
-    inodes: Inodes, opened: OpenDirectory, start: int, token: pyfuse3.ReaddirToken
+    tables: KernelTables, opened: OpenDirectory, start: int, token: pyfuse3.ReaddirToken
 ) -> None:
     """Send the entries from position `start`. Raises the error that ends a partial listing."""
+    inodes, shown_as = tables.inodes, tables.shown_as
     if start < len(DOTS) and not _send_dots(opened, start, token):
         return
     entries = opened.entries or ()
@@ -37,12 +61,14 @@ def send_entries(
         if reply_entry is not None and previous == (node.attributes, node.lifetime):
             reply_entry.st_ino = pyfuse3.InodeT(inode)
         else:
-            reply_entry = entry_of(node, inode)
+            reply_entry = entry_of(node, inode, shown_as)
             previous = (node.attributes, node.lifetime)
         if not reply(token, name, reply_entry, position + len(DOTS) + 1):
             # No room: the kernel does not receive the entry.
             inodes.forget(inode, 1)
             return
+        if node.lifetime != FOREVER:
+            tables.names.record(opened.inode, name, node.lifetime)
 
 
 def _send_dots(opened: OpenDirectory, start: int, token: pyfuse3.ReaddirToken) -> bool:

@@ -32,10 +32,11 @@ from collections.abc import Sequence
 import pyfuse3
 
 from ocifs.errors import NoAttribute, NotADirectory, NotFound, OcifsError
-from ocifs.fuse.attributes import absent, entry_of
+from ocifs.fuse.attributes import MOUNTING_USER, Presentation, entry_of
 from ocifs.fuse.guard import Guard
 from ocifs.fuse.inodes import Handle, Handles, Inode, Inodes, OpenDirectory
-from ocifs.fuse.listing import DOTS, send_entries
+from ocifs.fuse.kernel_names import KernelNames
+from ocifs.fuse.listing import DOTS, KernelTables, send_entries
 from ocifs.fuse.open_files import OpenFile, OpenFiles
 from ocifs.fuse.read_only import ReadOnlyOperations
 from ocifs.settings import Timing
@@ -58,12 +59,20 @@ _TARGET_MAX = 4095
 class Operations(ReadOnlyOperations):
     """The handlers of one mount."""
 
-    def __init__(self, root: Directory, guard: Guard, timing: Timing) -> None:
+    def __init__(
+        self,
+        root: Directory,
+        guard: Guard,
+        timing: Timing,
+        names: KernelNames | None = None,
+        shown_as: Presentation = MOUNTING_USER,
+    ) -> None:
         super().__init__()
         self.inodes = Inodes(root)
         self._files = OpenFiles()
         self._directories: Handles[OpenDirectory] = Handles()
         self._guard = guard
+        self._tables = KernelTables(self.inodes, names or KernelNames(), shown_as)
         # With a short `--tag-ttl`, a new tag must not be absent for longer than that.
         self._negative = min(timing.negative_ttl, timing.tag_ttl)
 
@@ -79,9 +88,6 @@ class Operations(ReadOnlyOperations):
             raise NotADirectory("not a directory: the parent of a lookup")
         return node
 
-    def _found(self, node: Node) -> pyfuse3.EntryAttributes:
-        return entry_of(node, self.inodes.add_lookup(node))
-
     async def lookup(
         self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
@@ -91,13 +97,14 @@ class Operations(ReadOnlyOperations):
 
         async def work() -> pyfuse3.EntryAttributes:
             try:
-                node = await self._directory(parent_inode).lookup(name)
+                with self._tables.names.looking_up(Inode(parent_inode)):
+                    node = await self._directory(parent_inode).lookup(name)
                 # Only the cache is read: a stat of `rootfs` must not fetch an image.
                 if not node.attributes_known:
                     await node.restore_attributes()
             except NotFound:
-                return absent(self._negative)
-            return self._found(node)
+                return self._tables.absent(Inode(parent_inode), name, self._negative)
+            return self._tables.found(Inode(parent_inode), name, node)
 
         def nowait() -> pyfuse3.EntryAttributes | None:
             fast = self._directory(parent_inode).fast
@@ -106,8 +113,8 @@ class Operations(ReadOnlyOperations):
             try:
                 node = fast.lookup_nowait(name)
             except NotFound:
-                return absent(self._negative)
-            return None if node is None else self._found(node)
+                return self._tables.absent(Inode(parent_inode), name, self._negative)
+            return None if node is None else self._tables.found(Inode(parent_inode), name, node)
 
         return await self._guard.run("lookup", ctx.pid, work, nowait)
 
@@ -115,7 +122,7 @@ class Operations(ReadOnlyOperations):
         return self._guard.run_sync("getattr", self._getattr, inode)
 
     def _getattr(self, inode: int) -> pyfuse3.EntryAttributes:
-        return entry_of(self._node(inode), Inode(inode))
+        return entry_of(self._node(inode), Inode(inode), self._tables.shown_as)
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         for inode, lookups in inode_list:
@@ -203,7 +210,7 @@ class Operations(ReadOnlyOperations):
                 None if fast is None else fast.entries_nowait,
             )
         if start_id < len(opened.entries) + len(DOTS) or opened.error is not None:
-            self._guard.run_sync("readdir", send_entries, self.inodes, opened, start_id, token)
+            self._guard.run_sync("readdir", send_entries, self._tables, opened, start_id, token)
 
     async def _entries(self, opened: OpenDirectory) -> Sequence[DirectoryEntry]:
         try:

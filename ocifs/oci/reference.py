@@ -13,6 +13,8 @@ Rules that hold here:
 - The first component is a host if it has a dot or a colon, is `localhost`, or is followed only by
   a slash.
 - Everything else is on docker.io, where a single component means `library/`.
+- A scheme that other tools write is accepted: `docker://`, `oci://`, `https://`.
+- Hosts are compared without regard to case (RFC 9110, section 4.2.3), and kept in lower case.
 - An error quotes the text and marks the invalid part.
 """
 
@@ -38,7 +40,9 @@ _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
 _HOST = re.compile(
     r"(?:\[[0-9a-fA-F:.]+\]|[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)*)(?P<port>:[0-9]{1,5})?"
 )
-_SCHEMES = ("docker://", "oci://")
+_SCHEMES = ("docker://", "oci://", "https://")
+PLAIN_HTTP = "http://"
+"""The scheme of a source for which the command line sets `--plain-http`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +130,8 @@ def is_registry_name(text: str) -> bool:
 
 
 def normal_host(host: str) -> str:
-    """The host, with the aliases of Docker Hub replaced by docker.io."""
+    """The host in lower case, with the aliases of Docker Hub replaced by docker.io."""
+    host = host.lower()
     return DOCKER_HUB if host in _HUB_NAMES else host
 
 
@@ -204,16 +209,7 @@ def parse_source(text: str) -> OneSource:
 
 
 def _parse_remote(text: str, rest: str, *, reference: bool) -> RegistrySource | Reference:
-    for scheme in _SCHEMES:
-        rest = rest.removeprefix(scheme)
-    if "://" in rest:
-        scheme = rest.partition("://")[0] + "://"
-        raise _wrong(
-            text,
-            scheme,
-            "a registry's name has no scheme",
-            hint="use --plain-http for plain HTTP",
-        )
+    rest = _without_scheme(rest)
     if not rest:
         raise InvalidReference(
             "empty reference",
@@ -234,6 +230,30 @@ def _parse_remote(text: str, rest: str, *, reference: bool) -> RegistrySource | 
     if versioned or reference:
         return Reference(host, path, tag if versioned else "latest", digest)
     return RegistrySource(host, path)
+
+
+def _without_scheme(text: str) -> str:
+    """The text after an accepted scheme. Raises InvalidReference for any other scheme."""
+    rest = text[scheme_length(text) :]
+    user, _, host = rest.partition("/")[0].rpartition("@")
+    if ":" in user and is_host(host):
+        # Not quoted: the text contains a password.
+        raise InvalidReference(
+            f"a source cannot contain a password: {host}",
+            hint="log in with docker, podman or skopeo, and write HOST/REPOSITORY:TAG",
+        )
+    if "://" in rest:
+        scheme, _, name = rest.partition("://")
+        http = scheme.lower() == "http"
+        hint = f"write {name}" + (" and use --plain-http" if http else "")
+        why = "a registry's name has no scheme" if http else "unknown scheme"
+        raise _wrong(text, f"{scheme}://", why, hint=hint)
+    return rest
+
+
+def scheme_length(text: str) -> int:
+    """The length of an accepted scheme that the text begins with, or 0."""
+    return next((len(scheme) for scheme in _SCHEMES if text.lower().startswith(scheme)), 0)
 
 
 def _split_host(text: str, rest: str) -> tuple[str, str]:
@@ -308,7 +328,7 @@ def _check_repository(text: str, path: str) -> None:
             hint = "components are a-z and 0-9, joined by '.', '_', '__' or '-'"
             # A tag or digest before a slash is usually followed by a path in the image.
             if ":" in part or "@" in part:
-                hint = "write a path in the image after a space: HOST/REPOSITORY:TAG PATH"
+                hint = f"without the path: {text.partition(part)[0]}{part}"
             raise _wrong(text, part, f"{part!r} {why}", hint=hint)
 
 

@@ -1,10 +1,10 @@
 """The options of ocifs.
 
-Each option is declared once, in one of three dictionaries (the last is in mount_declared.py):
+Each option is declared once, in one of three dictionaries:
 
 - CacheOptions: the cache, for the commands about it.
 - Options: everything about a source. Shared by the commands that read one, and by the Python API.
-- MountOptions: the options that `ocifs mount` has in addition.
+- MountOptions: the options that `ocifs mount` has in addition (mount_declared.py).
 
 A new option is a new key here. If it has a `setting`, the field of that name in ocifs/settings.py
 takes the value, and nothing else needs to change (docs/decisions/0215-declaration-of-options.md).

@@ -1,18 +1,33 @@
-"""The options that only `ocifs mount` has (see declared.py)."""
+"""The options that `ocifs mount` has in addition to those of sources (declared.py)."""
 
 from __future__ import annotations
 
-import os
+import re
 from typing import Annotated, Literal
 
-from ocifs.options.declaration import AnyPath, Count, Flag, NewFile, Option, Text
+from ocifs.errors import UsageError
+from ocifs.options.declaration import Count, Flag, NewFile, Option, Text
 from ocifs.options.declared import Options
 
 
-def _overlay(value: object, _: frozenset[str]) -> str | None:
-    """`tmpfs`, or an absolute path."""
-    text = str(value or "")
-    return text if text in ("", "tmpfs") else os.path.abspath(text)
+def _id_number(value: object, _: frozenset[str]) -> int | None:
+    """A user or group ID. The highest one means "none" (chown(2))."""
+    if value is None:
+        return None
+    text = str(value)
+    if not (text.isascii() and text.isdigit()) or len(text) > 10 or int(text) >= 2**32 - 1:
+        raise UsageError(f"not a user or group ID: {text}", hint="use a number: `id -u NAME`")
+    return int(text)
+
+
+def _octal_mode(value: object, _: frozenset[str]) -> int | None:
+    """Permission bits, in octal."""
+    if value is None:
+        return None
+    text = str(value)
+    if not re.fullmatch(r"(0o)?[0-7]{1,4}", text) or int(text, 8) > 0o777:
+        raise UsageError(f"not a umask: {text}", hint="use octal digits, such as 022 or 077")
+    return int(text, 8)
 
 
 class MountOptions(Options, total=False):
@@ -26,14 +41,7 @@ class MountOptions(Options, total=False):
             everywhere=False,
         ),
     ]
-    foreground: Annotated[
-        Flag,
-        Option(
-            help="Stay in the foreground; Ctrl-C unmounts.",
-            short="-f",
-            setting="flags.foreground",
-        ),
-    ]
+    foreground: Annotated[Flag, Option(help="Stay in the foreground; Ctrl-C unmounts.", short="-f")]
     allow_other: Annotated[
         Flag,
         Option(
@@ -63,6 +71,38 @@ class MountOptions(Options, total=False):
             doc="the kernel does not follow symbolic links in the mount, including those of tags;"
             " needs root, or libfuse 3.17.1",
             setting="flags.nosymfollow",
+        ),
+    ]
+    uid: Annotated[
+        Text,
+        Option(
+            help="Owner of all files, as a number.",
+            doc="owner of all files, as a number; with `--owner keep`, of files without an owner",
+            default_text="the mounting user",
+            metavar="NUMBER",
+            setting="flags.uid",
+            convert=_id_number,
+        ),
+    ]
+    gid: Annotated[
+        Text,
+        Option(
+            help="Group of all files, as a number.",
+            doc="group of all files, as a number; with `--owner keep`, of files without a group",
+            default_text="the mounting user's",
+            metavar="NUMBER",
+            setting="flags.gid",
+            convert=_id_number,
+        ),
+    ]
+    umask: Annotated[
+        Text,
+        Option(
+            help="Permissions to remove from all files, in octal: 077.",
+            doc="permissions to remove from all files and directories, in octal: `077`",
+            metavar="MODE",
+            setting="flags.umask",
+            convert=_octal_mode,
         ),
     ]
     fsname: Annotated[
@@ -101,45 +141,6 @@ class MountOptions(Options, total=False):
             " the payload. The last two do not list `.ocifs`, but it exists",
             default="manifest",
             setting="view.view",
-        ),
-    ]
-    kernel: Annotated[
-        Literal["auto", "always", "never"],
-        Option(
-            help="Let the kernel serve a root filesystem as EROFS: auto if it can, else by FUSE.",
-            doc="let the kernel serve `--view rootfs` as EROFS, which needs root: `auto` if it can,"
-            " else FUSE serves it; `always` fails with the reason"
-            " ([kernel-speed root filesystems](../how-to/kernel-speed-root-filesystems.md))",
-            default="never",
-            setting="flags.kernel",
-        ),
-    ]
-    overlay: Annotated[
-        Text,
-        Option(
-            help="Make the root filesystem writable: changes go to directory UPPER, or to a tmpfs.",
-            doc="make the root filesystem writable by overlayfs: changes go to the directory UPPER,"
-            " or to a `tmpfs` that ends with the mount; implies `--kernel always`",
-            metavar="UPPER|tmpfs",
-            setting="flags.overlay",
-            convert=_overlay,
-        ),
-    ]
-    overlay_work: Annotated[
-        AnyPath,
-        Option(
-            help="Work directory of overlayfs, on the file system of UPPER.",
-            default_text="UPPER.work",
-            setting="flags.overlay_work",
-        ),
-    ]
-    prefetch: Annotated[
-        Flag,
-        Option(
-            help="Fetch the whole root filesystem first; the mount then needs no daemon.",
-            doc="fetch the whole root filesystem into the cache first; the mount then needs neither"
-            " a daemon nor the network; implies `--kernel always`",
-            setting="flags.prefetch",
         ),
     ]
     metrics: Annotated[

@@ -47,10 +47,7 @@ def settings_of(
 def mount_flags(options: MountOptions) -> MountFlags:
     """The flags of the kernel's mount."""
     values = _values(declared(MountOptions), options, frozenset())
-    flags = replace(MountFlags(), **values["flags"])
-    # FUSE can do neither.
-    needs_kernel = flags.overlay or flags.prefetch
-    return replace(flags, kernel="always") if needs_kernel else flags
+    return replace(MountFlags(), **values["flags"])
 
 
 def cache_settings(options: CacheOptions) -> CacheSettings:

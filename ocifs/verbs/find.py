@@ -1,8 +1,10 @@
-"""Find artifacts by their kind: one result for each tag below a source.
+"""Find artifacts by their kind, or by a path in them: one result for each tag below a source.
 
-Runs in the event loop of an AsyncTree; results are passed on as soon as they are known.
+Runs in the event loop of an AsyncTree. A result is passed on when it and all before it are known:
+repositories are in the order of their names, and tags in natural order.
 
-- Only manifests are fetched, no config and no layer, and at the registry's pace (`pacer.py`).
+- Only manifests are fetched, no config and no layer, and at the registry's pace (`pacer.py`). With
+  a pattern of paths, the layers of images are read as in a mount.
 - A manifest that cannot be read is a result (Unreadable), and the search continues.
 - A registry that cannot be reached ends the search with its error.
 """
@@ -10,9 +12,10 @@ Runs in the event loop of an AsyncTree; results are passed on as soon as they ar
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeAlias
 
@@ -20,14 +23,37 @@ import trio
 
 from ocifs.api import AsyncTree
 from ocifs.concurrency import ungrouped
-from ocifs.errors import AccessDenied, LimitExceeded, Malformed, NotFound, OcifsError, UsageError
+from ocifs.errors import (
+    AccessDenied,
+    DeadlineExceeded,
+    NotFound,
+    OcifsError,
+    RateLimited,
+    Unreachable,
+    UsageError,
+)
 from ocifs.filenames import unmangle
 from ocifs.oci.kinds.table import KINDS_BY_NAME
+from ocifs.oci.local import LayoutSource
+from ocifs.oci.reference import Source
 from ocifs.tree.manifest.directory import ManifestDirectory
 from ocifs.tree.node import Directory, Node
 from ocifs.tree.registry.single import SingleManifest
 from ocifs.verbs.pacer import AT_A_TIME, Pacer
+from ocifs.verbs.paths import PathPattern, matching_paths, parse_pattern
 from ocifs.verbs.progress import Progress
+from ocifs.verbs.tags import natural_key
+
+
+@dataclass(frozen=True, slots=True)
+class SearchQuery:
+    """What is searched: artifacts of one of these kinds, or all without `kinds`.
+
+    With `pattern`, only images with a path in their root filesystem that matches it.
+    """
+
+    kinds: Collection[str] = ()
+    pattern: PathPattern | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +61,14 @@ class Match:
     """A tag and the kind of artifact that it leads to.
 
     `path` is relative to the source: `team/app:v1`, or `.` if the source itself is the artifact.
+    `reference` is complete: `registry.example.com/team/app:v1`. `files` are the paths that match
+    the pattern of the search, such as `rootfs/etc/passwd`.
     """
 
     path: str
     kind: str
+    reference: str = ""
+    files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +77,7 @@ class Unreadable:
 
     path: str
     error: OcifsError
+    reference: str = ""
 
 
 SearchResult: TypeAlias = Match | Unreadable
@@ -55,76 +86,116 @@ SearchResult: TypeAlias = Match | Unreadable
 @asynccontextmanager
 async def open_search(
     tree: AsyncTree,
-    kinds: Collection[str] = (),
+    query: SearchQuery = SearchQuery(),
     pacer: Pacer | None = None,
     progress: Progress | None = None,
 ) -> AsyncIterator[trio.MemoryReceiveChannel[SearchResult]]:
-    """Search while the block lasts; iterate over the channel for the results.
+    """Search while the block lasts; iterate over the channel for the results, which are in order.
 
-    Without `kinds` all tags are results. Progress is counted in tags. Raises UsageError for an
-    unknown kind, and NotFound if the source lists no repository.
+    Progress is counted in tags. Raises UsageError for an unknown kind, and NotFound if the source
+    lists no repository.
     """
-    unknown = sorted(set(kinds) - KINDS_BY_NAME.keys())
+    unknown = sorted(set(query.kinds) - KINDS_BY_NAME.keys())
     if unknown:
         raise UsageError(f"unknown kind: {', '.join(unknown)}")
     # Without a buffer: a caller that stops reading also stops the requests.
     send, receive = trio.open_memory_channel[SearchResult](0)
     pacer = pacer or Pacer(tree.timing, status=tree.status)
-    search = _Search(frozenset(kinds), pacer, progress or Progress())
+    search = _Search(tree.source, query, pacer, progress or Progress(), send)
     with receive, ungrouped():
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(search.run, tree.root, send)
+            nursery.start_soon(search.run, tree.root)
             yield receive
             # The caller may have left the block before the last result.
             nursery.cancel_scope.cancel()
 
 
-async def find_artifacts(tree: AsyncTree, kinds: Collection[str] = ()) -> list[SearchResult]:
-    """All results of a search. See `open_search`."""
-    async with open_search(tree, kinds) as results:
+async def find_artifacts(
+    tree: AsyncTree, kinds: Collection[str] = (), path: str = ""
+) -> list[SearchResult]:
+    """All results of a search: with `path`, of images that have a path of this pattern.
+
+    See `open_search`, and `ocifs.verbs.paths` for patterns.
+    """
+    query = SearchQuery(kinds, parse_pattern(path) if path else None)
+    async with open_search(tree, query) as results:
         return [result async for result in results]
     raise AssertionError("the nursery swallows nothing")
 
 
-class _Search:
-    """One search."""
+@dataclass(slots=True)
+class _Found:
+    """A tag or a repository, in the order of the results.
 
-    def __init__(self, kinds: frozenset[str], pacer: Pacer, progress: Progress) -> None:
-        self._kinds = kinds
+    `node` is the directory of a manifest, or the error of a repository. `previous` is set when all
+    results before this one were sent, and `sent` when this one was.
+    """
+
+    path: str
+    node: Node | OcifsError
+    previous: trio.Event
+    sent: trio.Event = field(default_factory=trio.Event)
+
+
+class _Search:
+    """One search. Several tags are identified at a time, and the results are sent in order."""
+
+    def __init__(
+        self,
+        source: Source,
+        query: SearchQuery,
+        pacer: Pacer,
+        progress: Progress,
+        results: trio.MemorySendChannel[SearchResult],
+    ) -> None:
+        self._source = source
+        self._query = query
         self._pacer = pacer
         self._progress = progress
+        self._results = results
         self._repositories = 0
 
-    async def run(self, root: Directory, results: trio.MemorySendChannel[SearchResult]) -> None:
-        """Search to the end, then close `results`."""
+    async def run(self, root: Directory) -> None:
+        """Search to the end, then close the channel of the results."""
         self._progress.growing = True
         self._progress.begin("")
         # Bounded: a registry of a million tags is not listed faster than its tags are identified.
-        send, receive = trio.open_memory_channel[tuple[str, Node]](AT_A_TIME)
+        send, receive = trio.open_memory_channel[_Found](AT_A_TIME)
         # Closed without a checkpoint, at which a cancellation would replace an error.
-        with results:
+        with self._results:
             async with trio.open_nursery() as nursery:
                 for _ in range(AT_A_TIME):
-                    nursery.start_soon(self._identify_all, receive.clone(), results)
+                    nursery.start_soon(self._identify_all, receive.clone())
                 # The workers end when all clones of the sender are closed.
                 receive.close()
+                previous = trio.Event()
+                previous.set()
                 with send:
-                    if isinstance(root, ManifestDirectory) and not _lists_tags(root):
-                        self._repositories += 1
-                        await send.send((".", root))
-                    else:
-                        async for path, node in self._tagged(root, "", results):
-                            await send.send((path, node))
+                    async for path, node in self._all(root):
+                        found = _Found(path, node, previous)
+                        previous = found.sent
+                        await send.send(found)
                     self._progress.growing = False
             if not self._repositories:
                 raise NotFound(
                     "no repositories are listed", hint="name a repository, or list some with --repo"
                 )
 
+    async def _all(self, root: Directory) -> AsyncIterator[tuple[str, Node | OcifsError]]:
+        if isinstance(root, ManifestDirectory) and not _lists_tags(root):
+            self._repositories += 1
+            yield ".", root
+            return
+        async for path, node in self._tagged(root, ""):
+            yield path, node
+
     async def _tagged(
-        self, directory: Directory, path: str, results: trio.MemorySendChannel[SearchResult]
-    ) -> AsyncIterator[tuple[str, Node]]:
-        """Each tag below a directory with its manifest's directory, repository by repository."""
+        self, directory: Directory, path: str
+    ) -> AsyncIterator[tuple[str, Node | OcifsError]]:
+        """Each tag below a directory with its manifest's directory, repository by repository.
+
+        Repositories are in the order of their names, and tags in natural order.
+        """
         entries = {entry.name: entry.node for entry in await self._pacer.run(directory.entries)}
         listed = b"_tags" in entries
         if not path and not listed:
@@ -142,36 +213,66 @@ class _Search:
                 if not listed and isinstance(error, AccessDenied) and empty:
                     raise
                 if listed:
-                    await results.send(Unreadable(path, error))
+                    yield path, error
             self._repositories += listed or bool(names)
             self._progress.expect(len(names))
-            for name in names:
-                text = f"{path}:{unmangle(name).decode(errors='surrogateescape')}"
-                yield text, await self._pacer.run(partial(manifests.lookup, name))
+            by_tag = {os.fsdecode(unmangle(name)): name for name in names}
+            for tag in sorted(by_tag, key=natural_key):
+                yield f"{path}:{tag}", await self._pacer.run(partial(manifests.lookup, by_tag[tag]))
         # The directories of a manifest are not repositories.
-        for name, node in () if _lists_tags(directory) else entries.items():
+        for name, node in () if _lists_tags(directory) else sorted(entries.items(), key=_name):
             if not name.startswith(b"_") and isinstance(node, Directory):
                 child = name.decode(errors="surrogateescape")
                 below = f"{path}/{child}" if path else child
-                async for tagged in self._tagged(node, below, results):
+                async for tagged in self._tagged(node, below):
                     yield tagged
 
-    async def _identify_all(
-        self,
-        tagged: trio.MemoryReceiveChannel[tuple[str, Node]],
-        results: trio.MemorySendChannel[SearchResult],
-    ) -> None:
+    async def _identify_all(self, tagged: trio.MemoryReceiveChannel[_Found]) -> None:
         with tagged:
-            async for path, node in tagged:
-                assert isinstance(node, ManifestDirectory)
-                try:
-                    kind = await self._pacer.run(node.kind)
-                except (NotFound, AccessDenied, Malformed, LimitExceeded) as error:
-                    await results.send(Unreadable(path, error))
-                else:
-                    if not self._kinds or kind in self._kinds:
-                        await results.send(Match(path, kind))
-                self._progress.advance(1)
+            async for found in tagged:
+                result = await self._result(found)
+                await found.previous.wait()
+                if result is not None:
+                    await self._results.send(result)
+                found.sent.set()
+                if not isinstance(found.node, OcifsError):
+                    self._progress.advance(1)
+
+    async def _result(self, found: _Found) -> SearchResult | None:
+        """The result for a tag or a repository, or None if it is not what is searched."""
+        reference, node = full_reference(self._source, found.path), found.node
+        if isinstance(node, OcifsError):
+            return Unreadable(found.path, node, reference)
+        assert isinstance(node, ManifestDirectory)
+        files: list[str] = []
+        try:
+            kind = await self._pacer.run(node.kind)
+            if self._query.kinds and kind not in self._query.kinds:
+                return None
+            if self._query.pattern is not None:
+                pattern = self._query.pattern
+                files = await matching_paths(node, "rootfs", pattern, self._pacer.run)
+        except (Unreachable, DeadlineExceeded, RateLimited):
+            raise
+        except OcifsError as error:
+            return Unreadable(found.path, error, reference)
+        if self._query.pattern is not None and not files:
+            return None
+        return Match(found.path, kind, reference, tuple(files))
+
+
+def full_reference(source: Source, path: str) -> str:
+    """The complete reference for a path below a source, as in `Match`."""
+    if path in ("", "."):
+        return str(source)
+    if isinstance(source, LayoutSource):
+        return str(replace(source, ref=path.removeprefix(":")))
+    # The tags of the source itself (`:v1`) follow it without a slash.
+    return f"{source}{'' if path.startswith(':') else '/'}{path}"
+
+
+def _name(item: tuple[bytes, Node]) -> bytes:
+    return item[0]
 
 
 def _lists_tags(directory: Directory) -> bool:

@@ -33,13 +33,13 @@ MISTAKES = [
         ["ls", "{host}/mistakes/ap"],
         1,
         "no such repository or namespace: 'mistakes/ap'",
-        "did you mean app?",
+        "did you mean mistakes/app?",
     ),
     (
         ["cat", "{host}", "mistake/app:v1/kind"],
         1,
         "no such repository or reference: 'mistake'",
-        "did you mean mistakes?",
+        "did you mean mistakes/app:v1/kind?",
     ),
     (
         ["ls", "{host}/mistakes/app/v1"],
@@ -59,7 +59,7 @@ MISTAKES = [
         "no such repository or reference: 'v1'",
         "did you mean _tags/v1",
     ),
-    (["ls", "{host}/mistakes/app:v1", "layer/0"], 1, "no 'layer' in", "did you mean layers?"),
+    (["ls", "{host}/mistakes/app:v1", "layer/0"], 1, "no 'layer' in", "did you mean layers/0?"),
     (["ls", "{host}", "mistakes/app/_manifests/v11"], 1, "answered 404", "did you mean v1.1"),
     (["inspect", "oci:{place}/layout:v2"], 1, "no image named 'v2'", "there is: v1"),
     (
@@ -69,11 +69,26 @@ MISTAKES = [
         "list the tags: `ocifs ls {host}/mistakes/app _tags`",
     ),
     # Invalid words.
+    (["ls", "{host}/mistakes/app:v1/layer/0"], 1, "no 'layer' in", "did you mean layers/0?"),
+    (["ls", "{host}/mistakes/app:vl"], 1, "answered 404", "did you mean v1?"),
     (
-        ["ls", "{host}/mistakes/app:v1/layers"],
+        ["ls", "{host}/mistaeks/app", "_tags"],
+        1,
+        "answered 404",
+        "did you mean mistakes/app?",
+    ),
+    (
+        ["cache", "pin", "{host}/mistakes/app:v1/layers"],
         2,
         "'app:v1' is not a valid component",
-        "after a space",
+        "without the path: {host}/mistakes/app:v1",
+    ),
+    (["ls", "ftp://{host}/app"], 2, "unknown scheme", "write {host}/app"),
+    (
+        ["ls", "https://me:pw@{host}/app"],
+        2,
+        "a source cannot contain a password: {host}",
+        "log in with",
     ),
     (["mout", "{host}", "mnt"], 2, "unknown command: mout", "did you mean mount"),
     (["ls", "{host}", "--tag-tl", "3"], 2, "no such option '--tag-tl'", "did you mean '--tag-ttl'"),
@@ -88,6 +103,31 @@ MISTAKES = [
     (["config", "show", "wrok"], 2, "unknown mount: wrok", "did you mean work?"),
     (["cache", "pin", "x"], 2, "not a digest or reference: x", "HOST/REPOSITORY:TAG"),
     # Mounts that are not possible.
+    (
+        ["mount", "{place}/mnt", "{host}"],
+        2,
+        "the source is missing: {place}/mnt is a directory",
+        "ocifs mount {host} {place}/mnt",
+    ),
+    (
+        ["mount", "{place}/mnt", "oci:{place}/layout"],
+        2,
+        "the source is missing: {place}/mnt is a directory",
+        "ocifs mount oci:{place}/layout {place}/mnt",
+    ),
+    (
+        ["mount", "{host}/mistakes/app:v1/rootfs", "{place}/mnt"],
+        2,
+        "cannot mount a path of an image",
+        "ocifs mount --view rootfs {host}/mistakes/app:v1 {place}/mnt",
+    ),
+    (
+        ["mount", "{host}/mistakes/_tags", "{place}/mnt"],
+        2,
+        "cannot mount a path of a source",
+        "ocifs mount {host}/mistakes {place}/mnt",
+    ),
+    (["mount", "xyz"], 2, "unknown mount: xyz", "available: work"),
     (["mount", "{host}"], 2, "missing argument MOUNTPOINT", "ocifs mount SOURCE MOUNTPOINT"),
     (
         ["mount", "{place}/mnt"],
@@ -284,7 +324,7 @@ def test_a_repository_that_no_catalog_lists_is_listed_where_it_is_the_source(
 
     with fault_server(answer) as server:
         done = run_ocifs("ls", f"{server.host}/mine", cache=tmp_path)
-    assert done.stdout.split() == [b"_tags", b"_manifests", b"_blobs"]
+    assert done.stdout.split() == [b"_blobs", b"_manifests", b"_tags"]
 
 
 def test_a_registry_that_lists_nothing_is_not_taken_for_an_empty_one(tmp_path: Path) -> None:

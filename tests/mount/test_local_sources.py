@@ -94,7 +94,7 @@ def test_the_commands_read_the_only_image_and_touch_no_network(
         (("ls", source, "rootfs"), b"hello"),
         (("cat", source, "rootfs/hello"), b"hello\n"),
         (("tree", source, "rootfs"), b"hello"),
-        (("find", source), b"image\t:"),
+        (("find", source), b"image\t"),
         (("inspect", source), b"Kind:"),
         (("doctor", source), b"on this machine"),
         (("prefetch", source), b""),

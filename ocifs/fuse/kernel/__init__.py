@@ -1,1 +1,0 @@
-"""Root filesystems that the kernel serves as EROFS: probe, mount, overlay, records."""

@@ -1,0 +1,123 @@
+"""The names that the kernel has cached for a limited time, so that they can be invalidated.
+
+`Operations` records each name that it sends, and `_Refresher` in mounting.py invalidates them. All
+of it happens in the event loop, except the calls of the kernel. These run in a worker thread: the
+kernel locks the directory, and a lookup in it must be answered meanwhile.
+
+- A directory is left alone while a lookup in it is in progress. Otherwise a call would wait as long
+  as that lookup, and the daemon could not end before it.
+- Names below a digest never change, and are not recorded.
+- A name is dropped when its lifetime is over. Of more than MAX_NAMES the oldest is dropped first:
+  the kernel then uses it until its lifetime is over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import pyfuse3
+import trio
+
+from ocifs.concurrency import in_thread
+from ocifs.fuse.inodes import Inode
+from ocifs.tree.node import FOREVER
+
+MAX_NAMES = 100_000
+# Expired names are dropped whenever so many have been added.
+_SWEEP = 2_000
+_CLOSE_SECONDS = 5.0
+
+
+class KernelNames:
+    """The recorded names: their directories, and the times until which the kernel may use them.
+
+    `close` must be called before the session ends, which no call may outlive.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._until: dict[tuple[Inode, bytes], float] = {}
+        self._added = 0
+        # Directories with lookups in progress, each with their number.
+        self._lookups: Counter[Inode] = Counter()
+        self._ended = trio.lowlevel.ParkingLot()
+        # Held by the worker thread during each call of the kernel.
+        self._calling = threading.Lock()
+        self._closed = False
+
+    def __len__(self) -> int:
+        return len(self._until)
+
+    def record(self, parent: Inode, name: bytes, lifetime: float) -> None:
+        """Record a name that is sent to the kernel, or whose absence is."""
+        if lifetime == FOREVER or lifetime <= 0:
+            return
+        key = (parent, name)
+        # A key that exists stays at its position: remove it, so that the newest is the last.
+        self._until.pop(key, None)
+        self._until[key] = self._clock() + lifetime
+        self._added += 1
+        if self._added >= _SWEEP:
+            self._sweep()
+        if len(self._until) > MAX_NAMES:
+            del self._until[next(iter(self._until))]
+
+    def _sweep(self) -> None:
+        self._added = 0
+        now = self._clock()
+        self._until = {key: until for key, until in self._until.items() if until > now}
+
+    def take(self) -> dict[Inode, list[bytes]]:
+        """Remove and return the names that the kernel may still use, by directory."""
+        self._sweep()
+        names: dict[Inode, list[bytes]] = {}
+        for parent, name in self._until:
+            names.setdefault(parent, []).append(name)
+        self._until = {}
+        return names
+
+    @contextlib.contextmanager
+    def looking_up(self, parent: Inode) -> Iterator[None]:
+        """A block in which the kernel waits for the lookup of a name in a directory."""
+        self._lookups[parent] += 1
+        try:
+            yield
+        finally:
+            self._lookups[parent] -= 1
+            if not self._lookups[parent]:
+                del self._lookups[parent]
+                self._ended.unpark_all()
+
+    async def invalidate(self) -> None:
+        """Make the kernel forget the recorded names, and the attributes of their directories.
+
+        Waits for lookups in these directories, which end at their deadlines.
+        """
+        for parent, names in self.take().items():
+            while parent in self._lookups:
+                await self._ended.park()
+            await in_thread(self._call, parent, names)
+
+    def _call(self, parent: Inode, names: list[bytes]) -> None:
+        inode = pyfuse3.InodeT(parent)
+        calls = [partial(pyfuse3.invalidate_entry, inode, name) for name in names]
+        for call in (partial(pyfuse3.invalidate_inode, inode, attr_only=True), *calls):
+            with self._calling:
+                if self._closed:
+                    return
+                # ENOENT: the kernel has forgotten the name by itself.
+                with contextlib.suppress(OSError):
+                    call()
+
+    def close(self) -> None:
+        """Wait for a call of the kernel, and allow no further one."""
+        # Bounded: a lookup that began after the last look may be in progress.
+        locked = self._calling.acquire(timeout=_CLOSE_SECONDS)
+        self._closed = True
+        if locked:
+            self._calling.release()
