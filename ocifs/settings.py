@@ -159,6 +159,7 @@ class MountFlags:
     auto_unmount: bool = False  # a helper of FUSE unmounts when the daemon dies
     noexec: bool = False  # programs cannot be executed from the mount
     nosymfollow: bool = False  # the kernel follows no symbolic link in the mount
+    no_xattrs: bool = False  # the kernel sends no request for extended attributes
     fsname: str = ""  # the source in the mount table; empty: the source in normal form
     uid: int | None = None  # owner and group of files without an owner of their own
     gid: int | None = None

@@ -31,7 +31,7 @@ from collections.abc import Sequence
 
 import pyfuse3
 
-from ocifs.errors import NoAttribute, NotADirectory, NotFound, OcifsError
+from ocifs.errors import NotADirectory, NotFound, OcifsError
 from ocifs.fuse.attributes import MOUNTING_USER, Presentation, entry_of
 from ocifs.fuse.guard import Guard
 from ocifs.fuse.inodes import Handle, Handles, Inode, Inodes, OpenDirectory
@@ -228,11 +228,13 @@ class Operations(ReadOnlyOperations):
     async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
         node, wanted = self._node(inode), bytes(name)
 
-        # `ls -l` requests two attributes of each file, and most files have none.
+        # Programs request attributes of each file, and most files have none.
         def nowait() -> bytes | None:
-            if wanted not in node.attribute_names():
-                raise NoAttribute(f"no such extended attribute: {wanted!r}")
-            return None
+            if wanted in node.attribute_names():
+                return None
+            # `ls` requests an unsupported attribute of no further file (decision 0352).
+            unsupported = wanted in node.unsupported_attributes
+            raise pyfuse3.FUSEError(errno.EOPNOTSUPP if unsupported else errno.ENODATA)
 
         return await self._guard.run("getxattr", ctx.pid, lambda: node.attribute(wanted), nowait)
 
@@ -253,3 +255,16 @@ class Operations(ReadOnlyOperations):
         data.f_files = len(self.inodes)
         data.f_namemax = _NAME_MAX
         return data
+
+
+class OperationsWithoutXattrs(Operations):
+    """The handlers of a mount without extended attributes.
+
+    After ENOSYS, the kernel answers further requests of this mount itself, with EOPNOTSUPP.
+    """
+
+    async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
+        raise pyfuse3.FUSEError(errno.ENOSYS)
+
+    async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> Sequence[bytes]:
+        raise pyfuse3.FUSEError(errno.ENOSYS)

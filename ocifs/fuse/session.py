@@ -32,7 +32,7 @@ from ocifs.fuse.diagnose import diagnose_mount_failure
 from ocifs.fuse.guard import Guard
 from ocifs.fuse.kernel_names import KernelNames
 from ocifs.fuse.mounts import restrict
-from ocifs.fuse.operations import Operations
+from ocifs.fuse.operations import Operations, OperationsWithoutXattrs
 from ocifs.fuse.stats import Stats
 from ocifs.fuse.worker_patch import patch_workers
 from ocifs.settings import MountFlags, Timing
@@ -89,8 +89,9 @@ async def serve(
     guard = Guard(timing, stats)
     patch_workers(guard.busy)
     with trio.open_signal_receiver(*_ending_signals()) as signals:
+        handlers = OperationsWithoutXattrs if options.flags.no_xattrs else Operations
         _mount(
-            Operations(root, guard, timing, options.names, Presentation.of(options.flags)), options
+            handlers(root, guard, timing, options.names, Presentation.of(options.flags)), options
         )
         await _serve(guard, options, signals, on_ready)
 

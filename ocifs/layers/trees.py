@@ -22,7 +22,8 @@ from ocifs.concurrency import SingleFlight
 from ocifs.content import DerivedCache
 from ocifs.errors import LimitExceeded
 from ocifs.layers.derived import load, save
-from ocifs.layers.index.entry import LayerIndex
+from ocifs.layers.index.entry import LABELS, LayerEntry, LayerIndex
+from ocifs.layers.index.packed import PackedEntries
 from ocifs.layers.indexes import LayerIndexes
 from ocifs.layers.indexing.layer import Layer
 from ocifs.layers.merge.apply import merge
@@ -76,11 +77,18 @@ class MergedTrees:
         self, name: Digest, layers: Sequence[LayerIndex], make: partial[MergedTree]
     ) -> MergedTree:
         cached = load(self._derived, KIND, name, lambda data: decode(data, layers))
-        if cached is not None:
-            return cached
-        tree = make()
-        save(self._derived, KIND, name, encode(tree))
+        tree = cached or make()
+        if cached is None:
+            save(self._derived, KIND, name, encode(tree))
+        # All or none: ls takes one unsupported attribute of ACLs for a file system without ACLs.
+        if not any(_may_have_labels(layer.entries) for layer in layers):
+            tree.unsupported_xattrs = LABELS
         return tree
+
+
+def _may_have_labels(entries: Sequence[LayerEntry]) -> bool:
+    """Whether an entry may have one of LABELS."""
+    return not isinstance(entries, PackedEntries) or entries.may_have_xattrs(LABELS)
 
 
 def tree_name(

@@ -73,6 +73,10 @@ class MountOptions(Options, total=False):
             setting="flags.nosymfollow",
         ),
     ]
+    no_xattrs: Annotated[
+        Flag,
+        Option(help="Hide extended attributes, which speeds up cp -a.", setting="flags.no_xattrs"),
+    ]
     uid: Annotated[
         Text,
         Option(

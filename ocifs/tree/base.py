@@ -3,6 +3,7 @@
 - `SimpleNode`, for nearly all: pass it a key and attributes.
 - `NodeBase`, for nodes that compute these.
 - `FastNode`, in addition, for nodes that can answer without waiting.
+- `WithoutLabels`, in addition and first, for nodes outside of images.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 
 from ocifs.errors import NoAttribute
+from ocifs.layers.index.entry import LABELS
 from ocifs.tree.node import (
     FILE,
     FOREVER,
@@ -41,6 +43,10 @@ class NodeBase:
 
     async def load_attributes(self) -> None:
         """The attributes are final."""
+
+    @property
+    def unsupported_attributes(self) -> frozenset[bytes]:
+        return frozenset()
 
     def attribute_names(self) -> Sequence[bytes]:
         return ()
@@ -86,6 +92,16 @@ class FastNode(NodeBase):
 
     def readahead_nowait(self, limit: int) -> bytes | None:
         return None
+
+
+class WithoutLabels(NodeBase):
+    """A node outside of images: neither it nor its neighbours have an ACL or a label."""
+
+    __slots__ = ()
+
+    @property
+    def unsupported_attributes(self) -> frozenset[bytes]:
+        return LABELS
 
 
 class TextFile(SimpleNode, FastNode):

@@ -116,6 +116,10 @@ class MountRoot(SimpleNode):
         await self._inner.load_attributes()
         self._known(None)
 
+    @property
+    def unsupported_attributes(self) -> frozenset[bytes]:
+        return self._inner.unsupported_attributes
+
     def attribute_names(self) -> Sequence[bytes]:
         return self._inner.attribute_names()
 

@@ -132,6 +132,11 @@ class NodeCommon(Protocol):
         """The names of the extended attributes."""
         ...
 
+    @property
+    def unsupported_attributes(self) -> frozenset[bytes]:
+        """Names that no node of this tree has. `ls` requests an unsupported attribute only once."""
+        ...
+
     async def attribute(self, name: bytes) -> bytes:
         """The value of one extended attribute. Raises NoAttribute."""
         ...

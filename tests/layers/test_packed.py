@@ -47,6 +47,14 @@ def test_entries_come_out_as_they_went_in(members: list[LayerEntry]) -> None:
     assert [packed[place] for place in range(len(members))] == members
 
 
+@given(st.lists(MEMBERS, max_size=12))
+def test_an_attribute_of_an_entry_is_found_without_decoding_it(members: list[LayerEntry]) -> None:
+    packed = pack(members)
+    names = {name for member in members for name, _ in member.xattrs}
+    assert all(packed.may_have_xattrs([name]) for name in names)
+    assert names or not packed.may_have_xattrs([b"user.x"])
+
+
 def test_entries_of_several_blocks_keep_their_places() -> None:
     members = [
         LayerEntry(str(place).encode(), EntryKind.FILE, 0o644, size=place)

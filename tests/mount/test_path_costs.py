@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import errno
 import os
+import shutil
+import struct
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from ocifs.layers.index.entry import LABELS
 from ocifs.oci import mediatype
 from tests.layers.tars import DIRECTORY, SYMLINK, entry, tar
 from tests.mount.test_counts import operations, push_gzip
@@ -103,3 +108,82 @@ def test_a_moved_tag_is_seen_through_its_reference_and_not_in_an_open_directory(
             os.close(file)
         finally:
             os.close(inside)
+
+
+def requests_of(registry: Registry, place: Path, command: list[str], *options: str) -> list[int]:
+    """The kernel's requests for extended attributes, of a command with the path of the root."""
+    port = free_port()
+    with mounted(
+        registry.host, place / "mnt", place / "cache", ["--metrics", str(port), *options]
+    ) as mount:
+        root = mount.path / "costs/app:1/rootfs"
+        assert (root / "d/7").read_bytes() == b"7\n"
+        before = operations(port)
+        subprocess.run([*command, root, place / "copy"], stdout=subprocess.DEVNULL, check=True)
+        after = operations(port)
+        return [after.get(name, 0) - before.get(name, 0) for name in ("getxattr", "listxattr")]
+
+
+def test_a_listing_of_many_files_asks_for_few_extended_attributes(
+    registry: Registry, tmp_path: Path
+) -> None:
+    (tmp_path / "copy").mkdir()
+    assert sum(requests_of(registry, tmp_path, ["ls", "-lR"])) < 10
+
+
+def test_without_extended_attributes_a_copy_asks_for_none(
+    registry: Registry, tmp_path: Path
+) -> None:
+    assert sum(requests_of(registry, tmp_path, ["cp", "-a"])) > FILES
+    shutil.rmtree(tmp_path / "copy")
+    # The first of each kind is answered by the daemon, which does not count it.
+    assert requests_of(registry, tmp_path, ["cp", "-a"], "--no-xattrs") == [0, 0]
+    assert (tmp_path / "copy/d/7").read_bytes() == b"7\n"
+
+
+# user::rw-, user:1000:r--, group::r--, mask::r--, other::r-- (linux/posix_acl_xattr.h)
+ACL = struct.pack("<I", 2) + b"".join(
+    struct.pack("<HHI", tag, permissions, number)
+    for tag, permissions, number in (
+        (1, 6, 0xFFFFFFFF),
+        (2, 4, 1000),
+        (4, 4, 0xFFFFFFFF),
+        (16, 4, 0xFFFFFFFF),
+        (32, 4, 0xFFFFFFFF),
+    )
+)
+
+
+def test_only_attributes_that_no_file_of_an_image_has_are_unsupported(
+    registry: Registry, tmp_path: Path
+) -> None:
+    acl = {"LIBARCHIVE.xattr.system.posix_acl_access": base64.b64encode(ACL).decode()}
+    user = {"SCHILY.xattr.user.x": "1"}
+    push_gzip(registry, "costs/without", 1, tar(entry("a", **T), entry("b", pax_headers=user, **T)))
+    push_gzip(registry, "costs/with", 1, tar(entry("a", **T), entry("b", pax_headers=acl, **T)))
+    with mounted(registry.host, tmp_path / "mnt", tmp_path / "cache") as mount:
+        place = mount.path / "costs"
+
+        def error(path: str, name: str) -> str:
+            with pytest.raises(OSError) as raised:
+                os.getxattr(place / path, name)
+            return errno.errorcode[raised.value.errno or 0]
+
+        names = [*sorted(map(os.fsdecode, LABELS)), "security.capability", "user.y"]
+        missing = {
+            path: [error(path, name) for name in names]
+            for path in ("without:1/rootfs/a", "without:1/rootfs/b", "with:1/rootfs/a", "without")
+        }
+        nothing, label = "ENODATA", "ENOTSUP"
+        assert missing == {
+            "without:1/rootfs/a": [label, label, label, nothing, nothing],
+            "without:1/rootfs/b": [label, label, label, nothing, nothing],
+            "with:1/rootfs/a": [nothing] * 5,
+            "without": [label, label, label, nothing, nothing],
+        }
+        assert os.getxattr(place / "with:1/rootfs/b", "system.posix_acl_access") == ACL
+        assert os.getxattr(place / "without:1/rootfs/b", "user.x") == b"1"
+        listed = subprocess.run(
+            ["ls", "-l", place / "with:1/rootfs"], capture_output=True, text=True, check=True
+        ).stdout
+        assert [line[10] for line in listed.splitlines() if line[-2:] in (" a", " b")] == [" ", "+"]

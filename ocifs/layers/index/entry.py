@@ -17,6 +17,9 @@ from typing import NamedTuple
 from ocifs.layers.spans.span import SpanMap
 from ocifs.oci.digest import Digest
 
+LABELS = frozenset({b"security.selinux", b"system.posix_acl_access", b"system.posix_acl_default"})
+"""The attributes that `ls -l` requests of each file, until one is reported as unsupported."""
+
 
 class EntryKind(StrEnum):
     """The type of an entry. A hard link names another entry, possibly of a lower layer."""

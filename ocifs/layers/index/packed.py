@@ -32,6 +32,7 @@ _Json: TypeAlias = str | int | list["_Json"]
 _KINDS = {ord(kind.value): kind for kind in EntryKind}
 _HEAD = struct.Struct("<III")  # entries, bytes of their paths, bytes of their links
 _CODES = "BHIIqqQq"  # kind, mode, owner, group, time, size, device, position of the content
+_ROW_BYTES = struct.calcsize("<" + _CODES)
 _NO_CONTENT = -1  # in place of a position
 _MAX_NUMBER = 1 << 63  # of columns with signed 64-bit numbers
 # As named tuples are created, without a call of a Python function for each.
@@ -70,6 +71,18 @@ class PackedEntries(Sequence[LayerEntry]):
         if last[0] != block:
             last = self._last = (block, self._block(block))
         return last[1][position]
+
+    def may_have_xattrs(self, names: Iterable[bytes]) -> bool:
+        """Whether an entry may have an extended attribute of one of these names.
+
+        Decodes no entry: 0.1 seconds for a million.
+        """
+        texts = [json.dumps(_text(name)).encode() for name in names]
+        for block in self.blocks:
+            rest = _rest_of(zstd.decompress(block))
+            if rest and any(text in rest for text in texts):
+                return True
+        return False
 
     def __iter__(self) -> Iterator[LayerEntry]:
         # Not through `_block`: a pass over all entries would displace the cached blocks.
@@ -178,6 +191,12 @@ def _is_odd(entry: LayerEntry) -> bool:
 def _rest(entry: LayerEntry) -> list[_Json]:
     xattrs: list[_Json] = [[_text(name), _text(value)] for name, value in entry.xattrs]
     return [entry.mtime_ns, entry.size, xattrs, [list(extent) for extent in entry.extents]]
+
+
+def _rest_of(data: bytes) -> bytes:
+    """The rare attributes in a decompressed block."""
+    count, paths, links = _HEAD.unpack_from(data)
+    return data[_HEAD.size + count * _ROW_BYTES + paths + links :]
 
 
 def unpack(block: bytes) -> tuple[LayerEntry, ...]:

@@ -109,11 +109,15 @@ class PackedDirectories:
 
 @dataclass(slots=True, weakref_slot=True, eq=False)
 class MergedTree:
-    """A merged tree. `links`: the number of names of each entry that does not have exactly one."""
+    """A merged tree. `links`: the number of names of each entry that does not have exactly one.
+
+    `unsupported_xattrs`: names of extended attributes that no entry has (decision 0352).
+    """
 
     layers: tuple[LayerIndex, ...] = field(repr=False)
     directories: PackedDirectories = field(repr=False)
     links: dict[int, int] = field(repr=False)
+    unsupported_xattrs: frozenset[bytes] = frozenset()
     # FIFO: a hit in an LRU cache costs a microsecond more, and each lookup of a name is one.
     _listings: FIFOCache[int, dict[bytes, int]] = field(
         default_factory=lambda: FIFOCache(_CACHED_LISTINGS), repr=False

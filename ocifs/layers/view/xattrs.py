@@ -9,6 +9,8 @@ Rules that hold here: pure; attributes are in the order of the archive.
 
 from __future__ import annotations
 
+from ocifs.errors import NoAttribute
+
 _NAMESPACES = (b"user.", b"trusted.", b"security.", b"system.")
 # The kernel's limits (linux/limits.h) of a name, a value, and a list of names that end with a NUL.
 _NAME_MAX, _SIZE_MAX, _LIST_MAX = 255, 65_536, 65_536
@@ -31,3 +33,11 @@ def visible_xattrs(xattrs: Xattrs) -> Xattrs:
                 break
             visible.append((name, value))
     return tuple(visible)
+
+
+def find_xattr(xattrs: Xattrs, name: bytes) -> bytes:
+    """The value of an attribute. Raises NoAttribute."""
+    for known, value in xattrs:
+        if known == name:
+            return value
+    raise NoAttribute(f"no such extended attribute: {name!r}")

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 
 from ocifs.errors import NotFound
 from ocifs.oci.reference import is_registry_name, normal_host
-from ocifs.tree.base import SimpleNode, SymlinkNode
+from ocifs.tree.base import SimpleNode, SymlinkNode, WithoutLabels
 from ocifs.tree.node import DIRECTORY, Attributes, Directory, DirectoryEntry, Node
 
 # A file manager looks for these in every directory, and each of them could be a host.
@@ -23,7 +23,7 @@ _NEVER_HOSTS = frozenset(
 )
 
 
-class HostsDirectory(SimpleNode):
+class HostsDirectory(WithoutLabels, SimpleNode):
     """The root of a tree of several hosts.
 
     `open_host` returns the directory of a host. `listed` returns the hosts to list. `named` are the

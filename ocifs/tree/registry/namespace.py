@@ -29,14 +29,19 @@ from ocifs.errors import (
 )
 from ocifs.oci.digest import Digest
 from ocifs.oci.reference import MAX_REPOSITORY_LENGTH, is_component, is_tag
-from ocifs.tree.base import SimpleNode, SymlinkNode
+from ocifs.tree.base import SimpleNode, WithoutLabels
 from ocifs.tree.manifest.context import MANY_NAMES, Context
 from ocifs.tree.name_index import NameIndex
 from ocifs.tree.node import DIRECTORY, Attributes, DirectoryEntry, Node, partial_listing_error
-from ocifs.tree.registry.repository import BlobsDirectory, ManifestsDirectory, TagsDirectory
+from ocifs.tree.registry.repository import (
+    BlobsDirectory,
+    ManifestsDirectory,
+    ReferenceLink,
+    TagsDirectory,
+)
 
 
-class RepositoryDirectory(SimpleNode):
+class RepositoryDirectory(WithoutLabels, SimpleNode):
     """The directory of one repository or namespace; the registry itself has the empty name.
 
     `is_source` (`repository`): it was named as the source, so it is asked for where no catalog
@@ -211,7 +216,7 @@ class RepositoryDirectory(SimpleNode):
         # Raises NotFound: a wrong reference must be absent, not a dangling link.
         await manifests.lookup(version.encode())
         target = f"{component}/_manifests/{version}".encode()
-        return SymlinkNode((self.key, text), target, lifetime=self._context.name_lifetime)
+        return ReferenceLink((self.key, text), target, lifetime=self._context.name_lifetime)
 
 
 def _absent(name: bytes) -> NotFound:

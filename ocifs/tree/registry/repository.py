@@ -26,7 +26,7 @@ from ocifs.errors import (
 )
 from ocifs.filenames import mangle, to_bytes, unmangle
 from ocifs.oci.digest import EMPTY_JSON, Digest
-from ocifs.tree.base import FastNode, SimpleNode, SymlinkNode
+from ocifs.tree.base import FastNode, SimpleNode, SymlinkNode, WithoutLabels
 from ocifs.tree.blob import BlobFile, with_known_size
 from ocifs.tree.manifest.context import MANY_NAMES, Context
 from ocifs.tree.node import (
@@ -45,7 +45,7 @@ _MANIFESTS = b"../_manifests/"
 _OUTAGES = (Unreachable, DeadlineExceeded, RegistryFailed)
 
 
-class _ControlDirectory(SimpleNode):
+class _ControlDirectory(WithoutLabels, SimpleNode):
     """Base of the three directories."""
 
     __slots__ = ("_context", "_repository", "lifetime")
@@ -58,6 +58,12 @@ class _ControlDirectory(SimpleNode):
 
     async def entries(self) -> Sequence[DirectoryEntry]:
         return ()
+
+
+class ReferenceLink(WithoutLabels, SymlinkNode):
+    """A link to the directory of a manifest."""
+
+    __slots__ = ()
 
 
 class TagsDirectory(_ControlDirectory, FastNode):
@@ -112,12 +118,12 @@ class TagsDirectory(_ControlDirectory, FastNode):
         key = self.key
         names = ((tag, mangle(to_bytes(tag))) for tag in sorted(tags))
         return [
-            make_entry((name, SymlinkNode((key, tag), _MANIFESTS + name, lifetime=lifetime)))
+            make_entry((name, ReferenceLink((key, tag), _MANIFESTS + name, lifetime=lifetime)))
             for tag, name in names
         ]
 
-    def _link(self, tag: str, lifetime: float) -> SymlinkNode:
-        return SymlinkNode((self.key, tag), _MANIFESTS + mangle(to_bytes(tag)), lifetime=lifetime)
+    def _link(self, tag: str, lifetime: float) -> ReferenceLink:
+        return ReferenceLink((self.key, tag), _MANIFESTS + mangle(to_bytes(tag)), lifetime=lifetime)
 
 
 class ManifestsDirectory(_ControlDirectory):

@@ -24,7 +24,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ocifs.errors import NoAttribute, NotFound
+from ocifs.errors import NotFound
 from ocifs.filenames import mangle
 from ocifs.layers.index.entry import EntryKind, LayerEntry
 from ocifs.layers.indexing.layer import Layer
@@ -41,7 +41,7 @@ from ocifs.layers.merge.tree import (
 from ocifs.layers.service import LayerService
 from ocifs.layers.view.links import rebase_target
 from ocifs.layers.view.modes import mode_of
-from ocifs.layers.view.xattrs import visible_xattrs
+from ocifs.layers.view.xattrs import find_xattr, visible_xattrs
 from ocifs.settings import ViewSettings
 from ocifs.tree.base import FastNode
 from ocifs.tree.blob import layer_missing_error, named_in_errors
@@ -118,14 +118,15 @@ class _TreeNode(FastNode):
     def attributes(self) -> Attributes:
         return _attributes(self._context, self._code, self._entry, self._entry.size)
 
+    @property
+    def unsupported_attributes(self) -> frozenset[bytes]:
+        return self._context.tree.unsupported_xattrs
+
     def attribute_names(self) -> Sequence[bytes]:
         return tuple(name for name, _ in visible_xattrs(self._entry.xattrs))
 
     async def attribute(self, name: bytes) -> bytes:
-        for known, value in visible_xattrs(self._entry.xattrs):
-            if known == name:
-                return value
-        raise NoAttribute(f"no such extended attribute: {name!r}")
+        return find_xattr(visible_xattrs(self._entry.xattrs), name)
 
 
 class _TreeLeaf(_TreeNode):
@@ -151,7 +152,7 @@ class _TreeLeaf(_TreeNode):
 
     @property
     def _layer(self) -> Layer:
-        return self._context.layers[position_of(self._code)[0]]
+        return self._context.layers[layer_of(self._code)]
 
 
 class _TreeFile(_TreeLeaf):
@@ -171,12 +172,10 @@ class _TreeFile(_TreeLeaf):
         return _attributes(context, self._code, entry, entry.size)
 
     def on_open(self) -> None:
-        context = self._context
-        context.layer_service.acquire(context.layers[layer_of(self._code)])
+        self._context.layer_service.acquire(self._layer)
 
     def on_close(self) -> None:
-        context = self._context
-        context.layer_service.release(context.layers[layer_of(self._code)])
+        self._context.layer_service.release(self._layer)
 
     async def read(self, offset: int, size: int) -> bytes:
         entry = self._entry

@@ -29,13 +29,13 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ocifs.content import Blob
-from ocifs.errors import NoAttribute, NotFound
+from ocifs.errors import NotFound
 from ocifs.layers.indexing.layer import Layer
 from ocifs.layers.merge.root_attributes import RootAttributes, name_of
 from ocifs.layers.merge.tree import MergedEntry
 from ocifs.layers.service import LayerService
 from ocifs.layers.toc.protocol import ImageContext, TocRef
-from ocifs.layers.view.xattrs import Xattrs, visible_xattrs
+from ocifs.layers.view.xattrs import Xattrs, find_xattr, visible_xattrs
 from ocifs.oci.descriptor import Descriptor
 from ocifs.oci.digest import Digest
 from ocifs.settings import ViewSettings
@@ -124,14 +124,15 @@ class _TreeRoot(SimpleNode, FastNode):
     def lookup_nowait(self, name: bytes) -> Node | None:
         return None if self._inner is None else self._inner.lookup_nowait(name)
 
+    @property
+    def unsupported_attributes(self) -> frozenset[bytes]:
+        return frozenset() if self._inner is None else self._inner.unsupported_attributes
+
     def attribute_names(self) -> Sequence[bytes]:
         return tuple(name for name, _ in self._xattrs())
 
     async def attribute(self, name: bytes) -> bytes:
-        for known, value in self._xattrs():
-            if known == name:
-                return value
-        raise NoAttribute(f"no such extended attribute: {name!r}")
+        return find_xattr(self._xattrs(), name)
 
     async def restore_attributes(self) -> None:
         if self._cached_root is None:
