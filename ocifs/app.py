@@ -52,6 +52,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("ocifs.layout")
 
+ADMISSION_SECONDS = 2.0
+"""How long a mount waits for its registries, before it is made with a warning."""
+
 OnProgress: TypeAlias = Callable[[str, int, int], None]
 """Called with the name of a file, the number of processed bytes, and its size."""
 StatusSource: TypeAlias = Callable[[], dict[str, object]]
@@ -92,7 +95,7 @@ async def open_tree(
         closers: list[IdleCloser] = []
         housekeeper = Housekeeper(directory, settings.cache, closers)
         disk = await in_thread(Disk, settings.cache.directory, housekeeper, hooks.report)
-        parts = Parts(disk, nursery, settings, status, closers)
+        parts = Parts(disk, nursery, settings, status, closers, hooks.report or log.debug)
         if isinstance(source, LayoutSource):
             root = await _open_layout(source, parts, hooks.on_progress)
         else:
@@ -123,6 +126,7 @@ class Parts:
     settings: Settings
     status: StatusSources
     closers: list[IdleCloser]
+    note: Callable[[str], None]
 
     def context(self, origin: ContentSource, seeds: tuple[str, ...] = ()) -> Context:
         """The context that the nodes of one origin share."""
@@ -148,7 +152,13 @@ class Parts:
 
         view = replace(settings.view, repositories=seeds)
         return Context(
-            origin, view, settings.limits, layer_service, settings.timing.tag_ttl, self.disk.report
+            origin,
+            view,
+            settings.limits,
+            layer_service,
+            settings.timing.tag_ttl,
+            self.disk.report,
+            self.note,
         )
 
 
@@ -218,7 +228,7 @@ class Hosts:
             mirrored, catalog, seeds = self._contacts[part.host]
             candidates.append(AdmissionCandidate(part, mirrored, catalog, seeds, catalog.is_known))
         # Short enough that a registry that is down delays a mount, but does not prevent it.
-        seconds = min(timing.stale_after, timing.timeout / 3)
+        seconds = min(ADMISSION_SECONDS, timing.timeout / 3)
         for warning in await admit_all(candidates, seconds, or_any=several.any):
             on_warning(warning)
 

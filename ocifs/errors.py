@@ -64,7 +64,13 @@ class UsageError(OcifsError):
 
 
 class NotFound(OcifsError):
-    """The source reported that the object does not exist. Never raised for an outage."""
+    """The source reported that the object does not exist. Never raised for an outage.
+
+    `is_registry_error`: the response had an error code of the distribution specification, so it
+    came from a registry, and not from another web server.
+    """
+
+    is_registry_error = False
 
 
 class BlobMissing(NotFound):
@@ -98,9 +104,11 @@ class AccessDenied(OcifsError):
     """The registry denied access (401, 403), also with the configured credentials.
 
     `status`: the HTTP status, if there was a response.
+    `needs_login`: there are no credentials, or the registry rejects them.
     """
 
     status: int | None = None
+    needs_login = False
 
 
 class Unreachable(OcifsError):

@@ -139,11 +139,12 @@ def _mount(operations: Operations, options: SessionOptions) -> None:
         flags.add("nosymfollow")
     try:
         pyfuse3.init(operations, str(options.mountpoint), flags)
-    except RuntimeError as error:
+    except RuntimeError:
+        # Its text names a function of libfuse. The reason has to be found by looking.
         hint = diagnose_mount_failure(options.mountpoint, allow_other=asked.allow_other)
         if "nosymfollow" in flags:
             hint = "nosymfollow needs root or libfuse 3.17.1; without it: omit --nosymfollow"
-        raise UsageError(f"cannot mount at {options.mountpoint}: {error}", hint=hint) from None
+        raise UsageError(f"cannot mount at {options.mountpoint}", hint=hint) from None
 
 
 def _may_remount() -> bool:

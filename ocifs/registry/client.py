@@ -76,7 +76,8 @@ class RegistryClient:
             await self._connection.sign_in()
             return
         target, limit = endpoints.one_tag(repository), self._limits.answer_bytes
-        await self._connection.fetch(RegistryRequest("GET", target, {}, limit=limit))
+        with self._absent(f"repository {repository}"):
+            await self._connection.fetch(RegistryRequest("GET", target, {}, limit=limit))
 
     async def credential(self, repository: str) -> Credential | None:
         """The credential for a repository. Sends no request."""
@@ -108,6 +109,22 @@ class RegistryClient:
         return None if names is None else tuple(sorted(names))
 
     @contextmanager
+    def _absent(self, missing: str, repository: str = "") -> Iterator[None]:
+        """Name what is missing instead of the address of a request.
+
+        A 404 of another web server keeps its own message: the address may be wrong.
+        """
+        try:
+            yield
+        except NotFound as error:
+            if not error.is_registry_error:
+                raise
+            place = "/".join(filter(None, (self._connection.host, repository)))
+            named = NotFound(f"{place} has no {missing}", hint=error.hint)
+            named.is_registry_error = True
+            raise named from error
+
+    @contextmanager
     def _catalog_errors(self) -> Iterator[None]:
         try:
             yield
@@ -118,16 +135,19 @@ class RegistryClient:
             host = self._connection.host
             refused = isinstance(error, RegistryFailed) and error.status == 405
             if refused or isinstance(error, NotFound | AccessDenied):
-                raise CatalogUnavailable(
-                    f"{host} does not list its repositories", hint=_NAME_HINT
-                ) from error
+                text, hint = f"{host} does not list its repositories", _NAME_HINT
+                if isinstance(error, AccessDenied) and error.needs_login:
+                    text, hint = f"{text}: {error}", error.hint
+                raise CatalogUnavailable(text, hint=hint) from error
             hint = error.hint or _NAME_HINT
             raise CatalogFailed(
                 f"{host} does not list its repositories: {error}", hint=hint
             ) from error
 
     async def tags(self, repository: str) -> tuple[str, ...]:
-        return await self._lists.names(endpoints.tags(repository), "tags")
+        with self._absent(f"repository {repository}"):
+            return await self._lists.names(endpoints.tags(repository), "tags")
+        raise AssertionError("_absent has suppressed an error")
 
     async def resolve(self, repository: str, tag: str) -> Descriptor:
         """The descriptor of a tag's manifest."""
@@ -138,7 +158,7 @@ class RegistryClient:
             if descriptor is not None:
                 return descriptor
         # Some registries refuse HEAD, or leave out the digest.
-        manifest = await self._fetch_tagged(repository, target)
+        manifest = await self._fetch_tagged(repository, tag)
         # The caller fetches this digest next. The GET is not repeated then.
         self._manifests[repository, manifest.digest] = manifest
         return Descriptor(manifest.media_type, manifest.digest, len(manifest.body))
@@ -150,12 +170,13 @@ class RegistryClient:
         return dict(response.headers) if response and response.status == 200 else None
 
     async def tagged(self, repository: str, tag: str) -> RawManifest:
-        return await self._fetch_tagged(repository, endpoints.manifest(repository, tag))
+        return await self._fetch_tagged(repository, tag)
 
-    async def _fetch_tagged(self, repository: str, target: str) -> RawManifest:
-        limit = self._limits.manifest_bytes
+    async def _fetch_tagged(self, repository: str, tag: str) -> RawManifest:
+        target, limit = endpoints.manifest(repository, tag), self._limits.manifest_bytes
         request = RegistryRequest("GET", target, _ACCEPT, limit=limit)
-        response = await self._connection.fetch(request)
+        with self._absent(f"tag {tag}", repository):
+            response = await self._connection.fetch(request)
         body = response.body
         digest = responses.read_digest(response.headers)
         if digest is None:
@@ -175,7 +196,8 @@ class RegistryClient:
         digest.hasher()  # raises before the request if the algorithm is unsupported
         target, limit = endpoints.manifest(repository, digest), self._limits.manifest_bytes
         request = RegistryRequest("GET", target, _ACCEPT, limit=limit)
-        response = await self._connection.fetch(request)
+        with self._absent(f"manifest {digest}", repository):
+            response = await self._connection.fetch(request)
         body = response.body
         await off_loop(len(body), partial(verify_manifest, body, digest))
         return RawManifest(digest, response.headers.get("content-type", ""), body)

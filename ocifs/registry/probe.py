@@ -76,6 +76,8 @@ async def try_source(source: Reference | RegistrySource, settings: Settings) -> 
             return f"{source} is {descriptor.digest}"
         if source.path:
             return f"{source} has {len(await client.tags(source.path))} tags"
+        # A catalog is refused to many users who can read, so a refusal is not a failed login.
+        await client.admit("")
         return f"{source} lists {len(await client.repositories())} repositories"
     except CatalogUnavailable as error:
         return f"{error}: name repositories with --repo, or enter them by name"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import socket
 import subprocess
@@ -27,8 +29,18 @@ pytestmark = pytest.mark.servers
 
 MISTAKES = [
     # Names that do not exist, next to similar ones.
-    (["ls", "{host}/mistakes/app:v1.2"], 1, "answered 404", "did you mean v1.1 or v1?"),
-    (["ls", "{host}", "mistakes/app:nightly"], 1, "answered 404", "available: v1, v1.1"),
+    (
+        ["ls", "{host}/mistakes/app:v1.2"],
+        1,
+        "{host}/mistakes/app has no tag v1.2",
+        "did you mean v1.1 or v1?",
+    ),
+    (
+        ["ls", "{host}", "mistakes/app:nightly"],
+        1,
+        "mistakes/app has no tag nightly",
+        "available: v1, v1.1",
+    ),
     (
         ["ls", "{host}/mistakes/ap"],
         1,
@@ -60,12 +72,12 @@ MISTAKES = [
         "did you mean _tags/v1",
     ),
     (["ls", "{host}/mistakes/app:v1", "layer/0"], 1, "no 'layer' in", "did you mean layers/0?"),
-    (["ls", "{host}", "mistakes/app/_manifests/v11"], 1, "answered 404", "did you mean v1.1"),
+    (["ls", "{host}", "mistakes/app/_manifests/v11"], 1, "app has no tag v11", "did you mean v1.1"),
     (["inspect", "oci:{place}/layout:v2"], 1, "no image named 'v2'", "there is: v1"),
     (
         ["mount", "{host}/mistakes/app:v2", "{place}/mnt"],
         1,
-        "answered 404",
+        "mistakes/app has no tag v2",
         "list the tags: `ocifs ls {host}/mistakes/app _tags`",
     ),
     # Invalid words.
@@ -351,10 +363,8 @@ def test_credentials_that_are_missing_or_wrong_are_told_apart(
 ) -> None:
     words = ["ls", f"{house.host}/team/one:v1", "--ca-file", str(house.front.ca)]
     none = run_ocifs(*words, cache=tmp_path, check=False).stderr.decode()
-    assert (
-        "the token server 127.0.0.1 answered 401" in none
-        and "there are no stored credentials: log in with" in none
-    )
+    assert f"{house.host} requires a login, and no credentials for it were found\n" in none
+    assert f"log in with `podman login {house.host}`" in none
     monkeypatch.setenv("OCIFS_USERNAME", "me")
     monkeypatch.setenv("OCIFS_PASSWORD_FILE", str(tmp_path / "pw"))
     absent = run_ocifs(*words, cache=tmp_path, check=False).stderr.decode()
@@ -363,7 +373,15 @@ def test_credentials_that_are_missing_or_wrong_are_told_apart(
     )
     (tmp_path / "pw").write_text(keep_secret("that-is-wrong"))
     wrong = run_ocifs(*words, cache=tmp_path, check=False).stderr.decode()
-    assert "the credentials of me are not accepted" in wrong
+    assert f"{house.host} rejects the credentials of me from OCIFS_USERNAME and " in wrong
+    credentials = tmp_path / "auth.json"
+    auth = base64.b64encode(b"you:" + keep_secret("that-is-wrong").encode()).decode()
+    credentials.write_text(json.dumps({"auths": {house.host: {"auth": auth}}}))
+    monkeypatch.delenv("OCIFS_USERNAME")
+    monkeypatch.delenv("OCIFS_PASSWORD_FILE")
+    words += ["--authfile", str(credentials)]
+    stored = run_ocifs(*words, cache=tmp_path, check=False).stderr.decode()
+    assert f"{house.host} rejects the credentials of you from {credentials}\n" in stored
     plain = run_ocifs(
         "ls", f"{house.host}/team/one:v1", "--plain-http", cache=tmp_path, check=False
     ).stderr

@@ -128,7 +128,7 @@ def test_credentials_that_are_not_accepted_are_an_error(
         mounting(tmp_path, server.host) as done,
     ):
         assert done.returncode == 1
-        assert "not accepted" in done.stderr.decode()
+        assert "rejects the credentials of me from OCIFS_USERNAME" in done.stderr.decode()
 
 
 @pytest.mark.parametrize(("status", "expected"), [(200, 0), (400, 0), (403, 0), (401, 1)])

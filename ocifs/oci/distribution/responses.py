@@ -36,6 +36,8 @@ from ocifs.oci.distribution.headers import (
 )
 
 _ABSENT = frozenset({"MANIFEST_UNKNOWN", "NAME_UNKNOWN"})
+# NOT_FOUND is Harbor's code.
+_UNKNOWN = _ABSENT | {"BLOB_UNKNOWN", "NOT_FOUND"}
 _WARNINGS = _LIMITS = 8  # warnings and limits of one response
 _DATE_LENGTH = 64  # characters of a date in Retry-After
 
@@ -60,7 +62,9 @@ def error_of(
     detail = error_text(headers, body)
     text = f"{subject} answered {status}" + (f" ({detail})" if detail else "")
     if status == 404:
-        return NotFound(text)
+        absent = NotFound(text)
+        absent.is_registry_error = bool(error_codes(body) & _UNKNOWN)
+        return absent
     if status in (401, 403):
         denied = AccessDenied(
             text,

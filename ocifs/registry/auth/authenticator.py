@@ -126,10 +126,13 @@ class Authenticator:
                     state.basic, state.basic_since = credential.basic(), trio.current_time()
                     return state.basic
         state.basic, state.is_searched = "", False
-        raise AccessDenied(
-            f"{self._host} requires credentials, and accepts none of the stored ones",
-            hint=_login_hint(self._host),
-        )
+        schemes = sorted({challenge.scheme for challenge in parse_challenges(challenge_header)})
+        if schemes and not {"basic", "bearer"} & set(schemes):
+            raise AccessDenied(
+                f"{self._host} requires a login by {', '.join(schemes)}, which is not supported",
+                hint="ocifs supports Basic and Bearer: ask for another address of the registry",
+            )
+        raise login_error(self._host, await self._scopes.credential(scope))
 
     async def renew(self, scope: str, refused: str) -> str | None:
         """Another header instead of one that was refused without a challenge.
@@ -222,20 +225,36 @@ class Authenticator:
         try:
             return await fetch_token(self._client, request)
         except AccessDenied as error:
-            reason = (
-                f"the credentials of {credential.username} are not accepted"
-                if credential and credential.username
-                else "there are no stored credentials"
-            )
-            error.hint = (
-                f"{reason}: log in with docker, podman or oras login; "
-                f"`ocifs doctor {self._host}` lists the stored credentials"
-            )
-            raise
+            # Without credentials, 403 may be about this scope alone (see `sign_in`).
+            if error.status == 403 and credential is None:
+                error.hint = f"there are no stored credentials: {login_hint(self._host)}"
+                raise
+            denied = login_error(self._host, credential)
+            denied.status = error.status
+            raise denied from error
 
 
-def _login_hint(host: str) -> str:
+_KINDS = {"identity": "an identity token", "registry": "a registry token"}
+
+
+def login_error(host: str, credential: Credential | None) -> AccessDenied:
+    """The error for a registry that requires a login, without a credential or with a wrong one."""
+    if credential is None:
+        message = f"{host} requires a login, and no credentials for it were found"
+    else:
+        name = f" of {credential.username}" if credential.username else ""
+        origin = f" from {credential.origin}" if credential.origin else ""
+        message = f"{host} rejects the credentials{name}{origin}"
+        if credential.kind != "password":
+            message += f" (it is not a password, but {_KINDS[credential.kind]})"
+    error = AccessDenied(message, hint=login_hint(host))
+    error.status, error.needs_login = 401, True
+    return error
+
+
+def login_hint(host: str) -> str:
+    """How to log in, and where credentials are stored."""
     return (
-        "log in with docker, podman or oras login; "
+        f"log in with `podman login {host}`, docker login or oras login; "
         f"`ocifs doctor {host}` lists the stored credentials"
     )

@@ -15,11 +15,13 @@ class Credential:
 
     `kind` is the kind of the secret: a `password`, an `identity` token that a token server
     exchanges for others (OAuth2), or a `registry` token, which is sent unchanged.
+    `origin` is its source, for messages. Equal credentials of two sources are the same.
     """
 
     username: str
     secret: str = field(repr=False)
     kind: CredentialKind = "password"
+    origin: str = field(default="", compare=False)
 
     def basic(self) -> str:
         """The value of an Authorization header (RFC 7617)."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from ocifs.registry.auth.credential import Credential
@@ -46,5 +47,5 @@ async def find_credential(
         credential = await source.find(host, repository, refresh=refresh)
         if credential is not None:
             log.debug("using the credential for %s from %s", host, source.describe())
-            return credential
+            return replace(credential, origin=source.describe())
     return None

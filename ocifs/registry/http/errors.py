@@ -63,6 +63,9 @@ _INVALID_URL = (
     httpcore.ProtocolError,
 )
 
+# The start of a message of httpx, whose error has no class of its own.
+_BAD_LOCATION = "Invalid URL in location header"
+
 _NO_TLS = "the server does not use TLS on this port: use --plain-http, or another port"
 _OTHER_NAME = "the certificate is for another name: use the host name in the certificate"
 _CLIENT_CERTIFICATE = "put it into certs.d/{host} as NAME.cert with NAME.key"
@@ -137,6 +140,11 @@ def _translate(error: Exception, host: str) -> OcifsError:  # noqa: PLR0911 (a t
         return Unreachable(f"{host} does not respond", hint=_CHECK_ROUTE)
     if isinstance(error, httpcore.TimeoutException | httpx.TimeoutException):
         return Unreachable(f"timed out while waiting for {host}", hint=_TRY_AGAIN)
+    if text.startswith(_BAD_LOCATION):
+        return Malformed(
+            f"{host} redirects to an invalid address",
+            hint="the registry, or a proxy in front of it, is misconfigured",
+        )
     if isinstance(error, httpcore.RemoteProtocolError | httpx.RemoteProtocolError):
         return Unreachable(f"{host} ended the connection: {text}", hint=_TRY_AGAIN)
     if isinstance(error, _INVALID_URL):
@@ -151,7 +159,12 @@ def _translate(error: Exception, host: str) -> OcifsError:  # noqa: PLR0911 (a t
 
 def reason_of(error: BaseException) -> str:
     """The reason for a failure, without details for the library's developers; "" without one."""
-    text = next((str(cause) for cause in causes_of(error) if str(cause)), "")
+    causes = list(causes_of(error))
+    for cause in causes:
+        # An SSLError is an OSError whose strerror has the parts of OpenSSL.
+        if isinstance(cause, OSError) and not isinstance(cause, ssl.SSLError) and cause.strerror:
+            return cause.strerror
+    text = next((str(cause) for cause in causes if str(cause)), "")
     text = _OPENSSL.sub("", _OPENSSL.sub("", text))
     # h11 appends the repr of the bytes that it could not parse.
     return text.partition(": bytearray(")[0].partition(": b'")[0]

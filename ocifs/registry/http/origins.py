@@ -27,6 +27,8 @@ from ocifs.registry.http.addresses import NetworkZone, zone_of
 WebOrigin: TypeAlias = tuple[str, str, int | None]
 """Scheme, host and port (None: the scheme's default), normalised for comparison."""
 
+_MISCONFIGURED = "the registry, or a proxy in front of it, redirects there: tell its operator"
+
 
 def origin_in(url: str) -> WebOrigin:
     """The origin of an absolute URL. Raises Malformed."""
@@ -90,7 +92,8 @@ def _parse(url: str) -> httpx.URL:
         urlsplit(url)  # rejects unclosed brackets, which httpx accepts
         parsed = httpx.URL(url)
     except (httpx.InvalidURL, UnicodeError, ValueError):
-        raise Malformed("invalid HTTP address") from None
+        raise Malformed("invalid HTTP address", hint=_MISCONFIGURED) from None
     if parsed.scheme not in ("http", "https") or not parsed.host or (parsed.port or 0) > 65535:
-        raise Malformed(f"not an HTTP address: scheme {parsed.scheme or 'missing'}")
+        scheme = parsed.scheme or "missing"
+        raise Malformed(f"not an HTTP address: scheme {scheme}", hint=_MISCONFIGURED)
     return parsed

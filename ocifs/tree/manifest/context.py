@@ -60,9 +60,13 @@ MANY_NAMES = 2_000
 
 
 class CatalogIndex:
-    """The index of the latest list of repositories."""
+    """The index of the latest list of repositories.
+
+    `is_refusal_noted`: the user was told why a listing without a catalog is empty.
+    """
 
     def __init__(self) -> None:
+        self.is_refusal_noted = False
         self._names: Sequence[str] = ()
         self._index = NameIndex()
 
@@ -85,6 +89,7 @@ class Context:
       layer is used.
     - `report` shows a note to the user about something that no reader can notice. A mount adds it
       to `.ocifs/errors`.
+    - `note` is the same for what a command without a mount explains itself.
     - `serials` are numbers that distinguish nodes of the same name.
     """
 
@@ -94,6 +99,7 @@ class Context:
     make_layer_service: Callable[[], LayerService]
     tag_ttl: float = 60.0
     report: Callable[[str], None] = log.warning
+    note: Callable[[str], None] = log.debug
     visited: NameIndex = field(default_factory=NameIndex)
     serials: Iterator[int] = field(default_factory=itertools.count)
     catalog: CatalogIndex = field(default_factory=CatalogIndex)

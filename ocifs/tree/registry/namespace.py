@@ -112,6 +112,10 @@ class RepositoryDirectory(WithoutLabels, SimpleNode):
         # After a failed catalog, an empty listing would look like an empty registry.
         if error is not None and (error.listed or (isinstance(error, CatalogFailed) and not shown)):
             raise partial_listing_error(error, shown) from error
+        if error is not None and not shown and not context.catalog.is_refusal_noted:
+            # Programs see an empty directory, since names below it can still be entered.
+            context.catalog.is_refusal_noted = True
+            context.note(f"an empty listing: {error}; {error.hint}")
         return shown
 
     def _children(self, components: Iterable[str]) -> list[DirectoryEntry]:
