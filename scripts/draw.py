@@ -1,21 +1,24 @@
-"""Draw the pictures of the documents: a terminal session, and the ratios of the benchmarks.
+"""Draw the pictures of the documents: a terminal session, and the times of tasks.
 
-    scripts/pictures
+    scripts/pictures [session | figures]
 
-Writes docs/pictures/session.svg from the output of scripts/demo. Writes docs/pictures/bench.svg
-and the tables of figures from docs/explanation/bench.json, which `scripts/bench --json` writes.
-The same input gives the same files.
+Writes docs/pictures/session.svg from a recorded session (scripts/recording.py), which needs root.
+Writes docs/pictures/tasks.svg and the tables of figures from docs/explanation/bench.json, which
+`scripts/bench --json` writes. The same input gives the same files.
 """
 
 from __future__ import annotations
 
-import os
-import re
+import argparse
+import json
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from scripts.bench_report import Figure, kept, with_unit
+from scripts.draw_session import session_svg
+from scripts.recording import Recorded
 
 ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "docs/pictures"
@@ -26,76 +29,71 @@ TARGETS = ROOT / "docs/decisions/0055-performance-targets.md"
 NEIGHBOURS = ("skopeo", "ratarmount", "nydus", "curl")  # peers on the page of the comparison
 BEGIN, END = "<!-- From bench.json, by scripts/pictures. -->", "<!-- To here. -->"
 BOUNDS = ("the limit", "0.6 s")  # peers that are not programs
-WIDTH = 110
-SHOWN = (
-    "ls mnt/_tags",
-    "readlink",
-    "cat mnt/_manifests/1.0/kind",
-    "sha256sum mnt/_manifests/1.0",
-    "find -L mnt/_manifests/1.0/rootfs",
-    "cat mnt/_manifests/notes",
+# Lower limits that are not programs of a user: on the page for developers only.
+ARTIFICIAL = (
+    "json.loads",
+    "import of its libraries",
+    "bytes read",
+    "after 10,000",
+    "the same from memory, bare pyfuse3",
+    "python -c pass",
+)
+TASKS = (
+    "read one file of an image",
+    "mount, read one file",
+    "read another file later",
+    "list the files of an image",
+    "compare two releases",
+    "find the tags that have a file",
+    "read the configs of all tags",
+    "read every file",
 )
 
 
 def session() -> None:
-    """Draw the most interesting commands of the demo, as a terminal shows them."""
-    from rich.console import Console
-    from rich.text import Text
-
+    """Record a session, and write its picture and the block of the README."""
+    own_network = ("unshare", "--net", "--mount", "--propagation", "private")
     done = subprocess.run(
-        [ROOT / "scripts/demo"], capture_output=True, text=True, check=True, timeout=300
+        [*own_network, sys.executable, "-m", "scripts.recording"],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        timeout=600,
     )
-    steps = re.split(r"^\$ ", done.stdout, flags=re.MULTILINE)[1:]
-    with open(os.devnull, "w") as nowhere:
-        console = Console(
-            record=True, width=WIDTH, file=nowhere, force_terminal=True, legacy_windows=False
-        )
-        for step in steps:
-            command, _, output = step.partition("\n")
-            if command.startswith(SHOWN):
-                console.print(Text("$ ", style="green") + Text(command, style="bold"))
-                console.print(Text(output.strip("\n")))
-        svg = console.export_svg(title="ocifs", unique_id="session")
-    # The picture must not load fonts from the network.
-    svg = re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)
-    (PICTURES / "session.svg").write_text(svg)
+    recorded: list[Recorded] = json.loads(done.stdout)
+    (PICTURES / "session.svg").write_text(session_svg(recorded))
 
 
-def bench() -> None:
-    """Draw one bar for each figure with a peer: the ratio of ocifs to the peer."""
+def tasks(measured: Sequence[Figure]) -> None:
+    """Draw two bars for each task of a user: the seconds of ocifs, and those of its peer."""
     import matplotlib as mpl
 
     mpl.use("svg")
     mpl.rcParams["svg.hashsalt"] = "ocifs"
     from matplotlib import pyplot as plt
 
-    shown = [
-        each
-        for each in kept(FIGURES)
-        if each.unit in ("s", "MB") and each.theirs and each.peer not in BOUNDS
-    ]
-    labels = [f"{each.what}\n{each.peer}" for each in shown]
-    ratios = [each.ratio for each in shown]
-    figure, axes = plt.subplots(figsize=(10, 0.5 * len(shown) + 1.2))
-    axes.barh(
-        labels,
-        [ratio - 1 for ratio in ratios],
-        left=1,
-        color=["#3a7" if ratio <= 1 else "#c85" for ratio in ratios],
-    )
-    axes.set_xscale("log")
-    axes.axvline(1, color="#555", linewidth=1)
-    for place, ratio in enumerate(ratios):
-        left = ratio <= 1
-        axes.text(
-            ratio, place, f" {ratio:.2f} ", va="center", ha="right" if left else "left", fontsize=8
-        )
-    axes.tick_params(axis="y", labelsize=8)
-    axes.margins(x=0.12)
+    figure, axes = plt.subplots(figsize=(9, 0.62 * len(measured) + 1.4))
+    longest = max(max(each.ours, each.theirs) for each in measured)
+    for place, each in enumerate(measured):
+        for offset, seconds, color, label in (
+            (-0.2, each.ours, "#2a9d6f", f"{seconds_of(each.ours)}  ocifs"),
+            (0.2, each.theirs, "#9aa5b1", f"{seconds_of(each.theirs)}  {each.peer}"),
+        ):
+            axes.barh(place + offset, seconds, height=0.36, color=color)
+            axes.text(seconds + longest * 0.01, place + offset, label, va="center", fontsize=8)
+    axes.set_yticks(range(len(measured)), [each.what for each in measured], fontsize=9)
+    axes.set_xlim(0, longest * 1.45)
     axes.invert_yaxis()
-    axes.set_xlabel("ocifs divided by the peer, measured in one run (less is better)")
+    axes.set_title("Seconds for tasks with an image (shorter is better)", fontsize=10, loc="left")
+    axes.set_xlabel("seconds")
+    axes.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
-    figure.savefig(PICTURES / "bench.svg", metadata={"Date": None})
+    figure.savefig(PICTURES / "tasks.svg", metadata={"Date": None})
+
+
+def seconds_of(value: float) -> str:
+    """Seconds with two significant digits."""
+    return f"{value:.1f} s" if value >= 1 else f"{value:.2f} s"
 
 
 def rows(measured: Sequence[Figure], targets: bool) -> str:
@@ -126,9 +124,9 @@ def pages() -> dict[Path, str]:
     Pages for users compare ocifs with other programs. The page for developers has the targets.
     """
     every = kept(FIGURES)
-    with_peers = [each for each in every if each.peer not in BOUNDS]
+    with_peers = [each for each in every if each.peer not in (*BOUNDS, *ARTIFICIAL)]
     compared = [each for each in every if each.peer.startswith(NEIGHBOURS)]
-    targets = [each for each in every if each.target]
+    targets = [each for each in every if each.target or each.peer in ARTIFICIAL]
     return {
         PAGE: page(PAGE.read_text(), with_peers),
         COMPARISON: page(COMPARISON.read_text(), compared),
@@ -137,10 +135,15 @@ def pages() -> dict[Path, str]:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("part", nargs="?", choices=("session", "figures"), help="only this part")
+    part = parser.parse_args().part
     PICTURES.mkdir(exist_ok=True)
-    session()
-    if FIGURES.exists():
-        bench()
+    if part in (None, "session"):
+        session()
+    if part in (None, "figures"):
+        measured = {each.what: each for each in kept(FIGURES) if each.peer not in ARTIFICIAL}
+        tasks([measured[what] for what in TASKS if what in measured])
         for path, text in pages().items():
             path.write_text(text)
 

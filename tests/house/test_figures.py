@@ -12,7 +12,7 @@ from scripts.draw import PICTURES, pages
 def test_the_pages_show_the_figures_of_the_benchmarks() -> None:
     for path, text in pages().items():
         assert path.read_text() == text, "run scripts/pictures"
-    assert (PICTURES / "bench.svg").exists()
+    assert (PICTURES / "tasks.svg").exists()
 
 
 def test_figures_are_medians_and_take_the_place_of_older_ones(tmp_path: Path) -> None:
