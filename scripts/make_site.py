@@ -4,6 +4,7 @@
 
 Rules that hold here:
 - The list of pages exists once, in docs/README.md. A page that is not in the list is an error.
+- The decisions are not in the side bar. Their list is docs/decisions/README.md.
 - A broken link or anchor is an error. MkDocs does not check links to files outside of docs/, so the
   generated pages are also checked.
 - A link to another site must be a valid URL. It is not fetched.
@@ -30,7 +31,7 @@ LINK = re.compile(r"\[([^\]]+)\]\(([\w/.-]+\.md)\)")
 
 def navigation() -> list[dict[str, object]]:
     """The pages and their sections, from the list in docs/README.md."""
-    sections: list[dict[str, object]] = [{"Documents": "README.md"}]
+    sections: list[dict[str, object]] = [{"ocifs": "README.md"}]
     pages: list[dict[str, str]] = []
     for line in (DOCS / "README.md").read_text().splitlines():
         heading = re.fullmatch(r"\*\*(.+)\*\*", line)
@@ -44,6 +45,8 @@ def navigation() -> list[dict[str, object]]:
 def left_out() -> list[str]:
     """The pages that are not in the list."""
     named = {target for _, target in LINK.findall((DOCS / "README.md").read_text())} | {"README.md"}
+    decisions = LINK.findall((DOCS / "decisions/README.md").read_text())
+    named |= {f"decisions/{target}" for _, target in decisions}
     return sorted(
         str(page.relative_to(DOCS))
         for page in DOCS.rglob("*.md")
@@ -109,6 +112,7 @@ def main() -> int:
         settings = yaml.safe_load((ROOT / "scripts/mkdocs.yml").read_text())
         settings |= {"docs_dir": str(DOCS), "site_dir": str(ROOT / "site"), "nav": navigation()}
         settings |= {"site_dir": f"{place}/site"} if options.check else {}
+        settings["theme"] |= {"custom_dir": str(ROOT / "scripts/site")}
         (Path(place) / "mkdocs.yml").write_text(yaml.safe_dump(settings))
         command = [
             sys.executable,

@@ -216,6 +216,7 @@ PAGES = (
     "export-and-air-gap.md",
     "use-a-root-filesystem.md",
     "monitor-mounts.md",
+    "hpc.md",
 )
 
 

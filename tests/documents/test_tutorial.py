@@ -1,16 +1,13 @@
-"""The commands of the tutorial and of the README run unchanged, and print the documented output."""
+"""The commands of the tutorial run unchanged, and print the documented output."""
 
 from __future__ import annotations
 
-import html
 import os
-import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from scripts.draw import PICTURES
 from tests.documents.session import Step, blocks, plain, run, steps
 
 ROOT = Path(__file__).parents[2]
@@ -64,30 +61,6 @@ def test_the_tutorial_prints_the_documented_output(
     assert shown > 10
 
 
-@pytest.fixture(scope="module")
-def demo() -> str:
-    """The output of the demo."""
-    return subprocess.run(
-        [ROOT / "scripts/demo"], capture_output=True, text=True, timeout=100, check=True
-    ).stdout
-
-
-def test_the_readme_shows_what_the_demo_and_the_tutorial_print(
-    sessions: list[tuple[Step, str]], demo: str
-) -> None:
-    port = next(text for _, text in sessions if "port " in text).rpartition("port ")[2].strip()
-    known = {step.command: plain(step.output or "") for step in steps(demo[demo.index("$ ") :])}
-    known |= {
-        plain(step.command.replace("$port", port), port): plain(text, port)
-        for step, text in sessions
-    }
-    shown = [step for block in blocks(README) if block.startswith("$ ") for step in steps(block)]
-    assert len(shown) > 8
-    for step in shown:
-        assert step.command in known, f"neither the demo nor the tutorial runs {step.command!r}"
-        assert plain(step.output or "") in known[step.command], step.command
-
-
 def test_the_readme_s_other_commands_are_those_that_ci_runs() -> None:
     other = [
         line
@@ -110,13 +83,3 @@ def test_the_page_about_the_scripts_names_every_script() -> None:
     ]
     assert "scripts/demo" in programs
     assert [name for name in programs if f"| `{name}" not in page] == []
-
-
-def test_the_picture_of_a_session_is_what_the_demo_prints(demo: str) -> None:
-    drawn = html.unescape(re.sub(r"<[^>]+>", "", (PICTURES / "session.svg").read_text())).replace(
-        "\u00a0", " "
-    )
-    shown = [line.rstrip() for line in drawn[drawn.index("$ ") :].splitlines() if line.strip()]
-    assert len(shown) > 10
-    printed = [line.rstrip() for line in demo.splitlines()]
-    assert [line for line in shown if line not in printed] == []
