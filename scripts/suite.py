@@ -1,18 +1,22 @@
-"""Run the whole suite in parts, side by side: one pytest for each directory of tests.
+"""Run the whole suite in parts, side by side: one pytest for each part.
 
     python -m scripts.suite                       the whole suite
     python -m scripts.suite --light [ARGUMENTS]   the tests that need only the extra `test`
+    python -m scripts.suite --quick [ARGUMENTS]   the same side by side, and some real mounts
 
 The light tests need no root, Go, FUSE, servers or other programs, and run in one pytest, to which
-the arguments are passed.
+the arguments are passed. `--quick` passes them to each of its pytests.
 
 Most tests wait for daemons and deadlines, so one after the other they leave the processors idle.
-Each part writes to a file, which is printed when the part has ended. The exit status is 1 if any
-part failed. The last line adds up what pytest reports of all parts.
+A part is a directory of tests, or every Nth file of a large one: its pytest builds the fixtures of
+its session once, and no part is so long that the others wait for it at the end. Each part writes to
+a file, which is printed when the part has ended. The exit status is 1 if any part failed. The last
+line adds up what pytest reports of all parts.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -25,9 +29,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-SIDE_BY_SIDE = 3
+# More than there are processors, because a part waits for half of its time.
+SIDE_BY_SIDE = 2 * (os.cpu_count() or 1)
 # The slowest parts begin first; the others follow in the order of their names.
-FIRST = ("layers", "mount", "registry", "packaging", "cli", "soak", "documents", "fuzz", "store")
+FIRST = ("packaging", "soak", "mount", "cli", "registry", "documents", "layers", "fuzz", "store")
+# The files of a part. The fixtures of packaging take longer than its tests, so it is not divided.
+MOST_FILES, FILES = 10, {"packaging": 100, "soak": 2, "documents": 4, "oci": 20, "tree": 20}
+# Directories whose tests take less time than the start of a pytest.
+SMALL = ("conformance", "layout", "model", "oci", "posix", "python", "tree")
 # The directories of the light tests.
 LIGHT = ("oci", "layers", "layout", "tree", "fuse", "registry")
 # Files in them that take too long for the light tests.
@@ -37,16 +46,18 @@ HEAVY = (
     "layers/test_seekable.py",
     "layout/test_archive.py",
 )
+# Real mounts that need no other program, for --quick.
+MOUNTS = ("mount/test_layout_mount.py", "mount/test_links.py", "mount/test_view.py")
 WORDS = re.compile(r"(\d+) (passed|failed|skipped|error)")
 NO_TESTS = 5  # pytest's status
 
 
 @dataclass(frozen=True)
 class Part:
-    """Tests of one directory, or the files at the top."""
+    """Tests for one pytest: the name of their directory, and the arguments."""
 
     name: str
-    paths: tuple[str, ...]
+    arguments: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -67,21 +78,24 @@ class Outcome:
 
 def parts(tests: Path) -> list[Part]:
     """All parts, the slowest first."""
-    found = [
-        Part(each.name, (str(each),))
-        for each in sorted(tests.iterdir())
-        if each.is_dir() and any(each.rglob("test_*.py"))
-    ]
-    top = tuple(str(each) for each in sorted(tests.glob("test_*.py")))
+    found, small = [], []
+    for each in sorted(tests.iterdir()):
+        files = sorted(map(str, each.rglob("test_*.py"))) if each.is_dir() else []
+        if each.name in SMALL:
+            small += [str(each)]
+        elif files:
+            count = -(-len(files) // FILES.get(each.name, MOST_FILES))
+            found += [Part(each.name, tuple(files[n::count])) for n in range(count)]
     found.sort(key=lambda part: FIRST.index(part.name) if part.name in FIRST else len(FIRST))
-    return [*found, *([Part("top", top)] if top else [])]
+    top = sorted(map(str, tests.glob("test_*.py")))
+    return [*found, *([Part("small", (*small, *top))] if small or top else [])]
 
 
 def run(part: Part) -> Outcome:
     """Run one part to its end."""
     began = time.monotonic()
     with tempfile.TemporaryFile() as output:
-        command = [sys.executable, "-m", "pytest", *part.paths]
+        command = [sys.executable, "-m", "pytest", *part.arguments]
         done = subprocess.run(
             command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=False
         )
@@ -97,23 +111,43 @@ def outcomes(all_parts: list[Part]) -> Iterator[Outcome]:
             yield future.result()
 
 
-def light(arguments: list[str]) -> int:
-    """Run the light tests, and return pytest's status."""
-    tests = ROOT / "tests"
+def light_tests(tests: Path) -> tuple[list[str], list[str]]:
+    """The options that select the light tests, and their directories and files."""
     paths = [*(tests / name for name in LIGHT), *sorted(tests.glob("test_*.py"))]
     heavy = [f"--ignore={tests / name}" for name in HEAVY]
-    command = [sys.executable, "-m", "pytest", "-m", "not mount and not servers", *heavy]
-    command += [*arguments, *map(str, paths)]
+    return ["-m", "not mount and not servers", *heavy], [str(path) for path in paths]
+
+
+def light(arguments: list[str]) -> int:
+    """Run the light tests, and return pytest's status."""
+    options, paths = light_tests(ROOT / "tests")
+    command = [sys.executable, "-m", "pytest", *options, *arguments, *paths]
     return subprocess.run(command, cwd=ROOT, check=False).returncode
+
+
+def quick(tests: Path, arguments: list[str]) -> list[Part]:
+    """The light tests in two parts, and some mounts."""
+    options, paths = light_tests(tests)
+    options += arguments
+    layers = [path for path in paths if Path(path).name == "layers"]
+    rest = [path for path in paths if path not in layers]
+    mounts = [*arguments, *(str(tests / name) for name in MOUNTS)]
+    return [
+        Part("light", (*options, *rest)),
+        Part("layers", (*options, *layers)),
+        Part("mount", tuple(mounts)),
+    ]
 
 
 def main() -> int:
     """Run all parts and print them."""
     if sys.argv[1:2] == ["--light"]:
         return light(sys.argv[2:])
+    tests = ROOT / "tests"
+    chosen = quick(tests, sys.argv[2:]) if sys.argv[1:2] == ["--quick"] else parts(tests)
     total: Counter[str] = Counter()
     failed: list[str] = []
-    for outcome in outcomes(parts(ROOT / "tests")):
+    for outcome in outcomes(chosen):
         print(f"=== tests/{outcome.part.name}: {outcome.seconds:.0f} s", flush=True)
         print(outcome.output, flush=True)
         total += outcome.counts

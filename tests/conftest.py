@@ -7,12 +7,13 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
-from tests.support import hermetic
+from tests.support import hermetic, starter
 from tests.support.hermetic import pytest_configure, pytest_unconfigure  # noqa: F401 (hooks)
 from tests.support.leaks import pytest_runtest_logreport, pytest_sessionfinish, pytest_sessionstart  # noqa: F401 (hooks)
 from tests.support.registry import Registry, running_registry
 
 hermetic.isolate()
+starter.enable()
 
 # No law is about time, so a slow example on a busy machine is not a failure.
 settings.register_profile("ocifs", deadline=None)

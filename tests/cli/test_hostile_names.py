@@ -23,6 +23,7 @@ from ocifs.printable import printable, printable_lines
 from ocifs.telemetry import JournalFormatter, TextFormatter
 from tests.cli.test_terminal import in_pipe, on_terminal
 from tests.registry.conftest import nobodys_home  # noqa: F401 (a fixture, for all tests here)
+from tests.support import starter
 from tests.support.mount import mounted
 
 HOSTILE = "x\x1b]0;PWNED\x07\x1b[2J\u009b31m\u202egnp\u2066\u200f\x7f\r"
@@ -167,14 +168,8 @@ def test_on_a_terminal_it_does_nothing(layout: Path, tmp_path: Path, words: str)
 def test_standard_error_is_clean_wherever_it_leads(
     layout: Path, tmp_path: Path, words: str
 ) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "ocifs", *arguments(words, layout)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        env={"XDG_CACHE_HOME": str(tmp_path), "HOME": str(tmp_path), "PATH": "/usr/bin:/bin"},
-        check=False,
-        timeout=60,
-    )
+    environment = {"XDG_CACHE_HOME": str(tmp_path), "HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
+    done = starter.run(arguments(words, layout), environment)
     assert [mark for mark in MARKS if mark in done.stderr] == []
 
 

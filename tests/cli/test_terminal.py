@@ -6,8 +6,6 @@ import os
 import pty
 import re
 import select
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +13,7 @@ import pytest
 
 from ocifs.oci import mediatype
 from tests.registry.conftest import nobodys_home  # noqa: F401 (a fixture, for all tests here)
+from tests.support import starter
 from tests.support.mount import mounted
 from tests.support.push import push_blob, push_manifest
 from tests.support.registry import Registry
@@ -22,6 +21,9 @@ from tests.support.registry import Registry
 pytestmark = pytest.mark.servers
 ESCAPE = re.compile(rb"\x1b\[([0-9;?]*)([A-Za-z])")
 PATIENCE = 60
+# The terminal on standard input becomes the controlling terminal, as after a login.
+OWN_SESSION = "import os, fcntl, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0)"
+ONE_PIPE = "import os; os.dup2(1, 2)"  # standard error and output
 # The last lines of commands that take long.
 SUMMARIES = {
     "prefetch": rb"256\.0 KiB in [0-9.]+ s \([0-9.]+ .iB/s\), 1 layer",
@@ -43,10 +45,10 @@ def on_terminal(words: list[str], more: Mapping[str, str], cache: Path) -> bytes
         if name not in ("NO_COLOR", "CLICOLOR_FORCE")
     }
     environment |= {"XDG_CACHE_HOME": str(cache), **more}
-    program, seen = [sys.executable, "-m", "ocifs", *words], b""
-    child, file = pty.fork()
-    if not child:
-        os.execve(program[0], program, environment)
+    file, terminal = pty.openpty()
+    process = starter.start(words, environment, (terminal, terminal, terminal), OWN_SESSION)
+    os.close(terminal)
+    seen = b""
     try:
         while select.select([file], [], [], PATIENCE)[0]:
             seen += os.read(file, 1 << 16)
@@ -55,7 +57,7 @@ def on_terminal(words: list[str], more: Mapping[str, str], cache: Path) -> bytes
         return seen
     finally:
         os.close(file)  # ends processes that are still running
-        os.waitpid(child, 0)
+        process.wait(PATIENCE)
 
 
 def in_pipe(words: list[str], cache: Path, **more: str) -> bytes:
@@ -64,15 +66,8 @@ def in_pipe(words: list[str], cache: Path, **more: str) -> bytes:
         for name, value in os.environ.items()
         if name not in ("NO_COLOR", "CLICOLOR_FORCE")
     }
-    done = subprocess.run(
-        [sys.executable, "-m", "ocifs", *words],
-        env={**environment, "XDG_CACHE_HOME": str(cache), "TERM": "xterm", **more},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=60,
-        check=False,
-    )
-    return done.stdout
+    environment |= {"XDG_CACHE_HOME": str(cache), "TERM": "xterm", **more}
+    return starter.run(words, environment, before=ONE_PIPE).stdout
 
 
 def colours(written: bytes) -> set[bytes]:

@@ -16,6 +16,7 @@ import fsspec
 import pytest
 
 import ocifs
+from tests.support import starter
 from tests.support.archives import OUTER, archive_of, files_of, saved
 from tests.support.image import make_layout
 from tests.support.mount import mounted, run_ocifs
@@ -30,9 +31,6 @@ def hook(event, arguments):
         os.write(2, f"NETWORK {event} {arguments}\\n".encode())
         os._exit(99)
 sys.addaudithook(hook)
-sys.argv[0] = "ocifs"
-from ocifs.cli.main import main
-sys.exit(main())
 """
 
 
@@ -80,8 +78,7 @@ KINDS = [
 def guarded(*arguments: str, cache: Path) -> subprocess.CompletedProcess[bytes]:
     """Run a command that must not use the network."""
     environment = {**os.environ, "XDG_CACHE_HOME": str(cache)}
-    command = [sys.executable, "-c", GUARD, *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, timeout=100, check=False)
+    return starter.run(arguments, environment, seconds=100, before=GUARD)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -123,22 +120,12 @@ def test_transports_of_other_tools_are_refused_without_network(
 
 @pytest.mark.parametrize("name", ["image.tar", "image.tar.gz", "image.tgz", "some/image.tar.xz"])
 def test_the_name_of_an_archive_without_a_slash_before_it_is_not_sent_to_a_registry(
-    tmp_path: Path, name: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_bytes(b"")
-    environment = {
-        **os.environ,
-        "XDG_CACHE_HOME": str(tmp_path / "cache"),
-        "PYTHONPATH": os.getcwd(),
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", GUARD, "ls", name],
-        env=environment,
-        cwd=tmp_path,
-        capture_output=True,
-        check=False,
-    )
+    monkeypatch.chdir(tmp_path)
+    done = guarded("ls", name, cache=tmp_path / "cache")
     assert done.returncode == 2
     assert f"./{name}".encode() in done.stderr
 

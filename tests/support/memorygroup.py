@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.starter import new_interpreters
+
 ROOT = Path("/sys/fs/cgroup")
 END_SECONDS = 20.0
 
@@ -35,7 +37,8 @@ class MemoryGroup:
         """Move this process into the group during the block, with the processes that it starts."""
         (self.place / "cgroup.procs").write_text(str(os.getpid()))
         try:
-            yield
+            with new_interpreters():
+                yield
         finally:
             (self.home / "cgroup.procs").write_text(str(os.getpid()))
 

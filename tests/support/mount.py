@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from tests.support import starter
 from tests.support.leaks import note
+from tests.support.starter import Process
 
 START_SECONDS, END_SECONDS = 60.0, 60.0  # long enough for a busy machine
 NOTED = 1 << 16  # bytes of a command's output that are searched for secrets
@@ -29,7 +30,7 @@ class Mounted:
     """
 
     path: Path
-    process: subprocess.Popen[bytes]
+    process: Process
     cache: Path
     said: bytes = b""
 
@@ -44,8 +45,7 @@ def run_ocifs(
 ) -> subprocess.CompletedProcess[bytes]:
     """Run a command of ocifs with its own cache."""
     environment = {**os.environ, "XDG_CACHE_HOME": str(cache)}
-    command = [sys.executable, "-m", "ocifs", *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, timeout=60, check=False)
+    done = starter.run(arguments, environment)
     note(f"ocifs {' '.join(arguments)}", done.stderr + done.stdout[:NOTED])
     if check:
         done.check_returncode()
@@ -67,9 +67,10 @@ def mounted(
     where.mkdir(exist_ok=True)
     environment = {**environment, "XDG_CACHE_HOME": str(cache)}
     sources = [source] if isinstance(source, str) else source
-    command = [sys.executable, "-m", "ocifs", "mount", "-f", "-v", *options, *sources, str(where)]
+    arguments = ["mount", "-f", "-v", *options, *sources, str(where)]
     said = tempfile.TemporaryFile()  # noqa: SIM115 (closed below; a pipe could fill up)
-    process = subprocess.Popen(command, env=environment, stderr=said)
+    process = starter.start(arguments, environment, (0, 1, said.fileno()))
+    note("arguments", " ".join(arguments))
     mount = Mounted(where, process, cache)
     try:
         _wait(process, where, said)
@@ -89,7 +90,7 @@ def mounted(
         assert ended, f"the mount of {source} did not end within {END_SECONDS:g} s of SIGTERM"
 
 
-def _ended(process: subprocess.Popen[bytes]) -> bool:
+def _ended(process: Process) -> bool:
     """Wait for a terminated process to end, and kill it after a deadline. Whether it ended."""
     try:
         process.wait(END_SECONDS)
@@ -116,7 +117,7 @@ def wait_until_blocked(process: subprocess.Popen[bytes]) -> None:
         time.sleep(0.02)
 
 
-def _note(process: subprocess.Popen[bytes], where: Path) -> None:
+def _note(process: Process, where: Path) -> None:
     """Record the reports of a mount and its command line, which are searched for secrets."""
     note("arguments", Path(f"/proc/{process.pid}/cmdline").read_bytes())
     for name in ("status.json", "errors"):
@@ -124,7 +125,7 @@ def _note(process: subprocess.Popen[bytes], where: Path) -> None:
             note(name, (where / ".ocifs" / name).read_bytes())
 
 
-def _wait(process: subprocess.Popen[bytes], where: Path, said: BinaryIO) -> None:
+def _wait(process: Process, where: Path, said: BinaryIO) -> None:
     """Wait until the mount answers: its root has another device than its parent directory."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
