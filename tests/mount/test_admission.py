@@ -108,7 +108,7 @@ def test_a_denied_source_is_not_mounted(tmp_path: Path, name: str) -> None:
 def test_skopeo_and_crane_are_denied_the_same(tmp_path: Path) -> None:
     for name in ("a repository that is not there", "a repository that wants a login"):
         handler, path, _ = REFUSED[name]
-        with fault_server(handler) as server:
+        with fault_server(handler, plain=True) as server:
             place = f"{server.host}{path}"
             assert not tool("skopeo", tmp_path)(
                 "list-tags", "--tls-verify=false", f"docker://{place}", check=False

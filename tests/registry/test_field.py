@@ -211,7 +211,7 @@ async def test_what_others_read_is_read(
     monkeypatch.setenv(
         "XDG_CACHE_HOME", f"{pwd.getpwuid(os.getuid()).pw_dir}/.cache"
     )  # where the tools are built
-    with fault_server(lambda request: handler(request)) as server:
+    with fault_server(lambda request: handler(request), plain=True) as server:
         handler = SERVERS[name](server)
         authfile = log_in(nobodys_home, server.host)
         if client == "ocifs":

@@ -98,7 +98,7 @@ async def test_a_registry_that_limits_its_clients_is_not_asked_twice() -> None:
 @pytest.mark.servers
 async def test_skopeo_and_crane_read_a_tag_where_head_is_refused(tmp_path: Path) -> None:
     for status in (403, 404):
-        with fault_server(refusing_head(http(status))) as server:
+        with fault_server(refusing_head(http(status)), plain=True) as server:
             tool("skopeo", tmp_path)(
                 "inspect", "--raw", "--tls-verify=false", f"docker://{server.host}/a/b:v1"
             )

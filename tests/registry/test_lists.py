@@ -90,7 +90,7 @@ async def test_links_are_followed_as_others_write_them(name: str) -> None:
 def test_skopeo_lists_the_same_behind_the_links_that_it_can_read(tmp_path: Path) -> None:
     skopeo = tool("skopeo", tmp_path)
     for name in ("no brackets", "no relation", "single quotes"):
-        with fault_server(with_ping(linked(LINKS[name]))) as server:
+        with fault_server(with_ping(linked(LINKS[name])), plain=True) as server:
             listed = json.loads(
                 skopeo("list-tags", "--tls-verify=false", f"docker://{server.host}/a/b")
             )
