@@ -21,7 +21,8 @@ import click
 from ocifs import __version__
 from ocifs.cli.main import COMMANDS, group
 from ocifs.cli.mount import command as mount
-from ocifs.cli.mount_helper import FAILED, IGNORED, INVALID_USAGE, PREFIXES
+from ocifs.cli.mount_helper import FAILED, INVALID_USAGE
+from ocifs.cli.mount_options import IGNORED, PREFIXES
 from ocifs.cli.options import SecondsType
 
 ROFF = str.maketrans(
