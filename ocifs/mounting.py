@@ -84,6 +84,7 @@ def _import_everything() -> None:
 async def _serve(
     request: MountRequest, settings: Settings, on_ready: Callable[[Sequence[str]], None]
 ) -> None:
+    from ocifs.fuse.kernel.serving import KernelServer
     from ocifs.fuse.session import SessionOptions, serve
     from ocifs.tree.registry.single import WHOLE
 
@@ -102,15 +103,19 @@ async def _serve(
         trio.open_nursery() as nursery,
     ):
         status = status_of(request.source, stats, sources)
-        # Below a root filesystem, `.ocifs` would look like a directory of the image.
-        hidden = settings.view.view != WHOLE
-        root = MountRoot(tree, control_files(status, stats), hidden=hidden)
         fsname = request.flags.fsname or str(request.source)
         options = SessionOptions(request.mountpoint, fsname, request.flags)
+        files = control_files(status, stats)
+        kernel = KernelServer(options, settings, stats, files)
+        sources["kernel"] = kernel.report.facts
         # Bound before the mount is made: a port in use is then an error of the command.
         if request.metrics:
             await _serve_metrics(nursery, request.metrics, status)
-        await serve(root, options, settings.timing, stats, lambda: on_ready(warnings))
+        if not await kernel.serve(tree, lambda: on_ready(warnings)):
+            # Below a root filesystem, `.ocifs` would look like a directory of the image.
+            hidden = settings.view.view != WHOLE
+            root = MountRoot(tree, files, hidden=hidden)
+            await serve(root, options, settings.timing, stats, lambda: on_ready(warnings))
         # The mount has ended; so do the metrics.
         nursery.cancel_scope.cancel()
 

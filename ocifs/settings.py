@@ -155,6 +155,7 @@ class ViewSettings:
 class MountFlags:
     """Options of the kernel's mount, in addition to ro, nosuid and nodev (mount(8))."""
 
+    foreground: bool = False  # the process that was started stays, and serves the mount
     allow_other: bool = False  # users other than the mounting one have access
     auto_unmount: bool = False  # a helper of FUSE unmounts when the daemon dies
     noexec: bool = False  # programs cannot be executed from the mount
@@ -164,6 +165,12 @@ class MountFlags:
     uid: int | None = None  # owner and group of files without an owner of their own
     gid: int | None = None
     umask: int = 0  # permissions that no file has
+    # Whether the kernel serves a root filesystem as EROFS: `auto` if it can, `always`, `never`.
+    kernel: str = "never"
+    # The directory for changes, or `tmpfs`; empty: read-only. And the work directory of overlayfs.
+    overlay: str = ""
+    overlay_work: Path | None = None
+    prefetch: bool = False  # fetch the whole image first, and serve it without a daemon
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ import click
 
 from ocifs.cli.param_types import MountType, json_option
 from ocifs.cli.terminal import begin_screen, coloured, write, write_lines
-from ocifs.fuse.mounts import mounts, read_status, resolve_mount_point, state_of
+from ocifs.fuse.mounts import mount_state, mount_status, mounts, resolve_mount_point
 from ocifs.units import format_duration, format_size
 
 _COLOURS = {"answers": "green", "silent": "yellow", "dead": "red"}
@@ -67,14 +67,14 @@ def mount_rows(selected: Sequence[Path] = ()) -> list[dict[str, object]]:
     for mount in mounts():
         if selected and mount.mountpoint not in selected:
             continue
-        state = state_of(mount.mountpoint)
+        state = mount_state(mount)
         rows.append(
             {
                 "mountpoint": str(mount.mountpoint),
                 "source": mount.source,
                 "state": state,
                 # A silent mount would exceed the deadline a second time.
-                "status": read_status(mount.mountpoint) if state == "answers" else {},
+                "status": mount_status(mount) if state == "answers" else {},
             }
         )
     return rows
@@ -100,6 +100,9 @@ def lines(status: object) -> Iterator[str]:
     if not isinstance(status, Mapping) or not status:
         return
     yield _about(status)
+    kernel = status.get("kernel")
+    if isinstance(kernel, Mapping):
+        yield from _kernel(kernel)
     cache = status.get("cache")
     if isinstance(cache, Mapping):
         yield _cache(cache)
@@ -115,13 +118,25 @@ def _about(status: Mapping[str, object]) -> str:
     if isinstance(counts, Mapping):
         operations = sum(count for count in counts.values() if isinstance(count, int))
     age = format_duration(status.get("seconds"))
-    text = f"mounted {age} ago by process {status.get('pid')} (ocifs {status.get('version')})"
+    text = f"mounted {age} ago"
+    if status.get("daemon") is False:
+        return f"{text} without a daemon (ocifs {status.get('version')})"
+    text += f" by process {status.get('pid')} (ocifs {status.get('version')})"
     text += f"; {operations:,} operations"
     if isinstance(failed, Mapping) and failed:
         text += f"; errors: {', '.join(f'{count} {name}' for name, count in failed.items())}"
     if status.get("unexpected"):
         text += "; unexpected errors, see .ocifs/errors"
     return text
+
+
+def _kernel(kernel: Mapping[str, object]) -> Iterator[str]:
+    """Which of the kernel and FUSE serves the files, if the kernel was asked to."""
+    reason = f": {kernel.get('reason')}" if kernel.get("reason") else ""
+    if kernel.get("served_by") == "erofs":
+        yield f"the kernel serves it as EROFS{reason}"
+    elif kernel.get("requested") != "never":
+        yield f"FUSE serves it{reason}"
 
 
 def _cache(cache: Mapping[str, object]) -> str:

@@ -6,8 +6,10 @@ to a mount.
 
 Rules that hold here:
 
-- The mount table is the only record. There are no pid files.
-- A mount is dead if the kernel returns ENOTCONN: the daemon's connection is closed.
+- The mount table is the only list of mounts. There are no pid files. Mounts that the kernel serves
+  also have a record, which identifies them in the table (`kernel/records.py`).
+- A mount is dead if the kernel returns ENOTCONN: the daemon's connection is closed. For a mount
+  that the kernel serves, the daemon's socket refuses connections.
 - Of a live mount only the root and `.ocifs/status.json` are read.
 """
 
@@ -18,13 +20,15 @@ import os
 import re
 import subprocess
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 from ocifs.errors import OcifsError, UsageError
 from ocifs.fuse.holders import holders
+from ocifs.fuse.kernel import records
+from ocifs.fuse.kernel.records import Record
 from ocifs.oci.jsontext import load_json
 from ocifs.programs import find_program
 from ocifs.settings import MIB
@@ -46,30 +50,42 @@ _NAMED = 8
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """One ocifs mount. `number` is the kernel's mount ID; `device` is major:minor."""
+    """One ocifs mount. `number` is the kernel's mount ID; `device` is major:minor.
+
+    `record` is that of a mount that the kernel serves.
+    """
 
     mountpoint: Path
     source: str
     number: int = field(default=0, compare=False)
     device: str = field(default="", compare=False)
+    record: Record | None = field(default=None, compare=False)
 
 
-def parse_mountinfo(text: str) -> list[Mount]:
-    """The ocifs mounts in a mountinfo table (proc_pid_mountinfo(5)), in its order."""
+def parse_mountinfo(text: str, recorded: Iterable[Record] = ()) -> list[Mount]:
+    """The ocifs mounts in a mountinfo table (proc_pid_mountinfo(5)), in its order.
+
+    `recorded` are the records of those that the kernel serves.
+    """
     found = []
+    by_device = {(record.device, record.kind): record for record in recorded}
     for line in text.split("\n"):
         # A varying number of optional fields stands before the separator.
         left, _, right = line.partition(" - ")
         fields, kinds = left.split(" "), right.split(" ")
-        if len(fields) > 4 and len(kinds) > 1 and kinds[0] == FILESYSTEM:
+        if len(fields) < 5 or len(kinds) < 2:
+            continue
+        source = _unescape(kinds[1])
+        record = by_device.get((fields[2], kinds[0]))
+        if kinds[0] == FILESYSTEM or (record is not None and record.source == source):
             number = int(fields[0]) if fields[0].isdecimal() else 0
-            found.append(Mount(Path(_unescape(fields[4])), _unescape(kinds[1]), number, fields[2]))
+            found.append(Mount(Path(_unescape(fields[4])), source, number, fields[2], record))
     return found
 
 
 def mounts() -> list[Mount]:
     """The ocifs mounts that this process can see."""
-    return parse_mountinfo("\n".join(mount_table()))
+    return parse_mountinfo("\n".join(mount_table()), records.all_records())
 
 
 def mount_table() -> list[str]:
@@ -78,10 +94,32 @@ def mount_table() -> list[str]:
     return text.split("\n")[:-1]
 
 
-def state_of(mountpoint: Path) -> str:
+def mount_state(mount: Mount) -> str:
     """The state of a mount: `answers`, `dead` (its daemon is gone), `silent` (no answer in time),
     or the name of another errno.
     """
+    if mount.record is not None:
+        return records.daemon_state(mount.record, _ANSWER_TIMEOUT)
+    return state_of(mount.mountpoint)
+
+
+def mount_status(mount: Mount) -> dict[str, object]:
+    """The status that a mount reports; empty if it does not."""
+    record = mount.record
+    if record is None:
+        return read_status(mount.mountpoint)
+    if not record.has_daemon:
+        return records.status_without_daemon(record)
+    try:
+        content = records.ask(record, "status.json", _ANSWER_TIMEOUT, _STATUS_BYTES)
+        status = load_json(content, "the status of a mount")
+    except (OSError, ValueError, OcifsError):
+        return {}
+    return status if isinstance(status, dict) else {}
+
+
+def state_of(mountpoint: Path) -> str:
+    """The state of a FUSE mount, as `mount_state`."""
 
     def look() -> str:
         try:
@@ -127,8 +165,10 @@ def _with_timeout(look: Callable[[], T]) -> T | None:
 
 
 def is_dead(mountpoint: Path) -> bool:
-    """Whether the daemon behind a mount is gone."""
-    return state_of(mountpoint) == "dead"
+    """Whether the daemon behind the mount on top at a mount point is gone."""
+    found = [mount for mount in mounts() if mount.mountpoint == mountpoint]
+    # Without a mount, the path itself is looked at.
+    return (mount_state(found[-1]) if found else state_of(mountpoint)) == "dead"
 
 
 def resolve_mount_point(path: Path) -> Path:
@@ -167,7 +207,7 @@ def reject_live_mount(mountpoint: Path) -> None:
         if line.count(" ") > 4 and Path(_unescape(line.split(" ")[4])) == mountpoint
     ]
     # The last line is the mount on top. Only that one would be hidden.
-    for mount in parse_mountinfo("".join(lines[-1:])):
+    for mount in parse_mountinfo("".join(lines[-1:]), records.all_records()):
         hint = f"run `ocifs umount {mountpoint}` first"
         raise UsageError(f"{mount.source} is already mounted at {mountpoint}", hint=hint)
 
@@ -190,6 +230,8 @@ def unmount(mountpoint: Path, *, lazy: bool = False) -> None:
         raise UsageError(
             f"cannot unmount {mountpoint}: {done.stderr.strip()}", hint=busy_hint(mountpoint)
         )
+    # The record of a mount without a daemon has no other end.
+    records.sweep(frozenset(line.split(" ", 3)[2] for line in mount_table() if " - " in line))
 
 
 def restrict(mountpoint: Path, flags: Sequence[str]) -> None:

@@ -4,6 +4,9 @@
 run beside pyfuse3's workers: one watches callers (`Guard.watch`), one waits for signals, and one
 reports that the mount is ready. All of them end with the mount.
 
+If the kernel serves the files (`kernel/attach.py`), the FUSE mount has only their data. It is
+detached as soon as the EROFS mount exists, and ends with it.
+
 Rules that hold here:
 
 - `serve` returns when the mount has ended: by a signal, `ocifs umount` or `fusermount3 -u`.
@@ -30,12 +33,14 @@ from ocifs.fuse.attributes import Presentation
 from ocifs.fuse.background import raise_limit
 from ocifs.fuse.diagnose import diagnose_mount_failure
 from ocifs.fuse.guard import Guard
+from ocifs.fuse.kernel.attach import KernelMount
 from ocifs.fuse.kernel_names import KernelNames
 from ocifs.fuse.mounts import restrict
 from ocifs.fuse.operations import Operations, OperationsWithoutXattrs
 from ocifs.fuse.stats import Stats
 from ocifs.fuse.worker_patch import patch_workers
 from ocifs.settings import MountFlags, Timing
+from ocifs.tree.device import NAME
 from ocifs.tree.node import Directory
 
 log = logging.getLogger("ocifs.fuse")
@@ -63,16 +68,22 @@ MAX_TASKS = 1024
 # With 1 MiB, a cached file is read about three times as fast as with the kernel's default of 128
 # KiB.
 READ_AHEAD_KIB = 1024
+# Of the data of a mount that the kernel serves (docs/decisions/0370-kernel-mounts.md).
+DATA_READ_AHEAD_KIB = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class SessionOptions:
-    """How to mount. `name` is the source in the mount table."""
+    """How to mount. `name` is the source in the mount table.
+
+    With `kernel`, the FUSE mount is the data of that one.
+    """
 
     mountpoint: Path
     name: str
     flags: MountFlags = field(default_factory=MountFlags)
     names: KernelNames = field(default_factory=KernelNames)
+    kernel: KernelMount | None = None
 
 
 async def serve(
@@ -88,7 +99,7 @@ async def serve(
     """
     guard = Guard(timing, stats)
     patch_workers(guard.busy)
-    with trio.open_signal_receiver(*_ending_signals()) as signals:
+    with trio.open_signal_receiver(*ending_signals()) as signals:
         handlers = OperationsWithoutXattrs if options.flags.no_xattrs else Operations
         _mount(
             handlers(root, guard, timing, options.names, Presentation.of(options.flags)), options
@@ -96,7 +107,7 @@ async def serve(
         await _serve(guard, options, signals, on_ready)
 
 
-def _ending_signals() -> list[signal.Signals]:
+def ending_signals() -> list[signal.Signals]:
     """The signals that end the mount. Signals that the parent ignores (nohup) stay ignored, except
     SIGINT and SIGTERM.
     """
@@ -111,21 +122,23 @@ def _ending_signals() -> list[signal.Signals]:
 async def _serve(
     guard: Guard, options: SessionOptions, signals: AsyncIterator[int], on_ready: Callable[[], None]
 ) -> None:
+    end = _End(options.kernel)
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(guarded, "looking at callers", guard.watch)
             nursery.start_soon(
-                guarded, "waiting for signals", _end_on_signal, signals, nursery.cancel_scope
+                guarded, "waiting for signals", end.on_signal, signals, nursery.cancel_scope
             )
             # Not guarded: until the mount is ready, an error is one of `ocifs mount`.
-            nursery.start_soon(_report_ready, options, guard, on_ready)
+            nursery.start_soon(_report_ready, options, guard, end, on_ready)
             await pyfuse3.main(max_tasks=MAX_TASKS)
             # `main` returns when the mount has ended. The other tasks would run for ever.
             nursery.cancel_scope.cancel()
     finally:
         options.names.close()
+        kernel = options.kernel
         # After an error too: a process that ends without unmounting leaves a dead mount.
-        pyfuse3.close(unmount=True)
+        pyfuse3.close(unmount=kernel is None or not kernel.is_detached)
 
 
 def _mount(operations: Operations, options: SessionOptions) -> None:
@@ -153,35 +166,54 @@ def _may_remount() -> bool:
 
 
 async def _report_ready(
-    options: SessionOptions, guard: Guard, on_ready: Callable[[], None]
+    options: SessionOptions, guard: Guard, end: _End, on_ready: Callable[[], None]
 ) -> None:
     """Report that the mount is ready, once it has answered and has all flags."""
-    mountpoint = options.mountpoint
-    # The event loop answers this request, so it must not wait for it.
-    found = await in_thread(os.stat, mountpoint)
-    await in_thread(_raise_readahead, found.st_dev)
-    guard.background_limit = await in_thread(raise_limit, found.st_dev)
-    if options.flags.nosymfollow and _may_remount():
+    mountpoint, kernel = options.mountpoint, options.kernel
+    try:
+        # The event loop answers this request, so it must not wait for it.
+        found = await in_thread(os.stat, mountpoint)
+        await in_thread(_raise_readahead, found.st_dev, kernel is not None)
+        guard.background_limit = await in_thread(raise_limit, found.st_dev)
+        if kernel is not None:
+            # The kernel opens the file of data, and copies its read-ahead window then.
+            await in_thread(kernel.mount, mountpoint / os.fsdecode(NAME))
+    finally:
+        end.may_begin.set()
+    if kernel is None and options.flags.nosymfollow and _may_remount():
         flags = ["nosymfollow", *(["noexec"] if options.flags.noexec else [])]
         # mount(8) accesses the mount, so waiting for it in the event loop would deadlock.
         await in_thread(restrict, mountpoint, flags)
-    log.info("mounted at %s", mountpoint)
+    log.info("mounted at %s", mountpoint if kernel is None else kernel.mountpoint)
     on_ready()
 
 
-def _raise_readahead(device: int) -> None:
+def _raise_readahead(device: int, is_data: bool) -> None:
     # Only root may set it. It only affects speed.
     with contextlib.suppress(OSError):
         Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb").write_text(
-            str(READ_AHEAD_KIB)
+            str(DATA_READ_AHEAD_KIB if is_data else READ_AHEAD_KIB)
         )
 
 
-async def _end_on_signal(signals: AsyncIterator[int], whole: trio.CancelScope) -> None:
-    async for number in signals:
-        log.info("ending on %s", signal.Signals(number).name)
-        try:
-            pyfuse3.terminate()
-        finally:
-            # Handlers that wait for a registry would delay the end until their deadlines.
-            whole.cancel()
+class _End:
+    """Ends a mount at a signal. `may_begin` is set when no thread mounts any more: such a thread
+    waits for the event loop, and could not be waited for after its end.
+    """
+
+    def __init__(self, kernel: KernelMount | None) -> None:
+        self.may_begin = trio.Event()
+        self._kernel = kernel
+
+    async def on_signal(self, signals: AsyncIterator[int], whole: trio.CancelScope) -> None:
+        """Wait for a signal, and end the mount."""
+        async for number in signals:
+            log.info("ending on %s", signal.Signals(number).name)
+            try:
+                if self._kernel is not None:
+                    await self.may_begin.wait()
+                    await in_thread(self._kernel.release)
+                pyfuse3.terminate()
+            finally:
+                # Handlers that wait for a registry would delay the end until their deadlines.
+                whole.cancel()

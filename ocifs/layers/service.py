@@ -30,13 +30,15 @@ Rules:
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import BinaryIO
 
 import trio
 from cachetools import LRUCache
 
 from ocifs.content import Blob, BlobReader, DerivedCache
 from ocifs.errors import Malformed
+from ocifs.layers.data_files import DataFiles
 from ocifs.layers.erofs.writer import ImageOptions
 from ocifs.layers.images import ErofsImage, ErofsImages
 from ocifs.layers.index.entry import LayerEntry, LayerIndex
@@ -76,6 +78,7 @@ class LayerService:
         self._trees = MergedTrees(self._indexes, derived, nursery, limits)
         self._images = ErofsImages(self._trees, derived, nursery, limits)
         self._reader = LayerReader(self._indexes, blobs, derived, nursery, limits)
+        self._data_files = DataFiles(derived)
         self._warned: LRUCache[Digest, bool] = LRUCache(_WARNED)
 
     def layer(
@@ -133,6 +136,15 @@ class LayerService:
     def readahead_nowait(self, layer: Layer, entry: LayerEntry) -> bytes | None:
         """Return a whole file from memory if it follows files that were read sequentially."""
         return self._reader.readahead_nowait(layer, entry)
+
+    async def erofs_data(
+        self, image: Digest, size: int, read: Callable[[int, int], Awaitable[bytes]]
+    ) -> BinaryIO:
+        """Open the file of all data of an EROFS image; write it with `read` if necessary.
+
+        The caller closes it. Raises the errors of `read`, CacheFull, CacheFailed.
+        """
+        return await self._data_files.get(image, size, read)
 
     def acquire(self, layer: Layer) -> None:
         """Keep the layer's data open: a file of the layer was opened."""

@@ -1,6 +1,6 @@
 """The options of ocifs.
 
-Each option is declared once, in one of three dictionaries:
+Each option is declared once, in one of three dictionaries (the last is in mount_declared.py):
 
 - CacheOptions: the cache, for the commands about it.
 - Options: everything about a source. Shared by the commands that read one, and by the Python API.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Annotated, Literal
 
 from ocifs.errors import UsageError
-from ocifs.options.declaration import Count, Flag, NewFile, Option, Text
+from ocifs.options.declaration import AnyPath, Count, Flag, NewFile, Option, Text
 from ocifs.options.declared import Options
 
 
@@ -30,6 +31,12 @@ def _octal_mode(value: object, _: frozenset[str]) -> int | None:
     return int(text, 8)
 
 
+def _overlay(value: object, _: frozenset[str]) -> str | None:
+    """`tmpfs`, or an absolute path."""
+    text = str(value or "")
+    return text if text in ("", "tmpfs") else os.path.abspath(text)
+
+
 class MountOptions(Options, total=False):
     """Options of `ocifs mount`, including those about its source."""
 
@@ -41,7 +48,14 @@ class MountOptions(Options, total=False):
             everywhere=False,
         ),
     ]
-    foreground: Annotated[Flag, Option(help="Stay in the foreground; Ctrl-C unmounts.", short="-f")]
+    foreground: Annotated[
+        Flag,
+        Option(
+            help="Stay in the foreground; Ctrl-C unmounts.",
+            short="-f",
+            setting="flags.foreground",
+        ),
+    ]
     allow_other: Annotated[
         Flag,
         Option(
@@ -145,6 +159,45 @@ class MountOptions(Options, total=False):
             " the payload. The last two do not list `.ocifs`, but it exists",
             default="manifest",
             setting="view.view",
+        ),
+    ]
+    kernel: Annotated[
+        Literal["auto", "always", "never"],
+        Option(
+            help="Let the kernel serve a root filesystem as EROFS: auto if it can, else by FUSE.",
+            doc="let the kernel serve `--view rootfs` as EROFS, which needs root: `auto` if it can,"
+            " else FUSE serves it; `always` fails with the reason"
+            " ([kernel-speed root filesystems](../how-to/kernel-speed-root-filesystems.md))",
+            default="never",
+            setting="flags.kernel",
+        ),
+    ]
+    overlay: Annotated[
+        Text,
+        Option(
+            help="Make the root filesystem writable: changes go to directory UPPER, or to a tmpfs.",
+            doc="make the root filesystem writable by overlayfs: changes go to the directory UPPER,"
+            " or to a `tmpfs` that ends with the mount; implies `--kernel always`",
+            metavar="UPPER|tmpfs",
+            setting="flags.overlay",
+            convert=_overlay,
+        ),
+    ]
+    overlay_work: Annotated[
+        AnyPath,
+        Option(
+            help="Work directory of overlayfs, on the file system of UPPER.",
+            default_text="UPPER.work",
+            setting="flags.overlay_work",
+        ),
+    ]
+    prefetch: Annotated[
+        Flag,
+        Option(
+            help="Fetch the whole root filesystem first; the mount then needs no daemon.",
+            doc="fetch the whole root filesystem into the cache first; the mount then needs neither"
+            " a daemon nor the network; implies `--kernel always`",
+            setting="flags.prefetch",
         ),
     ]
     metrics: Annotated[

@@ -47,7 +47,10 @@ def settings_of(
 def mount_flags(options: MountOptions) -> MountFlags:
     """The flags of the kernel's mount."""
     values = _values(declared(MountOptions), options, frozenset())
-    return replace(MountFlags(), **values["flags"])
+    flags = replace(MountFlags(), **values["flags"])
+    # FUSE can do neither.
+    needs_kernel = flags.overlay or flags.prefetch
+    return replace(flags, kernel="always") if needs_kernel else flags
 
 
 def cache_settings(options: CacheOptions) -> CacheSettings:

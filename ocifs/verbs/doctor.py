@@ -20,7 +20,7 @@ from ocifs import __version__
 from ocifs.app import run_to_end
 from ocifs.concurrency import in_thread, ungrouped
 from ocifs.errors import AccessDenied, DeadlineExceeded, OcifsError
-from ocifs.fuse.mounts import mounts, state_of
+from ocifs.fuse.mounts import mount_state, mounts
 from ocifs.layout.layout import Layout
 from ocifs.oci.local import LayoutSource
 from ocifs.oci.reference import OneSource, hosts_of, parse_source
@@ -86,7 +86,7 @@ async def diagnose(source: OneSource | None, settings: Settings) -> AsyncIterato
 
 def _mounts() -> Iterator[Finding]:
     for mount in mounts():
-        state = state_of(mount.mountpoint)
+        state = mount_state(mount)
         # EACCES is the answer of another user's mount.
         if state not in ("answers", "EACCES"):
             todo = f"ocifs umount {mount.mountpoint}, or mount there again"

@@ -25,6 +25,7 @@ from tests.support.oracle import Facts, differences, facts
 from tests.support.registry import Registry, running_registry
 from tests.support.stars import push_stars
 from tests.support.tools import tool
+from tests.support.views import VIEWS, root_of
 
 pytestmark = [
     pytest.mark.mount,
@@ -82,7 +83,10 @@ def theirs(tmp_path_factory: pytest.TempPathFactory) -> dict[bytes, Facts]:
     return facts(unpacked(make_layout(place / "layout", [BASE, MIDDLE, TOP]), place / "unpacked"))
 
 
-def shown(source: str, place: Path) -> dict[bytes, Facts]:
+def shown(source: str, place: Path, view: str) -> dict[bytes, Facts]:
+    if view == "kernel":
+        with root_of(view, source, place / "mnt", place / "cache", AS_IT_IS) as (root, _):
+            return facts(root)
     with mounted(source, place / "mnt", place / "cache", AS_IT_IS) as mount:
         summary = (mount.path / "summary.txt").read_text()
         assert "[zstd:chunked]" in summary or "[estargz]" in summary
@@ -90,13 +94,14 @@ def shown(source: str, place: Path) -> dict[bytes, Facts]:
         return facts(mount.path / "rootfs")
 
 
+@pytest.mark.parametrize("view", VIEWS)
 def test_a_chunked_image_is_what_umoci_unpacks(
-    registry: Registry, theirs: dict[bytes, Facts], tmp_path: Path
+    registry: Registry, theirs: dict[bytes, Facts], tmp_path: Path, view: str
 ) -> None:
     layout = make_layout(tmp_path / "layout", [BASE, MIDDLE, TOP])
     source = push_chunked(registry, layout, "corners")
     assert sum(".zstd-chunked.manifest-checksum" in key for key in annotations(source)) == 3
-    assert differences(shown(source, tmp_path), theirs) == []
+    assert differences(shown(source, tmp_path, view), theirs) == []
 
 
 def push_packed(
@@ -116,9 +121,14 @@ def push_apart(registry: Registry, tars: list[bytes], name: str, place: Path) ->
     return push_packed(registry, tars, f"{name}-apart", place, apart=True)
 
 
+@pytest.mark.parametrize("view", VIEWS)
 @pytest.mark.parametrize("push", [push_starred, push_packed, push_apart])
 def test_a_starred_image_is_what_umoci_unpacks(
-    registry: Registry, theirs: dict[bytes, Facts], tmp_path: Path, push: Callable[..., str]
+    registry: Registry,
+    theirs: dict[bytes, Facts],
+    tmp_path: Path,
+    push: Callable[..., str],
+    view: str,
 ) -> None:
     source = push(registry, [BASE, MIDDLE, TOP], "corners", tmp_path / "crane")
     assert annotations(source) == ["containerd.io/snapshot/stargz/toc.digest"] * 3
@@ -127,7 +137,7 @@ def test_a_starred_image_is_what_umoci_unpacks(
         path: replace(known, mtime_ns=round(known.mtime_ns, -9)) for path, known in theirs.items()
     }
     assert rounded != theirs
-    assert differences(shown(source, tmp_path), rounded) == []
+    assert differences(shown(source, tmp_path, view), rounded) == []
 
 
 def image_of_parts(place: Path) -> list[bytes]:

@@ -83,6 +83,9 @@ def mounted(
         subprocess.run(
             ["fusermount3", "-u", "-z", "-q", str(where)], check=False, capture_output=True
         )
+        # fusermount3 does not unmount EROFS or an overlay, which a killed daemon leaves.
+        if os.geteuid() == 0 and os.path.ismount(where):
+            run_ocifs("umount", "--lazy", str(where), cache=cache, check=False)
         said.seek(0)
         mount.said = said.read()
         note(f"the mount of {source}", mount.said)

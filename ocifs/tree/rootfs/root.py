@@ -24,12 +24,17 @@ Rules that hold here:
 
 from __future__ import annotations
 
+import os
 import stat
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ocifs.content import Blob
-from ocifs.errors import NotFound
+from ocifs.errors import NotFound, Unsupported
+from ocifs.layers.erofs.writer import ImageOptions
+from ocifs.layers.images import ErofsImage
 from ocifs.layers.indexing.layer import Layer
 from ocifs.layers.merge.root_attributes import RootAttributes, name_of
 from ocifs.layers.merge.tree import MergedEntry
@@ -85,6 +90,28 @@ def open_layer_tree(
 ) -> Directory:
     """The directory of a stack of layers. They are merged at the first lookup or listing."""
     return _TreeRoot(layer_service, stack, view, key)
+
+
+class RootImage(NamedTuple):
+    """The EROFS image of a root, the layers to which it refers, and the image's name in errors."""
+
+    erofs: ErofsImage
+    layer_service: LayerService
+    layers: tuple[Layer, ...]
+    image: str
+
+
+async def open_root_image(directory: Directory) -> RootImage:
+    """The EROFS image of a root filesystem. Layers that have not been read are read. The caller
+    closes the image.
+
+    Raises the errors of opening the directory, and Unsupported if it is not a tree of layers.
+    """
+    if isinstance(directory, _TreeRoot):
+        return await directory.open_image()
+    # A directory that cannot be opened has the reason.
+    await directory.entries()
+    raise Unsupported("not a root filesystem")
 
 
 class _TreeRoot(SimpleNode, FastNode):
@@ -158,13 +185,8 @@ class _TreeRoot(SimpleNode, FastNode):
 
     async def _load_tree(self) -> None:
         stack, service = self._stack, self._layer_service
-        located = await service.locate_tocs(stack.tocs)
-        with (
-            named_in_errors(stack.image),
-            explain_foreign_urls([url for descriptor in stack.layers for url in descriptor.urls]),
-        ):
-            blobs = [await with_known_size(service.blobs, blob) for blob in self._blobs()]
-            layers = self._layers(blobs, located)
+        with self._explaining():
+            layers = await self._find_layers()
             tree = await service.tree(layers, markers=stack.markers, alone=stack.alone)
         top, path = _descend(tree.root, stack.within)
         root = RootAttributes(top.entry, top.links)
@@ -173,8 +195,37 @@ class _TreeRoot(SimpleNode, FastNode):
         subtree = Subtree(top, path, stack.image)
         self._inner = open_subtree(self.key, service, layers, self._view, subtree)
         self._apply_root(root)
-        if stack.warning and stack.report is not None:
-            stack.report(stack.warning)
+        self._report_warning()
+
+    async def open_image(self) -> RootImage:
+        """The EROFS image of the tree."""
+        stack, service, view = self._stack, self._layer_service, self._view
+        owner = None if view.owner == "keep" else (os.getuid(), os.getgid())
+        options = ImageOptions(owner, view.links == "inside")
+        try:
+            with self._explaining():
+                layers = await self._find_layers()
+                erofs = await service.erofs_image(layers, options)
+        except NotFound as error:
+            raise layer_missing_error(error) from None
+        self._report_warning()
+        return RootImage(erofs, service, layers, stack.image)
+
+    @contextmanager
+    def _explaining(self) -> Iterator[None]:
+        """Name the image and the URLs of foreign layers in errors."""
+        urls = [url for descriptor in self._stack.layers for url in descriptor.urls]
+        with named_in_errors(self._stack.image), explain_foreign_urls(urls):
+            yield
+
+    def _report_warning(self) -> None:
+        if self._stack.warning and self._stack.report is not None:
+            self._stack.report(self._stack.warning)
+
+    async def _find_layers(self) -> tuple[Layer, ...]:
+        located = await self._layer_service.locate_tocs(self._stack.tocs)
+        blobs = [await with_known_size(self._layer_service.blobs, blob) for blob in self._blobs()]
+        return self._layers(blobs, located)
 
     def _blobs(self) -> list[Blob]:
         return [Blob.of(self._stack.repository, descriptor) for descriptor in self._stack.layers]

@@ -1,0 +1,1 @@
+"""Root filesystems that the kernel serves as EROFS: probe, mount, overlay, records."""
