@@ -22,6 +22,7 @@ import contextlib
 import json
 import logging
 import math
+import os
 import select
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -95,7 +96,7 @@ class KernelServer:
             method = await self._choose()
             # No limit in all: the layers of a large image may take longer than a request may.
             with deadline(self._settings.timing.timeout, math.inf):
-                image = await open_root_image(root)
+                image = await open_root_image(root, _owner_of(flags))
             with contextlib.closing(image.erofs):
                 await self._serve(image, method, on_ready)
             return True
@@ -112,6 +113,8 @@ class KernelServer:
         if view != _VIEW:
             text = f"the kernel serves --view {_VIEW} only, not --view {view}"
             raise UsageError(text, hint=f"add --view {_VIEW}, or omit --kernel always")
+        if self._options.flags.umask:
+            raise UsageError("EROFS has the modes of the image", hint="omit --umask, or --kernel")
         found: Probe = await in_thread(probe, self._settings.cache.directory)
         if not found.method:
             text = f"the kernel cannot serve {self._options.mountpoint}: {found.reason}"
@@ -171,6 +174,12 @@ class KernelServer:
                     async for number in signals:
                         log.info("ending on %s", signal.Signals(number).name)
                         nursery.cancel_scope.cancel()
+
+
+def _owner_of(flags: MountFlags) -> tuple[int, int]:
+    """The user and group of files that do not keep theirs."""
+    uid = os.getuid() if flags.uid is None else flags.uid
+    return uid, os.getgid() if flags.gid is None else flags.gid
 
 
 @asynccontextmanager

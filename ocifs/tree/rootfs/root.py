@@ -24,7 +24,6 @@ Rules that hold here:
 
 from __future__ import annotations
 
-import os
 import stat
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -101,14 +100,14 @@ class RootImage(NamedTuple):
     image: str
 
 
-async def open_root_image(directory: Directory) -> RootImage:
+async def open_root_image(directory: Directory, owner: tuple[int, int]) -> RootImage:
     """The EROFS image of a root filesystem. Layers that have not been read are read. The caller
-    closes the image.
+    closes the image. `owner`: the user and group of all files, unless the view keeps theirs.
 
     Raises the errors of opening the directory, and Unsupported if it is not a tree of layers.
     """
     if isinstance(directory, _TreeRoot):
-        return await directory.open_image()
+        return await directory.open_image(owner)
     # A directory that cannot be opened has the reason.
     await directory.entries()
     raise Unsupported("not a root filesystem")
@@ -197,10 +196,10 @@ class _TreeRoot(SimpleNode, FastNode):
         self._apply_root(root)
         self._report_warning()
 
-    async def open_image(self) -> RootImage:
+    async def open_image(self, user: tuple[int, int]) -> RootImage:
         """The EROFS image of the tree."""
         stack, service, view = self._stack, self._layer_service, self._view
-        owner = None if view.owner == "keep" else (os.getuid(), os.getgid())
+        owner = None if view.owner == "keep" else user
         options = ImageOptions(owner, view.links == "inside")
         try:
             with self._explaining():
