@@ -113,8 +113,10 @@ class KernelServer:
         if view != _VIEW:
             text = f"the kernel serves --view {_VIEW} only, not --view {view}"
             raise UsageError(text, hint=f"add --view {_VIEW}, or omit --kernel always")
-        if self._options.flags.umask:
-            raise UsageError("EROFS has the modes of the image", hint="omit --umask, or --kernel")
+        flags = self._options.flags
+        if flags.umask or flags.no_xattrs:
+            option = "--umask" if flags.umask else "--no-xattrs"
+            raise UsageError(f"the kernel cannot serve it with {option}", hint=f"omit {option}")
         found: Probe = await in_thread(probe, self._settings.cache.directory)
         if not found.method:
             text = f"the kernel cannot serve {self._options.mountpoint}: {found.reason}"
