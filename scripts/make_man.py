@@ -94,8 +94,9 @@ def prose(words: str) -> str:
 
 def commands() -> Iterator[tuple[str, click.Command]]:
     """Every command and subcommand, by its full name, without the configuration file."""
-    for name, (module, _) in COMMANDS.items():
-        command = importlib.import_module(module).command
+    for name, (place, _) in COMMANDS.items():
+        module, _, attribute = place.partition(":")
+        command = getattr(importlib.import_module(module), attribute or "command")
         if not isinstance(command, click.Group):
             yield name, command
             continue
