@@ -86,7 +86,7 @@ def forms() -> Iterator[tuple[str, Callable[[str, str, Path], str]]]:
         program = PROGRAMS.get(push)
         if program is not None and not program.exists():
             print(
-                f"skipped: {name} (install Go, and run scripts/setup --dev for {program.name})",
+                f"skipped: {name} (install Go, and run scripts/tools {program.name})",
                 file=sys.stderr,
             )
         else:

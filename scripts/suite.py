@@ -144,7 +144,12 @@ def main() -> int:
     if sys.argv[1:2] == ["--light"]:
         return light(sys.argv[2:])
     tests = ROOT / "tests"
-    chosen = quick(tests, sys.argv[2:]) if sys.argv[1:2] == ["--quick"] else parts(tests)
+    if sys.argv[1:2] == ["--quick"]:
+        chosen = quick(tests, sys.argv[2:])
+    else:
+        chosen = parts(tests)
+        # Before the tests, so that none of them waits for a compiler.
+        subprocess.run([ROOT / "scripts/tools"], check=False)
     total: Counter[str] = Counter()
     failed: list[str] = []
     for outcome in outcomes(chosen):

@@ -1,7 +1,8 @@
-"""The publishers' tools, as built by scripts/setup --dev or on the PATH.
+"""The publishers' tools, as built by scripts/tools or on the PATH.
 
 Rules that hold here:
-- A test with a missing tool is skipped by name, and fails in CI.
+- A tool that is missing is built for the first test that needs it, if Go is installed.
+- A test with a tool that cannot be built is skipped by name, and fails in CI.
 """
 
 from __future__ import annotations
@@ -17,6 +18,11 @@ import pytest
 
 # Evaluated at import, because many tests change HOME.
 _KEPT = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ocifs-dev"
+
+
+# The environment of pytest: tests change HOME, where Go caches what it has compiled.
+_STARTED_WITH = dict(os.environ)
+TOOLS = Path(__file__).parents[2] / "scripts/tools"
 
 
 @dataclass(frozen=True)
@@ -47,14 +53,22 @@ class Tool:
 
 def tool(name: str, home: Path, *, optional: bool = False) -> Tool:
     """A tool by its name. If it is missing, skips the test; in CI only if it is `optional`."""
-    built = [
-        str(path) for path in sorted(_KEPT.glob(f"{name}-v*/{name}")) if os.access(path, os.X_OK)
-    ]
-    path = built[-1] if built else shutil.which(name)
+    path = _built(name) or shutil.which(name)
+    if (
+        path is None
+        and subprocess.run([TOOLS, name], env=_STARTED_WITH, check=False).returncode == 0
+    ):
+        path = _built(name)
     if path is None:
         assert optional or not os.environ.get("CI"), (
-            f"{name} must be there in CI: see scripts/setup"
+            f"{name} must be there in CI: see scripts/tools"
         )
         pytest.skip(f"{name} is not installed")
     home.mkdir(exist_ok=True)
     return Tool(path, home)
+
+
+def _built(name: str) -> str | None:
+    """The newest version of a tool that scripts/tools has built."""
+    paths = sorted(_KEPT.glob(f"{name}-v*/{name}"))
+    return next((str(path) for path in reversed(paths) if os.access(path, os.X_OK)), None)
