@@ -195,7 +195,7 @@ def test_a_reference_that_does_not_exist_is_an_error_of_the_command(
         check=False,
     )
     assert done.returncode == 1
-    assert b"404" in done.stderr
+    assert b"has no tag nope" in done.stderr
     assert not os.path.ismount(tmp_path / "mnt")
 
 
