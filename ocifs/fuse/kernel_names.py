@@ -7,8 +7,8 @@ kernel locks the directory, and a lookup in it must be answered meanwhile.
 - A directory is left alone while a lookup in it is in progress. Otherwise a call would wait as long
   as that lookup, and the daemon could not end before it.
 - Names below a digest never change, and are not recorded.
-- A name is dropped when its lifetime is over. Of more than MAX_NAMES the oldest is dropped first:
-  the kernel then uses it until its lifetime is over.
+- The oldest name is dropped when its lifetime is over, as another one is recorded. Of more than
+  MAX_NAMES the oldest is dropped first: the kernel then uses it until its lifetime is over.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -28,8 +28,6 @@ from ocifs.fuse.inodes import Inode
 from ocifs.tree.node import FOREVER
 
 MAX_NAMES = 100_000
-# Expired names are dropped whenever so many have been added.
-_SWEEP = 2_000
 _CLOSE_SECONDS = 5.0
 
 
@@ -41,8 +39,8 @@ class KernelNames:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._until: dict[tuple[Inode, bytes], float] = {}
-        self._added = 0
+        # Not a dict: its first key is found in a time that grows with the number of deleted ones.
+        self._until: OrderedDict[tuple[Inode, bytes], float] = OrderedDict()
         # Directories with lookups in progress, each with their number.
         self._lookups: Counter[Inode] = Counter()
         self._ended = trio.lowlevel.ParkingLot()
@@ -57,28 +55,24 @@ class KernelNames:
         """Record a name that is sent to the kernel, or whose absence is."""
         if lifetime == FOREVER or lifetime <= 0:
             return
-        key = (parent, name)
-        # A key that exists stays at its position: remove it, so that the newest is the last.
-        self._until.pop(key, None)
-        self._until[key] = self._clock() + lifetime
-        self._added += 1
-        if self._added >= _SWEEP:
-            self._sweep()
-        if len(self._until) > MAX_NAMES:
-            del self._until[next(iter(self._until))]
-
-    def _sweep(self) -> None:
-        self._added = 0
-        now = self._clock()
-        self._until = {key: until for key, until in self._until.items() if until > now}
+        key, now = (parent, name), self._clock()
+        self._until[key] = now + lifetime
+        self._until.move_to_end(key)
+        # Two for each one that is added: a listing adds 100,000, and no request must sweep them.
+        for _ in range(2):
+            oldest = next(iter(self._until))
+            if len(self._until) <= MAX_NAMES and self._until[oldest] > now:
+                break
+            del self._until[oldest]
 
     def take(self) -> dict[Inode, list[bytes]]:
         """Remove and return the names that the kernel may still use, by directory."""
-        self._sweep()
+        now = self._clock()
         names: dict[Inode, list[bytes]] = {}
-        for parent, name in self._until:
-            names.setdefault(parent, []).append(name)
-        self._until = {}
+        for (parent, name), until in self._until.items():
+            if until > now:
+                names.setdefault(parent, []).append(name)
+        self._until = OrderedDict()
         return names
 
     @contextlib.contextmanager
