@@ -60,6 +60,8 @@ OnProgress: TypeAlias = Callable[[str, int, int], None]
 StatusSource: TypeAlias = Callable[[], dict[str, object]]
 """Returns fields of `.ocifs/status.json`, from memory and without waiting."""
 StatusSources: TypeAlias = dict[str, StatusSource]
+Forget: TypeAlias = Callable[[], None]
+"""Forgets the names of one registry, so that it is asked again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,7 @@ class Hooks:
 
     - `report` is called with damage that was found in the cache.
     - `on_progress` is called while an archive is unpacked.
+    - `on_names` is called with a function for each cache of names, when it is created.
     - `on_warning`: each named source is requested once before the tree is returned, and this is
       called with problems that may prevent reads. Without it nothing is requested.
     """
@@ -75,6 +78,7 @@ class Hooks:
     report: Callable[[str], None] | None = None
     on_progress: OnProgress | None = None
     on_warning: Callable[[str], None] | None = None
+    on_names: Callable[[Forget], None] | None = None
 
 
 @asynccontextmanager
@@ -95,7 +99,8 @@ async def open_tree(
         closers: list[IdleCloser] = []
         housekeeper = Housekeeper(directory, settings.cache, closers)
         disk = await in_thread(Disk, settings.cache.directory, housekeeper, hooks.report)
-        parts = Parts(disk, nursery, settings, status, closers, hooks.report or log.debug)
+        note = hooks.report or log.debug
+        parts = Parts(disk, nursery, settings, status, closers, note, hooks.on_names)
         if isinstance(source, LayoutSource):
             root = await _open_layout(source, parts, hooks.on_progress)
         else:
@@ -127,6 +132,7 @@ class Parts:
     status: StatusSources
     closers: list[IdleCloser]
     note: Callable[[str], None]
+    on_names: Callable[[Forget], None] | None = None
 
     def context(self, origin: ContentSource, seeds: tuple[str, ...] = ()) -> Context:
         """The context that the nodes of one origin share."""
@@ -151,7 +157,7 @@ class Parts:
             return service
 
         view = replace(settings.view, repositories=seeds)
-        return Context(
+        context = Context(
             origin,
             view,
             settings.limits,
@@ -160,6 +166,9 @@ class Parts:
             self.disk.report,
             self.note,
         )
+        if self.on_names is not None:
+            self.on_names(context.forget_names)
+        return context
 
 
 class Hosts:
@@ -287,6 +296,8 @@ def _open_origin(
     source = BackoffSource(WatchedSource(mirrored, traffic), outage)
     blobs = CachedBlobs(source, parts.disk, parts.nursery, settings, catalog)
     parts.closers.append(blobs)
+    if parts.on_names is not None:
+        parts.on_names(catalog.forget_names)
     parts.status[f"registry {host}"] = lambda: {
         **traffic.facts(),
         "stale": catalog.stale,

@@ -10,33 +10,44 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
 import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import trio
 
 from ocifs import __version__
-from ocifs.app import Hooks, StatusSource, StatusSources, open_tree, run_to_end
+from ocifs.app import Forget, Hooks, StatusSource, StatusSources, open_tree, run_to_end
 from ocifs.concurrency import guarded
 from ocifs.errors import UsageError
 from ocifs.fuse.stats import Stats
 from ocifs.memory import raise_descriptor_limit, tune_garbage_collector, tune_malloc
 from ocifs.oci.reference import Source
 from ocifs.settings import MountFlags, Settings
-from ocifs.tree.control import MountRoot
+from ocifs.tree.control import Action, MountRoot
+
+if TYPE_CHECKING:
+    from ocifs.fuse.kernel_names import KernelNames
+
+log = logging.getLogger("ocifs.fuse")
 
 
 @dataclass(frozen=True, slots=True)
 class MountRequest:
-    """A source, the directory to mount it at, and the address that serves metrics."""
+    """A source, the directory to mount it at, and the address that serves metrics.
+
+    `in_background`: this process is a daemon, which has no terminal.
+    """
 
     source: Source
     mountpoint: Path
     metrics: tuple[str, int] | None = None
     flags: MountFlags = field(default_factory=MountFlags)
+    in_background: bool = False
 
 
 def mount(
@@ -85,6 +96,7 @@ async def _serve(
     request: MountRequest, settings: Settings, on_ready: Callable[[Sequence[str]], None]
 ) -> None:
     from ocifs.fuse.kernel.serving import KernelServer
+    from ocifs.fuse.kernel_names import KernelNames
     from ocifs.fuse.session import SessionOptions, serve
     from ocifs.tree.registry.single import WHOLE
 
@@ -96,7 +108,8 @@ async def _serve(
         stats.record_note(text)
 
     sources: StatusSources = {}
-    hooks = Hooks(stats.record_note, on_warning=warn)
+    refresher = _Refresher(KernelNames())
+    hooks = Hooks(stats.record_note, on_warning=warn, on_names=refresher.forgetters.append)
     # The nursery is the inner one: the metrics end before the tree that they are about.
     async with (
         open_tree(request.source, settings, sources, hooks) as tree,
@@ -104,7 +117,14 @@ async def _serve(
     ):
         status = status_of(request.source, stats, sources)
         fsname = request.flags.fsname or str(request.source)
-        options = SessionOptions(request.mountpoint, fsname, request.flags)
+        options = SessionOptions(
+            request.mountpoint,
+            fsname,
+            request.flags,
+            refresher.names,
+            refresh=refresher.run,
+            in_background=request.in_background,
+        )
         files = control_files(status, stats)
         kernel = KernelServer(options, settings, stats, files)
         sources["kernel"] = kernel.report.facts
@@ -114,7 +134,8 @@ async def _serve(
         if not await kernel.serve(tree, lambda: on_ready(warnings)):
             # Below a root filesystem, `.ocifs` would look like a directory of the image.
             hidden = settings.view.view != WHOLE
-            root = MountRoot(tree, files, hidden=hidden)
+            actions: dict[bytes, Action] = {b"refresh": refresher.act}
+            root = MountRoot(tree, files, actions, hidden=hidden)
             await serve(root, options, settings.timing, stats, lambda: on_ready(warnings))
         # The mount has ended; so do the metrics.
         nursery.cancel_scope.cancel()
@@ -130,6 +151,34 @@ async def _serve_metrics(
     nursery.start_soon(
         guarded, "serving metrics", serve_metrics, listeners, lambda: exposition(status())
     )
+
+
+class _Refresher:
+    """Makes a mount ask the registries again (docs/decisions/0312-refreshing-names.md).
+
+    `forgetters` forget the answers in memory, and `names` are those that the kernel has cached.
+    """
+
+    def __init__(self, names: KernelNames) -> None:
+        self.names = names
+        self.forgetters: list[Forget] = []
+        # A second refresh may need what the first one has not invalidated yet.
+        self._turn = trio.Lock()
+
+    async def act(self) -> bytes:
+        """The content of `.ocifs/refresh`."""
+        await self.run()
+        return b"refreshed\n"
+
+    async def run(self) -> None:
+        """Forget all names, and return when the kernel has done so as well."""
+        async with self._turn:
+            for forget in self.forgetters:
+                forget()
+            # Twice: an earlier request may be answered while the kernel forgets the others.
+            for _ in range(2):
+                await self.names.invalidate()
+        log.info("refreshed: names are requested again")
 
 
 def status_of(source: Source, stats: Stats, sources: StatusSources) -> StatusSource:

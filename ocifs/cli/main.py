@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Mounts": {
         "mount": ("ocifs.cli.mount", "Mount a registry, repository, image or local source."),
+        "refresh": ("ocifs.cli.refresh", "Show tags that were pushed or deleted a moment ago."),
         "umount": ("ocifs.cli.umount", "Unmount, even if the daemon has died."),
         "status": ("ocifs.cli.status", "Show the mounts of this machine and their state."),
     },

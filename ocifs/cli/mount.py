@@ -118,7 +118,7 @@ def _serve(fields: RequestFields, settings: Settings, ready: Ready | None, *, qu
     """
     from ocifs.mounting import MountRequest, mount
 
-    request = MountRequest(*fields)
+    request = MountRequest(*fields, in_background=ready is not None)
     try:
         mount(request, settings, _announcer(request.source, request.mountpoint, ready, quiet))
     except BaseException as error:

@@ -42,7 +42,7 @@ FLAGS = {
     "symfollow": ("nosymfollow", False),
 }
 
-_NAME_LIFETIME = "use --tag-ttl SECONDS"
+_NAME_LIFETIME = "use --tag-ttl SECONDS, or `ocifs refresh MOUNTPOINT` after a push"
 _LOG_IN = "log in with docker, podman or skopeo; see also --authfile"
 _BACKGROUND = "mounts are in the background by default; --foreground stays in the foreground"
 _DEBUG = "use --foreground -vv, or -v and --log-file"

@@ -51,6 +51,7 @@ ELSEWHERE = {
     "du": "ocifs tags -l REPOSITORY; the cache: `ocifs cache list`",
     "prune": "ocifs cache gc",
     "gc": "ocifs cache gc",
+    "reload": "ocifs refresh MOUNTPOINT",
     "lsjson": "ocifs ls --json SOURCE",
     "lsl": "ocifs ls -l SOURCE",
     "run": "mount with --view rootfs, then use chroot or bwrap",

@@ -42,6 +42,8 @@ _OCTAL = re.compile(r"\\([0-7]{3})")
 # Seconds that umount or mount(8) may take, and that a mount may take to answer.
 _HELPER_TIMEOUT = 10.0
 _ANSWER_TIMEOUT = 2.0
+# Lookups that the mount is waiting for end before it forgets a name: after `--timeout` by default.
+_REFRESH_TIMEOUT = 60.0
 # A longer status is cut off, and then invalid JSON.
 _STATUS_BYTES = 1 * MIB
 # The number of processes and mounts that a message lists.
@@ -154,13 +156,35 @@ def read_status(mountpoint: Path) -> dict[str, object]:
     return _with_timeout(read) or {}
 
 
-def _with_timeout(look: Callable[[], T]) -> T | None:
+def refresh(mountpoint: Path) -> str:
+    """Make a mount ask its registries again, and wait until it has forgotten its names.
+
+    Returns why that failed, or an empty text. The mount may be another user's and serve anything.
+    """
+
+    def read() -> str:
+        path = mountpoint / ".ocifs" / "refresh"
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                os.read(descriptor, 4096)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            return error.strerror or type(error).__name__
+        return ""
+
+    answer = _with_timeout(read, _REFRESH_TIMEOUT)
+    return "no answer in time" if answer is None else answer
+
+
+def _with_timeout(look: Callable[[], T], seconds: float = _ANSWER_TIMEOUT) -> T | None:
     """The result of a function that accesses a mount, or None if it does not return in time."""
     results: list[T] = []
     # A daemon thread: it may never return, and must not delay the exit of the process.
     thread = threading.Thread(target=lambda: results.append(look()), daemon=True)
     thread.start()
-    thread.join(_ANSWER_TIMEOUT)
+    thread.join(seconds)
     return results[0] if results else None
 
 

@@ -72,7 +72,8 @@ class Operations(ReadOnlyOperations):
         self._files = OpenFiles()
         self._directories: Handles[OpenDirectory] = Handles()
         self._guard = guard
-        self._tables = KernelTables(self.inodes, names or KernelNames(), shown_as)
+        names = KernelNames() if names is None else names
+        self._tables = KernelTables(self.inodes, names, shown_as)
         # With a short `--tag-ttl`, a new tag must not be absent for longer than that.
         self._negative = min(timing.negative_ttl, timing.tag_ttl)
 

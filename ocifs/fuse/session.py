@@ -20,7 +20,7 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -45,11 +45,10 @@ from ocifs.tree.node import Directory
 
 log = logging.getLogger("ocifs.fuse")
 
-# The signals that end a process by default (signal(7)). A closed terminal sends SIGHUP.
+# The signals that end a process by default (signal(7)), except SIGHUP.
 _ENDING = (
     signal.SIGINT,
     signal.SIGTERM,
-    signal.SIGHUP,
     signal.SIGQUIT,
     signal.SIGUSR1,
     signal.SIGUSR2,
@@ -74,9 +73,13 @@ DATA_READ_AHEAD_KIB = 1024
 
 @dataclass(frozen=True, slots=True)
 class SessionOptions:
-    """How to mount. `name` is the source in the mount table.
+    """How to mount.
 
-    With `kernel`, the FUSE mount is the data of that one.
+    - `name` is the source in the mount table.
+    - `names` records the names that the kernel has cached.
+    - `refresh` is called for SIGHUP, which otherwise ends the mount.
+    - `in_background`: SIGHUP never ends the mount.
+    - With `kernel`, the FUSE mount is the data of that one.
     """
 
     mountpoint: Path
@@ -84,6 +87,8 @@ class SessionOptions:
     flags: MountFlags = field(default_factory=MountFlags)
     names: KernelNames = field(default_factory=KernelNames)
     kernel: KernelMount | None = None
+    refresh: Callable[[], Awaitable[None]] | None = None
+    in_background: bool = False
 
 
 async def serve(
@@ -99,23 +104,23 @@ async def serve(
     """
     guard = Guard(timing, stats)
     patch_workers(guard.busy)
-    with trio.open_signal_receiver(*ending_signals()) as signals:
+    handled = ending_signals(in_background=options.in_background)
+    with trio.open_signal_receiver(*handled) as signals:
         handlers = OperationsWithoutXattrs if options.flags.no_xattrs else Operations
-        _mount(
-            handlers(root, guard, timing, options.names, Presentation.of(options.flags)), options
-        )
+        shown_as = Presentation.of(options.flags)
+        _mount(handlers(root, guard, timing, options.names, shown_as), options)
         await _serve(guard, options, signals, on_ready)
 
 
-def ending_signals() -> list[signal.Signals]:
-    """The signals that end the mount. Signals that the parent ignores (nohup) stay ignored, except
-    SIGINT and SIGTERM.
+def ending_signals(*, in_background: bool = False) -> list[signal.Signals]:
+    """The signals that can end the mount. Signals that the parent ignores (nohup) stay ignored, except
+    SIGINT and SIGTERM, and in the background SIGHUP, which `detach` ignores.
     """
+    always = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if in_background else [])]
     return [
         number
-        for number in _ENDING
-        if number in (signal.SIGINT, signal.SIGTERM)
-        or signal.getsignal(number) is not signal.SIG_IGN
+        for number in (*_ENDING, signal.SIGHUP)
+        if number in always or signal.getsignal(number) is not signal.SIG_IGN
     ]
 
 
@@ -127,7 +132,7 @@ async def _serve(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(guarded, "looking at callers", guard.watch)
             nursery.start_soon(
-                guarded, "waiting for signals", end.on_signal, signals, nursery.cancel_scope
+                guarded, "waiting for signals", end.on_signal, signals, options, nursery
             )
             # Not guarded: until the mount is ready, an error is one of `ocifs mount`.
             nursery.start_soon(_report_ready, options, guard, end, on_ready)
@@ -205,9 +210,16 @@ class _End:
         self.may_begin = trio.Event()
         self._kernel = kernel
 
-    async def on_signal(self, signals: AsyncIterator[int], whole: trio.CancelScope) -> None:
-        """Wait for a signal, and end the mount."""
+    async def on_signal(
+        self, signals: AsyncIterator[int], options: SessionOptions, nursery: trio.Nursery
+    ) -> None:
+        """Wait for a signal, and end or refresh the mount."""
+        had_terminal = not options.in_background and has_terminal()
         async for number in signals:
+            if is_refresh(number, had_terminal=had_terminal):
+                if options.refresh is not None:
+                    nursery.start_soon(guarded, "refreshing", options.refresh)
+                continue
             log.info("ending on %s", signal.Signals(number).name)
             try:
                 if self._kernel is not None:
@@ -216,4 +228,21 @@ class _End:
                 pyfuse3.terminate()
             finally:
                 # Handlers that wait for a registry would delay the end until their deadlines.
-                whole.cancel()
+                nursery.cancel_scope.cancel()
+
+
+def is_refresh(number: int, *, had_terminal: bool) -> bool:
+    """Whether a signal is a request to refresh: a SIGHUP, but not that of a closed terminal.
+
+    The kernel sends that one when the terminal is gone.
+    """
+    return number == signal.SIGHUP and not (had_terminal and not has_terminal())
+
+
+def has_terminal() -> bool:
+    """Whether this process has a controlling terminal that is open (tty(4))."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True

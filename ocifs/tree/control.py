@@ -1,4 +1,4 @@
-"""`.ocifs/`: the status and the latest errors of a mount.
+"""`.ocifs/`: the status and the latest errors of a mount, and the file that refreshes it.
 
 Rules that hold here: the content is created at each read from the start, without any request.
 """
@@ -6,8 +6,8 @@ Rules that hold here: the content is created at each read from the start, withou
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from typing import TypeAlias, TypeVar
 
 from ocifs.errors import OcifsError
 from ocifs.tree.base import SimpleNode
@@ -23,6 +23,8 @@ from ocifs.tree.node import (
 from ocifs.tree.static import StaticDirectory
 
 T = TypeVar("T")
+Action: TypeAlias = Callable[[], Awaitable[bytes]]
+"""Does something, and returns the content of its file."""
 
 NAME = b".ocifs"
 # The number of contents that are kept for readers that have read a part.
@@ -66,6 +68,37 @@ class LiveFile(SimpleNode):
         )
 
 
+class ActionFile(LiveFile):
+    """A file that does something when it is read from its start, and contains the result."""
+
+    __slots__ = ("_act",)
+
+    def __init__(self, key: Hashable, act: Action) -> None:
+        super().__init__(key, bytes)
+        self._act = act
+
+    async def read(self, offset: int, size: int) -> bytes:
+        """Act at offset 0, and return the result when that is done."""
+        return (await self._act())[:size] if offset == 0 else b""
+
+
+class ControlDirectory(StaticDirectory):
+    """`.ocifs/`. Its action files are not listed, so that no crawler reads them."""
+
+    __slots__ = ("_actions",)
+
+    def __init__(
+        self, files: dict[bytes, Callable[[], bytes]], actions: dict[bytes, Action]
+    ) -> None:
+        super().__init__(
+            NAME, ((name, LiveFile((NAME, name), render)) for name, render in files.items())
+        )
+        self._actions = {name: ActionFile((NAME, name), act) for name, act in actions.items()}
+
+    def lookup_nowait(self, name: bytes) -> Node:
+        return self._actions.get(name) or super().lookup_nowait(name)
+
+
 class MountRoot(SimpleNode):
     """The root of a mount: the names of another directory, and `.ocifs`.
 
@@ -75,15 +108,19 @@ class MountRoot(SimpleNode):
     __slots__ = ("_control", "_hidden", "_inner", "attributes_known", "lifetime")
 
     def __init__(
-        self, inner: Directory, files: dict[bytes, Callable[[], bytes]], *, hidden: bool = False
+        self,
+        inner: Directory,
+        files: dict[bytes, Callable[[], bytes]],
+        actions: dict[bytes, Action] | None = None,
+        *,
+        hidden: bool = False,
     ) -> None:
         super().__init__(("root", inner.key), inner.attributes)
         self.lifetime = inner.lifetime
         self.attributes_known = inner.attributes_known
         self._inner = inner
         self._hidden = hidden
-        live = ((name, LiveFile((NAME, name), render)) for name, render in files.items())
-        self._control = StaticDirectory(NAME, live)
+        self._control = ControlDirectory(files, actions or {})
 
     async def lookup(self, name: bytes) -> Node:
         return self._control if name == NAME else self._known(await self._inner.lookup(name))

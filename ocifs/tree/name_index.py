@@ -33,6 +33,10 @@ class NameIndex:
             key = name.replace("/", "\0")
             self._keys.insert(bisect_left(self._keys, key), key)
 
+    def clear(self) -> None:
+        """Remove all names."""
+        self._keys = []
+
     def has_repository(self, name: str) -> bool:
         """Whether it is one of the names."""
         key = name.replace("/", "\0")

@@ -38,7 +38,13 @@ from ocifs.fuse.kernel.attach import KernelMount, KernelRequest
 from ocifs.fuse.kernel.control import open_control, serve_control
 from ocifs.fuse.kernel.probe import Probe, probe
 from ocifs.fuse.kernel.records import control_of
-from ocifs.fuse.session import SessionOptions, ending_signals, serve
+from ocifs.fuse.session import (
+    SessionOptions,
+    ending_signals,
+    has_terminal,
+    is_refresh,
+    serve,
+)
 from ocifs.fuse.stats import Stats
 from ocifs.settings import MountFlags, Settings
 from ocifs.tree.device import data_file, device_directory
@@ -168,12 +174,16 @@ class KernelServer:
                     raise
                 on_ready()
                 return
+            had_terminal = has_terminal()
             with trio.open_signal_receiver(*ending_signals()) as signals:
                 async with _created(request) as kernel, trio.open_nursery() as nursery:
                     await in_thread(lambda: kernel.mount(path, has_daemon=False))
                     on_ready()
                     nursery.start_soon(_wait_for_end, kernel, nursery.cancel_scope)
                     async for number in signals:
+                        # An image that is mounted by its manifest has no names to refresh.
+                        if is_refresh(number, had_terminal=had_terminal):
+                            continue
                         log.info("ending on %s", signal.Signals(number).name)
                         nursery.cancel_scope.cancel()
 

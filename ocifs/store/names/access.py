@@ -77,6 +77,12 @@ class RegistryAccess:
         self._max_wait = timing.max_wait
         self.stale = False
 
+    def forget_failures(self) -> None:
+        """End the pauses after failures, so that the next request is sent."""
+        self._outage.forget()
+        self._slow.forget()
+        self._failures.forget()
+
     async def ask(
         self, key: str, request: Callable[[], Awaitable[T]], *, wait_for_restart: bool = True
     ) -> T:

@@ -53,6 +53,17 @@ class CachedAnswers:
         self.absent: TTLCache[str, OcifsError] = TTLCache(_NAMES, timing.negative_ttl, timer=clock)
         self._flights: SingleFlight[str, object] = SingleFlight(nursery)
         self._believed_for = settings.cache.believe_names
+        self._nursery = nursery
+        # Counts the calls of `forget`: an answer that was requested before one is not fresh after.
+        self.generation = 0
+
+    def forget(self) -> None:
+        """Forget what is in memory, so that the registry is asked again. Files stay."""
+        self.generation += 1
+        self.fresh.clear()
+        self.absent.clear()
+        # A caller from now on must not get the answer to an earlier request.
+        self._flights = SingleFlight(self._nursery)
 
     async def get(
         self, repository: str, key: str, request: Request, ask: Ask | None = None
@@ -85,10 +96,15 @@ class CachedAnswers:
 
     async def store(self, repository: str, key: str, answer: object) -> None:
         """Store an answer in memory and on disk."""
-        self.fresh[key] = answer
+        await self._store(repository, key, answer, self.generation)
+
+    async def _store(self, repository: str, key: str, answer: object, generation: int) -> None:
+        if generation == self.generation:
+            self.fresh[key] = answer
         await in_thread(self.files.write, await self.owners.of(repository), key, answer)
 
     async def _renew(self, repository: str, key: str, request: Request, ask: Ask | None) -> object:
+        generation = self.generation
         believed = await self.believed(repository, key)
         if believed is not None:
             return believed
@@ -103,7 +119,8 @@ class CachedAnswers:
             if isinstance(error.__cause__, OUTAGES) and last is not None:
                 self.access.stale = True
                 return last
-            self.absent[key] = error
+            if generation == self.generation:
+                self.absent[key] = error
             # The name was deleted. Its answer must not come back in an outage.
             if last is not None and isinstance(error, NotFound):
                 owner = await self.owners.of(repository)
@@ -120,7 +137,7 @@ class CachedAnswers:
         except OcifsError as error:
             self._remember_cut(key, error)
             raise
-        await self.store(repository, key, answer)
+        await self._store(repository, key, answer, generation)
         return answer
 
     def _remember_cut(self, key: str, error: OcifsError) -> None:

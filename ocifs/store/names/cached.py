@@ -68,6 +68,12 @@ class CachedCatalog:
         """Why repositories were not listed at the last attempt, or an empty string."""
         return self._listing.error
 
+    def forget_names(self) -> None:
+        """Forget all answers in memory, so that the registry is asked again."""
+        self._answers.forget()
+        self._listing.forget()
+        self._access.forget_failures()
+
     async def name_files(
         self, repository: str, tag: str, digests: Iterable[Digest]
     ) -> frozenset[str]:
@@ -129,8 +135,10 @@ class CachedCatalog:
         fresh = self._answers.fresh.get(key)
         if isinstance(fresh, tuple):
             return fresh
+        generation = self._answers.generation
         answer = await self._access.ask(key, lambda: self._catalog.referrers(repository, digest))
-        self._answers.fresh[key] = answer
+        if generation == self._answers.generation:
+            self._answers.fresh[key] = answer
         return answer
 
     async def _request_tag(self, repository: str, tag: str) -> list[object]:

@@ -33,6 +33,10 @@ class RepositoryListing:
         self._cached: tuple[str, ...] | None = None
         self.error = ""
 
+    def forget(self) -> None:
+        """Forget the repositories of cached names, which are read again when they are needed."""
+        self._cached = None
+
     async def all(self) -> tuple[str, ...]:
         """All repositories, as `Catalog.repositories`."""
         access = self._answers.access

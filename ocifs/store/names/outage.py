@@ -86,6 +86,10 @@ class Outage:
         """The registry answered."""
         self._error, self._pause, self._reached = None, 0.0, True
 
+    def forget(self) -> None:
+        """End the pause, so that the next request is sent."""
+        self._error, self._pause = None, 0.0
+
     async def ask(
         self,
         request: Callable[[], Awaitable[T]],
@@ -138,6 +142,12 @@ class Failures:
         self._kinds: dict[str, Outage] = {}
         self._failed: dict[str, set[str]] = {}
 
+    def forget(self) -> None:
+        """End all pauses."""
+        self._requests.clear()
+        self._kinds.clear()
+        self._failed.clear()
+
     async def ask(self, key: str, request: Callable[[], Awaitable[T]]) -> T:
         """The result of a request. The first word of its key is its kind."""
         kind = key.partition(" ")[0]
@@ -168,8 +178,10 @@ class Failures:
 
     def _over(self, kind: str, key: str) -> None:
         self._requests.pop(key, None)
-        self._failed[kind].clear()
-        self._kinds[kind].over()
+        # Both are absent if the pauses were ended while the request was running.
+        self._failed.setdefault(kind, set()).clear()
+        if kind in self._kinds:
+            self._kinds[kind].over()
 
 
 class BackoffSource:

@@ -139,6 +139,11 @@ class Context:
         listed_at, tags = self._listed.get(repository, (0.0, frozenset[str]()))
         return tag in tags and trio.current_time() < listed_at + self.tag_ttl
 
+    def forget_names(self) -> None:
+        """Forget which repositories and tags exist, so that the registry is asked again."""
+        self._listed.clear()
+        self.visited.clear()
+
     def record_siblings(self, repository: str, index: Manifest) -> None:
         """Record the sizes of an index's children, and which of them are about another child."""
         # Any more would drop the sizes recorded just before.
