@@ -61,7 +61,6 @@ StatusSource: TypeAlias = Callable[[], dict[str, object]]
 """Returns fields of `.ocifs/status.json`, from memory and without waiting."""
 StatusSources: TypeAlias = dict[str, StatusSource]
 Forget: TypeAlias = Callable[[], None]
-"""Forgets the names of one registry, so that it is asked again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +69,7 @@ class Hooks:
 
     - `report` is called with damage that was found in the cache.
     - `on_progress` is called while an archive is unpacked.
-    - `on_names` is called with a function for each cache of names, when it is created.
+    - `on_names` is called for each cache of names, with a function that makes it forget them.
     - `on_warning`: each named source is requested once before the tree is returned, and this is
       called with problems that may prevent reads. Without it nothing is requested.
     """
@@ -78,7 +77,7 @@ class Hooks:
     report: Callable[[str], None] | None = None
     on_progress: OnProgress | None = None
     on_warning: Callable[[str], None] | None = None
-    on_names: Callable[[Forget], None] | None = None
+    on_names: Callable[[Forget], None] = lambda _: None
 
 
 @asynccontextmanager
@@ -132,7 +131,7 @@ class Parts:
     status: StatusSources
     closers: list[IdleCloser]
     note: Callable[[str], None]
-    on_names: Callable[[Forget], None] | None = None
+    on_names: Callable[[Forget], None]
 
     def context(self, origin: ContentSource, seeds: tuple[str, ...] = ()) -> Context:
         """The context that the nodes of one origin share."""
@@ -166,8 +165,7 @@ class Parts:
             self.disk.report,
             self.note,
         )
-        if self.on_names is not None:
-            self.on_names(context.forget_names)
+        self.on_names(context.forget_names)
         return context
 
 
@@ -296,8 +294,7 @@ def _open_origin(
     source = BackoffSource(WatchedSource(mirrored, traffic), outage)
     blobs = CachedBlobs(source, parts.disk, parts.nursery, settings, catalog)
     parts.closers.append(blobs)
-    if parts.on_names is not None:
-        parts.on_names(catalog.forget_names)
+    parts.on_names(catalog.forget_names)
     parts.status[f"registry {host}"] = lambda: {
         **traffic.facts(),
         "stale": catalog.stale,
