@@ -60,7 +60,6 @@ OnProgress: TypeAlias = Callable[[str, int, int], None]
 StatusSource: TypeAlias = Callable[[], dict[str, object]]
 """Returns fields of `.ocifs/status.json`, from memory and without waiting."""
 StatusSources: TypeAlias = dict[str, StatusSource]
-Forget: TypeAlias = Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +76,7 @@ class Hooks:
     report: Callable[[str], None] | None = None
     on_progress: OnProgress | None = None
     on_warning: Callable[[str], None] | None = None
-    on_names: Callable[[Forget], None] = lambda _: None
+    on_names: Callable[[Callable[[], None]], None] = lambda _: None
 
 
 @asynccontextmanager
@@ -98,8 +97,8 @@ async def open_tree(
         closers: list[IdleCloser] = []
         housekeeper = Housekeeper(directory, settings.cache, closers)
         disk = await in_thread(Disk, settings.cache.directory, housekeeper, hooks.report)
-        note = hooks.report or log.debug
-        parts = Parts(disk, nursery, settings, status, closers, note, hooks.on_names)
+        reports = (hooks.report or log.debug, hooks.on_names)
+        parts = Parts(disk, nursery, settings, status, closers, *reports)
         if isinstance(source, LayoutSource):
             root = await _open_layout(source, parts, hooks.on_progress)
         else:
@@ -131,7 +130,7 @@ class Parts:
     status: StatusSources
     closers: list[IdleCloser]
     note: Callable[[str], None]
-    on_names: Callable[[Forget], None]
+    on_names: Callable[[Callable[[], None]], None]
 
     def context(self, origin: ContentSource, seeds: tuple[str, ...] = ()) -> Context:
         """The context that the nodes of one origin share."""

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ocifs import __version__
-from ocifs.app import Forget, Hooks, StatusSource, StatusSources, open_tree, run_to_end
+from ocifs.app import Hooks, StatusSource, StatusSources, open_tree, run_to_end
 from ocifs.concurrency import guarded
 from ocifs.errors import UsageError
 from ocifs.fuse.stats import Stats
@@ -161,7 +161,7 @@ class _Refresher:
 
     def __init__(self, names: KernelNames) -> None:
         self.names = names
-        self.forgetters: list[Forget] = []
+        self.forgetters: list[Callable[[], None]] = []
         # A second refresh may need what the first one has not invalidated yet.
         self._turn = trio.Lock()
 
