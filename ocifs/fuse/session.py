@@ -113,8 +113,8 @@ async def serve(
 
 
 def ending_signals(*, in_background: bool = False) -> list[signal.Signals]:
-    """The signals that can end the mount. Signals that the parent ignores (nohup) stay ignored, except
-    SIGINT and SIGTERM, and in the background SIGHUP, which `detach` ignores.
+    """The signals that can end the mount. Signals that the parent ignores (nohup) stay ignored,
+    except SIGINT and SIGTERM, and in the background SIGHUP, which `detach` ignores.
     """
     always = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if in_background else [])]
     return [
