@@ -216,8 +216,34 @@ PAGES = (
     "export-and-air-gap.md",
     "use-a-root-filesystem.md",
     "monitor-mounts.md",
+    "read-one-file.md",
+    "list-files.md",
     "hpc.md",
 )
+
+
+def sheet() -> list[str]:
+    """The commands of the cheat sheet, without the table of other tools."""
+    text = (ROOT / "docs/cheat-sheet.md").read_text().partition("| other tools |")[0]
+    return re.findall(r"^\| [^|]+ \| `([^`]+)` \|$", text, re.MULTILINE)
+
+
+def test_the_commands_of_the_cheat_sheet_work(registry: Registry, tmp_path: Path) -> None:
+    commands = sheet()
+    assert len(commands) > 20
+    with home(tmp_path / "home") as environment:
+        for command in commands:
+            here = command.replace("registry.example.com", registry.host)
+            done = subprocess.run(
+                ["bash", "-c", here],
+                cwd=tmp_path / "home",
+                env=environment,
+                capture_output=True,
+                timeout=60,
+                check=False,
+            )
+            # diff ends with 1 if it finds differences.
+            assert done.returncode == command.startswith("diff"), (command, done.stderr)
 
 
 @pytest.mark.parametrize("page", PAGES)
