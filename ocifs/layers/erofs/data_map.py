@@ -25,6 +25,8 @@ from typing import NamedTuple
 from ocifs.errors import LimitExceeded
 from ocifs.layers.erofs.format import BLOCK, MOST_BLOCKS
 
+TOO_MUCH_DATA = "the files of the image have more than 16 TiB, the limit of EROFS"
+
 
 class DataPiece(NamedTuple):
     """Bytes of the data file: `length` bytes of an entry from `offset` on, at `address`.
@@ -77,7 +79,7 @@ class DataMap:
         start = self._starts[-1]
         count = -(-length // BLOCK)
         if start + count > MOST_BLOCKS:
-            raise LimitExceeded("the files of the image have more than 16 TiB, the limit of EROFS")
+            raise LimitExceeded(TOO_MUCH_DATA)
         if offset:
             self._offsets[len(self)] = offset
         self._starts.append(start + count)

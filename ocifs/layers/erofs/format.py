@@ -14,7 +14,8 @@ and fs/erofs/erofs_fs.h).
 - Inline data does not cross the end of a block. Chunk indexes are aligned to 8.
 - A directory consists of blocks: entries of 12 bytes, then their names. All names of a directory,
   including `.` and `..`, are sorted as unsigned bytes.
-- The content of a file is a list of chunks on the data device, or holes.
+- The content of a file is a list of chunks of 2**n blocks, each at any block of the data device, or
+  a hole. A file of at most 1 GiB without holes is one chunk.
 - All numbers are little-endian. Times are signed seconds of 64 bits.
 
 Rules:
@@ -44,8 +45,8 @@ _CHUNKED_FILE, _DEVICE_TABLE = 0x4, 0x8
 
 _SUPERBLOCK = struct.Struct("<IIIBBHQQIIII16s16sIHHHBBIQB23x")
 _SLOT = struct.Struct("<64sII56x")
-# Format, size of the attributes, mode, a field that is unused here, size, location, number, owner,
-# group, time, nanoseconds, links.
+# Format, size of the attributes, mode, an unused field, size, location, number, owner, group, time,
+# nanoseconds, links. The number is for 32-bit programs; Linux uses the nid.
 _INODE = struct.Struct("<HHHHQIIIIqII16x")
 INODE_SIZE = _INODE.size
 pack_inode = _INODE.pack
@@ -56,6 +57,7 @@ CHUNK_BITS_MOST = 18
 """The largest chunks are 1 GiB: some readers compute with 31 bits."""
 INDEX_SIZE = 8
 pack_index = struct.Struct("<HHI").pack  # unused bits, device, block
+pack_padded_index = struct.Struct("<HHI24x").pack  # the same up to the next inode
 DATA_DEVICE = 1
 
 # The types of directory entries.
@@ -65,7 +67,7 @@ FILE, DIRECTORY, CHARACTER, BLOCK_DEVICE, FIFO, SYMLINK = 1, 2, 3, 4, 5, 7
 def superblock(uuid: bytes, inodes: int, blocks: int, data_blocks: int) -> bytes:
     """The superblock and the slot of the data device, as bytes from SUPERBLOCK_AT to ROOT_AT.
 
-    Without data blocks, the image has no data device.
+    The data blocks are numbered from `blocks` on. Without any, the image has no data device.
     """
     block = _SUPERBLOCK.pack(
         _MAGIC,
@@ -92,4 +94,6 @@ def superblock(uuid: bytes, inodes: int, blocks: int, data_blocks: int) -> bytes
         0,
         0,
     )
-    return block + (_SLOT.pack(b"data", data_blocks, 0) if data_blocks else bytes(_DEVICE_SLOT))
+    return block + (
+        _SLOT.pack(b"data", data_blocks, blocks) if data_blocks else bytes(_DEVICE_SLOT)
+    )

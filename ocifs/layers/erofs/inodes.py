@@ -18,12 +18,14 @@ Rules:
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from ocifs.concurrency import check_cancelled
 from ocifs.layers.erofs.names import directory_size, listing
 from ocifs.layers.index.entry import EntryKind, LayerEntry, LayerIndex
+from ocifs.layers.index.packed import PackedEntries
 from ocifs.layers.merge.tree import (
     DIRECTORY,
     LAYERS,
@@ -60,6 +62,10 @@ class Inode(NamedTuple):
     size: int = 0
     target: bytes = b""
     directories: Sequence[int] = ()
+
+
+# As named tuples are created, without a call of a Python function for each.
+_make_inode: Callable[[Iterable[object]], Inode] = partial(tuple.__new__, Inode)
 
 
 class ImageInodes:
@@ -107,7 +113,8 @@ class ImageInodes:
                 if kind is _SYMLINK:
                     yield from self._symlinks(layer, position, entry)
                 elif kind is not _DIRECTORY:
-                    yield Inode(layer, position, entry, NONE, links.get(base | position, 1))
+                    count = links.get(base | position, 1)
+                    yield _make_inode((layer, position, entry, NONE, count, 0, b"", ()))
                 elif parent:
                     yield self._directory(parent, entry)
 
@@ -191,4 +198,7 @@ class ImageInodes:
 
 
 def _kinds(layer: LayerIndex) -> bytes:
-    return b"".join(entry.kind.value.encode() for entry in layer.entries)
+    entries = layer.entries
+    if isinstance(entries, PackedEntries):
+        return entries.kinds()
+    return "".join(entry.kind.value for entry in entries).encode()

@@ -16,12 +16,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ocifs.errors import LimitExceeded
-from ocifs.layers.erofs.data_map import DataMap
+from ocifs.layers.erofs.data_map import TOO_MUCH_DATA, DataMap
 from ocifs.layers.erofs.format import (
     BLOCK,
     CHUNK_BITS_MOST,
     INDEX_SIZE,
     INODE_SIZE,
+    MOST_BLOCKS,
     ROOT_AT,
     SLOT,
 )
@@ -65,7 +66,7 @@ class Placer:
 
 @dataclass(frozen=True, slots=True)
 class Chunks:
-    """The chunks of a file: 2**bits blocks each, `count` in all, with content in some `runs`."""
+    """The chunks of a file: 2**bits blocks each, `count` in all. Those in `runs` have content."""
 
     bits: int
     count: int
@@ -79,7 +80,7 @@ class Shape:
 
     def __init__(self, inode: Inode) -> None:
         entry = inode.entry
-        self.xattrs, self.omitted = encode_xattrs(entry.xattrs) if entry.xattrs else (b"", 0)
+        self.xattrs, self.omitted = encode_xattrs(entry) if entry.xattrs else (b"", 0)
         self.head = INODE_SIZE + len(self.xattrs)
         self.tail = self.blocks = 0
         self.chunks: Chunks | None = None
@@ -125,39 +126,74 @@ def plan_image(inodes: ImageInodes, limit: int) -> ImagePlan:
     tree = inodes.tree
     nids = [array("I", bytes(4 * len(layer.entries))) for layer in tree.layers]
     plan = ImagePlan(inodes, nids, array("I", bytes(4 * len(tree.directories.layers))))
-    placer, layers = Placer(), 0
+    placer, data, layers = Placer(), plan.data, 0
     for inode in inodes:
-        shape = Shape(inode)
-        plan.omitted += shape.omitted
-        nid = placer.place(shape.head, shape.tail, shape.blocks) // SLOT
-        if _round(placer.end, BLOCK) > limit:
-            raise LimitExceeded(f"the EROFS image has more than limits.erofs_bytes ({limit}) bytes")
+        if placer.end > limit:
+            break
         plan.count += 1
-        if inode.directory != NONE:
-            plan.directory_nids[inode.directory] = nid
+        entry = inode.entry
+        # The root comes first, whichever layer describes it.
+        while layers <= inode.layer and inode.directory == NONE:
+            data.add_layer()
+            layers += 1
+        # Nearly all inodes take this path.
+        size = ordinary_size(entry)
+        if size:
+            nids[inode.layer][inode.position] = placer.end // SLOT
+            placer.end += size
+            if entry.size:
+                data.add(inode.position, 0, entry.size)
             continue
-        if len(inode.directories) > 0:
-            code = code_of(inode.layer, inode.position)
-            plan.split_nids.update(((code, number), nid) for number in inode.directories)
-        else:
-            nids[inode.layer][inode.position] = nid
-        if shape.chunks is not None:
-            while layers <= inode.layer:
-                plan.data.add_layer()
-                layers += 1
-            unit = BLOCK << shape.chunks.bits
-            for first, last in shape.chunks.runs:
-                length = min(last * unit, inode.entry.size) - first * unit
-                plan.data.add(inode.position, first * unit, length)
+        _place(plan, placer, inode)
     plan.end = placer.end
+    if plan.blocks * BLOCK > limit:
+        raise LimitExceeded(f"the EROFS image has more than limits.erofs_bytes ({limit}) bytes")
+    if plan.blocks + data.blocks > MOST_BLOCKS:
+        raise LimitExceeded(TOO_MUCH_DATA)
     return plan
 
 
+def _place(plan: ImagePlan, placer: Placer, inode: Inode) -> None:
+    """Place an inode of any kind."""
+    shape, entry = Shape(inode), inode.entry
+    plan.omitted += shape.omitted
+    nid = placer.place(shape.head, shape.tail, shape.blocks) // SLOT
+    if inode.directory != NONE:
+        plan.directory_nids[inode.directory] = nid
+        return
+    if inode.directories:
+        code = code_of(inode.layer, inode.position)
+        plan.split_nids.update(((code, number), nid) for number in inode.directories)
+    else:
+        plan.nids[inode.layer][inode.position] = nid
+    if shape.chunks is not None:
+        unit = BLOCK << shape.chunks.bits
+        for first, last in shape.chunks.runs:
+            length = min(last * unit, entry.size) - first * unit
+            plan.data.add(inode.position, first * unit, length)
+
+
+def ordinary_size(entry: LayerEntry) -> int:
+    """The size of the inode of an ordinary file: empty, or with one chunk; 0 for other entries."""
+    if entry.kind is not _FILE or entry.xattrs:
+        return 0
+    size, extents = entry.size, entry.extents
+    if not size:
+        return INODE_SIZE
+    is_dense = len(extents) == 1 and extents[0].length == size <= BLOCK << CHUNK_BITS_MOST
+    return INODE_SIZE + SLOT if is_dense else 0
+
+
+def chunk_bits(size: int) -> int:
+    """The chunk size, as in `Chunks`, for content without holes."""
+    return min((-(-size // BLOCK) - 1).bit_length(), CHUNK_BITS_MOST)
+
+
 def chunks_of(entry: LayerEntry) -> Chunks:
-    """The chunks of a file. One of at most 1 GiB without holes is one chunk."""
+    """The chunks of a file."""
     size, extents = entry.size, entry.extents
     if len(extents) == 1 and extents[0].length == size:
-        bits = min((-(-size // BLOCK) - 1).bit_length(), CHUNK_BITS_MOST)
+        bits = chunk_bits(size)
         count = -(-size // (BLOCK << bits))
         return Chunks(bits, count, ((0, count),))
     bits = 0

@@ -37,16 +37,24 @@ from ocifs.layers.erofs.format import (
     INDEX_SIZE,
     INLINE,
     PLAIN,
-    SLOT,
     SYMLINK,
     pack_index,
     pack_inode,
+    pack_padded_index,
     superblock,
 )
 from ocifs.layers.erofs.head import CHECKSUM_SIZE, ImageHead
 from ocifs.layers.erofs.inodes import ImageInodes, Inode
 from ocifs.layers.erofs.names import listing, pack_directory
-from ocifs.layers.erofs.plan import Chunks, ImagePlan, Placer, Shape, plan_image
+from ocifs.layers.erofs.plan import (
+    Chunks,
+    ImagePlan,
+    Placer,
+    Shape,
+    chunk_bits,
+    ordinary_size,
+    plan_image,
+)
 from ocifs.layers.erofs.xattrs import xattr_count
 from ocifs.layers.index.entry import EntryKind
 from ocifs.layers.merge.tree import DIRECTORY as DIRECTORY_CODE
@@ -63,6 +71,8 @@ _TYPES = {
 }
 _TYPE_OF_LETTER = {ord(kind.value): number for kind, number in _TYPES.items()}
 _BILLION = 1_000_000_000
+# Linux and the C library encode a device number alike, up to 32 bits.
+_DEVICE_MASK = (1 << 32) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,64 +167,83 @@ class _ImageWriter:
 
     def __init__(self, plan: ImagePlan, options: ImageOptions, sink: _Sink) -> None:
         self._plan = plan
-        self._options = options
+        self._data = plan.data
+        self._owner = options.owner
         self._sink = sink
         self._placer = Placer()
         self._segment = 0  # the next one of the data map
+        self._count = 0  # inodes so far
 
     def run(self) -> None:
         sink, placer = self._sink, self._placer
         for inode in self._plan.inodes:
+            entry = inode.entry
+            # Nearly all inodes take this path. The last one ended where this one starts.
+            size = ordinary_size(entry)
+            if size:
+                placer.end += size
+                sink.write(self._ordinary(inode, entry.size))
+                continue
             shape = Shape(inode)
-            position = placer.place(shape.head, shape.tail, shape.blocks)
-            sink.pad(position)
-            sink.write(self._inode(inode, shape, position // SLOT))
+            sink.pad(placer.place(shape.head, shape.tail, shape.blocks))
+            sink.write(self._inode(inode, shape))
             if inode.size:
                 if shape.blocks:
                     sink.pad(placer.start_block * BLOCK)
                 sink.write(inode.target or self._directory(inode.directory))
-        sink.pad(placer.end)
+            sink.pad(placer.end)
 
-    def _inode(self, inode: Inode, shape: Shape, nid: int) -> bytes:
+    def _ordinary(self, inode: Inode, size: int) -> bytes:
+        """The inode of a file that is empty or has one chunk, and no attributes."""
+        if not size:
+            return self._pack(inode, PLAIN, 0, 0)
+        head = self._pack(inode, CHUNKED, size, CHUNK_INDEXES | chunk_bits(size))
+        self._segment += 1
+        return head + pack_padded_index(0, DATA_DEVICE, self._data.start(self._segment - 1))
+
+    def _inode(self, inode: Inode, shape: Shape) -> bytes:
         """An inode with its attributes and indexes, without inline data."""
-        entry, owner = inode.entry, self._options.owner
-        uid, gid = owner or (entry.uid, entry.gid)
-        layout, location, size = PLAIN, 0, inode.size
+        entry, xattrs = inode.entry, shape.xattrs
         chunks = shape.chunks
         if chunks is not None:
-            layout, location, size = CHUNKED, CHUNK_INDEXES | chunks.bits, entry.size
-        elif shape.tail:
-            layout = INLINE
+            location = CHUNK_INDEXES | chunks.bits
+            body = self._pack(inode, CHUNKED, entry.size, location, len(xattrs)) + xattrs
+            return body + bytes(-len(body) % INDEX_SIZE) + self._indexes(chunks)
+        layout, size = PLAIN, inode.size
+        if shape.tail:
+            layout, location = INLINE, 0
         elif shape.blocks:
             location = self._placer.start_block
-        elif entry.rdev:
-            location = entry.rdev & 0xFFFFFFFF
+        else:
+            location = entry.rdev & _DEVICE_MASK
+        return self._pack(inode, layout, size, location, len(xattrs)) + xattrs
+
+    def _pack(self, inode: Inode, layout: int, size: int, location: int, xattrs: int = 0) -> bytes:
+        """The first 64 bytes of an inode. `xattrs`: the size of its attributes."""
+        entry = inode.entry
+        self._count += 1
+        uid, gid = self._owner or (entry.uid, entry.gid)
         seconds, nanoseconds = divmod(entry.mtime_ns, _BILLION)
-        head = pack_inode(
+        return pack_inode(
             layout,
-            xattr_count(len(shape.xattrs)),
+            xattrs and xattr_count(xattrs),
             mode_of(entry),
             0,
             size,
             location,
-            nid & 0xFFFFFFFF,
+            self._count,
             uid,
             gid,
             seconds,
             nanoseconds,
             inode.links,
         )
-        if chunks is None:
-            return head + shape.xattrs if shape.xattrs else head
-        body = head + shape.xattrs
-        return body + bytes(-len(body) % INDEX_SIZE) + self._indexes(chunks)
 
     def _indexes(self, chunks: Chunks) -> bytes:
-        data = self._plan.data
         parts, number = list[bytes](), 0
         for first, last in chunks.runs:
             parts.append(pack_index(0, 0, HOLE) * (first - number))
-            start = data.start(self._segment)
+            start = self._data.start(self._segment)
             self._segment += 1
             for chunk in range(last - first):
                 parts.append(pack_index(0, DATA_DEVICE, start + (chunk << chunks.bits)))

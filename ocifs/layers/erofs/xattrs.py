@@ -1,7 +1,8 @@
 """Extended attributes as EROFS stores them: in the inode, after its first 64 bytes.
 
 Each has a number for the beginning of its name (user., trusted., security., or one of the two ACLs
-of POSIX), so attributes with other names cannot be stored. A value has at most 65,535 bytes.
+of POSIX), so attributes with other names cannot be stored. The attributes of an inode have at most
+64 KiB.
 
 Rules:
 
@@ -15,13 +16,13 @@ from __future__ import annotations
 
 import struct
 
-from ocifs.layers.view.xattrs import Xattrs, visible_xattrs
+from ocifs.layers.index.entry import EntryKind, LayerEntry
+from ocifs.layers.view.xattrs import visible_xattrs
 
 _HEADER = bytes(12)  # no filter of names, no shared attributes
 _ENTRY = struct.Struct("<BBH")
-_VALUE_MOST = (1 << 16) - 1
-# The size is stored in units of 4 bytes, in 16 bits.
-_SIZE_MOST = 1 << 17
+# Of all attributes of an inode. Older kernels store it in 16 bits.
+_SIZE_MOST = (1 << 16) - 4
 _PREFIXES = ((b"user.", 1), (b"trusted.", 4), (b"security.", 6))
 _ACLS = {b"system.posix_acl_access": 2, b"system.posix_acl_default": 3}
 _OVERLAY = (b"trusted.overlay.", b"user.overlay.")
@@ -34,17 +35,17 @@ _PERMISSIONS = 7
 _NO_ID = 0xFFFFFFFF
 
 
-def encode_xattrs(xattrs: Xattrs) -> tuple[bytes, int]:
+def encode_xattrs(entry: LayerEntry) -> tuple[bytes, int]:
     """The attributes of an inode, and the number of omitted ones."""
-    parts, size, omitted = [_HEADER], len(_HEADER), 0
-    for name, value in visible_xattrs(xattrs):
-        entry = _encode(name, value)
-        if entry is None or size + len(entry) > _SIZE_MOST:
-            omitted += 1
-            continue
-        parts.append(entry)
-        size += len(entry)
-    omitted += len(xattrs) - len(visible_xattrs(xattrs))
+    parts, size = [_HEADER], len(_HEADER)
+    for name, value in visible_xattrs(entry):
+        # The default ACL of a directory is for the files that are created in it.
+        is_default = name == b"system.posix_acl_default" and entry.kind is not EntryKind.DIRECTORY
+        encoded = None if is_default else _encode(name, value)
+        if encoded is not None and size + len(encoded) <= _SIZE_MOST:
+            parts.append(encoded)
+            size += len(encoded)
+    omitted = len(entry.xattrs) - len(parts) + 1
     return (b"".join(parts) if len(parts) > 1 else b""), omitted
 
 
@@ -63,7 +64,7 @@ def _encode(name: bytes, value: bytes) -> bytes | None:
         for prefix, number in _PREFIXES:
             if name.startswith(prefix):
                 index, rest = number, name[len(prefix) :]
-    if not index or len(value) > _VALUE_MOST:
+    if not index or len(value) > _SIZE_MOST:
         return None
     entry = _ENTRY.pack(len(rest), index, len(value)) + rest + value
     return entry + bytes(-len(entry) % 4)

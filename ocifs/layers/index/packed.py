@@ -97,6 +97,10 @@ class PackedEntries(Sequence[LayerEntry]):
 
     __hash__ = None  # type: ignore[assignment]  # like a list
 
+    def kinds(self) -> bytes:
+        """Return the kinds of all entries as letters, faster than a pass over them."""
+        return b"".join(map(_unpack_kinds, self.blocks))
+
     def _block(self, number: int) -> tuple[LayerEntry, ...]:
         with self._lock:
             cached = self._cached.get(number)
@@ -224,6 +228,12 @@ def unpack(block: bytes) -> tuple[LayerEntry, ...]:
     entries = tuple(map(_make_entry, rows))
     rest = data[offset + paths + links :]
     return _with_odd(entries, json.loads(rest)) if rest else entries
+
+
+def _unpack_kinds(block: bytes) -> bytes:
+    """Decode the first column of a block."""
+    data = zstd.decompress(block)
+    return data[_HEAD.size : _HEAD.size + _HEAD.unpack_from(data)[0]]
 
 
 def _with_odd(entries: tuple[LayerEntry, ...], odd: dict[str, list[Any]]) -> tuple[LayerEntry, ...]:

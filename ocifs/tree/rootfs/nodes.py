@@ -123,10 +123,10 @@ class _TreeNode(FastNode):
         return self._context.tree.unsupported_xattrs
 
     def attribute_names(self) -> Sequence[bytes]:
-        return tuple(name for name, _ in visible_xattrs(self._entry.xattrs))
+        return tuple(name for name, _ in visible_xattrs(self._entry))
 
     async def attribute(self, name: bytes) -> bytes:
-        return find_xattr(visible_xattrs(self._entry.xattrs), name)
+        return find_xattr(visible_xattrs(self._entry), name)
 
 
 class _TreeLeaf(_TreeNode):

@@ -171,7 +171,7 @@ class _TreeRoot(SimpleNode, FastNode):
 
     def _xattrs(self) -> Xattrs:
         root = self._cached_root
-        return () if root is None else visible_xattrs(root.entry.xattrs)
+        return () if root is None else visible_xattrs(root.entry)
 
     async def _open(self) -> TreeDirectory:
         if self._inner is None:
