@@ -30,7 +30,7 @@ def __getattr__(name: str) -> object:
     if name == "OCIFileSystem":
         raise AttributeError(
             "this is ocifs-mount; OCIFileSystem is part of Oracle's package ocifs, "
-            "which has the same import name"
+            "which has the same import name; here the protocol for fsspec is oci-registry://"
         )
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

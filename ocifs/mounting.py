@@ -109,7 +109,7 @@ async def _serve(
 
     sources: StatusSources = {}
     refresher = _Refresher(KernelNames())
-    hooks = Hooks(stats.record_note, on_warning=warn, on_names=refresher.forgetters.append)
+    hooks = Hooks(warn, on_warning=warn, on_names=refresher.forgetters.append)
     # The nursery is the inner one: the metrics end before the tree that they are about.
     async with (
         open_tree(request.source, settings, sources, hooks) as tree,

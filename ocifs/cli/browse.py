@@ -18,6 +18,7 @@ from ocifs.app import Hooks, StatusSources, open_tree, run_to_end
 from ocifs.cli.options import verbosity
 from ocifs.cli.progress_line import ProgressLine
 from ocifs.cli.sources import how_to_list
+from ocifs.cli.terminal import write
 from ocifs.errors import DeadlineExceeded, NotFound, OcifsError
 from ocifs.oci.reference import Source, hosts_of
 from ocifs.options import Options, settings_of
@@ -86,9 +87,32 @@ def _alternatives(source: Source, settings: Settings) -> str:
 async def find_node(tree: AsyncTree, path: str) -> Node:
     """The node at a path. Raises NotFound with a hint, and the errors of a read."""
     try:
-        return await tree.node(path)
+        node = await tree.node(path)
     except NotFound as error:
-        from ocifs.cli.suggestions import suggest
+        if not error.hint:
+            from ocifs.cli.suggestions import suggest
 
-        error.hint = error.hint or await suggest(tree.root, path)
+            error.hint = await suggest(tree.root, path)
         raise
+    if tree.settings.view.platform is not None:
+        await _check_platform(tree, path)
+    return node
+
+
+async def _check_platform(tree: AsyncTree, path: str) -> None:
+    """Warn if a path leads through an image for another platform than the requested one.
+
+    An image that is the source has been checked when it was opened.
+    """
+    from ocifs.tree.manifest.directory import ManifestDirectory
+    from ocifs.tree.manifest.platforms import platform_note
+
+    parts = [part for part in path.split("/") if part]
+    for count in range(len(parts) + 1):
+        node = await tree.node("/".join(parts[:count]))
+        if isinstance(node, ManifestDirectory):
+            with tree.deadline():
+                note = platform_note(await node.load(), tree.settings.view.platform)
+            if note and count:
+                write(f"ocifs: {note}", err=True)
+            return

@@ -23,6 +23,7 @@ from click.shell_completion import CompletionItem
 
 from ocifs.app import open_tree
 from ocifs.cli.config import Config, load, options_of_mount
+from ocifs.cli.sources import split_word
 from ocifs.concurrency import ungrouped
 from ocifs.errors import NotFound, OcifsError
 from ocifs.filenames import unmangle
@@ -32,7 +33,7 @@ from ocifs.oci.reference import RegistrySource, Source, hosts_of, is_host, parse
 from ocifs.options import Options, settings_of
 from ocifs.registry.auth.files import hosts_in_files
 from ocifs.settings import Settings
-from ocifs.tree.node import Directory, Symlink
+from ocifs.tree.node import Directory, Node, Symlink, is_directory
 from ocifs.tree.walk import walk
 
 SECONDS = 1.5
@@ -40,6 +41,8 @@ SECONDS = 1.5
 FRESH = 60.0
 """The age up to which cached names are offered without a request."""
 _MAX_CANDIDATES = 2000
+# For more names than this, it is not determined which of them are namespaces.
+_FEW = 200
 # A directory that contains one of these is a layout or a skopeo `dir:`, which completes a path.
 _LAYOUT_FILES = ("oci-layout", "manifest.json")
 # Listing one of these would unpack layers.
@@ -52,7 +55,17 @@ Collect: TypeAlias = Callable[[Directory, list[CompletionItem]], Awaitable[None]
 
 
 def sources(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-    """Candidates for a source."""
+    """Candidates for a source. After a source of `ocifs mount`, also directories."""
+    typed = ctx.params.get("mountpoint") is not None
+    if ctx.info_name == "mount" and typed:
+        directories = [CompletionItem(incomplete, type="dir")]
+        # Several sources are rare, so the hosts are offered only when one has been begun.
+        is_path = not incomplete or is_local(incomplete)
+        return directories if is_path else directories + _sources(ctx, incomplete)
+    return _sources(ctx, incomplete)
+
+
+def _sources(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
     if is_local(incomplete):
         return _local(ctx, incomplete)
     config = ctx.obj if isinstance(ctx.obj, Config) else Config()
@@ -76,7 +89,10 @@ def sources(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
 
 def joined(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
     """Candidates for a source, or for a path that follows it in the same word."""
-    return sources(ctx, incomplete)
+    source, path = _split(incomplete)
+    if len(source) == len(incomplete):
+        return sources(ctx, incomplete)
+    return _paths(ctx, source, f"{source}/", path)
 
 
 def paths(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
@@ -84,14 +100,40 @@ def paths(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
     text = ctx.params.get("source")
     if not isinstance(text, str):
         return []
-    parent = incomplete.rpartition("/")[0]
-    if _UNPACKED & set(parent.encode().split(b"/")):
-        return []
+    source, inner = _split(text)
+    found = _paths(ctx, source, "", f"{inner}/{incomplete}" if inner else incomplete)
+    for item in found:
+        item.value = item.value.removeprefix(f"{inner}/") if inner else item.value
+    return found
+
+
+def _split(word: str) -> tuple[str, str]:
+    """The source and the path in it, of a word that is not complete. Never raises."""
+    try:
+        source, path = split_word(word, {})
+        # The beginning of a source is not one yet, and has no path.
+        parse_source(source)
+    except OcifsError:
+        return word, ""
+    return source, path
+
+
+def _paths(ctx: click.Context, text: str, prefix: str, path: str) -> list[CompletionItem]:
+    """Candidates for a path in a source, each after a prefix."""
+    parent, _, name = path.rpartition("/")
+    repository, colon, _ = name.partition(":")
 
     async def collect(root: Directory, candidates: list[CompletionItem]) -> None:
-        await _names_below(root, parent, candidates)
+        if colon:
+            await _tags_of(root, f"{parent}/{repository}".strip("/"), candidates)
+        else:
+            await _names_below(root, parent, candidates)
+        for item in candidates:
+            item.value = prefix + item.value
 
-    return _candidates(ctx, parse_source(text), collect, incomplete)
+    # Layers are not unpacked for a candidate, but an index that is cached is used.
+    cached = bool(_UNPACKED & set(parent.encode().split(b"/")))
+    return _candidates(ctx, parse_source(text), collect, prefix + path, cached=cached)
 
 
 def mounted(incomplete: str) -> list[CompletionItem]:
@@ -181,14 +223,17 @@ async def _image_names(root: Directory, prefix: str, candidates: list[Completion
 
 
 def _candidates(
-    ctx: click.Context, source: Source, collect: Collect, incomplete: str
+    ctx: click.Context, source: Source, collect: Collect, incomplete: str, *, cached: bool = False
 ) -> list[CompletionItem]:
-    """Candidates from a tree: fresh names of the cache, else the registry's, else cached names."""
+    """Candidates from a tree: fresh names of the cache, else the registry's, else cached names.
+
+    With `cached`, only from the cache.
+    """
     settings = _settings(ctx, *hosts_of(source))
     offline = replace(settings, cache=replace(settings.cache, offline=True))
     fresh = replace(settings, cache=replace(settings.cache, believe_names=FRESH))
     candidates: list[CompletionItem] = []
-    for attempt in (fresh, offline):
+    for attempt in (offline,) if cached else (fresh, offline):
         candidates = []
         if _collected_in_time(source, attempt, collect, candidates) and candidates:
             break
@@ -240,20 +285,42 @@ async def _repositories_and_tags(
             if isinstance(directory, Directory):
                 # A component of a repository never begins with `_` or `.` (distribution-spec).
                 # Such names, like `_tags`, are those of ocifs.
-                names = [
-                    entry.name.decode()
-                    for entry in await directory.entries()
-                    if entry.name[:1] not in b"_."
-                ]
-                candidates += [CompletionItem(prefix + name, type=OPEN) for name in names]
+                entries = await directory.entries()
+                names = [entry for entry in entries if entry.name[:1] not in b"_."]
+                for entry in names:
+                    word = prefix + entry.name.decode()
+                    few = len(names) < _FEW
+                    kinds = await _kinds_of_name(entry.node) if few else (True, False)
+                    # A repository continues with a colon, a namespace with a slash.
+                    endings = [
+                        end for end, is_kind in zip(("", "/"), kinds, strict=True) if is_kind
+                    ]
+                    candidates += [CompletionItem(word + end, type=OPEN) for end in endings]
         # A name that is not listed is still being typed. A request for its tags would fail.
         if host + repository not in [item.value for item in candidates]:
             return
+    tags: list[CompletionItem] = []
+    await _tags_of(root, repository, tags)
+    candidates += [CompletionItem(host + item.value) for item in tags]
+
+
+async def _kinds_of_name(node: Node) -> tuple[bool, bool]:
+    """Whether a name of the catalog is a repository, and whether it is a namespace."""
+    names = []
+    with contextlib.suppress(OcifsError):
+        # The catalog has listed it, so this needs no request.
+        names = [entry.name for entry in await node.entries()] if is_directory(node) else []
+    is_namespace = any(name[:1] not in b"_." for name in names)
+    return b"_tags" in names or not is_namespace, is_namespace
+
+
+async def _tags_of(root: Directory, repository: str, candidates: list[CompletionItem]) -> None:
+    """The references to the tags of a repository."""
     with contextlib.suppress(NotFound):
         directory = await walk(root, f"{repository}/_tags".encode())
         if isinstance(directory, Directory):
-            names = [unmangle(entry.name).decode() for entry in await directory.entries()]
-            candidates += [CompletionItem(f"{host}{repository}:{name}") for name in names]
+            names = [os.fsdecode(unmangle(entry.name)) for entry in await directory.entries()]
+            candidates += [CompletionItem(f"{repository}:{name}") for name in names]
 
 
 async def _names_below(root: Directory, parent: str, candidates: list[CompletionItem]) -> None:

@@ -7,7 +7,7 @@ from typing import Unpack
 import click
 
 from ocifs.api import AsyncTree
-from ocifs.cli.browse import browse
+from ocifs.cli.browse import browse, find_node
 from ocifs.cli.options import SourceCommand, shared
 from ocifs.cli.param_types import JOINED
 from ocifs.cli.progress_line import ProgressLine, resumable, ticking
@@ -39,6 +39,8 @@ def command(reference: str, destination: str, **options: Unpack[Options]) -> Non
     line = ProgressLine()
 
     async def visit(tree: AsyncTree) -> None:
+        # A path that does not exist gets a hint.
+        await find_node(tree, path)
         async with ticking(line) as progress:
             digest = await export_image(tree, destination, path, progress)
         write(str(digest))

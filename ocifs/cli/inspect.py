@@ -8,7 +8,7 @@ from typing import Unpack
 import click
 
 from ocifs.api import AsyncTree
-from ocifs.cli.browse import browse
+from ocifs.cli.browse import browse, find_node
 from ocifs.cli.errors import text_of
 from ocifs.cli.options import SourceCommand, shared
 from ocifs.cli.param_types import JOINED, json_option
@@ -34,6 +34,8 @@ def command(reference: str, as_json: bool, **options: Unpack[Options]) -> None:
     located, path = locate(reference, "", options)
 
     async def visit(tree: AsyncTree) -> None:
+        # A path that does not exist gets a hint.
+        await find_node(tree, path)
         inspection = await inspect_manifest(tree, path)
         if inspection.referrers_error is not None:
             failure = (

@@ -10,6 +10,7 @@ import shlex
 import shutil
 
 import click
+from click.shell_completion import CompletionItem
 
 from ocifs.cli.terminal import write
 from ocifs.errors import UsageError
@@ -59,8 +60,16 @@ ELSEWHERE = {
 """What to use for commands that ocifs does not have."""
 
 
+def _commands(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Candidates for the first word of `ocifs help`."""
+    parent = context.parent
+    if parent is None or context.params.get("words"):
+        return []
+    return parent.command.shell_complete(parent, incomplete)
+
+
 @click.command("help")
-@click.argument("words", metavar="[COMMAND]...", nargs=-1)
+@click.argument("words", metavar="[COMMAND]...", nargs=-1, shell_complete=_commands)
 @click.pass_context
 def help_command(context: click.Context, words: tuple[str, ...]) -> None:
     """Show the help of ocifs, or of a command.

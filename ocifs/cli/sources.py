@@ -100,9 +100,9 @@ def is_plain_http(word: str) -> bool:
 def how_to_list(source: Source) -> str:
     """A hint with the command that lists the names beside a source, or an empty text."""
     if isinstance(source, Reference):
-        return f"list the tags: `ocifs ls {source.host}/{source.repository} _tags`"
+        return f"list the tags: `ocifs tags {source.host}/{source.repository}`"
     if isinstance(source, RegistrySource) and source.path:
         return f"list the repositories: `ocifs ls {source.host}`"
     if isinstance(source, LayoutSource) and source.ref:
-        return f"list the names: `ocifs ls {source.whole} _tags`"
+        return f"list the names: `ocifs tags {source.whole}`"
     return ""

@@ -19,7 +19,7 @@ async def manifest_directory(tree: AsyncTree, path: str = "") -> ManifestDirecto
     if path:
         raise UsageError(f"not a manifest: {path}", hint="name a tag: REPOSITORY:TAG")
     hint = (
-        f"add a name: `ocifs ls {tree.source} _tags` lists them"
+        f"add a name: `ocifs tags {tree.source}` lists them"
         if isinstance(tree.source, LayoutSource)
         else "add :TAG or @DIGEST"
     )

@@ -23,6 +23,7 @@ import pytest
 from ocifs.cli.completion import SHELLS, script
 from tests.support.archives import archive_of, saved
 from tests.support.push import push_blob, push_manifest
+from tests.support.pushed import push_image
 from tests.support.registry import Registry
 from tests.support.silent import silent_server
 
@@ -142,8 +143,8 @@ def test_the_key_completes_commands_options_repositories_tags_and_paths(
         typing.types("--tag-t\t")
         typing.sees("--tag-ttl ")
         typing.types(f"5 {pushed.host}/compl\t")
-        typing.sees("completion")
-        typing.types("/\t")
+        typing.sees("completion/")
+        typing.types("ap\t")
         typing.sees("app")
         typing.types(":fi\t")
         typing.sees("first-1.0 ")
@@ -188,6 +189,41 @@ def candidates(place: Path, line: str, **more: str) -> list[str]:
     )
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.split()
+
+
+@pytest.mark.servers
+def test_words_are_completed_where_they_stand(place: Path, registry: Registry) -> None:
+    push_image(registry.url, "tab/app:1.0", {"etc/app.conf": b"x", "opt/y": b"y"})
+    push_image(registry.url, "tab/app:2.0", {"etc/app.conf": b"x"})
+    push_image(registry.url, "tab/below/it:1", {"x": b"x"})
+    host, port = registry.host, registry.host.partition(":")[2]
+    colon = {"OCIFS_BREAKS": ":="}
+
+    def asked(line: str, **more: str) -> list[str]:
+        return candidates(place, line, **more)
+
+    # After the source of a mount there are directories, and hosts only if one has been begun.
+    assert asked(f"ocifs mount {host} ") == ["dir,"]
+    assert asked(f"ocifs mount {host} ./m") == ["dir,./m"]
+    # A namespace continues with a slash, a repository with a colon.
+    assert asked(f"ocifs ls {host}/tab/") == [f"open,{host}/tab/app", f"open,{host}/tab/below/"]
+    for command in ("ls", "cat", "tags", "cache pin", "mount", "find", "export", "doctor"):
+        tags = asked(f"ocifs {command} {host}/tab/app:", **colon)
+        assert tags == ["plain,1.0", "plain,2.0"], command
+    assert asked(f"ocifs cat {host} tab/app:", **colon) == ["plain,1.0", "plain,2.0"]
+    one = f"ocifs cat {host}/tab/app:1.0"
+    assert f"open,{port}/tab/app:1.0/layers/" not in asked(f"{one}/", **colon)
+    assert "open,1.0/layers/" in asked(f"{one}/", **colon)
+    # Without an index in the cache, no layer is fetched for a candidate.
+    assert asked(f"{one} rootfs/") == []
+    environ = {**environment(place), "OCIFS_CONFIG": os.devnull}
+    command = [sys.executable, "-m", "ocifs", "ls", f"{host}/tab/app:1.0/rootfs"]
+    subprocess.run(command, env=environ, check=True, timeout=60, capture_output=True)
+    assert asked(f"{one} rootfs/") == ["open,rootfs/etc/", "open,rootfs/opt/"]
+    assert asked(f"{one} rootfs/etc/") == ["plain,rootfs/etc/app.conf"]
+    assert asked(f"{one}/rootfs etc/") == ["plain,etc/app.conf"]
+    assert asked(f"{one}/rootfs/e", **colon) == ["open,1.0/rootfs/etc/"]
+    assert asked("ocifs help ta") == ["plain,tags"]
 
 
 @pytest.mark.servers

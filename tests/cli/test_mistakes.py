@@ -78,7 +78,7 @@ MISTAKES = [
         ["mount", "{host}/mistakes/app:v2", "{place}/mnt"],
         1,
         "mistakes/app has no tag v2",
-        "list the tags: `ocifs ls {host}/mistakes/app _tags`",
+        "list the tags: `ocifs tags {host}/mistakes/app`",
     ),
     # Invalid words.
     (["ls", "{host}/mistakes/app:v1/layer/0"], 1, "no 'layer' in", "did you mean layers/0?"),

@@ -13,6 +13,7 @@ from ocifs.oci.digest import Digest
 from ocifs.tree.manifest.context import Context
 from ocifs.tree.manifest.directory import ManifestDirectory
 from ocifs.tree.manifest.load import ManifestLocation
+from ocifs.tree.manifest.platforms import platform_note
 from ocifs.tree.node import Directory, DirectoryEntry, Node
 from ocifs.tree.registry.repository import BlobsDirectory, ManifestsDirectory, TagsDirectory
 from ocifs.tree.walk import walk
@@ -65,7 +66,9 @@ async def open_single(
     Raises NotFound if the manifest does not exist, and UsageError if it has no such view.
     """
     directory = SingleManifest(context, repository, version, tags=tags)
-    await directory.load()
+    note = platform_note(await directory.load(), context.view.platform)
+    if note:
+        context.report(note)
     view = context.view.view
     if view == WHOLE:
         return directory
