@@ -42,6 +42,7 @@ from scripts.bench_sample import Sample
 from scripts.bench_stalled import stalled
 from scripts.bench_starts import demo, helps
 from scripts.bench_tasks import tasks
+from scripts.bench_wire import wire
 from tests.support.mount import Mounted, mounted, run_ocifs
 from tests.support.push import push_blob, push_manifest
 from tests.support.registry import Registry, running_registry
@@ -330,6 +331,7 @@ GROUPS: dict[str, Callable[[World], Iterator[Sample]]] = {
     "cgroup": lambda world: cgroup(world.registry, world.directory),
     "stalled": lambda world: stalled(world.registry, world.directory),
     "tasks": lambda world: tasks(world.registry.url, world.registry.host, world.directory),
+    "wire": lambda world: wire(world.directory),
 }
 
 

@@ -34,6 +34,7 @@ from ocifs.verbs.manifests import manifest_directory
 from ocifs.verbs.progress import Progress
 from ocifs.verbs.side_by_side import side_by_side
 
+_PIECE = 4 * MIB  # copied at once
 _EXPORTABLE = (Form.MANIFEST, Form.INDEX, Form.ARTIFACT)
 
 
@@ -193,9 +194,9 @@ class _Export:
         file.on_open()
         try:
             with self.layout.writer(blob.digest) as writer:
-                for offset in range(0, blob.size, MIB):
+                for offset in range(0, blob.size, _PIECE):
                     with self.tree.deadline():
-                        chunk = await file.read_toward_end(offset, MIB)
+                        chunk = await file.read_toward_end(offset, _PIECE)
                     await in_thread(writer.write, chunk)
                     self.progress.advance(len(chunk))
                 # In a thread: it waits until the disk has the blob.

@@ -20,6 +20,7 @@ from ocifs.tree.node import Directory, File, Node
 from ocifs.verbs.progress import Progress
 from ocifs.verbs.side_by_side import side_by_side
 
+_PIECE = 4 * MIB  # read at once
 _LAYERS, _ROOTFS = "layers", "rootfs"
 
 
@@ -85,7 +86,7 @@ async def _fetch(tree: AsyncTree, files: Sequence[File], progress: Progress) -> 
         offset = 0
         while offset < file.attributes.size:
             with tree.deadline():
-                chunk = await read_toward_end(file, offset, MIB)
+                chunk = await read_toward_end(file, offset, _PIECE)
             if not chunk:
                 break
             offset += len(chunk)

@@ -40,7 +40,7 @@ class MemorySource:
 
     Each of `faults` is for one stream, and `always` is for every stream after them. `others` is the
     number of other places that may be tried after corrupt content. `most_open` is the number of
-    streams that were open at the same time.
+    streams that were open at the same time. After `hangs_after` bytes, all streams hang.
     """
 
     piece: int = 40_000
@@ -53,6 +53,7 @@ class MemorySource:
     others: int = 0
     corrupt: list[Digest] = field(default_factory=list)
     strained: bool = False
+    hangs_after: int | None = None
     most_open: int = 0
     open_now: int = 0
 
@@ -115,6 +116,9 @@ class _Stream:
         )
         for position in range(0, ends, self._source.piece):
             await trio.lowlevel.checkpoint()
+            hangs_after = self._source.hangs_after
+            if hangs_after is not None and sum(self._source.served) >= hangs_after:
+                await trio.sleep_forever()
             piece = self._bytes[position : min(position + self._source.piece, ends)]
             self._source.served.append(len(piece))
             yield piece

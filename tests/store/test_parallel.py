@@ -24,7 +24,7 @@ from ocifs.store.blobs.cached import CachedBlobs
 from tests.store.source import Fault, MemorySource, broken
 from tests.store.test_blobs import caching
 
-SIZE = 40 * MIB + 12_345
+SIZE = 17 * MIB + 12_345
 CONTENT = random.Random(3).randbytes(SIZE)
 OTHER = random.Random(4).randbytes(SIZE)
 CONNECTIONS = 16
@@ -239,8 +239,15 @@ async def test_wrong_content_in_one_range_is_never_served_to_the_end(tmp_path: P
 async def test_after_a_crash_only_missing_blocks_are_fetched(tmp_path: Path) -> None:
     source, blob = source_of()
     async with parallel(source, tmp_path) as blobs:
-        for offset in range(0, 12 * MIB, MIB):
-            await blobs.read_blob(blob, offset, MIB, SIZE)
+        source.hangs_after = SIZE // 2
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read_all, blobs, blob)
+            while sum(source.served) < SIZE // 2:
+                await trio.lowlevel.checkpoint()
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            nursery.cancel_scope.cancel()
+    assert source.most_open == PER_BLOB
+    source.hangs_after = None
     source.opened.clear()
     source.served.clear()
     async with parallel(source, tmp_path) as blobs:
@@ -249,7 +256,7 @@ async def test_after_a_crash_only_missing_blocks_are_fetched(tmp_path: Path) -> 
         assert await read_all(blobs, blob) == CONTENT
     for start, stop in source.opened:
         assert not any(kept[start // BLOCK : -(-stop // BLOCK)])
-    assert 12 * MIB // BLOCK <= sum(kept) < len(kept)
+    assert 0 < sum(kept) < len(kept)
     missing = sum(not is_cached for is_cached in kept)
     assert sum(source.served) <= missing * BLOCK
 
@@ -276,7 +283,7 @@ FAULTS = st.sampled_from(
     st.lists(st.tuples(st.integers(0, SIZE), st.integers(1, 6 * MIB)), max_size=6),
     st.booleans(),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_whatever_fails_a_read_is_right_or_an_error(
     faults: list[Fault], reads: list[tuple[int, int]], verify_full: bool
 ) -> None:

@@ -32,8 +32,10 @@ from ocifs.store.blobs.readahead import LARGEST, PART, ReaderState
 BULK = MIB
 PER_BLOB = 8
 FIRST_REQUEST = 8 * MIB  # while the pace of a host is measured
-LEAST, MOST = 4 * MIB, 16 * MIB  # bytes of one of several requests
+LEAST, MOST = 4 * MIB, 24 * MIB  # bytes of one of several requests
+EAGER = 2 * FIRST_REQUEST  # bytes that a caller wants, so that no measurement comes first
 TRIAL = 0.4  # seconds of one request while another number of connections is tried
+SHORT = 2 * MIB  # bytes of such a request if its pace is not known
 AHEAD = 256 * MIB  # bytes requested ahead of a reader that has several connections
 
 
@@ -42,12 +44,14 @@ class Room:
     """What a reader may request now.
 
     `share`: its connections. [start, stop): the bytes that are missing and may be requested.
-    `ahead`: the bytes that are requested ahead of it in all. `is_last`: there are none after them.
+    `pending`: its bytes that are being fetched. `ahead`: the bytes to request ahead of it in all.
+    `is_last`: there are none after them.
     """
 
     share: int
     start: int
     stop: int
+    pending: int
     ahead: int
     is_last: bool
 
@@ -91,16 +95,16 @@ class BulkTransfers:
         """The bytes of the next request of a reader; 0 if it should wait until there are more."""
         left = room.stop - room.start
         if room.share == 1:
-            return left if self.count.is_settled(now) else min(left, FIRST_REQUEST)
+            return min(left, max(FIRST_REQUEST, self.count.until_trial(now)))
         # Two thirds: when a request ends, the next one must be within the bytes ahead.
         size = min(MOST, room.ahead * 2 // (3 * room.share))
         if self.count.is_trying:
             # If it does not pay, these requests take the pace of the first one until they end.
-            size = min(size, int(self.count.pace * TRIAL))
+            size = min(size, max(SHORT, int(self.count.pace * TRIAL)))
         size = max(BULK, size)
         if not room.is_last:
             return size if left >= size else 0
-        return min(left, size, max(LEAST, left * 3 // (2 * room.share)))
+        return min(left, size, max(LEAST, (left + room.pending) // room.share))
 
     def began(self, opened: OpenBlob, fetch: Fetch, now: float) -> None:
         """A large request is sent."""
@@ -117,11 +121,12 @@ class BulkTransfers:
             self._blobs -= Counter((opened.digest,))
             self.count.end(now)
 
-    def receive(self, fetch: Fetch) -> Callable[[int], None]:
+    def receive(self, fetch: Fetch, wait: float) -> Callable[[int], None]:
         """An answer has begun. Returns the function to call with the length of each piece."""
         if fetch.reader is None:
             return _ignore
-        self.count.answer()
+        self.count.is_eager = fetch.reader.toward - fetch.reader.end >= EAGER
+        self.count.answer(trio.current_time(), wait)
         return lambda length: self.count.arrived(trio.current_time(), length)
 
 

@@ -114,7 +114,8 @@ class Fetches:
         ahead = self._bulk.ahead(reader, share)
         end = min(opened.size, reader.toward or opened.size)
         stop = min(end, reader.position + ahead)
-        return Room(share, start * BLOCK, stop, ahead, is_last=stop == end)
+        pending = sum(fetch.left for fetch in opened.fetches if fetch.reader is reader)
+        return Room(share, start * BLOCK, stop, pending, ahead, is_last=stop == end)
 
     @staticmethod
     def _first_free(opened: OpenBlob, start: int, stop: int) -> int | None:

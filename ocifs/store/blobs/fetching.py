@@ -71,9 +71,11 @@ class FetchRunner:
     async def run(self, task: FetchTask) -> None:
         """Fetch the blocks. An error is stored in the fetch."""
         fetch, opened = task.fetch, task.opened
+        is_complete = False
         try:
             with fetch.scope:
                 await self._transfer(task)
+                is_complete = True
         except OcifsError as error:
             fetch.error = error
         except OSError as error:
@@ -93,7 +95,8 @@ class FetchRunner:
             opened.announce()
             if fetch.error is not None:
                 opened.ahead_paused_until = trio.current_time() + AHEAD_PAUSE
-            elif not fetch.scope.cancel_called:
+            # Not after a cancellation: the next fetch would be cancelled as well, and so on.
+            elif is_complete:
                 task.advance()
             opened.release()
 
@@ -157,7 +160,7 @@ class FetchRunner:
 
         async with self._source.open_blob(blob, start, stop) as stream:
             answered = trio.current_time()
-            arrived = self._bulk.receive(fetch)
+            arrived = self._bulk.receive(fetch, answered - requested)
             with _whole(task, stream, range(start, stop)) as is_needed:
                 if not is_needed:
                     return
