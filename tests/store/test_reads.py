@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from ocifs.oci.digest import Digest
 from ocifs.store.blobs.blockmap import BLOCK
 from ocifs.store.blobs.blocks import BlobBlocks
-from ocifs.store.blobs.checked import RECENT, CheckedBlocks
+from ocifs.store.blobs.checked import RECENT, CheckedBlocks, is_recent
 from ocifs.store.blobs.reads import BlobReads
 from ocifs.store.disk import Disk
 
@@ -132,6 +132,23 @@ async def test_a_change_just_before_the_check_is_not_mistaken_for_none(blocks: B
     checked = CheckedBlocks(blocks.fd, blocks.count)
     checked.add(0, 1, checked.stamp())
     assert not checked.are_valid(0, 1)
+
+
+@pytest.mark.parametrize(
+    ("ctime_ns", "age_ns", "recent"),
+    [
+        (5_000_000_001, 0, True),
+        (5_000_000_001, 99_999_999, True),
+        (5_000_000_001, 100_000_000, False),
+        (5_000_000_000, 100_000_000, True),  # a file system with whole seconds
+        (5_000_000_000, 2_000_000_000, False),
+        (5_000_000_001, -1, True),  # the clock of a file server is ahead
+    ],
+)
+def test_a_ctime_is_recent_while_a_later_change_may_get_the_same(
+    ctime_ns: int, age_ns: int, recent: bool
+) -> None:
+    assert is_recent(ctime_ns, ctime_ns + age_ns) is recent
 
 
 async def test_a_check_is_valid_for_a_while(

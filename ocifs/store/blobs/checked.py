@@ -20,7 +20,10 @@ import trio
 RECENT = 30.0
 """Seconds for which a check is valid."""
 
-_TICK_NS = 100_000_000  # file systems take times from a clock that advances every 1 to 10 ms
+# File systems take times from a clock that advances every 1 to 10 ms. Some store whole seconds, or
+# even ones.
+_SECOND_NS = 1_000_000_000
+_TICK_NS, _COARSE_TICK_NS = _SECOND_NS // 10, 2 * _SECOND_NS
 
 Stamp = tuple[int, int] | None
 """The size and ctime of a file, or None if the checks of this moment cannot be remembered."""
@@ -37,10 +40,8 @@ class CheckedBlocks:
 
     def stamp(self) -> Stamp:
         """The state of the file now. Call it before the bytes are read that are checked."""
-        status = os.fstat(self._descriptor)
-        if time.time_ns() - status.st_ctime_ns < _TICK_NS:
-            return None
-        return status.st_size, status.st_ctime_ns
+        found = self._status()
+        return None if found is None or is_recent(found[1], time.time_ns()) else found
 
     def add(self, first: int, stop: int, stamp: Stamp) -> None:
         """Remember that the blocks [first, stop) were checked after this stamp was taken."""
@@ -63,5 +64,17 @@ class CheckedBlocks:
         """
         if not self.includes(first, stop) or trio.current_time() >= self._until:
             return False
-        status = os.fstat(self._descriptor)
-        return (status.st_size, status.st_ctime_ns) == self._stamp
+        return self._status() == self._stamp
+
+    def _status(self) -> Stamp:
+        try:
+            status = os.fstat(self._descriptor)
+        except OSError:
+            return None
+        return status.st_size, status.st_ctime_ns
+
+
+def is_recent(ctime_ns: int, now_ns: int) -> bool:
+    """Whether a change that is still to come may get this ctime."""
+    is_coarse = ctime_ns % _SECOND_NS == 0
+    return now_ns - ctime_ns < (_COARSE_TICK_NS if is_coarse else _TICK_NS)
