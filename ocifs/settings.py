@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ocifs.directories import cache_home
+from ocifs.oci.kinds.kind import ArtifactKind
 from ocifs.oci.platform import Platform
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
@@ -147,6 +148,8 @@ class ViewSettings:
     # Trust SOCI's tables of contents, which every user with push access can attach to an image.
     soci: bool = False
     links: str = "inside"  # links that lead out of an image: kept `inside`, or `raw`
+    # The kinds of artifact that the user declared.
+    kinds: tuple[ArtifactKind, ...] = ()
     # Repositories to list if the registry lists none; with a host if there are several hosts.
     repositories: tuple[str, ...] = ()
 

@@ -47,6 +47,8 @@ These have precedence over a config of an image.
 7. `image`: the config of an image, and layers that are all parts of a root filesystem.
 8. A single unknown layer type, or only unknown layer types of vendors: `artifact` of that type. \
 Without any type: `files`.
+9. Last, [your own kinds](../how-to/own-kinds.md), in place of `artifact`, `artifact-index` \
+and `files`.
 
 Types that OCI defines for manifests, layers and configs of images are blank as an `artifactType`.
 An artifact with an `artifactType`, the config of an image and its layers also has `rootfs/`.

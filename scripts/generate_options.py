@@ -33,7 +33,9 @@ def own() -> list[DeclaredOption]:
 
 def shared() -> list[DeclaredOption]:
     """The options that all commands about a source have."""
-    return [*own_options(Options, CacheOptions), *declared(CacheOptions)]
+    options = (*own_options(Options, CacheOptions), *declared(CacheOptions))
+    # Tables are written in the configuration file only.
+    return [item for item in options if item.kind is not ValueKind.TABLES]
 
 
 def configuration_keys() -> list[DeclaredOption]:

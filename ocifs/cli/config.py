@@ -7,6 +7,7 @@
     source = "registry.example.com"   or sources = ["ghcr.io", "quay.io"], or any = true
     mountpoint = "/mnt/work"
     platform = "linux/arm64"          any option of `ocifs mount`
+    [kinds.acme-report]               a kind of artifact (ocifs/options/own_kinds.py)
 
 Read once by each command, before its arguments are parsed.
 
@@ -28,6 +29,7 @@ import click
 from ocifs.cli.terminal import write
 from ocifs.directories import config_home
 from ocifs.errors import UsageError
+from ocifs.oci.kinds.kind import ArtifactKind
 from ocifs.userfiles import read_user_file, unsafe_permissions
 
 SYSTEM = Path("/etc/ocifs/config.toml")
@@ -81,13 +83,18 @@ def load(parameters: Callable[[], Mapping[str, click.Parameter]]) -> Config:
 
     It is called only if there is a file. Raises UsageError.
     """
-    config = Config()
+    config, declared = Config(), dict[str, ArtifactKind]()
     for path in files():
         table = _read(path)
         if not table:
             continue
         known = parameters()
         mounts = table.pop("mounts", {})
+        if "kinds" in table:
+            # Imported here because it imports the table of kinds, which most commands do not need.
+            from ocifs.options.own_kinds import own_kinds
+
+            declared.update((kind.name, kind) for kind in own_kinds(table.pop("kinds"), f"{path}"))
         # A source and a mount point belong to one mount, so they are not defaults of all commands.
         config.options.update(_checked(table, known, f"{path}", {"source", "mountpoint", "any"}))
         if not isinstance(mounts, dict):
@@ -97,6 +104,10 @@ def load(parameters: Callable[[], Mapping[str, click.Parameter]]) -> Config:
             if not isinstance(options, dict):
                 raise UsageError(f"{origin} is not a table", hint=f"write [mounts.{name}]")
             config.mounts[name] = _mount(dict(options), known, origin)
+    if declared:
+        # Those of the user precede those of the system.
+        kinds = tuple(reversed(declared.values()))
+        config.options["own_kinds"] = ConfiguredValue(kinds, kinds[0].origin.partition(" of ")[2])
     return config
 
 
@@ -162,7 +173,7 @@ def _checked(
 ) -> dict[str, ConfiguredValue]:
     """The options of a table. Raises UsageError for an unknown name or an invalid value."""
     configured = {}
-    names = known.keys() - set(without)
+    names = known.keys() - {*without, "own_kinds"}
     for key, value in table.items():
         name = key.replace("-", "_")
         if name not in names:

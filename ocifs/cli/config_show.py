@@ -14,6 +14,7 @@ from ocifs.cli.mount import command as mount
 from ocifs.cli.param_types import json_option
 from ocifs.cli.terminal import write, write_lines
 from ocifs.errors import UsageError
+from ocifs.oci.kinds.kind import ArtifactKind
 
 OptionRow: TypeAlias = dict[str, object]
 
@@ -70,4 +71,6 @@ def _as_json(value: object) -> object:
     """A value that json.dumps accepts."""
     if isinstance(value, tuple | list):
         return [_as_json(item) for item in value]
+    if isinstance(value, ArtifactKind):
+        return value.name
     return value if isinstance(value, bool | int | float) or value is None else str(value)

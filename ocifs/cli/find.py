@@ -30,8 +30,11 @@ class KindType(click.Choice):  # type: ignore[type-arg]  # not generic in click 
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> str:
-        if value not in KINDS_BY_NAME:
-            hint = nearest(str(value), sorted(KINDS_BY_NAME), 0.4)
+        # The configuration file may declare further kinds (docs/how-to/own-kinds.md).
+        declared = (ctx.lookup_default("own_kinds") if ctx is not None else None) or ()
+        known = sorted({*KINDS_BY_NAME, *(kind.name for kind in declared)})
+        if value not in known:
+            hint = nearest(str(value), known, 0.4)
             raise UsageError(f"unknown kind: {value}", hint=hint)
         return str(value)
 
@@ -47,6 +50,12 @@ class KindType(click.Choice):  # type: ignore[type-arg]  # not generic in click 
     help="Print only artifacts of this kind. May be repeated.",
 )
 @click.option(
+    "--artifact-type",
+    metavar="PATTERN",
+    default="",
+    help="Print only artifacts of this type; `*` is any text: application/vnd.acme.*",
+)
+@click.option(
     "--path",
     "pattern",
     metavar="GLOB",
@@ -57,6 +66,7 @@ class KindType(click.Choice):  # type: ignore[type-arg]  # not generic in click 
 def command(
     source: tuple[str, ...],
     kinds: tuple[str, ...],
+    artifact_type: str,
     pattern: str | None,
     as_json: bool,
     **options: Unpack[Options],
@@ -70,9 +80,11 @@ def command(
     \b
         ocifs find registry.example.com --kind helm-chart
         ocifs find registry.example.com/team --kind wasm-module --kind wasm-component
+        ocifs find registry.example.com --artifact-type "application/vnd.acme.*"
         ocifs find registry.example.com/team/app --path /opt/x
     """
-    query = SearchQuery(kinds, parse_pattern(pattern) if pattern is not None else None)
+    parsed = parse_pattern(pattern) if pattern is not None else None
+    query = SearchQuery(kinds, parsed, artifact_type)
     progress = ProgressLine("tag")
     progress.progress.activity = f"reading {source[0]}"
     with resumable(progress):
@@ -122,7 +134,12 @@ class _Finder:
                 elif self._as_json:
                     files = list(result.files) if self._query.pattern else None
                     self.objects.append(
-                        {"kind": result.kind, "reference": result.reference, "paths": files}
+                        {
+                            "kind": result.kind,
+                            "artifact_type": result.artifact_type,
+                            "reference": result.reference,
+                            "paths": files,
+                        }
                     )
                 else:
                     self._line.clear()

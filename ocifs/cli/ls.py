@@ -43,6 +43,7 @@ _Show: TypeAlias = Callable[[Sequence[Row], str], None]
 @click.option(
     "-l", "long", is_flag=True, help="Show type, size, time, kind of artifact and link target."
 )
+@click.option("--type", "types", is_flag=True, help="With -l, also show the types of artifacts.")
 @click.option("-h", "human", is_flag=True, help="With -l, show sizes such as 1.5K and 20M.")
 @click.option("-a", "hidden", flag_value="a", default="", help="Show names that begin with a dot.")
 @click.option("-A", "hidden", flag_value="A", help="The same, without `.` and `..`.")
@@ -62,6 +63,7 @@ def command(  # noqa: PLR0913 (one for each option)
     recursive: bool,
     *,
     long: bool,
+    types: bool,
     human: bool,
     hidden: str,
     sort: str | None,
@@ -80,7 +82,7 @@ def command(  # noqa: PLR0913 (one for each option)
     located, path = locate(source, path, options, any_host=any_host)
     # Programs select names themselves.
     hidden = (hidden or "A") if as_json else hidden
-    listing = _Listing(Style(long, human, hidden, sort or "name", reverse), path, as_json)
+    listing = _Listing(Style(long, human, hidden, sort or "name", reverse, types), path, as_json)
     browse(located, options, partial(listing.visit, recursive=recursive))
     return FAILURE if listing.failed else 0
 
@@ -252,7 +254,7 @@ class _Requests:
         try:
             if load:
                 loaded = await self.pacer.run(node.load)
-                return row_of(entry, loaded.classification.kind, loaded.mtime_ns)
-            return row_of(entry, await self.pacer.run(node.kind))
+                return row_of(entry, loaded.classification, loaded.mtime_ns)
+            return row_of(entry, await self.pacer.run(node.classification))
         except (NotFound, Malformed):
             return row_of(entry)

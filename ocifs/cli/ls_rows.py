@@ -13,9 +13,14 @@ import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from ocifs.cli.terminal import write
+from ocifs.printable import printable
 from ocifs.tree.node import Directory, DirectoryEntry, Node, Symlink
+
+if TYPE_CHECKING:
+    from ocifs.oci.kinds.classification import Classification
 
 _TYPES = {
     stat.S_IFDIR: "directory",
@@ -31,11 +36,12 @@ _UNITS = "KMGTPE"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """An entry, the time to show for it, and the kind of the artifact that it leads to, if any."""
+    """An entry, the time to show for it, and kind and type of the artifact that it leads to."""
 
     entry: DirectoryEntry
     mtime_ns: int
     kind: str = ""
+    artifact_type: str = ""
 
     @property
     def name(self) -> str:
@@ -44,13 +50,17 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """What the options of `ocifs ls` select. `hidden` is `a`, `A` or empty, as the options are."""
+    """What the options of `ocifs ls` select. `hidden` is `a`, `A` or empty, as the options are.
+
+    `types`: a long row also has the type of the artifact.
+    """
 
     long: bool = False
     human: bool = False
     hidden: str = ""
     sort: str = "name"
     reverse: bool = False
+    types: bool = False
 
     def selected(self, entries: Iterable[DirectoryEntry]) -> list[DirectoryEntry]:
         """The entries that are shown: without hidden names, unless an option asks for them."""
@@ -73,15 +83,20 @@ class Style:
             size = node.attributes.size
             text = human_size(size) if self.human else str(size)
             mode = stat.filemode(node.attributes.mode)
-            name = f"{mode} {text:>12} {minute(row.mtime_ns)} {row.kind or '-':<18} {name}"
+            kind = f"{row.kind or '-':<18}"
+            if self.types:
+                kind += f" {printable(row.artifact_type) or '-':<48}"
+            name = f"{mode} {text:>12} {minute(row.mtime_ns)} {kind} {name}"
             name += f" -> {os.fsdecode(node.target)}" if isinstance(node, Symlink) else ""
         write(name)
 
 
-def row_of(entry: DirectoryEntry, kind: str = "", mtime_ns: int | None = None) -> Row:
-    """The row of an entry, with its own time by default."""
-    own = entry.node.attributes.mtime_ns
-    return Row(entry, own if mtime_ns is None else mtime_ns, kind)
+def row_of(
+    entry: DirectoryEntry, found: Classification | None = None, mtime_ns: int | None = None
+) -> Row:
+    """The row of an entry, with its own time by default. `found`: of the artifact it leads to."""
+    time = entry.node.attributes.mtime_ns if mtime_ns is None else mtime_ns
+    return Row(entry, time, found.kind, found.artifact_type) if found else Row(entry, time)
 
 
 def dots(directory: Directory) -> list[DirectoryEntry]:
@@ -102,6 +117,7 @@ def as_json(row: Row, parent: str) -> dict[str, object]:
         "mtime": rfc3339(row.mtime_ns),
         "target": os.fsdecode(node.target) if isinstance(node, Symlink) else None,
         "kind": row.kind or None,
+        "artifact_type": row.artifact_type or None,
     }
 
 

@@ -54,6 +54,19 @@ class SecondsType(click.ParamType):  # type: ignore[type-arg]
         return number
 
 
+class TablesType(click.ParamType):  # type: ignore[type-arg]
+    """Tables of the configuration file, which are checked when it is read."""
+
+    name = "tables"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> object:
+        if isinstance(value, str):
+            self.fail("write it as tables in the configuration file", param, ctx)
+        return value
+
+
 _TYPES: dict[ValueKind, click.ParamType] = {  # type: ignore[type-arg]
     ValueKind.SECONDS: SecondsType(),
     ValueKind.SIZE: SizeType(),
@@ -72,6 +85,8 @@ def click_option(item: DeclaredOption) -> Callable[[F], F]:
     envvar, text = item.variable or None, item.option.help
     if item.kind is ValueKind.FLAG:
         return click.option(*names, is_flag=True, envvar=envvar, help=text)
+    if item.kind is ValueKind.TABLES:
+        return click.option(*names, hidden=True, type=TablesType(), help=text)
     if item.kind is ValueKind.COUNT:
         return click.option(*names, count=True, envvar=envvar, help=text)
     return click.option(

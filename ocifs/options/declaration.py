@@ -13,7 +13,7 @@ Pure; called from any thread.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
@@ -35,6 +35,8 @@ class ValueKind(Enum):
     DIRECTORY = "directory"
     PATH = "path"
     NEW_FILE = "new file"
+    # Tables of the configuration file, and a dictionary in Python.
+    TABLES = "tables"
 
 
 StrPath: TypeAlias = str | os.PathLike[str]
@@ -47,6 +49,7 @@ Texts: TypeAlias = Annotated[tuple[str, ...], ValueKind.TEXTS]
 ExistingPath: TypeAlias = Annotated[StrPath | None, ValueKind.EXISTING]
 DirectoryPath: TypeAlias = Annotated[StrPath | None, ValueKind.DIRECTORY]
 AnyPath: TypeAlias = Annotated[StrPath | None, ValueKind.PATH]
+Tables: TypeAlias = Annotated[Mapping[str, Mapping[str, object]] | None, ValueKind.TABLES]
 NewFile: TypeAlias = Annotated[StrPath | None, ValueKind.NEW_FILE]
 
 # The default of each kind, if the declaration has none.
@@ -144,6 +147,7 @@ _METAVARS = {
     ValueKind.DIRECTORY: "PATH",
     ValueKind.PATH: "PATH",
     ValueKind.NEW_FILE: "PATH",
+    ValueKind.TABLES: "TABLES",
 }
 
 

@@ -23,9 +23,11 @@ from ocifs.options.declaration import (
     Option,
     Seconds,
     Size,
+    Tables,
     Text,
     Texts,
 )
+from ocifs.options.own_kinds import kinds_of
 from ocifs.settings import Timing
 
 _TIMING = Timing()
@@ -121,6 +123,16 @@ class Options(CacheOptions, total=False):
             " reading the layers first"
             " ([why this is opt-in](../decisions/0116-soci-indexes-are-opt-in.md))",
             setting="view.soci",
+        ),
+    ]
+    own_kinds: Annotated[
+        Tables,
+        Option(
+            group="Content",
+            help="Your own kinds of artifact, as tables of the configuration file.",
+            setting="view.kinds",
+            convert=kinds_of,
+            everywhere=False,
         ),
     ]
     plain_http: Annotated[

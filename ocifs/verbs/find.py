@@ -33,8 +33,11 @@ from ocifs.errors import (
     UsageError,
 )
 from ocifs.filenames import unmangle
+from ocifs.oci.kinds.classification import Classification
+from ocifs.oci.kinds.kind import matches_any
 from ocifs.oci.kinds.table import KINDS_BY_NAME
 from ocifs.oci.local import LayoutSource
+from ocifs.oci.mediatype import essence
 from ocifs.oci.reference import Source
 from ocifs.tree.manifest.directory import ManifestDirectory
 from ocifs.tree.node import Directory, Node
@@ -49,11 +52,20 @@ from ocifs.verbs.tags import natural_key
 class SearchQuery:
     """What is searched: artifacts of one of these kinds, or all without `kinds`.
 
+    With `artifact_type`, only artifacts whose type matches this pattern, in which `*` is any text.
     With `pattern`, only images with a path in their root filesystem that matches it.
     """
 
     kinds: Collection[str] = ()
     pattern: PathPattern | None = None
+    artifact_type: str = ""
+
+    def selects(self, found: Classification) -> bool:
+        """Whether an artifact of this kind and type is a result."""
+        if self.kinds and not any(found.is_kind(kind) for kind in self.kinds):
+            return False
+        wanted = self.artifact_type
+        return not wanted or matches_any((essence(wanted),), found.artifact_type)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +81,7 @@ class Match:
     kind: str
     reference: str = ""
     files: tuple[str, ...] = ()
+    artifact_type: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +108,8 @@ async def open_search(
     Progress is counted in tags. Raises UsageError for an unknown kind, and NotFound if the source
     lists no repository.
     """
-    unknown = sorted(set(query.kinds) - KINDS_BY_NAME.keys())
+    own = {kind.name for kind in tree.settings.view.kinds}
+    unknown = sorted(set(query.kinds) - KINDS_BY_NAME.keys() - own)
     if unknown:
         raise UsageError(f"unknown kind: {', '.join(unknown)}")
     # Without a buffer: a caller that stops reading also stops the requests.
@@ -246,8 +260,8 @@ class _Search:
         assert isinstance(node, ManifestDirectory)
         files: list[str] = []
         try:
-            kind = await self._pacer.run(node.kind)
-            if self._query.kinds and kind not in self._query.kinds:
+            classification = await self._pacer.run(node.classification)
+            if not self._query.selects(classification):
                 return None
             if self._query.pattern is not None:
                 pattern = self._query.pattern
@@ -258,7 +272,8 @@ class _Search:
             return Unreadable(found.path, error, reference)
         if self._query.pattern is not None and not files:
             return None
-        return Match(found.path, kind, reference, tuple(files))
+        kind, artifact_type = classification.kind, classification.artifact_type
+        return Match(found.path, kind, reference, tuple(files), artifact_type)
 
 
 def full_reference(source: Source, path: str) -> str:

@@ -5,7 +5,6 @@ Runs in the event loop of an AsyncTree. Manifests and, for some kinds, the confi
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 
 from ocifs.api import AsyncTree
@@ -13,24 +12,27 @@ from ocifs.errors import OcifsError
 from ocifs.oci.descriptor import Descriptor
 from ocifs.oci.digest import Digest
 from ocifs.oci.kinds.children import child_role
+from ocifs.oci.kinds.claims import is_claim, subject_of
 from ocifs.oci.kinds.payload import payload_files
 from ocifs.tree.manifest.files import payload_paths
 from ocifs.tree.manifest.load import LoadedManifest
+from ocifs.tree.manifest.referrers import Referrer
 from ocifs.tree.manifest.summary import summarise
 from ocifs.verbs.manifests import manifest_directory
 
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """A manifest and its referrers, as kinds and digests.
+    """A manifest and its referrers.
 
     `referrers_error` is the reason if not all of them could be listed; `referrers` is None if none
-    could.
+    could. `tag`: the tag of the manifest, or "".
     """
 
     loaded: LoadedManifest
-    referrers: list[tuple[str, Digest]] | None
+    referrers: list[Referrer] | None
     referrers_error: OcifsError | None = None
+    tag: str = ""
 
     @property
     def kind(self) -> str:
@@ -40,13 +42,23 @@ class Inspection:
     def summary(self) -> str:
         """The description for people, as in `summary.txt`."""
         loaded = self.loaded
-        return summarise(loaded.manifest, loaded.classification, loaded.config, self.referrers)
+        return summarise(
+            loaded.manifest, loaded.classification, loaded.config, self.referrers, self.tag
+        )
 
     def as_dict(self) -> dict[str, object]:
         """The description for programs, as `ocifs inspect --json` prints it."""
-        manifest = self.loaded.manifest
+        manifest, found = self.loaded.manifest, self.loaded.classification
         return {
-            **dataclasses.asdict(self.loaded.classification),
+            "kind": found.kind,
+            "artifact_type": found.artifact_type,
+            "decided_by": found.decided_by,
+            "value": found.value,
+            "rule": found.rule,
+            "declared_in": found.row.origin or None,
+            "flavours": list(found.flavours),
+            "also": list(found.also),
+            "claim": self._claim(),
             "digest": str(manifest.digest),
             "media_type": manifest.media_type,
             "form": manifest.form.value,
@@ -57,7 +69,7 @@ class Inspection:
             "files": _files(self.loaded),
             # None, for an unknown list, differs from an empty one.
             "referrers": self.referrers
-            and [{"kind": kind, "digest": str(digest)} for kind, digest in self.referrers],
+            and [_referrer(referrer, manifest.digest) for referrer in self.referrers],
             "layers": [_descriptor(layer) for layer in manifest.layers],
             "manifests": [
                 {
@@ -69,6 +81,25 @@ class Inspection:
                 for child in manifest.manifests
             ],
         }
+
+    def _claim(self) -> dict[str, object] | None:
+        """Of a signature or attestation: its subject, and that it is not verified."""
+        if not is_claim(self.loaded.classification):
+            return None
+        subject = subject_of(self.loaded.manifest, self.tag)
+        return {"about": str(subject) if subject is not None else None, "verified": False}
+
+
+def _referrer(referrer: Referrer, subject: Digest) -> dict[str, object]:
+    claim = {"about": str(subject), "verified": False} if referrer.is_claim else None
+    return {
+        "kind": referrer.kind,
+        "digest": str(referrer.digest),
+        "artifact_type": referrer.artifact_type,
+        "predicate_type": referrer.predicate,
+        "also": list(referrer.also),
+        "claim": claim,
+    }
 
 
 async def inspect_manifest(tree: AsyncTree, path: str = "") -> Inspection:
@@ -85,7 +116,9 @@ async def inspect_manifest(tree: AsyncTree, path: str = "") -> Inspection:
             referrers, error = await directory.referrers()
     except OcifsError as failure:
         referrers, error = [], failure
-    return Inspection(loaded, None if error and not referrers else referrers, error)
+    version = directory.location.version
+    tag = version if isinstance(version, str) else ""
+    return Inspection(loaded, None if error and not referrers else referrers, error, tag)
 
 
 def _descriptor(descriptor: Descriptor) -> dict[str, object]:

@@ -165,7 +165,7 @@ def test_inspect_says_what_refers_to_a_manifest(registry: Registry, tmp_path: Pa
     page = run_ocifs(
         "inspect", f"{registry.host}/inspected:v1", cache=tmp_path / "fresh"
     ).stdout.decode()
-    assert f"Referrers\n  sbom  {digest}\n" in page
+    assert f"Referrers\n  sbom  spdx  {digest}\n" in page
     signed = push_manifest(
         registry.url,
         "inspected",
@@ -175,10 +175,11 @@ def test_inspect_says_what_refers_to_a_manifest(registry: Registry, tmp_path: Pa
     again = run_ocifs(
         "inspect", "--json", f"{registry.host}/inspected:v1", cache=tmp_path / "again"
     ).stdout
-    assert json.loads(again)["referrers"] == [
-        {"kind": "sbom", "digest": digest},
-        {"kind": "cosign-signature", "digest": signed},
-    ]
+    listed_sbom, signature = json.loads(again)["referrers"]
+    assert (listed_sbom["kind"], listed_sbom["digest"]) == ("sbom", digest)
+    assert (listed_sbom["artifact_type"], listed_sbom["claim"]) == ("application/spdx+json", None)
+    assert (signature["kind"], signature["digest"]) == ("cosign-signature", signed)
+    assert signature["claim"] == {"about": said["digest"], "verified": False}
 
 
 def test_several_sources_are_searched_one_after_the_other_and_one_that_is_down_is_told(

@@ -40,18 +40,17 @@ _EMPTY_OBJECT_SIZE = 2
 # A type of the vendor, personal or unregistered tree (RFC 6838, 3) can identify an artifact.
 _VENDOR = re.compile(r"[a-z]+/(?:vnd|prs|x)[.-]")
 _RULES = KindRules(KINDS)
-_NO_KINDS = KindRules(())
 _UNDECIDED = frozenset({"artifact", "artifact-index", "files"})
 
 
-def classify(manifest: Manifest, *, tag: str = "", own: KindRules = _NO_KINDS) -> Classification:
+def classify(manifest: Manifest, *, tag: str = "", own: KindRules | None = None) -> Classification:
     """Classify a manifest.
 
     `tag`: the tag under which it was found. An index of referrers is recognized by its tag. `own`:
     the kinds that the user declared.
     """
     found = _classify(manifest, tag)
-    if found.kind in _UNDECIDED:
+    if own is not None and found.kind in _UNDECIDED:
         found = own.any_of(manifest) or found
     also = contained_kinds(found.kind, manifest)
     return replace(found, also=also) if also else found

@@ -73,6 +73,8 @@ class ArtifactKind:
     - `reads_config`: the names are computed from the config blob (payload_names.py).
 
     `is_image`: artifacts of this kind have the config of an image, and can have its layers.
+    `is_claim`: they are signatures or attestations, which ocifs does not verify.
+    `origin`: the place of the declaration, for a kind of the user.
     """
 
     name: str
@@ -95,6 +97,8 @@ class ArtifactKind:
     config_file: str = ""
     reads_config: bool = False
     is_image: bool = False
+    is_claim: bool = False
+    origin: str = ""
 
     def accepts(self, layers: tuple[Descriptor, ...]) -> bool:
         """Whether the additional conditions are met."""

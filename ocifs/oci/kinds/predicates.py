@@ -7,10 +7,13 @@ Rules that hold here: pure; only annotations are used.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 
+from ocifs.oci import mediatype
 from ocifs.oci.manifest import Manifest
 
+_VERSION = re.compile(r"v?\d+(?:alpha\d*|beta\d*)?")
 # BuildKit, cosign's tags, and Sigstore bundles (also those of GitHub).
 _KEYS = ("in-toto.io/predicate-type", "predicateType", "dev.sigstore.bundle.predicateType")
 _WORDS = (
@@ -49,6 +52,18 @@ def predicate_word(predicate: str) -> str:
     host, _, path = text.rstrip("/").partition("/")
     labels = host.removeprefix("www.").split(".")
     return "-".join(part for part in (labels[0], *path.split("/")) if part)
+
+
+def type_word(artifact_type: str) -> str:
+    """A short form of an artifact's type.
+
+    `application/vnd.acme.signature.v1+json` becomes `acme.signature`.
+    """
+    text = mediatype.essence(artifact_type).removeprefix("application/").partition("+")[0]
+    words = text.replace("/", ".").split(".")
+    while len(words) > 1 and _VERSION.fullmatch(words[-1]):
+        words.pop()
+    return ".".join(words[1:] if words[0] in ("vnd", "prs", "x") and len(words) > 1 else words)
 
 
 def contained_kinds(kind: str, manifest: Manifest) -> tuple[str, ...]:

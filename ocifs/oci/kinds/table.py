@@ -63,6 +63,7 @@ SUPPLY_CHAIN = (
         types=("application/vnd.docker.attestation.manifest.v1+json", "application/vnd.in-toto*"),
         layer_types=("application/vnd.in-toto*",),
         all_layers=True,
+        is_claim=True,
     ),
     ArtifactKind(
         "cosign-signature",
@@ -77,12 +78,14 @@ SUPPLY_CHAIN = (
             ("dev.sigstore.cosign/bundle", "bundle.json"),
             ("dev.sigstore.cosign/rfc3161timestamp", "rfc3161timestamp.json"),
         ),
+        is_claim=True,
     ),
     ArtifactKind(
         "cosign-attestation",
         "Attestations at a cosign tag (DSSE envelopes)",
         types=(_COSIGN + "artifact.att.v1+json", "application/vnd.dsse.envelope.v1+json"),
         layer_types=("application/vnd.dsse.envelope.v1+json",),
+        is_claim=True,
     ),
     ArtifactKind(
         "cosign-sbom",
@@ -97,12 +100,14 @@ SUPPLY_CHAIN = (
         types=("application/vnd.dev.sigstore.bundle*",),
         layer_types=("application/vnd.dev.sigstore.bundle*",),
         file_names=_BUNDLE_NAMES,
+        is_claim=True,
     ),
     ArtifactKind(
         "notation-signature",
         "Notary Project signature",
         types=("application/vnd.cncf.notary.signature", "application/vnd.cncf.notary.v2.signature"),
         file_names=_NOTATION_NAMES,
+        is_claim=True,
     ),
     ArtifactKind("sbom", "Software bill of materials", types=_SBOM_TYPES, file_names=_SBOM_NAMES),
     ArtifactKind(

@@ -47,7 +47,8 @@ def fact_files(parent: Parent) -> NamedNodes:
     for name, value in facts(loaded).items():
         yield text_file(loaded, name, f"{value}\n" if value else "")
     yield text_file(loaded, "size", f"{len(manifest.raw)}\n")
-    summary = summarise(manifest, loaded.classification, loaded.config)
+    tag = location.version if isinstance(location.version, str) else ""
+    summary = summarise(manifest, loaded.classification, loaded.config, tag=tag)
     yield text_file(loaded, "summary.txt", summary)
 
 

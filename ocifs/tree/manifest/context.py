@@ -41,6 +41,7 @@ from ocifs.tree.name_index import NameIndex
 
 if TYPE_CHECKING:
     from ocifs.layers.service import LayerService
+    from ocifs.oci.kinds.rules import KindRules
 
 log = logging.getLogger("ocifs.tree")
 
@@ -90,6 +91,7 @@ class Context:
     - `report` shows a note to the user about something that no reader can notice. A mount adds it
       to `.ocifs/errors`.
     - `note` is the same for what a command without a mount explains itself.
+    - `own_kinds` are the kinds of artifact that the user declared, if there are any.
     - `serials` are numbers that distinguish nodes of the same name.
     """
 
@@ -103,6 +105,7 @@ class Context:
     visited: NameIndex = field(default_factory=NameIndex)
     serials: Iterator[int] = field(default_factory=itertools.count)
     catalog: CatalogIndex = field(default_factory=CatalogIndex)
+    own_kinds: KindRules | None = None
     _tags: FIFOCache[tuple[str, str], frozenset[Digest]] = field(
         default_factory=lambda: FIFOCache(MAX_TAGS)
     )

@@ -24,6 +24,8 @@ from collections.abc import Hashable, Sequence
 
 from ocifs.errors import NotFound
 from ocifs.oci.digest import Digest
+from ocifs.oci.kinds.classification import Classification
+from ocifs.oci.kinds.refine import is_refined
 from ocifs.tree.base import SimpleNode
 from ocifs.tree.manifest.contents import CONTENTS, fact_attribute, fact_attributes
 from ocifs.tree.manifest.index import missing_shortcut_error
@@ -90,12 +92,17 @@ class ManifestDirectory(SimpleNode):
         # This is set last, so a provider that fails leaves the directory unloaded.
         self._loaded = loaded
 
+    async def classification(self) -> Classification:
+        """The kind of artifact. Reads the config only if the manifest does not decide the kind."""
+        if self._loaded is None:
+            _, found = await identify(self._location)
+            if not is_refined(found):
+                return found
+        return (await self.load()).classification
+
     async def kind(self) -> str:
-        """The kind of artifact. Reads the manifest only, not the config."""
-        if self._loaded is not None:
-            return self._loaded.classification.kind
-        _, classification = await identify(self._location)
-        return classification.kind
+        """The name of the kind of artifact."""
+        return (await self.classification()).kind
 
     async def referrers(self) -> FoundReferrers:
         """The referrers of the manifest, as kinds and digests."""

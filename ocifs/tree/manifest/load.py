@@ -27,6 +27,7 @@ from ocifs.oci.kinds.artifact import (
 from ocifs.oci.kinds.classification import UNKNOWN_KINDS, Classification
 from ocifs.oci.kinds.flavours import config_flavours
 from ocifs.oci.kinds.payload import needs_config
+from ocifs.oci.kinds.refine import refine
 from ocifs.oci.manifest import Form, Manifest, parse_manifest, schema1_config
 from ocifs.oci.mediatype import is_json
 from ocifs.tree.blob import with_known_size
@@ -80,6 +81,8 @@ def _loaded(
 ) -> LoadedManifest:
     if manifest.form is Form.SCHEMA1:
         config = schema1_config(manifest.raw)
+    if config:
+        classification = refine(classification, config)
     if config and has_rootfs(manifest, classification):
         flavours = (*classification.flavours, *config_flavours(config))
         classification = replace(classification, flavours=flavours)
@@ -119,7 +122,7 @@ async def identify(location: ManifestLocation) -> tuple[Manifest, Classification
     def understand() -> tuple[Manifest, Classification]:
         manifest = parse_manifest(raw.body, raw.digest, raw.media_type, descriptor_type)
         manifest = replace(manifest, notes=(*manifest.notes, *odd)) if odd else manifest
-        return manifest, classify(manifest, tag=tag)
+        return manifest, classify(manifest, tag=tag, own=location.context.own_kinds)
 
     return await off_loop(len(raw.body), understand)
 

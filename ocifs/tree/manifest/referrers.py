@@ -1,4 +1,4 @@
-"""`referrers/`: links to the manifests about this one, by kind.
+"""`referrers/`: links to the manifests about this one, by kind, predicate and type.
 
 They come from three systems:
 
@@ -18,19 +18,24 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import trio
 
 from ocifs.concurrency import ungrouped
 from ocifs.errors import NotFound, OcifsError
-from ocifs.filenames import unique
+from ocifs.filenames import mangle, to_bytes, unique
 from ocifs.oci import mediatype
 from ocifs.oci.descriptor import Descriptor
 from ocifs.oci.digest import Digest
 from ocifs.oci.distribution.endpoints import referrers_tag
 from ocifs.oci.kinds.artifact import classify
 from ocifs.oci.kinds.children import child_role
+from ocifs.oci.kinds.claims import is_claim
+from ocifs.oci.kinds.classification import UNKNOWN_KINDS, Classification
+from ocifs.oci.kinds.predicates import predicate_type, predicate_word, type_word
+from ocifs.oci.kinds.rules import KindRules
 from ocifs.oci.manifest import Form, Manifest
 from ocifs.tree.base import SimpleNode, SymlinkNode
 from ocifs.tree.manifest.load import ManifestLocation
@@ -47,8 +52,30 @@ from ocifs.tree.static import StaticDirectory
 COSIGN = {"sig": "cosign-signature", "att": "cosign-attestation", "sbom": "cosign-sbom"}
 
 
+@dataclass(frozen=True, slots=True)
+class Referrer:
+    """A manifest about another one.
+
+    `word`: a short form of its predicate, or of a type without a row in the table. `also`: the
+    other kinds under which it is listed. `is_claim`: a signature or attestation.
+    """
+
+    kind: str
+    digest: Digest
+    word: str = ""
+    predicate: str = ""
+    artifact_type: str = ""
+    also: tuple[str, ...] = ()
+    is_claim: bool = False
+
+    @property
+    def name(self) -> str:
+        """The name of its link."""
+        return f"{self.word}-{self.digest.short}" if self.word else self.digest.short
+
+
 class ReferrersDirectory(SimpleNode):
-    """`referrers/<kind>/<short digest>`, links to manifests."""
+    """`referrers/<kind>/[<word>-]<short digest>`, links to manifests."""
 
     __slots__ = ("_digest", "_location", "lifetime")
 
@@ -74,36 +101,35 @@ class ReferrersDirectory(SimpleNode):
         raise NotFound(f"no referrers of the kind {name.decode(errors='replace')!r}")
 
     async def entries(self) -> Sequence[DirectoryEntry]:
-        kinds: dict[str, list[Digest]] = {}
+        kinds: dict[str, dict[Digest, Referrer]] = {}
         found = await find_referrers(self._location, self._digest)
-        for kind, digest in found.referrers:
-            listed = kinds.setdefault(kind, [])
-            # Two systems may report the same referrer.
-            if digest not in listed:
-                listed.append(digest)
+        for referrer in found.referrers:
+            for kind in (referrer.kind, *referrer.also):
+                # Two systems may report the same referrer.
+                kinds.setdefault(kind, {}).setdefault(referrer.digest, referrer)
         entries = [
-            DirectoryEntry(kind.encode(), self._links(kind, digests))
-            for kind, digests in sorted(kinds.items())
+            DirectoryEntry(kind.encode(), self._links(kind, list(listed.values())))
+            for kind, listed in sorted(kinds.items())
         ]
         if found.error is not None:
             raise partial_listing_error(found.error, entries) from found.error
         return entries
 
-    def _links(self, kind: str, digests: Sequence[Digest]) -> StaticDirectory:
+    def _links(self, kind: str, referrers: Sequence[Referrer]) -> StaticDirectory:
         key = (self.key, kind)
-        names = unique([digest.short.encode() for digest in digests])
+        names = unique([mangle(to_bytes(referrer.name)) for referrer in referrers])
         up = b"../../" + self._location.siblings + b"/"
         links = (
-            (name, SymlinkNode((key, name), up + str(digest).encode()))
-            for name, digest in zip(names, digests, strict=True)
+            (name, SymlinkNode((key, name), up + str(referrer.digest).encode()))
+            for name, referrer in zip(names, referrers, strict=True)
         )
         return StaticDirectory(key, links)
 
 
 class FoundReferrers(NamedTuple):
-    """The kinds and digests of referrers, and the first error if the list may be incomplete."""
+    """Referrers, and the first error if the list may be incomplete."""
 
-    referrers: list[tuple[str, Digest]]
+    referrers: list[Referrer]
     error: OcifsError | None
 
 
@@ -136,16 +162,39 @@ async def find_referrers(location: ManifestLocation, digest: Digest) -> FoundRef
             for suffix in COSIGN:
                 nursery.start_soon(ask_tag, suffix)
     listed += location.context.siblings(repository, digest)
-    found = [(kind_of(descriptor), descriptor.digest) for descriptor in listed]
+    own = location.context.own_kinds
+    found = [referrer_of(descriptor, own) for descriptor in listed]
     # The order is that of the table, since the requests end in any order.
-    found += [(COSIGN[suffix], signed[suffix]) for suffix in COSIGN if suffix in signed]
+    found += [
+        Referrer(COSIGN[suffix], signed[suffix], is_claim=COSIGN[suffix] != "cosign-sbom")
+        for suffix in COSIGN
+        if suffix in signed
+    ]
     return FoundReferrers(found, errors[0] if errors else None)
 
 
-def kind_of(descriptor: Descriptor) -> str:
-    """The kind of a referrer, from its descriptor."""
+def referrer_of(descriptor: Descriptor, own: KindRules | None) -> Referrer:
+    """A referrer, from its descriptor. `own`: the kinds that the user declared."""
+    found = _classified(descriptor, own)
+    predicate = predicate_type(descriptor.annotations)
+    word = predicate_word(predicate)
+    if not word and found.kind in UNKNOWN_KINDS:
+        word = type_word(descriptor.artifact_type)
     if child_role(descriptor) == "attestation":
-        return "attestation"
+        return Referrer("attestation", descriptor.digest, word, is_claim=True)
+    return Referrer(
+        found.kind,
+        descriptor.digest,
+        word,
+        predicate,
+        descriptor.artifact_type,
+        found.also,
+        is_claim(found),
+    )
+
+
+def _classified(descriptor: Descriptor, own: KindRules | None) -> Classification:
+    """The classification of a referrer, as far as its descriptor allows."""
     is_index = mediatype.essence(descriptor.media_type) in (
         mediatype.OCI_INDEX,
         mediatype.DOCKER_LIST,
@@ -160,4 +209,4 @@ def kind_of(descriptor: Descriptor) -> str:
         artifact_type=descriptor.artifact_type,
         annotations=descriptor.annotations,
     )
-    return classify(shown).kind
+    return classify(shown, own=own)

@@ -13,20 +13,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from ocifs.oci.descriptor import UNKNOWN_SIZE, Descriptor
-from ocifs.oci.digest import Digest
 from ocifs.oci.kinds.artifact import has_rootfs
 from ocifs.oci.kinds.children import attached_to, child_name, child_role, platform_name
+from ocifs.oci.kinds.claims import is_claim, subject_of
 from ocifs.oci.kinds.classification import Classification
 from ocifs.oci.kinds.payload import payload_files
+from ocifs.oci.kinds.predicates import type_word
 from ocifs.oci.manifest import Form, Manifest
 from ocifs.printable import printable
 from ocifs.tree.manifest.files import payload_paths
+from ocifs.tree.manifest.referrers import Referrer
 from ocifs.tree.manifest.rootfs import check_config
 from ocifs.tree.manifest.times import CREATED, config_members
 
 _TITLE, _VERSION = "org.opencontainers.image.title", "org.opencontainers.image.version"
 # Characters of a value. The whole value is in `annotations/` or `config.json`.
 _LONGEST = 160
+
+NOT_VERIFIED = "not verified"
 
 TableRow = tuple[str, ...]
 
@@ -35,22 +39,40 @@ def summarise(
     manifest: Manifest,
     classification: Classification,
     config: bytes | None,
-    referrers: Sequence[tuple[str, Digest]] | None = None,
+    referrers: Sequence[Referrer] | None = None,
+    tag: str = "",
 ) -> str:
-    """The page. `referrers` are kinds and digests, or None if they were not requested."""
+    """The page. `referrers` are None if they were not requested. `tag`: the tag of the manifest."""
     facts = [(name, text) for name, text in _facts(manifest, classification, config) if text]
+    facts += _trust(manifest, classification, tag)
     width = max(len(name) for name, _ in facts) + 2
     lines = [f"{name + ':':<{width}}{_clean(text)}" for name, text in facts]
     for heading, rows in (
         ("Children", _children(manifest)),
         ("Files", _files(manifest, classification, config)),
         ("Layers", _layers(manifest, config)),
-        ("Referrers", [(kind, str(digest)) for kind, digest in referrers or ()]),
+        ("Referrers", [_referrer_row(referrer) for referrer in referrers or ()]),
         ("Annotations", sorted(manifest.annotations.items())),
     ):
         if rows:
             lines += ["", heading, *_table(rows)]
     return "\n".join(lines) + "\n"
+
+
+def _referrer_row(referrer: Referrer) -> TableRow:
+    trust = f"about this manifest, {NOT_VERIFIED}" if referrer.is_claim else ""
+    word = referrer.word or type_word(referrer.artifact_type)
+    return (referrer.kind, word, str(referrer.digest), trust)
+
+
+def _trust(
+    manifest: Manifest, classification: Classification, tag: str
+) -> Iterable[tuple[str, str]]:
+    """Of a signature or attestation: that it is not verified, and the manifest it is about."""
+    if is_claim(classification):
+        subject = subject_of(manifest, tag)
+        about = f"about {subject}" if subject is not None else "its payload names its subject"
+        yield "Trust", f"{NOT_VERIFIED}, {about}"
 
 
 def human_size(size: int) -> str:
@@ -75,11 +97,11 @@ def _facts(
     yield "Name", _name(manifest, config_fields)
     # The line `Form` shows the same reason.
     value = "" if classification.value == manifest.form_reason else classification.value
+    decided = (classification.decided_by or classification.rule, value)
+    origin = classification.row.origin
     yield (
         "Decided by",
-        ": ".join(
-            part for part in (classification.decided_by or classification.rule, value) if part
-        ),
+        ": ".join(part for part in decided if part) + (f", by {origin}" if origin else ""),
     )
     yield "Artifact type", classification.artifact_type
     yield "Media type", manifest.media_type
