@@ -33,7 +33,7 @@ from ocifs.registry.auth.source import CredentialSources
 from ocifs.registry.auth.sources import standard_sources
 from ocifs.registry.config.routes import RouteTable
 from ocifs.registry.mirrors.mirrored import MirroredRegistry, open_mirrored
-from ocifs.settings import Settings, ViewSettings
+from ocifs.settings import Settings
 from ocifs.store.blobs.cached import CachedBlobs
 from ocifs.store.derived import DerivedFiles
 from ocifs.store.disk import CacheDirectory, Disk
@@ -49,7 +49,6 @@ from ocifs.watched import Traffic, WatchedCatalog, WatchedSource
 
 if TYPE_CHECKING:
     from ocifs.layers.service import LayerService
-    from ocifs.oci.kinds.rules import KindRules
 
 log = logging.getLogger("ocifs.layout")
 
@@ -164,20 +163,9 @@ class Parts:
             settings.timing.tag_ttl,
             self.disk.report,
             self.note,
-            own_kinds=_own_kinds(view),
         )
         self.on_names(context.forget_names)
         return context
-
-
-def _own_kinds(view: ViewSettings) -> KindRules | None:
-    """The kinds that the user declared, if there are any."""
-    if not view.kinds:
-        return None
-    # Imported here: a listing of names does not need the table of kinds.
-    from ocifs.oci.kinds.rules import KindRules
-
-    return KindRules(view.kinds, own=True)
 
 
 class Hosts:

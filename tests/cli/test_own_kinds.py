@@ -160,6 +160,14 @@ def test_a_kind_of_the_configuration_file_is_shown_with_the_file(
     assert "Kind:          acme-report — Report of Acme's scanner\n" in page
     assert f"artifactType: {REPORT}, by [kinds.acme-report] of {config}\n" in page
     assert "report.json" in page
+    source, cache = f"oci:{layout}", tmp_path / "cache"
+    found = run_ocifs("find", source, "--kind", "acme-report", cache=cache).stdout.decode()
+    assert found == f"acme-report\t{source}:v1\n"
+    for pattern, lines in (("application/vnd.ACME.*", 1), ("*.report.*", 1), ("*.page.*", 0)):
+        found = run_ocifs("find", source, "--artifact-type", pattern, cache=cache).stdout.decode()
+        assert len(found.splitlines()) == lines
+    listed = run_ocifs("ls", "-l", "--type", source, "_tags", cache=cache).stdout.decode()
+    assert listed.split()[4:7] == ["acme-report", REPORT, "v1"]
     shown = json.loads(run_ocifs("config", "show", "--json", cache=tmp_path / "cache").stdout)
     [row] = [row for row in shown["options"] if row["option"] == "own-kinds"]
     assert (row["value"], row["from"]) == (["acme-report"], str(config))

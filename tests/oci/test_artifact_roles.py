@@ -20,6 +20,7 @@ from ocifs.oci.kinds.children import (
 )
 from ocifs.oci.kinds.flavours import config_flavours
 from ocifs.oci.kinds.payload import payload_files
+from ocifs.oci.kinds.refine import is_refined, refine
 from ocifs.oci.kinds.table import KINDS_BY_NAME
 from ocifs.oci.manifest import Manifest, digest_of_manifest, parse_manifest
 
@@ -319,3 +320,61 @@ def test_which_child_stands_for_an_index_without_platforms(
     children: list[dict[str, object]], number: int | None
 ) -> None:
     assert main_child(index_of(children)) == number
+
+
+WASM = "application/vnd.wasm.config.v0+json"
+
+
+@pytest.mark.parametrize(
+    ("config", "kind"),
+    [
+        (b'{"architecture": "wasm", "os": "wasip1"}', "wasm-module"),
+        (b'{"architecture": "wasm", "os": "wasip1", "component": null}', "wasm-module"),
+        (b'{"architecture": "wasm", "os": "wasip2", "component": {}}', "wasm-component"),
+        (b'{"architecture": "wasm", "os": "wasip2"}', "wasm-component"),
+        (b'{"os": 3}', "wasm-component"),
+        (b"[]", "wasm-component"),
+        (b"", "wasm-component"),
+    ],
+)
+def test_the_config_tells_modules_from_components(config: bytes, kind: str) -> None:
+    body = {
+        "config": {"mediaType": WASM, "digest": DIGEST, "size": 90},
+        "layers": [{"mediaType": "application/wasm", "digest": DIGEST, "size": 9}],
+    }
+    raw = json.dumps(body).encode()
+    found = classify(parse_manifest(raw, digest_of_manifest(raw)))
+    assert is_refined(found) and found.kind == "wasm-component"
+    assert refine(found, config).kind == kind
+
+
+def test_other_kinds_do_not_depend_on_the_config() -> None:
+    raw = json.dumps({"config": {"mediaType": "a/b", "digest": DIGEST, "size": 9}}).encode()
+    found = classify(parse_manifest(raw, digest_of_manifest(raw)))
+    assert not is_refined(found) and refine(found, b'{"os": "wasip1"}') == found
+
+
+def test_an_sbom_in_a_bundle_or_an_attestation_is_also_that_kind() -> None:
+    spdx = "https://spdx.dev/Document/v2.3"
+    bundle = "application/vnd.dev.sigstore.bundle.v0.3+json"
+    for more, notes, also in (
+        ({"artifactType": bundle}, {"dev.sigstore.bundle.predicateType": spdx}, ("sbom",)),
+        ({"artifactType": bundle}, {}, ()),
+        ({"artifactType": "a/b"}, {"dev.sigstore.bundle.predicateType": spdx}, ()),
+    ):
+        raw = json.dumps({"layers": [], "annotations": notes, **more}).encode()
+        found = classify(parse_manifest(raw, digest_of_manifest(raw)))
+        assert found.also == also
+        assert found.is_kind(found.kind) and found.is_kind("sbom") == bool(also)
+    statements = [
+        {
+            "mediaType": "application/vnd.in-toto+json",
+            "digest": DIGEST,
+            "size": 9,
+            "annotations": {"in-toto.io/predicate-type": predicate},
+        }
+        for predicate in (spdx, "https://openvex.dev/ns/v0.2.0", "https://slsa.dev/provenance/v1")
+    ]
+    raw = json.dumps({"layers": statements}).encode()
+    found = classify(parse_manifest(raw, digest_of_manifest(raw)))
+    assert (found.kind, found.also) == ("attestation", ("sbom", "vex"))

@@ -91,7 +91,6 @@ class Context:
     - `report` shows a note to the user about something that no reader can notice. A mount adds it
       to `.ocifs/errors`.
     - `note` is the same for what a command without a mount explains itself.
-    - `own_kinds` are the kinds of artifact that the user declared, if there are any.
     - `serials` are numbers that distinguish nodes of the same name.
     """
 
@@ -105,7 +104,6 @@ class Context:
     visited: NameIndex = field(default_factory=NameIndex)
     serials: Iterator[int] = field(default_factory=itertools.count)
     catalog: CatalogIndex = field(default_factory=CatalogIndex)
-    own_kinds: KindRules | None = None
     _tags: FIFOCache[tuple[str, str], frozenset[Digest]] = field(
         default_factory=lambda: FIFOCache(MAX_TAGS)
     )
@@ -121,6 +119,16 @@ class Context:
     def layer_service(self) -> LayerService:
         """The service that makes trees of layers."""
         return self.make_layer_service()
+
+    @property
+    def own_kinds(self) -> KindRules | None:
+        """The rules for the kinds of artifact that the user declared, if there are any."""
+        if not self.view.kinds:
+            return None
+        # Imported here: a listing of names does not need the table of kinds.
+        from ocifs.oci.kinds.rules import KindRules
+
+        return KindRules(self.view.kinds, own=True)
 
     @property
     def name_lifetime(self) -> float:
