@@ -14,9 +14,9 @@ from types import TracebackType
 import click
 from click.core import ParameterSource
 
-from ocifs.cli.terminal import coloured, write
+from ocifs.cli.terminal import Mark, coloured, write
 from ocifs.errors import InvalidReference, OcifsError, UsageError
-from ocifs.printable import printable
+from ocifs.printable import printable, printable_lines
 
 FAILURE = 1
 USAGE = 2
@@ -35,13 +35,19 @@ def status_of(error: BaseException) -> int:
 
 def text_of(error: OcifsError) -> str:
     """The message and, on an indented line, the hint."""
-    message, hint = printable(str(error)), printable(error.hint)
+    message, hint = message_of(error), printable(error.hint)
     return f"{message}\n  {hint}" if hint else message
+
+
+def message_of(error: OcifsError) -> str:
+    """The message, cleaned. That of an invalid reference has further lines, with carets."""
+    text = str(error)
+    return printable_lines(text) if isinstance(error, InvalidReference) else printable(text)
 
 
 def fail(error: OcifsError) -> None:
     """Print an error and its hint."""
-    write(coloured("ocifs:", "red", sys.stderr), f" {error}", err=True)
+    write(coloured("ocifs:", "red", sys.stderr), Mark(f" {message_of(error)}"), err=True)
     if error.hint:
         write(f"  {error.hint}", err=True)
 

@@ -26,12 +26,14 @@ import click
 
 from ocifs.cli import main as program
 from ocifs.cli import mount_options
+from ocifs.cli.errors import message_of
 from ocifs.cli.mount import command as mount
-from ocifs.cli.terminal import write
+from ocifs.cli.terminal import Mark, write
 from ocifs.errors import InvalidReference, UsageError
 from ocifs.fuse.mounts import mounts, resolve_mount_point, restrict
 from ocifs.oci.local import is_local
 from ocifs.oci.reference import parse_source
+from ocifs.printable import printable
 from ocifs.programs import exclude_current_directory
 
 INVALID_USAGE, FAILED = 1, 32  # mount(8) "EXIT STATUS"
@@ -60,7 +62,8 @@ def main() -> None:
         command = [*words, "--", *sources(arguments.source), arguments.mountpoint]
         check(command, arguments.source)
     except (argparse.ArgumentError, ValueError, UsageError, InvalidReference) as error:
-        write(f"mount.ocifs: {error}", err=True)
+        text = message_of(error) if isinstance(error, InvalidReference) else printable(str(error))
+        write("mount.ocifs: ", Mark(text), err=True)
         sys.exit(INVALID_USAGE)
     except SystemExit as end:
         # argparse ends with 2 for invalid usage, which is a system error in mount(8).

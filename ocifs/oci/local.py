@@ -23,6 +23,7 @@ from enum import Enum
 
 from ocifs.errors import InvalidReference
 from ocifs.oci.digest import Digest
+from ocifs.printable import printable
 
 
 class LocalTransport(Enum):
@@ -119,7 +120,7 @@ def parse_local(text: str) -> LayoutSource:
     rest = text if transport is LocalTransport.ANY else rest
     path, ref = _split(text, rest, transport)
     if not path:
-        what = "file" if transport.is_file else "directory"
+        what, text = "file" if transport.is_file else "directory", printable(text)
         raise InvalidReference(
             f"invalid source: the path of the {what} is missing\n    {text}\n    {'^' * len(text)}"
         )
@@ -154,7 +155,8 @@ def _refusal(prefix: str, rest: str) -> InvalidReference:
 
 
 def _wrong(text: str, part: str, why: str, *, hint: str = "") -> InvalidReference:
-    """The error, with carets below the invalid part."""
+    """The error, with carets below the invalid part. Its own line ends are the only ones."""
+    text, part = printable(text), printable(part)
     start = max(text.rfind(part), 0)
     return InvalidReference(
         f"invalid source: {why}\n    {text}\n    {' ' * start}{'^' * max(len(part), 1)}", hint=hint

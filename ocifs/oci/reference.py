@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from ocifs.errors import InvalidReference, Malformed
 from ocifs.oci.digest import Digest
 from ocifs.oci.local import LayoutSource, is_local, parse_local
+from ocifs.printable import printable
 
 DOCKER_HUB = "docker.io"
 # Docker's credentials are stored under index.docker.io, and its registry is registry-1.docker.io.
@@ -326,6 +327,8 @@ def _check_repository(text: str, path: str) -> None:
                 else "is not a valid component of a repository's name"
             )
             hint = "components are a-z and 0-9, joined by '.', '_', '__' or '-'"
+            if is_component(part.lower()):
+                hint = f"write it in lower case: {text.replace(path, path.lower(), 1)}"
             # A tag or digest before a slash is usually followed by a path in the image.
             if ":" in part or "@" in part:
                 hint = f"without the path: {text.partition(part)[0]}{part}"
@@ -333,7 +336,8 @@ def _check_repository(text: str, path: str) -> None:
 
 
 def _wrong(text: str, part: str, why: str, *, hint: str = "") -> InvalidReference:
-    """The error, with carets below the invalid part."""
+    """The error, with carets below the invalid part. Its own line ends are the only ones."""
+    text, part = printable(text), printable(part)
     start = max(text.rfind(part), 0) if part else 0
     carets = " " * start + "^" * max(len(part), 1)
     return InvalidReference(f"invalid reference: {why}\n    {text}\n    {carets}", hint=hint)

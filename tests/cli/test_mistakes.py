@@ -95,6 +95,12 @@ MISTAKES = [
         "'app:v1' is not a valid component",
         "without the path: {host}/mistakes/app:v1",
     ),
+    (
+        ["ls", "{host}/Mistakes/App:V1"],
+        2,
+        "'Mistakes' has capital letters",
+        "write it in lower case: {host}/mistakes/app:V1",
+    ),
     (["ls", "ftp://{host}/app"], 2, "unknown scheme", "write {host}/app"),
     (
         ["ls", "https://me:pw@{host}/app"],
@@ -262,6 +268,14 @@ def test_a_mistake_is_told_with_what_to_try(
     assert first.startswith("ocifs: ") and "Traceback" not in said and "Usage:" not in said
     assert what.format(**places) in first
     assert hint.format(**places) in rest and (not hint or rest.startswith("  ")), said
+
+
+def test_carets_mark_the_invalid_part_and_control_characters_are_escaped(tmp_path: Path) -> None:
+    done = run_ocifs("ls", "ghcr.io/a\nb/c:\x1b[2J", cache=tmp_path, check=False)
+    lines = done.stderr.decode().splitlines()
+    assert lines[1] == r"    ghcr.io/a\nb/c:\x1b[2J" and "\x1b" not in done.stderr.decode()
+    marked = lines[1][lines[2].index("^") : lines[2].rindex("^") + 1]
+    assert (marked, len(lines)) == (r"\x1b[2J", 3)
 
 
 def test_a_value_of_the_environment_is_told_as_such(
