@@ -99,6 +99,16 @@ MACHINES = (
         ),
     ),
     ArtifactKind(
+        "incus-image",
+        "Incus image, or its metadata",
+        types=("application/vnd.incus.*",),
+        layer_types=("application/vnd.incus.*",),
+        file_names=(
+            ("application/x-xz", "incus.tar.xz"),
+            ("application/vnd.incus.image.layer.*", "incus.tar.gz"),
+        ),
+    ),
+    ArtifactKind(
         "vm-snapshot",
         "Hyperlight snapshot of a sandbox",
         types=(_HYPERLIGHT + "*",),

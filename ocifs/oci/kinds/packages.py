@@ -157,6 +157,49 @@ PACKAGES = (
         ),
     ),
     ArtifactKind(
+        "nix-cache",
+        "Binary cache of Nix",
+        types=("application/vnd.nix.cache.*",),
+        layer_types=("application/vnd.nix.cache.*",),
+        file_names=(("application/vnd.nix.cache.index.*", "index.json"),),
+    ),
+    ArtifactKind(
+        "terraform-module",
+        "Terraform module",
+        types=("application/vnd.terraform.module.*",),
+        layer_types=("application/vnd.terraform.module.*",),
+        file_names=(
+            ("application/vnd.terraform.module.*+gzip", "module.tar.gz"),
+            ("application/vnd.terraform.module.*", "module.tar"),
+        ),
+    ),
+    ArtifactKind(
+        "terraform-state",
+        "State of Terraform",
+        types=("application/vnd.terraform.state.*",),
+        layer_types=("application/vnd.terraform.statefile.*",),
+        file_names=(
+            ("application/vnd.terraform.statefile.*+gzip", "terraform.tfstate.gz"),
+            ("application/vnd.terraform.statefile.*", "terraform.tfstate"),
+        ),
+    ),
+    ArtifactKind(
+        "maven-artifact",
+        "Maven artifact",
+        types=("application/vnd.maven.artifact.*", "application/vnd.maven+*"),
+        file_names=(
+            ("application/vnd.maven.pom+xml", "pom.xml"),
+            ("application/java-archive", "artifact{shard}.jar"),
+        ),
+    ),
+    ArtifactKind(
+        "npm-package",
+        "npm package",
+        types=("application/vnd.npm.package.*",),
+        layer_types=("application/vnd.npm.package.*",),
+        file_names=(("application/vnd.npm.package.*", "package.tgz"),),
+    ),
+    ArtifactKind(
         "python-package",
         "Python package for pip (PyOCI)",
         types=("application/pyoci.package.*",),

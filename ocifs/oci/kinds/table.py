@@ -109,11 +109,22 @@ SUPPLY_CHAIN = (
         file_names=_NOTATION_NAMES,
         is_claim=True,
     ),
-    ArtifactKind("sbom", "Software bill of materials", types=_SBOM_TYPES, file_names=_SBOM_NAMES),
+    ArtifactKind(
+        "sbom",
+        "Software bill of materials",
+        # Harbor has a type of its own for the documents that its scanners write.
+        types=(*_SBOM_TYPES, "application/vnd.goharbor.harbor.sbom.*"),
+        file_names=(*_SBOM_NAMES, ("application/vnd.goharbor.harbor.sbom.*", "sbom.spdx.json")),
+    ),
     ArtifactKind(
         "vulnerability-report",
         "Report of a vulnerability scanner",
-        types=("application/sarif+json", "application/vnd.aquasec.trivy.report.*"),
+        types=(
+            "application/sarif+json",
+            "application/vnd.aquasec.trivy.report.*",
+            "application/vnd.security.vulnerability.report*",
+            "application/vnd.scanner.adapter.vuln.report.*",
+        ),
         file_names=(
             *_REPORT_NAMES,
             ("application/json", "report{shard}.json"),
