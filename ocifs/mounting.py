@@ -59,7 +59,7 @@ def mount(
     the mount.
     """
     # Imported here, so that a missing libfuse is reported like any other error of a mount.
-    from ocifs.fuse.mounts import clear_dead_mount, reject_live_mount
+    from ocifs.fuse.mounts import clear_dead_mount, reject_live_mount, sweep_records
 
     # Before the first worker thread: the limit of arenas does not apply to existing ones.
     tune_malloc()
@@ -67,6 +67,7 @@ def mount(
     mountpoint = request.mountpoint
     # A dead mount makes every access to its mount point fail, so it is removed before the checks.
     clear_dead_mount(mountpoint)
+    sweep_records()
     reject_live_mount(mountpoint)
     if not mountpoint.is_dir():
         hint = "name a directory" if mountpoint.exists() else f"mkdir -p {mountpoint}"

@@ -31,6 +31,7 @@ import httpx
 
 from scripts.bench_cached import cached
 from scripts.bench_cgroup import cgroup
+from scripts.bench_kernel import kernel
 from scripts.bench_kinds import kinds
 from scripts.bench_lazy import lazy
 from scripts.bench_memory import memory
@@ -323,6 +324,7 @@ GROUPS: dict[str, Callable[[World], Iterator[Sample]]] = {
     "opens": opening,
     "kinds": lambda _: kinds(),
     "rootfs": lambda world: rootfs(world.registry.url, world.registry.host, world.directory),
+    "kernel": lambda world: kernel(world.registry.url, world.registry.host, world.directory),
     "help": lambda _: helps(),
     "demo": lambda _: demo(),
     "lazy": lambda world: lazy(world.registry.host, world.directory),

@@ -70,7 +70,8 @@ def parse_mountinfo(text: str, recorded: Iterable[Record] = ()) -> list[Mount]:
     `recorded` are the records of those that the kernel serves.
     """
     found = []
-    by_device = {(record.device, record.kind): record for record in recorded}
+    # The device is unknown while a mount is made.
+    known = {(record.device or record.mountpoint, record.kind): record for record in recorded}
     for line in text.split("\n"):
         # A varying number of optional fields stands before the separator.
         left, _, right = line.partition(" - ")
@@ -78,7 +79,7 @@ def parse_mountinfo(text: str, recorded: Iterable[Record] = ()) -> list[Mount]:
         if len(fields) < 5 or len(kinds) < 2:
             continue
         source = _unescape(kinds[1])
-        record = by_device.get((fields[2], kinds[0]))
+        record = known.get((fields[2], kinds[0])) or known.get((_unescape(fields[4]), kinds[0]))
         if kinds[0] == FILESYSTEM or (record is not None and record.source == source):
             number = int(fields[0]) if fields[0].isdecimal() else 0
             found.append(Mount(Path(_unescape(fields[4])), source, number, fields[2], record))
@@ -255,7 +256,12 @@ def unmount(mountpoint: Path, *, lazy: bool = False) -> None:
             f"cannot unmount {mountpoint}: {done.stderr.strip()}", hint=busy_hint(mountpoint)
         )
     # The record of a mount without a daemon has no other end.
-    records.sweep(frozenset(line.split(" ", 3)[2] for line in mount_table() if " - " in line))
+    sweep_records()
+
+
+def sweep_records() -> None:
+    """Remove what killed daemons and ended mounts have left in /run/ocifs."""
+    records.sweep([mount.record.place for mount in mounts() if mount.record is not None])
 
 
 def restrict(mountpoint: Path, flags: Sequence[str]) -> None:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ocifs.errors import UsageError
+from ocifs.fuse.kernel.probe import probe
 from ocifs.fuse.mounts import mount_table
 from ocifs.programs import find_program
 from ocifs.registry.auth.files import hosts_in_files
@@ -130,6 +131,20 @@ def cache(settings: Settings) -> Iterator[Finding]:
     if kind in _REMOTE:
         text = "it is on a network file system, which is slow and may not support locks"
         yield Finding(WARNING, "cache", text, "choose a local directory with --cache-dir")
+
+
+def kernel(settings: Settings) -> Iterator[Finding]:
+    """Whether the kernel can serve root filesystems (`ocifs mount --kernel`)."""
+    existing = settings.cache.directory
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    found = probe(existing)
+    if found.method:
+        how = "" if found.method == "file" else ", through loop devices"
+        yield Finding(OK, "kernel", f"it can serve root filesystems as EROFS{how}")
+    else:
+        todo = "without it, FUSE serves root filesystems as well"
+        yield Finding(NOTE, "kernel", f"it cannot serve root filesystems: {found.reason}", todo)
 
 
 def _cache_directory(directory: Path, existing: Path) -> Finding:

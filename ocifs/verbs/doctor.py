@@ -40,6 +40,7 @@ from ocifs.verbs.checks import (
     cache,
     credentials,
     fuse,
+    kernel,
     registries,
 )
 
@@ -69,7 +70,8 @@ async def diagnose(source: OneSource | None, settings: Settings) -> AsyncIterato
     """The findings for this machine and, if given, a source."""
     version = ".".join(map(str, sys.version_info[:3]))
     yield Finding(OK, "version", f"ocifs {__version__}, Python {version} ({sys.executable})")
-    checks = (fuse(), credentials(settings), cache(settings), registries(settings), _mounts())
+    local = (kernel, credentials, cache, registries)
+    checks = (fuse(), *(check(settings) for check in local), _mounts())
     for check in checks:
         # The body of a generator runs in the thread that iterates, and these checks block.
         for finding in await in_thread(list, check):

@@ -12,15 +12,17 @@ import pickle
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from tests.layers.overlayfs import Stack, make
 from tests.support.image import make_layout
 from tests.support.mount import mounted
-from tests.support.oracle import differences, facts
+from tests.support.oracle import Facts, differences, facts
+from tests.support.views import root_of
 
+AS_IT_IS = ("--owner", "keep", "--links", "raw")
 CANNOT = 77
 """The exit status where overlayfs cannot be mounted."""
 
@@ -44,10 +46,10 @@ class CannotMount(Exception):
     """overlayfs cannot be mounted on this machine."""
 
 
-def compare(first: int, count: int, place: Path) -> list[str]:
+def compare(first: int, count: int, place: Path, *, erofs: bool = False) -> list[str]:
     """The differences between ocifs and the kernel for the stacks of some seeds, as lines.
 
-    Raises CannotMount.
+    `erofs`: each stack has a mount of its own, as EROFS. Raises CannotMount.
     """
     made, layout = place / "made", place / "layout"
     made.mkdir()
@@ -74,16 +76,29 @@ def compare(first: int, count: int, place: Path) -> list[str]:
         truths[seed] = stack.truth
     (layout / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": listed}))
     found: list[str] = []
-    with mounted(
-        f"oci:{layout}", place / "mount", place / "cache", ["--owner", "keep", "--links", "raw"]
-    ) as mount:
-        for seed, truth in truths.items():
+    for seed, ours in (_by_kernel if erofs else _by_fuse)(layout, place, list(truths)):
+        alone = {path: replace(fact, names=(), nlink=0) for path, fact in ours.items()}
+        found += [f"seed {seed}: {line}" for line in differences(alone, truths[seed])]
+    return found
+
+
+def _by_fuse(
+    layout: Path, place: Path, seeds: Sequence[int]
+) -> Iterator[tuple[int, dict[bytes, Facts]]]:
+    with mounted(f"oci:{layout}", place / "mount", place / "cache", AS_IT_IS) as mount:
+        for seed in seeds:
             root = mount.path / "_manifests" / f"s{seed}" / "rootfs"
             os.listdir(root)  # until then its attributes are a guess
-            ours = facts(root)
-            alone = {path: replace(fact, names=(), nlink=0) for path, fact in ours.items()}
-            found += [f"seed {seed}: {line}" for line in differences(alone, truth)]
-    return found
+            yield seed, facts(root)
+
+
+def _by_kernel(
+    layout: Path, place: Path, seeds: Sequence[int]
+) -> Iterator[tuple[int, dict[bytes, Facts]]]:
+    for seed in seeds:
+        source = f"oci:{layout}:s{seed}"
+        with root_of("kernel", source, place / "mount", place / "cache", AS_IT_IS) as (root, _):
+            yield seed, facts(root)
 
 
 def compare_for(seconds: float, seed: int, clock: Callable[[], float]) -> tuple[int, list[str]]:

@@ -33,6 +33,14 @@ def test_a_stack_is_what_overlayfs_shows(first: int, tmp_path: Path) -> None:
     assert found == []
 
 
+def test_a_stack_is_what_overlayfs_shows_if_the_kernel_serves_it(tmp_path: Path) -> None:
+    try:
+        found = compare(1001, 10, tmp_path, erofs=True)
+    except CannotMount as error:
+        pytest.skip(f"overlayfs cannot be mounted here: {error}")
+    assert found == []
+
+
 def test_stacks_are_compared_until_the_time_is_over() -> None:
     try:
         assert compare_for(0.001, 1, time.monotonic) == (40, [])

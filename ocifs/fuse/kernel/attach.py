@@ -20,6 +20,7 @@ import errno
 import logging
 import os
 import shutil
+import subprocess
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from pathlib import Path
 from ocifs.errors import UsageError
 from ocifs.fuse.kernel import loop, overlay, records, syscalls
 from ocifs.fuse.kernel.probe import BLOCK
+from ocifs.fuse.kernel.watcher import Watcher
 from ocifs.settings import MountFlags
 
 log = logging.getLogger("ocifs.fuse")
@@ -60,6 +62,7 @@ class KernelMount:
         self.is_detached = False
         self._request = request
         self._device = ""
+        self._watcher: Watcher | None = None
 
     @property
     def mountpoint(self) -> Path:
@@ -85,6 +88,10 @@ class KernelMount:
         request, private = self._request, records.private_of(self.place)
         target = private / "lower" if request.flags.overlay else request.mountpoint
         with ExitStack() as undo:
+            # Before anything is mounted: a mount of a killed process can then be identified.
+            self._record(has_daemon=True)
+            if has_daemon and request.flags.auto_unmount:
+                self._watch()
             if target != request.mountpoint:
                 target.mkdir()
                 undo.callback(_quietly, target.rmdir)
@@ -96,6 +103,7 @@ class KernelMount:
                 name = _table_name(request.name, self.place)
                 overlay.mount_overlay(target, request.mountpoint, changes, flags, name)
                 undo.callback(_quietly, syscalls.detach, request.mountpoint)
+            self._device = _device_of(request.mountpoint)
             self._record(has_daemon)
             undo.pop_all()
         self.is_mounted = True
@@ -108,6 +116,13 @@ class KernelMount:
             self.is_detached = True
         _quietly(self.fuse.rmdir)
 
+    def _watch(self) -> None:
+        try:
+            self._watcher = Watcher(self._request.mountpoint)
+        except OSError as error:
+            text = f"cannot start the process of --auto-unmount: {error.strerror}"
+            raise UsageError(text, hint="omit --auto-unmount") from None
+
     def has_ended(self) -> bool:
         """Whether something else is at the mount point now."""
         return _device_of(self._request.mountpoint) != self._device
@@ -116,14 +131,14 @@ class KernelMount:
         """End the mount if it has not ended, and remove its record. Programs that use it keep it,
         without a daemon.
         """
+        # If another mount is there now, it is not this one's to end.
         if self.is_mounted and not self.has_ended():
             _quietly(syscalls.detach, self._request.mountpoint)
         self.is_mounted = False
-        self.remove_record()
-
-    def remove_record(self) -> None:
-        """Remove the record: the mount has ended, or was not made."""
-        shutil.rmtree(records.private_of(self.place) / "names", ignore_errors=True)
+        if self._watcher is not None:
+            with contextlib.suppress(OSError, subprocess.SubprocessError):
+                self._watcher.end()
+            self._watcher = None
         records.remove(self.place)
 
     def _mount_image(self, data: Path | None, target: Path) -> None:
@@ -152,7 +167,6 @@ class KernelMount:
 
     def _record(self, has_daemon: bool) -> None:
         request = self._request
-        self._device = _device_of(request.mountpoint)
         record = records.Record(
             self.place,
             str(request.mountpoint),

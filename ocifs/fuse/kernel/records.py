@@ -21,20 +21,25 @@ import contextlib
 import dataclasses
 import json
 import os
+import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ocifs.errors import OcifsError
+from ocifs.fuse.kernel import syscalls
 from ocifs.oci.jsontext import load_json
 from ocifs.settings import KIB
 from ocifs.userfiles import read_user_file
 
 DIRECTORY = Path("/run/ocifs")
 _RECORD, _CONTROL, _PRIVATE = "record.json", "control", "private"
+# The mount points in the private directory, in the order of unmounting.
+_MOUNT_POINTS = ("lower", "tmpfs", "fuse")
+_LEFT_AFTER = 600.0  # seconds after which a directory without a record is a leftover
 _RECORD_BYTES = 64 * KIB
 # More records than a machine has mounts; they are read for each command.
 _MAX_RECORDS = 4096
@@ -42,7 +47,8 @@ _MAX_RECORDS = 4096
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One mount. `device` is major:minor, `kind` the type in the mount table.
+    """One mount. `device` is major:minor, or empty while the mount is made. `kind` is the type in
+    the mount table.
 
     `source` is the source in the mount table. `pid` is 0 for a mount without a daemon.
     `status` is the static part of its status.
@@ -99,22 +105,20 @@ def write(record: Record) -> None:
 
 
 def remove(place: Path) -> None:
-    """Remove the directory of a mount that has ended. Nothing is mounted below it."""
+    """Remove the directory of a mount that has ended, and detach what is mounted in it."""
     for path in (place / _RECORD, control_of(place)):
         with contextlib.suppress(OSError):
             path.unlink()
-    # Not a recursive removal: it would delete from a file system that is still mounted there.
     private = private_of(place)
-    for directory in (*_children(private), private, place):
+    for name in _MOUNT_POINTS:
+        with contextlib.suppress(OSError):
+            syscalls.detach(private / name)
+    # Links and directories only. Nothing is ever mounted there.
+    shutil.rmtree(private / "names", ignore_errors=True)
+    # Not a recursive removal: it would delete from a file system that could not be detached.
+    for directory in (*(private / name for name in _MOUNT_POINTS), private, place):
         with contextlib.suppress(OSError):
             directory.rmdir()
-
-
-def _children(directory: Path) -> list[Path]:
-    try:
-        return [path for path in directory.iterdir() if not path.is_symlink()]
-    except OSError:
-        return []
 
 
 def all_records(directory: Path = DIRECTORY) -> Iterator[Record]:
@@ -162,16 +166,38 @@ def namespace() -> int:
     return os.stat("/proc/self/ns/mnt").st_ino
 
 
-def sweep(devices: frozenset[str], directory: Path = DIRECTORY) -> None:
-    """Remove the records of mounts that have ended without their daemon, such as killed ones.
+def sweep(mounted: Collection[Path], directory: Path = DIRECTORY) -> None:
+    """Remove what killed daemons and ended mounts have left.
 
-    `devices`: the devices in the mount table of this namespace.
+    `mounted`: the places of the mounts in the mount table of this namespace.
     """
     here = namespace()
-    for record in all_records(directory):
-        ended = record.namespace == here and record.device not in devices
-        if ended and (not record.has_daemon or daemon_state(record) == "dead"):
-            remove(record.place)
+    try:
+        places = sorted(directory.iterdir())
+    except OSError:
+        return
+    for place in places[:_MAX_RECORDS]:
+        if place in mounted:
+            continue
+        record = _read(place)
+        is_over = _is_left(place) if record is None else _has_ended(record)
+        if is_over and (record is None or record.namespace == here):
+            remove(place)
+
+
+def _has_ended(record: Record) -> bool:
+    """Whether the mount of a record, which is not in the mount table, is not being made either."""
+    if record.device:
+        return not record.has_daemon or daemon_state(record) == "dead"
+    return not Path(f"/proc/{record.pid}").exists()
+
+
+def _is_left(place: Path) -> bool:
+    """Whether a directory without a record is too old for a mount that is being made."""
+    try:
+        return time.time() - place.stat().st_mtime > _LEFT_AFTER
+    except OSError:
+        return False
 
 
 def daemon_state(record: Record, timeout: float = 2.0) -> str:
