@@ -157,13 +157,13 @@ async def _serve_metrics(
 class _Refresher:
     """Makes a mount ask the registries again (docs/decisions/0312-refreshing-names.md).
 
-    `forgetters` forget the answers in memory, and `names` are those that the kernel has cached.
+    `forgetters` forget the answers in memory, and `names` records the kernel's cached names.
     """
 
     def __init__(self, names: KernelNames) -> None:
         self.names = names
         self.forgetters: list[Callable[[], None]] = []
-        # A second refresh may need what the first one has not invalidated yet.
+        # A second refresh must not return before the first one has invalidated its names.
         self._turn = trio.Lock()
 
     async def act(self) -> bytes:

@@ -1,4 +1,4 @@
-"""`ocifs find`: print the tags of sources by the kind or content of what they lead to."""
+"""`ocifs find`: print the tags of sources by kind or content of their artifacts."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ class _Finder:
                         write(f"{result.kind}\t{result.reference}{chr(9) if file else ''}{file}")
 
     def add_problem(self, reference: str, error: OcifsError) -> None:
-        """Add what could not be searched, and why."""
+        """Add a tag or repository that could not be searched."""
         self.problems.append(f"{printable(reference)}: {text_of(error)}")
 
     def _notify(self, text: str) -> None:

@@ -2,7 +2,7 @@
 
 Called by `ls.py` from the event loop. Pure, except that `Style.show` writes to standard output.
 
-- The short options mean what they mean in ls(1) of GNU coreutils.
+- The short options have the meanings of ls(1) in GNU coreutils.
 - Names are sorted by their bytes, as ls(1) does in the C locale.
 """
 
@@ -50,7 +50,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """What the options of `ocifs ls` select. `hidden` is `a`, `A` or empty, as the options are.
+    """The selected options of `ocifs ls`. `hidden` is `a`, `A` or empty.
 
     `types`: a long row also has the type of the artifact.
     """

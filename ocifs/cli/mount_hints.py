@@ -1,4 +1,4 @@
-"""Answers to what users of other mount tools type after `ocifs mount`.
+"""Answers to mistyped arguments of `ocifs mount`, such as swapped ones.
 
 Called by `mount.py` in the foreground process, before anything is mounted. Blocks on disk: it looks
 whether words are directories.

@@ -15,7 +15,7 @@ from ocifs.fuse.mounts import refresh, state_of
 def command(mountpoints: tuple[str, ...]) -> None:
     """Make mounts ask their registries again for tags, lists and repositories.
 
-    Returns when that is done: the next `ls` or `cat` shows what was pushed or deleted before.
+    Returns when that is done: the next `ls` or `cat` shows the current state of the registry.
     Without it, names are at most --tag-ttl seconds old. NAME is a mount of the configuration file.
     """
     for word in mountpoints:

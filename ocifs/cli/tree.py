@@ -92,7 +92,7 @@ class _Lines:
 
 
 async def _as_json(tree: AsyncTree, name: str, node: Node, level: int | None) -> dict[str, object]:
-    """A node and what is below it: the schema is in docs/reference/cli.md."""
+    """A node and its descendants: the schema is in docs/reference/cli.md."""
     children: list[dict[str, object]] | None = None
     if isinstance(node, Directory) and (level is None or level > 0):
         with tree.deadline():

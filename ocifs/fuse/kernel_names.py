@@ -52,7 +52,7 @@ class KernelNames:
         return len(self._until)
 
     def record(self, parent: Inode, name: bytes, lifetime: float) -> None:
-        """Record a name that is sent to the kernel, or whose absence is."""
+        """Record a name, or the absence of a name, that is sent to the kernel."""
         if lifetime == FOREVER or lifetime <= 0:
             return
         key, now = (parent, name), self._clock()

@@ -22,7 +22,7 @@ _UNKNOWN_INODE = Inode(0xFFFFFFFF)
 
 @dataclass(frozen=True, slots=True)
 class KernelTables:
-    """What a mount records about the nodes that it sends to the kernel, and how they are shown."""
+    """The records of a mount about the nodes that it sends to the kernel, and their presentation."""
 
     inodes: Inodes
     names: KernelNames = field(default_factory=KernelNames)

@@ -50,7 +50,7 @@ from ocifs.verbs.tags import natural_key
 
 @dataclass(frozen=True, slots=True)
 class SearchQuery:
-    """What is searched: artifacts of one of these kinds, or all without `kinds`.
+    """A search for artifacts of one of these kinds, or for all without `kinds`.
 
     With `artifact_type`, only artifacts whose type matches this pattern, in which `*` is any text.
     With `pattern`, only images with a path in their root filesystem that matches it.
@@ -253,7 +253,7 @@ class _Search:
                     self._progress.advance(1)
 
     async def _result(self, found: _Found) -> SearchResult | None:
-        """The result for a tag or a repository, or None if it is not what is searched."""
+        """The result for a tag or a repository, or None if it does not match."""
         reference, node = full_reference(self._source, found.path), found.node
         if isinstance(node, OcifsError):
             return Unreadable(found.path, node, reference)

@@ -1,4 +1,4 @@
-"""List the tags of a repository, with what each of them leads to.
+"""List the tags of a repository, with the details of their manifests.
 
 Runs in the event loop of an AsyncTree, at the registry's pace (`pacer.py`).
 

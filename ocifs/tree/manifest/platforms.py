@@ -1,7 +1,8 @@
 """Whether an image is for the platform that was requested.
 
-An index lists its platforms, and a missing one is an error. An image alone is shown whatever its
-platform is: the note says so, because its files would otherwise be taken for those of another one.
+An index lists its platforms, and a missing one is an error. A single image is shown
+even if it is for another platform, with a note: its files could be mistaken for those of the
+requested platform.
 
 Pure.
 """
