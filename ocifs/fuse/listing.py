@@ -22,7 +22,7 @@ _UNKNOWN_INODE = Inode(0xFFFFFFFF)
 
 @dataclass(frozen=True, slots=True)
 class KernelTables:
-    """The records of a mount about the nodes that it sends to the kernel, and their presentation."""
+    """The records of a mount about the nodes that it sends to the kernel, and how to show them."""
 
     inodes: Inodes
     names: KernelNames = field(default_factory=KernelNames)
