@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from ocifs.errors import NotFound, Unsupported
+from ocifs.errors import Malformed, NotFound, Unsupported
 from ocifs.oci import mediatype
 from ocifs.tree.manifest.times import parse_time_ns
 from ocifs.tree.node import File, Symlink
@@ -294,3 +294,30 @@ async def test_every_convention_has_a_directory_with_its_files_for_which_no_laye
         } or "fsLayers" in manifest
     fetched = {question for question in registry.asked if question.startswith("blob")}
     assert len(fetched) <= 1  # the config
+
+
+async def test_the_only_file_of_a_tar_is_a_file_if_the_manifest_records_its_size() -> None:
+    registry = MemoryRegistry()
+    media_type = "application/vnd.cncf.model.weight.v1.tar"
+
+    def packed(path: str, content: bytes, size: int) -> dict[str, object]:
+        metadata = json.dumps({"name": path, "size": size, "typeflag": 48})
+        notes = {
+            "org.cncf.model.filepath": path,
+            "org.cncf.model.file.metadata+json": metadata,
+        }
+        body = tar(entry(path, content=content))
+        return registry.put_blob(body, media_type, annotations=notes)
+
+    layers = [packed("LICENSE", b"free", 4), packed("a/b.json", b"{}", 2), packed("x", b"abc", 9)]
+    registry.put_manifest("app", "v1", artifact(registry, *layers))
+    async with opened(registry) as root:
+        for path, content in ((b"files/LICENSE", b"free"), (b"files/a/b.json", b"{}")):
+            file = await walk(root, path)
+            assert isinstance(file, File) and file.attributes.size == len(content)
+            assert await file.read(0, 100) == content
+            assert await file.read(1, 1) == content[1:2]
+        wrong = await walk(root, b"files/x")
+        assert isinstance(wrong, File) and wrong.attributes.size == 9
+        with pytest.raises(Malformed, match="3 bytes, the manifest records 9"):
+            await wrong.read(0, 9)

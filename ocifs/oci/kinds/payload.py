@@ -62,6 +62,11 @@ class PayloadFile:
         return UNKNOWN_SIZE if UNKNOWN_SIZE in sizes else sum(sizes)
 
     @property
+    def is_directory(self) -> bool:
+        """Whether it is shown as a directory: an archive that is not known to have one file."""
+        return self.unpack and self.member_size == UNKNOWN_SIZE
+
+    @property
     def uncompressed_digest(self) -> Digest | None:
         """The digest of the uncompressed archive, if the publisher recorded it."""
         try:

@@ -4,6 +4,7 @@ Rules that hold here:
 
 - A file is its blob, read lazily and in ranges. A file that was split into blobs is one file.
 - Names are those of `oci.kinds.payload`, mangled and made unique.
+- The only file of an archive is shown as a file if the manifest records its size (ModelPack).
 - A directory that was packed as an archive is shown as a directory, like `layers/N/tree`. The
   archive is read when the directory is opened.
 - A listing causes no request, except for sizes that no descriptor records.
@@ -12,14 +13,17 @@ Rules that hold here:
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from contextlib import suppress
 
+from ocifs.errors import Malformed, NotFound
 from ocifs.filenames import components, split_path, to_bytes, unique_paths
+from ocifs.oci.descriptor import UNKNOWN_SIZE
 from ocifs.oci.kinds.payload import PayloadFile, payload_files
 from ocifs.tree.base import SimpleNode, TextFile
 from ocifs.tree.blob import BlobFile, JoinedFile, with_known_size
 from ocifs.tree.manifest.load import LoadedManifest, ManifestLocation
 from ocifs.tree.manifest.rootfs import image_name
-from ocifs.tree.node import DIRECTORY, Attributes, Directory, DirectoryEntry, Node
+from ocifs.tree.node import DIRECTORY, FILE, Attributes, Directory, DirectoryEntry, File, Node
 from ocifs.tree.rootfs.root import LayerStack, open_layer_tree
 from ocifs.tree.static import StaticDirectory
 
@@ -50,11 +54,7 @@ class FilesDirectory(SimpleNode):
         if self._root is None:
             tree: PayloadTree = {}
             for path, item in zip(payload_paths(self._payload), self._payload, strict=True):
-                _put(
-                    tree,
-                    path,
-                    self._open_archive(path, item) if item.unpack else await self._file(item),
-                )
+                _put(tree, path, await self._node(path, item))
             self._root = _directory(self.key, tree, self.attributes.mtime_ns)
         return self._root
 
@@ -67,6 +67,14 @@ class FilesDirectory(SimpleNode):
             and self._payload[0].unpack
             and not split_path(self._payload[0].path)
         )
+
+    async def _node(self, path: tuple[bytes, ...], item: PayloadFile) -> Node:
+        if not item.unpack:
+            return await self._file(item)
+        archive = self._open_archive(path, item)
+        if item.member_size == UNKNOWN_SIZE:
+            return archive
+        return PackedFile(archive, path, item.member_size, self.attributes.mtime_ns)
 
     async def _file(self, item: PayloadFile) -> Node:
         mtime_ns = self.attributes.mtime_ns
@@ -96,6 +104,47 @@ class FilesDirectory(SimpleNode):
         )
         context = self._location.context
         return open_layer_tree(context.layer_service, stack, context.view, (self.key, path))
+
+
+class PackedFile(SimpleNode):
+    """The only file in an archive, whose size is recorded in the manifest.
+
+    The archive is read when the file is first read. A file of another size is an error, since the
+    size was shown before.
+    """
+
+    __slots__ = ("_archive", "_file", "_path")
+
+    def __init__(
+        self, archive: Directory, path: tuple[bytes, ...], size: int, mtime_ns: int
+    ) -> None:
+        super().__init__(("packed", archive.key), Attributes(FILE, size, mtime_ns))
+        self._archive = archive
+        self._path = path
+        self._file: File | None = None
+
+    async def read(self, offset: int, size: int) -> bytes:
+        if self._file is None:
+            self._file = await self._open()
+        return await self._file.read(offset, size)
+
+    async def _open(self) -> File:
+        node: Node = self._archive
+        # The archive has the path of the file, or only its name.
+        for name in self._path:
+            if not isinstance(node, Directory):
+                break
+            with suppress(NotFound):
+                node = await node.lookup(name)
+        recorded = self.attributes.size
+        if not isinstance(node, File):
+            text = self._path[-1].decode(errors="replace")
+            raise Malformed(f"the archive of {text!r} does not contain that file")
+        if node.attributes.size != recorded:
+            raise Malformed(
+                f"the file has {node.attributes.size} bytes, the manifest records {recorded}"
+            )
+        return node
 
 
 def payload_paths(payload: Sequence[PayloadFile]) -> list[tuple[bytes, ...]]:

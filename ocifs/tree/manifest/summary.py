@@ -190,8 +190,8 @@ def _files(
     payload = payload_files(manifest, classification, config)
     return [
         (
-            human_size(item.size),
-            "/".join(part.decode(errors="replace") for part in path) + "/" * item.unpack,
+            human_size(item.size if item.member_size == UNKNOWN_SIZE else item.member_size),
+            "/".join(part.decode(errors="replace") for part in path) + "/" * item.is_directory,
         )
         for path, item in zip(payload_paths(payload), payload, strict=True)
     ]
