@@ -216,6 +216,18 @@ def test_no_listing_contains_the_file_that_refreshes(mount: Mounted) -> None:
     assert (mount.path / ".ocifs/refresh").stat().st_size == 0
 
 
+@pytest.mark.mount
+@pytest.mark.parametrize("options", [[], ["--view", "rootfs"]])
+def test_a_mount_of_one_reference_stays_bound_to_its_manifest(
+    options: list[str], registry: Registry, tmp_path: Path
+) -> None:
+    place = tmp_path / "one"
+    with mounted(f"{registry.host}/team/app:1", place, tmp_path / "cache", options):
+        change(registry)
+        run_ocifs("refresh", str(place), cache=tmp_path)
+        assert (place / ("x" if options else "rootfs/x")).read_bytes() == b"old"
+
+
 def test_what_is_not_a_mount_cannot_be_refreshed(tmp_path: Path) -> None:
     done = run_ocifs("refresh", str(tmp_path), cache=tmp_path, check=False)
     assert done.returncode == 2
