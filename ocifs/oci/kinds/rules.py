@@ -4,7 +4,7 @@
 
 Rules that hold here:
 
-- Pure. An instance is immutable and shared by all threads.
+- Pure. An instance is shared by all threads; only its caches of bounded size change.
 - No kind is mentioned by name.
 - A rule returns None if no row matches.
 """
@@ -12,6 +12,7 @@ Rules that hold here:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from ocifs.oci.descriptor import Descriptor
 from ocifs.oci.kinds.classification import Classification, declared_type, shown_type
@@ -23,6 +24,8 @@ from ocifs.oci.kinds.kind import (
     matching_annotation,
 )
 from ocifs.oci.manifest import Form, Manifest
+
+_CACHED_TYPES = 4096
 
 
 class KindRules:
@@ -45,6 +48,18 @@ class KindRules:
             if not kind.index and (kind.annotations or kind.layer_annotations)
         )
         self._layered = tuple(kind for kind in kinds if kind.layer_types)
+        # A registry repeats few types many times.
+        self._of_types = lru_cache(_CACHED_TYPES)(self._find_of_types)
+        self._of_layers = lru_cache(_CACHED_TYPES)(self._find_of_layers)
+
+    def _find_of_types(self, media_type: str) -> tuple[ArtifactKind, ...]:
+        """The rows for a type of an artifact or config."""
+        return tuple(kind for kind in self._typed if matches_any(kind.types, media_type))
+
+    def _find_of_layers(self, media_type: str) -> tuple[int, ...]:
+        """The numbers of the rows for a type of a layer."""
+        layered = enumerate(self._layered)
+        return tuple(n for n, kind in layered if matches_any(kind.layer_types, media_type))
 
     def by_package(self, manifest: Manifest) -> Classification | None:
         """By the annotation of GitHub's packages."""
@@ -81,14 +96,7 @@ class KindRules:
     def _of_type(self, media_type: str, layers: tuple[Descriptor, ...]) -> ArtifactKind | None:
         if not is_informative(media_type):
             return None
-        return next(
-            (
-                kind
-                for kind in self._typed
-                if matches_any(kind.types, media_type) and kind.accepts(layers)
-            ),
-            None,
-        )
+        return next((kind for kind in self._of_types(media_type) if kind.accepts(layers)), None)
 
     def by_annotation(self, manifest: Manifest) -> Classification | None:
         """By an annotation of the manifest or of a layer."""
@@ -106,7 +114,9 @@ class KindRules:
 
     def by_layer_type(self, manifest: Manifest) -> Classification | None:
         """By the media type of a layer."""
-        for kind in self._layered:
+        candidates = {row for layer in manifest.layers for row in self._of_layers(layer.media_type)}
+        for number in sorted(candidates):
+            kind = self._layered[number]
             layer = kind.layer_match(manifest.layers)
             if layer is not None and kind.accepts(manifest.layers):
                 where, value = f"layers[{manifest.layers.index(layer)}].mediaType", layer.media_type
