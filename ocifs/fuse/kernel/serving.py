@@ -21,18 +21,17 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import math
 import os
 import select
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import trio
 
-from ocifs.concurrency import deadline, guarded, in_thread
+from ocifs.concurrency import Deadline, deadline, guarded, in_thread, ungrouped
 from ocifs.errors import OcifsError, UsageError
 from ocifs.fuse.kernel.attach import KernelMount, KernelRequest
 from ocifs.fuse.kernel.control import open_control, serve_control
@@ -54,6 +53,7 @@ from ocifs.tree.rootfs.root import RootImage, open_root_image
 log = logging.getLogger("ocifs.fuse")
 
 _VIEW = "rootfs"
+_READING_LAYERS = 24 * 3600.0  # seconds in which all layers of an image must have been read
 
 
 @dataclass(slots=True)
@@ -100,10 +100,10 @@ class KernelServer:
             return False
         try:
             method = await self._choose()
-            # No limit in all: the layers of a large image may take longer than a request may.
-            with deadline(self._settings.timing.timeout, math.inf):
+            with self._deadline():
                 image = await open_root_image(root, _owner_of(flags))
-            with contextlib.closing(image.erofs):
+            # A nursery would wrap an error in a group, which is not an OcifsError.
+            with contextlib.closing(image.erofs), ungrouped():
                 await self._serve(image, method, on_ready)
             return True
         except OcifsError as error:
@@ -112,6 +112,10 @@ class KernelServer:
             self.report.served_by, self.report.reason = "fuse", str(error)
             log.info("FUSE serves %s: %s", self._options.mountpoint, error)
             return False
+
+    def _deadline(self) -> AbstractContextManager[Deadline]:
+        """A deadline for reading layers, which may take longer than any one request."""
+        return deadline(self._settings.timing.timeout, _READING_LAYERS)
 
     async def _choose(self) -> str:
         """The method of the probe. Raises UsageError with the reason against all methods."""
@@ -161,7 +165,7 @@ class KernelServer:
         with ExitStack() as stack:
             path = None
             if image.erofs.data.size:
-                with deadline(self._settings.timing.timeout, math.inf):
+                with self._deadline():
                     data = stack.enter_context(await data_file(image))
                 # As for the image: the file that was verified, whatever its path names now.
                 path = Path(f"/proc/self/fd/{data.fileno()}")
