@@ -18,13 +18,14 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
+from functools import partial
 from typing import BinaryIO
 
 import trio
 
 from ocifs.concurrency import SingleFlight
 from ocifs.content import DerivedCache
-from ocifs.errors import CacheFailed, OcifsError
+from ocifs.errors import CacheFailed
 from ocifs.layers.erofs.data_map import DataMap
 from ocifs.layers.erofs.head import KIND, verify_file
 from ocifs.layers.erofs.writer import ImageOptions, write_image
@@ -91,27 +92,30 @@ class ErofsImages:
         """
         indexes = await self._trees.get_indexes(layers)
         name = _name(tree_name(layers, indexes, markers=True, alone=False), options)
-        image = await run_with_progress(lambda: self._find(name, indexes))
-        if image is not None:
-            return image
-
-        async def write() -> None:
-            tree = await self._trees.get(layers, markers=True, alone=False)
-
-            def work() -> None:
-                with self._derived.put(KIND, name) as file:
-                    write_image(tree, options, file, limit=self._limits.erofs_bytes)
-
-            await run_with_progress(work)
-
-        await self._writing.run(name, write)
+        # The second attempt is for an image that is evicted before it is opened.
+        for _ in range(2):
+            image = await run_with_progress(lambda: self._find(name, indexes))
+            if image is not None:
+                return image
+            await self._writing.run(name, partial(self._write, name, layers, options))
         image = await run_with_progress(lambda: self._find(name, indexes))
         if image is None:
             raise CacheFailed(
-                "the cache does not keep the EROFS image of the layers",
+                "the EROFS image of the layers does not stay in the cache",
                 hint="check the disk of the cache directory",
             )
         return image
+
+    async def _write(self, name: Digest, layers: Sequence[Layer], options: ImageOptions) -> None:
+        tree = await self._trees.get(layers, markers=True, alone=False)
+
+        def work() -> None:
+            with self._derived.put(KIND, name) as file:
+                written = write_image(tree, options, file, limit=self._limits.erofs_bytes)
+            if written.omitted:
+                log.info("%d extended attributes are not in the EROFS image", written.omitted)
+
+        await run_with_progress(work)
 
     def _find(self, name: Digest, indexes: Sequence[LayerIndex]) -> ErofsImage | None:
         """The cached image, or None if it is missing or damaged."""
@@ -120,7 +124,8 @@ class ErofsImages:
             return None
         try:
             return ErofsImage(file, indexes)
-        except (OSError, OcifsError) as error:
+        # The checksum is verified first, and the structure is relied on after that.
+        except Exception as error:
             file.close()
             log.warning(
                 "%s of %s in the cache is damaged, creating it again: %s", KIND, name, error

@@ -57,6 +57,10 @@ def verify_file(file: BinaryIO) -> tuple[str, ImageHead]:
     checksum = hasher.hexdigest()
     if expected != checksum.encode() + b"\n":
         raise IntegrityError("does not match its checksum")
-    # The checksum matches, so the data is that of an earlier `encode`.
-    fields: dict[str, Any] = json.loads(head)
-    return checksum, ImageHead(fields["blocks"], fields["columns"], fields["omitted"])
+    try:
+        fields: dict[str, Any] = json.loads(head)
+        if fields.pop("kind") != KIND:
+            raise IntegrityError(f"is not of the kind {KIND}")
+        return checksum, ImageHead(**fields)
+    except (ValueError, TypeError, AttributeError, KeyError):
+        raise IntegrityError("has no head of an EROFS image") from None
