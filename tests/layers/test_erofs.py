@@ -139,6 +139,25 @@ def test_deep_trees_and_long_links() -> None:
     assert len(rows) == 3000 + 4
 
 
+def test_a_target_that_linux_would_cut_is_an_error() -> None:
+    path = b"/".join([b"d"] * 1400) + b"/l"
+    tree = tree_of([LayerEntry(path, EntryKind.SYMLINK, 0o777, link=b"/etc")])
+    with pytest.raises(LimitExceeded, match="4095"):
+        written(tree)
+    rows = rows_of(reader_of(tree, ImageOptions(links_inside=False)))
+    assert rows[path].target == b"/etc"
+
+
+def test_targets_through_large_directories_are_bounded() -> None:
+    """Each name of such a target may unpack a whole directory."""
+    many = [file(f"d{number}/{name}") for number in range(150) for name in range(300)]
+    through = "/".join(f"d{number}/.." for number in range(150))
+    links = [symlink(f"l{number}", f"../{through}/..") for number in range(5000)]
+    with pytest.raises(LimitExceeded, match="links"):
+        written(tree_of([*many, *links]))
+    rows_of(reader_of(tree_of([*many, *links[:10]])))
+
+
 def test_the_names_of_a_link_that_need_other_targets_are_other_inodes() -> None:
     tree = tree_of(
         [

@@ -23,6 +23,7 @@ from functools import partial
 from typing import NamedTuple
 
 from ocifs.concurrency import check_cancelled
+from ocifs.errors import LimitExceeded
 from ocifs.layers.erofs.names import directory_size, listing
 from ocifs.layers.index.entry import EntryKind, LayerEntry, LayerIndex
 from ocifs.layers.index.packed import PackedEntries
@@ -31,6 +32,7 @@ from ocifs.layers.merge.tree import (
     LAYERS,
     NOWHERE,
     POSITION,
+    UPWARD,
     MergedEntry,
     MergedTree,
     code_of,
@@ -40,6 +42,10 @@ from ocifs.layers.view.links import rebase_target
 NONE = 0xFFFFFFFF
 """In place of the number of a directory."""
 _CHECK_INTERVAL = 1 << 14
+_TARGET_MOST = 4095  # Linux cuts a longer one
+# Names on the paths of links, and in the directories that their targets lead through. An image of a
+# million links has some ten million. At the bound, a pass over them takes about half a minute.
+_WORK_MOST = 1 << 27
 _SYMLINK, _DIRECTORY = EntryKind.SYMLINK, EntryKind.DIRECTORY
 
 
@@ -89,12 +95,14 @@ class ImageInodes:
         self._link_directories: dict[int, list[int]] = {}
         # The last directory of `_target`, and its path.
         self._path: tuple[int, tuple[bytes, ...], tuple[MergedEntry, ...]] = (0, (), (tree.root,))
+        self._worked = self._next_check = 0
         for number in range(count):
             if not number % _CHECK_INTERVAL:
                 check_cancelled()
             self._visit(number)
 
     def __iter__(self) -> Iterator[Inode]:
+        self._worked = self._next_check = 0
         tree = self.tree
         layers = tree.directories.layers
         yield self._directory(0)
@@ -130,6 +138,8 @@ class ImageInodes:
         for code in codes:
             if code & DIRECTORY:
                 continue
+            if code & UPWARD:
+                raise ValueError("a layer that is shown alone has no image")
             layer, position = code >> 32 & LAYERS, code & POSITION
             parents = self._parents[layer]
             if parents[position] == NONE:
@@ -175,13 +185,35 @@ class ImageInodes:
             yield Inode(layer, position, entry, NONE, len(group), len(target), target, directories)
 
     def _target(self, directory: int, target: bytes) -> bytes:
-        """The target of a link in a directory."""
-        if not self._links_inside or not (target.startswith(b"/") or b".." in target):
-            return target
-        if self._path[0] != directory:
-            self._path = directory, *self._find_path(directory)
-        _, names, ancestors = self._path
-        return rebase_target(self.tree.root, names, target, ancestors)
+        """The target of a link in a directory. Raises LimitExceeded."""
+        if self._links_inside and (target.startswith(b"/") or b".." in target):
+            if self._path[0] != directory:
+                self._path = directory, *self._find_path(directory)
+            _, names, ancestors = self._path
+            # Usually, only `..` is followed, and no name is looked up.
+            self._work(len(names))
+            target = rebase_target(self.tree.root, names, target, ancestors, self._on_lookup)
+        if len(target) > _TARGET_MOST:
+            raise LimitExceeded(
+                f"the target of a link in the image has more than {_TARGET_MOST} bytes,"
+                " the limit of EROFS"
+            )
+        return target
+
+    def _on_lookup(self, directory: MergedEntry) -> None:
+        ends, number = self.tree.directories.code_ends, directory.code ^ DIRECTORY
+        # The names of a directory may have to be unpacked for each lookup.
+        self._work(ends[number + 1] - ends[number] if directory.code & DIRECTORY else 1)
+
+    def _work(self, count: int) -> None:
+        self._worked += count
+        if self._worked > _WORK_MOST:
+            raise LimitExceeded(
+                f"the targets of links in the image lead past more than {_WORK_MOST} names"
+            )
+        if self._worked >= self._next_check:
+            self._next_check = self._worked + _CHECK_INTERVAL
+            check_cancelled()
 
     def _find_path(self, directory: int) -> tuple[tuple[bytes, ...], tuple[MergedEntry, ...]]:
         """The names and the entries on the path of a directory, starting with the root."""

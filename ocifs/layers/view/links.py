@@ -13,7 +13,7 @@ Rules that hold here:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ocifs.layers.index.entry import EntryKind
 from ocifs.layers.merge.tree import DIRECTORY, MergedEntry
@@ -27,10 +27,12 @@ def rebase_target(
     directory: tuple[bytes, ...],
     target: bytes,
     ancestors: Sequence[MergedEntry] | None = None,
+    on_lookup: Callable[[MergedEntry], None] = lambda directory: None,
 ) -> bytes:
     """The target to show for a link in `directory`, a path of names from the root.
 
     `ancestors`: the directories on this path, from the root to the last one, if they are known.
+    `on_lookup` is called before a name is looked up in a directory.
     """
     absolute = target.startswith(b"/")
     parts = [part for part in target.split(b"/") if part not in (b"", b".")]
@@ -39,7 +41,7 @@ def rebase_target(
         last = len(parts) - parts[::-1].index(b"..")
         start = () if absolute else directory
         stack = [root] if absolute else list(ancestors or _entries(root, directory))
-        escapes, reached, rest = _follow(stack, start, parts[:last])
+        escapes, reached, rest = _follow(stack, start, parts[:last], on_lookup)
         if escapes:
             return _joined([*up, *reached, *rest, *parts[last:]], target)
     return _joined([*up, *parts], target) if absolute else target
@@ -52,7 +54,10 @@ def _joined(parts: list[bytes], target: bytes) -> bytes:
 
 
 def _follow(
-    stack: list[MergedEntry], directory: tuple[bytes, ...], parts: list[bytes]
+    stack: list[MergedEntry],
+    directory: tuple[bytes, ...],
+    parts: list[bytes],
+    on_lookup: Callable[[MergedEntry], None],
 ) -> tuple[bool, tuple[bytes, ...], list[bytes]]:
     """Follow `parts` from a directory. `stack`: the entries on its path, starting with the root.
 
@@ -74,6 +79,7 @@ def _follow(
                 names.pop()
                 stack.pop()
             continue
+        on_lookup(stack[-1])
         children = stack[-1].children
         child = None if children is None else children.get(part)
         if child is None or links > _MAX_LINKS:
