@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from functools import cache
 
 from ocifs.oci import mediatype
 from ocifs.oci.kinds.classification import Classification, shown_type
@@ -39,8 +40,13 @@ from ocifs.oci.manifest import Form, Manifest
 _EMPTY_OBJECT_SIZE = 2
 # A type of the vendor, personal or unregistered tree (RFC 6838, 3) can identify an artifact.
 _VENDOR = re.compile(r"[a-z]+/(?:vnd|prs|x)[.-]")
-_RULES = KindRules(KINDS)
 _UNDECIDED = frozenset({"artifact", "artifact-index", "files"})
+
+
+@cache
+def _rules() -> KindRules:
+    """The rules for ocifs' own table."""
+    return KindRules(KINDS)
 
 
 def classify(manifest: Manifest, *, tag: str = "", own: KindRules | None = None) -> Classification:
@@ -64,13 +70,13 @@ def _classify(manifest: Manifest, tag: str) -> Classification:
             "docker-schema1", manifest.media_type, "form", manifest.form_reason, "form"
         )
     if manifest.form is Form.INDEX:
-        return _RULES.by_package(manifest) or classify_index(manifest, tag, _RULES)
+        return _rules().by_package(manifest) or classify_index(manifest, tag, _rules())
     return (
-        _RULES.by_package(manifest)
+        _rules().by_package(manifest)
         or _by_artifact_type(manifest)
         or _by_config_type(manifest)
-        or _RULES.by_annotation(manifest)
-        or _RULES.by_layer_type(manifest)
+        or _rules().by_annotation(manifest)
+        or _rules().by_layer_type(manifest)
         or _image(manifest)
         or _unknown_layers(manifest)
         or _files(manifest)
@@ -106,7 +112,7 @@ def _by_artifact_type(manifest: Manifest) -> Classification | None:
     value = manifest.artifact_type
     if not is_informative(value):
         return None
-    return _RULES.by_artifact_type(manifest) or Classification(
+    return _rules().by_artifact_type(manifest) or Classification(
         "artifact", value, "artifactType", value, "artifact-type"
     )
 
@@ -115,7 +121,7 @@ def _by_config_type(manifest: Manifest) -> Classification | None:
     if manifest.config is None or not is_informative(manifest.config.media_type):
         return None
     value = manifest.config.media_type
-    return _RULES.by_config_type(manifest) or Classification(
+    return _rules().by_config_type(manifest) or Classification(
         "artifact", value, "config.mediaType", value, "config-type"
     )
 
