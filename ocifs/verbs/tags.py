@@ -33,6 +33,7 @@ from ocifs.tree.manifest.directory import ManifestDirectory
 from ocifs.tree.manifest.load import LoadedManifest, load_manifest
 from ocifs.tree.node import Directory
 from ocifs.verbs.pacer import AT_A_TIME, Pacer
+from ocifs.verbs.paths import Run
 
 _NUMBER = re.compile(r"([0-9]{1,1000})")
 
@@ -83,9 +84,22 @@ async def list_tags(tree: AsyncTree, pacer: Pacer | None = None) -> list[str]:
         raise UsageError(f"not a repository: {source}", hint=hint)
     directory = await run(partial(tree.root.lookup, b"_tags"))
     assert isinstance(directory, Directory)
-    entries = await run(directory.entries)
+    try:
+        entries = await run(directory.entries)
+    except NotFound as error:
+        if not error.hint and await _has_repositories(tree.root, run):
+            error.hint = f"it is a namespace; `ocifs ls {source}` lists its repositories"
+        raise
     names = (os.fsdecode(unmangle(entry.name)) for entry in entries)
     return sorted(names, key=natural_key)
+
+
+async def _has_repositories(root: Directory, run: Run) -> bool:
+    """Whether a directory lists repositories or namespaces. Control names begin with `_`."""
+    try:
+        return any(not entry.name.startswith(b"_") for entry in await run(root.entries))
+    except OcifsError:
+        return False
 
 
 async def describe_tags(

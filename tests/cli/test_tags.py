@@ -131,6 +131,9 @@ def test_what_is_not_a_repository_is_an_error_with_the_command_to_use(
     ):
         done = run_ocifs("tags", *words, cache=tmp_path, check=False)
         assert done.returncode == 2 and hint in done.stderr.decode(), words
+    namespace = run_ocifs("tags", f"{registry.host}/tagged", cache=tmp_path, check=False)
+    assert namespace.returncode == 1
+    assert f"`ocifs ls {registry.host}/tagged` lists its repos" in namespace.stderr.decode()
     missing = run_ocifs("tags", f"{registry.host}/tagged/ap", cache=tmp_path, check=False)
     assert missing.returncode == 1 and b"did you mean tagged/app?" in missing.stderr
 
