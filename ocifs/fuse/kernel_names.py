@@ -67,12 +67,18 @@ class KernelNames:
 
     def take(self) -> dict[Inode, list[bytes]]:
         """Remove and return the names that the kernel may still use, by directory."""
+        return self._grouped(self._taken())
+
+    def _taken(self) -> OrderedDict[tuple[Inode, bytes], float]:
+        taken, self._until = self._until, OrderedDict()
+        return taken
+
+    def _grouped(self, taken: OrderedDict[tuple[Inode, bytes], float]) -> dict[Inode, list[bytes]]:
         now = self._clock()
         names: dict[Inode, list[bytes]] = {}
-        for (parent, name), until in self._until.items():
+        for (parent, name), until in taken.items():
             if until > now:
                 names.setdefault(parent, []).append(name)
-        self._until = OrderedDict()
         return names
 
     @contextlib.contextmanager
@@ -92,7 +98,9 @@ class KernelNames:
 
         Waits for lookups in these directories, which end at their deadlines.
         """
-        for parent, names in self.take().items():
+        # In a thread, since grouping 100,000 names takes 30 ms.
+        taken = await in_thread(self._grouped, self._taken())
+        for parent, names in taken.items():
             while parent in self._lookups:
                 await self._ended.park()
             await in_thread(self._call, parent, names)
