@@ -36,6 +36,7 @@ from scripts.bench_kinds import kinds
 from scripts.bench_lazy import lazy
 from scripts.bench_memory import memory
 from scripts.bench_million import million
+from scripts.bench_names import names
 from scripts.bench_opens import opens
 from scripts.bench_report import figures, keep, table
 from scripts.bench_rootfs import rootfs
@@ -334,6 +335,7 @@ GROUPS: dict[str, Callable[[World], Iterator[Sample]]] = {
     "stalled": lambda world: stalled(world.registry, world.directory),
     "tasks": lambda world: tasks(world.registry.url, world.registry.host, world.directory),
     "wire": lambda world: wire(world.directory),
+    "names": lambda world: names(world.directory),
 }
 
 
