@@ -153,7 +153,9 @@ def test_the_last_file_that_has_an_alias_or_a_list_decides(
 
 @pytest.mark.servers
 def test_podman_asks_the_same_registry(tmp_path: Path) -> None:
-    with fault_server(lambda request: http(200 if request.target == "/v2/" else 404)) as server:
+    with fault_server(
+        lambda request: http(200 if request.target == "/v2/" else 404), plain=True
+    ) as server:
         conf = tmp_path / "registries.conf"
         insecure = f'[[registry]]\nlocation = "{server.host}"\ninsecure = true\n'
         conf.write_text(f'unqualified-search-registries = ["{server.host}"]\n{insecure}')
@@ -185,7 +187,7 @@ def test_a_layout_is_opened_whatever_registries_conf_has(tmp_path: Path) -> None
 
 
 def test_a_short_name_means_the_same_in_python(tmp_path: Path) -> None:
-    with fault_server(lambda request: http(404)) as server:
+    with fault_server(lambda request: http(404), plain=True) as server:
         conf = tmp_path / "registries.conf"
         conf.write_text(f'unqualified-search-registries = ["{server.host}"]\n')
         with (
