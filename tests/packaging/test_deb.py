@@ -66,6 +66,16 @@ def test_the_package_has_the_expected_files(package: Path) -> None:
     assert not [script for script in ("postinst", "prerm", "preinst", "postrm") if script in parts]
 
 
+def test_no_bytecode_is_ever_compared_with_its_source_or_rewritten(
+    package: Path, tmp_path: Path
+) -> None:
+    run("dpkg-deb", "--extract", package, tmp_path)
+    files = list((tmp_path / "usr/lib/ocifs/lib").rglob("*.pyc"))
+    # PEP 552: 1 is a hash that is not checked, 0 is the time of the source.
+    flags = {path: int.from_bytes(path.read_bytes()[4:8], "little") for path in files}
+    assert files and [path for path, flag in flags.items() if flag != 1] == []
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd here")
 def test_its_units_are_units(package: Path, tmp_path: Path) -> None:
     run("dpkg-deb", "--extract", package, tmp_path / "root")
