@@ -17,7 +17,7 @@ import stat
 from collections.abc import Hashable
 from typing import BinaryIO
 
-from ocifs.errors import NotFound
+from ocifs.errors import IntegrityError, NotFound
 from ocifs.layers.erofs.data_map import DataPiece
 from ocifs.layers.index.entry import LayerEntry
 from ocifs.tree.base import FastNode, SimpleNode
@@ -74,6 +74,11 @@ class DataFile(SimpleNode, FastNode):
                 return await image.layer_service.read(
                     layer, self._entry(piece), piece.offset, piece.length
                 )
+        except IntegrityError as error:
+            # The handle is never closed, so it must not be refused after one wrong span. Bytes that
+            # were read before belong to other spans, each of which was verified.
+            error.is_transient = True
+            raise
         except NotFound as error:
             raise layer_missing_error(error) from None
         raise AssertionError("named_in_errors has suppressed an error")

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -324,3 +325,23 @@ def test_two_mounts_of_one_image_share_the_cache_and_end_apart(source: str, tmp_
             assert (two / "big").read_bytes() == BIG
             assert status(two, cache)["state"] == "answers"
     assert len(list((cache / "ocifs/v1/derived").glob("layer-erofs.*/*/*"))) == 1
+
+
+def test_fstab_options_and_a_remount_reach_the_mount(source: str, tmp_path: Path) -> None:
+    cache, mnt = tmp_path / "cache", tmp_path / "mnt"
+    mnt.mkdir()
+    helper = [sys.executable, "-c", "from ocifs.cli.mount_helper import main; main()"]
+    environment = {**os.environ, "XDG_CACHE_HOME": str(cache)}
+
+    def mount(options: str) -> None:
+        command = [*helper, source, str(mnt), "-o", options]
+        subprocess.run(command, check=True, env=environment, timeout=60)
+
+    mount("view=rootfs,kernel=always,nofail,x-systemd.automount,_netdev")
+    try:
+        assert table(mnt) == [f"erofs {source}"]
+        mount("remount,noexec")
+        assert {"ro", "nosuid", "nodev", "noexec"} <= options_of(mnt)
+    finally:
+        run_ocifs("umount", str(mnt), cache=cache)
+    assert ended(mnt)
