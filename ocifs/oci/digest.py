@@ -31,6 +31,8 @@ class Hasher(Protocol):
 
     def hexdigest(self) -> str: ...
 
+    def copy(self) -> Hasher: ...
+
 
 class Digest(NamedTuple):
     """`algorithm:encoded`, made by `Digest.parse`.

@@ -171,6 +171,10 @@ class Disk(CacheDirectory):
         except OSError as error:
             raise disk_error(error, path) from None
 
+    def explain(self, error: OSError, path: Path) -> OcifsError:
+        """The error that a reader gets for an error of this disk."""
+        return disk_error(error, path)
+
     def with_room(self, write: Callable[[], T]) -> T:
         """The result of `write`, which is called a second time if the disk was full and space could
         be freed. Raises OSError.
@@ -287,8 +291,10 @@ def touch(descriptor: int) -> None:
 def disk_error(error: OSError, path: Path) -> OcifsError:
     """The error that a reader gets for an error of the cache's own disk."""
     if error.errno in _FULL:
+        # The directory that the user has chosen, not one below it.
+        root = next((place.parent for place in path.parents if place.name == VERSION), path.parent)
         return CacheFull(
-            f"the cache's disk is full ({path.parent})",
+            f"the cache's disk is full ({root})",
             hint="free some space, or choose another directory with --cache-dir",
         )
     return CacheFailed(

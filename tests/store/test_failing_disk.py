@@ -191,7 +191,8 @@ async def test_when_memory_takes_no_more_it_is_an_error_of_the_cache(tmp_path: P
     source = MemorySource()
     blob = source.put(CONTENT)
     async with caching(source, tmp_path) as blobs:
-        blobs._opened.overflow._most = 2 * BLOCK
+        overflow = blobs._opened.overflow
+        overflow.most, overflow.forgets = 2 * BLOCK, False
         with failing(tmp_path, WRITES, errno.EIO), pytest.raises((CacheFailed, CacheFull)):
             await read_in_pieces(blobs, blob, CONTENT)
         assert await whole(blobs, blob) == CONTENT

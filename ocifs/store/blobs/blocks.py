@@ -28,6 +28,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -41,7 +42,7 @@ from ocifs.store.blobs import placement
 from ocifs.store.blobs.blockmap import BLOCK
 from ocifs.store.blobs.files import BlobFiles, open_parts
 from ocifs.store.blobs.hashing import RunningHash
-from ocifs.store.disk import Disk, disk_error
+from ocifs.store.disk import Disk
 
 _MAX_PIECES = 512  # the kernel accepts 1,024 in one call
 
@@ -56,11 +57,7 @@ class BlobBlocks:
     def __init__(
         self, disk: Disk, digest: Digest, size: int, files: BlobFiles | None = None
     ) -> None:
-        if files is None:
-            try:
-                files = open_parts(disk, digest, size)
-            except OSError as error:
-                raise disk_error(error, disk.partial(digest)) from None
+        files = files or _open(disk, digest, size)
         self.digest = digest
         self.size = size
         self.count = -(-size // BLOCK)
@@ -72,6 +69,10 @@ class BlobBlocks:
         self._front = 0
         # One byte for each block. Bytes are set by single operations, so no lock is needed.
         self._trusted = bytearray(self.count)
+        self.position = 0  # of the last read
+
+    forgets = False  # cached blocks may become missing while the blob is open (window.py)
+    most_ahead = sys.maxsize  # bytes that may be fetched ahead of a reader
 
     def recheck(self) -> None:
         """Trust no block any longer, and hash from the start."""
@@ -144,7 +145,7 @@ class BlobBlocks:
             try:
                 self.map.clear(block)
             except OSError as error:
-                raise disk_error(error, self._disk.partial_map(self.digest)) from None
+                raise self._disk.explain(error, self._disk.partial_map(self.digest)) from None
 
     def _is_sound(self, block: int, checksum: int) -> bool:
         try:
@@ -201,7 +202,7 @@ class BlobBlocks:
             if self.map.first_missing(first, first + len(checksums)) is not None:
                 raise OSError(errno.EIO, "the map of a blob lost an entry")  # noqa: TRY301
         except OSError as error:
-            raise disk_error(error, self._disk.partial(self.digest)) from None
+            raise self._disk.explain(error, self._disk.partial(self.digest)) from None
         self._disk.grew(size)
         self._hash.update(offset, pieces)
 
@@ -246,6 +247,14 @@ class BlobBlocks:
     def drop(self) -> None:
         """Remove both files."""
         placement.drop(self._disk, self.digest, self.fd, self.map)
+
+
+def _open(disk: Disk, digest: Digest, size: int) -> BlobFiles:
+    """The files of a partial blob. Raises CacheFailed, CacheFull."""
+    try:
+        return open_parts(disk, digest, size)
+    except OSError as error:
+        raise disk.explain(error, disk.partial(digest)) from None
 
 
 def _write_all(

@@ -40,6 +40,7 @@ from ocifs.store.blobs.fetching import OFFLINE
 from ocifs.store.blobs.open_blob import Damaged, OpenBlob
 from ocifs.store.blobs.opened import OpenBlobs
 from ocifs.store.blobs.other_process import OtherProcess
+from ocifs.store.blobs.overflow import Overflow
 from ocifs.store.blobs.readahead import ReaderState
 from ocifs.store.blobs.verification import RetryElsewhere, Verifier
 from ocifs.store.disk import Disk
@@ -86,8 +87,9 @@ class CachedBlobs:
         self._disk = disk
         self._settings = settings
         self._manifests = manifests or _NoCredentials()
-        memory = settings.cache.memory_bytes
-        self._opened = OpenBlobs(disk, nursery, self._wait_for_others, memory)
+        cache = settings.cache
+        overflow = Overflow(disk.root.parent, cache.memory_bytes, forgets=not cache.verify_full)
+        self._opened = OpenBlobs(disk, nursery, self._wait_for_others, overflow)
         self._fetches = Fetches(source, disk, nursery, settings)
         self._verifier = Verifier(source, self._opened, disk, nursery, self._wait_for_others)
 
@@ -158,6 +160,7 @@ class CachedBlobs:
             )
         with opened.used():
             for _ in range(_REPAIRS):
+                opened.blocks.position = wanted.start
                 if not opened.is_whole:
                     await self._need(blob, opened, wanted, toward)
                 # Before the read: a verification during it must treat these bytes as served.
@@ -167,7 +170,8 @@ class CachedBlobs:
                     for fetch in opened.fetches:
                         fetch.read_behind()
                     return content
-                await self._verifier.refetch_damaged(blob, opened)
+                if not opened.blocks.forgets:
+                    await self._verifier.refetch_damaged(blob, opened)
         raise _damaged_repeatedly(blob)
 
     async def _need(self, blob: Blob, opened: OpenBlob, wanted: range, toward: int) -> None:
@@ -201,6 +205,9 @@ class CachedBlobs:
                 damages += 1
                 if damages >= _REPAIRS:
                     raise _damaged_repeatedly(blob)
+            elif blocks.forgets:
+                # Verified, but never whole: forgotten blocks are fetched again.
+                return
 
     async def _wait(
         self, blob: Blob, opened: OpenBlob, wanted: range, reader: ReaderState, others: OtherProcess

@@ -48,7 +48,8 @@ class Fetches:
         None if another process has locked that block.
         """
         reader.waits_at = wanted.start * BLOCK
-        stop = max(wanted.stop, wanted.start + blocks_of(reader.window))
+        window = min(reader.window, opened.blocks.most_ahead)
+        stop = max(wanted.stop, wanted.start + blocks_of(window))
         owner = None
         if (stop - wanted.start) * BLOCK >= BULK:
             if self._bulk.is_full:
@@ -111,7 +112,7 @@ class Fetches:
 
     def _room(self, opened: OpenBlob, reader: ReaderState, start: int) -> Room:
         share = self._bulk.share(opened, reader)
-        ahead = self._bulk.ahead(reader, share)
+        ahead = min(self._bulk.ahead(reader, share), opened.blocks.most_ahead)
         end = min(opened.size, reader.toward or opened.size)
         stop = min(end, reader.position + ahead)
         pending = sum(fetch.left for fetch in opened.fetches if fetch.reader is reader)

@@ -102,11 +102,11 @@ class FetchRunner:
 
     async def _transfer(self, task: FetchTask) -> None:
         """Fetch the blocks, and resume after a lost connection."""
-        fetch, opened, blocks = task.fetch, task.opened, task.opened.blocks
+        opened, blocks = task.opened, task.opened.blocks
         if self._offline:
             raise Unreachable(OFFLINE)
         failures = 0
-        while (missing := blocks.first_missing(fetch.start, fetch.stop)) is not None:
+        while (missing := self._next_missing(task)) is not None:
             if opened.whole_stream is not None:
                 # Its own readers may have left, and it must not end while this fetch needs it.
                 with opened.whole_stream.waited_for():
@@ -129,13 +129,21 @@ class FetchRunner:
             else:
                 # The stream ended without an error and without the first block that was requested.
                 if not (
-                    blocks.has(missing)
+                    self._next_missing(task) != missing
                     or opened.whole_stream is not None
                     or self._report_corrupt(opened, reports)
                 ):
                     early = IntegrityError(f"the content of {opened.digest} ended before its size")
                     early.is_transient = True
                     raise early
+
+    @staticmethod
+    def _next_missing(task: FetchTask) -> int | None:
+        """The first block to request."""
+        fetch, blocks = task.fetch, task.opened.blocks
+        # What was written may have been read and forgotten since.
+        written = fetch.written // BLOCK if blocks.forgets else 0
+        return blocks.first_missing(max(fetch.start, written), fetch.stop)
 
     def _report_corrupt(self, opened: OpenBlob, reports: int) -> bool:
         """Report corrupt content; True if it may be fetched elsewhere.

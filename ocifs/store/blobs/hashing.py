@@ -39,6 +39,22 @@ class RunningHash:
             self._hasher = self._digest.hasher()
             self.hashed = 0
 
+    @property
+    def blocks(self) -> int:
+        """The number of whole blocks, at the start, that were hashed."""
+        return -(-self._size // BLOCK) if self.hashed == self._size else self.hashed // BLOCK
+
+    def continue_from(self, other: RunningHash, position: int) -> bool:
+        """Continue the hash of another file of the same blob, which has hashed up to `position`.
+
+        False if it has hashed more or less by now, or everything.
+        """
+        with other._lock, self._lock:
+            if other.hashed != position or position >= self._size:
+                return False
+            self._hasher, self.hashed = other._hasher.copy(), position
+            return True
+
     def update(self, offset: int, pieces: Sequence[bytes | memoryview]) -> None:
         """Hash bytes that were just written, if they are next and no other thread is hashing."""
         # A writer never waits for a thread that hashes: `advance` reads these bytes back later.

@@ -34,16 +34,18 @@ _RETRY = 0.05  # seconds between two attempts to open files that another process
 class OpenBlobs:
     """Opens, finds and closes blobs. `wait`: seconds to wait for another process.
 
-    `memory`: the bytes of blobs that may be held in memory.
+    `overflow`: memory for blobs that the disk does not store.
     """
 
-    def __init__(self, disk: Disk, nursery: trio.Nursery, wait: float, memory: int) -> None:
+    def __init__(self, disk: Disk, nursery: trio.Nursery, wait: float, overflow: Overflow) -> None:
         self._disk = disk
         self._wait = wait
         self._blobs: dict[Digest, OpenBlob] = {}  # the one opened last is last
         self._opening: SingleFlight[tuple[Digest, int], OpenBlob] = SingleFlight(nursery)
         self._held: Counter[Digest] = Counter()
-        self.overflow = Overflow(memory)
+        self.overflow = overflow
+        # Blobs that memory will take over from the disk with their next read.
+        self._replaced: dict[Digest, OpenBlob] = {}
 
     def find(self, digest: Digest) -> OpenBlob | None:
         """The blob, if it is open."""
@@ -94,11 +96,21 @@ class OpenBlobs:
         """Hold the blob in memory from now on, since the disk failed with this error."""
         self.overflow.spill(digest, error)
         if opened := self._blobs.get(digest):
+            # Its files stay open until memory has taken over what was read of them.
+            if digest not in self._replaced:
+                opened.acquire()
+                self._replaced[digest] = opened
             self.retire(opened)
 
     async def _open(self, blob: Blob) -> OpenBlob:
         if blob.digest in self.overflow.spilled:
-            blocks = await in_thread(self.overflow.open, blob.digest, blob.size)
+            replaced = self._replaced.pop(blob.digest, None)
+            on_disk = replaced.blocks if replaced and replaced.size == blob.size else None
+            try:
+                blocks = await in_thread(self.overflow.open, blob.digest, blob.size, on_disk)
+            finally:
+                if replaced is not None:
+                    replaced.release()
             closed = functools.partial(self.overflow.closed, blocks)
             # The disk may have served bytes of it before.
             opened = OpenBlob(blob, blocks, Partial(served=True), closed)

@@ -107,7 +107,8 @@ class BlobReads:
     async def read(self, offset: int, length: int) -> bytes | None:
         """Cached bytes. None: a block is damaged or unreadable."""
         first, stop = offset // BLOCK, -(-(offset + length) // BLOCK)
-        if length < BLOCK and self._checked.includes(first, stop):
+        is_stable = not self._blocks.forgets
+        if length < BLOCK and is_stable and self._checked.includes(first, stop):
             content = await self._read_part(offset, length)
             # After the read: the file has not changed before it.
             if content is not None and self._checked.are_valid(first, stop):

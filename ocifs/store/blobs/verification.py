@@ -54,7 +54,7 @@ class Verifier:
                 case Whole():
                     return True
             blocks = opened.blocks
-            if not await _may_verify(blocks, self._wait):
+            if not blocks.forgets and not await _may_verify(blocks, self._wait):
                 # Another process has verified it. It may have been killed before it moved the
                 # files.
                 self._finish(opened)
@@ -66,6 +66,9 @@ class Verifier:
                 raise self._reject(blob, opened, error) from None
             finally:
                 blocks.map.unlock_header()
+            if blocks.forgets:
+                # It is never whole: what was forgotten is fetched again when it is read.
+                return True
             if isinstance(opened.state, Damaged):
                 self._disk.report(
                     f"{blob.digest} is whole again: its damaged blocks were fetched again"
