@@ -68,13 +68,14 @@ def test_paths_are_found_in_images(
 @pytest.mark.servers
 def test_found_paths_are_objects_for_programs(source: str, tmp_path: Path) -> None:
     done = run_ocifs("find", f"{source}/app/_tags", "--path", "opt/x", "--json", cache=tmp_path)
-    assert json.loads(done.stdout) == [
-        {"kind": "image", "reference": f"{source}/app:1.9", "paths": ["rootfs/opt/x"]}
-    ]
+    image = {
+        "kind": "image",
+        "artifact_type": "application/vnd.oci.image.config.v1+json",
+        "reference": f"{source}/app:1.9",
+    }
+    assert json.loads(done.stdout) == [{**image, "paths": ["rootfs/opt/x"]}]
     kinds = run_ocifs("find", f"{source}/app:1.9", "--json", cache=tmp_path)
-    assert json.loads(kinds.stdout) == [
-        {"kind": "image", "reference": f"{source}/app:1.9", "paths": None}
-    ]
+    assert json.loads(kinds.stdout) == [{**image, "paths": None}]
 
 
 @pytest.mark.servers

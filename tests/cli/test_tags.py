@@ -220,6 +220,7 @@ def test_ls_prints_objects_for_programs(source: str, tmp_path: Path) -> None:
         "mtime": "2023-11-14T22:13:20Z",
         "target": None,
         "kind": None,
+        "artifact_type": None,
     }
     tag = json.loads(run_ocifs("ls", "--json", "-l", f"{source}/_tags", cache=tmp_path).stdout)[0]
     assert (tag["type"], tag["kind"]) == ("link", "image")
