@@ -125,6 +125,8 @@ def _about(status: Mapping[str, object]) -> str:
     text += f"; {operations:,} operations"
     if isinstance(failed, Mapping) and failed:
         text += f"; errors: {', '.join(f'{count} {name}' for name, count in failed.items())}"
+    if isinstance(failed, Mapping) and "ENOSPC" in failed:
+        text += " (the cache's disk is full: free some space, or use another --cache-dir)"
     if status.get("unexpected"):
         text += "; unexpected errors, see .ocifs/errors"
     return text
@@ -154,7 +156,9 @@ def _registry(registry: Mapping[str, object]) -> Iterator[str]:
     stale = ", cached names" if registry.get("stale") else ""
     received = format_size(registry.get("bytes_received"))
     rate = format_size(registry.get("bytes_per_second"))
-    traffic = f"{received} received, {rate}/s, {registry.get('fetches', 0)} active fetches"
+    fetches = registry.get("fetches", 0)
+    active = f"{fetches} active fetch{'' if fetches == 1 else 'es'}"
+    traffic = f"{received} received, {rate}/s, {active}"
     yield f"{registry.get('host')}: {reachable}{stale}; {traffic}"
     if registry.get("catalog_error"):
         yield f"  cannot list repositories: {registry.get('catalog_error')}"

@@ -18,6 +18,7 @@ from ocifs.tree.manifest.files import payload_paths
 from ocifs.tree.manifest.load import LoadedManifest
 from ocifs.tree.manifest.referrers import Referrer
 from ocifs.tree.manifest.summary import summarise
+from ocifs.tree.manifest.times import CREATED, config_members
 from ocifs.verbs.manifests import manifest_directory
 
 
@@ -66,6 +67,7 @@ class Inspection:
             "size": len(manifest.raw),
             "subject": str(manifest.subject.digest) if manifest.subject else None,
             "annotations": dict(manifest.annotations),
+            **_image(self.loaded),
             "files": _files(self.loaded),
             # None, for an unknown list, differs from an empty one.
             "referrers": self.referrers
@@ -88,6 +90,25 @@ class Inspection:
             return None
         subject = subject_of(self.loaded.manifest, self.tag)
         return {"about": str(subject) if subject is not None else None, "verified": False}
+
+
+def _image(loaded: LoadedManifest) -> dict[str, object]:
+    """What the config of an image contains, in the words of `skopeo inspect`; null if missing."""
+    members = config_members(loaded.config)
+    inner = members.get("config")
+    runtime = inner if isinstance(inner, dict) else {}
+    parts = (members.get(name) for name in ("os", "architecture", "variant"))
+    return {
+        "created": loaded.manifest.annotations.get(CREATED) or members.get("created"),
+        "platform": "/".join(part for part in parts if isinstance(part, str)) or None,
+        "entrypoint": runtime.get("Entrypoint"),
+        "command": runtime.get("Cmd"),
+        "env": runtime.get("Env"),
+        "user": runtime.get("User"),
+        "working_dir": runtime.get("WorkingDir"),
+        "labels": runtime.get("Labels"),
+        "history": members.get("history"),
+    }
 
 
 def _referrer(referrer: Referrer, subject: Digest) -> dict[str, object]:

@@ -125,6 +125,13 @@ def test_inspect_says_everything_to_programs(tmp_path: Path) -> None:
     )
     assert [layer["media_type"] for layer in said["layers"]] == [mediatype.OCI_LAYER_GZIP]
     assert said["referrers"] == []
+    config = json.loads(run_ocifs("cat", f"oci:{layout}:v1", "config.json", cache=tmp_path).stdout)
+    assert said["platform"] == f"{config['os']}/{config['architecture']}"
+    inner = config.get("config") or {}
+    for name, member in (("env", "Env"), ("command", "Cmd"), ("labels", "Labels")):
+        assert said[name] == inner.get(member)
+    assert said["created"] == config.get("created")
+    assert said["history"] == config.get("history")
     assert said["files"][0] == {
         "path": "layer-0.tar.gz",
         "digests": [said["layers"][0]["digest"]],

@@ -85,7 +85,7 @@ def test_a_first_access_reports_the_fetched_bytes_and_their_rate(
         assert fetching["received"] < fetching["stop"] == fetching["size"] == size
         said = run_ocifs("status", cache=tmp_path / "cache").stdout.decode()
         assert f"fetching slow/app@{layer[:19]}…: 1.4 MiB of 2.9 MiB\n" in said
-        assert re.search(r"reachable; 1\.4 MiB received, \S+ \S+/s, 1 active fetches\n", said)
+        assert re.search(r"reachable; 1\.4 MiB received, \S+ \S+/s, 1 active fetch\n", said)
         assert ls.poll() is None
         proxy.gate.set()
         assert ls.communicate(timeout=120) == ("big\nfirst\nlast\n", "")
