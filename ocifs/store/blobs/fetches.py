@@ -57,7 +57,8 @@ class Fetches:
             else:
                 owner = reader
                 room = self._room(opened, reader, wanted.start)
-                room = replace(room, stop=max(room.stop, stop * BLOCK), is_last=True)
+                end = stop * BLOCK if room.share == 1 else max(room.stop, stop * BLOCK)
+                room = replace(room, stop=end, is_last=True)
                 size = self._bulk.request_size(room, trio.current_time())
                 stop = wanted.start + blocks_of(size)
         fetch = self._start(blob, opened, range(wanted.start, stop), owner)
@@ -100,7 +101,9 @@ class Fetches:
             if len(opened.fetches) > 1:
                 return None
             room = replace(room, stop=reader.position + room.ahead // 2)
-        elif any(fetch.left > max(self._runner.speed.worth, BULK // 2) for fetch in fetches):
+        # The next request is sent so early that its answer begins when the last byte has arrived.
+        # An earlier one would take a part of the pace.
+        elif any(fetch.left > max(self._runner.speed.worth, 2 * BLOCK) for fetch in fetches):
             return None
         missing = self._first_free(opened, room.start // BLOCK, blocks_of(room.stop))
         if missing is None:
