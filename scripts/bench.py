@@ -42,7 +42,7 @@ from scripts.bench_report import figures, keep, table
 from scripts.bench_rootfs import rootfs
 from scripts.bench_sample import Sample
 from scripts.bench_stalled import stalled
-from scripts.bench_starts import demo, helps
+from scripts.bench_starts import demo, helps, starts
 from scripts.bench_tasks import tasks
 from scripts.bench_wire import wire
 from tests.support.mount import Mounted, mounted, run_ocifs
@@ -327,6 +327,7 @@ GROUPS: dict[str, Callable[[World], Iterator[Sample]]] = {
     "rootfs": lambda world: rootfs(world.registry.url, world.registry.host, world.directory),
     "kernel": lambda world: kernel(world.registry.url, world.registry.host, world.directory),
     "help": lambda _: helps(),
+    "starts": lambda world: starts(world.registry.url, world.registry.host, world.directory),
     "demo": lambda _: demo(),
     "lazy": lambda world: lazy(world.registry.host, world.directory),
     "million": lambda world: million(world.directory),

@@ -32,8 +32,9 @@ from ocifs.oci.local import LayoutSource
 from ocifs.oci.reference import Reference, Source, hosts_of
 from ocifs.options import MountOptions, mount_flags, path_of, settings_of
 from ocifs.printable import printable
-from ocifs.settings import MountFlags, Settings
+from ocifs.settings import MIB, MountFlags, Settings
 from ocifs.telemetry import start_logging
+from ocifs.units import format_size
 
 if TYPE_CHECKING:
     from ocifs.fuse.daemon import Ready
@@ -104,6 +105,7 @@ def command(
     address = parse_address(options["metrics"]) if options["metrics"] else None
     path = resolve_mount_point(mountpoint)
     _warn_of_hidden_files(path)
+    _warn_of_small_cache(settings)
     ready = None if options["foreground"] else detach(path_of(options["log_file"]))
     log_format = options["log_format"]
     start_logging(options["verbose"], log_format)
@@ -156,6 +158,20 @@ def _announcer(
         notify_systemd("READY=1")
 
     return announce
+
+
+_SMALL_CACHE = 16 * MIB
+
+
+def _warn_of_small_cache(settings: Settings) -> None:
+    """Warn of a cache that holds next to nothing, which is hardly what the user wants."""
+    size = settings.cache.size
+    if size is not None and size < _SMALL_CACHE:
+        write(
+            f"ocifs: small cache ({format_size(size)}): what does not fit is fetched again with "
+            "each read; see --cache-size",
+            err=True,
+        )
 
 
 def _warn_of_hidden_files(mountpoint: Path) -> None:

@@ -440,3 +440,15 @@ def test_a_daemon_whose_mount_is_refused_says_why(registry: Registry, tmp_path: 
         2,
         True,
     ), done.stderr
+
+
+@pytest.mark.mount
+def test_a_cache_that_holds_next_to_nothing_is_a_warning(
+    registry: Registry, tmp_path: Path
+) -> None:
+    (tmp_path / "mnt").mkdir()
+    for size, expected in (("1M", True), ("1G", False)):
+        words = ["mount", registry.host, str(tmp_path / "mnt"), "--cache-size", size]
+        done = run_ocifs(*words, cache=tmp_path)
+        run_ocifs("umount", str(tmp_path / "mnt"), cache=tmp_path)
+        assert (b"small cache (1.0 MiB): what does not fit" in done.stderr) == expected
