@@ -41,7 +41,7 @@ AHEAD = 256 * MIB  # bytes requested ahead of a reader that has several connecti
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What a reader may request now.
+    """The bytes that a reader may request now.
 
     `share`: its connections. [start, stop): the bytes that are missing and may be requested.
     `pending`: its bytes that are being fetched. `ahead`: the bytes to request ahead of it in all.
@@ -115,7 +115,7 @@ class BulkTransfers:
             self.count.begin(now)
 
     def ended(self, opened: OpenBlob, fetch: Fetch, now: float) -> None:
-        """A large request has ended, in whatever way."""
+        """A large request has ended, with or without an error."""
         if fetch.reader is not None:
             self._readers -= Counter((fetch.reader,))
             self._blobs -= Counter((opened.digest,))

@@ -112,7 +112,7 @@ class ConnectionCount:
             self._since = None
 
     def end(self, now: float) -> None:
-        """A request has ended, in whatever way."""
+        """A request has ended, with or without an error."""
         self._count(now, -1)
         self._last_end = now
         if self._active <= self.limit:

@@ -149,7 +149,7 @@ class FetchRunner:
         """Report corrupt content; True if it may be fetched elsewhere.
 
         `reports` were made before it was requested. If another fetch of the blob has reported the
-        same endpoint since, the source would not know of a new one.
+        same endpoint since, there is no new one to report.
         """
         if opened.reports == reports:
             if not self._source.report_corrupt(opened.digest):
