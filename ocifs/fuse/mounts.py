@@ -67,7 +67,7 @@ class Mount:
 def parse_mountinfo(text: str, recorded: Iterable[Record] = ()) -> list[Mount]:
     """The ocifs mounts in a mountinfo table (proc_pid_mountinfo(5)), in its order.
 
-    `recorded` are the records of those that the kernel serves.
+    `recorded`: the records of mounts that the kernel serves.
     """
     found = []
     # The device is unknown while a mount is made.
@@ -263,7 +263,7 @@ def unmount(mountpoint: Path, *, lazy: bool = False) -> None:
 
 
 def sweep_records() -> None:
-    """Remove what killed daemons and ended mounts have left in /run/ocifs."""
+    """Remove leftovers of killed daemons and ended mounts from /run/ocifs."""
     records.sweep([mount.record.place for mount in mounts() if mount.record is not None])
 
 

@@ -2,8 +2,7 @@
 
 Blocks; called in a worker thread while a mount is made.
 
-- What can be wrong with the directories is checked before the kernel is asked, which reports
-  most problems as EINVAL.
+- The directories are checked before the mount, because the kernel reports most problems as EINVAL.
 - A new upper directory gets the attributes of the image's root, because it is the root of the
   overlay.
 - The lower mount and the tmpfs are detached afterwards, so that one unmount ends all of them.
@@ -146,7 +145,7 @@ def _copy_attributes(lower: Path, upper: Path) -> None:
     os.chown(upper, status.st_uid, status.st_gid)
     upper.chmod(status.st_mode & 0o7777)
     for attribute in os.listxattr(lower):
-        # Those that the file system of `upper` cannot store are left out.
+        # The file system of `upper` may not store all of them.
         with suppress(OSError):
             os.setxattr(upper, attribute, os.getxattr(lower, attribute))
     os.utime(upper, ns=(status.st_atime_ns, status.st_mtime_ns))

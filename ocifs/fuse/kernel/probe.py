@@ -40,7 +40,7 @@ class Probe:
 
 
 def probe(directory: Path) -> Probe:
-    """Probe with files in this directory, on whose file system the images will be."""
+    """Probe with files in a directory. It must be on the file system of the images."""
     if os.geteuid() != 0:
         return Probe("", "only root may mount EROFS")
     try:

@@ -1,7 +1,7 @@
 """Records of the mounts that the kernel serves, in /run/ocifs: the mount table does not show that
 an EROFS or overlay mount is one of ocifs.
 
-    /run/ocifs/<id>/record.json        what is mounted where; written once, readable by all users
+    /run/ocifs/<id>/record.json        source and mount point; readable by all users
     /run/ocifs/<id>/private/           other users cannot enter it
     /run/ocifs/<id>/private/control    the daemon's socket: status and errors
     /run/ocifs/<id>/private/...        mount points, while a mount is made
@@ -105,7 +105,7 @@ def write(record: Record) -> None:
 
 
 def remove(place: Path) -> None:
-    """Remove the directory of a mount that has ended, and detach what is mounted in it."""
+    """Remove the directory of an ended mount, and detach mounts in it."""
     for path in (place / _RECORD, control_of(place)):
         with contextlib.suppress(OSError):
             path.unlink()
@@ -122,7 +122,7 @@ def remove(place: Path) -> None:
 
 
 def all_records(directory: Path = DIRECTORY) -> Iterator[Record]:
-    """The records of this machine; those that cannot be read are skipped."""
+    """The records of this machine. Unreadable ones are skipped."""
     try:
         places = sorted(directory.iterdir())
     except OSError:
@@ -167,7 +167,7 @@ def namespace() -> int:
 
 
 def sweep(mounted: Collection[Path], directory: Path = DIRECTORY) -> None:
-    """Remove what killed daemons and ended mounts have left.
+    """Remove leftovers of killed daemons and ended mounts.
 
     `mounted`: the places of the mounts in the mount table of this namespace.
     """

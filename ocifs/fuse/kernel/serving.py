@@ -1,4 +1,4 @@
-"""Serves a mount whose names and attributes the kernel answers: from the choice to its end.
+"""Serves a mount by the kernel: from the choice to its end.
 
 `ocifs.mounting` calls `KernelServer.serve` in the event loop, once for each mount, with the root of
 a tree. It returns whether the kernel served the mount. If it could not, nothing was mounted, and
@@ -58,7 +58,7 @@ _READING_LAYERS = 24 * 3600.0  # seconds in which all layers of an image must ha
 
 @dataclass(slots=True)
 class KernelReport:
-    """What serves a mount, `fuse` or `erofs`, and why."""
+    """The server of a mount, `fuse` or `erofs`, and the reason."""
 
     requested: str
     served_by: str = "fuse"
@@ -167,7 +167,7 @@ class KernelServer:
             if image.erofs.data.size:
                 with self._deadline():
                     data = stack.enter_context(await data_file(image))
-                # As for the image: the file that was verified, whatever its path names now.
+                # The verified file, as for the image. Its path may name another one by now.
                 path = Path(f"/proc/self/fd/{data.fileno()}")
             if not request.flags.foreground:
                 kernel = await in_thread(KernelMount.create, request)

@@ -1,6 +1,6 @@
 """`--auto-unmount` for mounts that the kernel serves: a process that unmounts when the daemon dies.
 
-FUSE's own helper knows FUSE mounts only. Here a shell reads from a pipe to the daemon. A line means
+FUSE's own helper unmounts FUSE only. Here a shell reads from a pipe to the daemon. A line means
 that the mount has ended; the end of the pipe without a line means that the daemon has died, and
 `ocifs umount --lazy` detaches the mount.
 
