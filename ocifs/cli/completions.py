@@ -18,13 +18,10 @@ from dataclasses import replace
 from typing import TypeAlias
 
 import click
-import trio
 from click.shell_completion import CompletionItem
 
-from ocifs.app import open_tree
 from ocifs.cli.config import Config, load, options_of_mount
 from ocifs.cli.sources import split_word
-from ocifs.concurrency import ungrouped
 from ocifs.errors import NotFound, OcifsError
 from ocifs.filenames import unmangle
 from ocifs.fuse.mounts import mounts
@@ -45,8 +42,7 @@ _MAX_CANDIDATES = 2000
 _FEW = 200
 # A directory that contains one of these is a layout or a skopeo `dir:`, which completes a path.
 _LAYOUT_FILES = ("oci-layout", "manifest.json")
-# Listing one of these would unpack layers.
-_UNPACKED = frozenset({b"rootfs", b"tree", b"files"})
+_UNPACKED = frozenset({b"rootfs", b"tree", b"files"})  # listing one of these would unpack layers
 OPEN = "open"
 """The type of a candidate that continues: the shell must not add a space."""
 
@@ -245,6 +241,10 @@ def _collected_in_time(
 ) -> bool:
     """Run `collect` on a tree; whether it ended before the deadline and without an error."""
     ended = False
+    import trio  # not above: commands, options and hosts are completed without an event loop
+
+    from ocifs.app import open_tree
+    from ocifs.concurrency import ungrouped
 
     async def run() -> None:
         nonlocal ended

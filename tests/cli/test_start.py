@@ -19,7 +19,11 @@ from tests.support.registry import Registry
 HEAVY = ("httpx", "httpcore", "ssl", "trio", "email", "asyncio", "importlib.metadata", "rich")
 # What a listing of tags does not need: layers, manifests, local sources, mounts.
 NOT_FOR_TAGS = (
-    "ocifs.layers",
+    "ocifs.layers.service",
+    "ocifs.layers.indexing",
+    "ocifs.layers.merge",
+    "ocifs.layers.tar",
+    "ocifs.layers.toc",
     "ocifs.layout",
     "ocifs.fuse",
     "ocifs.mounting",
@@ -96,7 +100,7 @@ def test_a_listing_of_tags_imports_nothing_of_manifests_layers_and_mounts(
     # What it does need is there, so that the names above are not merely misspelt.
     assert {"httpx", "trio", "ocifs.tree.registry.repository"} <= modules
     deeper = imported("ls", f"{registry.host}/start/app:1", cache=tmp_path)
-    assert {"ocifs.layers", "ocifs.tree.manifest.directory"} <= deeper
+    assert {"ocifs.layers.toc", "ocifs.tree.manifest.directory"} <= deeper
 
 
 def test_a_local_source_imports_no_registry_client_of_fuse(tmp_path: Path) -> None:
@@ -168,3 +172,11 @@ def test_an_output_that_fails_is_a_status() -> None:
         )
     assert done.returncode == 120
     assert done.stderr == b"ocifs: cannot write the output: No space left on device\n"
+
+
+def test_completing_a_host_imports_no_client_of_registries() -> None:
+    program = "import sys, ocifs.cli.completions; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert unwanted(set(done.stdout.split()), ("httpx", "httpcore", "ocifs.app", "rich")) == []
