@@ -21,6 +21,7 @@ from tests.support.mount import Mounted, mounted
 from tests.support.oracle import Facts, differences, facts
 from tests.support.podman import podman, run
 from tests.support.registry import Registry, running_registry
+from tests.support.views import root_of
 
 pytestmark = [
     pytest.mark.timeout(600),  # if the image is not cached, the first test builds it
@@ -90,6 +91,35 @@ def test_it_is_what_umoci_unpacks(mount: tuple[str, Mounted], theirs: dict[bytes
     assert dict(expected[b"etc/passwd"].xattrs)["user.binary"] == bytes(range(256))
     assert expected[b"opt/sample/tool"].names == (b"opt/sample/tool", b"opt/sample/tool-too")
     assert differences(facts(running.path / "rootfs"), expected) == []
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_kernel_shows_the_same_tree_in_which_programs_run(
+    debian: Debian, registry: Registry, theirs: dict[bytes, Facts], tmp_path: Path, form: str
+) -> None:
+    source, where, cache = debian.source(registry, form), tmp_path / "mnt", tmp_path / "cache"
+    with root_of("kernel", source, where, cache, AS_IT_IS) as (root, _):
+        expected = theirs
+        if form == "estargz":  # the format rounds times to seconds
+            expected = {
+                path: replace(known, mtime_ns=round(known.mtime_ns, -9))
+                for path, known in theirs.items()
+            }
+        assert differences(facts(root), expected) == []
+        assert out("chroot", root, "/bin/ls", "-A", "/usr/share/doc") == "README\n"
+        assert out("chroot", root, "/usr/bin/python3", "-c", "print(6 * 7)") == "42\n"
+
+
+def test_podman_runs_a_writable_root_of_the_kernel(
+    debian: Debian, registry: Registry, tmp_path: Path
+) -> None:
+    script = "echo here > /etc/new; cat /etc/new; rm -r /usr/share/doc; test ! -e /usr/share/doc"
+    options, cache = [*AS_IT_IS, "--overlay", "tmpfs"], tmp_path / "cache"
+    source = debian.source(registry, "gzip")
+    with root_of("kernel", source, tmp_path / "mnt", cache, options) as (root, _):
+        with podman() as program:
+            assert run(program, str(root), "/bin/sh", "-c", script) == b"here\n"
+        assert (root / "etc/new").read_text() == "here\n"
 
 
 def test_programs_run_in_it(mount: tuple[str, Mounted]) -> None:
