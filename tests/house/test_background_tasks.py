@@ -30,6 +30,10 @@ THREADS = {
         "layers/indexing/worker.py",
         "threading.Thread",
     ): "started by start_thread, which waits for one",
+    (
+        "fuse/kernel/syscalls.py",
+        "threading.Thread",
+    ): "started by start_thread, which waits for one",
 }
 
 

@@ -15,6 +15,8 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from ocifs.concurrency import start_thread
+
 # <sys/mount.h>
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_NOSYMFOLLOW = 1, 2, 4, 8, 256
 _MNT_DETACH, _UMOUNT_NOFOLLOW = 2, 8
@@ -60,7 +62,7 @@ def run_in_directory(directory: Path, work: Callable[[], None]) -> None:
             errors.append(error)
 
     thread = threading.Thread(target=run, name="mount")
-    thread.start()
+    start_thread(thread)
     thread.join()
     if errors:
         raise errors[0]
