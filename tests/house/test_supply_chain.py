@@ -39,10 +39,13 @@ def test_every_library_is_locked_by_hashes() -> None:
 
 def test_the_package_is_built_by_the_lock() -> None:
     text = (ROOT / "scripts/packaging/deb").read_text()
-    assert (
-        "--no-deps" in text
-        and "--require-hashes --requirement scripts/packaging/requirements.lock" in text
-    )
+    # pip gets its libraries from files with lines of the lock only, always with their hashes.
+    assert "scripts/packaging/requirements.lock" in text
+    given = re.findall(r"(--require-hashes [^\n]*(?:\\\n[^\n]*)?)--requirement (\S+)", text)
+    assert len(given) == text.count("--requirement ") == 2
+    for _, file in given:
+        assert re.search(rf"^ *locked \S+ >{re.escape(file)}( |$)", text, re.MULTILINE), file
+    assert text.count("--no-deps") == 2
 
 
 def test_the_bill_names_each_library_with_its_hashes(tmp_path: Path) -> None:

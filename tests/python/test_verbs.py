@@ -32,13 +32,13 @@ def test_every_verb_can_be_imported_from_the_package() -> None:
 
 
 def test_an_export_has_the_digest_that_it_returns(layout: str, cache: str, tmp_path: Path) -> None:
-    steps: list[tuple[int, int]] = []
+    progress = verbs.Progress()
     with ocifs.open(f"{layout}:1.0", cache_dir=cache) as tree:
-        digest = tree.run(verbs.export_image, f"oci:{tmp_path}/out", "", lambda *s: steps.append(s))
+        digest = tree.run(verbs.export_image, f"oci:{tmp_path}/out", "", progress)
         assert str(digest) == tree.read("digest").decode().strip()
         with pytest.raises(UsageError):
             tree.run(verbs.export_image, "docker://somewhere")
-    assert steps[-1][0] == steps[-1][1] > 0
+    assert progress.done == progress.total > 0
     with ocifs.open(f"oci:{tmp_path}/out:1.0", cache_dir=cache) as copy:
         assert Digest.parse(copy.read("digest").decode().strip()) == digest
 

@@ -151,10 +151,18 @@ def _translate(error: Exception, host: str) -> OcifsError:  # noqa: PLR0911 (a t
         return Malformed(f"{host} redirects to an invalid address: {text}")
     if isinstance(error, httpx.StreamError):
         return RegistryFailed(f"the response of {host} cannot be read: {text}")
-    if not text:
-        # trio has no reason for a connection that the peer closed while a request was sent by TLS.
+    if not text or (isinstance(error, _LOST) and _is_reset(causes)):
+        # A server that closes a connection while a request is sent resets it, and its TLS alert
+        # may be lost. trio has no reason for it, or has ECONNRESET or EPIPE.
         return Unreachable(f"{host} closed the connection", hint=_CLOSED.format(host=host))
     return Unreachable(f"the connection to {host} failed: {text}", hint=_CHECK_ROUTE)
+
+
+def _is_reset(causes: Sequence[BaseException]) -> bool:
+    return any(
+        isinstance(cause, OSError) and cause.errno in (errno.ECONNRESET, errno.EPIPE)
+        for cause in causes
+    )
 
 
 def reason_of(error: BaseException) -> str:

@@ -114,7 +114,11 @@ async def open_root_image(directory: Directory, owner: tuple[int, int]) -> RootI
 
 
 class _TreeRoot(SimpleNode, FastNode):
-    """The root of a tree."""
+    """The root of a tree.
+
+    It supports all attributes, unlike its files: for an attribute that is only absent, `cp -a` asks
+    for the mode again, and gets the final one.
+    """
 
     __slots__ = (
         "_cached_root",
@@ -149,10 +153,6 @@ class _TreeRoot(SimpleNode, FastNode):
 
     def lookup_nowait(self, name: bytes) -> Node | None:
         return None if self._inner is None else self._inner.lookup_nowait(name)
-
-    @property
-    def unsupported_attributes(self) -> frozenset[bytes]:
-        return frozenset() if self._inner is None else self._inner.unsupported_attributes
 
     def attribute_names(self) -> Sequence[bytes]:
         return tuple(name for name, _ in self._xattrs())
