@@ -68,7 +68,7 @@ def test_a_source_is_a_registry_a_part_of_one_a_manifest_or_a_layout(
         ("reg.example.com/app:.bad", ".bad"),
         ("reg.example.com/app@sha256:abc", "sha256:abc"),
         ("reg.example.com/app@md5", "md5"),
-        ("https://reg.example.com/app", "https://"),
+        ("ftp://reg.example.com/app", "ftp://"),
         ("reg.example.com//app", "//"),
         ("reg_x.example.com/app", "reg_x.example.com"),
         ("reg.example.com:99999/app", "reg.example.com:99999"),
