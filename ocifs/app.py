@@ -116,7 +116,7 @@ async def open_tree(
             **housekeeper.facts(),
         }
         yield root
-        # Background work ends with the tree. What it has fetched so far is in the cache.
+        # Background work ends with the tree. The fetched content is in the cache.
         nursery.cancel_scope.cancel()
 
 

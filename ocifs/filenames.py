@@ -10,8 +10,8 @@ The rule, for one name:
     SHA-256, and its extension;
   - of equal names in one directory the first keeps its name and the others get `~2`, `~3`, … before
     the extension.
-All other bytes stay as they are, also invalid UTF-8: `100%.txt` and `a b` are what they
-were.
+All other bytes stay as they are, also invalid UTF-8: `100%.txt` and `a b` are
+unchanged.
 
 Rules that hold here: pure; `unmangle(mangle(name)) == name` for every name that was not shortened;
 a mangled name is one component, never `.` or `..`; the same names in the same order always give the
@@ -106,8 +106,8 @@ def split_path(title: str | bytes) -> tuple[bytes, ...]:
     title means the directory itself.
 
     A `..` is kept as a name (`%2E%2E`), not followed, so that two different titles cannot fall
-    together and none leads outside. What is deeper than MAX_DEPTH stays together as the last
-    component.
+    together and none leads outside. The components below MAX_DEPTH stay together as the last
+    one.
     """
     parts = list(components(title))
     if len(parts) > MAX_DEPTH:

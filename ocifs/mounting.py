@@ -78,7 +78,7 @@ def mount(
 
 
 def _import_everything() -> None:
-    """Import what commands import only when they need it.
+    """Import the modules that commands import late.
 
     In a mount the first lookup would import it, which takes up to 100 ms, in the event loop.
     """

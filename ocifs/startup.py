@@ -1,4 +1,4 @@
-"""What makes the start of a command quick: called by the entry points, before other imports.
+"""A quick start of commands: called by the entry points, before other imports.
 
 The commands are processes of a fraction of a second, most of which is Python importing libraries.
 `prepare` changes how this process imports them; `leave` ends it. Programs that import ocifs as a

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from ocifs.fuse.daemon import Ready
 
 RequestFields: TypeAlias = tuple[Source, Path, tuple[str, int] | None, MountFlags]
-"""The fields of ocifs.mounting.MountRequest, whose module is imported after the fork."""
+"""The fields of ocifs.mounting.MountRequest. Its module is imported after the fork."""
 
 
 @click.command("mount", cls=NamedMount)
@@ -164,12 +164,12 @@ _SMALL_CACHE = 16 * MIB
 
 
 def _warn_of_small_cache(settings: Settings) -> None:
-    """Warn of a cache that holds next to nothing, which is hardly what the user wants."""
+    """Warn of a cache that is too small to be useful."""
     size = settings.cache.size
     if size is not None and size < _SMALL_CACHE:
         write(
-            f"ocifs: small cache ({format_size(size)}): what does not fit is fetched again with "
-            "each read; see --cache-size",
+            f"ocifs: small cache ({format_size(size)}): content that does not fit is fetched again "
+            "with each read; see --cache-size",
             err=True,
         )
 

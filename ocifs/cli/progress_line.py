@@ -5,7 +5,7 @@ Used in the main thread. All of it is written to standard error.
 - On a terminal the line appears at once, before anything is known, and is redrawn at most ten times
   a second. Where it stands, results of the command can be written after `clear`.
 - In a pipe or file only the line at the end is written.
-- An interrupted command writes what was done and how to continue, instead of the line at the end.
+- An interrupted command writes the completed part and how to continue, instead of the last line.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class ProgressLine:
         sys.stderr.flush()
 
     def clear(self) -> None:
-        """Remove the line. It is drawn again below whatever is written next."""
+        """Remove the line. It is drawn again below the next output."""
         if self._visible:
             write(CLEAR_LINE, err=True, end="")
             self._visible = False
@@ -99,7 +99,7 @@ class ProgressLine:
         return text
 
     def interruption(self) -> str:
-        """What an interrupted command has done: `48.1 MiB of 134.9 MiB`."""
+        """The completed part of an interrupted command: `48.1 MiB of 134.9 MiB`."""
         return self._amount() if self.progress.total else ""
 
     def _amount(self) -> str:

@@ -61,7 +61,7 @@ def _kind(word: object, table: object, origin: str) -> ArtifactKind:
     if not isinstance(word, str) or not _WORD.fullmatch(word) or len(word) > _MAX_WORD:
         hint = f"use at most {_MAX_WORD} lower-case letters, digits and hyphens: acme-report"
         raise UsageError(f"{where}: invalid name of a kind", hint=hint)
-    # Imported here because the table is needed only by users who declare kinds.
+    # Imported here because only configurations with own kinds need the table.
     from ocifs.oci.kinds.table import KINDS_BY_NAME
 
     if word in KINDS_BY_NAME:

@@ -110,7 +110,7 @@ class RegistryClient:
 
     @contextmanager
     def _absent(self, missing: str, repository: str = "") -> Iterator[None]:
-        """Name what is missing instead of the address of a request.
+        """Name the missing object instead of the address of a request.
 
         A 404 of another web server keeps its own message: the address may be wrong.
         """

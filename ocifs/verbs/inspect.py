@@ -93,7 +93,7 @@ class Inspection:
 
 
 def _image(loaded: LoadedManifest) -> dict[str, object]:
-    """What the config of an image contains, in the words of `skopeo inspect`; null if missing."""
+    """The members of an image's config, in the words of `skopeo inspect`; null if missing."""
     members = config_members(loaded.config)
     inner = members.get("config")
     runtime = inner if isinstance(inner, dict) else {}

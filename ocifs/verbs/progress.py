@@ -6,9 +6,9 @@ happens in the thread of the verb: the event loop, or the caller of a blocking v
 
 - `done` and `total` are bytes; in a search they are tags. A total may grow while the work is
   discovered, and never shrinks.
-- `items_done` and `items` count what the work consists of, such as layers. Items may be in progress
-  at the same time, and end in any order.
-- `reused` is the part of `done` that needed no transfer. It is no part of a rate.
+- `items_done` and `items` count the items of the work, such as layers. Several may be in progress
+  at the same time, and they end in any order.
+- `reused` is the part of `done` that needed no transfer. Rates do not count it.
 - `on_change` must not block.
 """
 
@@ -29,11 +29,11 @@ class Progress:
     """More work may be discovered, so that the total is not the end."""
     reused: int = 0
     item: str = ""
-    """What is counted by `items`: `layer`, `file`, `blob`. Empty if `done` counts the items."""
+    """The unit of `items`: `layer`, `file`, `blob`. Empty if `done` counts the items."""
     items_done: int = 0
     items: int = 0
     activity: str = ""
-    """What is done at the moment, if it cannot be measured: `unpacking 3 layers`."""
+    """The current work, if it cannot be measured: `unpacking 3 layers`."""
 
     def expect(self, amount: int, items: int = 0) -> None:
         """Add work that was discovered."""

@@ -451,4 +451,4 @@ def test_a_cache_that_holds_next_to_nothing_is_a_warning(
         words = ["mount", registry.host, str(tmp_path / "mnt"), "--cache-size", size]
         done = run_ocifs(*words, cache=tmp_path)
         run_ocifs("umount", str(tmp_path / "mnt"), cache=tmp_path)
-        assert (b"small cache (1.0 MiB): what does not fit" in done.stderr) == expected
+        assert (b"small cache (1.0 MiB): content that does not fit" in done.stderr) == expected

@@ -25,14 +25,13 @@ EXCEPTIONS = {
 }
 THREADS = {
     ("api.py", "threading.Thread"): "started by the caller of ocifs.open, who gets the error",
-    ("fuse/kernel/syscalls.py", "threading.Thread"): "joined at once: the thread has a working directory of its own",
+    (
+        "fuse/kernel/syscalls.py",
+        "threading.Thread",
+    ): "joined at once: the thread has a working directory of its own",
     ("fuse/mounts.py", "threading.Thread"): "started by a command, not by a mount",
     (
         "layers/indexing/worker.py",
-        "threading.Thread",
-    ): "started by start_thread, which waits for one",
-    (
-        "fuse/kernel/syscalls.py",
         "threading.Thread",
     ): "started by start_thread, which waits for one",
 }

@@ -1,4 +1,4 @@
-"""Targets of symbolic links that stay inside a root filesystem, wherever it is mounted.
+"""Targets of symbolic links that stay inside a root filesystem at any mount point.
 
 `/etc/passwd` in `usr/lib` becomes `../../etc/passwd`. A `..` that would leave the root stays at the
 root, as in a process with this root (path_resolution(7)).

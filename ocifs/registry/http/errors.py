@@ -63,7 +63,7 @@ _INVALID_URL = (
     httpcore.ProtocolError,
 )
 
-# The start of a message of httpx, whose error has no class of its own.
+# The start of a message of httpx. This error has no class of its own.
 _BAD_LOCATION = "Invalid URL in location header"
 
 _NO_TLS = "the server does not use TLS on this port: use --plain-http, or another port"
@@ -169,7 +169,7 @@ def reason_of(error: BaseException) -> str:
     """The reason for a failure, without details for the library's developers; "" without one."""
     causes = list(causes_of(error))
     for cause in causes:
-        # An SSLError is an OSError whose strerror has the parts of OpenSSL.
+        # An SSLError is an OSError, and its strerror has the parts of OpenSSL.
         if isinstance(cause, OSError) and not isinstance(cause, ssl.SSLError) and cause.strerror:
             return cause.strerror
     text = next((str(cause) for cause in causes if str(cause)), "")

@@ -27,7 +27,7 @@ from ocifs.registry.http.addresses import NetworkZone, zone_of
 WebOrigin: TypeAlias = tuple[str, str, int | None]
 """Scheme, host and port (None: the scheme's default), normalised for comparison."""
 
-_MISCONFIGURED = "the registry, or a proxy in front of it, redirects there: tell its operator"
+_MISCONFIGURED = "the registry, or a proxy in front of it, redirects there: ask its operator"
 
 
 def origin_in(url: str) -> WebOrigin:

@@ -141,7 +141,7 @@ class FetchRunner:
     def _next_missing(task: FetchTask) -> int | None:
         """The first block to request."""
         fetch, blocks = task.fetch, task.opened.blocks
-        # What was written may have been read and forgotten since.
+        # Written content may have been read and forgotten since.
         written = fetch.written // BLOCK if blocks.forgets else 0
         return blocks.first_missing(max(fetch.start, written), fetch.stop)
 

@@ -96,7 +96,7 @@ class OpenBlobs:
         """Hold the blob in memory from now on, since the disk failed with this error."""
         self.overflow.spill(digest, error)
         if opened := self._blobs.get(digest):
-            # Its files stay open until memory has taken over what was read of them.
+            # Its files stay open until memory has taken over their content.
             if digest not in self._replaced:
                 opened.acquire()
                 self._replaced[digest] = opened

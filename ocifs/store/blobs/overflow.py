@@ -35,7 +35,7 @@ log = logging.getLogger("ocifs.store")
 # A directory in memory. Unlike bytes in Python, its files have descriptors. Names in it are made by
 # mkdtemp and removed at once.
 _MEMORY = Path("/dev/shm")  # noqa: S108
-# What is forgotten at a time: each time costs a look at all blocks.
+# Bytes that are forgotten at a time: each time costs a look at all blocks.
 _FORGET = 32 * MIB
 
 

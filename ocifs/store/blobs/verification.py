@@ -67,7 +67,7 @@ class Verifier:
             finally:
                 blocks.map.unlock_header()
             if blocks.forgets:
-                # It is never whole: what was forgotten is fetched again when it is read.
+                # It is never whole: forgotten content is fetched again when it is read.
                 return True
             if isinstance(opened.state, Damaged):
                 self._disk.report(

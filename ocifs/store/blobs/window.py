@@ -26,8 +26,8 @@ from ocifs.store.blobs.blockmap import BLOCK
 from ocifs.store.blobs.blocks import BlobBlocks
 from ocifs.store.disk import Disk
 
-# What is not forgotten before and after the position of the last read, unless there is no other
-# content to forget.
+# Bytes before and after the position of the last read that are only forgotten if there is no
+# other content to forget.
 _BEHIND, _LEAST = MIB, 2 * MIB
 
 
@@ -39,7 +39,7 @@ class WindowBlocks(BlobBlocks):
     def __init__(self, disk: Disk, digest: Digest, size: int, memory: int) -> None:
         """`memory`: the size of the memory for all blobs."""
         super().__init__(disk, digest, size)
-        # So that readahead does not displace what is about to be read.
+        # So that readahead does not displace the content of the next reads.
         self.most_ahead = max(_LEAST, memory // 4)
         # Blocks before this one were hashed, and may have been forgotten.
         self._passed = 0

@@ -58,7 +58,7 @@ class CachedAnswers:
         self.generation = 0
 
     def forget(self) -> None:
-        """Forget what is in memory, so that the registry is asked again. Files stay."""
+        """Drop the answers in memory, so that the registry is asked again. Files stay."""
         self.generation += 1
         self.fresh.clear()
         self.absent.clear()

@@ -63,7 +63,7 @@ MANY_NAMES = 2_000
 class CatalogIndex:
     """The index of the latest list of repositories.
 
-    `is_refusal_noted`: the user was told why a listing without a catalog is empty.
+    `is_refusal_noted`: an error record explains why a listing without a catalog is empty.
     """
 
     def __init__(self) -> None:
@@ -90,7 +90,7 @@ class Context:
       layer is used.
     - `report` shows a note to the user about something that no reader can notice. A mount adds it
       to `.ocifs/errors`.
-    - `note` is the same for what a command without a mount explains itself.
+    - `note` is the same for messages that a command without a mount prints itself.
     - `serials` are numbers that distinguish nodes of the same name.
     """
 

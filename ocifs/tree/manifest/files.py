@@ -107,7 +107,7 @@ class FilesDirectory(SimpleNode):
 
 
 class PackedFile(SimpleNode):
-    """The only file in an archive, whose size is recorded in the manifest.
+    """The only file in an archive, if the manifest records its size.
 
     The archive is read when the file is first read. A file of another size is an error, since the
     size was shown before.
@@ -148,8 +148,8 @@ class PackedFile(SimpleNode):
 
 
 def payload_paths(payload: Sequence[PayloadFile]) -> list[tuple[bytes, ...]]:
-    """The path of each file of a payload, in its order. A file whose title means the directory
-    itself is called `content`.
+    """The path of each file of a payload, in its order. A file with the title of the
+    directory itself is called `content`.
     """
     return unique_paths([split_path(item.path) or (b"content",) for item in payload])
 
