@@ -58,7 +58,7 @@ async def test_a_transfer_is_seen_while_it_lasts_and_its_rate_for_a_while(
         facts = traffic.facts()
         assert facts["fetches"] == 1
         shown = "\n".join(lines({"registries": [json.loads(json.dumps(facts))]}))
-        assert "fetching a/b@sha256:" in shown
+        assert "a/b@sha256:" in shown and " of 293.0 KiB fetched" in shown
         async for _ in stream:
             pass
     assert traffic.facts()["fetches"] == 0

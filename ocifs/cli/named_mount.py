@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -79,14 +79,22 @@ def find_mount(word: str) -> Path:
     Raises UsageError if it is not an ocifs mount. The file is read only if the path is none.
     """
     mounted = {mount.mountpoint for mount in mounts()}
-    path = resolve_mount_point(Path(word))
+    path, is_name = named_path(word, mounted)
     if path in mounted:
         return path
-    if "/" not in word:
+    if is_name:
+        raise UsageError(f"not mounted: {word} ({path})", hint=f"ocifs mount {word}")
+    raise UsageError(f"not an ocifs mount: {path}", hint="list the mounts: `ocifs status`")
+
+
+def named_path(word: str, mounted: Collection[Path]) -> tuple[Path, bool]:
+    """The path that a word names, and whether the word is the name of a configured mount.
+
+    A path in `mounted` comes before a name.
+    """
+    path = resolve_mount_point(Path(word))
+    if path not in mounted and "/" not in word:
         named = config.load(config.options_of_mount).mounts.get(word, {}).get("mountpoint")
         if named is not None:
-            path = resolve_mount_point(Path(os.path.expanduser(str(named.value))))
-            if path in mounted:
-                return path
-            raise UsageError(f"not mounted: {word} ({path})", hint=f"ocifs mount {word}")
-    raise UsageError(f"not an ocifs mount: {path}", hint="list the mounts: `ocifs status`")
+            return resolve_mount_point(Path(os.path.expanduser(str(named.value)))), True
+    return path, False

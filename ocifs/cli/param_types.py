@@ -60,18 +60,6 @@ class NamedMountType(click.ParamType):  # type: ignore[type-arg]
         return mounted(incomplete)
 
 
-class MountType(click.Path):
-    """The mount point of an ocifs mount."""
-
-    def shell_complete(
-        self, ctx: click.Context, param: click.Parameter, incomplete: str
-    ) -> list[CompletionItem]:
-        from ocifs.fuse.mounts import mounts
-
-        paths = [str(mount.mountpoint) for mount in mounts()]
-        return [CompletionItem(path) for path in paths if path.startswith(incomplete)]
-
-
 SOURCE = SourceType()
 JOINED = JoinedType()
 PATH = PathType()

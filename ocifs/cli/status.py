@@ -3,28 +3,35 @@
 - The kernel's mount table lists the mounts; each mount reports its own status.
 - Each mount has a deadline, so a hanging one does not delay the others for long.
 - A reported status may have any shape, since its daemon may be of another version.
+- Mounts of the current user come before those of others. The order is otherwise the kernel's.
 """
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import click
 
-from ocifs.cli.param_types import MountType, json_option
+from ocifs.cli.errors import nearest
+from ocifs.cli.named_mount import named_path
+from ocifs.cli.param_types import MOUNT, json_option
 from ocifs.cli.terminal import begin_screen, coloured, write, write_lines
-from ocifs.fuse.mounts import mount_state, mount_status, mounts, resolve_mount_point
+from ocifs.fuse.mounts import mount_state, mount_status, mounts
 from ocifs.units import format_duration, format_size
 
 _COLOURS = {"answers": "green", "silent": "yellow", "dead": "red"}
+# The words for people. An errno that is not here has the text of strerror(3).
+_WORDS = {"answers": "mounted", "silent": "not responding", "EACCES": "no access"}
 
 
 @click.command("status")
-@click.argument("mountpoint", type=MountType(path_type=Path), nargs=-1)
+@click.argument("mountpoint", type=MOUNT, metavar="[MOUNTPOINT|NAME]...", nargs=-1)
 @json_option
 @click.option(
     "--watch", is_flag=True, help="Repeat until Ctrl-C. With --json, print one line each time."
@@ -37,13 +44,17 @@ _COLOURS = {"answers": "green", "silent": "yellow", "dead": "red"}
     metavar="SECONDS",
     help="Interval of --watch.",
 )
-def command(mountpoint: tuple[Path, ...], as_json: bool, watch: bool, every: float) -> int:
-    """Show the mounts of this machine and their state.
+def command(mountpoint: tuple[str, ...], as_json: bool, watch: bool, every: float) -> int:
+    """Show the mounts of this machine and their state, your own first.
 
     With MOUNTPOINTs, only these are shown, and the exit status is 1 unless each is a mount that
-    answers.
+    answers. NAME is a mount of the configuration file.
     """
-    selected = [resolve_mount_point(path) for path in mountpoint]
+    mounted = {mount.mountpoint for mount in mounts()}
+    words = {word: named_path(word, mounted) for word in mountpoint}
+    selected = [path for path, _ in words.values()]
+    if not watch:
+        _report_missing(words, mounted)
     first = True
     rows: list[dict[str, object]] = []
     while first or watch:
@@ -55,7 +66,7 @@ def command(mountpoint: tuple[Path, ...], as_json: bool, watch: bool, every: flo
         else:
             if watch:
                 begin_screen(sys.stdout, first=first)
-            _show(rows)
+            _show(rows, bool(selected))
         first = False
     answering = {row["mountpoint"] for row in rows if row["state"] == "answers"}
     return 0 if answering >= {str(path) for path in selected} else 1
@@ -64,7 +75,7 @@ def command(mountpoint: tuple[Path, ...], as_json: bool, watch: bool, every: flo
 def mount_rows(selected: Sequence[Path] = ()) -> list[dict[str, object]]:
     """The `mountpoint`, `source`, `state` and `status` of each mount, or of the selected ones."""
     rows: list[dict[str, object]] = []
-    for mount in mounts():
+    for mount in sorted(mounts(), key=lambda mount: mount.owner != os.geteuid()):
         if selected and mount.mountpoint not in selected:
             continue
         state = mount_state(mount)
@@ -80,12 +91,21 @@ def mount_rows(selected: Sequence[Path] = ()) -> list[dict[str, object]]:
     return rows
 
 
-def _show(rows: list[dict[str, object]]) -> None:
-    if not rows:
+def _report_missing(words: Mapping[str, tuple[Path, bool]], mounted: Collection[Path]) -> None:
+    for word, (path, is_name) in words.items():
+        if path not in mounted:
+            names = sorted(str(mount) for mount in mounted)
+            hint = f"mount it: `ocifs mount {word}`" if is_name else nearest(str(path), names)
+            text = f"ocifs: not mounted: {word}{f' ({path})' if is_name else ''}"
+            write(f"{text}; {hint or 'there are no mounts'}", err=True)
+
+
+def _show(rows: list[dict[str, object]], is_selection: bool) -> None:
+    if not rows and not is_selection:
         write("no mounts")
     for row in rows:
         state = str(row["state"])
-        shown = coloured(state, _COLOURS.get(state, "red"), sys.stdout)
+        shown = coloured(_word_of(state), _COLOURS.get(state, "red"), sys.stdout)
         write(f"{row['mountpoint']}  {row['source']}  ", shown)
         if state == "dead":
             write(f"  the daemon has died; remove the mount: `ocifs umount {row['mountpoint']}`")
@@ -93,6 +113,12 @@ def _show(rows: list[dict[str, object]]) -> None:
             write("  mounted by another user without --allow-other")
         for line in lines(row["status"]):
             write(f"  {line}")
+
+
+def _word_of(state: str) -> str:
+    """A state for people."""
+    number = getattr(errno, state, None) if state.isupper() else None
+    return _WORDS.get(state) or (os.strerror(number).lower() if number is not None else state)
 
 
 def lines(status: object) -> Iterator[str]:
@@ -144,7 +170,11 @@ def _kernel(kernel: Mapping[str, object]) -> Iterator[str]:
 def _cache(cache: Mapping[str, object]) -> str:
     size, bound = cache.get("size"), cache.get("limit")
     used = f", {format_size(size)}" if isinstance(size, int) else ""
-    used += f" of {format_size(bound)}" if used and isinstance(bound, int) else ""
+    if isinstance(size, int) and isinstance(bound, int):
+        # Content in use, pinned or a minute old is not evicted, and other mounts may have another
+        # limit: a size above the limit is not an error.
+        above = f" used, above the limit of {format_size(bound)}: content in use is not evicted"
+        used += above if size > bound else f" of {format_size(bound)} used"
     return f"cache: {cache.get('directory')}{used}{', offline' if cache.get('offline') else ''}"
 
 
@@ -184,8 +214,8 @@ def _transfer(fetch: Mapping[str, object]) -> str:
     )
     # The algorithm and twelve digits, as in the short identifiers of docker and podman.
     blob = f"{fetch.get('repository')}@{str(fetch.get('digest'))[:19]}…"
-    text = f"  fetching {blob}: {format_size(fetch.get('received'))} of {format_size(stop - start)}"
+    progress = f"{format_size(fetch.get('received'))} of {format_size(stop - start)} fetched"
     size = fetch.get("size")
     if isinstance(size, int) and size > stop - start:
-        text += f" at offset {format_size(start)} of {format_size(size)}"
-    return text
+        progress += f" (a part of {format_size(size)})"
+    return f"  {blob}: {progress}"

@@ -39,6 +39,8 @@ T = TypeVar("T")
 FILESYSTEM = "fuse.ocifs"
 # The kernel writes a space, tab, newline or backslash in the table as an octal escape.
 _OCTAL = re.compile(r"\\([0-7]{3})")
+# The mounting user, in the options of a FUSE mount.
+_OWNER = re.compile(r"(?:^|,)user_id=(\d{1,10})(?:,|$)", re.ASCII)
 # Seconds that umount or mount(8) may take, and that a mount may take to answer.
 _HELPER_TIMEOUT = 10.0
 _ANSWER_TIMEOUT = 2.0
@@ -54,7 +56,7 @@ _NAMED = 8
 class Mount:
     """One ocifs mount. `number` is the kernel's mount ID; `device` is major:minor.
 
-    `record` is that of a mount that the kernel serves.
+    `owner` is the user ID of the mounting user. `record` is that of a mount that the kernel serves.
     """
 
     mountpoint: Path
@@ -62,6 +64,7 @@ class Mount:
     number: int = field(default=0, compare=False)
     device: str = field(default="", compare=False)
     record: Record | None = field(default=None, compare=False)
+    owner: int = field(default=0, compare=False)
 
 
 def parse_mountinfo(text: str, recorded: Iterable[Record] = ()) -> list[Mount]:
@@ -82,7 +85,11 @@ def parse_mountinfo(text: str, recorded: Iterable[Record] = ()) -> list[Mount]:
         record = known.get((fields[2], kinds[0])) or known.get((_unescape(fields[4]), kinds[0]))
         if kinds[0] == FILESYSTEM or (record is not None and record.source == source):
             number = int(fields[0]) if fields[0].isdecimal() else 0
-            found.append(Mount(Path(_unescape(fields[4])), source, number, fields[2], record))
+            owner = _OWNER.search(kinds[-1])
+            # Only root makes mounts that the kernel serves, and these have no user_id.
+            user = int(owner[1]) if owner else 0
+            path = Path(_unescape(fields[4]))
+            found.append(Mount(path, source, number, fields[2], record, user))
     return found
 
 

@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from ocifs.cli import status as status_command
+from ocifs.cli.status import lines
+from ocifs.fuse.mounts import parse_mountinfo
 from tests.support.mount import mounted, run_ocifs
 from tests.support.registry import Registry
 
@@ -53,7 +56,7 @@ def test_people_see_the_registry_the_cache_and_what_to_do_with_a_dead_mount(
     with mounted(registry.host, tmp_path / "mnt", tmp_path / "cache") as mount:
         list(mount.path.iterdir())
         text = run_ocifs("status", cache=tmp_path).stdout.decode()
-        assert f"{mount.path}  {registry.host}  answers" in text
+        assert f"{mount.path}  {registry.host}  mounted" in text
         assert f"{registry.host}: reachable" in text
         assert f"cache: {tmp_path}/cache/ocifs" in text
         assert f"by process {mount.process.pid} " in text
@@ -77,6 +80,95 @@ def test_a_mount_that_is_named_has_to_answer(registry: Registry, tmp_path: Path)
         assert status(tmp_path / "none") == (1, [])
         mount.kill()
         assert status(mount.path) == (1, ["dead"])
+
+
+MIB = 1 << 20
+PART = {"repository": "r", "digest": f"sha256:{'a' * 64}", "start": 0, "size": 286 * MIB}
+TABLE = "".join(
+    f"{number} 1 0:{number} / {path} ro shared:1 - fuse.ocifs r ro,{owner}\n"
+    for number, (path, owner) in enumerate(
+        [
+            ("/a", "user_id=77,group_id=0"),
+            ("/b", f"user_id={os.geteuid()},group_id=0,allow_other"),
+            ("/c", "group_id=0,user_id=77"),
+            ("/d", f"user_id={os.geteuid()}"),
+        ]
+    )
+)
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        ({"cache": {"directory": "/c", "size": 3 * MIB, "limit": 30 * MIB}}, "3.0 MiB of 30.0 MiB"),
+        (
+            {"cache": {"directory": "/c", "size": 30 * MIB, "limit": 3 * MIB}},
+            "cache: /c, 30.0 MiB used, above the limit of 3.0 MiB: content in use is not evicted",
+        ),
+        ({"cache": {"directory": "/c", "size": None, "limit": 3}}, "cache: /c\n"),
+        (
+            {"registries": [{"fetching": [{**PART, "stop": 286 * MIB, "received": 15 * MIB}]}]},
+            f"r@sha256:{'a' * 12}…: 15.0 MiB of 286.0 MiB fetched\n",
+        ),
+        (
+            {"registries": [{"fetching": [{**PART, "stop": 20 * MIB, "received": 15 * MIB}]}]},
+            f"r@sha256:{'a' * 12}…: 15.0 MiB of 20.0 MiB fetched (a part of 286.0 MiB)\n",
+        ),
+        ({"registries": [{"fetches": 1}]}, "1 active fetch\n"),
+    ],
+)
+def test_sizes_are_readable(status: dict[str, object], expected: str) -> None:
+    assert expected in "\n".join([*lines(status), ""])
+
+
+def test_own_mounts_come_first_with_words_for_people(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The other states are those of `mount_state`."""
+    states = {"/a": "EACCES", "/b": "dead", "/c": "EIO", "/d": "silent"}
+    monkeypatch.setattr(status_command, "mounts", lambda: parse_mountinfo(TABLE))
+    monkeypatch.setattr(status_command, "mount_state", lambda mount: states[str(mount.mountpoint)])
+    status_command.command.main(["--json"], standalone_mode=False)
+    rows = json.loads(capsys.readouterr().out)
+    assert {row["mountpoint"]: row["state"] for row in rows} == states
+    status_command.command.main([], standalone_mode=False)
+    shown = [line for line in capsys.readouterr().out.splitlines() if line.startswith("/")]
+    assert shown == [
+        "/b  r  dead",
+        "/d  r  not responding",
+        "/a  r  no access",
+        "/c  r  input/output error",
+    ]
+
+
+@pytest.mark.mount
+@pytest.mark.servers
+def test_what_is_not_mounted_is_reported_with_the_mounts(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "config.toml"
+    text = "[mounts.{}]\nsource = 'reg.example.com'\nmountpoint = '{}'\n"
+    config.write_text(text.format("work", tmp_path / "mnt") + text.format("idle", tmp_path / "x"))
+    monkeypatch.setenv("OCIFS_CONFIG", str(config))
+
+    def status(word: str) -> tuple[int, str, str]:
+        done = run_ocifs("status", word, cache=tmp_path, check=False)
+        return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+    with mounted(registry.host, tmp_path / "mnt", tmp_path / "cache"):
+        code, shown, message = status("work")
+        assert (code, message) == (0, "") and f"{tmp_path}/mnt  {registry.host}  mounted" in shown
+        code, shown, message = status(f"{tmp_path}/mtn")
+        assert (code, shown) == (1, "") and message.count("\n") == 1
+        assert f"not mounted: {tmp_path}/mtn; did you mean" in message
+        assert f"{tmp_path}/mnt" in message
+        assert status("idle") == (
+            1,
+            "",
+            f"ocifs: not mounted: idle ({tmp_path}/x); mount it: `ocifs mount idle`\n",
+        )
+        code, shown, message = status("nosuch")
+        assert (code, shown) == (1, "") and message.startswith("ocifs: not mounted: nosuch; ")
 
 
 @pytest.mark.mount
@@ -119,7 +211,8 @@ def test_a_mount_of_another_user_is_called_so_and_is_nothing_to_put_right(
     if said["status"].returncode not in (0, 1):
         pytest.skip("others may not read this clone")
     assert (
-        f"{place}/mnt  {registry.host}  EACCES\n  mounted by another user" in said["status"].stdout
+        f"{place}/mnt  {registry.host}  no access\n  mounted by another user"
+        in said["status"].stdout
     )
     assert f"{place}/mnt" not in said["doctor"].stdout
 
