@@ -21,8 +21,14 @@ from ocifs.verbs.inspect import inspect_manifest
 @click.command("inspect", cls=SourceCommand)
 @click.argument("reference", type=JOINED)
 @json_option
+@click.option(
+    "--tags",
+    "list_tags",
+    is_flag=True,
+    help="List the tags of the repository (one request more).",
+)
 @shared
-def command(reference: str, as_json: bool, **options: Unpack[Options]) -> None:
+def command(reference: str, as_json: bool, list_tags: bool, **options: Unpack[Options]) -> None:
     """Show a manifest's kind and how it was determined.
 
     Also shows its layers, files and referrers.
@@ -36,7 +42,7 @@ def command(reference: str, as_json: bool, **options: Unpack[Options]) -> None:
     async def visit(tree: AsyncTree) -> None:
         # A path that does not exist gets a hint.
         await find_node(tree, path)
-        inspection = await inspect_manifest(tree, path)
+        inspection = await inspect_manifest(tree, path, list_tags=list_tags)
         if inspection.referrers_error is not None:
             failure = (
                 "cannot list all referrers" if inspection.referrers else "cannot list referrers"

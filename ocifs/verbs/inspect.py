@@ -20,6 +20,7 @@ from ocifs.tree.manifest.referrers import Referrer
 from ocifs.tree.manifest.summary import summarise
 from ocifs.tree.manifest.times import CREATED, config_members
 from ocifs.verbs.manifests import manifest_directory
+from ocifs.verbs.tags import natural_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +28,17 @@ class Inspection:
     """A manifest and its referrers.
 
     `referrers_error` is the reason if not all of them could be listed; `referrers` is None if none
-    could. `tag`: the tag of the manifest, or "".
+    could. `tag`: the tag of the manifest, or "". `tags`: the tags that lead to it, directly or
+    through an index, if they are known without a request. `repository_tags`: all tags of the
+    repository, or None if not requested.
     """
 
     loaded: LoadedManifest
     referrers: list[Referrer] | None
     referrers_error: OcifsError | None = None
     tag: str = ""
+    tags: tuple[str, ...] = ()
+    repository_tags: tuple[str, ...] | None = None
 
     @property
     def kind(self) -> str:
@@ -43,9 +48,18 @@ class Inspection:
     def summary(self) -> str:
         """The description for people, as in `summary.txt`."""
         loaded = self.loaded
-        return summarise(
+        page = summarise(
             loaded.manifest, loaded.classification, loaded.config, self.referrers, self.tag
         )
+        for heading, tags in (
+            ("Known tags of this manifest", self.tags),
+            ("Tags of the repository", self.repository_tags),
+        ):
+            if tags:
+                page += "".join(
+                    f"{line}\n" for line in ("", heading, *(f"  {tag}" for tag in tags))
+                )
+        return page
 
     def as_dict(self) -> dict[str, object]:
         """The description for programs, as `ocifs inspect --json` prints it."""
@@ -61,6 +75,8 @@ class Inspection:
             "also": list(found.also),
             "claim": self._claim(),
             "digest": str(manifest.digest),
+            "tags": list(self.tags),
+            "repository_tags": self.repository_tags,
             "media_type": manifest.media_type,
             "form": manifest.form.value,
             "form_reason": manifest.form_reason,
@@ -123,8 +139,10 @@ def _referrer(referrer: Referrer, subject: Digest) -> dict[str, object]:
     }
 
 
-async def inspect_manifest(tree: AsyncTree, path: str = "") -> Inspection:
-    """Describe the manifest at a path.
+async def inspect_manifest(
+    tree: AsyncTree, path: str = "", *, list_tags: bool = False
+) -> Inspection:
+    """Describe the manifest at a path. `list_tags` requests the tags of its repository.
 
     Raises UsageError if the path does not lead to a single manifest, and the errors of a read. A
     registry that cannot list referrers is not an error.
@@ -137,9 +155,16 @@ async def inspect_manifest(tree: AsyncTree, path: str = "") -> Inspection:
             referrers, error = await directory.referrers()
     except OcifsError as failure:
         referrers, error = [], failure
-    version = directory.location.version
-    tag = version if isinstance(version, str) else ""
-    return Inspection(loaded, None if error and not referrers else referrers, error, tag)
+    location = directory.location
+    tag = location.version if isinstance(location.version, str) else ""
+    known = {tag, *location.context.tags_of(location.repository, loaded.manifest.digest)} - {""}
+    listed = None
+    if list_tags:
+        with tree.deadline():
+            listed = await location.context.origin.catalog.tags(location.repository)
+        listed = tuple(sorted(listed, key=natural_key))
+    shown = None if error and not referrers else referrers
+    return Inspection(loaded, shown, error, tag, tuple(sorted(known, key=natural_key)), listed)
 
 
 def _descriptor(descriptor: Descriptor) -> dict[str, object]:

@@ -141,6 +141,32 @@ def test_inspect_says_everything_to_programs(tmp_path: Path) -> None:
 
 
 @pytest.mark.servers
+def test_inspect_lists_tags_with_one_request_more(registry: Registry, tmp_path: Path) -> None:
+    # This registry has no referrers API, so signatures are looked for among the tags anyway.
+    lists = 1
+    for tag in ("1.10", "1.9"):
+        push(registry, "inspected-tags", tag, mediatype.OCI_CONFIG, mediatype.OCI_LAYER_GZIP)
+    source = f"{registry.host}/inspected-tags:1.9"
+
+    def inspect(*options: str) -> tuple[str, int]:
+        cache = tmp_path / "-".join(options or ("none",))
+        done = run_ocifs("inspect", "-v", *options, source, cache=cache)
+        return done.stdout.decode(), done.stderr.count(b"/tags/list")
+
+    text, requests = inspect("--json")
+    found = json.loads(text)
+    assert (found["tags"], found["repository_tags"], requests) == (["1.9"], None, lists)
+    text, requests = inspect("--json", "--tags")
+    found = json.loads(text)
+    assert (found["tags"], found["repository_tags"]) == (["1.9"], ["1.9", "1.10"])
+    assert requests == lists + 1
+    text, requests = inspect()
+    assert "\nKnown tags of this manifest\n  1.9\n" in text and requests == lists
+    text, requests = inspect("--tags")
+    assert text.endswith("\nTags of the repository\n  1.9\n  1.10\n") and requests == lists + 1
+
+
+@pytest.mark.servers
 def test_inspect_says_what_refers_to_a_manifest(registry: Registry, tmp_path: Path) -> None:
     push(registry, "inspected", "v1", mediatype.OCI_CONFIG, mediatype.OCI_LAYER_GZIP)
     empty = {

@@ -154,7 +154,7 @@ def test_a_kind_of_the_configuration_file_is_shown_with_the_file(
     monkeypatch.setenv("OCIFS_CONFIG", str(config))
     config.write_text("")
     page = run_ocifs("inspect", f"oci:{layout}:v1", cache=tmp_path / "cache").stdout.decode()
-    assert "Kind:          artifact — Artifact of a type that is not listed here" in page
+    assert "Kind:          artifact — Artifact of a type that ocifs has no kind for" in page
     config.write_text(TOML)
     page = run_ocifs("inspect", f"oci:{layout}:v1", cache=tmp_path / "cache").stdout.decode()
     assert "Kind:          acme-report — Report of Acme's scanner\n" in page

@@ -6,12 +6,15 @@ simple heuristic that a row refutes. The conventions of 2025 and later are in ro
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from ocifs.oci import mediatype
 from ocifs.oci.kinds.artifact import classify
 from ocifs.oci.kinds.payload import payload_files
 from ocifs.oci.kinds.table import KINDS, KINDS_BY_NAME
+from ocifs.tree.manifest.summary import summarise
 from tests.oci.manifests import (
     BLANK,
     COMMON,
@@ -280,6 +283,29 @@ def test_a_manifest_is_classified_and_its_files_are_named(row: Row) -> None:
     assert bool(result.rule)
     assert bool(result.value) == bool(result.decided_by)
     assert tuple(file.path for file in payload_files(manifest, result, row.config)) == row.files
+
+
+# Fields of the specification, and words for the rest. Not the names of rules.
+DECIDED = re.compile(
+    r"Decided by: +(?:(?:artifactType|mediaType|config\.mediaType|layers\[\d+\]\.(?:mediaType|"
+    r"annotations\[.+?\])|annotations\[.+?\]|manifests\[\d*\]\.\w+|tag)(?::|$)"
+    r"|no field declares a type$|the structure of the manifest(?::|$))",
+    re.MULTILINE,
+)
+
+
+@pytest.mark.parametrize("row", ALL_ROWS, ids=[row.name for row in ALL_ROWS])
+def test_a_summary_has_no_names_of_rules(row: Row) -> None:
+    manifest = parse(row.manifest)
+    page = summarise(manifest, classify(manifest, tag=row.tag), row.config)
+    assert DECIDED.search(page), page
+
+
+@pytest.mark.parametrize("body", [{}, {"schemaVersion": 2}, {"layers": [], "manifests": []}])
+def test_a_summary_of_an_unknown_form_has_plain_words(body: dict[str, object]) -> None:
+    manifest = parse(body)
+    page = summarise(manifest, classify(manifest), None)
+    assert "Decided by:  the structure of the manifest\n" in re.sub(" {2,}", "  ", page)
 
 
 def test_every_kind_of_the_table_has_a_row() -> None:

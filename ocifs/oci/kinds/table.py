@@ -219,7 +219,7 @@ GENERAL = (
     ArtifactKind("image-index", "Container image for several platforms", index=True),
     ArtifactKind("docker-schema1", "Docker image manifest, schema 1"),
     ArtifactKind("referrers-index", "Referrers of a digest (referrers tag schema)", index=True),
-    ArtifactKind("artifact", "Artifact of a type that is not listed here"),
+    ArtifactKind("artifact", "Artifact of a type that ocifs has no kind for"),
     ArtifactKind("artifact-index", "Index of artifacts", index=True),
     ArtifactKind("files", "Files without a type"),
     ArtifactKind("unknown", "Manifest of a form that ocifs does not interpret"),

@@ -30,6 +30,9 @@ _TITLE, _VERSION = "org.opencontainers.image.title", "org.opencontainers.image.v
 # Characters of a value. The whole value is in `annotations/` or `config.json`.
 _LONGEST = 160
 
+# Used if no field decided. Fields have the names of the specification.
+_DECIDED = {"": "no field declares a type", "form": "the structure of the manifest"}
+
 NOT_VERIFIED = "not verified"
 
 TableRow = tuple[str, ...]
@@ -97,7 +100,8 @@ def _facts(
     yield "Name", _name(manifest, config_fields)
     # The line `Form` shows the same reason.
     value = "" if classification.value == manifest.form_reason else classification.value
-    decided = (classification.decided_by or classification.rule, value)
+    field = classification.decided_by
+    decided = (_DECIDED.get(field, field), value)
     origin = classification.row.origin
     yield (
         "Decided by",
