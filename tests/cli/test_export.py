@@ -171,8 +171,12 @@ def test_what_is_there_and_right_is_not_fetched_again(registry: Registry, tmp_pa
     run_ocifs("export", reference, where, cache=tmp_path / "two")
     assert listed(tmp_path / "ours") == {"image-1": manifest["digest"]}
     assert {first, last} <= set(blobs(tmp_path / "ours").values())
-    path = f"/v2/{repository}/blobs/sha256:{hashlib.sha256(first).hexdigest()}"
-    assert registry.requests("GET", path) == 1
+    digests = [f"sha256:{hashlib.sha256(each).hexdigest()}" for each in (first, last)]
+    paths = [f"/v2/{repository}/blobs/{digest}" for digest in digests]
+    before = [registry.requests("GET", path) for path in paths]
+    (tmp_path / "ours/blobs" / digests[1].replace(":", "/")).unlink()
+    run_ocifs("export", reference, where, cache=tmp_path / "three")
+    assert [registry.requests("GET", path) for path in paths] == [before[0], before[1] + 1]
 
 
 def test_what_is_damaged_is_fetched_again_and_leftovers_go(
