@@ -6,6 +6,7 @@ Blocks on disk. Called by `sources.py`, in the main thread and without an event 
   source, and the rest is the path in it.
 - The name of an image in a layout may contain slashes: it is the longest one that the layout has.
 - A word that cannot be split is left as it is, so that opening it raises the error.
+- The disk is read in worker threads, with the deadlines of the command: a file system may hang.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ import os
 import re
 
 from ocifs.app import open_tree, run_to_end
-from ocifs.errors import OcifsError
+from ocifs.concurrency import deadline, in_thread
+from ocifs.errors import DeadlineExceeded, OcifsError
 from ocifs.filenames import mangle, to_bytes
-from ocifs.oci.local import PREFIXES, LayoutSource, parse_local
+from ocifs.oci.local import PREFIXES, LayoutSource, is_path, parse_local
 from ocifs.options import Options, settings_of
+from ocifs.settings import Settings
 from ocifs.tree.walk import walk
 
 _DIGEST = re.compile(r"@(?:sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128})(?=/|$)")
@@ -29,15 +32,21 @@ _MAX_NAMES = 100
 
 
 def split_local(text: str, options: Options) -> tuple[str, str]:
-    """The source, and the path in it. The path is empty if the word names only a source."""
+    """The source, and the path in it. The path is empty if the word names only a source.
+
+    Raises DeadlineExceeded, and UsageError for invalid options.
+    """
     prefix = next((prefix for prefix in PREFIXES if text.startswith(prefix)), "")
+    if not prefix and not is_path(text):
+        # The transport of another tool, which is an error of the source.
+        return text, ""
     body = text.removeprefix(prefix)
     versioned = _DIGEST.search(body) or _INDEX.search(body)
     if versioned and prefix != "dir:":
         return prefix + body[: versioned.end()], body[versioned.end() :].strip("/")
     path, colon, name = body.partition(":")
     if not colon or prefix == "dir:":
-        source, rest = _split_path(body)
+        source, rest = _split_path(body, options)
         return prefix + source, rest
     if "/" not in name:
         return text, ""
@@ -45,8 +54,22 @@ def split_local(text: str, options: Options) -> tuple[str, str]:
     return f"{prefix}{path}:{known}", name[len(known) :].strip("/")
 
 
-def _split_path(path: str) -> tuple[str, str]:
+def _split_path(path: str, options: Options) -> tuple[str, str]:
     """The part of a path that is a source, and the rest."""
+    found = path, ""
+
+    async def look() -> None:
+        nonlocal found
+        timing = settings_of((), options).timing
+        with deadline(timing.timeout, timing.max_wait):
+            found = await in_thread(_parts_of, path, abandon_on_cancel=True)
+
+    run_to_end(look)
+    return found
+
+
+def _parts_of(path: str) -> tuple[str, str]:
+    """`_split_path` in a worker thread."""
     if os.path.isfile(path) and _is_layout(os.path.dirname(path)):
         # `dir:DIR/manifest.json`
         return os.path.dirname(path), os.path.basename(path)
@@ -72,10 +95,16 @@ def _longest_name(whole: str, text: str, options: Options) -> str:
     found = text
 
     async def look() -> None:
-        nonlocal found
         source = parse_local(whole)
         assert isinstance(source, LayoutSource)
-        async with open_tree(source, settings_of((), options)) as root:
+        settings = settings_of((), options)
+        timing = settings.timing
+        with deadline(timing.timeout, timing.max_wait):
+            await find(source, settings)
+
+    async def find(source: LayoutSource, settings: Settings) -> None:
+        nonlocal found
+        async with open_tree(source, settings) as root:
             for count in range(len(parts), 0, -1):
                 name = "/".join(parts[:count])
                 try:
@@ -87,6 +116,8 @@ def _longest_name(whole: str, text: str, options: Options) -> str:
 
     try:
         run_to_end(look)
+    except DeadlineExceeded:
+        raise
     except OcifsError:
         return text
     return found

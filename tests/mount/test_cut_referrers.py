@@ -86,7 +86,10 @@ def test_a_partial_list_of_referrers_is_shown_before_its_error(tmp_path: Path, n
             others = [kind for kind in seen if kind != KIND]
             assert len(others) == (name != "the API, and a tag of cosign")
             for kind in others:
-                assert (place / kind / REFERRER.short).readlink().name == str(REFERRER)
+                with os.scandir(place / kind) as links:
+                    link = next(links)
+                assert link.name.endswith(REFERRER.short)
+                assert Path(link).readlink().name == str(REFERRER)
             with pytest.raises(OSError) as absent:
                 (place / "no-such-kind").lstat()
             assert absent.value.errno != errno.ENOENT, "it may be in what could not be listed"

@@ -225,9 +225,13 @@ class Authenticator:
         try:
             return await fetch_token(self._client, request)
         except AccessDenied as error:
-            # Without credentials, 403 may be about this scope alone (see `sign_in`).
+            # Without credentials, 403 may be about this scope alone (see `sign_in`). Without 401 or
+            # 403, the token server has not judged the credentials.
             if error.status == 403 and credential is None:
                 error.hint = f"there are no stored credentials: {login_hint(self._host)}"
+                raise
+            if error.status not in (401, 403):
+                error.hint = error.hint or login_hint(self._host)
                 raise
             denied = login_error(self._host, credential)
             denied.status = error.status
