@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import shutil
 import signal
 import subprocess
@@ -45,7 +46,9 @@ def isolate() -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     if config.option.basetemp is None and not hasattr(config, "workerinput"):
-        _base.append(Path(tempfile.mkdtemp(prefix="ocifs-tests-")))
+        # Not mkdtemp, whose names may have an underscore: podman makes a reference of the path.
+        _base.append(Path(tempfile.gettempdir(), f"ocifs-tests-{secrets.token_hex(6)}"))
+        _base[0].mkdir(mode=0o700)
         config.option.basetemp = str(_base[0] / "run")
 
 

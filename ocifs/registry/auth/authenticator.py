@@ -225,17 +225,22 @@ class Authenticator:
         try:
             return await fetch_token(self._client, request)
         except AccessDenied as error:
-            # Without credentials, 403 may be about this scope alone (see `sign_in`). Without 401 or
-            # 403, the token server has not judged the credentials.
-            if error.status == 403 and credential is None:
-                error.hint = f"there are no stored credentials: {login_hint(self._host)}"
-                raise
-            if error.status not in (401, 403):
-                error.hint = error.hint or login_hint(self._host)
-                raise
-            denied = login_error(self._host, credential)
-            denied.status = error.status
-            raise denied from error
+            raise _explained(error, self._host, credential) from None
+
+
+def _explained(error: AccessDenied, host: str, credential: Credential | None) -> AccessDenied:
+    """The error of a token server, in terms of the user's login."""
+    # Without credentials, 403 may be about this scope alone (see `sign_in`).
+    if error.status == 403 and credential is None:
+        error.hint = f"there are no stored credentials: {login_hint(host)}"
+        return error
+    # Without 401 or 403, the token server has not judged the credentials.
+    if error.status not in (401, 403):
+        error.hint = error.hint or login_hint(host)
+        return error
+    denied = login_error(host, credential)
+    denied.status = error.status
+    return denied
 
 
 _KINDS = {"identity": "an identity token", "registry": "a registry token"}
