@@ -22,6 +22,7 @@ def __getattr__(name: str) -> object:
     import importlib
 
     if name in _API:
+        _warn_of_clash()
         return getattr(importlib.import_module("ocifs.api"), name)
     if name in _ERRORS:
         return getattr(importlib.import_module("ocifs.errors"), name)
@@ -33,6 +34,17 @@ def __getattr__(name: str) -> object:
             "which has the same import name; here the protocol for fsspec is oci-registry://"
         )
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _warn_of_clash() -> None:
+    """Warn if another distribution has the same package. Commands do not use this path."""
+    import importlib
+    import warnings
+
+    distributions = importlib.import_module("ocifs.distributions")
+    message = distributions.clash()
+    if message:
+        warnings.warn(f"{message}; {distributions.REMEDY}", stacklevel=3)
 
 
 def _version() -> str:

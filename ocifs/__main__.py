@@ -4,6 +4,9 @@ Rules that hold here: only the standard library is imported before the current d
 from the search paths.
 """
 
+import sys
+
+import ocifs
 from ocifs import startup
 from ocifs.programs import exclude_current_directory
 
@@ -11,6 +14,7 @@ from ocifs.programs import exclude_current_directory
 def main() -> None:
     """The `ocifs` command."""
     exclude_current_directory()
+    _check_package()
     startup.prepare()
     from ocifs.cli.main import main as run
 
@@ -23,9 +27,18 @@ def main() -> None:
 def mount_helper() -> None:
     """The `mount.ocifs` command."""
     exclude_current_directory()
+    _check_package()
     from ocifs.cli.mount_helper import main as run
 
     run()
+
+
+def _check_package() -> None:
+    """Exit if another distribution has replaced `ocifs/__init__.py`: Oracle's has that name."""
+    if "_DISTRIBUTION" not in vars(ocifs):
+        from ocifs.distributions import REMEDY
+
+        sys.exit(f"ocifs: another distribution has replaced files of ocifs-mount; {REMEDY}")
 
 
 if __name__ == "__main__":

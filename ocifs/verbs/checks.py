@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ocifs.distributions import REMEDY, clash
 from ocifs.errors import UsageError
 from ocifs.fuse.kernel.probe import probe
 from ocifs.fuse.mounts import mount_table
@@ -42,6 +43,13 @@ class Finding:
     topic: str
     text: str
     todo: str = ""
+
+
+def package() -> Iterator[Finding]:
+    """Whether another distribution overwrites files of this package."""
+    message = clash()
+    if message:
+        yield Finding(WARNING, "package", message, REMEDY)
 
 
 def fuse(

@@ -41,6 +41,7 @@ from ocifs.verbs.checks import (
     credentials,
     fuse,
     kernel,
+    package,
     registries,
 )
 
@@ -70,6 +71,8 @@ async def diagnose(source: OneSource | None, settings: Settings) -> AsyncIterato
     """The findings for this machine and, if given, a source."""
     version = ".".join(map(str, sys.version_info[:3]))
     yield Finding(OK, "version", f"ocifs {__version__}, Python {version} ({sys.executable})")
+    for finding in await in_thread(list, package()):
+        yield finding
     local = (kernel, credentials, cache, registries)
     checks = (fuse(), *(check(settings) for check in local), _mounts())
     for check in checks:
