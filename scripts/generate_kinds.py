@@ -19,6 +19,7 @@ from ocifs.oci.kinds.table import (
     MACHINES,
     MODELS,
     PACKAGES,
+    PLATFORMS,
     PROGRAMS,
     SUPPLY_CHAIN,
 )
@@ -95,6 +96,7 @@ SECTIONS = (
     ("Machines and operating systems", MACHINES),
     ("Packages", PACKAGES),
     ("Programs and data", PROGRAMS),
+    ("Clusters, edge devices and tools", PLATFORMS),
     ("Models", MODELS),
     ("Agents and their tools", AGENTS),
     ("Kinds that are decided by the form, or by default", GENERAL),

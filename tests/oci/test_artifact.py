@@ -40,6 +40,7 @@ from tests.oci.manifests import (
     x,
 )
 from tests.oci.rows_2026 import ROWS_2026
+from tests.oci.rows_platforms import ROWS_PLATFORMS
 
 CHART = b'{"name": "web", "version": "1.2.0"}'
 HELM, CHART_TAR = V + "cncf.helm.config.v1+json", V + "cncf.helm.chart.content.v1.tar+gzip"
@@ -266,7 +267,7 @@ ROWS = [
 ]  # fmt: skip
 
 
-ALL_ROWS = (*ROWS, *ROWS_2026)
+ALL_ROWS = (*ROWS, *ROWS_2026, *ROWS_PLATFORMS)
 
 
 @pytest.mark.parametrize("row", ALL_ROWS, ids=[row.name for row in ALL_ROWS])

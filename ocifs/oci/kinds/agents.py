@@ -11,8 +11,37 @@ _MCP = "application/vnd.docker.mcp."
 _KIT = "application/vnd.docker.sandbox.kit."
 
 _SKILLS = ("*.skill.*", "*.skills.*", "*/skill.*", "application/vnd.agentskills.*", "*.skill")
+_PLUGINS = (
+    "dev.toolhive.plugins.*",
+    "application/vnd.agentregistry.plugin.*",
+    "application/vnd.agentpackage.plugin.*",
+)
+_RECORDS = ("application/vnd.agntcy.record.*", "application/vnd.agntcy.oasf.*")
 
 AGENTS = (
+    ArtifactKind(
+        # Its layers describe the skills of an agent, and the row of skills must follow.
+        "agntcy-record",
+        "Record of an agent in the AGNTCY Directory",
+        types=_RECORDS,
+        layer_types=_RECORDS,
+    ),
+    ArtifactKind(
+        "agent-card",
+        "Description of an agent or of its servers",
+        types=(
+            "application/vnd.a2a.card.*",
+            "application/vnd.mcp.card.*",
+            "application/a2a-agent-card+json",
+            "application/mcp-server-card+json",
+        ),
+        file_names=(
+            ("application/vnd.a2a.card.*", "a2a-card.json"),
+            ("application/a2a-agent-card+json", "agent-card.json"),
+            ("application/vnd.mcp.card.*", "mcp-card.json"),
+            ("application/mcp-server-card+json", "server-card.json"),
+        ),
+    ),
     ArtifactKind(
         "agent-skill",
         "Skill for an agent",
@@ -31,10 +60,13 @@ AGENTS = (
     ArtifactKind(
         "agent-plugin",
         "Plugin for an agent: skills, commands, hooks and servers",
-        types=("dev.toolhive.plugins.*",),
-        index_types=("dev.toolhive.plugins.*",),
+        types=_PLUGINS,
+        index_types=_PLUGINS,
         is_image=True,
-        file_names=(("application/vnd.oci.image.layer.*", "plugin/"),),
+        file_names=(
+            ("application/vnd.oci.image.layer.*", "plugin/"),
+            *((f"{pattern}tar*", "plugin/") for pattern in _PLUGINS),
+        ),
     ),
     ArtifactKind(
         "docker-agent",

@@ -22,6 +22,11 @@ ANNOTATED = (
     ("io.backstage.dynamic-packages", "backstage-plugin"),
     ("vnd.docker.sandbox.kit.descriptor", "sandbox-kit"),
     ("org.flatpak.ref", "flatpak"),
+    ("cache.triton.image/variant", "triton-cache"),
+    # Podman, CRI-O, and the tools of CRIU.
+    ("io.podman.annotations.checkpoint.name", "checkpoint"),
+    ("io.kubernetes.cri-o.annotations.checkpoint.name", "checkpoint"),
+    ("org.criu.checkpoint.container.name", "checkpoint"),
 )
 # Prefixes of annotations of layers. Podman 4 and older write the third one.
 _LAYER_ANNOTATED = (

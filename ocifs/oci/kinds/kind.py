@@ -1,8 +1,8 @@
 """The fields of a row in the table of kinds, and how they are matched.
 
 A row describes a kind of artifact: the types and annotations that identify it, and the names of its
-files. The rows are in table.py, packages.py and programs.py; docs/how-to/extend.md shows how to add
-one.
+files. The rows are in table.py and the modules that it imports; docs/how-to/extend.md shows how to
+add one.
 
 Rules that hold here:
 

@@ -12,6 +12,10 @@ _VETU = "application/vnd.cirruslabs.vetu."
 _LUME = "application/vnd.trycua.lume."
 _IRONCORE = "application/vnd.ironcore.image."
 _UNIKRAFT = "application/vnd.unikraft."
+_ORKA = "application/vnd.macstadium.orka-engine."
+_EVE = "application/vnd.lfedge."
+_SYSEXT = "application/vnd.systemd.sysext."
+_APPLE_KERNEL = "application/vnd.apple.containerization.kernel"
 _HYPERLIGHT = "application/vnd.hyperlight.snapshot."
 
 MACHINES = (
@@ -59,6 +63,44 @@ MACHINES = (
         # Each part of a disk is a gzip stream, and so is the whole.
         joined_types=(_LUME + "disk.*",),
         part_number="org.trycua.lume.part.number",
+    ),
+    ArtifactKind(
+        "orka-vm",
+        "Orka virtual machine",
+        types=(_ORKA + "*",),
+        layer_types=(_ORKA + "*",),
+        # The parts of a disk overlap: they are not joined.
+        file_names=((_ORKA + "disk.layer.*", "disk.img.{n}.lz4"),),
+    ),
+    ArtifactKind(
+        "edge-container",
+        "Virtual machine for EVE (edge container)",
+        types=(_EVE + "eci.*",),
+        layer_types=(_EVE + "*",),
+        # For older registries, the layers have the types of an image.
+        layer_annotations=("org.lfedge.eci.mediaType",),
+        file_names=(
+            (_EVE + "eci.kernel.*", "kernel"),
+            (_EVE + "eci.initrd.*", "initrd"),
+            *(
+                (f"{_EVE}disk.layer.v1+{form}", f"disk{{shard}}.{form}")
+                for form in ("raw", "vhd", "vmdk", "iso", "qcow", "qcow2", "ova", "vhdx")
+            ),
+        ),
+    ),
+    ArtifactKind(
+        "linux-kernel",
+        "Linux kernel for Apple's containers",
+        layer_types=(_APPLE_KERNEL,),
+        file_names=((_APPLE_KERNEL, "vmlinux"),),
+    ),
+    ArtifactKind(
+        "sysext",
+        "System extension for systemd",
+        types=(_SYSEXT + "*",),
+        index_types=(_SYSEXT + "*",),
+        layer_types=(_SYSEXT + "*",),
+        file_names=((_SYSEXT + "image.*", "sysext.raw"),),
     ),
     ArtifactKind(
         "os-image",

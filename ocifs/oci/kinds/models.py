@@ -107,4 +107,30 @@ MODELS = (
             (_DOCKER_AI + "model.file", "file-{n}"),
         ),
     ),
+    ArtifactKind(
+        "ramalama-model",
+        "RamaLama model",
+        types=("application/vnd.ramalama.model.*",),
+        file_names=(("application/vnd.ramalama.model.gguf", "model{shard}.gguf"),),
+    ),
+    ArtifactKind(
+        "cog-weights",
+        "Weights for a Cog model",
+        types=("application/vnd.cog.weight.*",),
+        # The parts of one directory, which a large model needs.
+        file_names=(("application/vnd.oci.image.layer.*", "weights{shard}/"),),
+    ),
+    ArtifactKind(
+        "kernel-cache",
+        "Compiled GPU kernels of a model (Triton, vLLM)",
+        layer_types=(
+            "application/cache.triton.content.*",
+            "application/vnd.cache.triton.content.*",
+            "application/cache.vllm.content.*",
+        ),
+        file_names=(
+            ("application/cache.vllm.content.*", "vllm-cache/"),
+            ("*cache.triton.content.*", "triton-cache/"),
+        ),
+    ),
 )

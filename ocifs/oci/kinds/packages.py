@@ -8,6 +8,7 @@ from __future__ import annotations
 from ocifs.oci.kinds.kind import ArtifactKind
 
 _HELM = "application/vnd.cncf.helm."
+_CNUDIE = "application/vnd.gardener.cloud.cnudie."
 _OPA = "application/vnd.cncf.openpolicyagent."
 
 PACKAGES = (
@@ -117,8 +118,16 @@ PACKAGES = (
     ArtifactKind(
         "cnab-config",
         "Description of a cloud native application bundle",
-        types=("application/vnd.cnab.config.v1+json",),
+        types=("application/vnd.cnab.config.v1+json", "application/vnd.cnab.bundle.config.*"),
         config_file="bundle.json",
+    ),
+    ArtifactKind(
+        # The parts of a bundle are Zarf packages, and have the types of their layers.
+        "uds-bundle",
+        "Bundle of Zarf packages (UDS)",
+        types=("application/vnd.zarf.config.v1+json",),
+        required_title="uds-bundle.yaml",
+        layer_types=("application/vnd.zarf.layer.*",),
     ),
     ArtifactKind(
         "zarf-package",
@@ -154,6 +163,11 @@ PACKAGES = (
             ("application/vnd.conda.info.index.v1+json", "index.json"),
             ("application/vnd.conda.package.v2", "package.conda"),
             ("application/vnd.conda.package.v1", "package.tar.bz2"),
+            ("application/vnd.conda.repodata.*+json", "repodata.json"),
+            *(
+                (f"application/vnd.conda.repodata.*+json+{ending}", f"repodata.json.{extension}")
+                for ending, extension in (("gzip", "gz"), ("bzip2", "bz2"), ("zst*", "zst"))
+            ),
         ),
     ),
     ArtifactKind(
@@ -195,7 +209,7 @@ PACKAGES = (
     ArtifactKind(
         "npm-package",
         "npm package",
-        types=("application/vnd.npm.package.*",),
+        types=("application/vnd.npm.package.*", "application/vnd.gitlab.packages.npm.*"),
         layer_types=("application/vnd.npm.package.*",),
         file_names=(("application/vnd.npm.package.*", "package.tgz"),),
     ),
@@ -300,9 +314,15 @@ PACKAGES = (
     ArtifactKind(
         "ocm-component",
         "Open Component Model component version",
-        types=("application/vnd.ocm.software.component.config.*",),
-        layer_types=("application/vnd.ocm.software.component-descriptor.*",),
+        # The older types are those of Gardener, where the model began.
+        types=("application/vnd.ocm.software.component.config.*", _CNUDIE + "component.config.*"),
+        layer_types=(
+            "application/vnd.ocm.software.component-descriptor.*",
+            _CNUDIE + "component-descriptor.*",
+        ),
         file_names=(
+            (_CNUDIE + "component-descriptor.v2+yaml+tar", "component-descriptor/"),
+            (_CNUDIE + "component-descriptor.v2+json", "component-descriptor.json"),
             (
                 "application/vnd.ocm.software.component-descriptor.v2+yaml+tar",
                 "component-descriptor/",

@@ -45,6 +45,9 @@ def _helm(known: NameInput) -> str:
     # Early versions of Helm pushed charts as application/tar+gzip.
     if not plain.startswith(("application/vnd.cncf.helm.chart.", "application/tar+gzip")):
         return ""
+    # The first versions had the metadata of the chart in a layer of its own.
+    if ".chart.meta." in plain:
+        return ""
     complete = isinstance(name, str) and isinstance(version, str) and name and version
     stem = f"{name}-{version}" if complete else "chart"
     return f"{stem}.tgz.prov" if "provenance" in plain else f"{stem}.tgz"

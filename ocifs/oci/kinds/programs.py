@@ -12,6 +12,12 @@ _WASM_NAMES = (
     ("application/vnd.wasm.content.layer.v1+wasm", "module.wasm"),
     (_MODULE + "content.layer.v1+wasm", "module.wasm"),
     (_MODULE + "config.v1+json", "runtime-config.json"),
+    # Higress describes its plugins in further layers.
+    (_MODULE + "spec.*", "spec.yaml"),
+    (_MODULE + "doc.v1+markdown", "README.md"),
+    (_MODULE + "doc.v1.en+markdown", "README_EN.md"),
+    (_MODULE + "doc.v1.zh+markdown", "README_ZH.md"),
+    (_MODULE + "icon.*", "icon.png"),
 )
 
 
@@ -52,6 +58,8 @@ PROGRAMS = (
         layer_types=(
             "application/vnd.wasm.content.layer.*",
             _MODULE + "content.layer.*",
+            _MODULE + "spec.*",
+            _MODULE + "doc.*",
             "application/wasm",
         ),
         file_names=(*_WASM_NAMES, ("application/wasm", "module.wasm")),

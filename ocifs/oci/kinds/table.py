@@ -17,6 +17,7 @@ from ocifs.oci.kinds.kind import ArtifactKind
 from ocifs.oci.kinds.machines import MACHINES
 from ocifs.oci.kinds.models import MODELS
 from ocifs.oci.kinds.packages import PACKAGES
+from ocifs.oci.kinds.platforms import PLATFORMS
 from ocifs.oci.kinds.programs import PROGRAMS
 
 _COSIGN = "application/vnd.dev.cosign."
@@ -113,7 +114,11 @@ SUPPLY_CHAIN = (
         "sbom",
         "Software bill of materials",
         # Harbor has a type of its own for the documents that its scanners write.
-        types=(*_SBOM_TYPES, "application/vnd.goharbor.harbor.sbom.*"),
+        types=(
+            *_SBOM_TYPES,
+            "application/vnd.goharbor.harbor.sbom.*",
+            "application/vnd.ratify.spdx.*",
+        ),
         file_names=(*_SBOM_NAMES, ("application/vnd.goharbor.harbor.sbom.*", "sbom.spdx.json")),
     ),
     ArtifactKind(
@@ -196,6 +201,26 @@ IMAGE_HELPERS = (
         config_file="cacheconfig.json",
     ),
     ArtifactKind(
+        "build-record",
+        "Record of a build (docker buildx history export)",
+        types=("application/vnd.buildkit.historyrecord.*",),
+        file_names=(
+            ("application/vnd.buildkit.otlp.json.*", "trace.json"),
+            ("application/vnd.buildkit.status.*", "logs"),
+        ),
+        config_file="record.json",
+    ),
+    ArtifactKind(
+        # With these types, the image is a referrer of the original.
+        "overlaybd-image",
+        "Image in overlaybd format (accelerated container image, Azure artifact streaming)",
+        types=(
+            "application/vnd.containerd.overlaybd.*",
+            "application/vnd.azure.artifact.streaming.*",
+        ),
+        is_image=True,
+    ),
+    ArtifactKind(
         "sif-image",
         "Singularity or Apptainer image",
         types=("application/vnd.sylabs.sif.*",),
@@ -231,6 +256,7 @@ KINDS: tuple[ArtifactKind, ...] = (
     *MACHINES,
     *PACKAGES,
     *PROGRAMS,
+    *PLATFORMS,
     *MODELS,
     *AGENTS,
     *GENERAL,
