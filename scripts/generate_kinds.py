@@ -63,6 +63,8 @@ An artifact with an `artifactType`, the config of an image and its layers also h
 or by the `name` in its descriptor.
   Without these, it has the name in the table, else the usual name of its type (see below), \
 else its `ref.name`.
+  If the only layer has a type such as `application/json`, the usual name is that of the \
+artifact's type.
   The last choice is the last word of a vendor's type (`signature.json` for \
 `application/vnd.acme.signature.v1+json`), else `layer-N` with an extension.
 - A title that repeats the title of the manifest gives way to the name in the table.

@@ -6,7 +6,8 @@
 2. the kind and name of a Tekton resource
 3. a name computed for this kind of artifact (payload_names.py)
 4. the name in the table for its type or annotation (`ArtifactKind.file_names`)
-5. the usual name of a type that occurs in artifacts of many kinds
+5. the usual name of a type that occurs in artifacts of many kinds; the type of the artifact is
+   that of its only layer, if that layer has a type for any content
 6. its `ref.name`
 7. the last word of a vendor's type: `signature.json` for `application/vnd.acme.signature.v1+json`
 8. `layer-N`, with an extension from its media type, or from its first bytes if they are embedded in
@@ -23,6 +24,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from ocifs.oci import mediatype
@@ -44,6 +46,9 @@ _PATHS = (
 _PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
 _VERSION = re.compile(r"v?\d+(?:alpha\d*|beta\d*)?")
 _VENDOR_TREES = ("vnd", "prs", "x")
+_GENERAL_TYPES = frozenset(
+    {mediatype.OCTET_STREAM, "application/json", "application/xml", "text/plain", "text/json"}
+)
 _STRUCTURAL = ("application/vnd.oci.*", *ROOTFS)
 # Words that describe the place of the content and not the content.
 _GENERIC = frozenset(
@@ -63,9 +68,18 @@ def layer_names(
     config: dict[str, object],
     annotations: Mapping[str, str],
     layers: Sequence[tuple[int, Descriptor]],
+    artifact_type: str = "",
 ) -> list[str]:
-    """The name of each of these numbered layers. `config`: the members of the config."""
-    names = [_name(kind, NameInput(config, annotations, layer), number) for number, layer in layers]
+    """The name of each of these numbered layers.
+
+    `config`: the members of the config. `artifact_type`: the type that identified the artifact.
+    """
+    # ORAS writes the general type of the file beside the type that its user declared.
+    own = artifact_type if len(layers) == 1 else ""
+    names = [
+        _name(kind, NameInput(config, annotations, _typed(layer, own)), number)
+        for number, layer in layers
+    ]
     repeated = Counter(name.text for name in names if name.is_template)
     counts: Counter[str] = Counter()
     result = []
@@ -73,6 +87,16 @@ def layer_names(
         result.append(_numbered(name, counts[name.text], repeated[name.text]))
         counts[name.text] += name.is_template
     return result
+
+
+def _typed(layer: Descriptor, artifact_type: str) -> Descriptor:
+    """The layer with the type of its artifact, if its own type has no name and that one has."""
+    is_general = mediatype.essence(layer.media_type) in _GENERAL_TYPES
+    if not is_general or not any(
+        matches_any((pattern,), artifact_type) for pattern, _ in COMMON_NAMES
+    ):
+        return layer
+    return replace(layer, media_type=artifact_type)
 
 
 def path_key(layer: Descriptor) -> str:

@@ -12,6 +12,7 @@ _VETU = "application/vnd.cirruslabs.vetu."
 _LUME = "application/vnd.trycua.lume."
 _IRONCORE = "application/vnd.ironcore.image."
 _UNIKRAFT = "application/vnd.unikraft."
+_KUBEVIRT = "application/vnd.kubevirt."
 _ORKA = "application/vnd.macstadium.orka-engine."
 _EVE = "application/vnd.lfedge."
 _SYSEXT = "application/vnd.systemd.sysext."
@@ -63,6 +64,18 @@ MACHINES = (
         # Each part of a disk is a gzip stream, and so is the whole.
         joined_types=(_LUME + "disk.*",),
         part_number="org.trycua.lume.part.number",
+    ),
+    ArtifactKind(
+        "kubevirt-vm",
+        "KubeVirt virtual machine, or a template of one",
+        types=(_KUBEVIRT + "virtualmachine*",),
+        index_types=(_KUBEVIRT + "virtualmachine*",),
+        layer_types=(_KUBEVIRT + "disk.*",),
+        file_names=(
+            (_KUBEVIRT + "disk.raw+zstd", "{io.kubevirt.disk.name}.raw.zst"),
+            (_KUBEVIRT + "disk.raw+zstd", "disk{shard}.raw.zst"),
+        ),
+        config_file="virtualmachine.json",
     ),
     ArtifactKind(
         "orka-vm",

@@ -48,6 +48,8 @@ MODELS = (
             (_OLLAMA + "model", "model.gguf"),
             (_OLLAMA + "projector", "projector.gguf"),
             (_OLLAMA + "adapter", "adapter.gguf"),
+            # The small model of speculative decoding.
+            (_OLLAMA + "draft", "draft.gguf"),
             (_OLLAMA + "license", "LICENSE"),
             (_OLLAMA + "template", "template"),
             (_OLLAMA + "system", "system"),
@@ -104,6 +106,7 @@ MODELS = (
             (_DOCKER_AI + "chat.template.jinja", "template.jinja"),
             (_DOCKER_AI + "vllm.config.*", "config/"),
             (_DOCKER_AI + "dir.tar", "dir/"),
+            (_DOCKER_AI + "model.file.*+gguf", "model{shard}.gguf"),
             (_DOCKER_AI + "model.file", "file-{n}"),
         ),
     ),

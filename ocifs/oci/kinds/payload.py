@@ -96,7 +96,9 @@ def payload_files(
         # With a title, `{}` is a file and not a placeholder.
         if not layer.is_empty or layer.annotations.get(TITLE) or layer.name
     ]
-    names = layer_names(kind, _load(config), manifest.annotations, numbered)
+    names = layer_names(
+        kind, _load(config), manifest.annotations, numbered, classification.artifact_type
+    )
     files = list(_joined(kind, _layer_files(kind, numbered, names)))
     own = _config_file(manifest, kind, not files)
     files += [] if own is None else [own]

@@ -42,6 +42,23 @@ PLATFORMS = (
         ),
     ),
     ArtifactKind(
+        "zarf-component",
+        "Component for Zarf packages",
+        types=("application/vnd.zarf.component.config.*",),
+        file_names=(("dev.zarf.mountPath", "{dev.zarf.mountPath}"),),
+        config_file="component.yaml",
+    ),
+    ArtifactKind(
+        "nextflow-plugin",
+        "Plugin for Nextflow",
+        types=("application/vnd.nextflow.plugin*",),
+        layer_types=("application/vnd.nextflow.plugin*",),
+        file_names=(
+            ("application/vnd.nextflow.plugin*", "plugin.zip"),
+            ("application/zip", "plugin.zip"),
+        ),
+    ),
+    ArtifactKind(
         "hauler-file",
         "Files in Hauler's store",
         types=(_HAULER + "file.*",),

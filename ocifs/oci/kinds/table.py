@@ -23,6 +23,7 @@ from ocifs.oci.kinds.programs import PROGRAMS
 _COSIGN = "application/vnd.dev.cosign."
 _SBOM_NAMES = (
     ("application/spdx+json", "sbom.spdx.json"),
+    ("application/vnd.spdx+json", "sbom.spdx.json"),
     ("text/spdx+json", "sbom.spdx.json"),
     ("text/spdx+xml", "sbom.spdx.xml"),
     ("text/spdx", "sbom.spdx"),
@@ -39,6 +40,7 @@ _VEX_NAMES = (
     ("application/vex+json", "vex.json"),
     ("application/csaf+json", "csaf.json"),
 )
+_VEX_TYPES = tuple(pattern for pattern, _ in _VEX_NAMES)
 _BUNDLE_NAMES = (("application/vnd.dev.sigstore.bundle*", "bundle.sigstore.json"),)
 _NOTATION_NAMES = (
     ("application/jose+json", "signature.jws"),
@@ -54,6 +56,8 @@ COMMON_NAMES: tuple[tuple[str, str], ...] = (
     ("application/vnd.in-toto*", "attestation{shard}.intoto.json"),
     ("application/vnd.dsse.envelope*", "attestation{shard}.dsse.json"),
     ("application/vnd.dev.cosign.simplesigning.*", "payload{shard}.json"),
+    ("application/vnd.oci.image.layer.nydus.blob.*", "nydus-blob-{n}"),
+    ("application/vnd.cncf.openpolicyagent.layer.v1.tar+gzip", "bundle.tar.gz"),
 )
 """Names of files by types that occur in artifacts of many kinds."""
 
@@ -119,6 +123,8 @@ SUPPLY_CHAIN = (
             "application/vnd.goharbor.harbor.sbom.*",
             "application/vnd.ratify.spdx.*",
         ),
+        layer_types=("application/spdx+json", "application/vnd.spdx+json"),
+        all_layers=True,
         file_names=(*_SBOM_NAMES, ("application/vnd.goharbor.harbor.sbom.*", "sbom.spdx.json")),
     ),
     ArtifactKind(
@@ -129,7 +135,13 @@ SUPPLY_CHAIN = (
             "application/vnd.aquasec.trivy.report.*",
             "application/vnd.security.vulnerability.report*",
             "application/vnd.scanner.adapter.vuln.report.*",
+            # Konflux attaches the reports of three scanners.
+            "application/vnd.redhat.clair-report*",
+            "application/vnd.redhat.tpa-report*",
+            "application/vnd.trivy.report*",
         ),
+        layer_types=("application/sarif+json",),
+        all_layers=True,
         file_names=(
             *_REPORT_NAMES,
             ("application/json", "report{shard}.json"),
@@ -147,7 +159,9 @@ SUPPLY_CHAIN = (
     ArtifactKind(
         "vex",
         "VEX document: which vulnerabilities affect an image",
-        types=tuple(pattern for pattern, _ in _VEX_NAMES),
+        types=_VEX_TYPES,
+        layer_types=_VEX_TYPES,
+        all_layers=True,
         file_names=_VEX_NAMES,
     ),
 )
