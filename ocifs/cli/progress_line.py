@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
+from ocifs.cli.errors import INTERRUPTED
 from ocifs.cli.terminal import CLEAR_LINE, Mark, is_screen, write
 from ocifs.printable import printable
 from ocifs.units import format_duration, format_size
@@ -162,8 +163,8 @@ async def ticking(line: ProgressLine, *, summary: bool = True) -> AsyncIterator[
 @contextmanager
 def resumable(line: ProgressLine) -> Iterator[None]:
     """Write how an interrupted command is continued. The first line appears at once."""
-    line.draw(now=True)
     try:
+        line.draw(now=True)
         yield
     except KeyboardInterrupt:
         # The terminal has written ^C into the line.
@@ -171,6 +172,7 @@ def resumable(line: ProgressLine) -> Iterator[None]:
         done = line.interruption()
         after = f" after {done}" if done else ""
         write(start, f"ocifs: interrupted{after}; run the same command again to continue", err=True)
-        raise
+        # click would write an empty line for a KeyboardInterrupt.
+        raise SystemExit(INTERRUPTED) from None
     finally:
         line.clear()

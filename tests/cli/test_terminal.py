@@ -171,5 +171,5 @@ def test_the_state_of_a_mount_has_a_colour_and_says_the_same_without(
         and not ESCAPE.search(shown["dumb"])
     )
     for written in (*shown.values(), piped):
-        assert f"{tmp_path}/mnt  {registry.host}  answers".encode() in ESCAPE.sub(b"", written)
+        assert f"{tmp_path}/mnt  {registry.host}  mounted".encode() in ESCAPE.sub(b"", written)
     assert b"\x1b" not in piped
