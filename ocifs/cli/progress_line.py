@@ -167,6 +167,7 @@ def resumable(line: ProgressLine) -> Iterator[None]:
         line.draw(now=True)
         yield
     except KeyboardInterrupt:
+        line.clear()
         # The terminal has written ^C into the line.
         start = CLEAR_LINE if is_screen(sys.stderr) else Mark()
         done = line.interruption()
