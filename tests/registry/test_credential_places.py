@@ -135,6 +135,31 @@ def test_skopeo_and_ocifs_find_the_same_login(
     assert ours.split() == [theirs]
 
 
+@pytest.mark.servers
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may make a mount namespace")
+def test_a_default_location_that_is_closed_to_the_user_is_silent(place: Path) -> None:
+    def run(host: str, *variables: str, name: str = "ls") -> str:
+        words = [name, host] if name == "doctor" else [name, f"{host}/team/app", "_tags"]
+        command = ["sh", "-c", '"$@" 2>&1 || true', "sh", sys.executable, "-m", "ocifs", *words]
+        command += ["--cache-dir", f"{place}/cache/ocifs"]
+        return run_in_namespace(place, 65534, True, list(variables), command)
+
+    with fault_server(echo, plain=True) as server:
+        write_logins(place, server.host, 65534)
+        if "Permission denied" in run(server.host):
+            pytest.skip("other users may not read this clone")
+        (place / "run-containers").chmod(0o700)
+        assert run(server.host) == "passwd\n"
+        assert "cannot read credentials" not in run(server.host, name="doctor")
+        # A file of the user's own, or one that the user has named, is not expected to be closed.
+        for variable, path in (
+            ("REGISTRY_AUTH_FILE", "run-containers/65534/auth.json"),
+            ("DOCKER_CONFIG", "run-containers"),
+        ):
+            shown = run(server.host, f"{variable}={place}/{path}")
+            assert f"cannot read credentials in {place}/{path}" in shown, shown
+
+
 def test_a_home_that_is_unset_empty_or_relative_is_that_of_the_password_database() -> None:
     found = home({})
     assert found == home({"HOME": ""}) == home({"HOME": "some/where"})

@@ -99,10 +99,15 @@ def auth_files(environ: Mapping[str, str], first: Path | None) -> Iterator[Path]
         yield Path(environ["REGISTRY_AUTH_FILE"])
     runtime = runtime_directory(environ)
     # Without XDG_RUNTIME_DIR podman, buildah and skopeo have no `containers` in the path.
-    yield (runtime / "containers" if runtime else _RUN / str(os.getuid())) / "auth.json"
+    yield runtime / "containers" / "auth.json" if runtime else _default_login()
     yield config_home(environ) / "containers" / "auth.json"
     yield Path(environ.get("DOCKER_CONFIG") or home(environ) / ".docker") / "config.json"
     yield home(environ) / ".dockercfg"
+
+
+def _default_login() -> Path:
+    """The file that podman, buildah and skopeo write without XDG_RUNTIME_DIR."""
+    return _RUN / str(os.getuid()) / "auth.json"
 
 
 def hosts_in_files(environ: Mapping[str, str], first: Path | None = None) -> dict[str, list[Path]]:
@@ -126,6 +131,11 @@ def _read(path: Path) -> dict[str, object]:
     try:
         document = json.loads(read_user_file(path, _FILE_BYTES))
     except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except PermissionError as error:
+        # /run/containers may be closed to all users except root, so they have no login there.
+        if path != _default_login():
+            log.warning("cannot read credentials in %s: %s", path, type(error).__name__)
         return {}
     except (OSError, ValueError, RecursionError) as error:
         log.warning("cannot read credentials in %s: %s", path, type(error).__name__)
