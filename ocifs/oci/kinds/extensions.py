@@ -29,7 +29,8 @@ def extension_of_type(media_type: str) -> str:
     """The extension that the media type implies, with its dot, or ""."""
     plain = mediatype.essence(media_type)
     for ending, extension in _ENDINGS:
-        if plain.endswith(ending):
+        # Whole words only: `application/gzip` is not a zip file.
+        if f"/{plain}".endswith(tuple(f"{separator}{ending}" for separator in "/.+-")):
             return extension
     *words, last = _WORDS.split(plain)
     compression = _COMPRESSIONS.get(last, "")
@@ -54,6 +55,16 @@ _ENDINGS = (
     ("tar", ".tar"),
     ("squashfs", ".squashfs"),
     ("sarif+json", ".sarif.json"),
+    ("svg+xml", ".svg"),
+    ("x-ipynb+json", ".ipynb"),
+    ("x-qemu-disk", ".qcow2"),
+    ("x-iso9660-image", ".iso"),
+    ("java-archive", ".jar"),
+    ("debian.binary-package", ".deb"),
+    ("x-pem-file", ".pem"),
+    ("pgp-signature", ".asc"),
+    ("x-python", ".py"),
+    ("x-sh", ".sh"),
     ("zip", ".zip"),
     ("json", ".json"),
     ("yaml", ".yaml"),
@@ -86,17 +97,22 @@ _FORMATS = {
     "gguf": ".gguf",
     "iso": ".iso",
     "jar": ".jar",
+    "javascript": ".js",
+    "jpeg": ".jpg",
     "jsonl": ".jsonl",
+    "ndjson": ".ndjson",
     "onnx": ".onnx",
     "parquet": ".parquet",
     "pem": ".pem",
     "pkcs7": ".p7s",
+    "png": ".png",
     "p7s": ".p7s",
     "qcow2": ".qcow2",
     "raw": ".raw",
     "rego": ".rego",
     "rpm": ".rpm",
     "safetensors": ".safetensors",
+    "sql": ".sql",
     "sqlite": ".sqlite",
     "sqlite3": ".sqlite",
     "vhd": ".vhd",
