@@ -315,7 +315,13 @@ PACKAGES = (
         "ocm-component",
         "Open Component Model component version",
         # The older types are those of Gardener, where the model began.
-        types=("application/vnd.ocm.software.component.config.*", _CNUDIE + "component.config.*"),
+        # The libraries of 2025 write the type of the descriptor.
+        types=(
+            "application/vnd.ocm.software.component.config.*",
+            "application/vnd.ocm.software.component-descriptor*",
+            _CNUDIE + "component.config.*",
+        ),
+        index_types=("application/vnd.ocm.software.component-descriptor*",),
         layer_types=(
             "application/vnd.ocm.software.component-descriptor.*",
             _CNUDIE + "component-descriptor.*",

@@ -53,6 +53,9 @@ PROGRAMS = (
             "application/vnd.wasm.config.v1+json",
             "application/vnd.wasmcloud.actor.*",
             _MODULE + "config.*",
+            # The type of the layer, which users of ORAS declare.
+            "application/vnd.wasm.content.layer.*",
+            "application/wasm",
         ),
         annotations=("module.wasm.image/variant=compat", "module.wasm.image/variant=compat-smart"),
         layer_types=(
