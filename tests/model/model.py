@@ -236,7 +236,9 @@ def _referrers(found: Sequence[Artifact]) -> Tree:
     links: Tree = {}
     for each in found:
         digest = digest_of(encode(each))
-        links[digest.removeprefix("sha256:")[:12]] = To(f"../../../{digest}")
+        # A short form of the type: application/vnd.example.other.v2+json is example.other.
+        word = each.type.removeprefix("application/vnd.").partition(".v2+")[0]
+        links[f"{word}-{digest.removeprefix('sha256:')[:12]}"] = To(f"../../../{digest}")
     return {"artifact": links} if links else {}
 
 

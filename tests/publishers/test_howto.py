@@ -101,7 +101,7 @@ def run_page(registry: Registry, tmp_path: Path) -> None:
         "Start a Compose project": "compose-project\nservices: {}\n",
         "Give a directory of an image to a program": "data.csv\n",
         "Read signatures and SBOMs": "sbom\n" + SBOM,
-        "Find artifacts by kind": "helm-chart\tcharts/web:0.1.0",
+        "Find artifacts by kind": f"helm-chart\t{registry.host}/charts/web:0.1.0",
     }
     with mounted(registry.host, tmp_path / "mnt", tmp_path / "cache"):
         for heading, code in blocks().items():
