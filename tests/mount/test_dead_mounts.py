@@ -21,10 +21,13 @@ pytestmark = [pytest.mark.mount, pytest.mark.servers]
 
 HOLD = {
     "stands in it": "import os, sys; os.chdir(sys.argv[1]); print(flush=True); sys.stdin.read()",
-    "has a file open": "import sys; file = open(sys.argv[1] + '/kind'); print(flush=True); sys.stdin.read()",
+    "has a file open": (
+        "import sys; file = open(sys.argv[1] + '/kind'); print(flush=True); sys.stdin.read()"
+    ),
     "has a file mapped": (
         "import mmap, os, sys; fd = os.open(sys.argv[1] + '/layers/0/blob', os.O_RDONLY); "
-        "held = mmap.mmap(fd, 0, prot=mmap.PROT_READ); os.close(fd); print(flush=True); sys.stdin.read()"
+        "held = mmap.mmap(fd, 0, prot=mmap.PROT_READ); os.close(fd); print(flush=True); "
+        "sys.stdin.read()"
     ),
 }
 
