@@ -18,7 +18,7 @@ def kinds(root: type[errors.OcifsError] = errors.OcifsError) -> Iterator[type[er
             yield from kinds(below)
 
 
-@pytest.mark.parametrize("kind", kinds())
+@pytest.mark.parametrize("kind", list(kinds()))
 def test_every_error_has_its_own_row(kind: type[errors.OcifsError]) -> None:
     assert kind in ERRNO
     assert errno_of(kind("x")) == ERRNO[kind]
