@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Mapping, Sequence
 from typing import Unpack
@@ -16,6 +17,7 @@ import click
 
 from ocifs.api import AsyncTree
 from ocifs.cli.browse import browse
+from ocifs.cli.completion_cache import CompletionCache
 from ocifs.cli.options import SourceCommand, caching, shared
 from ocifs.cli.param_types import SOURCE, json_option
 from ocifs.cli.progress_line import ProgressLine, resumable
@@ -217,10 +219,11 @@ def gc_command(as_json: bool, **options: Unpack[CacheOptions]) -> int:
 )
 @caching
 def clear_command(force: bool, **options: Unpack[CacheOptions]) -> int:
-    """Remove everything that is not in use or pinned.
+    """Remove everything that is not in use or pinned, and the answers of shell completion.
 
     The exit status is 1 if content in use was not removed.
     """
+    CompletionCache.of_user(os.environ).clear()
     disk = Disk(cache_settings(options).directory)
     digests, names = pinned(disk)
     items = inventory(disk)

@@ -1,6 +1,8 @@
 """`ocifs completion`: the script for a shell, and the answers that the script requests.
 
 - An answer is a list of words, possibly empty: no error and no message, within SECONDS.
+- Answers are cached (docs/decisions/0321-cached-completions.md). An outdated one is the answer as
+  well, and a detached process replaces it.
 - bash splits words at colons, so it gets only the part after the last one.
 - A candidate that continues (a host, a namespace) gets no space after it.
 """
@@ -10,7 +12,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 from click.shell_completion import (
@@ -22,9 +24,16 @@ from click.shell_completion import (
 )
 from click.shell_completion import FishComplete as Fish
 
+if TYPE_CHECKING:
+    from ocifs.cli.completion_cache import CompletionCache
+    from ocifs.cli.completion_key import CompletionKeys
+
 VARIABLE = "_OCIFS_COMPLETE"
 SECONDS = 4
 """The deadline of an answer, even if something hangs, such as a home directory on a dead server."""
+_REFRESH_SECONDS = 10
+"""The deadline of a process that replaces an outdated answer."""
+_MAX_CANDIDATES = 2000
 
 # Each script runs the program at an absolute path in the PATH, not the word on the command line.
 # With `./ocifs <TAB>` in another user's directory, that word would be their program.
@@ -96,18 +105,144 @@ complete --no-files --command %(prog_name)s --arguments "(%(complete_func)s)"
 """
 
 
-class Printable(ShellComplete):
-    """Drops names that would act on the terminal: shells print candidates unescaped."""
+class CacheableItem(CompletionItem):
+    """A candidate that can be cached: it may not start with the word, but has the same stem."""
+
+
+class CachedComplete(ShellComplete):
+    """Answers from the cache. Else it requests candidates and stores them.
+
+    Drops names that would act on the terminal: shells print candidates unescaped.
+    """
+
+    def __init__(self, cli: click.Command, ctx_args: dict[str, object], prog: str, var: str):
+        super().__init__(cli, ctx_args, prog, var)
+        # The key, the words before and the word of an answer from the cache that is outdated.
+        self._outdated: tuple[str, list[str], str] | None = None
 
     def get_completions(self, args: list[str], incomplete: str) -> list[CompletionItem]:
-        return [
+        keys = _keys(args)
+        if keys is not None:
+            # The word itself has an answer if it is complete and can be continued, like a
+            # repository by its tags.
+            for word in dict.fromkeys((incomplete, stem(incomplete))):
+                items = self._cached(keys.key(word), args, incomplete, is_own=word == incomplete)
+                if items:
+                    return items
+        return self._requested(args, incomplete)[0]
+
+    def _cached(
+        self, key: str, args: list[str], incomplete: str, *, is_own: bool
+    ) -> list[CompletionItem]:
+        cached = _cache().find(key)
+        if cached is None:
+            return []
+        known: list[CompletionItem] = [
+            CacheableItem(word, type=kind) for word, kind in cached.words
+        ]
+        items = _offered(known, incomplete)
+        if not is_own and _is_complete(items, incomplete):
+            return []
+        if items and cached.outdated:
+            self._outdated = (key, args, incomplete)
+        return items
+
+    def _requested(self, args: list[str], incomplete: str) -> tuple[list[CompletionItem], str]:
+        """The candidates, and the key under which they were stored, if they were."""
+        keys = _keys(args)
+        items = [
             item
             for item in super().get_completions(args, incomplete)
             if str(item.value).isprintable()
         ]
+        offered = _offered(items, incomplete)
+        is_option = incomplete.startswith("-") and all(item.value[:1] == "-" for item in items)
+        if keys is None or not (
+            is_option or all(isinstance(item, CacheableItem) for item in items)
+        ):
+            return offered, ""
+        own, common = keys.key(incomplete), keys.key(stem(incomplete))
+        # Credentials that changed meanwhile: it is unknown which of them saw the names.
+        current = _keys(args)
+        if not offered or current is None or current.key(incomplete) != own:
+            return offered, ""
+        if not is_option and not _is_complete(offered, incomplete) and self._store(common, items):
+            return offered, common
+        return offered, own if self._store(own, offered) else ""
+
+    def _store(self, key: str, items: list[CompletionItem]) -> bool:
+        return _cache().store(key, [(item.value, item.type) for item in items])
+
+    def refresh(self) -> None:
+        """Replace the answer that was outdated, in a detached process.
+
+        The caller is the only thread, and exits now: the new process is not its zombie.
+        """
+        if self._outdated is None:
+            return
+        key, args, incomplete = self._outdated
+        lock = _cache().lock_outdated(key)
+        if lock is None or os.fork():
+            return
+        _detach(lock)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(_REFRESH_SECONDS)
+        stored = self._requested(args, incomplete)[1]
+        if stored and stored != key:
+            _cache().remove(key)
 
 
-class Bash(Printable, BashComplete):
+def _cache() -> CompletionCache:
+    # Imported here because names of commands do not need it.
+    from ocifs.cli.completion_cache import CompletionCache
+
+    return CompletionCache.of_user(os.environ)
+
+
+def _keys(args: list[str]) -> CompletionKeys | None:
+    """The keys of a command line, or None if its candidates are not cached."""
+    # Without words before, it is the name of a command: quicker than the cache.
+    if not args:
+        return None
+    from ocifs.cli.completion_key import CompletionKeys
+
+    try:
+        return CompletionKeys(args, os.environ)
+    except OSError:
+        return None
+
+
+def stem(word: str) -> str:
+    """A word up to its last slash or colon. Words with the same stem share a listing."""
+    return word[: max(word.rfind("/"), word.rfind(":")) + 1]
+
+
+def _offered(items: list[CompletionItem], incomplete: str) -> list[CompletionItem]:
+    """The candidates for a word, among those for its stem."""
+    return [
+        item
+        for item in items
+        if not isinstance(item, CacheableItem) or item.value.startswith(incomplete)
+    ][:_MAX_CANDIDATES]
+
+
+def _is_complete(items: list[CompletionItem], word: str) -> bool:
+    """Whether a word is a complete name, so that other candidates may follow it."""
+    return stem(word) != word and word in [item.value for item in items]
+
+
+def _detach(kept: int) -> None:
+    """Leave the session of the shell, and close all files but one."""
+    os.setsid()
+    null = os.open(os.devnull, os.O_RDWR)
+    # The shell waits until its pipe is closed.
+    for descriptor in range(3):
+        os.dup2(null, descriptor)
+    os.closerange(3, kept)
+    os.closerange(kept + 1, os.sysconf("SC_OPEN_MAX"))
+
+
+class Bash(CachedComplete, BashComplete):
     """Completes the line up to the cursor, in which references are not split at colons."""
 
     source_template = _BASH
@@ -134,7 +269,7 @@ class Bash(Printable, BashComplete):
         return items
 
 
-class Zsh(Printable, ZshComplete):
+class Zsh(CachedComplete, ZshComplete):
     """Prints one candidate per line."""
 
     source_template = _ZSH
@@ -143,7 +278,7 @@ class Zsh(Printable, ZshComplete):
         return f"{item.type},{item.value}"
 
 
-class FishComplete(Printable, Fish):
+class FishComplete(CachedComplete, Fish):
     """Prints plain candidates: fish adds no space after a slash or colon."""
 
     source_template = _FISH
@@ -153,7 +288,7 @@ class FishComplete(Printable, Fish):
         return f"{kind},{item.value}"
 
 
-SHELLS: dict[str, type[ShellComplete]] = {"bash": Bash, "zsh": Zsh, "fish": FishComplete}
+SHELLS: dict[str, type[CachedComplete]] = {"bash": Bash, "zsh": Zsh, "fish": FishComplete}
 
 
 @click.command("completion")
@@ -178,6 +313,8 @@ def script(shell: str) -> str:
 
 def answer(group: click.Group, request: str) -> NoReturn:
     """Print the candidates for a shell, and exit. `request` is SHELL_complete."""
+    # Ctrl-C ends it at once. Files that are being written are temporary files.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGALRM, lambda *_: os._exit(0))
     signal.alarm(SECONDS)
     # A warning of a library would appear in the line that the user is typing.
@@ -186,6 +323,7 @@ def answer(group: click.Group, request: str) -> NoReturn:
         shell = SHELLS[request.partition("_")[0]](group, {}, "ocifs", VARIABLE)
         sys.stdout.buffer.write(shell.complete().encode(errors="surrogateescape") + b"\n")
         sys.stdout.flush()
+        shell.refresh()
     except Exception:  # noqa: S110 (the user is in the middle of a line)
         pass
     # Not sys.exit, which would wait for threads that wait for a name server.

@@ -20,6 +20,7 @@ from typing import TypeAlias
 import click
 from click.shell_completion import CompletionItem
 
+from ocifs.cli.completion import CacheableItem
 from ocifs.cli.config import Config, load, options_of_mount
 from ocifs.cli.sources import split_word
 from ocifs.errors import NotFound, OcifsError
@@ -33,10 +34,8 @@ from ocifs.settings import Settings
 from ocifs.tree.node import Directory, Node, Symlink, is_directory
 from ocifs.tree.walk import walk
 
-SECONDS = 1.5
-"""The deadline of an attempt: after more, people press the key again."""
-FRESH = 60.0
-"""The age up to which cached names are offered without a request."""
+SECONDS = 1.5  # the deadline of an attempt: after more, people press the key again
+FRESH = 60.0  # the age up to which cached names are offered without a request
 _MAX_CANDIDATES = 2000
 # For more names than this, it is not determined which of them are namespaces.
 _FEW = 200
@@ -67,11 +66,10 @@ def _sources(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
     config = ctx.obj if isinstance(ctx.obj, Config) else Config()
     if "/" not in incomplete:
         named = config.mounts if ctx.info_name == "mount" else ()
-        candidates = [
-            *_starting(named, incomplete, "plain"),
-            *_starting(sorted(_hosts(config)), incomplete, OPEN),
-        ]
-        return candidates or list(_starting(PREFIXES, incomplete, OPEN))
+        hosts = sorted(_hosts(config))
+        if not any(word.startswith(incomplete) for word in (*named, *hosts)):
+            return list(_starting(PREFIXES, incomplete, OPEN))
+        return [*map(CacheableItem, named), *(CacheableItem(host, OPEN) for host in hosts)]
     host, _, path = incomplete.partition("/")
     if not is_host(host):
         return []
@@ -221,9 +219,9 @@ async def _image_names(root: Directory, prefix: str, candidates: list[Completion
 def _candidates(
     ctx: click.Context, source: Source, collect: Collect, incomplete: str, *, cached: bool = False
 ) -> list[CompletionItem]:
-    """Candidates from a tree: fresh names of the cache, else the registry's, else cached names.
+    """Candidates from a tree: fresh cached names, else the registry's, else older cached names.
 
-    With `cached`, only from the cache.
+    With `cached`, only from the cache. Fresh names of a registry are all `CacheableItem`s.
     """
     settings = _settings(ctx, *hosts_of(source))
     offline = replace(settings, cache=replace(settings.cache, offline=True))
@@ -232,6 +230,8 @@ def _candidates(
     for attempt in (offline,) if cached else (fresh, offline):
         candidates = []
         if _collected_in_time(source, attempt, collect, candidates) and candidates:
+            if hosts_of(source) and (cached or attempt is fresh):
+                return [CacheableItem(item.value, item.type) for item in candidates]
             break
     return [item for item in candidates if item.value.startswith(incomplete)][:_MAX_CANDIDATES]
 

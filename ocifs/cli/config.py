@@ -70,12 +70,12 @@ class Config:
         return configured.origin if configured else ""
 
 
-def files() -> list[Path]:
+def files(environ: Mapping[str, str] = os.environ) -> list[Path]:
     """The files in ascending order of precedence, or the only one if OCIFS_CONFIG is set."""
-    only = os.environ.get("OCIFS_CONFIG")
+    only = environ.get("OCIFS_CONFIG")
     if only:
         return [Path(only)]
-    return [SYSTEM, config_home(os.environ) / "ocifs" / "config.toml"]
+    return [SYSTEM, config_home(environ) / "ocifs" / "config.toml"]
 
 
 def load(parameters: Callable[[], Mapping[str, click.Parameter]]) -> Config:

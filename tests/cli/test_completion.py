@@ -239,6 +239,10 @@ def test_names_known_for_less_than_a_minute_need_no_registry_and_others_are_as_t
     assert len(candidates(place, line)) == 2
     assert len(candidates(place, line)) == 2
     assert asked() == before + 1
+    shutil.rmtree(place / ".cache" / "ocifs" / "completion")
+    assert len(candidates(place, line)) == 2
+    assert asked() == before + 1
+    shutil.rmtree(place / ".cache" / "ocifs" / "completion")
     for path in (place / ".cache" / "ocifs").rglob("names/*/*.json"):
         path.write_text(json.dumps({**json.loads(path.read_text()), "at": 0}))
     assert len(candidates(place, line)) == 2

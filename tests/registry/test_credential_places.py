@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from ocifs.directories import cache_home, config_home, home, runtime_directory
-from ocifs.registry.auth.files import auth_files
+from ocifs.registry.auth.places import auth_files
 from ocifs.registry.config import registries_conf
 from ocifs.registry.http.tls import certificate_directories
 from ocifs.settings import default_cache_directory

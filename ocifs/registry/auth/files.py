@@ -16,14 +16,13 @@ import base64
 import binascii
 import json
 import logging
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ocifs.concurrency import in_thread
-from ocifs.directories import config_home, home, runtime_directory
 from ocifs.registry.auth.credential import Credential, CredentialKind
 from ocifs.registry.auth.helpers import CredentialHelper, HelperRunner, helper_for
+from ocifs.registry.auth.places import auth_files, default_login
 from ocifs.registry.auth.safety import SafetyCheck
 from ocifs.userfiles import read_user_file
 
@@ -35,7 +34,6 @@ _HUB_HOSTS = frozenset({_HUB, "index.docker.io", "registry-1.docker.io"})
 # (docker/cli).
 _SESSION_KEYS = frozenset({"access-token", "refresh-token"})
 _FILE_BYTES = 4 << 20
-_RUN = Path("/run/containers")
 
 
 class FileSource:
@@ -91,25 +89,6 @@ class FileSource:
         return None
 
 
-def auth_files(environ: Mapping[str, str], first: Path | None) -> Iterator[Path]:
-    """The credential files in the order of use. They need not exist."""
-    if first is not None:
-        yield first
-    if environ.get("REGISTRY_AUTH_FILE"):
-        yield Path(environ["REGISTRY_AUTH_FILE"])
-    runtime = runtime_directory(environ)
-    # Without XDG_RUNTIME_DIR podman, buildah and skopeo have no `containers` in the path.
-    yield runtime / "containers" / "auth.json" if runtime else _default_login()
-    yield config_home(environ) / "containers" / "auth.json"
-    yield Path(environ.get("DOCKER_CONFIG") or home(environ) / ".docker") / "config.json"
-    yield home(environ) / ".dockercfg"
-
-
-def _default_login() -> Path:
-    """The file that podman, buildah and skopeo write without XDG_RUNTIME_DIR."""
-    return _RUN / str(os.getuid()) / "auth.json"
-
-
 def hosts_in_files(environ: Mapping[str, str], first: Path | None = None) -> dict[str, list[Path]]:
     """The hosts with a credential or a helper, and the files that contain these.
 
@@ -134,7 +113,7 @@ def _read(path: Path) -> dict[str, object]:
         return {}
     except PermissionError as error:
         # /run/containers may be closed to all users except root, so they have no login there.
-        if path != _default_login():
+        if path != default_login():
             log.warning("cannot read credentials in %s: %s", path, type(error).__name__)
         return {}
     except (OSError, ValueError, RecursionError) as error:

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from ocifs.registry.auth.environment import EnvironmentSource
-from ocifs.registry.auth.files import FileSource, auth_files
+from ocifs.registry.auth.files import FileSource
 from ocifs.registry.auth.helpers import HelperRunner, HelperSource
+from ocifs.registry.auth.places import auth_files
 from ocifs.registry.auth.source import CredentialSource, CredentialSources
 from ocifs.settings import Settings
 
