@@ -121,11 +121,13 @@ def _everything(source: str, image: Image, cache: Path) -> Iterator[Sample]:
         ours = read_all(mount.path)
         count = requests(mount) - before
     with mounted(source, cache.parent / "mnt", cache, FUSE) as mount:
-        yield Sample("read every file", ours, "s", "by FUSE", read_all(mount.path))
-    yield Sample("read every file: requests", count, "", "the limit", 400, most_ratio=1)
+        yield Sample("read every file by EROFS", ours, "s", "by FUSE", read_all(mount.path))
+    yield Sample("read every file by EROFS: requests", count, "", "the limit", 400, most_ratio=1)
     with ratarmount(image) as theirs:
         if theirs is not None:
-            yield Sample("read every file", ours, "s", "ratarmount", theirs[1], most_ratio=0.5)
+            yield Sample(
+                "read every file by EROFS", ours, "s", "ratarmount", theirs[1], most_ratio=0.5
+            )
 
 
 def _program(image: Image, cache: Path, words: list[str]) -> Iterator[Sample]:
