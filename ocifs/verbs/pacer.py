@@ -13,7 +13,6 @@ This is the outermost back-off: a single request has been retried by the registr
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -22,6 +21,7 @@ import trio
 
 from ocifs.concurrency import deadline
 from ocifs.errors import RateLimited
+from ocifs.oci.distribution.responses import remaining_requests
 from ocifs.settings import Timing
 
 T = TypeVar("T")
@@ -104,9 +104,7 @@ class Pacer:
         for read in self.status.values():
             values = read()
             limits = values.get("rate_limits") if isinstance(values, dict) else None
-            for name, value in limits.items() if isinstance(limits, dict) else ():
-                # Docker Hub sends `76;w=21600`: the requests, and the window in seconds.
-                number = re.match(r"\s*(\d{1,9})", str(value))
-                if name.endswith("remaining") and number:
-                    return int(number[1])
+            remaining = remaining_requests(limits) if isinstance(limits, dict) else None
+            if remaining is not None:
+                return remaining
         return None
