@@ -16,7 +16,7 @@ from ocifs.layers.erofs.data_map import DataMap
 from ocifs.layers.erofs.head import verify_file
 from ocifs.layers.erofs.names import listing
 from ocifs.layers.erofs.plan import chunks_of
-from ocifs.layers.erofs.writer import ImageOptions, WrittenImage, empty_image, write_image
+from ocifs.layers.erofs.writer import ImageOptions, WrittenImage, write_image
 from ocifs.layers.erofs.xattrs import encode_xattrs
 from ocifs.layers.index.entry import EntryKind, Extent, LayerEntry, LayerIndex
 from ocifs.layers.index.packed import pack
@@ -26,6 +26,7 @@ from ocifs.settings import Limits
 from tests.layers.erofs_trees import ACL, device_of, expected, rows_of, stacks
 from tests.layers.stacks import directory, file, hardlink, layer, symlink
 from tests.support.erofs import ErofsReader
+from tests.support.erofs_mount import empty_image
 
 TIB = 1 << 40
 KEPT = ImageOptions()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from ocifs.layers.erofs.writer import empty_image
+from ocifs.layers.erofs.writer import ImageOptions, write_image
+from ocifs.layers.merge.apply import merge
+from ocifs.settings import Limits
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _READ_ONLY_NOSUID_NODEV = 1 | 2 | 4
@@ -34,6 +37,13 @@ def mounted_image(image: Path, point: Path, device: Path | None = None) -> Itera
         yield point
     finally:
         assert not _LIBC.umount2(os.fsencode(point), _DETACH)
+
+
+def empty_image() -> bytes:
+    """An image of an empty directory without a data device."""
+    out = io.BytesIO()
+    write_image(merge([], Limits()), ImageOptions(), out)
+    return out.getvalue()
 
 
 def need_erofs(directory: Path) -> None:

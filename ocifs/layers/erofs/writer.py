@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from io import BytesIO
 from typing import BinaryIO
 
 from ocifs.layers.erofs.data_map import DataMap
@@ -58,7 +57,7 @@ from ocifs.layers.erofs.plan import (
 from ocifs.layers.erofs.xattrs import xattr_count
 from ocifs.layers.index.entry import EntryKind
 from ocifs.layers.merge.tree import DIRECTORY as DIRECTORY_CODE
-from ocifs.layers.merge.tree import NOWHERE, MergedTree, PackedDirectories
+from ocifs.layers.merge.tree import MergedTree
 from ocifs.layers.view.modes import mode_of
 from ocifs.settings import GIB, MIB
 
@@ -264,12 +263,3 @@ class _ImageWriter:
         names, codes = listing(plan.inodes.tree, number)
         above = plan.inodes.above[number]
         return pack_directory(names, codes, resolve, number, above)
-
-
-def empty_image() -> bytes:
-    """An image of an empty directory without a data device, to try whether EROFS can be mounted."""
-    directories = PackedDirectories()
-    directories.add(NOWHERE, 0, b"", ())
-    out = BytesIO()
-    write_image(MergedTree((), directories, {}), ImageOptions(), out)
-    return out.getvalue()
