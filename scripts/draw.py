@@ -10,15 +10,12 @@ Writes docs/pictures/tasks.svg and the tables of figures from docs/explanation/b
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from scripts.bench_report import Figure, kept, with_unit
 from scripts.draw_session import session_svg
-from scripts.recording import Recorded
+from scripts.recording import new_recording
 
 ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "docs/pictures"
@@ -52,16 +49,7 @@ TASKS = (
 
 def session() -> None:
     """Record a session, and write its picture and the block of the README."""
-    own_network = ("unshare", "--net", "--mount", "--propagation", "private")
-    done = subprocess.run(
-        [*own_network, sys.executable, "-m", "scripts.recording"],
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-        timeout=600,
-    )
-    recorded: list[Recorded] = json.loads(done.stdout)
-    (PICTURES / "session.svg").write_text(session_svg(recorded))
+    (PICTURES / "session.svg").write_text(session_svg(new_recording()))
 
 
 def tasks(measured: Sequence[Figure]) -> None:

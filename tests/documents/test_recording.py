@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import html
-import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from scripts.draw import PICTURES
-from scripts.recording import Recorded
+from scripts.recording import Recorded, new_recording
 from tests.documents.session import Step, blocks, steps
 from tests.support.debian import debian_image
 
@@ -27,16 +24,7 @@ def recorded() -> list[Recorded]:
     if os.getuid():
         pytest.skip("a network namespace with a public name needs root")
     debian_image()  # skips if it cannot be built
-    own_network = ["unshare", "--net", "--mount", "--propagation", "private"]
-    done = subprocess.run(
-        [*own_network, sys.executable, "-m", "scripts.recording"],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        timeout=300,
-        check=True,
-    )
-    session: list[Recorded] = json.loads(done.stdout)
-    return session
+    return new_recording()
 
 
 def timeless(text: str) -> str:
