@@ -31,6 +31,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.support.oracle import Facts, facts
+from tests.support.waiting import unmount
 
 NAMES = ["a", "b", "c", "lib", "x y", "\u00e9", "n" * 120]
 ORDERS = ["walk", "walk", "whiteouts first", "whiteouts last", "reversed", "shuffled"]
@@ -344,4 +345,4 @@ def _mount(kind: str, source: str, options: str, point: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        subprocess.run(["umount", str(point)], check=True)
+        unmount(point)

@@ -16,6 +16,7 @@ import pytest
 from tests.mount.test_registry_mount import push_files
 from tests.support.mount import mounted, run_ocifs
 from tests.support.registry import Registry
+from tests.support.waiting import unmount
 
 pytestmark = [pytest.mark.mount, pytest.mark.servers]
 
@@ -97,7 +98,7 @@ def test_a_mount_below_is_named(source: str, tmp_path: Path) -> None:
             refused = run_ocifs("umount", str(mount.path), cache=tmp_path, check=False)
             assert f"the mount at {below}" in refused.stderr.decode()
         finally:
-            subprocess.run(["umount", below], check=True)
+            unmount(below)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="what fusermount3 allows others differs")

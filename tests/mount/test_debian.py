@@ -22,6 +22,7 @@ from tests.support.oracle import Facts, differences, facts
 from tests.support.podman import podman, run
 from tests.support.registry import Registry, running_registry
 from tests.support.views import root_of
+from tests.support.waiting import unmount
 
 pytestmark = [
     pytest.mark.timeout(600),  # if the image is not cached, the first test builds it
@@ -212,9 +213,9 @@ def over(mount: tuple[str, Mounted], tmp_path: Path) -> Iterator[Path]:
         try:
             yield place / "merged"
         finally:
-            subprocess.run(["umount", place / "merged"], check=True)
+            unmount(place / "merged")
     finally:
-        subprocess.run(["umount", place], check=True)
+        unmount(place)
 
 
 @pytest.mark.parametrize("mount", ["gzip"], indirect=True)

@@ -17,13 +17,14 @@ import pytest
 
 from ocifs.fuse.kernel.probe import probe
 from tests.layers.tars import DIRECTORY, entry, tar
-from tests.mount.test_kernel_mount import daemon, ended, status, table, waited
+from tests.mount.test_kernel_mount import daemon, ended, status, table
 from tests.mount.test_rootfs_mount import push_image
 from tests.support.faultproxy import FaultProxy, fault_proxy
 from tests.support.image import make_layout
 from tests.support.mount import Mounted, mounted, run_ocifs, wait_until_blocked
 from tests.support.registry import Registry, running_registry
 from tests.support.views import BY_KERNEL, require_kernel
+from tests.support.waiting import unmount, waited
 
 pytestmark = [
     pytest.mark.mount,
@@ -232,7 +233,7 @@ def file_system(kind: str, place: Path, tmpfs: str = "size=64m") -> Iterator[Pat
     try:
         yield place
     finally:
-        subprocess.run(["umount", place], check=True)
+        unmount(place)
 
 
 @pytest.mark.parametrize("kind", ["tmpfs", "overlay"])
@@ -326,6 +327,6 @@ def test_a_mount_on_top_has_to_go_first(registry: Registry, tmp_path: Path) -> N
             assert done.returncode == 2
             assert f"in use by the mount at {path}/large".encode() in done.stderr
         finally:
-            subprocess.run(["umount", path / "large"], check=True)
+            unmount(path / "large")
         run_ocifs("umount", str(path), cache=cache)
         assert ended(path)

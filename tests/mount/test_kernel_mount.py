@@ -7,8 +7,7 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from tests.support.image import make_layout
 from tests.support.mount import mounted, run_ocifs
 from tests.support.oracle import differences, facts
 from tests.support.views import BY_KERNEL, require_kernel, root_of
+from tests.support.waiting import waited
 
 pytestmark = [
     pytest.mark.mount,
@@ -86,15 +86,6 @@ def ended(path: Path) -> bool:
 
 def wait_for_end(pid: int) -> None:
     assert waited(lambda: not Path(f"/proc/{pid}").exists())
-
-
-def waited(is_over: Callable[[], bool]) -> bool:
-    end = time.monotonic() + 60
-    while time.monotonic() < end:
-        if is_over():
-            return True
-        time.sleep(0.02)  # there is no event for this
-    return False
 
 
 def test_names_and_attributes_need_no_request(source: str, tmp_path: Path) -> None:
