@@ -10,8 +10,12 @@ the arguments are passed. `--quick` passes them to each of its pytests.
 Most tests wait for daemons and deadlines, so one after the other they leave the processors idle.
 A part is a directory of tests, or every Nth file of a large one: its pytest builds the fixtures of
 its session once, and no part is so long that the others wait for it at the end. Each part writes to
-a file, which is printed when the part has ended. The exit status is 1 if any part failed. The last
-line adds up what pytest reports of all parts.
+a file, which is printed when the part has ended.
+
+A test that failed is run again after all parts have ended, with nothing beside it. If it passes
+then, it is reported as unsteady and does not fail the suite. A part with more than `MOST_AGAIN`
+failures is not run again. The exit status is 1 if any part failed. The last line adds up what
+pytest reports of all parts.
 """
 
 from __future__ import annotations
@@ -23,9 +27,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -49,7 +52,9 @@ HEAVY = (
 # Real mounts that need no other program, for --quick.
 MOUNTS = ("mount/test_layout_mount.py", "mount/test_links.py", "mount/test_view.py")
 WORDS = re.compile(r"(\d+) (passed|failed|skipped|error)")
-NO_TESTS = 5  # pytest's status
+FAILED, NO_TESTS = 1, 5  # pytest's statuses
+# More failures in one part than these are not chance.
+MOST_AGAIN = 3
 
 
 @dataclass(frozen=True)
@@ -62,18 +67,32 @@ class Part:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of a part: pytest's status, its output, and the seconds that it took."""
+    """The result of a part: pytest's status, its output, and the seconds that it took.
+
+    `again` is the number of tests that failed at first and passed alone.
+    """
 
     part: Part
     status: int
     output: str
     seconds: float
+    again: int = 0
 
     @property
     def counts(self) -> Counter[str]:
         """The numbers in pytest's last line."""
         last = self.output.rstrip().rpartition("\n")[2]
         return Counter({word: int(number) for number, word in WORDS.findall(last)})
+
+    @property
+    def failures(self) -> int:
+        """The number of tests that failed or could not be set up."""
+        return self.counts["failed"] + self.counts["error"]
+
+    @property
+    def is_red(self) -> bool:
+        """Whether the part failed."""
+        return self.status not in (0, NO_TESTS)
 
 
 def parts(tests: Path) -> list[Part]:
@@ -91,11 +110,11 @@ def parts(tests: Path) -> list[Part]:
     return [*found, *([Part("small", (*small, *top))] if small or top else [])]
 
 
-def run(part: Part) -> Outcome:
+def run(part: Part, arguments: tuple[str, ...] = ()) -> Outcome:
     """Run one part to its end."""
     began = time.monotonic()
     with tempfile.TemporaryFile() as output:
-        command = [sys.executable, "-m", "pytest", *part.arguments]
+        command = [sys.executable, "-m", "pytest", *arguments, *part.arguments]
         done = subprocess.run(
             command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=False
         )
@@ -104,11 +123,37 @@ def run(part: Part) -> Outcome:
     return Outcome(part, done.returncode, text, time.monotonic() - began)
 
 
-def outcomes(all_parts: list[Part]) -> Iterator[Outcome]:
-    """The parts as they end."""
+def outcomes(all_parts: list[Part], caches: Path) -> list[Outcome]:
+    """Run the parts side by side, then their failures again.
+
+    Each pytest keeps the names of its failures in a directory of its own.
+    """
+    caching = {
+        part: ("-o", f"cache_dir={caches / str(number)}") for number, part in enumerate(all_parts)
+    }
+    first = []
     with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-        for future in as_completed([pool.submit(run, part) for part in all_parts]):
-            yield future.result()
+        for future in as_completed([pool.submit(run, part, caching[part]) for part in all_parts]):
+            first.append(future.result())
+            print_outcome(first[-1], "")
+    return [again(outcome, caching[outcome.part]) for outcome in first]
+
+
+def again(outcome: Outcome, option: tuple[str, ...]) -> Outcome:
+    """Run the tests of a part that failed again, alone. The outcome of both runs together."""
+    if outcome.status != FAILED or not 0 < outcome.failures <= MOST_AGAIN:
+        return outcome
+    second = run(outcome.part, (*option, "--last-failed", "--last-failed-no-failures=none", "-rA"))
+    print_outcome(second, ", its failures again, alone")
+    if second.status or second.counts["passed"] < outcome.failures:
+        return outcome
+    return replace(outcome, status=0, again=outcome.failures)
+
+
+def print_outcome(outcome: Outcome, remark: str) -> None:
+    """Print the output of a pytest."""
+    print(f"=== tests/{outcome.part.name}{remark}: {outcome.seconds:.0f} s", flush=True)
+    print(outcome.output, flush=True)
 
 
 def light_tests(tests: Path) -> tuple[list[str], list[str]]:
@@ -150,18 +195,24 @@ def main() -> int:
         chosen = parts(tests)
         # Before the tests, so that none of them waits for a compiler.
         subprocess.run([ROOT / "scripts/tools"], check=False)
+    with tempfile.TemporaryDirectory() as caches:
+        return report(outcomes(chosen, Path(caches)))
+
+
+def report(ended: list[Outcome]) -> int:
+    """Print the parts that failed and the sums, and return the exit status."""
     total: Counter[str] = Counter()
-    failed: list[str] = []
-    for outcome in outcomes(chosen):
-        print(f"=== tests/{outcome.part.name}: {outcome.seconds:.0f} s", flush=True)
-        print(outcome.output, flush=True)
+    for outcome in ended:
         total += outcome.counts
-        if outcome.status not in (0, NO_TESTS):
-            failed.append(outcome.part.name)
+    unsteady = sum(outcome.again for outcome in ended)
+    if unsteady:
+        names = ", ".join(outcome.part.name for outcome in ended if outcome.again)
+        print(f"unsteady: {unsteady} passed only when run again, in {names}")
+    failed = [outcome.part.name for outcome in ended if outcome.is_red]
     if failed:
         print(f"failed: {', '.join(failed)}")
-    errors = total["failed"] + total["error"]
-    print(f"{total['passed']} passed, {errors} failed, {total['skipped']} skipped")
+    failures = total["failed"] + total["error"] - unsteady
+    print(f"{total['passed'] + unsteady} passed, {failures} failed, {total['skipped']} skipped")
     return 1 if failed else 0
 
 
